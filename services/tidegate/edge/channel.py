@@ -1,0 +1,77 @@
+"""The seam between listeners and clients: a listener makes channels, a client lives on one.
+
+A channel is a byte stream with a peer, whatever carries it (TCP, TLS, WebSocket, Unix socket).
+Listeners know no MQTT; clients know no sockets. A WebSocket channel reassembles incoming frames
+into the byte stream and sends every packet as one unfragmented binary frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(slots=True, frozen=True)
+class Peer:
+    """Who is at the other end. ``address``/``port`` are the client's own, behind trusted proxies.
+
+    ``transport`` is one of tcp, tls, ws, wss, unix. ``certificate_common_name`` and
+    ``certificate_subject`` (RFC 4514 form) come from a *verified* client certificate (or a PROXY v2 TLV
+    of a trusted proxy, common name only), else empty.
+    """
+
+    address: str
+    port: int
+    transport: str
+    listener: str
+    tls_version: str = ""
+    certificate_common_name: str = ""
+    certificate_subject: str = ""
+    server_name: str = ""
+    http_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    websocket_subprotocol: str = ""
+
+
+class Channel(Protocol):
+    """What a client writes to. All methods are synchronous and never raise after closing."""
+
+    peer: Peer
+
+    def write(self, packets: Sequence[bytes]) -> None:
+        """Send whole packets, in order, in one system call where possible."""
+
+    def buffered_bytes(self) -> int:
+        """Bytes written and not yet taken by the kernel."""
+
+    def pause_reading(self) -> None:
+        """Stop delivering ``data_received`` until ``resume_reading`` (idempotent)."""
+
+    def resume_reading(self) -> None:
+        """Undo ``pause_reading`` (idempotent)."""
+
+    def close(self, websocket_code: int = 1000) -> None:
+        """Flush what is buffered, then close (WebSocket: a close frame with that code first)."""
+
+    def abort(self) -> None:
+        """Drop the connection now, with what is still buffered."""
+
+
+class Handler(Protocol):
+    """What a channel feeds. Called from the event loop, one at a time per channel."""
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of the stream; never empty."""
+
+    def pause_writing(self) -> None:
+        """The write buffer is above its high-water mark."""
+
+    def resume_writing(self) -> None:
+        """The write buffer is below its low-water mark again."""
+
+    def connection_lost(self, reason: str) -> None:
+        """The channel is gone (called exactly once). ``reason`` is from a closed set of words."""
+
+
+#: Called by a listener for each accepted connection, after TLS and the WebSocket handshake.
+HandlerFactory = Callable[[Channel], Handler]

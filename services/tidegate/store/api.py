@@ -1,0 +1,222 @@
+"""The store in domain words: what a router may ask of Redis, and what it is told.
+
+Owns the value types that cross the seam. Implemented by ``tidegate.store.redis_store.RedisStore``.
+All times are Unix milliseconds and arguments; the store reads no clock. Every call is atomic by
+itself (one script), and concurrent calls are gathered into few round trips by the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from tidegate.mqtt.packets import SubscriptionOptions
+
+#: A session expiry interval of this value means "never" (MQTT5 §3.1.2.11.2).
+NEVER_EXPIRES_S = 0xFFFFFFFF
+
+
+class StoreUnavailable(Exception):
+    """Redis did not answer, or answered that it cannot write now. Retry is the caller's choice."""
+
+
+class AppendOutcome(Enum):
+    """Why an append did not queue: the reasons that the drop counters carry."""
+
+    QUEUE_FULL = "queue_full"
+    DUPLICATE = "duplicate"
+    NO_SESSION = "no_session"
+
+
+@dataclass(slots=True, frozen=True)
+class AttachRequest:
+    """One CONNECT. ``will`` is an encoded record (see ``records``), None without a will."""
+
+    client_id: str
+    edge_id: str
+    clean_start: bool
+    session_expiry_s: int
+    now_ms: int
+    will: bytes | None = None
+    will_delay_s: int = 0
+
+
+@dataclass(slots=True)
+class DueWill:
+    """A will that must be published now. ``will_id`` names it for ``will_published``."""
+
+    will_id: str
+    client_id: str
+    record: bytes
+
+
+@dataclass(slots=True)
+class EndedSession:
+    """A durable session whose state has just been discarded: its subscriptions must go."""
+
+    client_id: str
+    incarnation: int
+
+
+@dataclass(slots=True)
+class AttachReply:
+    """What CONNECT learns from the store.
+
+    ``epoch`` fences every later write of this connection. ``incarnation`` names the life of the
+    session (a new one begins whenever state is discarded); 0 for a session that is not durable
+    (expiry 0), which has no queue. ``previous_edge``/``previous_epoch`` name the connection that
+    was live until now ("" and 0: none). ``sent_seq``: every queued entry up to it has been
+    sent before, unless ``sent_uncertain`` (the old edge never said), when any of them may
+    have been. ``released`` are the entries in PUBREL state; ``receipts`` has one byte per packet
+    identifier (index 0 unused, may be shorter than 65536): bit 0 = PUBLISH received and not yet
+    released, bits 1..7 = completed exchanges modulo 128.
+    """
+
+    epoch: int
+    incarnation: int
+    session_present: bool
+    previous_edge: str = ""
+    previous_epoch: int = 0
+    sent_seq: int = 0
+    sent_uncertain: bool = False
+    last_seq: int = 0
+    queued_count: int = 0
+    released: list[int] = field(default_factory=list)
+    receipts: bytes = b""
+    subscriptions: list[tuple[str, SubscriptionOptions]] = field(default_factory=list)
+    wills: list[DueWill] = field(default_factory=list)
+    #: The incarnation that was discarded by this CONNECT (clean start), 0 if none.
+    discarded_incarnation: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class DetachRequest:
+    """The end of a connection. ``session_expiry_s`` None keeps what CONNECT said."""
+
+    client_id: str
+    epoch: int
+    now_ms: int
+    publish_will: bool
+    session_expiry_s: int | None = None
+    sent_seq: int = 0
+
+
+@dataclass(slots=True)
+class DetachReply:
+    """``fenced``: a newer connection owns the session, nothing was changed."""
+
+    fenced: bool
+    ended: EndedSession | None = None
+    wills: list[DueWill] = field(default_factory=list)
+
+
+@dataclass(slots=True, frozen=True)
+class Append:
+    """One message for one durable session's queue.
+
+    ``record`` is an encoded queue record. ``identity`` is empty, or names a QoS 2 publish (publisher,
+    packet identifier, exchange): a second append with the same identity is refused as DUPLICATE.
+    """
+
+    client_id: str
+    incarnation: int
+    record: bytes
+    identity: str = ""
+
+
+@dataclass(slots=True)
+class DueWork:
+    """What a sweep found: sessions that have ended, wills whose time has come."""
+
+    ended: list[EndedSession] = field(default_factory=list)
+    wills: list[DueWill] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class StoredSubscriptions:
+    """A durable session with its subscriptions, as loaded at router start.
+
+    ``edge_id`` is the edge that holds its connection ("" when offline), ``epoch`` its epoch.
+    """
+
+    client_id: str
+    incarnation: int
+    edge_id: str
+    epoch: int
+    subscriptions: list[tuple[str, SubscriptionOptions]]
+
+
+class Store(Protocol):
+    """Everything a router asks of Redis. Every method may raise StoreUnavailable."""
+
+    async def attach(self, request: AttachRequest) -> AttachReply:
+        """Raise the epoch of the client identifier, discard or resume its session (G3)."""
+
+    async def detach(self, request: DetachRequest) -> DetachReply:
+        """End a connection: keep or discard the session, keep, arm or discard its will."""
+
+    async def subscribe(
+        self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
+    ) -> bool:
+        """Store subscriptions of a durable session; False when fenced."""
+
+    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> bool:
+        """Remove subscriptions of a durable session; False when fenced."""
+
+    async def append(self, appends: Sequence[Append]) -> list[int | AppendOutcome]:
+        """Queue messages; for each the seq it got (1, 2, … within an incarnation) or why not."""
+
+    async def fetch(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        """Read queued records with seq > after_seq in order, bounded; at least one if any."""
+
+    async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
+        """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""
+
+    async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
+        """Note that PUBREC has come for these entries: from now on PUBREL is re-sent instead."""
+
+    async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
+        """Store one byte of ``receipts``; False when fenced."""
+
+    async def set_expiry(self, client_id: str, epoch: int, session_expiry_s: int) -> bool:
+        """Change the session expiry of a live connection's session; False when fenced."""
+
+    async def will_published(self, will_ids: Sequence[str]) -> None:
+        """Forget wills that have been published; without it they come due again."""
+
+    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
+        """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
+
+    async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
+        """The retained records of these topics, in order, None where there is none."""
+
+    def retained_topics(self) -> AsyncIterator[list[str]]:
+        """Every topic with a retained message, in chunks."""
+
+    async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
+        """Remove up to ``limit`` retained messages whose expiry has passed; their topics."""
+
+    def stored_subscriptions(self) -> AsyncIterator[list[StoredSubscriptions]]:
+        """Every durable session with its subscriptions, in chunks."""
+
+    async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> None:
+        """Say that this edge lives."""
+
+    async def end_lease(self, edge_id: str) -> None:
+        """Say that this edge ends now: its remaining sessions may be swept at once."""
+
+    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
+        """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
+
+    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+        """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
+
+    async def ping(self) -> None:
+        """Prove that the server answers and accepts writes."""
+
+    async def close(self) -> None:
+        """Finish what is under way and close the connections."""
