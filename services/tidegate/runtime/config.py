@@ -1,0 +1,287 @@
+"""The configuration: one schema for the YAML file, the flags, the reference docs and the CRD.
+
+Every key has a unit in its name, a default, a range and a description. An unknown or wrong key
+stops the start and is named. Read once, then passed down; nobody else reads files or environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MAX_PACKET_SIZE_BYTES = 268_435_455  # the largest remaining length (MQTT5 §2.1.4)
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ListenerProtocol(StrEnum):
+    """What a listener speaks; ``auto`` finds out from the first bytes."""
+
+    TCP = "tcp"
+    TLS = "tls"
+    WS = "ws"
+    WSS = "wss"
+    UNIX = "unix"
+    AUTO = "auto"
+
+
+class CertificateConfig(Section):
+    """A certificate with its key; the first one of a listener is the default."""
+
+    certificate: Path
+    """PEM file with the certificate and its chain."""
+    key: Path
+    """PEM file with the private key."""
+    server_names: list[str] = []
+    """Names (SNI, `*.example.com` allowed) it serves; empty: those in the certificate."""
+
+
+class TlsConfig(Section):
+    """TLS of one listener."""
+
+    certificates: list[CertificateConfig] = Field(default_factory=list, max_length=100)
+    """Certificates, chosen by SNI."""
+    client_ca: Path | None = None
+    """PEM file of the authorities that sign client certificates."""
+    client_certificates: Literal["off", "optional", "required"] = "off"
+    """Whether clients show a certificate."""
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    """The lowest TLS version accepted."""
+    reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """How often the files are looked at for changes (a swapped mount included)."""
+    handshake_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
+    """A TLS handshake that takes longer is dropped."""
+    identity_as_username: Literal["off", "cn", "dn"] = "off"
+    """Take the user name from the verified client certificate: its common name or its subject."""
+
+    @model_validator(mode="after")
+    def _client_certificates_need_a_ca(self) -> Self:
+        if self.client_certificates != "off" and self.client_ca is None:
+            raise ValueError("client_certificates needs client_ca")
+        if self.identity_as_username != "off" and self.client_certificates == "off":
+            raise ValueError("identity_as_username needs client_certificates")
+        return self
+
+
+class ListenerConfig(Section):
+    """One listening socket."""
+
+    name: str = Field(default="", max_length=63, pattern=r"^[a-z0-9]?([-a-z0-9]*[a-z0-9])?$")
+    """A name for logs and metrics; default: protocol-port."""
+    protocol: ListenerProtocol = ListenerProtocol.TCP
+    """tcp, tls, ws, wss, unix, or auto (all of them on one port)."""
+    address: str = "127.0.0.1"
+    """IPv4 or IPv6 address; `*` is every address of both families; a path for unix."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 1883
+    """TCP port; 0 lets the system choose (it is printed)."""
+    paths: list[str] = ["/mqtt", "/ws", "/"]
+    """WebSocket request paths that are accepted (a query string is ignored)."""
+    allowed_origins: list[str] = []
+    """Origins that browsers may come from (`https://*.example.com` allowed); empty: any."""
+    tls: TlsConfig = TlsConfig()
+    """Certificates; needed by tls and wss, and by auto if it is to take TLS."""
+    proxy_protocol: Literal["off", "optional", "required"] = "off"
+    """PROXY protocol v1/v2 from `trusted_proxies`."""
+    proxy_protocol_timeout_s: Annotated[float, Field(gt=0, le=60)] = 3.0
+    """How long a PROXY header may take."""
+    trusted_proxies: list[str] = []
+    """Networks whose PROXY headers and X-Forwarded-For are believed; no others are."""
+    max_connections: Annotated[int, Field(ge=0)] = 0
+    """Connections at the same time; 0: no limit."""
+    accept_rate: Annotated[float, Field(ge=0)] = 0
+    """New connections per second; 0: no limit. More wait in the kernel's queue."""
+    accept_burst: Annotated[int, Field(ge=1)] = 1000
+    """How many may come at once before `accept_rate` counts."""
+    backlog: Annotated[int, Field(ge=1, le=65535)] = 4096
+    """Length of the kernel's queue of connections not yet accepted."""
+    allow_anonymous: bool | None = None
+    """Clients without user name; unset: what `auth.allow_anonymous` says."""
+    mount_point: str = ""
+    """A prefix put before every topic of this listener's clients, and hidden from them."""
+    tcp_keepalive_s: Annotated[int, Field(ge=0, le=7200)] = 60
+    """Idle time before TCP keepalive probes; 0: off."""
+    websocket_ping_s: Annotated[float, Field(ge=0, le=3600)] = 25.0
+    """Interval of server WebSocket pings, which keep load balancers' idle timers quiet; 0: off."""
+    write_high_water_bytes: Annotated[int, Field(ge=1024)] = 262_144
+    """Unsent bytes of a connection above which it counts as slow."""
+    unix_mode: Annotated[int, Field(ge=0, le=0o777)] = 0o660
+    """Permissions of a Unix socket."""
+    max_qos: Annotated[int, Field(ge=0, le=2)] = 2
+    """Highest QoS granted and accepted."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @field_validator("mount_point")
+    @classmethod
+    def _no_wildcards(cls, value: str) -> str:
+        if "+" in value or "#" in value:
+            raise ValueError("a mount point has no wildcards")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_where_needed(self) -> Self:
+        needs = self.protocol in {ListenerProtocol.TLS, ListenerProtocol.WSS}
+        if needs and not self.tls.certificates:
+            raise ValueError(f"protocol {self.protocol.value} needs tls.certificates")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The name, or one made of protocol and port."""
+        return self.name or f"{self.protocol.value}-{self.port}"
+
+
+class LimitsConfig(Section):
+    """Bounds. What is above one is refused or dropped with a counted reason, never silently."""
+
+    connect_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """From accept to CONNECT."""
+    max_packet_size_bytes: Annotated[int, Field(ge=128, le=MAX_PACKET_SIZE_BYTES)] = 1_048_576
+    """Largest packet accepted (announced to MQTT 5 clients)."""
+    max_client_id_bytes: Annotated[int, Field(ge=23, le=65535)] = 65_535
+    """Longest client identifier."""
+    max_topic_levels: Annotated[int, Field(ge=1, le=65535)] = 128
+    """Levels of a topic name or filter."""
+    max_topic_bytes: Annotated[int, Field(ge=1, le=65535)] = 65_535
+    """Length of a topic name or filter."""
+    max_subscriptions: Annotated[int, Field(ge=0)] = 0
+    """Subscriptions of one session; 0: no limit."""
+    max_in_flight: Annotated[int, Field(ge=1, le=65535)] = 32
+    """QoS 1 and 2 messages under way to one client (its Receive Maximum may lower it)."""
+    receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 100
+    """QoS 1 and 2 messages under way from one client (announced to MQTT 5 clients)."""
+    max_queued_messages: Annotated[int, Field(ge=1)] = 1000
+    """Messages waiting for one session."""
+    queue_full_policy: Literal["drop_newest", "drop_oldest"] = "drop_newest"
+    """Which message goes when a queue is full."""
+    max_queued_bytes: Annotated[int, Field(ge=1024)] = 8_388_608
+    """Bytes waiting in memory for one connected client that takes them too slowly."""
+    max_topic_alias: Annotated[int, Field(ge=0, le=65535)] = 10
+    """Topic aliases a client may use."""
+    max_topic_alias_outgoing: Annotated[int, Field(ge=0, le=65535)] = 10
+    """Topic aliases used towards a client that allows them."""
+    max_session_expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 604_800
+    """Longest session expiry interval granted; 4294967295: sessions may stay for ever."""
+    legacy_session_expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 604_800
+    """Expiry of sessions of MQTT 3.1 and 3.1.1 clients with clean session 0."""
+    max_message_expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
+    """Expiry put on messages that have a longer one or none; 0: none."""
+    max_keep_alive_s: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Longest keep alive; a longer one (or off) is replaced (MQTT 5) or enforced; 0: any."""
+    max_publish_rate: Annotated[float, Field(ge=0)] = 0
+    """Messages per second from one client; above it reading pauses; 0: no limit."""
+    max_publish_bytes_rate: Annotated[float, Field(ge=0)] = 0
+    """Bytes per second from one client; above it reading pauses; 0: no limit."""
+    max_connections: Annotated[int, Field(ge=0)] = 0
+    """Connections of the whole process; 0: no limit."""
+    max_retained_payload_bytes: Annotated[int, Field(ge=0)] = 1_048_576
+    """Largest payload that is retained; a larger one is delivered, not kept, and counted."""
+
+
+class FeaturesConfig(Section):
+    """Parts of the protocol that can be switched off (announced to MQTT 5 clients)."""
+
+    retain: bool = True
+    """Retained messages."""
+    wildcard_subscriptions: bool = True
+    """Topic filters with + and #."""
+    shared_subscriptions: bool = True
+    """$share/…"""
+    queue_qos0: bool = False
+    """Queue QoS 0 messages too for sessions that are not connected."""
+    response_information: str = ""
+    """Prefix for response topics given to clients that ask ({client_id} is replaced)."""
+    sys_interval_s: Annotated[float, Field(ge=0, le=86400)] = 10.0
+    """Interval of $SYS topics; 0: off."""
+    allow_empty_client_id: bool = True
+    """Assign client identifiers to clients without one."""
+
+
+class AuthConfig(Section):
+    """Who may connect, and what they may do."""
+
+    allow_anonymous: bool = False
+    """Clients without user name may connect."""
+    password_file: Path | None = None
+    """mosquitto's format: user:hash, with $6$, $7$ or argon2id hashes."""
+    acl_file: Path | None = None
+    """mosquitto's format and rules."""
+    reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """How often both files are looked at for changes (SIGHUP: at once)."""
+
+
+class StoreConfig(Section):
+    """Where state lives."""
+
+    url: str | None = None
+    """redis://, rediss:// or unix:// of a server; unset: an embedded Valkey in `data_dir`."""
+    data_dir: Path = Path("./data")
+    """Directory of the embedded server's append-only file."""
+    durability: Literal["everysec", "always"] = "everysec"
+    """When the embedded server's append-only file reaches the disk."""
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Hash tags that sessions are spread over; never change it on existing data."""
+    operation_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """A call that takes longer has failed."""
+
+
+class AdminConfig(Section):
+    """The admin HTTP server: /livez, /readyz, /metrics."""
+
+    enabled: bool = True
+    """Serve it at all."""
+    address: str = "127.0.0.1"
+    """Address."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 18083
+    """Port; 0 lets the system choose (it is printed)."""
+
+
+class LogConfig(Section):
+    """Logging to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level written."""
+    format: Literal["text", "json"] = "text"
+    """Lines for people, or JSON for collectors."""
+
+
+class Config(Section):
+    """All of it."""
+
+    listeners: list[ListenerConfig] = Field(default_factory=list, max_length=64)
+    """Where clients come in."""
+    auth: AuthConfig = AuthConfig()
+    """Identity and permission."""
+    limits: LimitsConfig = LimitsConfig()
+    """Bounds."""
+    features: FeaturesConfig = FeaturesConfig()
+    """Protocol switches."""
+    store: StoreConfig = StoreConfig()
+    """Redis or Valkey."""
+    admin: AdminConfig = AdminConfig()
+    """Health and metrics."""
+    log: LogConfig = LogConfig()
+    """Logging."""
+    shutdown_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """From SIGTERM to the end."""
+
+    @model_validator(mode="after")
+    def _names_and_ports_are_unique(self) -> Self:
+        labels = [listener.label for listener in self.listeners]
+        for label in labels:
+            if labels.count(label) > 1 and not label.endswith("-0"):
+                raise ValueError(f"two listeners are called {label!r}")
+        return self
