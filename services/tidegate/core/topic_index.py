@@ -1,0 +1,348 @@
+"""Which subscriptions match a topic name: the index that every publish goes through.
+
+Owned by whoever owns subscriptions (an edge its clients', a router its table). Filters without
+wildcards live in one dict; the others in a trie of topic levels. Knows nothing of clients: keys
+and values are opaque. Topic filters and names must have been validated, ``$share`` prefixes taken
+off; an index of any other string is merely useless, never harmful.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeAlias, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# What is subscribed to one filter: one (key, value) pair, or pairs by key. Nearly all filters have
+# one subscriber, and a dict costs four times a pair.
+_Entry: TypeAlias = "tuple[K, V] | dict[K, tuple[K, V]]"
+
+#: How many topics' results are kept; large results and long names count as several.
+CACHED_TOPICS: Final = 10_000
+# A cached result weighs one more for every 256 entries or characters, so that the cache is
+# bounded in bytes and not only in number.
+_WEIGHT_SHIFT: Final = 8
+
+
+class _Node(Generic[K, V]):
+    """One topic level of the wildcard filters.
+
+    ``here`` is what subscribed to exactly this path, ``below`` to this path plus ``/#``.
+    """
+
+    __slots__ = ("below", "children", "here", "plus")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[K, V]] | None = None
+        self.plus: _Node[K, V] | None = None
+        self.here: _Entry[K, V] | None = None
+        self.below: _Entry[K, V] | None = None
+
+
+class TopicIndex(Generic[K, V]):
+    """Topic filters, each with any number of keys, each of those with a value."""
+
+    __slots__ = (
+        "_buckets",
+        "_cache",
+        "_cache_limit",
+        "_cache_weight",
+        "_exact",
+        "_filter_count",
+        "_len",
+        "_nothing",
+        "_root",
+    )
+
+    def __init__(self, cached_topics: int = CACHED_TOPICS) -> None:
+        self._exact: dict[str, _Entry[K, V]] = {}
+        self._root: _Node[K, V] = _Node()
+        self._len = 0
+        self._filter_count = 0
+        self._nothing: list[tuple[K, V]] = []
+        self._cache: dict[str, list[tuple[K, V]]] = {}
+        self._cache_limit = cached_topics
+        self._cache_weight = 0
+        # First level -> second level -> cached topics: what a change of a wildcard filter drops.
+        # A topic is dropped at most once for each time it was entered, so that dropping is paid
+        # for by misses, and churn of subscriptions is cheap while nobody publishes there.
+        self._buckets: dict[str, dict[str, list[str]]] = {}
+
+    def __len__(self) -> int:
+        """Count the (topic filter, key) pairs."""
+        return self._len
+
+    @property
+    def filter_count(self) -> int:
+        """How many different topic filters there are."""
+        return self._filter_count
+
+    def match(self, topic: str) -> list[tuple[K, V]]:
+        """Return (key, value) for every matching (topic filter, key), in no particular order.
+
+        A key comes once for each of its filters that match. Topics that begin with ``$`` are not
+        matched by filters that begin with a wildcard [MQTT-4.7.2-1].
+
+        The index never changes a list it has returned, and the caller must not. After an ``add``
+        or ``remove`` that could change the result for ``topic``, another list object is returned
+        (except that every empty result is the same object); until then it is the same object,
+        unless the cache had to make room. So whatever a caller derived from a result is valid as
+        long as ``match(topic) is result``.
+        """
+        found = self._cache.get(topic)
+        if found is None:
+            found = self._fill(topic)
+        return found
+
+    def entries(self, topic_filter: str) -> list[tuple[K, V]]:
+        """Return (key, value) for every key of exactly this topic filter."""
+        if "+" not in topic_filter and "#" not in topic_filter:
+            return _pairs(self._exact.get(topic_filter))
+        levels = topic_filter.split("/")
+        below = levels[-1] == "#"
+        path = self._path(levels[:-1] if below else levels)
+        if not path:
+            return []
+        return _pairs(path[-1].below if below else path[-1].here)
+
+    def add(self, topic_filter: str, key: K, value: V) -> bool:
+        """Add a subscription; True if it is new, False if it replaced the key's value."""
+        entry: _Entry[K, V] | None
+        if "+" not in topic_filter and "#" not in topic_filter:
+            entry = self._exact.get(topic_filter)
+            self._exact[topic_filter], is_new = _put(entry, key, value)
+            self._cache.pop(topic_filter, None)
+        else:
+            levels = topic_filter.split("/")
+            if levels[-1] == "#":
+                node = self._make_path(levels[:-1])
+                entry = node.below
+                node.below, is_new = _put(entry, key, value)
+            else:
+                node = self._make_path(levels)
+                entry = node.here
+                node.here, is_new = _put(entry, key, value)
+            self._forget(levels)
+        if entry is None:
+            self._filter_count += 1
+        if is_new:
+            self._len += 1
+        return is_new
+
+    def remove(self, topic_filter: str, key: K) -> bool:
+        """Remove a subscription; False if there was none."""
+        if "+" not in topic_filter and "#" not in topic_filter:
+            left, is_removed = _take(self._exact.get(topic_filter), key)
+            if not is_removed:
+                return False
+            if left is None:
+                del self._exact[topic_filter]
+            else:
+                self._exact[topic_filter] = left
+            self._cache.pop(topic_filter, None)
+        else:
+            levels = topic_filter.split("/")
+            below = levels[-1] == "#"
+            path = self._path(levels[:-1] if below else levels)
+            if not path:
+                return False
+            node = path[-1]
+            left, is_removed = _take(node.below if below else node.here, key)
+            if not is_removed:
+                return False
+            if below:
+                node.below = left
+            else:
+                node.here = left
+            if left is None:
+                _prune(path, levels)
+            self._forget(levels)
+        if left is None:
+            self._filter_count -= 1
+        self._len -= 1
+        return True
+
+    def _fill(self, topic: str) -> list[tuple[K, V]]:
+        """Find what matches ``topic`` and keep it."""
+        levels = topic.split("/")
+        found: list[tuple[K, V]] = []
+        entry = self._exact.get(topic)
+        if entry is not None:
+            _append(found, entry)
+        self._collect(topic, levels, found)
+        if not found:
+            found = self._nothing
+
+        weight = 1 + (len(found) >> _WEIGHT_SHIFT) + (len(topic) >> _WEIGHT_SHIFT)
+        if self._cache_weight + weight > self._cache_limit:
+            self._cache.clear()
+            self._buckets.clear()
+            self._cache_weight = 0
+        self._cache_weight += weight
+        self._cache[topic] = found
+        second = levels[1] if len(levels) > 1 else ""
+        bucket = self._buckets.get(levels[0])
+        if bucket is None:
+            self._buckets[levels[0]] = {second: [topic]}
+        elif (topics := bucket.get(second)) is None:
+            bucket[second] = [topic]
+        else:
+            topics.append(topic)
+        return found
+
+    def _collect(self, topic: str, levels: list[str], found: list[tuple[K, V]]) -> None:
+        """Append what the wildcard filters have for ``topic``.
+
+        Level by level with all the paths that still match, not recursive: a topic name may have
+        more levels than Python has stack.
+        """
+        nodes = [self._root]
+        if topic[:1] == "$":  # [MQTT-4.7.2-1]
+            children = self._root.children
+            if children is None or (node := children.get(levels[0])) is None:
+                return
+            nodes = [node]
+            levels = levels[1:]
+        for level in levels:
+            following = []
+            for node in nodes:
+                if node.below is not None:
+                    _append(found, node.below)
+                if node.plus is not None:
+                    following.append(node.plus)
+                children = node.children
+                if children is not None:
+                    child = children.get(level)
+                    if child is not None:
+                        following.append(child)
+            if not following:
+                return
+            nodes = following
+        for node in nodes:
+            if node.here is not None:
+                _append(found, node.here)
+            if node.below is not None:  # "a/#" matches "a" too (MQTT5 §4.7.1.2)
+                _append(found, node.below)
+
+    def _forget(self, levels: list[str]) -> None:
+        """Drop the cached results that a wildcard filter of these levels may change."""
+        first = levels[0]
+        if first in {"+", "#"}:
+            self._cache.clear()
+            self._buckets.clear()
+            self._cache_weight = 0
+            return
+        bucket = self._buckets.get(first)
+        if bucket is None:
+            return
+        second = levels[1]  # a filter with a wildcard behind its first level has a second
+        if second in {"+", "#"}:
+            del self._buckets[first]
+            for topics in bucket.values():
+                self._drop(topics)
+        elif (dropped := bucket.pop(second, None)) is not None:
+            if not bucket:
+                del self._buckets[first]
+            self._drop(dropped)
+
+    def _drop(self, topics: list[str]) -> None:
+        cache = self._cache
+        for topic in topics:
+            cache.pop(topic, None)
+
+    def _make_path(self, levels: list[str]) -> _Node[K, V]:
+        """Return the node of a filter's levels, made where it does not exist."""
+        node = self._root
+        for level in levels:
+            if level == "+":
+                if node.plus is None:
+                    node.plus = _Node()
+                node = node.plus
+            elif node.children is None:
+                child: _Node[K, V] = _Node()
+                node.children = {level: child}
+                node = child
+            else:
+                existing = node.children.get(level)
+                if existing is None:
+                    existing = node.children[level] = _Node()
+                node = existing
+        return node
+
+    def _path(self, levels: list[str]) -> list[_Node[K, V]]:
+        """Return the nodes from the root to that of a filter's levels; empty if it has none."""
+        node = self._root
+        path = [node]
+        for level in levels:
+            if level == "+":
+                child = node.plus
+            else:
+                child = None if node.children is None else node.children.get(level)
+            if child is None:
+                return []
+            node = child
+            path.append(node)
+        return path
+
+
+def _pairs(entry: _Entry[K, V] | None) -> list[tuple[K, V]]:
+    found: list[tuple[K, V]] = []
+    if entry is not None:
+        _append(found, entry)
+    return found
+
+
+def _append(found: list[tuple[K, V]], entry: _Entry[K, V]) -> None:
+    if isinstance(entry, tuple):
+        found.append(entry)
+    else:
+        found.extend(entry.values())
+
+
+def _put(entry: _Entry[K, V] | None, key: K, value: V) -> tuple[_Entry[K, V], bool]:
+    """Return the entry with the pair in it, and whether the key is new."""
+    pair = (key, value)
+    if entry is None:
+        return pair, True
+    if isinstance(entry, tuple):
+        if entry[0] == key:
+            return pair, False
+        return {entry[0]: entry, key: pair}, True
+    is_new = key not in entry
+    entry[key] = pair
+    return entry, is_new
+
+
+def _take(entry: _Entry[K, V] | None, key: K) -> tuple[_Entry[K, V] | None, bool]:
+    """Return the entry without the key (None: nothing left), and whether the key was there."""
+    if entry is None:
+        return None, False
+    if isinstance(entry, tuple):
+        return (None, True) if entry[0] == key else (entry, False)
+    if entry.pop(key, None) is None:
+        return entry, False
+    if len(entry) == 1:
+        return next(iter(entry.values())), True
+    return entry, True
+
+
+def _prune(path: list[_Node[K, V]], levels: list[str]) -> None:
+    """Take nodes that hold nothing any more out of their parents, from the end of the path."""
+    for depth in range(len(path) - 1, 0, -1):
+        node = path[depth]
+        if (
+            node.here is not None
+            or node.below is not None
+            or node.plus is not None
+            or node.children is not None
+        ):
+            return
+        parent = path[depth - 1]
+        level = levels[depth - 1]
+        if level == "+":
+            parent.plus = None
+        else:
+            assert parent.children is not None
+            del parent.children[level]
+            if not parent.children:
+                parent.children = None

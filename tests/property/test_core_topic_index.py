@@ -1,0 +1,94 @@
+"""The topic index answers like a matcher that compares every filter, through any changes."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tidegate.core.topic_index import TopicIndex
+
+_LEVELS = st.sampled_from(["", "a", "b", "$s"])
+TOPICS = st.lists(_LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)
+_FILTER_LEVELS = st.sampled_from(["", "a", "b", "$s", "+"])
+FILTERS = st.builds(
+    lambda levels, tail: "/".join(levels + tail),
+    st.lists(_FILTER_LEVELS, max_size=4),
+    st.sampled_from([[], ["#"]]),
+).filter(bool)
+_KEYS = st.sampled_from(["k1", "k2", "k3"])
+
+
+def naive_match(topic_filter: str, topic: str) -> bool:
+    """The specification's words, one filter at a time (MQTT5 §4.7)."""
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    if topic.startswith("$") and wanted[0] in {"+", "#"}:
+        return False
+    if wanted[-1] == "#":
+        wanted.pop()
+        if len(levels) < len(wanted):
+            return False
+        levels = levels[: len(wanted)]
+    return len(wanted) == len(levels) and all(
+        w in {"+", level} for w, level in zip(wanted, levels, strict=True)
+    )
+
+
+class IndexAgainstNaive(RuleBasedStateMachine):
+    """Adds, removes and matches; remembers results to check that they are never changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index: TopicIndex[str, int] = TopicIndex(cached_topics=20)
+        self.model: dict[tuple[str, str], int] = {}
+        self.results: dict[str, tuple[list[tuple[str, int]], list[tuple[str, int]]]] = {}
+
+    @rule(topic_filter=FILTERS, key=_KEYS, value=st.integers(0, 3))
+    def add(self, topic_filter: str, key: str, value: int) -> None:
+        assert self.index.add(topic_filter, key, value) == ((topic_filter, key) not in self.model)
+        self.model[topic_filter, key] = value
+
+    @rule(topic_filter=FILTERS, key=_KEYS)
+    def remove_any(self, topic_filter: str, key: str) -> None:
+        known = self.model.pop((topic_filter, key), None) is not None
+        assert self.index.remove(topic_filter, key) == known
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def remove_known(self, data: st.DataObject) -> None:
+        topic_filter, key = data.draw(st.sampled_from(sorted(self.model)))
+        del self.model[topic_filter, key]
+        assert self.index.remove(topic_filter, key)
+
+    @rule(topic=TOPICS)
+    def match(self, topic: str) -> None:
+        found = self.index.match(topic)
+        expected = sorted(
+            (key, value)
+            for (topic_filter, key), value in self.model.items()
+            if naive_match(topic_filter, topic)
+        )
+        assert sorted(found) == expected
+        before = self.results.get(topic)
+        if before is not None and before[0] is found:
+            assert before[1] == found  # the same object must mean the same result
+        self.results[topic] = (found, list(found))
+
+    @invariant()
+    def counts_and_old_results_hold(self) -> None:
+        assert len(self.index) == len(self.model)
+        assert self.index.filter_count == len({topic_filter for topic_filter, _ in self.model})
+        for found, copy in self.results.values():
+            assert found == copy
+
+    def teardown(self) -> None:
+        for topic_filter, key in self.model:
+            assert self.index.remove(topic_filter, key)
+        root = self.index._root
+        assert not any((root.children, root.plus, root.here, root.below))
+
+
+IndexAgainstNaive.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None
+)
+TestIndexAgainstNaive = IndexAgainstNaive.TestCase

@@ -1,0 +1,155 @@
+"""The topic index by itself; its agreement with a naive matcher is in tests/property."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tidegate.core.topic_index import TopicIndex
+
+
+def _index(*filters: str) -> TopicIndex[str, int]:
+    index: TopicIndex[str, int] = TopicIndex()
+    for number, topic_filter in enumerate(filters):
+        assert index.add(topic_filter, topic_filter, number)
+    return index
+
+
+def _keys(index: TopicIndex[str, int], topic: str) -> list[str]:
+    return sorted(key for key, _ in index.match(topic))
+
+
+@pytest.mark.statement("MQTT-4.7.1-1", "MQTT-4.7.1-2")
+def test_wildcards_match_as_the_specification_says() -> None:
+    index = _index("a/b", "a/+", "a/#", "+/b", "#", "+", "a/b/#", "a/+/c", "+/+")
+    assert _keys(index, "a/b") == ["#", "+/+", "+/b", "a/#", "a/+", "a/b", "a/b/#"]
+    assert _keys(index, "a") == ["#", "+", "a/#"]
+    assert _keys(index, "a/b/c") == ["#", "a/#", "a/+/c", "a/b/#"]
+    assert _keys(index, "/b") == ["#", "+/+", "+/b"]
+    assert _keys(index, "a/") == ["#", "+/+", "a/#", "a/+"]
+
+
+@pytest.mark.statement("MQTT-4.7.2-1")
+def test_dollar_topics_are_hidden_from_leading_wildcards() -> None:
+    index = _index("#", "+/monitor", "$SYS/#", "$SYS/+", "$SYS/monitor")
+    assert _keys(index, "$SYS/monitor") == ["$SYS/#", "$SYS/+", "$SYS/monitor"]
+    assert _keys(index, "$SYS") == ["$SYS/#"]
+    assert _keys(_index("#", "+"), "$x") == []
+    assert _keys(_index("a/#"), "$x/y") == []
+
+
+def test_a_dollar_behind_the_first_level_is_an_ordinary_character() -> None:
+    index = _index("#", "+/$x", "a/+")
+    assert _keys(index, "a/$x") == ["#", "+/$x", "a/+"]
+
+
+@pytest.mark.parametrize("topic_filter", ["a/b", "a/+", "a/#", "#", "+"])
+def test_keys_of_one_filter_are_counted_replaced_and_removed(topic_filter: str) -> None:
+    index: TopicIndex[str, int] = TopicIndex()
+    topic = "a/b" if "a" in topic_filter else "a"
+    assert index.add(topic_filter, "one", 1)
+    assert not index.add(topic_filter, "one", 2)
+    assert index.match(topic) == [("one", 2)]
+    assert index.add(topic_filter, "two", 3)
+    assert not index.add(topic_filter, "two", 4)
+    assert index.add(topic_filter, "three", 5)
+    assert (len(index), index.filter_count) == (3, 1)
+    assert sorted(index.match(topic)) == [("one", 2), ("three", 5), ("two", 4)]
+    assert sorted(index.entries(topic_filter)) == sorted(index.match(topic))
+    assert not index.remove(topic_filter, "four")
+    assert index.remove(topic_filter, "one")
+    assert index.remove(topic_filter, "two")
+    assert not index.remove(topic_filter, "two")
+    assert index.match(topic) == index.entries(topic_filter) == [("three", 5)]
+    assert index.remove(topic_filter, "three")
+    assert not index.remove(topic_filter, "three")
+    assert (len(index), index.filter_count, index.match(topic)) == (0, 0, [])
+    assert index.entries(topic_filter) == []
+
+
+def test_removing_from_filters_that_share_a_path_leaves_the_others() -> None:
+    index = _index("a/+/c", "a/+/d", "a/+", "a/b/#", "x/y/+")
+    assert not index.remove("a/+/e", "a/+/e")
+    assert not index.remove("a/#", "a/#")
+    assert not index.remove("q/#", "q/#")
+    assert index.remove("a/+/c", "a/+/c")
+    assert index.remove("x/y/+", "x/y/+")
+    assert index.remove("a/b/#", "a/b/#")
+    assert _keys(index, "a/b") == ["a/+"]
+    assert _keys(index, "a/b/d") == ["a/+/d"]
+    assert index.remove("a/+", "a/+")
+    assert index.remove("a/+/d", "a/+/d")
+    root = index._root
+    assert root.children is None
+    assert root.plus is None
+
+
+def test_a_topic_with_more_levels_than_the_stack_is_matched() -> None:
+    deep = "/".join("a" * 60_000)
+    index = _index("/".join("+" * 60_000), "a/#", deep)
+    assert len(index.match(deep)) == 3
+    assert index.remove("/".join("+" * 60_000), "/".join("+" * 60_000))
+    assert len(index.match(deep)) == 2
+
+
+def test_the_same_list_comes_back_until_a_matching_filter_changes() -> None:
+    index = _index("a/b/c", "a/+/c", "a/b/#")
+    found = index.match("a/b/c")
+    for unrelated in ("x/+", "a/q/#", "a/q/+", "a/b", "a/b/d", "x/y/#"):
+        index.match(unrelated.replace("+", "1").replace("#", "1"))
+        index.add(unrelated, "k", 1)
+        assert index.match("a/b/c") is found
+        index.remove(unrelated, "k")
+        index.remove(unrelated, "k")
+        assert index.match("a/b/c") is found
+
+
+@pytest.mark.parametrize("topic_filter", ["a/b/c", "a/b/+", "a/+/c", "a/#", "+/b/c", "#", "a/b/#"])
+def test_a_change_that_matters_gives_another_list_and_leaves_the_old_one(topic_filter: str) -> None:
+    index = _index("a/b/c", "a/#", "#")
+    changes: list[Callable[[], bool]] = [
+        lambda: index.add(topic_filter, "k", 1),
+        lambda: index.add(topic_filter, "k", 2),
+        lambda: index.remove(topic_filter, "k"),
+    ]
+    for change in changes:
+        found = index.match("a/b/c")
+        copy = list(found)
+        change()
+        assert index.match("a/b/c") is not found
+        assert found == copy
+
+
+def test_a_first_subscriber_is_seen_by_a_topic_that_had_none() -> None:
+    index: TopicIndex[str, int] = TopicIndex()
+    assert index.match("a") is index.match("b")
+    index.add("a/#", "k", 1)
+    assert index.match("a") == [("k", 1)]
+    assert index.match("b") == []
+
+
+def test_the_cache_stays_within_its_limit() -> None:
+    index: TopicIndex[str, int] = TopicIndex(cached_topics=100)
+    index.add("t/+", "k", 1)
+    for number in range(1000):
+        assert index.match(f"t/{number}") == [("k", 1)]
+    assert len(index._cache) <= 100
+    # An exact filter's churn enters the same topic again and again.
+    for _ in range(1000):
+        index.add("t/1", "e", 1)
+        index.match("t/1")
+    assert sum(len(topics) for topics in index._buckets["t"].values()) <= 100
+
+
+def test_large_results_and_long_names_fill_the_cache_sooner() -> None:
+    index: TopicIndex[int, int] = TopicIndex(cached_topics=100)
+    for key in range(2560):
+        index.add("#", key, 0)
+    for number in range(100):
+        assert len(index.match(f"t{number}")) == 2560
+    assert len(index._cache) <= 10
+    names: TopicIndex[int, int] = TopicIndex(cached_topics=100)
+    for number in range(100):
+        names.match(f"{number}" + "x" * 2560)
+    assert len(names._cache) <= 10
