@@ -1,0 +1,502 @@
+"""One client's connection: the rules of MQTT between a channel and the router.
+
+Owned by the edge; fed by a channel. Packets come decoded from ``ServerConnection``; what each means
+is decided here, in order: while an answer that must keep the order is outstanding (CONNECT,
+SUBSCRIBE, UNSUBSCRIBE), the packets behind it wait and reading pauses. Outgoing messages are ``Delivery``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from tidegate.edge.connecting import connect
+from tidegate.edge.delivery import Delivery
+from tidegate.edge.publishing import Inbound
+from tidegate.edge.subscribing import subscribe, unsubscribe
+from tidegate.link.api import DetachSession
+from tidegate.mqtt.codec import encode, encode_publish
+from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
+from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.mqtt.errors import MqttError, ProtocolViolation
+from tidegate.mqtt.packets import (
+    Auth,
+    ConnAck,
+    Connect,
+    Disconnect,
+    Packet,
+    PingReq,
+    PingResp,
+    Properties,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    Subscribe,
+    SubscriptionOptions,
+    Unsubscribe,
+)
+from tidegate.runtime.config import ListenerConfig
+
+if TYPE_CHECKING:
+    from tidegate.edge.authz import ClientAcl
+    from tidegate.edge.channel import Channel
+    from tidegate.edge.edge import Edge
+
+log = logging.getLogger(__name__)
+
+# Why reading is paused; it goes on when no reason is left.
+BUSY: Final = 1
+UNANSWERED: Final = 2
+SLOW: Final = 4
+RATE: Final = 8
+
+PINGRESP_BYTES: Final = b"\xd0\x00"
+MAX_REMEMBERED_TOPICS: Final = 1000
+
+
+class Client:
+    """See the module's docstring. Implements ``Handler`` for its channel."""
+
+    __slots__ = (
+        "_holds",
+        "_pending_bytes",
+        "_readable",
+        "_work",
+        "acl",
+        "aliases",
+        "backlog",
+        "channel",
+        "client_id",
+        "closed",
+        "connected",
+        "connection",
+        "deadline_s",
+        "delivery",
+        "durable",
+        "edge",
+        "epoch",
+        "expiry_at_end_s",
+        "hidden",
+        "inbound",
+        "incarnation",
+        "keep_will",
+        "listener",
+        "maximum_packet_size_bytes",
+        "out",
+        "problem_information",
+        "seen_s",
+        "session_expiry_s",
+        "slow",
+        "subscriptions",
+        "username",
+        "version",
+    )
+
+    delivery: Delivery
+    inbound: Inbound
+
+    def __init__(self, edge: Edge, channel: Channel, listener: ListenerConfig) -> None:
+        limits = edge.limits
+        self.edge = edge
+        self.channel = channel
+        self.listener = listener
+        self.connection = ServerConnection(
+            max_packet_size_bytes=limits.max_packet_size_bytes,
+            receive_maximum=limits.receive_maximum,
+            topic_alias_maximum=limits.max_topic_alias,
+        )
+        self.client_id = ""
+        self.username: str | None = None
+        self.version = ProtocolVersion.V311
+        self.epoch = 0
+        self.incarnation = 0
+        self.durable = False
+        self.connected = False
+        self.closed = False
+        #: Whether the will is published when the connection ends.
+        self.keep_will = True
+        self.session_expiry_s = 0
+        self.expiry_at_end_s: int | None = None
+        self.problem_information = True
+        self.maximum_packet_size_bytes = 0
+        self.aliases: OutgoingAliases | None = None
+        self.acl: ClientAcl | None = None
+        self.hidden = len(listener.mount_point)
+        self.subscriptions: dict[str, SubscriptionOptions] = {}
+        self.seen_s = edge.tick_s
+        self.deadline_s = 0.0
+        #: Packets to send at the end of this turn; kept while the channel is slow.
+        self.out: list[bytes] = []
+        self.slow = False
+        self.backlog: deque[Packet] = deque()
+        self._pending_bytes = 0
+        self._holds = 0
+        self._readable: dict[str, bool] = {}
+        self._work: asyncio.Task[None] | None = None
+
+    # Handler: what the channel calls
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client, in any chunking."""
+        self.seen_s = self.edge.tick_s
+        self.edge.counters.bytes_received += len(data)
+        connection = self.connection
+        packets = connection.receive(data)
+        if packets:
+            if self._holds & BUSY:
+                self.backlog.extend(packets)
+            else:
+                self._process(packets)
+        if connection.error is not None and not self._holds & BUSY:
+            self.fail(connection.error)
+
+    def pause_writing(self) -> None:
+        """The client does not take what it is sent."""
+        self.slow = True
+        self._pending_bytes = 0
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self.slow = False
+        self._pending_bytes = 0
+        if self.out:
+            self.edge.mark(self)
+        self.let_read(SLOW)
+        if self.connected and not self.closed:
+            self.delivery.pump()
+
+    def connection_lost(self, reason: str) -> None:
+        """The channel is gone."""
+        self._end(reason)
+
+    # Reading
+
+    def hold_reading(self, reason: int) -> None:
+        """Stop reading for a reason."""
+        if not self._holds:
+            self.channel.pause_reading()
+        self._holds |= reason
+
+    def let_read(self, reason: int) -> None:
+        """That reason is gone."""
+        if self._holds & reason:
+            self._holds &= ~reason
+            if not self._holds and not self.closed:
+                self.channel.resume_reading()
+
+    def _process(self, packets: list[Packet]) -> None:
+        for position, packet in enumerate(packets):
+            kind = type(packet)
+            if kind is Publish:
+                self.inbound.on_publish(packet)  # type: ignore[arg-type]  # kind says so
+            elif kind is PubAck:
+                self.delivery.on_puback(packet.packet_id)  # type: ignore[union-attr]
+            else:
+                _HANDLERS[kind](self, packet)
+                if self._holds & BUSY:
+                    self.backlog.extend(packets[position + 1 :])
+                    return
+            if self.closed:
+                return
+
+    def _resume(self) -> None:
+        """Go on with what came while the answer was awaited."""
+        self._work = None
+        self._holds &= ~BUSY
+        while self.backlog and not self._holds & BUSY and not self.closed:
+            waiting = list(self.backlog)
+            self.backlog.clear()
+            self._process(waiting)
+        if self._holds & BUSY or self.closed:
+            return
+        if self.connection.error is not None:
+            self.fail(self.connection.error)
+        elif not self._holds:
+            self.channel.resume_reading()
+
+    def in_order(self, work: Callable[[], Any]) -> None:
+        """Run something asynchronous; what the client sent after it waits until it is done."""
+        self.hold_reading(BUSY)
+        self._work = self.edge.spawn(self._run_in_order(work))
+
+    async def _run_in_order(self, work: Callable[[], Any]) -> None:
+        try:
+            await work()
+        except MqttError as error:
+            self.fail(error)
+        except Exception:
+            log.exception("a connection failed", extra={"client_id": self.client_id})
+            self.edge.counters.faults += 1
+            self.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+        finally:
+            self._resume()
+
+    # Packets
+
+    def _on_connect(self, packet: Connect) -> None:
+        self.in_order(lambda: connect(self, packet))
+
+    def _on_subscribe(self, packet: Subscribe) -> None:
+        self.in_order(lambda: subscribe(self, packet))
+
+    def _on_unsubscribe(self, packet: Unsubscribe) -> None:
+        self.in_order(lambda: unsubscribe(self, packet))
+
+    def _on_pubrec(self, packet: PubRec) -> None:
+        self.delivery.on_pubrec(packet)
+
+    def _on_pubrel(self, packet: PubRel) -> None:
+        self.inbound.on_pubrel(packet)
+
+    def _on_pubcomp(self, packet: PubComp) -> None:
+        self.delivery.on_pubcomp(packet)
+
+    def _on_pingreq(self, _packet: PingReq) -> None:
+        self.send(PINGRESP_BYTES)
+
+    def _on_disconnect(self, packet: Disconnect) -> None:
+        properties = packet.properties
+        expiry_s = properties.session_expiry_interval if properties is not None else None
+        if expiry_s is not None:
+            if expiry_s and not self.session_expiry_s:
+                self.fail(
+                    ProtocolViolation("a session that ends with its connection cannot be extended")
+                )
+                return
+            self.expiry_at_end_s = min(expiry_s, self.edge.limits.max_session_expiry_s)
+        self.keep_will = packet.reason_code != ReasonCode.SUCCESS  # [MQTT-3.14.4-3]
+        self._close("disconnect_with_will" if self.keep_will else "disconnect")
+
+    def _on_auth(self, _packet: Auth) -> None:
+        self.fail(
+            ProtocolViolation(
+                "AUTH without an authentication method in CONNECT", statement="MQTT-4.12.0-6"
+            )
+        )
+
+    # Permission
+
+    def may_read(self, topic: str) -> bool:
+        """Whether the client may get messages of an (internal) topic."""
+        acl = self.acl
+        return acl is None or acl.may_read(topic)
+
+    def count_unreadable(self) -> None:
+        """A matching message was withheld."""
+        counters = self.edge.counters
+        counters.acl_denied["read"] += 1
+        counters.copies_published += 1
+        counters.dropped["not_authorized"] += 1
+
+    def authorization_changed(self) -> None:
+        """Take the new rules."""
+        self.acl = self.edge.authorizer.for_client(self.client_id, self.username)
+        self.inbound.forget_topics()
+
+    # Sending
+
+    def send(self, packet: bytes) -> None:
+        """Send a whole packet, at the end of this turn of the event loop."""
+        out = self.out
+        if self.slow:
+            self._pending_bytes += len(packet)
+            if self._pending_bytes > self.edge.limits.max_queued_bytes:
+                self.hold_reading(SLOW)
+        elif not out:
+            self.edge.mark(self)
+        out.append(packet)
+
+    def admit(self, size_bytes: int) -> bool:
+        """Whether a slow client may be given one more QoS 0 message; a refused one is counted."""
+        if self._pending_bytes + size_bytes > self.edge.limits.max_queued_bytes or (
+            len(self.out) >= self.edge.limits.max_queued_messages
+        ):
+            self.edge.counters.dropped["slow_consumer"] += 1
+            return False
+        self._pending_bytes += size_bytes
+        return True
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self.slow or not self.out:
+            return
+        packets, self.out = self.out, []
+        counters = self.edge.counters
+        counters.bytes_sent += sum(map(len, packets))
+        sent = counters.packets_sent
+        for packet in packets:
+            sent[packet[0] >> 4] += 1
+        self.channel.write(packets)
+
+    def encode(
+        self,
+        message: Publish,
+        qos: int,
+        retain: bool,
+        dup: bool,
+        packet_id: int,
+        subscription_ids: tuple[int, ...],
+        expiry_s: int | None,
+    ) -> bytes | None:
+        """Encode a PUBLISH as this client wants it; None (counted) when it is too large for it.
+
+        [MQTT-3.1.2-24], [MQTT-3.1.2-25]
+        """
+        topic = message.topic[self.hidden :] if self.hidden else message.topic
+        alias = 0
+        if self.aliases is not None:
+            alias, is_new = self.aliases.assign(topic)
+            if alias and not is_new:
+                topic = ""
+        wire = encode_publish(
+            message, self.version, qos, retain, dup, packet_id, subscription_ids, expiry_s, alias,
+            topic=topic,
+        )  # fmt: skip
+        limit = self.maximum_packet_size_bytes
+        if limit and len(wire) > limit:
+            if alias and topic and self.aliases is not None:
+                self.aliases.forget(topic)  # the client has not seen the mapping
+            self.edge.counters.dropped["too_large"] += 1
+            return None
+        return wire
+
+    def send_packet(self, packet: Packet) -> None:
+        """Encode and send; optional texts go when they would make it too large [MQTT-3.2.2-19]."""
+        wire = encode(packet, self.version)
+        limit = self.maximum_packet_size_bytes
+        if limit and len(wire) > limit:
+            properties: Properties | None = getattr(packet, "properties", None)
+            if properties is not None:
+                properties.reason_string = None
+                properties.user_properties = ()
+                wire = encode(packet, self.version)
+            if len(wire) > limit:
+                return
+        self.send(wire)
+
+    # The end
+
+    def refuse(self, reason_code: ReasonCode, reason: str = "") -> None:
+        """Answer CONNECT with a refusal and close. ``reason`` is one plain sentence."""
+        if self.closed:
+            return
+        self.edge.counters.connections_refused[reason_code.name.lower()] += 1
+        self.send_packet(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
+        self._close("")
+
+    def fail(self, error: MqttError) -> None:
+        """The peer broke a rule: tell it which, and close."""
+        if self.closed:
+            return
+        log.info(
+            "closing a connection: %s",
+            error,
+            extra={"client_id": self.client_id, "statement": error.statement},
+        )
+        if self.connected:
+            self.disconnect(error.reason_code, str(error))
+            return
+        version = self.connection.refusal_version
+        if version is None:
+            self.edge.counters.connections_refused["not_connect"] += 1
+            self._close("")
+        else:
+            self.version = version
+            self.refuse(error.reason_code, str(error))
+
+    def disconnect(self, reason_code: ReasonCode, reason: str = "") -> None:
+        """End the connection from our side, with a DISCONNECT where the version has one."""
+        if self.closed:
+            return
+        if self.connected and self.version >= ProtocolVersion.V5:
+            properties = Properties(reason_string=reason or None)
+            self.send_packet(Disconnect(reason_code, properties))
+        self._close(reason_code.name.lower())
+
+    def taken_over(self, reason_code: ReasonCode) -> None:
+        """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
+        self.keep_will = False
+        self.disconnect(reason_code)
+
+    def shut_down(self, reason_code: ReasonCode) -> None:
+        """The process ends: goodbye; the will is published by its rules."""
+        self.disconnect(reason_code)
+
+    def keep_alive_ended(self) -> None:
+        """Nothing came for one and a half times the keep alive [MQTT-3.1.2-22]."""
+        self.disconnect(ReasonCode.KEEP_ALIVE_TIMEOUT)
+
+    def connect_timed_out(self) -> None:
+        """No CONNECT in time, or no answer to it."""
+        if not self.closed:
+            self.edge.counters.connections_refused["connect_timeout"] += 1
+            self._close("")
+
+    def _close(self, reason: str) -> None:
+        if self.closed:
+            return
+        slow, self.slow = self.slow, False
+        self.flush()
+        self.slow = slow
+        self._end(reason)
+        self.channel.close()
+
+    def _end(self, reason: str) -> None:
+        """Forget the connection, once; the router is told what becomes of session and will."""
+        if self.closed:
+            return
+        self.closed = True
+        edge = self.edge
+        edge.waiting.discard(self)
+        closed = edge.counters.connections_closed
+        if not self.connected:
+            if reason:
+                edge.counters.connections_refused["closed_early"] += 1
+            return
+        closed[reason if reason in closed else "lost"] += 1
+        edge.counters.connections_open -= 1
+        if edge.clients.get(self.client_id) is self:
+            del edge.clients[self.client_id]
+        shared = [name for name in self.subscriptions if name.startswith("$share/")]
+        for topic_filter in self.subscriptions:
+            if not topic_filter.startswith("$share/"):
+                edge.unsubscribe(self, topic_filter)
+        if shared and not self.incarnation:
+            edge.router.leave_groups(self.client_id, self.epoch, shared)
+        self.delivery.end()
+        self.detach()
+
+    def detach(self) -> None:
+        """Tell the router that the connection has ended."""
+        edge = self.edge
+        sent_seq = self.delivery.sent_seq if self.connected else 0
+        request = DetachSession(
+            self.client_id, self.epoch, self.keep_will, self.expiry_at_end_s, sent_seq
+        )
+        task = edge.spawn(edge.router.detach(request))
+        edge.detaching[self.client_id] = task
+        client_id = self.client_id
+
+        def done(ended: asyncio.Task[None]) -> None:
+            if edge.detaching.get(client_id) is ended:
+                del edge.detaching[client_id]
+
+        task.add_done_callback(done)
+
+
+_HANDLERS: Final[dict[type, Callable[[Client, Any], None]]] = {
+    Connect: Client._on_connect,  # noqa: SLF001 - its own table
+    Subscribe: Client._on_subscribe,  # noqa: SLF001
+    Unsubscribe: Client._on_unsubscribe,  # noqa: SLF001
+    PubRec: Client._on_pubrec,  # noqa: SLF001
+    PubRel: Client._on_pubrel,  # noqa: SLF001
+    PubComp: Client._on_pubcomp,  # noqa: SLF001
+    PingReq: Client._on_pingreq,  # noqa: SLF001
+    Disconnect: Client._on_disconnect,  # noqa: SLF001
+    Auth: Client._on_auth,  # noqa: SLF001
+}

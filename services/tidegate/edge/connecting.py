@@ -1,0 +1,219 @@
+"""CONNECT: from the packet to CONNACK, one check after the other.
+
+Called by a client for its CONNECT; asks the authenticator and the router. Everything that can be
+refused is refused here, with the reason code the specification names and a counted reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from tidegate.edge.delivery import Delivery
+from tidegate.edge.publishing import Inbound
+from tidegate.link.api import AttachedSession, AttachSession, RouterUnavailable
+from tidegate.mqtt.connection import OutgoingAliases
+from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.mqtt.packets import ConnAck, Connect, Properties, Will
+
+if TYPE_CHECKING:
+    from tidegate.edge.client import Client
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_FACTOR: Final = 1.5
+RECEIVE_MAXIMUM_DEFAULT: Final = 65535
+
+
+async def connect(client: Client, packet: Connect) -> None:
+    """Accept or refuse a CONNECT (MQTT5 §3.1.4)."""
+    edge = client.edge
+    client.version = packet.protocol_version
+    properties = packet.properties
+    client.problem_information = properties.request_problem_information != 0
+    client.maximum_packet_size_bytes = properties.maximum_packet_size or 0
+    assigned = ""
+    if not packet.client_id:
+        if not edge.features.allow_empty_client_id or (
+            packet.protocol_version < ProtocolVersion.V5 and not packet.clean_start
+        ):
+            # [MQTT311-3.1.3-8]
+            client.refuse(
+                ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "a client identifier is needed here"
+            )
+            return
+        assigned = edge.assign_client_id()
+    elif len(packet.client_id.encode()) > edge.limits.max_client_id_bytes:
+        client.refuse(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
+        return
+    client.client_id = assigned or packet.client_id
+    if properties.authentication_method is not None:
+        client.refuse(
+            ReasonCode.BAD_AUTHENTICATION_METHOD, "this authentication method is not offered"
+        )
+        return
+    if 0 < edge.limits.max_connections <= len(edge.clients):
+        client.refuse(ReasonCode.QUOTA_EXCEEDED, "the server has as many clients as it may")
+        return
+    if not await _authenticate(client, packet):
+        return
+    will = _will(client, packet.will)
+    if client.closed:
+        return
+    session = await _attach(client, packet, will)
+    if session is not None:
+        _accept(client, packet, session, assigned)
+
+
+async def _authenticate(client: Client, packet: Connect) -> bool:
+    edge = client.edge
+    arguments = (
+        client.client_id,
+        packet.username,
+        packet.password,
+        client.channel.peer,
+        client.listener,
+    )
+    decision = edge.authenticator.authenticate_now(*arguments)
+    if decision is None:
+        decision = await edge.authenticator.authenticate(*arguments)
+    if client.closed:
+        return False
+    if not decision.allowed:
+        edge.counters.auth_failures[decision.reason] += 1
+        client.refuse(decision.reason_code)
+        return False
+    client.username = decision.username
+    client.acl = edge.authorizer.for_client(client.client_id, decision.username)
+    return True
+
+
+def _will(client: Client, will: Will | None) -> Will | None:
+    """Check a will and put it under the mount point; refuses the connection if it may not be."""
+    if will is None:
+        return None
+    edge = client.edge
+    if will.qos > client.listener.max_qos:
+        client.refuse(ReasonCode.QOS_NOT_SUPPORTED, "the will's QoS is too high")  # [MQTT-3.2.2-12]
+    elif will.retain and not edge.features.retain:
+        client.refuse(ReasonCode.RETAIN_NOT_SUPPORTED, "the will is a retained one")  # [MQTT-3.2.2-13]
+    else:
+        if client.listener.mount_point:
+            will.topic = client.listener.mount_point + will.topic
+        if will.topic.count("/") >= edge.limits.max_topic_levels:
+            client.refuse(ReasonCode.TOPIC_NAME_INVALID, "the will's topic has too many levels")
+        elif will.topic.startswith("$SYS/") or not (
+            client.acl is None or client.acl.may_write(will.topic)
+        ):
+            client.refuse(ReasonCode.NOT_AUTHORIZED, "the will's topic is not permitted")
+    return will
+
+
+def session_expiry_s(client: Client, packet: Connect) -> int:
+    """How long the session may outlive its connection, in seconds, capped."""
+    limits = client.edge.limits
+    if packet.protocol_version < ProtocolVersion.V5:
+        return 0 if packet.clean_start else limits.legacy_session_expiry_s
+    return min(packet.properties.session_expiry_interval or 0, limits.max_session_expiry_s)
+
+
+async def _attach(client: Client, packet: Connect, will: Will | None) -> AttachedSession | None:
+    edge = client.edge
+    ending = edge.detaching.get(client.client_id)
+    if ending is not None:
+        # The end of this client's last connection must be known before the next one begins.
+        await asyncio.wait([ending], timeout=edge.limits.connect_timeout_s)
+    client.session_expiry_s = session_expiry_s(client, packet)
+    request = AttachSession(
+        client.client_id, packet.clean_start, client.session_expiry_s, will, client.username
+    )
+    try:
+        session = await edge.router.attach(edge.edge_id, request)
+    except RouterUnavailable as error:
+        log.warning("refusing a client: no router or store", extra={"reason": str(error)})
+        client.refuse(ReasonCode.SERVER_UNAVAILABLE, "sessions cannot be reached now")
+        return None
+    client.epoch = session.epoch
+    if client.closed:
+        # It went away meanwhile, without a DISCONNECT: the session has begun, and ends.
+        client.detach()
+        return None
+    return session
+
+
+def _accept(client: Client, packet: Connect, session: AttachedSession, assigned: str) -> None:
+    edge = client.edge
+    older = edge.clients.get(client.client_id)
+    if older is not None:
+        if older.epoch > client.epoch:
+            client.refuse(ReasonCode.SERVER_BUSY, "a newer connection has the session")
+            client.detach()
+            return
+        older.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+    properties = packet.properties
+    client.incarnation = session.incarnation
+    client.durable = session.incarnation != 0
+    if client.version >= ProtocolVersion.V5 and properties.topic_alias_maximum:
+        limit = min(properties.topic_alias_maximum, edge.limits.max_topic_alias_outgoing)
+        client.aliases = OutgoingAliases(limit) if limit else None
+    client.inbound = Inbound(client, session.receipts)
+    client.delivery = Delivery(client, properties.receive_maximum or RECEIVE_MAXIMUM_DEFAULT)
+    keep_alive_s = _keep_alive_s(client, packet.keep_alive)
+    client.deadline_s = keep_alive_s * KEEP_ALIVE_FACTOR
+    client.seen_s = edge.tick_s
+    edge.waiting.discard(client)
+    edge.clients[client.client_id] = client
+    client.connected = True
+    edge.counters.connections_opened += 1
+    edge.counters.connections_open += 1
+    edge.clients_maximum = max(edge.clients_maximum, len(edge.clients))
+    for topic_filter, options in session.subscriptions:
+        client.subscriptions[topic_filter] = options
+        if not topic_filter.startswith("$share/"):
+            edge.subscribe(client, topic_filter, options)
+    answer = ConnAck(session.session_present, ReasonCode.SUCCESS)
+    if client.version >= ProtocolVersion.V5:
+        answer.properties = _connack_properties(client, packet, assigned, keep_alive_s)
+    client.send_packet(answer)
+    client.delivery.begin(session)
+
+
+def _keep_alive_s(client: Client, asked_s: int) -> int:
+    """The keep alive in force, in seconds; 0 is none."""
+    longest = client.edge.limits.max_keep_alive_s
+    if longest and (not asked_s or asked_s > longest):
+        return longest
+    return asked_s
+
+
+def _connack_properties(
+    client: Client, packet: Connect, assigned: str, keep_alive_s: int
+) -> Properties:
+    """What the server tells an MQTT 5 client about itself (MQTT5 §3.2.2.3)."""
+    edge = client.edge
+    limits, features = edge.limits, edge.features
+    asked = packet.properties
+    answer = Properties(
+        receive_maximum=limits.receive_maximum,
+        maximum_packet_size=limits.max_packet_size_bytes,
+        topic_alias_maximum=limits.max_topic_alias or None,
+        assigned_client_identifier=assigned or None,
+    )
+    if client.session_expiry_s != (asked.session_expiry_interval or 0):
+        answer.session_expiry_interval = client.session_expiry_s
+    if keep_alive_s != packet.keep_alive:
+        answer.server_keep_alive = keep_alive_s
+    if client.listener.max_qos < 2:
+        answer.maximum_qos = client.listener.max_qos
+    if not features.retain:
+        answer.retain_available = 0
+    if not features.wildcard_subscriptions:
+        answer.wildcard_subscription_available = 0
+    if not features.shared_subscriptions:
+        answer.shared_subscription_available = 0
+    if asked.request_response_information and features.response_information:
+        answer.response_information = features.response_information.replace(
+            "{client_id}", client.client_id
+        )
+    return answer

@@ -1,0 +1,309 @@
+"""The edge: every connected client of this process, and the fan-out to them.
+
+Implements ``EdgeLink``. Owns the registry of clients, the index of their subscriptions, the delivery
+plans made from it, and the one flush per turn of the event loop in which every client that has
+something to send gets one write. Loses nothing but sockets when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from tidegate.core.topic_index import TopicIndex
+from tidegate.edge.authn import Authenticator
+from tidegate.edge.authz import Authorizer
+from tidegate.edge.channel import Channel, Handler, HandlerFactory
+from tidegate.edge.client import Client
+from tidegate.edge.plan import Group, Plan, Recipient, build_plan
+from tidegate.link.api import RouterLink
+from tidegate.mqtt.codec import encode_publish
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.runtime.config import Config, ListenerConfig
+from tidegate.runtime.telemetry import Counters
+
+log = logging.getLogger(__name__)
+
+MAX_CACHED_PLANS: Final = 10_000
+TICK_S: Final = 0.5
+
+
+class Edge:
+    """See the module's docstring. ``start`` before use, ``stop`` at the end."""
+
+    def __init__(
+        self,
+        edge_id: str,
+        router: RouterLink,
+        config: Config,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        counters: Counters,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.edge_id = edge_id
+        self.router = router
+        self.config = config
+        self.limits = config.limits
+        self.features = config.features
+        self.authenticator = authenticator
+        self.authorizer = authorizer
+        self.counters = counters
+        self.now_ms = now_ms
+        #: Seconds of the loop's clock, read once per tick: good enough for keep alive.
+        self.tick_s = 0.0
+        self.clients: dict[str, Client] = {}
+        #: Connections that have not been accepted yet, with no client identifier to go by.
+        self.waiting: set[Client] = set()
+        #: Ends of connections that the router has not confirmed, by client identifier.
+        self.detaching: dict[str, asyncio.Task[None]] = {}
+        self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
+        self.subscription_count = 0
+        self._interest: dict[str, int] = {}
+        self._plans: dict[str, Plan] = {}
+        self._dirty: list[Client] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ticking: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._next_assigned = 0
+        #: The most clients that were connected at the same time.
+        self.clients_maximum = 0
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to watch keep alives. Call from a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self.tick_s = self._loop.time()
+        self._ticking = asyncio.create_task(self._tick_forever())
+
+    async def stop(self, reason_code: ReasonCode = ReasonCode.SERVER_SHUTTING_DOWN) -> None:
+        """Say goodbye to every client and wait until the router knows of all of them."""
+        for client in [*self.waiting, *self.clients.values()]:
+            client.shut_down(reason_code)
+        self.flush()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
+
+    def time_s(self) -> float:
+        """Seconds of the event loop's clock, now."""
+        assert self._loop is not None
+        return self._loop.time()
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call something after a delay."""
+        assert self._loop is not None
+        self._loop.call_later(delay_s, call)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something that outlives the call that starts it; ``stop`` waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("an edge task failed", exc_info=task.exception())
+
+    async def _tick_forever(self) -> None:
+        assert self._loop is not None
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.tick_s = now_s = self._loop.time()
+            for client in list(self.clients.values()):
+                if client.deadline_s and client.seen_s + client.deadline_s < now_s:
+                    client.keep_alive_ended()
+            for client in list(self.waiting):
+                if client.seen_s + self.limits.connect_timeout_s < now_s:
+                    client.connect_timed_out()
+
+    # Connections
+
+    def handler_factory(self, listener: ListenerConfig) -> HandlerFactory:
+        """What a listener calls for each connection it accepts."""
+
+        def make(channel: Channel) -> Handler:
+            client = Client(self, channel, listener)
+            self.waiting.add(client)
+            return client
+
+        return make
+
+    def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
+        """End the connection of an older epoch (see EdgeLink)."""
+        client = self.clients.get(client_id)
+        if client is not None and (not epoch or client.epoch == epoch):
+            client.taken_over(reason_code)
+
+    def authorization_changed(self) -> None:
+        """The ACL is another one: forget every decision made under the old one."""
+        self._plans.clear()
+        for client in self.clients.values():
+            client.authorization_changed()
+
+    # Subscriptions of connected clients
+
+    def subscribe(self, client: Client, topic_filter: str, options: SubscriptionOptions) -> None:
+        """Add or replace a client's subscription (not a shared one)."""
+        if self.index.add(topic_filter, client, options):
+            self.subscription_count += 1
+            count = self._interest.get(topic_filter, 0)
+            self._interest[topic_filter] = count + 1
+            if not count:
+                self.router.add_interest(self.edge_id, topic_filter)
+
+    def unsubscribe(self, client: Client, topic_filter: str) -> None:
+        """Remove a client's subscription (not a shared one)."""
+        if not self.index.remove(topic_filter, client):
+            return
+        self.subscription_count -= 1
+        count = self._interest[topic_filter] - 1
+        if count:
+            self._interest[topic_filter] = count
+        else:
+            del self._interest[topic_filter]
+            self.router.remove_interest(self.edge_id, topic_filter)
+
+    # Delivery
+
+    def plan(self, topic: str) -> Plan:
+        """Return the current plan for a topic."""
+        matches = self.index.match(topic)
+        plan = self._plans.get(topic)
+        if plan is not None and plan.matches is matches:
+            return plan
+        if len(self._plans) >= MAX_CACHED_PLANS:
+            self._plans.clear()
+        plan = self._plans[topic] = build_plan(topic, matches)
+        return plan
+
+    def deliver(self, message: Publish, publisher_id: str) -> None:
+        """Give a message to every client it matches (see EdgeLink)."""
+        matches = self.index.match(message.topic)
+        plan = self._plans.get(message.topic)
+        if plan is None or plan.matches is not matches:
+            plan = self.plan(message.topic)
+        if message.qos:
+            for recipient in plan.windowed:
+                recipient.client.delivery.offer_to(recipient, message, publisher_id)
+            groups, special = plan.low_groups, plan.low_special
+        else:
+            groups, special = plan.groups, plan.special
+        for group in groups:
+            self._fan_out(group, message)
+        for recipient in special:
+            self._give(recipient, message, publisher_id)
+
+    def _fan_out(self, group: Group, message: Publish) -> None:
+        """Encode once, hand the same bytes to every client of the group, as QoS 0."""
+        expiry = None
+        if message.expires_at_ms:
+            expiry = self.remaining_s(message)
+            if not expiry:
+                self.counters.copies_published += len(group.clients)
+                self.counters.dropped["expired"] += len(group.clients)
+                return
+        wire = encode_publish(
+            message,
+            group.version,
+            0,
+            message.retain and group.retain_as_published,
+            False,
+            0,
+            group.subscription_ids,
+            expiry,
+            0,
+            topic=message.topic[group.hidden :] if group.hidden else None,
+        )
+        dirty = self._dirty
+        was_clean = not dirty
+        sent = 0
+        for client in group.clients:
+            if client.slow and not client.admit(len(wire)):
+                continue
+            out = client.out
+            if not out:
+                dirty.append(client)
+            out.append(wire)
+            sent += 1
+        counters = self.counters
+        counters.copies_published += len(group.clients)
+        counters.copies_delivered += sent
+        counters.messages_sent[0] += sent
+        counters.publish_bytes_sent += sent * len(message.payload)
+        if was_clean and dirty:
+            self._schedule_flush()
+
+    def _give(self, recipient: Recipient, message: Publish, publisher_id: str) -> None:
+        """Deliver at QoS 0 to one client whose bytes are its own."""
+        client = recipient.client
+        subscription_ids = recipient.subscription_ids
+        if client.client_id == publisher_id:
+            if recipient.own_qos < 0:
+                return
+            subscription_ids = recipient.own_subscription_ids
+        client.delivery.send_qos0(
+            message, message.retain and recipient.retain_as_published, subscription_ids
+        )
+
+    def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
+        """Offer a queued message (see EdgeLink)."""
+        client = self.clients.get(client_id)
+        if client is not None and client.epoch == epoch:
+            client.delivery.push(seq, message)
+
+    def deliver_shared(
+        self,
+        client_id: str,
+        epoch: int,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+    ) -> bool:
+        """Give a shared subscription's message to one member (see EdgeLink)."""
+        client = self.clients.get(client_id)
+        if client is None or client.epoch != epoch:
+            return False
+        if not client.may_read(message.topic):
+            client.count_unreadable()
+            return True
+        return client.delivery.offer_shared(message, group, options)
+
+    def remaining_s(self, message: Publish) -> int:
+        """Seconds a message has left to live, at least 1; 0 when it has expired.
+
+        [MQTT-3.3.2-5], [MQTT-3.3.2-6]
+        """
+        left_ms = message.expires_at_ms - self.now_ms()
+        return (left_ms + 999) // 1000 if left_ms > 0 else 0
+
+    # Sending
+
+    def mark(self, client: Client) -> None:
+        """Note that a client has something to send; it goes out at the end of this turn."""
+        if not self._dirty:
+            self._schedule_flush()
+        self._dirty.append(client)
+
+    def _schedule_flush(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write once to every client that has something to send."""
+        dirty, self._dirty = self._dirty, []
+        for client in dirty:
+            client.flush()
+
+    def assign_client_id(self) -> str:
+        """Make a client identifier that no other session has [MQTT-3.2.2-16]."""
+        self._next_assigned += 1
+        return f"auto-{self.edge_id}-{self._next_assigned}"

@@ -1,0 +1,162 @@
+"""The one writer of durable sessions' queues: gathers appends, retries them, reports each outcome.
+
+Called by the router for every message that a durable session must get; calls the store. While one
+call is under way the next ones gather, so a busy router makes few, large calls. Order of ``add`` is
+order in every queue, also across retries, because there is one call at a time. What waits here is
+bounded by the publishers: each may have only so many messages unanswered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+from tidegate.mqtt.packets import Publish
+from tidegate.router.table import DurableSession
+from tidegate.runtime.telemetry import Counters
+from tidegate.store.api import Append, AppendOutcome, Store, StoreUnavailable
+from tidegate.store.records import encode_queued
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH: Final = 500
+RETRY_FIRST_S: Final = 0.05
+RETRY_MAX_S: Final = 2.0
+
+
+class Pending:
+    """A publish that waits for writes; ``finished`` is called once, after the last of them."""
+
+    __slots__ = ("_finished", "_remaining")
+
+    def __init__(self, finished: Callable[[], None]) -> None:
+        self._finished = finished
+        self._remaining = 1  # the caller's own hold, given back by ``release``
+
+    def hold(self) -> None:
+        """Wait for one more write."""
+        self._remaining += 1
+
+    def last_hold(self) -> bool:
+        """True when nothing is waited for any more but the caller's own hold."""
+        return self._remaining == 1
+
+    def release(self) -> None:
+        """One write is done."""
+        self._remaining -= 1
+        if not self._remaining:
+            self._finished()
+
+
+class _Item:
+    __slots__ = ("append", "message", "pending", "qos", "retain", "session", "subscription_ids")
+
+    def __init__(
+        self,
+        append: Append,
+        session: DurableSession,
+        message: Publish,
+        qos: int,
+        retain: bool,
+        subscription_ids: tuple[int, ...],
+        pending: Pending,
+    ) -> None:
+        self.append = append
+        self.session = session
+        self.message = message
+        self.qos = qos
+        self.retain = retain
+        self.subscription_ids = subscription_ids
+        self.pending = pending
+
+
+class QueueWriter:
+    """Appends to queues in order; see the module's docstring."""
+
+    def __init__(self, store: Store, counters: Counters) -> None:
+        self._store = store
+        self._counters = counters
+        self._waiting: list[_Item] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(
+        self,
+        session: DurableSession,
+        message: Publish,
+        qos: int,
+        retain: bool,
+        subscription_ids: tuple[int, ...],
+        pending: Pending,
+        identity: str,
+    ) -> None:
+        """Queue ``message`` for ``session``; ``pending`` is released when that is decided."""
+        pending.hold()
+        record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms)
+        append = Append(session.client_id, session.incarnation, record, identity)
+        self._waiting.append(
+            _Item(append, session, message, qos, retain, subscription_ids, pending)
+        )
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def idle(self) -> None:
+        """Return when nothing waits."""
+        while self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._waiting[:MAX_BATCH]
+                del self._waiting[:MAX_BATCH]
+                results = await self._append([item.append for item in batch])
+                for item, result in zip(batch, results, strict=True):
+                    self._settle(item, result)
+        finally:
+            self._task = None
+            if self._waiting:  # a callback of the last batch added more
+                self._task = asyncio.create_task(self._run())
+
+    async def _append(self, appends: list[Append]) -> list[int | AppendOutcome]:
+        delay = RETRY_FIRST_S
+        while True:
+            try:
+                return await self._store.append(appends)
+            except StoreUnavailable as error:
+                log.warning("cannot queue messages, will retry", extra={"reason": str(error)})
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                delay = min(delay * 2, RETRY_MAX_S)
+
+    def _settle(self, item: _Item, result: int | AppendOutcome) -> None:
+        session = item.session
+        if isinstance(result, int):
+            self._counters.copies_published += 1
+            self._counters.copies_queued += 1
+            edge = session.edge
+            if edge is not None:
+                source = item.message
+                edge.push(
+                    session.client_id,
+                    session.epoch,
+                    result,
+                    Publish(
+                        source.topic,
+                        source.payload,
+                        item.qos,
+                        item.retain,
+                        False,
+                        0,
+                        source.properties,
+                        source.message_expiry_interval,
+                        0,
+                        item.subscription_ids,
+                        source.expires_at_ms,
+                    ),
+                )
+        else:
+            self._counters.copies_published += 1
+            self._counters.dropped[result.value] += 1
+        item.pending.release()

@@ -1,0 +1,161 @@
+"""Retained messages: an index of their topics in memory, the messages themselves in the store.
+
+Called by the router. One writer: of several messages for a topic that wait at the same time only
+the newest is written, so a retry can never put an older one over a newer one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tidegate.core.retained_index import RetainedIndex
+from tidegate.mqtt.packets import Publish
+from tidegate.router.queue_writer import RETRY_FIRST_S, RETRY_MAX_S, Pending
+from tidegate.store.api import Store, StoreUnavailable
+from tidegate.store.records import decode_retained, encode_retained
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH: Final = 500
+EXPIRY_BATCH: Final = 500
+
+
+class RetainedMessages:
+    """Write, find and read retained messages; see the module's docstring."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._index = RetainedIndex()
+        # Not yet written: topic -> newest message (None: removed). Reads see it first.
+        self._dirty: dict[str, Publish | None] = {}
+        self._writing: dict[str, Publish | None] = {}
+        self._waiters: dict[str, list[Pending]] = {}
+        # Topics written since each read under way began: what such a read returns may be stale.
+        self._reads: list[set[str]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    async def load(self) -> None:
+        """Build the index from the store."""
+        async for topics in self._store.retained_topics():
+            for topic in topics:
+                self._index.add(topic)
+
+    def set(self, message: Publish, pending: Pending) -> None:
+        """Keep a copy of ``message`` as its topic's retained one; an empty payload removes it.
+
+        [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7]. ``pending`` is released once it is stored.
+        """
+        topic = message.topic
+        if message.payload:
+            self._index.add(topic)
+            self._dirty[topic] = message
+        else:
+            self._index.discard(topic)
+            self._dirty[topic] = None
+        for read in self._reads:
+            read.add(topic)
+        pending.hold()
+        self._waiters.setdefault(topic, []).append(pending)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    def match(self, topic_filter: str) -> list[str]:
+        """Topics that have a retained message and match the filter."""
+        return list(self._index.match(topic_filter))
+
+    async def get(self, topics: Sequence[str]) -> list[Publish]:
+        """Return the retained messages of ``topics``, without those that have expired.
+
+        A topic written while the read was under way is left out: whoever asks has its subscription
+        in place already and has got the newer message as a live one.
+        """
+        now_ms = self._now_ms()
+        changed: set[str] = set()
+        self._reads.append(changed)
+        found: list[Publish] = []
+        try:
+            early = {
+                topic: self._dirty.get(topic, self._writing.get(topic))
+                for topic in topics
+                if topic in self._dirty or topic in self._writing
+            }
+            rest = [topic for topic in topics if topic not in early]
+            records = await self._store.get_retained(rest) if rest else []
+        finally:
+            self._reads.remove(changed)
+        stored = dict(zip(rest, records, strict=True))
+        for topic in topics:
+            if topic in changed:
+                continue
+            message: Publish | None
+            if topic in early:
+                message = early[topic]
+            else:
+                record = stored[topic]
+                message = decode_retained(record).publish if record is not None else None
+            if message is not None and (
+                not message.expires_at_ms or message.expires_at_ms > now_ms
+            ):
+                found.append(message)
+        return found
+
+    async def expire(self) -> int:
+        """Remove what has expired; how many."""
+        topics = await self._store.expired_retained(self._now_ms(), EXPIRY_BATCH)
+        for topic in topics:
+            if topic not in self._dirty and topic not in self._writing:
+                self._index.discard(topic)
+        return len(topics)
+
+    async def idle(self) -> None:
+        """Return when everything is written."""
+        while self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        delay = RETRY_FIRST_S
+        try:
+            while self._dirty or self._writing:
+                for topic in list(self._dirty)[: MAX_BATCH - len(self._writing)]:
+                    self._writing[topic] = self._dirty.pop(topic)
+                waiters = {topic: self._waiters.pop(topic, []) for topic in self._writing}
+                try:
+                    await asyncio.gather(
+                        *(self._write(topic, message) for topic, message in self._writing.items())
+                    )
+                except StoreUnavailable as error:
+                    log.warning("cannot store retained messages", extra={"reason": str(error)})
+                    self._restore(waiters)
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                    delay = min(delay * 2, RETRY_MAX_S)
+                    continue
+                delay = RETRY_FIRST_S
+                self._writing.clear()
+                for pendings in waiters.values():
+                    for pending in pendings:
+                        pending.release()
+        finally:
+            self._task = None
+            if self._dirty:
+                self._task = asyncio.create_task(self._run())
+
+    def _restore(self, waiters: dict[str, list[Pending]]) -> None:
+        """Put a failed batch back, under what has come since."""
+        for topic, message in self._writing.items():
+            self._dirty.setdefault(topic, message)
+        self._writing.clear()
+        for topic, pendings in waiters.items():
+            self._waiters[topic] = pendings + self._waiters.get(topic, [])
+
+    async def _write(self, topic: str, message: Publish | None) -> None:
+        record = encode_retained(message, self._now_ms()) if message is not None else None
+        expires_at_ms = message.expires_at_ms if message is not None else 0
+        await self._store.set_retained(topic, record, expires_at_ms)

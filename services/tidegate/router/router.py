@@ -1,0 +1,574 @@
+"""The router: takes publishes and session work from edges, owns the store.
+
+Implements ``RouterLink``. Routes a publish by its topic: at once to every edge with interest, and
+through the queue writer to durable sessions; answers only when everything that must be durable is
+(G1). Holds nothing that cannot be rebuilt from the store and the attached edges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from tidegate.core.shared import SharedGroups
+from tidegate.link.api import (
+    FENCED,
+    NO_MATCHING_SUBSCRIBERS,
+    PUBLISHED,
+    AttachedSession,
+    AttachSession,
+    DetachSession,
+    EdgeLink,
+    Origin,
+    RouterUnavailable,
+    SessionFenced,
+)
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.mqtt.topics import parse_shared
+from tidegate.router.queue_writer import RETRY_FIRST_S, RETRY_MAX_S, Pending, QueueWriter
+from tidegate.router.retained import RetainedMessages
+from tidegate.router.table import DurableSession, Route, RoutingTable, SharedMember
+from tidegate.runtime.config import FeaturesConfig, LimitsConfig
+from tidegate.runtime.telemetry import Counters
+from tidegate.store.api import (
+    AttachRequest,
+    DetachReply,
+    DetachRequest,
+    DueWill,
+    DueWork,
+    EndedSession,
+    Store,
+    StoreUnavailable,
+)
+from tidegate.store.records import decode_queued, decode_will, encode_will
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S: Final = 0.5
+SWEEP_LIMIT: Final = 500
+LEASE_MS: Final = 10_000
+
+
+class _WillOrigin:
+    """The publisher of a will, which no longer has a connection."""
+
+    __slots__ = ("_done", "_will_id", "client_id", "epoch")
+
+    def __init__(self, will: DueWill, done: Callable[[], None]) -> None:
+        self.client_id = will.client_id
+        self.epoch = 0
+        self._will_id = will.will_id
+        self._done = done
+
+    def identity(self, message: Publish) -> str:
+        """A will that is claimed twice is still queued once (G5)."""
+        return f"will|{self._will_id}"
+
+    def receipt(self, message: Publish) -> int:
+        """Nobody waits for a PUBREC."""
+        return -1
+
+    def published(self, message: Publish, code: int) -> None:
+        """It is durable: forget the claim."""
+        self._done()
+
+
+class Router:
+    """See the module's docstring. ``start`` before use, ``stop`` at the end."""
+
+    def __init__(
+        self,
+        store: Store,
+        limits: LimitsConfig,
+        features: FeaturesConfig,
+        counters: Counters,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._features = features
+        self._counters = counters
+        self._now_ms = now_ms
+        self._edges: dict[str, EdgeLink] = {}
+        self.table = RoutingTable()
+        self.retained = RetainedMessages(store, now_ms)
+        self._queues = QueueWriter(store, counters)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._completions: dict[tuple[str, int], list[int]] = {}
+        self._completing: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    # Life
+
+    async def start(self) -> None:
+        """Load subscriptions and the retained index; begin sweeping. Raises StoreUnavailable."""
+        async for sessions in self._store.stored_subscriptions():
+            for stored in sessions:
+                session = self.table.session(stored.client_id, stored.incarnation)
+                for topic_filter, options in stored.subscriptions:
+                    self.table.subscribe_durable(session, topic_filter, options)
+        await self.retained.load()
+        self._sweeping = asyncio.create_task(self._sweep_forever())
+
+    async def stop(self) -> None:
+        """Finish what is under way. Edges must have detached their clients before."""
+        self._stopping = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self._queues.idle()
+        await self.retained.idle()
+        while self._tasks or self._completing is not None:
+            waiting = [*self._tasks] + ([self._completing] if self._completing else [])
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    def attach_edge(self, edge: EdgeLink) -> None:
+        """An edge has come."""
+        self._edges[edge.edge_id] = edge
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a router task failed", exc_info=task.exception())
+
+    # Publishing
+
+    def publish(self, origin: Origin, message: Publish) -> int | None:
+        """Route a message (see RouterLink)."""
+        route = self.table.route(message.topic)
+        for edge in route.edges:
+            edge.deliver(message, origin.client_id)
+        if route.durable or route.groups or message.retain or message.qos == 2:
+            return self._publish_durably(origin, message, route)
+        if route.edges:
+            return PUBLISHED
+        self._count_unmatched()
+        return NO_MATCHING_SUBSCRIBERS
+
+    def _count_unmatched(self) -> None:
+        self._counters.copies_published += 1
+        self._counters.dropped["no_subscriber"] += 1
+
+    def _publish_durably(self, origin: Origin, message: Publish, route: Route) -> int | None:
+        matched = bool(route.edges or route.durable or route.groups)
+        code = PUBLISHED if matched else NO_MATCHING_SUBSCRIBERS
+        if not matched:
+            self._count_unmatched()
+        returned = False
+        receipt = origin.receipt(message)
+
+        def finished() -> None:
+            if receipt >= 0:
+                self._spawn(self._store_receipt(origin, message, receipt, code))
+            elif returned:
+                origin.published(message, code)
+
+        pending = Pending(finished)
+        if route.durable:
+            self._queue_for_sessions(origin, message, route, pending)
+        for group in route.groups:
+            self._give_to_group(group, origin, message, pending, ())
+        if message.retain:
+            self._retain(message, pending)
+        settled = pending.last_hold() and receipt < 0
+        returned = not settled
+        pending.release()
+        return code if settled else None
+
+    def _queue_for_sessions(
+        self, origin: Origin, message: Publish, route: Route, pending: Pending
+    ) -> None:
+        qos = message.qos
+        identity: str | None = None
+        for target in route.durable:
+            session = target.session
+            granted, subscription_ids = target.qos, target.subscription_ids
+            if session.client_id == origin.client_id:
+                granted, subscription_ids = target.own_qos, target.own_subscription_ids
+                if granted < 0:
+                    continue
+            granted = min(granted, qos)
+            if not granted and (session.edge is not None or not self._features.queue_qos0):
+                if session.edge is None:
+                    self._counters.copies_published += 1
+                    self._counters.dropped["qos0_offline"] += 1
+                continue
+            if identity is None:
+                identity = origin.identity(message)
+            retain = message.retain and target.retain_as_published
+            self._queues.add(
+                session, message, granted, retain, subscription_ids, pending, identity
+            )
+
+    def _give_to_group(
+        self,
+        group: tuple[str, str],
+        origin: Origin | None,
+        message: Publish,
+        pending: Pending,
+        skip: tuple[str, ...],
+    ) -> None:
+        """Give a message to one member of a shared subscription (MQTT5 §4.8.2)."""
+        shared: SharedGroups[SharedMember] = self.table.shared
+        while True:
+            member = shared.pick(*group, skip)
+            if member is None:
+                self._count_unmatched()
+                return
+            options = member.options
+            granted = min(options.qos, message.qos)
+            session = member.session
+            identifier = options.subscription_identifier
+            if session is not None and granted:
+                identity = origin.identity(message) if origin is not None else ""
+                self._queues.add(
+                    session,
+                    message,
+                    granted,
+                    message.retain and options.retain_as_published,
+                    (identifier,) if identifier else (),
+                    pending,
+                    f"{identity}|{group[0]}" if identity else "",
+                )
+                return
+            edge = session.edge if session is not None else member.edge
+            epoch = session.epoch if session is not None else member.epoch
+            if edge is not None and edge.deliver_shared(
+                member.client_id, epoch, message, f"$share/{group[0]}/{group[1]}", options
+            ):
+                return
+            skip = (*skip, member.client_id)
+
+    def redispatch(self, topic_filter: str, message: Publish) -> None:
+        """Give a lost member's message to another one (see RouterLink)."""
+        share = parse_shared(topic_filter)
+        if share is not None:
+            pending = Pending(_nothing)
+            self._give_to_group(share, None, message, pending, ())
+            pending.release()
+
+    def _retain(self, message: Publish, pending: Pending) -> None:
+        if len(message.payload) > self._limits.max_retained_payload_bytes > 0:
+            self._counters.dropped["retained_too_large"] += 1
+            return
+        self.retained.set(message, pending)
+
+    async def _store_receipt(
+        self, origin: Origin, message: Publish, receipt: int, code: int
+    ) -> None:
+        try:
+            await self.complete_receipt(
+                origin.client_id, origin.epoch, message.packet_id, receipt
+            )
+        except SessionFenced:
+            code = FENCED
+        origin.published(message, code)
+
+    # Sessions
+
+    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+        """Make an edge the owner of a session (see RouterLink)."""
+        will = request.will
+        try:
+            reply = await self._store.attach(
+                AttachRequest(
+                    request.client_id,
+                    edge_id,
+                    request.clean_start,
+                    request.session_expiry_s,
+                    self._now_ms(),
+                    encode_will(will, request.client_id, request.username) if will else None,
+                    will.will_delay_interval if will else 0,
+                )
+            )
+        except StoreUnavailable as error:
+            raise RouterUnavailable(str(error)) from error
+        client_id = request.client_id
+        if reply.discarded_incarnation:
+            self.table.drop_session(client_id, reply.discarded_incarnation)
+        if reply.incarnation:
+            session = self.table.session(client_id, reply.incarnation)
+            if reply.epoch > session.epoch:
+                for topic_filter, options in reply.subscriptions:
+                    if topic_filter not in session.subscriptions:
+                        self.table.subscribe_durable(session, topic_filter, options)
+                self.table.set_connected(session, self._edges[edge_id], reply.epoch)
+        if reply.previous_edge:
+            previous = self._edges.get(reply.previous_edge)
+            if previous is not None:
+                previous.kick(client_id, reply.previous_epoch, ReasonCode.SESSION_TAKEN_OVER)
+        for due in reply.wills:
+            self._publish_will(due)
+        return AttachedSession(
+            reply.epoch,
+            reply.incarnation,
+            reply.session_present,
+            reply.sent_seq,
+            reply.sent_uncertain,
+            reply.last_seq,
+            reply.released,
+            reply.receipts,
+            reply.subscriptions,
+        )
+
+    async def detach(self, request: DetachSession) -> None:
+        """End a connection (see RouterLink)."""
+        session = self.table.sessions.get(request.client_id)
+        if session is not None and session.epoch == request.epoch:
+            self.table.set_connected(session, None, request.epoch)
+        detach = DetachRequest(
+            request.client_id,
+            request.epoch,
+            self._now_ms(),
+            request.publish_will,
+            request.session_expiry_s,
+            request.sent_seq,
+        )
+        reply: DetachReply = await self._retry(lambda: self._store.detach(detach), "end a session")
+        if reply.ended is not None:
+            self._end_session(reply.ended)
+        for due in reply.wills:
+            self._publish_will(due)
+
+    def _end_session(self, ended: EndedSession) -> None:
+        self.table.drop_session(ended.client_id, ended.incarnation)
+
+    async def subscribe(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+    ) -> None:
+        """Apply subscriptions (see RouterLink)."""
+        session: DurableSession | None = None
+        if incarnation:
+            await self._fenced(self._store.subscribe(client_id, epoch, subscriptions))
+            session = self.table.session(client_id, incarnation)
+        for topic_filter, options in subscriptions:
+            if session is not None:
+                self.table.subscribe_durable(session, topic_filter, options)
+                continue
+            share = parse_shared(topic_filter)
+            if share is not None:
+                edge = self._edges[edge_id]
+                member = SharedMember(client_id, options, None, edge, epoch)
+                self.table.shared.subscribe(*share, client_id, member, True)
+
+    async def unsubscribe(
+        self, edge_id: str, client_id: str, epoch: int, incarnation: int, filters: Sequence[str]
+    ) -> None:
+        """Remove subscriptions (see RouterLink)."""
+        if not incarnation:
+            self.leave_groups(client_id, epoch, filters)
+            return
+        await self._fenced(self._store.unsubscribe(client_id, epoch, filters))
+        session = self.table.session(client_id, incarnation)
+        for topic_filter in filters:
+            self.table.unsubscribe_durable(session, topic_filter)
+
+    def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
+        """Take a connection out of its groups (see RouterLink)."""
+        for topic_filter in filters:
+            share = parse_shared(topic_filter)
+            if share is None:
+                continue
+            member = self.table.shared.member(*share, client_id)
+            if member is not None and member.session is None and member.epoch == epoch:
+                self.table.shared.unsubscribe(*share, client_id)
+
+    def add_interest(self, edge_id: str, topic_filter: str) -> None:
+        """Send this edge what matches (see RouterLink)."""
+        self.table.add_interest(self._edges[edge_id], topic_filter)
+
+    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
+        """Stop that (see RouterLink)."""
+        self.table.remove_interest(self._edges[edge_id], topic_filter)
+
+    # Queues
+
+    async def fetch(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, Publish]]:
+        """Read a session's queue (see RouterLink)."""
+        try:
+            found = await self._store.fetch(
+                client_id, incarnation, after_seq, max_count, max_bytes
+            )
+        except StoreUnavailable as error:
+            raise RouterUnavailable(str(error)) from error
+        return [(seq, decode_queued(record)) for seq, record in found]
+
+    def complete(self, client_id: str, epoch: int, seqs: list[int]) -> None:
+        """Forget deliveries (see RouterLink)."""
+        known = self._completions.get((client_id, epoch))
+        if known is None:
+            self._completions[(client_id, epoch)] = seqs
+        else:
+            known.extend(seqs)
+        if self._completing is None:
+            self._completing = asyncio.create_task(self._complete_all())
+
+    async def _complete_all(self) -> None:
+        try:
+            while self._completions:
+                batch, self._completions = self._completions, {}
+                items = [(client_id, epoch, seqs) for (client_id, epoch), seqs in batch.items()]
+                results: list[bool] = await self._retry(
+                    lambda items=items: self._store.complete_many(items),  # type: ignore[misc]
+                    "forget deliveries",
+                )
+                for (client_id, epoch, _), current in zip(items, results, strict=True):
+                    if not current:
+                        self._kick_fenced(client_id, epoch)
+        finally:
+            self._completing = None
+
+    def _kick_fenced(self, client_id: str, epoch: int) -> None:
+        for edge in self._edges.values():
+            edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)
+
+    async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
+        """PUBREC has come for these (see RouterLink)."""
+        await self._fenced(self._store.release(client_id, epoch, seqs))
+
+    async def complete_receipt(
+        self, client_id: str, epoch: int, packet_id: int, value: int
+    ) -> None:
+        """Store a receipt byte (see RouterLink)."""
+        current = await self._retry(
+            lambda: self._store.receipt(client_id, epoch, packet_id, value), "store a receipt"
+        )
+        if not current:
+            raise SessionFenced(client_id)
+
+    async def enqueue(
+        self, client_id: str, incarnation: int, messages: Sequence[Publish]
+    ) -> None:
+        """Queue messages for one session (see RouterLink)."""
+        session = self.table.sessions.get(client_id)
+        if session is None or session.incarnation != incarnation:
+            return
+        done = asyncio.Event()
+        pending = Pending(done.set)
+        for message in messages:
+            self._queues.add(
+                session,
+                message,
+                message.qos,
+                message.retain,
+                message.subscription_identifiers,
+                pending,
+                "",
+            )
+        pending.release()
+        await done.wait()
+
+    # Retained messages
+
+    def match_retained(self, topic_filter: str) -> list[str]:
+        """Topics with a retained message that match (see RouterLink)."""
+        return self.retained.match(topic_filter)
+
+    async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
+        """Read retained messages (see RouterLink)."""
+        try:
+            return await self.retained.get(topics)
+        except StoreUnavailable as error:
+            raise RouterUnavailable(str(error)) from error
+
+    # Wills, expiry, leases
+
+    async def heartbeat(self, edge_id: str) -> None:
+        """Renew an edge's lease (see RouterLink)."""
+        try:
+            await self._store.renew_lease(edge_id, self._now_ms(), LEASE_MS)
+        except StoreUnavailable as error:
+            raise RouterUnavailable(str(error)) from error
+
+    def _publish_will(self, due: DueWill) -> None:
+        will = decode_will(due.record).will
+        message = Publish(
+            will.topic,
+            will.payload,
+            will.qos,
+            will.retain and self._features.retain,
+            properties=will.properties,
+            message_expiry_interval=will.message_expiry_interval,
+        )
+        if will.message_expiry_interval is not None:
+            message.expires_at_ms = self._now_ms() + will.message_expiry_interval * 1000
+        self._counters.wills_published += 1
+
+        def done() -> None:
+            self._spawn(self._forget_will(due.will_id))
+
+        if self.publish(_WillOrigin(due, done), message) is not None:
+            done()
+
+    async def _forget_will(self, will_id: str) -> None:
+        await self._retry(lambda: self._store.will_published([will_id]), "forget a will")
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            busy = False
+            try:
+                busy = await self.sweep()
+            except StoreUnavailable as error:
+                log.warning("cannot sweep, will retry", extra={"reason": str(error)})
+            if not busy:
+                await asyncio.sleep(SWEEP_INTERVAL_S)
+
+    async def sweep(self) -> bool:
+        """Act on dead edges, due expiries and wills; True when there may be more at once."""
+        lost = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT)
+        due = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT)
+        expired = await self.retained.expire()
+        found = 0
+        for work in (lost, due):
+            found += self._act(work)
+        return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
+
+    def _act(self, work: DueWork) -> int:
+        for ended in work.ended:
+            self._end_session(ended)
+        for due in work.wills:
+            self._publish_will(due)
+        return len(work.ended) + len(work.wills)
+
+    # Helpers
+
+    async def _fenced(self, call: Coroutine[Any, Any, bool]) -> None:
+        """Run a fenced write once. Raises SessionFenced, RouterUnavailable."""
+        try:
+            current = await call
+        except StoreUnavailable as error:
+            raise RouterUnavailable(str(error)) from error
+        if not current:
+            raise SessionFenced
+
+    async def _retry(self, call: Callable[[], Coroutine[Any, Any, Any]], what: str) -> Any:
+        """Repeat a write that must happen until the store has taken it."""
+        delay = RETRY_FIRST_S
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable as error:
+                log.warning("cannot %s, will retry", what, extra={"reason": str(error)})
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                delay = min(delay * 2, RETRY_MAX_S)
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,212 @@
+"""The routing table: which edges and which durable sessions a topic goes to.
+
+Owns what a router holds in memory about interest; all of it can be rebuilt from the store and from
+the attached edges. Called by the router; pure bookkeeping, no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tidegate.core.shared import SharedGroups
+from tidegate.core.topic_index import TopicIndex
+from tidegate.link.api import EdgeLink
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.mqtt.topics import parse_shared
+
+MAX_CACHED_ROUTES: Final = 20_000
+
+
+class DurableSession:
+    """A session with state in the store, and the edge that holds its connection, if any."""
+
+    __slots__ = ("client_id", "edge", "epoch", "incarnation", "subscriptions")
+
+    def __init__(self, client_id: str, incarnation: int) -> None:
+        self.client_id = client_id
+        self.incarnation = incarnation
+        self.edge: EdgeLink | None = None
+        self.epoch = 0
+        self.subscriptions: dict[str, SubscriptionOptions] = {}
+
+
+class SharedMember:
+    """One member of a shared subscription: a durable session, or a connection on an edge."""
+
+    __slots__ = ("client_id", "edge", "epoch", "options", "session")
+
+    def __init__(
+        self,
+        client_id: str,
+        options: SubscriptionOptions,
+        session: DurableSession | None,
+        edge: EdgeLink | None,
+        epoch: int,
+    ) -> None:
+        self.client_id = client_id
+        self.options = options
+        self.session = session
+        self.edge = edge
+        self.epoch = epoch
+
+
+class DurableTarget:
+    """What one durable session is due of a topic, over all of its matching subscriptions.
+
+    ``own_qos`` is for messages that the session's own client published: -1 when every matching
+    subscription says No Local [MQTT-3.8.3-3].
+    """
+
+    __slots__ = (
+        "own_qos",
+        "own_subscription_ids",
+        "qos",
+        "retain_as_published",
+        "session",
+        "subscription_ids",
+    )
+
+    def __init__(self, session: DurableSession) -> None:
+        self.session = session
+        self.qos = -1
+        self.own_qos = -1
+        self.retain_as_published = False
+        self.subscription_ids: tuple[int, ...] = ()
+        self.own_subscription_ids: tuple[int, ...] = ()
+
+    def include(self, options: SubscriptionOptions) -> None:
+        """Take one more matching subscription into account."""
+        identifier = options.subscription_identifier
+        identifiers = (identifier,) if identifier else ()
+        self.qos = max(self.qos, options.qos)
+        self.subscription_ids += identifiers
+        self.retain_as_published |= options.retain_as_published
+        if not options.no_local:
+            self.own_qos = max(self.own_qos, options.qos)
+            self.own_subscription_ids += identifiers
+
+
+class Route:
+    """Where the messages of one topic go, valid while the index matches have not changed."""
+
+    __slots__ = ("durable", "edges", "groups", "matches", "shared_matches")
+
+    def __init__(self, matches: object, shared_matches: object) -> None:
+        self.matches = matches
+        self.shared_matches = shared_matches
+        self.edges: tuple[EdgeLink, ...] = ()
+        self.durable: tuple[DurableTarget, ...] = ()
+        self.groups: tuple[tuple[str, str], ...] = ()
+
+
+class RoutingTable:
+    """filter → edges, filter → durable sessions, filter → shared groups."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, DurableSession] = {}
+        self.shared: SharedGroups[SharedMember] = SharedGroups()
+        # A key is an edge, or a durable session; the value is its options (None for an edge).
+        self._index: TopicIndex[EdgeLink | DurableSession, SubscriptionOptions | None] = (
+            TopicIndex()
+        )
+        self._routes: dict[str, Route] = {}
+
+    def route(self, topic: str) -> Route:
+        """Return where messages of ``topic`` go now."""
+        matches = self._index.match(topic)
+        shared_matches = self.shared.match(topic)
+        route = self._routes.get(topic)
+        if (
+            route is not None
+            and route.matches is matches
+            and route.shared_matches is shared_matches
+        ):
+            return route
+        return self._build(topic, matches, shared_matches)
+
+    def _build(
+        self,
+        topic: str,
+        matches: list[tuple[EdgeLink | DurableSession, SubscriptionOptions | None]],
+        shared_matches: list[tuple[str, str]],
+    ) -> Route:
+        route = Route(matches, shared_matches)
+        edges: dict[str, EdgeLink] = {}
+        durable: dict[str, DurableTarget] = {}
+        for key, options in matches:
+            if isinstance(key, DurableSession):
+                target = durable.get(key.client_id)
+                if target is None:
+                    target = durable[key.client_id] = DurableTarget(key)
+                assert options is not None
+                target.include(options)
+            else:
+                edges[key.edge_id] = key
+        route.edges = tuple(edges.values())
+        route.durable = tuple(durable.values())
+        route.groups = tuple(shared_matches)
+        if len(self._routes) >= MAX_CACHED_ROUTES:
+            self._routes.clear()
+        self._routes[topic] = route
+        return route
+
+    def add_interest(self, edge: EdgeLink, topic_filter: str) -> None:
+        """An edge wants what matches."""
+        self._index.add(topic_filter, edge, None)
+
+    def remove_interest(self, edge: EdgeLink, topic_filter: str) -> None:
+        """An edge no longer wants it."""
+        self._index.remove(topic_filter, edge)
+
+    def session(self, client_id: str, incarnation: int) -> DurableSession:
+        """Return the durable session of this incarnation, new or known."""
+        session = self.sessions.get(client_id)
+        if session is None or session.incarnation != incarnation:
+            if session is not None:
+                self.drop_session(client_id, session.incarnation)
+            session = self.sessions[client_id] = DurableSession(client_id, incarnation)
+        return session
+
+    def drop_session(self, client_id: str, incarnation: int) -> None:
+        """A durable session's state is gone, and its subscriptions with it."""
+        session = self.sessions.get(client_id)
+        if session is None or session.incarnation != incarnation:
+            return
+        for topic_filter in list(session.subscriptions):
+            self.unsubscribe_durable(session, topic_filter)
+        del self.sessions[client_id]
+
+    def subscribe_durable(
+        self, session: DurableSession, topic_filter: str, options: SubscriptionOptions
+    ) -> None:
+        """Add or replace a subscription of a durable session."""
+        session.subscriptions[topic_filter] = options
+        share = parse_shared(topic_filter)
+        if share is None:
+            self._index.add(topic_filter, session, options)
+        else:
+            member = SharedMember(session.client_id, options, session, None, 0)
+            self.shared.subscribe(*share, session.client_id, member, session.edge is not None)
+
+    def unsubscribe_durable(self, session: DurableSession, topic_filter: str) -> None:
+        """Remove a subscription of a durable session."""
+        if session.subscriptions.pop(topic_filter, None) is None:
+            return
+        share = parse_shared(topic_filter)
+        if share is None:
+            self._index.remove(topic_filter, session)
+        else:
+            self.shared.unsubscribe(*share, session.client_id)
+
+    def set_connected(self, session: DurableSession, edge: EdgeLink | None, epoch: int) -> None:
+        """Note which edge holds the session's connection (None: no one)."""
+        session.edge = edge
+        session.epoch = epoch
+        for topic_filter in session.subscriptions:
+            share = parse_shared(topic_filter)
+            if share is not None:
+                self.shared.set_connected(*share, session.client_id, edge is not None)
+
+    def subscription_count(self) -> int:
+        """Entries of the index: interest of edges and subscriptions of durable sessions."""
+        return len(self._index)
