@@ -151,7 +151,10 @@ class Client:
             if self._holds & BUSY:
                 self.backlog.extend(packets)
             else:
-                self._process(packets)
+                try:
+                    self._process(packets)
+                except MqttError as error:
+                    self.fail(error)
         if connection.error is not None and not self._holds & BUSY:
             self.fail(connection.error)
 
@@ -211,7 +214,10 @@ class Client:
         while self.backlog and not self._holds & BUSY and not self.closed:
             waiting = list(self.backlog)
             self.backlog.clear()
-            self._process(waiting)
+            try:
+                self._process(waiting)
+            except MqttError as error:
+                self.fail(error)
         if self._holds & BUSY or self.closed:
             return
         if self.connection.error is not None:
@@ -231,7 +237,7 @@ class Client:
             self.fail(error)
         except Exception:
             log.exception("a connection failed", extra={"client_id": self.client_id})
-            self.edge.counters.faults += 1
+            self.edge.counters.internal_errors += 1
             self.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
         finally:
             self._resume()
@@ -290,7 +296,7 @@ class Client:
         """A matching message was withheld."""
         counters = self.edge.counters
         counters.acl_denied["read"] += 1
-        counters.copies_published += 1
+        counters.published += 1
         counters.dropped["not_authorized"] += 1
 
     def authorization_changed(self) -> None:
@@ -385,7 +391,7 @@ class Client:
         """Answer CONNECT with a refusal and close. ``reason`` is one plain sentence."""
         if self.closed:
             return
-        self.edge.counters.connections_refused[reason_code.name.lower()] += 1
+        self.edge.counters.refused[reason_code.name.lower()] += 1
         self.send_packet(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
         self._close("")
 
@@ -403,7 +409,7 @@ class Client:
             return
         version = self.connection.refusal_version
         if version is None:
-            self.edge.counters.connections_refused["not_connect"] += 1
+            self.edge.counters.refused["not_connect"] += 1
             self._close("")
         else:
             self.version = version
@@ -434,7 +440,7 @@ class Client:
     def connect_timed_out(self) -> None:
         """No CONNECT in time, or no answer to it."""
         if not self.closed:
-            self.edge.counters.connections_refused["connect_timeout"] += 1
+            self.edge.counters.refused["connect_timeout"] += 1
             self._close("")
 
     def _close(self, reason: str) -> None:
@@ -453,10 +459,10 @@ class Client:
         self.closed = True
         edge = self.edge
         edge.waiting.discard(self)
-        closed = edge.counters.connections_closed
+        closed = edge.counters.closed
         if not self.connected:
             if reason:
-                edge.counters.connections_refused["closed_early"] += 1
+                edge.counters.refused["closed_early"] += 1
             return
         closed[reason if reason in closed else "lost"] += 1
         edge.counters.connections_open -= 1

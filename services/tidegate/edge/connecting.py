@@ -165,9 +165,9 @@ def _accept(client: Client, packet: Connect, session: AttachedSession, assigned:
     edge.waiting.discard(client)
     edge.clients[client.client_id] = client
     client.connected = True
-    edge.counters.connections_opened += 1
+    edge.counters.connections_accepted += 1
     edge.counters.connections_open += 1
-    edge.clients_maximum = max(edge.clients_maximum, len(edge.clients))
+    edge.counters.clients_maximum = max(edge.counters.clients_maximum, len(edge.clients))
     for topic_filter, options in session.subscriptions:
         client.subscriptions[topic_filter] = options
         if not topic_filter.startswith("$share/"):

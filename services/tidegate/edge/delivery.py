@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tidegate.edge.plan import Recipient
 
 FETCH_MAX_BYTES: Final = 1_048_576
+#: Pushed messages kept while the window is full: enough to spare a fetch in every round.
+MAX_HELD: Final = 64
+#: What a waiting message costs beside its payload and topic.
+OVERHEAD_BYTES: Final = 64
 RETAINED_CHUNK: Final = 64
 RETRY_S: Final = 0.5
 
@@ -98,7 +102,7 @@ class Delivery:
         """
         if not session.incarnation:
             return
-        self._feed = DurableFeed()
+        self._feed = DurableFeed(MAX_HELD)
         if session.session_present:
             self.sent_seq = session.sent_seq
             self._resend_until = session.sent_seq
@@ -121,7 +125,7 @@ class Delivery:
         if self._queue is not None:
             counters = self._edge.counters
             while (outgoing := self._queue.take(0)) is not None:
-                counters.copies_queued -= 1
+                counters.queued -= 1
                 if outgoing.group:
                     self._edge.router.redispatch(outgoing.group, outgoing.message)
                 else:
@@ -162,7 +166,7 @@ class Delivery:
 
     def _offer(self, outgoing: Outgoing) -> None:
         counters = self._edge.counters
-        counters.copies_published += 1
+        counters.published += 1
         queue = self._queue
         if (queue is None or not queue) and self._window.room() > 0 and not self._client.slow:
             self._start(outgoing)
@@ -173,11 +177,11 @@ class Delivery:
                 limits.max_queued_messages, limits.max_queued_bytes, limits.queue_full_policy
             )
         message = outgoing.message
-        reason = queue.offer(outgoing, len(message.payload) + len(message.topic) + 64)
-        if reason is None:
-            counters.copies_queued += 1
-        else:
-            counters.dropped[reason] += 1
+        before = len(queue)
+        reason = queue.offer(outgoing, len(message.payload) + len(message.topic) + OVERHEAD_BYTES)
+        counters.queued += len(queue) - before
+        if reason is not None:
+            counters.dropped[reason] += queue.last_dropped_count
 
     def _start(self, outgoing: Outgoing) -> None:
         """Put an ephemeral session's message on the wire, in the window."""
@@ -205,14 +209,14 @@ class Delivery:
     def _count_sent(self, qos: int, message: Publish) -> None:
         counters = self._edge.counters
         counters.messages_sent[qos] += 1
-        counters.copies_delivered += 1
+        counters.delivered += 1
         counters.publish_bytes_sent += len(message.payload)
 
     def send_qos0(
         self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]
     ) -> None:
         """Send a QoS 0 copy now, or drop it, counted."""
-        self._edge.counters.copies_published += 1
+        self._edge.counters.published += 1
         self._send_qos0(message, retain, subscription_ids)
 
     def _send_qos0(
@@ -239,11 +243,9 @@ class Delivery:
         feed = self._feed
         if feed is None:
             return
-        if feed.pushed(seq, message, self._room()):
+        if feed.pushed(seq, message, self._room(), len(message.payload) + OVERHEAD_BYTES):
             self._send_durable(seq, message)
-            if seq > feed.next_seq - 1:
-                self.pump()
-        elif feed.wants_fetch(self._room()) is not None:
+        elif feed.behind:
             self.pump()
 
     def _room(self) -> int:
@@ -285,13 +287,13 @@ class Delivery:
         self.sent_seq = max(self.sent_seq, seq)
         client.send(wire)
         if not again:
-            counters.copies_delivered += 1
+            counters.delivered += 1
         counters.messages_sent[message.qos] += 1
         counters.publish_bytes_sent += len(message.payload)
 
     def _complete(self, seq: int) -> None:
         """Forget a durable entry; gathered, one call per turn of the event loop."""
-        self._edge.counters.copies_queued -= 1
+        self._edge.counters.queued -= 1
         completed = self._completed
         completed.append(seq)
         if len(completed) == 1:
@@ -308,8 +310,11 @@ class Delivery:
         client = self._client
         if client.closed:
             return
-        if self._feed is not None:
-            if not self._fetching and self._feed.wants_fetch(self._room()) is not None:
+        feed = self._feed
+        if feed is not None:
+            for seq, message in feed.take(self._room()):
+                self._send_durable(seq, message)
+            if not self._fetching and feed.wants_fetch(self._room()) is not None:
                 self._fetching = True
                 self._edge.spawn(self._fetch())
         elif self._queue is not None:
@@ -322,7 +327,7 @@ class Delivery:
             outgoing = queue.take(0)
             if outgoing is None:
                 break
-            self._edge.counters.copies_queued -= 1
+            self._edge.counters.queued -= 1
             self._start(outgoing)
 
     async def _fetch(self) -> None:
@@ -346,7 +351,8 @@ class Delivery:
                     continue
                 if client.closed:
                     return
-                for seq, message in feed.fetched(entries, len(entries) < room):
+                ready = feed.fetched(entries, not entries, self._room(), self._window.accepts)
+                for seq, message in ready:
                     self._send_durable(seq, message)
         finally:
             self._fetching = False

@@ -69,8 +69,6 @@ class Edge:
         self._ticking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._next_assigned = 0
-        #: The most clients that were connected at the same time.
-        self.clients_maximum = 0
 
     # Life
 
@@ -208,7 +206,7 @@ class Edge:
         if message.expires_at_ms:
             expiry = self.remaining_s(message)
             if not expiry:
-                self.counters.copies_published += len(group.clients)
+                self.counters.published += len(group.clients)
                 self.counters.dropped["expired"] += len(group.clients)
                 return
         wire = encode_publish(
@@ -235,8 +233,8 @@ class Edge:
             out.append(wire)
             sent += 1
         counters = self.counters
-        counters.copies_published += len(group.clients)
-        counters.copies_delivered += sent
+        counters.published += len(group.clients)
+        counters.delivered += sent
         counters.messages_sent[0] += sent
         counters.publish_bytes_sent += sent * len(message.payload)
         if was_clean and dirty:

@@ -141,7 +141,7 @@ class Inbound:
             code = edge.router.publish(self, message)
         else:
             edge.counters.acl_denied["write"] += 1
-            edge.counters.copies_published += 1
+            edge.counters.published += 1
             edge.counters.dropped["not_authorized"] += 1
             code = DENIED
         if code is not None and not self._unanswered:

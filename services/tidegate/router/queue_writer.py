@@ -133,8 +133,8 @@ class QueueWriter:
     def _settle(self, item: _Item, result: int | AppendOutcome) -> None:
         session = item.session
         if isinstance(result, int):
-            self._counters.copies_published += 1
-            self._counters.copies_queued += 1
+            self._counters.published += 1
+            self._counters.queued += 1
             edge = session.edge
             if edge is not None:
                 source = item.message
@@ -157,6 +157,6 @@ class QueueWriter:
                     ),
                 )
         else:
-            self._counters.copies_published += 1
+            self._counters.published += 1
             self._counters.dropped[result.value] += 1
         item.pending.release()

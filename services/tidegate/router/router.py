@@ -156,7 +156,7 @@ class Router:
         return NO_MATCHING_SUBSCRIBERS
 
     def _count_unmatched(self) -> None:
-        self._counters.copies_published += 1
+        self._counters.published += 1
         self._counters.dropped["no_subscriber"] += 1
 
     def _publish_durably(self, origin: Origin, message: Publish, route: Route) -> int | None:
@@ -200,7 +200,7 @@ class Router:
             granted = min(granted, qos)
             if not granted and (session.edge is not None or not self._features.queue_qos0):
                 if session.edge is None:
-                    self._counters.copies_published += 1
+                    self._counters.published += 1
                     self._counters.dropped["qos0_offline"] += 1
                 continue
             if identity is None:
