@@ -1,0 +1,124 @@
+"""Shared subscriptions: who is in which group, and whose turn it is (MQTT5 §4.8.2).
+
+Owned by a router's table. A group is a share name and a topic filter; its members are sessions,
+named by client identifier. Members without a durable session are removed by the caller when their
+connection ends; those with one stay and are marked as not connected.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import Generic, TypeVar
+
+from tidegate.core.topic_index import TopicIndex
+
+M = TypeVar("M")
+
+
+class _Group(Generic[M]):
+    """Members in the order of their turns."""
+
+    __slots__ = ("connected", "offline")
+
+    def __init__(self) -> None:
+        self.connected: OrderedDict[str, M] = OrderedDict()
+        self.offline: OrderedDict[str, M] = OrderedDict()
+
+
+class SharedGroups(Generic[M]):
+    """All groups with their members, whatever a member is to the caller."""
+
+    __slots__ = ("_groups", "_index", "_len")
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], _Group[M]] = {}
+        self._index: TopicIndex[str, str] = TopicIndex()
+        self._len = 0
+
+    def __len__(self) -> int:
+        """Count the members of all groups."""
+        return self._len
+
+    @property
+    def group_count(self) -> int:
+        """How many groups have members."""
+        return len(self._groups)
+
+    def match(self, topic: str) -> list[tuple[str, str]]:
+        """Return (share name, topic filter) of the groups that a topic goes to.
+
+        The same list object until a group that matches comes or goes, as ``TopicIndex.match``; who
+        is in a group does not matter.
+        """
+        return self._index.match(topic)
+
+    def subscribe(
+        self, share_name: str, topic_filter: str, client_id: str, member: M, is_connected: bool
+    ) -> bool:
+        """Add a member, or replace it in its place; True if the client was not in the group."""
+        group = self._groups.get((share_name, topic_filter))
+        if group is None:
+            group = self._groups[share_name, topic_filter] = _Group()
+            self._index.add(topic_filter, share_name, topic_filter)
+        here, there = (
+            (group.connected, group.offline) if is_connected else (group.offline, group.connected)
+        )
+        is_new = client_id not in here and there.pop(client_id, None) is None
+        here[client_id] = member
+        self._len += is_new
+        return is_new
+
+    def unsubscribe(self, share_name: str, topic_filter: str, client_id: str) -> bool:
+        """Remove a member; False if it was not in the group."""
+        group = self._groups.get((share_name, topic_filter))
+        if group is None:
+            return False
+        if client_id in group.connected:
+            del group.connected[client_id]
+        elif client_id in group.offline:
+            del group.offline[client_id]
+        else:
+            return False
+        self._len -= 1
+        if not group.connected and not group.offline:
+            del self._groups[share_name, topic_filter]
+            self._index.remove(topic_filter, share_name)
+        return True
+
+    def set_connected(
+        self, share_name: str, topic_filter: str, client_id: str, is_connected: bool
+    ) -> None:
+        """Note that a member's connection has begun or ended; unknown members are ignored."""
+        group = self._groups.get((share_name, topic_filter))
+        if group is None:
+            return
+        source, target = (
+            (group.offline, group.connected) if is_connected else (group.connected, group.offline)
+        )
+        if client_id in source:
+            target[client_id] = source.pop(client_id)
+
+    def member(self, share_name: str, topic_filter: str, client_id: str) -> M | None:
+        """Return a client's membership, None if it has none."""
+        group = self._groups.get((share_name, topic_filter))
+        if group is None:
+            return None
+        found = group.connected.get(client_id)
+        return group.offline.get(client_id) if found is None else found
+
+    def pick(self, share_name: str, topic_filter: str, skip: Collection[str] = ()) -> M | None:
+        """Return the member whose turn it is, and put it at the end of the line.
+
+        Members that are not connected have their turn only when no other is left. ``skip`` names
+        clients that have had the message offered already. None if nobody is left.
+        """
+        group = self._groups.get((share_name, topic_filter))
+        if group is None:
+            return None
+        for line in (group.connected, group.offline):
+            for client_id, member in line.items():
+                if client_id not in skip:
+                    line.move_to_end(client_id)
+                    return member
+        return None

@@ -1,0 +1,457 @@
+"""What is under way to one connected client, and what waits for its turn.
+
+``Window`` holds the QoS 1 and 2 exchanges of one connection. It is fed from a ``MemoryQueue`` when
+the session is not durable, or by a ``DurableFeed``, the rules for a session whose queue lives in
+the store. Owned by an edge's client; all of it is gone with the connection. No I/O, no clock.
+
+A seq numbers the messages of one session: 1, 2, … within its life. The packet identifier is a
+function of it, so that a message that is sent again has its original one [MQTT-4.4.0-1].
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Final, Generic, Literal, TypeVar
+
+from tidegate.mqtt.errors import ProtocolViolation
+
+M = TypeVar("M")
+
+PACKET_IDS: Final = 65_535
+
+
+def packet_id_of(seq: int) -> int:
+    """Return the packet identifier, 1 to 65535, of a message [MQTT-2.2.1-4]."""
+    return (seq - 1) % PACKET_IDS + 1
+
+
+class DeliveryState(Enum):
+    """What an exchange waits for from the client (MQTT5 §4.3)."""
+
+    AWAITING_PUBACK = "puback"
+    AWAITING_PUBREC = "pubrec"
+    AWAITING_PUBCOMP = "pubcomp"
+
+
+class Window(Generic[M]):
+    """The QoS 1 and QoS 2 exchanges under way to one client.
+
+    ``max_in_flight`` is the smaller of our own limit and the client's Receive Maximum
+    [MQTT-3.3.4-9]. Packet identifiers the client never got are answered with None: the caller
+    sends PUBREL with 0x92 or does nothing.
+    """
+
+    __slots__ = ("_floor", "_max_in_flight", "_next_seq", "_qos1", "_qos2", "_released")
+
+    def __init__(self, max_in_flight: int) -> None:
+        self._max_in_flight = max_in_flight
+        self._qos1: dict[int, tuple[int, M]] = {}
+        self._qos2: dict[int, tuple[int, M]] = {}
+        self._released: dict[int, int] = {}
+        self._next_seq = 1
+        # No exchange under way is older than this; brought up to date only when it matters.
+        self._floor = 0
+
+    def __len__(self) -> int:
+        """Count the exchanges under way."""
+        return len(self._qos1) + len(self._qos2) + len(self._released)
+
+    def room(self) -> int:
+        """Return how many more messages may be started; 0 or more.
+
+        0 too while the oldest exchange still holds the packet identifier of the next message, or
+        of one after it that is under way [MQTT-2.2.1-4].
+        """
+        if self._next_seq - self._floor >= PACKET_IDS and not self.accepts(self._next_seq):
+            return 0
+        room = self._max_in_flight - len(self._qos1) - len(self._qos2) - len(self._released)
+        return max(room, 0)
+
+    def accepts(self, seq: int) -> bool:
+        """Say whether ``seq`` may be started as far as packet identifiers go.
+
+        To ask before a message whose seq does not follow on the last one. If refused, it is taken
+        for the next one to come, and ``room`` is 0 until it would be accepted.
+        """
+        if seq - self._floor < PACKET_IDS:
+            return True
+        if not self._is_under_way(self._floor):
+            self._floor = self._oldest(seq)
+        if seq - self._floor < PACKET_IDS:
+            return True
+        self._next_seq = seq
+        return False
+
+    def start(self, seq: int, qos: int, message: M) -> int:
+        """Note that a message is being sent with QoS 1 or 2; return its packet identifier."""
+        packet_id = (seq - 1) % PACKET_IDS + 1
+        if qos == 1:
+            self._qos1[packet_id] = (seq, message)
+        else:
+            self._qos2[packet_id] = (seq, message)
+        self._next_seq = seq + 1
+        if seq < self._floor:  # sent again, after a younger one that had been released
+            self._floor = seq
+        return packet_id
+
+    def start_released(self, seq: int) -> int:
+        """Take up a QoS 2 exchange whose PUBREC had come; return the identifier for PUBREL."""
+        packet_id = packet_id_of(seq)
+        self._released[packet_id] = seq
+        if seq < self._floor:
+            self._floor = seq
+        self._next_seq = max(self._next_seq, seq + 1)
+        return packet_id
+
+    def on_puback(self, packet_id: int) -> int | None:
+        """End a QoS 1 exchange; return its seq, None if there is none.
+
+        Raises ProtocolViolation if the message was sent with QoS 2.
+        """
+        entry = self._qos1.pop(packet_id, None)
+        if entry is not None:
+            return entry[0]
+        if packet_id in self._qos2 or packet_id in self._released:
+            raise ProtocolViolation("PUBACK for a QoS 2 message", statement="MQTT-4.3.3-8")
+        return None
+
+    def on_pubrec(
+        self, packet_id: int, reason_code: int = 0
+    ) -> tuple[Literal["release", "done"], int] | None:
+        """Take the first answer to a QoS 2 message, and forget the message.
+
+        ``("release", seq)``: send PUBREL [MQTT-4.3.3-4], also when PUBREC comes again.
+        ``("done", seq)``: the client refused it (0x80 or above), the exchange is over. None:
+        unknown. Raises ProtocolViolation if the message was sent with QoS 1.
+        """
+        entry = self._qos2.pop(packet_id, None)
+        seq = self._released.get(packet_id) if entry is None else entry[0]
+        if seq is None:
+            if packet_id in self._qos1:
+                raise ProtocolViolation("PUBREC for a QoS 1 message", statement="MQTT-4.3.2-4")
+            return None
+        if reason_code >= 0x80:
+            self._released.pop(packet_id, None)
+            return "done", seq
+        self._released[packet_id] = seq
+        return "release", seq
+
+    def on_pubcomp(self, packet_id: int) -> int | None:
+        """End a QoS 2 exchange; return its seq, None if there is none.
+
+        Raises ProtocolViolation if the message was sent with QoS 1, or PUBREC has not come.
+        """
+        seq = self._released.pop(packet_id, None)
+        if seq is None and (packet_id in self._qos1 or packet_id in self._qos2):
+            raise ProtocolViolation("PUBCOMP out of turn", statement="MQTT-4.3.3-11")
+        return seq
+
+    def unacknowledged(self) -> list[tuple[int, DeliveryState, M | None]]:
+        """Return (seq, state, message) of every exchange in seq order; no message after PUBREC."""
+        found: list[tuple[int, DeliveryState, M | None]] = [
+            (seq, DeliveryState.AWAITING_PUBACK, message) for seq, message in self._qos1.values()
+        ]
+        found += [
+            (seq, DeliveryState.AWAITING_PUBREC, message) for seq, message in self._qos2.values()
+        ]
+        found += [(seq, DeliveryState.AWAITING_PUBCOMP, None) for seq in self._released.values()]
+        found.sort(key=_seq_of)
+        return found
+
+    def _is_under_way(self, seq: int) -> bool:
+        packet_id = packet_id_of(seq)
+        return (
+            self._qos1.get(packet_id, (0,))[0] == seq
+            or self._qos2.get(packet_id, (0,))[0] == seq
+            or self._released.get(packet_id) == seq
+        )
+
+    def _oldest(self, default: int) -> int:
+        oldest = min(self._released.values(), default=default)
+        for exchanges in (self._qos1, self._qos2):
+            for seq, _ in exchanges.values():
+                oldest = min(oldest, seq)
+        return oldest
+
+
+def _seq_of(exchange: tuple[int, DeliveryState, M | None]) -> int:
+    return exchange[0]
+
+
+class MemoryQueue(Generic[M]):
+    """Messages that wait for a connected client whose session is not durable, in order, bounded.
+
+    ``policy`` is what happens when it is full: ``drop_newest`` refuses, ``drop_oldest`` makes
+    room. Sizes are bytes, whatever the caller counts as such.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_drops_oldest",
+        "_max_bytes",
+        "_max_messages",
+        "_waiting",
+        "expired_count",
+        "last_dropped_count",
+    )
+
+    def __init__(
+        self,
+        max_messages: int,
+        max_bytes: int,
+        policy: Literal["drop_newest", "drop_oldest"] = "drop_newest",
+    ) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._drops_oldest = policy == "drop_oldest"
+        self._waiting: deque[tuple[M, int, int]] = deque()
+        self._bytes = 0
+        #: Messages that ``take`` has dropped because they had expired, in all.
+        self.expired_count = 0
+        #: Messages that the last ``offer`` dropped: with drop_oldest a large one may cost several.
+        self.last_dropped_count = 0
+
+    def __len__(self) -> int:
+        """Count the waiting messages."""
+        return len(self._waiting)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the waiting messages."""
+        return self._bytes
+
+    def offer(
+        self, message: M, size_bytes: int, expires_at_ms: int = 0
+    ) -> Literal["queue_full", "queue_bytes"] | None:
+        """Queue a message, or drop it or older ones; return why something was dropped, or None.
+
+        ``last_dropped_count`` says how many were. ``expires_at_ms`` is Unix time, 0 for never.
+        """
+        waiting = self._waiting
+        reason: Literal["queue_full", "queue_bytes"] | None = None
+        dropped = 0
+        if len(waiting) >= self._max_messages:
+            reason = "queue_full"
+        elif self._bytes + size_bytes > self._max_bytes:
+            reason = "queue_bytes"
+        if reason is not None:
+            if not self._drops_oldest or size_bytes > self._max_bytes:
+                self.last_dropped_count = 1
+                return reason
+            while waiting and (
+                len(waiting) >= self._max_messages or self._bytes + size_bytes > self._max_bytes
+            ):
+                self._bytes -= waiting.popleft()[1]
+                dropped += 1
+        waiting.append((message, size_bytes, expires_at_ms))
+        self._bytes += size_bytes
+        self.last_dropped_count = dropped
+        return reason
+
+    def take(self, now_ms: int = 0) -> M | None:
+        """Return the next message that has not expired by ``now_ms``, None when there is none."""
+        waiting = self._waiting
+        while waiting:
+            message, size_bytes, expires_at_ms = waiting.popleft()
+            self._bytes -= size_bytes
+            if not expires_at_ms or expires_at_ms > now_ms:
+                return message
+            self.expired_count += 1
+        return None
+
+
+class DurableFeed(Generic[M]):
+    """In which order the entries of a stored queue go to a connected client.
+
+    Entries reach the edge in two ways: pushed one by one right after they were queued, and read
+    from the store in answer to a fetch. Each goes out once, in seq order, whatever the order in
+    which pushes, fetch replies and acknowledgements come. A push that cannot be sent at once, or
+    that does not follow on what went before, is not kept: the feed has then fallen *behind*, and
+    wants a fetch when there is room. So no backlog sits in memory.
+
+    A seq may never come: its entry expired or was dropped to make room. Only an answer of the
+    store proves that, never the absence of a push.
+
+    With ``max_held`` above 0, up to that many pushes are kept: those that come while a fetch is
+    under way or the window is full (the caller sends what ``take`` returns whenever there is room)
+    and those that come a little too early, because two routers push to one session (the caller
+    calls ``give_up_waiting`` when ``has_gap`` has lasted).
+    """
+
+    __slots__ = (
+        "_early",
+        "_fetching",
+        "_have",
+        "_held_bytes",
+        "_highest",
+        "_known_at_fetch",
+        "_max_held",
+        "_max_held_bytes",
+        "_missed",
+        "_more",
+        "_ready",
+        "_released",
+    )
+
+    def __init__(self, max_held: int = 0, max_held_bytes: int = 262_144) -> None:
+        self._max_held = max_held
+        self._max_held_bytes = max_held_bytes
+        # Every seq up to _have has been handed out, stands in _ready, or is gone for good.
+        self._have = 0
+        self._ready: deque[tuple[int, M, int]] = deque()
+        self._early: dict[int, tuple[M, int]] = {}
+        self._held_bytes = 0
+        # The highest seq that is known to have been queued, and the highest that was not kept.
+        self._highest = 0
+        self._missed = 0
+        # The store may have entries above _have that nobody has told us of.
+        self._more = False
+        self._fetching = False
+        self._known_at_fetch = 0
+        self._released: frozenset[int] = frozenset()
+
+    def begin(self, last_seq: int) -> None:
+        """Start with an empty queue whose last entry was ``last_seq`` (0: never had one)."""
+        self._have = self._highest = last_seq
+
+    def resume(self, released: Iterable[int]) -> None:
+        """Start at the beginning of the queue, without the entries whose PUBREC has come."""
+        self._released = frozenset(released)
+        self._more = True
+
+    @property
+    def next_seq(self) -> int:
+        """The lowest seq that may still be handed out."""
+        return self._ready[0][0] if self._ready else self._have + 1
+
+    @property
+    def behind(self) -> bool:
+        """Whether there are, or may be, entries that have not been handed out."""
+        return self._more or self._highest > self._have or bool(self._ready)
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether held pushes wait for an earlier one that may be on its way."""
+        return bool(self._early)
+
+    def pushed(self, seq: int, entry: M, room: int, size_bytes: int = 0) -> bool:
+        """Take a push; True if the caller must send this entry now (there was ``room`` for it).
+
+        Otherwise it is a duplicate, is held, or will be fetched. With ``max_held``, ``take`` may
+        have more to send after True.
+        """
+        if seq <= self._have or seq in self._early or seq in self._released:
+            return False
+        self._highest = max(self._highest, seq)
+        follows = seq == self._have + 1
+        if follows and room > 0 and not self._ready and not self._fetching:
+            self._have = seq
+            if self._early:
+                self._join_early()
+            return True
+        if (
+            len(self._ready) + len(self._early) >= self._max_held
+            or self._held_bytes + size_bytes > self._max_held_bytes
+            # Behind what has been missed there is no use in keeping more, except what comes while
+            # the fetch that fills the hole is under way.
+            or (self._missed > self._have and not self._fetching)
+        ):
+            self._missed = max(self._missed, seq)
+            return False
+        self._held_bytes += size_bytes
+        if follows:
+            self._have = seq
+            self._ready.append((seq, entry, size_bytes))
+            self._join_early()
+        else:
+            self._early[seq] = (entry, size_bytes)
+        return False
+
+    def take(self, room: int) -> list[tuple[int, M]]:
+        """Return up to ``room`` held entries that must be sent now, in order."""
+        ready = self._ready
+        taken: list[tuple[int, M]] = []
+        while ready and len(taken) < room:
+            seq, entry, size_bytes = ready.popleft()
+            self._held_bytes -= size_bytes
+            taken.append((seq, entry))
+        return taken
+
+    def wants_fetch(self, room: int) -> int | None:
+        """Return the seq after which to read the queue now, None when there is nothing to do.
+
+        Ask for no more than ``room`` entries. Never while a fetch is under way.
+        """
+        if self._fetching or room <= len(self._ready):
+            return None
+        if self._more or self._missed > self._have:
+            return self._have
+        return None
+
+    def fetch_started(self) -> None:
+        """The fetch that ``wants_fetch`` named is under way."""
+        self._fetching = True
+        self._known_at_fetch = self._highest
+        self._more = False
+
+    def fetch_failed(self) -> None:
+        """There will be no answer; ``wants_fetch`` asks again."""
+        self._fetching = False
+        self._more = True
+
+    def fetched(
+        self,
+        entries: Sequence[tuple[int, M]],
+        complete: bool,
+        room: int | None = None,
+        accepts: Callable[[int], bool] | None = None,
+    ) -> list[tuple[int, M]]:
+        """Take the answer, in seq order; return what must be sent now.
+
+        ``complete``: the queue held no more than this; False if a count or size limit may have cut
+        it. ``room`` limits what is returned, the rest is for ``take`` (None: no limit).
+        ``accepts`` is ``Window.accepts``: from the first seq that it refuses, the entries are left
+        in the store.
+        """
+        self._fetching = False
+        refused = False
+        for seq, entry in entries:
+            if seq <= self._have:
+                continue
+            if seq not in self._released:
+                if accepts is not None and not accepts(seq):
+                    refused = True
+                    break
+                self._ready.append((seq, entry, 0))
+            self._have = seq
+        if refused or (entries and not complete):
+            self._more = True
+        if not entries:
+            # What had been queued before the question and is not there any more is gone. A short
+            # answer is no proof of it (its size may have cut it), an empty one is.
+            self._have = max(self._have, self._known_at_fetch)
+        elif self._known_at_fetch > self._have:
+            self._more = True
+        if self._early:
+            for seq in [seq for seq in self._early if seq <= self._have]:
+                self._held_bytes -= self._early.pop(seq)[1]
+            self._join_early()
+        return self.take(len(self._ready) if room is None else room)
+
+    def give_up_waiting(self) -> None:
+        """A gap has lasted too long for the missing push to be on its way: fetch."""
+        if self._early:
+            self._missed = max(self._missed, *self._early)
+
+    def suspect(self) -> None:
+        """Pushes may have been lost (a router is gone): look into the queue when there is room."""
+        self._more = True
+
+    def _join_early(self) -> None:
+        """Move held pushes that follow on now behind the ready ones."""
+        early = self._early
+        while early and (held := early.pop(self._have + 1, None)) is not None:
+            self._have += 1
+            self._ready.append((self._have, *held))
