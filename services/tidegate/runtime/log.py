@@ -1,0 +1,140 @@
+"""Logging: one line per event, for people (text) or for collectors (JSON).
+
+Every module logs through ``logging.getLogger(__name__)`` with a constant message and its variables
+in ``extra=``; the formatters here print those fields. ``configure`` is called once per process.
+Peers' faults go through ``PeerFaultLog``, so that a hostile client cannot fill the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TextIO
+
+#: What every record has by itself; whatever else it carries came through ``extra=``.
+_OWN_ATTRIBUTES: Final = frozenset(
+    vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": "", "asctime": ""}
+)
+_PLAIN: Final = (str, int, float, bool, type(None))
+_MAX_FIELD_CHARACTERS: Final = 1024
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what was passed in ``extra=``, in that order."""
+    return {key: value for key, value in vars(record).items() if key not in _OWN_ATTRIBUTES}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_FIELD_CHARACTERS else text[:_MAX_FIELD_CHARACTERS] + "…"
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TextFormatter(logging.Formatter):
+    """``time level logger: message key=value …``; values with spaces or controls are quoted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line (with the traceback below it, if there is one)."""
+        logger = record.name.removeprefix("tidegate.")
+        parts = [f"{_time_of(record)} {record.levelname:<7} {logger}: {record.getMessage()}"]
+        parts += [f"{key}={self._quoted(value)}" for key, value in fields_of(record).items()]
+        line = " ".join(parts)
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return line
+
+    @staticmethod
+    def _quoted(value: object) -> str:
+        text = _shortened(str(value))
+        # What peers choose (client identifiers) must not be able to forge lines or terminal codes.
+        if not text or not text.isprintable() or any(c in text for c in ' "='):
+            return json.dumps(text, ensure_ascii=not text.isprintable())
+        return text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, the extra fields, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object as one line."""
+        entry: dict[str, Any] = {
+            "time": _time_of(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for key, value in fields_of(record).items():
+            plain = value if isinstance(value, _PLAIN) else str(value)
+            entry.setdefault(key, _shortened(plain) if isinstance(plain, str) else plain)
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def configure(
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    style: Literal["text", "json"] = "text",
+    stream: TextIO | None = None,
+) -> None:
+    """Send everything from ``level`` up to ``stream`` (standard error), replacing what was set.
+
+    Libraries below us are kept to warnings unless the level is debug.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    numeric = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(numeric if level == "debug" else max(numeric, logging.WARNING))
+    logging.getLogger("tidegate").setLevel(numeric)
+
+
+class PeerFaultLog:
+    """Logs peers' faults at INFO, at most ``per_minute`` lines in any running minute.
+
+    What is held back is counted, and the count goes out with the next line that may be written
+    (``suppressed=``). Every fault is also counted in the metrics, so nothing is silent.
+    """
+
+    __slots__ = ("_allowance", "_clock", "_last_s", "_log", "_per_minute", "suppressed")
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        per_minute: int = 120,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = log
+        self._per_minute = per_minute
+        self._allowance = float(per_minute)
+        self._clock = clock
+        self._last_s = clock()
+        self.suppressed = 0
+
+    def report(self, message: str, fields: Mapping[str, object]) -> bool:
+        """Write one line, or count it as suppressed; say whether it was written."""
+        if not self._log.isEnabledFor(logging.INFO):
+            return False
+        now_s = self._clock()
+        refill = (now_s - self._last_s) * self._per_minute / 60
+        self._allowance = min(float(self._per_minute), self._allowance + refill)
+        self._last_s = now_s
+        if self._allowance < 1:
+            self.suppressed += 1
+            return False
+        self._allowance -= 1
+        extra = dict(fields)
+        if self.suppressed:
+            extra["suppressed"] = self.suppressed
+            self.suppressed = 0
+        self._log.info(message, extra=extra)
+        return True

@@ -1,0 +1,50 @@
+"""The event loop of a process: uvloop where there is one, and a garbage collector that keeps quiet.
+
+The only importer of uvloop. Called by the composition root; knows nothing of MQTT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+#: Thresholds of the three generations after start. What a broker allocates per message dies by
+#: reference count; the default (700, 10, 10) would walk every connection's objects again and again.
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+
+
+def new_event_loop(*, use_uvloop: bool = True) -> asyncio.AbstractEventLoop:
+    """Return a new event loop: uvloop's, or asyncio's where uvloop is missing or not wanted."""
+    if use_uvloop:
+        try:
+            import uvloop  # noqa: PLC0415 - optional on some platforms
+        except ImportError:
+            pass
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()
+
+
+def implementation(loop: asyncio.AbstractEventLoop) -> str:
+    """Name what runs: "uvloop" or "asyncio" (logged at start)."""
+    return "uvloop" if type(loop).__module__.partition(".")[0] == "uvloop" else "asyncio"
+
+
+def run(main: Coroutine[Any, Any, T], *, use_uvloop: bool = True) -> T:
+    """Run ``main`` in a new event loop, clean the loop up, and return what it returned."""
+    with asyncio.Runner(loop_factory=lambda: new_event_loop(use_uvloop=use_uvloop)) as runner:
+        return runner.run(main)
+
+
+def settle_garbage_collector() -> None:
+    """Take all that exists out of the collector's sight and make full collections rare.
+
+    Call it once, when everything that lives as long as the process has been built.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)

@@ -1,0 +1,128 @@
+"""The end of a process: signals become an event, and nothing may outlast the deadline.
+
+The composition root installs one ``Shutdown``, waits for it, and stops its parts in order. The
+first SIGTERM or SIGINT asks; a second one, or the deadline, ends the process where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+log = logging.getLogger(__name__)
+
+EXIT_DEADLINE: Final = 1
+_ASKING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Shutdown:
+    """Turns signals into an event. Use as a context manager inside the running loop.
+
+    ``timeout_s`` is what stopping may take, from the first request; then ``exit_process`` is called
+    from a thread of its own, so that a blocked event loop cannot keep the process alive.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_deadline_s",
+        "_event",
+        "_exit",
+        "_hangup",
+        "_installed",
+        "_loop",
+        "_timer",
+        "reason",
+        "timeout_s",
+    )
+
+    def __init__(
+        self,
+        timeout_s: float,
+        *,
+        exit_process: Callable[[int], object] = os._exit,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.timeout_s = timeout_s
+        self.reason = ""
+        self._event = asyncio.Event()
+        self._exit = exit_process
+        self._clock = clock
+        self._deadline_s: float | None = None
+        self._timer: threading.Timer | None = None
+        self._hangup: list[Callable[[], object]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._installed: list[signal.Signals] = []
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        for number in (*_ASKING, signal.SIGHUP):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+            self._installed.append(number)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loop is not None:
+            for number in self._installed:
+                self._loop.remove_signal_handler(number)
+        self._installed.clear()
+
+    def on_hangup(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` (in the event loop) at every SIGHUP."""
+        self._hangup.append(callback)
+
+    def request(self, reason: str) -> None:
+        """Ask for the end, as a first signal does; a later request changes nothing."""
+        if self._event.is_set():
+            return
+        self.reason = reason
+        self._deadline_s = self._clock() + self.timeout_s
+        self._timer = threading.Timer(self.timeout_s, self._out_of_time)
+        self._timer.daemon = True
+        self._timer.start()
+        self._event.set()
+
+    @property
+    def requested(self) -> bool:
+        """Whether the end has been asked for."""
+        return self._event.is_set()
+
+    async def wait(self) -> str:
+        """Wait until the end is asked for; return the reason."""
+        await self._event.wait()
+        return self.reason
+
+    def remaining_s(self) -> float:
+        """Seconds until the deadline (never negative); the whole time while nobody has asked."""
+        if self._deadline_s is None:
+            return self.timeout_s
+        return max(0.0, self._deadline_s - self._clock())
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP:
+            log.info("SIGHUP: looking at the files again")
+            for callback in self._hangup:
+                callback()
+        elif self._event.is_set():
+            log.warning("second signal: ending now", extra={"signal": number.name})
+            self._exit(128 + number)
+        else:
+            log.info("stopping", extra={"signal": number.name, "deadline_s": self.timeout_s})
+            self.request(number.name)
+
+    def _out_of_time(self) -> None:
+        log.error("stopping took too long: ending now", extra={"deadline_s": self.timeout_s})
+        self._exit(EXIT_DEADLINE)
