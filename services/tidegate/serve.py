@@ -10,40 +10,182 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import sys
+import secrets
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from tidegate import __version__
-from tidegate.core.sys_topics import SysTree
 from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
 from tidegate.edge.edge import Edge
 from tidegate.edge.listeners import Listeners
 from tidegate.link.api import RouterUnavailable
 from tidegate.router.router import Router
-from tidegate.router.system import SysPublisher
 from tidegate.runtime import log as logs
 from tidegate.runtime import loop as loops
 from tidegate.runtime.admin import AdminServer
 from tidegate.runtime.config import Config
-from tidegate.runtime.metrics import render_metrics
+from tidegate.runtime.metrics import Exporter
 from tidegate.runtime.shutdown import Shutdown
 from tidegate.runtime.telemetry import Counters, watch_event_loop_lag
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedValkey
 from tidegate.store.redis_store import RedisStore
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tidegate.system import SystemTopics
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 2.5
+STORE_RETRY_S: Final = 0.5
 
 
 def now_ms() -> int:
     """Unix time in milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+class Broker:
+    """The parts of an all-in-one broker, started and stopped together."""
+
+    def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
+        self._config = config
+        self._announce = announce
+        self._counters = Counters()
+        self._exporter = Exporter(self._counters)
+        self._store_reachable = False
+        self._serving = False
+
+    async def run(self) -> None:
+        """Serve until a signal comes."""
+        config = self._config
+        with Shutdown(config.shutdown_timeout_s) as shutdown:
+            async with contextlib.AsyncExitStack() as stack:
+                await self._start(stack, shutdown)
+                loops.settle_garbage_collector()
+                await shutdown.wait()
+                self._serving = False
+        log.info("stopped")
+
+    async def _start(self, stack: contextlib.AsyncExitStack, shutdown: Shutdown) -> None:
+        config, counters = self._config, self._counters
+        store = await self._open_store(stack)
+        router = Router(store, config.limits, config.features, counters, now_ms)
+        edge_id = f"edge-{secrets.token_hex(6)}"
+        authenticator = Authenticator(config.auth, counters)
+        authorizer = Authorizer(config.auth, counters)
+        edge = Edge(edge_id, router, config, authenticator, authorizer, counters, now_ms)
+        router.attach_edge(edge)
+        await router.heartbeat(edge_id)
+        await router.start()
+        stack.push_async_callback(router.stop)
+        edge.start()
+        listeners = Listeners(
+            config.listeners,
+            edge.handler_factory,
+            max_packet_size_bytes=config.limits.max_packet_size_bytes,
+        )
+        stack.push_async_callback(self._stop_edge, edge, listeners, store, edge_id)
+        await listeners.start()
+        admin_address = await self._start_admin(stack)
+        for work in (
+            self._heartbeat(router, edge_id),
+            watch_event_loop_lag(counters),
+            self._refresh(edge, router, store),
+        ):
+            self._background(stack, work)
+        if config.features.sys_interval_s:
+            system = SystemTopics(
+                edge, router, counters, __version__, config.features.sys_interval_s
+            )
+            self._background(stack, system.run())
+        self._serving = True
+        self._say_ready(listeners, admin_address)
+
+    async def _open_store(self, stack: contextlib.AsyncExitStack) -> RedisStore:
+        """Start the embedded server if there is no URL; connect."""
+        config = self._config
+        url = config.store.url
+        if url is None:
+            embedded = EmbeddedValkey(config.store.data_dir, config.store.durability)
+            await embedded.start()
+            stack.push_async_callback(embedded.stop)
+            url = embedded.url
+        store = await RedisStore.connect(url=url, limits=config.limits, store=config.store)
+        self._store_reachable = True
+        stack.push_async_callback(store.close)
+        if config.store.url is None:
+            # The data directory is locked: no other edge can be alive.
+            await store.end_all_leases()
+        return store
+
+    async def _stop_edge(
+        self, edge: Edge, listeners: Listeners, store: RedisStore, edge_id: str
+    ) -> None:
+        await listeners.stop_accepting()
+        await edge.stop()
+        await listeners.close()
+        with contextlib.suppress(StoreUnavailable):
+            await store.end_lease(edge_id)
+
+    async def _start_admin(self, stack: contextlib.AsyncExitStack) -> str:
+        admin = self._config.admin
+        if not admin.enabled:
+            return ""
+        server = AdminServer(
+            admin.address, admin.port, ready=self._readiness, metrics=self._exporter.render
+        )
+        await server.start()
+        stack.push_async_callback(server.stop)
+        return server.address
+
+    def _background(
+        self, stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]
+    ) -> None:
+        """Run something until the end; if it fails, that is logged, and the process goes on."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(_report)
+
+        async def cancel() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        stack.push_async_callback(cancel)
+
+    def _readiness(self) -> tuple[bool, str]:
+        """What /readyz says."""
+        if not self._serving:
+            return False, "starting or stopping"
+        if not self._store_reachable:
+            return False, "the store does not answer"
+        return True, "ready"
+
+    async def _heartbeat(self, router: Router, edge_id: str) -> None:
+        while True:
+            try:
+                await router.heartbeat(edge_id)
+                self._store_reachable = True
+            except RouterUnavailable:
+                self._store_reachable = False
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _say_ready(self, listeners: Listeners, admin_address: str) -> None:
+        places = [
+            f"{name}={address}"
+            for name, addresses in listeners.addresses.items()
+            for address in addresses
+        ]
+        if admin_address:
+            places.append(f"admin=http://{admin_address}")
+        self._announce(f"tidegate ready {' '.join(places)}")
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a background task failed", exc_info=task.exception())
+
+
+def run(config: Config, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
+    logs.configure(config.log.level, config.log.format)
+    loops.run(Broker(config, announce).run())
