@@ -1,0 +1,87 @@
+"""A pytest plugin for paho-mqtt's own MQTT 5 tests: the broker under test in place of theirs.
+
+Their tests import ``mqtt.brokers`` (the paho.mqtt.testing broker), run it in a thread on a port and
+stop it through the server object of its TCP listener. This module puts stand-ins of the same shape
+into ``sys.modules`` that start, stop and restart a real broker process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from support.broker import Server, Tidegate
+from support.certificates import Certificates
+from support.mosquitto import Mosquitto
+
+
+class StandIn:
+    """The part of ``socketserver.TCPServer`` that their tests touch, over a broker process."""
+
+    def __init__(self, broker: Server) -> None:
+        self.broker = broker
+        self.stopped = threading.Event()
+        self.socket = SimpleNamespace(getsockname=lambda: ("127.0.0.1", broker.address("tcp").port))
+
+    def shutdown(self) -> None:
+        """Stop the broker process and let ``run`` return."""
+        self.broker.stop()
+        self.stopped.set()
+
+    def server_close(self) -> None:
+        """Start it again on the same port: they look at it for five seconds only afterwards."""
+        self.broker.start()
+
+
+class Stage:
+    """The broker process of this run, shared by their test classes one after the other."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="tg-", ignore_cleanup_errors=True)
+        self.broker = _make(Path(self._directory.name).resolve())
+        self.listeners = SimpleNamespace(TCPListeners=SimpleNamespace(server=None))
+
+    def run(self, config: list[str]) -> None:
+        """Stand in for ``mqtt.brokers.run``: return when the broker has been shut down."""
+        if self.broker.process is None or self.broker.process.poll() is not None:
+            self.broker.start()
+        stand_in = StandIn(self.broker)
+        self.listeners.TCPListeners.server = stand_in
+        stand_in.stopped.wait()
+
+    def close(self) -> None:
+        """End the process and remove its data."""
+        self.broker.cleanup()
+        self._directory.cleanup()
+
+
+def _make(directory: Path) -> Server:
+    if os.environ.get("TIDEGATE_TEST_BROKER") == "mosquitto":
+        certificates = Certificates(directory / "certificates")
+        return Mosquitto(directory, certificates.server, certificates.authority)
+    settings = {
+        "listeners": [{"name": "tcp", "protocol": "tcp", "address": "127.0.0.1", "port": 0}],
+        "auth": {"allow_anonymous": True},
+        "store": {"data_dir": str(directory / "data")},
+        "admin": {"port": 0},
+    }
+    return Tidegate(directory, settings, [])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the broker and put the stand-ins where their tests import them from."""
+    stage = Stage()
+    config.add_cleanup(stage.close)
+    # Started here, because their own wait for it is short.
+    stage.broker.start()
+    stage.broker.keep_ports()
+    package, brokers = ModuleType("mqtt"), ModuleType("mqtt.brokers")
+    vars(brokers).update(run=stage.run, listeners=stage.listeners)
+    vars(package).update(brokers=brokers)
+    sys.modules.update({"mqtt": package, "mqtt.brokers": brokers})
