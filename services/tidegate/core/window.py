@@ -92,7 +92,8 @@ class Window(Generic[M]):
         else:
             self._qos2[packet_id] = (seq, message)
         self._next_seq = seq + 1
-        if seq < self._floor:  # sent again, after a younger one that had been released
+        # Sent again, after a younger one that had been released. (min() would cost a call.)
+        if seq < self._floor:  # noqa: PLR1730
             self._floor = seq
         return packet_id
 
@@ -100,8 +101,7 @@ class Window(Generic[M]):
         """Take up a QoS 2 exchange whose PUBREC had come; return the identifier for PUBREL."""
         packet_id = packet_id_of(seq)
         self._released[packet_id] = seq
-        if seq < self._floor:
-            self._floor = seq
+        self._floor = min(self._floor, seq)
         self._next_seq = max(self._next_seq, seq + 1)
         return packet_id
 

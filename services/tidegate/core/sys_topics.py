@@ -1,0 +1,175 @@
+"""The ``$SYS/broker/…`` topics with mosquitto's names, from counters that somebody else keeps.
+
+Called every few seconds by whoever publishes them; what it returns is meant to be published with
+RETAIN. Names, units and number formats are mosquitto 2's, since monitoring tools expect those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+from typing import Final
+
+PREFIX: Final = "$SYS/broker/"
+
+_LOAD_MINUTES: Final = (1, 5, 15)
+# What mosquitto calls a change of a load: the figures have two decimals.
+_LOAD_RESOLUTION: Final = 0.01
+# Load topic -> counter of the snapshot.
+_LOADS: Final = (
+    ("load/messages/received", "packets_received"),
+    ("load/messages/sent", "packets_sent"),
+    ("load/publish/dropped", "publish_dropped"),
+    ("load/publish/received", "publish_received"),
+    ("load/publish/sent", "publish_sent"),
+    ("load/bytes/received", "bytes_received"),
+    ("load/bytes/sent", "bytes_sent"),
+    ("load/sockets", "sockets_opened"),
+    ("load/connections", "connections_accepted"),
+)
+
+
+@dataclass(slots=True, frozen=True)
+class SysSnapshot:
+    """The broker's figures at one moment. Those of the second half only grow.
+
+    ``clients_disconnected`` counts durable sessions without a connection; ``packets_*`` all
+    control packets; ``publish_*`` PUBLISH packets and, as ``*_bytes``, their payloads;
+    ``messages_stored`` what is held for sessions or retained. ``heap_bytes`` is the process's
+    memory. ``connections_accepted`` counts accepted CONNECTs, ``sockets_opened`` sockets.
+    """
+
+    clients_connected: int = 0
+    clients_disconnected: int = 0
+    clients_maximum: int = 0
+    subscriptions: int = 0
+    shared_subscriptions: int = 0
+    retained_messages: int = 0
+    messages_stored: int = 0
+    messages_stored_bytes: int = 0
+    heap_bytes: int = 0
+
+    clients_expired: int = 0
+    packets_received: int = 0
+    packets_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    publish_received: int = 0
+    publish_sent: int = 0
+    publish_dropped: int = 0
+    publish_received_bytes: int = 0
+    publish_sent_bytes: int = 0
+    sockets_opened: int = 0
+    connections_accepted: int = 0
+
+
+class SysTree:
+    """Turns snapshots into the topics that have changed since the last one.
+
+    ``started_s`` is when the broker started, on the clock of ``values``; the first call, if not
+    given.
+    """
+
+    __slots__ = (
+        "_clients_maximum",
+        "_heap_maximum",
+        "_last",
+        "_last_s",
+        "_loads",
+        "_published",
+        "_started_s",
+        "_version",
+    )
+
+    def __init__(self, version: str, started_s: float | None = None) -> None:
+        self._version = version
+        self._started_s = started_s
+        self._last = SysSnapshot()
+        self._last_s: float | None = started_s
+        self._loads: dict[str, float] = {}
+        self._clients_maximum = 0
+        self._heap_maximum = 0
+        self._published: dict[str, bytes] = {}
+
+    def values(
+        self, now_s: float, snapshot: SysSnapshot, *, full: bool = False
+    ) -> list[tuple[str, bytes]]:
+        """Return (topic, payload) of what has changed since the last call; all of it if ``full``.
+
+        ``now_s`` is seconds on a clock that does not go back.
+        """
+        if self._started_s is None or self._last_s is None:
+            self._started_s = self._last_s = now_s
+        self._clients_maximum = max(
+            self._clients_maximum, snapshot.clients_maximum, snapshot.clients_connected
+        )
+        self._heap_maximum = max(self._heap_maximum, snapshot.heap_bytes)
+        figures = self._figures(int(now_s - self._started_s), snapshot)
+        figures.update(self._load_figures(now_s - self._last_s, snapshot))
+        self._last, self._last_s = snapshot, now_s
+
+        changed = []
+        for name, payload in figures.items():
+            if full or self._published.get(name) != payload:
+                self._published[name] = payload
+                changed.append((PREFIX + name, payload))
+        return changed
+
+    def _figures(self, uptime_s: int, snapshot: SysSnapshot) -> dict[str, bytes]:
+        connected, disconnected = snapshot.clients_connected, snapshot.clients_disconnected
+        numbers = {
+            "clients/total": connected + disconnected,
+            "clients/maximum": self._clients_maximum,
+            "clients/active": connected,
+            "clients/inactive": disconnected,
+            "clients/connected": connected,
+            "clients/disconnected": disconnected,
+            "clients/expired": snapshot.clients_expired,
+            "messages/received": snapshot.packets_received,
+            "messages/sent": snapshot.packets_sent,
+            "messages/stored": snapshot.messages_stored,
+            "publish/messages/received": snapshot.publish_received,
+            "publish/messages/sent": snapshot.publish_sent,
+            "publish/messages/dropped": snapshot.publish_dropped,
+            "publish/bytes/received": snapshot.publish_received_bytes,
+            "publish/bytes/sent": snapshot.publish_sent_bytes,
+            "bytes/received": snapshot.bytes_received,
+            "bytes/sent": snapshot.bytes_sent,
+            "store/messages/count": snapshot.messages_stored,
+            "store/messages/bytes": snapshot.messages_stored_bytes,
+            "subscriptions/count": snapshot.subscriptions,
+            "shared_subscriptions/count": snapshot.shared_subscriptions,
+            "retained messages/count": snapshot.retained_messages,
+            "heap/current": snapshot.heap_bytes,
+            "heap/maximum": self._heap_maximum,
+        }
+        figures = {
+            "version": f"tidegate version {self._version}".encode(),
+            "uptime": b"%d seconds" % uptime_s,
+        }
+        figures.update((name, b"%d" % number) for name, number in numbers.items())
+        return figures
+
+    def _load_figures(self, elapsed_s: float, snapshot: SysSnapshot) -> dict[str, bytes]:
+        """Move the averages on: events per minute, weighted by how long ago they were.
+
+        After t seconds the old average counts exp(-t / period), the rate since then the rest. A
+        change of less than 0.01 moves the average and is not published.
+        """
+        figures: dict[str, bytes] = {}
+        for name, counter in _LOADS:
+            events: int = getattr(snapshot, counter) - getattr(self._last, counter)
+            for minutes in _LOAD_MINUTES:
+                topic = f"{name}/{minutes}min"
+                old = self._loads.get(topic, 0.0)
+                new = old
+                if elapsed_s > 0:
+                    per_minute = events * 60 / elapsed_s
+                    new = per_minute + exp(-elapsed_s / (60 * minutes)) * (old - per_minute)
+                self._loads[topic] = new
+                known = self._published.get(topic)
+                if known is not None and abs(new - old) < _LOAD_RESOLUTION:
+                    figures[topic] = known
+                else:
+                    figures[topic] = b"%.2f" % new
+        return figures
