@@ -162,11 +162,10 @@ class Window(Generic[M]):
 
     def _is_under_way(self, seq: int) -> bool:
         packet_id = packet_id_of(seq)
-        return (
-            self._qos1.get(packet_id, (0,))[0] == seq
-            or self._qos2.get(packet_id, (0,))[0] == seq
-            or self._released.get(packet_id) == seq
-        )
+        exchange = self._qos1.get(packet_id) or self._qos2.get(packet_id)
+        if exchange is not None:
+            return exchange[0] == seq
+        return self._released.get(packet_id) == seq
 
     def _oldest(self, default: int) -> int:
         oldest = min(self._released.values(), default=default)
@@ -316,9 +315,14 @@ class DurableFeed(Generic[M]):
         """Start with an empty queue whose last entry was ``last_seq`` (0: never had one)."""
         self._have = self._highest = last_seq
 
-    def resume(self, released: Iterable[int]) -> None:
-        """Start at the beginning of the queue, without the entries whose PUBREC has come."""
+    def resume(self, released: Iterable[int], last_seq: int = 0) -> None:
+        """Start at the beginning of the queue, without the entries whose PUBREC has come.
+
+        ``last_seq`` is the last one queued so far; without it, the first push after everything old
+        has been sent takes a fetch.
+        """
         self._released = frozenset(released)
+        self._highest = last_seq
         self._more = True
 
     @property
@@ -426,18 +430,16 @@ class DurableFeed(Generic[M]):
                     break
                 self._ready.append((seq, entry, 0))
             self._have = seq
-        if refused or (entries and not complete):
-            self._more = True
         if not entries:
             # What had been queued before the question and is not there any more is gone. A short
             # answer is no proof of it (its size may have cut it), an empty one is.
             self._have = max(self._have, self._known_at_fetch)
-        elif self._known_at_fetch > self._have:
-            self._more = True
         if self._early:
             for seq in [seq for seq in self._early if seq <= self._have]:
                 self._held_bytes -= self._early.pop(seq)[1]
             self._join_early()
+        if refused or (entries and (not complete or self._known_at_fetch > self._have)):
+            self._more = True
         return self.take(len(self._ready) if room is None else room)
 
     def give_up_waiting(self) -> None:
