@@ -1,4 +1,4 @@
-"""The JavaScript clients of tests/support/node: npm installs them into the cache, Node runs them."""
+"""The JavaScript clients of tests/support/node: npm puts them into the cache, Node runs them."""
 
 from __future__ import annotations
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ssl
 import threading
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from support.broker import Server
+from support.broker import Address
 from support.certificates import Authority
 from support.waiting import wait_for
 
@@ -30,12 +30,19 @@ def properties(packet_type: int, **values: Any) -> Properties:
     return result
 
 
+class Addressed(Protocol):
+    """Whatever tells where its listeners are."""
+
+    def address(self, name: str) -> Address:
+        """Return the address of the listener ``name``."""
+
+
 class PahoClient:
     """One client on one transport (tcp, tls, ws, wss, unix, or auto-… on the automatic port)."""
 
     def __init__(
         self,
-        server: Server,
+        server: Addressed,
         client_id: str,
         *,
         protocol: MQTTProtocolVersion = V311,

@@ -1,0 +1,69 @@
+# The one entry point. Every target does the set-up that it needs; `make` alone explains them.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The tests' workers mostly wait for sockets, so there are more of them than cores.
+WORKERS ?= 4
+export PYTHONSAFEPATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-unit test-outside test-slow lint fmt bench clean
+
+help: ## Explain the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; say which with make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "Python's venv is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+
+# One stamp per set of packages; a changed pyproject.toml makes all of them old.
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	@echo "installing Tidegate with [$*] into $(VENV)"
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+setup: $(VENV)/.installed-lint ## Make the virtual environment with everything for development
+	@echo "ready: $(BIN)/tidegate"
+
+run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, anonymous clients allowed)
+	@echo "MQTT       127.0.0.1:1883"
+	@echo "WebSocket  ws://127.0.0.1:8083/mqtt"
+	@echo "admin      http://127.0.0.1:18083/metrics  (also /livez and /readyz)"
+	@echo "data       ./data"
+	@echo "Anybody on this machine may connect, without a password. Ctrl-C stops it. In another terminal try:"
+	@echo "  mosquitto_sub -V 5 -t 'greetings/#' -v"
+	@echo "  mosquitto_pub -V 5 -t greetings/world -m hello -q 1"
+	@exec $(BIN)/tidegate serve --allow-anonymous --data-dir ./data --admin 127.0.0.1:18083 \
+	  --listener tcp://127.0.0.1:1883 --listener ws://127.0.0.1:8083/mqtt
+
+test: $(VENV)/.installed-test ## Run the tests (those that need Node, Chromium or nginx are skipped without them)
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup -m "not slow"
+
+test-unit: $(VENV)/.installed-test ## Run the quick tests: no sockets, no store
+	$(BIN)/python -m pytest tests/unit tests/property -n 2
+
+test-outside: $(VENV)/.installed-test ## Run other people's clients and test suites against the broker
+	$(BIN)/python -m pytest tests/outside tests/integration -n $(WORKERS) --dist loadgroup -m "not slow"
+
+test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
+	$(BIN)/python -m pytest tests -m slow
+
+lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/.installed-lint ## Format the code
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-test ## Measure the cost of a delivery on this machine
+	$(BIN)/python bench/run.py
+
+clean: ## Remove what the other targets made (not ./data)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	find services tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
