@@ -15,7 +15,7 @@ statement = pytest.mark.statement
 
 @both_transports
 @both_versions
-@statement("MQTT-3.1.4-5", "MQTT-3.2.0-1", "MQTT-3.2.2-1", "MQTT-4.2.0-1", "MQTT-4.2-1")
+@statement("MQTT-3.1.4-5", "MQTT-3.2.0-1", "MQTT-3.2.2-1", "MQTT-4.2.0-1")
 @statement("MQTT311-3.1.4-4", "MQTT311-3.2.0-1", "MQTT311-7.1.1-1", "MQTT311-7.0.0-2")
 async def test_valid_connect_is_answered_with_connack_0(peers: Peers, version: int) -> None:
     client = await peers.connect(version=version)
@@ -175,6 +175,7 @@ _NUL = mqtt_bytes.string(b"a\0b")
     ],
 )
 @statement("MQTT-3.1.4-1", "MQTT-3.1.3-1", "MQTT311-3.1.4-1", "MQTT311-3.1.3-1")
+@statement("MQTT311-3.2.2-6")
 async def test_connect_that_does_not_match_its_flags_is_refused(
     peers: Peers, version: int, flags: int, fields: list[bytes]
 ) -> None:
@@ -306,10 +307,11 @@ async def test_takeover_closes_the_older_connection_in_311(peers: Peers) -> None
     await second.expect_nothing()
 
 
+@statement("MQTT-4.12.0-4", "MQTT-3.1.4-2")
 @statement("MQTT-4.12.0-1", "MQTT-3.2.2-7", "MQTT-3.2.2-6", "MQTT-3.2.2-8", "MQTT-4.13.2-1")
 async def test_unknown_authentication_method_is_refused_with_0x8c(peers: Peers) -> None:
     client = await peers.open()
-    props = [("auth_method", "no-such-method"), ("auth_data", b"x")]
+    props: list[mqtt_bytes.Property] = [("auth_method", "no-such-method"), ("auth_data", b"x")]
     await client.send(mqtt_bytes.connect(peers.client_id(), props=props))
     await client.expect_refused(reasons=[0x8C])
 

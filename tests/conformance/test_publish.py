@@ -50,6 +50,10 @@ async def test_incoming_dup_is_not_forwarded(
 ) -> None:
     subscriber = await peers.subscriber((peers.topic(), 2), version=version)
     await publisher.publish(peers.topic(), qos=qos, dup=True)
+    await publisher.expect("PUBACK" if qos == 1 else "PUBREC")
+    if qos == 2:
+        await publisher.send(mqtt_bytes.acknowledge("PUBREL", 1))
+        await publisher.expect("PUBCOMP")
     await subscriber.expect("PUBLISH", dup=False, qos=qos)
 
 

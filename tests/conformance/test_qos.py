@@ -280,14 +280,17 @@ async def test_qos_2_message_that_was_sent_does_not_expire(
 @both_versions
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @both_transports
-@statement("MQTT-4.6.0-5", "MQTT-4.6.0-6", "MQTT311-4.6.0-6")
+@statement("MQTT-4.6.0-5", "MQTT-4.6.0-6", "MQTT311-4.6.0-6", "MQTT311-4.6.0-5")
 async def test_messages_of_one_topic_keep_their_order(
     peers: Peers, version: int, publisher: RawClient, qos: int
 ) -> None:
     count = 40
     subscriber = await peers.subscriber((peers.topic(), 2), version=version)
     for number in range(count):
-        await publisher.publish(peers.topic(), b"%d" % number, qos=qos, packet_id=number + 1)
+        if qos == 2:
+            await publisher.deliver(peers.topic(), b"%d" % number, qos=2, packet_id=number + 1)
+        else:
+            await publisher.publish(peers.topic(), b"%d" % number, qos=qos, packet_id=number + 1)
     for number in range(count):
         received = await subscriber.expect("PUBLISH", payload=b"%d" % number, qos=qos)
         if qos == 1:
