@@ -9,7 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
+
+
+class CloseReason(StrEnum):
+    """Every word that ``Handler.connection_lost`` can be given."""
+
+    PEER_CLOSED = "peer_closed"
+    """The peer ended the stream in the orderly way of its transport."""
+    RESET = "reset"
+    """The peer, or the network, broke the connection."""
+    TIMEOUT = "timeout"
+    """The kernel gave up on a silent peer (TCP keepalive or retransmission)."""
+    TLS_ERROR = "tls_error"
+    """A TLS record was not acceptable."""
+    WEBSOCKET_ERROR = "websocket_error"
+    """The peer broke a WebSocket rule: text, masking, size, reserved bits."""
+    WRITE_TIMEOUT = "write_timeout"
+    """We closed, and the peer did not read what was left within the bound."""
+    LOCAL_CLOSE = "local_close"
+    """``Channel.close``."""
+    ABORTED = "aborted"
+    """``Channel.abort``, or the listeners' own deadline."""
+    INTERNAL_ERROR = "internal_error"
+    """The handler raised."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -17,8 +41,8 @@ class Peer:
     """Who is at the other end. ``address``/``port`` are the client's own, behind trusted proxies.
 
     ``transport`` is one of tcp, tls, ws, wss, unix. ``certificate_common_name`` and
-    ``certificate_subject`` (RFC 4514 form) come from a *verified* client certificate (or a PROXY v2 TLV
-    of a trusted proxy, common name only), else empty.
+    ``certificate_subject`` (RFC 4514 form) come from a *verified* client certificate (or a PROXY
+    v2 TLV of a trusted proxy, common name only), else empty.
     """
 
     address: str
@@ -70,7 +94,7 @@ class Handler(Protocol):
         """The write buffer is below its low-water mark again."""
 
     def connection_lost(self, reason: str) -> None:
-        """The channel is gone (called exactly once). ``reason`` is from a closed set of words."""
+        """The channel is gone (called exactly once). ``reason`` is a `CloseReason` value."""
 
 
 #: Called by a listener for each accepted connection, after TLS and the WebSocket handshake.

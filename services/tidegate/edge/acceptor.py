@@ -1,0 +1,287 @@
+"""Listening sockets: binding, accepting, and not accepting for a while.
+
+Without an accept rate the event loop's own server accepts, which is the cheapest way on uvloop.
+With one, an `Acceptor` takes connections itself, one token each; out of tokens it stops looking at
+the listening socket, and the rest waits in the kernel's queue instead of being refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from tidegate.edge.opening import Opening
+from tidegate.edge.state import ListenerState, Refusal
+from tidegate.edge.streams import StreamChannel
+from tidegate.runtime.config import ListenerConfig, ListenerProtocol
+
+log = logging.getLogger(__name__)
+
+#: Connections taken per wake-up, so that a storm does not starve those who are connected.
+ACCEPTS_PER_WAKE = 64
+#: Pause after an accept that failed for want of descriptors or memory.
+ERROR_PAUSE_S = 1.0
+#: Attempts to get the same free port for both families.
+PORT_ATTEMPTS = 16
+_KEEPALIVE_PROBES = 4
+
+
+class TokenBucket:
+    """``rate`` tokens per second, up to ``burst`` of them saved."""
+
+    __slots__ = ("_burst", "_last", "_rate", "_tokens")
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._last = now
+
+    def take(self, now: float) -> bool:
+        """Take one token, if there is one."""
+        self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
+        self._last = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def wait_s(self) -> float:
+        """Seconds until there is a token again."""
+        return max(0.0, (1.0 - self._tokens) / self._rate)
+
+
+class Acceptor:
+    """The listening sockets of one listener."""
+
+    __slots__ = ("_bucket", "_listener", "_servers", "_sockets", "_tasks", "_timer")
+
+    def __init__(self, listener: ListenerState) -> None:
+        config = listener.config
+        self._listener = listener
+        self._sockets = bind(config)
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._bucket: TokenBucket | None = None
+        if config.accept_rate:
+            self._bucket = TokenBucket(
+                config.accept_rate, config.accept_burst, listener.loop.time()
+            )
+
+    @property
+    def addresses(self) -> list[str]:
+        """``host:port``, ``[host]:port`` or a path, as bound."""
+        return [_address(sock) for sock in self._sockets]
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        listener = self._listener
+        factory = protocol_factory(listener)
+        for sock in self._sockets:
+            sock.listen(listener.config.backlog)
+        if self._bucket is not None:
+            self._watch()
+            return
+        for sock in self._sockets:
+            # The server closes the socket it is given; ours stays to name the address.
+            copy = sock.dup()
+            backlog = listener.config.backlog
+            if sock.family == socket.AF_UNIX:
+                server = await listener.loop.create_unix_server(factory, sock=copy, backlog=backlog)
+            else:
+                server = await listener.loop.create_server(factory, sock=copy, backlog=backlog)
+            self._servers.append(server)
+
+    def stop(self) -> None:
+        """Close the listening sockets; what waits in the kernel's queue is refused by it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._bucket is not None:
+            self._unwatch()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for sock in self._sockets:
+            if sock.family == socket.AF_UNIX:
+                _remove_own_socket(sock)
+            sock.close()
+        self._sockets.clear()
+
+    def _watch(self) -> None:
+        self._timer = None
+        for sock in self._sockets:
+            self._listener.loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _unwatch(self) -> None:
+        for sock in self._sockets:
+            self._listener.loop.remove_reader(sock.fileno())
+
+    def _pause(self, seconds: float) -> None:
+        self._unwatch()
+        if self._timer is None:
+            self._timer = self._listener.loop.call_later(seconds, self._watch)
+
+    def _accept(self, sock: socket.socket) -> None:
+        bucket = self._bucket
+        assert bucket is not None
+        listener = self._listener
+        for _ in range(ACCEPTS_PER_WAKE):
+            if not bucket.take(listener.loop.time()):
+                listener.counters.accept_pauses += 1
+                self._pause(bucket.wait_s())
+                return
+            try:
+                connection, _address = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                listener.refuse(Refusal.ACCEPT_ERROR, os.strerror(exc.errno or 0))
+                self._pause(ERROR_PAUSE_S)
+                return
+            connection.setblocking(False)
+            self._adopt(connection)
+
+    def _adopt(self, connection: socket.socket) -> None:
+        listener = self._listener
+        task: asyncio.Task[object] = listener.loop.create_task(
+            listener.loop.connect_accepted_socket(protocol_factory(listener), connection)
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._adopted)
+
+    def _adopted(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._listener.refuse(Refusal.ACCEPT_ERROR, str(task.exception()))
+
+
+def protocol_factory(listener: ListenerState) -> Callable[[], asyncio.Protocol]:
+    """Plain listeners need no opening stage, and that is where most connections are."""
+    config = listener.config
+    plain = config.protocol in {ListenerProtocol.TCP, ListenerProtocol.UNIX}
+    if plain and config.proxy_protocol == "off":
+        return lambda: StreamChannel(listener)
+    return lambda: Opening(listener)
+
+
+def bind(config: ListenerConfig) -> list[socket.socket]:
+    """Bind what the configuration names. Raises OSError with the address in its message."""
+    try:
+        if config.protocol is ListenerProtocol.UNIX:
+            return [_bind_unix(Path(config.address), config.unix_mode)]
+        if config.address == "*":
+            return _bind_both(config)
+        return [_bind_tcp(config, config.address, config.port)]
+    except OSError as exc:
+        where = config.address
+        if config.protocol is not ListenerProtocol.UNIX:
+            where = f"{where} port {config.port}"
+        message = f"listener {config.label}: cannot listen on {where}: {exc.strerror or exc}"
+        raise OSError(exc.errno, message) from exc
+
+
+def _bind_tcp(config: ListenerConfig, address: str, port: int) -> socket.socket:
+    info = socket.getaddrinfo(
+        address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+    )
+    family, kind, protocol, _, sockaddr = info[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted sockets inherit these: no system call per connection.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if config.tcp_keepalive_s:
+            _set_keepalive(sock, config.tcp_keepalive_s)
+        sock.bind(sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _set_keepalive(sock: socket.socket, idle_s: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+    if idle is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, idle, idle_s)
+    if hasattr(socket, "TCP_KEEPINTVL"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, idle_s // 4))
+    if hasattr(socket, "TCP_KEEPCNT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+def _bind_both(config: ListenerConfig) -> list[socket.socket]:
+    """Every address of both families, on one port; IPv4 alone where there is no IPv6."""
+    attempts = PORT_ATTEMPTS if config.port == 0 else 1
+    for attempt in range(attempts):
+        v4 = _bind_tcp(config, "0.0.0.0", config.port)  # noqa: S104  # asked for: *
+        port = v4.getsockname()[1]
+        try:
+            return [v4, _bind_tcp(config, "::", port)]
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                v4.close()
+                if attempt + 1 < attempts:
+                    continue
+                raise
+            log.warning("no IPv6 here", extra={"listener": config.label, "error": str(exc)})
+            return [v4]
+    raise AssertionError("unreachable")
+
+
+def _bind_unix(path: Path, mode: int) -> socket.socket:
+    _remove_stale_socket(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Nobody may connect between bind and chmod with more rights than the mode gives.
+        umask = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(umask)
+        path.chmod(mode)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale_socket(path: Path) -> None:
+    """Remove a socket file that nobody listens on; anything else at the path is left alone."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "there is a file of another kind")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _remove_own_socket(sock: socket.socket) -> None:
+    Path(sock.getsockname()).unlink(missing_ok=True)
+
+
+def _address(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if isinstance(name, tuple):
+        host, port = name[0], name[1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(name)

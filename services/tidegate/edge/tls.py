@@ -1,0 +1,218 @@
+"""Certificates of a listener: contexts chosen by SNI, reloaded when their files change.
+
+Used by `Listeners` (reload) and by the opening stage (a context for a new connection). A connection
+keeps the context that it began with, so a reload never touches one that exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from tidegate.runtime.config import CertificateConfig, ListenerConfig, ListenerProtocol, TlsConfig
+
+if TYPE_CHECKING:
+    from tidegate.edge.state import ListenerCounters
+
+log = logging.getLogger(__name__)
+
+_ALPN: Final = {
+    ListenerProtocol.TLS: ["mqtt"],
+    ListenerProtocol.WSS: ["http/1.1"],
+    ListenerProtocol.AUTO: ["mqtt", "http/1.1"],
+}
+_VERIFY: Final = {
+    "off": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+
+
+class TlsConfigurationError(Exception):
+    """A certificate, key or CA file cannot be used; the message names listener and file."""
+
+
+class ServerSslObject(ssl.SSLObject):
+    """An SSLObject that remembers the name its client asked for."""
+
+    sni = ""
+
+
+@dataclass(slots=True, frozen=True)
+class ContextSet:
+    """What one reading of the files gave."""
+
+    default: ssl.SSLContext
+    exact: dict[str, ssl.SSLContext]
+    wildcard: dict[str, ssl.SSLContext]
+    #: When the first of the certificates expires, seconds since the epoch.
+    not_after: float
+
+    def find(self, name: str) -> ssl.SSLContext:
+        """The context for a server name: exact, then wildcard (one label), then the default."""
+        lowered = name.lower().rstrip(".")
+        found = self.exact.get(lowered)
+        if found is None:
+            found = self.wildcard.get(lowered.partition(".")[2], self.default)
+        return found
+
+
+class TlsContexts:
+    """The contexts of one listener, as the files are now."""
+
+    __slots__ = ("_config", "_label", "_next_check", "_seen", "current")
+
+    def __init__(self, listener: ListenerConfig) -> None:
+        """Read the files. Raises `TlsConfigurationError`."""
+        self._label = listener.label
+        self._config = listener
+        # Looked at before reading: a change while reading is seen by the next look.
+        self._seen = _fingerprint(listener.tls)
+        self.current = load(listener)
+        self._next_check = 0.0
+
+    @property
+    def certificate_not_after(self) -> float:
+        """When the first certificate expires, seconds since the epoch."""
+        return self.current.not_after
+
+    def is_due(self, now: float) -> bool:
+        """Whether the files are to be looked at again."""
+        return now >= self._next_check
+
+    def reload(self, now: float, counters: ListenerCounters) -> None:
+        """Look at the files; if they changed, read them. Bad ones change nothing but a counter."""
+        self._next_check = now + self._config.tls.reload_interval_s
+        seen = _fingerprint(self._config.tls)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self.current = load(self._config)
+        except TlsConfigurationError as exc:
+            counters.reload_failures += 1
+            log.warning(
+                "certificates not reloaded, the last good ones stay",
+                extra={"listener": self._label, "error": str(exc)},
+            )
+            return
+        counters.reloads += 1
+        log.info(
+            "certificates reloaded",
+            extra={"listener": self._label, "not_after": self.current.not_after},
+        )
+
+
+def _fingerprint(config: TlsConfig) -> tuple[tuple[int, ...], ...]:
+    """Identity and age of every file, through symbolic links (``..data`` of a mounted Secret)."""
+    paths = [path for each in config.certificates for path in (each.certificate, each.key)]
+    if config.client_ca is not None:
+        paths.append(config.client_ca)
+    found: list[tuple[int, ...]] = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            found.append(())
+        else:
+            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(found)
+
+
+def load(listener: ListenerConfig) -> ContextSet:
+    """Read all files of a listener. Raises `TlsConfigurationError` naming the one that is bad."""
+    exact: dict[str, ssl.SSLContext] = {}
+    wildcard: dict[str, ssl.SSLContext] = {}
+    contexts: list[ssl.SSLContext] = []
+    not_after = float("inf")
+    for certificate in listener.tls.certificates:
+        context = _context(listener, certificate)
+        leaf = _leaf(listener, certificate.certificate)
+        not_after = min(not_after, leaf.not_valid_after_utc.timestamp())
+        for name in certificate.server_names or names_in(leaf):
+            lowered = name.lower().rstrip(".")
+            if lowered.startswith("*."):
+                wildcard.setdefault(lowered[2:], context)
+            else:
+                exact.setdefault(lowered, context)
+        contexts.append(context)
+    found = ContextSet(contexts[0], exact, wildcard, not_after)
+
+    def choose(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        if name is not None:
+            if isinstance(connection, ServerSslObject):
+                connection.sni = name
+            connection.context = found.find(name)
+
+    found.default.sni_callback = choose
+    return found
+
+
+def _context(listener: ListenerConfig, certificate: CertificateConfig) -> ssl.SSLContext:
+    config = listener.tls
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = ServerSslObject
+    context.minimum_version = (
+        ssl.TLSVersion.TLSv1_3 if config.minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    )
+    # A peer must not be able to make us do public-key work again on a connection that exists.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(_ALPN.get(listener.protocol, ["mqtt"]))
+    context.verify_mode = _VERIFY[config.client_certificates]
+    path = certificate.certificate
+    try:
+        context.load_cert_chain(certificate.certificate, certificate.key, password=_no_password)
+        if config.client_ca is not None:
+            path = config.client_ca
+            context.load_verify_locations(config.client_ca)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        raise _error(listener, path, exc) from exc
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the private key is encrypted, which is not supported")
+
+
+def _error(listener: ListenerConfig, path: Path, exc: Exception) -> TlsConfigurationError:
+    reason = getattr(exc, "strerror", None) or getattr(exc, "reason", None) or str(exc)
+    return TlsConfigurationError(f"listener {listener.label}: cannot use {path}: {reason}")
+
+
+def _leaf(listener: ListenerConfig, path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise _error(listener, path, exc) from exc
+
+
+def names_in(certificate: x509.Certificate) -> list[str]:
+    """DNS names of a certificate; its common name if it has none."""
+    try:
+        extension = certificate.extensions.get_extension_for_oid(
+            ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+        )
+    except x509.ExtensionNotFound:
+        names: list[str] = []
+    else:
+        assert isinstance(extension.value, x509.SubjectAlternativeName)
+        names = extension.value.get_values_for_type(x509.DNSName)
+    return names or _common_names(certificate)
+
+
+def _common_names(certificate: x509.Certificate) -> list[str]:
+    attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return [str(attribute.value) for attribute in attributes]
+
+
+def identity_in(der: bytes) -> tuple[str, str]:
+    """Common name (the last one, as mosquitto takes it) and subject (RFC 4514) of a certificate."""
+    certificate = x509.load_der_x509_certificate(der)
+    names = _common_names(certificate)
+    return (names[-1] if names else "", certificate.subject.rfc4514_string())
