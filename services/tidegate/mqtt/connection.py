@@ -1,0 +1,298 @@
+"""The server's side of one MQTT connection, sans-I/O: bytes in, packets out.
+
+Owned by a client's shell. It frames and decodes, resolves topic aliases, and watches over what can
+be judged from the stream alone: the first packet, sizes, directions, Receive Maximum. It never raises
+for what a peer sends: the packets before the fault are returned, and ``error`` says what was wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tidegate.mqtt.decode import connect_version, decode_connect, decode_packet
+from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
+from tidegate.mqtt.errors import MalformedPacket, MqttError, ProtocolViolation
+from tidegate.mqtt.packets import Connect, Packet, PubAck, PubComp, Publish, PubRec, PubRel
+from tidegate.mqtt.topics import validate_topic_name
+from tidegate.mqtt.wire import decode_text
+
+_V5: Final = ProtocolVersion.V5
+#: Topic names remembered per connection, so that each is decoded and checked once.
+MAX_REMEMBERED_TOPICS: Final = 64
+#: What only a server may send.
+_SERVER_ONLY: Final = frozenset(
+    (PacketType.CONNACK, PacketType.SUBACK, PacketType.UNSUBACK, PacketType.PINGRESP)
+)
+
+
+class OutgoingAliases:
+    """Topic aliases towards one client, given to the topics that come first (MQTT5 §3.3.2.3.4)."""
+
+    __slots__ = ("_aliases", "_maximum")
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = maximum
+        self._aliases: dict[str, int] = {}
+
+    def assign(self, topic: str) -> tuple[int, bool]:
+        """Return the alias of a topic (0: none is left) and whether the client learns it now.
+
+        [MQTT-3.1.2-26], [MQTT-3.1.2-27]
+        """
+        alias = self._aliases.get(topic)
+        if alias is not None:
+            return alias, False
+        if len(self._aliases) >= self._maximum:
+            return 0, False
+        alias = self._aliases[topic] = len(self._aliases) + 1
+        return alias, True
+
+    def forget(self, topic: str) -> None:
+        """Take back the newest alias: the packet that was to announce it is not sent."""
+        assert self._aliases.get(topic) == len(self._aliases), "only the newest can be taken back"
+        del self._aliases[topic]
+
+
+class ServerConnection:
+    """See the module's docstring. Sizes are bytes."""
+
+    __slots__ = (
+        "_aliases",
+        "_buffer",
+        "_in_flight",
+        "_max_packet_size_bytes",
+        "_needed",
+        "_receive_maximum",
+        "_topic_alias_maximum",
+        "_topics",
+        "connect",
+        "error",
+        "refusal_version",
+        "version",
+    )
+
+    def __init__(
+        self,
+        max_packet_size_bytes: int = 268_435_460,
+        receive_maximum: int = 65_535,
+        topic_alias_maximum: int = 0,
+    ) -> None:
+        self._max_packet_size_bytes = max_packet_size_bytes
+        self._receive_maximum = receive_maximum
+        self._topic_alias_maximum = topic_alias_maximum
+        # Bytes of a packet that is not complete; with fewer than _needed there is nothing to do.
+        self._buffer: bytearray | None = None
+        self._needed = 0
+        self._topics: dict[bytes, str] = {}
+        self._aliases: dict[int, str] | None = None
+        self._in_flight: set[int] | None = None
+        #: The CONNECT, once it has come.
+        self.connect: Connect | None = None
+        self.version = ProtocolVersion.V311
+        #: The version in which a CONNECT that was wrong can be refused; None: it cannot.
+        self.refusal_version: ProtocolVersion | None = None
+        #: What the peer did wrong. Nothing is decoded any more.
+        self.error: MqttError | None = None
+
+    def receive(self, data: bytes) -> list[Packet]:
+        """Take bytes in any chunking; return the packets they complete. Never raises for them."""
+        if self.error is not None:
+            return []
+        if self._buffer is not None:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            data = bytes(self._buffer)
+            self._buffer = None
+        packets: list[Packet] = []
+        try:
+            position = self._decode(data, packets)
+        except MqttError as error:
+            self.error = error
+            return packets
+        if position < len(data):
+            self._buffer = bytearray(data[position:] if position else data)
+        return packets
+
+    def note_acked(self, packet_id: int) -> None:
+        """An inbound QoS 1 or 2 message is answered for good: PUBACK, PUBCOMP or a refusal."""
+        if self._in_flight is not None:
+            self._in_flight.discard(packet_id)
+
+    def _decode(self, data: bytes, packets: list[Packet]) -> int:
+        """Decode what is complete; return the position of what is not. Raises MqttError."""
+        position = 0
+        end = len(data)
+        limit = self._max_packet_size_bytes
+        topics = self._topics
+        plain = self.connect is not None and self.version < _V5
+        while position < end:
+            first = data[position]
+            body = position + 2
+            if body > end:
+                self._needed = 2
+                break
+            length = data[position + 1]
+            if length & 0x80:
+                length, body = self._remaining_length(data, position, end)
+                if not body:
+                    break
+            stop = body + length
+            if stop - position > limit:
+                raise MalformedPacket(
+                    "the packet is larger than allowed", reason_code=ReasonCode.PACKET_TOO_LARGE
+                )
+            if stop > end:
+                if self.connect is None:
+                    self._check_first(first)
+                self._needed = stop - position
+                break
+            if plain and first & 0xF6 == 0x30 and length > 2:
+                # QoS 0 or 1 without DUP, 3.1 or 3.1.1: what most packets are.
+                start = body + 2
+                after = start + (data[body] << 8 | data[body + 1])
+                name = data[start:after]
+                topic = topics.get(name)
+                if topic is None:
+                    topic = self._learn_topic(name, after <= stop)
+                if first & 0x02:
+                    if after + 2 > stop:
+                        raise MalformedPacket("the packet ends inside a field")
+                    packet_id = data[after] << 8 | data[after + 1]
+                    if not packet_id:
+                        raise MalformedPacket(
+                            "a packet identifier cannot be 0", statement="MQTT-2.2.1-3"
+                        )
+                    packets.append(
+                        Publish(topic, data[after + 2 : stop], 1, first & 1 == 1, False, packet_id)
+                    )
+                else:
+                    if after > stop:
+                        raise MalformedPacket("the packet ends inside a field")
+                    packets.append(Publish(topic, data[after:stop], 0, first & 1 == 1))
+            elif length == 2 and 0x40 <= first <= 0x70 and self.connect is not None:
+                packets.append(_short_ack(first, data[body] << 8 | data[body + 1]))
+            else:
+                packets.append(self._packet(first, data[body:stop]))
+                plain = self.version < _V5
+            position = stop
+        return position
+
+    def _remaining_length(self, data: bytes, position: int, end: int) -> tuple[int, int]:
+        """Read a remaining length of two to four bytes; (length, 0) when it is not complete."""
+        length = data[position + 1] & 0x7F
+        shift = 7
+        at = position + 2
+        while shift < 28:
+            if at >= end:
+                self._needed = at - position + 1
+                return length, 0
+            byte = data[at]
+            length |= (byte & 0x7F) << shift
+            at += 1
+            if byte < 0x80:
+                if not byte:
+                    raise MalformedPacket(
+                        "the remaining length is longer than it needs to be",
+                        statement="MQTT-1.5.5-1",
+                    )
+                return length, at
+            shift += 7
+        raise MalformedPacket(
+            "the remaining length has more than four bytes", statement="MQTT-1.5.5-1"
+        )
+
+    def _learn_topic(self, name: bytes, is_whole: bool) -> str:
+        """Decode and check a topic name, and remember it."""
+        if not is_whole:
+            raise MalformedPacket("the packet ends inside a field")
+        topic = decode_text(name)
+        validate_topic_name(topic)
+        if len(self._topics) >= MAX_REMEMBERED_TOPICS:
+            self._topics.clear()
+        self._topics[name] = topic
+        return topic
+
+    def _check_first(self, first: int) -> None:
+        if first >> 4 != PacketType.CONNECT:
+            raise ProtocolViolation("the first packet is not CONNECT", statement="MQTT-3.1.0-1")
+
+    def _packet(self, first: int, body: bytes) -> Packet:
+        if self.connect is None:
+            return self._first(first, body)
+        kind = first >> 4
+        if kind == PacketType.CONNECT:
+            raise ProtocolViolation("a second CONNECT", statement="MQTT-3.1.0-2")
+        if kind in _SERVER_ONLY:
+            raise ProtocolViolation("a packet that only a server sends")
+        packet = decode_packet(first, body, self.version)
+        if isinstance(packet, Publish):
+            self._check_publish(packet)
+        return packet
+
+    def _first(self, first: int, body: bytes) -> Connect:
+        self._check_first(first)
+        self.refusal_version = connect_version(body)
+        if first & 0x0F:
+            raise MalformedPacket(
+                "reserved bits of the fixed header are not as they must be",
+                statement="MQTT-2.1.3-1",
+            )
+        connect = decode_connect(body)
+        self.connect = connect
+        self.version = connect.protocol_version
+        return connect
+
+    def _check_publish(self, message: Publish) -> None:
+        """Apply the rules of 5.0 that need to know what came before."""
+        if self.version < _V5:
+            return
+        if message.subscription_identifiers:
+            raise ProtocolViolation(
+                "a subscription identifier from a client", statement="MQTT-3.3.4-6"
+            )
+        if message.topic_alias:
+            self._resolve_alias(message)
+        if message.qos:
+            if self._in_flight is None:
+                self._in_flight = set()
+            self._in_flight.add(message.packet_id)
+            if len(self._in_flight) > self._receive_maximum:
+                raise ProtocolViolation(
+                    "more messages under way than Receive Maximum allows",
+                    reason_code=ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
+                    statement="MQTT-3.3.4-7",
+                )
+
+    def _resolve_alias(self, message: Publish) -> None:
+        alias = message.topic_alias
+        if alias > self._topic_alias_maximum:
+            raise ProtocolViolation(
+                "a topic alias above the maximum",
+                reason_code=ReasonCode.TOPIC_ALIAS_INVALID,
+                statement="MQTT-3.3.2-9",
+            )
+        if self._aliases is None:
+            self._aliases = {}
+        if message.topic:
+            self._aliases[alias] = message.topic
+        else:
+            topic = self._aliases.get(alias)
+            if topic is None:
+                raise ProtocolViolation("a topic alias that stands for no topic")
+            message.topic = topic
+        message.topic_alias = 0
+
+
+def _short_ack(first: int, packet_id: int) -> Packet:
+    """Decode an acknowledgement of two bytes: what nearly all of them are."""
+    if packet_id:
+        if first == 0x40:
+            return PubAck(packet_id)
+        if first == 0x50:
+            return PubRec(packet_id)
+        if first == 0x62:
+            return PubRel(packet_id)
+        if first == 0x70:
+            return PubComp(packet_id)
+    return decode_packet(first, packet_id.to_bytes(2, "big"), ProtocolVersion.V311)

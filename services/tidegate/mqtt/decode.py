@@ -1,0 +1,450 @@
+"""From bytes to packets: all fifteen types, both directions, MQTT 3.1, 3.1.1 and 5.0.
+
+``decode_packet`` gets one whole packet. Raises ``MalformedPacket`` or ``ProtocolViolation`` with the
+reason code and statement that say what is wrong, and never anything else, whatever the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
+from tidegate.mqtt.errors import MalformedPacket, ProtocolViolation
+from tidegate.mqtt.packets import (
+    Auth,
+    ConnAck,
+    Connect,
+    Disconnect,
+    Packet,
+    PingReq,
+    PingResp,
+    Properties,
+    PubAck,
+    PubComp,
+    Publish,
+    PubRec,
+    PubRel,
+    SubAck,
+    Subscribe,
+    SubscriptionOptions,
+    UnsubAck,
+    Unsubscribe,
+    Will,
+)
+from tidegate.mqtt.properties import WILL, decode_properties, split_publish_properties
+from tidegate.mqtt.topics import validate_topic_filter, validate_topic_name
+from tidegate.mqtt.wire import read_binary, read_byte, read_string, read_u16
+
+_V5: Final = ProtocolVersion.V5
+
+#: Reason codes that a packet may carry (MQTT5 §2.4 and each packet's section).
+PUBACK_CODES: Final = frozenset((0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))
+PUBREL_CODES: Final = frozenset((0x00, 0x92))
+SUBACK_CODES: Final = frozenset(
+    (0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2)
+)
+UNSUBACK_CODES: Final = frozenset((0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91))
+DISCONNECT_CODES: Final = frozenset(
+    (
+        0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94,
+        0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
+    )
+)  # fmt: skip
+AUTH_CODES: Final = frozenset((0x00, 0x18, 0x19))
+CONNACK_CODES: Final = frozenset(
+    (
+        0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95,
+        0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+    )
+)  # fmt: skip
+#: What the return codes of a 3.1 or 3.1.1 CONNACK mean in 5.0's terms.
+_RETURN_CODES: Final = (
+    ReasonCode.SUCCESS,
+    ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+    ReasonCode.CLIENT_IDENTIFIER_NOT_VALID,
+    ReasonCode.SERVER_UNAVAILABLE,
+    ReasonCode.BAD_USER_NAME_OR_PASSWORD,
+    ReasonCode.NOT_AUTHORIZED,
+)
+
+_Ack = TypeVar("_Ack", PubAck, PubRec, PubRel, PubComp)
+
+
+def decode_packet(first_byte: int, body: bytes, version: ProtocolVersion) -> Packet:
+    """Decode one packet: its first byte and everything after the remaining length."""
+    kind = first_byte >> 4
+    if kind == PacketType.PUBLISH:
+        return decode_publish(first_byte, body, version)
+    decoder = _DECODERS.get(kind)
+    if decoder is None or (kind == PacketType.AUTH and version < _V5):
+        raise MalformedPacket("there is no packet of this type")
+    if first_byte & 0x0F != (
+        0x02 if kind in (PacketType.PUBREL, PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE) else 0
+    ):
+        raise MalformedPacket(
+            "reserved bits of the fixed header are not as they must be",
+            statement=_FLAG_STATEMENTS.get(kind, "MQTT-2.1.3-1"),
+        )
+    return decoder(body, version)
+
+
+_FLAG_STATEMENTS: Final = {
+    PacketType.PUBREL: "MQTT-3.6.1-1",
+    PacketType.SUBSCRIBE: "MQTT-3.8.1-1",
+    PacketType.UNSUBSCRIBE: "MQTT-3.10.1-1",
+    PacketType.DISCONNECT: "MQTT-3.14.1-1",
+    PacketType.AUTH: "MQTT-3.15.1-1",
+}
+
+
+def _finish(position: int, end: int) -> None:
+    if position != end:
+        raise MalformedPacket("there are bytes after the end of the packet's fields")
+
+
+def _packet_id(body: bytes) -> int:
+    packet_id, _ = read_u16(body, 0, len(body))
+    if not packet_id:
+        raise MalformedPacket("a packet identifier cannot be 0", statement="MQTT-2.2.1-3")
+    return packet_id
+
+
+def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Publish:
+    """Decode a PUBLISH. An empty topic is left to who knows the topic aliases (5.0)."""
+    qos = first_byte >> 1 & 3
+    if qos == 3:
+        raise MalformedPacket("a QoS of 3", statement="MQTT-3.3.1-4")
+    if not qos and first_byte & 0x08:
+        raise MalformedPacket("DUP on a QoS 0 message", statement="MQTT-3.3.1-2")
+    end = len(body)
+    topic, position = read_string(body, 0, end)
+    if topic or version < _V5:
+        validate_topic_name(topic)
+    packet_id = 0
+    if qos:
+        packet_id, position = read_u16(body, position, end)
+        if not packet_id:
+            raise MalformedPacket("a packet identifier cannot be 0", statement="MQTT-2.2.1-3")
+    retain, dup = bool(first_byte & 1), bool(first_byte & 8)
+    if version < _V5:
+        return Publish(topic, body[position:], qos, retain, dup, packet_id)
+    found, position = split_publish_properties(body, position, end)
+    if not topic and not found.topic_alias:
+        raise ProtocolViolation("neither a topic name nor a topic alias")
+    return Publish(
+        topic,
+        body[position:],
+        qos,
+        retain,
+        dup,
+        packet_id,
+        found.forwarded,
+        found.message_expiry_interval,
+        found.topic_alias,
+        found.subscription_identifiers,
+    )
+
+
+# CONNECT
+
+
+def _protocol(body: bytes) -> tuple[ProtocolVersion, bool, int]:
+    """Read protocol name and level: version, bridge bit, position after them."""
+    end = len(body)
+    name, position = read_binary(body, 0, end)
+    if name not in (b"MQTT", b"MQIsdp"):
+        raise ProtocolViolation(
+            "not a protocol name of MQTT",
+            reason_code=ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+            statement="MQTT-3.1.2-1",
+        )
+    level, position = read_byte(body, position, end)
+    is_bridge = level in (0x83, 0x84)
+    level &= 0x7F if is_bridge else 0xFF
+    if (name, level) == (b"MQIsdp", 3):
+        return ProtocolVersion.V31, is_bridge, position
+    if name == b"MQTT" and level in (4, 5):
+        return ProtocolVersion(level), is_bridge, position
+    raise ProtocolViolation(
+        "not a version of MQTT that is spoken here",
+        reason_code=ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+        statement="MQTT-3.1.2-2",
+    )
+
+
+def connect_version(body: bytes) -> ProtocolVersion | None:
+    """Find out in which version to refuse a CONNECT that cannot be decoded; None: not at all."""
+    try:
+        return _protocol(body)[0]
+    except MalformedPacket:
+        return None
+    except ProtocolViolation:
+        # A name that is not MQTT's is not answered; an unknown level is, as its range suggests.
+        if body[2:6] == b"MQTT" and len(body) > 6:
+            return ProtocolVersion.V5 if body[6] > ProtocolVersion.V5 else ProtocolVersion.V311
+        return ProtocolVersion.V31 if body[2:8] == b"MQIsdp" else None
+
+
+def decode_connect(body: bytes, _version: ProtocolVersion = _V5) -> Connect:
+    """Decode a CONNECT; its version is in it."""
+    version, is_bridge, position = _protocol(body)
+    end = len(body)
+    flags, position = read_byte(body, position, end)
+    _check_connect_flags(flags, version)
+    keep_alive, position = read_u16(body, position, end)
+    properties = Properties()
+    if version >= _V5:
+        properties, position = decode_properties(body, position, end, PacketType.CONNECT)
+    client_id, position = read_string(body, position, end)
+    will: Will | None = None
+    if flags & 0x04:
+        will, position = _will(body, position, flags, version)
+    username: str | None = None
+    password: bytes | None = None
+    if flags & 0x80:
+        username, position = read_string(body, position, end)
+    if flags & 0x40:
+        password, position = read_binary(body, position, end)
+    _finish(position, end)
+    return Connect(
+        client_id,
+        version,
+        bool(flags & 0x02),
+        keep_alive,
+        username,
+        password,
+        will,
+        properties,
+        is_bridge,
+    )
+
+
+def _check_connect_flags(flags: int, version: ProtocolVersion) -> None:
+    if flags & 0x01 and version > ProtocolVersion.V31:
+        raise MalformedPacket("the reserved CONNECT flag is set", statement="MQTT-3.1.2-3")
+    if not flags & 0x04 and flags & 0x38:
+        raise MalformedPacket(
+            "will QoS or will retain without a will",
+            statement="MQTT-3.1.2-11" if flags & 0x18 else "MQTT-3.1.2-13",
+        )
+    if flags & 0x18 == 0x18:
+        raise MalformedPacket("a will QoS of 3", statement="MQTT-3.1.2-12")
+    if version < _V5 and flags & 0xC0 == 0x40:
+        raise MalformedPacket("a password without a user name", statement="MQTT311-3.1.2-22")
+
+
+def _will(
+    body: bytes, position: int, flags: int, version: ProtocolVersion
+) -> tuple[Will, int]:
+    end = len(body)
+    properties, expiry, delay = b"", None, 0
+    if version >= _V5:
+        found, position = split_publish_properties(body, position, end, WILL)
+        properties = found.forwarded
+        expiry, delay = found.message_expiry_interval, found.will_delay_interval
+    topic, position = read_string(body, position, end)
+    validate_topic_name(topic)
+    payload, position = read_binary(body, position, end)
+    qos = flags >> 3 & 3
+    return Will(topic, payload, qos, bool(flags & 0x20), properties, expiry, delay), position
+
+
+def _connack(body: bytes, version: ProtocolVersion) -> ConnAck:
+    end = len(body)
+    flags, position = read_byte(body, 0, end)
+    if flags > 1:
+        raise MalformedPacket("reserved bits of CONNACK are set", statement="MQTT-3.2.2-1")
+    code, position = read_byte(body, position, end)
+    if version < _V5:
+        _finish(position, end)
+        if code >= len(_RETURN_CODES):
+            raise ProtocolViolation("not a return code of CONNACK")
+        return ConnAck(bool(flags), _RETURN_CODES[code])
+    if code not in CONNACK_CODES:
+        raise ProtocolViolation("not a reason code of CONNACK", statement="MQTT-3.2.2-8")
+    properties, position = decode_properties(body, position, end, PacketType.CONNACK)
+    _finish(position, end)
+    return ConnAck(bool(flags), code, properties)
+
+
+# Acknowledgements of PUBLISH
+
+
+def _acknowledgement(
+    kind: PacketType, make: type[_Ack], codes: frozenset[int], statement: str
+) -> Callable[[bytes, ProtocolVersion], _Ack]:
+    def decode(body: bytes, version: ProtocolVersion) -> _Ack:
+        packet_id = _packet_id(body)
+        end = len(body)
+        if end == 2:
+            return make(packet_id)
+        if version < _V5:
+            _finish(2, end)
+        code = body[2]
+        if code not in codes:
+            raise ProtocolViolation(
+                f"0x{code:02x} is not a reason code of {kind.name}", statement=statement
+            )
+        if end == 3:
+            return make(packet_id, code)
+        properties, position = decode_properties(body, 3, end, kind)
+        _finish(position, end)
+        return make(packet_id, code, properties)
+
+    return decode
+
+
+# SUBSCRIBE and UNSUBSCRIBE
+
+
+def _subscribe(body: bytes, version: ProtocolVersion) -> Subscribe:
+    packet_id = _packet_id(body)
+    end = len(body)
+    position = 2
+    properties = Properties()
+    if version >= _V5:
+        properties, position = decode_properties(body, position, end, PacketType.SUBSCRIBE)
+    identifier = (properties.subscription_identifiers or (0,))[0]
+    if position == end:
+        raise ProtocolViolation("a SUBSCRIBE without a topic filter", statement="MQTT-3.8.3-2")
+    subscriptions: list[tuple[str, SubscriptionOptions]] = []
+    while position < end:
+        topic_filter, position = read_string(body, position, end)
+        validate_topic_filter(topic_filter)
+        flags, position = read_byte(body, position, end)
+        options = _options(flags, version, identifier)
+        if options.no_local and topic_filter.startswith("$share/"):
+            raise ProtocolViolation(
+                "No Local on a shared subscription", statement="MQTT-3.8.3-4"
+            )
+        subscriptions.append((topic_filter, options))
+    return Subscribe(packet_id, subscriptions, properties)
+
+
+def _options(flags: int, version: ProtocolVersion, identifier: int) -> SubscriptionOptions:
+    if flags & 3 == 3:
+        raise MalformedPacket("a requested QoS of 3", statement="MQTT-3.8.3-5")
+    if version < _V5:
+        if flags > 2:
+            raise MalformedPacket(
+                "reserved bits of the requested QoS are set", statement="MQTT311-3.8.3-4"
+            )
+        return _PLAIN_OPTIONS[flags]
+    if flags & 0xC0:
+        raise MalformedPacket("reserved subscription options are set", statement="MQTT-3.8.3-5")
+    handling = flags >> 4 & 3
+    if handling == 3:
+        raise ProtocolViolation("a retain handling of 3")
+    return SubscriptionOptions(
+        flags & 3, bool(flags & 4), bool(flags & 8), handling, identifier
+    )
+
+
+_PLAIN_OPTIONS: Final = tuple(SubscriptionOptions(qos) for qos in range(3))
+
+
+def _suback(body: bytes, version: ProtocolVersion) -> SubAck:
+    packet_id = _packet_id(body)
+    end = len(body)
+    if version < _V5:
+        codes = list(body[2:])
+        if any(code not in (0, 1, 2, 0x80) for code in codes):
+            raise ProtocolViolation("not a return code of SUBACK", statement="MQTT311-3.9.3-2")
+        return SubAck(packet_id, codes)
+    properties, position = decode_properties(body, 2, end, PacketType.SUBACK)
+    codes = list(body[position:])
+    if any(code not in SUBACK_CODES for code in codes):
+        raise ProtocolViolation("not a reason code of SUBACK", statement="MQTT-3.9.3-2")
+    return SubAck(packet_id, codes, properties)
+
+
+def _unsubscribe(body: bytes, version: ProtocolVersion) -> Unsubscribe:
+    packet_id = _packet_id(body)
+    end = len(body)
+    position = 2
+    properties = Properties()
+    if version >= _V5:
+        properties, position = decode_properties(body, position, end, PacketType.UNSUBSCRIBE)
+    if position == end:
+        raise ProtocolViolation("an UNSUBSCRIBE without a topic filter", statement="MQTT-3.10.3-2")
+    filters: list[str] = []
+    while position < end:
+        topic_filter, position = read_string(body, position, end)
+        validate_topic_filter(topic_filter)
+        filters.append(topic_filter)
+    return Unsubscribe(packet_id, filters, properties)
+
+
+def _unsuback(body: bytes, version: ProtocolVersion) -> UnsubAck:
+    packet_id = _packet_id(body)
+    end = len(body)
+    if version < _V5:
+        _finish(2, end)
+        return UnsubAck(packet_id, [])
+    properties, position = decode_properties(body, 2, end, PacketType.UNSUBACK)
+    codes = list(body[position:])
+    if any(code not in UNSUBACK_CODES for code in codes):
+        raise ProtocolViolation("not a reason code of UNSUBACK", statement="MQTT-3.11.3-2")
+    return UnsubAck(packet_id, codes, properties)
+
+
+# The rest
+
+
+def _pingreq(body: bytes, _version: ProtocolVersion) -> PingReq:
+    _finish(0, len(body))
+    return PingReq()
+
+
+def _pingresp(body: bytes, _version: ProtocolVersion) -> PingResp:
+    _finish(0, len(body))
+    return PingResp()
+
+
+def _disconnect(body: bytes, version: ProtocolVersion) -> Disconnect:
+    end = len(body)
+    if not end:
+        return Disconnect()
+    if version < _V5:
+        _finish(0, end)
+    if body[0] not in DISCONNECT_CODES:
+        raise ProtocolViolation("not a reason code of DISCONNECT", statement="MQTT-3.14.2-1")
+    if end == 1:
+        return Disconnect(body[0])
+    properties, position = decode_properties(body, 1, end, PacketType.DISCONNECT)
+    _finish(position, end)
+    return Disconnect(body[0], properties)
+
+
+def _auth(body: bytes, _version: ProtocolVersion) -> Auth:
+    end = len(body)
+    if not end:
+        return Auth()
+    if body[0] not in AUTH_CODES:
+        raise ProtocolViolation("not a reason code of AUTH", statement="MQTT-3.15.2-1")
+    if end == 1:
+        return Auth(body[0])
+    properties, position = decode_properties(body, 1, end, PacketType.AUTH)
+    _finish(position, end)
+    return Auth(body[0], properties)
+
+
+_DECODERS: Final[dict[int, Callable[[bytes, ProtocolVersion], Packet]]] = {
+    PacketType.CONNECT: decode_connect,
+    PacketType.CONNACK: _connack,
+    PacketType.PUBACK: _acknowledgement(PacketType.PUBACK, PubAck, PUBACK_CODES, "MQTT-3.4.2-1"),
+    PacketType.PUBREC: _acknowledgement(PacketType.PUBREC, PubRec, PUBACK_CODES, "MQTT-3.5.2-1"),
+    PacketType.PUBREL: _acknowledgement(PacketType.PUBREL, PubRel, PUBREL_CODES, "MQTT-3.6.2-1"),
+    PacketType.PUBCOMP: _acknowledgement(
+        PacketType.PUBCOMP, PubComp, PUBREL_CODES, "MQTT-3.7.2-1"
+    ),
+    PacketType.SUBSCRIBE: _subscribe,
+    PacketType.SUBACK: _suback,
+    PacketType.UNSUBSCRIBE: _unsubscribe,
+    PacketType.UNSUBACK: _unsuback,
+    PacketType.PINGREQ: _pingreq,
+    PacketType.PINGRESP: _pingresp,
+    PacketType.DISCONNECT: _disconnect,
+    PacketType.AUTH: _auth,
+}
