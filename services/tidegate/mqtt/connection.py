@@ -125,7 +125,8 @@ class ServerConnection:
         end = len(data)
         limit = self._max_packet_size_bytes
         topics = self._topics
-        plain = self.connect is not None and self.version < _V5
+        connected = self.connect is not None
+        v5 = self.version >= _V5
         while position < end:
             first = data[position]
             body = position + 2
@@ -147,34 +148,43 @@ class ServerConnection:
                     self._check_first(first)
                 self._needed = stop - position
                 break
-            if plain and first & 0xF6 == 0x30 and length > 2:
-                # QoS 0 or 1 without DUP, 3.1 or 3.1.1: what most packets are.
+            if first & 0xFC == 0x30 and length > 2 and connected:
+                # QoS 0 or 1, not sent again: what most packets are. Anything unusual about it
+                # (properties, a topic alias, a field cut short) is left to the decoder.
                 start = body + 2
                 after = start + (data[body] << 8 | data[body + 1])
                 name = data[start:after]
+                at = after + (first & 0x02)
+                if v5:
+                    if at >= stop or data[at] or not name:
+                        packets.append(self._packet(first, data[body:stop]))
+                        position = stop
+                        continue
+                    at += 1
+                elif at > stop:
+                    raise MalformedPacket("the packet ends inside a field")
                 topic = topics.get(name)
                 if topic is None:
-                    topic = self._learn_topic(name, after <= stop)
+                    topic = self._learn_topic(name)
                 if first & 0x02:
-                    if after + 2 > stop:
-                        raise MalformedPacket("the packet ends inside a field")
                     packet_id = data[after] << 8 | data[after + 1]
                     if not packet_id:
                         raise MalformedPacket(
                             "a packet identifier cannot be 0", statement="MQTT-2.2.1-3"
                         )
+                    if v5:
+                        self._note_received(packet_id)
                     packets.append(
-                        Publish(topic, data[after + 2 : stop], 1, first & 1 == 1, False, packet_id)
+                        Publish(topic, data[at:stop], 1, first & 1 == 1, False, packet_id)
                     )
                 else:
-                    if after > stop:
-                        raise MalformedPacket("the packet ends inside a field")
-                    packets.append(Publish(topic, data[after:stop], 0, first & 1 == 1))
-            elif length == 2 and 0x40 <= first <= 0x70 and self.connect is not None:
+                    packets.append(Publish(topic, data[at:stop], 0, first & 1 == 1))
+            elif length == 2 and 0x40 <= first <= 0x70 and connected:
                 packets.append(_short_ack(first, data[body] << 8 | data[body + 1]))
             else:
                 packets.append(self._packet(first, data[body:stop]))
-                plain = self.version < _V5
+                connected = True
+                v5 = self.version >= _V5
             position = stop
         return position
 
@@ -202,10 +212,8 @@ class ServerConnection:
             "the remaining length has more than four bytes", statement="MQTT-1.5.5-1"
         )
 
-    def _learn_topic(self, name: bytes, is_whole: bool) -> str:
+    def _learn_topic(self, name: bytes) -> str:
         """Decode and check a topic name, and remember it."""
-        if not is_whole:
-            raise MalformedPacket("the packet ends inside a field")
         topic = decode_text(name)
         validate_topic_name(topic)
         if len(self._topics) >= MAX_REMEMBERED_TOPICS:
@@ -254,15 +262,20 @@ class ServerConnection:
         if message.topic_alias:
             self._resolve_alias(message)
         if message.qos:
-            if self._in_flight is None:
-                self._in_flight = set()
-            self._in_flight.add(message.packet_id)
-            if len(self._in_flight) > self._receive_maximum:
-                raise ProtocolViolation(
-                    "more messages under way than Receive Maximum allows",
-                    reason_code=ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
-                    statement="MQTT-3.3.4-7",
-                )
+            self._note_received(message.packet_id)
+
+    def _note_received(self, packet_id: int) -> None:
+        """Count a QoS 1 or 2 message that is under way from the client, once."""
+        in_flight = self._in_flight
+        if in_flight is None:
+            in_flight = self._in_flight = set()
+        in_flight.add(packet_id)
+        if len(in_flight) > self._receive_maximum:
+            raise ProtocolViolation(
+                "more messages under way than Receive Maximum allows",
+                reason_code=ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
+                statement="MQTT-3.3.4-7",
+            )
 
     def _resolve_alias(self, message: Publish) -> None:
         alias = message.topic_alias
