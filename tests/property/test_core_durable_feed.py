@@ -7,7 +7,9 @@ acknowledges when it likes. The store drops and expires entries on its own.
 
 from __future__ import annotations
 
-from hypothesis import settings
+import random
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -56,6 +58,7 @@ class FeedAgainstStore(RuleBasedStateMachine):
             self.feed.resume(self.released, self.last_seq if knows_last_seq else 0)
         else:
             self.feed.begin(self.last_seq)
+        self.pump()
 
     def append(self) -> None:
         self.last_seq += 1
@@ -71,9 +74,10 @@ class FeedAgainstStore(RuleBasedStateMachine):
             self.window.start(seq, 1 + seq % 2, message)
             self.sent.append(seq)
 
-    @rule()
-    def publish(self) -> None:
-        self.append()
+    @rule(count=st.integers(1, 3))
+    def publish(self, count: int) -> None:
+        for _ in range(count):
+            self.append()
 
     @precondition(lambda self: self.pushes)
     @rule(which=st.integers(0, 2))
@@ -81,26 +85,32 @@ class FeedAgainstStore(RuleBasedStateMachine):
         seq = self.pushes.pop(min(which, len(self.pushes) - 1))
         if self.feed.pushed(seq, f"m{seq}", self.window.room(), 10):
             self.send([(seq, f"m{seq}")])
-            self.send(self.feed.take(self.window.room()))
+        self.pump()
 
     @precondition(lambda self: self.pushes)
     @rule()
     def router_dies(self) -> None:
         """Its pushes are lost; the edge notices."""
         self.pushes.pop(0)
-        self.feed.suspect()
+        self.suspect()
 
+    @rule()
+    def suspect(self) -> None:
+        """A router has died; perhaps it had pushed everything."""
+        self.feed.suspect()
+        self.pump()
+
+    @precondition(lambda self: self.asked is not None and self.answer is None)
     @rule(size=st.integers(1, 4), is_cut=st.booleans())
     def store_reads(self, size: int, is_cut: bool) -> None:
-        """Answer an open question; a byte limit may cut the answer, and nobody says so."""
-        if self.asked is None or self.answer is not None:
-            return
+        """Answer an open question; a byte limit may cut the answer."""
+        assert self.asked is not None
         rest = [(seq, self.queue[seq]) for seq in sorted(self.queue) if seq > self.asked]
         limit = min(size, self.asked_room) if is_cut else self.asked_room
         self.answer = rest[:limit], len(rest) <= limit
 
-    @rule()
     def pump(self) -> None:
+        """What the edge does after every event."""
         if self.holds:
             self.send(self.feed.take(self.window.room()))
         room = self.window.room()
@@ -123,6 +133,7 @@ class FeedAgainstStore(RuleBasedStateMachine):
             self.send(self.feed.fetched(entries, complete, self.window.room(), self.window.accepts))
         else:
             self.send(self.feed.fetched(entries, complete))
+        self.pump()
 
     @precondition(lambda self: len(self.window) > 0)
     @rule(which=st.integers(0, 10))
@@ -138,6 +149,7 @@ class FeedAgainstStore(RuleBasedStateMachine):
         else:
             assert self.window.on_pubcomp(packet_id) == seq
         self.queue.pop(seq, None)
+        self.pump()
 
     @precondition(lambda self: self.queue)
     @rule(which=st.integers(0, 10))
@@ -152,6 +164,7 @@ class FeedAgainstStore(RuleBasedStateMachine):
     def waiting_ends(self) -> None:
         if self.feed.has_gap:
             self.feed.give_up_waiting()
+            self.pump()
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -168,7 +181,8 @@ class FeedAgainstStore(RuleBasedStateMachine):
                 self.push_arrives(0)
             self.waiting_ends()
             self.pump()
-            self.store_reads(1, True)
+            if self.asked is not None and self.answer is None:
+                self.store_reads(1, True)
             if self.answer is not None:
                 self.answer_arrives(False)
             if len(self.window):
@@ -184,6 +198,46 @@ class FeedAgainstStore(RuleBasedStateMachine):
 
 
 FeedAgainstStore.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None
+    max_examples=150, stateful_step_count=50, deadline=None
 )
 TestFeedAgainstStore = FeedAgainstStore.TestCase
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_long_random_walks_lose_and_repeat_nothing(seed: int) -> None:
+    """The same model with many busy steps, where the machine above finds the short failures."""
+    generator = random.Random(seed)
+    walk = FeedAgainstStore()
+    walk.connect(
+        max_held=generator.choice([0, 1, 2, 4, 8]),
+        in_flight=generator.randint(1, 6),
+        queued=generator.choice([0, 0, 3, 6]),
+        released={2} if generator.random() < 0.3 else set(),
+        knows_last_seq=generator.random() < 0.5,
+    )
+    # How busy each part is differs from walk to walk.
+    weights = [generator.random() ** 2 for _ in range(8)]
+    for _ in range(150):
+        match generator.choices(range(8), weights)[0]:
+            case 0:
+                walk.publish(generator.randint(1, 3))
+            case 1 if walk.pushes:
+                walk.push_arrives(generator.choice([0, 0, 0, 1, 2]))
+            case 2 if walk.asked is not None and walk.answer is None:
+                walk.store_reads(generator.randint(1, 4), generator.random() < 0.3)
+            case 3 if walk.answer is not None:
+                walk.answer_arrives(generator.random() < 0.3)
+            case 4 | 5 if len(walk.window):
+                walk.client_acknowledges(generator.choice([0, 0, 1, 5]))
+            case 6 if generator.random() < 0.3:
+                walk.waiting_ends()
+                if walk.queue:
+                    walk.store_drops(generator.randint(0, 10))
+            case 7 if generator.random() < 0.2:
+                if walk.pushes and generator.random() < 0.5:
+                    walk.router_dies()
+                else:
+                    walk.suspect()
+        walk.memory_is_bounded()
+    walk.teardown()

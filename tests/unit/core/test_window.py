@@ -247,6 +247,41 @@ def test_a_gap_in_a_fetch_is_real_and_an_empty_answer_proves_that_the_rest_is_go
     assert feed.pushed(10, "j", 1)
 
 
+def test_a_resumed_queue_whose_tail_is_gone_is_read_to_the_end() -> None:
+    feed: DurableFeed[str] = DurableFeed()
+    feed.resume([], last_seq=9)
+    assert feed.wants_fetch(5) == 0
+    feed.fetch_started()
+    assert feed.fetched([(7, "g")], True) == [(7, "g")]
+    assert feed.wants_fetch(5) == 7
+    feed.fetch_started()
+    assert feed.fetched([], True) == []
+    assert not feed.behind
+    assert feed.pushed(10, "j", 1)
+
+
+def test_an_answer_with_what_was_pushed_meanwhile_is_no_duplicate() -> None:
+    feed: DurableFeed[str] = DurableFeed(max_held=5)
+    feed.begin(0)
+    feed.suspect()
+    assert feed.wants_fetch(5) == 0
+    feed.fetch_started()
+    assert not feed.pushed(1, "a", 5)
+    assert feed.take(1) == [(1, "a")]
+    assert feed.fetched([(1, "a"), (2, "b")], True, 4) == [(2, "b")]
+    assert not feed.pushed(2, "b", 3)
+
+
+def test_early_pushes_that_the_answer_has_too_are_let_go() -> None:
+    feed: DurableFeed[str] = DurableFeed(max_held=5)
+    feed.begin(0)
+    assert not feed.pushed(2, "b", 5, 7)
+    feed.give_up_waiting()
+    feed.fetch_started()
+    assert feed.fetched([(1, "a"), (2, "b")], True, 5) == [(1, "a"), (2, "b")]
+    assert feed._held_bytes == 0
+
+
 def test_a_push_that_overtakes_the_answer_is_not_declared_gone() -> None:
     feed: DurableFeed[str] = DurableFeed()
     feed.resume([])
