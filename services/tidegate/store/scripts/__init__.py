@@ -1,0 +1,28 @@
+"""The Lua that runs inside Redis: one script made of the parts beside this file.
+
+Everything that changes state does so here, atomically, and is fenced here. ``batch`` calls it with
+many operations at a time. The parts are joined in order: later ones use what earlier ones define.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+from typing import Final
+
+_PARTS: Final = (
+    "common.lua",
+    "connection.lua",
+    "session.lua",
+    "retained.lua",
+    "sweep.lua",
+    "dispatch.lua",
+)
+
+
+def load() -> tuple[bytes, bytes]:
+    """Return the script and the name EVALSHA knows it by."""
+    folder = files(__name__)
+    source = b"\n".join(folder.joinpath(part).read_bytes() for part in _PARTS)
+    # SHA-1 is how the server names scripts; nothing secret hangs on it.
+    return source, sha1(source, usedforsecurity=False).hexdigest().encode()

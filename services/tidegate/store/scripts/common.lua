@@ -1,0 +1,88 @@
+-- What several operations share: the session hash, its end, and the way of a will.
+--
+-- P is a partition's prefix, C a client identifier. Session hash fields (P..'s:'..C):
+--   e epoch | g edge, '' when offline | i incarnation, 0 = not durable | x session expiry, seconds
+--   n sent seq | u '1' while nobody has said which entries were sent | d when it ends, offline only
+--   w will record | l will delay, seconds | a when the armed will is due, offline only
+-- Writes that need memory come before those that free it: when the server is full the first one
+-- fails, and nothing has changed.
+
+local call = redis.call
+local NEVER = 4294967295
+local CLAIM_MS = 10000
+local IDENTITIES = 4096
+local IDENTITY_AGE_S = 86400
+
+-- Lengths of queues read during this call; whoever takes from a queue forgets its length.
+local lengths = {}
+-- Entries that drop_oldest has thrown away during this call.
+local evicted = 0
+
+-- Offers a will for publication: it stays until the broker says that it has published it.
+local function pend_will(P, C, epoch, record, now)
+  local id = epoch .. ':' .. C
+  call('HSET', P .. 'wills', id, record)
+  call('ZADD', P .. 'due', now + CLAIM_MS, 'p' .. id)
+  return id
+end
+
+-- Deletes what one life of a session has kept; the session hash is the caller's.
+local function discard(P, C, incarnation)
+  local q = P .. 'q:' .. C .. ':' .. incarnation
+  lengths[q] = nil
+  call('UNLINK', q, P .. 'x:' .. C .. ':' .. incarnation, P .. 'o:' .. C,
+    P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C)
+  call('SREM', P .. 'durable', C)
+end
+
+-- Ends a live connection. An edge's own word (known) says what was sent; a lost edge's sessions
+-- stay uncertain. Returns the incarnation that ended or 0, and the id and record of a due will.
+local function disconnect(P, C, f, now, publish_will, known, sent)
+  local s = P .. 's:' .. C
+  local expiry, incarnation = tonumber(f.x), tonumber(f.i)
+  local stays = incarnation > 0 and expiry > 0
+  local delay = tonumber(f.l or '0')
+  local armed = f.w and publish_will and stays and delay > 0
+  local id, record = '', ''
+  if f.w and publish_will and not armed then
+    record = f.w
+    id = pend_will(P, C, f.e, record, now)
+  end
+  if not stays then
+    call('DEL', s)
+    if incarnation > 0 then discard(P, C, f.i) end
+    call('SREM', P .. 'g:' .. f.g, C)
+    return incarnation, id, record
+  end
+  if armed then
+    call('HSET', s, 'a', now + delay * 1000)
+    call('ZADD', P .. 'due', now + delay * 1000, 'w' .. C)
+  end
+  if expiry < NEVER then
+    call('ZADD', P .. 'due', now + expiry * 1000, 's' .. C)
+    call('HSET', s, 'd', now + expiry * 1000)
+  end
+  if known then
+    call('HSET', s, 'g', '', 'x', expiry, 'u', '0', 'n', math.max(tonumber(f.n), sent))
+  else
+    -- A new epoch: should the edge be alive after all, its connection owns nothing any more.
+    call('HSET', s, 'g', '', 'e', call('INCR', P .. 'epoch'))
+  end
+  if f.w and not armed then call('HDEL', s, 'w', 'l') end
+  call('SREM', P .. 'g:' .. f.g, C)
+  return 0, id, record
+end
+
+local function session(P, C)
+  local v = call('HMGET', P .. 's:' .. C, 'e', 'g', 'i', 'x', 'n', 'u', 'd', 'w', 'l', 'a')
+  if not v[1] then return nil end
+  return {e = v[1], g = v[2], i = v[3], x = v[4], n = v[5], u = v[6], d = v[7], w = v[8], l = v[9],
+    a = v[10]}
+end
+
+-- The incarnation of the session if this epoch owns it, else nil.
+local function owned(P, C, epoch)
+  local v = call('HMGET', P .. 's:' .. C, 'e', 'i')
+  if v[1] ~= epoch then return nil end
+  return v[2]
+end

@@ -1,0 +1,98 @@
+-- CONNECT and the end of a connection.
+
+-- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay
+-- result: {epoch} for a new session that is not durable, else
+--   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, will id,
+--    will record, sent seq, uncertain, last seq, queued, receipts, released, subscriptions, wraps}
+local function attach(i)
+  local P, C, edge, clean, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local now, will, delay = tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7]
+  local s = P .. 's:' .. C
+  local epoch = call('INCR', P .. 'epoch')
+  call('SADD', P .. 'g:' .. edge, C)
+  call('SADD', P .. 'edges', edge)
+  local f = session(P, C)
+  if not f and expiry == '0' then
+    if will == '' then
+      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0')
+    else
+      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'w', will, 'l', delay)
+    end
+    return {epoch}
+  end
+
+  local incarnation, discarded, sent, uncertain = 0, 0, 0, 0
+  local previous_edge, previous_epoch, will_id, will_record = '', 0, '', ''
+  if f then
+    local live = f.g ~= ''
+    local ended = clean == '1' or f.i == '0' or (live and f.x == '0')
+      or (not live and f.d and tonumber(f.d) <= now)
+    local overdue = (live and f.l == '0') or (not live and f.a and tonumber(f.a) <= now)
+    if f.w and (ended or overdue) then
+      will_record = f.w
+      will_id = pend_will(P, C, f.e, f.w, now)
+    end
+    if live then
+      previous_edge, previous_epoch = f.g, tonumber(f.e)
+      if f.g ~= edge then call('SREM', P .. 'g:' .. f.g, C) end
+    else
+      call('ZREM', P .. 'due', 's' .. C, 'w' .. C)
+    end
+    if ended then
+      discarded = tonumber(f.i)
+      if discarded > 0 then discard(P, C, f.i) end
+    else
+      incarnation, sent, uncertain = tonumber(f.i), tonumber(f.n), tonumber(f.u)
+    end
+    call('DEL', s)
+  end
+
+  local present, last, queued, receipts = 0, 0, 0, ''
+  local released, subscriptions, wraps = {}, {}, {}
+  if incarnation > 0 then
+    present = 1
+    local stream = call('XINFO', 'STREAM', P .. 'q:' .. C .. ':' .. f.i)
+    -- A flat list; its order is the server's business.
+    for n = 1, #stream, 2 do
+      if stream[n] == 'last-generated-id' then last = tonumber(string.sub(stream[n + 1], 3)) end
+      if stream[n] == 'length' then queued = stream[n + 1] end
+    end
+    -- What may have been sent stays so, however often the connection changes from here on.
+    if uncertain == 1 then sent = last end
+    receipts = call('GET', P .. 'r:' .. C) or ''
+    released = call('SMEMBERS', P .. 'o:' .. C)
+    subscriptions = call('HGETALL', P .. 'b:' .. C)
+    wraps = call('HGETALL', P .. 'w:' .. C)
+  elseif expiry ~= '0' then
+    incarnation = epoch
+    local q = P .. 'q:' .. C .. ':' .. epoch
+    call('XADD', q, '1-0', 'm', '')
+    call('XDEL', q, '1-0')
+    call('SADD', P .. 'durable', C)
+  end
+  call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1')
+  if will ~= '' then call('HSET', s, 'w', will, 'l', delay) end
+  return {epoch, incarnation, present, previous_edge, previous_epoch, discarded, will_id,
+    will_record, sent, uncertain, last, queued, receipts, released, subscriptions, wraps}
+end
+
+-- arguments: P, C, epoch, now, publish will (0/1), session expiry ('' = as it was), sent seq
+-- result: 0 = fenced, 1 = done, else {incarnation that ended, will id, will record}
+local function detach(i)
+  local P, C = ARGV[i], ARGV[i + 1]
+  local f = session(P, C)
+  if not f or f.e ~= ARGV[i + 2] or f.g == '' then return 0 end
+  if ARGV[i + 5] ~= '' then f.x = ARGV[i + 5] end
+  local ended, id, record =
+    disconnect(P, C, f, tonumber(ARGV[i + 3]), ARGV[i + 4] == '1', true, tonumber(ARGV[i + 6]))
+  if ended == 0 and id == '' then return 1 end
+  return {ended, id, record}
+end
+
+-- arguments: P, C, epoch, session expiry; result: 0 = fenced, 1 = done
+local function set_expiry(i)
+  local P, C = ARGV[i], ARGV[i + 1]
+  if not owned(P, C, ARGV[i + 2]) then return 0 end
+  call('HSET', P .. 's:' .. C, 'x', ARGV[i + 3])
+  return 1
+end

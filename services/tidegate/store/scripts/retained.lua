@@ -1,0 +1,40 @@
+-- Retained messages: a hash topic → record and a sorted set topic → expiry in each partition.
+
+-- arguments: P, topic, record ('' removes), expiry (0 = never); result: 1
+local function set_retained(i)
+  local P, topic, record, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if record == '' then
+    call('HDEL', P .. 'retained', topic)
+    call('ZREM', P .. 'retained-due', topic)
+    return 1
+  end
+  if expiry ~= '0' then call('ZADD', P .. 'retained-due', expiry, topic) end
+  call('HSET', P .. 'retained', topic, record)
+  if expiry == '0' then call('ZREM', P .. 'retained-due', topic) end
+  return 1
+end
+
+-- arguments: (P, topic)…; result: the records, false where there is none
+local function get_retained(i, last)
+  local records = {}
+  for at = i, last, 2 do
+    records[#records + 1] = call('HGET', ARGV[at] .. 'retained', ARGV[at + 1])
+  end
+  return records
+end
+
+-- arguments: now, limit, P…; result: the topics whose retained message is gone
+local function expired_retained(i, last)
+  local now, limit, topics = ARGV[i], tonumber(ARGV[i + 1]), {}
+  for at = i + 2, last do
+    if #topics >= limit then return topics end
+    local P = ARGV[at]
+    local due = call('ZRANGEBYSCORE', P .. 'retained-due', '-inf', now, 'LIMIT', 0, limit - #topics)
+    for _, topic in ipairs(due) do
+      call('HDEL', P .. 'retained', topic)
+      call('ZREM', P .. 'retained-due', topic)
+      topics[#topics + 1] = topic
+    end
+  end
+  return topics
+end
