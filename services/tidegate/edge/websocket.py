@@ -289,8 +289,8 @@ class WebSocketFrames:
         "received",
     )
 
-    #: What the tests' echo server turns on.
-    takes_text = False
+    #: Whether text is taken, and empty messages count; only an echo server for tests wants that.
+    takes_messages = False
 
     def __init__(self, max_frame_bytes: int) -> None:
         self._max_frame_bytes = max_frame_bytes
@@ -342,11 +342,15 @@ class WebSocketFrames:
                 self._wait(data, position, stop - position)
                 return
             if first == 0x82 and self._library is None:
-                if size:
+                if size or self.takes_messages:
                     self.received.append(apply_mask(data[start:stop], data[start - 4 : start]))
             elif first == 0x8A and size < 126 and self._library is None:
                 pass  # a pong: the answer to our ping, or unsolicited; either way it ends here
             else:
+                if first == 0x88 and not self.is_closing:
+                    # A peer may close in the middle of a message (RFC 6455 §5.4, control frames
+                    # between fragments); a library that has not seen its beginning agrees.
+                    self._library = None
                 self._ask_library(data[position:stop])
             position = stop
 
@@ -356,7 +360,7 @@ class WebSocketFrames:
 
     def _accepts(self, first: int) -> bool:
         opcode = first & 0x0F
-        return opcode in _KNOWN_OPCODES and (opcode != Opcode.TEXT or self.takes_text)
+        return opcode in _KNOWN_OPCODES and (opcode != Opcode.TEXT or self.takes_messages)
 
     def _open_library(self) -> ServerProtocol:
         library = self._library
