@@ -221,6 +221,12 @@ class AuthConfig(Section):
     """mosquitto's format and rules."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """How often both files are looked at for changes (SIGHUP: at once)."""
+    password_threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Threads that compute costly password hashes."""
+    max_pending_passwords: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Passwords that wait for such a thread; above it clients are told that the server is busy."""
+    max_remembered_passwords: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
+    """Accepted passwords that are not hashed again when the client reconnects; 0: none."""
 
 
 class StoreConfig(Section):

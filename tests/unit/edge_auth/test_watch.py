@@ -1,0 +1,133 @@
+"""Noticing changed files: rewritten, renamed over, and swapped through a symlink."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+
+import pytest
+
+from tidegate.edge.watch import FileWatch
+from tidegate.runtime.telemetry import Counters
+
+
+class _Reader:
+    """Reads the file when told to; fails while it says "bad"."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content = path.read_text() if path.exists() else ""
+        self.calls = 0
+
+    def read(self) -> None:
+        self.calls += 1
+        text = self.path.read_text()
+        if text == "bad":
+            raise ValueError("line 1: bad\nand worse")
+        self.content = text
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "file"
+    file.write_text("one")
+    return file
+
+
+def _watch(reader: _Reader, counters: Counters | None = None) -> FileWatch:
+    return FileWatch("thing", [reader.path], reader.read, counters or Counters())
+
+
+def test_an_unchanged_file_is_not_read_again(path: Path) -> None:
+    reader = _Reader(path)
+    assert not _watch(reader).check()
+    assert reader.calls == 0
+
+
+def test_a_rewritten_file_is_read_once(path: Path) -> None:
+    reader, counters = _Reader(path), Counters()
+    watch = _watch(reader, counters)
+    path.write_text("two!")
+    assert watch.check()
+    assert not watch.check()
+    assert reader.content == "two!"
+    assert counters.config_reloads == {"ok": 1, "failed": 0}
+
+
+def test_a_file_renamed_over_another_of_equal_size_is_read(path: Path, tmp_path: Path) -> None:
+    reader = _Reader(path)
+    watch = _watch(reader)
+    other = tmp_path / "other"
+    other.write_text("two")
+    other.replace(path)
+    assert watch.check()
+    assert reader.content == "two"
+
+
+def test_a_swapped_mount_is_read(tmp_path: Path) -> None:
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "file").write_text(version)
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "file").symlink_to("..data/file")
+    reader = _Reader(tmp_path / "file")
+    watch = _watch(reader)
+    (tmp_path / "..data_tmp").symlink_to("two")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    assert watch.check()
+    assert reader.content == "two"
+
+
+def test_unusable_content_keeps_the_last_good_and_is_counted_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, counters = _Reader(path), Counters()
+    watch = _watch(reader, counters)
+    path.write_text("bad")
+    with caplog.at_level(logging.ERROR):
+        assert watch.check()
+        assert not watch.check()
+    assert reader.content == "one"
+    assert counters.config_reloads == {"ok": 0, "failed": 1}
+    (record,) = caplog.records
+    assert vars(record)["problem"] == "line 1: bad and worse"
+    path.write_text("three")
+    assert watch.check()
+    assert reader.content == "three"
+
+
+def test_a_missing_file_is_waited_for(path: Path) -> None:
+    reader = _Reader(path)
+    watch = _watch(reader)
+    path.unlink()
+    assert not watch.check()
+    path.write_text("back again")
+    assert watch.check()
+    assert reader.content == "back again"
+
+
+def test_a_hangup_reads_an_unchanged_file_too(path: Path) -> None:
+    reader = _Reader(path)
+    _watch(reader).trigger()
+    assert reader.calls == 1
+
+
+async def test_nothing_to_watch_ends_at_once() -> None:
+    watch = FileWatch("nothing", [], lambda: pytest.fail("read"), Counters())
+    watch.trigger()
+    await watch.run()
+
+
+async def test_running_it_notices_a_change(path: Path) -> None:
+    reader = _Reader(path)
+    watch = FileWatch("thing", [path], reader.read, Counters(), interval_s=0.001)
+    task = asyncio.create_task(watch.run())
+    path.write_text("changed")
+    async with asyncio.timeout(5):
+        while reader.content != "changed":
+            await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
