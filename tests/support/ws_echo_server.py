@@ -1,8 +1,8 @@
 """The project's WebSocket stack with an echo in place of MQTT, for other people's test suites.
 
-It differs from production in one hook: `EchoFrames` takes text too, puts messages together and sends
-each back as what it was. Sockets, handshake, framing and closing are the listeners' own. Run alone
-(`python -m support.ws_echo_server`), it prints its address.
+It differs from production in one hook: `EchoFrames` takes text too, puts messages together and
+sends each back as what it was. Sockets, handshake, framing and closing are the listeners' own. Run
+alone (`python -m support.ws_echo_server`), it prints its address.
 """
 
 from __future__ import annotations

@@ -147,6 +147,13 @@ class Listeners:
             if state.tls is not None and state.tls.is_due(now):
                 state.tls.reload(now, state.counters)
 
+    def reload_certificates(self) -> None:
+        """Look at the certificate files of every listener now (SIGHUP)."""
+        now = asyncio.get_running_loop().time()
+        for state in self._states:
+            if state.tls is not None:
+                state.tls.reload(now, state.counters)
+
     def _sweep_pings(self, state: ListenerState, now: float) -> None:
         due = self._next_ping.get(state, 0.0)
         if now < due:
