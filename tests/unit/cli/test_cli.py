@@ -1,0 +1,376 @@
+"""The command line: exit codes, one sentence for every mistake, and files that change."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import stat
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tidegate import __version__, cli
+from tidegate.edge.passwords import PasswordFile
+from tidegate.runtime.config import Config
+
+Output = tuple[int, str, str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run the command line in this process; return (exit code, standard output, standard error)."""
+
+    def call(*arguments: str | Path) -> Output:
+        with pytest.raises(SystemExit) as raised:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        code = raised.value.code
+        assert isinstance(code, int)
+        return code, out, err
+
+    return call
+
+
+def _key_pair(directory: Path) -> tuple[Path, Path]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    files = directory / "cert.pem", directory / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
+
+
+# Usage
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--version"]])
+def test_the_version_is_printed(run: Any, arguments: list[str]) -> None:
+    assert run(*arguments) == (0, f"tidegate {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["passwd", "--help"]])
+def test_quick_commands_do_not_load_the_broker(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom tidegate.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'asyncio', 'yaml', 'redis', 'uvloop', 'websockets', 'cryptography'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frob"],
+        ["serve", "--listenr", "x"],
+        ["serve", "--log-level", "loud"],
+        ["serve", "--listener"],
+        ["serve", "--listener", "x://"],
+        ["serve", "--admin", "x"],
+        ["serve", "--config", "/nonexistent/file"],
+        ["check"],
+        ["passwd"],
+        ["passwd", "file"],
+        ["passwd", "-c", "-D", "file", "ann"],
+        ["passwd", "file", "ann", "secret"],
+        ["passwd", "-b", "file", "ann"],
+        ["passwd", "-D", "-b", "file", "ann", "secret"],
+        ["passwd", "-U", "file", "ann"],
+        ["passwd", "-H", "md5", "file", "ann"],
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(run: Any, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("tidegate: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_no_arguments_print_the_help(run: Any) -> None:
+    code, out, err = run()
+    assert code == 2
+    assert "serve" in out + err
+
+
+# serve
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """Stand in for the broker; collect what it is started with."""
+    started: list[Config] = []
+
+    def start(config: Config, announce: Any) -> None:
+        announce("tidegate ready")
+        started.append(config)
+
+    module = types.ModuleType("tidegate.serve")
+    module.run = start  # type: ignore[attr-defined] # a stand-in
+    monkeypatch.setitem(sys.modules, "tidegate.serve", module)
+    return started
+
+
+def test_flags_reach_the_broker(run: Any, served: list[Config], tmp_path: Path) -> None:
+    code, out, err = run(
+        "serve",
+        "--listener=tcp://127.0.0.1:0",
+        "--listener",
+        "ws://[::1]:0/mqtt",
+        "--allow-anonymous",
+        "--data-dir",
+        tmp_path,
+        "--admin=off",
+        "--log-level=warning",
+    )
+    assert (code, out, err) == (0, "tidegate ready\n", "")
+    (config,) = served
+    assert [listener.address for listener in config.listeners] == ["127.0.0.1", "::1"]
+    assert config.auth.allow_anonymous
+    assert config.store.data_dir == tmp_path
+    assert not config.admin.enabled
+
+
+def test_what_is_probably_not_meant_is_said(run: Any, served: list[Config]) -> None:
+    code, _, err = run("serve", "--listener=tcp://127.0.0.1:0")
+    assert code == 0
+    assert "nobody can connect" in err
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "text"),
+    [
+        (OSError(98, "Address already in use"), 1, "tidegate: cannot start: "),
+        (ModuleNotFoundError("no", name="websockets.server"), 1, "pip install 'tidegate[edge]'"),
+        (ModuleNotFoundError("no", name="redis"), 1, "pip install 'tidegate[router]'"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_start_that_fails_is_one_sentence(
+    run: Any,
+    served: list[Config],
+    monkeypatch: pytest.MonkeyPatch,
+    problem: BaseException,
+    code: int,
+    text: str,
+) -> None:
+    def fail(config: Config, announce: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(sys.modules["tidegate.serve"], "run", fail)
+    got, _, err = run("serve", "--listener=tcp://127.0.0.1:0", "--allow-anonymous")
+    assert got == code
+    assert text in err
+    assert err.count("\n") == bool(text)
+
+
+def test_a_bug_keeps_its_traceback(
+    run: Any, served: list[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: Config, announce: Any) -> None:
+        raise ModuleNotFoundError("no", name="tidegate.nothing")
+
+    monkeypatch.setattr(sys.modules["tidegate.serve"], "run", fail)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["serve", "--allow-anonymous"])
+
+
+# check
+
+
+def test_a_good_file_is_summed_up(run: Any, tmp_path: Path) -> None:
+    cert, key = _key_pair(tmp_path)
+    (tmp_path / "users").touch()
+    (tmp_path / "acl").write_text("topic a\n")
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(
+        f"""
+listeners:
+- {{protocol: tls, address: "::1", port: 8883,
+   tls: {{certificates: [{{certificate: {cert.name}, key: {key.name}}}], client_ca: {cert.name}}}}}
+- {{protocol: unix, address: mqtt.sock, name: local, port: 0}}
+auth: {{password_file: users, acl_file: acl}}
+admin: {{enabled: false}}
+"""
+    )
+    code, out, err = run("check", file)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"OK: {file}"
+    assert "  listener tls-8883: tls://[::1]:8883" in lines
+    assert f"  listener local: unix://{tmp_path}/mqtt.sock" in lines
+    assert "  store: embedded, in data" in lines
+    assert "  admin: off" in lines
+
+
+def test_an_empty_file_is_good_and_notes_the_defaults(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_text("store: {url: 'redis://:secret@h'}")
+    code, out, _ = run("check", file)
+    assert code == 0
+    assert "`tidegate serve` uses its defaults" in out
+    assert "secret" not in out
+
+
+def test_every_problem_of_the_files_is_printed(run: Any, tmp_path: Path) -> None:
+    cert, _ = _key_pair(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    _, wrong_key = _key_pair(other)
+    (tmp_path / "users").write_text("ann:plain\n")
+    (tmp_path / "acl").write_text("nonsense\nmore\n")
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(
+        f"""
+listeners:
+- {{protocol: tls, tls: {{certificates: [{{certificate: {cert}, key: {wrong_key}}},
+   {{certificate: none.pem, key: {wrong_key}}}], client_ca: users}}}}
+- {{protocol: unix, address: none/mqtt.sock, name: u}}
+- {{name: v, tls: {{client_ca: none.pem}}}}
+auth: {{password_file: users, acl_file: acl}}
+"""
+    )
+    code, out, _ = run("check", file)
+    assert code == 1
+    expected = [
+        f"auth.password_file: {tmp_path}/users: line 1: user 'ann': expected a hash that begins",
+        f"auth.acl_file: {tmp_path}/acl: line 1: expected topic, pattern or user, got 'nonsense'",
+        f"auth.acl_file: {tmp_path}/acl: line 2: expected topic, pattern or user, got 'more'",
+        "listeners[0].tls.certificates[0]: not a certificate with its key: key values mismatch",
+        f"listeners[0].tls.certificates[1].certificate: {tmp_path}/none.pem: cannot be read: No",
+        f"listeners[0].tls.client_ca: {tmp_path}/users: no certificates in it",
+        f"listeners[1].address: {tmp_path}/none is not a directory",
+        f"listeners[2].tls.client_ca: {tmp_path}/none.pem: cannot be read: No such file",
+    ]
+    lines = out.splitlines()
+    assert len(lines) == len(expected)
+    for line, beginning in zip(lines, expected, strict=True):
+        assert line.startswith(beginning)
+
+
+def test_missing_password_and_acl_files_are_named(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.yaml"
+    file.write_text("auth: {password_file: none, acl_file: none}")
+    code, out, _ = run("check", file)
+    assert code == 1
+    assert out.count("none: cannot be read: No such file or directory") == 2
+
+
+def test_an_encrypted_key_is_a_problem_and_not_a_question(run: Any, tmp_path: Path) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    cert, key = _key_pair(tmp_path)
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(
+        "listeners:\n- protocol: tls\n  tls: {certificates: "
+        f"[{{certificate: {cert}, key: {key}}}]}}\n"
+    )
+    code, out, _ = run("check", file)
+    assert code == 1
+    assert "the key is encrypted" in out
+
+
+def test_a_wrong_key_fails_the_check(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.yaml"
+    file.write_text("lisseners: []")
+    code, out, _ = run("check", file)
+    assert (code, out) == (1, "lisseners: unknown key; did you mean listeners? (line 1)\n")
+
+
+# passwd
+
+
+def test_a_user_is_added_changed_and_deleted(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    assert run("passwd", "-c", "-b", file, "ann", "a")[0] == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_text().startswith("ann:$argon2id$")
+    assert "Updated user ann" in run("passwd", "-b", "-H", "sha512", file, "ann", "b")[2]
+    assert PasswordFile.load(file).users["ann"].verify(b"b")
+    assert run("passwd", "-D", file, "ann")[0] == 0
+    assert file.read_text() == ""
+
+
+def test_short_options_can_be_joined(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    assert run("passwd", "-cb", "-H", "sha512-pbkdf2", file, "ann", "a")[0] == 0
+    assert file.read_text().startswith("ann:$7$")
+
+
+def test_a_password_is_asked_for_twice(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["a", "a", "a", "b"]
+    monkeypatch.setattr(getpass, "getpass", lambda prompt: answers.pop(0))
+    file = tmp_path / "users"
+    assert run("passwd", "-c", "-H", "sha512", file, "ann")[0] == 0
+    assert PasswordFile.load(file).users["ann"].verify(b"a")
+    code, _, err = run("passwd", file, "ann")
+    assert (code, err) == (2, "tidegate: the passwords do not match\n")
+
+
+def test_no_password_at_all_changes_nothing(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(getpass, "getpass", end)
+    assert run("passwd", "-c", tmp_path / "users", "ann")[0] == 2
+    assert not (tmp_path / "users").exists()
+
+
+def test_a_plain_file_is_hashed(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("ann:a\nbob:b\n")
+    code, _, err = run("passwd", "-U", "-H", "sha512", file)
+    assert (code, err) == (0, "2 passwords hashed\n")
+    assert PasswordFile.load(file).users["bob"].verify(b"b")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-D", "none", "ann"], ["-b", "none", "ann", "a"], ["-b", "x", "a:b", "a"]]
+)
+def test_what_cannot_be_done_is_one_sentence(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("passwd", *arguments)
+    assert code == 1
+    assert err.count("\n") == 1
