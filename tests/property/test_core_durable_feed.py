@@ -36,6 +36,8 @@ class FeedAgainstStore(RuleBasedStateMachine):
         queued=st.integers(0, 6),
         released=st.sets(st.integers(1, 6), max_size=2),
         knows_last_seq=st.booleans(),
+        waits=st.booleans(),
+        is_frank=st.booleans(),
     )
     def connect(
         self,
@@ -44,10 +46,13 @@ class FeedAgainstStore(RuleBasedStateMachine):
         queued: int,
         released: set[int],
         knows_last_seq: bool,
+        waits: bool,
+        is_frank: bool,
     ) -> None:
         self.holds = max_held > 0
+        self.is_frank = is_frank  # the caller knows whether an answer is complete
         self.window: Window[str] = Window(in_flight)
-        self.feed: DurableFeed[str] = DurableFeed(max_held)
+        self.feed: DurableFeed[str] = DurableFeed(max_held, waits=waits)
         for _ in range(queued):
             self.append()
         self.pushes.clear()
@@ -107,7 +112,7 @@ class FeedAgainstStore(RuleBasedStateMachine):
         assert self.asked is not None
         rest = [(seq, self.queue[seq]) for seq in sorted(self.queue) if seq > self.asked]
         limit = min(size, self.asked_room) if is_cut else self.asked_room
-        self.answer = rest[:limit], len(rest) <= limit
+        self.answer = rest[:limit], self.is_frank and len(rest) <= limit
 
     def pump(self) -> None:
         """What the edge does after every event."""
@@ -171,6 +176,8 @@ class FeedAgainstStore(RuleBasedStateMachine):
         if hasattr(self, "feed"):
             assert len(self.feed._early) <= self.feed._max_held
             assert self.feed._held_bytes <= 10 * self.feed._max_held
+            if self.feed.has_gap and not self.feed._waits:
+                assert self.asked is not None or not self.window.room(), "nobody fills the gap"
 
     def teardown(self) -> None:
         """With pushes arriving and a client that acknowledges, everything comes out."""
@@ -215,6 +222,8 @@ def test_long_random_walks_lose_and_repeat_nothing(seed: int) -> None:
         queued=generator.choice([0, 0, 3, 6]),
         released={2} if generator.random() < 0.3 else set(),
         knows_last_seq=generator.random() < 0.5,
+        waits=generator.random() < 0.5,
+        is_frank=generator.random() < 0.5,
     )
     # How busy each part is differs from walk to walk.
     weights = [generator.random() ** 2 for _ in range(8)]

@@ -92,7 +92,7 @@ class SysTree:
         self._published: dict[str, bytes] = {}
 
     def values(
-        self, now_s: float, snapshot: SysSnapshot, *, full: bool = False
+        self, now_s: float, snapshot: SysSnapshot, full: bool = False
     ) -> list[tuple[str, bytes]]:
         """Return (topic, payload) of what has changed since the last call; all of it if ``full``.
 

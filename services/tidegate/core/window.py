@@ -273,15 +273,16 @@ class DurableFeed(Generic[M]):
     A seq may never come: its entry expired or was dropped to make room. Only an answer of the
     store proves that, never the absence of a push.
 
-    With ``max_held`` above 0, up to that many pushes are kept: those that come while a fetch is
-    under way or the window is full (the caller sends what ``take`` returns whenever there is room)
-    and those that come a little too early, because two routers push to one session (the caller
-    calls ``give_up_waiting`` when ``has_gap`` has lasted).
+    With ``max_held`` above 0, up to that many pushes are kept that come while a fetch is under way
+    or the window is full; the caller sends what ``take`` returns whenever there is room. With
+    ``waits``, so are those that come a little too early, because two routers push to one session;
+    the caller calls ``give_up_waiting`` when ``has_gap`` has lasted.
     """
 
     __slots__ = (
         "_early",
         "_fetching",
+        "_from_the_dark",
         "_have",
         "_held_bytes",
         "_highest",
@@ -292,11 +293,15 @@ class DurableFeed(Generic[M]):
         "_more",
         "_ready",
         "_released",
+        "_waits",
     )
 
-    def __init__(self, max_held: int = 0, max_held_bytes: int = 262_144) -> None:
+    def __init__(
+        self, max_held: int = 0, max_held_bytes: int = 262_144, *, waits: bool = False
+    ) -> None:
         self._max_held = max_held
         self._max_held_bytes = max_held_bytes
+        self._waits = waits
         # Every seq up to _have has been handed out, stands in _ready, or is gone for good.
         self._have = 0
         self._ready: deque[tuple[int, M, int]] = deque()
@@ -309,6 +314,7 @@ class DurableFeed(Generic[M]):
         self._more = False
         self._fetching = False
         self._known_at_fetch = 0
+        self._from_the_dark = False
         self._released: frozenset[int] = frozenset()
 
     def begin(self, last_seq: int) -> None:
@@ -318,8 +324,8 @@ class DurableFeed(Generic[M]):
     def resume(self, released: Iterable[int], last_seq: int = 0) -> None:
         """Start at the beginning of the queue, without the entries whose PUBREC has come.
 
-        ``last_seq`` is the last one queued so far; without it, the first push after everything old
-        has been sent takes a fetch.
+        ``last_seq`` is the last one queued so far; without it, the first push takes a fetch when
+        the entries before it are gone.
         """
         self._released = frozenset(released)
         self._highest = last_seq
@@ -358,9 +364,9 @@ class DurableFeed(Generic[M]):
         if (
             len(self._ready) + len(self._early) >= self._max_held
             or self._held_bytes + size_bytes > self._max_held_bytes
-            # Behind what has been missed there is no use in keeping more, except what comes while
-            # the fetch that fills the hole is under way.
-            or (self._missed > self._have and not self._fetching)
+            # Behind a hole there is no use in keeping more, except what comes while the fetch that
+            # fills it is under way.
+            or (not self._fetching and (self._missed > self._have or not (follows or self._waits)))
         ):
             self._missed = max(self._missed, seq)
             return False
@@ -398,6 +404,7 @@ class DurableFeed(Generic[M]):
         """The fetch that ``wants_fetch`` named is under way."""
         self._fetching = True
         self._known_at_fetch = self._highest
+        self._from_the_dark = self._more
         self._more = False
 
     def fetch_failed(self) -> None:
@@ -415,9 +422,9 @@ class DurableFeed(Generic[M]):
         """Take the answer, in seq order; return what must be sent now.
 
         ``complete``: the queue held no more than this; False if a count or size limit may have cut
-        it. ``room`` limits what is returned, the rest is for ``take`` (None: no limit).
-        ``accepts`` is ``Window.accepts``: from the first seq that it refuses, the entries are left
-        in the store.
+        it, or if that is not known (an empty answer then ends the reading). ``room`` limits what
+        is returned, the rest is for ``take`` (None: no limit). ``accepts`` is ``Window.accepts``:
+        from the first seq that it refuses, the entries are left in the store.
         """
         self._fetching = False
         refused = False
@@ -438,7 +445,14 @@ class DurableFeed(Generic[M]):
             for seq in [seq for seq in self._early if seq <= self._have]:
                 self._held_bytes -= self._early.pop(seq)[1]
             self._join_early()
-        if refused or (entries and (not complete or self._known_at_fetch > self._have)):
+            if self._early and not self._waits:
+                self._missed = max(self._missed, *self._early)
+        # Entries behind a cut answer are on their way as pushes, unless we asked because some of
+        # those may have been lost.
+        if refused or (
+            entries
+            and (self._known_at_fetch > self._have or (self._from_the_dark and not complete))
+        ):
             self._more = True
         return self.take(len(self._ready) if room is None else room)
 

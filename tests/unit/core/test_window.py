@@ -273,7 +273,7 @@ def test_an_answer_with_what_was_pushed_meanwhile_is_no_duplicate() -> None:
 
 
 def test_early_pushes_that_the_answer_has_too_are_let_go() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=5)
+    feed: DurableFeed[str] = DurableFeed(max_held=5, waits=True)
     feed.begin(0)
     assert not feed.pushed(2, "b", 5, 7)
     feed.give_up_waiting()
@@ -359,7 +359,7 @@ def test_held_pushes_wait_for_room_in_memory() -> None:
 
 
 def test_held_bytes_are_bounded() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=10, max_held_bytes=100)
+    feed: DurableFeed[str] = DurableFeed(max_held=10, max_held_bytes=100, waits=True)
     feed.begin(0)
     assert not feed.pushed(1, "a", 0, 90)
     assert not feed.pushed(3, "c", 0, 20)
@@ -369,7 +369,7 @@ def test_held_bytes_are_bounded() -> None:
 
 
 def test_a_push_that_comes_early_waits_for_the_one_before() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=5)
+    feed: DurableFeed[str] = DurableFeed(max_held=5, waits=True)
     feed.begin(0)
     assert not feed.pushed(2, "b", 5)
     assert not feed.pushed(2, "b", 5)
@@ -382,7 +382,7 @@ def test_a_push_that_comes_early_waits_for_the_one_before() -> None:
 
 
 def test_a_gap_that_lasts_is_filled_by_a_fetch() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=5)
+    feed: DurableFeed[str] = DurableFeed(max_held=5, waits=True)
     feed.begin(0)
     feed.give_up_waiting()
     assert feed.wants_fetch(5) is None
@@ -393,3 +393,31 @@ def test_a_gap_that_lasts_is_filled_by_a_fetch() -> None:
     feed.fetch_started()
     assert feed.fetched([(2, "b"), (3, "c")], True, 5) == [(2, "b"), (3, "c"), (4, "d")]
     assert not feed.behind
+
+
+def test_without_waiting_a_gap_is_fetched_at_once() -> None:
+    feed: DurableFeed[str] = DurableFeed(max_held=5)
+    feed.begin(0)
+    assert not feed.pushed(2, "b", 5)
+    assert not feed.has_gap
+    assert feed.wants_fetch(5) == 0
+    feed.fetch_started()
+    assert not feed.pushed(4, "d", 5)
+    assert feed.fetched([(1, "a"), (2, "b")], True, 5) == [(1, "a"), (2, "b")]
+    assert feed.wants_fetch(3) == 2  # 3 has not come, and 4 will not wait for it
+    feed.fetch_started()
+    assert feed.fetched([(3, "c")], True, 3) == [(3, "c"), (4, "d")]
+    assert feed.wants_fetch(3) is None
+
+
+def test_reading_up_to_what_was_pushed_is_enough_unless_pushes_may_be_lost() -> None:
+    feed: DurableFeed[str] = DurableFeed()
+    feed.begin(0)
+    feed.pushed(1, "a", 0)
+    feed.fetch_started()
+    assert feed.fetched([(1, "a")], False) == [(1, "a")]
+    assert feed.wants_fetch(5) is None
+    feed.suspect()
+    feed.fetch_started()
+    assert feed.fetched([(2, "b")], False) == [(2, "b")]
+    assert feed.wants_fetch(5) == 2
