@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tidegate.core.topic_index import TopicIndex
+from tidegate.mqtt.topics import matches
 
 _LEVELS = st.sampled_from(["", "a", "b", "$s"])
 TOPICS = st.lists(_LEVELS, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -92,3 +93,12 @@ IndexAgainstNaive.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
 )
 TestIndexAgainstNaive = IndexAgainstNaive.TestCase
+
+
+@given(topic_filter=FILTERS, topic=TOPICS)
+def test_one_filter_matches_as_the_protocols_own_matcher_says(
+    topic_filter: str, topic: str
+) -> None:
+    index: TopicIndex[str, int] = TopicIndex()
+    index.add(topic_filter, "k", 0)
+    assert bool(index.match(topic)) == matches(topic_filter, topic)
