@@ -12,14 +12,15 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from tidegate import __version__
 from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
 from tidegate.edge.edge import Edge
 from tidegate.edge.listeners import Listeners
+from tidegate.edge.watch import FileWatch
 from tidegate.link.api import RouterUnavailable
 from tidegate.router.router import Router
 from tidegate.runtime import log as logs
@@ -37,7 +38,6 @@ from tidegate.system import SystemTopics
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 2.5
-STORE_RETRY_S: Final = 0.5
 
 
 def now_ms() -> int:
@@ -73,6 +73,7 @@ class Broker:
         router = Router(store, config.limits, config.features, counters, now_ms)
         edge_id = f"edge-{secrets.token_hex(6)}"
         authenticator = Authenticator(config.auth, counters)
+        stack.callback(authenticator.close)
         authorizer = Authorizer(config.auth, counters)
         edge = Edge(edge_id, router, config, authenticator, authorizer, counters, now_ms)
         router.attach_edge(edge)
@@ -88,12 +89,10 @@ class Broker:
         stack.push_async_callback(self._stop_edge, edge, listeners, store, edge_id)
         await listeners.start()
         admin_address = await self._start_admin(stack)
-        for work in (
-            self._heartbeat(router, edge_id),
-            watch_event_loop_lag(counters),
-            self._refresh(edge, router, store),
-        ):
-            self._background(stack, work)
+        self._watch_files(stack, shutdown, edge, listeners)
+        self._background(stack, self._heartbeat(router, edge_id))
+        self._background(stack, watch_event_loop_lag(counters))
+        self._background(stack, self._gauge(edge, router))
         if config.features.sys_interval_s:
             system = SystemTopics(
                 edge, router, counters, __version__, config.features.sys_interval_s
@@ -160,6 +159,42 @@ class Broker:
             return False, "the store does not answer"
         return True, "ready"
 
+    def _watch_files(
+        self,
+        stack: contextlib.AsyncExitStack,
+        shutdown: Shutdown,
+        edge: Edge,
+        listeners: Listeners,
+    ) -> None:
+        """Read passwords, ACL and certificates again when they change, and at SIGHUP."""
+
+        def reload_acl() -> None:
+            edge.authorizer.reload()
+            edge.authorization_changed()
+
+        auth = self._config.auth
+        for name, files, reload in (
+            ("password_file", edge.authenticator.files(), edge.authenticator.reload),
+            ("acl_file", edge.authorizer.files(), reload_acl),
+        ):
+            watch = FileWatch(
+                name, files, reload, self._counters, interval_s=auth.reload_interval_s
+            )
+            shutdown.on_hangup(watch.trigger)
+            self._background(stack, watch.run())
+        shutdown.on_hangup(listeners.reload_certificates)
+
+    async def _gauge(self, edge: Edge, router: Router) -> None:
+        """Bring the gauges up to date once a second."""
+        counters = self._counters
+        while True:
+            counters.retained_count = len(router.retained)
+            counters.sessions = len(router.table.sessions)
+            counters.subscriptions = (
+                edge.subscription_count + router.table.offline_subscription_count()
+            )
+            await asyncio.sleep(1)
+
     async def _heartbeat(self, router: Router, edge_id: str) -> None:
         while True:
             try:
@@ -170,11 +205,15 @@ class Broker:
             await asyncio.sleep(HEARTBEAT_S)
 
     def _say_ready(self, listeners: Listeners, admin_address: str) -> None:
-        places = [
-            f"{name}={address}"
-            for name, addresses in listeners.addresses.items()
-            for address in addresses
-        ]
+        places = []
+        for listener in self._config.listeners:
+            path = listener.paths[0] if listener.protocol in {"ws", "wss"} else ""
+            places += [
+                f"{name}={listener.protocol.value}://{address}{path}"
+                for name, addresses in listeners.addresses.items()
+                if name == listener.label
+                for address in addresses
+            ]
         if admin_address:
             places.append(f"admin=http://{admin_address}")
         self._announce(f"tidegate ready {' '.join(places)}")

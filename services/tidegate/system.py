@@ -58,13 +58,37 @@ class SystemTopics:
         full = True
         while True:
             now_s = time.monotonic() - self._started_s
-            for topic, value in self._tree.values(now_s, self._snapshot(), full):
+            for topic, value in self._tree.values(now_s, self._snapshot(), full=full):
                 self._router.publish(self._origin, Publish(topic, value, retain=True))
             full = False
             await asyncio.sleep(self._interval_s)
 
     def _snapshot(self) -> SysSnapshot:
-        raise NotImplementedError
+        counters, edge, table = self._counters, self._edge, self._router.table
+        connected = len(edge.clients)
+        offline = sum(1 for session in table.sessions.values() if session.edge is None)
+        return SysSnapshot(
+            clients_connected=connected,
+            clients_disconnected=offline,
+            clients_maximum=counters.clients_maximum,
+            subscriptions=edge.subscription_count + table.offline_subscription_count(),
+            shared_subscriptions=len(table.shared),
+            retained_messages=len(self._router.retained),
+            messages_stored=max(0, counters.queued) + len(self._router.retained),
+            heap_bytes=_peak_memory_bytes(),
+            clients_expired=counters.sessions_expired,
+            packets_received=sum(counters.packets_received),
+            packets_sent=sum(counters.packets_sent),
+            bytes_received=counters.bytes_received,
+            bytes_sent=counters.bytes_sent,
+            publish_received=sum(counters.messages_received),
+            publish_sent=sum(counters.messages_sent),
+            publish_dropped=counters.dropped_total,
+            publish_received_bytes=counters.publish_bytes_received,
+            publish_sent_bytes=counters.publish_bytes_sent,
+            sockets_opened=counters.connections_accepted + sum(counters.refused.values()),
+            connections_accepted=counters.connections_accepted,
+        )
 
 
 def _peak_memory_bytes() -> int:

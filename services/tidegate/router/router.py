@@ -341,6 +341,7 @@ class Router:
             self._publish_will(due)
 
     def _end_session(self, ended: EndedSession) -> None:
+        self._counters.sessions_expired += 1
         self.table.drop_session(ended.client_id, ended.incarnation)
 
     async def subscribe(
@@ -425,15 +426,15 @@ class Router:
             while self._completions:
                 batch, self._completions = self._completions, {}
                 items = [(client_id, epoch, seqs) for (client_id, epoch), seqs in batch.items()]
-                results: list[bool] = await self._retry(
-                    lambda items=items: self._store.complete_many(items),  # type: ignore[misc]
-                    "forget deliveries",
-                )
-                for (client_id, epoch, _), current in zip(items, results, strict=True):
-                    if not current:
-                        self._kick_fenced(client_id, epoch)
+                for index in await self._complete_batch(items):
+                    self._kick_fenced(*items[index][:2])
         finally:
             self._completing = None
+
+    async def _complete_batch(self, items: list[tuple[str, int, list[int]]]) -> list[int]:
+        """Delete until the store has done it; return which of the items were fenced."""
+        results = await self._retry(lambda: self._store.complete_many(items), "forget deliveries")
+        return [index for index, current in enumerate(results) if not current]
 
     def _kick_fenced(self, client_id: str, epoch: int) -> None:
         for edge in self._edges.values():

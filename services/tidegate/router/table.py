@@ -207,6 +207,14 @@ class RoutingTable:
             if share is not None:
                 self.shared.set_connected(*share, session.client_id, edge is not None)
 
+    def offline_subscription_count(self) -> int:
+        """Subscriptions of durable sessions that are not connected."""
+        return sum(
+            len(session.subscriptions)
+            for session in self.sessions.values()
+            if session.edge is None
+        )
+
     def subscription_count(self) -> int:
         """Entries of the index: interest of edges and subscriptions of durable sessions."""
         return len(self._index)

@@ -193,6 +193,7 @@ class Counters:
         "refused",
         "retained_count",
         "sessions",
+        "sessions_expired",
         "store_commands",
         "store_errors",
         "store_latency",
@@ -221,6 +222,7 @@ class Counters:
         self.retained_count = 0
         self.subscriptions = 0
         self.sessions = 0
+        self.sessions_expired = 0
         self.wills_published = 0
         self.store_round_trips = 0
         self.store_commands = 0

@@ -39,7 +39,10 @@ _OUTCOMES = {
     -2: AppendOutcome.DUPLICATE,
 }
 _OLDEST_SERVER = (7, 0)
+#: Topics, names or sessions asked for at a time.
 _PAGE = 100
+#: Where a reply stops that may be short.
+_REPLY_BYTES = 1_048_576
 #: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
 _APPENDS_PER_OPERATION = 128
 
@@ -95,13 +98,21 @@ class RedisStore:
         self.evicted_count += count
 
     async def _check(self) -> None:
-        lines = (await self._hot.execute("INFO", "server")).decode().splitlines()
-        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        facts: dict[str, str] = {}
+        for section in ("server", "memory"):
+            lines = (await self._hot.execute("INFO", section)).decode().splitlines()
+            facts.update(line.split(":", 1) for line in lines if ":" in line)
         version = facts.get("redis_version", "0.0")
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_SERVER:
             raise StoreRefused(f"the store is Redis {version}; Tidegate needs Redis 7.0 or Valkey")
         if facts.get("redis_mode", facts.get("server_mode")) == "cluster":
             raise StoreRefused("the store is a Redis Cluster; Tidegate needs a single server")
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
+            raise StoreRefused(
+                f"the store throws data away when its memory is full (maxmemory-policy {policy}); "
+                "Tidegate needs noeviction"
+            )
         await self._hot.execute("SET", FORMAT_KEY, self._keys.format, "NX")
         found = (await self._hot.execute("GET", FORMAT_KEY)).decode()
         if found != self._keys.format:
@@ -216,6 +227,17 @@ class RedisStore:
         """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""
         return await self._fenced(b"C", client_id, epoch, seqs, 20 * len(seqs))
 
+    async def complete_many(self, items: Sequence[tuple[str, int, Sequence[int]]]) -> list[bool]:
+        """``complete`` for several (client_id, epoch, seqs) at once."""
+        prefix = self._keys.prefix
+        waiting = []
+        for client_id, epoch, seqs in items:
+            client = client_id.encode()
+            words: Words = [b"C", 3 + len(seqs), prefix(client), client, epoch, *seqs]
+            waiting.append(self._hot.submit(words, 100 + 20 * len(seqs)))
+        await asyncio.wait(waiting)
+        return [bool(reply.result()) for reply in waiting]
+
     async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Note that PUBREC has come for these entries: from now on PUBREL is re-sent instead."""
         return await self._fenced(b"L", client_id, epoch, seqs, 20 * len(seqs))
@@ -252,12 +274,12 @@ class RedisStore:
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""
         records: list[bytes | None] = []
-        for start in range(0, len(topics), _PAGE):
-            words: Words = []
-            for topic in topics[start : start + _PAGE]:
+        while len(records) < len(topics):
+            words: Words = [_REPLY_BYTES]
+            for topic in topics[len(records) : len(records) + _PAGE]:
                 name = topic.encode()
                 words += (self._keys.prefix(name), name)
-            records += await self._bulk.submit([b"G", len(words), *words], 500 * len(words))
+            records += await self._bulk.submit([b"G", len(words), *words], _REPLY_BYTES)
         return records
 
     async def retained_topics(self) -> AsyncIterator[list[str]]:
@@ -272,7 +294,8 @@ class RedisStore:
                     break
 
     async def _scan_retained(self, key: bytes, cursor: bytes | int) -> tuple[bytes, list[bytes]]:
-        words: Words = [b"HSCAN", key, cursor, b"COUNT", 10 * _PAGE, *self._names_only]
+        count = 10 * _PAGE if self._names_only else _PAGE // 10
+        words: Words = [b"HSCAN", key, cursor, b"COUNT", count, *self._names_only]
         try:
             after, names = await self._bulk.submit([b"K", len(words), *words], 100 * _PAGE)
         except StoreFault:
@@ -310,6 +333,10 @@ class RedisStore:
     async def end_lease(self, edge_id: str) -> None:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
         await self._hot.submit([b"K", 3, b"ZREM", EDGES_KEY, edge_id], 100)
+
+    async def end_all_leases(self) -> None:
+        """Say that no edge lives: for who owns the server alone, before the first lease."""
+        await self._hot.submit([b"K", 2, b"DEL", EDGES_KEY], 100)
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
