@@ -11,6 +11,7 @@ import random
 import timeit
 import tracemalloc
 from functools import partial
+from statistics import median
 
 from tidegate.core.retained_index import RetainedIndex
 from tidegate.core.topic_index import TopicIndex
@@ -33,10 +34,10 @@ def filters(count: int) -> list[str]:
     return made[:count]
 
 
-def topics(index_size: int, count: int) -> list[str]:
+def topics(index_size: int, count: int, seed: int) -> list[str]:
     """Make topic names of devices all over the index."""
     devices = max(1, index_size // 5 - 1)
-    generator = random.Random(1)
+    generator = random.Random(seed)
     names = ("cmd", "lamp/set", "rpc/1/call", "alarm/high")
     return [
         f"fleet/d{generator.randrange(devices)}/{names[number % len(names)]}"
@@ -53,15 +54,11 @@ def build(size: int) -> TopicIndex[int, int]:
 
 
 def uncached_ns(index: TopicIndex[int, int], names: list[str]) -> float:
-    """Time of one match that is not in the cache, nanoseconds, best of five."""
-    best = float("inf")
-    for _ in range(5):
-        # A filter that begins with a wildcard drops every cached result.
-        index.add("+/never", -1, 0)
-        index.remove("+/never", -1)
-        took = timeit.timeit(lambda: [index.match(name) for name in names], number=1)
-        best = min(best, took / len(names) * 1e9)
-    return best
+    """Time of one match that is not in the cache, nanoseconds."""
+    # A filter that begins with a wildcard drops every cached result.
+    index.add("+/never", -1, 0)
+    index.remove("+/never", -1)
+    return timeit.timeit(lambda: [index.match(name) for name in names], number=1) / len(names) * 1e9
 
 
 def memory() -> None:
@@ -80,27 +77,38 @@ def memory() -> None:
         tracemalloc.stop()
 
 
-def measure(size: int) -> float:
-    """Print what one size of index costs; return the time of an uncached match, nanoseconds."""
-    started = timeit.default_timer()
-    index = build(size)
-    added = (timeit.default_timer() - started) / size * 1e6
+def measure(sizes: tuple[int, ...]) -> None:
+    """Print what indexes of these sizes cost, and the ratio of the last to the first."""
+    indexes = []
+    for size in sizes:
+        started = timeit.default_timer()
+        indexes.append(build(size))
+        print(f"{size:>9,}: add {(timeit.default_timer() - started) / size * 1e6:.2f} us each")
     gc.freeze()
-    names = list(dict.fromkeys(topics(size, 5_000)))
-    uncached = uncached_ns(index, names)
-    name = names[0]
-    hit = min(timeit.repeat(lambda: index.match(name), number=200_000, repeat=5)) / 200_000 * 1e9
-
-    def churn() -> None:
-        index.add("fleet/d7/+/x", -1, 0)
-        index.remove("fleet/d7/+/x", -1)
-
-    changed = min(timeit.repeat(churn, number=20_000, repeat=3)) / 20_000 * 1e6
+    # In turn, so that what else the machine does meets all sizes; names that none has seen in
+    # this round, so that the processor's caches are as cold as they would be.
+    rounds: list[list[float]] = [[] for _ in sizes]
+    for seed in range(15):
+        for size, index, times in zip(sizes, indexes, rounds, strict=True):
+            times.append(uncached_ns(index, list(dict.fromkeys(topics(size, 5_000, seed)))))
+    for size, index, times in zip(sizes, indexes, rounds, strict=True):
+        print(f"{size:>9,}: uncached {min(times):.0f} ns best, {median(times):.0f} ns median")
+        hit = min(timeit.repeat(partial(index.match, "fleet/d7/cmd"), number=200_000, repeat=5))
+        changed = min(timeit.repeat(partial(churn, index), number=20_000, repeat=3))
+        print(
+            f"{size:>9,}: cached {hit / 200_000 * 1e9:.0f} ns, "
+            f"wildcard add + remove {changed / 20_000 * 1e6:.2f} us"
+        )
     print(
-        f"{size:>9,} subscriptions: uncached {uncached:.0f} ns, cached {hit:.0f} ns, "
-        f"add at first {added:.2f} us, wildcard add + remove {changed:.2f} us"
+        f"uncached, largest to smallest: {min(rounds[-1]) / min(rounds[0]):.2f} best, "
+        f"{median(rounds[-1]) / median(rounds[0]):.2f} median"
     )
-    return uncached
+
+
+def churn(index: TopicIndex[int, int]) -> None:
+    """Subscribe and unsubscribe once."""
+    index.add("fleet/d7/+/x", -1, 0)
+    index.remove("fleet/d7/+/x", -1)
 
 
 def measure_retained() -> None:
@@ -118,8 +126,7 @@ def measure_retained() -> None:
 def main() -> None:
     """Run everything and print it."""
     memory()
-    small = measure(1_000)
-    print(f"uncached, 1,000,000 to 1,000: {measure(1_000_000) / small:.2f}")
+    measure((1_000, 1_000_000))
     measure_retained()
 
 

@@ -29,6 +29,13 @@ def test_a_topic_and_the_ones_below_it_live_side_by_side() -> None:
     assert "a/q" not in index
 
 
+def test_everything_below_a_topic_without_levels_below_it_is_the_topic() -> None:
+    index = _index("a", "b/c", "b/d/e")
+    assert index.match("a/#") == ["a"]
+    assert sorted(index.match("+/#")) == ["a", "b/c", "b/d/e"]
+    assert index.match("+/+/e") == ["b/d/e"]
+
+
 def test_a_level_that_is_no_topic_is_not_found() -> None:
     index = _index("a/b/c")
     assert "a/b" not in index
