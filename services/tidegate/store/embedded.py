@@ -371,9 +371,11 @@ async def _ask(path: Path, directory: Path) -> int | None:
         return None
     finally:
         await client.aclose()
-    if os.path.realpath(str(settings["dir"])) != os.path.realpath(directory):
-        return None
-    return int(facts["process_id"])
+    return int(facts["process_id"]) if _same(str(settings["dir"]), directory) else None
+
+
+def _same(one: str, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _read_pid_file(path: Path) -> tuple[int, str, Path] | None:

@@ -51,7 +51,13 @@ local function attach(i)
   local released, subscriptions, wraps = {}, {}, {}
   if incarnation > 0 then
     present = 1
-    local stream = call('XINFO', 'STREAM', P .. 'q:' .. C .. ':' .. f.i)
+    local q = P .. 'q:' .. C .. ':' .. f.i
+    if call('EXISTS', q) == 0 then
+      -- Deleted by somebody else's hand: go on with an empty one, after what has been sent.
+      call('XADD', q, '1-' .. sent, 'm', '')
+      call('XDEL', q, '1-' .. sent)
+    end
+    local stream = call('XINFO', 'STREAM', q)
     -- A flat list; its order is the server's business.
     for n = 1, #stream, 2 do
       if stream[n] == 'last-generated-id' then last = tonumber(string.sub(stream[n + 1], 3)) end

@@ -14,11 +14,15 @@ local function set_retained(i)
   return 1
 end
 
--- arguments: (P, topic)…; result: the records, false where there is none
+-- arguments: maximum bytes, (P, topic)…; result: the records, false where there is none; fewer than
+-- asked for (but at least one) when they are too large together
 local function get_retained(i, last)
-  local records = {}
-  for at = i, last, 2 do
-    records[#records + 1] = call('HGET', ARGV[at] .. 'retained', ARGV[at + 1])
+  local records, left = {}, tonumber(ARGV[i])
+  for at = i + 1, last, 2 do
+    local record = call('HGET', ARGV[at] .. 'retained', ARGV[at + 1])
+    records[#records + 1] = record
+    left = left - (record and #record or 0)
+    if left <= 0 then break end
   end
   return records
 end

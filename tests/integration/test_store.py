@@ -1,0 +1,582 @@
+"""The store on real servers: sessions, wills, subscriptions, retained messages, leases.
+
+Inputs: calls of ``RedisStore`` with times that the tests choose. Observed: its replies and, where
+nothing may be left behind, the server's keys. The queue is in ``test_store_queue``, outages and
+restarts in ``test_store_outage``, the embedded server in ``test_store_embedded``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.store_server import StoreServer, programs
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.store.api import (
+    NEVER_EXPIRES_S,
+    Append,
+    AttachReply,
+    AttachRequest,
+    DetachReply,
+    DetachRequest,
+    DueWill,
+    EndedSession,
+    StoredSubscriptions,
+)
+from tidegate.store.redis_store import RedisStore, StoreRefused
+
+NOW = 1_700_000_000_000
+OPTIONS = SubscriptionOptions(qos=1, no_local=True, subscription_identifier=7)
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StoreServer]:
+    program = programs()[request.param]
+    if program is None:
+        pytest.skip(f"{request.param} is not installed")
+    running = StoreServer(program, tmp_path_factory.mktemp("s"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def store(server: StoreServer) -> AsyncIterator[RedisStore]:
+    server.command("FLUSHALL")
+    store = await connect(server)
+    yield store
+    await store.close()
+
+
+async def connect(server: StoreServer, partitions: int = 64) -> RedisStore:
+    return await RedisStore.connect(
+        url=server.url, limits=LimitsConfig(), store=StoreConfig(partitions=partitions)
+    )
+
+
+async def attach(
+    store: RedisStore,
+    client_id: str = "c",
+    *,
+    edge: str = "e1",
+    clean: bool = False,
+    expiry: int = 100,
+    now: int = NOW,
+    will: bytes | None = None,
+    delay: int = 0,
+) -> AttachReply:
+    return await store.attach(AttachRequest(client_id, edge, clean, expiry, now, will, delay))
+
+
+async def detach(
+    store: RedisStore,
+    epoch: int,
+    client_id: str = "c",
+    *,
+    now: int = NOW,
+    publish_will: bool = True,
+    expiry: int | None = None,
+    sent: int = 0,
+) -> DetachReply:
+    request = DetachRequest(client_id, epoch, now, publish_will, expiry, sent)
+    return await store.detach(request)
+
+
+def wills(found: list[DueWill]) -> list[bytes]:
+    return [will.record for will in found]
+
+
+# Sessions
+
+
+async def test_a_new_durable_session_has_an_incarnation_and_nothing_else(store: RedisStore) -> None:
+    reply = await attach(store)
+    assert reply.incarnation > 0
+    assert reply == AttachReply(epoch=reply.epoch, incarnation=reply.incarnation, session_present=False)
+
+
+@pytest.mark.statement("MQTT-3.1.2-5", "MQTT-3.1.3-2", "MQTT-4.1.0-1")
+async def test_a_session_is_resumed_with_all_that_it_had(store: RedisStore) -> None:
+    first = await attach(store)
+    await store.subscribe("c", first.epoch, [("a/+", OPTIONS), ("b", SubscriptionOptions())])
+    await store.append([Append("c", first.incarnation, b"1"), Append("c", first.incarnation, b"2")])
+    await store.append([Append("c", first.incarnation, b"3")])
+    await store.complete("c", first.epoch, [1])
+    await store.release("c", first.epoch, [2])
+    await store.receipt("c", first.epoch, 3, 5)
+    assert await detach(store, first.epoch, sent=2) == DetachReply(fenced=False)
+    second = await attach(store, edge="e2", now=NOW + 99_999)
+    assert second.epoch > first.epoch
+    assert second.session_present
+    assert second.incarnation == first.incarnation
+    assert (second.sent_seq, second.sent_uncertain) == (2, False)
+    assert (second.last_seq, second.queued_count) == (3, 2)
+    assert second.released == [2]
+    assert second.receipts == b"\0\0\0\x05"
+    assert dict(second.subscriptions) == {"a/+": OPTIONS, "b": SubscriptionOptions()}
+    assert (second.previous_edge, second.previous_epoch, second.wills) == ("", 0, [])
+
+
+async def test_the_last_seq_is_known_when_the_queue_is_empty_again(store: RedisStore) -> None:
+    first = await attach(store)
+    await store.append([Append("c", first.incarnation, b"x")] * 3)
+    await store.complete("c", first.epoch, [1, 2, 3])
+    await detach(store, first.epoch, sent=3)
+    second = await attach(store)
+    assert (second.last_seq, second.queued_count) == (3, 0)
+    assert await store.append([Append("c", first.incarnation, b"x")]) == [4]
+
+
+@pytest.mark.statement("MQTT-3.1.2-4", "MQTT311-3.1.2-6")
+async def test_clean_start_discards_the_session(store: RedisStore, server: StoreServer) -> None:
+    first = await attach(store)
+    await store.subscribe("c", first.epoch, [("a", OPTIONS)])
+    await store.append([Append("c", first.incarnation, b"1", "identity")])
+    await store.release("c", first.epoch, [1])
+    await store.receipt("c", first.epoch, 3, 5)
+    await detach(store, first.epoch)
+    second = await attach(store, clean=True)
+    assert not second.session_present
+    assert second.discarded_incarnation == first.incarnation
+    assert second.incarnation not in {0, first.incarnation}
+    assert (second.subscriptions, second.receipts, second.released) == ([], b"", [])
+    assert await store.fetch("c", second.incarnation, 0, 10, 1000) == []
+    assert await store.fetch("c", first.incarnation, 0, 10, 1000) == []
+    await detach(store, second.epoch, expiry=0)
+    assert not [name for name in server.keys() if not name.endswith(b":edges")]
+
+
+@pytest.mark.statement("MQTT-3.1.2-23")
+async def test_a_session_past_its_expiry_is_gone_before_any_sweep(store: RedisStore) -> None:
+    first = await attach(store, will=b"w", delay=500)
+    await detach(store, first.epoch)
+    second = await attach(store, now=NOW + 100_000)
+    assert not second.session_present
+    assert second.discarded_incarnation == first.incarnation
+    # The session's end comes before the delay is over [MQTT-3.1.2-8].
+    assert wills(second.wills) == [b"w"]
+
+
+async def test_an_ephemeral_session_leaves_nothing(store: RedisStore, server: StoreServer) -> None:
+    first = await attach(store, expiry=0)
+    assert first.incarnation == 0
+    assert await store.subscribe("c", first.epoch, [("a", OPTIONS)])
+    assert await store.receipt("c", first.epoch, 3, 5)
+    assert await store.release("c", first.epoch, [3])
+    assert await detach(store, first.epoch) == DetachReply(fenced=False)
+    assert [name.rsplit(b":", 1)[1] for name in server.keys()] == [b"edges"]
+    second = await attach(store, expiry=0)
+    assert not second.session_present
+    assert second.previous_edge == ""
+
+
+async def test_a_resumed_session_with_expiry_0_ends_with_its_connection(store: RedisStore) -> None:
+    first = await attach(store)
+    await detach(store, first.epoch)
+    second = await attach(store, expiry=0)
+    assert second.session_present
+    assert second.incarnation == first.incarnation
+    reply = await detach(store, second.epoch)
+    assert reply.ended == EndedSession("c", first.incarnation)
+    third = await attach(store)
+    assert not third.session_present
+
+
+async def test_a_taken_over_session_with_expiry_0_has_ended(store: RedisStore) -> None:
+    first = await attach(store)
+    await detach(store, first.epoch)
+    second = await attach(store, expiry=0)
+    third = await attach(store)
+    assert not third.session_present
+    assert third.discarded_incarnation == first.incarnation
+    assert third.previous_epoch == second.epoch
+
+
+async def test_disconnect_may_change_the_expiry(store: RedisStore) -> None:
+    first = await attach(store)
+    await detach(store, first.epoch, expiry=1000)
+    second = await attach(store, now=NOW + 999_999)
+    assert second.session_present
+    assert await store.set_expiry("c", second.epoch, 0)
+    assert (await detach(store, second.epoch)).ended == EndedSession("c", first.incarnation)
+
+
+async def test_a_session_that_never_expires_stays(store: RedisStore) -> None:
+    first = await attach(store, expiry=NEVER_EXPIRES_S)
+    await detach(store, first.epoch)
+    assert (await store.sweep_due(NOW * 1000, 10)).ended == []
+    assert (await attach(store, now=NOW * 1000)).session_present
+
+
+async def test_a_session_ends_in_one_sweep_only(store: RedisStore, server: StoreServer) -> None:
+    ids = [f"client {number}" for number in range(20)]
+    for client_id in ids:
+        reply = await attach(store, client_id)
+        await store.append([Append(client_id, reply.incarnation, b"x")])
+        await detach(store, reply.epoch, client_id)
+    assert (await store.sweep_due(NOW + 99_999, 100)).ended == []
+    sweeps = await asyncio.gather(*(store.sweep_due(NOW + 100_000, 7) for _ in range(4)))
+    assert all(len(found.ended) <= 7 for found in sweeps)
+    assert sorted(session.client_id for found in sweeps for session in found.ended) == sorted(ids)
+    assert {name.rsplit(b":", 1)[1] for name in server.keys()} == {b"edges"}
+
+
+async def test_a_resumed_session_is_not_swept(store: RedisStore) -> None:
+    first = await attach(store)
+    await detach(store, first.epoch)
+    await attach(store)
+    assert (await store.sweep_due(NOW + 1_000_000, 10)).ended == []
+
+
+async def test_stored_subscriptions_lists_durable_sessions_only(store: RedisStore) -> None:
+    expected = {}
+    for number in range(30):
+        client_id = f"ü{number}"
+        reply = await attach(store, client_id)
+        await store.subscribe(client_id, reply.epoch, [(f"t/{number}", OPTIONS)])
+        expected[client_id] = StoredSubscriptions(
+            client_id, reply.incarnation, "e1", reply.epoch, [(f"t/{number}", OPTIONS)]
+        )
+    await detach(store, expected["ü3"].epoch, "ü3")
+    expected["ü3"].edge_id = ""
+    await detach(store, expected["ü4"].epoch, "ü4", expiry=0)
+    del expected["ü4"]
+    await attach(store, "ephemeral", expiry=0)
+    found = [session async for page in store.stored_subscriptions() for session in page]
+    assert {session.client_id: session for session in found} == expected
+
+
+async def test_unsubscribed_filters_are_forgotten(store: RedisStore) -> None:
+    first = await attach(store)
+    filters = [f"filter/{number}" for number in range(2500)]
+    assert await store.subscribe("c", first.epoch, [(name, OPTIONS) for name in filters])
+    assert await store.unsubscribe("c", first.epoch, filters[1:])
+    await detach(store, first.epoch)
+    assert (await attach(store)).subscriptions == [(filters[0], OPTIONS)]
+
+
+async def test_a_count_of_exchanges_that_runs_over_is_noticed(store: RedisStore) -> None:
+    first = await attach(store)
+    for value in (0, 254, 255, 0, 0, 1, 255, 0, 3):
+        await store.receipt("c", first.epoch, 9, value)
+    await detach(store, first.epoch)
+    second = await attach(store)
+    assert second.receipts[9] == 3
+    assert second.receipt_wraps == {9: 2}
+
+
+# Fencing (G3)
+
+
+@pytest.mark.statement("MQTT-3.1.4-3")
+async def test_a_new_connection_names_the_one_it_replaces(store: RedisStore) -> None:
+    first = await attach(store, edge="e1")
+    second = await attach(store, edge="e2")
+    assert (second.previous_edge, second.previous_epoch) == ("e1", first.epoch)
+    assert second.session_present
+    assert second.sent_uncertain
+
+
+async def test_a_replaced_connection_changes_nothing_any_more(store: RedisStore) -> None:
+    old = await attach(store)
+    await store.append([Append("c", old.incarnation, b"x")])
+    new = await attach(store)
+    assert not await store.subscribe("c", old.epoch, [("a", OPTIONS)])
+    assert not await store.unsubscribe("c", old.epoch, ["a"])
+    assert not await store.complete("c", old.epoch, [1])
+    assert not await store.release("c", old.epoch, [1])
+    assert not await store.receipt("c", old.epoch, 1, 1)
+    assert not await store.set_expiry("c", old.epoch, 0)
+    assert await detach(store, old.epoch) == DetachReply(fenced=True)
+    third = await attach(store)
+    assert third.previous_epoch == new.epoch
+    assert (third.queued_count, third.released, third.receipts) == (1, [], b"")
+    assert third.subscriptions == []
+
+
+async def test_connections_that_race_leave_one_owner(store: RedisStore) -> None:
+    replies = await asyncio.gather(*(attach(store, edge=f"e{n}") for n in range(50)))
+    last = max(replies, key=lambda reply: reply.epoch)
+    ends = await asyncio.gather(*(detach(store, reply.epoch) for reply in replies))
+    assert [reply for reply, end in zip(replies, ends, strict=True) if not end.fenced] == [last]
+    chain = sorted(replies, key=lambda reply: reply.epoch)
+    for older, newer in zip(chain, chain[1:], strict=False):
+        assert newer.previous_epoch == older.epoch
+    assert len({reply.incarnation for reply in replies}) == 1
+
+
+async def test_a_second_detach_changes_nothing(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w")
+    assert wills((await detach(store, reply.epoch)).wills) == [b"w"]
+    assert (await detach(store, reply.epoch)).fenced
+
+
+async def test_what_may_have_been_sent_stays_so(store: RedisStore) -> None:
+    lost = await attach(store)
+    await store.append([Append("c", lost.incarnation, b"x")] * 5)
+    uncertain = await attach(store)
+    assert (uncertain.sent_seq, uncertain.sent_uncertain) == (5, True)
+    await detach(store, uncertain.epoch, sent=2)
+    third = await attach(store)
+    assert (third.sent_seq, third.sent_uncertain) == (5, False)
+
+
+# Wills (G5)
+
+
+@pytest.mark.statement("MQTT-3.1.2-10")
+async def test_a_will_is_not_published_after_disconnect(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w", delay=5)
+    assert (await detach(store, reply.epoch, publish_will=False)).wills == []
+    assert (await store.sweep_due(NOW + 90_000, 10)).wills == []
+
+
+@pytest.mark.parametrize("expiry", [0, 100])
+@pytest.mark.statement("MQTT-3.1.2-8", "MQTT311-3.1.2-8")
+async def test_a_will_without_delay_is_due_at_once(store: RedisStore, expiry: int) -> None:
+    reply = await attach(store, will=b"w", expiry=expiry)
+    assert wills((await detach(store, reply.epoch)).wills) == [b"w"]
+
+
+@pytest.mark.statement("MQTT-3.1.2-8")
+async def test_a_delayed_will_of_a_session_that_ends_is_due_at_once(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w", expiry=0, delay=60)
+    assert wills((await detach(store, reply.epoch)).wills) == [b"w"]
+
+
+async def test_a_delayed_will_comes_due_once(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w", delay=60)
+    assert (await detach(store, reply.epoch)).wills == []
+    assert (await store.sweep_due(NOW + 59_999, 10)).wills == []
+    sweeps = await asyncio.gather(*(store.sweep_due(NOW + 60_000, 10) for _ in range(5)))
+    found = [will for sweep in sweeps for will in sweep.wills]
+    assert wills(found) == [b"w"]
+    assert found[0].client_id == "c"
+    await store.will_published([found[0].will_id])
+    assert (await store.sweep_due(NOW + 99_999, 10)).wills == []
+    assert (await attach(store, now=NOW + 99_999)).wills == []
+
+
+@pytest.mark.statement("MQTT-3.1.2-8")
+async def test_a_will_is_published_at_session_end_when_that_comes_first(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w", delay=600)
+    await detach(store, reply.epoch)
+    found = await store.sweep_due(NOW + 100_000, 10)
+    assert wills(found.wills) == [b"w"]
+    assert found.ended == [EndedSession("c", reply.incarnation)]
+    await store.will_published([will.will_id for will in found.wills])
+    assert (await store.sweep_due(NOW + 10_000_000, 10)).wills == []
+
+
+@pytest.mark.statement("MQTT-3.1.3-9")
+async def test_a_delayed_will_is_dropped_when_the_session_is_resumed(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w", delay=60)
+    await detach(store, reply.epoch)
+    assert (await attach(store, now=NOW + 59_999)).wills == []
+    assert (await store.sweep_due(NOW + 10_000_000, 10)).wills == []
+
+
+async def test_a_will_whose_delay_is_over_is_published_though_resumed(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w", delay=60)
+    await detach(store, reply.epoch)
+    resumed = await attach(store, now=NOW + 60_000)
+    assert resumed.session_present
+    assert wills(resumed.wills) == [b"w"]
+
+
+async def test_a_delayed_will_is_published_when_clean_start_ends_it(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w", delay=60)
+    await detach(store, reply.epoch)
+    assert wills((await attach(store, clean=True)).wills) == [b"w"]
+
+
+@pytest.mark.parametrize(
+    ("clean", "expiry", "delay", "published"),
+    [
+        (False, 100, 0, True),
+        (False, 100, 60, False),
+        (True, 100, 60, True),
+        (False, 0, 60, True),
+    ],
+)
+@pytest.mark.statement("MQTT-3.1.3-9", "MQTT-3.1.4-3")
+async def test_takeover_publishes_the_old_will_unless_its_delay_runs(
+    store: RedisStore, clean: bool, expiry: int, delay: int, published: bool
+) -> None:
+    await attach(store, will=b"old", expiry=expiry, delay=delay)
+    reply = await attach(store, will=b"new", clean=clean)
+    assert wills(reply.wills) == ([b"old"] if published else [])
+    assert wills((await detach(store, reply.epoch)).wills) == [b"new"]
+
+
+async def test_a_claimed_will_is_offered_again_until_it_is_published(store: RedisStore) -> None:
+    reply = await attach(store, will=b"w")
+    (will,) = (await detach(store, reply.epoch)).wills
+    assert (await store.sweep_due(NOW + 9_999, 10)).wills == []
+    assert (await store.sweep_due(NOW + 10_000, 10)).wills == [will]
+    assert (await store.sweep_due(NOW + 10_001, 10)).wills == []
+    assert (await store.sweep_due(NOW + 20_000, 10)).wills == [will]
+    await store.will_published([will.will_id])
+    assert (await store.sweep_due(NOW + 99_999, 10)).wills == []
+
+
+async def test_wills_of_one_client_have_names_of_their_own(store: RedisStore) -> None:
+    names = set()
+    for _ in range(3):
+        reply = await attach(store, "a:b", will=b"w")
+        names.update(will.will_id for will in (await detach(store, reply.epoch, "a:b")).wills)
+    assert len(names) == 3
+    await store.will_published(sorted(names))
+    assert (await store.sweep_due(NOW + 20_000, 10)).wills == []
+
+
+# Edges
+
+
+async def test_sessions_of_an_edge_without_lease_are_lost(store: RedisStore) -> None:
+    await store.renew_lease("dead", NOW, 1000)
+    await store.renew_lease("alive", NOW, 60_000)
+    lost = await attach(store, "lost", edge="dead", will=b"w")
+    late = await attach(store, "late", edge="dead", will=b"later", delay=5)
+    gone = await attach(store, "gone", edge="dead", expiry=0, will=b"x")
+    await attach(store, "kept", edge="alive", will=b"k")
+    assert (await store.sweep_edges(NOW + 999, 10)).wills == []
+    found = await store.sweep_edges(NOW + 1000, 10)
+    assert sorted(wills(found.wills)) == [b"w", b"x"]
+    assert found.ended == []
+    assert (await store.sweep_edges(NOW + 1000, 10)).wills == []
+    assert b"later" in wills((await store.sweep_due(NOW + 6000, 10)).wills)
+    # Should the edge be alive after all, it owns nothing any more.
+    for client_id, reply in (("lost", lost), ("late", late), ("gone", gone)):
+        assert (await detach(store, reply.epoch, client_id)).fenced
+        assert not await store.complete(client_id, reply.epoch, [1])
+    resumed = await attach(store, "lost", edge="alive")
+    assert resumed.session_present
+    assert resumed.sent_uncertain
+    assert resumed.previous_edge == ""
+
+
+async def test_an_edge_that_never_had_a_lease_is_swept(store: RedisStore) -> None:
+    reply = await attach(store, expiry=0, will=b"w")
+    assert not reply.session_present
+    assert wills((await store.sweep_edges(NOW, 10)).wills) == [b"w"]
+
+
+async def test_a_durable_session_that_ends_with_its_edge_is_reported(store: RedisStore) -> None:
+    first = await attach(store)
+    await detach(store, first.epoch)
+    await attach(store, expiry=0)
+    assert (await store.sweep_edges(NOW, 10)).ended == [EndedSession("c", first.incarnation)]
+
+
+async def test_an_ended_lease_needs_no_waiting(store: RedisStore) -> None:
+    await store.renew_lease("e1", NOW, 60_000)
+    await attach(store, will=b"w")
+    assert (await store.sweep_edges(NOW, 10)).wills == []
+    await store.end_lease("e1")
+    assert wills((await store.sweep_edges(NOW, 10)).wills) == [b"w"]
+
+
+async def test_edge_sweeps_are_bounded_and_find_each_session_once(
+    store: RedisStore, server: StoreServer
+) -> None:
+    for number in range(25):
+        await attach(store, f"c{number}", expiry=0, will=b"%d" % number)
+    sweeps = await asyncio.gather(*(store.sweep_edges(NOW, 10) for _ in range(4)))
+    assert [len(found.wills) for found in sweeps] == [10, 10, 5, 0]
+    found = [will for sweep in sweeps for will in sweep.wills]
+    assert sorted(wills(found)) == sorted(b"%d" % number for number in range(25))
+    await store.will_published([will.will_id for will in found])
+    assert server.keys() == []
+
+
+# Retained messages
+
+
+async def test_retained_messages_are_replaced_and_removed(store: RedisStore) -> None:
+    await store.set_retained("a/b", b"1", 0)
+    await store.set_retained("ä", b"2", 0)
+    await store.set_retained("a/b", b"3", 0)
+    assert await store.get_retained(["ä", "none", "a/b"]) == [b"2", None, b"3"]
+    await store.set_retained("a/b", None, 0)
+    assert await store.get_retained(["a/b"]) == [None]
+    assert [name async for page in store.retained_topics() for name in page] == ["ä"]
+    assert await store.get_retained([]) == []
+
+
+async def test_all_retained_topics_are_listed(store: RedisStore) -> None:
+    names = [f"topic/{number}" for number in range(3000)]
+    await asyncio.gather(*(store.set_retained(name, b"x" * 100, 0) for name in names))
+    found = [name async for page in store.retained_topics() for name in page]
+    assert set(found) == set(names)
+    assert await store.get_retained(names[:250]) == [b"x" * 100] * 250
+
+
+async def test_large_retained_messages_come_in_several_replies(store: RedisStore) -> None:
+    records = [bytes([number]) * 700_000 for number in range(5)]
+    for number, record in enumerate(records):
+        await store.set_retained(f"t{number}", record, 0)
+    assert await store.get_retained([f"t{number}" for number in range(5)]) == records
+
+
+async def test_retained_messages_expire_in_bounded_steps(store: RedisStore) -> None:
+    for number in range(10):
+        await store.set_retained(f"t{number}", b"x", NOW + number)
+    await store.set_retained("t0", b"y", 0)
+    await store.set_retained("t1", b"y", NOW + 1000)
+    first = await store.expired_retained(NOW + 5, 3)
+    rest = await store.expired_retained(NOW + 5, 3)
+    assert len(first) == 3
+    assert sorted(first + rest) == ["t2", "t3", "t4", "t5"]
+    assert await store.get_retained(["t0", "t1", "t2"]) == [b"y", b"y", None]
+    assert await store.expired_retained(NOW + 1000, 100) != []
+    assert await store.get_retained(["t0"]) == [b"y"]
+
+
+# The layout
+
+
+async def test_another_count_of_partitions_is_refused(
+    store: RedisStore, server: StoreServer
+) -> None:
+    with pytest.raises(StoreRefused, match=r"64 partitions.* 32 partitions"):
+        await connect(server, partitions=32)
+
+
+async def test_another_format_is_refused(server: StoreServer) -> None:
+    server.command("SET", "tg:format", "99:64")
+    try:
+        with pytest.raises(StoreRefused, match="format version 99"):
+            await connect(server)
+    finally:
+        server.command("FLUSHALL")
+
+
+async def test_a_server_that_throws_data_away_is_refused(server: StoreServer) -> None:
+    server.command("CONFIG", "SET", "maxmemory", "100mb")
+    server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(StoreRefused, match="noeviction"):
+            await connect(server)
+    finally:
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+async def test_every_key_of_a_client_carries_one_hash_tag(
+    store: RedisStore, server: StoreServer, tmp_path: Path
+) -> None:
+    reply = await attach(store, will=b"w")
+    await store.subscribe("c", reply.epoch, [("a", OPTIONS)])
+    await store.append([Append("c", reply.incarnation, b"1", "identity")])
+    await store.release("c", reply.epoch, [1])
+    await store.receipt("c", reply.epoch, 1, 1)
+    await detach(store, reply.epoch)
+    tags = {name.split(b"}")[0] for name in server.keys()}
+    assert len(tags) == 1
