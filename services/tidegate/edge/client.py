@@ -405,10 +405,14 @@ class Client:
             extra={"client_id": self.client_id, "statement": error.statement},
         )
         if self.connected:
+            self.edge.counters.protocol_errors += 1
             self.disconnect(error.reason_code, str(error))
             return
+        self.edge.counters.protocol_errors += 1
         version = self.connection.refusal_version
-        if version is None:
+        unsupported = error.reason_code == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION
+        if version is None or (version < ProtocolVersion.V5 and not unsupported):
+            # Before 5.0 a CONNECT that breaks a rule is not answered [MQTT311-3.1.4-1].
             self.edge.counters.refused["not_connect"] += 1
             self._close("")
         else:

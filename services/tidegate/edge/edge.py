@@ -117,10 +117,11 @@ class Edge:
             await asyncio.sleep(TICK_S)
             self.tick_s = now_s = self._loop.time()
             for client in list(self.clients.values()):
-                if client.deadline_s and client.seen_s + client.deadline_s < now_s:
+                # What a client has last sent is known to within a tick: never end it early.
+                if client.deadline_s and client.seen_s + client.deadline_s + TICK_S < now_s:
                     client.keep_alive_ended()
             for client in list(self.waiting):
-                if client.seen_s + self.limits.connect_timeout_s < now_s:
+                if client.seen_s + self.limits.connect_timeout_s + TICK_S < now_s:
                     client.connect_timed_out()
 
     # Connections
