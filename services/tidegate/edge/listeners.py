@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tidegate.edge.acceptor import Acceptor
 from tidegate.edge.channel import HandlerFactory
-from tidegate.edge.state import Connection, ListenerState
+from tidegate.edge.state import Connection, ConnectionTotal, ListenerState, Refusal
 from tidegate.edge.tls import TlsContexts
 from tidegate.edge.websocket import FRAME_SLACK_BYTES, HandshakePolicy, WebSocketFrames
 from tidegate.edge.websocket_channel import SWEEPS_PER_PING
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 #: Granularity of every deadline here.
 SWEEP_INTERVAL_S = 0.5
+_ABORT_TIMEOUT_S = 1.0
 #: WebSocket close code for an edge that goes away.
 _GOING_AWAY = 1001
 
@@ -36,16 +37,19 @@ class Listeners:
         handler_factory_for: Callable[[ListenerConfig], HandlerFactory],
         *,
         max_packet_size_bytes: int = 1_048_576,
+        max_connections: int = 0,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         frames_class: type[WebSocketFrames] = WebSocketFrames,
     ) -> None:
         """Keep the configuration; nothing is opened before `start`.
 
+        ``max_connections`` is of all listeners together (each has its own as well); 0: no limit.
         ``frames_class`` is for tests that look at the WebSocket layer alone.
         """
         self._configs = list(configs)
         self._handler_factory_for = handler_factory_for
         self._max_packet_size_bytes = max_packet_size_bytes
+        self._total = ConnectionTotal(max_connections)
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
         self._states: list[ListenerState] = []
@@ -53,7 +57,6 @@ class Listeners:
         self._timer: asyncio.TimerHandle | None = None
         self._next_ping: dict[ListenerState, float] = {}
         self._addresses: dict[str, list[str]] = {}
-        self._all_gone: asyncio.Event | None = None
 
     async def start(self) -> None:
         """Read certificates, bind everything, then accept.
@@ -83,6 +86,7 @@ class Listeners:
             config,
             self._handler_factory_for(config),
             loop=loop,
+            total=self._total,
             max_frame_bytes=self._max_packet_size_bytes + FRAME_SLACK_BYTES,
             policy=HandshakePolicy(config.paths, config.allowed_origins),
             frames_class=self._frames_class,
@@ -101,7 +105,23 @@ class Listeners:
 
     def open_connections(self) -> int:
         """How many sockets are open, handshakes included."""
-        return sum(len(state.connections) for state in self._states)
+        return self._total.open
+
+    def refused(self) -> dict[tuple[str, Refusal], int]:
+        """Connections that got no handler, by listener and reason."""
+        return {
+            (state.label, reason): count
+            for state in self._states
+            for reason, count in state.counters.refused.items()
+        }
+
+    def certificate_not_after(self) -> dict[str, float]:
+        """When the first certificate of each TLS listener expires, seconds since the epoch."""
+        return {
+            state.label: state.tls.certificate_not_after
+            for state in self._states
+            if state.tls is not None
+        }
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay as they are."""
@@ -112,25 +132,16 @@ class Listeners:
     async def close(self, deadline_s: float = 5.0) -> None:
         """Stop accepting, close all connections, and drop what is left after ``deadline_s``."""
         await self.stop_accepting()
-        loop = asyncio.get_running_loop()
-        end = loop.time() + deadline_s
         for connection in self._connections():
             connection.close(_GOING_AWAY)
-        while self.open_connections() and loop.time() < end:
-            await self._wait_for_a_change(min(0.05, max(0.0, end - loop.time())))
-        for connection in self._connections():
-            connection.abort()
-        # An aborted transport says so in the next turns of the loop.
-        for _ in range(10):
-            if not self.open_connections():
-                break
-            await asyncio.sleep(0)
+        if not await self._total.wait_for_none(deadline_s):
+            for connection in self._connections():
+                connection.abort()
+            # An aborted transport says so in the next turns of the loop.
+            await self._total.wait_for_none(_ABORT_TIMEOUT_S)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    async def _wait_for_a_change(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
     def _connections(self) -> Iterable[Connection]:
         return [connection for state in self._states for connection in state.connections]

@@ -264,10 +264,8 @@ class Opening(asyncio.Protocol):
         self._listener.openings.discard(self)
 
     def _hand_over(self, channel: StreamChannel, peer: Peer, data: bytes) -> None:
-        listener = self._listener
         self._leave()
-        listener.connections.discard(self)
-        listener.connections.add(channel)
+        self._listener.replace(self, channel)
         channel.begin(self.transport, peer, data)
 
     def _become_stream(self) -> None:

@@ -91,6 +91,35 @@ class ListenerCounters:
         self.refused: Counter[Refusal] = Counter()
 
 
+class ConnectionTotal:
+    """How many connections all listeners have together, and how many they may have (0: any)."""
+
+    __slots__ = ("_nobody", "limit", "open")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.open = 0
+        self._nobody: asyncio.Event | None = None
+
+    def leave(self) -> None:
+        """One is gone."""
+        self.open -= 1
+        if self.open == 0 and self._nobody is not None:
+            self._nobody.set()
+
+    async def wait_for_none(self, timeout_s: float) -> bool:
+        """Wait until all are gone; False if some are left after ``timeout_s``."""
+        if self.open == 0:
+            return True
+        self._nobody = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._nobody.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
 class ListenerState:
     """One listener: what its connections read, and where they are kept."""
 
@@ -108,6 +137,7 @@ class ListenerState:
         "openings",
         "policy",
         "tls",
+        "total",
         "trusted",
         "websockets",
     )
@@ -118,6 +148,7 @@ class ListenerState:
         handler_factory: HandlerFactory,
         *,
         loop: asyncio.AbstractEventLoop,
+        total: ConnectionTotal,
         max_frame_bytes: int,
         policy: HandshakePolicy,
         frames_class: type[WebSocketFrames],
@@ -127,6 +158,7 @@ class ListenerState:
         self.label = config.label
         self.handler_factory = handler_factory
         self.loop = loop
+        self.total = total
         self.max_frame_bytes = max_frame_bytes
         self.policy = policy
         self.frames_class = frames_class
@@ -146,17 +178,28 @@ class ListenerState:
         """Take a new connection in, or drop it because there are too many."""
         connection.transport = transport
         limit = self.config.max_connections
-        if limit and len(self.connections) >= limit:
+        total = self.total
+        if (limit and len(self.connections) >= limit) or (
+            total.limit and total.open >= total.limit
+        ):
             self.refuse(Refusal.MAX_CONNECTIONS)
             connection.abort()
             return False
         self.connections.add(connection)
+        total.open += 1
         self.counters.accepted += 1
         return True
 
+    def replace(self, opening: Opening, channel: Connection) -> None:
+        """A connection has left its opening stage."""
+        self.connections.discard(opening)
+        self.connections.add(channel)
+
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self.total.leave()
         self.closing.pop(connection, None)
 
     def linger(self, connection: Connection) -> None:

@@ -198,7 +198,7 @@ class StreamChannel(asyncio.Protocol):
         """Drop the connection now, with what is still buffered."""
         if not self._reason or self._reason == CloseReason.LOCAL_CLOSE:
             self._end(CloseReason.ABORTED)
-            self.transport.abort()
+        self.transport.abort()
 
     def give_up(self, reason: CloseReason) -> None:
         """End a lingering connection whose peer did not take what was left, or did not close."""

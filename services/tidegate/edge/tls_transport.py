@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,8 @@ from tidegate.edge.tls import ContextSet, ServerSslObject, identity_in
 
 if TYPE_CHECKING:
     from tidegate.edge.opening import Opening
+
+log = logging.getLogger(__name__)
 
 #: Ciphertext given to OpenSSL at once. Its memory buffers never shrink, so what one of them once
 #: held stays allocated for as long as the connection lives.
@@ -125,7 +128,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._is_over = True
         self._error = exc
         self._flush()
-        self._below.close()
+        if self._below.get_write_buffer_size():
+            # Nobody sweeps this connection, and a peer that does not read must not keep it.
+            self._below.abort()
+        else:
+            self._below.close()
 
     def _peer_closed(self) -> None:
         keep_open = self._protocol.eof_received()
@@ -252,4 +259,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def peer_certificate(self) -> tuple[str, str]:
         """Common name and subject of the verified client certificate, or two empty strings."""
         der = self._ssl.getpeercert(binary_form=True)
-        return identity_in(der) if der else ("", "")
+        if not der:
+            return "", ""
+        try:
+            return identity_in(der)
+        except ValueError as exc:
+            # OpenSSL has verified it, so the connection may stay; but it names nobody.
+            log.warning("client certificate cannot be read", extra={"error": str(exc)})
+            return "", ""

@@ -27,7 +27,7 @@ SWEEPS_PER_PING = 4
 class WebSocketChannel(StreamChannel):
     """A connection that carries MQTT packets in WebSocket frames."""
 
-    __slots__ = ("_frames", "_idle_sweeps", "_receiver")
+    __slots__ = ("_frames", "_idle_sweeps")
 
     def __init__(self, listener: ListenerState) -> None:
         super().__init__(listener)
