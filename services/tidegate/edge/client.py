@@ -413,7 +413,7 @@ class Client:
         unsupported = error.reason_code == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION
         if version is None or (version < ProtocolVersion.V5 and not unsupported):
             # Before 5.0 a CONNECT that breaks a rule is not answered [MQTT311-3.1.4-1].
-            self.edge.counters.refused["not_connect"] += 1
+            self.edge.counters.refused["protocol_error"] += 1
             self._close("")
         else:
             self.version = version
@@ -466,7 +466,7 @@ class Client:
         closed = edge.counters.closed
         if not self.connected:
             if reason:
-                edge.counters.refused["closed_early"] += 1
+                edge.counters.refused["abandoned"] += 1
             return
         closed[reason if reason in closed else "lost"] += 1
         edge.counters.connections_open -= 1
