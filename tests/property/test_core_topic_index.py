@@ -85,8 +85,7 @@ class IndexAgainstNaive(RuleBasedStateMachine):
     def teardown(self) -> None:
         for topic_filter, key in self.model:
             assert self.index.remove(topic_filter, key)
-        root = self.index._root
-        assert not any((root.children, root.plus, root.here, root.below))
+        assert self.index._root.is_empty()
 
 
 IndexAgainstNaive.TestCase.settings = settings(

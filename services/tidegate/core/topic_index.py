@@ -22,21 +22,62 @@ CACHED_TOPICS: Final = 10_000
 # A cached result weighs one more for every 256 entries or characters, so that the cache is
 # bounded in bytes and not only in number.
 _WEIGHT_SHIFT: Final = 8
+_SHARED_WORDS: Final = 10_000
+_SHARED_WORD_LENGTH: Final = 32
 
 
 class _Node(Generic[K, V]):
     """One topic level of the wildcard filters.
 
-    ``here`` is what subscribed to exactly this path, ``below`` to this path plus ``/#``.
+    ``here`` is what subscribed to exactly this path, ``below`` to this path plus ``/#``. The only
+    literal level below is ``level`` with ``child``; a second one turns them into ``children``,
+    since a dict each would be most of the memory, and of the cache misses of a match.
     """
 
-    __slots__ = ("below", "children", "here", "plus")
+    __slots__ = ("below", "child", "children", "here", "level", "plus")
 
     def __init__(self) -> None:
+        self.level: str | None = None
+        self.child: _Node[K, V] | None = None
         self.children: dict[str, _Node[K, V]] | None = None
         self.plus: _Node[K, V] | None = None
         self.here: _Entry[K, V] | None = None
         self.below: _Entry[K, V] | None = None
+
+    def get(self, level: str) -> _Node[K, V] | None:
+        """Return what is below a literal level."""
+        if self.level == level:
+            return self.child
+        return None if self.children is None else self.children.get(level)
+
+    def put(self, level: str, child: _Node[K, V]) -> None:
+        """Add a literal level that is not there."""
+        if self.children is not None:
+            self.children[level] = child
+        elif self.level is None or self.child is None:
+            self.level, self.child = level, child
+        else:
+            self.children = {self.level: self.child, level: child}
+            self.level = self.child = None
+
+    def drop(self, level: str) -> None:
+        """Remove a literal level that is there."""
+        if self.children is None:
+            self.level = self.child = None
+        else:
+            del self.children[level]
+            if not self.children:
+                self.children = None
+
+    def is_empty(self) -> bool:
+        """Say whether nothing is subscribed here or below."""
+        return (
+            self.here is None
+            and self.below is None
+            and self.plus is None
+            and self.child is None
+            and self.children is None
+        )
 
 
 class TopicIndex(Generic[K, V]):
@@ -52,11 +93,13 @@ class TopicIndex(Generic[K, V]):
         "_len",
         "_nothing",
         "_root",
+        "_words",
     )
 
     def __init__(self, cached_topics: int = CACHED_TOPICS) -> None:
         self._exact: dict[str, _Entry[K, V]] = {}
         self._root: _Node[K, V] = _Node()
+        self._words: dict[str, str] = {}
         self._len = 0
         self._filter_count = 0
         self._nothing: list[tuple[K, V]] = []
@@ -198,10 +241,10 @@ class TopicIndex(Generic[K, V]):
         """
         nodes = [self._root]
         if topic[:1] == "$":  # [MQTT-4.7.2-1]
-            children = self._root.children
-            if children is None or (node := children.get(levels[0])) is None:
+            first = self._root.get(levels[0])
+            if first is None:
                 return
-            nodes = [node]
+            nodes = [first]
             levels = levels[1:]
         for level in levels:
             following = []
@@ -210,9 +253,12 @@ class TopicIndex(Generic[K, V]):
                     _append(found, node.below)
                 if node.plus is not None:
                     following.append(node.plus)
-                children = node.children
-                if children is not None:
-                    child = children.get(level)
+                child = node.child
+                if child is not None:
+                    if node.level == level:
+                        following.append(child)
+                elif node.children is not None:
+                    child = node.children.get(level)
                     if child is not None:
                         following.append(child)
             if not following:
@@ -254,30 +300,32 @@ class TopicIndex(Generic[K, V]):
         """Return the node of a filter's levels, made where it does not exist."""
         node = self._root
         for level in levels:
-            if level == "+":
-                if node.plus is None:
-                    node.plus = _Node()
-                node = node.plus
-            elif node.children is None:
-                child: _Node[K, V] = _Node()
-                node.children = {level: child}
-                node = child
-            else:
-                existing = node.children.get(level)
-                if existing is None:
-                    existing = node.children[level] = _Node()
-                node = existing
+            child = node.plus if level == "+" else node.get(level)
+            if child is None:
+                child = _Node()
+                if level == "+":
+                    node.plus = child
+                else:
+                    node.put(self._shared(level), child)
+            node = child
         return node
+
+    def _shared(self, level: str) -> str:
+        """Return one object for equal levels as long as they are not too many.
+
+        Filters of a million devices end in the same few words; one object for each of those saves
+        memory, and a match finds it in the processor's cache.
+        """
+        if len(self._words) < _SHARED_WORDS and len(level) <= _SHARED_WORD_LENGTH:
+            return self._words.setdefault(level, level)
+        return self._words.get(level, level)
 
     def _path(self, levels: list[str]) -> list[_Node[K, V]]:
         """Return the nodes from the root to that of a filter's levels; empty if it has none."""
         node = self._root
         path = [node]
         for level in levels:
-            if level == "+":
-                child = node.plus
-            else:
-                child = None if node.children is None else node.children.get(level)
+            child = node.plus if level == "+" else node.get(level)
             if child is None:
                 return []
             node = child
@@ -329,20 +377,9 @@ def _take(entry: _Entry[K, V] | None, key: K) -> tuple[_Entry[K, V] | None, bool
 def _prune(path: list[_Node[K, V]], levels: list[str]) -> None:
     """Take nodes that hold nothing any more out of their parents, from the end of the path."""
     for depth in range(len(path) - 1, 0, -1):
-        node = path[depth]
-        if (
-            node.here is not None
-            or node.below is not None
-            or node.plus is not None
-            or node.children is not None
-        ):
+        if not path[depth].is_empty():
             return
-        parent = path[depth - 1]
-        level = levels[depth - 1]
-        if level == "+":
-            parent.plus = None
+        if levels[depth - 1] == "+":
+            path[depth - 1].plus = None
         else:
-            assert parent.children is not None
-            del parent.children[level]
-            if not parent.children:
-                parent.children = None
+            path[depth - 1].drop(levels[depth - 1])

@@ -75,3 +75,9 @@ def test_a_topic_with_more_levels_than_the_stack_is_kept() -> None:
     assert index.match("#") == index.match(deep) == [deep]
     assert index.discard(deep)
     assert index._root.children == {}
+
+
+def test_a_discarded_topic_leaves_its_neighbours() -> None:
+    index = _index("x/y/1", "x/y/2")
+    assert index.discard("x/y/1")
+    assert index.match("x/#") == ["x/y/2"]

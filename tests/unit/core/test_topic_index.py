@@ -80,9 +80,7 @@ def test_removing_from_filters_that_share_a_path_leaves_the_others() -> None:
     assert _keys(index, "a/b/d") == ["a/+/d"]
     assert index.remove("a/+", "a/+")
     assert index.remove("a/+/d", "a/+/d")
-    root = index._root
-    assert root.children is None
-    assert root.plus is None
+    assert index._root.is_empty()
 
 
 def test_a_topic_with_more_levels_than_the_stack_is_matched() -> None:
@@ -153,3 +151,15 @@ def test_large_results_and_long_names_fill_the_cache_sooner() -> None:
     for number in range(100):
         names.match(f"{number}" + "x" * 2560)
     assert len(names._cache) <= 10
+
+
+def test_equal_levels_of_many_filters_are_one_object_but_not_without_bound() -> None:
+    index: TopicIndex[str, int] = TopicIndex()
+    long = "x" * 1000
+    for number in range(11_000):
+        index.add(f"a/d{number}/word/+/{long}", "k", 1)
+    assert len(index._words) == 10_000
+    assert long not in index._words
+    path = [index._path(["a", f"d{number}"])[-1] for number in (1, 10_900)]
+    assert path[0].level is path[1].level
+    assert len(index.match(f"a/d10999/word/1/{long}")) == 1
