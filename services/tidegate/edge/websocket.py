@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from websockets.datastructures import Headers, MultipleValuesError
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import (
+    HeaderLineTooLong,
+    InvalidHandshake,
+    RequestLineTooLong,
+    TooManyHeaders,
+)
 from websockets.frames import Frame, Opcode
 from websockets.headers import parse_connection, parse_subprotocol, parse_upgrade
 from websockets.http11 import Request
@@ -27,7 +32,8 @@ try:
 except ImportError:  # the pure wheel
     from websockets.utils import apply_mask
 
-#: Subprotocols that mean MQTT; the exact word the client offered is echoed [MQTT-6.0.0-4].
+#: Subprotocols that mean MQTT; the exact word the client offered is echoed. ``mqtt`` is the one of
+#: [MQTT-6.0.0-4]; the others are what clients in the field offer instead (![MQTT-6.0.0-4]).
 SUBPROTOCOLS: Final = frozenset({"mqtt", "mqttv3.1", "mqttv3.1.1", "mqttv5"})
 
 #: Request line and headers together. Cookies of a whole domain fit; an attack does not.
@@ -60,6 +66,8 @@ _TRANSIENT_HEADERS: Final = frozenset(
 # The library's own INFO lines would be one per connection; ours say more.
 _LIBRARY_LOG: Final = logging.getLogger("tidegate.edge.websocket.library")
 _LIBRARY_LOG.setLevel(logging.ERROR)
+
+_TOO_LARGE: Final = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
 
 _PROXY_HINT: Final = (
     "If nginx is in front, it needs proxy_http_version 1.1, proxy_set_header Upgrade $http_upgrade "
@@ -192,9 +200,8 @@ def answer(head: bytes, policy: HandshakePolicy) -> Handshake:
     library.receive_data(head)
     events = library.events_received()
     if not events or not isinstance(events[0], Request):
-        if library.handshake_exc is not None and (written := library.data_to_send())[:1] != [b""]:
-            # The library has an answer of its own for lines or headers that are too long.
-            return refusal(int(written[0][9:12]), "The request head is too large.")
+        if isinstance(library.handshake_exc, _TOO_LARGE):
+            return refusal(431, "The request head is too large.")
         return refusal(400, "This is not a WebSocket handshake request.")
     request = events[0]
     try:
@@ -230,7 +237,6 @@ _PHRASES: Final = {
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
-    414: "URI Too Long",
     426: "Upgrade Required",
     431: "Request Header Fields Too Large",
 }
