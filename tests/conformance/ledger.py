@@ -1,7 +1,7 @@
 """The conformance ledger: which test proves which numbered statement of the MQTT standards.
 
 ``python tests/conformance/ledger.py --write`` collects the ``statement`` marks of all tests and
-writes docs/conformance.md; without ``--write`` it says whether that file is current. The statements,
+writes docs/conformance.md; without it, it says whether that file is current. The statements,
 whom they bind and our paraphrase of each are in statements.tsv beside this file. A mark counts a
 test as proof whatever directory it is in; the texts of the standards are not reproduced.
 """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import string
+import time
 
 import pytest
 
 from support import mqtt_bytes
 from support.mqtt_bytes import V5, V311, Will
 from support.peers import Peers, both_transports, both_versions
+from support.raw_client import DEADLINE_S, RawClient
 
 statement = pytest.mark.statement
 
@@ -55,13 +57,22 @@ async def test_second_connect_is_a_protocol_error(peers: Peers, version: int) ->
     await client.expect_closed(reasons=[0x82])
 
 
+async def _refusal(client: RawClient) -> bytes:
+    """Everything up to the end: a client of no known version cannot be told anything in detail."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not client.pipe.ended:
+        await client.pipe.wait(deadline)
+    return bytes(client.pipe.buffer)
+
+
 @pytest.mark.parametrize("name", ["MQTX", "mqtt", "", "MQTTS", "HTTP"])
 @both_versions
 @statement("MQTT-3.1.2-1", "MQTT311-3.1.2-1")
 async def test_wrong_protocol_name_is_refused(peers: Peers, version: int, name: str) -> None:
     client = await peers.open(version)
     await client.send(mqtt_bytes.connect("c", version=version, protocol_name=name))
-    await client.expect_refused()
+    answer = await _refusal(client)
+    assert not answer or (answer[0], answer[2], answer[3]) in {(0x20, 0, 0x84), (0x20, 0, 1)}
 
 
 @pytest.mark.parametrize("level", [0, 2, 6, 7, 255])
@@ -70,9 +81,8 @@ async def test_unknown_protocol_level_is_refused_with_that_reason(peers: Peers, 
     client = await peers.open(V311)
     body = mqtt_bytes.string("MQTT") + bytes([level, 2, 0, 0]) + mqtt_bytes.string("c")
     await client.send(mqtt_bytes.packet(0x10, body))
-    while not client.pipe.ended:
-        await client.pipe.wait(float("inf"))
-    assert bytes(client.pipe.buffer) in {b"\x20\x02\x00\x01", b"\x20\x03\x00\x84\x00"}
+    answer = await _refusal(client)
+    assert (answer[0], answer[2], answer[3]) in {(0x20, 0, 0x84), (0x20, 0, 1)}
 
 
 @both_versions

@@ -263,7 +263,6 @@ async def test_bad_content_ends_the_connection(
 MQTT5_ONLY = [
     case("AUTH flags", mqtt_bytes.auth(None, flags=1), MALFORMED, "MQTT-3.15.1-1"),
     case("DISCONNECT with an unknown reason", mqtt_bytes.disconnect(0x42), EITHER),
-    case("DISCONNECT with a server's reason", mqtt_bytes.disconnect(0x8E), EITHER),
     case("no property length in SUBSCRIBE", packet(0x82, two(1)), EITHER, "MQTT-2.2.2-1"),
     case("no property length in PUBLISH", packet(0x30, string("t")), EITHER, "MQTT-2.2.2-1"),
     case("properties longer than the packet", packet(0x30, string("t"), b"\x20"), MALFORMED),

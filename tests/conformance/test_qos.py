@@ -364,7 +364,7 @@ async def test_without_problem_information_acknowledgements_carry_no_text(peers:
     for kind, answer in (("PUBREL", "PUBCOMP"), ("PUBREC", "PUBREL")):
         await client.send(ack(kind, 4711))
         answers.append(await client.expect(answer, packet_id=4711))
-    answers.append(await client.subscribe("$share//bad", packet_id=8))
+    answers.append(await client.subscribe("$SYS/+", "t", packet_id=8))
     answers.append(await client.unsubscribe("never/subscribed", packet_id=9))
     for received in answers:
         assert received.properties == []

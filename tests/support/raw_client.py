@@ -35,6 +35,7 @@ class Pipe(asyncio.Protocol):
     def __init__(self) -> None:
         self.buffer = bytearray()
         self.ended = False
+        self.lost = False
         self.changed = asyncio.Event()
         self.transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
@@ -57,7 +58,7 @@ class Pipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed, whatever way."""
-        self.ended = True
+        self.ended = self.lost = True
         self.changed.set()
         self._writable.set()
 
@@ -192,7 +193,7 @@ class RawClient:
     def reset(self) -> None:
         """Close with a TCP reset."""
         transport = self.pipe.transport
-        if transport is None:
+        if transport is None or self.pipe.lost:
             return
         sock: Any = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
