@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,9 @@ def wills(found: list[DueWill]) -> list[bytes]:
 async def test_a_new_durable_session_has_an_incarnation_and_nothing_else(store: RedisStore) -> None:
     reply = await attach(store)
     assert reply.incarnation > 0
-    assert reply == AttachReply(epoch=reply.epoch, incarnation=reply.incarnation, session_present=False)
+    assert reply == AttachReply(
+        epoch=reply.epoch, incarnation=reply.incarnation, session_present=False
+    )
 
 
 @pytest.mark.statement("MQTT-3.1.2-5", "MQTT-3.1.3-2", "MQTT-4.1.0-1")
@@ -149,7 +152,7 @@ async def test_clean_start_discards_the_session(store: RedisStore, server: Store
     assert await store.fetch("c", second.incarnation, 0, 10, 1000) == []
     assert await store.fetch("c", first.incarnation, 0, 10, 1000) == []
     await detach(store, second.epoch, expiry=0)
-    assert not [name for name in server.keys() if not name.endswith(b":edges")]
+    assert not [name for name in server.key_names() if not name.endswith(b":edges")]
 
 
 @pytest.mark.statement("MQTT-3.1.2-23")
@@ -170,7 +173,7 @@ async def test_an_ephemeral_session_leaves_nothing(store: RedisStore, server: St
     assert await store.receipt("c", first.epoch, 3, 5)
     assert await store.release("c", first.epoch, [3])
     assert await detach(store, first.epoch) == DetachReply(fenced=False)
-    assert [name.rsplit(b":", 1)[1] for name in server.keys()] == [b"edges"]
+    assert [name.rsplit(b":", 1)[1] for name in server.key_names()] == [b"edges"]
     second = await attach(store, expiry=0)
     assert not second.session_present
     assert second.previous_edge == ""
@@ -224,7 +227,7 @@ async def test_a_session_ends_in_one_sweep_only(store: RedisStore, server: Store
     sweeps = await asyncio.gather(*(store.sweep_due(NOW + 100_000, 7) for _ in range(4)))
     assert all(len(found.ended) <= 7 for found in sweeps)
     assert sorted(session.client_id for found in sweeps for session in found.ended) == sorted(ids)
-    assert {name.rsplit(b":", 1)[1] for name in server.keys()} == {b"edges"}
+    assert {name.rsplit(b":", 1)[1] for name in server.key_names()} == {b"edges"}
 
 
 async def test_a_resumed_session_is_not_swept(store: RedisStore) -> None:
@@ -306,7 +309,7 @@ async def test_connections_that_race_leave_one_owner(store: RedisStore) -> None:
     ends = await asyncio.gather(*(detach(store, reply.epoch) for reply in replies))
     assert [reply for reply, end in zip(replies, ends, strict=True) if not end.fenced] == [last]
     chain = sorted(replies, key=lambda reply: reply.epoch)
-    for older, newer in zip(chain, chain[1:], strict=False):
+    for older, newer in pairwise(chain):
         assert newer.previous_epoch == older.epoch
     assert len({reply.incarnation for reply in replies}) == 1
 
@@ -427,7 +430,7 @@ async def test_a_claimed_will_is_offered_again_until_it_is_published(store: Redi
 
 
 async def test_wills_of_one_client_have_names_of_their_own(store: RedisStore) -> None:
-    names = set()
+    names: set[str] = set()
     for _ in range(3):
         reply = await attach(store, "a:b", will=b"w")
         names.update(will.will_id for will in (await detach(store, reply.epoch, "a:b")).wills)
@@ -493,7 +496,7 @@ async def test_edge_sweeps_are_bounded_and_find_each_session_once(
     found = [will for sweep in sweeps for will in sweep.wills]
     assert sorted(wills(found)) == sorted(b"%d" % number for number in range(25))
     await store.will_published([will.will_id for will in found])
-    assert server.keys() == []
+    assert server.key_names() == []
 
 
 # Retained messages
@@ -578,5 +581,5 @@ async def test_every_key_of_a_client_carries_one_hash_tag(
     await store.release("c", reply.epoch, [1])
     await store.receipt("c", reply.epoch, 1, 1)
     await detach(store, reply.epoch)
-    tags = {name.split(b"}")[0] for name in server.keys()}
+    tags = {name.split(b"}")[0] for name in server.key_names()}
     assert len(tags) == 1

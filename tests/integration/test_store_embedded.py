@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ async def attach(store: RedisStore) -> bool:
 
 def is_running(pid: int) -> bool:
     return process_started(pid) is not None
+
+
+def restarted(server: EmbeddedValkey, count: int) -> bool:
+    return server.restart_count == count
 
 
 def start_broker(data_dir: Path) -> tuple[subprocess.Popen[str], int]:
@@ -151,9 +156,7 @@ async def test_a_server_that_dies_is_started_again_with_its_data(data_dir: Path)
     for count in (1, 2):
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        await wait_for_async(
-            lambda count=count: server.restart_count == count, DEADLINE_S, "restarted"
-        )
+        await wait_for_async(partial(restarted, server, count), DEADLINE_S, "restarted")
         deadline = asyncio.get_running_loop().time() + DEADLINE_S
         while True:
             try:
@@ -246,7 +249,7 @@ async def test_a_pid_file_of_another_process_harms_nobody(data_dir: Path) -> Non
 async def test_a_server_that_cannot_start_says_why(data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / "appendonlydir").write_text("in the way")
-    with pytest.raises(EmbeddedError, match="while starting: .+"):
+    with pytest.raises(EmbeddedError, match=r"while starting: .+"):
         await EmbeddedValkey(data_dir).start()
     with contextlib.suppress(FileNotFoundError):
         (data_dir / "appendonlydir").unlink()

@@ -84,12 +84,12 @@ async def test_a_long_list_of_appends_is_cut_and_joined(store: RedisStore) -> No
 
 async def test_dead_sessions_take_nothing(store: RedisStore, server: StoreServer) -> None:
     life = (await attach(store)).incarnation
-    before = server.keys()
+    before = server.key_names()
     replies = await store.append(
         [Append("c", life + 1, b"x"), Append("nobody", 1, b"x", "identity")]
     )
     assert replies == [AppendOutcome.NO_SESSION] * 2
-    assert server.keys() == before
+    assert server.key_names() == before
 
 
 async def test_a_full_queue_refuses_the_newest(server: StoreServer) -> None:
@@ -150,7 +150,7 @@ async def test_identities_are_bounded_and_the_latest_stay(
             [Append("c", life, b"x", f"{number}") for number in range(start, start + 100)]
         )
         await store.complete("c", 1, range(start + 1, start + 101))
-    (key,) = [name for name in server.keys() if b":x:" in name]
+    (key,) = [name for name in server.key_names() if b":x:" in name]
     kept = server.command("ZCARD", key)
     assert isinstance(kept, int)
     assert 4096 <= kept < 4096 + 64
@@ -221,7 +221,7 @@ async def test_words_that_are_no_utf8_fail_alone(store: RedisStore) -> None:
 async def test_a_damaged_key_fails_alone(store: RedisStore, server: StoreServer) -> None:
     life = (await attach(store)).incarnation
     damaged = (await attach(store, "d")).incarnation
-    (key,) = [name for name in server.keys() if b":q:d:" in name]
+    (key,) = [name for name in server.key_names() if b":q:d:" in name]
     server.command("SET", key, "not a stream")
     bad, good = await asyncio.gather(
         store.append([Append("d", damaged, b"x")]),
@@ -236,7 +236,7 @@ async def test_a_queue_deleted_by_hand_starts_anew(store: RedisStore, server: St
     life = (await attach(store)).incarnation
     await store.append([Append("c", life, b"x")] * 5)
     await store.detach(DetachRequest("c", 1, NOW, False, None, 3))
-    (key,) = [name for name in server.keys() if b":q:" in name]
+    (key,) = [name for name in server.key_names() if b":q:" in name]
     server.command("DEL", key)
     assert (await attach(store)).last_seq == 3
     assert await store.append([Append("c", life, b"x")]) == [4]

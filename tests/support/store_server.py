@@ -67,7 +67,7 @@ class StoreServer:
         with redis.Redis(unix_socket_path=str(self.socket)) as client:
             return client.execute_command(*words)
 
-    def keys(self) -> list[bytes]:
+    def key_names(self) -> list[bytes]:
         """The names of all keys but the store's few fixed ones, sorted."""
         names = self.command("KEYS", "*")
         assert isinstance(names, list)

@@ -65,8 +65,9 @@ class AttachReply:
     """What CONNECT learns from the store.
 
     ``epoch`` fences every later write of this connection. ``incarnation`` names the life of the
-    session (a new one begins whenever state is discarded); 0 for a session that is not durable
-    (expiry 0), which has no queue. ``previous_edge``/``previous_epoch`` name the connection that
+    session (a new one begins whenever state is discarded); 0 for a session that is not durable,
+    which has no queue. A durable session that is resumed with expiry 0 keeps its incarnation and
+    its queue until the connection ends. ``previous_edge``/``previous_epoch`` name the connection that
     was live until now ("" and 0: none). ``sent_seq``: every queued entry up to it has been
     sent before, unless ``sent_uncertain`` (the old edge never said), when any of them may
     have been. ``released`` are the entries in PUBREL state; ``receipts`` has one byte per packet
@@ -119,8 +120,9 @@ class DetachReply:
 class Append:
     """One message for one durable session's queue.
 
-    ``record`` is an encoded queue record. ``identity`` is empty, or names a QoS 2 publish (publisher,
-    packet identifier, exchange): a second append with the same identity is refused as DUPLICATE.
+    ``record`` is an encoded queue record. ``identity`` is empty, or names a QoS 2 publish
+    (publisher, packet identifier, exchange): a second append with the same identity is refused as
+    DUPLICATE. The exchange must be counted beyond seven bits (``AttachReply.receipt_wraps``).
     """
 
     client_id: str
