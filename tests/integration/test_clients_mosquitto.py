@@ -216,9 +216,7 @@ def test_a_password_file_of_mosquitto_lets_in_whom_it_names(
         for version in VERSIONS:
             refused = publish(*way, "-V", version, *login)
             assert refused.returncode != 0, login
-            assert (
-                "not authorised" in refused.stderr.lower() or "bad user" in refused.stderr.lower()
-            )
+            assert "not authori" in refused.stderr.lower(), refused.stderr
 
 
 def test_an_acl_file_is_followed_as_mosquitto_does(

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
-import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import yaml
@@ -62,7 +59,8 @@ class Server(ABC):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.addresses: dict[str, Address] = {}
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._stdout = directory / "stdout.txt"
         self._stderr = directory / "stderr.txt"
         self._family: set[int] = set()
 
@@ -91,6 +89,10 @@ class Server(ABC):
     def stderr(self) -> str:
         """Return what it has written to standard error so far."""
         return self._stderr.read_text(errors="replace") if self._stderr.exists() else ""
+
+    def stdout(self) -> str:
+        """Return what it has written to standard output since it was started."""
+        return self._stdout.read_text(errors="replace") if self._stdout.exists() else ""
 
     def kill(self) -> None:
         """End the broker's own process with SIGKILL; its children stay as after a crash."""
@@ -127,9 +129,6 @@ class Server(ABC):
             _kill_group(self.process.pid)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_DEADLINE_S)
-            for stream in (self.process.stdout, self.process.stdin):
-                if stream is not None:
-                    stream.close()
         for pid in self._family | _processes_using(self.directory):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -145,22 +144,21 @@ class Server(ABC):
                 return int(line.split()[1]) * 1024
         raise AssertionError("the kernel does not tell VmRSS")
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> subprocess.Popen[bytes]:
         assert self.process is not None
         assert self.process.poll() is None, f"it has already ended:\n{self.stderr()}"
         return self.process
 
-    def _spawn(self, command: list[str], **environment: str) -> subprocess.Popen[str]:
-        with self._stderr.open("ab") as stderr:
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        # Files, not pipes: a child that outlives the broker would keep a pipe open.
+        with self._stdout.open("wb") as stdout, self._stderr.open("ab") as stderr:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=stderr,
-                text=True,
                 start_new_session=True,
-                env=os.environ | environment,
             )
         return self.process
 
@@ -186,14 +184,25 @@ class Tidegate(Server):
         file = self.directory / "tidegate.yaml"
         file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         command = [str(Path(sys.executable).with_name("tidegate")), "serve"]
-        process = self._spawn(
-            [*command, "--config", str(file), *self.arguments], PYTHONUNBUFFERED="1"
+        process = self._spawn([*command, "--config", str(file), *self.arguments])
+        wait_for(
+            lambda: self._find_ready_line() or process.poll() is not None,
+            READY_DEADLINE_S,
+            f"a line {READY!r}",
         )
-        self.ready_line = _read_until_ready(process, self)
-        words = self.ready_line.removeprefix(READY).split()
-        self.addresses = {
-            name: Address.parse(url) for name, _, url in (word.partition("=") for word in words)
+        self.ready_line = self._find_ready_line()
+        assert self.ready_line, f"ended with {process.poll()}:\n{self.stdout()}{self.stderr()}"
+        spoken = {
+            one["name"]: one["protocol"] for one in self.settings["listeners"] if "name" in one
         }
+        for word in self.ready_line.removeprefix(READY).split():
+            name, _, url = word.partition("=")
+            whole = url if "://" in url else f"{spoken.get(name, name)}://{url}"
+            self.addresses[name] = Address.parse(whole)
+
+    def _find_ready_line(self) -> str:
+        whole_lines = self.stdout().splitlines(keepends=True)
+        return next((x.strip() for x in whole_lines if x.startswith(READY) and x[-1] == "\n"), "")
 
 
 class StartBroker(Protocol):
@@ -219,36 +228,6 @@ def all_listeners(directory: Path, server: KeyPair, authority: Authority) -> lis
         {"name": "auto", "protocol": "auto", **plain, "tls": tls},
         {"name": "unix", "protocol": "unix", "address": str(directory / "mqtt.sock"), "port": 0},
     ]
-
-
-def _read_until_ready(process: subprocess.Popen[str], server: Server) -> str:
-    """Return the ready line; a thread goes on draining the pipe so that the broker never blocks."""
-    lines: queue.Queue[str | None] = queue.Queue()
-    assert process.stdout is not None
-    threading.Thread(target=_drain, args=(process.stdout, lines), daemon=True).start()
-    end = time.monotonic() + READY_DEADLINE_S
-    seen: list[str] = []
-    while True:
-        try:
-            line = lines.get(timeout=max(0.0, end - time.monotonic()))
-        except queue.Empty:
-            line = None
-        if line is None:
-            raise AssertionError(
-                f"no {READY!r} line (exit code {process.poll()})\n"
-                f"stdout: {''.join(seen)}\nstderr: {server.stderr()}"
-            )
-        if line.startswith(READY):
-            return line.strip()
-        seen.append(line)
-
-
-def _drain(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    # The stream is closed under this thread when the test ends.
-    with contextlib.suppress(ValueError, OSError):
-        for line in stream:
-            lines.put(line)
-    lines.put(None)
 
 
 def _descendants(pid: int) -> set[int]:
