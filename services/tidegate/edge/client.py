@@ -2,7 +2,8 @@
 
 Owned by the edge; fed by a channel. Packets come decoded from ``ServerConnection``; what each means
 is decided here, in order: while an answer that must keep the order is outstanding (CONNECT,
-SUBSCRIBE, UNSUBSCRIBE), the packets behind it wait and reading pauses. Outgoing messages are ``Delivery``'s.
+SUBSCRIBE, UNSUBSCRIBE), the packets behind it wait and reading pauses. What goes out is the
+business of ``Delivery``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from tidegate.mqtt.packets import (
     Disconnect,
     Packet,
     PingReq,
-    PingResp,
     Properties,
     PubAck,
     PubComp,

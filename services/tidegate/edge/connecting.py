@@ -95,9 +95,11 @@ def _will(client: Client, will: Will | None) -> Will | None:
         return None
     edge = client.edge
     if will.qos > client.listener.max_qos:
-        client.refuse(ReasonCode.QOS_NOT_SUPPORTED, "the will's QoS is too high")  # [MQTT-3.2.2-12]
+        # [MQTT-3.2.2-12]
+        client.refuse(ReasonCode.QOS_NOT_SUPPORTED, "the will's QoS is too high")
     elif will.retain and not edge.features.retain:
-        client.refuse(ReasonCode.RETAIN_NOT_SUPPORTED, "the will is a retained one")  # [MQTT-3.2.2-13]
+        # [MQTT-3.2.2-13]
+        client.refuse(ReasonCode.RETAIN_NOT_SUPPORTED, "the will is a retained one")
     else:
         if client.listener.mount_point:
             will.topic = client.listener.mount_point + will.topic

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.core.window import DurableFeed, MemoryQueue, Window
 from tidegate.link.api import AttachedSession, RouterUnavailable, SessionFenced
-from tidegate.mqtt.codec import encode_ack, encode_publish
+from tidegate.mqtt.codec import encode_ack
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import PubComp, Publish, PubRec, SubscriptionOptions
 
@@ -77,7 +77,7 @@ class Delivery:
         self._client = client
         self._edge = client.edge
         limits = client.edge.limits
-        self._window: Window[Outgoing] = Window(min(receive_maximum, limits.max_in_flight))
+        self._window: Window[Outgoing | None] = Window(min(receive_maximum, limits.max_in_flight))
         self._queue: MemoryQueue[Outgoing] | None = None
         self._feed: DurableFeed[Publish] | None = None
         self._next_seq = 1
@@ -111,7 +111,7 @@ class Delivery:
             for seq in sorted(session.released):
                 packet_id = self._window.start_released(seq)
                 self._client.send(encode_ack(0x62, packet_id, 0, self._client.version))
-            self._feed.resume(session.released)
+            self._feed.resume(session.released, session.last_seq)
             self.pump()
         else:
             self._feed.begin(session.last_seq)
@@ -147,8 +147,7 @@ class Delivery:
                     message, message.retain and recipient.retain_as_published, subscription_ids
                 )
                 return
-        if qos > message.qos:
-            qos = message.qos
+        qos = min(qos, message.qos)
         retain = message.retain and recipient.retain_as_published
         self._offer(Outgoing(message, qos, retain, subscription_ids))
 
@@ -212,16 +211,12 @@ class Delivery:
         counters.delivered += 1
         counters.publish_bytes_sent += len(message.payload)
 
-    def send_qos0(
-        self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]
-    ) -> None:
+    def send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
         """Send a QoS 0 copy now, or drop it, counted."""
         self._edge.counters.published += 1
         self._send_qos0(message, retain, subscription_ids)
 
-    def _send_qos0(
-        self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]
-    ) -> None:
+    def _send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
         expiry = None
         counters = self._edge.counters
         if message.expires_at_ms:

@@ -1,7 +1,7 @@
 """The edge: every connected client of this process, and the fan-out to them.
 
-Implements ``EdgeLink``. Owns the registry of clients, the index of their subscriptions, the delivery
-plans made from it, and the one flush per turn of the event loop in which every client that has
+Implements ``EdgeLink``. Owns the registry of clients, the index of their subscriptions, the
+delivery plans made from it, and the one flush per turn of the event loop in which every client that has
 something to send gets one write. Loses nothing but sockets when it dies.
 """
 

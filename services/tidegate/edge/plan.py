@@ -88,8 +88,8 @@ class Plan:
     """What a message of one topic does at this edge; valid while ``matches`` is current.
 
     ``groups`` and ``special`` are for QoS 0 messages. Of messages with a higher QoS, ``low_groups``
-    and ``low_special`` get QoS 0 copies, ``windowed`` QoS 1 or 2 ones; durable sessions with QoS 1 or 2
-    are absent there: the router queues for them.
+    and ``low_special`` get QoS 0 copies, ``windowed`` QoS 1 or 2 ones; durable sessions with QoS 1
+    or 2 are absent there: the router queues for them.
     """
 
     __slots__ = ("groups", "low_groups", "low_special", "matches", "special", "windowed")

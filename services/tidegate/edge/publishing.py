@@ -38,11 +38,11 @@ class _Unanswered:
 
 
 class Inbound:
-    """What comes in from one client; the ``Origin`` of its publishes. See the module's docstring."""
+    """What comes in from one client, and the ``Origin`` of its publishes."""
 
     __slots__ = (
-        "_bytes_bucket",
         "_bucket",
+        "_bytes_bucket",
         "_client",
         "_exchange",
         "_limit",
@@ -287,9 +287,7 @@ class Inbound:
         count = ((self._receipt_of(packet_id) >> 1) + 1) % 128
         value = count << 1
         try:
-            await client.edge.router.complete_receipt(
-                self.client_id, self.epoch, packet_id, value
-            )
+            await client.edge.router.complete_receipt(self.client_id, self.epoch, packet_id, value)
         except SessionFenced:
             client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
             return
@@ -302,5 +300,3 @@ class Inbound:
         self._received.discard(packet_id)
         client.connection.note_acked(packet_id)
         client.send(encode_ack(0x70, packet_id, 0, client.version))
-
-

@@ -92,9 +92,7 @@ async def subscribe(client: Client, packet: Subscribe) -> None:
             (name, options)
             for name, options in applied
             if not name.startswith("$share/")
-            and (
-                options.retain_handling == 0 or (options.retain_handling == 1 and name in new)
-            )
+            and (options.retain_handling == 0 or (options.retain_handling == 1 and name in new))
         ]
     )
 

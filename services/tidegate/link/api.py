@@ -144,9 +144,7 @@ class RouterLink(Protocol):
     async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
         """The retained messages of these topics that are there and have not expired."""
 
-    async def enqueue(
-        self, client_id: str, incarnation: int, messages: Sequence[Publish]
-    ) -> None:
+    async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
         """Queue messages for one durable session (retained ones after SUBSCRIBE)."""
 
     async def heartbeat(self, edge_id: str) -> None:

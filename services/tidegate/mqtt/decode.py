@@ -1,7 +1,7 @@
 """From bytes to packets: all fifteen types, both directions, MQTT 3.1, 3.1.1 and 5.0.
 
-``decode_packet`` gets one whole packet. Raises ``MalformedPacket`` or ``ProtocolViolation`` with the
-reason code and statement that say what is wrong, and never anything else, whatever the bytes.
+``decode_packet`` gets one whole packet. Raises ``MalformedPacket`` or ``ProtocolViolation`` with
+the reason code and statement that say what is wrong, and never anything else, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def decode_packet(first_byte: int, body: bytes, version: ProtocolVersion) -> Pac
     return decoder(body, version)
 
 
-_FLAG_STATEMENTS: Final = {
+_FLAG_STATEMENTS: Final[dict[int, str]] = {
     PacketType.PUBREL: "MQTT-3.6.1-1",
     PacketType.SUBSCRIBE: "MQTT-3.8.1-1",
     PacketType.UNSUBSCRIBE: "MQTT-3.10.1-1",
@@ -234,9 +234,7 @@ def _check_connect_flags(flags: int, version: ProtocolVersion) -> None:
         raise MalformedPacket("a password without a user name", statement="MQTT311-3.1.2-22")
 
 
-def _will(
-    body: bytes, position: int, flags: int, version: ProtocolVersion
-) -> tuple[Will, int]:
+def _will(body: bytes, position: int, flags: int, version: ProtocolVersion) -> tuple[Will, int]:
     end = len(body)
     properties, expiry, delay = b"", None, 0
     if version >= _V5:
@@ -315,9 +313,7 @@ def _subscribe(body: bytes, version: ProtocolVersion) -> Subscribe:
         flags, position = read_byte(body, position, end)
         options = _options(flags, version, identifier)
         if options.no_local and topic_filter.startswith("$share/"):
-            raise ProtocolViolation(
-                "No Local on a shared subscription", statement="MQTT-3.8.3-4"
-            )
+            raise ProtocolViolation("No Local on a shared subscription", statement="MQTT-3.8.3-4")
         subscriptions.append((topic_filter, options))
     return Subscribe(packet_id, subscriptions, properties)
 
@@ -336,9 +332,7 @@ def _options(flags: int, version: ProtocolVersion, identifier: int) -> Subscript
     handling = flags >> 4 & 3
     if handling == 3:
         raise ProtocolViolation("a retain handling of 3")
-    return SubscriptionOptions(
-        flags & 3, bool(flags & 4), bool(flags & 8), handling, identifier
-    )
+    return SubscriptionOptions(flags & 3, bool(flags & 4), bool(flags & 8), handling, identifier)
 
 
 _PLAIN_OPTIONS: Final = tuple(SubscriptionOptions(qos) for qos in range(3))
@@ -436,9 +430,7 @@ _DECODERS: Final[dict[int, Callable[[bytes, ProtocolVersion], Packet]]] = {
     PacketType.PUBACK: _acknowledgement(PacketType.PUBACK, PubAck, PUBACK_CODES, "MQTT-3.4.2-1"),
     PacketType.PUBREC: _acknowledgement(PacketType.PUBREC, PubRec, PUBACK_CODES, "MQTT-3.5.2-1"),
     PacketType.PUBREL: _acknowledgement(PacketType.PUBREL, PubRel, PUBREL_CODES, "MQTT-3.6.2-1"),
-    PacketType.PUBCOMP: _acknowledgement(
-        PacketType.PUBCOMP, PubComp, PUBREL_CODES, "MQTT-3.7.2-1"
-    ),
+    PacketType.PUBCOMP: _acknowledgement(PacketType.PUBCOMP, PubComp, PUBREL_CODES, "MQTT-3.7.2-1"),
     PacketType.SUBSCRIBE: _subscribe,
     PacketType.SUBACK: _suback,
     PacketType.UNSUBSCRIBE: _unsubscribe,

@@ -104,9 +104,10 @@ def encode_publish(
         )  # fmt: skip
     properties = message.properties
     if subscription_identifiers or message_expiry_interval is not None or topic_alias:
-        properties = _hop_properties(
-            subscription_identifiers, message_expiry_interval, topic_alias
-        ) + properties
+        properties = (
+            _hop_properties(subscription_identifiers, message_expiry_interval, topic_alias)
+            + properties
+        )
     property_length = write_variable(len(properties)) if properties else b"\0"
     length += len(property_length) + len(properties)
     if qos:
@@ -245,7 +246,7 @@ def _suback(packet: SubAck, version: ProtocolVersion) -> tuple[int, bytes]:
     if version >= _V5:
         body += encode_properties(packet.properties) + bytes(packet.reason_codes)
     elif version == ProtocolVersion.V311:
-        body += bytes(0x80 if code >= 0x80 else code for code in packet.reason_codes)
+        body += bytes(min(128, code) for code in packet.reason_codes)
     else:
         # 3.1 has no failure code: QoS 0 is all it can say
         body += bytes(0 if code >= 0x80 else code for code in packet.reason_codes)

@@ -192,7 +192,7 @@ class PubComp:
 
 @dataclass(slots=True, frozen=True)
 class SubscriptionOptions:
-    """Subscription options (§3.8.3.1) plus the identifier that came with the SUBSCRIBE (0: none)."""
+    """Subscription options (§3.8.3.1), and the identifier that came with them (0: none)."""
 
     qos: int = 0
     no_local: bool = False

@@ -1,7 +1,7 @@
 """The properties of MQTT 5.0 (§2.2.2.2) as one table, and the two ways to read them.
 
-``decode_properties`` makes a ``Properties``. ``split_publish_properties`` is for PUBLISH and wills: it
-validates everything, and keeps what travels on unaltered as the bytes it came in.
+``decode_properties`` makes a ``Properties``. ``split_publish_properties`` is for PUBLISH and wills:
+it validates everything, and keeps what travels on unaltered as the bytes it came in.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def _row(
     non_zero: bool = False,
     repeatable: bool = False,
 ) -> Property:
-    return Property(
-        identifier, name, wire_type, frozenset(packets), maximum, non_zero, repeatable
-    )
+    return Property(identifier, name, wire_type, frozenset(packets), maximum, non_zero, repeatable)
 
 
 _B, _U2, _U4 = WireType.BYTE, WireType.U16, WireType.U32

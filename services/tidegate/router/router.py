@@ -206,9 +206,7 @@ class Router:
             if identity is None:
                 identity = origin.identity(message)
             retain = message.retain and target.retain_as_published
-            self._queues.add(
-                session, message, granted, retain, subscription_ids, pending, identity
-            )
+            self._queues.add(session, message, granted, retain, subscription_ids, pending, identity)
 
     def _give_to_group(
         self,
@@ -267,9 +265,7 @@ class Router:
         self, origin: Origin, message: Publish, receipt: int, code: int
     ) -> None:
         try:
-            await self.complete_receipt(
-                origin.client_id, origin.epoch, message.packet_id, receipt
-            )
+            await self.complete_receipt(origin.client_id, origin.epoch, message.packet_id, receipt)
         except SessionFenced:
             code = FENCED
         origin.published(message, code)
@@ -404,9 +400,7 @@ class Router:
     ) -> list[tuple[int, Publish]]:
         """Read a session's queue (see RouterLink)."""
         try:
-            found = await self._store.fetch(
-                client_id, incarnation, after_seq, max_count, max_bytes
-            )
+            found = await self._store.fetch(client_id, incarnation, after_seq, max_count, max_bytes)
         except StoreUnavailable as error:
             raise RouterUnavailable(str(error)) from error
         return [(seq, decode_queued(record)) for seq, record in found]
@@ -454,9 +448,7 @@ class Router:
         if not current:
             raise SessionFenced(client_id)
 
-    async def enqueue(
-        self, client_id: str, incarnation: int, messages: Sequence[Publish]
-    ) -> None:
+    async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
         """Queue messages for one session (see RouterLink)."""
         session = self.table.sessions.get(client_id)
         if session is None or session.incarnation != incarnation:

@@ -210,9 +210,7 @@ class RoutingTable:
     def offline_subscription_count(self) -> int:
         """Subscriptions of durable sessions that are not connected."""
         return sum(
-            len(session.subscriptions)
-            for session in self.sessions.values()
-            if session.edge is None
+            len(session.subscriptions) for session in self.sessions.values() if session.edge is None
         )
 
     def subscription_count(self) -> int:
