@@ -67,8 +67,8 @@ class AttachReply:
     ``epoch`` fences every later write of this connection. ``incarnation`` names the life of the
     session (a new one begins whenever state is discarded); 0 for a session that is not durable,
     which has no queue. A durable session that is resumed with expiry 0 keeps its incarnation and
-    its queue until the connection ends. ``previous_edge``/``previous_epoch`` name the connection that
-    was live until now ("" and 0: none). ``sent_seq``: every queued entry up to it has been
+    its queue until the connection ends. ``previous_edge``/``previous_epoch`` name the connection
+    that was live until now ("" and 0: none). ``sent_seq``: every queued entry up to it has been
     sent before, unless ``sent_uncertain`` (the old edge never said), when any of them may
     have been. ``released`` are the entries in PUBREL state; ``receipts`` has one byte per packet
     identifier (index 0 unused, may be shorter than 65536): bit 0 = PUBLISH received and not yet
