@@ -9,6 +9,8 @@ test as proof whatever directory it is in; the texts of the standards are not re
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -88,9 +90,11 @@ def collect(directory: Path = ROOT / "tests") -> dict[str, list[str]]:
     """
     collector = _Collector()
     arguments = ["--collect-only", "-qq", "-p", "no:randomly", "-p", "no:cacheprovider", "-n0"]
-    code = pytest.main([*arguments, str(directory)], plugins=[collector])
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = pytest.main([*arguments, str(directory)], plugins=[collector])
     if code != pytest.ExitCode.OK:
-        raise RuntimeError(f"pytest ended with {code} while collecting")
+        raise RuntimeError(f"pytest ended with {code} while collecting: {said.getvalue()[-2000:]}")
     return {identifier: sorted(names) for identifier, names in collector.proofs.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -174,4 +175,20 @@ async def test_client_without_user_name_is_refused_where_one_is_needed(
     client = await RawClient.open(f"tcp://{address.host}:{address.port}", version=version)
     await client.send(mqtt_bytes.connect("c", version=version))
     await client.expect_refused(reasons=[reason, 0x86 if version == V5 else 4])
+    client.close()
+
+
+@pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5.0"])
+@pytest.mark.parametrize("asked", [0, 600])
+@statement("MQTT-3.2.2-22", "MQTT-3.1.2-22", "MQTT311-3.1.2-24")
+async def test_longest_keep_alive_is_enforced(
+    start_broker: Callable[..., Tidegate], version: int, asked: int
+) -> None:
+    server = start_broker(limits={"max_keep_alive_s": 1})
+    address = server.address("tcp")
+    client = await RawClient.open(f"tcp://{address.host}:{address.port}", version=version)
+    await client.connect("c", keep_alive=asked)
+    began = time.monotonic()
+    await client.expect_closed(reasons=[0x8D])
+    assert time.monotonic() - began >= 1.0
     client.close()
