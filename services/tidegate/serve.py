@@ -12,13 +12,14 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from tidegate import __version__
 from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
 from tidegate.edge.edge import Edge
+from tidegate.edge.exchange import Method
 from tidegate.edge.listeners import Listeners
 from tidegate.edge.watch import FileWatch
 from tidegate.link.api import RouterUnavailable
@@ -48,21 +49,33 @@ def now_ms() -> int:
 class Broker:
     """The parts of an all-in-one broker, started and stopped together."""
 
-    def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        announce: Callable[[str], None],
+        authentication_methods: Mapping[str, Method] | None = None,
+    ) -> None:
         self._config = config
+        self._authentication_methods = dict(authentication_methods or {})
         self._announce = announce
         self._counters = Counters()
         self._exporter = Exporter(self._counters)
         self._store_reachable = False
         self._serving = False
+        self._shutdown: Shutdown | None = None
+
+    def stop(self, reason: str) -> None:
+        """Ask ``run`` to end, as SIGTERM does."""
+        if self._shutdown is not None:
+            self._shutdown.request(reason)
 
     async def run(self) -> None:
-        """Serve until a signal comes."""
+        """Serve until a signal comes, or ``stop`` is called."""
         config = self._config
         with Shutdown(config.shutdown_timeout_s) as shutdown:
+            self._shutdown = shutdown
             async with contextlib.AsyncExitStack() as stack:
                 await self._start(stack, shutdown)
-                loops.settle_garbage_collector()
                 await shutdown.wait()
                 self._serving = False
         log.info("stopped")
@@ -76,6 +89,7 @@ class Broker:
         stack.callback(authenticator.close)
         authorizer = Authorizer(config.auth, counters)
         edge = Edge(edge_id, router, config, authenticator, authorizer, counters, now_ms)
+        edge.authentication_methods = self._authentication_methods
         router.attach_edge(edge)
         await router.heartbeat(edge_id)
         await router.start()
@@ -227,4 +241,12 @@ def _report(task: asyncio.Task[None]) -> None:
 def run(config: Config, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
     logs.configure(config.log.level, config.log.format)
-    loops.run(Broker(config, announce).run())
+    loops.run(_run(config, announce))
+
+
+async def _run(config: Config, announce: Callable[[str], None]) -> None:
+    def ready(line: str) -> None:
+        loops.settle_garbage_collector()
+        announce(line)
+
+    await Broker(config, ready).run()

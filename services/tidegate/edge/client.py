@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.edge.connecting import connect
 from tidegate.edge.delivery import Delivery
+from tidegate.edge.exchange import auth_packet, authenticate, check_method
 from tidegate.edge.publishing import Inbound
 from tidegate.edge.subscribing import subscribe, unsubscribe
 from tidegate.link.api import DetachSession
@@ -63,12 +63,14 @@ class Client:
     """See the module's docstring. Implements ``Handler`` for its channel."""
 
     __slots__ = (
+        "_auth",
         "_holds",
         "_pending_bytes",
         "_readable",
         "_work",
         "acl",
         "aliases",
+        "authentication_method",
         "backlog",
         "channel",
         "client_id",
@@ -133,7 +135,10 @@ class Client:
         #: Packets to send at the end of this turn; kept while the channel is slow.
         self.out: list[bytes] = []
         self.slow = False
-        self.backlog: deque[Packet] = deque()
+        #: Packets that wait behind an answer; reading is paused meanwhile.
+        self.backlog: list[Packet] = []
+        self.authentication_method: str | None = None
+        self._auth: asyncio.Future[Auth | None] | None = None
         self._pending_bytes = 0
         self._holds = 0
         self._readable: dict[str, bool] = {}
@@ -150,12 +155,14 @@ class Client:
         if packets:
             if self._holds & BUSY:
                 self.backlog.extend(packets)
+                if self._auth is not None:
+                    self._look_for_auth()
             else:
                 try:
                     self._process(packets)
                 except MqttError as error:
                     self.fail(error)
-        if connection.error is not None and not self._holds & BUSY:
+        if connection.error is not None and (self._auth or not self._holds & BUSY):
             self.fail(connection.error)
 
     def pause_writing(self) -> None:
@@ -212,8 +219,7 @@ class Client:
         self._work = None
         self._holds &= ~BUSY
         while self.backlog and not self._holds & BUSY and not self.closed:
-            waiting = list(self.backlog)
-            self.backlog.clear()
+            waiting, self.backlog = self.backlog, []
             try:
                 self._process(waiting)
             except MqttError as error:
@@ -278,17 +284,73 @@ class Client:
         self.keep_will = packet.reason_code != ReasonCode.SUCCESS  # [MQTT-3.14.4-3]
         self._close("disconnect_with_will" if self.keep_will else "disconnect")
 
-    def _on_auth(self, _packet: Auth) -> None:
-        self.fail(
-            ProtocolViolation(
+    def _on_auth(self, packet: Auth) -> None:
+        if self.authentication_method is None:
+            raise ProtocolViolation(
                 "AUTH without an authentication method in CONNECT", statement="MQTT-4.12.0-6"
             )
-        )
+        check_method(packet, self.authentication_method)
+        if packet.reason_code != ReasonCode.RE_AUTHENTICATE:
+            raise ProtocolViolation("an AUTH that begins nothing", statement="MQTT-4.12.1-1")
+        self.in_order(lambda: self._reauthenticate(packet))
+
+    async def _reauthenticate(self, packet: Auth) -> None:
+        """Prove again who this is (MQTT5 §4.12.1) [MQTT-4.12.1-2]."""
+        method = self.authentication_method
+        assert method is not None
+        step = await authenticate(self, method, packet.properties.authentication_data)
+        if step is None:
+            return
+        if step.reason_code != ReasonCode.SUCCESS:
+            self.disconnect(step.reason_code)
+            return
+        self.send_packet(auth_packet(step.reason_code, method, step.data))
+
+    async def next_auth(self) -> Auth | None:
+        """Wait for the client's next AUTH; None when the connection ends before it.
+
+        Before CONNACK nothing else may come but DISCONNECT [MQTT-3.1.2-30]; in a
+        re-authentication other packets wait.
+        """
+        if self.closed:
+            return None
+        self._auth = asyncio.get_running_loop().create_future()
+        self.channel.resume_reading()
+        self._look_for_auth()
+        try:
+            return await self._auth
+        finally:
+            self._auth = None
+            if not self.closed:
+                self.channel.pause_reading()
+
+    def _look_for_auth(self) -> None:
+        """Give the AUTH among the waiting packets to who waits for it."""
+        assert self._auth is not None
+        for position, packet in enumerate(self.backlog):
+            if isinstance(packet, Auth):
+                if not self._auth.done():
+                    del self.backlog[position]
+                    self._auth.set_result(packet)
+                return
+            if isinstance(packet, Disconnect):
+                self._end("disconnect")
+                self.channel.close()
+                return
+            if not self.connected:
+                self.fail(
+                    ProtocolViolation(
+                        "a packet before authentication is complete", statement="MQTT-3.1.2-30"
+                    )
+                )
+                return
 
     # Permission
 
     def may_read(self, topic: str) -> bool:
         """Whether the client may get messages of an (internal) topic."""
+        if self.hidden and not topic.startswith(self.listener.mount_point):
+            return False  # "m/#" matches "m" too, which is no topic under the mount point "m/"
         acl = self.acl
         return acl is None or acl.may_read(topic)
 
@@ -461,6 +523,8 @@ class Client:
         if self.closed:
             return
         self.closed = True
+        if self._auth is not None and not self._auth.done():
+            self._auth.set_result(None)
         edge = self.edge
         edge.waiting.discard(self)
         closed = edge.counters.closed

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from tidegate.edge.delivery import Delivery
+from tidegate.edge.exchange import Step, authenticate
 from tidegate.edge.publishing import Inbound
 from tidegate.link.api import AttachedSession, AttachSession, RouterUnavailable
 from tidegate.mqtt.connection import OutgoingAliases
@@ -48,22 +49,38 @@ async def connect(client: Client, packet: Connect) -> None:
         client.refuse(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
         return
     client.client_id = assigned or packet.client_id
-    if properties.authentication_method is not None:
-        client.refuse(
-            ReasonCode.BAD_AUTHENTICATION_METHOD, "this authentication method is not offered"
-        )
-        return
     if 0 < edge.limits.max_connections <= len(edge.clients):
         client.refuse(ReasonCode.QUOTA_EXCEEDED, "the server has as many clients as it may")
         return
-    if not await _authenticate(client, packet):
+    proof: Step | None = None
+    method = properties.authentication_method
+    if method is not None:
+        client.username = packet.username
+        proof = await authenticate(client, method, properties.authentication_data)
+        if proof is None or not _proven(client, proof):
+            return
+        client.authentication_method = method
+    elif not await _authenticate(client, packet):
         return
     will = _will(client, packet.will)
     if client.closed:
         return
     session = await _attach(client, packet, will)
     if session is not None:
-        _accept(client, packet, session, assigned)
+        _accept(client, packet, session, assigned, proof)
+
+
+def _proven(client: Client, proof: Step) -> bool:
+    """Take the outcome of an enhanced authentication."""
+    if proof.reason_code == ReasonCode.SUCCESS:
+        client.username = proof.username
+        client.acl = client.edge.authorizer.for_client(client.client_id, proof.username)
+        return True
+    if proof.reason_code == ReasonCode.BAD_AUTHENTICATION_METHOD:
+        client.refuse(proof.reason_code, "this authentication method is not offered")
+    else:
+        client.refuse(proof.reason_code)
+    return False
 
 
 async def _authenticate(client: Client, packet: Connect) -> bool:
@@ -144,7 +161,13 @@ async def _attach(client: Client, packet: Connect, will: Will | None) -> Attache
     return session
 
 
-def _accept(client: Client, packet: Connect, session: AttachedSession, assigned: str) -> None:
+def _accept(
+    client: Client,
+    packet: Connect,
+    session: AttachedSession,
+    assigned: str,
+    proof: Step | None,
+) -> None:
     edge = client.edge
     older = edge.clients.get(client.client_id)
     if older is not None:
@@ -159,7 +182,7 @@ def _accept(client: Client, packet: Connect, session: AttachedSession, assigned:
     if client.version >= ProtocolVersion.V5 and properties.topic_alias_maximum:
         limit = min(properties.topic_alias_maximum, edge.limits.max_topic_alias_outgoing)
         client.aliases = OutgoingAliases(limit) if limit else None
-    client.inbound = Inbound(client, session.receipts)
+    client.inbound = Inbound(client, session.receipts, session.receipt_wraps)
     client.delivery = Delivery(client, properties.receive_maximum or RECEIVE_MAXIMUM_DEFAULT)
     keep_alive_s = _keep_alive_s(client, packet.keep_alive)
     client.deadline_s = keep_alive_s * KEEP_ALIVE_FACTOR
@@ -177,6 +200,9 @@ def _accept(client: Client, packet: Connect, session: AttachedSession, assigned:
     answer = ConnAck(session.session_present, ReasonCode.SUCCESS)
     if client.version >= ProtocolVersion.V5:
         answer.properties = _connack_properties(client, packet, assigned, keep_alive_s)
+        if proof is not None:
+            answer.properties.authentication_method = client.authentication_method
+            answer.properties.authentication_data = proof.data
     client.send_packet(answer)
     client.delivery.begin(session)
 

@@ -8,7 +8,6 @@ messages come, fetched when the client has fallen behind), so backlog never sits
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -89,7 +88,7 @@ class Delivery:
         self._completed: list[int] = []
         self._releasing: list[tuple[int, int]] = []
         self._fetching = False
-        self._retained: deque[tuple[str, SubscriptionOptions]] = deque()
+        self._retained: list[tuple[str, SubscriptionOptions]] = []
         self._retaining = False
         self._more_room: asyncio.Event | None = None
 
@@ -430,7 +429,7 @@ class Delivery:
         router = self._edge.router
         try:
             while self._retained and not self._client.closed:
-                topic_filter, options = self._retained.popleft()
+                topic_filter, options = self._retained.pop(0)
                 topics = router.match_retained(topic_filter)
                 for start in range(0, len(topics), RETAINED_CHUNK):
                     await self._wait_for_room()

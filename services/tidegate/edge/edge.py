@@ -1,8 +1,8 @@
 """The edge: every connected client of this process, and the fan-out to them.
 
 Implements ``EdgeLink``. Owns the registry of clients, the index of their subscriptions, the
-delivery plans made from it, and the one flush per turn of the event loop in which every client that has
-something to send gets one write. Loses nothing but sockets when it dies.
+delivery plans made from it, and the one flush per turn of the event loop in which every client
+that has something to send gets one write. Loses nothing but sockets when it dies.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
 from tidegate.edge.channel import Channel, Handler, HandlerFactory
 from tidegate.edge.client import Client
+from tidegate.edge.exchange import Method
 from tidegate.edge.plan import Group, Plan, Recipient, build_plan
 from tidegate.link.api import RouterLink
 from tidegate.mqtt.codec import encode_publish
@@ -53,6 +54,8 @@ class Edge:
         self.authorizer = authorizer
         self.counters = counters
         self.now_ms = now_ms
+        #: Methods of enhanced authentication, by name.
+        self.authentication_methods: dict[str, Method] = {}
         #: Seconds of the loop's clock, read once per tick: good enough for keep alive.
         self.tick_s = 0.0
         self.clients: dict[str, Client] = {}

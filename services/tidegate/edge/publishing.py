@@ -6,7 +6,6 @@ only when the router says that the message is safe (G1).
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.rate import TokenBucket
@@ -51,24 +50,27 @@ class Inbound:
         "_receipts",
         "_received",
         "_unanswered",
+        "_wraps",
         "client_id",
         "epoch",
     )
 
-    def __init__(self, client: Client, receipts: bytes) -> None:
+    def __init__(self, client: Client, receipts: bytes, wraps: dict[int, int]) -> None:
         edge = client.edge
         limits = edge.limits
         self._client = client
         self.client_id = client.client_id
         self.epoch = client.epoch
         self._limit = limits.receive_maximum
-        self._unanswered: deque[_Unanswered] = deque()
+        self._unanswered: list[_Unanswered] = []
         #: topic -> whether the client may publish there; bounded.
         self._permitted: dict[str, bool] = {}
         #: QoS 2 publishes received and not yet released, by packet identifier.
         self._received: set[int] = set()
         #: A durable session's receipts (see store.api.AttachReply); empty otherwise.
         self._receipts = bytearray(receipts)
+        #: How often the count of a packet identifier has run over, where it has.
+        self._wraps = wraps
         for packet_id, value in enumerate(receipts):
             if value & 1:
                 self._received.add(packet_id)
@@ -216,7 +218,7 @@ class Inbound:
             client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
         unanswered = self._unanswered
         while unanswered and unanswered[0].code != PENDING:
-            item = unanswered.popleft()
+            item = unanswered.pop(0)
             if item.message.qos and not client.closed:
                 self._acknowledge(item.message, item.code)
         if len(unanswered) <= self._limit // 2:
@@ -243,8 +245,9 @@ class Inbound:
         client = self._client
         if not client.incarnation:
             return f"{self.client_id}|{self.epoch}|#{self._exchange}"
-        count = self._receipt_of(message.packet_id) >> 1
-        return f"{self.client_id}|{client.incarnation}|{message.packet_id}|{count}"
+        packet_id = message.packet_id
+        count = (self._receipt_of(packet_id) >> 1) + 128 * self._wraps.get(packet_id, 0)
+        return f"{self.client_id}|{client.incarnation}|{packet_id}|{count}"
 
     def receipt(self, message: Publish) -> int:
         """Return the receipt byte to store before PUBREC (see Origin)."""
@@ -292,6 +295,8 @@ class Inbound:
             client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
             return
         self._set_receipt(packet_id, value)
+        if not count:
+            self._wraps[packet_id] = self._wraps.get(packet_id, 0) + 1
         if not client.closed:
             self._finish(packet_id)
 

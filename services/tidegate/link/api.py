@@ -69,6 +69,7 @@ class AttachedSession:
     last_seq: int = 0
     released: list[int] = field(default_factory=list)
     receipts: bytes = b""
+    receipt_wraps: dict[int, int] = field(default_factory=dict)
     subscriptions: list[tuple[str, SubscriptionOptions]] = field(default_factory=list)
 
 

@@ -314,6 +314,7 @@ class Router:
             reply.last_seq,
             reply.released,
             reply.receipts,
+            reply.receipt_wraps,
             reply.subscriptions,
         )
 
