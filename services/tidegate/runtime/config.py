@@ -164,7 +164,7 @@ class LimitsConfig(Section):
     receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 100
     """QoS 1 and 2 messages under way from one client (announced to MQTT 5 clients)."""
     max_queued_messages: Annotated[int, Field(ge=1)] = 1000
-    """Messages waiting for one session."""
+    """Messages waiting for one session; for a durable one those under way count too."""
     queue_full_policy: Literal["drop_newest", "drop_oldest"] = "drop_newest"
     """Which message goes when a queue is full."""
     max_queued_bytes: Annotated[int, Field(ge=1024)] = 8_388_608
