@@ -19,6 +19,7 @@ class Running:
     def __init__(self, listeners: Listeners, handlers: Handlers) -> None:
         self.listeners = listeners
         self.handlers = handlers
+        self._writers: list[asyncio.StreamWriter] = []
 
     @property
     def state(self) -> ListenerState:
@@ -28,13 +29,33 @@ class Running:
         return self.state.counters.refused[reason]
 
     async def connect(
-        self, label: str | None = None
+        self, label: str | None = None, **options: Any
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         address = self.listeners.addresses[label or self.state.label][0]
         if "/" in address:
-            return await asyncio.open_unix_connection(address)
+            return self._keep(*await asyncio.open_unix_connection(address))
         host, _, port = address.rpartition(":")
-        return await asyncio.open_connection(host.strip("[]"), int(port))
+        return await self.open(host.strip("[]"), int(port), **options)
+
+    async def open(
+        self, host: str, port: int, **options: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to an address; whatever is still open at the end is closed."""
+        return self._keep(*await asyncio.open_connection(host, port, **options))
+
+    def _keep(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self._writers.append(writer)
+        return reader, writer
+
+    async def drop_clients(self) -> None:
+        """End the clients' side of every connection."""
+        for writer in self._writers:
+            writer.transport.abort()
+        for writer in self._writers:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -49,8 +70,10 @@ async def running(
         **options,
     )
     await listeners.start()
+    server = Running(listeners, handlers)
     try:
-        yield Running(listeners, handlers)
+        yield server
     finally:
         await listeners.close(0.0)
+        await server.drop_clients()
         assert listeners.open_connections() == 0
