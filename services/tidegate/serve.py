@@ -38,7 +38,8 @@ from tidegate.system import SystemTopics
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S: Final = 2.5
+#: Heartbeats of an edge during one lease.
+HEARTBEATS_PER_LEASE: Final = 4
 
 
 def now_ms() -> int:
@@ -83,7 +84,9 @@ class Broker:
     async def _start(self, stack: contextlib.AsyncExitStack, shutdown: Shutdown) -> None:
         config, counters = self._config, self._counters
         store = await self._open_store(stack)
-        router = Router(store, config.limits, config.features, counters, now_ms)
+        router = Router(
+            store, config.limits, config.features, counters, now_ms, config.store.edge_lease_s
+        )
         edge_id = f"edge-{secrets.token_hex(6)}"
         authenticator = Authenticator(config.auth, counters)
         stack.callback(authenticator.close)
@@ -216,7 +219,7 @@ class Broker:
                 self._store_reachable = True
             except RouterUnavailable:
                 self._store_reachable = False
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(self._config.store.edge_lease_s / HEARTBEATS_PER_LEASE)
 
     def _say_ready(self, listeners: Listeners, admin_address: str) -> None:
         places = []

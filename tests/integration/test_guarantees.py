@@ -19,6 +19,7 @@ import pytest
 from support import mqtt_bytes
 from support.broker import StartBroker, Tidegate
 from support.mqtt_bytes import V5, V311
+from support.peers import let_pass
 from support.raw_client import RawClient
 
 NEVER = [("session_expiry", 3600)]
@@ -40,7 +41,10 @@ def _metrics(broker: Tidegate) -> dict[str, float]:
     url = f"http://{broker.address('admin').host}:{broker.address('admin').port}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         text = answer.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^(tidegate_\S+) (\S+)$", text, re.M)}
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^(tidegate_\S+) (\S+)$", text, re.MULTILINE)
+    }
 
 
 async def _open(broker: Tidegate, version: int = V5) -> RawClient:
@@ -234,6 +238,34 @@ async def test_every_copy_is_accounted_for(start_broker: StartBroker) -> None:
     }
     for client in (reader, plain, writer):
         client.close()
+
+
+async def test_an_outage_longer_than_the_lease_ends_no_session_and_fires_no_will(
+    start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """G8: an edge that could not renew its lease for want of a store is not taken for dead."""
+    data = str(tmp_path_factory.mktemp("data"))
+    broker = start_broker(
+        store={"data_dir": data, "operation_timeout_s": 0.5, "edge_lease_s": 1.0}
+    )
+    watcher = await _open(broker)
+    await watcher.connect("watcher")
+    await watcher.subscribe(("g8/#", 1))
+    client = await _open(broker)
+    will = mqtt_bytes.Will("g8/will", b"dead")
+    await client.connect("client", clean=False, props=NEVER, will=will)
+    await client.subscribe(("g8/own", 1))
+    with _stopped(broker.descendants()):
+        await let_pass(2.5)
+    await client.publish("g8/own", b"alive", qos=1, packet_id=1)
+    got = {(await client.receive()).kind for _ in range(2)}
+    assert got == {"PUBACK", "PUBLISH"}
+    assert (await watcher.expect("PUBLISH")).payload == b"alive"
+    await let_pass(2.5)
+    await watcher.expect_nothing()
+    await client.expect_nothing()
+    for one in (watcher, client):
+        one.close()
 
 
 async def test_a_store_that_stops_answering_stops_only_what_needs_it(

@@ -162,6 +162,8 @@ class Client:
                     self._process(packets)
                 except MqttError as error:
                     self.fail(error)
+                except Exception:
+                    self._fail_of_ours()
         if connection.error is not None and (self._auth or not self._holds & BUSY):
             self.fail(connection.error)
 
@@ -224,6 +226,8 @@ class Client:
                 self._process(waiting)
             except MqttError as error:
                 self.fail(error)
+            except Exception:
+                self._fail_of_ours()
         if self._holds & BUSY or self.closed:
             return
         if self.connection.error is not None:
@@ -242,9 +246,7 @@ class Client:
         except MqttError as error:
             self.fail(error)
         except Exception:
-            log.exception("a connection failed", extra={"client_id": self.client_id})
-            self.edge.counters.internal_errors += 1
-            self.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            self._fail_of_ours()
         finally:
             self._resume()
 
@@ -480,6 +482,17 @@ class Client:
         else:
             self.version = version
             self.refuse(error.reason_code, str(error))
+
+    def _fail_of_ours(self) -> None:
+        """End the connection after an unexpected exception, our fault; the process goes on."""
+        log.exception(  # noqa: LOG004 - called by handlers only
+            "a connection failed", extra={"client_id": self.client_id}
+        )
+        self.edge.counters.internal_errors += 1
+        if self.connected:
+            self.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+        else:
+            self.refuse(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
 
     def disconnect(self, reason_code: ReasonCode, reason: str = "") -> None:
         """End the connection from our side, with a DISCONNECT where the version has one."""

@@ -227,6 +227,10 @@ class Inbound:
     def _acknowledge(self, message: Publish, code: int) -> None:
         client = self._client
         packet_id = message.packet_id
+        if code >= 0x80 and code != DENIED and client.version < ProtocolVersion.V5:
+            # Before 5.0 no acknowledgement can say that it failed.
+            client.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            return
         if client.version < ProtocolVersion.V5:
             code = 0
         elif code >= 0x80 or message.qos == 1:
@@ -234,7 +238,7 @@ class Inbound:
         if message.qos == 1:
             client.send(encode_ack(0x40, packet_id, code, client.version))
             return
-        if code == DENIED:
+        if code >= 0x80:
             self._received.discard(packet_id)
         client.send(encode_ack(0x50, packet_id, code, client.version))
 

@@ -30,9 +30,11 @@ RETRY_MAX_S: Final = 2.0
 class Pending:
     """A publish that waits for writes; ``finished`` is called once, after the last of them."""
 
-    __slots__ = ("_finished", "_remaining")
+    __slots__ = ("_finished", "_remaining", "failed")
 
     def __init__(self, finished: Callable[[], None]) -> None:
+        #: A write was refused for good: the publish must not be acknowledged as a success.
+        self.failed = False
         self._finished = finished
         self._remaining = 1  # the caller's own hold, given back by ``release``
 
@@ -112,7 +114,12 @@ class QueueWriter:
             while self._waiting:
                 batch = self._waiting[:MAX_BATCH]
                 del self._waiting[:MAX_BATCH]
-                results = await self._append([item.append for item in batch])
+                try:
+                    results = await self._append([item.append for item in batch])
+                except Exception:
+                    log.exception("messages could not be queued")
+                    self._give_up(batch)
+                    continue
                 for item, result in zip(batch, results, strict=True):
                     self._settle(item, result)
         finally:
@@ -129,6 +136,15 @@ class QueueWriter:
                 log.warning("cannot queue messages, will retry", extra={"reason": str(error)})
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 delay = min(delay * 2, RETRY_MAX_S)
+
+    def _give_up(self, batch: list[_Item]) -> None:
+        """The store calls the operation wrong, a fault of ours: nobody is told that it worked."""
+        self._counters.internal_errors += 1
+        for item in batch:
+            self._counters.published += 1
+            self._counters.dropped["store_unavailable"] += 1
+            item.pending.failed = True
+            item.pending.release()
 
     def _settle(self, item: _Item, result: int | AppendOutcome) -> None:
         session = item.session

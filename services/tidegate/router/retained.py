@@ -137,6 +137,11 @@ class RetainedMessages:
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                     delay = min(delay * 2, RETRY_MAX_S)
                     continue
+                except Exception:
+                    log.exception("retained messages could not be stored")
+                    for pendings in waiters.values():
+                        for pending in pendings:
+                            pending.failed = True
                 delay = RETRY_FIRST_S
                 self._writing.clear()
                 for pendings in waiters.values():

@@ -50,7 +50,6 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S: Final = 0.5
 SWEEP_LIMIT: Final = 500
-LEASE_MS: Final = 10_000
 
 
 class _WillOrigin:
@@ -87,6 +86,7 @@ class Router:
         features: FeaturesConfig,
         counters: Counters,
         now_ms: Callable[[], int],
+        edge_lease_s: float = 10.0,
     ) -> None:
         self._store = store
         self._limits = limits
@@ -101,7 +101,10 @@ class Router:
         self._completions: dict[tuple[str, int], list[int]] = {}
         self._completing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._edge_lease_s = edge_lease_s
+        # Edges could not renew their leases while the store was away: until then they get time.
+        self._swept_s = 0.0
+        self._patience_until_s = 0.0
 
     # Life
 
@@ -117,7 +120,6 @@ class Router:
 
     async def stop(self) -> None:
         """Finish what is under way. Edges must have detached their clients before."""
-        self._stopping = True
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
@@ -168,7 +170,9 @@ class Router:
         receipt = origin.receipt(message)
 
         def finished() -> None:
-            if receipt >= 0:
+            if pending.failed:
+                origin.published(message, ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            elif receipt >= 0:
                 self._spawn(self._store_receipt(origin, message, receipt, code))
             elif returned:
                 origin.published(message, code)
@@ -487,7 +491,8 @@ class Router:
     async def heartbeat(self, edge_id: str) -> None:
         """Renew an edge's lease (see RouterLink)."""
         try:
-            await self._store.renew_lease(edge_id, self._now_ms(), LEASE_MS)
+            lease_ms = int(self._edge_lease_s * 1000)
+            await self._store.renew_lease(edge_id, self._now_ms(), lease_ms)
         except StoreUnavailable as error:
             raise RouterUnavailable(str(error)) from error
 
@@ -526,9 +531,15 @@ class Router:
 
     async def sweep(self) -> bool:
         """Act on dead edges, due expiries and wills; True when there may be more at once."""
-        lost = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT)
+        now_s = asyncio.get_running_loop().time()
+        if self._swept_s and now_s - self._swept_s > self._edge_lease_s / 2:
+            self._patience_until_s = now_s + self._edge_lease_s
+        lost = DueWork()
+        if now_s >= self._patience_until_s:
+            lost = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT)
         due = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT)
         expired = await self.retained.expire()
+        self._swept_s = asyncio.get_running_loop().time()
         found = 0
         for work in (lost, due):
             found += self._act(work)

@@ -240,6 +240,8 @@ class StoreConfig(Section):
     """When the embedded server's append-only file reaches the disk."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 64
     """Hash tags that sessions are spread over; never change it on existing data."""
+    edge_lease_s: Annotated[float, Field(ge=1, le=600)] = 10.0
+    """An edge that has not been heard of for this long is dead: its sessions end, wills fire."""
     operation_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """A call that takes longer has failed."""
 
