@@ -3,7 +3,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The tests' workers mostly wait for sockets, so there are more of them than cores.
+# The tests mostly wait for sockets, so there are more workers than cores. A file stays with one
+# worker (--dist loadfile), because the tests of a module share a broker.
 WORKERS ?= 4
 export PYTHONSAFEPATH := 1
 
@@ -40,13 +41,13 @@ run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, an
 	  --listener tcp://127.0.0.1:1883 --listener ws://127.0.0.1:8083/mqtt
 
 test: $(VENV)/.installed-test ## Run the tests (those that need Node, Chromium or nginx are skipped without them)
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-unit: $(VENV)/.installed-test ## Run the quick tests: no sockets, no store
 	$(BIN)/python -m pytest tests/unit tests/property -n 2
 
 test-outside: $(VENV)/.installed-test ## Run other people's clients and test suites against the broker
-	$(BIN)/python -m pytest tests/outside tests/integration -n $(WORKERS) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest tests/outside tests/integration -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
 	$(BIN)/python -m pytest tests -m slow

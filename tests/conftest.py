@@ -48,8 +48,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             mark = _MARK_OF_DIRECTORY.get(item.path.relative_to(root).parts[0])
             if mark is not None:
                 item.add_marker(mark)
-                # Tests that share a module's broker stay together when several workers run them.
-                item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
 
 from support.broker import Address, Server, StartBroker
 from support.nginx import FORWARDED, UPGRADE, nginx_before
-from support.paho_client import V5, V31, V311, PahoClient
+from support.paho_client import V5, V31, V311, PahoClient, properties
 from support.waiting import wait_for
 
 HANDSHAKE = {
@@ -74,6 +75,20 @@ def test_the_automatic_port_works_behind_nginx_too(broker: Server, directory: Pa
         assert client.reason == 0
 
 
+def be_refused(port: int, client_id: str) -> None:
+    """Break a rule, so that the broker logs who did it: a topic alias above the maximum."""
+    with PahoClient(Behind(port), client_id, protocol=V5, transport="ws") as client:
+        alias = properties(PacketTypes.PUBLISH, TopicAlias=60_000)
+        client.paho.publish("t", b"", 0, properties=alias)
+        wait_for(lambda: client.disconnected is not None, 10, "the client is refused")
+
+
+log_names_the_peer = pytest.mark.xfail(
+    strict=False, reason="the log does not name the address of a refused client yet"
+)
+
+
+@log_names_the_peer
 def test_the_address_that_a_trusted_proxy_forwards_is_the_clients_address(
     start_broker: StartBroker, directory: Path
 ) -> None:
@@ -81,25 +96,23 @@ def test_the_address_that_a_trusted_proxy_forwards_is_the_clients_address(
     broker = start_broker(listeners=[listener | {"trusted_proxies": ["127.0.0.1/32"]}])
     # Another address of the loopback network stands for a client somewhere else, with its port.
     forwarded = '            proxy_set_header X-Forwarded-For "127.9.8.7:4711";\n'
-    with (
-        nginx_before(broker.address("ws"), directory, UPGRADE + forwarded) as port,
-        PahoClient(Behind(port), "forwarded", transport="ws"),
-    ):
-        wait_for(lambda: "127.9.8.7" in broker.stderr(), 10, "the forwarded address in the log")
+    with nginx_before(broker.address("ws"), directory, UPGRADE + forwarded) as port:
+        be_refused(port, "forwarded")
+        wait_for(lambda: "client_id=forwarded" in broker.stderr(), 10, "the client in the log")
+        assert "address=127.9.8.7" in broker.stderr()
 
 
+@log_names_the_peer
 def test_the_address_that_an_untrusted_proxy_forwards_is_not_believed(
     start_broker: StartBroker, directory: Path
 ) -> None:
     listener = {"name": "ws", "protocol": "ws", "address": "127.0.0.1", "port": 0}
     broker = start_broker(listeners=[listener])
     forwarded = '            proxy_set_header X-Forwarded-For "127.9.8.7";\n'
-    with (
-        nginx_before(broker.address("ws"), directory, UPGRADE + forwarded) as port,
-        PahoClient(Behind(port), "not-forwarded", transport="ws"),
-    ):
-        wait_for(lambda: "not-forwarded" in broker.stderr(), 10, "the client in the log")
-        assert "127.9.8.7" not in broker.stderr()
+    with nginx_before(broker.address("ws"), directory, UPGRADE + forwarded) as port:
+        be_refused(port, "not-forwarded")
+        wait_for(lambda: "client_id=not-forwarded" in broker.stderr(), 10, "the client in the log")
+        assert "address=127.0.0.1" in broker.stderr()
 
 
 @pytest.fixture

@@ -40,6 +40,14 @@ TESTS = (
     "test_will_message",
 )
 
+# Their tests that may end in just this failure, each with the reason.
+EXCEPTIONS = {
+    # Their client replaces an empty client identifier by one of its own before it connects, so that
+    # there is nothing to assign: the server assigns one, and says so, to a client that sends none
+    # [MQTT-3.2.2-16], [MQTT-3.1.3-7]. test_against_mosquitto.py has that case.
+    "test_assigned_clientid": "'assigned_client_identifier'",
+}
+
 PROCESSES = 6
 
 
@@ -84,7 +92,11 @@ def verdicts(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", TESTS)
 def test_gmqtt(verdicts: dict[str, Verdict], name: str) -> None:
-    assert verdicts[name].outcome == "passed", verdicts[name].details
+    verdict = verdicts[name]
+    if name in EXCEPTIONS:
+        assert EXCEPTIONS[name] in verdict.details
+        return
+    assert verdict.outcome == "passed", verdict.details
 
 
 def test_every_test_of_theirs_is_listed(source: Path) -> None:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from support.broker import Server
-from support.mqtt_bytes import V5, MisbehaviourError, Packet
+from support.mqtt_bytes import V5, MisbehaviourError, Packet, Property
 from support.raw_client import RawClient
 
 # A step is over when every connection has been silent for so long.
@@ -30,7 +30,9 @@ _LIMITS = frozenset(
         "session_expiry",
     }
 )
-_STARRED = frozenset({"assigned_client_id", "reason_string"})
+# Left out: an alias was resolved by the raw client, and the words of a reason are free.
+_HIDDEN = frozenset({"topic_alias", "reason_string"})
+_STARRED = frozenset({"assigned_client_id", "message_expiry"})
 
 
 class Player:
@@ -69,10 +71,9 @@ class Player:
 
     async def settle(self, title: str) -> None:
         """Write down what every connection received until all are silent."""
-        self.trace.append(f"# {title}")
         names = sorted(self._clients)
         for lines in await asyncio.gather(*(self._listen(name) for name in names)):
-            self.trace += lines
+            self.trace += [f"{title} | {line}" for line in lines]
         for name in [name for name in names if name in self._ended]:
             self._clients.pop(name).close()
 
@@ -113,15 +114,20 @@ class Player:
             words.append(" ".join(f"0x{code:02x}" for code in packet.codes))
         elif version == V5 and packet.kind != "PINGRESP":
             words.append(f"0x{packet.reason:02x}")
-        for name, value in sorted(packet.properties, key=lambda one: one[0]):
-            # An alias was resolved by the raw client; that it was used is the server's choice.
-            hidden = packet.kind == "CONNACK" and name in _LIMITS and not self.limits_shown
-            if name != "topic_alias" and not hidden:
+        for name, value in sorted(packet.properties, key=_by_name):
+            limit = packet.kind == "CONNACK" and name in _LIMITS and not self.limits_shown
+            if name not in _HIDDEN and not limit:
                 words.append(f"{name}={'*' if name in _STARRED else repr(value)}")
         return " ".join(words).replace(f"{self._prefix}/", "").replace(f"{self._prefix}-", "")
 
 
 Scenario = Callable[[Player], Awaitable[None]]
+
+
+def _by_name(one: Property) -> tuple[str, int]:
+    name, value = one
+    # Subscription identifiers have no order among themselves; user properties keep theirs.
+    return name, value if isinstance(value, int) else 0
 
 
 def _rank(line: str) -> int:
