@@ -74,7 +74,7 @@ async def _answer(client: RawClient, asked: bytes, answer: bytes) -> None:
     await client.send(mqtt_bytes.auth(0x18, _proof(answer)))
 
 
-@pytest.mark.statement("MQTT-4.12.0-2", "MQTT-4.12.0-3")
+@pytest.mark.statement("MQTT-3.15.2-1", "MQTT-4.12.0-2", "MQTT-4.12.0-3", "MQTT-4.12.0-5")
 async def test_an_exchange_ends_in_connack_with_the_last_data(address: str) -> None:
     client = await _begin(address)
     await _answer(client, b"1", b"2")

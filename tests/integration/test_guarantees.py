@@ -240,6 +240,25 @@ async def test_every_copy_is_accounted_for(start_broker: StartBroker) -> None:
         client.close()
 
 
+@pytest.mark.statement("MQTT311-4.8.0-2")
+async def test_a_subscription_that_cannot_be_stored_is_not_granted(
+    start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """G8: SUBACK says so in 5.0; in 3.1.1, which cannot say it so that it is heard, the end does."""
+    data = str(tmp_path_factory.mktemp("data"))
+    broker = start_broker(store={"data_dir": data, "operation_timeout_s": 0.5})
+    new = await _durable(broker, "new")
+    old = await _open(broker, V311)
+    await old.connect("old", clean=False)
+    with _stopped(broker.descendants()):
+        granted = await new.subscribe(("g8", 1))
+        assert granted.codes == [0x80]
+        await old.send(mqtt_bytes.subscribe(1, [("g8", 1)], version=V311))
+        await old.expect_closed()
+    assert (await new.subscribe(("g8", 1))).codes == [1]
+    new.close()
+
+
 async def test_an_outage_longer_than_the_lease_ends_no_session_and_fires_no_will(
     start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
