@@ -2,23 +2,38 @@
 
 Owned by a client's shell. It frames and decodes, resolves topic aliases, and watches over what can
 be judged from the stream alone: the first packet, sizes, directions, Receive Maximum. It never
-raises for what a peer sends: the packets before the fault are returned, and ``error`` says what was wrong.
+raises for what a peer sends: the packets before the fault are returned, and ``error`` says what
+was wrong.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from tidegate.mqtt.decode import connect_version, decode_connect, decode_packet
+from tidegate.mqtt.decode import (
+    check_protocol_name,
+    connect_version,
+    decode_connect,
+    decode_packet,
+)
 from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, MqttError, ProtocolViolation
 from tidegate.mqtt.packets import Connect, Packet, PubAck, PubComp, Publish, PubRec, PubRel
+from tidegate.mqtt.properties import split_publish_properties
 from tidegate.mqtt.topics import validate_topic_name
 from tidegate.mqtt.wire import decode_text
 
 _V5: Final = ProtocolVersion.V5
 #: Topic names remembered per connection, so that each is decoded and checked once.
 MAX_REMEMBERED_TOPICS: Final = 64
+#: Longer names are not remembered: they would cost more memory than they save time.
+MAX_REMEMBERED_TOPIC_BYTES: Final = 256
+#: By first byte: 1 for a PUBLISH of QoS 0, 2 for one with a packet identifier, 0 for what is no
+#: PUBLISH or not a valid one.
+_PUBLISH_FORM: Final = bytes(
+    0 if first >> 4 != 3 or first & 6 == 6 or first & 14 == 8 else 2 if first & 6 else 1
+    for first in range(256)
+)
 #: What only a server may send.
 _SERVER_ONLY: Final = frozenset(
     (PacketType.CONNACK, PacketType.SUBACK, PacketType.UNSUBACK, PacketType.PINGRESP)
@@ -96,7 +111,7 @@ class ServerConnection:
 
     def receive(self, data: bytes) -> list[Packet]:
         """Take bytes in any chunking; return the packets they complete. Never raises for them."""
-        if self.error is not None:
+        if self.error is not None or not data:
             return []
         if self._buffer is not None:
             self._buffer += data
@@ -127,6 +142,8 @@ class ServerConnection:
         topics = self._topics
         connected = self.connect is not None
         v5 = self.version >= _V5
+        if not connected:
+            self._check_first(data[0])
         while position < end:
             first = data[position]
             body = position + 2
@@ -141,32 +158,34 @@ class ServerConnection:
             stop = body + length
             if stop - position > limit:
                 raise MalformedPacket(
-                    "the packet is larger than allowed", reason_code=ReasonCode.PACKET_TOO_LARGE
+                    "the packet is larger than allowed",
+                    reason_code=ReasonCode.PACKET_TOO_LARGE,
+                    statement="MQTT-3.2.2-15",
                 )
             if stop > end:
-                if self.connect is None:
-                    self._check_first(first)
+                if not connected and first == 0x10:
+                    check_protocol_name(data[body:end])
                 self._needed = stop - position
                 break
-            if first & 0xFC == 0x30 and length > 2 and connected:
-                # QoS 0 or 1, not sent again: what most packets are. Anything unusual about it
-                # (properties, a topic alias, a field cut short) is left to the decoder.
+            form = _PUBLISH_FORM[first]
+            if form and length > 2 and connected:
+                # What most packets are, so decoded here, without a call.
                 start = body + 2
                 after = start + (data[body] << 8 | data[body + 1])
+                at = after + (form & 2)
+                if at > stop - v5:
+                    raise MalformedPacket("the packet ends inside a field")
                 name = data[start:after]
-                at = after + (first & 0x02)
                 if v5:
-                    if at >= stop or data[at] or not name:
-                        packets.append(self._packet(first, data[body:stop]))
+                    if data[at] or not name:
+                        packets.append(self._publish_v5(first, data, name, after, stop))
                         position = stop
                         continue
                     at += 1
-                elif at > stop:
-                    raise MalformedPacket("the packet ends inside a field")
                 topic = topics.get(name)
                 if topic is None:
                     topic = self._learn_topic(name)
-                if first & 0x02:
+                if form == 2:
                     packet_id = data[after] << 8 | data[after + 1]
                     if not packet_id:
                         raise MalformedPacket(
@@ -175,12 +194,19 @@ class ServerConnection:
                     if v5:
                         self._note_received(packet_id)
                     packets.append(
-                        Publish(topic, data[at:stop], 1, first & 1 == 1, False, packet_id)
+                        Publish(
+                            topic,
+                            data[at:stop],
+                            first >> 1 & 3,
+                            first & 1 == 1,
+                            first & 8 == 8,
+                            packet_id,
+                        )
                     )
                 else:
                     packets.append(Publish(topic, data[at:stop], 0, first & 1 == 1))
             elif length == 2 and 0x40 <= first <= 0x70 and connected:
-                packets.append(_short_ack(first, data[body] << 8 | data[body + 1]))
+                packets.append(_short_ack(first, data[body] << 8 | data[body + 1], self.version))
             else:
                 packets.append(self._packet(first, data[body:stop]))
                 connected = True
@@ -213,12 +239,13 @@ class ServerConnection:
         )
 
     def _learn_topic(self, name: bytes) -> str:
-        """Decode and check a topic name, and remember it."""
+        """Decode and check a topic name, and remember it unless it is long."""
         topic = decode_text(name)
         validate_topic_name(topic)
-        if len(self._topics) >= MAX_REMEMBERED_TOPICS:
-            self._topics.clear()
-        self._topics[name] = topic
+        if len(name) <= MAX_REMEMBERED_TOPIC_BYTES:
+            if len(self._topics) >= MAX_REMEMBERED_TOPICS:
+                self._topics.clear()
+            self._topics[name] = topic
         return topic
 
     def _check_first(self, first: int) -> None:
@@ -233,13 +260,10 @@ class ServerConnection:
             raise ProtocolViolation("a second CONNECT", statement="MQTT-3.1.0-2")
         if kind in _SERVER_ONLY:
             raise ProtocolViolation("a packet that only a server sends")
-        packet = decode_packet(first, body, self.version)
-        if isinstance(packet, Publish):
-            self._check_publish(packet)
-        return packet
+        # A PUBLISH that comes this far is wrong, and decoding it says how.
+        return decode_packet(first, body, self.version)
 
     def _first(self, first: int, body: bytes) -> Connect:
-        self._check_first(first)
         self.refusal_version = connect_version(body)
         if first & 0x0F:
             raise MalformedPacket(
@@ -251,18 +275,39 @@ class ServerConnection:
         self.version = connect.protocol_version
         return connect
 
-    def _check_publish(self, message: Publish) -> None:
-        """Apply the rules of 5.0 that need to know what came before."""
-        if self.version < _V5:
-            return
-        if message.subscription_identifiers:
+    def _publish_v5(self, first: int, data: bytes, name: bytes, after: int, stop: int) -> Publish:
+        """Decode a PUBLISH with properties; ``after`` is where its topic name ends."""
+        qos = first >> 1 & 3
+        packet_id = 0
+        if qos:
+            packet_id = data[after] << 8 | data[after + 1]
+            if not packet_id:
+                raise MalformedPacket("a packet identifier cannot be 0", statement="MQTT-2.2.1-3")
+            after += 2
+        found, at = split_publish_properties(data, after, stop)
+        if found.subscription_identifiers:
             raise ProtocolViolation(
                 "a subscription identifier from a client", statement="MQTT-3.3.4-6"
             )
-        if message.topic_alias:
-            self._resolve_alias(message)
-        if message.qos:
-            self._note_received(message.packet_id)
+        topic = ""
+        if name:
+            topic = self._topics.get(name) or self._learn_topic(name)
+        if found.topic_alias:
+            topic = self._resolve_alias(found.topic_alias, topic)
+        elif not topic:
+            raise ProtocolViolation("neither a topic name nor a topic alias")
+        if qos:
+            self._note_received(packet_id)
+        return Publish(
+            topic,
+            data[at:stop],
+            qos,
+            first & 1 == 1,
+            first & 8 == 8,
+            packet_id,
+            found.forwarded,
+            found.message_expiry_interval,
+        )
 
     def _note_received(self, packet_id: int) -> None:
         """Count a QoS 1 or 2 message that is under way from the client, once."""
@@ -277,8 +322,8 @@ class ServerConnection:
                 statement="MQTT-3.3.4-7",
             )
 
-    def _resolve_alias(self, message: Publish) -> None:
-        alias = message.topic_alias
+    def _resolve_alias(self, alias: int, topic: str) -> str:
+        """Learn what an alias stands for, or say it [MQTT-3.3.2-12]."""
         if alias > self._topic_alias_maximum:
             raise ProtocolViolation(
                 "a topic alias above the maximum",
@@ -287,17 +332,16 @@ class ServerConnection:
             )
         if self._aliases is None:
             self._aliases = {}
-        if message.topic:
-            self._aliases[alias] = message.topic
-        else:
-            topic = self._aliases.get(alias)
-            if topic is None:
-                raise ProtocolViolation("a topic alias that stands for no topic")
-            message.topic = topic
-        message.topic_alias = 0
+        if topic:
+            self._aliases[alias] = topic
+            return topic
+        known = self._aliases.get(alias)
+        if known is None:
+            raise ProtocolViolation("a topic alias that stands for no topic")
+        return known
 
 
-def _short_ack(first: int, packet_id: int) -> Packet:
+def _short_ack(first: int, packet_id: int, version: ProtocolVersion) -> Packet:
     """Decode an acknowledgement of two bytes: what nearly all of them are."""
     if packet_id:
         if first == 0x40:
@@ -308,4 +352,4 @@ def _short_ack(first: int, packet_id: int) -> Packet:
             return PubRel(packet_id)
         if first == 0x70:
             return PubComp(packet_id)
-    return decode_packet(first, packet_id.to_bytes(2, "big"), ProtocolVersion.V311)
+    return decode_packet(first, packet_id.to_bytes(2, "big"), version)

@@ -79,9 +79,13 @@ def decode_packet(first_byte: int, body: bytes, version: ProtocolVersion) -> Pac
     decoder = _DECODERS.get(kind)
     if decoder is None or (kind == PacketType.AUTH and version < _V5):
         raise MalformedPacket("there is no packet of this type")
-    if first_byte & 0x0F != (
-        0x02 if kind in (PacketType.PUBREL, PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE) else 0
-    ):
+    flags = first_byte & 0x0F
+    if kind in _AT_LEAST_ONCE:
+        # In 3.1 these may be sent again, with DUP set.
+        wrong = flags & (0x0F if version > ProtocolVersion.V31 else 0x07) != 0x02
+    else:
+        wrong = flags != 0
+    if wrong:
         raise MalformedPacket(
             "reserved bits of the fixed header are not as they must be",
             statement=_FLAG_STATEMENTS.get(kind, "MQTT-2.1.3-1"),
@@ -89,6 +93,8 @@ def decode_packet(first_byte: int, body: bytes, version: ProtocolVersion) -> Pac
     return decoder(body, version)
 
 
+#: What has the flag bits of a QoS 1 message.
+_AT_LEAST_ONCE: Final = frozenset((PacketType.PUBREL, PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE))
 _FLAG_STATEMENTS: Final[dict[int, str]] = {
     PacketType.PUBREL: "MQTT-3.6.1-1",
     PacketType.SUBSCRIBE: "MQTT-3.8.1-1",
@@ -149,17 +155,23 @@ def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Pu
 # CONNECT
 
 
+def check_protocol_name(body: bytes) -> None:
+    """Raise ProtocolViolation (0x84) unless what is there of a CONNECT begins as MQTT does."""
+    for name in (b"\0\4MQTT", b"\0\6MQIsdp"):
+        if body[: len(name)] == name[: len(body)]:
+            return
+    raise ProtocolViolation(
+        "not a protocol name of MQTT",
+        reason_code=ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+        statement="MQTT-3.1.2-1",
+    )
+
+
 def _protocol(body: bytes) -> tuple[ProtocolVersion, bool, int]:
     """Read protocol name and level: version, bridge bit, position after them."""
-    end = len(body)
-    name, position = read_binary(body, 0, end)
-    if name not in (b"MQTT", b"MQIsdp"):
-        raise ProtocolViolation(
-            "not a protocol name of MQTT",
-            reason_code=ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
-            statement="MQTT-3.1.2-1",
-        )
-    level, position = read_byte(body, position, end)
+    check_protocol_name(body)
+    name, position = read_binary(body, 0, len(body))
+    level, position = read_byte(body, position, len(body))
     is_bridge = level in (0x83, 0x84)
     level &= 0x7F if is_bridge else 0xFF
     if (name, level) == (b"MQIsdp", 3):
@@ -181,9 +193,9 @@ def connect_version(body: bytes) -> ProtocolVersion | None:
         return None
     except ProtocolViolation:
         # A name that is not MQTT's is not answered; an unknown level is, as its range suggests.
-        if body[2:6] == b"MQTT" and len(body) > 6:
+        if body[:6] == b"\0\4MQTT":
             return ProtocolVersion.V5 if body[6] > ProtocolVersion.V5 else ProtocolVersion.V311
-        return ProtocolVersion.V31 if body[2:8] == b"MQIsdp" else None
+        return ProtocolVersion.V31 if body[:8] == b"\0\6MQIsdp" else None
 
 
 def decode_connect(body: bytes, _version: ProtocolVersion = _V5) -> Connect:
@@ -202,9 +214,11 @@ def decode_connect(body: bytes, _version: ProtocolVersion = _V5) -> Connect:
         will, position = _will(body, position, flags, version)
     username: str | None = None
     password: bytes | None = None
-    if flags & 0x80:
+    # In 3.1 the packet's length counts for more than these two flags: the fields may be missing.
+    complete = version > ProtocolVersion.V31
+    if flags & 0x80 and (complete or position < end):
         username, position = read_string(body, position, end)
-    if flags & 0x40:
+    if flags & 0x40 and (complete or position < end):
         password, position = read_binary(body, position, end)
     _finish(position, end)
     return Connect(
@@ -319,16 +333,14 @@ def _subscribe(body: bytes, version: ProtocolVersion) -> Subscribe:
 
 
 def _options(flags: int, version: ProtocolVersion, identifier: int) -> SubscriptionOptions:
-    if flags & 3 == 3:
-        raise MalformedPacket("a requested QoS of 3", statement="MQTT-3.8.3-5")
     if version < _V5:
         if flags > 2:
-            raise MalformedPacket(
-                "reserved bits of the requested QoS are set", statement="MQTT311-3.8.3-4"
-            )
+            raise MalformedPacket("the requested QoS is not 0, 1 or 2", statement="MQTT311-3.8.3-4")
         return _PLAIN_OPTIONS[flags]
     if flags & 0xC0:
         raise MalformedPacket("reserved subscription options are set", statement="MQTT-3.8.3-5")
+    if flags & 3 == 3:
+        raise ProtocolViolation("a maximum QoS of 3")
     handling = flags >> 4 & 3
     if handling == 3:
         raise ProtocolViolation("a retain handling of 3")

@@ -13,6 +13,7 @@ from tidegate.mqtt.enums import PacketType, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, ProtocolViolation
 from tidegate.mqtt.packets import Properties
 from tidegate.mqtt.wire import (
+    decode_text,
     read_binary,
     read_byte,
     read_string,
@@ -177,8 +178,9 @@ def decode_properties(
 ) -> tuple[Properties, int]:
     """Read a properties field; ``packet`` is a packet type, or WILL.
 
-    Raises MalformedPacket (0x81) for what cannot be read, ProtocolViolation (0x82) for a property
-    that is not allowed here, comes twice, or has a value that it cannot have.
+    Raises MalformedPacket (0x81) for what cannot be read and for a property that does not exist or
+    does not belong here (MQTT5 §2.2.2.2); ProtocolViolation (0x82, a topic alias of 0: 0x94) for
+    one that comes twice or has a value that it cannot have.
     """
     stop, position = _limit(buffer, position, end)
     properties = Properties()
@@ -231,35 +233,62 @@ def split_publish_properties(
     stop, position = _limit(buffer, position, end)
     if position == stop:
         return NO_PUBLISH_PROPERTIES, stop
-    forwarded: list[bytes] = []
     expiry: int | None = None
-    alias = delay = 0
-    identifiers: tuple[int, ...] = ()
-    seen = 0
+    alias = delay = seen = 0
+    identifiers: list[int] = []
+    # What travels on is cut out in runs: usually one slice, never one per property.
+    runs: list[bytes] = []
+    run = position
     while position < stop:
         start = position
+        identifier = buffer[position]
+        if identifier == 0x26:
+            position = _skip_text(buffer, _skip_text(buffer, position + 1, stop), stop)
+            continue
         row, position = _read_row(buffer, position, stop, packet)
-        identifier = row.identifier
-        value, position = _read_value(row, buffer, position, stop)
         if not row.repeatable:
             if seen >> identifier & 1:
                 raise ProtocolViolation(f"{row.name} comes twice")
             seen |= 1 << identifier
+        if identifier == 0x03:
+            position = _skip_text(buffer, position, stop)
+            continue
+        value, position = _read_value(row, buffer, position, stop)
         if identifier not in _ONE_HOP:
             if identifier == 0x08 and ("+" in value or "#" in value or not value):
                 raise ProtocolViolation(
                     "a response topic is a topic name", statement="MQTT-3.3.2-14"
                 )
-            forwarded.append(bytes(buffer[start:position]))
-        elif identifier == 0x02:
+            continue
+        if start > run:
+            runs.append(bytes(buffer[run:start]))
+        run = position
+        if identifier == 0x02:
             expiry = value
         elif identifier == 0x23:
             alias = value
         elif identifier == 0x18:
             delay = value
         else:
-            identifiers += (value,)
-    return PublishProperties(b"".join(forwarded), expiry, alias, identifiers, delay), stop
+            identifiers.append(value)
+    if stop > run:
+        runs.append(bytes(buffer[run:stop]))
+    forwarded = runs[0] if len(runs) == 1 else b"".join(runs)
+    return PublishProperties(forwarded, expiry, alias, tuple(identifiers), delay), stop
+
+
+def _skip_text(buffer: bytes, position: int, end: int) -> int:
+    """Check a string that nobody will read, and return the position after it."""
+    start = position + 2
+    if start > end:
+        raise MalformedPacket("the packet ends inside a field")
+    stop = start + (buffer[position] << 8 | buffer[position + 1])
+    if stop > end:
+        raise MalformedPacket("the packet ends inside a field")
+    raw = buffer[start:stop]
+    if not raw.isascii() or 0 in raw:
+        decode_text(raw)
+    return stop
 
 
 def _write_value(wire_type: WireType, value: Any) -> bytes:
