@@ -70,7 +70,7 @@ def stands_alone(parameter: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("vector", filter(stands_alone, from_clients(VALID)))
+@pytest.mark.parametrize("vector", list(filter(stands_alone, from_clients(VALID))))
 def test_a_connection_decodes_a_valid_packet(vector: Vector) -> None:
     wanted = vector.packet
     if isinstance(wanted, Connect):
