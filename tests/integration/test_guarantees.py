@@ -230,6 +230,8 @@ async def test_every_copy_is_accounted_for(start_broker: StartBroker) -> None:
         + found["tidegate_messages_queued"]
         + sum(dropped.values())
     )
+    assert found['tidegate_packets_received_total{type="publish"}'] == 15
+    assert found['tidegate_packets_received_total{type="connect"}'] == 4
     assert dropped == {
         'tidegate_messages_dropped_total{reason="queue_full"}': 7,
         'tidegate_messages_dropped_total{reason="too_large"}': 1,

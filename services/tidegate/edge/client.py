@@ -21,7 +21,7 @@ from tidegate.edge.subscribing import subscribe, unsubscribe
 from tidegate.link.api import DetachSession
 from tidegate.mqtt.codec import encode, encode_publish
 from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
-from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MqttError, ProtocolViolation
 from tidegate.mqtt.packets import (
     Auth,
@@ -202,14 +202,19 @@ class Client:
                 self.channel.resume_reading()
 
     def _process(self, packets: list[Packet]) -> None:
+        received = self.edge.counters.packets_received
         for position, packet in enumerate(packets):
             kind = type(packet)
             if kind is Publish:
+                received[3] += 1
                 self.inbound.on_publish(packet)  # type: ignore[arg-type]  # kind says so
             elif kind is PubAck:
+                received[4] += 1
                 self.delivery.on_puback(packet.packet_id)  # type: ignore[union-attr]
             else:
-                _HANDLERS[kind](self, packet)
+                handle, number = _HANDLERS[kind]
+                received[number] += 1
+                handle(self, packet)
                 if self._holds & BUSY:
                     self.backlog.extend(packets[position + 1 :])
                     return
@@ -576,14 +581,14 @@ class Client:
         task.add_done_callback(done)
 
 
-_HANDLERS: Final[dict[type, Callable[[Client, Any], None]]] = {
-    Connect: Client._on_connect,  # noqa: SLF001 - its own table
-    Subscribe: Client._on_subscribe,  # noqa: SLF001
-    Unsubscribe: Client._on_unsubscribe,  # noqa: SLF001
-    PubRec: Client._on_pubrec,  # noqa: SLF001
-    PubRel: Client._on_pubrel,  # noqa: SLF001
-    PubComp: Client._on_pubcomp,  # noqa: SLF001
-    PingReq: Client._on_pingreq,  # noqa: SLF001
-    Disconnect: Client._on_disconnect,  # noqa: SLF001
-    Auth: Client._on_auth,  # noqa: SLF001
+_HANDLERS: Final[dict[type, tuple[Callable[[Client, Any], None], PacketType]]] = {
+    Connect: (Client._on_connect, PacketType.CONNECT),  # noqa: SLF001 - its own table
+    Subscribe: (Client._on_subscribe, PacketType.SUBSCRIBE),  # noqa: SLF001
+    Unsubscribe: (Client._on_unsubscribe, PacketType.UNSUBSCRIBE),  # noqa: SLF001
+    PubRec: (Client._on_pubrec, PacketType.PUBREC),  # noqa: SLF001
+    PubRel: (Client._on_pubrel, PacketType.PUBREL),  # noqa: SLF001
+    PubComp: (Client._on_pubcomp, PacketType.PUBCOMP),  # noqa: SLF001
+    PingReq: (Client._on_pingreq, PacketType.PINGREQ),  # noqa: SLF001
+    Disconnect: (Client._on_disconnect, PacketType.DISCONNECT),  # noqa: SLF001
+    Auth: (Client._on_auth, PacketType.AUTH),  # noqa: SLF001
 }
