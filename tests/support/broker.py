@@ -192,13 +192,10 @@ class Tidegate(Server):
         )
         self.ready_line = self._find_ready_line()
         assert self.ready_line, f"ended with {process.poll()}:\n{self.stdout()}{self.stderr()}"
-        spoken = {
-            one["name"]: one["protocol"] for one in self.settings["listeners"] if "name" in one
+        words = self.ready_line.removeprefix(READY).split()
+        self.addresses = {
+            name: Address.parse(url) for name, _, url in (word.partition("=") for word in words)
         }
-        for word in self.ready_line.removeprefix(READY).split():
-            name, _, url = word.partition("=")
-            whole = url if "://" in url else f"{spoken.get(name, name)}://{url}"
-            self.addresses[name] = Address.parse(whole)
 
     def _find_ready_line(self) -> str:
         whole_lines = self.stdout().splitlines(keepends=True)
