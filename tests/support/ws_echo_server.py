@@ -68,13 +68,15 @@ class EchoFrames(WebSocketFrames):
         self._collect(library)
 
     def _echo_binary(self) -> None:
+        is_ours = self._library is None
         for payload in self.received:
             library = self._open_library()
             if not self.is_closing:
                 library.send_binary(payload)
             self._collect(library)
-            self._library = None
         self.received.clear()
+        if is_ours and not self.is_closing:
+            self.release()
 
 
 async def start_echo_server() -> tuple[Listeners, str]:

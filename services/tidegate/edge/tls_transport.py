@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 #: Ciphertext given to OpenSSL at once. Its memory buffers never shrink, so what one of them once
 #: held stays allocated for as long as the connection lives.
 _SLICE_BYTES = 32_768
+_NOBODY = asyncio.Protocol()
 #: The largest record; OpenSSL reads and writes one at a time.
 _RECORD_BYTES = 16_384
 
@@ -150,6 +151,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._is_over = True
         self._opening = None
         protocol = self._protocol
+        # Channel and transport hold each other; OpenSSL's memory must not wait for the collector.
+        self._protocol = _NOBODY
+        self._deliver = _NOBODY.data_received
         protocol.connection_lost(self._error or exc)
 
     def pause_writing(self) -> None:

@@ -196,7 +196,14 @@ def answer(head: bytes, policy: HandshakePolicy) -> Handshake:
 
     Never raises for what a peer sent: a refusal comes back as a `Handshake` with an error status.
     """
-    library = ServerProtocol(select_subprotocol=_agreed, logger=_LIBRARY_LOG)
+    library = _Library(logger=_LIBRARY_LOG)
+    try:
+        return _answer(library, head, policy)
+    finally:
+        library.retire()
+
+
+def _answer(library: _Library, head: bytes, policy: HandshakePolicy) -> Handshake:
     library.receive_data(head)
     events = library.events_received()
     if not events or not isinstance(events[0], Request):
@@ -225,11 +232,6 @@ def answer(head: bytes, policy: HandshakePolicy) -> Handshake:
         ),
         forwarded_for=tuple(headers.get_all("X-Forwarded-For")),
     )
-
-
-def _agreed(library: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The library's callback; the policy has already refused what cannot be agreed on."""
-    return next((each for each in offered if each.lower() in SUBPROTOCOLS), None)
 
 
 _PHRASES: Final = {
@@ -273,6 +275,17 @@ def binary_frame_header(size: int) -> bytes:
 _KNOWN_OPCODES: Final = frozenset({0, 1, 2, 8, 9, 10})
 
 
+class _Library(ServerProtocol):
+    """The library's protocol, which chooses as `_choose_subprotocol` has already done."""
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        return next((each for each in subprotocols if each.lower() in SUBPROTOCOLS), None)
+
+    def retire(self) -> None:
+        """Break the cycle through its own parser, instead of leaving it to the collector."""
+        self.parser.close()
+
+
 class WebSocketFrames:
     """The frames of one open connection, server side.
 
@@ -303,7 +316,7 @@ class WebSocketFrames:
         self._buffer: bytearray | None = None
         self._needed = 0
         #: Exists only while something other than whole binary frames is going on.
-        self._library: ServerProtocol | None = None
+        self._library: _Library | None = None
         self.received: list[bytes] = []
         self.outgoing: list[bytes] = []
         #: A close frame was sent.
@@ -356,7 +369,7 @@ class WebSocketFrames:
                 if first == 0x88 and not self.is_closing:
                     # A peer may close in the middle of a message (RFC 6455 §5.4, control frames
                     # between fragments); a library that has not seen its beginning agrees.
-                    self._library = None
+                    self.release()
                 self._ask_library(data[position:stop])
             position = stop
 
@@ -368,11 +381,11 @@ class WebSocketFrames:
         opcode = first & 0x0F
         return opcode in _KNOWN_OPCODES and (opcode != Opcode.TEXT or self.takes_messages)
 
-    def _open_library(self) -> ServerProtocol:
+    def _open_library(self) -> _Library:
         library = self._library
         if library is None:
             # Sizes are checked before it sees a frame, text and UTF-8 are nothing it cares about.
-            library = ServerProtocol(state=OPEN, max_size=None, logger=_LIBRARY_LOG)
+            library = _Library(state=OPEN, max_size=None, logger=_LIBRARY_LOG)
             self._library = library
         return library
 
@@ -383,8 +396,8 @@ class WebSocketFrames:
             if isinstance(event, Frame):
                 self._take(event)
         self._collect(library)
-        if library.current_size is None and not self.is_closing and self._library is library:
-            self._library = None
+        if library.current_size is None and not self.is_closing:
+            self.release()
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.BINARY, Opcode.CONT):
@@ -393,6 +406,12 @@ class WebSocketFrames:
         elif frame.opcode == Opcode.CLOSE and not self.close_code:
             library = self._open_library()
             self.close_code = library.close_rcvd.code if library.close_rcvd else 1005
+
+    def release(self) -> None:
+        """Let go of the library: nothing but whole binary frames is going on, or nothing at all."""
+        if self._library is not None:
+            self._library.retire()
+            self._library = None
 
     def _collect(self, library: ServerProtocol) -> None:
         for chunk in library.data_to_send():

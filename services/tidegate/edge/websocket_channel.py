@@ -127,4 +127,5 @@ class WebSocketChannel(StreamChannel):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the handler, once."""
         self._listener.websockets.discard(self)
+        self._frames.release()
         super().connection_lost(exc)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import ssl
 import struct
+import weakref
 from typing import Any
 
 import pytest
@@ -236,3 +238,28 @@ async def test_a_header_that_takes_too_long_is_dropped() -> None:
     }
     async with running(config) as server:
         await refuses(server, b"PROXY TC", Refusal.PROXY_HEADER)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+@pytest.mark.parametrize("data", [b"\x10x", REQUEST + b"\x82\x81\x00\x00\x00\x00x"])
+async def test_an_ended_connection_does_not_wait_for_the_collector(
+    authority: Authority, data: bytes, is_tls: bool
+) -> None:
+    async with running(auto(authority)) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            options: dict[str, Any] = {}
+            if is_tls:
+                options["ssl"] = ssl.create_default_context(cafile=str(authority.certificate))
+                options["server_hostname"] = "localhost"
+            _, writer = await server.connect(**options)
+            writer.write(data)
+            await until(lambda: server.handlers and server.handlers[0].data)
+            handler = weakref.ref(server.handlers[0])
+            writer.close()
+            await until(lambda: not server.listeners.open_connections())
+            server.handlers.clear()
+            await until(lambda: handler() is None)
+        finally:
+            gc.enable()
