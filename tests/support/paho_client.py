@@ -13,7 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from support.broker import Address
-from support.certificates import Authority
+from support.certificates import Authority, KeyPair
 from support.waiting import wait_for
 
 V31 = MQTTProtocolVersion.MQTTv31
@@ -48,6 +48,7 @@ class PahoClient:
         protocol: MQTTProtocolVersion = V311,
         transport: str = "tcp",
         authority: Authority | None = None,
+        certificate: KeyPair | None = None,
         clean: bool = True,
         session_expiry_s: int = 0,
         will: dict[str, Any] | None = None,
@@ -79,7 +80,10 @@ class PahoClient:
         if self._spoken in {"tls", "wss"}:
             assert authority is not None
             self.paho.tls_set(
-                ca_certs=str(authority.certificate), tls_version=ssl.PROTOCOL_TLS_CLIENT
+                ca_certs=str(authority.certificate),
+                certfile=str(certificate.certificate) if certificate else None,
+                keyfile=str(certificate.key) if certificate else None,
+                tls_version=ssl.PROTOCOL_TLS_CLIENT,
             )
         if self._spoken in {"ws", "wss"}:
             self.paho.ws_set_options(path=path)

@@ -244,6 +244,7 @@ async def redelivery(p: Player) -> None:
     await p.send("w", acknowledge("PUBREL", 2))
     await p.settle("delivered, not acknowledged")
     await p.drop("c")
+    await p.settle("gone")
     await p.send("w", publish(p.topic("t"), b"zero", qos=0))
     await p.send("w", publish(p.topic("t"), b"three", qos=1, packet_id=3))
     await p.settle("more meanwhile")
