@@ -1,4 +1,4 @@
-"""The annotated packets of tests/vectors/packets, as test parameters.
+"""The annotated packets of tests/vectors/codec, as test parameters.
 
 Each vector is one packet as bytes with a comment per field, and either the packet it decodes to or
 the error it ends in. ``decode_only`` marks what is valid, but not how we would write it.
@@ -17,7 +17,7 @@ from tidegate.mqtt import packets
 from tidegate.mqtt.enums import ProtocolVersion
 from tidegate.mqtt.packets import Packet, Properties, SubscriptionOptions, Will
 
-DIRECTORY: Final = Path(__file__).parents[1] / "vectors" / "packets"
+DIRECTORY: Final = Path(__file__).parents[1] / "vectors" / "codec"
 
 
 @dataclass(frozen=True, slots=True)

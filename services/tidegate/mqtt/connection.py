@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from tidegate.mqtt.decode import (
+    LONGEST_PROTOCOL_NAME,
     check_protocol_name,
     connect_version,
     decode_connect,
@@ -163,9 +164,11 @@ class ServerConnection:
                     statement="MQTT-3.2.2-15",
                 )
             if stop > end:
+                self._needed = stop - position
                 if not connected and first == 0x10:
                     check_protocol_name(data[body:end])
-                self._needed = stop - position
+                    if end < body + LONGEST_PROTOCOL_NAME:
+                        self._needed = min(self._needed, end - position + 1)
                 break
             form = _PUBLISH_FORM[first]
             if form and length > 2 and connected:

@@ -155,9 +155,14 @@ def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Pu
 # CONNECT
 
 
+#: The protocol names as fields, and the bytes of the longest.
+_PROTOCOL_NAMES: Final = (b"\0\4MQTT", b"\0\6MQIsdp")
+LONGEST_PROTOCOL_NAME: Final = 8
+
+
 def check_protocol_name(body: bytes) -> None:
     """Raise ProtocolViolation (0x84) unless what is there of a CONNECT begins as MQTT does."""
-    for name in (b"\0\4MQTT", b"\0\6MQIsdp"):
+    for name in _PROTOCOL_NAMES:
         if body[: len(name)] == name[: len(body)]:
             return
     raise ProtocolViolation(
