@@ -28,7 +28,7 @@ from tidegate.runtime import log as logs
 from tidegate.runtime import loop as loops
 from tidegate.runtime.admin import AdminServer
 from tidegate.runtime.config import Config
-from tidegate.runtime.metrics import Exporter
+from tidegate.runtime.metrics import Exporter, Readings
 from tidegate.runtime.shutdown import Shutdown
 from tidegate.runtime.telemetry import Counters, watch_event_loop_lag
 from tidegate.store.api import StoreUnavailable
@@ -102,7 +102,9 @@ class Broker:
             config.listeners,
             edge.handler_factory,
             max_packet_size_bytes=config.limits.max_packet_size_bytes,
+            opening_timeout_s=config.limits.connect_timeout_s,
         )
+        self._exporter.add(_listener_readings(listeners))
         stack.push_async_callback(self._stop_edge, edge, listeners, store, edge_id)
         await listeners.start()
         admin_address = await self._start_admin(stack)
@@ -127,7 +129,9 @@ class Broker:
             await embedded.start()
             stack.push_async_callback(embedded.stop)
             url = embedded.url
-        store = await RedisStore.connect(url=url, limits=config.limits, store=config.store)
+        store = await RedisStore.connect(
+            url=url, limits=config.limits, store=config.store, counters=self._counters
+        )
         self._store_reachable = True
         stack.push_async_callback(store.close)
         if config.store.url is None:
@@ -234,6 +238,57 @@ class Broker:
         if admin_address:
             places.append(f"admin=http://{admin_address}")
         self._announce(f"tidegate ready {' '.join(places)}")
+
+
+def _listener_readings(listeners: Listeners) -> Readings:
+    """What /metrics says of each listener."""
+    states = listeners.states
+    return Readings(
+        (
+            (
+                "listener_connections",
+                "Sockets that are open, handshakes included.",
+                ["listener"],
+                lambda: [([state.label], len(state.connections)) for state in states],
+            ),
+            (
+                "listener_accepted_total",
+                "Sockets accepted.",
+                ["listener"],
+                lambda: [([state.label], state.counters.accepted) for state in states],
+            ),
+            (
+                "listener_refused_total",
+                "Sockets that ended before they could speak MQTT.",
+                ["listener", "reason"],
+                lambda: [
+                    ([label, reason.value], count)
+                    for (label, reason), count in listeners.refused().items()
+                ],
+            ),
+            (
+                "certificate_not_after_seconds",
+                "When the first certificate of a listener expires, Unix time.",
+                ["listener"],
+                lambda: [
+                    ([label], when) for label, when in listeners.certificate_not_after().items()
+                ],
+            ),
+            (
+                "certificate_reloads_total",
+                "Times that changed certificate files were read.",
+                ["listener", "result"],
+                lambda: [
+                    ([state.label, result], count)
+                    for state in states
+                    for result, count in (
+                        ("ok", state.counters.reloads),
+                        ("failed", state.counters.reload_failures),
+                    )
+                ],
+            ),
+        )
+    )
 
 
 def _report(task: asyncio.Task[None]) -> None:

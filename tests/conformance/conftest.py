@@ -29,10 +29,8 @@ async def peers(broker: Server, transport: str) -> AsyncIterator[Peers]:
     """Yield the clients of this test; all are closed with it."""
     if not broker.has(transport):
         pytest.skip(f"{broker.product} has no {transport} listener here")
-    made = Peers(broker, transport)
-    yield made
-    for client in made.clients:
-        client.reset()
+    yield Peers(broker, transport)
+    await RawClient.reset_all()
 
 
 @pytest.fixture

@@ -22,6 +22,12 @@ from tidegate.runtime.config import Config
 from tidegate.serve import Broker
 
 
+@pytest.fixture(autouse=True)
+async def _no_connection_is_left() -> AsyncIterator[None]:
+    yield
+    await RawClient.reset_all()
+
+
 class _Count:
     """A method of two challenges: b"1" must be answered with b"2", b"3" with b"4"."""
 

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -23,6 +23,12 @@ from support.peers import let_pass
 from support.raw_client import DEADLINE_S, RawClient
 
 NEVER = [("session_expiry", 3600)]
+
+
+@pytest.fixture(autouse=True)
+async def _no_connection_is_left() -> AsyncIterator[None]:
+    yield
+    await RawClient.reset_all()
 
 
 @contextmanager
@@ -246,7 +252,7 @@ async def test_every_copy_is_accounted_for(start_broker: StartBroker) -> None:
 async def test_a_subscription_that_cannot_be_stored_is_not_granted(
     start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """G8: SUBACK says so in 5.0; in 3.1.1, which cannot say it so that it is heard, the end does."""
+    """G8: SUBACK says so in 5.0; in 3.1.1 the end of the connection does."""
     data = str(tmp_path_factory.mktemp("data"))
     broker = start_broker(store={"data_dir": data, "operation_timeout_s": 0.5})
     new = await _durable(broker, "new")
@@ -268,9 +274,7 @@ async def test_an_outage_longer_than_the_lease_ends_no_session_and_fires_no_will
 ) -> None:
     """G8: an edge that could not renew its lease for want of a store is not taken for dead."""
     data = str(tmp_path_factory.mktemp("data"))
-    broker = start_broker(
-        store={"data_dir": data, "operation_timeout_s": 0.5, "edge_lease_s": 1.0}
-    )
+    broker = start_broker(store={"data_dir": data, "operation_timeout_s": 0.5, "edge_lease_s": 1.0})
     watcher = await _open(broker)
     await watcher.connect("watcher")
     await watcher.subscribe(("g8/#", 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -22,9 +23,10 @@ RETAINED = int(os.environ.get("TIDEGATE_RETAINED", "20000"))
 
 
 @pytest.fixture
-def peers(broker: Server) -> Peers:
-    """Clients of the module's broker, over TCP."""
-    return Peers(broker, "tcp")
+async def peers(broker: Server) -> AsyncIterator[Peers]:
+    """Yield the clients of this test, over TCP; all are closed with it."""
+    yield Peers(broker, "tcp")
+    await RawClient.reset_all()
 
 
 async def _publish_all(client: RawClient, topic: str, count: int, qos: int) -> None:

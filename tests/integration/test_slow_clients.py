@@ -24,10 +24,8 @@ _BOUND_BYTES = 48 * MIB
 @pytest.fixture
 async def peers(broker: Server) -> AsyncIterator[Peers]:
     """Yield the clients of this test."""
-    made = Peers(broker, "tcp")
-    yield made
-    for client in made.clients:
-        client.reset()
+    yield Peers(broker, "tcp")
+    await RawClient.reset_all()
 
 
 def _dropped(server: Server) -> float:

@@ -17,7 +17,7 @@ import ssl
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from support import mqtt_bytes
@@ -91,6 +91,8 @@ class Pipe(asyncio.Protocol):
 class RawClient:
     """One connection to a broker, of one protocol version."""
 
+    _opened: ClassVar[list[RawClient]] = []
+
     def __init__(self, pipe: Pipe, *, version: int, websocket: bool) -> None:
         self.pipe = pipe
         self.version = version
@@ -147,6 +149,7 @@ class RawClient:
                 server_hostname=parts.hostname if secure else None,
             )
         client = cls(pipe, version=version, websocket=parts.scheme in {"ws", "wss"})
+        cls._opened.append(client)
         if client.websocket:
             await client._shake_hands(parts.path or "/mqtt", parts.netloc, subprotocols, early)
         return client
@@ -184,6 +187,15 @@ class RawClient:
         head, _, rest = bytes(self.pipe.buffer).partition(b"\r\n\r\n")
         self.pipe.buffer[:] = rest
         return head.decode("latin-1")
+
+    @classmethod
+    async def reset_all(cls) -> None:
+        """Reset every connection that a test has left open: the end of a fixture."""
+        left, cls._opened = cls._opened, []
+        for client in left:
+            client.reset()
+        while any(not client.pipe.lost for client in left):
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """Close without DISCONNECT: for the server the network has failed."""

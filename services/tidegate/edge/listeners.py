@@ -38,18 +38,21 @@ class Listeners:
         *,
         max_packet_size_bytes: int = 1_048_576,
         max_connections: int = 0,
+        opening_timeout_s: float = 15.0,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         frames_class: type[WebSocketFrames] = WebSocketFrames,
     ) -> None:
         """Keep the configuration; nothing is opened before `start`.
 
         ``max_connections`` is of all listeners together (each has its own as well); 0: no limit.
+        ``opening_timeout_s`` bounds every stage before a connection has its handler.
         ``frames_class`` is for tests that look at the WebSocket layer alone.
         """
         self._configs = list(configs)
         self._handler_factory_for = handler_factory_for
         self._max_packet_size_bytes = max_packet_size_bytes
         self._total = ConnectionTotal(max_connections)
+        self._opening_timeout_s = opening_timeout_s
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
         self._states: list[ListenerState] = []
@@ -91,6 +94,7 @@ class Listeners:
             policy=HandshakePolicy(config.paths, config.allowed_origins),
             frames_class=self._frames_class,
             tls=TlsContexts(config) if config.tls.certificates else None,
+            opening_timeout_s=self._opening_timeout_s,
         )
 
     @property

@@ -143,7 +143,8 @@ class Opening(asyncio.Protocol):
 
     def _enter(self, stage: Stage, timeout_s: float) -> None:
         self._stage = stage
-        self.deadline = self._listener.loop.time() + timeout_s
+        bound_s = min(timeout_s, self._listener.opening_timeout_s)
+        self.deadline = self._listener.loop.time() + bound_s
 
     def _advance(self) -> None:
         if self._stage is Stage.PROXY:

@@ -134,6 +134,7 @@ class ListenerState:
         "label",
         "loop",
         "max_frame_bytes",
+        "opening_timeout_s",
         "openings",
         "policy",
         "tls",
@@ -153,6 +154,7 @@ class ListenerState:
         policy: HandshakePolicy,
         frames_class: type[WebSocketFrames],
         tls: TlsContexts | None,
+        opening_timeout_s: float,
     ) -> None:
         self.config = config
         self.label = config.label
@@ -163,6 +165,8 @@ class ListenerState:
         self.policy = policy
         self.frames_class = frames_class
         self.tls = tls
+        #: Bound of every stage before a connection has its handler.
+        self.opening_timeout_s = opening_timeout_s
         self.trusted = TrustedNetworks(config.trusted_proxies)
         self.counters = ListenerCounters()
         #: Every socket that is open, in any stage.

@@ -5,7 +5,7 @@ The only importer of prometheus_client. Called by the admin server through ``Exp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -48,6 +48,7 @@ _COUNTERS: Final = (
         "Copies delivered: sent (QoS 0) or acknowledged (QoS 1 and 2).",
     ),
     ("duplicates", "duplicates", "QoS 2 messages that were sent again and ignored."),
+    ("sessions_expired", "sessions_expired", "Durable sessions whose time was over."),
     ("wills_published", "wills_published", "Will messages published."),
     ("store_round_trips", "store_round_trips", "Round trips to Redis."),
     ("store_commands", "store_commands", "Operations asked of the store; many share a round trip."),
@@ -130,6 +131,31 @@ class CountersCollector(Collector):
             counts = getattr(counters, attribute)
             for packet_type in PacketType:
                 family.add_metric([packet_type.name.lower()], counts[packet_type])
+            yield family
+
+
+#: Reads labelled values when somebody asks: (values of the labels, value) pairs.
+Reading = Callable[[], Iterable[tuple[Sequence[str], float]]]
+
+
+class Readings(Collector):
+    """Families whose values are read from their owners: (name, help, labels, reading) each.
+
+    A name that ends in ``_total`` is a counter, any other a gauge; ``tidegate_`` is put before it.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Sequence[tuple[str, str, Sequence[str], Reading]]) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family, in order."""
+        for name, text, labels, reading in self._rows:
+            make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = make(f"tidegate_{name}", text, labels=labels)
+            for values, value in reading():
+                family.add_metric(list(values), value)
             yield family
 
 

@@ -20,6 +20,7 @@ import hiredis
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
+from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -109,12 +110,14 @@ class Lane:
         header: Sequence[Word],
         on_evicted: Callable[[int], None],
         timeout_s: float,
+        counters: Counters,
     ) -> None:
         self._make_connection = connect
         self._source, self._sha = script
         self._header = header
         self._on_evicted = on_evicted
         self._timeout_s = timeout_s
+        self._counters = counters
         self._waiting: deque[Operation] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._connection: AbstractConnection | None = None
@@ -175,9 +178,15 @@ class Lane:
                 await self._pause(translate(error))
                 continue
             batch = self._take()
+            began_s = self._loop.time()
+            counters = self._counters
+            counters.store_round_trips += 1
+            counters.store_commands += len(batch)
             try:
                 await self._round(batch)
+                counters.store_latency.observe(self._loop.time() - began_s)
             except Exception as error:  # translated and handed to every caller
+                counters.store_errors += 1
                 failure = translate(error)
                 if not isinstance(error, redis_errors.ResponseError):
                     await self._disconnect()

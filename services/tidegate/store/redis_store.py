@@ -14,6 +14,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry import Counters
 from tidegate.store import scripts
 from tidegate.store.api import (
     Append,
@@ -54,23 +55,34 @@ class StoreRefused(Exception):
 class RedisStore:
     """All state of the broker, on one server. Make it with ``connect``."""
 
-    def __init__(self, keyspace: Keyspace, url: str, timeout_s: float, header: Words) -> None:
+    def __init__(
+        self, keyspace: Keyspace, url: str, timeout_s: float, header: Words, counters: Counters
+    ) -> None:
         self._keys = keyspace
+        self._counters = counters
         self._pool = ConnectionPool.from_url(
             url, protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s
         )
         script = scripts.load()
-        self._hot = Lane(self._connection, script, header, self._count_evicted, timeout_s)
+        arguments = (self._connection, script, header, self._count_evicted, timeout_s, counters)
+        self._hot = Lane(*arguments)
         # Long scans and sweeps have a connection of their own, so that nobody's CONNECT waits
         # behind the transfer of a large reply.
-        self._bulk = Lane(self._connection, script, header, self._count_evicted, timeout_s)
+        self._bulk = Lane(*arguments)
         self._first_partition = 0
         self._names_only: tuple[str, ...] = ("NOVALUES",)
         #: Queue entries that the policy drop_oldest has thrown away since the start.
         self.evicted_count = 0
 
     @classmethod
-    async def connect(cls, *, url: str, limits: LimitsConfig, store: StoreConfig) -> Self:
+    async def connect(
+        cls,
+        *,
+        url: str,
+        limits: LimitsConfig,
+        store: StoreConfig,
+        counters: Counters | None = None,
+    ) -> Self:
         """Connect, and check that server and contents can be used.
 
         Raises StoreUnavailable when the server does not answer, StoreRefused when it is too old, a
@@ -79,7 +91,7 @@ class RedisStore:
         evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
         keyspace = Keyspace(store.partitions)
         header: Words = [limits.max_queued_messages, evict]
-        self = cls(keyspace, url, store.operation_timeout_s, header)
+        self = cls(keyspace, url, store.operation_timeout_s, header, counters or Counters())
         try:
             await self._check()
         except BaseException as error:
@@ -96,6 +108,8 @@ class RedisStore:
 
     def _count_evicted(self, count: int) -> None:
         self.evicted_count += count
+        self._counters.queued -= count
+        self._counters.dropped["queue_full"] += count
 
     async def _check(self) -> None:
         facts: dict[str, str] = {}
