@@ -18,7 +18,7 @@ class Properties:
     """Every property of MQTT 5.0 (§2.2.2.2); ``None`` (or empty) means absent.
 
     Intervals are seconds, sizes bytes. ``user_properties`` keeps order and duplicates
-    [MQTT-3.3.2-18].
+    [MQTT-3.3.2-18]. Authentication data never shows in a repr.
     """
 
     payload_format_indicator: int | None = None
@@ -31,7 +31,7 @@ class Properties:
     assigned_client_identifier: str | None = None
     server_keep_alive: int | None = None
     authentication_method: str | None = None
-    authentication_data: bytes | None = None
+    authentication_data: bytes | None = field(default=None, repr=False)
     request_problem_information: int | None = None
     will_delay_interval: int | None = None
     request_response_information: int | None = None
@@ -118,10 +118,13 @@ class Publish:
 
 @dataclass(slots=True)
 class Will:
-    """The will of a CONNECT (§3.1.2.5). ``properties`` as in ``Publish``; intervals in seconds."""
+    """The will of a CONNECT (§3.1.2.5). ``properties`` as in ``Publish``; intervals in seconds.
+
+    The payload never shows in a repr.
+    """
 
     topic: str
-    payload: bytes = b""
+    payload: bytes = field(default=b"", repr=False)
     qos: int = 0
     retain: bool = False
     properties: bytes = b""

@@ -7,7 +7,7 @@ it validates everything, and keeps what travels on unaltered as the bytes it cam
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
 from tidegate.mqtt.enums import PacketType, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, ProtocolViolation
@@ -143,6 +143,8 @@ def _read_value(row: Property, buffer: bytes, position: int, end: int) -> tuple[
             key, position = read_string(buffer, position, end)
             text, position = read_string(buffer, position, end)
             return (key, text), position
+        case _:  # pragma: no cover - the enumeration is closed
+            assert_never(row.wire_type)
     if value > row.maximum:
         raise ProtocolViolation(f"{row.name} cannot be {value}")
     if row.non_zero and not value:
@@ -307,6 +309,8 @@ def _write_value(wire_type: WireType, value: Any) -> bytes:
             return write_string(value)
         case WireType.STRING_PAIR:
             return write_string(value[0]) + write_string(value[1])
+        case _:  # pragma: no cover - the enumeration is closed
+            assert_never(wire_type)
 
 
 def encode_properties(properties: Properties | None) -> bytes:

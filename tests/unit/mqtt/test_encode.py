@@ -8,6 +8,7 @@ from tidegate.mqtt.codec import decode_packet, encode, encode_ack, encode_publis
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import (
     ConnAck,
+    Connect,
     Disconnect,
     Packet,
     Properties,
@@ -18,6 +19,7 @@ from tidegate.mqtt.packets import (
     SubscriptionOptions,
     UnsubAck,
     Unsubscribe,
+    Will,
 )
 from tidegate.mqtt.properties import forwarded_properties
 
@@ -119,3 +121,17 @@ def test_an_acknowledgement_has_a_reason_code_only_where_it_says_something() -> 
     assert encode_ack(0x40, 0x0102, 0, 5) == b"\x40\x02\x01\x02"
     assert encode_ack(0x50, 0x0102, 0x97, 5) == b"\x50\x03\x01\x02\x97"
     assert encode_ack(0x70, 0x0102, 0x92, 4) == b"\x70\x02\x01\x02"
+
+
+@pytest.mark.parametrize(
+    "will",
+    [
+        Will("w"),
+        Will("w", will_delay_interval=9),
+        Will("w", message_expiry_interval=0),
+        Will("w", properties=b"\x01\x01"),
+    ],
+)
+def test_a_will_has_the_properties_that_were_given(will: Will) -> None:
+    wire = encode(Connect("c", will=will), V5)
+    assert decode_packet(wire[0], wire[2:], V5) == Connect("c", will=will)
