@@ -48,8 +48,10 @@ def validate_topic_filter(
     plain = topic_filter
     if topic_filter.startswith(SHARE_PREFIX):
         share_name, separator, plain = topic_filter[len(SHARE_PREFIX) :].partition("/")
-        if not share_name or "+" in share_name or "#" in share_name:
-            raise _invalid("a share name has at least one character and no + or #", "MQTT-4.8.2-1")
+        if not share_name:
+            raise _invalid("a share name has at least one character", "MQTT-4.8.2-1")
+        if "+" in share_name or "#" in share_name:
+            raise _invalid("a share name has no wildcards", "MQTT-4.8.2-2")
         if not separator or not plain:
             raise _invalid("a share name is followed by / and a topic filter", "MQTT-4.8.2-2")
     if not plain:
