@@ -57,14 +57,25 @@ EXCEPTIONS = {
     "Test::test_subscribe_failure": "'Granted QoS 2' != 'Unspecified error'",
 }
 
+# Their tests that they themselves expect to fail.
+EXPECTED_FAILURES = (
+    # A client that re-sends a message with a topic alias of the connection before is refused, for
+    # aliases end with the connection [MQTT-3.3.2-7].
+    "TestBrokerRebootsTopicAliiQoS1::test_qos1_client_reconnects_after_broker_reboots",
+)
+
 PROCESSES = 4
 
 
 def _parts() -> list[list[str]]:
-    """Deal their tests out to processes; the first lot are those that wait longest."""
-    slow = ["test_session_expiry", "test_will_message", "test_will_delay", "test_payload_format"]
+    """Deal their tests out to processes: first, one to each, those that must or should be first."""
+    slow = ["test_session_expiry", "test_will_delay", "test_will_message", "test_payload_format"]
     first = [name for name in TESTS if name.startswith("Test::")]
     first.sort(key=lambda name: name.partition("::")[2] not in slow)
+    # It starts a client's thread before it connects. A client that was used before may then find
+    # its thread ended, and waits for ever; one that is new does not.
+    first.remove("Test::test_offline_message_queueing")
+    first.insert(0, "Test::test_offline_message_queueing")
     reboots = [name for name in TESTS if not name.startswith("Test::")]
     return [first[0::3], first[1::3], first[2::3], reboots]
 
@@ -105,8 +116,8 @@ def test_paho(verdicts: dict[str, Verdict], name: str) -> None:
     if name in EXCEPTIONS:
         assert EXCEPTIONS[name] in verdict.details
         return
-    # Skipped is how pytest reports a failure that their test expects.
-    assert verdict.outcome != "failed", verdict.details
+    wanted = "failed as expected" if name in EXPECTED_FAILURES else "passed"
+    assert verdict.outcome == wanted, verdict.details
 
 
 def test_a_filter_that_the_configuration_forbids_is_refused(start_broker: StartBroker) -> None:

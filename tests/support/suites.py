@@ -19,7 +19,7 @@ SUPPORT = Path(__file__).parent
 
 @dataclass(slots=True, frozen=True)
 class Verdict:
-    """How one of their tests ended: passed, failed or skipped (an expected failure counts here)."""
+    """How one of their tests ended: passed, failed, failed as expected, or skipped."""
 
     outcome: str
     details: str
@@ -80,7 +80,9 @@ def _verdicts(results: Path) -> dict[str, Verdict]:
         if bad is not None:
             verdicts[name] = Verdict("failed", f"{bad.get('message')}\n{bad.text}")
         elif skipped is not None:
-            verdicts[name] = Verdict("skipped", skipped.get("message") or "")
+            expected = skipped.get("type") == "pytest.xfail"
+            outcome = "failed as expected" if expected else "skipped"
+            verdicts[name] = Verdict(outcome, skipped.get("message") or "")
         else:
             verdicts[name] = Verdict("passed", "")
     return verdicts
