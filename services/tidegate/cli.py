@@ -102,7 +102,7 @@ def version() -> None:
 
 
 @app.command()
-def serve(  # noqa: PLR0917 - one parameter for each flag
+def serve(
     listener: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,12 +184,24 @@ def _run(settings: Config) -> None:
     """Run until the end. What the environment is to blame for is one sentence, no traceback."""
     from tidegate.edge.authz import AclFileError
     from tidegate.edge.passwords import PasswordFileError
+    from tidegate.edge.tls import TlsConfigurationError
     from tidegate.serve import run
     from tidegate.store.api import StoreUnavailable
+    from tidegate.store.embedded import EmbeddedError
+    from tidegate.store.redis_store import StoreRefused
 
+    blamed = (
+        OSError,
+        AclFileError,
+        PasswordFileError,
+        TlsConfigurationError,
+        StoreUnavailable,
+        StoreRefused,
+        EmbeddedError,
+    )
     try:
         run(settings, lambda line: print(line, flush=True))
-    except (OSError, AclFileError, PasswordFileError, StoreUnavailable) as error:
+    except blamed as error:
         _say(f"tidegate: cannot start: {error}")
         raise typer.Exit(EXIT_FAILED) from None
 
@@ -238,7 +250,7 @@ def _summary(settings: Config) -> list[str]:
 
 
 @app.command()
-def passwd(  # noqa: PLR0917 - one parameter for each flag
+def passwd(
     file: Annotated[Path, typer.Argument(help="Password file.", metavar="FILE")],
     user: Annotated[str | None, typer.Argument(help="User name.", metavar="USER")] = None,
     password: Annotated[
