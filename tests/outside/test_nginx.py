@@ -83,12 +83,6 @@ def be_refused(port: int, client_id: str) -> None:
         wait_for(lambda: client.disconnected is not None, 10, "the client is refused")
 
 
-log_names_the_peer = pytest.mark.xfail(
-    strict=False, reason="the log does not name the address of a refused client yet"
-)
-
-
-@log_names_the_peer
 def test_the_address_that_a_trusted_proxy_forwards_is_the_clients_address(
     start_broker: StartBroker, directory: Path
 ) -> None:
@@ -102,7 +96,6 @@ def test_the_address_that_a_trusted_proxy_forwards_is_the_clients_address(
         assert "address=127.9.8.7" in broker.stderr()
 
 
-@log_names_the_peer
 def test_the_address_that_an_untrusted_proxy_forwards_is_not_believed(
     start_broker: StartBroker, directory: Path
 ) -> None:

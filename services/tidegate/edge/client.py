@@ -471,7 +471,12 @@ class Client:
         log.info(
             "closing a connection: %s",
             error,
-            extra={"client_id": self.client_id, "statement": error.statement},
+            extra={
+                "client_id": self.client_id,
+                "address": self.channel.peer.address,
+                "listener": self.channel.peer.listener,
+                "statement": error.statement,
+            },
         )
         if self.connected:
             self.edge.counters.protocol_errors += 1

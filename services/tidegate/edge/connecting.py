@@ -36,10 +36,12 @@ async def connect(client: Client, packet: Connect) -> None:
     client.maximum_packet_size_bytes = properties.maximum_packet_size or 0
     assigned = ""
     if not packet.client_id:
-        if not edge.features.allow_empty_client_id or (
-            packet.protocol_version < ProtocolVersion.V5 and not packet.clean_start
+        version = packet.protocol_version
+        if (
+            not edge.features.allow_empty_client_id
+            or version == ProtocolVersion.V31  # it has no such thing: 1 to 23 characters
+            or (version == ProtocolVersion.V311 and not packet.clean_start)  # [MQTT311-3.1.3-8]
         ):
-            # [MQTT311-3.1.3-8]
             client.refuse(
                 ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "a client identifier is needed here"
             )

@@ -277,6 +277,8 @@ class Inbound:
         """Complete a QoS 2 exchange [MQTT-4.3.3-11]; an unknown one is 0x92 for MQTT 5."""
         client = self._client
         packet_id = packet.packet_id
+        if any(item.message.packet_id == packet_id for item in self._unanswered):
+            raise ProtocolViolation("PUBREL before its PUBREC", statement="MQTT-4.3.3-4")
         if packet_id not in self._received:
             code = 0
             if client.version >= ProtocolVersion.V5:
