@@ -162,7 +162,8 @@ class AclFile:
             raise AclFileError([f"line {line}: not UTF-8"]) from None
 
     def for_client(self, client_id: str, username: str | None) -> ClientAcl:
-        """Return the rules of a client."""
+        """Return the rules of a client; an empty user name is none, as in mosquitto."""
+        username = username or None
         dangerous = bool(self._patterns) and _has_wildcard(client_id, username)
         if self._shared is None:
             return self._made(client_id, username, dangerous)

@@ -193,7 +193,7 @@ def test_clients_that_the_rules_cannot_tell_apart_share_them() -> None:
     assert rules.for_client("1", "bob") is rules.for_client("2", "eve")
     assert rules.for_client("1", "bob") is not rules.for_client("1", None)
     assert rules.for_client("1", "ann") is not rules.for_client("+", "ann")
-    assert not rules.for_client("1", "").may_read("a")
+    assert rules.for_client("1", "").may_read("a")  # an empty user name is none
     by_identity = AclFile.parse("pattern %c")
     assert by_identity.for_client("1", None).may_read("1")
     assert not by_identity.for_client("2", None).may_read("1")
