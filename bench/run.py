@@ -1,8 +1,8 @@
 """Measure the broker: CPU time per delivered message, latency, memory per connection.
 
 Starts ``tidegate serve`` on free loopback ports with a fresh data directory, plays the scenarios of
-docs/performance.md against it with ``mqload`` (compiled from bench/mqload.c), and prints one JSON line
-for each, with the command, the commit and the versions. With ``--mosquitto`` the same is played
+docs/performance.md against it with ``mqload`` (compiled from bench/mqload.c), and prints one JSON
+line for each, with the command, the commit and the versions. With ``--mosquitto`` the same is played
 against a mosquitto on the same machine, in turn, so that a ratio can be quoted from one run.
 
     python bench/run.py [--scenarios A,B,C] [--mosquitto] [--repeat N] [--out FILE]

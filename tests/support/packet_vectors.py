@@ -17,7 +17,7 @@ from tidegate.mqtt import packets
 from tidegate.mqtt.enums import ProtocolVersion
 from tidegate.mqtt.packets import Packet, Properties, SubscriptionOptions, Will
 
-DIRECTORY: Final = Path(__file__).parents[1] / "vectors" / "codec"
+DIRECTORY: Final = Path(__file__).parents[1] / "vectors" / "packets"
 
 
 @dataclass(frozen=True, slots=True)
