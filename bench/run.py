@@ -2,8 +2,8 @@
 
 Starts ``tidegate serve`` on free loopback ports with a fresh data directory, plays the scenarios of
 docs/performance.md against it with ``mqload`` (compiled from bench/mqload.c), and prints one JSON
-line for each, with the command, the commit and the versions. With ``--mosquitto`` the same is played
-against a mosquitto on the same machine, in turn, so that a ratio can be quoted from one run.
+line for each, with the command, the commit and the versions. With ``--mosquitto`` the same is
+played against a mosquitto on the same machine, in turn, so that a ratio can be quoted from one run.
 
     python bench/run.py [--scenarios A,B,C] [--mosquitto] [--repeat N] [--out FILE]
 """

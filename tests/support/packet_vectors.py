@@ -1,4 +1,4 @@
-"""The annotated packets of tests/vectors/codec, as test parameters.
+"""The annotated packets of tests/vectors/packets, as test parameters.
 
 Each vector is one packet as bytes with a comment per field, and either the packet it decodes to or
 the error it ends in. ``decode_only`` marks what is valid, but not how we would write it.
