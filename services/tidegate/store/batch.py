@@ -275,6 +275,8 @@ class Lane:
             connection = self._make_connection()
             async with asyncio.timeout(self._timeout_s):
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's
+            # A bound of its own: one that runs out inside of connect() may be swallowed there.
+            async with asyncio.timeout(self._timeout_s):
                 await self._load(connection)
             self._connection = connection
             if self._down is not None:

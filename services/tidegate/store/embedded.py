@@ -287,7 +287,9 @@ class EmbeddedValkey:
 
     async def _watch(self) -> None:
         pause_s = FIRST_PAUSE_S
-        while True:
+        # ``stop`` cancels, but what is called here may swallow that (an answer that comes in the
+        # same turn of the event loop): ask.
+        while not self._stopping:
             process = self._process
             assert process is not None
             status = await process.wait()
