@@ -361,6 +361,15 @@ class Client:
         acl = self.acl
         return acl is None or acl.may_read(topic)
 
+    def may_write(self, topic: str) -> bool:
+        """Whether the client may publish to an (internal) topic; the broker's own are not for it.
+
+        As in mosquitto, only an ACL can grant something there, and only a bridge's state.
+        """
+        if self.acl is not None:
+            return self.acl.may_write(topic)
+        return not topic.startswith(("$SYS", "$share"))
+
     def count_unreadable(self) -> None:
         """A matching message was withheld."""
         counters = self.edge.counters

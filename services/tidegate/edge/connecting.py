@@ -124,9 +124,7 @@ def _will(client: Client, will: Will | None) -> Will | None:
             will.topic = client.listener.mount_point + will.topic
         if will.topic.count("/") >= edge.limits.max_topic_levels:
             client.refuse(ReasonCode.TOPIC_NAME_INVALID, "the will's topic has too many levels")
-        elif will.topic.startswith("$SYS/") or not (
-            client.acl is None or client.acl.may_write(will.topic)
-        ):
+        elif not client.may_write(will.topic):
             client.refuse(ReasonCode.NOT_AUTHORIZED, "the will's topic is not permitted")
     return will
 

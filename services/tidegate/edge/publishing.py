@@ -191,9 +191,7 @@ class Inbound:
                 )
             )
             return False
-        permitted = not topic.startswith("$SYS/") and (
-            client.acl is None or client.acl.may_write(topic)
-        )
+        permitted = client.may_write(topic)
         if len(self._permitted) >= MAX_REMEMBERED_TOPICS:
             self._permitted.clear()
         self._permitted[topic] = permitted
