@@ -103,7 +103,7 @@ class Authenticator:
         With an identity from the certificate no password is needed, and what CONNECT says is not
         looked at; where certificates are optional, a client without one is judged like any other.
         A user name without a password file is as good as none: it counts if anonymous clients may
-        connect.
+        connect. An empty one is none, as in mosquitto and in the access rules.
         """
         tls = listener.tls
         if tls.identity_as_username != "off":
@@ -112,7 +112,7 @@ class Authenticator:
                 return self._by_certificate(peer, tls.identity_as_username)
         allowed = listener.allow_anonymous
         anonymous = self._allow_anonymous if allowed is None else allowed
-        if username is None:
+        if not username:
             return _ANONYMOUS if anonymous else _NOT_ANONYMOUS
         if self._verifier is None:
             return Decision(True, username) if anonymous else _refused("unknown_user")

@@ -169,9 +169,7 @@ class AclFile:
             return self._made(client_id, username, dangerous)
         key = (username if username in self._users else None, dangerous)
         if username is not None and key[0] is None:
-            key = ("", dangerous)  # a user without a section: no list of their own
-            if "" in self._users:
-                return self._made(client_id, username, dangerous)
+            key = ("", dangerous)  # a user without a section; no section has that name
         acl = self._shared.get(key)
         if acl is None:
             if len(self._shared) >= _MAX_SHARED:

@@ -78,6 +78,11 @@ def test_a_user_name_without_a_password_file_counts_where_anonymous_clients_do()
     assert _now(AuthConfig(), "ann", b"x").reason == "unknown_user"
 
 
+def test_an_empty_user_name_is_none(users: Path) -> None:
+    assert _now(AuthConfig(password_file=users, allow_anonymous=True), "", b"x").username is None
+    assert _now(AuthConfig(password_file=users), "", b"x").reason == "anonymous"
+
+
 def test_the_password_file_decides_about_user_names(users: Path) -> None:
     auth = AuthConfig(password_file=users, allow_anonymous=True)
     assert _now(auth, "ann", b"a") == Decision(True, "ann")
