@@ -44,6 +44,7 @@ class Inbound:
         "_bytes_bucket",
         "_client",
         "_exchange",
+        "_is_paying",
         "_limit",
         "_permitted",
         "_plain",
@@ -75,6 +76,7 @@ class Inbound:
             if value & 1:
                 self._received.add(packet_id)
         self._exchange = 0
+        self._is_paying = False
         self._bucket: TokenBucket | None = None
         self._bytes_bucket: TokenBucket | None = None
         if limits.max_publish_rate:
@@ -168,13 +170,24 @@ class Inbound:
 
     def _pay(self, bucket: TokenBucket, amount: float) -> None:
         """Take tokens; when there are too few, stop reading until there are enough again."""
-        client = self._client
-        wait_s = bucket.pay(amount, client.edge.time_s())
-        if wait_s > 0:
-            client.hold_reading(RATE)
-            client.edge.later(wait_s, self._rate_recovered)
+        wait_s = bucket.pay(amount, self._client.edge.time_s())
+        if wait_s > 0 and not self._is_paying:
+            self._is_paying = True
+            self._client.hold_reading(RATE)
+            self._client.edge.later(wait_s, self._rate_recovered)
 
     def _rate_recovered(self) -> None:
+        """Read on if all debts are paid; what was in the last chunk may have added to them."""
+        edge = self._client.edge
+        wait_s = max(
+            bucket.pay(0, edge.time_s())
+            for bucket in (self._bucket, self._bytes_bucket)
+            if bucket is not None
+        )
+        if wait_s > 0 and not self._client.closed:
+            edge.later(wait_s, self._rate_recovered)
+            return
+        self._is_paying = False
         self._client.let_read(RATE)
 
     def _permit(self, topic: str) -> bool:
