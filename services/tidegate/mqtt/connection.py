@@ -29,10 +29,11 @@ _V5: Final = ProtocolVersion.V5
 MAX_REMEMBERED_TOPICS: Final = 64
 #: Longer names are not remembered: they would cost more memory than they save time.
 MAX_REMEMBERED_TOPIC_BYTES: Final = 256
-#: By first byte: 1 for a PUBLISH of QoS 0, 2 for one with a packet identifier, 0 for what is no
-#: PUBLISH or not a valid one.
-_PUBLISH_FORM: Final = bytes(
-    0 if first >> 4 != 3 or first & 6 == 6 or first & 14 == 8 else 2 if first & 6 else 1
+#: By first byte: QoS, RETAIN and DUP of a PUBLISH; None for what is no PUBLISH or not a valid one.
+_PUBLISH_FLAGS: Final = tuple(
+    None
+    if first >> 4 != PacketType.PUBLISH or first & 6 == 6 or first & 14 == 8
+    else (first >> 1 & 3, first & 1 == 1, first & 8 == 8)
     for first in range(256)
 )
 #: What only a server may send.
@@ -141,6 +142,8 @@ class ServerConnection:
         end = len(data)
         limit = self._max_packet_size_bytes
         topics = self._topics
+        in_flight = self._in_flight
+        append = packets.append
         connected = self.connect is not None
         v5 = self.version >= _V5
         if not connected:
@@ -170,48 +173,46 @@ class ServerConnection:
                     if end < body + LONGEST_PROTOCOL_NAME:
                         self._needed = min(self._needed, end - position + 1)
                 break
-            form = _PUBLISH_FORM[first]
-            if form and length > 2 and connected:
+            flags = _PUBLISH_FLAGS[first]
+            if flags and length > 2 and connected:
                 # What most packets are, so decoded here, without a call.
+                qos, retain, dup = flags
                 start = body + 2
                 after = start + (data[body] << 8 | data[body + 1])
-                at = after + (form & 2)
+                at = after + 2 if qos else after
                 if at > stop - v5:
                     raise MalformedPacket("the packet ends inside a field")
                 name = data[start:after]
                 if v5:
                     if data[at] or not name:
-                        packets.append(self._publish_v5(first, data, name, after, stop))
+                        append(self._publish_v5(first, data, name, after, stop))
                         position = stop
                         continue
                     at += 1
                 topic = topics.get(name)
                 if topic is None:
                     topic = self._learn_topic(name)
-                if form == 2:
-                    packet_id = data[after] << 8 | data[after + 1]
-                    if not packet_id:
-                        raise MalformedPacket(
-                            "a packet identifier cannot be 0", statement="MQTT-2.2.1-3"
-                        )
-                    if v5:
-                        self._note_received(packet_id)
-                    packets.append(
-                        Publish(
-                            topic,
-                            data[at:stop],
-                            first >> 1 & 3,
-                            first & 1 == 1,
-                            first & 8 == 8,
-                            packet_id,
-                        )
+                if not qos:
+                    append(Publish(topic, data[at:stop], 0, retain))
+                    position = stop
+                    continue
+                packet_id = data[after] << 8 | data[after + 1]
+                if not packet_id:
+                    raise MalformedPacket(
+                        "a packet identifier cannot be 0", statement="MQTT-2.2.1-3"
                     )
-                else:
-                    packets.append(Publish(topic, data[at:stop], 0, first & 1 == 1))
+                if in_flight is not None:
+                    in_flight.add(packet_id)
+                    if len(in_flight) > self._receive_maximum:
+                        raise _too_many_in_flight()
+                elif v5:
+                    self._note_received(packet_id)
+                    in_flight = self._in_flight
+                append(Publish(topic, data[at:stop], qos, retain, dup, packet_id))
             elif length == 2 and 0x40 <= first <= 0x70 and connected:
-                packets.append(_short_ack(first, data[body] << 8 | data[body + 1], self.version))
+                append(_short_ack(first, data[body] << 8 | data[body + 1], self.version))
             else:
-                packets.append(self._packet(first, data[body:stop]))
+                append(self._packet(first, data[body:stop]))
                 connected = True
                 v5 = self.version >= _V5
             position = stop
@@ -319,11 +320,7 @@ class ServerConnection:
             in_flight = self._in_flight = set()
         in_flight.add(packet_id)
         if len(in_flight) > self._receive_maximum:
-            raise ProtocolViolation(
-                "more messages under way than Receive Maximum allows",
-                reason_code=ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
-                statement="MQTT-3.3.4-7",
-            )
+            raise _too_many_in_flight()
 
     def _resolve_alias(self, alias: int, topic: str) -> str:
         """Learn what an alias stands for, or say it [MQTT-3.3.2-12]."""
@@ -342,6 +339,14 @@ class ServerConnection:
         if known is None:
             raise ProtocolViolation("a topic alias that stands for no topic")
         return known
+
+
+def _too_many_in_flight() -> ProtocolViolation:
+    return ProtocolViolation(
+        "more messages under way than Receive Maximum allows",
+        reason_code=ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
+        statement="MQTT-3.3.4-7",
+    )
 
 
 def _short_ack(first: int, packet_id: int, version: ProtocolVersion) -> Packet:
