@@ -210,6 +210,7 @@ async def test_every_copy_is_accounted_for(start_broker: StartBroker) -> None:
     await writer.deliver("g7/b", b"y" * 100, qos=2, packet_id=20)
     await writer.deliver("nobody/here", b"z", qos=1, packet_id=21)
     await writer.publish("g7/a", b"low")
+    await writer.publish("nobody/yet", b"kept", retain=True)
     assert len(await reading) == 14
     for _ in range(12):
         await plain.acknowledge(await plain.expect("PUBLISH"))
@@ -236,7 +237,7 @@ async def test_every_copy_is_accounted_for(start_broker: StartBroker) -> None:
         + found["tidegate_messages_queued"]
         + sum(dropped.values())
     )
-    assert found['tidegate_packets_received_total{type="publish"}'] == 15
+    assert found['tidegate_packets_received_total{type="publish"}'] == 16
     assert found['tidegate_packets_received_total{type="connect"}'] == 4
     assert dropped == {
         'tidegate_messages_dropped_total{reason="queue_full"}': 7,

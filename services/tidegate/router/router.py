@@ -164,7 +164,7 @@ class Router:
     def _publish_durably(self, origin: Origin, message: Publish, route: Route) -> int | None:
         matched = bool(route.edges or route.durable or route.groups)
         code = PUBLISHED if matched else NO_MATCHING_SUBSCRIBERS
-        if not matched:
+        if not matched and not message.retain:  # a retained one is kept: not lost on anybody
             self._count_unmatched()
         returned = False
         receipt = origin.receipt(message)
