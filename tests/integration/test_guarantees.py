@@ -329,3 +329,31 @@ async def test_a_store_that_stops_answering_stops_only_what_needs_it(
     assert (await _drain(again, 1)) == [b"waits"]
     for client in (reader, writer, again):
         client.close()
+
+
+async def test_a_flood_during_an_outage_waits_in_the_clients_socket(
+    start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """G6, G8: reading stops at a limit of unanswered publishes; afterwards all is there."""
+    count = 900
+    data = str(tmp_path_factory.mktemp("data"))
+    broker = start_broker(store={"data_dir": data, "operation_timeout_s": 1.0})
+    sleeper = await _durable(broker, "sleeper", ("g6", 1))
+    await sleeper.disconnect()
+    writer = await _open(broker, V311)
+    await writer.connect("writer")
+    packets = [
+        mqtt_bytes.publish("g6", b"%2000d" % number, qos=1, packet_id=number, version=V311)
+        for number in range(1, count + 1)
+    ]
+    with _stopped(broker.descendants()):
+        flood = asyncio.create_task(writer.send(*packets))
+        await let_pass(1.5)
+        assert _metrics(broker)['tidegate_messages_received_total{qos="1"}'] < 400
+        assert not writer.pipe.buffer
+    answers = [(await writer.expect("PUBACK")).packet_id for _ in range(count)]
+    assert answers == list(range(1, count + 1))
+    await flood
+    again = await _durable(broker, "sleeper")
+    got = [int(payload) for payload in await _drain(again, count)]
+    assert got == list(range(1, count + 1))
