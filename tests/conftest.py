@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from support.broker import Server, Settings, StartBroker, Tidegate, all_listeners
 from support.certificates import Certificates
 from support.mosquitto import Mosquitto
+from support.raw_client import RawClient
 
 _MARK_OF_DIRECTORY = {
     "integration": pytest.mark.integration,
@@ -128,3 +129,10 @@ def start_broker(certificates: Certificates) -> Iterator[StartBroker]:
             return server
 
         yield start
+
+
+@pytest.fixture
+async def no_connection_is_left() -> AsyncIterator[None]:
+    """Reset the raw clients that the test leaves open, before its event loop ends."""
+    yield
+    await RawClient.reset_all()

@@ -21,11 +21,7 @@ from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config import Config
 from tidegate.serve import Broker
 
-
-@pytest.fixture(autouse=True)
-async def _no_connection_is_left() -> AsyncIterator[None]:
-    yield
-    await RawClient.reset_all()
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 
 class _Count:

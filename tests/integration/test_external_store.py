@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from support.mqtt_bytes import V5
 from support.raw_client import RawClient
 from support.store_server import StoreServer, programs
 from support.tools import missing
+
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 DURABLE = [("session_expiry", 3600)]
 
@@ -33,12 +35,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreServe
     server.start()
     yield server
     server.kill()
-
-
-@pytest.fixture(autouse=True)
-async def _no_connection_is_left() -> AsyncIterator[None]:
-    yield
-    await RawClient.reset_all()
 
 
 async def _open(broker: Tidegate) -> RawClient:

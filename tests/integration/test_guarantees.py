@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -22,13 +22,9 @@ from support.mqtt_bytes import V5, V311
 from support.peers import let_pass
 from support.raw_client import DEADLINE_S, RawClient
 
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
+
 NEVER = [("session_expiry", 3600)]
-
-
-@pytest.fixture(autouse=True)
-async def _no_connection_is_left() -> AsyncIterator[None]:
-    yield
-    await RawClient.reset_all()
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,9 @@ from support.mqtt_bytes import V5, V311, Property
 from support.raw_client import DEADLINE_S, RawClient
 from support.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
+
 DURABLE: list[Property] = [("session_expiry", 3600)]
-
-
-@pytest.fixture(autouse=True)
-async def _no_connection_is_left() -> AsyncIterator[None]:
-    yield
-    await RawClient.reset_all()
 
 
 async def _client(broker: Tidegate, name: str, version: int = V5, **options: Any) -> RawClient:
