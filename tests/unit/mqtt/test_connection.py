@@ -107,6 +107,19 @@ def test_a_second_connect_is_a_protocol_error(version: ProtocolVersion) -> None:
     assert connection.error.statement == "MQTT-3.1.0-2"
 
 
+@each_version
+@pytest.mark.parametrize("name", [b"\0\4MQTT", b"\0\4HTTP", b"\0\7whatever"])
+def test_a_second_connect_is_that_in_any_chunking(version: ProtocolVersion, name: bytes) -> None:
+    body = name + b"\x05\x02\0\0\0\0\1c"
+    wire = bytes((0x10, len(body))) + body
+    for step in (1, len(wire) - 1, len(wire)):
+        connection = connected(version)
+        for at in range(0, len(wire), step):
+            assert connection.error is None
+            assert connection.receive(wire[at : at + step]) == []
+        assert error_of(connection).statement == "MQTT-3.1.0-2"
+
+
 @pytest.mark.parametrize(
     ("start", "version"),
     [
@@ -306,6 +319,18 @@ def test_more_topic_names_than_are_remembered_are_decoded_all_the_same() -> None
     for _ in range(2):
         received = connection.receive(b"".join(publish(name) for name in names))
         assert [packet.topic for packet in received if isinstance(packet, Publish)] == names
+
+
+def test_the_topic_names_that_are_remembered_take_bounded_memory() -> None:
+    connection = connected()
+    longest = connection_module.MAX_REMEMBERED_TOPIC_BYTES
+    names = [f"{number:0>{longest + number % 2}}" for number in range(1000)]
+    for name in names:
+        connection.receive(publish(name))
+        remembered = connection._topics
+        assert len(remembered) <= connection_module.MAX_REMEMBERED_TOPICS
+        assert all(len(raw) <= longest for raw in remembered)
+    assert remembered, "those that are not too long are remembered"
 
 
 # Topic aliases
