@@ -363,6 +363,13 @@ def test_an_alias_above_the_maximum_is_invalid(maximum: int) -> None:
     assert error_of(connection).reason_code == ReasonCode.TOPIC_ALIAS_INVALID
 
 
+def test_no_alias_is_allowed_unless_somebody_says_so() -> None:
+    connection = ServerConnection()
+    connection.receive(encode(Connect("c"), V5))
+    assert connection.receive(publish("a", alias=1)) == []
+    assert error_of(connection).reason_code == ReasonCode.TOPIC_ALIAS_INVALID
+
+
 def test_an_unknown_alias_is_a_protocol_error() -> None:
     connection = connected(topic_alias_maximum=5)
     assert connection.receive(publish("a", alias=1) + publish("", alias=2)) == [Publish("a", b"p")]

@@ -57,7 +57,7 @@ def test_3_1_has_no_session_present_flag() -> None:
 
 @pytest.mark.statement("MQTT311-3.9.3-2")
 def test_every_failure_in_a_suback_is_0x80_and_qos_0_before_there_was_one() -> None:
-    packet = SubAck(1, [0x87, 2, 0x97], Properties(reason_string="x"))
+    packet = SubAck(1, [0x87, 2, 0x80], Properties(reason_string="x"))
     assert encode(packet, V311) == b"\x90\x05\0\1\x80\2\x80"
     assert encode(packet, V31) == b"\x90\x05\0\1\0\2\0"
 
