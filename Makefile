@@ -9,7 +9,7 @@ WORKERS ?= 4
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow lint fmt bench clean
+.PHONY: help setup run test test-unit test-outside test-slow fuzz lint fmt bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ test-outside: $(VENV)/.installed-test ## Run other people's clients and test sui
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
 	$(BIN)/python -m pytest tests -m slow
+
+fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for a minute
+	$(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=60
 
 lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
 	$(BIN)/ruff check .
