@@ -149,7 +149,7 @@ async def test_a_directory_with_odd_characters_works(data_dir: Path) -> None:
 
 
 async def test_a_server_that_dies_is_started_again_with_its_data(data_dir: Path) -> None:
-    server = EmbeddedValkey(data_dir)
+    server = EmbeddedValkey(data_dir, "always")
     await server.start()
     store = await connect(server)
     assert not await attach(store)
@@ -206,7 +206,7 @@ async def test_a_server_left_behind_is_ended_and_its_data_kept(
     data_dir: Path, hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "STOP_TIMEOUT_S", 0.3)
-    left = EmbeddedValkey(data_dir)
+    left = EmbeddedValkey(data_dir, "always")
     # As on systems without the parent's signal, and as if the broker had been killed: nobody
     # stops this one.
     with monkeypatch.context() as patch:

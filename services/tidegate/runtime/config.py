@@ -237,7 +237,8 @@ class StoreConfig(Section):
     data_dir: Path = Path("./data")
     """Directory of the embedded server's append-only file."""
     durability: Literal["everysec", "always"] = "everysec"
-    """When the embedded server's append-only file reaches the disk."""
+    """When the embedded server's append-only file reaches the disk: within a second, or before
+    anything is acknowledged."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 64
     """Hash tags that sessions are spread over; never change it on existing data."""
     edge_lease_s: Annotated[float, Field(ge=1, le=600)] = 10.0
