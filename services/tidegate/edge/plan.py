@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tidegate.core.overlap import Overlap
 from tidegate.mqtt.enums import ProtocolVersion
 from tidegate.mqtt.packets import SubscriptionOptions
 
@@ -16,41 +17,14 @@ if TYPE_CHECKING:
     from tidegate.edge.client import Client
 
 
-class Recipient:
-    """One client's due of one topic, over all of its matching subscriptions.
+class Recipient(Overlap):
+    """One client's due of one topic, over all of its matching subscriptions."""
 
-    A client gets one copy, with the highest granted QoS and every subscription identifier
-    [MQTT-3.3.4-2] [MQTT-3.3.4-4]. ``own_qos`` is for messages it published itself: -1 when every
-    matching subscription says No Local [MQTT-3.8.3-3].
-    """
-
-    __slots__ = (
-        "client",
-        "own_qos",
-        "own_subscription_ids",
-        "qos",
-        "retain_as_published",
-        "subscription_ids",
-    )
+    __slots__ = ("client",)
 
     def __init__(self, client: Client) -> None:
+        super().__init__()
         self.client = client
-        self.qos = -1
-        self.own_qos = -1
-        self.retain_as_published = False
-        self.subscription_ids: tuple[int, ...] = ()
-        self.own_subscription_ids: tuple[int, ...] = ()
-
-    def include(self, options: SubscriptionOptions) -> None:
-        """Take one more matching subscription into account."""
-        identifier = options.subscription_identifier
-        identifiers = (identifier,) if identifier else ()
-        self.qos = max(self.qos, options.qos)
-        self.subscription_ids += identifiers
-        self.retain_as_published |= options.retain_as_published
-        if not options.no_local:
-            self.own_qos = max(self.own_qos, options.qos)
-            self.own_subscription_ids += identifiers
 
     @property
     def needs_care(self) -> bool:

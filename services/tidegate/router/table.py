@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tidegate.core.overlap import Overlap
 from tidegate.core.shared import SharedGroups
 from tidegate.core.topic_index import TopicIndex
 from tidegate.link.api import EdgeLink
@@ -50,40 +51,14 @@ class SharedMember:
         self.epoch = epoch
 
 
-class DurableTarget:
-    """What one durable session is due of a topic, over all of its matching subscriptions.
+class DurableTarget(Overlap):
+    """What one durable session is due of a topic, over all of its matching subscriptions."""
 
-    ``own_qos`` is for messages that the session's own client published: -1 when every matching
-    subscription says No Local [MQTT-3.8.3-3].
-    """
-
-    __slots__ = (
-        "own_qos",
-        "own_subscription_ids",
-        "qos",
-        "retain_as_published",
-        "session",
-        "subscription_ids",
-    )
+    __slots__ = ("session",)
 
     def __init__(self, session: DurableSession) -> None:
+        super().__init__()
         self.session = session
-        self.qos = -1
-        self.own_qos = -1
-        self.retain_as_published = False
-        self.subscription_ids: tuple[int, ...] = ()
-        self.own_subscription_ids: tuple[int, ...] = ()
-
-    def include(self, options: SubscriptionOptions) -> None:
-        """Take one more matching subscription into account."""
-        identifier = options.subscription_identifier
-        identifiers = (identifier,) if identifier else ()
-        self.qos = max(self.qos, options.qos)
-        self.subscription_ids += identifiers
-        self.retain_as_published |= options.retain_as_published
-        if not options.no_local:
-            self.own_qos = max(self.own_qos, options.qos)
-            self.own_subscription_ids += identifiers
 
 
 class Route:
