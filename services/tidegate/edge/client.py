@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tidegate.edge.connecting import connect
 from tidegate.edge.delivery import Delivery
 from tidegate.edge.exchange import auth_packet, authenticate, check_method
+from tidegate.edge.holds import BUSY, SLOW
 from tidegate.edge.publishing import Inbound
 from tidegate.edge.subscribing import subscribe, unsubscribe
 from tidegate.link.api import DetachSession
@@ -49,14 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Why reading is paused; it goes on when no reason is left.
-BUSY: Final = 1
-UNANSWERED: Final = 2
-SLOW: Final = 4
-RATE: Final = 8
-
 PINGRESP_BYTES: Final = b"\xd0\x00"
-MAX_REMEMBERED_TOPICS: Final = 1000
 
 
 class Client:
@@ -66,8 +60,6 @@ class Client:
         "_auth",
         "_holds",
         "_pending_bytes",
-        "_readable",
-        "_work",
         "acl",
         "aliases",
         "authentication_method",
@@ -141,8 +133,6 @@ class Client:
         self._auth: asyncio.Future[Auth | None] | None = None
         self._pending_bytes = 0
         self._holds = 0
-        self._readable: dict[str, bool] = {}
-        self._work: asyncio.Task[None] | None = None
 
     # Handler: what the channel calls
 
@@ -223,7 +213,6 @@ class Client:
 
     def _resume(self) -> None:
         """Go on with what came while the answer was awaited."""
-        self._work = None
         self._holds &= ~BUSY
         while self.backlog and not self._holds & BUSY and not self.closed:
             waiting, self.backlog = self.backlog, []
@@ -243,7 +232,7 @@ class Client:
     def in_order(self, work: Callable[[], Any]) -> None:
         """Run something asynchronous; what the client sent after it waits until it is done."""
         self.hold_reading(BUSY)
-        self._work = self.edge.spawn(self._run_in_order(work))
+        self.edge.spawn(self._run_in_order(work))
 
     async def _run_in_order(self, work: Callable[[], Any]) -> None:
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.rate import TokenBucket
+from tidegate.edge.holds import RATE, UNANSWERED
 from tidegate.link.api import FENCED, SessionFenced
 from tidegate.mqtt.codec import encode_ack
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
@@ -18,8 +19,6 @@ from tidegate.mqtt.packets import Publish, PubRel
 if TYPE_CHECKING:
     from tidegate.edge.client import Client
 
-UNANSWERED: Final = 2
-RATE: Final = 8
 MAX_REMEMBERED_TOPICS: Final = 1000
 PENDING: Final = -2
 #: Not the client's fault, not an error for it: acknowledged as 3.1.1 does, but not published.
