@@ -258,6 +258,77 @@ class AdminConfig(Section):
     """Port; 0 lets the system choose (it is printed)."""
 
 
+class LinkTlsConfig(Section):
+    """Mutual TLS between edges and routers; all three files, or none (plain, for development)."""
+
+    certificate: Path | None = None
+    """PEM file with this process' certificate and its chain."""
+    key: Path | None = None
+    """PEM file with the private key."""
+    ca: Path | None = None
+    """PEM file of the authority that signs the certificates of edges and routers."""
+    server_name: str = "tidegate-router"
+    """The name that a router's certificate must have, whatever its address is."""
+
+    @model_validator(mode="after")
+    def _all_or_nothing(self) -> Self:
+        if len({path is None for path in (self.certificate, self.key, self.ca)}) > 1:
+            raise ValueError("certificate, key and ca belong together")
+        return self
+
+
+class LinkConfig(Section):
+    """Between edges and routers: gRPC, one stream for each pair."""
+
+    listen: str = "127.0.0.1:7000"
+    """Where a router accepts edges: ADDRESS:PORT (port 0: the system chooses) or unix:PATH."""
+    routers: list[str] = []
+    """Where an edge finds routers: HOST:PORT (every address that the name has), or unix:PATH."""
+    discovery_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """How often the names of routers are looked up again."""
+    tls: LinkTlsConfig = LinkTlsConfig()
+    """Certificates of this process."""
+    heartbeat_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How often both sides say that they live."""
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
+    """A peer that has not been heard of for this long is lost: its work goes to others."""
+    credit_bytes: Annotated[int, Field(ge=65_536)] = 4_194_304
+    """Bytes of publishes that an edge may have unconfirmed at one router."""
+    mailbox_bytes: Annotated[int, Field(ge=65_536)] = 8_388_608
+    """Bytes waiting for one edge above which its publishers' credit is held back."""
+    stall_s: Annotated[float, Field(gt=0, le=600)] = 1.0
+    """An edge that has taken nothing for this long is not waited for: copies for it are dropped,
+    counted, and durable sessions fetch what they missed."""
+
+
+class DrainConfig(Section):
+    """How an edge lets its clients go at SIGTERM, or when the admin API says so."""
+
+    rate: Annotated[float, Field(gt=0)] = 500.0
+    """Clients asked to leave, per second."""
+    delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
+    """From failing readiness to the first client: time for the load balancer to notice."""
+    deadline_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    """From the beginning to the end, whatever is left."""
+    reason: Literal["server_shutting_down", "use_another_server"] = "server_shutting_down"
+    """What MQTT 5 clients are told: 0x8B, or 0x9C."""
+
+
+class TelemetryConfig(Section):
+    """OpenTelemetry, beside /metrics."""
+
+    otlp_endpoint: str | None = None
+    """URL of an OTLP receiver, such as http://collector:4318; unset: nothing is sent."""
+    otlp_protocol: Literal["http", "grpc"] = "http"
+    """How it is spoken to."""
+    otlp_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """How often metrics are sent."""
+    trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of publishes that are traced through edge, router, store and edge; 0: none."""
+    service_name: str = "tidegate"
+    """service.name of what is sent; the role and the process' name are added."""
+
+
 class LogConfig(Section):
     """Logging to standard error."""
 
@@ -282,8 +353,16 @@ class Config(Section):
     """Redis or Valkey."""
     admin: AdminConfig = AdminConfig()
     """Health and metrics."""
+    link: LinkConfig = LinkConfig()
+    """Edges and routers as processes of their own."""
+    drain: DrainConfig = DrainConfig()
+    """Leaving without a jolt."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """OpenTelemetry."""
     log: LogConfig = LogConfig()
     """Logging."""
+    name: str = Field(default="", max_length=253)
+    """This process' name in logs and among its peers; default: the host's name and a number."""
     shutdown_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """From SIGTERM to the end."""
 
