@@ -58,7 +58,8 @@ class Publish:
     content type, response topic, correlation data and user properties. The ones that belong to one
     hop only have fields of their own. ``message_expiry_interval`` is seconds, None when absent.
     ``expires_at_ms`` (Unix milliseconds, 0 = never) is not on the wire: the edge sets it on
-    arrival.
+    arrival. Nor is ``trace``, the context of the span that the message came from
+    (``runtime.tracing``), empty for nearly all messages.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Publish:
         "subscription_identifiers",
         "topic",
         "topic_alias",
+        "trace",
     )
 
     def __init__(
@@ -88,6 +90,7 @@ class Publish:
         topic_alias: int = 0,
         subscription_identifiers: tuple[int, ...] = (),
         expires_at_ms: int = 0,
+        trace: bytes = b"",
     ) -> None:
         self.topic = topic
         self.payload = payload
@@ -100,6 +103,7 @@ class Publish:
         self.topic_alias = topic_alias
         self.subscription_identifiers = subscription_identifiers
         self.expires_at_ms = expires_at_ms
+        self.trace = trace
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Publish):
