@@ -18,6 +18,7 @@ from typing import Any, Final
 from tidegate import __version__
 from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
+from tidegate.edge.drain import Drainer
 from tidegate.edge.edge import Edge
 from tidegate.edge.exchange import Method
 from tidegate.edge.listeners import Listeners
@@ -64,6 +65,7 @@ class Broker:
         self._store_reachable = False
         self._serving = False
         self._shutdown: Shutdown | None = None
+        self._drainer: Drainer | None = None
 
     def stop(self, reason: str) -> None:
         """Ask ``run`` to end, as SIGTERM does."""
@@ -73,15 +75,17 @@ class Broker:
     async def run(self) -> None:
         """Serve until a signal comes, or ``stop`` is called."""
         config = self._config
-        with Shutdown(config.shutdown_timeout_s) as shutdown:
+        with Shutdown(config.shutdown_timeout_s, grace_s=config.drain.deadline_s) as shutdown:
             self._shutdown = shutdown
             async with contextlib.AsyncExitStack() as stack:
-                await self._start(stack, shutdown)
-                await shutdown.wait()
+                drainer = await self._start(stack, shutdown)
+                drainer.start(await shutdown.wait())
+                await drainer.wait()
+                shutdown.end_grace()
                 self._serving = False
         log.info("stopped")
 
-    async def _start(self, stack: contextlib.AsyncExitStack, shutdown: Shutdown) -> None:
+    async def _start(self, stack: contextlib.AsyncExitStack, shutdown: Shutdown) -> Drainer:
         config, counters = self._config, self._counters
         store = await self._open_store(stack)
         router = Router(
@@ -106,6 +110,7 @@ class Broker:
         )
         self._exporter.add(_listener_readings(listeners))
         stack.push_async_callback(self._stop_edge, edge, listeners, store, edge_id)
+        drainer = self._drainer = Drainer(edge, config.drain, listeners.stop_accepting)
         await listeners.start()
         admin_address = await self._start_admin(stack)
         self._watch_files(stack, shutdown, edge, listeners)
@@ -119,6 +124,7 @@ class Broker:
             self._background(stack, system.run())
         self._serving = True
         self._say_ready(listeners, admin_address)
+        return drainer
 
     async def _open_store(self, stack: contextlib.AsyncExitStack) -> RedisStore:
         """Start the embedded server if there is no URL; connect."""
@@ -176,6 +182,8 @@ class Broker:
         """What /readyz says."""
         if not self._serving:
             return False, "starting or stopping"
+        if self._drainer is not None and self._drainer.is_draining:
+            return False, self._drainer.sentence()
         if not self._store_reachable:
             return False, "the store does not answer"
         return True, "ready"

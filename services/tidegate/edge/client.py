@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tidegate.edge.connecting import connect
 from tidegate.edge.delivery import Delivery
 from tidegate.edge.exchange import auth_packet, authenticate, check_method
-from tidegate.edge.holds import BUSY, SLOW
+from tidegate.edge.holds import BUSY, LEAVING, SLOW
 from tidegate.edge.publishing import Inbound
 from tidegate.edge.subscribing import subscribe, unsubscribe
 from tidegate.link.api import DetachSession
@@ -247,6 +247,10 @@ class Client:
     # Packets
 
     def _on_connect(self, packet: Connect) -> None:
+        if self.edge.refusal is not None:
+            self.version = packet.protocol_version
+            self.refuse(self.edge.refusal, "the server takes no new clients")
+            return
         self.in_order(lambda: connect(self, packet))
 
     def _on_subscribe(self, packet: Subscribe) -> None:
@@ -516,9 +520,22 @@ class Client:
         self.keep_will = False
         self.disconnect(reason_code)
 
+    def leave(self) -> None:
+        """Read nothing more: ``shut_down`` follows when all that was read is answered."""
+        self.hold_reading(LEAVING)
+
+    def is_owed(self) -> bool:
+        """Whether something that was read has not been answered yet."""
+        return self.connected and bool(self._holds & BUSY or self.inbound.is_owed())
+
     def shut_down(self, reason_code: ReasonCode) -> None:
         """The process ends: goodbye; the will is published by its rules."""
-        self.disconnect(reason_code)
+        if self.connected or self.connection.connect is None:
+            self.disconnect(reason_code)
+            return
+        another = reason_code == ReasonCode.USE_ANOTHER_SERVER
+        self.version = self.connection.version
+        self.refuse(reason_code if another else ReasonCode.SERVER_UNAVAILABLE)
 
     def keep_alive_ended(self) -> None:
         """Nothing came for one and a half times the keep alive [MQTT-3.1.2-22]."""

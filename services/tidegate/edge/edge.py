@@ -54,6 +54,8 @@ class Edge:
         self.authorizer = authorizer
         self.counters = counters
         self.now_ms = now_ms
+        #: What a CONNECT is answered with while no client is taken (draining); None: it is taken.
+        self.refusal: ReasonCode | None = None
         #: Methods of enhanced authentication, by name.
         self.authentication_methods: dict[str, Method] = {}
         #: Seconds of the loop's clock, read once per tick: good enough for keep alive.

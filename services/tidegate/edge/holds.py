@@ -15,3 +15,5 @@ UNANSWERED: Final = 2
 SLOW: Final = 4
 #: It has published more than its rate allows.
 RATE: Final = 8
+#: It is about to be disconnected: what it has sent is answered, nothing more is read.
+LEAVING: Final = 16

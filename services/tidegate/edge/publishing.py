@@ -42,6 +42,7 @@ class Inbound:
         "_bucket",
         "_bytes_bucket",
         "_client",
+        "_completing",
         "_exchange",
         "_is_paying",
         "_limit",
@@ -63,6 +64,8 @@ class Inbound:
         self.epoch = client.epoch
         self._limit = limits.receive_maximum
         self._unanswered: list[_Unanswered] = []
+        #: PUBRELs that the store does not know of yet.
+        self._completing = 0
         #: topic -> whether the client may publish there; bounded.
         self._permitted: dict[str, bool] = {}
         #: QoS 2 publishes received and not yet released, by packet identifier.
@@ -90,6 +93,10 @@ class Inbound:
             and self._bytes_bucket is None
             and not limits.max_message_expiry_s
         )
+
+    def is_owed(self) -> bool:
+        """Whether a PUBACK, PUBREC or PUBCOMP has to go out."""
+        return bool(self._unanswered or self._completing)
 
     def forget_topics(self) -> None:
         """Permissions may have changed."""
@@ -305,11 +312,14 @@ class Inbound:
         client = self._client
         count = ((self._receipt_of(packet_id) >> 1) + 1) % 128
         value = count << 1
+        self._completing += 1
         try:
             await client.edge.router.complete_receipt(self.client_id, self.epoch, packet_id, value)
         except SessionFenced:
             client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
             return
+        finally:
+            self._completing -= 1
         self._set_receipt(packet_id, value)
         if not count:
             self._wraps[packet_id] = self._wraps.get(packet_id, 0) + 1

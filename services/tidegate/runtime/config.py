@@ -248,7 +248,7 @@ class StoreConfig(Section):
 
 
 class AdminConfig(Section):
-    """The admin HTTP server: /livez, /readyz, /metrics."""
+    """The admin HTTP server: health, metrics, draining, clients."""
 
     enabled: bool = True
     """Serve it at all."""
@@ -256,6 +256,9 @@ class AdminConfig(Section):
     """Address."""
     port: Annotated[int, Field(ge=0, le=65535)] = 18083
     """Port; 0 lets the system choose (it is printed)."""
+    token_file: Path | None = None
+    """File with the token that draining, and seeing or disconnecting clients, needs. Without one,
+    that is there on loopback addresses only. Health and metrics never need it."""
 
 
 class LinkTlsConfig(Section):
@@ -352,7 +355,7 @@ class Config(Section):
     store: StoreConfig = StoreConfig()
     """Redis or Valkey."""
     admin: AdminConfig = AdminConfig()
-    """Health and metrics."""
+    """Health, metrics, and what operators do."""
     link: LinkConfig = LinkConfig()
     """Edges and routers as processes of their own."""
     drain: DrainConfig = DrainConfig()
@@ -364,7 +367,7 @@ class Config(Section):
     name: str = Field(default="", max_length=253)
     """This process' name in logs and among its peers; default: the host's name and a number."""
     shutdown_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """From SIGTERM to the end."""
+    """From the last client's goodbye (see `drain`) to the end."""
 
     @model_validator(mode="after")
     def _names_and_ports_are_unique(self) -> Self:

@@ -59,6 +59,7 @@ _COUNTERS: Final = (
 )
 _GAUGES: Final = (
     ("connections_open", "connections_open", "Connections that are open now."),
+    ("draining", "draining", "1 while the clients are let go (and after it)."),
     ("clients_maximum", "clients_maximum", "The most clients connected at the same time."),
     ("queued", "messages_queued", "Copies in queues, or sent and not acknowledged, now."),
     ("retained_count", "retained_messages", "Retained messages now."),

@@ -25,8 +25,9 @@ _ASKING: Final = (signal.SIGTERM, signal.SIGINT)
 class Shutdown:
     """Turns signals into an event. Use as a context manager inside the running loop.
 
-    ``timeout_s`` is what stopping may take, from the first request; then ``exit_process`` is called
-    from a thread of its own, so that a blocked event loop cannot keep the process alive.
+    ``grace_s`` is what letting clients go may take, from the first request until ``end_grace``;
+    ``timeout_s`` what everything after it may take. Past both, ``exit_process`` is called from a
+    thread of its own, so that a blocked event loop cannot keep the process alive.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Shutdown:
         "_deadline_s",
         "_event",
         "_exit",
+        "_grace_s",
         "_hangup",
         "_installed",
         "_loop",
@@ -46,11 +48,13 @@ class Shutdown:
         self,
         timeout_s: float,
         *,
+        grace_s: float = 0.0,
         exit_process: Callable[[int], object] = os._exit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.timeout_s = timeout_s
         self.reason = ""
+        self._grace_s = grace_s
         self._event = asyncio.Event()
         self._exit = exit_process
         self._clock = clock
@@ -89,11 +93,21 @@ class Shutdown:
         if self._event.is_set():
             return
         self.reason = reason
-        self._deadline_s = self._clock() + self.timeout_s
-        self._timer = threading.Timer(self.timeout_s, self._out_of_time)
+        self._arm(self._grace_s + self.timeout_s)
+        self._event.set()
+
+    def end_grace(self) -> None:
+        """The clients have gone: what is left of the grace is not needed."""
+        if self._timer is not None and self._grace_s:
+            self._grace_s = 0.0
+            self._timer.cancel()
+            self._arm(self.timeout_s)
+
+    def _arm(self, timeout_s: float) -> None:
+        self._deadline_s = self._clock() + timeout_s
+        self._timer = threading.Timer(timeout_s, self._out_of_time)
         self._timer.daemon = True
         self._timer.start()
-        self._event.set()
 
     @property
     def requested(self) -> bool:
@@ -108,7 +122,7 @@ class Shutdown:
     def remaining_s(self) -> float:
         """Seconds until the deadline (never negative); the whole time while nobody has asked."""
         if self._deadline_s is None:
-            return self.timeout_s
+            return self._grace_s + self.timeout_s
         return max(0.0, self._deadline_s - self._clock())
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -120,9 +134,9 @@ class Shutdown:
             log.warning("second signal: ending now", extra={"signal": number.name})
             self._exit(128 + number)
         else:
-            log.info("stopping", extra={"signal": number.name, "deadline_s": self.timeout_s})
+            log.info("stopping", extra={"signal": number.name, "deadline_s": self.remaining_s()})
             self.request(number.name)
 
     def _out_of_time(self) -> None:
-        log.error("stopping took too long: ending now", extra={"deadline_s": self.timeout_s})
+        log.error("stopping took too long: ending now")
         self._exit(EXIT_DEADLINE)

@@ -175,6 +175,7 @@ class Counters:
         "connections_accepted",
         "connections_open",
         "delivered",
+        "draining",
         "dropped",
         "duplicates",
         "event_loop_lag",
@@ -205,6 +206,7 @@ class Counters:
     def __init__(self) -> None:
         self.connections_accepted = 0
         self.connections_open = 0
+        self.draining = 0
         self.refused = _zeros(REFUSE_REASONS)
         self.closed = _zeros(CLOSE_REASONS)
         self.packets_received = [0] * 16

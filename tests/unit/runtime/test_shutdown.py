@@ -72,3 +72,24 @@ async def test_hangups_are_passed_on_and_do_not_end_anything() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         await _until(called)
         assert not shutdown.requested
+
+
+async def test_letting_clients_go_has_its_own_time_which_ends_with_the_last_one() -> None:
+    with Shutdown(30, grace_s=600) as shutdown:
+        assert shutdown.remaining_s() == 630
+        shutdown.request("test")
+        assert 30 < shutdown.remaining_s() <= 630
+        shutdown.end_grace()
+        assert 0 < shutdown.remaining_s() <= 30
+        timer = shutdown._timer
+        shutdown.end_grace()
+        assert shutdown._timer is timer
+
+
+async def test_the_deadline_counts_from_the_end_of_the_grace() -> None:
+    exited = threading.Event()
+    with Shutdown(0.01, grace_s=600, exit_process=lambda code: exited.set()) as shutdown:
+        shutdown.request("test")
+        assert not exited.is_set()
+        shutdown.end_grace()
+        assert exited.wait(5)

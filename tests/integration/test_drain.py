@@ -1,0 +1,267 @@
+"""Draining: SIGTERM to a broker with clients, and what each of them is told on the way out (G9).
+
+Input: raw and paho clients against ``tidegate serve`` with its embedded store. Output: the packets
+before the end, their order, /readyz meanwhile, and what is in the store afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from support import mqtt_bytes
+from support.broker import STOP_DEADLINE_S, StartBroker, Tidegate
+from support.mqtt_bytes import V5, V311
+from support.raw_client import DEADLINE_S, RawClient
+from support.waiting import wait_for_async
+
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
+
+DURABLE = [("session_expiry", 3600)]
+SHUTTING_DOWN = 0x8B
+USE_ANOTHER_SERVER = 0x9C
+
+
+async def _open(broker: Tidegate, version: int = V5, **options: int) -> RawClient:
+    address = broker.address("tcp")
+    url = f"tcp://{address.host}:{address.port}"
+    return await RawClient.open(url, version=version, **options)  # type: ignore[arg-type] # bytes
+
+
+async def _connected(broker: Tidegate, client_id: str, version: int = V5) -> RawClient:
+    client = await _open(broker, version)
+    await client.connect(client_id)
+    return client
+
+
+async def _durable(broker: Tidegate, client_id: str, *filters: tuple[str, int]) -> RawClient:
+    client = await _open(broker)
+    await client.connect(client_id, clean=False, props=DURABLE)
+    if filters:
+        await client.subscribe(*filters)
+    return client
+
+
+def _page(broker: Tidegate, path: str) -> tuple[int, str]:
+    """Status and body of an admin page; (0, "") when nobody answers any more."""
+    address = broker.address("admin")
+    try:
+        with urllib.request.urlopen(f"http://{address.host}:{address.port}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def _terminate(broker: Tidegate) -> None:
+    os.kill(broker.pid, signal.SIGTERM)
+
+
+async def _ended(broker: Tidegate) -> int:
+    process = broker.process
+    assert process is not None
+    code = await wait_for_async(
+        lambda: (process.poll(),) if process.poll() is not None else None,
+        STOP_DEADLINE_S,
+        "the broker's end",
+    )
+    assert code is not None
+    result = code[0]
+    assert result is not None
+    return result
+
+
+@contextmanager
+def _stopped(pids: set[int]) -> Iterator[None]:
+    """Keep processes from running."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+async def test_mqtt_5_clients_are_told_and_the_others_see_the_socket_close(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker()
+    new = await _connected(broker, "new")
+    old = await _connected(broker, "old", V311)
+    _terminate(broker)
+    last = await new.expect_closed(reasons=[SHUTTING_DOWN])
+    assert last is not None
+    assert await old.expect_closed() is None
+    assert await _ended(broker) == 0
+
+
+async def test_clients_can_be_told_to_use_another_server(start_broker: StartBroker) -> None:
+    broker = start_broker(drain={"reason": "use_another_server"})
+    client = await _connected(broker, "c")
+    _terminate(broker)
+    await client.expect_closed(reasons=[USE_ANOTHER_SERVER])
+    assert await _ended(broker) == 0
+
+
+async def test_few_clients_do_not_make_the_end_wait(start_broker: StartBroker) -> None:
+    broker = start_broker(drain={"deadline_s": 60, "rate": 500})
+    for number in range(10):
+        await _connected(broker, f"c{number}")
+    started = time.monotonic()
+    assert await asyncio.to_thread(broker.stop) == 0
+    assert time.monotonic() - started < 5
+
+
+async def test_readiness_fails_before_the_first_client_goes(start_broker: StartBroker) -> None:
+    broker = start_broker(drain={"delay_s": 1.5})
+    client = await _connected(broker, "c")
+    assert _page(broker, "/readyz")[0] == 200
+    _terminate(broker)
+    await wait_for_async(lambda: _page(broker, "/readyz")[0] == 503, DEADLINE_S, "not ready")
+    assert _page(broker, "/readyz")[1].startswith("draining: 1 client left")
+    assert _page(broker, "/livez")[0] == 200
+    # Clients that the load balancer still sends are served meanwhile.
+    late = await _connected(broker, "late")
+    await client.expect_nothing()
+    await late.expect_nothing()
+    await client.expect_closed(reasons=[SHUTTING_DOWN])
+    await late.expect_closed(reasons=[SHUTTING_DOWN])
+    assert await _ended(broker) == 0
+
+
+async def test_what_was_read_is_acknowledged_before_the_goodbye(start_broker: StartBroker) -> None:
+    """The store hangs when the signal comes, and answers a moment later."""
+    broker = start_broker()
+    sleeper = await _durable(broker, "sleeper", ("t", 2))
+    await sleeper.disconnect()
+    writer = await _connected(broker, "writer")
+    with _stopped(broker.descendants()):
+        for number in range(1, 21):
+            qos = 1 + number % 2
+            await writer.publish("t", b"%d" % number, qos=qos, packet_id=number)
+        await writer.expect_nothing()  # so the broker has read them all
+        _terminate(broker)
+        await wait_for_async(
+            lambda: _page(broker, "/readyz")[1].startswith("draining"), DEADLINE_S, "draining"
+        )
+    for number in range(1, 21):
+        kind = "PUBREC" if number % 2 else "PUBACK"
+        await writer.expect(kind, packet_id=number, reason=0)
+    await writer.expect_closed(reasons=[SHUTTING_DOWN])
+    assert await _ended(broker) == 0
+    broker.start()
+    again = await _durable(broker, "sleeper")
+    got = []
+    while len(got) < 20:
+        packet = await again.receive()
+        if packet.kind == "PUBLISH":
+            got.append(packet.payload)
+            answer = "PUBACK" if packet.qos == 1 else "PUBREC"
+            await again.send(mqtt_bytes.acknowledge(answer, packet.packet_id))
+    assert got == [b"%d" % number for number in range(1, 21)]
+
+
+async def test_a_store_that_hangs_does_not_keep_the_clients(start_broker: StartBroker) -> None:
+    """Acknowledgements that cannot be had are waited for, but not for ever."""
+    broker = start_broker(drain={"deadline_s": 3}, shutdown_timeout_s=1)
+    sleeper = await _durable(broker, "sleeper", ("t", 1))
+    writer = await _connected(broker, "writer")
+    with _stopped(broker.descendants()):
+        await writer.publish("t", qos=1)
+        await writer.expect_nothing()
+        _terminate(broker)
+        await writer.expect_closed(reasons=[SHUTTING_DOWN])
+        await sleeper.expect_closed(reasons=[SHUTTING_DOWN])
+        assert await _ended(broker) == 1, "the ends of the sessions are not in the store"
+
+
+async def test_the_deadline_is_kept_with_a_client_that_reads_nothing(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker(
+        drain={"deadline_s": 2, "rate": 0.1}, limits={"max_queued_bytes": 1_000_000}
+    )
+    slow = await _open(broker, receive_buffer_bytes=4096)
+    await slow.connect("slow")
+    await slow.subscribe(("flood", 1))
+    slow.pause()
+    writer = await _connected(broker, "writer")
+    for number in range(1, 41):
+        await writer.publish("flood", bytes(100_000), qos=1, packet_id=number)
+        await writer.expect("PUBACK")
+    others = [await _connected(broker, f"c{number}") for number in range(5)]
+    started = time.monotonic()
+    _terminate(broker)
+    for client in [writer, *others]:
+        await client.expect_closed(reasons=[SHUTTING_DOWN])
+    assert time.monotonic() - started < 2 + DEADLINE_S / 2
+    assert await _ended(broker) == 0
+    # The drain, then the listeners' own bound for what does not get rid of its last bytes.
+    assert time.monotonic() - started < 2 + 5 + DEADLINE_S / 2
+
+
+async def test_a_second_signal_ends_it_at_once(start_broker: StartBroker) -> None:
+    broker = start_broker(drain={"delay_s": 600, "deadline_s": 1200})
+    client = await _connected(broker, "c")
+    _terminate(broker)
+    await wait_for_async(lambda: _page(broker, "/readyz")[0] == 503, DEADLINE_S, "not ready")
+    _terminate(broker)
+    assert await _ended(broker) == 128 + signal.SIGTERM
+    assert await client.receive_or_end() is None
+
+
+async def test_a_connect_on_its_way_is_refused_with_a_reason(start_broker: StartBroker) -> None:
+    """Its socket was open before the listeners closed; the session never begins."""
+    broker = start_broker(drain={"rate": 1, "deadline_s": 30})
+    for number in range(3):
+        await _connected(broker, f"c{number}")
+    with _stopped(broker.descendants()):
+        client = await _open(broker)
+        await client.send(mqtt_bytes.connect("late"))
+        received = 'tidegate_packets_received_total{type="connect"} 4.0'
+        await wait_for_async(
+            lambda: received in _page(broker, "/metrics")[1], DEADLINE_S, "the CONNECT is read"
+        )
+        _terminate(broker)
+        await client.expect_refused(reasons=[0x88])
+
+
+async def test_the_will_of_a_client_that_is_sent_away_is_published(
+    start_broker: StartBroker,
+) -> None:
+    """[MQTT-3.1.2-8]: no DISCONNECT came from the client; a delay gives it time to come back."""
+    broker = start_broker()
+    watcher = await _durable(broker, "watcher", ("will/#", 1))
+    prompt = await _open(broker)
+    await prompt.connect("prompt", will=mqtt_bytes.Will("will/prompt", b"gone", qos=1))
+    patient = await _open(broker)
+    await patient.connect(
+        "patient",
+        clean=False,
+        props=DURABLE,
+        will=mqtt_bytes.Will("will/patient", b"gone", qos=1, props=[("will_delay", 3600)]),
+    )
+    _terminate(broker)
+    assert await _ended(broker) == 0
+    await watcher.receive_or_end()
+    broker.start()
+    patient = await _durable(broker, "patient")
+    watcher = await _durable(broker, "watcher")
+    topics = []
+    packet = await watcher.expect("PUBLISH")
+    topics.append(packet.topic)
+    await watcher.acknowledge(packet)
+    await watcher.expect_nothing()
+    assert topics == ["will/prompt"]
