@@ -87,9 +87,12 @@ def translate(error: Exception) -> Exception:
 class Operation:
     """One operation under way: its words in the script's language, and who waits for it."""
 
-    __slots__ = ("reply", "size", "words")
+    __slots__ = ("prefix", "reply", "size", "words")
 
-    def __init__(self, words: Sequence[Word], size: int, reply: asyncio.Future[Any]) -> None:
+    def __init__(
+        self, prefix: bytes, words: Sequence[Word], size: int, reply: asyncio.Future[Any]
+    ) -> None:
+        self.prefix = prefix
         self.words = words
         self.size = size
         self.reply = reply
@@ -126,11 +129,12 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
-    def submit(self, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
+    def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
         """Queue an operation: its letter, the count of its arguments, its arguments.
 
-        ``size`` is about how many bytes it moves in either direction. The future ends with the
-        script's result, StoreUnavailable, or StoreFault.
+        ``prefix`` is that of the partition whose keys it touches, ``size`` about how many bytes
+        it moves in either direction. The future ends with the script's result, StoreUnavailable,
+        or StoreFault.
         """
         reply: asyncio.Future[Any] = self._loop.create_future()
         if self._down is not None:
@@ -140,7 +144,7 @@ class Lane:
         elif len(self._waiting) >= MAX_WAITING:
             reply.set_exception(StoreUnavailable("too many operations wait for the store"))
         else:
-            self._waiting.append(Operation(words, size, reply))
+            self._waiting.append(Operation(prefix, words, size, reply))
             if self._task is None:
                 self._task = self._loop.create_task(self._run())
                 self._task.add_done_callback(self._stopped)

@@ -14,6 +14,8 @@ from zlib import crc32
 #: The version of the layout of keys and of the contents the scripts read.
 FORMAT_VERSION: Final = 1
 
+#: What is no partition's: facts about the whole database, in one slot of their own.
+GLOBAL_PREFIX: Final = b"tg:{g}:"
 #: Holds "<format version>:<partitions>"; written by the first broker that uses the database.
 FORMAT_KEY: Final = "tg:format"
 #: Sorted set: edge identifier → end of its lease, Unix milliseconds.

@@ -29,7 +29,7 @@ from tidegate.store.api import (
     StoredSubscriptions,
 )
 from tidegate.store.batch import Lane, StoreFault, Word, translate
-from tidegate.store.keys import EDGES_KEY, FORMAT_KEY, PING_KEY, Keyspace
+from tidegate.store.keys import EDGES_KEY, FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
 from tidegate.store.records import decode_options, encode_options
 
 Words: TypeAlias = list[Word]
@@ -44,6 +44,8 @@ _OLDEST_SERVER = (7, 0)
 _PAGE = 100
 #: Where a reply stops that may be short.
 _REPLY_BYTES = 1_048_576
+#: Partitions that are swept at a time, where each is an operation of its own.
+_PARTITIONS_PER_WAVE = 8
 #: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
 _APPENDS_PER_OPERATION = 128
 
@@ -69,6 +71,8 @@ class RedisStore:
         # Long scans and sweeps have a connection of their own, so that nobody's CONNECT waits
         # behind the transfer of a large reply.
         self._bulk = Lane(*arguments)
+        # True where partitions may be on different servers: then an operation names one only.
+        self._apart = False
         self._first_partition = 0
         self._names_only: tuple[str, ...] = ("NOVALUES",)
         #: Queue entries that the policy drop_oldest has thrown away since the start.
@@ -142,11 +146,12 @@ class RedisStore:
     async def attach(self, request: AttachRequest) -> AttachReply:
         """Raise the epoch of the client identifier, discard or resume its session (G3)."""
         client = request.client_id.encode()
+        prefix = self._keys.prefix(client)
         will = request.will or b""
         words: Words = [
             b"N",
             8,
-            self._keys.prefix(client),
+            prefix,
             client,
             request.edge_id,
             1 if request.clean_start else 0,
@@ -155,7 +160,7 @@ class RedisStore:
             will,
             request.will_delay_s,
         ]
-        result = await self._hot.submit(words, 200 + len(will))
+        result = await self._hot.submit(prefix, words, 200 + len(will))
         if len(result) == 1:
             return AttachReply(result[0], 0, False)
         return _attach_reply(request.client_id, result)
@@ -163,11 +168,12 @@ class RedisStore:
     async def detach(self, request: DetachRequest) -> DetachReply:
         """End a connection: keep or discard the session, keep, arm or discard its will."""
         client = request.client_id.encode()
+        prefix = self._keys.prefix(client)
         expiry = request.session_expiry_s
         words: Words = [
             b"D",
             7,
-            self._keys.prefix(client),
+            prefix,
             client,
             request.epoch,
             request.now_ms,
@@ -175,7 +181,7 @@ class RedisStore:
             b"" if expiry is None else expiry,
             request.sent_seq,
         ]
-        result = await self._hot.submit(words, 200)
+        result = await self._hot.submit(prefix, words, 200)
         if type(result) is int:
             return DetachReply(fenced=result == 0)
         incarnation, will_id, record = result
@@ -225,15 +231,17 @@ class RedisStore:
             record = item.record
             words += (queue(item.client_id.encode(), item.incarnation), item.identity, record)
             size += 100 + len(record)
-        return self._hot.submit(words, size)
+        return self._hot.submit(GLOBAL_PREFIX, words, size)
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, bytes]]:
         """Read queued records with seq > after_seq in order, bounded; at least one if any."""
-        queue = self._keys.queue(client_id.encode(), incarnation)
+        client = client_id.encode()
+        queue = self._keys.queue(client, incarnation)
+        words: Words = [b"F", 4, queue, after_seq, max_count, max_bytes]
         result = await self._hot.submit(
-            [b"F", 4, queue, after_seq, max_count, max_bytes], min(max_bytes, 256 * max_count)
+            self._keys.prefix(client), words, min(max_bytes, 256 * max_count)
         )
         return [(int(result[n][2:]), result[n + 1]) for n in range(0, len(result), 2)]
 
@@ -247,8 +255,9 @@ class RedisStore:
         waiting = []
         for client_id, epoch, seqs in items:
             client = client_id.encode()
-            words: Words = [b"C", 3 + len(seqs), prefix(client), client, epoch, *seqs]
-            waiting.append(self._hot.submit(words, 100 + 20 * len(seqs)))
+            partition = prefix(client)
+            words: Words = [b"C", 3 + len(seqs), partition, client, epoch, *seqs]
+            waiting.append(self._hot.submit(partition, words, 100 + 20 * len(seqs)))
         await asyncio.wait(waiting)
         return [bool(reply.result()) for reply in waiting]
 
@@ -271,7 +280,7 @@ class RedisStore:
         client = client_id.encode()
         prefix = self._keys.prefix(client)
         result = await self._hot.submit(
-            [letter, 3 + len(words), prefix, client, epoch, *words], 100 + size
+            prefix, [letter, 3 + len(words), prefix, client, epoch, *words], 100 + size
         )
         return bool(result)
 
@@ -280,20 +289,38 @@ class RedisStore:
     async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
         name = topic.encode()
+        prefix = self._keys.prefix(name)
         await self._hot.submit(
-            [b"M", 4, self._keys.prefix(name), name, record or b"", expires_at_ms],
+            prefix,
+            [b"M", 4, prefix, name, record or b"", expires_at_ms],
             200 + len(record or b""),
         )
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""
+        if not self._apart:
+            return await self._get_retained(GLOBAL_PREFIX, topics)
+        places: dict[bytes, list[int]] = {}
+        for place, topic in enumerate(topics):
+            places.setdefault(self._keys.prefix(topic.encode()), []).append(place)
+        parts = [
+            self._get_retained(prefix, [topics[place] for place in chosen])
+            for prefix, chosen in places.items()
+        ]
+        results: list[bytes | None] = [None] * len(topics)
+        for chosen, records in zip(places.values(), await asyncio.gather(*parts), strict=True):
+            for place, record in zip(chosen, records, strict=True):
+                results[place] = record
+        return results
+
+    async def _get_retained(self, prefix: bytes, topics: Sequence[str]) -> list[bytes | None]:
         records: list[bytes | None] = []
         while len(records) < len(topics):
             words: Words = [_REPLY_BYTES]
             for topic in topics[len(records) : len(records) + _PAGE]:
                 name = topic.encode()
                 words += (self._keys.prefix(name), name)
-            records += await self._bulk.submit([b"G", len(words), *words], _REPLY_BYTES)
+            records += await self._bulk.submit(prefix, [b"G", len(words), *words], _REPLY_BYTES)
         return records
 
     async def retained_topics(self) -> AsyncIterator[list[str]]:
@@ -301,28 +328,29 @@ class RedisStore:
         for prefix in self._keys.prefixes:
             cursor: bytes | int = 0
             while True:
-                cursor, names = await self._scan_retained(prefix + b"retained", cursor)
+                cursor, names = await self._scan_retained(prefix, cursor)
                 if names:
                     yield [name.decode() for name in names]
                 if int(cursor) == 0:
                     break
 
-    async def _scan_retained(self, key: bytes, cursor: bytes | int) -> tuple[bytes, list[bytes]]:
+    async def _scan_retained(self, prefix: bytes, cursor: bytes | int) -> tuple[bytes, list[bytes]]:
         count = 10 * _PAGE if self._names_only else _PAGE // 10
+        key = prefix + b"retained"
         words: Words = [b"HSCAN", key, cursor, b"COUNT", count, *self._names_only]
         try:
-            after, names = await self._bulk.submit([b"K", len(words), *words], 100 * _PAGE)
+            after, names = await self._bulk.submit(prefix, [b"K", len(words), *words], 100 * _PAGE)
         except StoreFault:
             if not self._names_only:
                 raise
             # Redis before 7.4 has no NOVALUES: it sends the records too, so ask for fewer.
             self._names_only = ()
-            return await self._scan_retained(key, cursor)
+            return await self._scan_retained(prefix, cursor)
         return after, names if self._names_only else names[::2]
 
     async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
         """Remove up to ``limit`` retained messages whose expiry has passed; their topics."""
-        topics = await self._sweep(b"Y", [now_ms, limit])
+        (topics,) = await self._sweep(b"Y", [now_ms], limit)
         return [topic.decode() for topic in topics]
 
     # What routers need at their start and now and then
@@ -333,7 +361,7 @@ class RedisStore:
             cursor = b"0"
             while True:
                 cursor, found = await self._bulk.submit(
-                    [b"B", 3, prefix, cursor, _PAGE], 500 * _PAGE
+                    prefix, [b"B", 3, prefix, cursor, _PAGE], 500 * _PAGE
                 )
                 if found:
                     yield _stored_subscriptions(found)
@@ -342,44 +370,68 @@ class RedisStore:
 
     async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> None:
         """Say that this edge lives."""
-        await self._hot.submit([b"K", 4, b"ZADD", EDGES_KEY, now_ms + ttl_ms, edge_id], 100)
+        await self._hot.submit(
+            GLOBAL_PREFIX, [b"K", 4, b"ZADD", EDGES_KEY, now_ms + ttl_ms, edge_id], 100
+        )
 
     async def end_lease(self, edge_id: str) -> None:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
-        await self._hot.submit([b"K", 3, b"ZREM", EDGES_KEY, edge_id], 100)
+        await self._hot.submit(GLOBAL_PREFIX, [b"K", 3, b"ZREM", EDGES_KEY, edge_id], 100)
 
     async def end_all_leases(self) -> None:
         """Say that no edge lives: for who owns the server alone, before the first lease."""
-        await self._hot.submit([b"K", 2, b"DEL", EDGES_KEY], 100)
+        await self._hot.submit(GLOBAL_PREFIX, [b"K", 2, b"DEL", EDGES_KEY], 100)
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
-        return _due_work(await self._sweep(b"E", [EDGES_KEY, now_ms, limit]))
+        return _due_work(await self._sweep(b"E", [EDGES_KEY, now_ms], limit))
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
         """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
-        return _due_work(await self._sweep(b"W", [now_ms, limit]))
+        return _due_work(await self._sweep(b"W", [now_ms], limit))
 
-    async def _sweep(self, letter: bytes, words: Words) -> Any:
+    async def _sweep(self, letter: bytes, words: Words, limit: int) -> list[list[Any]]:
+        """Sweep all partitions for at most about ``limit`` things; the lists that it found."""
         # Another partition first each time: a limit must not starve the last ones.
         prefixes = self._keys.prefixes
         first = self._first_partition = (self._first_partition + 1) % len(prefixes)
-        words = [*words, *prefixes[first:], *prefixes[:first]]
-        return await self._bulk.submit([letter, len(words), *words], 10_000)
+        left = [*prefixes[first:], *prefixes[:first]]
+        if not self._apart:
+            words = [*words, limit, *left]
+            found = await self._bulk.submit(GLOBAL_PREFIX, [letter, len(words), *words], 10_000)
+            return [found] if letter == b"Y" else found
+        lists: list[list[Any]] = []
+        while left and limit > 0:
+            wave = left[: min(limit, _PARTITIONS_PER_WAVE)]
+            del left[: len(wave)]
+            parts = []
+            for prefix in wave:
+                each: Words = [*words, limit // len(wave), prefix]
+                parts.append(self._bulk.submit(prefix, [letter, len(each), *each], 10_000))
+            for reply in await asyncio.gather(*parts):
+                found = [reply] if letter == b"Y" else reply
+                lists = [a + b for a, b in zip(lists, found, strict=True)] if lists else found
+                limit -= sum(len(one) for one in found) // (1 if letter == b"Y" else 2)
+        return lists
 
     async def will_published(self, will_ids: Sequence[str]) -> None:
         """Forget wills that have been published; without it they come due again."""
-        words: Words = []
+        groups: dict[bytes, Words] = {}
         for will_id in will_ids:
-            words += (self._keys.prefix(will_id.split(":", 1)[1].encode()), will_id)
-        if words:
-            await self._hot.submit([b"P", len(words), *words], 100 * len(words))
+            prefix = self._keys.prefix(will_id.split(":", 1)[1].encode())
+            group = groups.setdefault(prefix if self._apart else GLOBAL_PREFIX, [])
+            group += (prefix, will_id)
+        parts = [
+            self._hot.submit(prefix, [b"P", len(words), *words], 100 * len(words))
+            for prefix, words in groups.items()
+        ]
+        await asyncio.gather(*parts)
 
     # The server
 
     async def ping(self) -> None:
         """Prove that the server answers and accepts writes."""
-        await self._hot.submit([b"K", 5, b"SET", PING_KEY, 1, b"EX", 60], 100)
+        await self._hot.submit(GLOBAL_PREFIX, [b"K", 5, b"SET", PING_KEY, 1, b"EX", 60], 100)
 
     async def close(self) -> None:
         """Finish what is under way and close the connections."""
