@@ -133,7 +133,7 @@ async def test_the_last_seq_is_known_when_the_queue_is_empty_again(store: RedisS
     await detach(store, first.epoch, sent=3)
     second = await attach(store)
     assert (second.last_seq, second.queued_count) == (3, 0)
-    assert await store.append([Append("c", first.incarnation, b"x")]) == [4]
+    assert (await store.append([Append("c", first.incarnation, b"x")])).outcomes == [4]
 
 
 @pytest.mark.statement("MQTT-3.1.2-4", "MQTT311-3.1.2-6")

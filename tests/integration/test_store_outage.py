@@ -158,7 +158,7 @@ async def test_a_full_server_refuses_writes_and_takes_deletions(
     assert results[6] is True
     server.command("CONFIG", "SET", "maxmemory", "0")
     # Nothing was done by halves: the connection is still the owner, its will still there.
-    assert await store.append([Append("c", life.incarnation, b"y", "id")]) == [2]
+    assert (await store.append([Append("c", life.incarnation, b"y", "id")])).outcomes == [2]
     reply = await store.detach(DetachRequest("c", life.epoch, NOW, True))
     assert [will.record for will in reply.wills] == [b"w"]
 
@@ -191,7 +191,7 @@ async def test_closing_finishes_what_was_asked_for(server: StoreServer) -> None:
     ]
     await asyncio.sleep(0)
     await store.close()
-    assert [seqs for call in calls for seqs in await call] == list(range(1, 1001))
+    assert [seq for call in calls for seq in (await call).outcomes] == list(range(1, 1001))
     with pytest.raises(StoreUnavailable):
         await store.ping()
     await store.close()

@@ -131,7 +131,7 @@ class QueueWriter:
         delay = RETRY_FIRST_S
         while True:
             try:
-                return await self._store.append(appends)
+                return (await self._store.append(appends)).outcomes
             except StoreUnavailable as error:
                 log.warning("cannot queue messages, will retry", extra={"reason": str(error)})
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

@@ -132,6 +132,19 @@ class Append:
 
 
 @dataclass(slots=True)
+class AppendReply:
+    """What became of appends, and where to push what was queued.
+
+    ``outcomes``: for each append the seq it got (1, 2, … within an incarnation), or why not.
+    ``locations``: (client_id, incarnation) → (edge_id, epoch) of the connection that owned the
+    session in the very step that queued its messages; sessions that are offline are not in it.
+    """
+
+    outcomes: list[int | AppendOutcome] = field(default_factory=list)
+    locations: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class DueWork:
     """What a sweep found: sessions that have ended, wills whose time has come."""
 
@@ -170,8 +183,8 @@ class Store(Protocol):
     async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> bool:
         """Remove subscriptions of a durable session; False when fenced."""
 
-    async def append(self, appends: Sequence[Append]) -> list[int | AppendOutcome]:
-        """Queue messages; for each the seq it got (1, 2, … within an incarnation) or why not."""
+    async def append(self, appends: Sequence[Append]) -> AppendReply:
+        """Queue messages; say what became of each, and where their sessions are connected."""
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int

@@ -19,6 +19,7 @@ from tidegate.store import scripts
 from tidegate.store.api import (
     Append,
     AppendOutcome,
+    AppendReply,
     AttachReply,
     AttachRequest,
     DetachReply,
@@ -33,6 +34,8 @@ from tidegate.store.keys import EDGES_KEY, FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, 
 from tidegate.store.records import decode_options, encode_options
 
 Words: TypeAlias = list[Word]
+#: (client identifier, incarnation) → its number within one operation, from 1, in that order.
+_Queues: TypeAlias = dict[tuple[str, int], int]
 
 _OUTCOMES = {
     0: AppendOutcome.QUEUE_FULL,
@@ -209,29 +212,42 @@ class RedisStore:
 
     # The queue
 
-    async def append(self, appends: Sequence[Append]) -> list[int | AppendOutcome]:
-        """Queue messages; for each the seq it got (1, 2, … within an incarnation) or why not."""
-        if len(appends) <= _APPENDS_PER_OPERATION:
-            return _append_reply(await self._submit_appends(appends)) if appends else []
+    async def append(self, appends: Sequence[Append]) -> AppendReply:
+        """Queue messages; say what became of each, and where their sessions are connected."""
+        reply = AppendReply()
+        if not appends:
+            return reply
         parts = [
             self._submit_appends(appends[start : start + _APPENDS_PER_OPERATION])
             for start in range(0, len(appends), _APPENDS_PER_OPERATION)
         ]
-        await asyncio.wait(parts)
-        failures = [error for part in parts if (error := part.exception()) is not None]
-        if failures:
-            raise failures[0]
-        return [seq for part in parts for seq in _append_reply(part.result())]
+        if len(parts) > 1:
+            await asyncio.wait([future for _, future in parts])
+            failures = [error for _, future in parts if (error := future.exception()) is not None]
+            if failures:
+                raise failures[0]
+        for queues, future in parts:
+            _read_appends(await future, queues, reply)
+        return reply
 
-    def _submit_appends(self, appends: Sequence[Append]) -> asyncio.Future[Any]:
-        queue = self._keys.queue
-        words: Words = [b"A", 3 * len(appends)]
+    def _submit_appends(self, appends: Sequence[Append]) -> tuple[_Queues, asyncio.Future[Any]]:
+        """Send one operation; each queue is named once, and its messages say which it is."""
+        queues: _Queues = {}
+        names: Words = []
+        messages: Words = []
         size = 0
         for item in appends:
             record = item.record
-            words += (queue(item.client_id.encode(), item.incarnation), item.identity, record)
+            key = (item.client_id, item.incarnation)
+            number = queues.get(key)
+            if number is None:
+                number = queues[key] = len(queues) + 1
+                client = item.client_id.encode()
+                names += (self._keys.prefix(client), client, item.incarnation)
+            messages += (number, item.identity, record)
             size += 100 + len(record)
-        return self._hot.submit(GLOBAL_PREFIX, words, size)
+        words = [b"A", 1 + len(names) + len(messages), len(queues), *names, *messages]
+        return queues, self._hot.submit(GLOBAL_PREFIX, words, size)
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
@@ -465,10 +481,15 @@ def _subscriptions(pairs: list[bytes]) -> list[tuple[str, SubscriptionOptions]]:
     return [(pairs[n].decode(), decode_options(pairs[n + 1])) for n in range(0, len(pairs), 2)]
 
 
-def _append_reply(result: Any) -> list[int | AppendOutcome]:
-    if type(result) is not list:
-        return [int(result[2:]) if type(result) is bytes else _OUTCOMES[result]]
-    return [int(seq[2:]) if type(seq) is bytes else _OUTCOMES[seq] for seq in result]
+def _read_appends(result: list[Any], queues: _Queues, reply: AppendReply) -> None:
+    at = len(result) - 2 * len(queues)
+    reply.outcomes += [
+        int(seq[2:]) if type(seq) is bytes else _OUTCOMES[seq] for seq in result[:at]
+    ]
+    for key in queues:
+        if result[at]:
+            reply.locations[key] = (result[at].decode(), int(result[at + 1]))
+        at += 2
 
 
 def _stored_subscriptions(found: list[Any]) -> list[StoredSubscriptions]:

@@ -15,13 +15,9 @@ local function is_new(x, identity)
   return true
 end
 
-local function append_one(q, identity, record, limit, evict)
-  local x
-  if identity ~= '' then
-    -- The first match is in the prefix, whatever the client identifier looks like.
-    x = string.gsub(q, '}:q:', '}:x:', 1)
-    if not is_new(x, identity) then return -2 end
-  end
+-- x is the key of the identities, nil when this message has none.
+local function append_one(q, x, identity, record, limit, evict)
+  if x and not is_new(x, identity) then return -2 end
   local length = lengths[q] or call('XLEN', q)
   local id
   if length < limit then
@@ -39,14 +35,30 @@ local function append_one(q, identity, record, limit, evict)
   return length < limit and -1 or 0
 end
 
--- arguments: (queue key, identity or '', record)…; result, or a list of them if there are several:
---   the id of the entry, or 0 = full, -1 = no such session, -2 = seen before
+-- arguments: count of queues, (P, C, incarnation) of each, (number of the queue, identity or '',
+--   record)…
+-- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 = seen
+--   before; then for each queue the edge and the epoch of the session's connection ('' = offline)
 local function append(i, last)
   local limit, evict = tonumber(ARGV[1]), ARGV[2] == '1'
-  if last == i + 2 then return append_one(ARGV[i], ARGV[i + 1], ARGV[i + 2], limit, evict) end
+  local queues, from = {}, i + 1 + 3 * tonumber(ARGV[i])
+  for at = i + 1, from - 1, 3 do
+    queues[#queues + 1] = ARGV[at] .. 'q:' .. ARGV[at + 1] .. ':' .. ARGV[at + 2]
+  end
   local results = {}
-  for at = i, last, 3 do
-    results[#results + 1] = append_one(ARGV[at], ARGV[at + 1], ARGV[at + 2], limit, evict)
+  for at = from, last, 3 do
+    local n, identity, x = tonumber(ARGV[at]), ARGV[at + 1], nil
+    if identity ~= '' then
+      local of = i + 3 * n - 2
+      x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2]
+    end
+    results[#results + 1] = append_one(queues[n], x, identity, ARGV[at + 2], limit, evict)
+  end
+  for at = i + 1, from - 1, 3 do
+    local v = call('HMGET', ARGV[at] .. 's:' .. ARGV[at + 1], 'e', 'g', 'i')
+    local here = v[3] == ARGV[at + 2]
+    results[#results + 1] = here and v[2] or ''
+    results[#results + 1] = here and v[1] or ''
   end
   return results
 end
