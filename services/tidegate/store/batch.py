@@ -250,7 +250,7 @@ class Lane:
             await self._disconnect()
 
     def _pack_batch(self, batch: list[Operation]) -> bytes:
-        words: list[Word] = [b"EVALSHA", self._sha, 0, *self._header]
+        words: list[Word] = [b"EVALSHA", self._sha, 0, *self._header, 0]
         for operation in batch:
             words += operation.words
         try:

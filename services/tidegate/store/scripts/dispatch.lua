@@ -1,8 +1,10 @@
 -- Does the operations of one call in their order. Comes last.
 --
--- ARGV: queue limit, 1 = drop the oldest, then for each operation its letter, how many arguments it
--- has, and these. The result has one element per operation and then the number of entries that
--- drop_oldest has thrown away. An operation that fails is an error in its place, the others go on.
+-- ARGV: queue limit, 1 = drop the oldest, count of guards, these, then for each operation its letter,
+-- how many arguments it has, and these. Outside of a cluster there are no guards; in one they are
+-- the prefixes of the operations' partitions, one for each operation. The result has one element
+-- per operation and then the number of entries that drop_oldest has thrown away. An operation that
+-- fails is an error in its place, the others go on.
 
 -- Any command, as its words; result: the command's.
 local function plain(i, last) return call(unpack(ARGV, i, last)) end
@@ -11,13 +13,34 @@ local operations = {
   A = append, C = complete, F = fetch, L = release, R = receipt, S = subscribe, U = unsubscribe,
   N = attach, D = detach, X = set_expiry, M = set_retained, G = get_retained,
   Y = expired_retained, B = durable_sessions, E = sweep_edges, W = sweep_due, P = will_published,
-  K = plain,
+  H = log_ends, J = changes, K = plain,
 }
 
-local results, at, total = {}, 3, #ARGV
+-- Why the server cannot do an operation on this partition; false if it can. An operation that found
+-- some of its keys here and the others gone would be done by halves. The prefix itself is a key that
+-- never exists, and while a slot moves only those that do are answered: so all of them are here, and
+-- stay until the end of this call.
+local elsewhere = {}
+local function check(P)
+  local answer = redis.pcall('EXISTS', P)
+  local text = type(answer) == 'table' and answer.err
+  if text and (string.find(text, 'non local key') or string.find(text, 'cluster is down')) then
+    text = 'ELSEWHERE ' .. P
+  end
+  elsewhere[P] = text and {err = text} or false
+end
+
+local results, guards, total = {}, tonumber(ARGV[3]), #ARGV
+local at = 4 + guards
 while at < total do
   local last = at + 1 + tonumber(ARGV[at + 1])
-  local fine, result = pcall(operations[ARGV[at]], at + 2, last)
+  local fine, result = true, false
+  if guards > 0 then
+    local P = ARGV[4 + #results]
+    if elsewhere[P] == nil then check(P) end
+    result = elsewhere[P]
+  end
+  if not result then fine, result = pcall(operations[ARGV[at]], at + 2, last) end
   if not fine and type(result) ~= 'table' then
     -- Redis 7.0 gives the text of an error, later servers a table; Lua's own errors have no code.
     result = string.gsub(tostring(result), '^-', '')
