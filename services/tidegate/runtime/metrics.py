@@ -53,6 +53,17 @@ _COUNTERS: Final = (
     ("store_round_trips", "store_round_trips", "Round trips to Redis."),
     ("store_commands", "store_commands", "Operations asked of the store; many share a round trip."),
     ("store_errors", "store_errors", "Round trips to Redis that failed."),
+    (
+        "store_circuit_openings",
+        "store_circuit_openings",
+        "How often a server was given up until it answers again.",
+    ),
+    ("store_moved", "store_moved", "Operations sent again because their partition has moved."),
+    (
+        "store_replica_waits",
+        "store_replica_waits",
+        "Waits for replicas that ran out of time and were repeated (durability replicated).",
+    ),
     ("password_hashes", "password_hashes", "Password hashes computed; the rest were remembered."),
     ("protocol_errors", "protocol_errors", "Rules of the specification broken by peers."),
     ("internal_errors", "internal_errors", "Unexpected exceptions that were survived: bugs."),
@@ -65,6 +76,11 @@ _GAUGES: Final = (
     ("retained_count", "retained_messages", "Retained messages now."),
     ("subscriptions", "subscriptions", "Subscriptions now."),
     ("sessions", "sessions", "Sessions now, connected or not."),
+    (
+        "store_circuit_open",
+        "store_circuit_open",
+        "Connections to the store whose circuit is open: callers are refused at once.",
+    ),
 )
 #: Attribute, name of the metric, label, help.
 _BY_REASON: Final = (

@@ -195,9 +195,13 @@ class Counters:
         "retained_count",
         "sessions",
         "sessions_expired",
+        "store_circuit_open",
+        "store_circuit_openings",
         "store_commands",
         "store_errors",
         "store_latency",
+        "store_moved",
+        "store_replica_waits",
         "store_round_trips",
         "subscriptions",
         "wills_published",
@@ -229,6 +233,10 @@ class Counters:
         self.store_round_trips = 0
         self.store_commands = 0
         self.store_errors = 0
+        self.store_circuit_open = 0
+        self.store_circuit_openings = 0
+        self.store_moved = 0
+        self.store_replica_waits = 0
         self.store_latency = Histogram()
         self.auth_failures = _zeros(AUTH_FAILURE_REASONS)
         self.password_hashes = 0
