@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from tidegate import __version__
+from tidegate.edge.administration import control_of
 from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
 from tidegate.edge.drain import Drainer
@@ -27,7 +29,7 @@ from tidegate.link.api import RouterUnavailable
 from tidegate.router.router import Router
 from tidegate.runtime import log as logs
 from tidegate.runtime import loop as loops
-from tidegate.runtime.admin import AdminServer
+from tidegate.runtime.admin import AdminServer, Control, Json
 from tidegate.runtime.config import Config
 from tidegate.runtime.metrics import Exporter, Readings
 from tidegate.runtime.shutdown import Shutdown
@@ -112,7 +114,8 @@ class Broker:
         stack.push_async_callback(self._stop_edge, edge, listeners, store, edge_id)
         drainer = self._drainer = Drainer(edge, config.drain, listeners.stop_accepting)
         await listeners.start()
-        admin_address = await self._start_admin(stack)
+        control = control_of(edge, drainer, self._status(listeners))
+        admin_address = await self._start_admin(stack, control)
         self._watch_files(stack, shutdown, edge, listeners)
         self._background(stack, self._heartbeat(router, edge_id))
         self._background(stack, watch_event_loop_lag(counters))
@@ -154,12 +157,35 @@ class Broker:
         with contextlib.suppress(StoreUnavailable):
             await store.end_lease(edge_id)
 
-    async def _start_admin(self, stack: contextlib.AsyncExitStack) -> str:
+    def _status(self, listeners: Listeners) -> Callable[[], Json]:
+        """What /status says of the process as a whole."""
+        counters, started_s = self._counters, time.monotonic()
+
+        def status() -> Json:
+            return {
+                "version": __version__,
+                "role": "serve",
+                "name": self._config.name or socket.gethostname(),
+                "uptime_s": round(time.monotonic() - started_s, 1),
+                "sessions": counters.sessions,
+                "retained": counters.retained_count,
+                "listeners": listeners.addresses,
+                "link": {"routers": "in this process", "store_reachable": self._store_reachable},
+            }
+
+        return status
+
+    async def _start_admin(self, stack: contextlib.AsyncExitStack, control: Control) -> str:
         admin = self._config.admin
         if not admin.enabled:
             return ""
         server = AdminServer(
-            admin.address, admin.port, ready=self._readiness, metrics=self._exporter.render
+            admin.address,
+            admin.port,
+            ready=self._readiness,
+            metrics=self._exporter.render,
+            control=control,
+            token_file=admin.token_file,
         )
         await server.start()
         stack.push_async_callback(server.stop)

@@ -1,20 +1,25 @@
 """Draining: SIGTERM to a broker with clients, and what each of them is told on the way out (G9).
 
-Input: raw and paho clients against ``tidegate serve`` with its embedded store. Output: the packets
-before the end, their order, /readyz meanwhile, and what is in the store afterwards.
+Input: raw clients against ``tidegate serve`` with its embedded store, signals, the admin API.
+Output: the packets before the end, their order, what the admin pages say meanwhile, and what is in
+the store afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import secrets
 import signal
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 DURABLE = [("session_expiry", 3600)]
 SHUTTING_DOWN = 0x8B
+ADMINISTRATIVE_ACTION = 0x98
 USE_ANOTHER_SERVER = 0x9C
 
 
@@ -163,7 +169,7 @@ async def test_what_was_read_is_acknowledged_before_the_goodbye(start_broker: St
     assert await _ended(broker) == 0
     broker.start()
     again = await _durable(broker, "sleeper")
-    got = []
+    got: list[bytes] = []
     while len(got) < 20:
         packet = await again.receive()
         if packet.kind == "PUBLISH":
@@ -265,3 +271,73 @@ async def test_the_will_of_a_client_that_is_sent_away_is_published(
     await watcher.acknowledge(packet)
     await watcher.expect_nothing()
     assert topics == ["will/prompt"]
+
+
+# The admin API
+
+
+def _ask(broker: Tidegate, method: str, path: str, token: str = "") -> tuple[int, dict[str, Any]]:
+    address = broker.address("admin")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(
+        f"http://{address.host}:{address.port}{path}", method=method, headers=headers
+    )
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, {"text": error.read().decode()}
+
+
+async def test_the_admin_api_drains_and_the_process_waits_for_its_end(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker()
+    client = await _connected(broker, "c")
+    status, progress = await asyncio.to_thread(_ask, broker, "POST", "/drain")
+    assert status == 202
+    assert progress["draining"]
+    await client.expect_closed(reasons=[SHUTTING_DOWN])
+    await wait_for_async(lambda: _ask(broker, "GET", "/drain")[1]["done"], DEADLINE_S, "drained")
+    assert _page(broker, "/readyz") == (503, "drained: this process waits for its end\n")
+    assert "tidegate_draining 1.0" in _page(broker, "/metrics")[1]
+    with pytest.raises(OSError):
+        await _open(broker)
+    assert await asyncio.to_thread(broker.stop) == 0
+
+
+async def test_the_admin_api_shows_clients_and_disconnects_one(start_broker: StartBroker) -> None:
+    broker = start_broker()
+    client = await _durable(broker, "a/b", ("x/#", 1), ("$share/g/y", 2))
+    other = await _connected(broker, "other", V311)
+    status, listed = await asyncio.to_thread(_ask, broker, "GET", "/clients")
+    assert status == 200
+    assert listed["next"] is None
+    shown = {row["client_id"]: row for row in listed["clients"]}
+    assert sorted(shown) == ["a/b", "other"]
+    assert shown["a/b"]["durable"]
+    assert shown["a/b"]["subscriptions"] == 2
+    assert shown["other"]["version"] == "3.1.1"
+    assert shown["other"]["address"].startswith("127.0.0.1:")
+    one = (await asyncio.to_thread(_ask, broker, "GET", "/clients/a%2Fb"))[1]
+    assert one["filters"] == [{"filter": "$share/g/y", "qos": 2}, {"filter": "x/#", "qos": 1}]
+    assert (await asyncio.to_thread(_ask, broker, "DELETE", "/clients/a%2Fb"))[0] == 200
+    await client.expect_closed(reasons=[ADMINISTRATIVE_ACTION])
+    await other.expect_nothing()
+    assert (await asyncio.to_thread(_ask, broker, "DELETE", "/clients/a%2Fb"))[0] == 404
+    status, facts = await asyncio.to_thread(_ask, broker, "GET", "/status")
+    assert facts["clients"] == 1
+    assert facts["ready"]
+    assert facts["role"] == "serve"
+    assert facts["drain"]["draining"] is False
+
+
+async def test_a_token_is_needed_where_one_is_set(
+    start_broker: StartBroker, tmp_path: Path
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text(secrets.token_hex())
+    broker = start_broker(admin={"port": 0, "token_file": str(token_file)})
+    assert _page(broker, "/readyz")[0] == 200
+    assert _ask(broker, "POST", "/drain")[0] == 401
+    assert _ask(broker, "GET", "/status", token_file.read_text())[0] == 200

@@ -85,6 +85,7 @@ class Client:
         "problem_information",
         "seen_s",
         "session_expiry_s",
+        "since_s",
         "slow",
         "subscriptions",
         "username",
@@ -122,7 +123,8 @@ class Client:
         self.acl: ClientAcl | None = None
         self.hidden = len(listener.mount_point)
         self.subscriptions: dict[str, SubscriptionOptions] = {}
-        self.seen_s = edge.tick_s
+        #: When it connected, and when something came from it; the loop's clock.
+        self.since_s = self.seen_s = edge.tick_s
         self.deadline_s = 0.0
         #: Packets to send at the end of this turn; kept while the channel is slow.
         self.out: list[bytes] = []

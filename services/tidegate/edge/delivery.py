@@ -132,6 +132,10 @@ class Delivery:
         if self._more_room is not None:
             self._more_room.set()
 
+    def waiting(self) -> tuple[int, int]:
+        """Messages under way to the client, and those in memory behind them."""
+        return len(self._window), len(self._queue) if self._queue is not None else 0
+
     # Live messages
 
     def offer_to(self, recipient: Recipient, message: Publish, publisher_id: str) -> None:

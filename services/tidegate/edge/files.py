@@ -11,12 +11,13 @@ from pathlib import Path
 
 from tidegate.edge.authz import AclFile, AclFileError
 from tidegate.edge.passwords import PasswordFile, PasswordFileError
-from tidegate.runtime.config import AuthConfig, Config, ListenerProtocol, TlsConfig
+from tidegate.runtime.admin import read_token
+from tidegate.runtime.config import AdminConfig, AuthConfig, Config, ListenerProtocol, TlsConfig
 
 
 def problems_of_files(config: Config) -> list[str]:
     """Return one line for each problem, beginning with the key that names the file."""
-    problems = list(_of_auth(config.auth))
+    problems = [*_of_auth(config.auth), *_of_admin(config.admin)]
     for index, listener in enumerate(config.listeners):
         key = f"listeners[{index}]"
         problems += _of_tls(f"{key}.tls", listener.tls)
@@ -41,6 +42,14 @@ def _of_auth(auth: AuthConfig) -> Iterator[str]:
         except AclFileError as error:
             for problem in error.problems:
                 yield f"auth.acl_file: {auth.acl_file}: {problem}"
+
+
+def _of_admin(admin: AdminConfig) -> Iterator[str]:
+    if admin.token_file is not None:
+        try:
+            read_token(admin.token_file)
+        except OSError as error:
+            yield f"admin.token_file: {admin.token_file}: {error.strerror or 'it is empty'}"
 
 
 def _of_tls(key: str, tls: TlsConfig) -> Iterator[str]:

@@ -1,0 +1,132 @@
+"""What operators may see of an edge and do to it: the edge's part of the admin API.
+
+Called by the composition root, which hands the result to the admin server. Reads the edge and its
+clients; changes nothing but through ``Drainer`` and ``Client.disconnect``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.runtime.admin import Control, Json
+
+if TYPE_CHECKING:
+    from tidegate.edge.client import Client
+    from tidegate.edge.drain import Drainer
+    from tidegate.edge.edge import Edge
+
+#: Subscriptions shown of one client.
+MAX_SHOWN: Final = 1000
+
+_VERSIONS: Final = {
+    ProtocolVersion.V31: "3.1",
+    ProtocolVersion.V311: "3.1.1",
+    ProtocolVersion.V5: "5.0",
+}
+
+
+def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Control:
+    """Return an edge's ``Control``. ``status`` says what the root knows of the process."""
+    pages = _Pages(edge, drainer, status)
+    return Control(
+        pages.status,
+        pages.drain,
+        pages.progress,
+        pages.clients,
+        pages.client,
+        pages.disconnect,
+    )
+
+
+class _Pages:
+    __slots__ = ("_drainer", "_edge", "_root")
+
+    def __init__(self, edge: Edge, drainer: Drainer, root: Callable[[], Json]) -> None:
+        self._edge = edge
+        self._drainer = drainer
+        self._root = root
+
+    def status(self) -> Json:
+        """The root's part, then the edge's."""
+        edge = self._edge
+        return {
+            **self._root(),
+            "edge_id": edge.edge_id,
+            "clients": len(edge.clients),
+            "connecting": len(edge.waiting),
+            "subscriptions": edge.subscription_count,
+            "drain": self.progress(),
+        }
+
+    def drain(self, reason: str) -> Json:
+        self._drainer.start(reason)
+        return self.progress()
+
+    def progress(self) -> Json:
+        progress = self._drainer.progress()
+        return {
+            "draining": progress.is_draining,
+            "done": progress.is_done,
+            "reason": progress.reason or None,
+            "since": _time_of(progress.since_s),
+            "clients_at_start": progress.clients_at_start,
+            "clients_left": progress.clients_left,
+        }
+
+    def clients(self, count: int, after: str) -> list[Json]:
+        """Describe the next clients in the order of their identifiers."""
+        clients = self._edge.clients
+        names = heapq.nsmallest(count, (name for name in clients if name > after))
+        return [_describe(clients[name]) for name in names]
+
+    def client(self, client_id: str) -> Json | None:
+        """Describe one client with its subscriptions."""
+        client = self._edge.clients.get(client_id)
+        if client is None:
+            return None
+        names = heapq.nsmallest(MAX_SHOWN, client.subscriptions)
+        return {
+            **_describe(client),
+            "keep_alive_s": client.deadline_s / 1.5,
+            "session_expiry_s": client.session_expiry_s,
+            "idle_s": round(max(0.0, self._edge.time_s() - client.seen_s), 1),
+            "filters": [{"filter": name, "qos": client.subscriptions[name].qos} for name in names],
+        }
+
+    def disconnect(self, client_id: str) -> bool:
+        """Disconnect a client with 0x98; its will is published by its rules."""
+        client = self._edge.clients.get(client_id)
+        if client is None:
+            return False
+        client.disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
+        return True
+
+
+def _describe(client: Client) -> Json:
+    peer = client.channel.peer
+    under_way, queued = client.delivery.waiting()
+    connected_s = time.time() - (client.edge.time_s() - client.since_s)
+    host = f"[{peer.address}]" if ":" in peer.address else peer.address
+    return {
+        "client_id": client.client_id,
+        "username": client.username,
+        "address": f"{host}:{peer.port}" if peer.port else host,
+        "listener": peer.listener,
+        "transport": peer.transport,
+        "version": _VERSIONS[client.version],
+        "since": _time_of(connected_s),
+        "durable": client.durable,
+        "subscriptions": len(client.subscriptions),
+        "in_flight": under_way,
+        "queued": queued,
+        "slow": client.slow,
+    }
+
+
+def _time_of(unix_s: float) -> str | None:
+    """RFC 3339, in UTC, to the second; None for 0."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s)) if unix_s else None
