@@ -34,6 +34,7 @@ from tidegate.runtime.config import Config
 from tidegate.runtime.metrics import Exporter, Readings
 from tidegate.runtime.shutdown import Shutdown
 from tidegate.runtime.telemetry import Counters, watch_event_loop_lag
+from tidegate.runtime.tracing import install
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedValkey
 from tidegate.store.redis_store import RedisStore
@@ -89,6 +90,8 @@ class Broker:
 
     async def _start(self, stack: contextlib.AsyncExitStack, shutdown: Shutdown) -> Drainer:
         config, counters = self._config, self._counters
+        telemetry = install(config.telemetry, "serve", config.name, self._exporter)
+        stack.push_async_callback(telemetry.close)
         store = await self._open_store(stack)
         router = Router(
             store, config.limits, config.features, counters, now_ms, config.store.edge_lease_s
@@ -99,6 +102,8 @@ class Broker:
         authorizer = Authorizer(config.auth, counters)
         edge = Edge(edge_id, router, config, authenticator, authorizer, counters, now_ms)
         edge.authentication_methods = self._authentication_methods
+        edge.tracer = telemetry.tracer
+        router.trace_with(telemetry.tracer)
         router.attach_edge(edge)
         await router.heartbeat(edge_id)
         await router.start()

@@ -15,6 +15,7 @@ from tidegate.mqtt.codec import encode_ack
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import ProtocolViolation
 from tidegate.mqtt.packets import Publish, PubRel
+from tidegate.runtime.tracing import PUBLISH, Span, message_attributes
 
 if TYPE_CHECKING:
     from tidegate.edge.client import Client
@@ -28,11 +29,12 @@ DENIED: Final = ReasonCode.NOT_AUTHORIZED
 class _Unanswered:
     """A publish whose acknowledgement has not gone out."""
 
-    __slots__ = ("code", "message")
+    __slots__ = ("code", "message", "span")
 
-    def __init__(self, message: Publish, code: int) -> None:
+    def __init__(self, message: Publish, code: int, span: Span | None) -> None:
         self.message = message
         self.code = code
+        self.span = span
 
 
 class Inbound:
@@ -144,10 +146,15 @@ class Inbound:
             )
             return
         code: int | None
+        span: Span | None = None
         if permitted:
             if qos == 2:
                 self._received.add(message.packet_id)
                 self._exchange += 1
+            tracer = edge.tracer
+            if tracer is not None and (parent := tracer.sample(message.properties)):
+                span = tracer.start(PUBLISH, parent)
+                message.trace = span.context
             code = edge.router.publish(self, message)
         else:
             edge.counters.acl_denied["write"] += 1
@@ -157,8 +164,10 @@ class Inbound:
         if code is not None and not self._unanswered:
             if qos:
                 self._acknowledge(message, code)
+            if span is not None:
+                self._end_span(span, message, code)
             return
-        self._wait(message, code)
+        self._wait(message, code, span)
 
     def _prepare(self, message: Publish) -> None:
         """Apply what the listener and the limits say to a message before it is looked at."""
@@ -218,9 +227,9 @@ class Inbound:
 
     # Acknowledgements
 
-    def _wait(self, message: Publish, code: int | None) -> None:
+    def _wait(self, message: Publish, code: int | None, span: Span | None) -> None:
         """Keep the acknowledgement until the ones before it have gone out."""
-        self._unanswered.append(_Unanswered(message, PENDING if code is None else code))
+        self._unanswered.append(_Unanswered(message, PENDING if code is None else code, span))
         if len(self._unanswered) >= self._limit:
             self._client.hold_reading(UNANSWERED)
 
@@ -238,8 +247,16 @@ class Inbound:
             item = unanswered.pop(0)
             if item.message.qos and not client.closed:
                 self._acknowledge(item.message, item.code)
+            if item.span is not None:
+                self._end_span(item.span, item.message, item.code)
         if len(unanswered) <= self._limit // 2:
             client.let_read(UNANSWERED)
+
+    def _end_span(self, span: Span, message: Publish, code: int) -> None:
+        """The publish has been answered, or needs no answer."""
+        attributes = message_attributes(message, self.client_id)
+        attributes["tidegate.reason_code"] = code
+        span.end(attributes, failed=code >= 0x80 or code == FENCED)
 
     def _acknowledge(self, message: Publish, code: int) -> None:
         client = self._client

@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from typing import Final
 
 from tidegate.mqtt.packets import Publish
 from tidegate.router.table import DurableSession
 from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.tracing import APPEND, MAX_TRACED_COPIES, Tracer, message_attributes
 from tidegate.store.api import Append, AppendOutcome, Store, StoreUnavailable
 from tidegate.store.records import encode_queued
 
@@ -54,7 +56,16 @@ class Pending:
 
 
 class _Item:
-    __slots__ = ("append", "message", "pending", "qos", "retain", "session", "subscription_ids")
+    __slots__ = (
+        "append",
+        "message",
+        "pending",
+        "qos",
+        "retain",
+        "session",
+        "subscription_ids",
+        "trace",
+    )
 
     def __init__(
         self,
@@ -73,6 +84,8 @@ class _Item:
         self.retain = retain
         self.subscription_ids = subscription_ids
         self.pending = pending
+        #: Where the trace goes on from, once this is in the store.
+        self.trace = message.trace
 
 
 class QueueWriter:
@@ -83,6 +96,8 @@ class QueueWriter:
         self._counters = counters
         self._waiting: list[_Item] = []
         self._task: asyncio.Task[None] | None = None
+        #: None: nothing is traced.
+        self.tracer: Tracer | None = None
 
     def add(
         self,
@@ -114,12 +129,15 @@ class QueueWriter:
             while self._waiting:
                 batch = self._waiting[:MAX_BATCH]
                 del self._waiting[:MAX_BATCH]
+                began_ns = time.time_ns() if self.tracer is not None else 0
                 try:
                     results = await self._append([item.append for item in batch])
                 except Exception:
                     log.exception("messages could not be queued")
                     self._give_up(batch)
                     continue
+                if self.tracer is not None:
+                    _trace(self.tracer, batch, began_ns)
                 for item, result in zip(batch, results, strict=True):
                     self._settle(item, result)
         finally:
@@ -170,9 +188,29 @@ class QueueWriter:
                         0,
                         item.subscription_ids,
                         source.expires_at_ms,
+                        item.trace,
                     ),
                 )
         else:
             self._counters.published += 1
             self._counters.dropped[result.value] += 1
         item.pending.release()
+
+
+def _trace(tracer: Tracer, batch: list[_Item], began_ns: int) -> None:
+    """End one span for each traced message of a batch that has been stored."""
+    copies: dict[bytes, list[_Item]] = {}
+    for item in batch:
+        if item.trace:
+            copies.setdefault(item.trace, []).append(item)
+    for parent, items in copies.items():
+        span = tracer.start(APPEND, parent, began_ns)
+        client_id = items[0].session.client_id if len(items) == 1 else ""
+        attributes = message_attributes(items[0].message, client_id)
+        attributes["tidegate.sessions"] = len(items)
+        attributes["messaging.batch.message_count"] = len(batch)
+        span.end(attributes)
+        for item in items[:MAX_TRACED_COPIES]:
+            item.trace = span.context
+        for item in items[MAX_TRACED_COPIES:]:
+            item.trace = b""

@@ -34,6 +34,7 @@ from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import DurableSession, Route, RoutingTable, SharedMember
 from tidegate.runtime.config import FeaturesConfig, LimitsConfig
 from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.tracing import RETAIN, ROUTE, Tracer, message_attributes
 from tidegate.store.api import (
     AttachRequest,
     DetachReply,
@@ -105,6 +106,8 @@ class Router:
         # Edges could not renew their leases while the store was away: until then they get time.
         self._swept_s = 0.0
         self._patience_until_s = 0.0
+        self._tracer: Tracer | None = None
+        self._is_tracing = False
 
     # Life
 
@@ -147,6 +150,8 @@ class Router:
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
+        if message.trace and self._tracer is not None and not self._is_tracing:
+            return self._publish_traced(self._tracer, origin, message)
         route = self.table.route(message.topic)
         for edge in route.edges:
             edge.deliver(message, origin.client_id)
@@ -156,6 +161,28 @@ class Router:
             return PUBLISHED
         self._count_unmatched()
         return NO_MATCHING_SUBSCRIBERS
+
+    def trace_with(self, tracer: Tracer | None) -> None:
+        """Make spans of what is traced."""
+        self._tracer = tracer
+        self._queues.tracer = tracer
+
+    def _publish_traced(self, tracer: Tracer, origin: Origin, message: Publish) -> int | None:
+        """Route with a span, which everything that follows from it has as parent."""
+        span = tracer.start(ROUTE, message.trace)
+        message.trace = span.context
+        self._is_tracing = True
+        try:
+            code = self.publish(origin, message)
+        finally:
+            self._is_tracing = False
+        route = self.table.route(message.topic)
+        attributes = message_attributes(message, origin.client_id)
+        attributes["tidegate.edges"] = len(route.edges)
+        attributes["tidegate.sessions"] = len(route.durable)
+        attributes["tidegate.groups"] = len(route.groups)
+        span.end(attributes)
+        return code
 
     def _count_unmatched(self) -> None:
         self._counters.published += 1
@@ -183,7 +210,7 @@ class Router:
         for group in route.groups:
             self._give_to_group(group, origin, message, pending, ())
         if message.retain:
-            self._retain(message, pending)
+            self._retain(origin, message, pending)
         settled = pending.last_hold() and receipt < 0
         returned = not settled
         pending.release()
@@ -259,11 +286,24 @@ class Router:
             self._give_to_group(share, None, message, pending, ())
             pending.release()
 
-    def _retain(self, message: Publish, pending: Pending) -> None:
+    def _retain(self, origin: Origin, message: Publish, pending: Pending) -> None:
         if len(message.payload) > self._limits.max_retained_payload_bytes > 0:
             self._counters.dropped["retained_too_large"] += 1
             return
-        self.retained.set(message, pending)
+        if not message.trace or self._tracer is None:
+            self.retained.set(message, pending)
+            return
+        span = self._tracer.start(RETAIN, message.trace)
+        pending.hold()
+
+        def stored() -> None:
+            span.end(message_attributes(message, origin.client_id), failed=write.failed)
+            pending.failed |= write.failed
+            pending.release()
+
+        write = Pending(stored)
+        self.retained.set(message, write)
+        write.release()
 
     async def _store_receipt(
         self, origin: Origin, message: Publish, receipt: int, code: int
@@ -554,7 +594,7 @@ class Router:
 
     # Helpers
 
-    async def _fenced(self, call: Coroutine[Any, Any, bool]) -> None:
+    async def _fenced(self, call: Coroutine[Any, Any, int]) -> None:
         """Run a fenced write once. Raises SessionFenced, RouterUnavailable."""
         try:
             current = await call

@@ -201,6 +201,10 @@ class Exporter:
         """Export another collector's families too (certificates' expiry, for example)."""
         self._registry.register(collector)
 
+    def families(self) -> list[Metric]:
+        """Return what ``render`` writes, as families of samples."""
+        return list(self._registry.collect())
+
     def render(self) -> bytes:
         """Return the body of a /metrics answer (``CONTENT_TYPE``)."""
         return generate_latest(self._registry)
