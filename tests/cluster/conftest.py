@@ -1,0 +1,83 @@
+"""What the cluster's tests share: a cluster of the test's own processes, and its story on failure.
+
+Inputs: real processes that are killed, paused and cut off; clients of ``support.load``. Observed:
+what the clients see, judged by ``support.history_check``. The broker's parts by themselves are
+tested elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import tempfile
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from support.cluster import Cluster
+from support.raw_client import RawClient
+
+_running: list[Cluster] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the processes' logs of a failed test, and say where."""
+    report = yield
+    if report.failed:
+        for cluster in _running:
+            kept = cluster.keep_logs()
+            report.sections.append(("logs of the cluster's processes", str(kept)))
+            for node in cluster.nodes:
+                report.sections.append((f"stderr of {node.name}", node.stderr()[-3000:]))
+    return report
+
+
+class StartCluster(Protocol):
+    """Start a cluster of this test's own."""
+
+    async def __call__(self, **layout: Any) -> Cluster:
+        """Return it once every process is ready; arguments as of ``Cluster``."""
+
+
+@pytest.fixture
+async def start_cluster() -> AsyncIterator[StartCluster]:
+    """Yield a function that starts clusters; all end with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(**layout: Any) -> Cluster:
+            # Short, because the path of a Unix socket has about a hundred bytes.
+            name = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="tgc-", ignore_cleanup_errors=True)
+            )
+            solo = bool(os.environ.get("TIDEGATE_SOLO"))
+            cluster = Cluster(Path(name).resolve(), **{"solo": solo} | layout)
+            _running.append(cluster)
+            stack.callback(_running.remove, cluster)
+            stack.push_async_callback(cluster.stop)
+            await cluster.start()
+            return cluster
+
+        yield start
+        await RawClient.reset_all()
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of everything random in this test: TIDEGATE_SEED, or a new one."""
+    chosen = int(os.environ.get("TIDEGATE_SEED", random.randrange(10**6)))
+    print(f"TIDEGATE_SEED={chosen}")
+    return chosen

@@ -1,0 +1,115 @@
+"""Random faults of a cluster, one every ``every_s`` seconds, each healed after a random while.
+
+Driven by a seeded generator; every fault and every healing is in the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from support.cluster import LEASE_S, Cluster, Node
+from support.history import History
+
+Fault = Callable[[], Coroutine[Any, Any, None]]
+
+#: What a fault's share of all is.
+_WEIGHTS: Final = {"kill": 4, "pause": 3, "cut": 2, "blackhole": 2, "terminate": 1, "store": 1}
+
+
+class Chaos:
+    """Hurts one thing at a time; several may be hurt at once, but none twice."""
+
+    def __init__(
+        self, cluster: Cluster, history: History, chance: random.Random, every_s: float = 2.0
+    ) -> None:
+        self._cluster = cluster
+        self._history = history
+        self._chance = chance
+        self._every_s = every_s
+        self._hurt: set[str] = set()
+        self._healing: set[asyncio.Task[None]] = set()
+        self.done: Counter[str] = Counter()
+
+    async def run(self, duration_s: float) -> None:
+        """Go on for so long, then let everything that was begun be healed."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + duration_s
+        async with asyncio.TaskGroup() as group:
+            while loop.time() < end:
+                fault = self._choose()
+                if fault is not None:
+                    group.create_task(fault)
+                await asyncio.sleep(self._every_s)
+
+    def _choose(self) -> Coroutine[Any, Any, None] | None:
+        kinds = list(_WEIGHTS)
+        kind = self._chance.choices(kinds, [_WEIGHTS[one] for one in kinds])[0]
+        # Drawn whatever the state is, so that a seed gives the same plan as nearly as can be.
+        node = self._chance.choice(self._cluster.nodes)
+        pair = self._chance.choice(sorted(self._cluster.proxies) or [("", "")])
+        length = self._chance.random()
+        if kind in {"cut", "blackhole"}:
+            if not pair[0] or "/".join(pair) in self._hurt:
+                return None
+            return self._cut(kind, pair, 0.5 + 3 * length)
+        target = "store" if kind == "store" else node.name
+        if target in self._hurt:
+            return None
+        match kind:
+            case "kill" | "terminate":
+                return self._end(kind, node, 0.1 + 1.5 * length)
+            case "pause":
+                return self._pause(node, LEASE_S * (0.4 + 1.4 * length))
+            case _:
+                return self._store(0.2 + 1.5 * length)
+
+    async def _end(self, kind: str, node: Node, away_s: float) -> None:
+        """SIGKILL or SIGTERM, and a start after a while."""
+        self._begin(kind, node.name, f"{kind}, for {away_s:.1f} s")
+        if kind == "kill":
+            await asyncio.to_thread(node.kill)
+        else:
+            await asyncio.to_thread(node.stop)
+        await asyncio.sleep(away_s)
+        await asyncio.to_thread(node.start)
+        self._finish(node.name, "started again")
+
+    async def _pause(self, node: Node, length_s: float) -> None:
+        self._begin("pause", node.name, f"SIGSTOP, for {length_s:.1f} s")
+        node.pause()
+        await asyncio.sleep(length_s)
+        node.resume()
+        self._finish(node.name, "SIGCONT")
+
+    async def _cut(self, kind: str, pair: tuple[str, str], length_s: float) -> None:
+        name = "/".join(pair)
+        proxy = self._cluster.proxies[pair]
+        self._begin(kind, name, f"{kind}, for {length_s:.1f} s")
+        if kind == "cut":
+            proxy.cut()
+        else:
+            proxy.blackhole()
+        await asyncio.sleep(length_s)
+        proxy.heal()
+        self._finish(name, "healed")
+
+    async def _store(self, away_s: float) -> None:
+        self._begin("store", "store", f"kill, for {away_s:.1f} s")
+        store = self._cluster.store
+        await asyncio.to_thread(store.kill)
+        await asyncio.sleep(away_s)
+        await asyncio.to_thread(store.start)
+        self._finish("store", "started again")
+
+    def _begin(self, kind: str, target: str, note: str) -> None:
+        self._hurt.add(target)
+        self.done[kind] += 1
+        self._history.fault(target, note)
+
+    def _finish(self, target: str, note: str) -> None:
+        self._hurt.discard(target)
+        self._history.fault(target, note)
