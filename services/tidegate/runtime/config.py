@@ -9,9 +9,11 @@ from __future__ import annotations
 import ipaddress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tidegate.runtime.store_url import StoreKind, parse_store_url
 
 MAX_PACKET_SIZE_BYTES = 268_435_455  # the largest remaining length (MQTT5 §2.1.4)
 
@@ -229,22 +231,82 @@ class AuthConfig(Section):
     """Accepted passwords that are not hashed again when the client reconnects; 0: none."""
 
 
+_STORE_USERS: Final = (
+    ("username", "password_file"),
+    ("sentinel_username", "sentinel_password_file"),
+)
+_STORE_TLS: Final = ("tls_ca", "tls_certificate", "tls_key")
+_STORE_CREDENTIALS: Final = (*_STORE_TLS, *(key for pair in _STORE_USERS for key in pair))
+
+
 class StoreConfig(Section):
     """Where state lives."""
 
-    url: str | None = None
-    """redis://, rediss:// or unix:// of a server; unset: an embedded Valkey in `data_dir`."""
+    url: str | None = Field(default=None, repr=False)
+    """redis://HOST:PORT[/DB], unix:///PATH, redis+sentinel://HOST:PORT,…/MASTER or
+    redis+cluster://HOST:PORT,…; with rediss for TLS; unset: an embedded Valkey in `data_dir`."""
+    username: str | None = None
+    """The ACL user; unset: the server's default user."""
+    password_file: Path | None = None
+    """File with the password, read again for every connection; better than one in the URL."""
+    tls_ca: Path | None = None
+    """PEM file of the authorities that sign the servers' certificates; unset: the system's."""
+    tls_certificate: Path | None = None
+    """PEM file with our certificate, for servers that ask for one."""
+    tls_key: Path | None = None
+    """PEM file with its private key."""
+    sentinel_username: str | None = None
+    """The ACL user of the sentinels; unset: their default user."""
+    sentinel_password_file: Path | None = None
+    """File with the sentinels' password; unset: they ask for none."""
     data_dir: Path = Path("./data")
     """Directory of the embedded server's append-only file."""
-    durability: Literal["everysec", "always"] = "everysec"
-    """When the embedded server's append-only file reaches the disk: within a second, or before
-    anything is acknowledged."""
+    durability: Literal["everysec", "always", "replicated"] = "everysec"
+    """What must have happened before anything is acknowledged: the server has it, its append-only
+    file is on the disk, or `replicas` other servers have it too (docs/storage.md)."""
+    replicas: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many replicas must confirm (durability replicated)."""
+    replication_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Replicas that take longer are waited for again, logged and counted."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 64
     """Hash tags that sessions are spread over; never change it on existing data."""
     edge_lease_s: Annotated[float, Field(ge=1, le=600)] = 10.0
     """An edge that has not been heard of for this long is dead: its sessions end, wills fire."""
     operation_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """A call that takes longer has failed."""
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_understood(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_store_url(value)
+        return value
+
+    @model_validator(mode="after")
+    def _keys_belong_together(self) -> Self:
+        url = None if self.url is None else parse_store_url(self.url)
+        for key in _STORE_CREDENTIALS:
+            if url is None and getattr(self, key) is not None:
+                raise ValueError(f"{key} needs url")
+        if url is None and self.durability == "replicated":
+            raise ValueError("durability replicated needs url: the embedded server has no replicas")
+        for name, file in _STORE_USERS:
+            if getattr(self, name) is not None and getattr(self, file) is None:
+                raise ValueError(f"{name} needs {file}")
+        if url is not None and url.password and self.password_file is not None:
+            raise ValueError("password_file and a password in url exclude each other")
+        for key in _STORE_TLS:
+            if url is not None and not url.tls and getattr(self, key) is not None:
+                raise ValueError(f"{key} needs a url that begins with rediss")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together")
+        is_sentinel = url is not None and url.kind is StoreKind.SENTINEL
+        if self.sentinel_password_file is not None and not is_sentinel:
+            raise ValueError("sentinel_password_file needs a url with +sentinel")
+        for key in ("replicas", "replication_timeout_s"):
+            if key in self.model_fields_set and self.durability != "replicated":
+                raise ValueError(f"{key} needs durability replicated")
+        return self
 
 
 class AdminConfig(Section):

@@ -1,44 +1,36 @@
-"""One connection to Redis, on which the operations of many callers travel together.
+"""One connection to a server, on which the operations of many callers travel together.
 
 While one script call is under way the next operations gather, and go out as one call when it has
 been answered: no timer when idle, natural batches under load, operations in the order they came.
 A caller that is cancelled leaves; what it asked for still happens, and nobody else notices.
-``redis_store`` is the only caller. redis-py makes the connection; commands are packed here, because
-its command objects cost more than the server's work.
+``topology`` and ``cluster`` make lanes. redis-py makes the connection; commands are packed here,
+because its command objects cost more than the server's work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
-import hiredis
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import StoreUnavailable
+from tidegate.store.circuit import MAX_FAILURES, Circuit
+from tidegate.store.servers import StoreRefused, Word, call, pack
 
 log = logging.getLogger(__name__)
-
-#: A word of a command; numbers travel as decimal digits.
-Word: TypeAlias = bytes | str | int
-
-# hiredis declares its argument as a tuple of exactly one element.
-_pack = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
 
 #: Bounds of one script call: the server does nothing else meanwhile.
 MAX_BATCH_OPERATIONS: Final = 256
 MAX_BATCH_BYTES: Final = 1_048_576
 #: Operations that may wait; more are refused at once.
 MAX_WAITING: Final = 100_000
-#: Back-off between attempts to connect.
-FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 2.0
 
 #: The beginnings of error replies that pass by themselves; all others are faults of ours.
 _PASSING = (
@@ -50,6 +42,7 @@ _PASSING = (
     "MASTERDOWN",
     "CLUSTERDOWN",
     "TRYAGAIN",
+    "ELSEWHERE",
     "NOREPLICAS",
     "NOAUTH",
     "NOPERM",
@@ -60,6 +53,7 @@ _PASSING = (
 _PASSING_TYPES = (
     OSError,
     TimeoutError,
+    StoreRefused,
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
     redis_errors.ReadOnlyError,
@@ -68,6 +62,11 @@ _PASSING_TYPES = (
     redis_errors.AuthenticationError,
     redis_errors.NoPermissionError,
 )
+#: What the script says of an operation whose partition is on its way to another server.
+_ELSEWHERE: Final = "ELSEWHERE"
+
+#: Opens a connection to the server that a lane is for; each step may take so many seconds.
+Connect: TypeAlias = Callable[[float], Awaitable[AbstractConnection]]
 
 
 class StoreFault(Exception):
@@ -81,11 +80,13 @@ def translate(error: Exception) -> Exception:
     text = str(error) or type(error).__name__
     if isinstance(error, _PASSING_TYPES) or text.startswith(_PASSING):
         return StoreUnavailable(text)
+    if "cluster is down" in text:  # what a script's command says, in several wordings
+        return StoreUnavailable(text)
     return StoreFault(text)
 
 
 class Operation:
-    """One operation under way: its words in the script's language, and who waits for it."""
+    """One operation under way: its partition, its words in the script's language, who waits."""
 
     __slots__ = ("prefix", "reply", "size", "words")
 
@@ -98,36 +99,67 @@ class Operation:
         self.reply = reply
 
 
-class Lane:
-    """Sends operations over one connection and hands out the answers.
+@dataclass(slots=True, frozen=True)
+class LaneSettings:
+    """What the lanes of a store have in common.
 
     ``header`` are the script's first words. ``on_evicted`` is told how many queue entries a call
     has thrown away. ``timeout_s`` bounds every round trip; after it the outcome is unknown, the
-    connection is dropped, and whoever waited gets StoreUnavailable.
+    connection is dropped, and whoever waited gets StoreUnavailable. With ``replicas`` an answer is
+    held back until so many replicas have confirmed the call.
+    """
+
+    script: tuple[bytes, bytes]
+    header: tuple[Word, ...]
+    on_evicted: Callable[[int], None]
+    timeout_s: float
+    counters: Counters
+    replicas: int = 0
+    replication_timeout_s: float = 1.0
+
+
+class Lane:
+    """Sends operations over one connection and hands out the answers.
+
+    In a cluster ``on_displaced`` gets, in their order, the operations that were not done because
+    their partition is no more on this server. ``on_down`` hears of an open circuit.
     """
 
     def __init__(
         self,
-        connect: Callable[[], AbstractConnection],
-        script: tuple[bytes, bytes],
-        header: Sequence[Word],
-        on_evicted: Callable[[int], None],
-        timeout_s: float,
-        counters: Counters,
+        name: str,
+        connect: Connect,
+        settings: LaneSettings,
+        *,
+        on_displaced: Callable[[Lane, list[Operation]], None] | None = None,
+        on_down: Callable[[], None] | None = None,
     ) -> None:
-        self._make_connection = connect
-        self._source, self._sha = script
-        self._header = header
-        self._on_evicted = on_evicted
-        self._timeout_s = timeout_s
-        self._counters = counters
+        self.name = name
+        self._open_connection = connect
+        self._settings = settings
+        self._on_displaced = on_displaced
+        self._on_down = on_down
+        self._head = (b"EVALSHA", settings.script[1], 0, *settings.header)
+        self._wait = b""
+        self._round_s = settings.timeout_s
+        if settings.replicas:
+            self._round_s += settings.replication_timeout_s
+            wait_ms = max(1, round(settings.replication_timeout_s * 1000))
+            self._wait = pack((b"WAIT", settings.replicas, wait_ms))
+        self._circuit = Circuit(name, settings.counters)
         self._waiting: deque[Operation] = deque()
+        #: What has been sent and not been answered.
+        self.under_way: Sequence[Operation] = ()
         self._wake: asyncio.Future[None] | None = None
         self._connection: AbstractConnection | None = None
         self._closing = False
-        self._down: StoreUnavailable | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_down(self) -> bool:
+        """True while the circuit is open: every operation fails at once."""
+        return self._circuit.reason is not None
 
     def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
         """Queue an operation: its letter, the count of its arguments, its arguments.
@@ -137,8 +169,8 @@ class Lane:
         or StoreFault.
         """
         reply: asyncio.Future[Any] = self._loop.create_future()
-        if self._down is not None:
-            reply.set_exception(StoreUnavailable(*self._down.args))
+        if (reason := self._circuit.reason) is not None:
+            reply.set_exception(StoreUnavailable(*reason.args))
         elif self._closing:
             reply.set_exception(StoreUnavailable("the store is closed"))
         elif len(self._waiting) >= MAX_WAITING:
@@ -146,18 +178,34 @@ class Lane:
         else:
             self._waiting.append(Operation(prefix, words, size, reply))
             if self._task is None:
-                self._task = self._loop.create_task(self._run())
-                self._task.add_done_callback(self._stopped)
+                self._start()
             elif self._wake is not None and not self._wake.done():
                 self._wake.set_result(None)
         return reply
 
-    async def execute(self, *command: Word) -> Any:
-        """Run one plain command, outside of any batch; only before the first ``submit``."""
-        connection = await self._connected()
-        async with asyncio.timeout(self._timeout_s):
-            await connection.send_packed_command(_pack(command), check_health=False)
-            return await connection.read_response(disable_decoding=True)
+    def adopt(self, operations: Sequence[Operation]) -> None:
+        """Queue operations that another lane has not done."""
+        if self._closing or self.is_down:
+            _fail(operations, self._circuit.reason or StoreUnavailable("the store is closed"))
+            return
+        self._waiting.extend(operations)
+        if self._task is None:
+            self._start()
+        elif self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def withdraw(self, prefixes: Collection[bytes]) -> list[Operation]:
+        """Take back, in their order, the operations on these partitions that wait to be sent."""
+        taken = [operation for operation in self._waiting if operation.prefix in prefixes]
+        if taken:
+            rest = [operation for operation in self._waiting if operation.prefix not in prefixes]
+            self._waiting.clear()
+            self._waiting.extend(rest)
+        return taken
+
+    async def open(self) -> None:
+        """Connect before the first operation. Raises whatever connecting raises."""
+        await self._connect(self._settings.timeout_s)
 
     async def close(self) -> None:
         """Finish what has been submitted, then disconnect."""
@@ -167,6 +215,11 @@ class Lane:
                 self._wake.set_result(None)
             await asyncio.wait([self._task])
         await self._disconnect()
+        self._circuit.retire()
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._stopped)
 
     async def _run(self) -> None:
         while True:
@@ -176,34 +229,19 @@ class Lane:
                 self._wake = self._loop.create_future()
                 await self._wake
                 continue
-            try:
-                await self._connected()
-            except Exception as error:  # translated and handed to every caller
-                await self._pause(translate(error))
-                continue
-            batch = self._take()
-            began_s = self._loop.time()
-            counters = self._counters
-            counters.store_round_trips += 1
-            counters.store_commands += len(batch)
-            try:
-                await self._round(batch)
-                counters.store_latency.observe(self._loop.time() - began_s)
-            except Exception as error:  # translated and handed to every caller
-                counters.store_errors += 1
-                failure = translate(error)
-                if not isinstance(error, redis_errors.ResponseError):
-                    await self._disconnect()
-                _fail(batch, failure)
-            except BaseException:
-                _fail(batch, StoreUnavailable("the connection to the store was ended"))
-                raise
+            if self._connection is None:
+                try:
+                    await self._connect(self._circuit.probe_s(self._settings.timeout_s))
+                except Exception as error:  # translated and handed to every caller
+                    self._circuit.failures += 1
+                    await self._outage(translate(error))
+                    continue
+            await self._send(self._take())
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         # Nobody may wait for a task that is gone; the next operation starts another one.
         self._task = None
-        _fail(list(self._waiting), StoreUnavailable("the connection to the store was ended"))
-        self._waiting.clear()
+        self._fail_waiting(StoreUnavailable("the connection to the store was ended"))
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the store's connection failed", exc_info=error)
 
@@ -219,96 +257,181 @@ class Lane:
             size += operation.size
         return batch
 
+    async def _send(self, batch: list[Operation]) -> None:
+        counters = self._settings.counters
+        counters.store_round_trips += 1
+        counters.store_commands += len(batch)
+        began_s = self._loop.time()
+        self.under_way = batch
+        try:
+            await self._round(batch)
+            counters.store_latency.observe(self._loop.time() - began_s)
+            self._circuit.failures = 0
+        except Exception as error:  # translated and handed to every caller
+            counters.store_errors += 1
+            failure = translate(error)
+            _fail(batch, failure)
+            self.under_way = ()
+            if isinstance(error, redis_errors.ResponseError):
+                return
+            await self._disconnect()
+            self._circuit.failures += 1
+            hangs = isinstance(error, TimeoutError)
+            if hangs or self.is_down or self._circuit.failures >= MAX_FAILURES:
+                await self._outage(failure)
+        except BaseException:
+            _fail(batch, StoreUnavailable("the connection to the store was ended"))
+            raise
+        finally:
+            self.under_way = ()
+
     async def _round(self, batch: list[Operation]) -> None:
         connection = self._connection
         assert connection is not None
         packed = self._pack_batch(batch)
-        async with asyncio.timeout(self._timeout_s):
-            await connection.send_packed_command(packed, check_health=False)
-            try:
-                results = await connection.read_response(
-                    disable_decoding=True, disconnect_on_error=False
-                )
-            except redis_errors.NoScriptError:
-                await self._load(connection)
-                await connection.send_packed_command(packed, check_health=False)
-                results = await connection.read_response(
-                    disable_decoding=True, disconnect_on_error=False
-                )
-        for operation, result in zip(batch, results, strict=False):
-            reply = operation.reply
-            if reply.done():
-                continue
-            if isinstance(result, Exception):
-                reply.set_exception(translate(result))
-            else:
-                reply.set_result(result)
+        try:
+            results = await self._exchange(connection, packed)
+        except redis_errors.NoScriptError:
+            await self._load(connection, self._settings.timeout_s)
+            results = await self._exchange(connection, packed)
+        self._hand_out(batch, results)
         if results[-1]:
-            self._on_evicted(results[-1])
+            self._settings.on_evicted(results[-1])
         if any(isinstance(result, redis_errors.ReadOnlyError) for result in results):
             # The server has become a replica; a new connection finds the one that took over.
             await self._disconnect()
 
+    def _hand_out(self, batch: list[Operation], results: list[Any]) -> None:
+        displaced: list[Operation] = []
+        for operation, result in zip(batch, results, strict=False):
+            reply = operation.reply
+            if isinstance(result, Exception):
+                if self._on_displaced is not None and str(result).startswith(_ELSEWHERE):
+                    displaced.append(operation)
+                elif not reply.done():
+                    reply.set_exception(translate(result))
+            elif not reply.done():
+                reply.set_result(result)
+        if displaced and self._on_displaced is not None:
+            self._settings.counters.store_moved += len(displaced)
+            self._on_displaced(self, displaced)
+
+    async def _exchange(self, connection: AbstractConnection, packed: bytes) -> list[Any]:
+        """Send a call and return its reply, once enough replicas have it too."""
+        settings = self._settings
+        confirmed = 0
+        async with asyncio.timeout(self._round_s):
+            await connection.send_packed_command(packed, check_health=False)
+            try:
+                results: list[Any] = await connection.read_response(
+                    disable_decoding=True, disconnect_on_error=False
+                )
+            except redis_errors.ResponseError:
+                if self._wait:
+                    await connection.read_response(disconnect_on_error=False)
+                raise
+            if self._wait:
+                confirmed = await self._read_confirmed(connection)
+        if confirmed < settings.replicas:
+            await self._hold(connection)
+        return results
+
+    async def _hold(self, connection: AbstractConnection) -> None:
+        """Hold the answers of the last call back until enough replicas have confirmed it.
+
+        What was asked may be done by now, so giving up would make callers do it twice. When it
+        takes longer than ``timeout_s`` new callers are refused.
+        """
+        settings = self._settings
+        patient_until_s = self._loop.time() + settings.timeout_s
+        log.warning("replicas do not keep up, answers are held back", extra={"server": self.name})
+        held = False
+        while True:
+            settings.counters.store_replica_waits += 1
+            if self._loop.time() >= patient_until_s:
+                if self._closing:
+                    raise StoreUnavailable("replicas have not confirmed a write")
+                held = True
+                self._circuit.open(f"fewer than {settings.replicas} replicas confirm writes")
+                self._fail_waiting(self._circuit.reason)
+            async with asyncio.timeout(self._round_s):
+                await connection.send_packed_command(self._wait, check_health=False)
+                if await self._read_confirmed(connection) >= settings.replicas:
+                    break
+        if held:
+            self._circuit.close()
+        log.info("replicas have confirmed what was held back", extra={"server": self.name})
+
+    async def _read_confirmed(self, connection: AbstractConnection) -> int:
+        try:
+            return int(await connection.read_response(disconnect_on_error=False))
+        except redis_errors.ResponseError as error:
+            # A server that has become a replica: what it did is as good as not done.
+            raise StoreUnavailable(f"replication cannot be waited for: {error}") from error
+
     def _pack_batch(self, batch: list[Operation]) -> bytes:
-        words: list[Word] = [b"EVALSHA", self._sha, 0, *self._header, 0]
+        words: list[Word] = [*self._head]
+        if self._on_displaced is None:
+            words.append(0)
+        else:
+            words.append(len(batch))
+            words += [operation.prefix for operation in batch]
         for operation in batch:
             words += operation.words
         try:
-            return _pack(tuple(words))
+            packed = pack(tuple(words))
         except (TypeError, ValueError):
             # One operation has words that are no bytes (a lone surrogate): it fails alone.
             kept = []
             for operation in batch:
                 try:
-                    _pack(tuple(operation.words))
+                    pack(tuple(operation.words))
                 except (TypeError, ValueError) as error:
                     _fail([operation], StoreFault(str(error)))
                 else:
                     kept.append(operation)
             batch[:] = kept
             return self._pack_batch(batch)
+        return packed + self._wait if self._wait else packed
 
-    async def _load(self, connection: AbstractConnection) -> None:
-        command = _pack((b"SCRIPT", b"LOAD", self._source))
-        await connection.send_packed_command(command, check_health=False)
-        await connection.read_response(disable_decoding=True)
+    async def _load(self, connection: AbstractConnection, step_s: float) -> None:
+        await call(connection, step_s, b"SCRIPT", b"LOAD", self._settings.script[0])
 
-    async def _connected(self) -> AbstractConnection:
-        connection = self._connection
-        if connection is None:
-            connection = self._make_connection()
-            async with asyncio.timeout(self._timeout_s):
-                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's
-            # A bound of its own: one that runs out inside of connect() may be swallowed there.
-            async with asyncio.timeout(self._timeout_s):
-                await self._load(connection)
-            self._connection = connection
-            if self._down is not None:
-                log.info("the store is reachable again")
-        return connection
+    async def _connect(self, step_s: float) -> None:
+        if self._connection is not None:
+            return
+        connection = await self._open_connection(step_s)
+        try:
+            await self._load(connection, step_s)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
 
-    async def _pause(self, failure: Exception) -> None:
-        """Fail whoever waits, and everybody who comes until the server answers again."""
-        if self._down is None:
-            log.warning("the store is not reachable", extra={"error": str(failure)})
-        self._down = StoreUnavailable(str(failure))
-        pause_s = FIRST_PAUSE_S
+    async def _outage(self, failure: Exception) -> None:
+        """Fail whoever waits, and everybody who comes, until the server answers again."""
+        circuit = self._circuit
+        circuit.open(str(failure))
+        if self._on_down is not None:
+            self._on_down()
         while not self._closing:
-            _fail(list(self._waiting), self._down)
-            self._waiting.clear()
+            self._fail_waiting(circuit.reason)
             self._wake = self._loop.create_future()
-            jitter = random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-            await asyncio.wait([self._wake], timeout=pause_s * jitter)
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            await asyncio.wait([self._wake], timeout=circuit.pause_s())
+            if self._closing:
+                break
             try:
-                await self._disconnect()
-                await self._connected()
+                await self._connect(circuit.probe_s(self._settings.timeout_s))
             except Exception as error:  # the next attempt follows
-                self._down = StoreUnavailable(str(translate(error)))
+                circuit.failures += 1
+                circuit.open(str(translate(error)))
             else:
-                self._down = None
+                circuit.close()
                 return
-        _fail(list(self._waiting), self._down)
+        self._fail_waiting(circuit.reason)
+
+    def _fail_waiting(self, failure: Exception | None) -> None:
+        _fail(self._waiting, failure or StoreUnavailable("the store is not reachable"))
         self._waiting.clear()
 
     async def _disconnect(self) -> None:
@@ -317,7 +440,7 @@ class Lane:
             await connection.disconnect(nowait=True)
 
 
-def _fail(batch: Sequence[Operation], failure: Exception) -> None:
+def _fail(batch: Collection[Operation], failure: Exception) -> None:
     for operation in batch:
         if not operation.reply.done():
             # An exception object of its own for each: a traceback grows with every raise.

@@ -107,7 +107,7 @@ class EmbeddedValkey:
     def __init__(
         self,
         data_dir: Path,
-        durability: Literal["everysec", "always"] = "everysec",
+        durability: Literal["everysec", "always", "replicated"] = "everysec",
         *,
         program: Path | None = None,
     ) -> None:
@@ -245,7 +245,8 @@ class EmbeddedValkey:
             "databases": "1",
             "daemonize": "no",
             "appendonly": "yes",
-            "appendfsync": self._durability,
+            # The configuration refuses replicated here: there is nobody to replicate to.
+            "appendfsync": "everysec" if self._durability == "everysec" else "always",
             "save": "",
             "maxmemory-policy": "noeviction",
             "logfile": str(log_file),

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self, TypeAlias
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
-
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry import Counters
@@ -29,9 +27,13 @@ from tidegate.store.api import (
     EndedSession,
     StoredSubscriptions,
 )
-from tidegate.store.batch import Lane, StoreFault, Word, translate
+from tidegate.store.batch import LaneSettings, StoreFault, translate
 from tidegate.store.keys import EDGES_KEY, FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
 from tidegate.store.records import decode_options, encode_options
+from tidegate.store.servers import StoreRefused, Word
+from tidegate.store.topology import make_topology
+
+__all__ = ["RedisStore", "StoreRefused"]
 
 Words: TypeAlias = list[Word]
 #: (client identifier, incarnation) → its number within one operation, from 1, in that order.
@@ -42,7 +44,6 @@ _OUTCOMES = {
     -1: AppendOutcome.NO_SESSION,
     -2: AppendOutcome.DUPLICATE,
 }
-_OLDEST_SERVER = (7, 0)
 #: Topics, names or sessions asked for at a time.
 _PAGE = 100
 #: Where a reply stops that may be short.
@@ -53,29 +54,33 @@ _PARTITIONS_PER_WAVE = 8
 _APPENDS_PER_OPERATION = 128
 
 
-class StoreRefused(Exception):
-    """The server or its contents cannot be used; the message says why in one sentence."""
-
-
 class RedisStore:
-    """All state of the broker, on one server. Make it with ``connect``."""
+    """All state of the broker, on one server or many. Make it with ``connect``."""
 
     def __init__(
-        self, keyspace: Keyspace, url: str, timeout_s: float, header: Words, counters: Counters
+        self,
+        url: str,
+        limits: LimitsConfig,
+        store: StoreConfig,
+        counters: Counters,
     ) -> None:
-        self._keys = keyspace
+        self._keys = Keyspace(store.partitions)
         self._counters = counters
-        self._pool = ConnectionPool.from_url(
-            url, protocol=2, socket_timeout=None, socket_connect_timeout=timeout_s
+        evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
+        settings = LaneSettings(
+            script=scripts.load(),
+            header=(limits.max_queued_messages, evict),
+            on_evicted=self._count_evicted,
+            timeout_s=store.operation_timeout_s,
+            counters=counters,
         )
-        script = scripts.load()
-        arguments = (self._connection, script, header, self._count_evicted, timeout_s, counters)
-        self._hot = Lane(*arguments)
-        # Long scans and sweeps have a connection of their own, so that nobody's CONNECT waits
+        topology = make_topology(url, store, settings, (GLOBAL_PREFIX, *self._keys.prefixes))
+        self._hot = topology.hot
+        # Long scans and sweeps have connections of their own, so that nobody's CONNECT waits
         # behind the transfer of a large reply.
-        self._bulk = Lane(*arguments)
+        self._bulk = topology.bulk
         # True where partitions may be on different servers: then an operation names one only.
-        self._apart = False
+        self._apart = topology.apart
         self._first_partition = 0
         self._names_only: tuple[str, ...] = ("NOVALUES",)
         #: Queue entries that the policy drop_oldest has thrown away since the start.
@@ -90,16 +95,14 @@ class RedisStore:
         store: StoreConfig,
         counters: Counters | None = None,
     ) -> Self:
-        """Connect, and check that server and contents can be used.
+        """Connect, and check that servers and contents can be used.
 
-        Raises StoreUnavailable when the server does not answer, StoreRefused when it is too old, a
-        cluster, or holds another layout, and ValueError for an unusable URL.
+        Raises StoreUnavailable when a server does not answer, StoreRefused when one is too old, of
+        another kind than the URL says, or holds another layout, and ValueError for an unusable URL.
         """
-        evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
-        keyspace = Keyspace(store.partitions)
-        header: Words = [limits.max_queued_messages, evict]
-        self = cls(keyspace, url, store.operation_timeout_s, header, counters or Counters())
+        self = cls(url, limits, store, counters or Counters())
         try:
+            await self._hot.open()
             await self._check()
         except BaseException as error:
             await self.close()
@@ -108,41 +111,26 @@ class RedisStore:
             raise translate(error) from error
         return self
 
-    def _connection(self) -> AbstractConnection:
-        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's
-        assert isinstance(connection, AbstractConnection)
-        return connection
-
     def _count_evicted(self, count: int) -> None:
         self.evicted_count += count
         self._counters.queued -= count
         self._counters.dropped["queue_full"] += count
 
     async def _check(self) -> None:
-        facts: dict[str, str] = {}
-        for section in ("server", "memory"):
-            lines = (await self._hot.execute("INFO", section)).decode().splitlines()
-            facts.update(line.split(":", 1) for line in lines if ":" in line)
-        version = facts.get("redis_version", "0.0")
-        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_SERVER:
-            raise StoreRefused(f"the store is Redis {version}; Tidegate needs Redis 7.0 or Valkey")
-        if facts.get("redis_mode", facts.get("server_mode")) == "cluster":
-            raise StoreRefused("the store is a Redis Cluster; Tidegate needs a single server")
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
-            raise StoreRefused(
-                f"the store throws data away when its memory is full (maxmemory-policy {policy}); "
-                "Tidegate needs noeviction"
-            )
-        await self._hot.execute("SET", FORMAT_KEY, self._keys.format, "NX")
-        found = (await self._hot.execute("GET", FORMAT_KEY)).decode()
-        if found != self._keys.format:
+        ours = self._keys.format
+        await self._plain(b"SET", FORMAT_KEY, ours, b"NX")
+        found = (await self._plain(b"GET", FORMAT_KEY)).decode()
+        if found != ours:
             version, _, partitions = found.partition(":")
-            ours, _, wanted = self._keys.format.partition(":")
+            ours, _, wanted = ours.partition(":")
             raise StoreRefused(
                 f"the store holds format version {version} with {partitions} partitions, but this "
                 f"Tidegate is set up for format version {ours} with {wanted} partitions"
             )
+
+    def _plain(self, *command: Word) -> asyncio.Future[Any]:
+        """Run one command on a key that belongs to no partition."""
+        return self._hot.submit(GLOBAL_PREFIX, [b"K", len(command), *command], 100)
 
     # Connections
 
