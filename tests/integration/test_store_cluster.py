@@ -1,4 +1,4 @@
-"""What the store does for several routers: where to push, and later more.
+"""What the store does for several routers: where to push, what others have changed.
 
 Inputs: calls of ``RedisStore`` on real servers. Observed: its replies.
 """
@@ -10,11 +10,26 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from support.store_server import StoreServer, programs
+from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config import LimitsConfig, StoreConfig
-from tidegate.store.api import Append, AppendOutcome, AttachReply, AttachRequest, DetachRequest
+from tidegate.store.api import (
+    Append,
+    AppendOutcome,
+    AttachReply,
+    AttachRequest,
+    Change,
+    DetachRequest,
+    RetainedAdded,
+    RetainedRemoved,
+    SessionEnded,
+    SessionSubscribed,
+    SessionUnsubscribed,
+)
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
+OPTIONS = SubscriptionOptions(qos=1, no_local=True, subscription_identifier=7)
+OTHERS = SubscriptionOptions(qos=2)
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -51,6 +66,12 @@ async def attach(
     expiry: int = 100,
 ) -> AttachReply:
     return await store.attach(AttachRequest(client_id, edge, clean, expiry, NOW))
+
+
+def keys(server: StoreServer, pattern: str) -> list[bytes]:
+    names = server.command("KEYS", pattern)
+    assert isinstance(names, list)
+    return names
 
 
 # Where to push
@@ -110,3 +131,241 @@ async def test_a_long_list_of_appends_has_all_locations(store: RedisStore) -> No
 async def test_nothing_to_append_needs_no_server(store: RedisStore) -> None:
     reply = await store.append([])
     assert (reply.outcomes, reply.locations) == ([], {})
+
+
+# The change log
+
+
+class Reader:
+    """Reads changes as a router does: from where it began, and on."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+        self.positions: list[int] = []
+
+    async def begin(self) -> None:
+        self.positions = await self.store.log_positions()
+
+    async def read(self, limit: int = 1000) -> list[Change]:
+        found: list[Change] = []
+        while True:
+            reply = await self.store.changes(self.positions, limit)
+            assert not reply.lost
+            assert len(reply.changes) <= limit
+            found += reply.changes
+            self.positions = reply.positions
+            if not reply.more:
+                return found
+
+
+@pytest.fixture
+async def reader(store: RedisStore) -> Reader:
+    reader = Reader(store)
+    await reader.begin()
+    return reader
+
+
+async def test_a_new_store_has_no_changes(reader: Reader) -> None:
+    assert reader.positions == [0] * 64
+    assert await reader.read() == []
+
+
+async def test_changes_of_a_session_are_told_in_order(store: RedisStore, reader: Reader) -> None:
+    life = await attach(store, "ü")
+    await store.subscribe("ü", life.epoch, [("a/+", OPTIONS), ("b", OTHERS)])
+    await store.subscribe("ü", life.epoch, [("b", OPTIONS)])
+    await store.unsubscribe("ü", life.epoch, ["b", "none"])
+    await store.detach(DetachRequest("ü", life.epoch, NOW, False, 0))
+    assert await reader.read() == [
+        SessionSubscribed("ü", life.incarnation, (("a/+", OPTIONS), ("b", OTHERS))),
+        SessionSubscribed("ü", life.incarnation, (("b", OPTIONS),)),
+        SessionUnsubscribed("ü", life.incarnation, ("b", "none")),
+        SessionEnded("ü", life.incarnation),
+    ]
+    assert await reader.read() == []
+
+
+async def test_every_way_to_end_a_session_is_told(store: RedisStore, reader: Reader) -> None:
+    cleaned = await attach(store, "cleaned")
+    await attach(store, "cleaned", clean=True, expiry=0)
+    expired = await attach(store, "expired")
+    await store.detach(DetachRequest("expired", expired.epoch, NOW, False))
+    await store.sweep_due(NOW + 100_000, 10)
+    lost = await attach(store, "lost")
+    await store.set_expiry("lost", lost.epoch, 0)
+    await store.sweep_edges(NOW, 10)
+    overdue = await attach(store, "overdue")
+    await store.detach(DetachRequest("overdue", overdue.epoch, NOW, False))
+    await store.attach(AttachRequest("overdue", "e1", False, 0, NOW + 100_000))
+    lives = {"cleaned": cleaned, "expired": expired, "lost": lost, "overdue": overdue}
+    assert sorted(await reader.read(), key=str) == [
+        SessionEnded(name, life.incarnation) for name, life in sorted(lives.items())
+    ]
+
+
+async def test_an_ephemeral_session_changes_nothing(store: RedisStore, reader: Reader) -> None:
+    life = await attach(store, expiry=0)
+    assert await store.subscribe("c", life.epoch, [("a", OPTIONS)]) == -1
+    assert await store.unsubscribe("c", life.epoch, ["a"]) == -1
+    await store.detach(DetachRequest("c", life.epoch, NOW, False))
+    assert await reader.read() == []
+
+
+async def test_retained_topics_are_told_when_they_come_and_go(
+    store: RedisStore, reader: Reader
+) -> None:
+    await store.set_retained("t", b"1", 0)
+    await store.set_retained("t", b"2", NOW)
+    await store.set_retained("t", None, 0)
+    await store.set_retained("t", None, 0)
+    await store.set_retained("t", b"3", NOW)
+    await store.expired_retained(NOW, 10)
+    added, removed = RetainedAdded("t"), RetainedRemoved("t")
+    assert await reader.read() == [added, removed, added, removed]
+
+
+async def test_a_position_says_when_a_reader_knows(store: RedisStore, reader: Reader) -> None:
+    life = await attach(store)
+    partition = store.partition("c")
+    first = await store.subscribe("c", life.epoch, [("a", OPTIONS)])
+    assert first > reader.positions[partition] == 0
+    await reader.read()
+    assert reader.positions[partition] == first
+    second = await store.unsubscribe("c", life.epoch, ["a"])
+    assert second > first
+    await reader.read()
+    assert reader.positions[partition] == second
+    assert await store.log_positions() == reader.positions
+
+
+async def test_what_was_stored_before_has_the_position_of_the_end(
+    store: RedisStore, reader: Reader
+) -> None:
+    life = await attach(store)
+    position = await store.subscribe("c", life.epoch, [("a", OPTIONS), ("b", OTHERS)])
+    # The first SUBACK may never have been sent: an equal request waits for the same entry.
+    assert await store.subscribe("c", life.epoch, [("b", OTHERS), ("a", OPTIONS)]) == position
+    assert await store.unsubscribe("c", life.epoch, ["none"]) == position
+    assert len(await reader.read()) == 1
+
+
+async def test_the_last_of_equal_filters_counts(store: RedisStore, reader: Reader) -> None:
+    life = await attach(store)
+    await store.subscribe("c", life.epoch, [("a", OPTIONS)])
+    await store.subscribe("c", life.epoch, [("a", OTHERS), ("a", OPTIONS)])
+    await store.subscribe("c", life.epoch, [("a", OPTIONS), ("a", OTHERS)])
+    assert (await attach(store)).subscriptions == [("a", OTHERS)]
+    assert [change.subscriptions[-1] for change in await reader.read()] == [  # type: ignore[union-attr]
+        ("a", OPTIONS),
+        ("a", OPTIONS),
+        ("a", OTHERS),
+    ]
+
+
+async def test_a_fenced_change_is_not_told(store: RedisStore, reader: Reader) -> None:
+    old = await attach(store)
+    await attach(store)
+    assert await store.subscribe("c", old.epoch, [("a", OPTIONS)]) == 0
+    assert await store.unsubscribe("c", old.epoch, ["a"]) == 0
+    assert await reader.read() == []
+
+
+@pytest.mark.parametrize("limit", [1, 7, 20, 1000])
+async def test_changes_are_read_in_bounded_steps(
+    store: RedisStore, reader: Reader, limit: int
+) -> None:
+    topics = [f"t/{number}" for number in range(50)]
+    for topic in topics:
+        await store.set_retained(topic, b"x", 0)
+        await store.set_retained(topic, None, 0)
+    found = await reader.read(limit)
+    for topic in topics:
+        mine = [change for change in found if change.topic == topic]  # type: ignore[union-attr]
+        assert mine == [RetainedAdded(topic), RetainedRemoved(topic)]
+    assert len(found) == 100
+
+
+async def test_large_changes_come_in_several_replies(store: RedisStore, reader: Reader) -> None:
+    names = [f"{number:04d}" + "x" * 60_000 for number in range(40)]
+    for name in names:
+        await store.set_retained(name, b"x", 0)
+    reply = await store.changes(reader.positions, 1000)
+    assert reply.more
+    assert len(reply.changes) < 40
+    assert {change.topic for change in await reader.read()} == set(names)  # type: ignore[union-attr]
+
+
+async def test_many_filters_at_once_are_all_told(store: RedisStore, reader: Reader) -> None:
+    life = await attach(store)
+    names = [f"filter/{number}" for number in range(2500)]
+    position = await store.subscribe("c", life.epoch, [(name, OPTIONS) for name in names])
+    told = [name for change in await reader.read() for name, _ in change.subscriptions]  # type: ignore[union-attr]
+    assert told == names
+    assert reader.positions[store.partition("c")] == position
+    position = await store.unsubscribe("c", life.epoch, names)
+    told = [name for change in await reader.read() for name in change.topic_filters]  # type: ignore[union-attr]
+    assert told == names
+    assert reader.positions[store.partition("c")] == position
+
+
+async def test_a_reader_that_is_far_behind_is_told_so(store: RedisStore, reader: Reader) -> None:
+    name = "t" * 60_000
+    await store.set_retained(name, b"x", 0)
+    await reader.read()
+    behind, partition = list(reader.positions), store.partition(name)
+    for _ in range(150):  # 150 times 60 kB are more than the log keeps
+        await store.set_retained(name, None, 0)
+        await store.set_retained(name, b"x", 0)
+        await reader.read()
+    assert (await store.changes(behind, 1000)).lost
+    assert (await store.changes([0] * 64, 1000)).lost
+    reply = await store.changes(reader.positions, 1000)
+    assert (reply.changes, reply.lost, reply.more) == ([], False, False)
+    assert reply.positions[partition] == reader.positions[partition]
+
+
+async def test_old_changes_are_forgotten_but_the_last_one(
+    store: RedisStore, server: StoreServer, reader: Reader
+) -> None:
+    for _ in range(500):
+        await store.set_retained("t", b"x", 0)
+        await store.set_retained("t", None, 0)
+    await store.set_retained("other", b"x", 0)
+    await reader.read()
+    (key,) = [key for key in keys(server, "tg:*:log") if server.command("XLEN", key) == 1000]
+    for _ in range(64):  # each sweep looks after one partition
+        await store.sweep_due(4_000_000_000_000, 10)
+    left = server.command("XLEN", key)
+    assert isinstance(left, int)
+    assert 1 <= left <= 100
+    assert await reader.read() == []
+    assert await store.log_positions() == reader.positions
+    await store.set_retained("t", b"x", 0)
+    assert await reader.read() == [RetainedAdded("t")]
+
+
+async def test_a_server_that_lost_its_contents_is_noticed(
+    store: RedisStore, server: StoreServer, reader: Reader
+) -> None:
+    await store.set_retained("t", b"x", 0)
+    await reader.read()
+    server.command("FLUSHALL")
+    await store.set_retained("t", b"x", 0)
+    assert (await store.changes(reader.positions, 10)).lost
+
+
+async def test_sessions_end_and_say_so_when_memory_is_full(
+    store: RedisStore, server: StoreServer, reader: Reader
+) -> None:
+    life = await attach(store)
+    await store.subscribe("c", life.epoch, [("a", OPTIONS)])
+    await store.detach(DetachRequest("c", life.epoch, NOW, False))
+    await store.set_retained("t", b"x", NOW)
+    await reader.read()
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert (await store.sweep_due(NOW + 100_000, 10)).ended
+        assert await store.expired_retained(NOW, 10) == ["t"]
+    finally:
+        server.command("CONFIG", "SET", "maxmemory", "0")
+    assert set(await reader.read()) == {SessionEnded("c", life.incarnation), RetainedRemoved("t")}

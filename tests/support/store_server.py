@@ -70,10 +70,11 @@ class StoreServer:
             return client.execute_command(*words)
 
     def key_names(self) -> list[bytes]:
-        """The names of all keys but the store's few fixed ones, sorted."""
+        """The names of all keys but those that belong to no client and no topic, sorted."""
         names = self.command("KEYS", "*")
         assert isinstance(names, list)
-        return sorted(name for name in names if b"{" in name and not name.endswith(b":epoch"))
+        fixed = (b"}:epoch", b"}:log", b"}:log-size")
+        return sorted(name for name in names if b"{p" in name and not name.endswith(fixed))
 
     def kill(self) -> None:
         """End it as a power cut would end it (what it had written to its file stays)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tidegate.mqtt.packets import SubscriptionOptions
 
@@ -152,6 +152,66 @@ class DueWork:
     wills: list[DueWill] = field(default_factory=list)
 
 
+@dataclass(slots=True, frozen=True)
+class SessionSubscribed:
+    """A durable session has these subscriptions now (new ones, or with new options)."""
+
+    client_id: str
+    incarnation: int
+    subscriptions: tuple[tuple[str, SubscriptionOptions], ...]
+
+
+@dataclass(slots=True, frozen=True)
+class SessionUnsubscribed:
+    """A durable session has none of these subscriptions any more."""
+
+    client_id: str
+    incarnation: int
+    topic_filters: tuple[str, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class SessionEnded:
+    """A durable session's state has been discarded, its subscriptions with it."""
+
+    client_id: str
+    incarnation: int
+
+
+@dataclass(slots=True, frozen=True)
+class RetainedAdded:
+    """A topic that had no retained message has one."""
+
+    topic: str
+
+
+@dataclass(slots=True, frozen=True)
+class RetainedRemoved:
+    """A topic has no retained message any more."""
+
+    topic: str
+
+
+Change: TypeAlias = (
+    SessionSubscribed | SessionUnsubscribed | SessionEnded | RetainedAdded | RetainedRemoved
+)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What routers changed since a position, each client's and each topic's in their order.
+
+    ``positions``: where to go on reading, one for each partition. ``lost``: some changes before
+    these are not known any more (or never were: the server has lost or replaced its contents), so
+    everything must be loaded anew, beginning with ``log_positions``. ``more``: ask again at once.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    lost: bool = False
+    more: bool = False
+
+
 @dataclass(slots=True)
 class StoredSubscriptions:
     """A durable session with its subscriptions, as loaded at router start.
@@ -177,11 +237,15 @@ class Store(Protocol):
 
     async def subscribe(
         self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
-    ) -> bool:
-        """Store subscriptions of a durable session; False when fenced."""
+    ) -> int:
+        """Store subscriptions of a durable session; return a position in its change log.
 
-    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> bool:
-        """Remove subscriptions of a durable session; False when fenced."""
+        Who has read up to that position knows of them, and of earlier equal ones. 0: fenced, and
+        nothing was stored. -1: there is nothing to read (the session is not durable).
+        """
+
+    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
+        """Remove subscriptions of a durable session; return a position, as ``subscribe`` does."""
 
     async def append(self, appends: Sequence[Append]) -> AppendReply:
         """Queue messages; say what became of each, and where their sessions are connected."""
@@ -223,6 +287,19 @@ class Store(Protocol):
 
     def stored_subscriptions(self) -> AsyncIterator[list[StoredSubscriptions]]:
         """Every durable session with its subscriptions, in chunks."""
+
+    def partition(self, name: str) -> int:
+        """The partition of a client identifier or topic: an index into lists of positions."""
+
+    async def log_positions(self) -> list[int]:
+        """The end of each partition's change log. Ask before loading, then read from there."""
+
+    async def changes(self, after: Sequence[int], limit: int) -> Changes:
+        """Read what has changed after these positions (one for each partition).
+
+        About ``limit`` changes at most, of one server; large ones are fewer at a time. Cheap when
+        nothing has changed. Changes are kept for some ten minutes and some megabytes.
+        """
 
     async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> None:
         """Say that this edge lives."""

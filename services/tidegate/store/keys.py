@@ -35,6 +35,10 @@ class Keyspace:
         self.prefixes: Final = tuple(b"tg:{p%02d}:" % number for number in range(partitions))
         self.format: Final = f"{FORMAT_VERSION}:{partitions}"
 
+    def number(self, name: bytes) -> int:
+        """The partition that a client identifier or a topic (UTF-8) belongs to."""
+        return crc32(name) % self._count
+
     def prefix(self, name: bytes) -> bytes:
         """The prefix of the partition that a client identifier or a topic (UTF-8) belongs to."""
         return self.prefixes[crc32(name) % self._count]

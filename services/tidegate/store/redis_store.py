@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config import LimitsConfig, StoreConfig
@@ -20,30 +20,33 @@ from tidegate.store.api import (
     AppendReply,
     AttachReply,
     AttachRequest,
+    Changes,
     DetachReply,
     DetachRequest,
-    DueWill,
     DueWork,
     EndedSession,
     StoredSubscriptions,
 )
 from tidegate.store.batch import LaneSettings, StoreFault, translate
 from tidegate.store.keys import EDGES_KEY, FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
-from tidegate.store.records import decode_options, encode_options
+from tidegate.store.records import encode_options
+from tidegate.store.replies import (
+    Queues,
+    attach_reply,
+    due_wills,
+    due_work,
+    entry_id,
+    position_of,
+    read_appends,
+    read_changes,
+    stored_sessions,
+)
 from tidegate.store.servers import StoreRefused, Word
-from tidegate.store.topology import make_topology
+from tidegate.store.topology import Lanes, make_topology
 
 __all__ = ["RedisStore", "StoreRefused"]
 
 Words: TypeAlias = list[Word]
-#: (client identifier, incarnation) → its number within one operation, from 1, in that order.
-_Queues: TypeAlias = dict[tuple[str, int], int]
-
-_OUTCOMES = {
-    0: AppendOutcome.QUEUE_FULL,
-    -1: AppendOutcome.NO_SESSION,
-    -2: AppendOutcome.DUPLICATE,
-}
 #: Topics, names or sessions asked for at a time.
 _PAGE = 100
 #: Where a reply stops that may be short.
@@ -154,7 +157,7 @@ class RedisStore:
         result = await self._hot.submit(prefix, words, 200 + len(will))
         if len(result) == 1:
             return AttachReply(result[0], 0, False)
-        return _attach_reply(request.client_id, result)
+        return attach_reply(request.client_id, result)
 
     async def detach(self, request: DetachRequest) -> DetachReply:
         """End a connection: keep or discard the session, keep, arm or discard its will."""
@@ -177,7 +180,7 @@ class RedisStore:
             return DetachReply(fenced=result == 0)
         incarnation, will_id, record = result
         ended = EndedSession(request.client_id, incarnation) if incarnation else None
-        return DetachReply(False, ended, _wills([will_id, record]) if will_id else [])
+        return DetachReply(False, ended, due_wills([will_id, record]) if will_id else [])
 
     async def set_expiry(self, client_id: str, epoch: int, session_expiry_s: int) -> bool:
         """Change the session expiry of a live connection's session; False when fenced."""
@@ -187,26 +190,45 @@ class RedisStore:
 
     async def subscribe(
         self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
-    ) -> bool:
-        """Store subscriptions of a durable session; False when fenced."""
+    ) -> int:
+        """Store subscriptions of a durable session; return a position in its change log."""
         words: Words = []
         for topic_filter, options in subscriptions:
             words += (topic_filter, encode_options(options))
-        return await self._fenced(b"S", client_id, epoch, words, 100 * len(subscriptions))
+        size = 100 * len(subscriptions)
+        return position_of(await self._owned(b"S", client_id, epoch, words, size))
 
-    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> bool:
-        """Remove subscriptions of a durable session; False when fenced."""
-        return await self._fenced(b"U", client_id, epoch, topic_filters, 100 * len(topic_filters))
+    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
+        """Remove subscriptions of a durable session; return a position in its change log."""
+        size = 100 * len(topic_filters)
+        return position_of(await self._owned(b"U", client_id, epoch, topic_filters, size))
 
     # The queue
 
     async def append(self, appends: Sequence[Append]) -> AppendReply:
         """Queue messages; say what became of each, and where their sessions are connected."""
-        reply = AppendReply()
-        if not appends:
-            return reply
+        if not self._apart:
+            return await self._append(GLOBAL_PREFIX, appends)
+        places: dict[bytes, list[int]] = {}
+        for place, item in enumerate(appends):
+            places.setdefault(self._keys.prefix(item.client_id.encode()), []).append(place)
         parts = [
-            self._submit_appends(appends[start : start + _APPENDS_PER_OPERATION])
+            self._append(prefix, [appends[place] for place in chosen])
+            for prefix, chosen in places.items()
+        ]
+        whole = AppendReply([AppendOutcome.NO_SESSION] * len(appends))
+        replies = await asyncio.gather(*parts, return_exceptions=True)
+        for chosen, reply in zip(places.values(), replies, strict=True):
+            if isinstance(reply, BaseException):
+                raise reply
+            whole.locations.update(reply.locations)
+            for place, outcome in zip(chosen, reply.outcomes, strict=True):
+                whole.outcomes[place] = outcome
+        return whole
+
+    async def _append(self, prefix: bytes, appends: Sequence[Append]) -> AppendReply:
+        parts = [
+            self._submit_appends(prefix, appends[start : start + _APPENDS_PER_OPERATION])
             for start in range(0, len(appends), _APPENDS_PER_OPERATION)
         ]
         if len(parts) > 1:
@@ -214,13 +236,16 @@ class RedisStore:
             failures = [error for _, future in parts if (error := future.exception()) is not None]
             if failures:
                 raise failures[0]
+        reply = AppendReply()
         for queues, future in parts:
-            _read_appends(await future, queues, reply)
+            read_appends(await future, queues, reply)
         return reply
 
-    def _submit_appends(self, appends: Sequence[Append]) -> tuple[_Queues, asyncio.Future[Any]]:
+    def _submit_appends(
+        self, prefix: bytes, appends: Sequence[Append]
+    ) -> tuple[Queues, asyncio.Future[Any]]:
         """Send one operation; each queue is named once, and its messages say which it is."""
-        queues: _Queues = {}
+        queues: Queues = {}
         names: Words = []
         messages: Words = []
         size = 0
@@ -235,7 +260,7 @@ class RedisStore:
             messages += (number, item.identity, record)
             size += 100 + len(record)
         words = [b"A", 1 + len(names) + len(messages), len(queues), *names, *messages]
-        return queues, self._hot.submit(GLOBAL_PREFIX, words, size)
+        return queues, self._hot.submit(prefix, words, size)
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
@@ -281,12 +306,21 @@ class RedisStore:
         words: Sequence[Word],
         size: int,
     ) -> bool:
+        return bool(await self._owned(letter, client_id, epoch, words, size))
+
+    async def _owned(
+        self,
+        letter: bytes,
+        client_id: str,
+        epoch: int,
+        words: Sequence[Word],
+        size: int,
+    ) -> Any:
         client = client_id.encode()
         prefix = self._keys.prefix(client)
-        result = await self._hot.submit(
+        return await self._hot.submit(
             prefix, [letter, 3 + len(words), prefix, client, epoch, *words], 100 + size
         )
-        return bool(result)
 
     # Retained messages
 
@@ -368,9 +402,55 @@ class RedisStore:
                     prefix, [b"B", 3, prefix, cursor, _PAGE], 500 * _PAGE
                 )
                 if found:
-                    yield _stored_subscriptions(found)
+                    yield stored_sessions(found)
                 if cursor == b"0":
                     break
+
+    def partition(self, name: str) -> int:
+        """The partition of a client identifier or topic: an index into lists of positions."""
+        return self._keys.number(name.encode())
+
+    async def log_positions(self) -> list[int]:
+        """The end of each partition's change log. Ask before loading, then read from there."""
+        ids = await self._each(self._bulk, b"H", [], [[prefix] for prefix in self._keys.prefixes])
+        return [position_of(entry) if entry else 0 for entry in ids]
+
+    async def changes(self, after: Sequence[int], limit: int) -> Changes:
+        """Read what has changed after these positions (one for each partition)."""
+        prefixes = self._keys.prefixes
+        logs = [prefix + b"log" for prefix in prefixes]
+        ids = [entry_id(position) for position in after]
+        if self._apart:
+            words: list[Words] = [
+                [b"J", 4, limit, _REPLY_BYTES, *pair] for pair in zip(logs, ids, strict=True)
+            ]
+            parts = [self._hot.submit(*pair, 100) for pair in zip(prefixes, words, strict=True)]
+            found = await asyncio.gather(*parts)
+        else:
+            all_words: Words = [b"J", 2 + 2 * len(ids), limit, _REPLY_BYTES, *logs, *ids]
+            found = [await self._hot.submit(GLOBAL_PREFIX, all_words, 5000)]
+        reply = Changes(positions=list(after))
+        for first, news in enumerate(found):
+            read_changes(news, first, reply)
+        return reply
+
+    async def _each(
+        self, lane: Lanes, letter: bytes, words: Words, partitions: Sequence[Words]
+    ) -> list[Any]:
+        """Ask the same of each partition (prefix first); one answer for each, in this order."""
+        if not self._apart:
+            words = [*words, *(word for partition in partitions for word in partition)]
+            result: list[Any] = await lane.submit(
+                GLOBAL_PREFIX, [letter, len(words), *words], 30 * len(partitions)
+            )
+            return result
+        parts = []
+        for partition in partitions:
+            each = [*words, *partition]
+            parts.append(
+                lane.submit(cast("bytes", each[len(words)]), [letter, len(each), *each], 100)
+            )
+        return [answer for (answer,) in await asyncio.gather(*parts)]
 
     async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> None:
         """Say that this edge lives."""
@@ -388,11 +468,11 @@ class RedisStore:
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
-        return _due_work(await self._sweep(b"E", [EDGES_KEY, now_ms], limit))
+        return due_work(await self._sweep(b"E", [EDGES_KEY, now_ms], limit))
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
         """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
-        return _due_work(await self._sweep(b"W", [now_ms], limit))
+        return due_work(await self._sweep(b"W", [now_ms], limit))
 
     async def _sweep(self, letter: bytes, words: Words, limit: int) -> list[list[Any]]:
         """Sweep all partitions for at most about ``limit`` things; the lists that it found."""
@@ -441,67 +521,3 @@ class RedisStore:
         """Finish what is under way and close the connections."""
         await self._hot.close()
         await self._bulk.close()
-
-
-def _attach_reply(client_id: str, result: list[Any]) -> AttachReply:
-    options = result[14]
-    wraps = result[15]
-    return AttachReply(
-        epoch=result[0],
-        incarnation=result[1],
-        session_present=result[2] == 1,
-        previous_edge=result[3].decode(),
-        previous_epoch=result[4],
-        discarded_incarnation=result[5],
-        wills=[DueWill(result[6].decode(), client_id, result[7])] if result[6] else [],
-        sent_seq=result[8],
-        sent_uncertain=result[9] == 1,
-        last_seq=result[10],
-        queued_count=result[11],
-        receipts=result[12],
-        released=sorted(map(int, result[13])),
-        subscriptions=_subscriptions(options),
-        receipt_wraps={int(wraps[n]): int(wraps[n + 1]) for n in range(0, len(wraps), 2)},
-    )
-
-
-def _subscriptions(pairs: list[bytes]) -> list[tuple[str, SubscriptionOptions]]:
-    return [(pairs[n].decode(), decode_options(pairs[n + 1])) for n in range(0, len(pairs), 2)]
-
-
-def _read_appends(result: list[Any], queues: _Queues, reply: AppendReply) -> None:
-    at = len(result) - 2 * len(queues)
-    reply.outcomes += [
-        int(seq[2:]) if type(seq) is bytes else _OUTCOMES[seq] for seq in result[:at]
-    ]
-    for key in queues:
-        if result[at]:
-            reply.locations[key] = (result[at].decode(), int(result[at + 1]))
-        at += 2
-
-
-def _stored_subscriptions(found: list[Any]) -> list[StoredSubscriptions]:
-    return [
-        StoredSubscriptions(
-            client_id=found[n].decode(),
-            incarnation=int(found[n + 1]),
-            edge_id=found[n + 2].decode(),
-            epoch=int(found[n + 3]),
-            subscriptions=_subscriptions(found[n + 4]),
-        )
-        for n in range(0, len(found), 5)
-    ]
-
-
-def _wills(pairs: list[bytes]) -> list[DueWill]:
-    wills = []
-    for n in range(0, len(pairs), 2):
-        will_id = pairs[n].decode()
-        wills.append(DueWill(will_id, will_id.split(":", 1)[1], pairs[n + 1]))
-    return wills
-
-
-def _due_work(result: list[Any]) -> DueWork:
-    ended, wills = result
-    sessions = [EndedSession(ended[n].decode(), int(ended[n + 1])) for n in range(0, len(ended), 2)]
-    return DueWork(sessions, _wills(wills))

@@ -12,6 +12,7 @@ from typing import Final
 
 _PARTS: Final = (
     "common.lua",
+    "log.lua",
     "connection.lua",
     "session.lua",
     "retained.lua",

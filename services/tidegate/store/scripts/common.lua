@@ -12,11 +12,35 @@ local NEVER = 4294967295
 local CLAIM_MS = 10000
 local IDENTITIES = 4096
 local IDENTITY_AGE_S = 86400
+local LOG_BYTES = 4194304
+local LOG_AGE_MS = 600000
 
 -- Lengths of queues read during this call; whoever takes from a queue forgets its length.
 local lengths = {}
 -- Entries that drop_oldest has thrown away during this call.
 local evicted = 0
+
+-- Adds an entry to the partition's change log and returns its id. The words are the entry's fields
+-- and values; docs/storage.md lists them. The log is bounded by bytes: when as much as LOG_BYTES has
+-- come since the last mark, what is older than that mark goes. Call it after the change itself: the
+-- first write of a script is refused when memory is full, and later ones are not.
+local function note(P, ...)
+  local log, size, bytes = P .. 'log', P .. 'log-size', 100
+  local id = call('XADD', log, '*', ...)
+  for n = 1, select('#', ...) do bytes = bytes + #tostring(select(n, ...)) end
+  if call('HINCRBY', size, 'n', bytes) > LOG_BYTES then
+    local mark = call('HGET', size, 'm')
+    if mark then call('XTRIM', log, 'MINID', '~', mark, 'LIMIT', 0) end
+    call('HSET', size, 'n', 0, 'm', id)
+  end
+  return id
+end
+
+-- The id of the newest entry of the change log, nil when there has never been one.
+local function log_end(P)
+  local newest = call('XREVRANGE', P .. 'log', '+', '-', 'COUNT', 1)
+  return newest[1] and newest[1][1]
+end
 
 -- Offers a will for publication: it stays until the broker says that it has published it.
 local function pend_will(P, C, epoch, record, now)
@@ -27,12 +51,14 @@ local function pend_will(P, C, epoch, record, now)
 end
 
 -- Deletes what one life of a session has kept; the session hash is the caller's.
+-- It frees memory first, so that sessions can end when memory is full.
 local function discard(P, C, incarnation)
   local q = P .. 'q:' .. C .. ':' .. incarnation
   lengths[q] = nil
   call('UNLINK', q, P .. 'x:' .. C .. ':' .. incarnation, P .. 'o:' .. C,
     P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C)
   call('SREM', P .. 'durable', C)
+  note(P, 'e', C, 'i', incarnation)
 end
 
 -- Ends a live connection. An edge's own word (known) says what was sent; a lost edge's sessions

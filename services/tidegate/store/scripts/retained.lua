@@ -4,12 +4,12 @@
 local function set_retained(i)
   local P, topic, record, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if record == '' then
-    call('HDEL', P .. 'retained', topic)
+    if call('HDEL', P .. 'retained', topic) == 1 then note(P, 'd', topic) end
     call('ZREM', P .. 'retained-due', topic)
     return 1
   end
   if expiry ~= '0' then call('ZADD', P .. 'retained-due', expiry, topic) end
-  call('HSET', P .. 'retained', topic, record)
+  if call('HSET', P .. 'retained', topic, record) == 1 then note(P, 'r', topic) end
   if expiry == '0' then call('ZREM', P .. 'retained-due', topic) end
   return 1
 end
@@ -35,7 +35,7 @@ local function expired_retained(i, last)
     local P = ARGV[at]
     local due = call('ZRANGEBYSCORE', P .. 'retained-due', '-inf', now, 'LIMIT', 0, limit - #topics)
     for _, topic in ipairs(due) do
-      call('HDEL', P .. 'retained', topic)
+      if call('HDEL', P .. 'retained', topic) == 1 then note(P, 'd', topic) end
       call('ZREM', P .. 'retained-due', topic)
       topics[#topics + 1] = topic
     end

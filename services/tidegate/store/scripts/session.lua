@@ -132,26 +132,56 @@ local function receipt(i)
   return 1
 end
 
--- arguments: P, C, epoch, (topic filter, options)…; result: 0 = fenced, 1 = done
+-- arguments: P, C, epoch, (topic filter, options)…
+-- result: 0 = fenced, -1 = not durable, else the id of the log entry that has it all
 local function subscribe(i, last)
   local P, C = ARGV[i], ARGV[i + 1]
   local incarnation = owned(P, C, ARGV[i + 2])
   if not incarnation then return 0 end
-  if incarnation == '0' then return 1 end
+  if incarnation == '0' then return -1 end
+  local b, id = P .. 'b:' .. C, nil
   for from = i + 3, last, 1000 do
-    call('HSET', P .. 'b:' .. C, unpack(ARGV, from, math.min(last, from + 999)))
+    local to = math.min(last, from + 999)
+    local names, current, changed = {}, {}, {}
+    for at = from, to, 2 do names[#names + 1] = ARGV[at] end
+    local known = call('HMGET', b, unpack(names))
+    for n, name in ipairs(names) do current[name] = known[n] end
+    for at = from, to, 2 do
+      local name, options = ARGV[at], ARGV[at + 1]
+      if current[name] ~= options then
+        current[name] = options
+        changed[#changed + 1] = name
+        changed[#changed + 1] = options
+      end
+    end
+    if #changed > 0 then
+      call('HSET', b, unpack(changed))
+      id = note(P, 's', C, 'i', incarnation, unpack(changed))
+    end
   end
-  return 1
+  -- Clients subscribe again when they come back; the entry of an equal one may still be unread.
+  return id or log_end(P) or -1
 end
 
--- arguments: P, C, epoch, topic filter…; result: 0 = fenced, 1 = done
+-- arguments: P, C, epoch, topic filter…; result: as of subscribe
 local function unsubscribe(i, last)
   local P, C = ARGV[i], ARGV[i + 1]
-  if not owned(P, C, ARGV[i + 2]) then return 0 end
+  local incarnation = owned(P, C, ARGV[i + 2])
+  if not incarnation then return 0 end
+  if incarnation == '0' then return -1 end
+  local id
   for from = i + 3, last, 1000 do
-    call('HDEL', P .. 'b:' .. C, unpack(ARGV, from, math.min(last, from + 999)))
+    local to = math.min(last, from + 999)
+    if call('HDEL', P .. 'b:' .. C, unpack(ARGV, from, to)) > 0 then
+      local words = {}
+      for at = from, to do
+        words[#words + 1] = ARGV[at]
+        words[#words + 1] = ''
+      end
+      id = note(P, 'u', C, 'i', incarnation, unpack(words))
+    end
   end
-  return 1
+  return id or log_end(P) or -1
 end
 
 -- arguments: P, cursor, how many; result: {next cursor, {C, incarnation, edge, epoch, {filter,

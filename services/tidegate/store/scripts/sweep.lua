@@ -75,6 +75,8 @@ end
 local function sweep_due(i, last)
   local now, limit = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
   local ended, wills = {}, {}
+  -- Callers begin with another partition each time, so that each has its turn.
+  if last > i + 1 then trim_log(ARGV[i + 2], now) end
   for at = i + 2, last do
     if limit <= 0 then break end
     local P = ARGV[at]

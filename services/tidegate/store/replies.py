@@ -1,0 +1,156 @@
+"""What the script's results mean: raw replies in, the values of ``api`` out.
+
+Pure. The forms are those that the comments in ``scripts/*.lua`` give; ``redis_store`` calls.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, cast
+
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.store.api import (
+    AppendOutcome,
+    AppendReply,
+    AttachReply,
+    Change,
+    Changes,
+    DueWill,
+    DueWork,
+    EndedSession,
+    RetainedAdded,
+    RetainedRemoved,
+    SessionEnded,
+    SessionSubscribed,
+    SessionUnsubscribed,
+    StoredSubscriptions,
+)
+from tidegate.store.records import decode_options
+
+#: (client identifier, incarnation) → its number within one operation, from 1, in that order.
+Queues: TypeAlias = dict[tuple[str, int], int]
+
+_OUTCOMES = {
+    0: AppendOutcome.QUEUE_FULL,
+    -1: AppendOutcome.NO_SESSION,
+    -2: AppendOutcome.DUPLICATE,
+}
+#: A position in a change log is the id of an entry as one number: its milliseconds, shifted, and
+#: its counter within the millisecond. It fits a signed 64-bit integer until the year 2248.
+_COUNTER_BITS = 20
+_COUNTER_MASK = (1 << _COUNTER_BITS) - 1
+
+
+def entry_id(position: int) -> bytes:
+    """The id of the log entry at a position; "0-0" comes before all."""
+    return b"%d-%d" % (position >> _COUNTER_BITS, position & _COUNTER_MASK)
+
+
+def attach_reply(client_id: str, result: list[Any]) -> AttachReply:
+    """Read the long form of ``attach``'s result."""
+    options = result[14]
+    wraps = result[15]
+    return AttachReply(
+        epoch=result[0],
+        incarnation=result[1],
+        session_present=result[2] == 1,
+        previous_edge=result[3].decode(),
+        previous_epoch=result[4],
+        discarded_incarnation=result[5],
+        wills=[DueWill(result[6].decode(), client_id, result[7])] if result[6] else [],
+        sent_seq=result[8],
+        sent_uncertain=result[9] == 1,
+        last_seq=result[10],
+        queued_count=result[11],
+        receipts=result[12],
+        released=sorted(map(int, result[13])),
+        subscriptions=_subscriptions(options),
+        receipt_wraps={int(wraps[n]): int(wraps[n + 1]) for n in range(0, len(wraps), 2)},
+    )
+
+
+def _subscriptions(pairs: list[bytes]) -> list[tuple[str, SubscriptionOptions]]:
+    return [(pairs[n].decode(), decode_options(pairs[n + 1])) for n in range(0, len(pairs), 2)]
+
+
+def read_appends(result: list[Any], queues: Queues, reply: AppendReply) -> None:
+    """Add the outcomes and locations of one operation to those of the others."""
+    at = len(result) - 2 * len(queues)
+    reply.outcomes += [
+        int(seq[2:]) if type(seq) is bytes else _OUTCOMES[seq] for seq in result[:at]
+    ]
+    for key in queues:
+        if result[at]:
+            reply.locations[key] = (result[at].decode(), int(result[at + 1]))
+        at += 2
+
+
+def position_of(entry: bytes | int) -> int:
+    """Turn the id of a log entry, milliseconds-counter, into one number of the same order."""
+    if type(entry) is int:
+        return entry
+    milliseconds, counter = cast("bytes", entry).split(b"-")
+    return int(milliseconds) << _COUNTER_BITS | int(counter)
+
+
+def read_changes(news: list[Any], first: int, reply: Changes) -> None:
+    """Add what is new in partitions that were asked together, the first of them ``first``."""
+    for number, lost, more, entries in news:
+        reply.lost = reply.lost or lost == 1
+        reply.more = reply.more or more == 1
+        for _, words in entries:
+            change = _change(words)
+            if change is None:
+                reply.lost = True
+            else:
+                reply.changes.append(change)
+        if entries:
+            reply.positions[first + number - 1] = position_of(entries[-1][0])
+
+
+def _change(words: list[bytes]) -> Change | None:
+    """Read an entry of the log; None for a kind that only newer versions know."""
+    kind, name = words[0], words[1].decode()
+    match kind:
+        case b"s":
+            return SessionSubscribed(name, int(words[3]), tuple(_subscriptions(words[4:])))
+        case b"u":
+            return SessionUnsubscribed(
+                name, int(words[3]), tuple(word.decode() for word in words[4::2])
+            )
+        case b"e":
+            return SessionEnded(name, int(words[3]))
+        case b"r":
+            return RetainedAdded(name)
+        case b"d":
+            return RetainedRemoved(name)
+    return None
+
+
+def stored_sessions(found: list[Any]) -> list[StoredSubscriptions]:
+    """Read a page of ``durable_sessions``."""
+    return [
+        StoredSubscriptions(
+            client_id=found[n].decode(),
+            incarnation=int(found[n + 1]),
+            edge_id=found[n + 2].decode(),
+            epoch=int(found[n + 3]),
+            subscriptions=_subscriptions(found[n + 4]),
+        )
+        for n in range(0, len(found), 5)
+    ]
+
+
+def due_wills(pairs: list[bytes]) -> list[DueWill]:
+    """Read wills: identifier, record, identifier, record, …"""
+    wills = []
+    for n in range(0, len(pairs), 2):
+        will_id = pairs[n].decode()
+        wills.append(DueWill(will_id, will_id.split(":", 1)[1], pairs[n + 1]))
+    return wills
+
+
+def due_work(result: list[Any]) -> DueWork:
+    """Read what a sweep found."""
+    ended, wills = result
+    sessions = [EndedSession(ended[n].decode(), int(ended[n + 1])) for n in range(0, len(ended), 2)]
+    return DueWork(sessions, due_wills(wills))
