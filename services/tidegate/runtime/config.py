@@ -10,6 +10,7 @@ import ipaddress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -392,6 +393,21 @@ class TelemetryConfig(Section):
     """Share of publishes that are traced through edge, router, store and edge; 0: none."""
     service_name: str = "tidegate"
     """service.name of what is sent; the role and the process' name are added."""
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _endpoint_is_a_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError("must be like http://host:4318 or https://host:4318")
+        return value
+
+    @model_validator(mode="after")
+    def _traces_need_a_receiver(self) -> Self:
+        if self.trace_ratio and self.otlp_endpoint is None:
+            raise ValueError("trace_ratio needs otlp_endpoint")
+        return self
 
 
 class LogConfig(Section):
