@@ -152,6 +152,7 @@ class Lane:
         self.under_way: Sequence[Operation] = ()
         self._wake: asyncio.Future[None] | None = None
         self._connection: AbstractConnection | None = None
+        self._connects = 0
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -186,7 +187,7 @@ class Lane:
     def adopt(self, operations: Sequence[Operation]) -> None:
         """Queue operations that another lane has not done."""
         if self._closing or self.is_down:
-            _fail(operations, self._circuit.reason or StoreUnavailable("the store is closed"))
+            fail(operations, self._circuit.reason or StoreUnavailable("the store is closed"))
             return
         self._waiting.extend(operations)
         if self._task is None:
@@ -202,6 +203,10 @@ class Lane:
             self._waiting.clear()
             self._waiting.extend(rest)
         return taken
+
+    def generation(self, prefix: bytes) -> object:  # all partitions are here
+        """Something that changes when the server may be another (or a new) process."""
+        return self._connects
 
     async def open(self) -> None:
         """Connect before the first operation. Raises whatever connecting raises."""
@@ -270,7 +275,7 @@ class Lane:
         except Exception as error:  # translated and handed to every caller
             counters.store_errors += 1
             failure = translate(error)
-            _fail(batch, failure)
+            fail(batch, failure)
             self.under_way = ()
             if isinstance(error, redis_errors.ResponseError):
                 return
@@ -280,7 +285,7 @@ class Lane:
             if hangs or self.is_down or self._circuit.failures >= MAX_FAILURES:
                 await self._outage(failure)
         except BaseException:
-            _fail(batch, StoreUnavailable("the connection to the store was ended"))
+            fail(batch, StoreUnavailable("the connection to the store was ended"))
             raise
         finally:
             self.under_way = ()
@@ -387,7 +392,7 @@ class Lane:
                 try:
                     pack(tuple(operation.words))
                 except (TypeError, ValueError) as error:
-                    _fail([operation], StoreFault(str(error)))
+                    fail([operation], StoreFault(str(error)))
                 else:
                     kept.append(operation)
             batch[:] = kept
@@ -407,6 +412,7 @@ class Lane:
             await connection.disconnect(nowait=True)
             raise
         self._connection = connection
+        self._connects += 1
 
     async def _outage(self, failure: Exception) -> None:
         """Fail whoever waits, and everybody who comes, until the server answers again."""
@@ -431,7 +437,7 @@ class Lane:
         self._fail_waiting(circuit.reason)
 
     def _fail_waiting(self, failure: Exception | None) -> None:
-        _fail(self._waiting, failure or StoreUnavailable("the store is not reachable"))
+        fail(self._waiting, failure or StoreUnavailable("the store is not reachable"))
         self._waiting.clear()
 
     async def _disconnect(self) -> None:
@@ -440,7 +446,8 @@ class Lane:
             await connection.disconnect(nowait=True)
 
 
-def _fail(batch: Collection[Operation], failure: Exception) -> None:
+def fail(batch: Collection[Operation], failure: Exception) -> None:
+    """Tell whoever still waits for these operations that they have failed."""
     for operation in batch:
         if not operation.reply.done():
             # An exception object of its own for each: a traceback grows with every raise.

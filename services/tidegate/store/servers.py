@@ -25,7 +25,7 @@ from redis.asyncio.connection import (
 from redis.credentials import CredentialProvider
 
 from tidegate.runtime.config import StoreConfig
-from tidegate.runtime.store_url import Address, StoreUrl
+from tidegate.runtime.store_url import Address, StoreKind, StoreUrl
 from tidegate.store.api import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -127,6 +127,41 @@ class Access:
         except OSError as error:  # ssl.SSLError is one
             raise StoreUnavailable(f"the store's TLS files cannot be used: {error}") from None
         return context
+
+
+class DataServers:
+    """Opens connections to servers that hold data, and looks at each server before it is used."""
+
+    def __init__(self, url: StoreUrl, store: StoreConfig) -> None:
+        self._store = store
+        self._cluster = url.kind is StoreKind.CLUSTER
+        credentials = None
+        if url.password or store.password_file is not None:
+            username = url.username or store.username or ""
+            credentials = Credentials(username, url.password, store.password_file)
+        self.access = Access(url, credentials, url.database, store)
+        self._seen: dict[Address, str] = {}
+
+    async def open(self, address: Address, step_s: float) -> AbstractConnection:
+        """Connect to a server that can be used. Raises StoreRefused, or what connecting raises."""
+        connection = await self.access.open(address, step_s)
+        try:
+            product = await examine(connection, step_s, self._store, cluster=self._cluster)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        if self._seen.get(address) != product:
+            self._seen[address] = product
+            log.info("connected to the store", extra={"server": name_of(address), "kind": product})
+        return connection
+
+
+def name_of(address: Address) -> str:
+    """An address for logs: host:port, or the path of a socket."""
+    host, port = address
+    if not port:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def call(connection: AbstractConnection, step_s: float, *command: Word) -> Any:

@@ -19,7 +19,8 @@ from tidegate.runtime.config import StoreConfig
 from tidegate.runtime.store_url import Address, StoreKind, StoreUrl, parse_store_url
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.batch import Lane, LaneSettings
-from tidegate.store.servers import Access, Credentials, Word, call, examine
+from tidegate.store.cluster import ClusterLanes, ClusterMap
+from tidegate.store.servers import Access, Credentials, DataServers, Word, call, name_of
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ class Lanes(Protocol):
 
     def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
         """Queue an operation on the partition with this prefix; see ``batch.Lane.submit``."""
+
+    def generation(self, prefix: bytes) -> object:
+        """Something that changes when the partition's server may be another (or a new) process."""
 
     async def open(self) -> None:
         """Connect to every server in use. Raises StoreRefused, or what connecting raises."""
@@ -47,33 +51,6 @@ class Topology:
     hot: Lanes
     bulk: Lanes
     apart: bool = False
-
-
-class DataServers:
-    """Opens connections to servers that hold data, and looks at each server before it is used."""
-
-    def __init__(self, url: StoreUrl, store: StoreConfig) -> None:
-        self._store = store
-        self._cluster = url.kind is StoreKind.CLUSTER
-        credentials = None
-        if url.password or store.password_file is not None:
-            username = url.username or store.username or ""
-            credentials = Credentials(username, url.password, store.password_file)
-        self.access = Access(url, credentials, url.database, store)
-        self._seen: dict[Address, str] = {}
-
-    async def open(self, address: Address, step_s: float) -> AbstractConnection:
-        """Connect to a server that can be used. Raises StoreRefused, or what connecting raises."""
-        connection = await self.access.open(address, step_s)
-        try:
-            product = await examine(connection, step_s, self._store, cluster=self._cluster)
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        if self._seen.get(address) != product:
-            self._seen[address] = product
-            log.info("connected to the store", extra={"server": name_of(address), "kind": product})
-        return connection
 
 
 class Sentinels:
@@ -151,7 +128,7 @@ def make_topology(
             replication_timeout_s=store.replication_timeout_s,
         )
     if url.kind is StoreKind.CLUSTER:
-        raise NotImplementedError
+        return _cluster_topology(url, servers, hot_settings, settings, prefixes)
     connect: Callable[[float], Awaitable[AbstractConnection]]
     if url.kind is StoreKind.SENTINEL:
         name = url.master
@@ -166,15 +143,34 @@ def make_topology(
     return Topology(Lane(name, connect, hot_settings), Lane(name, connect, settings))
 
 
+def _cluster_topology(
+    url: StoreUrl,
+    servers: DataServers,
+    hot_settings: LaneSettings,
+    bulk_settings: LaneSettings,
+    prefixes: Sequence[bytes],
+) -> Topology:
+    cluster = ClusterMap(servers, url.addresses, prefixes)
+
+    def lanes(settings: LaneSettings) -> ClusterLanes:
+        def make_lane(address: Address, owner: ClusterLanes) -> Lane:
+            async def connect(step_s: float) -> AbstractConnection:
+                return await servers.open(address, step_s)
+
+            return Lane(
+                name_of(address),
+                connect,
+                settings,
+                on_displaced=owner.displaced,
+                on_down=owner.stir,
+            )
+
+        return ClusterLanes(cluster, make_lane, prefixes, settings.timeout_s, settings.counters)
+
+    return Topology(lanes(hot_settings), lanes(bulk_settings), apart=True)
+
+
 async def _prove_master(connection: AbstractConnection, step_s: float) -> None:
     role = (await call(connection, step_s, "ROLE"))[0].decode()
     if role != "master":
         raise StoreUnavailable(f"the server that sentinels name is no master now, but a {role}")
-
-
-def name_of(address: Address) -> str:
-    """An address for logs: host:port, or the path of a socket."""
-    host, port = address
-    if not port:
-        return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
