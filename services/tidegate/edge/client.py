@@ -1,9 +1,7 @@
 """One client's connection: the rules of MQTT between a channel and the router.
 
-Owned by the edge; fed by a channel. Packets come decoded from ``ServerConnection``; what each means
-is decided here, in order: while an answer that must keep the order is outstanding (CONNECT,
-SUBSCRIBE, UNSUBSCRIBE), the packets behind it wait and reading pauses. What goes out is the
-business of ``Delivery``.
+Owned by the edge; fed by a channel. Packets come decoded and in order from ``Reader``; what each
+means is decided here. What goes out is the business of ``Delivery``.
 """
 
 from __future__ import annotations
@@ -14,14 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.edge.connecting import connect
-from tidegate.edge.delivery import Delivery
 from tidegate.edge.exchange import auth_packet, authenticate, check_method
 from tidegate.edge.holds import BUSY, LEAVING, SLOW
-from tidegate.edge.publishing import Inbound
+from tidegate.edge.reading import Reader
 from tidegate.edge.subscribing import subscribe, unsubscribe
 from tidegate.link.api import DetachSession
 from tidegate.mqtt.codec import encode, encode_publish
-from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
+from tidegate.mqtt.connection import OutgoingAliases
 from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MqttError, ProtocolViolation
 from tidegate.mqtt.packets import (
@@ -53,37 +50,26 @@ log = logging.getLogger(__name__)
 PINGRESP_BYTES: Final = b"\xd0\x00"
 
 
-class Client:
+class Client(Reader):
     """See the module's docstring. Implements ``Handler`` for its channel."""
 
     __slots__ = (
-        "_auth",
-        "_holds",
         "_pending_bytes",
         "acl",
         "aliases",
         "authentication_method",
-        "backlog",
-        "channel",
         "client_id",
-        "closed",
-        "connected",
-        "connection",
         "deadline_s",
-        "delivery",
         "durable",
-        "edge",
         "epoch",
         "expiry_at_end_s",
         "hidden",
-        "inbound",
         "incarnation",
         "keep_will",
         "listener",
         "maximum_packet_size_bytes",
         "out",
         "problem_information",
-        "seen_s",
         "session_expiry_s",
         "since_s",
         "slow",
@@ -92,27 +78,15 @@ class Client:
         "version",
     )
 
-    delivery: Delivery
-    inbound: Inbound
-
     def __init__(self, edge: Edge, channel: Channel, listener: ListenerConfig) -> None:
-        limits = edge.limits
-        self.edge = edge
-        self.channel = channel
+        super().__init__(edge, channel)
         self.listener = listener
-        self.connection = ServerConnection(
-            max_packet_size_bytes=limits.max_packet_size_bytes,
-            receive_maximum=limits.receive_maximum,
-            topic_alias_maximum=limits.max_topic_alias,
-        )
         self.client_id = ""
         self.username: str | None = None
         self.version = ProtocolVersion.V311
         self.epoch = 0
         self.incarnation = 0
         self.durable = False
-        self.connected = False
-        self.closed = False
         #: Whether the will is published when the connection ends.
         self.keep_will = True
         self.session_expiry_s = 0
@@ -123,41 +97,16 @@ class Client:
         self.acl: ClientAcl | None = None
         self.hidden = len(listener.mount_point)
         self.subscriptions: dict[str, SubscriptionOptions] = {}
-        #: When it connected, and when something came from it; the loop's clock.
-        self.since_s = self.seen_s = edge.tick_s
+        #: When it connected; the loop's clock.
+        self.since_s = edge.tick_s
         self.deadline_s = 0.0
         #: Packets to send at the end of this turn; kept while the channel is slow.
         self.out: list[bytes] = []
         self.slow = False
-        #: Packets that wait behind an answer; reading is paused meanwhile.
-        self.backlog: list[Packet] = []
         self.authentication_method: str | None = None
-        self._auth: asyncio.Future[Auth | None] | None = None
         self._pending_bytes = 0
-        self._holds = 0
 
-    # Handler: what the channel calls
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes from the client, in any chunking."""
-        self.seen_s = self.edge.tick_s
-        self.edge.counters.bytes_received += len(data)
-        connection = self.connection
-        packets = connection.receive(data)
-        if packets:
-            if self._holds & BUSY:
-                self.backlog.extend(packets)
-                if self._auth is not None:
-                    self._look_for_auth()
-            else:
-                try:
-                    self._process(packets)
-                except MqttError as error:
-                    self.fail(error)
-                except Exception:
-                    self._fail_of_ours()
-        if connection.error is not None and (self._auth or not self._holds & BUSY):
-            self.fail(connection.error)
+    # Handler: what the channel calls, besides Reader's part
 
     def pause_writing(self) -> None:
         """The client does not take what it is sent."""
@@ -174,63 +123,6 @@ class Client:
         if self.connected and not self.closed:
             self.delivery.pump()
 
-    def connection_lost(self, reason: str) -> None:
-        """The channel is gone."""
-        self._end(reason)
-
-    # Reading
-
-    def hold_reading(self, reason: int) -> None:
-        """Stop reading for a reason."""
-        if not self._holds:
-            self.channel.pause_reading()
-        self._holds |= reason
-
-    def let_read(self, reason: int) -> None:
-        """That reason is gone."""
-        if self._holds & reason:
-            self._holds &= ~reason
-            if not self._holds and not self.closed:
-                self.channel.resume_reading()
-
-    def _process(self, packets: list[Packet]) -> None:
-        received = self.edge.counters.packets_received
-        for position, packet in enumerate(packets):
-            kind = type(packet)
-            if kind is Publish:
-                received[3] += 1
-                self.inbound.on_publish(packet)  # type: ignore[arg-type]  # kind says so
-            elif kind is PubAck:
-                received[4] += 1
-                self.delivery.on_puback(packet.packet_id)  # type: ignore[union-attr]
-            else:
-                handle, number = _HANDLERS[kind]
-                received[number] += 1
-                handle(self, packet)
-                if self._holds & BUSY:
-                    self.backlog.extend(packets[position + 1 :])
-                    return
-            if self.closed:
-                return
-
-    def _resume(self) -> None:
-        """Go on with what came while the answer was awaited."""
-        self._holds &= ~BUSY
-        while self.backlog and not self._holds & BUSY and not self.closed:
-            waiting, self.backlog = self.backlog, []
-            try:
-                self._process(waiting)
-            except MqttError as error:
-                self.fail(error)
-            except Exception:
-                self._fail_of_ours()
-        if self._holds & BUSY or self.closed:
-            return
-        if self.connection.error is not None:
-            self.fail(self.connection.error)
-        elif not self._holds:
-            self.channel.resume_reading()
-
     def in_order(self, work: Callable[[], Any]) -> None:
         """Run something asynchronous; what the client sent after it waits until it is done."""
         self.hold_reading(BUSY)
@@ -242,9 +134,9 @@ class Client:
         except MqttError as error:
             self.fail(error)
         except Exception:
-            self._fail_of_ours()
+            self.fail_of_ours()
         finally:
-            self._resume()
+            self.release(BUSY)
 
     # Packets
 
@@ -260,6 +152,9 @@ class Client:
 
     def _on_unsubscribe(self, packet: Unsubscribe) -> None:
         self.in_order(lambda: unsubscribe(self, packet))
+
+    def _on_puback(self, packet: PubAck) -> None:
+        self.delivery.on_puback(packet.packet_id)
 
     def _on_pubrec(self, packet: PubRec) -> None:
         self.delivery.on_pubrec(packet)
@@ -307,45 +202,6 @@ class Client:
             self.disconnect(step.reason_code)
             return
         self.send_packet(auth_packet(step.reason_code, method, step.data))
-
-    async def next_auth(self) -> Auth | None:
-        """Wait for the client's next AUTH; None when the connection ends before it.
-
-        Before CONNACK nothing else may come but DISCONNECT [MQTT-3.1.2-30]; in a
-        re-authentication other packets wait.
-        """
-        if self.closed:
-            return None
-        self._auth = asyncio.get_running_loop().create_future()
-        self.channel.resume_reading()
-        self._look_for_auth()
-        try:
-            return await self._auth
-        finally:
-            self._auth = None
-            if not self.closed:
-                self.channel.pause_reading()
-
-    def _look_for_auth(self) -> None:
-        """Give the AUTH among the waiting packets to who waits for it."""
-        assert self._auth is not None
-        for position, packet in enumerate(self.backlog):
-            if isinstance(packet, Auth):
-                if not self._auth.done():
-                    del self.backlog[position]
-                    self._auth.set_result(packet)
-                return
-            if isinstance(packet, Disconnect):
-                self._end("disconnect")
-                self.channel.close()
-                return
-            if not self.connected:
-                self.fail(
-                    ProtocolViolation(
-                        "a packet before authentication is complete", statement="MQTT-3.1.2-30"
-                    )
-                )
-                return
 
     # Permission
 
@@ -497,7 +353,7 @@ class Client:
             self.version = version
             self.refuse(error.reason_code, str(error))
 
-    def _fail_of_ours(self) -> None:
+    def fail_of_ours(self) -> None:
         """End the connection after an unexpected exception, our fault; the process goes on."""
         log.exception(  # noqa: LOG004 - called by handlers only
             "a connection failed", extra={"client_id": self.client_id}
@@ -528,7 +384,7 @@ class Client:
 
     def is_owed(self) -> bool:
         """Whether something that was read has not been answered yet."""
-        return self.connected and bool(self._holds & BUSY or self.inbound.is_owed())
+        return self.connected and (self.halted or self.inbound.is_owed())
 
     def shut_down(self, reason_code: ReasonCode) -> None:
         """The process ends: goodbye; the will is published by its rules."""
@@ -541,6 +397,9 @@ class Client:
 
     def keep_alive_ended(self) -> None:
         """Nothing came for one and a half times the keep alive [MQTT-3.1.2-22]."""
+        if self.is_unread():
+            self.seen_s = self.edge.tick_s
+            return
         self.disconnect(ReasonCode.KEEP_ALIVE_TIMEOUT)
 
     def connect_timed_out(self) -> None:
@@ -555,24 +414,28 @@ class Client:
         slow, self.slow = self.slow, False
         self.flush()
         self.slow = slow
-        self._end(reason)
+        self.end(reason)
         self.channel.close()
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         """Forget the connection, once; the router is told what becomes of session and will."""
         if self.closed:
             return
-        self.closed = True
-        if self._auth is not None and not self._auth.done():
-            self._auth.set_result(None)
+        self.closed = self.halted = True
+        self.end_auth()
         edge = self.edge
         edge.waiting.discard(self)
+        edge.held.pop(self, None)
         closed = edge.counters.closed
         if not self.connected:
             if reason:
                 edge.counters.refused["abandoned"] += 1
             return
         closed[reason if reason in closed else "lost"] += 1
+        last = self.waiting_disconnect()
+        if last is not None and last.reason_code == ReasonCode.SUCCESS:
+            self.keep_will = False  # it said goodbye, if only behind what we did not take any more
+        self.drop_backlog()
         edge.counters.connections_open -= 1
         if edge.clients.get(self.client_id) is self:
             del edge.clients[self.client_id]
@@ -603,14 +466,15 @@ class Client:
         task.add_done_callback(done)
 
 
-_HANDLERS: Final[dict[type, tuple[Callable[[Client, Any], None], PacketType]]] = {
-    Connect: (Client._on_connect, PacketType.CONNECT),  # noqa: SLF001 - its own table
-    Subscribe: (Client._on_subscribe, PacketType.SUBSCRIBE),  # noqa: SLF001
-    Unsubscribe: (Client._on_unsubscribe, PacketType.UNSUBSCRIBE),  # noqa: SLF001
-    PubRec: (Client._on_pubrec, PacketType.PUBREC),  # noqa: SLF001
-    PubRel: (Client._on_pubrel, PacketType.PUBREL),  # noqa: SLF001
-    PubComp: (Client._on_pubcomp, PacketType.PUBCOMP),  # noqa: SLF001
-    PingReq: (Client._on_pingreq, PacketType.PINGREQ),  # noqa: SLF001
-    Disconnect: (Client._on_disconnect, PacketType.DISCONNECT),  # noqa: SLF001
-    Auth: (Client._on_auth, PacketType.AUTH),  # noqa: SLF001
+Client.handlers = {
+    Connect: (Client._on_connect, PacketType.CONNECT, False),  # noqa: SLF001 - its own table
+    PubAck: (Client._on_puback, PacketType.PUBACK, False),  # noqa: SLF001
+    PubRec: (Client._on_pubrec, PacketType.PUBREC, False),  # noqa: SLF001
+    PubRel: (Client._on_pubrel, PacketType.PUBREL, True),  # noqa: SLF001
+    PubComp: (Client._on_pubcomp, PacketType.PUBCOMP, False),  # noqa: SLF001
+    Subscribe: (Client._on_subscribe, PacketType.SUBSCRIBE, True),  # noqa: SLF001
+    Unsubscribe: (Client._on_unsubscribe, PacketType.UNSUBSCRIBE, True),  # noqa: SLF001
+    PingReq: (Client._on_pingreq, PacketType.PINGREQ, False),  # noqa: SLF001
+    Disconnect: (Client._on_disconnect, PacketType.DISCONNECT, False),  # noqa: SLF001
+    Auth: (Client._on_auth, PacketType.AUTH, False),  # noqa: SLF001
 }

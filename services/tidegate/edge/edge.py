@@ -18,7 +18,9 @@ from tidegate.edge.authz import Authorizer
 from tidegate.edge.channel import Channel, Handler, HandlerFactory
 from tidegate.edge.client import Client
 from tidegate.edge.exchange import Method
+from tidegate.edge.holds import LINK
 from tidegate.edge.plan import Group, Plan, Recipient, build_plan
+from tidegate.edge.reading import Reader
 from tidegate.link.api import RouterLink
 from tidegate.mqtt.codec import encode_publish
 from tidegate.mqtt.enums import ReasonCode
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_CACHED_PLANS: Final = 10_000
 TICK_S: Final = 0.5
+#: How long held clients are let go on before everybody else has a turn.
+RELEASE_S: Final = 0.005
 
 
 class Edge:
@@ -66,6 +70,10 @@ class Edge:
         self.clients: dict[str, Client] = {}
         #: Connections that have not been accepted yet, with no client identifier to go by.
         self.waiting: set[Client] = set()
+        #: Whether no router takes publishes now, and the clients that have one waiting for it.
+        self.is_holding = False
+        self.held: dict[Reader, None] = {}
+        self._is_releasing = False
         #: Ends of connections that the router has not confirmed, by client identifier.
         self.detaching: dict[str, asyncio.Task[None]] = {}
         self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
@@ -107,6 +115,11 @@ class Edge:
         assert self._loop is not None
         self._loop.call_later(delay_s, call)
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call something in the next turn of the event loop."""
+        assert self._loop is not None
+        self._loop.call_soon(call)
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that outlives the call that starts it; ``stop`` waits for it."""
         task = asyncio.create_task(work)
@@ -125,12 +138,44 @@ class Edge:
             await asyncio.sleep(TICK_S)
             self.tick_s = now_s = self._loop.time()
             for client in list(self.clients.values()):
+                if client.halted:
+                    client.relieve()
                 # What a client has last sent is known to within a tick: never end it early.
                 if client.deadline_s and client.seen_s + client.deadline_s + TICK_S < now_s:
                     client.keep_alive_ended()
             for client in list(self.waiting):
                 if client.seen_s + self.limits.connect_timeout_s + TICK_S < now_s:
                     client.connect_timed_out()
+
+    # Holding publishers
+
+    def hold_publishing(self) -> None:
+        """Take no PUBLISH, SUBSCRIBE or UNSUBSCRIBE from now on: no router can have them.
+
+        Clients notice nothing but that their answers wait. Idempotent; to be called by the link,
+        from the event loop, also from inside ``RouterLink.publish``: the next one waits already.
+        """
+        self.is_holding = True
+
+    def resume_publishing(self) -> None:
+        """Take them again; what waits is handled soon, in order. Idempotent."""
+        self.is_holding = False
+        if self.held and not self._is_releasing:
+            self._is_releasing = True
+            self.soon(self._release_held)
+
+    def _release_held(self) -> None:
+        """Let clients go on, one after the other, for a while, then in another turn."""
+        until_s = self.time_s() + RELEASE_S
+        while self.held and not self.is_holding:
+            client = next(iter(self.held))
+            del self.held[client]
+            client.release(LINK)
+            if self.time_s() >= until_s:
+                break
+        self._is_releasing = bool(self.held) and not self.is_holding
+        if self._is_releasing:
+            self.soon(self._release_held)
 
     # Connections
 

@@ -1,6 +1,7 @@
-"""Why reading from a client is paused: bits, so that it goes on when no reason is left.
+"""Why a client's packets wait, or its socket is not read: bits, as several may hold at once.
 
-Set and cleared through ``Client.hold_reading`` and ``Client.let_read``.
+Set and cleared through ``Client.hold_reading`` and ``Client.let_read``; what they do is
+``edge.reading``'s business.
 """
 
 from __future__ import annotations
@@ -17,3 +18,10 @@ SLOW: Final = 4
 RATE: Final = 8
 #: It is about to be disconnected: what it has sent is answered, nothing more is read.
 LEAVING: Final = 16
+#: No router takes publishes now (``Edge.hold_publishing``), and this client has one.
+LINK: Final = 32
+
+#: Packets wait in order behind these, and a bounded number of them is read ahead.
+WAITING: Final = BUSY | UNANSWERED | LINK
+#: Nothing is read at all under these.
+STOPPING: Final = SLOW | RATE | LEAVING

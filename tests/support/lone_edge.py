@@ -1,0 +1,211 @@
+"""An edge without sockets and without a router: both ends are played by the test.
+
+``LoneEdge`` is the real ``Edge`` with its real clients. Bytes are fed in by hand and collected;
+what reaches the router is written down, and answered at once or when the test says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from support import mqtt_bytes
+from support.mqtt_bytes import V5, Packet
+from tidegate.edge.authn import Authenticator
+from tidegate.edge.authz import Authorizer
+from tidegate.edge.channel import Peer
+from tidegate.edge.client import Client
+from tidegate.edge.edge import Edge
+from tidegate.link.api import AttachedSession, AttachSession, DetachSession, Origin
+from tidegate.mqtt.packets import Publish
+from tidegate.runtime.config import Config
+from tidegate.runtime.telemetry import Counters
+
+
+class PlayedChannel:
+    """What a client writes to."""
+
+    def __init__(self) -> None:
+        self.peer = Peer("127.0.0.1", 1234, "tcp", "played")
+        self.is_paused = False
+        self.is_closed = False
+        self.written = bytearray()
+
+    def write(self, packets: Sequence[bytes]) -> None:
+        """Collect."""
+        if not self.is_closed:
+            self.written += b"".join(packets)
+
+    def buffered_bytes(self) -> int:
+        """Everything is taken at once."""
+        return 0
+
+    def pause_reading(self) -> None:
+        """Note it."""
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        """Note it."""
+        self.is_paused = False
+
+    def close(self, websocket_code: int = 1000) -> None:
+        """Note it."""
+        self.is_closed = True
+
+    def abort(self) -> None:
+        """Note it."""
+        self.is_closed = True
+
+
+class PlayedRouter:
+    """What an edge asks of routers, written down; only what the tests need is there."""
+
+    def __init__(self) -> None:
+        self.published: list[Publish] = []
+        self.detached: list[DetachSession] = []
+        #: Publishes that have not been answered yet, while ``answers_late``.
+        self.open: list[tuple[Origin, Publish]] = []
+        self.answers_late = False
+        #: Called with each publish, after it was written down.
+        self.on_publish: Any = None
+        self.incarnation = 0
+        #: Cleared: everything that is awaited waits.
+        self.reachable = asyncio.Event()
+        self.reachable.set()
+
+    def publish(self, origin: Origin, message: Publish) -> int | None:
+        """See RouterLink."""
+        self.published.append(message)
+        if self.on_publish is not None:
+            self.on_publish(message)
+        if self.answers_late:
+            self.open.append((origin, message))
+            return None
+        return 0
+
+    def answer(self, count: int = -1) -> None:
+        """Answer the oldest open publishes (-1: all)."""
+        if count < 0:
+            count = len(self.open)
+        for _ in range(count):
+            origin, message = self.open.pop(0)
+            origin.published(message, 0)
+
+    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+        """See RouterLink."""
+        await self.reachable.wait()
+        return AttachedSession(1, self.incarnation, False)
+
+    async def detach(self, request: DetachSession) -> None:
+        """See RouterLink."""
+        await self.reachable.wait()
+        self.detached.append(request)
+
+    async def subscribe(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self.reachable.wait()
+
+    async def unsubscribe(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self.reachable.wait()
+
+    def leave_groups(self, *arguments: Any) -> None:
+        """See RouterLink."""
+
+    def add_interest(self, *arguments: Any) -> None:
+        """See RouterLink."""
+
+    def remove_interest(self, *arguments: Any) -> None:
+        """See RouterLink."""
+
+    def match_retained(self, topic_filter: str) -> list[str]:
+        """See RouterLink: nothing is retained."""
+        return []
+
+
+class Played:
+    """One client of the edge, with its channel."""
+
+    def __init__(self, client: Client, channel: PlayedChannel, version: int) -> None:
+        self.client = client
+        self.channel = channel
+        self.version = version
+
+    def send(self, *packets: bytes) -> None:
+        """Feed bytes, as one chunk, if the edge reads now."""
+        assert not self.channel.is_paused, "nobody reads"
+        self.client.data_received(b"".join(packets))
+
+    def publish(self, number: int, qos: int = 0, size: int = 0) -> bytes:
+        """Encode a PUBLISH that can be told from others."""
+        payload = b"%d" % number + bytes(size)
+        packet_id = number if qos else None
+        return mqtt_bytes.publish("t", payload, qos=qos, packet_id=packet_id, version=self.version)
+
+    def received(self) -> list[Packet]:
+        """Take what the client has been sent since the last time."""
+        self.client.edge.flush()
+        found = []
+        while (raw := mqtt_bytes.split(self.channel.written)) is not None:
+            found.append(mqtt_bytes.decode(raw, self.version))
+        return found
+
+    def kinds(self) -> list[str]:
+        """Take the names of what the client has been sent since the last time."""
+        return [packet.kind for packet in self.received()]
+
+    def lose(self, reason: str = "peer_closed") -> None:
+        """The connection breaks."""
+        self.channel.is_closed = True
+        self.client.connection_lost(reason)
+
+
+class LoneEdge:
+    """The edge under test. Make it in a running event loop, ``start`` it, ``stop`` it."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings = {"auth": {"allow_anonymous": True}, "listeners": [{}]} | settings
+        self.config = Config.model_validate(settings)
+        self.counters = Counters()
+        self.router = PlayedRouter()
+        self.edge = Edge(
+            "edge",
+            self.router,  # type: ignore[arg-type]  # a part of it
+            self.config,
+            Authenticator(self.config.auth, self.counters),
+            Authorizer(self.config.auth, self.counters),
+            self.counters,
+            lambda: 0,
+        )
+
+    async def __aenter__(self) -> LoneEdge:
+        """Start."""
+        self.edge.start()
+        return self
+
+    async def __aexit__(self, *arguments: object) -> None:
+        """Stop."""
+        self.router.reachable.set()
+        await self.edge.stop()
+
+    def accept(self, version: int = V5) -> Played:
+        """A connection without CONNECT."""
+        channel = PlayedChannel()
+        handler = self.edge.handler_factory(self.config.listeners[0])(channel)
+        assert isinstance(handler, Client)
+        return Played(handler, channel, version)
+
+    async def connect(self, client_id: str, version: int = V5, **options: Any) -> Played:
+        """A connected client, CONNACK taken."""
+        played = self.accept(version)
+        played.send(mqtt_bytes.connect(client_id, version=version, **options))
+        await turns()
+        assert played.kinds() == ["CONNACK"]
+        return played
+
+
+async def turns(count: int = 20) -> None:
+    """Let everybody else go on until nothing that is ready is left."""
+    for _ in range(count):
+        await asyncio.sleep(0)
