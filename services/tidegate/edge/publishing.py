@@ -15,7 +15,7 @@ from tidegate.mqtt.codec import encode_ack
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import ProtocolViolation
 from tidegate.mqtt.packets import Publish, PubRel
-from tidegate.runtime.tracing import PUBLISH, Span, message_attributes
+from tidegate.runtime.tracing import PUBLISH, Span, Tracer, message_attributes
 
 if TYPE_CHECKING:
     from tidegate.edge.client import Client
@@ -146,15 +146,13 @@ class Inbound:
             )
             return
         code: int | None
-        span: Span | None = None
         if permitted:
             if qos == 2:
                 self._received.add(message.packet_id)
                 self._exchange += 1
-            tracer = edge.tracer
-            if tracer is not None and (parent := tracer.sample(message.properties)):
-                span = tracer.start(PUBLISH, parent)
-                message.trace = span.context
+            if edge.tracer is not None and (parent := edge.tracer.sample(message.properties)):
+                self._publish_traced(edge.tracer, parent, message)
+                return
             code = edge.router.publish(self, message)
         else:
             edge.counters.acl_denied["write"] += 1
@@ -164,10 +162,20 @@ class Inbound:
         if code is not None and not self._unanswered:
             if qos:
                 self._acknowledge(message, code)
-            if span is not None:
-                self._end_span(span, message, code)
             return
-        self._wait(message, code, span)
+        self._wait(message, code)
+
+    def _publish_traced(self, tracer: Tracer, parent: bytes, message: Publish) -> None:
+        """Publish with a span that ends when the publish has been answered."""
+        span = tracer.start(PUBLISH, parent)
+        message.trace = span.context
+        code = self._client.edge.router.publish(self, message)
+        if code is None or self._unanswered:
+            self._wait(message, code, span)
+            return
+        if message.qos:
+            self._acknowledge(message, code)
+        self._end_span(span, message, code)
 
     def _prepare(self, message: Publish) -> None:
         """Apply what the listener and the limits say to a message before it is looked at."""
@@ -227,7 +235,7 @@ class Inbound:
 
     # Acknowledgements
 
-    def _wait(self, message: Publish, code: int | None, span: Span | None) -> None:
+    def _wait(self, message: Publish, code: int | None, span: Span | None = None) -> None:
         """Keep the acknowledgement until the ones before it have gone out."""
         self._unanswered.append(_Unanswered(message, PENDING if code is None else code, span))
         if len(self._unanswered) >= self._limit:
