@@ -110,6 +110,10 @@ class PlayedRouter:
         """See RouterLink."""
         await self.reachable.wait()
 
+    async def complete_receipt(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self.reachable.wait()
+
     def leave_groups(self, *arguments: Any) -> None:
         """See RouterLink."""
 
