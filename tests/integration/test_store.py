@@ -553,7 +553,7 @@ async def test_another_count_of_partitions_is_refused(
 
 
 async def test_another_format_is_refused(server: StoreServer) -> None:
-    server.command("SET", "tg:format", "99:64")
+    server.command("SET", "tg:{g}:format", "99:64")
     try:
         with pytest.raises(StoreRefused, match="format version 99"):
             await connect(server)

@@ -1,11 +1,14 @@
-"""What the store does for several routers: where to push, what others have changed.
+"""What the store does for several routers: where to push, what others have changed, who lives.
 
-Inputs: calls of ``RedisStore`` on real servers. Observed: its replies.
+Inputs: calls of ``RedisStore`` on real servers, with operations that name many partitions, and with
+one operation for each, as in a Redis Cluster. Observed: its replies.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -21,9 +24,12 @@ from tidegate.store.api import (
     DetachRequest,
     RetainedAdded,
     RetainedRemoved,
+    RouterRecord,
     SessionEnded,
     SessionSubscribed,
     SessionUnsubscribed,
+    StoreUnavailable,
+    WriterFenced,
 )
 from tidegate.store.redis_store import RedisStore
 
@@ -45,10 +51,11 @@ def server(
     running.stop()
 
 
-@pytest.fixture
-async def store(server: StoreServer) -> AsyncIterator[RedisStore]:
+@pytest.fixture(params=["together", "apart"])
+async def store(server: StoreServer, request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
     server.command("FLUSHALL")
     store = await connect(server)
+    store._apart = request.param == "apart"
     yield store
     await store.close()
 
@@ -151,7 +158,7 @@ class Reader:
         while True:
             reply = await self.store.changes(self.positions, limit)
             assert not reply.lost
-            assert len(reply.changes) <= limit
+            assert len(reply.changes) <= (max(64, 4 * limit) if self.store._apart else limit)
             found += reply.changes
             self.positions = reply.positions
             if not reply.more:
@@ -290,8 +297,9 @@ async def test_large_changes_come_in_several_replies(store: RedisStore, reader: 
     for name in names:
         await store.set_retained(name, b"x", 0)
     reply = await store.changes(reader.positions, 1000)
-    assert reply.more
-    assert len(reply.changes) < 40
+    if not store._apart:
+        assert reply.more
+        assert len(reply.changes) < 40
     assert {change.topic for change in await reader.read()} == set(names)  # type: ignore[union-attr]
 
 
@@ -369,3 +377,182 @@ async def test_sessions_end_and_say_so_when_memory_is_full(
     finally:
         server.command("CONFIG", "SET", "maxmemory", "0")
     assert set(await reader.read()) == {SessionEnded("c", life.incarnation), RetainedRemoved("t")}
+
+
+# Leases of edges
+
+
+async def test_a_lease_says_whether_it_was_there(store: RedisStore) -> None:
+    assert not await store.renew_lease("e1", NOW, 1000)
+    assert await store.renew_lease("e1", NOW + 999, 1000)
+    assert not await store.renew_lease("e1", NOW + 1999, 1000)
+    assert await store.renew_lease("e1", NOW + 2000, 1000)
+    await store.end_lease("e1")
+    assert not await store.renew_lease("e1", NOW + 2000, 1000)
+    await store.end_all_leases()
+    assert not await store.renew_lease("e1", NOW + 2000, 1000)
+
+
+async def test_a_lease_that_was_swept_was_not_there(store: RedisStore) -> None:
+    await store.renew_lease("e1", NOW, 1000)
+    await store.sweep_edges(NOW + 1000, 10)
+    assert not await store.renew_lease("e1", NOW, 1000)  # its router's clock is behind
+
+
+async def test_a_sweep_decided_on_before_an_edge_came_back_takes_nothing(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.renew_lease("e1", NOW, 1000)
+    life = await attach(store)
+    sweep = store._sweep
+    came_back = False
+
+    async def slow_sweep(letter: bytes, words: list[Any], limit: int) -> Any:
+        nonlocal came_back
+        if letter == b"E" and not came_back:
+            came_back = True
+            assert not await store.renew_lease("e1", NOW + 1001, 1000)
+            assert await store.verify([("c", life.epoch)]) == [True]
+        return await sweep(letter, words, limit)
+
+    monkeypatch.setattr(store, "_sweep", slow_sweep)
+    await store.sweep_edges(NOW + 1000, 10)
+    assert came_back
+    assert await store.verify([("c", life.epoch)]) == [True]
+    await store.sweep_edges(NOW + 3000, 10)
+    assert await store.verify([("c", life.epoch)]) == [False]
+
+
+async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = store._sweep
+    epochs = []
+
+    async def slow_sweep(letter: bytes, words: list[Any], limit: int) -> Any:
+        await store.renew_lease("new", NOW, 1000)
+        epochs.append((await attach(store, edge="new")).epoch)
+        return await sweep(letter, words, limit)
+
+    monkeypatch.setattr(store, "_sweep", slow_sweep)
+    await store.sweep_edges(NOW, 10)
+    assert await store.verify([("c", epochs[0])]) == [True]
+
+
+async def test_a_lease_is_not_old_before_every_partition_knows_it(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = store._each
+
+    async def fail(*_: object) -> Any:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(store, "_each", fail)
+    with pytest.raises(StoreUnavailable):
+        await store.renew_lease("e1", NOW, 1000)
+    monkeypatch.setattr(store, "_each", each)
+    assert not await store.renew_lease("e1", NOW, 1000)
+    assert await store.renew_lease("e1", NOW, 1000)
+
+
+async def test_connections_are_verified(store: RedisStore) -> None:
+    durable = await attach(store, "durable")
+    ephemeral = await attach(store, "ephemeral", expiry=0)
+    replaced = await attach(store, "replaced")
+    replacing = await attach(store, "replaced")
+    ended = await attach(store, "ended")
+    await store.detach(DetachRequest("ended", ended.epoch, NOW, False))
+    assert await store.verify(
+        [
+            ("replaced", replaced.epoch),
+            ("durable", durable.epoch),
+            ("ended", ended.epoch),
+            ("nobody", 1),
+            ("ephemeral", ephemeral.epoch),
+            ("replaced", replacing.epoch),
+        ]
+    ) == [False, True, False, False, True, True]
+    assert await store.verify([]) == []
+
+
+async def test_thousands_of_connections_are_verified_in_order(store: RedisStore) -> None:
+    epochs = {f"c{n}": (await attach(store, f"c{n}", expiry=0)).epoch for n in range(0, 1500, 3)}
+    connections = [(f"c{n}", epochs.get(f"c{n}", 1)) for n in range(1500)]
+    assert await store.verify(connections) == [n % 3 == 0 for n in range(1500)]
+
+
+# Routers
+
+
+async def test_routers_know_each_other_and_how_far_they_have_read(store: RedisStore) -> None:
+    one, two = RouterRecord("ü1", [2**62, *range(63)]), RouterRecord("r2", [0] * 64)
+    assert await store.routers(NOW) == []
+    assert await store.renew_router(one.instance, NOW, 1000, one.positions) == [one]
+    found = await store.renew_router(two.instance, NOW + 500, 1000, two.positions)
+    assert sorted(found, key=str) == sorted([one, two], key=str)
+    one.positions[5] = 77
+    found = await store.renew_router(one.instance, NOW + 500, 1000, one.positions)
+    assert sorted(found, key=str) == sorted([one, two], key=str)
+    assert sorted(await store.routers(NOW + 1499), key=str) == sorted([one, two], key=str)
+
+
+async def test_a_router_is_gone_when_its_lease_ends(store: RedisStore, server: StoreServer) -> None:
+    await store.renew_router("r1", NOW, 1000, [1] * 64)
+    await store.renew_router("r2", NOW, 2000, [2] * 64)
+    assert await store.routers(NOW + 1000) == [RouterRecord("r2", [2] * 64)]
+    assert await store.renew_router("r3", NOW + 2000, 1000, [3] * 64) == [
+        RouterRecord("r3", [3] * 64)
+    ]
+    assert server.command("HLEN", "tg:{g}:routers") == 1
+    await store.end_router("r3")
+    assert await store.routers(NOW) == []
+
+
+# Fenced writers
+
+
+async def test_a_fenced_writer_writes_nothing_any_more(
+    store: RedisStore, server: StoreServer
+) -> None:
+    life = await attach(store)
+    store.writer = "r1"
+    await store.append([Append("c", life.incarnation, b"1", "id 1")])
+    await store.set_retained("t", b"1", 0)
+    await store.fence_writer("r1")
+    with pytest.raises(WriterFenced):
+        await store.append([Append("c", life.incarnation, b"2", "id 2")])
+    with pytest.raises(WriterFenced):
+        await store.append([Append("c", life.incarnation, b"2")] * 300)
+    with pytest.raises(WriterFenced):
+        await store.set_retained("t", b"2", 0)
+    with pytest.raises(WriterFenced):
+        await store.set_retained("t", None, 0)
+    store.writer = "r2"
+    assert (await store.append([Append("c", life.incarnation, b"3", "id 2")])).outcomes == [2]
+    assert await store.get_retained(["t"]) == [b"1"]
+    assert server.command("TTL", keys(server, "tg:*:f:r1")[0]) in range(86_300, 86_401)
+    assert len(keys(server, "tg:*:f:r1")) == 64
+
+
+async def test_what_waits_keeps_the_name_of_its_writer(store: RedisStore) -> None:
+    life = await attach(store)
+    store.writer = "r1"
+    fence = asyncio.ensure_future(store.fence_writer("r1"))
+    late = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"late")]))
+    retained = asyncio.ensure_future(store.set_retained("t", b"late", 0))
+    await asyncio.sleep(0)
+    store.writer = "r2"
+    new = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"new")]))
+    results = await asyncio.gather(fence, late, retained, new, return_exceptions=True)
+    assert [type(result) for result in results[1:3]] == [WriterFenced] * 2
+    assert (await new).outcomes == [1]
+    assert await store.get_retained(["t"]) == [None]
+
+
+async def test_a_fence_stops_nothing_else(store: RedisStore) -> None:
+    store.writer = "r1"
+    await store.fence_writer("r1")
+    life = await attach(store)
+    assert await store.subscribe("c", life.epoch, [("a", OPTIONS)]) > 0
+    assert await store.complete("c", life.epoch, [1])
+    assert not (await store.detach(DetachRequest("c", life.epoch, NOW, False))).fenced

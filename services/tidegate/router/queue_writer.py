@@ -147,13 +147,23 @@ class QueueWriter:
 
     async def _append(self, appends: list[Append]) -> list[int | AppendOutcome]:
         delay = RETRY_FIRST_S
+        outcomes: list[int | AppendOutcome] = [AppendOutcome.UNAVAILABLE] * len(appends)
+        left = list(range(len(appends)))
         while True:
+            reason = "some servers are not available"
             try:
-                return (await self._store.append(appends)).outcomes
+                reply = await self._store.append([appends[place] for place in left])
             except StoreUnavailable as error:
-                log.warning("cannot queue messages, will retry", extra={"reason": str(error)})
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                delay = min(delay * 2, RETRY_MAX_S)
+                reason = str(error)
+            else:
+                for place, outcome in zip(left, reply.outcomes, strict=True):
+                    outcomes[place] = outcome
+                left = [place for place in left if outcomes[place] is AppendOutcome.UNAVAILABLE]
+                if not left:
+                    return outcomes
+            log.warning("cannot queue messages, will retry", extra={"reason": reason})
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay = min(delay * 2, RETRY_MAX_S)
 
     def _give_up(self, batch: list[_Item]) -> None:
         """The store calls the operation wrong, a fault of ours: nobody is told that it worked."""

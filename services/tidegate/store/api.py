@@ -22,12 +22,21 @@ class StoreUnavailable(Exception):
     """Redis did not answer, or answered that it cannot write now. Retry is the caller's choice."""
 
 
+class WriterFenced(Exception):
+    """This writer has been declared dead: what it did not get done, others have taken over."""
+
+
 class AppendOutcome(Enum):
-    """Why an append did not queue: the reasons that the drop counters carry."""
+    """Why an append did not queue: the reasons that the drop counters carry.
+
+    UNAVAILABLE is none of them: the server of this session did not answer while others did. It is
+    to be tried again, with all later ones of the same session, in order.
+    """
 
     QUEUE_FULL = "queue_full"
     DUPLICATE = "duplicate"
     NO_SESSION = "no_session"
+    UNAVAILABLE = "unavailable"
 
 
 @dataclass(slots=True, frozen=True)
@@ -213,6 +222,14 @@ class Changes:
 
 
 @dataclass(slots=True)
+class RouterRecord:
+    """A living router: who it is, and up to where it has applied each partition's changes."""
+
+    instance: str
+    positions: list[int]
+
+
+@dataclass(slots=True)
 class StoredSubscriptions:
     """A durable session with its subscriptions, as loaded at router start.
 
@@ -227,7 +244,13 @@ class StoredSubscriptions:
 
 
 class Store(Protocol):
-    """Everything a router asks of Redis. Every method may raise StoreUnavailable."""
+    """Everything a router asks of Redis. Every method may raise StoreUnavailable.
+
+    ``writer`` names who appends and retains ("" = nobody that could be fenced). It belongs to what
+    is asked for at that time: operations that wait keep the name they came with.
+    """
+
+    writer: str
 
     async def attach(self, request: AttachRequest) -> AttachReply:
         """Raise the epoch of the client identifier, discard or resume its session (G3)."""
@@ -248,7 +271,10 @@ class Store(Protocol):
         """Remove subscriptions of a durable session; return a position, as ``subscribe`` does."""
 
     async def append(self, appends: Sequence[Append]) -> AppendReply:
-        """Queue messages; say what became of each, and where their sessions are connected."""
+        """Queue messages; say what became of each, and where their sessions are connected.
+
+        Raises WriterFenced when ``writer`` was fenced; some of them may have been queued.
+        """
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
@@ -274,7 +300,10 @@ class Store(Protocol):
         """Forget wills that have been published; without it they come due again."""
 
     async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
-        """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
+        """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry.
+
+        Raises WriterFenced.
+        """
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""
@@ -297,12 +326,21 @@ class Store(Protocol):
     async def changes(self, after: Sequence[int], limit: int) -> Changes:
         """Read what has changed after these positions (one for each partition).
 
-        About ``limit`` changes at most, of one server; large ones are fewer at a time. Cheap when
-        nothing has changed. Changes are kept for some ten minutes and some megabytes.
+        About ``limit`` changes at most (where partitions are on several servers, up to four times
+        as many, and never less than one of each); of large ones fewer. Cheap when nothing has
+        changed. Changes are kept for some ten minutes and some megabytes.
         """
 
-    async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> None:
-        """Say that this edge lives."""
+    async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> bool:
+        """Say that this edge lives; True when its lease had been there until now.
+
+        False: it is new, or it had lapsed, and sessions may have been taken from the edge. Then
+        ``verify`` its connections, those included that were being attached meanwhile. Sweeps that
+        began before this returned False change nothing any more afterwards.
+        """
+
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+        """Which of these connections (client identifier, epoch) still own their sessions."""
 
     async def end_lease(self, edge_id: str) -> None:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
@@ -315,6 +353,20 @@ class Store(Protocol):
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
         """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
+
+    async def renew_router(
+        self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]
+    ) -> list[RouterRecord]:
+        """Say that this router lives and how far it has read; every living router, it included."""
+
+    async def end_router(self, instance: str) -> None:
+        """Say that this router ends now."""
+
+    async def routers(self, now_ms: int) -> list[RouterRecord]:
+        """Every living router."""
+
+    async def fence_writer(self, writer: str) -> None:
+        """Refuse what this writer may still append or retain, for a day."""
 
     async def ping(self) -> None:
         """Prove that the server answers and accepts writes."""

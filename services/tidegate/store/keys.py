@@ -12,16 +12,19 @@ from typing import Final
 from zlib import crc32
 
 #: The version of the layout of keys and of the contents the scripts read.
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 #: What is no partition's: facts about the whole database, in one slot of their own.
 GLOBAL_PREFIX: Final = b"tg:{g}:"
 #: Holds "<format version>:<partitions>"; written by the first broker that uses the database.
-FORMAT_KEY: Final = "tg:format"
-#: Sorted set: edge identifier → end of its lease, Unix milliseconds.
-EDGES_KEY: Final = "tg:edges"
+FORMAT_KEY: Final = GLOBAL_PREFIX + b"format"
+#: Hash: edge identifier → end of its lease in Unix milliseconds, a space, its number, and " *" as
+#: long as not every partition has that number.
+EDGES_KEY: Final = GLOBAL_PREFIX + b"edges"
+#: Hash: router instance → end of its lease in Unix milliseconds, ":", its positions as u64 each.
+ROUTERS_KEY: Final = GLOBAL_PREFIX + b"routers"
 #: Written by every ping, to prove that writes are accepted.
-PING_KEY: Final = "tg:ping"
+PING_KEY: Final = GLOBAL_PREFIX + b"ping"
 
 
 class Keyspace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, Self, TypeAlias
 
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config import LimitsConfig, StoreConfig
@@ -16,48 +16,44 @@ from tidegate.runtime.telemetry import Counters
 from tidegate.store import scripts
 from tidegate.store.api import (
     Append,
-    AppendOutcome,
     AppendReply,
     AttachReply,
     AttachRequest,
-    Changes,
     DetachReply,
     DetachRequest,
-    DueWork,
     EndedSession,
     StoredSubscriptions,
+    WriterFenced,
 )
 from tidegate.store.batch import LaneSettings, StoreFault, translate
-from tidegate.store.keys import EDGES_KEY, FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
+from tidegate.store.coordination import REPLY_BYTES, Coordination, Words
+from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
 from tidegate.store.records import encode_options
 from tidegate.store.replies import (
     Queues,
     attach_reply,
     due_wills,
-    due_work,
-    entry_id,
+    join_appends,
     position_of,
     read_appends,
-    read_changes,
     stored_sessions,
 )
 from tidegate.store.servers import StoreRefused, Word
-from tidegate.store.topology import Lanes, make_topology
+from tidegate.store.topology import make_topology
 
 __all__ = ["RedisStore", "StoreRefused"]
 
-Words: TypeAlias = list[Word]
 #: Topics, names or sessions asked for at a time.
 _PAGE = 100
-#: Where a reply stops that may be short.
-_REPLY_BYTES = 1_048_576
-#: Partitions that are swept at a time, where each is an operation of its own.
-_PARTITIONS_PER_WAVE = 8
 #: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
 _APPENDS_PER_OPERATION = 128
 
 
-class RedisStore:
+#: Operations of one append under way, with the queues that each names.
+_Started: TypeAlias = list[tuple[Queues, asyncio.Future[Any]]]
+
+
+class RedisStore(Coordination):
     """All state of the broker, on one server or many. Make it with ``connect``."""
 
     def __init__(
@@ -67,6 +63,7 @@ class RedisStore:
         store: StoreConfig,
         counters: Counters,
     ) -> None:
+        super().__init__()
         self._keys = Keyspace(store.partitions)
         self._counters = counters
         evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
@@ -82,10 +79,10 @@ class RedisStore:
         # Long scans and sweeps have connections of their own, so that nobody's CONNECT waits
         # behind the transfer of a large reply.
         self._bulk = topology.bulk
-        # True where partitions may be on different servers: then an operation names one only.
         self._apart = topology.apart
-        self._first_partition = 0
         self._names_only: tuple[str, ...] = ("NOVALUES",)
+        #: Who appends and retains: a router's instance; see ``fence_writer``.
+        self.writer = ""
         #: Queue entries that the policy drop_oldest has thrown away since the start.
         self.evicted_count = 0
 
@@ -130,10 +127,6 @@ class RedisStore:
                 f"the store holds format version {version} with {partitions} partitions, but this "
                 f"Tidegate is set up for format version {ours} with {wanted} partitions"
             )
-
-    def _plain(self, *command: Word) -> asyncio.Future[Any]:
-        """Run one command on a key that belongs to no partition."""
-        return self._hot.submit(GLOBAL_PREFIX, [b"K", len(command), *command], 100)
 
     # Connections
 
@@ -208,38 +201,22 @@ class RedisStore:
     async def append(self, appends: Sequence[Append]) -> AppendReply:
         """Queue messages; say what became of each, and where their sessions are connected."""
         if not self._apart:
-            return await self._append(GLOBAL_PREFIX, appends)
+            return await _appended(self._start_append(GLOBAL_PREFIX, appends))
         places: dict[bytes, list[int]] = {}
         for place, item in enumerate(appends):
             places.setdefault(self._keys.prefix(item.client_id.encode()), []).append(place)
-        parts = [
-            self._append(prefix, [appends[place] for place in chosen])
+        started = [
+            self._start_append(prefix, [appends[place] for place in chosen])
             for prefix, chosen in places.items()
         ]
-        whole = AppendReply([AppendOutcome.NO_SESSION] * len(appends))
-        replies = await asyncio.gather(*parts, return_exceptions=True)
-        for chosen, reply in zip(places.values(), replies, strict=True):
-            if isinstance(reply, BaseException):
-                raise reply
-            whole.locations.update(reply.locations)
-            for place, outcome in zip(chosen, reply.outcomes, strict=True):
-                whole.outcomes[place] = outcome
-        return whole
+        replies = await asyncio.gather(*map(_appended, started), return_exceptions=True)
+        return join_appends(len(appends), list(places.values()), replies)
 
-    async def _append(self, prefix: bytes, appends: Sequence[Append]) -> AppendReply:
-        parts = [
+    def _start_append(self, prefix: bytes, appends: Sequence[Append]) -> _Started:
+        return [
             self._submit_appends(prefix, appends[start : start + _APPENDS_PER_OPERATION])
             for start in range(0, len(appends), _APPENDS_PER_OPERATION)
         ]
-        if len(parts) > 1:
-            await asyncio.wait([future for _, future in parts])
-            failures = [error for _, future in parts if (error := future.exception()) is not None]
-            if failures:
-                raise failures[0]
-        reply = AppendReply()
-        for queues, future in parts:
-            read_appends(await future, queues, reply)
-        return reply
 
     def _submit_appends(
         self, prefix: bytes, appends: Sequence[Append]
@@ -259,7 +236,8 @@ class RedisStore:
                 names += (self._keys.prefix(client), client, item.incarnation)
             messages += (number, item.identity, record)
             size += 100 + len(record)
-        words = [b"A", 1 + len(names) + len(messages), len(queues), *names, *messages]
+        count = 2 + len(names) + len(messages)
+        words = [b"A", count, self.writer, len(queues), *names, *messages]
         return queues, self._hot.submit(prefix, words, size)
 
     async def fetch(
@@ -328,11 +306,10 @@ class RedisStore:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
         name = topic.encode()
         prefix = self._keys.prefix(name)
-        await self._hot.submit(
-            prefix,
-            [b"M", 4, prefix, name, record or b"", expires_at_ms],
-            200 + len(record or b""),
-        )
+        content = record or b""
+        words: Words = [b"M", 5, prefix, name, content, expires_at_ms, self.writer]
+        if not await self._hot.submit(prefix, words, 200 + len(content)):
+            raise WriterFenced
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""
@@ -354,11 +331,11 @@ class RedisStore:
     async def _get_retained(self, prefix: bytes, topics: Sequence[str]) -> list[bytes | None]:
         records: list[bytes | None] = []
         while len(records) < len(topics):
-            words: Words = [_REPLY_BYTES]
+            words: Words = [REPLY_BYTES]
             for topic in topics[len(records) : len(records) + _PAGE]:
                 name = topic.encode()
                 words += (self._keys.prefix(name), name)
-            records += await self._bulk.submit(prefix, [b"G", len(words), *words], _REPLY_BYTES)
+            records += await self._bulk.submit(prefix, [b"G", len(words), *words], REPLY_BYTES)
         return records
 
     async def retained_topics(self) -> AsyncIterator[list[str]]:
@@ -406,111 +383,6 @@ class RedisStore:
                 if cursor == b"0":
                     break
 
-    def partition(self, name: str) -> int:
-        """The partition of a client identifier or topic: an index into lists of positions."""
-        return self._keys.number(name.encode())
-
-    async def log_positions(self) -> list[int]:
-        """The end of each partition's change log. Ask before loading, then read from there."""
-        ids = await self._each(self._bulk, b"H", [], [[prefix] for prefix in self._keys.prefixes])
-        return [position_of(entry) if entry else 0 for entry in ids]
-
-    async def changes(self, after: Sequence[int], limit: int) -> Changes:
-        """Read what has changed after these positions (one for each partition)."""
-        prefixes = self._keys.prefixes
-        logs = [prefix + b"log" for prefix in prefixes]
-        ids = [entry_id(position) for position in after]
-        if self._apart:
-            words: list[Words] = [
-                [b"J", 4, limit, _REPLY_BYTES, *pair] for pair in zip(logs, ids, strict=True)
-            ]
-            parts = [self._hot.submit(*pair, 100) for pair in zip(prefixes, words, strict=True)]
-            found = await asyncio.gather(*parts)
-        else:
-            all_words: Words = [b"J", 2 + 2 * len(ids), limit, _REPLY_BYTES, *logs, *ids]
-            found = [await self._hot.submit(GLOBAL_PREFIX, all_words, 5000)]
-        reply = Changes(positions=list(after))
-        for first, news in enumerate(found):
-            read_changes(news, first, reply)
-        return reply
-
-    async def _each(
-        self, lane: Lanes, letter: bytes, words: Words, partitions: Sequence[Words]
-    ) -> list[Any]:
-        """Ask the same of each partition (prefix first); one answer for each, in this order."""
-        if not self._apart:
-            words = [*words, *(word for partition in partitions for word in partition)]
-            result: list[Any] = await lane.submit(
-                GLOBAL_PREFIX, [letter, len(words), *words], 30 * len(partitions)
-            )
-            return result
-        parts = []
-        for partition in partitions:
-            each = [*words, *partition]
-            parts.append(
-                lane.submit(cast("bytes", each[len(words)]), [letter, len(each), *each], 100)
-            )
-        return [answer for (answer,) in await asyncio.gather(*parts)]
-
-    async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> None:
-        """Say that this edge lives."""
-        await self._hot.submit(
-            GLOBAL_PREFIX, [b"K", 4, b"ZADD", EDGES_KEY, now_ms + ttl_ms, edge_id], 100
-        )
-
-    async def end_lease(self, edge_id: str) -> None:
-        """Say that this edge ends now: its remaining sessions may be swept at once."""
-        await self._hot.submit(GLOBAL_PREFIX, [b"K", 3, b"ZREM", EDGES_KEY, edge_id], 100)
-
-    async def end_all_leases(self) -> None:
-        """Say that no edge lives: for who owns the server alone, before the first lease."""
-        await self._hot.submit(GLOBAL_PREFIX, [b"K", 2, b"DEL", EDGES_KEY], 100)
-
-    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
-        """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
-        return due_work(await self._sweep(b"E", [EDGES_KEY, now_ms], limit))
-
-    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
-        """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
-        return due_work(await self._sweep(b"W", [now_ms], limit))
-
-    async def _sweep(self, letter: bytes, words: Words, limit: int) -> list[list[Any]]:
-        """Sweep all partitions for at most about ``limit`` things; the lists that it found."""
-        # Another partition first each time: a limit must not starve the last ones.
-        prefixes = self._keys.prefixes
-        first = self._first_partition = (self._first_partition + 1) % len(prefixes)
-        left = [*prefixes[first:], *prefixes[:first]]
-        if not self._apart:
-            words = [*words, limit, *left]
-            found = await self._bulk.submit(GLOBAL_PREFIX, [letter, len(words), *words], 10_000)
-            return [found] if letter == b"Y" else found
-        lists: list[list[Any]] = []
-        while left and limit > 0:
-            wave = left[: min(limit, _PARTITIONS_PER_WAVE)]
-            del left[: len(wave)]
-            parts = []
-            for prefix in wave:
-                each: Words = [*words, limit // len(wave), prefix]
-                parts.append(self._bulk.submit(prefix, [letter, len(each), *each], 10_000))
-            for reply in await asyncio.gather(*parts):
-                found = [reply] if letter == b"Y" else reply
-                lists = [a + b for a, b in zip(lists, found, strict=True)] if lists else found
-                limit -= sum(len(one) for one in found) // (1 if letter == b"Y" else 2)
-        return lists
-
-    async def will_published(self, will_ids: Sequence[str]) -> None:
-        """Forget wills that have been published; without it they come due again."""
-        groups: dict[bytes, Words] = {}
-        for will_id in will_ids:
-            prefix = self._keys.prefix(will_id.split(":", 1)[1].encode())
-            group = groups.setdefault(prefix if self._apart else GLOBAL_PREFIX, [])
-            group += (prefix, will_id)
-        parts = [
-            self._hot.submit(prefix, [b"P", len(words), *words], 100 * len(words))
-            for prefix, words in groups.items()
-        ]
-        await asyncio.gather(*parts)
-
     # The server
 
     async def ping(self) -> None:
@@ -521,3 +393,15 @@ class RedisStore:
         """Finish what is under way and close the connections."""
         await self._hot.close()
         await self._bulk.close()
+
+
+async def _appended(started: _Started) -> AppendReply:
+    if len(started) > 1:
+        await asyncio.wait([future for _, future in started])
+        failures = [error for _, future in started if (error := future.exception()) is not None]
+        if failures:
+            raise failures[0]
+    reply = AppendReply()
+    for queues, future in started:
+        read_appends(await future, queues, reply)
+    return reply

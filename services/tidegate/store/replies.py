@@ -5,6 +5,8 @@ Pure. The forms are those that the comments in ``scripts/*.lua`` give; ``redis_s
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -19,10 +21,13 @@ from tidegate.store.api import (
     EndedSession,
     RetainedAdded,
     RetainedRemoved,
+    RouterRecord,
     SessionEnded,
     SessionSubscribed,
     SessionUnsubscribed,
     StoredSubscriptions,
+    StoreUnavailable,
+    WriterFenced,
 )
 from tidegate.store.records import decode_options
 
@@ -75,13 +80,47 @@ def _subscriptions(pairs: list[bytes]) -> list[tuple[str, SubscriptionOptions]]:
 def read_appends(result: list[Any], queues: Queues, reply: AppendReply) -> None:
     """Add the outcomes and locations of one operation to those of the others."""
     at = len(result) - 2 * len(queues)
-    reply.outcomes += [
-        int(seq[2:]) if type(seq) is bytes else _OUTCOMES[seq] for seq in result[:at]
-    ]
+    try:
+        reply.outcomes += [
+            int(seq[2:]) if type(seq) is bytes else _OUTCOMES[seq] for seq in result[:at]
+        ]
+    except KeyError:
+        raise WriterFenced from None
     for key in queues:
         if result[at]:
             reply.locations[key] = (result[at].decode(), int(result[at + 1]))
         at += 2
+
+
+def join_appends(
+    count: int, places: Sequence[Sequence[int]], replies: Sequence[AppendReply | BaseException]
+) -> AppendReply:
+    """Join the replies for parts of a list; ``places`` are where each part's appends stood in it.
+
+    Raises what a part has failed with, unless only some of the servers are not available.
+    """
+    failures = [reply for reply in replies if isinstance(reply, BaseException)]
+    others = [failure for failure in failures if not isinstance(failure, StoreUnavailable)]
+    if others or (failures and len(failures) == len(replies)):
+        raise (others or failures)[0]
+    whole = AppendReply([AppendOutcome.UNAVAILABLE] * count)
+    for chosen, reply in zip(places, replies, strict=True):
+        if isinstance(reply, AppendReply):
+            whole.locations.update(reply.locations)
+            for place, outcome in zip(chosen, reply.outcomes, strict=True):
+                whole.outcomes[place] = outcome
+    return whole
+
+
+def router_records(pairs: list[bytes], now_ms: int) -> list[RouterRecord]:
+    """Read instance, lease and positions, instance, …; those whose lease has ended are left out."""
+    records = []
+    for n in range(0, len(pairs), 2):
+        ends_at_ms, _, packed = pairs[n + 1].partition(b":")
+        if int(ends_at_ms) > now_ms:
+            positions = struct.unpack(f">{len(packed) // 8}Q", packed)
+            records.append(RouterRecord(pairs[n].decode(), list(positions)))
+    return records
 
 
 def position_of(entry: bytes | int) -> int:

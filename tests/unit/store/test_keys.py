@@ -11,7 +11,7 @@ def test_a_name_always_has_the_same_partition() -> None:
     assert keys.prefix(b"client") == b"tg:{p21}:"
     assert keys.prefix("ä/b".encode()) == b"tg:{p17}:"
     assert keys.queue(b"client", 12) == b"tg:{p21}:q:client:12"
-    assert keys.format == "1:64"
+    assert keys.format == "2:64"
 
 
 def test_names_spread_over_all_partitions() -> None:

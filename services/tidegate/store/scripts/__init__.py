@@ -16,6 +16,7 @@ _PARTS: Final = (
     "connection.lua",
     "session.lua",
     "retained.lua",
+    "living.lua",
     "sweep.lua",
     "dispatch.lua",
 )

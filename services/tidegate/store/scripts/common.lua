@@ -12,6 +12,7 @@ local NEVER = 4294967295
 local CLAIM_MS = 10000
 local IDENTITIES = 4096
 local IDENTITY_AGE_S = 86400
+local FENCE_S = 86400
 local LOG_BYTES = 4194304
 local LOG_AGE_MS = 600000
 
@@ -19,6 +20,31 @@ local LOG_AGE_MS = 600000
 local lengths = {}
 -- Entries that drop_oldest has thrown away during this call.
 local evicted = 0
+
+-- Where a writer was declared dead: a table of partitions, of which those in ARGV at first, first +
+-- step, … last are looked up, each once in a call.
+local fences = {}
+local function fences_of(writer, first, last, step)
+  local known = fences[writer]
+  if not known then
+    known = {}
+    fences[writer] = known
+  end
+  if writer == '' then return known end
+  local keys, asked = {}, {}
+  for at = first, last, step do
+    local P = ARGV[at]
+    if known[P] == nil then
+      known[P] = false
+      asked[#asked + 1] = P
+      keys[#keys + 1] = P .. 'f:' .. writer
+    end
+  end
+  if #keys > 0 and call('EXISTS', unpack(keys)) > 0 then
+    for n, P in ipairs(asked) do known[P] = call('EXISTS', keys[n]) == 1 end
+  end
+  return known
+end
 
 -- Adds an entry to the partition's change log and returns its id. The words are the entry's fields
 -- and values; docs/storage.md lists them. The log is bounded by bytes: when as much as LOG_BYTES has

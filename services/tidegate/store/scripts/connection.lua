@@ -10,7 +10,7 @@ local function attach(i)
   local s = P .. 's:' .. C
   local epoch = call('INCR', P .. 'epoch')
   call('SADD', P .. 'g:' .. edge, C)
-  call('SADD', P .. 'edges', edge)
+  call('HSETNX', P .. 'edges', edge, 0)
   local f = session(P, C)
   if not f and expiry == '0' then
     if will == '' then

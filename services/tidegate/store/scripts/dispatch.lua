@@ -13,7 +13,8 @@ local operations = {
   A = append, C = complete, F = fetch, L = release, R = receipt, S = subscribe, U = unsubscribe,
   N = attach, D = detach, X = set_expiry, M = set_retained, G = get_retained,
   Y = expired_retained, B = durable_sessions, E = sweep_edges, W = sweep_due, P = will_published,
-  H = log_ends, J = changes, K = plain,
+  H = log_ends, J = changes, I = renew_lease, Q = announce_lease, T = living_edges, V = verify,
+  O = renew_router, Z = fence_writer, K = plain,
 }
 
 -- Why the server cannot do an operation on this partition; false if it can. An operation that found

@@ -1,8 +1,10 @@
 -- Retained messages: a hash topic → record and a sorted set topic → expiry in each partition.
 
--- arguments: P, topic, record ('' removes), expiry (0 = never); result: 1
+-- arguments: P, topic, record ('' removes), expiry (0 = never), writer
+-- result: 0 = the writer is fenced, 1 = done
 local function set_retained(i)
   local P, topic, record, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if fences_of(ARGV[i + 4], i, i, 1)[P] then return 0 end
   if record == '' then
     if call('HDEL', P .. 'retained', topic) == 1 then note(P, 'd', topic) end
     call('ZREM', P .. 'retained-due', topic)

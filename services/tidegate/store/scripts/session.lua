@@ -35,26 +35,32 @@ local function append_one(q, x, identity, record, limit, evict)
   return length < limit and -1 or 0
 end
 
--- arguments: count of queues, (P, C, incarnation) of each, (number of the queue, identity or '',
---   record)…
+-- arguments: writer, count of queues, (P, C, incarnation) of each, (number of the queue, identity or
+--   '', record)…
 -- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 = seen
---   before; then for each queue the edge and the epoch of the session's connection ('' = offline)
+--   before, -3 = the writer is fenced; then for each queue the edge and the epoch of the session's
+--   connection ('' = offline)
 local function append(i, last)
   local limit, evict = tonumber(ARGV[1]), ARGV[2] == '1'
-  local queues, from = {}, i + 1 + 3 * tonumber(ARGV[i])
-  for at = i + 1, from - 1, 3 do
-    queues[#queues + 1] = ARGV[at] .. 'q:' .. ARGV[at + 1] .. ':' .. ARGV[at + 2]
+  local queues, from = {}, i + 2 + 3 * tonumber(ARGV[i + 1])
+  local fenced = fences_of(ARGV[i], i + 2, from - 1, 3)
+  for at = i + 2, from - 1, 3 do
+    queues[#queues + 1] = not fenced[ARGV[at]]
+      and ARGV[at] .. 'q:' .. ARGV[at + 1] .. ':' .. ARGV[at + 2]
   end
   local results = {}
   for at = from, last, 3 do
-    local n, identity, x = tonumber(ARGV[at]), ARGV[at + 1], nil
+    local n, identity, x, result = tonumber(ARGV[at]), ARGV[at + 1], nil, -3
     if identity ~= '' then
-      local of = i + 3 * n - 2
+      local of = i + 3 * n - 1
       x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2]
     end
-    results[#results + 1] = append_one(queues[n], x, identity, ARGV[at + 2], limit, evict)
+    if queues[n] then
+      result = append_one(queues[n], x, identity, ARGV[at + 2], limit, evict)
+    end
+    results[#results + 1] = result
   end
-  for at = i + 1, from - 1, 3 do
+  for at = i + 2, from - 1, 3 do
     local v = call('HMGET', ARGV[at] .. 's:' .. ARGV[at + 1], 'e', 'g', 'i')
     local here = v[3] == ARGV[at + 2]
     results[#results + 1] = here and v[2] or ''

@@ -19,20 +19,24 @@ local function lose_sessions(P, edge, now, limit, ended, wills)
       call('SREM', P .. 'g:' .. edge, C)
     end
   end
-  if call('EXISTS', P .. 'g:' .. edge) == 0 then call('SREM', P .. 'edges', edge) end
+  if call('EXISTS', P .. 'g:' .. edge) == 0 then call('HDEL', P .. 'edges', edge) end
   return #members
 end
 
--- arguments: key of the leases, now, limit, P…
+-- arguments: now, newest number of a lease, count of living edges, these, limit, P…
+-- Leases are kept elsewhere, so that what they said is old when it comes here. An edge whose lease
+-- has a number that is newer lives: it has come, or come back, since.
 local function sweep_edges(i, last)
-  local leases, now, limit = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local now, newest, count = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local ended, wills = {}, {}
-  call('ZREMRANGEBYSCORE', leases, '-inf', now)
   local lives = {}
-  for _, edge in ipairs(call('ZRANGE', leases, 0, -1)) do lives[edge] = true end
-  for at = i + 3, last do
-    for _, edge in ipairs(call('SMEMBERS', ARGV[at] .. 'edges')) do
-      if limit > 0 and not lives[edge] then
+  for at = i + 3, i + 2 + count do lives[ARGV[at]] = true end
+  local limit = tonumber(ARGV[i + 3 + count])
+  for at = i + 4 + count, last do
+    local edges = call('HGETALL', ARGV[at] .. 'edges')
+    for n = 1, #edges, 2 do
+      local edge = edges[n]
+      if limit > 0 and not lives[edge] and tonumber(edges[n + 1]) <= newest then
         limit = limit - lose_sessions(ARGV[at], edge, now, limit, ended, wills)
       end
     end
