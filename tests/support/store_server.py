@@ -16,6 +16,8 @@ from pathlib import Path
 
 import redis
 
+from support.certificates import Certificates
+from support.tools import free_port
 from tidegate.store import embedded
 
 DEADLINE_S = 20.0
@@ -41,18 +43,28 @@ class StoreServer:
         self.socket = directory / "s"
         self.url = f"unix://{self.socket}"
 
+    def _listening(self) -> list[str]:
+        self.socket.unlink(missing_ok=True)
+        return ["--port", "0", "--unixsocket", str(self.socket)]
+
+    def client(self) -> redis.Redis:
+        """A client of its own, past the store; the caller closes it."""
+        return redis.Redis(unix_socket_path=str(self.socket))
+
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self.socket.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            [
-                self._program,
-                *("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._directory)),
-                *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
-                *("--loglevel", "warning", *self._settings),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
+        self._process = subprocess.Popen(self._command_line(), stdout=subprocess.DEVNULL)
+        self._wait_until_it_answers()
+
+    def _command_line(self) -> list[str]:
+        return [
+            *(self._program, *self._listening(), "--dir", str(self._directory)),
+            *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+            *("--loglevel", "warning", *self._settings),
+        ]
+
+    def _wait_until_it_answers(self) -> None:
+        assert self._process is not None
         deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
@@ -66,7 +78,7 @@ class StoreServer:
 
     def command(self, *words: str | bytes | int) -> object:
         """Run a command, past the store."""
-        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+        with self.client() as client:
             return client.execute_command(*words)
 
     def key_names(self) -> list[bytes]:
@@ -97,3 +109,44 @@ class StoreServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+class TcpServer(StoreServer):
+    """A server on a port of the loopback interface, as replicas and clusters need one."""
+
+    def __init__(
+        self, program: str, directory: Path, *settings: str, tls: Certificates | None = None
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        super().__init__(program, directory, *settings)
+        self._tls = tls
+        self.port = free_port()
+        self.url = f"{'rediss' if tls else 'redis'}://{self.address}"
+
+    @property
+    def address(self) -> str:
+        """Host and port, as in a URL."""
+        return f"127.0.0.1:{self.port}"
+
+    def _listening(self) -> list[str]:
+        where = ["--bind", "127.0.0.1"]
+        if self._tls is None:
+            return [*where, "--port", str(self.port)]
+        server = self._tls.server
+        return [
+            *(*where, "--port", "0", "--tls-port", str(self.port), "--tls-replication", "yes"),
+            *("--tls-cert-file", str(server.certificate), "--tls-key-file", str(server.key)),
+            *("--tls-ca-cert-file", str(self._tls.authority.certificate)),
+        ]
+
+    def client(self) -> redis.Redis:
+        """A client of its own, past the store; the caller closes it."""
+        if self._tls is None:
+            return redis.Redis(port=self.port)
+        return redis.Redis(
+            port=self.port,
+            ssl=True,
+            ssl_ca_certs=str(self._tls.authority.certificate),
+            ssl_certfile=str(self._tls.client.certificate),
+            ssl_keyfile=str(self._tls.client.key),
+        )
