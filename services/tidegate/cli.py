@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from tidegate import ctl
+
 if TYPE_CHECKING:
     from tidegate.runtime.config import Config
 
@@ -27,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(ctl.app)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
