@@ -359,14 +359,18 @@ class Sender:
                 return
 
     def _send_batch(self, batch: Sequence[Span]) -> bool:
-        def send() -> bool:
-            spans = [readable_span(span, self._resource, self._role) for span in batch]
-            return self._spans.export(spans) is SpanExportResult.SUCCESS
-
-        if self._attempt(TRACES, send):
-            self.spans_sent += len(batch)
+        spans = []
+        for span in batch:
+            try:
+                spans.append(readable_span(span, self._resource, self._role))
+            except ValueError:  # a context from another process that is none
+                self.spans_failed += 1
+        if not spans:
             return True
-        self.spans_failed += len(batch)
+        if self._attempt(TRACES, lambda: self._spans.export(spans) is SpanExportResult.SUCCESS):
+            self.spans_sent += len(spans)
+            return True
+        self.spans_failed += len(spans)
         return False
 
     def _attempt(self, signal: str, send: Callable[[], bool]) -> bool:
