@@ -30,6 +30,7 @@ from support.otlp_receiver import (
 )
 from support.raw_client import DEADLINE_S, RawClient
 from support.waiting import wait_for_async
+from tidegate.runtime.tracing import MAX_TRACED_COPIES
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
@@ -274,6 +275,25 @@ async def test_a_shared_subscription_and_a_retained_message_are_part_of_the_trac
     assert spans["deliver"][0].parent_id == route.span_id
     assert spans["deliver"][0].attributes["messaging.client.id"] == "member"
     assert spans["retain"][0].end_ns <= spans["publish"][0].end_ns
+
+
+async def test_of_many_durable_sessions_a_few_are_followed(
+    http_receiver: HttpReceiver, start_broker: StartBroker
+) -> None:
+    broker = start_broker(telemetry=http_receiver.settings(trace_ratio=1))
+    count = MAX_TRACED_COPIES + 3
+    subscribers = [await _durable(broker, f"s-{each}", ("t/#", 1)) for each in range(count)]
+    publisher = await _client(broker, "publisher")
+    await _publish(publisher, "t/1")
+    for subscriber in subscribers:
+        await subscriber.expect("PUBLISH")
+    broker.stop()
+    (spans,) = http_receiver.traces().values()
+    (append,) = spans["append"]
+    assert append.attributes["tidegate.sessions"] == count
+    assert "messaging.client.id" not in append.attributes
+    followed = [span for span in spans["deliver"] if span.parent_id == append.span_id]
+    assert len(followed) == MAX_TRACED_COPIES
 
 
 @pytest.mark.parametrize("sampled", [True, False])
