@@ -7,18 +7,24 @@ tested elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
 import tempfile
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
 from support.cluster import Cluster
+from support.guests import Guests
 from support.raw_client import RawClient
+
+#: Try the tests themselves on one process that is edge and router at once.
+SOLO = bool(os.environ.get("TIDEGATE_SOLO"))
 
 _running: list[Cluster] = []
 
@@ -63,8 +69,7 @@ async def start_cluster() -> AsyncIterator[StartCluster]:
             name = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="tgc-", ignore_cleanup_errors=True)
             )
-            solo = bool(os.environ.get("TIDEGATE_SOLO"))
-            cluster = Cluster(Path(name).resolve(), **{"solo": solo} | layout)
+            cluster = Cluster(Path(name).resolve(), **{"solo": SOLO} | layout)
             _running.append(cluster)
             stack.callback(_running.remove, cluster)
             stack.push_async_callback(cluster.stop)
@@ -73,6 +78,35 @@ async def start_cluster() -> AsyncIterator[StartCluster]:
 
         yield start
         await RawClient.reset_all()
+
+
+@pytest.fixture(scope="session")
+def steady_cluster() -> Iterator[Cluster]:
+    """Yield one cluster for all tests that leave it as it was."""
+    with tempfile.TemporaryDirectory(prefix="tgc-", ignore_cleanup_errors=True) as name:
+        cluster = Cluster(Path(name).resolve(), solo=SOLO, store={"operation_timeout_s": 2})
+        _running.append(cluster)
+        try:
+            _in_a_thread(cluster.start())
+            yield cluster
+        finally:
+            _running.remove(cluster)
+            _in_a_thread(cluster.stop())
+
+
+def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
+    """Run it on a loop of its own: a fixture of the session has none."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, work).result()
+
+
+@pytest.fixture
+async def guests(steady_cluster: Cluster) -> AsyncIterator[Guests]:
+    """Yield raw clients on the shared cluster; what the test breaks there is mended after it."""
+    yield Guests(steady_cluster)
+    await RawClient.reset_all()
+    await steady_cluster.heal()
+    await steady_cluster.until_ready()
 
 
 @pytest.fixture

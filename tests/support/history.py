@@ -131,17 +131,21 @@ class History:
 
     def story(self, key: Key | None, client: str, limit: int = 120) -> str:
         """Tell all there is about one message and one subscriber, with the faults around it."""
-        about = [event for event in self.events if key is not None and event.key == key]
+        persons = {client} | ({key.publisher} if key is not None else set())
+        about = [
+            event
+            for event in self.events
+            if key is not None and event.key == key and event.client in persons
+        ]
         window = (0.0, float("inf"))
         if about:
             window = (about[0].at - 3, about[-1].at + 3)
-        persons = {client} | ({key.publisher} if key is not None else set())
         wanted = {Kind.CONNECT, Kind.CONNECTED, Kind.REFUSED, Kind.ENDED, Kind.BROKEN}
         packet_ids = {event.packet_id for event in about if event.client == client}
         lines = [
             event.line(self.origin)
             for event in self.events
-            if (key is not None and event.key == key)
+            if (key is not None and event.key == key and event.client in persons)
             or (
                 window[0] <= event.at <= window[1]
                 and (

@@ -25,6 +25,9 @@ class Announced:
     connack: frozenset[int] = frozenset({0x88})
     connack_311: frozenset[int] = frozenset({3})
     answer: frozenset[int] = frozenset({0x00, 0x10})
+    #: Whether a QoS 1 message may be delivered more often than it was published. A broker that
+    #: does not know whether the store has taken a message has to store it again.
+    repeats: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,9 +73,9 @@ class _Subscriber:
     #: QoS 2 exchanges that the server has not released: packet identifier -> message, connection.
     held: dict[int, tuple[Key, int]] = field(default_factory=dict)
     exactly_once: set[Key] = field(default_factory=set)
-    #: QoS 1: the last delivery of a message, packet identifier and connection; and how many.
-    last: dict[Key, tuple[int, int]] = field(default_factory=dict)
-    deliveries: Counter[Key] = field(default_factory=Counter)
+    #: QoS 1: the deliveries of a message, packet identifier -> connection of its last arrival.
+    deliveries: dict[Key, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
+    repetitions: Counter[Key] = field(default_factory=Counter)
     highest: dict[tuple[str, str, int], int] = field(default_factory=dict)
     #: Messages that came and were answered on an older connection only.
     strays: dict[Key, int] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class Checker:
     def __init__(self, events: Sequence[Event], announced: Announced | None = None) -> None:
         self._events = events
         self._announced = announced or Announced()
+        #: Deliveries of QoS 1 messages beyond how often they were published, where allowed.
+        self.repeated_count = 0
         self._position = 0
         self._violations: list[Violation] = []
         self._messages: dict[Key, _Message] = {}
@@ -266,27 +271,28 @@ class Checker:
             self._wrong("re-delivery", "again without DUP", event)  # [MQTT-3.3.1-1]
 
     def _received_at_least_once(self, event: Event, key: Key, state: _Subscriber) -> None:
-        """A repetition with DUP and the same identifier on a later connection is a re-delivery.
+        """A repetition with the same identifier on a later connection is a re-delivery.
 
         Any other is a delivery of its own, and there may only be as many as times it was published
         (a QoS 2 message counts once, however often it was sent).
         """
-        last = state.last.get(key)
-        state.last[key] = (event.packet_id, event.connection)
-        if (
-            last is not None
-            and event.dup
-            and last[0] == event.packet_id
-            and last[1] < event.connection
-        ):
+        deliveries = state.deliveries[key]
+        before = deliveries.get(event.packet_id)
+        deliveries[event.packet_id] = event.connection
+        if before is not None and before < event.connection:
+            if not event.dup:
+                self._wrong("re-delivery", "again without DUP", event)  # [MQTT-3.3.1-1]
             return
-        state.deliveries[key] += 1
+        if before is not None:
+            state.repetitions[key] += 1
         message = self._messages[key]
         allowed = message.sent if message.qos == 1 else 1
-        if state.deliveries[key] > allowed:
+        count = len(deliveries) + state.repetitions[key]
+        if count > allowed and message.qos == 1 and self._announced.repeats:
+            self.repeated_count += 1
+        elif count > allowed:
             text = (
-                f"delivery {state.deliveries[key]} with identifier {event.packet_id}"
-                f"{' and DUP' if event.dup else ''}; published {message.sent} times"
-                f" at QoS {message.qos}; last delivery: identifier, connection {last}"
+                f"delivery {count} with identifier {event.packet_id}{' and DUP' * event.dup};"
+                f" published {message.sent} times at QoS {message.qos}"
             )
             self._wrong("repeated", text, event)

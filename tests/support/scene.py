@@ -228,7 +228,7 @@ class Scene:
             f"{self.checker.acknowledged_count()} messages acknowledged, "
             f"{history.count(Kind.RECEIVED)} received, "
             f"{history.count(Kind.CONNECTED)} connections, {history.count(Kind.FAULT)} faults"
-            f" and healings, seed {self.seed}"
+            f" and healings, {self.checker.repeated_count} QoS 1 copies too many, seed {self.seed}"
         )
 
 

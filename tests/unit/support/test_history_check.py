@@ -183,14 +183,33 @@ def test_qos_1_may_come_again_with_dup_on_a_later_connection() -> None:
     assert record.receive(1, dup=True).rules() == []
 
 
-@pytest.mark.parametrize(
-    ("packet_id", "dup", "later"), [(1, False, True), (2, True, True), (1, True, False)]
-)
-def test_qos_1_may_not_come_again_otherwise(packet_id: int, dup: bool, later: bool) -> None:
+def test_qos_1_re_delivered_without_dup_is_seen() -> None:
+    record = Record().subscribe().publish(1).receive(1).connect("s")
+    assert record.receive(1).rules() == ["re-delivery"]
+
+
+@pytest.mark.parametrize(("packet_id", "later"), [(2, True), (2, False), (1, False)])
+def test_qos_1_may_not_come_again_otherwise(packet_id: int, later: bool) -> None:
     record = Record().subscribe().publish(1).receive(1)
     if later:
         record.connect("s")
-    assert record.receive(1, packet_id=packet_id, dup=dup).rules() == ["repeated"]
+    assert record.receive(1, packet_id=packet_id, dup=True).rules() == ["repeated"]
+
+
+def test_where_repeats_are_allowed_they_are_counted_and_qos_2_may_still_not() -> None:
+    record = Record().subscribe(qos=1).publish(1).receive(1).receive(1, packet_id=2)
+    record.publish(1, qos=2, topic="t/b").receive(1, topic="t/b", packet_id=3)
+    checker = Checker(record.history.events, Announced(repeats=True))
+    assert checker.violations() == []
+    assert checker.repeated_count == 1
+    record.receive(1, topic="t/b", packet_id=4)
+    assert [found.rule for found in checker.violations()] == ["repeated"]
+
+
+def test_re_deliveries_of_a_message_published_twice_are_told_apart() -> None:
+    record = Record().subscribe().send(1).connect("p").send(1, dup=True).answer(1)
+    record.receive(1).receive(1, packet_id=2).connect("s")
+    assert record.receive(1, dup=True).receive(1, packet_id=2, dup=True).rules() == []
 
 
 def test_qos_1_may_come_as_often_as_it_was_published() -> None:

@@ -1,0 +1,167 @@
+"""The store hangs, or all routers are gone: the cluster degrades honestly (G8) and goes on after.
+
+Inputs: SIGSTOP of the store, SIGKILL of every router. Observed: what connected clients can still
+do, what waits, what new clients are told, and what /readyz says; then that everything resumes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from support import mqtt_bytes
+from support.guests import Guests, collect, receive_publish
+from support.mqtt_bytes import V5, V311
+from support.raw_client import RawClient
+
+SERVER_UNAVAILABLE = {V5: 0x88, V311: 3}
+#: A CONNECT is refused when the operation's timeout is over; the shared cluster has 2 s.
+REFUSAL_S = 5.0
+#: How long a publish is watched that must not be acknowledged.
+WAIT_S = 1.0
+RESUME_S = 10.0
+
+
+async def _is_refused(guests: Guests, edge: int, version: int) -> None:
+    """CONNECT gets an honest answer in bounded time. [MQTT-3.1.4-6]"""
+    client = await guests.open(edge, version)
+    await client.send(mqtt_bytes.connect(guests.client_id("refused"), version=version))
+    async with asyncio.timeout(REFUSAL_S):
+        await client.expect_refused(reasons=[SERVER_UNAVAILABLE[version]])
+
+
+async def _nothing_comes(client: RawClient, seconds: float) -> None:
+    with pytest.raises(TimeoutError):
+        await client.receive(seconds)
+
+
+async def _connects(
+    guests: Guests, edge: int, name: str, deadline_s: float = RESUME_S
+) -> RawClient:
+    """Connect as soon as it is possible again."""
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            return await guests.connect(edge, name)
+        except (AssertionError, OSError):
+            assert time.monotonic() < end, "clients are still refused"
+            await asyncio.sleep(0.05)
+
+
+async def _become_unready(guests: Guests) -> None:
+    end = time.monotonic() + RESUME_S
+    for node in guests.cluster.nodes:
+        if node.running:
+            while (await node.admin("/readyz"))[0] != 503:
+                assert time.monotonic() < end, f"{node.name} says that it is ready"
+                await asyncio.sleep(0.05)
+
+
+async def test_a_store_that_hangs_stops_what_is_durable_and_nothing_else(guests: Guests) -> None:
+    topic, durable_topic = guests.topic("live"), guests.topic("durable")
+    live = await guests.connect(0, "live")
+    await live.subscribe((topic, 0))
+    durable = await guests.connect(1, "durable", durable=True)
+    await durable.subscribe((durable_topic, 1))
+    writer = await guests.connect(2, "writer")
+    waiting = await guests.connect(2, "waiting")
+    await writer.deliver(durable_topic, b"before")
+    assert (await receive_publish(durable)).payload == b"before"
+    store = guests.cluster.store
+    store.pause()
+    try:
+        stopped = time.monotonic()
+        await waiting.publish(durable_topic, b"during", qos=1)
+        await asyncio.gather(
+            _nothing_comes(waiting, WAIT_S),
+            _is_refused(guests, 0, V5),
+            _is_refused(guests, 1, V311),
+            _become_unready(guests),
+        )
+        for number in range(20):
+            await writer.publish(topic, b"%d" % number)
+            assert (await live.expect("PUBLISH")).payload == b"%d" % number
+        for client in (live, durable, writer):
+            await client.expect_nothing()
+    finally:
+        store.resume()
+    print(f"the store hung for {time.monotonic() - stopped:.1f} s")
+    resumed = time.monotonic()
+    await waiting.expect("PUBACK")
+    assert (await receive_publish(durable)).payload == b"during"
+    await _connects(guests, 0, "new")
+    await guests.cluster.until_ready()
+    print(f"all resumed within {time.monotonic() - resumed:.1f} s")
+    await live.expect_nothing()
+    # The broker could not know whether the store had taken it before the outage.
+    assert set(await collect(durable, 0.2)) <= {b"during"}
+    await durable.expect_nothing()
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+async def test_without_routers_edges_keep_their_clients_and_publishes_wait(
+    guests: Guests, how: str
+) -> None:
+    cluster = guests.cluster
+    topic = guests.topic()
+    subscriber = await guests.connect(0, "subscriber", durable=True)
+    await subscriber.subscribe((topic, 1))
+    ephemeral = await guests.connect(2, "ephemeral", V311)
+    await ephemeral.subscribe((topic, 0))
+    publisher = await guests.connect(1, "publisher", V311)
+    await publisher.deliver(topic, b"before")
+    assert (await receive_publish(subscriber)).payload == b"before"
+    assert (await receive_publish(ephemeral)).payload == b"before"
+    stopped = time.monotonic()
+    for router in cluster.routers:
+        if how == "killed":
+            await asyncio.to_thread(router.kill)
+        else:
+            router.pause()
+    for client in (subscriber, ephemeral):
+        await client.expect_nothing()
+    await publisher.publish(topic, b"during", qos=1, packet_id=2)
+    await asyncio.gather(
+        _nothing_comes(publisher, WAIT_S),
+        _is_refused(guests, 0, V5),
+        _is_refused(guests, 1, V311),
+    )
+    for client in (subscriber, ephemeral):
+        await client.expect_nothing()
+    for edge in cluster.edges:
+        status, text = await edge.admin("/readyz")
+        assert status == 503, text
+    print(f"without routers for {time.monotonic() - stopped:.1f} s")
+    resumed = time.monotonic()
+    await cluster.heal()
+    await publisher.expect("PUBACK", packet_id=2)
+    assert (await receive_publish(subscriber)).payload == b"during"
+    assert (await receive_publish(ephemeral)).payload == b"during"
+    await _connects(guests, 0, "new")
+    await cluster.until_ready()
+    print(f"all resumed within {time.monotonic() - resumed:.1f} s")
+    for client in (subscriber, ephemeral, publisher):
+        await client.expect_nothing()
+
+
+async def test_one_router_of_two_is_enough(guests: Guests) -> None:
+    """Whichever dies: everything that is asked afterwards is done, within the link's timeout."""
+    topic = guests.topic()
+    subscriber = await guests.connect(0, "subscriber", durable=True)
+    await subscriber.subscribe((f"{topic}/#", 1))
+    publisher = await guests.connect(1, "publisher")
+    number = 0
+    for router in guests.cluster.routers:
+        await asyncio.to_thread(router.kill)
+        started = time.monotonic()
+        for _ in range(20):
+            number += 1
+            name = f"{topic}/{number}"
+            await publisher.deliver(name, b"%d" % number, packet_id=number)
+            assert (await receive_publish(subscriber)).payload == b"%d" % number
+            await guests.connect(number, f"new{number}")
+        print(f"without {router.name}: 20 publishes in {time.monotonic() - started:.2f} s")
+        await guests.cluster.heal()
+        await guests.cluster.until_ready()

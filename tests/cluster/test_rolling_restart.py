@@ -1,0 +1,54 @@
+"""Every process is restarted, one after the other, under load: invisible to data (G9).
+
+Inputs: publishers and durable subscribers; SIGTERM to each edge and router in turn. Observed: the
+history by every rule, and the reason codes that MQTT 5 clients see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from support.cluster import Cluster, ended
+from support.history import NO_CODE, Kind
+from support.history_check import Announced
+from support.scene import Scene
+
+ANNOUNCED = Announced(disconnect=frozenset({0x8B, 0x8E, 0x9C}), connack=frozenset({0x88}))
+STOP_S = 20.0
+
+
+@pytest.mark.timeout(180)
+async def test_a_rolling_restart_is_invisible_to_data(
+    start_cluster: Callable[..., Awaitable[Cluster]], seed: int
+) -> None:
+    cluster = await start_cluster(limits={"max_queued_messages": 1_000_000})
+    async with Scene(cluster, seed, ANNOUNCED) as scene:
+        scene.mixed_load()
+        await scene.begin()
+        await scene.still_publishing()
+        for node in [*cluster.routers, *cluster.edges]:
+            scene.history.fault(node.name, "SIGTERM")
+            started = time.monotonic()
+            node.terminate()
+            code = await ended(node, STOP_S)
+            stopped_s = time.monotonic() - started
+            assert code == 0, f"{node.name} ended with {code}"
+            await asyncio.to_thread(node.start)
+            scene.history.fault(node.name, "started again")
+            await cluster.until_ready()
+            print(f"{node.name}: gone in {stopped_s:.1f} s")
+            await scene.still_publishing(30)
+        settled_s = await scene.settle()
+        codes = Counter(
+            f"0x{event.code:02x}" for event in scene.history.of(Kind.ENDED) if event.code != NO_CODE
+        )
+        refusals = Counter(event.code for event in scene.history.of(Kind.REFUSED))
+        print(f"{scene.summary()}; settled in {settled_s:.1f} s")
+        print(f"DISCONNECT: {dict(codes)}; refused: {dict(refusals)}")
+        scene.judge()
+        assert codes["0x8b"] + codes["0x9c"] > 0, "no MQTT 5 client was told why"

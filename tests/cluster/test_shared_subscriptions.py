@@ -1,0 +1,88 @@
+"""A shared subscription with members at several edges: each message to one of them, none lost.
+
+Inputs: members that acknowledge and one that does not, and the end of its edge. Observed: who gets
+which message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+
+from support.guests import Guests, collect
+from support.raw_client import RawClient
+
+COUNT = 60
+DOOMED = 0
+
+
+class Member:
+    """Takes what comes and acknowledges it."""
+
+    def __init__(self, client: RawClient) -> None:
+        self.client = client
+        self.received: list[bytes] = []
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            self.received += await collect(self.client, 0.2)
+
+
+async def _members(guests: Guests, group: str, edges: list[int]) -> list[Member]:
+    members = []
+    for edge in edges:
+        client = await guests.connect(edge, f"member{edge}")
+        await client.subscribe((group, 1))
+        members.append(Member(client))
+    return members
+
+
+async def _until(members: list[Member], numbers: set[bytes], deadline_s: float) -> Counter[bytes]:
+    end = time.monotonic() + deadline_s
+    while True:
+        found = Counter(payload for member in members for payload in member.received)
+        if numbers <= set(found):
+            return found
+        assert time.monotonic() < end, f"missing: {sorted(numbers - set(found))}"
+        await asyncio.sleep(0.02)
+
+
+async def test_each_message_goes_to_one_member_wherever_it_is(guests: Guests) -> None:
+    topic = guests.topic("jobs")
+    members = await _members(guests, f"$share/group/{topic}", [0, 1, 2])
+    publishers = [await guests.connect(edge, f"publisher{edge}") for edge in (0, 2)]
+    for number in range(COUNT):
+        await publishers[number % 2].deliver(topic, b"%d" % number, packet_id=number + 1)
+    found = await _until(members, {b"%d" % number for number in range(COUNT)}, 10)
+    assert set(found.values()) == {1}
+    assert all(member.received for member in members), "a member got nothing at all"
+    for member in members:
+        member.task.cancel()
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["ephemeral", "durable"])
+@pytest.mark.parametrize("end", ["killed", "paused"])
+async def test_what_a_lost_member_had_not_acknowledged_goes_to_others(
+    guests: Guests, end: str, durable: bool
+) -> None:
+    topic = guests.topic("jobs")
+    group = f"$share/group/{topic}"
+    mute = await guests.connect(DOOMED, "mute", durable=durable)
+    await mute.subscribe((group, 1))
+    members = await _members(guests, group, [1, 2])
+    publisher = await guests.connect(1, "publisher")
+    for number in range(COUNT):
+        await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
+    edge = guests.edge(DOOMED)
+    if end == "killed":
+        await asyncio.to_thread(edge.kill)
+    else:
+        edge.pause()
+    found = await _until(members, {b"%d" % number for number in range(COUNT)}, 15)
+    assert set(found.values()) == {1}
+    for member in members:
+        member.task.cancel()

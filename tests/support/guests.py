@@ -1,0 +1,84 @@
+"""Raw clients on the edges of a cluster, with names that no other test uses."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from support.cluster import Cluster, Node
+from support.mqtt_bytes import V5, Packet, Property, Will
+from support.raw_client import DEADLINE_S, RawClient
+
+#: Session expiry of a session that shall outlive its connection.
+DURABLE_S: Final = 300
+
+
+class Guests:
+    """Makes the clients of one test."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.prefix = uuid.uuid4().hex[:8]
+
+    def topic(self, name: str = "topic") -> str:
+        """A topic name or filter of this test."""
+        return f"{self.prefix}/{name}"
+
+    def client_id(self, name: str = "client") -> str:
+        """A client identifier of this test."""
+        return f"{name}{self.prefix}"
+
+    def edge(self, number: int) -> Node:
+        """The edge of that number (modulo how many there are)."""
+        return self.cluster.edges[number % len(self.cluster.edges)]
+
+    async def open(self, edge: int, version: int = V5) -> RawClient:
+        """A connection to an edge, without CONNECT."""
+        host, port = self.edge(edge).mqtt
+        return await RawClient.open(f"tcp://{host}:{port}", version=version)
+
+    async def connect(
+        self,
+        edge: int,
+        name: str,
+        version: int = V5,
+        *,
+        durable: bool = False,
+        clean: bool | None = None,
+        will: Will | None = None,
+        props: Sequence[Property] = (),
+    ) -> RawClient:
+        """A connected client; ``durable``: its session outlives the connection."""
+        client = await self.open(edge, version)
+        if durable and version == V5:
+            props = [*props, ("session_expiry", DURABLE_S)]
+        await client.connect(
+            self.client_id(name),
+            clean=not durable if clean is None else clean,
+            props=props,
+            will=will,
+        )
+        return client
+
+
+async def receive_publish(client: RawClient, timeout_s: float = DEADLINE_S) -> Packet:
+    """The next packet, which must be a PUBLISH; it is acknowledged."""
+    received = await client.receive(timeout_s)
+    assert received.kind == "PUBLISH", received
+    await client.acknowledge(received)
+    return received
+
+
+async def collect(client: RawClient, seconds: float) -> list[bytes]:
+    """Take and acknowledge everything that comes within so many seconds; the payloads."""
+    payloads = []
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        try:
+            received = await receive_publish(client, left)
+        except TimeoutError:
+            break
+        payloads.append(received.payload)
+    return payloads
