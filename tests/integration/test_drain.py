@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -27,7 +29,8 @@ from support import mqtt_bytes
 from support.broker import STOP_DEADLINE_S, StartBroker, Tidegate
 from support.mqtt_bytes import V5, V311
 from support.raw_client import DEADLINE_S, RawClient
-from support.waiting import wait_for_async
+from support.tools import require
+from support.waiting import wait_for, wait_for_async
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
@@ -271,6 +274,94 @@ async def test_the_will_of_a_client_that_is_sent_away_is_published(
     await watcher.acknowledge(packet)
     await watcher.expect_nothing()
     assert topics == ["will/prompt"]
+
+
+# Under load
+
+
+async def _write_until_told(client: RawClient, name: str) -> list[bytes]:
+    """Publish with QoS 1 as fast as it is acknowledged; return what was, by the goodbye."""
+    acknowledged: list[bytes] = []
+    sent = 0
+    open_numbers: dict[int, bytes] = {}
+    while True:
+        while len(open_numbers) < 20:
+            sent += 1
+            payload = f"{name} {sent}".encode()
+            open_numbers[sent] = payload
+            await client.publish("load", payload, qos=1, packet_id=sent)
+        packet = await client.receive()
+        if packet.kind == "DISCONNECT":
+            assert packet.reason == SHUTTING_DOWN
+            assert await client.receive_or_end() is None, "something came after the goodbye"
+            return acknowledged
+        assert packet.kind == "PUBACK"
+        acknowledged.append(open_numbers.pop(packet.packet_id))
+
+
+async def test_a_drain_under_load_loses_nothing_and_leaves_nothing_unanswered(
+    start_broker: StartBroker,
+) -> None:
+    """What was read was queued and acknowledged, what was not acknowledged was never read."""
+    broker = start_broker(drain={"rate": 20}, limits={"max_queued_messages": 1_000_000})
+    sleeper = await _durable(broker, "sleeper", ("load", 1))
+    await sleeper.disconnect()
+    writers = [await _connected(broker, f"w{number}") for number in range(10)]
+    writing = [
+        asyncio.create_task(_write_until_told(writer, f"w{number}"))
+        for number, writer in enumerate(writers)
+    ]
+    received = re.compile(r'tidegate_packets_received_total\{type="publish"\} (\S+)')
+
+    def is_busy() -> bool:
+        found = received.search(_page(broker, "/metrics")[1])
+        return found is not None and float(found[1]) > 1000
+
+    await asyncio.to_thread(wait_for, is_busy, DEADLINE_S, "a load")
+    _terminate(broker)
+    acknowledged = await asyncio.gather(*writing)
+    assert await _ended(broker) == 0
+    broker.start()
+    again = await _durable(broker, "sleeper")
+    got: list[bytes] = []
+    while len(got) < sum(map(len, acknowledged)):
+        packet = await again.expect("PUBLISH")
+        got.append(packet.payload)
+        await again.acknowledge(packet)
+    await again.expect_nothing()
+    for number, theirs in enumerate(acknowledged):
+        assert theirs == [one for one in got if one.startswith(b"w%d " % number)]
+
+
+async def test_clients_go_no_faster_than_the_rate(start_broker: StartBroker) -> None:
+    broker = start_broker(drain={"rate": 20})
+    clients = [await _connected(broker, f"c{number}") for number in range(40)]
+    started = time.monotonic()
+    _terminate(broker)
+    for client in clients:
+        await client.expect_closed(reasons=[SHUTTING_DOWN])
+    assert time.monotonic() - started > 1.8
+    assert await _ended(broker) == 0
+
+
+async def test_mosquitto_sub_understands_why_it_has_to_go(start_broker: StartBroker) -> None:
+    broker = start_broker()
+    address = broker.address("tcp")
+    output = broker.directory / "sub.txt"
+    options = ["-V", "5", "-d", "-t", "x", "-i", "sub", "-h", address.host, "-p", str(address.port)]
+    with output.open("wb") as stdout:
+        command = ["stdbuf", "-oL", require("mosquitto_sub"), *options]
+        process = subprocess.Popen(command, stdout=stdout, stderr=stdout)
+    try:
+        await wait_for_async(
+            lambda: "received SUBACK" in output.read_text(), DEADLINE_S, "its subscription"
+        )
+        assert await asyncio.to_thread(broker.stop) == 0
+        said = f"Received DISCONNECT ({SHUTTING_DOWN})"
+        await wait_for_async(lambda: said in output.read_text(), DEADLINE_S, said)
+    finally:
+        process.kill()
+        process.wait()
 
 
 # The admin API
