@@ -8,7 +8,7 @@ through the callback named in their docstring. Order of calls is order of effect
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,16 @@ class SessionFenced(Exception):
 
 class RouterUnavailable(Exception):
     """No router, or no store behind it, can do this now."""
+
+
+class SharedReceipt(Protocol):
+    """What an edge says of a shared subscription's message that it was given for one member."""
+
+    def done(self) -> None:
+        """The member has acknowledged it, or it was dropped and counted."""
+
+    def returned(self) -> None:
+        """The member has gone without acknowledging it: another one must have it."""
 
 
 class Origin(Protocol):
@@ -123,13 +133,21 @@ class RouterLink(Protocol):
     def remove_interest(self, edge_id: str, topic_filter: str) -> None:
         """No client of this edge wants this filter any more."""
 
+    async def settled(self) -> None:
+        """Return when all of this edge's interest is known to every router it is attached to."""
+
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, Publish]]:
         """Read a session's queue after ``after_seq``. Raises RouterUnavailable."""
 
-    def complete(self, client_id: str, epoch: int, seqs: list[int]) -> None:
-        """Deliveries are complete: forget them. A fenced one ends in ``EdgeLink.kick``."""
+    def complete(
+        self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
+    ) -> None:
+        """Deliveries are complete: forget them, then call ``done``.
+
+        A fenced one ends in ``EdgeLink.kick``.
+        """
 
     async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
         """PUBREC has come for these. Raises SessionFenced, RouterUnavailable."""
@@ -139,8 +157,11 @@ class RouterLink(Protocol):
     ) -> None:
         """PUBREL has come: store the receipt byte. Raises SessionFenced, RouterUnavailable."""
 
-    def match_retained(self, topic_filter: str) -> list[str]:
-        """Topics with a retained message that match a filter."""
+    def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
+        """Topics with a retained message that match a filter, in pages.
+
+        Raises RouterUnavailable.
+        """
 
     async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
         """The retained messages of these topics that are there and have not expired."""
@@ -148,11 +169,73 @@ class RouterLink(Protocol):
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
         """Queue messages for one durable session (retained ones after SUBSCRIBE)."""
 
-    async def heartbeat(self, edge_id: str) -> None:
-        """Renew the edge's lease. Raises RouterUnavailable."""
-
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """Give a shared subscription's message to another member: the first one has gone."""
+
+
+class RouterService(RouterLink, Protocol):
+    """What the router's end of a link asks of the router, beside what edges ask."""
+
+    #: Names this life of the router; a new one after it has been declared dead.
+    instance: str
+
+    async def subscribe(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        told: Sequence[str] = (),
+    ) -> None:
+        """As in RouterLink, but leave the routers in ``told`` (instances) to the caller."""
+
+    async def unsubscribe(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        filters: Sequence[str],
+        told: Sequence[str] = (),
+    ) -> None:
+        """As in RouterLink, but leave the routers in ``told`` (instances) to the caller."""
+
+    def attach_edge(self, edge: EdgeLink) -> None:
+        """An edge has come (again: it takes the place of the one with its identifier)."""
+
+    def lose_edge(self, edge: EdgeLink) -> None:
+        """An edge has gone: forget its interest, its members, its connections."""
+
+    def join_groups(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+    ) -> None:
+        """Make a connection without a durable session a member of shared subscriptions."""
+
+    def hold(self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool) -> None:
+        """A durable session's connection is, or is no longer, at this edge."""
+
+    async def heartbeat(self, edge_id: str) -> bool:
+        """Renew an edge's lease; False: it had run out. Raises RouterUnavailable."""
+
+    async def end_lease(self, edge_id: str) -> None:
+        """An edge ends, after its last connection. Raises RouterUnavailable."""
+
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+        """Which (client_id, epoch) still own their sessions. Raises RouterUnavailable."""
+
+    async def fence(self, instance: str) -> None:
+        """Refuse every later write of another router's life. Raises RouterUnavailable."""
+
+    async def catch_up(self) -> None:
+        """Learn every change of subscriptions stored until now. Raises RouterUnavailable."""
+
+    def living_routers(self) -> list[str]:
+        """Instances of the routers that live, as far as known."""
 
 
 class EdgeLink(Protocol):
@@ -170,9 +253,22 @@ class EdgeLink(Protocol):
         """Offer a queued message to the connected client whose session it belongs to."""
 
     def deliver_shared(
-        self, client_id: str, epoch: int, message: Publish, group: str, options: SubscriptionOptions
+        self,
+        client_id: str,
+        epoch: int,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
     ) -> bool:
-        """Give a shared subscription's message to one member; False when it is not here."""
+        """Give a shared subscription's message to one member; False when it is not here.
+
+        What becomes of a QoS 1 message is told to ``receipt`` if there is one, and otherwise
+        through ``RouterLink.redispatch``.
+        """
 
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
         """End the connection of an older epoch (or, with epoch 0, any)."""
+
+    def pushes_lost(self) -> None:
+        """Pushes may have been lost: durable sessions look into their queues."""

@@ -1,0 +1,20 @@
+"""Rendezvous hashing: which of several names a key belongs to.
+
+Every edge computes the same answer from the same names, without asking anybody. When a name comes
+or goes, only the keys that it wins or had won move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+
+def owner(key: str, names: Iterable[str]) -> str:
+    """Return the name with the highest weight for ``key``. Raises ValueError without names."""
+    encoded = key.encode()
+    return max(names, key=lambda name: (_weight(name, encoded), name))
+
+
+def _weight(name: str, key: bytes) -> bytes:
+    return blake2b(key, digest_size=8, key=name.encode()[:64]).digest()

@@ -1,0 +1,35 @@
+"""Where the routers are: names of the configuration, looked up again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
+
+
+async def resolve(places: Sequence[str]) -> set[str] | None:
+    """Return the addresses of all places; None when a name could not be looked up.
+
+    A place is HOST:PORT, every address of the host counts (a headless Service has one for each
+    pod), or unix:PATH.
+    """
+    loop = asyncio.get_running_loop()
+    found: set[str] = set()
+    for place in places:
+        if place.startswith("unix:"):
+            found.add(place)
+            continue
+        host, _, port = place.rpartition(":")
+        try:
+            answers = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            # A headless Service without ready pods has no addresses at all.
+            log.debug("no address for routers", extra={"place": place, "reason": str(error)})
+            return None
+        for family, *_, address in answers:
+            name = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+            found.add(f"{name}:{address[1]}")
+    return found

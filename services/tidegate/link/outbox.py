@@ -1,0 +1,67 @@
+"""What waits to be sent over one stream, as frames that fill while the last one is on its way.
+
+Both ends of a link have one. Whoever adds an operation to ``frame`` calls ``grew``; one task runs
+``send``. No timer when idle, natural batches under load, frames of bounded size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+F = TypeVar("F")
+
+#: A frame that has grown to this size is closed, and the next one begins.
+FRAME_BYTES: Final = 1_048_576
+
+
+class Outbox(Generic[F]):
+    """See the module's docstring. ``queued_bytes`` is what has been added and not yet sent."""
+
+    __slots__ = ("_full", "_loop", "_make", "_size", "_wake", "frame", "queued_bytes", "sent_count")
+
+    def __init__(self, make: Callable[[], F]) -> None:
+        self._make = make
+        #: The frame to add to. Never keep it: it changes.
+        self.frame: F = make()
+        self._size = 0
+        self._full: deque[tuple[F, int]] = deque()
+        self.queued_bytes = 0
+        #: Frames that the transport has taken, in all.
+        self.sent_count = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def grew(self, size_bytes: int) -> None:
+        """About so many bytes have been added to ``frame``."""
+        self.queued_bytes += size_bytes
+        self._size += size_bytes
+        if self._size >= FRAME_BYTES:
+            self._close()
+        wake = self._wake
+        if wake is not None and not wake.done():
+            wake.set_result(None)
+
+    def _close(self) -> None:
+        self._full.append((self.frame, self._size))
+        self.frame = self._make()
+        self._size = 0
+
+    async def send(self, write: Callable[[F], Awaitable[object]], sent: Callable[[], None]) -> None:
+        """Give frames to ``write``, one after the other, for ever; ``sent`` is called after each.
+
+        Ends with whatever ``write`` raises.
+        """
+        while True:
+            while not self._size and not self._full:
+                self._wake = self._loop.create_future()
+                await self._wake
+            if not self._full:
+                self._close()
+            frame, size = self._full.popleft()
+            await write(frame)
+            self.queued_bytes -= size
+            self.sent_count += 1
+            sent()

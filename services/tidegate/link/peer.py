@@ -1,0 +1,181 @@
+"""One attached edge, as a router sees it: what is sent to it, what it is owed.
+
+Implements ``EdgeLink`` over a stream. Owned by the hub. What waits for an edge that takes nothing is
+bounded: beyond the bound copies are dropped and counted, and durable sessions are told to look into
+their queues.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tidegate.link.api import SharedReceipt
+from tidegate.link.messages import size_of, write_message, write_options
+from tidegate.link.outbox import Outbox
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.runtime.telemetry import Counters
+
+SMALL: Final = 64
+#: Shared messages of one edge that are remembered until their member has acknowledged them.
+MAX_SHARED: Final = 10_000
+#: A mailbox never holds more than so many times what makes publishers wait.
+HARD_FACTOR: Final = 4
+
+
+class EdgePeer:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_counters",
+        "_mailbox_bytes",
+        "_next_shared",
+        "_pushes_lost",
+        "closed",
+        "edge_id",
+        "frames_received",
+        "name",
+        "outbox",
+        "owed_bytes",
+        "owed_unanswered",
+        "shared",
+        "stalled",
+        "unsettled",
+        "version",
+    )
+
+    def __init__(
+        self, edge_id: str, name: str, version: int, mailbox_bytes: int, counters: Counters
+    ) -> None:
+        self.edge_id = edge_id
+        self.name = name
+        self.version = version
+        self.outbox: Outbox[pb.RouterFrame] = Outbox(pb.RouterFrame)
+        self.closed = False
+        #: It has taken nothing for a while: nobody waits for it.
+        self.stalled = False
+        self.frames_received = 0
+        #: Credit that it has not been given back yet: bytes, and publishes without an answer.
+        self.owed_bytes = 0
+        self.owed_unanswered = 0
+        #: Publishes of this edge that are not settled.
+        self.unsettled = 0
+        #: Shared messages of QoS 1 given to it: (group, message) by number.
+        self.shared: dict[int, tuple[str, Publish]] = {}
+        self._next_shared = 0
+        self._mailbox_bytes = mailbox_bytes
+        self._counters = counters
+        self._pushes_lost = False
+
+    @property
+    def congested(self) -> bool:
+        """Whether publishers should wait for this edge."""
+        return not self.stalled and self.outbox.queued_bytes > self._mailbox_bytes
+
+    def _refuses(self) -> bool:
+        """Whether there is no place for another copy."""
+        queued = self.outbox.queued_bytes
+        return queued > self._mailbox_bytes and (
+            self.stalled or queued > HARD_FACTOR * self._mailbox_bytes
+        )
+
+    def _drop(self) -> None:
+        self._counters.published += 1
+        self._counters.dropped["mailbox_full"] += 1
+
+    # EdgeLink
+
+    def deliver(self, message: Publish, publisher_id: str) -> None:
+        """See EdgeLink."""
+        if self._refuses():
+            self._drop()
+            return
+        outbox = self.outbox
+        operation = outbox.frame.operations.add().deliver
+        if publisher_id:
+            operation.publisher_id = publisher_id
+        write_message(operation.message, message)
+        outbox.grew(size_of(message))
+
+    def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
+        """See EdgeLink."""
+        if self._refuses():
+            self._pushes_lost = True
+            return
+        outbox = self.outbox
+        operation = outbox.frame.operations.add().push
+        operation.client_id = client_id
+        operation.epoch = epoch
+        operation.seq = seq
+        write_message(operation.message, message)
+        outbox.grew(size_of(message))
+
+    def deliver_shared(
+        self,
+        client_id: str,
+        epoch: int,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
+        """See EdgeLink; whether the member is really there, the edge says later."""
+        if self.closed or self._refuses():
+            return False
+        outbox = self.outbox
+        operation = outbox.frame.operations.add().shared
+        operation.client_id = client_id
+        operation.epoch = epoch
+        operation.group = group
+        write_message(operation.message, message)
+        write_options(operation.options, options)
+        # QoS 0 is over when it is sent; QoS 2 must not go to anybody else [MQTT-4.8.2-5].
+        if min(message.qos, options.qos) == 1 and len(self.shared) < MAX_SHARED:
+            self._next_shared += 1
+            operation.id = self._next_shared
+            self.shared[self._next_shared] = (group, message)
+        outbox.grew(size_of(message))
+        return True
+
+    def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
+        """See EdgeLink."""
+        operation = self.outbox.frame.operations.add().kick
+        operation.client_id = client_id
+        operation.epoch = epoch
+        operation.reason_code = reason_code
+        self.outbox.grew(SMALL)
+
+    def pushes_lost(self) -> None:
+        """See EdgeLink."""
+        self.outbox.frame.operations.add().pushes_lost.SetInParent()
+        self.outbox.grew(SMALL)
+
+    # What the hub says
+
+    def progressed(self) -> None:
+        """A frame has been taken: own up to what was left out when there was no place."""
+        if self._pushes_lost and not self._refuses():
+            self._pushes_lost = False
+            self.pushes_lost()
+
+    def reply(self, reply: pb.Reply) -> None:
+        """Answer a request."""
+        self.outbox.frame.operations.add().reply.CopyFrom(reply)
+        self.outbox.grew(SMALL + reply.ByteSize())
+
+    def done(self, number: int, code: int) -> None:
+        """An operation that was numbered is settled."""
+        frame = self.outbox.frame
+        frame.done_ids.append(number)
+        frame.done_codes.append(code)
+        self.outbox.grew(4)
+
+    def pay(self) -> None:
+        """Give back the credit that is owed."""
+        if self.owed_bytes or self.owed_unanswered:
+            frame = self.outbox.frame
+            frame.credit_bytes += self.owed_bytes
+            frame.unacknowledged_done += self.owed_unanswered
+            self.owed_bytes = self.owed_unanswered = 0
+            self.outbox.grew(4)
