@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.store_server import StoreServer, programs
+from support.store_groups import KINDS, AnyStore, start_store
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config import LimitsConfig, StoreConfig
 from tidegate.store.api import (
@@ -34,28 +34,24 @@ NOW = 1_700_000_000_000
 OPTIONS = SubscriptionOptions(qos=1, no_local=True, subscription_identifier=7)
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
+@pytest.fixture(scope="module", params=KINDS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StoreServer]:
-    program = programs()[request.param]
-    if program is None:
-        pytest.skip(f"{request.param} is not installed")
-    running = StoreServer(program, tmp_path_factory.mktemp("s"))
-    running.start()
+) -> Iterator[AnyStore]:
+    running = start_store(request.param, tmp_path_factory.mktemp("s"))
     yield running
     running.stop()
 
 
 @pytest.fixture
-async def store(server: StoreServer) -> AsyncIterator[RedisStore]:
+async def store(server: AnyStore) -> AsyncIterator[RedisStore]:
     server.command("FLUSHALL")
     store = await connect(server)
     yield store
     await store.close()
 
 
-async def connect(server: StoreServer, partitions: int = 64) -> RedisStore:
+async def connect(server: AnyStore, partitions: int = 64) -> RedisStore:
     return await RedisStore.connect(
         url=server.url, limits=LimitsConfig(), store=StoreConfig(partitions=partitions)
     )
@@ -137,7 +133,7 @@ async def test_the_last_seq_is_known_when_the_queue_is_empty_again(store: RedisS
 
 
 @pytest.mark.statement("MQTT-3.1.2-4", "MQTT311-3.1.2-6")
-async def test_clean_start_discards_the_session(store: RedisStore, server: StoreServer) -> None:
+async def test_clean_start_discards_the_session(store: RedisStore, server: AnyStore) -> None:
     first = await attach(store)
     await store.subscribe("c", first.epoch, [("a", OPTIONS)])
     await store.append([Append("c", first.incarnation, b"1", "identity")])
@@ -166,7 +162,7 @@ async def test_a_session_past_its_expiry_is_gone_before_any_sweep(store: RedisSt
     assert wills(second.wills) == [b"w"]
 
 
-async def test_an_ephemeral_session_leaves_nothing(store: RedisStore, server: StoreServer) -> None:
+async def test_an_ephemeral_session_leaves_nothing(store: RedisStore, server: AnyStore) -> None:
     first = await attach(store, expiry=0)
     assert first.incarnation == 0
     assert await store.subscribe("c", first.epoch, [("a", OPTIONS)])
@@ -217,7 +213,7 @@ async def test_a_session_that_never_expires_stays(store: RedisStore) -> None:
     assert (await attach(store, now=NOW * 1000)).session_present
 
 
-async def test_a_session_ends_in_one_sweep_only(store: RedisStore, server: StoreServer) -> None:
+async def test_a_session_ends_in_one_sweep_only(store: RedisStore, server: AnyStore) -> None:
     ids = [f"client {number}" for number in range(20)]
     for client_id in ids:
         reply = await attach(store, client_id)
@@ -487,12 +483,12 @@ async def test_an_ended_lease_needs_no_waiting(store: RedisStore) -> None:
 
 
 async def test_edge_sweeps_are_bounded_and_find_each_session_once(
-    store: RedisStore, server: StoreServer
+    store: RedisStore, server: AnyStore
 ) -> None:
     for number in range(25):
         await attach(store, f"c{number}", expiry=0, will=b"%d" % number)
     sweeps = await asyncio.gather(*(store.sweep_edges(NOW, 10) for _ in range(4)))
-    assert [len(found.wills) for found in sweeps] == [10, 10, 5, 0]
+    assert max(len(found.wills) for found in sweeps) <= 10
     found = [will for sweep in sweeps for will in sweep.wills]
     assert sorted(wills(found)) == sorted(b"%d" % number for number in range(25))
     await store.will_published([will.will_id for will in found])
@@ -545,14 +541,12 @@ async def test_retained_messages_expire_in_bounded_steps(store: RedisStore) -> N
 # The layout
 
 
-async def test_another_count_of_partitions_is_refused(
-    store: RedisStore, server: StoreServer
-) -> None:
+async def test_another_count_of_partitions_is_refused(store: RedisStore, server: AnyStore) -> None:
     with pytest.raises(StoreRefused, match=r"64 partitions.* 32 partitions"):
         await connect(server, partitions=32)
 
 
-async def test_another_format_is_refused(server: StoreServer) -> None:
+async def test_another_format_is_refused(server: AnyStore) -> None:
     server.command("SET", "tg:{g}:format", "99:64")
     try:
         with pytest.raises(StoreRefused, match="format version 99"):
@@ -561,7 +555,7 @@ async def test_another_format_is_refused(server: StoreServer) -> None:
         server.command("FLUSHALL")
 
 
-async def test_a_server_that_throws_data_away_is_refused(server: StoreServer) -> None:
+async def test_a_server_that_throws_data_away_is_refused(server: AnyStore) -> None:
     server.command("CONFIG", "SET", "maxmemory", "100mb")
     server.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
@@ -573,7 +567,7 @@ async def test_a_server_that_throws_data_away_is_refused(server: StoreServer) ->
 
 
 async def test_every_key_of_a_client_carries_one_hash_tag(
-    store: RedisStore, server: StoreServer, tmp_path: Path
+    store: RedisStore, server: AnyStore, tmp_path: Path
 ) -> None:
     reply = await attach(store, will=b"w")
     await store.subscribe("c", reply.epoch, [("a", OPTIONS)])

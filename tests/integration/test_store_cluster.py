@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.store_server import StoreServer, programs
+from support.store_groups import AnyStore, start_store
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config import LimitsConfig, StoreConfig
 from tidegate.store.api import (
@@ -38,29 +38,40 @@ OPTIONS = SubscriptionOptions(qos=1, no_local=True, subscription_identifier=7)
 OTHERS = SubscriptionOptions(qos=2)
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StoreServer]:
-    program = programs()[request.param]
-    if program is None:
-        pytest.skip(f"{request.param} is not installed")
-    running = StoreServer(program, tmp_path_factory.mktemp("s"))
-    running.start()
+#: Kinds of store, and whether operations may name partitions together there.
+SHAPES = [
+    ("valkey", "together"),
+    ("valkey", "apart"),
+    ("redis", "together"),
+    ("redis", "apart"),
+    ("valkey-cluster", "apart"),
+    ("redis-cluster", "apart"),
+]
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids="-".join)
+def shape(request: pytest.FixtureRequest) -> tuple[str, str]:
+    chosen: tuple[str, str] = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def server(shape: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyStore]:
+    running = start_store(shape[0], tmp_path_factory.mktemp("s"))
     yield running
     running.stop()
 
 
-@pytest.fixture(params=["together", "apart"])
-async def store(server: StoreServer, request: pytest.FixtureRequest) -> AsyncIterator[RedisStore]:
+@pytest.fixture
+async def store(server: AnyStore, shape: tuple[str, str]) -> AsyncIterator[RedisStore]:
     server.command("FLUSHALL")
     store = await connect(server)
-    store._apart = request.param == "apart"
+    store._apart = shape[1] == "apart"
     yield store
     await store.close()
 
 
-async def connect(server: StoreServer) -> RedisStore:
+async def connect(server: AnyStore) -> RedisStore:
     return await RedisStore.connect(url=server.url, limits=LimitsConfig(), store=StoreConfig())
 
 
@@ -75,7 +86,7 @@ async def attach(
     return await store.attach(AttachRequest(client_id, edge, clean, expiry, NOW))
 
 
-def keys(server: StoreServer, pattern: str) -> list[bytes]:
+def keys(server: AnyStore, pattern: str) -> list[bytes]:
     names = server.command("KEYS", pattern)
     assert isinstance(names, list)
     return names
@@ -333,7 +344,7 @@ async def test_a_reader_that_is_far_behind_is_told_so(store: RedisStore, reader:
 
 
 async def test_old_changes_are_forgotten_but_the_last_one(
-    store: RedisStore, server: StoreServer, reader: Reader
+    store: RedisStore, server: AnyStore, reader: Reader
 ) -> None:
     for _ in range(500):
         await store.set_retained("t", b"x", 0)
@@ -353,7 +364,7 @@ async def test_old_changes_are_forgotten_but_the_last_one(
 
 
 async def test_a_server_that_lost_its_contents_is_noticed(
-    store: RedisStore, server: StoreServer, reader: Reader
+    store: RedisStore, server: AnyStore, reader: Reader
 ) -> None:
     await store.set_retained("t", b"x", 0)
     await reader.read()
@@ -363,7 +374,7 @@ async def test_a_server_that_lost_its_contents_is_noticed(
 
 
 async def test_sessions_end_and_say_so_when_memory_is_full(
-    store: RedisStore, server: StoreServer, reader: Reader
+    store: RedisStore, server: AnyStore, reader: Reader
 ) -> None:
     life = await attach(store)
     await store.subscribe("c", life.epoch, [("a", OPTIONS)])
@@ -496,7 +507,7 @@ async def test_routers_know_each_other_and_how_far_they_have_read(store: RedisSt
     assert sorted(await store.routers(NOW + 1499), key=str) == sorted([one, two], key=str)
 
 
-async def test_a_router_is_gone_when_its_lease_ends(store: RedisStore, server: StoreServer) -> None:
+async def test_a_router_is_gone_when_its_lease_ends(store: RedisStore, server: AnyStore) -> None:
     await store.renew_router("r1", NOW, 1000, [1] * 64)
     await store.renew_router("r2", NOW, 2000, [2] * 64)
     assert await store.routers(NOW + 1000) == [RouterRecord("r2", [2] * 64)]
@@ -511,9 +522,7 @@ async def test_a_router_is_gone_when_its_lease_ends(store: RedisStore, server: S
 # Fenced writers
 
 
-async def test_a_fenced_writer_writes_nothing_any_more(
-    store: RedisStore, server: StoreServer
-) -> None:
+async def test_a_fenced_writer_writes_nothing_any_more(store: RedisStore, server: AnyStore) -> None:
     life = await attach(store)
     store.writer = "r1"
     await store.append([Append("c", life.incarnation, b"1", "id 1")])

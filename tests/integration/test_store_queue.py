@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.store_server import StoreServer, programs
+from support.store_groups import KINDS, AnyStore, start_store
 from tidegate.runtime.config import LimitsConfig, StoreConfig
 from tidegate.store.api import Append, AppendOutcome, AttachReply, AttachRequest, DetachRequest
 from tidegate.store.batch import StoreFault
@@ -20,28 +20,24 @@ from tidegate.store.redis_store import RedisStore
 NOW = 1_700_000_000_000
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
+@pytest.fixture(scope="module", params=KINDS)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StoreServer]:
-    program = programs()[request.param]
-    if program is None:
-        pytest.skip(f"{request.param} is not installed")
-    running = StoreServer(program, tmp_path_factory.mktemp("s"))
-    running.start()
+) -> Iterator[AnyStore]:
+    running = start_store(request.param, tmp_path_factory.mktemp("s"))
     yield running
     running.stop()
 
 
 @pytest.fixture
-async def store(server: StoreServer) -> AsyncIterator[RedisStore]:
+async def store(server: AnyStore) -> AsyncIterator[RedisStore]:
     server.command("FLUSHALL")
     store = await connect(server)
     yield store
     await store.close()
 
 
-async def connect(server: StoreServer, **limits: Any) -> RedisStore:
+async def connect(server: AnyStore, **limits: Any) -> RedisStore:
     return await RedisStore.connect(
         url=server.url, limits=LimitsConfig(**limits), store=StoreConfig()
     )
@@ -86,7 +82,7 @@ async def test_a_long_list_of_appends_is_cut_and_joined(store: RedisStore) -> No
     assert await append(store, []) == []
 
 
-async def test_dead_sessions_take_nothing(store: RedisStore, server: StoreServer) -> None:
+async def test_dead_sessions_take_nothing(store: RedisStore, server: AnyStore) -> None:
     life = (await attach(store)).incarnation
     before = server.key_names()
     replies = await append(
@@ -96,7 +92,7 @@ async def test_dead_sessions_take_nothing(store: RedisStore, server: StoreServer
     assert server.key_names() == before
 
 
-async def test_a_full_queue_refuses_the_newest(server: StoreServer) -> None:
+async def test_a_full_queue_refuses_the_newest(server: AnyStore) -> None:
     server.command("FLUSHALL")
     store = await connect(server, max_queued_messages=3)
     life = (await attach(store)).incarnation
@@ -114,7 +110,7 @@ async def test_a_full_queue_refuses_the_newest(server: StoreServer) -> None:
     await store.close()
 
 
-async def test_a_full_queue_drops_the_oldest_and_counts_it(server: StoreServer) -> None:
+async def test_a_full_queue_drops_the_oldest_and_counts_it(server: AnyStore) -> None:
     server.command("FLUSHALL")
     store = await connect(server, max_queued_messages=3, queue_full_policy="drop_oldest")
     life = (await attach(store)).incarnation
@@ -147,7 +143,7 @@ async def test_an_identity_is_queued_once(store: RedisStore) -> None:
 
 
 async def test_identities_are_bounded_and_the_latest_stay(
-    store: RedisStore, server: StoreServer
+    store: RedisStore, server: AnyStore
 ) -> None:
     life = (await attach(store)).incarnation
     for start in range(0, 6400, 100):
@@ -179,7 +175,7 @@ async def test_fetch_returns_a_record_larger_than_its_bound(store: RedisStore) -
     assert [seq for seq, _ in await store.fetch("c", life, 0, 10, 1000)] == [1]
 
 
-async def test_completed_entries_are_gone_with_their_release(server: StoreServer) -> None:
+async def test_completed_entries_are_gone_with_their_release(server: AnyStore) -> None:
     server.command("FLUSHALL")
     store = await connect(server, max_queued_messages=5000)
     life = (await attach(store)).incarnation
@@ -223,7 +219,7 @@ async def test_words_that_are_no_utf8_fail_alone(store: RedisStore) -> None:
     assert good == [1]
 
 
-async def test_a_damaged_key_fails_alone(store: RedisStore, server: StoreServer) -> None:
+async def test_a_damaged_key_fails_alone(store: RedisStore, server: AnyStore) -> None:
     life = (await attach(store)).incarnation
     damaged = (await attach(store, "d")).incarnation
     (key,) = [name for name in server.key_names() if b":q:d:" in name]
@@ -237,7 +233,7 @@ async def test_a_damaged_key_fails_alone(store: RedisStore, server: StoreServer)
     assert good == [1]
 
 
-async def test_a_queue_deleted_by_hand_starts_anew(store: RedisStore, server: StoreServer) -> None:
+async def test_a_queue_deleted_by_hand_starts_anew(store: RedisStore, server: AnyStore) -> None:
     life = (await attach(store)).incarnation
     await append(store, [Append("c", life, b"x")] * 5)
     await store.detach(DetachRequest("c", 1, NOW, False, None, 3))

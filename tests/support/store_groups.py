@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from typing import Any, TypeAlias
 
+import pytest
 import redis
 from redis import exceptions as redis_errors
 from redis.crc import key_slot
 
 from support.certificates import Certificates
-from support.store_server import TcpServer
+from support.store_server import StoreServer, TcpServer, programs
 from support.tools import free_port
 from support.waiting import wait_for
 
@@ -136,7 +138,7 @@ class _Sentinel(TcpServer):
             "loglevel warning",
             f"sentinel monitor {name} 127.0.0.1 {master_port} 2",
             f"sentinel down-after-milliseconds {name} 500",
-            f"sentinel failover-timeout {name} 3000",
+            f"sentinel failover-timeout {name} 1000",
         ]
         self._file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -313,3 +315,50 @@ class Cluster:
         """End what is left."""
         for server in self.servers:
             server.stop()
+
+
+class Limited(StoreServer):
+    """One server that lets the store in as an ACL user with no more than it needs."""
+
+    USER = "tidegate"
+
+    def __init__(self, program: str, directory: Path) -> None:
+        super().__init__(program, directory)
+        self._password = token_hex(8)
+        self.url = f"unix://{self.USER}:{self._password}@{self.socket}"
+
+    def start(self) -> None:
+        """Start it, and make the user."""
+        super().start()
+        self.command(*("ACL", "SETUSER", self.USER, f">{self._password}", "on", *ACL_RULES.split()))
+
+
+#: What docs/storage.md says that the store's user needs.
+ACL_RULES = (
+    "~tg:* +del +evalsha +exists +expire +get +getrange +hdel +hget +hgetall +hincrby +hmget "
+    "+hscan +hset +hsetnx +incr +info +sadd +script|load +set +setrange +smembers "
+    "+srandmember +srem +sscan +time +unlink +xadd +xdel +xinfo|stream +xlen +xrange +xread "
+    "+xrevrange +xtrim +zadd +zcard +zrangebyscore +zrem +zremrangebyrank +zremrangebyscore"
+)
+
+AnyStore: TypeAlias = StoreServer | Cluster
+
+#: Every kind of store that the same tests run on.
+KINDS = [f"{name}{kind}" for kind in ("", "-limited", "-cluster") for name in ("valkey", "redis")]
+
+
+def start_store(kind: str, directory: Path) -> AnyStore:
+    """Start a store of one of ``KINDS``; skip the test when its program is not installed."""
+    name, _, shape = kind.partition("-")
+    program = programs()[name]
+    if program is None:
+        pytest.skip(f"{name} is not installed")
+    store: AnyStore
+    if shape == "cluster":
+        store = Cluster(program, directory)
+    elif shape == "limited":
+        store = Limited(program, directory)
+    else:
+        store = StoreServer(program, directory)
+    store.start()
+    return store
