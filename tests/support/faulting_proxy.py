@@ -37,6 +37,7 @@ class _End(asyncio.Protocol):
         self.other: _End | None = None
         self.waiting = bytearray()
         self._full = False  # the other side's buffer
+        self._due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport
@@ -48,9 +49,11 @@ class _End(asyncio.Protocol):
         self.steer()
 
     def data_received(self, data: bytes) -> None:
-        delay_s = self.proxy.delay_s
-        if delay_s:
-            asyncio.get_running_loop().call_later(delay_s, self._pass_on, data)
+        loop = asyncio.get_running_loop()
+        # Never before what came earlier, also when the delay has just become shorter.
+        due = self._due = max(loop.time() + self.proxy.delay_s, self._due)
+        if due > loop.time():
+            loop.call_at(due, self._pass_on, data)
         else:
             self._pass_on(data)
 

@@ -16,8 +16,18 @@ from support.history import History
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
 
+#: How late every chunk of bytes is on a slow path.
+_DELAY_S: Final = 0.15
 #: What a fault's share of all is.
-_WEIGHTS: Final = {"kill": 4, "pause": 3, "cut": 2, "blackhole": 2, "terminate": 1, "store": 1}
+_WEIGHTS: Final = {
+    "kill": 4,
+    "pause": 3,
+    "cut": 2,
+    "blackhole": 2,
+    "slow": 1,
+    "terminate": 1,
+    "store": 1,
+}
 
 
 class Chaos:
@@ -52,7 +62,7 @@ class Chaos:
         node = self._chance.choice(self._cluster.nodes)
         pair = self._chance.choice(sorted(self._cluster.proxies) or [("", "")])
         length = self._chance.random()
-        if kind in {"cut", "blackhole"}:
+        if kind in {"cut", "blackhole", "slow"}:
             if not pair[0] or "/".join(pair) in self._hurt:
                 return None
             return self._cut(kind, pair, 0.5 + 3 * length)
@@ -91,9 +101,12 @@ class Chaos:
         self._begin(kind, name, f"{kind}, for {length_s:.1f} s")
         if kind == "cut":
             proxy.cut()
-        else:
+        elif kind == "blackhole":
             proxy.blackhole()
+        else:
+            proxy.delay_s = _DELAY_S
         await asyncio.sleep(length_s)
+        proxy.delay_s = 0.0
         proxy.heal()
         self._finish(name, "healed")
 
