@@ -15,6 +15,7 @@ from typing import Final
 
 _RESET: Final = struct.pack("ii", 1, 0)
 _HIGH_WATER_BYTES: Final = 262_144
+_TICK_S: Final = 0.000_01
 
 #: Host and port, or None while there is nobody to connect to.
 Upstream = Callable[[], tuple[str, int] | None]
@@ -51,8 +52,12 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
         # Never before what came earlier, also when the delay has just become shorter.
-        due = self._due = max(loop.time() + self.proxy.delay_s, self._due)
-        if due > loop.time():
+        now = loop.time()
+        due = now + self.proxy.delay_s
+        if self._due >= now:
+            due = max(due, self._due + _TICK_S)  # timers of the same time have no order
+        self._due = due
+        if due > now:
             loop.call_at(due, self._pass_on, data)
         else:
             self._pass_on(data)
