@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from tidegate import __version__
-from tidegate.edge.administration import control_of
+from tidegate.edge.administration import control_of, readings_of
 from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
 from tidegate.edge.drain import Drainer
@@ -116,6 +116,7 @@ class Broker:
             opening_timeout_s=config.limits.connect_timeout_s,
         )
         self._exporter.add(_listener_readings(listeners))
+        self._exporter.add(readings_of(edge))
         stack.push_async_callback(self._stop_edge, edge, listeners, store, edge_id)
         drainer = self._drainer = Drainer(edge, config.drain, listeners.stop_accepting)
         await listeners.start()

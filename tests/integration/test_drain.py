@@ -421,6 +421,8 @@ async def test_the_admin_api_shows_clients_and_disconnects_one(start_broker: Sta
     assert facts["ready"]
     assert facts["role"] == "serve"
     assert facts["drain"]["draining"] is False
+    assert facts["holding"] is False
+    assert "tidegate_publishing_held 0.0" in _page(broker, "/metrics")[1]
 
 
 async def test_a_token_is_needed_where_one_is_set(

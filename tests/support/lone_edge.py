@@ -17,7 +17,13 @@ from tidegate.edge.authz import Authorizer
 from tidegate.edge.channel import Peer
 from tidegate.edge.client import Client
 from tidegate.edge.edge import Edge
-from tidegate.link.api import AttachedSession, AttachSession, DetachSession, Origin
+from tidegate.link.api import (
+    AttachedSession,
+    AttachSession,
+    DetachSession,
+    Origin,
+    RouterUnavailable,
+)
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.config import Config
 from tidegate.runtime.telemetry import Counters
@@ -70,6 +76,8 @@ class PlayedRouter:
         #: Called with each publish, after it was written down.
         self.on_publish: Any = None
         self.incarnation = 0
+        #: How many of the next calls of ``complete_receipt`` fail.
+        self.failures = 0
         #: Cleared: everything that is awaited waits.
         self.reachable = asyncio.Event()
         self.reachable.set()
@@ -112,6 +120,9 @@ class PlayedRouter:
 
     async def complete_receipt(self, *arguments: Any) -> None:
         """See RouterLink."""
+        if self.failures:
+            self.failures -= 1
+            raise RouterUnavailable("none is there")
         await self.reachable.wait()
 
     def leave_groups(self, *arguments: Any) -> None:

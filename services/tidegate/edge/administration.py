@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.runtime.admin import Control, Json
+from tidegate.runtime.metrics import Readings
 
 if TYPE_CHECKING:
     from tidegate.edge.client import Client
@@ -42,6 +43,26 @@ def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Cont
     )
 
 
+def readings_of(edge: Edge) -> Readings:
+    """What /metrics says of publishers that wait."""
+    return Readings(
+        (
+            (
+                "publishing_held",
+                "1 while no router takes publishes.",
+                [],
+                lambda: [([], int(edge.is_holding))],
+            ),
+            (
+                "clients_held",
+                "Clients with a packet that no router takes.",
+                [],
+                lambda: [([], len(edge.held))],
+            ),
+        )
+    )
+
+
 class _Pages:
     __slots__ = ("_drainer", "_edge", "_root")
 
@@ -59,6 +80,8 @@ class _Pages:
             "clients": len(edge.clients),
             "connecting": len(edge.waiting),
             "subscriptions": edge.subscription_count,
+            "holding": edge.is_holding,
+            "held": len(edge.held),
             "drain": self.progress(),
         }
 

@@ -6,11 +6,12 @@ only when the router says that the message is safe (G1).
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.rate import TokenBucket
 from tidegate.edge.holds import RATE, UNANSWERED
-from tidegate.link.api import FENCED, SessionFenced
+from tidegate.link.api import FENCED, RouterUnavailable, SessionFenced
 from tidegate.mqtt.codec import encode_ack
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import ProtocolViolation
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_REMEMBERED_TOPICS: Final = 1000
 PENDING: Final = -2
+#: Between two attempts at what no router could do.
+RETRY_S: Final = 0.5
 #: Not the client's fault, not an error for it: acknowledged as 3.1.1 does, but not published.
 DENIED: Final = ReasonCode.NOT_AUTHORIZED
 
@@ -339,7 +342,16 @@ class Inbound:
         value = count << 1
         self._completing += 1
         try:
-            await client.edge.router.complete_receipt(self.client_id, self.epoch, packet_id, value)
+            while True:
+                try:
+                    await client.edge.router.complete_receipt(
+                        self.client_id, self.epoch, packet_id, value
+                    )
+                    break
+                except RouterUnavailable:
+                    if client.closed:
+                        return
+                    await asyncio.sleep(RETRY_S)
         except SessionFenced:
             client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
             return

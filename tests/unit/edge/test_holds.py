@@ -359,6 +359,29 @@ def test_pings_are_answered_while_a_subscribe_takes_long() -> None:
     run_virtual(scenario())
 
 
+def test_a_pubrel_that_no_router_takes_is_tried_again() -> None:
+    async def scenario() -> None:
+        async with LoneEdge() as alone:
+            alone.router.incarnation = 1
+            client = await alone.connect("c", clean=False, props=[("session_expiry", 60)])
+            client.send(client.publish(1, qos=2))
+            assert client.kinds() == ["PUBREC"]
+            alone.router.failures = 3
+            client.send(mqtt_bytes.acknowledge("PUBREL", 1))
+            await asyncio.sleep(1)
+            assert client.kinds() == []
+            await asyncio.sleep(2)
+            assert client.kinds() == ["PUBCOMP"]
+            # Nor does a client that has gone keep it going for ever.
+            client.send(client.publish(2, qos=2))
+            alone.router.failures = 1_000_000
+            client.send(mqtt_bytes.acknowledge("PUBREL", 2), DISCONNECT)
+            await asyncio.sleep(1)
+            assert alone.router.failures == 999_999
+
+    run_virtual(scenario())
+
+
 # Keep alive
 
 
