@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import signal
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -27,6 +28,7 @@ import pytest
 
 from support import mqtt_bytes
 from support.broker import STOP_DEADLINE_S, StartBroker, Tidegate
+from support.certificates import Certificates
 from support.mqtt_bytes import V5, V311
 from support.raw_client import DEADLINE_S, RawClient
 from support.tools import require
@@ -35,6 +37,7 @@ from support.waiting import wait_for, wait_for_async
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 DURABLE = [("session_expiry", 3600)]
+GOING_AWAY = 1001
 SHUTTING_DOWN = 0x8B
 ADMINISTRATIVE_ACTION = 0x98
 USE_ANOTHER_SERVER = 0x9C
@@ -113,6 +116,23 @@ async def test_mqtt_5_clients_are_told_and_the_others_see_the_socket_close(
     last = await new.expect_closed(reasons=[SHUTTING_DOWN])
     assert last is not None
     assert await old.expect_closed() is None
+    assert await _ended(broker) == 0
+
+
+@pytest.mark.parametrize("transport", ["ws", "wss", "tls"])
+async def test_other_transports_are_closed_in_their_own_way(
+    start_broker: StartBroker, certificates: Certificates, transport: str
+) -> None:
+    broker = start_broker()
+    address = broker.address(transport)
+    client = await RawClient.open(
+        f"{transport}://localhost:{address.port}{address.path}",
+        ssl_context=ssl.create_default_context(cafile=certificates.authority.certificate),
+    )
+    await client.connect("c")
+    _terminate(broker)
+    await client.expect_closed(reasons=[SHUTTING_DOWN])
+    assert client.close_code == (None if transport == "tls" else GOING_AWAY)
     assert await _ended(broker) == 0
 
 

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PINGRESP_BYTES: Final = b"\xd0\x00"
+#: What a WebSocket is closed with when the server ends (RFC 6455, 7.4.1).
+GOING_AWAY: Final = 1001
 
 
 class Client(Reader):
@@ -364,14 +366,16 @@ class Client(Reader):
         else:
             self.refuse(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
 
-    def disconnect(self, reason_code: ReasonCode, reason: str = "") -> None:
+    def disconnect(
+        self, reason_code: ReasonCode, reason: str = "", websocket_code: int = 1000
+    ) -> None:
         """End the connection from our side, with a DISCONNECT where the version has one."""
         if self.closed:
             return
         if self.connected and self.version >= ProtocolVersion.V5:
             properties = Properties(reason_string=reason or None)
             self.send_packet(Disconnect(reason_code, properties))
-        self._close(reason_code.name.lower())
+        self._close(reason_code.name.lower(), websocket_code)
 
     def taken_over(self, reason_code: ReasonCode) -> None:
         """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
@@ -389,7 +393,7 @@ class Client(Reader):
     def shut_down(self, reason_code: ReasonCode) -> None:
         """The process ends: goodbye; the will is published by its rules."""
         if self.connected or self.connection.connect is None:
-            self.disconnect(reason_code)
+            self.disconnect(reason_code, websocket_code=GOING_AWAY)
             return
         another = reason_code == ReasonCode.USE_ANOTHER_SERVER
         self.version = self.connection.version
@@ -408,14 +412,14 @@ class Client(Reader):
             self.edge.counters.refused["connect_timeout"] += 1
             self._close("")
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: str, websocket_code: int = 1000) -> None:
         if self.closed:
             return
         slow, self.slow = self.slow, False
         self.flush()
         self.slow = slow
         self.end(reason)
-        self.channel.close()
+        self.channel.close(websocket_code)
 
     def end(self, reason: str) -> None:
         """Forget the connection, once; the router is told what becomes of session and will."""

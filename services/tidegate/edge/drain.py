@@ -144,6 +144,8 @@ class Drainer:
             await self._close_the_doors()
             for client in [*edge.waiting, *edge.clients.values()]:
                 client.shut_down(self._disconnect_code())
+        except Exception:
+            log.exception("draining failed: everybody goes at once")
         finally:
             self._done.set()
         log.info("drained", extra={"clients": self._asked})

@@ -118,7 +118,9 @@ class Reader:
         """End the connection because of an exception that nobody expected."""
         raise NotImplementedError
 
-    def disconnect(self, reason_code: ReasonCode, reason: str = "") -> None:
+    def disconnect(
+        self, reason_code: ReasonCode, reason: str = "", websocket_code: int = 1000
+    ) -> None:
         """End the connection."""
         raise NotImplementedError
 
