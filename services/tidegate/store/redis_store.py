@@ -7,7 +7,7 @@ write is atomic and fenced there; batching and the connection are ``batch``'s. R
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -341,15 +341,31 @@ class RedisStore(Coordination):
     async def retained_topics(self) -> AsyncIterator[list[str]]:
         """Every topic with a retained message, in chunks."""
         for prefix in self._keys.prefixes:
-            cursor: bytes | int = 0
-            while True:
-                cursor, names = await self._scan_retained(prefix, cursor)
-                if names:
-                    yield [name.decode() for name in names]
-                if int(cursor) == 0:
-                    break
+            async for names in self._scan(prefix, self._scan_retained):
+                yield [name.decode() for name in names]
 
-    async def _scan_retained(self, prefix: bytes, cursor: bytes | int) -> tuple[bytes, list[bytes]]:
+    async def _scan(
+        self,
+        prefix: bytes,
+        ask: Callable[[bytes, bytes], Awaitable[tuple[bytes, list[Any]]]],
+    ) -> AsyncIterator[list[Any]]:
+        """The pages of a partition's scan; some come twice when its server is replaced."""
+        cursor = b"0"
+        server: object = None
+        while True:
+            after, found = await ask(prefix, cursor)
+            served_by = self._bulk.generation(prefix)
+            if cursor != b"0" and served_by != server:
+                # Another server, or a new process: there the cursor means something else.
+                cursor = b"0"
+                continue
+            server, cursor = served_by, after
+            if found:
+                yield found
+            if cursor == b"0":
+                return
+
+    async def _scan_retained(self, prefix: bytes, cursor: bytes) -> tuple[bytes, list[bytes]]:
         count = 10 * _PAGE if self._names_only else _PAGE // 10
         key = prefix + b"retained"
         words: Words = [b"HSCAN", key, cursor, b"COUNT", count, *self._names_only]
@@ -373,15 +389,13 @@ class RedisStore(Coordination):
     async def stored_subscriptions(self) -> AsyncIterator[list[StoredSubscriptions]]:
         """Every durable session with its subscriptions, in chunks."""
         for prefix in self._keys.prefixes:
-            cursor = b"0"
-            while True:
-                cursor, found = await self._bulk.submit(
-                    prefix, [b"B", 3, prefix, cursor, _PAGE], 500 * _PAGE
-                )
-                if found:
-                    yield stored_sessions(found)
-                if cursor == b"0":
-                    break
+            async for found in self._scan(prefix, self._scan_durable):
+                yield stored_sessions(found)
+
+    async def _scan_durable(self, prefix: bytes, cursor: bytes) -> tuple[bytes, list[Any]]:
+        words: Words = [b"B", 3, prefix, cursor, _PAGE]
+        page: tuple[bytes, list[Any]] = await self._bulk.submit(prefix, words, 500 * _PAGE)
+        return page
 
     # The server
 
