@@ -7,7 +7,7 @@ what waits, and that everything comes together again.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -23,9 +23,9 @@ LOOK_S = 6.0
 @pytest.fixture
 async def parted(
     start_cluster: Callable[..., Awaitable[Cluster]],
-) -> AsyncIterator[Guests]:
-    """Yield guests of a cluster with a proxy on each path."""
-    yield Guests(await start_cluster(edges=2, proxied=True))
+) -> Guests:
+    """Return guests of a cluster with a proxy on each path."""
+    return Guests(await start_cluster(edges=2, proxied=True))
 
 
 def _paths(guests: Guests, edge: int) -> list[FaultingProxy]:
