@@ -614,10 +614,12 @@ class GetRetainedReply(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class LeaseReply(_message.Message):
-    __slots__ = ("was_lost",)
+    __slots__ = ("was_lost", "routers")
     WAS_LOST_FIELD_NUMBER: _ClassVar[int]
+    ROUTERS_FIELD_NUMBER: _ClassVar[int]
     was_lost: bool
-    def __init__(self, was_lost: _Optional[bool] = ...) -> None: ...
+    routers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, was_lost: _Optional[bool] = ..., routers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyReply(_message.Message):
     __slots__ = ("live",)
