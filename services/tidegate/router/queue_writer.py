@@ -108,10 +108,14 @@ class QueueWriter:
         subscription_ids: tuple[int, ...],
         pending: Pending,
         identity: str,
+        group: str = "",
     ) -> None:
-        """Queue ``message`` for ``session``; ``pending`` is released when that is decided."""
+        """Queue ``message`` for ``session``; ``pending`` is released when that is decided.
+
+        ``group`` is the shared subscription (``<share name>/<filter>``) that it comes through.
+        """
         pending.hold()
-        record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms)
+        record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms, group)
         append = Append(session.client_id, session.incarnation, record, identity)
         self._waiting.append(
             _Item(append, session, message, qos, retain, subscription_ids, pending)

@@ -29,6 +29,7 @@ from tidegate.link.api import (
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.mqtt.topics import parse_shared
+from tidegate.router.lost_queues import LostQueues
 from tidegate.router.queue_writer import RETRY_FIRST_S, RETRY_MAX_S, Pending, QueueWriter
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import DurableSession, Route, RoutingTable, SharedMember
@@ -98,6 +99,7 @@ class Router:
         self.table = RoutingTable()
         self.retained = RetainedMessages(store, now_ms)
         self._queues = QueueWriter(store, counters)
+        self._lost_queues = LostQueues(store, self._give_to_group, self._retry, now_ms)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._completions: dict[tuple[str, int], list[int]] = {}
         self._completing: asyncio.Task[None] | None = None
@@ -260,6 +262,7 @@ class Router:
             identifier = options.subscription_identifier
             if session is not None and granted:
                 identity = origin.identity(message) if origin is not None else ""
+                name = f"{group[0]}/{group[1]}"
                 self._queues.add(
                     session,
                     message,
@@ -267,7 +270,8 @@ class Router:
                     message.retain and options.retain_as_published,
                     (identifier,) if identifier else (),
                     pending,
-                    f"{identity}|{group[0]}" if identity else "",
+                    f"{identity}|{name}" if identity else "",
+                    name,
                 )
                 return
             edge = session.edge if session is not None else member.edge
@@ -586,11 +590,13 @@ class Router:
         return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
 
     def _act(self, work: DueWork) -> int:
+        for lost in work.lost_queues:
+            self._spawn(self._lost_queues.redispatch(lost))
         for ended in work.ended:
             self._end_session(ended)
         for due in work.wills:
             self._publish_will(due)
-        return len(work.ended) + len(work.wills)
+        return len(work.ended) + len(work.wills) + len(work.lost_queues)
 
     # Helpers
 

@@ -153,12 +153,28 @@ class AppendReply:
     locations: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
 
 
+@dataclass(slots=True, frozen=True)
+class LostQueue:
+    """The queue of a durable session that has ended and had shared subscriptions.
+
+    Its entries that came through one (``records.queued_group``) are for other members, except that
+    a message of QoS 2 whose delivery may have begun must not go to anybody else [MQTT-4.8.2-5]:
+    that are those up to ``sent_seq``, or all when ``sent_uncertain``.
+    """
+
+    client_id: str
+    incarnation: int
+    sent_seq: int
+    sent_uncertain: bool
+
+
 @dataclass(slots=True)
 class DueWork:
-    """What a sweep found: sessions that have ended, wills whose time has come."""
+    """What a sweep found: sessions that have ended, wills whose time has come, lost queues."""
 
     ended: list[EndedSession] = field(default_factory=list)
     wills: list[DueWill] = field(default_factory=list)
+    lost_queues: list[LostQueue] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
@@ -352,7 +368,20 @@ class Store(Protocol):
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
-        """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
+        """Claim due session expiries, delayed wills and lost queues.
+
+        Also wills and lost queues that were claimed ten seconds ago and are not done with.
+        """
+
+    async def fetch_lost(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        """Read a lost queue, as ``fetch`` does."""
+
+    async def lost_done(
+        self, client_id: str, incarnation: int, through_seq: int, now_ms: int
+    ) -> bool:
+        """Forget entries of a lost queue; True when there are more, whose claim begins anew."""
 
     async def renew_router(
         self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]

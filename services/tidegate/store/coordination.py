@@ -176,7 +176,7 @@ class Coordination:
         return due_work(await self._sweep(b"E", [now_ms, newest, len(living), *living], limit))
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
-        """Claim due session expiries and delayed wills; wills claimed earlier but not published."""
+        """Claim due session expiries, delayed wills and lost queues."""
         return due_work(await self._sweep(b"W", [now_ms], limit))
 
     async def _sweep(self, letter: bytes, words: Words, limit: int) -> list[list[Any]]:

@@ -24,6 +24,8 @@ _RETAIN: Final = 0x04
 _EXPIRES: Final = 0x08
 _IDENTIFIERS: Final = 0x10
 _PROPERTIES: Final = 0x20
+# Queued messages only.
+_GROUP: Final = 0x40
 # The flags byte of wills; QoS and retain as above.
 _WILL_EXPIRES: Final = 0x08
 _WILL_USERNAME: Final = 0x10
@@ -78,8 +80,12 @@ def encode_queued(
     retain: bool,
     subscription_identifiers: tuple[int, ...] = (),
     expires_at_ms: int = 0,
+    group: str = "",
 ) -> bytes:
     """Encode a message for one session's queue, with the QoS and flags it is delivered with.
+
+    ``group`` names the shared subscription that it came through, ``<share name>/<filter>``: should
+    the session end before it is delivered, another member may get it.
 
     ``expires_at_ms``: Unix milliseconds, 0 for never; stored instead of the message expiry
     interval, which the sender computes anew [MQTT-3.3.2-6].
@@ -87,12 +93,16 @@ def encode_queued(
     topic = publish.topic.encode()
     properties = publish.properties
     flags = qos | _RETAIN if retain else qos
-    if not (expires_at_ms or subscription_identifiers or properties):
+    if not (expires_at_ms or subscription_identifiers or properties or group):
         return _pack_head(QUEUED, flags, len(topic)) + topic + publish.payload
     extra = b""
+    if group:
+        flags |= _GROUP
+        name = group.encode()
+        extra = _U16.pack(len(name)) + name
     if expires_at_ms:
         flags |= _EXPIRES
-        extra = _U64.pack(expires_at_ms)
+        extra += _U64.pack(expires_at_ms)
     if subscription_identifiers:
         flags |= _IDENTIFIERS
         extra += _encode_identifiers(subscription_identifiers)
@@ -113,6 +123,27 @@ def decode_queued(record: bytes) -> Publish:
             raise UnknownRecordVersion(form, "queued message")
         at = 4 + topic_length
         return _decode_message(record, flags, record[4:at], at, topic_length)
+    except (StructError, UnicodeDecodeError) as error:
+        raise RecordError("a stored queued message is cut short or damaged") from error
+
+
+def queued_group(record: bytes) -> str:
+    """The shared subscription that a queued message came through, "" for none.
+
+    Raises as ``decode_queued``.
+    """
+    try:
+        form, flags, topic_length = _unpack_head(record)
+        if form != QUEUED:
+            raise UnknownRecordVersion(form, "queued message")
+        if not flags & _GROUP:
+            return ""
+        start = 6 + topic_length
+        (length,) = _U16.unpack_from(record, start - 2)
+        name = record[start : start + length]
+        if len(name) != length:
+            raise RecordError("a stored queued message is cut short")
+        return name.decode()
     except (StructError, UnicodeDecodeError) as error:
         raise RecordError("a stored queued message is cut short or damaged") from error
 
@@ -239,7 +270,11 @@ def _decode_message(record: bytes, flags: int, topic: bytes, at: int, topic_leng
     expires_at_ms = 0
     identifiers: tuple[int, ...] = ()
     properties = b""
-    if flags & 0x38:
+    if flags & 0x78:
+        if flags & _GROUP:
+            at += 2 + _U16.unpack_from(record, at)[0]
+            if at > len(record):
+                raise RecordError("a stored message is cut short")
         if flags & _EXPIRES:
             (expires_at_ms,) = _U64.unpack_from(record, at)
             at += 8

@@ -244,13 +244,33 @@ class RedisStore(Coordination):
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, bytes]]:
         """Read queued records with seq > after_seq in order, bounded; at least one if any."""
-        client = client_id.encode()
-        queue = self._keys.queue(client, incarnation)
+        queue = self._keys.queue(client_id.encode(), incarnation)
+        return await self._fetch(client_id, queue, after_seq, max_count, max_bytes)
+
+    async def _fetch(
+        self, client_id: str, queue: bytes, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
         words: Words = [b"F", 4, queue, after_seq, max_count, max_bytes]
         result = await self._hot.submit(
-            self._keys.prefix(client), words, min(max_bytes, 256 * max_count)
+            self._keys.prefix(client_id.encode()), words, min(max_bytes, 256 * max_count)
         )
         return [(int(result[n][2:]), result[n + 1]) for n in range(0, len(result), 2)]
+
+    async def fetch_lost(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        """Read a lost queue, as ``fetch`` does."""
+        queue = self._keys.lost_queue(client_id.encode(), incarnation)
+        return await self._fetch(client_id, queue, after_seq, max_count, max_bytes)
+
+    async def lost_done(
+        self, client_id: str, incarnation: int, through_seq: int, now_ms: int
+    ) -> bool:
+        """Forget entries of a lost queue; True when there are more, whose claim begins anew."""
+        client = client_id.encode()
+        prefix = self._keys.prefix(client)
+        words: Words = [b"l", 5, prefix, client, incarnation, through_seq, now_ms]
+        return bool(await self._hot.submit(prefix, words, 100))
 
     async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""

@@ -28,6 +28,7 @@ TIME = st.integers(0, 2**63)
     st.binary(max_size=300),
     st.lists(U32, max_size=300).map(tuple),
     TIME,
+    st.text(max_size=300),
 )
 def test_a_queued_message_is_read_as_it_was_written(
     topic: str,
@@ -37,9 +38,11 @@ def test_a_queued_message_is_read_as_it_was_written(
     properties: bytes,
     identifiers: tuple[int, ...],
     expires_at_ms: int,
+    group: str,
 ) -> None:
     publish = Publish(topic, payload, properties=properties, message_expiry_interval=5)
-    record = records.encode_queued(publish, qos, retain, identifiers, expires_at_ms)
+    record = records.encode_queued(publish, qos, retain, identifiers, expires_at_ms, group)
+    assert records.queued_group(record) == group
     assert records.decode_queued(record) == Publish(
         topic,
         payload,
@@ -110,6 +113,12 @@ def test_the_forms_of_version_1_never_change() -> None:
         b"\x00\x01\x00\x00\x00\x07"  # one identifier
         b"x"
     )
+    assert records.encode_queued(Publish("a", b"x"), 1, False, (), 258, "g/é") == (
+        b"\x11\x49\x00\x01a"  # group, expiry, QoS 1; topic
+        b"\x00\x04g/\xc3\xa9"  # group
+        b"\x00\x00\x00\x00\x00\x00\x01\x02"  # expires at
+        b"x"
+    )
     assert records.encode_retained(publish, 3) == (
         b"\x21\x2d"  # retained message, version 1; properties, expiry, retain, QoS 1
         b"\x00\x00\x00\x00\x00\x00\x00\x03"  # received at
@@ -134,6 +143,8 @@ _SAMPLES: list[tuple[Callable[[bytes], Any], bytes]] = [
         records.decode_queued,
         records.encode_queued(Publish("a/b", b"", properties=b"12345"), 1, True, (1, 2), 99),
     ),
+    (records.decode_queued, records.encode_queued(Publish("a/b", b""), 1, True, (), 0, "g/a/+")),
+    (records.queued_group, records.encode_queued(Publish("", b""), 1, True, (), 0, "g/a/+")),
     (
         records.decode_retained,
         records.encode_retained(Publish("a/b", b"", properties=b"12345", expires_at_ms=9), 1),

@@ -10,6 +10,6 @@ from tidegate.store import scripts
 def test_the_script_is_whole_and_named_by_its_digest() -> None:
     source, name = scripts.load()
     assert name == sha1(source).hexdigest().encode()
-    for part in (b"local function disconnect", b"local function attach", b"return results"):
+    for part in (b"local function append", b"local function disconnect", b"return results"):
         assert part in source
     assert source.rstrip().endswith(b"return results")

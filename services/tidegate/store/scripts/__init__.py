@@ -10,21 +10,26 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Final
 
-_PARTS: Final = (
-    "common.lua",
+#: Run for every call.
+_OFTEN: Final = ("common.lua", "queue.lua", "retained.lua")
+#: The body of one function, ``seldom``, that returns their operations.
+_SELDOM: Final = (
+    "ending.lua",
     "log.lua",
     "connection.lua",
     "session.lua",
-    "retained.lua",
     "living.lua",
     "sweep.lua",
-    "dispatch.lua",
+    "seldom.lua",
 )
 
 
 def load() -> tuple[bytes, bytes]:
     """Return the script and the name EVALSHA knows it by."""
     folder = files(__name__)
-    source = b"\n".join(folder.joinpath(part).read_bytes() for part in _PARTS)
+    often = b"\n".join(folder.joinpath(part).read_bytes() for part in _OFTEN)
+    seldom = b"\n".join(folder.joinpath(part).read_bytes() for part in _SELDOM)
+    dispatch = folder.joinpath("dispatch.lua").read_bytes()
+    source = often + b"\nlocal function seldom()\n" + seldom + b"end\n\n" + dispatch
     # SHA-1 is how the server names scripts; nothing secret hangs on it.
     return source, sha1(source, usedforsecurity=False).hexdigest().encode()

@@ -40,7 +40,7 @@ local function attach(i)
     end
     if ended then
       discarded = tonumber(f.i)
-      if discarded > 0 then discard(P, C, f.i) end
+      if discarded > 0 then discard(P, C, f, now, f.n, f.u == '1') end
     else
       incarnation, sent, uncertain = tonumber(f.i), tonumber(f.n), tonumber(f.u)
     end
@@ -77,6 +77,7 @@ local function attach(i)
     call('SADD', P .. 'durable', C)
   end
   call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1')
+  if present == 1 and f.h then call('HSET', s, 'h', 1) end
   if will ~= '' then call('HSET', s, 'w', will, 'l', delay) end
   return {epoch, incarnation, present, previous_edge, previous_epoch, discarded, will_id,
     will_record, sent, uncertain, last, queued, receipts, released, subscriptions, wraps}

@@ -9,13 +9,16 @@
 -- Any command, as its words; result: the command's.
 local function plain(i, last) return call(unpack(ARGV, i, last)) end
 
-local operations = {
-  A = append, C = complete, F = fetch, L = release, R = receipt, S = subscribe, U = unsubscribe,
-  N = attach, D = detach, X = set_expiry, M = set_retained, G = get_retained,
-  Y = expired_retained, B = durable_sessions, E = sweep_edges, W = sweep_due, P = will_published,
-  H = log_ends, J = changes, I = renew_lease, Q = announce_lease, T = living_edges, V = verify,
-  O = renew_router, Z = fence_writer, K = plain,
+local often = {
+  A = append, C = complete, F = fetch, L = release, R = receipt, M = set_retained, G = get_retained,
+  K = plain,
 }
+local others
+local function operation(letter)
+  if often[letter] then return often[letter] end
+  others = others or seldom()
+  return others[letter]
+end
 
 -- Why the server cannot do an operation on this partition; false if it can. An operation that found
 -- some of its keys here and the others gone would be done by halves. The prefix itself is a key that
@@ -41,7 +44,7 @@ while at < total do
     if elsewhere[P] == nil then check(P) end
     result = elsewhere[P]
   end
-  if not result then fine, result = pcall(operations[ARGV[at]], at + 2, last) end
+  if not result then fine, result = pcall(operation(ARGV[at]), at + 2, last) end
   if not fine and type(result) ~= 'table' then
     -- Redis 7.0 gives the text of an error, later servers a table; Lua's own errors have no code.
     result = string.gsub(tostring(result), '^-', '')

@@ -1,6 +1,8 @@
 -- Who lives: leases of edges and routers, and writers that are declared dead. G is the prefix of what
 -- belongs to no partition.
 
+local FENCE_S = 86400
+
 -- arguments: G, edge, now, how long, number that every partition knows (0 = none)
 -- result: 0 = the lease had been there until now, else the number of the new one. Such a lease is
 --   marked until its number comes back as one that every partition knows.

@@ -1,5 +1,13 @@
 -- The change logs: how routers learn what others have changed.
 
+local LOG_AGE_MS = 600000
+
+-- The id of the newest entry of the change log, nil when there has never been one.
+local function log_end(P)
+  local newest = call('XREVRANGE', P .. 'log', '+', '-', 'COUNT', 1)
+  return newest[1] and newest[1][1]
+end
+
 -- arguments: P…; result: for each the id of its newest entry, '' when there has never been one
 local function log_ends(i, last)
   local ids = {}

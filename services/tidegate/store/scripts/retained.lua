@@ -28,19 +28,3 @@ local function get_retained(i, last)
   end
   return records
 end
-
--- arguments: now, limit, P…; result: the topics whose retained message is gone
-local function expired_retained(i, last)
-  local now, limit, topics = ARGV[i], tonumber(ARGV[i + 1]), {}
-  for at = i + 2, last do
-    if #topics >= limit then return topics end
-    local P = ARGV[at]
-    local due = call('ZRANGEBYSCORE', P .. 'retained-due', '-inf', now, 'LIMIT', 0, limit - #topics)
-    for _, topic in ipairs(due) do
-      if call('HDEL', P .. 'retained', topic) == 1 then note(P, 'd', topic) end
-      call('ZREM', P .. 'retained-due', topic)
-      topics[#topics + 1] = topic
-    end
-  end
-  return topics
-end

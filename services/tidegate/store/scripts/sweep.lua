@@ -1,5 +1,6 @@
 -- What has to happen without anybody asking: lost edges, ended sessions, wills whose time has come.
--- Results of both sweeps: {{C, incarnation, …} of ended sessions, {id, record, …} of wills}.
+-- Results of sweeps: {{C, incarnation, …} of ended sessions, {id, record, …} of wills, {C,
+-- incarnation, sent seq, 1 = uncertain, …} of lost queues}, the last one of sweep_due only.
 
 local function lose_sessions(P, edge, now, limit, ended, wills)
   local members = call('SRANDMEMBER', P .. 'g:' .. edge, limit)
@@ -44,41 +45,53 @@ local function sweep_edges(i, last)
   return {ended, wills}
 end
 
-local function sweep_member(P, member, now, ended, wills)
-  local kind, name = string.sub(member, 1, 1), string.sub(member, 2)
-  if kind == 'p' then
-    local record = call('HGET', P .. 'wills', name)
-    if record then
-      call('ZADD', P .. 'due', now + CLAIM_MS, member)
-      wills[#wills + 1] = name
-      wills[#wills + 1] = record
-      return
-    end
-  else
-    local f = session(P, name)
-    local over = f and f.g == '' and kind == 's' and f.d and tonumber(f.d) <= now
-    local armed = f and f.g == '' and kind == 'w' and f.a and tonumber(f.a) <= now
-    if (over or armed) and f.w then
-      wills[#wills + 1] = pend_will(P, name, f.e, f.w, now)
-      wills[#wills + 1] = f.w
-    end
-    if over then
-      discard(P, name, f.i)
-      call('DEL', P .. 's:' .. name)
-      call('ZREM', P .. 'due', 'w' .. name)
-      ended[#ended + 1] = name
-      ended[#ended + 1] = f.i
-    elseif armed then
-      call('HDEL', P .. 's:' .. name, 'w', 'l', 'a')
-    end
+-- Claims a will that is due, until it is published.
+local function claim_will(P, id, now, wills)
+  local record = call('HGET', P .. 'wills', id)
+  if not record then return false end
+  call('ZADD', P .. 'due', now + CLAIM_MS, 'p' .. id)
+  wills[#wills + 1] = id
+  wills[#wills + 1] = record
+  return true
+end
+
+-- Claims the queue of an ended session, until all that is in it has been given to others.
+local function claim_lost(P, name, now, lost)
+  local state = call('HGET', P .. 'lost', name)
+  if not state then return false end
+  if call('EXISTS', P .. 'lost:' .. name) == 0 then
+    call('HDEL', P .. 'lost', name)
+    return false
   end
-  call('ZREM', P .. 'due', member)
+  call('ZADD', P .. 'due', now + CLAIM_MS, 'g' .. name)
+  lost[#lost + 1], lost[#lost + 2] = string.match(name, '^(.*):(%d+)$')
+  lost[#lost + 1], lost[#lost + 2] = string.match(state, '^(%d+) (%d)$')
+  return true
+end
+
+local function end_or_publish(P, kind, C, now, ended, wills)
+  local f = session(P, C)
+  local over = f and f.g == '' and kind == 's' and f.d and tonumber(f.d) <= now
+  local armed = f and f.g == '' and kind == 'w' and f.a and tonumber(f.a) <= now
+  if (over or armed) and f.w then
+    wills[#wills + 1] = pend_will(P, C, f.e, f.w, now)
+    wills[#wills + 1] = f.w
+  end
+  if over then
+    discard(P, C, f, now, f.n, f.u == '1')
+    call('DEL', P .. 's:' .. C)
+    call('ZREM', P .. 'due', 'w' .. C)
+    ended[#ended + 1] = C
+    ended[#ended + 1] = f.i
+  elseif armed then
+    call('HDEL', P .. 's:' .. C, 'w', 'l', 'a')
+  end
 end
 
 -- arguments: now, limit, P…
 local function sweep_due(i, last)
   local now, limit = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  local ended, wills = {}, {}
+  local ended, wills, lost = {}, {}, {}
   -- Callers begin with another partition each time, so that each has its turn.
   if last > i + 1 then trim_log(ARGV[i + 2], now) end
   for at = i + 2, last do
@@ -86,9 +99,34 @@ local function sweep_due(i, last)
     local P = ARGV[at]
     local due = call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, limit)
     limit = limit - #due
-    for _, member in ipairs(due) do sweep_member(P, member, now, ended, wills) end
+    for _, member in ipairs(due) do
+      local kind, name, stays = string.sub(member, 1, 1), string.sub(member, 2), false
+      if kind == 'p' then
+        stays = claim_will(P, name, now, wills)
+      elseif kind == 'g' then
+        stays = claim_lost(P, name, now, lost)
+      else
+        end_or_publish(P, kind, name, now, ended, wills)
+      end
+      if not stays then call('ZREM', P .. 'due', member) end
+    end
   end
-  return {ended, wills}
+  return {ended, wills, lost}
+end
+
+-- arguments: P, C, incarnation, seq, now; result: 1 = something is left after the seq
+local function lost_done(i)
+  local P, name, now = ARGV[i], ARGV[i + 1] .. ':' .. ARGV[i + 2], tonumber(ARGV[i + 4])
+  local q = P .. 'lost:' .. name
+  call('XTRIM', q, 'MINID', string.format('1-%.0f', tonumber(ARGV[i + 3]) + 1))
+  if call('XLEN', q) > 0 then
+    call('ZADD', P .. 'due', 'XX', now + CLAIM_MS, 'g' .. name)
+    return 1
+  end
+  call('UNLINK', q)
+  call('HDEL', P .. 'lost', name)
+  call('ZREM', P .. 'due', 'g' .. name)
+  return 0
 end
 
 -- arguments: (P, will id)…; result: 1
@@ -98,4 +136,20 @@ local function will_published(i, last)
     call('ZREM', ARGV[at] .. 'due', 'p' .. ARGV[at + 1])
   end
   return 1
+end
+
+-- arguments: now, limit, P…; result: the topics whose retained message is gone
+local function expired_retained(i, last)
+  local now, limit, topics = ARGV[i], tonumber(ARGV[i + 1]), {}
+  for at = i + 2, last do
+    if #topics >= limit then return topics end
+    local P = ARGV[at]
+    local due = call('ZRANGEBYSCORE', P .. 'retained-due', '-inf', now, 'LIMIT', 0, limit - #topics)
+    for _, topic in ipairs(due) do
+      if call('HDEL', P .. 'retained', topic) == 1 then note(P, 'd', topic) end
+      call('ZREM', P .. 'retained-due', topic)
+      topics[#topics + 1] = topic
+    end
+  end
+  return topics
 end

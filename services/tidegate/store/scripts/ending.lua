@@ -1,0 +1,78 @@
+-- How connections and sessions end, and what becomes of their wills and shared messages.
+
+local NEVER = 4294967295
+local CLAIM_MS = 10000
+local LOST_S = 86400
+
+-- Offers a will for publication: it stays until the broker says that it has published it.
+local function pend_will(P, C, epoch, record, now)
+  local id = epoch .. ':' .. C
+  call('HSET', P .. 'wills', id, record)
+  call('ZADD', P .. 'due', now + CLAIM_MS, 'p' .. id)
+  return id
+end
+
+-- Deletes what one life of a session has kept; the session hash f is the caller's. A queue that may
+-- hold messages of shared subscriptions is set aside for other members of these, with what is known
+-- of the entries that were sent. It frees memory first, so that sessions can end when it is full.
+local function discard(P, C, f, now, sent, uncertain)
+  local name = C .. ':' .. f.i
+  local q, lost = P .. 'q:' .. name, P .. 'lost:' .. name
+  lengths[q] = nil
+  local kept = f.h and call('XLEN', q) > 0
+  if kept then call('RENAME', q, lost) end
+  call('UNLINK', q, P .. 'x:' .. name, P .. 'o:' .. C, P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C)
+  call('SREM', P .. 'durable', C)
+  if kept then
+    call('EXPIRE', lost, LOST_S)
+    call('HSET', P .. 'lost', name, sent .. ' ' .. (uncertain and 1 or 0))
+    call('ZADD', P .. 'due', now, 'g' .. name)
+  end
+  note(P, 'e', C, 'i', f.i)
+end
+
+-- Ends a live connection. An edge's own word (known) says what was sent; a lost edge's sessions
+-- stay uncertain. Returns the incarnation that ended or 0, and the id and record of a due will.
+local function disconnect(P, C, f, now, publish_will, known, sent)
+  local s = P .. 's:' .. C
+  sent = math.max(tonumber(f.n), sent)
+  local expiry, incarnation = tonumber(f.x), tonumber(f.i)
+  local stays = incarnation > 0 and expiry > 0
+  local delay = tonumber(f.l or '0')
+  local armed = f.w and publish_will and stays and delay > 0
+  local id, record = '', ''
+  if f.w and publish_will and not armed then
+    record = f.w
+    id = pend_will(P, C, f.e, record, now)
+  end
+  if not stays then
+    call('DEL', s)
+    if incarnation > 0 then discard(P, C, f, now, sent, not known) end
+    call('SREM', P .. 'g:' .. f.g, C)
+    return incarnation, id, record
+  end
+  if armed then
+    call('HSET', s, 'a', now + delay * 1000)
+    call('ZADD', P .. 'due', now + delay * 1000, 'w' .. C)
+  end
+  if expiry < NEVER then
+    call('ZADD', P .. 'due', now + expiry * 1000, 's' .. C)
+    call('HSET', s, 'd', now + expiry * 1000)
+  end
+  if known then
+    call('HSET', s, 'g', '', 'x', expiry, 'u', '0', 'n', sent)
+  else
+    -- A new epoch: should the edge be alive after all, its connection owns nothing any more.
+    call('HSET', s, 'g', '', 'e', call('INCR', P .. 'epoch'))
+  end
+  if f.w and not armed then call('HDEL', s, 'w', 'l') end
+  call('SREM', P .. 'g:' .. f.g, C)
+  return 0, id, record
+end
+
+local function session(P, C)
+  local v = call('HMGET', P .. 's:' .. C, 'e', 'g', 'i', 'x', 'n', 'u', 'd', 'w', 'l', 'a', 'h')
+  if not v[1] then return nil end
+  return {e = v[1], g = v[2], i = v[3], x = v[4], n = v[5], u = v[6], d = v[7], w = v[8], l = v[9],
+    a = v[10], h = v[11]}
+end

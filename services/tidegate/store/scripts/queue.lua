@@ -1,0 +1,142 @@
+-- The queue of a durable session, and its deliveries under way: what happens for every message.
+
+local IDENTITIES = 4096
+local IDENTITY_AGE_S = 86400
+
+local clock
+
+-- Remembers a QoS 2 publish; false when this session has seen it. Bounded by count and by age; both
+-- are looked at now and then, so that the bound may be passed by a little, never for long.
+local function is_new(x, identity)
+  clock = clock or tonumber(call('TIME')[1])
+  if call('ZADD', x, 'NX', clock, identity) == 0 then return false end
+  call('EXPIRE', x, IDENTITY_AGE_S)
+  if call('ZCARD', x) % 64 == 0 then
+    call('ZREMRANGEBYSCORE', x, '-inf', clock - IDENTITY_AGE_S)
+    call('ZREMRANGEBYRANK', x, 0, -1 - IDENTITIES)
+  end
+  return true
+end
+
+-- x is the key of the identities, nil when this message has none.
+local function append_one(q, x, identity, record, limit, evict)
+  if x and not is_new(x, identity) then return -2 end
+  local length = lengths[q] or call('XLEN', q)
+  local id
+  if length < limit then
+    id = call('XADD', q, 'NOMKSTREAM', '1-*', 'm', record)
+  elseif evict then
+    id = call('XADD', q, 'NOMKSTREAM', 'MAXLEN', '=', limit, '1-*', 'm', record)
+    evicted = evicted + length + 1 - limit
+    length = limit - 1
+  end
+  if id then
+    lengths[q] = length + 1
+    return id
+  end
+  if x then call('ZREM', x, identity) end
+  return length < limit and -1 or 0
+end
+
+-- arguments: writer, count of queues, (P, C, incarnation) of each, (number of the queue, identity or
+--   '', record)…
+-- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 = seen
+--   before, -3 = the writer is fenced; then for each queue the edge and the epoch of the session's
+--   connection ('' = offline)
+local function append(i, last)
+  local limit, evict = tonumber(ARGV[1]), ARGV[2] == '1'
+  local queues, from = {}, i + 2 + 3 * tonumber(ARGV[i + 1])
+  local fenced = fences_of(ARGV[i], i + 2, from - 1, 3)
+  for at = i + 2, from - 1, 3 do
+    queues[#queues + 1] = not fenced[ARGV[at]]
+      and ARGV[at] .. 'q:' .. ARGV[at + 1] .. ':' .. ARGV[at + 2]
+  end
+  local results = {}
+  for at = from, last, 3 do
+    local n, identity, x, result = tonumber(ARGV[at]), ARGV[at + 1], nil, -3
+    if identity ~= '' then
+      local of = i + 3 * n - 1
+      x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2]
+    end
+    if queues[n] then
+      result = append_one(queues[n], x, identity, ARGV[at + 2], limit, evict)
+    end
+    results[#results + 1] = result
+  end
+  for at = i + 2, from - 1, 3 do
+    local v = call('HMGET', ARGV[at] .. 's:' .. ARGV[at + 1], 'e', 'g', 'i')
+    local here = v[3] == ARGV[at + 2]
+    results[#results + 1] = here and v[2] or ''
+    results[#results + 1] = here and v[1] or ''
+  end
+  return results
+end
+
+-- arguments: queue key, after seq, maximum count, maximum bytes; result: {id, record, id, record, …}
+local function fetch(i)
+  local q, from = ARGV[i], '(1-' .. ARGV[i + 1]
+  local count, bytes = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local found, used, step = {}, 0, 8
+  while count > 0 do
+    step = math.min(step, count)
+    local entries = call('XRANGE', q, from, '+', 'COUNT', step)
+    for n = 1, #entries do
+      local record = entries[n][2][2]
+      used = used + #record
+      if used > bytes and #found > 0 then return found end
+      found[#found + 1] = entries[n][1]
+      found[#found + 1] = record
+    end
+    if #entries < step or used >= bytes then return found end
+    count = count - step
+    from = '(' .. entries[step][1]
+    -- Read on by as much as should still fit, so that large records are not read for nothing.
+    step = math.max(1, math.min(256, math.floor((bytes - used) / (2 * used / #found))))
+  end
+  return found
+end
+
+-- arguments: P, C, epoch, seq…; result: 0 = fenced, 1 = done
+local function complete(i, last)
+  local P, C = ARGV[i], ARGV[i + 1]
+  local incarnation = owned(P, C, ARGV[i + 2])
+  if not incarnation then return 0 end
+  local q, o = P .. 'q:' .. C .. ':' .. incarnation, P .. 'o:' .. C
+  lengths[q] = nil
+  for from = i + 3, last, 1000 do
+    local to = math.min(last, from + 999)
+    local ids = {}
+    for at = from, to do ids[#ids + 1] = '1-' .. ARGV[at] end
+    call('XDEL', q, unpack(ids))
+    call('SREM', o, unpack(ARGV, from, to))
+  end
+  return 1
+end
+
+-- arguments: P, C, epoch, seq…; result: 0 = fenced, 1 = done
+local function release(i, last)
+  local P, C = ARGV[i], ARGV[i + 1]
+  local incarnation = owned(P, C, ARGV[i + 2])
+  if not incarnation then return 0 end
+  if incarnation == '0' then return 1 end
+  for from = i + 3, last, 1000 do
+    call('SADD', P .. 'o:' .. C, unpack(ARGV, from, math.min(last, from + 999)))
+  end
+  return 1
+end
+
+-- arguments: P, C, epoch, packet identifier, byte; result: 0 = fenced, 1 = done
+local function receipt(i)
+  local P, C, id = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local incarnation = owned(P, C, ARGV[i + 2])
+  if not incarnation then return 0 end
+  if incarnation == '0' then return 1 end
+  local r, value = P .. 'r:' .. C, tonumber(ARGV[i + 4])
+  if value < 2 then
+    -- The seven bits that count exchanges have run over, unless this identifier is used first now.
+    local before = call('GETRANGE', r, id, id)
+    if before ~= '' and string.byte(before) > 253 then call('HINCRBY', P .. 'w:' .. C, id, 1) end
+  end
+  call('SETRANGE', r, id, string.char(value))
+  return 1
+end

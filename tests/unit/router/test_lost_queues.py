@@ -1,0 +1,153 @@
+"""Which messages of a lost queue go to other members, and when they are forgotten.
+
+The store here holds one queue; giving a message away is noted, and finished by the test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from support.waiting import wait_for_async
+from tidegate.link.api import Origin
+from tidegate.mqtt.packets import Publish
+from tidegate.router import lost_queues
+from tidegate.router.lost_queues import LostQueues
+from tidegate.router.queue_writer import Pending
+from tidegate.store.api import LostQueue
+from tidegate.store.records import UnknownRecordVersion, encode_queued
+
+
+class _Store:
+    """Has one lost queue."""
+
+    def __init__(self, entries: dict[int, bytes]) -> None:
+        self.entries = entries
+        self.fetches = 0
+
+    async def fetch_lost(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        self.fetches += 1
+        return [pair for pair in self.entries.items() if pair[0] > after_seq][:max_count]
+
+    async def lost_done(
+        self, client_id: str, incarnation: int, through_seq: int, now_ms: int
+    ) -> bool:
+        self.entries = {seq: record for seq, record in self.entries.items() if seq > through_seq}
+        return bool(self.entries)
+
+
+class _Given:
+    """What was given to groups."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[tuple[str, str], str, bytes]] = []
+        self.held: list[Pending] = []
+        self.hold = False
+
+    def __call__(
+        self,
+        group: tuple[str, str],
+        origin: Origin | None,
+        message: Publish,
+        pending: Pending,
+        skip: tuple[str, ...],
+    ) -> None:
+        assert origin is not None
+        assert message.subscription_identifiers == ()
+        self.found.append((group, origin.identity(message), message.payload))
+        if self.hold:
+            pending.hold()
+            self.held.append(pending)
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [payload for _, _, payload in self.found]
+
+
+async def _once(call: Callable[[], Coroutine[Any, Any, Any]], _: str) -> Any:
+    return await call()
+
+
+def _queues(store: Any, given: _Given) -> LostQueues:
+    return LostQueues(store, given, _once, lambda: 1000)
+
+
+def _entry(payload: bytes, qos: int = 1, group: str = "g/t/#", expires_at_ms: int = 0) -> bytes:
+    return encode_queued(Publish("t/1", payload), qos, False, (7,), expires_at_ms, group)
+
+
+async def test_only_shared_messages_go_to_others() -> None:
+    store = _Store({1: _entry(b"own", group=""), 2: _entry(b"shared")})
+    given = _Given()
+    await _queues(store, given).redispatch(LostQueue("c", 9, 0, False))
+    assert given.found == [(("g", "t/#"), "lost|c|9|2", b"shared")]
+    assert store.entries == {}
+
+
+@pytest.mark.parametrize(("uncertain", "expected"), [(False, [b"a", b"d"]), (True, [b"a"])])
+@pytest.mark.statement("MQTT-4.8.2-5")
+async def test_qos_2_that_may_have_begun_goes_to_nobody(
+    uncertain: bool, expected: list[bytes]
+) -> None:
+    store = _Store({1: _entry(b"a", 1), 2: _entry(b"b", 2), 3: _entry(b"c", 2), 4: _entry(b"d", 2)})
+    given = _Given()
+    await _queues(store, given).redispatch(LostQueue("c", 9, 3, uncertain))
+    assert given.payloads == expected
+
+
+async def test_what_has_expired_goes_to_nobody() -> None:
+    store = _Store({1: _entry(b"a", expires_at_ms=1000), 2: _entry(b"b", expires_at_ms=1001)})
+    given = _Given()
+    await _queues(store, given).redispatch(LostQueue("c", 9, 0, False))
+    assert given.payloads == [b"b"]
+
+
+async def test_a_long_queue_is_given_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lost_queues, "PAGE", 2)
+    store = _Store({seq: _entry(b"%d" % seq) for seq in range(1, 6)})
+    given = _Given()
+    await _queues(store, given).redispatch(LostQueue("c", 9, 0, False))
+    assert given.payloads == [b"1", b"2", b"3", b"4", b"5"]
+    assert store.fetches == 3
+
+
+async def test_a_page_is_forgotten_when_it_is_queued_elsewhere() -> None:
+    store = _Store({1: _entry(b"a")})
+    given = _Given()
+    given.hold = True
+    queues = _queues(store, given)
+    task = asyncio.create_task(queues.redispatch(LostQueue("c", 9, 0, False)))
+    await wait_for_async(lambda: given.held, 10, "the message is given")
+    assert store.entries
+    # The claim has run out and come back to the same router: it is still at it.
+    await queues.redispatch(LostQueue("c", 9, 0, False))
+    assert given.payloads == [b"a"]
+    given.held[0].release()
+    await task
+    assert not store.entries
+
+
+async def test_what_could_not_be_queued_is_left_for_the_next_claim() -> None:
+    store = _Store({1: _entry(b"a")})
+    given = _Given()
+    given.hold = True
+    queues = _queues(store, given)
+    task = asyncio.create_task(queues.redispatch(LostQueue("c", 9, 0, False)))
+    await wait_for_async(lambda: given.held, 10, "the message is given")
+    given.held[0].failed = True
+    given.held[0].release()
+    await task
+    assert store.entries
+
+
+async def test_a_record_of_a_newer_version_stops_its_page_before_it_begins() -> None:
+    store = _Store({1: _entry(b"a"), 2: b"\x12" + _entry(b"b")[1:]})
+    given = _Given()
+    with pytest.raises(UnknownRecordVersion):
+        await _queues(store, given).redispatch(LostQueue("c", 9, 0, False))
+    assert (given.payloads, len(store.entries)) == ([], 2)
