@@ -335,8 +335,8 @@ class Limited(StoreServer):
 
 #: What docs/storage.md says that the store's user needs.
 ACL_RULES = (
-    "~tg:* +del +evalsha +exists +expire +get +getrange +hdel +hget +hgetall +hincrby +hmget "
-    "+hscan +hset +hsetnx +incr +info +rename +sadd +script|load +set +setrange +smembers "
+    "~tg:* +del +evalsha +exists +expire +get +getrange +hdel +hget +hgetall +hincrby +hlen "
+    "+hmget +hscan +hset +hsetnx +incr +info +rename +sadd +script|load +set +setrange +smembers "
     "+srandmember +srem +sscan +time +unlink +xadd +xdel +xinfo|stream +xlen +xrange +xread "
     "+xrevrange +xtrim +zadd +zcard +zrangebyscore +zrem +zremrangebyrank +zremrangebyscore"
 )

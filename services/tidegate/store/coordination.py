@@ -42,6 +42,9 @@ class Coordination:
 
     def __init__(self) -> None:
         self._first_partition = 0
+        # Where ``changes`` began to read last time, also as the script wants it.
+        self._read_to: list[int] = []
+        self._read_to_ids: list[bytes] = []
 
     def _plain(self, *command: Word) -> asyncio.Future[Any]:
         """Run one command on a key that belongs to no partition."""
@@ -78,14 +81,16 @@ class Coordination:
 
     async def changes(self, after: Sequence[int], limit: int) -> Changes:
         """Read what has changed after these positions (one for each partition)."""
-        prefixes = self._keys.prefixes
-        logs = [prefix + b"log" for prefix in prefixes]
-        ids = [entry_id(position) for position in after]
+        logs = self._keys.logs
+        if after != self._read_to:
+            self._read_to = list(after)
+            self._read_to_ids = [entry_id(position) for position in after]
+        ids = self._read_to_ids
         if self._apart:
             share = [max(1, limit // _CHANGES_SHARE), REPLY_BYTES // _CHANGES_SHARE]
             parts = [
                 self._hot.submit(prefix, [b"J", 4, *share, *pair], 100)
-                for prefix, *pair in zip(prefixes, logs, ids, strict=True)
+                for prefix, *pair in zip(self._keys.prefixes, logs, ids, strict=True)
             ]
             found = await asyncio.gather(*parts)
         else:

@@ -30,12 +30,14 @@ PING_KEY: Final = GLOBAL_PREFIX + b"ping"
 class Keyspace:
     """The key prefixes of a layout with a fixed number of partitions."""
 
-    __slots__ = ("_count", "format", "prefixes")
+    __slots__ = ("_count", "format", "logs", "prefixes")
 
     def __init__(self, partitions: int) -> None:
         self._count = partitions
         #: The prefix of each partition, as bytes; scripts get them as an argument.
         self.prefixes: Final = tuple(b"tg:{p%02d}:" % number for number in range(partitions))
+        #: The change log of each partition.
+        self.logs: Final = tuple(prefix + b"log" for prefix in self.prefixes)
         self.format: Final = f"{FORMAT_VERSION}:{partitions}"
 
     def number(self, name: bytes) -> int:
