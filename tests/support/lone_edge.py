@@ -7,7 +7,7 @@ what reaches the router is written down, and answered at once or when the test s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from support import mqtt_bytes
@@ -134,9 +134,14 @@ class PlayedRouter:
     def remove_interest(self, *arguments: Any) -> None:
         """See RouterLink."""
 
-    def match_retained(self, topic_filter: str) -> list[str]:
+    async def settled(self) -> None:
+        """See RouterLink."""
+
+    async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
         """See RouterLink: nothing is retained."""
-        return []
+        nothing: list[list[str]] = []
+        for page in nothing:
+            yield page
 
 
 class Played:

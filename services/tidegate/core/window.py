@@ -193,6 +193,7 @@ class MemoryQueue(Generic[M]):
         "_max_messages",
         "_waiting",
         "expired_count",
+        "last_dropped",
         "last_dropped_count",
     )
 
@@ -211,6 +212,8 @@ class MemoryQueue(Generic[M]):
         self.expired_count = 0
         #: Messages that the last ``offer`` dropped: with drop_oldest a large one may cost several.
         self.last_dropped_count = 0
+        #: These messages.
+        self.last_dropped: list[M] = []
 
     def __len__(self) -> int:
         """Count the waiting messages."""
@@ -238,12 +241,17 @@ class MemoryQueue(Generic[M]):
         if reason is not None:
             if not self._drops_oldest or size_bytes > self._max_bytes:
                 self.last_dropped_count = 1
+                self.last_dropped = [message]
                 return reason
+            gone: list[M] = []
             while waiting and (
                 len(waiting) >= self._max_messages or self._bytes + size_bytes > self._max_bytes
             ):
-                self._bytes -= waiting.popleft()[1]
-                dropped += 1
+                old, old_bytes, _ = waiting.popleft()
+                self._bytes -= old_bytes
+                gone.append(old)
+            self.last_dropped = gone
+            dropped = len(gone)
         waiting.append((message, size_bytes, expires_at_ms))
         self._bytes += size_bytes
         self.last_dropped_count = dropped

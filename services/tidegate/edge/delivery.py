@@ -12,7 +12,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.window import DurableFeed, MemoryQueue, Window
-from tidegate.link.api import AttachedSession, RouterUnavailable, SessionFenced
+from tidegate.link.api import (
+    AttachedSession,
+    RouterUnavailable,
+    SessionFenced,
+    SharedReceipt,
+)
 from tidegate.mqtt.codec import encode_ack
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import PubComp, Publish, PubRec, SubscriptionOptions
@@ -33,7 +38,7 @@ RETRY_S: Final = 0.5
 class Outgoing:
     """A message on its way to one client, as the window and the queue hold it."""
 
-    __slots__ = ("group", "message", "qos", "retain", "subscription_ids")
+    __slots__ = ("group", "message", "qos", "receipt", "retain", "subscription_ids")
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Outgoing:
         retain: bool,
         subscription_ids: tuple[int, ...],
         group: str = "",
+        receipt: SharedReceipt | None = None,
     ) -> None:
         self.message = message
         self.qos = qos
@@ -49,6 +55,8 @@ class Outgoing:
         self.subscription_ids = subscription_ids
         #: The shared subscription it came through, "" for none.
         self.group = group
+        #: Who must be told what becomes of it, if it came through another process.
+        self.receipt = receipt
 
 
 class Delivery:
@@ -63,6 +71,7 @@ class Delivery:
         "_more_room",
         "_next_seq",
         "_queue",
+        "_receipts",
         "_releasing",
         "_resend_left",
         "_resend_until",
@@ -86,6 +95,8 @@ class Delivery:
         #: How many entries may have been sent before: no more than one window.
         self._resend_left = limits.max_in_flight
         self._completed: list[int] = []
+        #: By seq: who waits for the acknowledgement of a shared subscription's message.
+        self._receipts: dict[int, SharedReceipt] = {}
         self._releasing: list[tuple[int, int]] = []
         self._fetching = False
         self._retained: list[tuple[str, SubscriptionOptions]] = []
@@ -118,15 +129,16 @@ class Delivery:
     def end(self) -> None:
         """The connection is gone: give back what belongs to others, wake what waits."""
         self._flush_completed()
+        counters = self._edge.counters
         for _, _, outgoing in self._window.unacknowledged():
-            if outgoing is not None and outgoing.group:
-                self._edge.router.redispatch(outgoing.group, outgoing.message)
+            # A QoS 2 message that one member has been sent goes to no other [MQTT-4.8.2-5].
+            if outgoing is not None and outgoing.group and outgoing.qos == 1:
+                self._return(outgoing)
         if self._queue is not None:
-            counters = self._edge.counters
             while (outgoing := self._queue.take(0)) is not None:
                 counters.queued -= 1
                 if outgoing.group:
-                    self._edge.router.redispatch(outgoing.group, outgoing.message)
+                    self._return(outgoing)
                 else:
                     counters.dropped["disconnected"] += 1
         if self._more_room is not None:
@@ -135,6 +147,13 @@ class Delivery:
     def waiting(self) -> tuple[int, int]:
         """Messages under way to the client, and those in memory behind them."""
         return len(self._window), len(self._queue) if self._queue is not None else 0
+
+    def _return(self, outgoing: Outgoing) -> None:
+        """Have a shared subscription's message given to another member."""
+        if outgoing.receipt is not None:
+            outgoing.receipt.returned()
+        else:
+            self._edge.router.redispatch(outgoing.group, outgoing.message)
 
     # Live messages
 
@@ -154,7 +173,13 @@ class Delivery:
         retain = message.retain and recipient.retain_as_published
         self._offer(Outgoing(message, qos, retain, subscription_ids))
 
-    def offer_shared(self, message: Publish, group: str, options: SubscriptionOptions) -> bool:
+    def offer_shared(
+        self,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
         """Deliver a shared subscription's message; False when there is no place for it."""
         qos = min(message.qos, options.qos)
         retain = message.retain and options.retain_as_published
@@ -163,7 +188,7 @@ class Delivery:
         if not qos:
             self.send_qos0(message, retain, subscription_ids)
             return True
-        self._offer(Outgoing(message, qos, retain, subscription_ids, group))
+        self._offer(Outgoing(message, qos, retain, subscription_ids, group, receipt))
         return True
 
     def _offer(self, outgoing: Outgoing) -> None:
@@ -184,6 +209,9 @@ class Delivery:
         counters.queued += len(queue) - before
         if reason is not None:
             counters.dropped[reason] += queue.last_dropped_count
+            for dropped in queue.last_dropped:
+                if dropped.receipt is not None:
+                    dropped.receipt.done()
 
     def _start(self, outgoing: Outgoing) -> None:
         """Put an ephemeral session's message on the wire, in the window."""
@@ -193,6 +221,8 @@ class Delivery:
             expiry = self._edge.remaining_s(message)
             if not expiry:
                 self._edge.counters.dropped["expired"] += 1
+                if outgoing.receipt is not None:
+                    outgoing.receipt.done()
                 return
         client = self._client
         seq = self._next_seq
@@ -202,7 +232,11 @@ class Delivery:
             outgoing.subscription_ids, expiry,
         )  # fmt: skip
         if wire is None:
+            if outgoing.receipt is not None:
+                outgoing.receipt.done()
             return
+        if outgoing.receipt is not None:
+            self._receipts[seq] = outgoing.receipt
         self._next_seq = seq + 1
         self._window.start(seq, outgoing.qos, outgoing)
         client.send(wire)
@@ -303,6 +337,12 @@ class Delivery:
             client = self._client
             self._edge.router.complete(client.client_id, client.epoch, seqs)
 
+    def suspect(self) -> None:
+        """Pushes may have been lost: look into the store when there is room."""
+        if self._feed is not None:
+            self._feed.suspect()
+            self.pump()
+
     def pump(self) -> None:
         """Send what there is room for."""
         client = self._client
@@ -366,8 +406,11 @@ class Delivery:
             self._complete(seq)
             if self._feed.behind:
                 self.pump()
-        elif self._queue:
-            self.pump()
+        else:
+            if self._receipts and (receipt := self._receipts.pop(seq, None)) is not None:
+                receipt.done()
+            if self._queue:
+                self.pump()
         if self._more_room is not None:
             self._more_room.set()
 
@@ -430,19 +473,26 @@ class Delivery:
             self._edge.spawn(self._stream_retained())
 
     async def _stream_retained(self) -> None:
-        router = self._edge.router
         try:
             while self._retained and not self._client.closed:
                 topic_filter, options = self._retained.pop(0)
-                topics = router.match_retained(topic_filter)
-                for start in range(0, len(topics), RETAINED_CHUNK):
-                    await self._wait_for_room()
-                    if self._client.closed:
-                        return
-                    await self._send_chunk(topics[start : start + RETAINED_CHUNK], options)
+                try:
+                    await self._send_matches(topic_filter, options)
+                except RouterUnavailable:
+                    if not self._client.closed:
+                        self._retained.insert(0, (topic_filter, options))
+                        await asyncio.sleep(RETRY_S)
         finally:
             self._retaining = False
             self._more_room = None
+
+    async def _send_matches(self, topic_filter: str, options: SubscriptionOptions) -> None:
+        async for topics in self._edge.router.match_retained(topic_filter):
+            for start in range(0, len(topics), RETAINED_CHUNK):
+                await self._wait_for_room()
+                if self._client.closed:
+                    return
+                await self._send_chunk(topics[start : start + RETAINED_CHUNK], options)
 
     async def _send_chunk(self, topics: list[str], options: SubscriptionOptions) -> None:
         client = self._client

@@ -21,7 +21,7 @@ from tidegate.edge.exchange import Method
 from tidegate.edge.holds import LINK
 from tidegate.edge.plan import Group, Plan, Recipient, build_plan
 from tidegate.edge.reading import Reader
-from tidegate.link.api import RouterLink
+from tidegate.link.api import RouterLink, SharedReceipt
 from tidegate.mqtt.codec import encode_publish
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
@@ -329,6 +329,7 @@ class Edge:
         message: Publish,
         group: str,
         options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
     ) -> bool:
         """Give a shared subscription's message to one member (see EdgeLink)."""
         client = self.clients.get(client_id)
@@ -336,14 +337,22 @@ class Edge:
             return False
         if not client.may_read(message.topic):
             client.count_unreadable()
+            if receipt is not None:
+                receipt.done()
             return True
         if not message.trace or self.tracer is None:
-            return client.delivery.offer_shared(message, group, options)
+            return client.delivery.offer_shared(message, group, options, receipt)
         span = self.tracer.start(DELIVER, message.trace)
         delivered = self.counters.delivered
-        taken = client.delivery.offer_shared(message, group, options)
+        taken = client.delivery.offer_shared(message, group, options, receipt)
         self._end_span(span, message, client_id, delivered)
         return taken
+
+    def pushes_lost(self) -> None:
+        """Have every durable session look into its queue (see EdgeLink)."""
+        for client in self.clients.values():
+            if client.incarnation:
+                client.delivery.suspect()
 
     def _deliver_traced(self, tracer: Tracer, message: Publish, publisher_id: str) -> None:
         """Deliver with one span for all clients of this edge."""

@@ -86,6 +86,9 @@ async def subscribe(client: Client, packet: Subscribe) -> None:
         client.subscriptions[name] = options
         if not name.startswith("$share/"):
             edge.subscribe(client, name, options)
+    await edge.router.settled()
+    if client.closed:
+        return
     client.send_packet(SubAck(packet.packet_id, codes))
     client.delivery.send_retained(
         [

@@ -30,6 +30,7 @@ async def resolve(places: Sequence[str]) -> set[str] | None:
             log.debug("no address for routers", extra={"place": place, "reason": str(error)})
             return None
         for family, *_, address in answers:
-            name = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
-            found.add(f"{name}:{address[1]}")
+            numeric, number = str(address[0]), int(address[1])
+            name = f"[{numeric}]" if family == socket.AF_INET6 else numeric
+            found.add(f"{name}:{number}")
     return found

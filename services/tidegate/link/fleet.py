@@ -594,10 +594,11 @@ class Fleet:
         told = self._everywhere()
         wanted.told.extend(channel.instance for channel in told)
         await self._ask(client_id, request, request.ByteSize())
-        waiting = []
-        for channel in told:
-            if channel.attached:
-                waiting.append(channel.request(pb.Request(catch_up=pb.CatchUpRequest())))
+        waiting = [
+            channel.request(pb.Request(catch_up=pb.CatchUpRequest()))
+            for channel in told
+            if channel.attached
+        ]
         for answer in waiting:
             try:
                 reply = await answer

@@ -1,8 +1,8 @@
 """One attached edge, as a router sees it: what is sent to it, what it is owed.
 
-Implements ``EdgeLink`` over a stream. Owned by the hub. What waits for an edge that takes nothing is
-bounded: beyond the bound copies are dropped and counted, and durable sessions are told to look into
-their queues.
+Implements ``EdgeLink`` over a stream. Owned by the hub. What waits for an edge that takes nothing
+is bounded: beyond the bound copies are dropped and counted, and durable sessions are told to look
+into their queues.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def target(address: str) -> str:
 
 def open_channel(address: str, tls: LinkTlsConfig) -> grpc.aio.Channel:
     """Make a channel to one router. Certificates are read anew each time. Raises OSError."""
-    options = [*_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 100)]
+    options: list[tuple[str, int | str]] = [*_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 100)]
     if tls.ca is None or tls.key is None or tls.certificate is None:
         return grpc.aio.insecure_channel(target(address), options=options)
     credentials = grpc.ssl_channel_credentials(

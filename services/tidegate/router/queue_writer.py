@@ -12,19 +12,30 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
+from tidegate.link.api import EdgeLink
 from tidegate.mqtt.packets import Publish
 from tidegate.router.table import DurableSession
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.tracing import APPEND, MAX_TRACED_COPIES, Tracer, message_attributes
-from tidegate.store.api import Append, AppendOutcome, Store, StoreUnavailable
+from tidegate.store.api import (
+    Append,
+    AppendOutcome,
+    AppendReply,
+    Store,
+    StoreUnavailable,
+    WriterFenced,
+)
 from tidegate.store.records import encode_queued
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 500
+#: (client_id, incarnation) -> (edge_id, epoch), as in ``AppendReply``.
+Locations: TypeAlias = dict[tuple[str, int], tuple[str, int]]
+NOWHERE: Final = ("", 0)
 RETRY_FIRST_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 
@@ -91,9 +102,18 @@ class _Item:
 class QueueWriter:
     """Appends to queues in order; see the module's docstring."""
 
-    def __init__(self, store: Store, counters: Counters) -> None:
+    def __init__(
+        self,
+        store: Store,
+        counters: Counters,
+        edges: Mapping[str, EdgeLink],
+        on_fenced: Callable[[], None],
+    ) -> None:
+        """``edges``: by identifier, those that messages can be pushed to now."""
         self._store = store
         self._counters = counters
+        self._edges = edges
+        self._on_fenced = on_fenced
         self._waiting: list[_Item] = []
         self._task: asyncio.Task[None] | None = None
         #: None: nothing is traced.
@@ -123,6 +143,10 @@ class QueueWriter:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
+    def forget(self) -> None:
+        """Give up what is not written: others have taken it over."""
+        self._waiting.clear()
+
     async def idle(self) -> None:
         """Return when nothing waits."""
         while self._task is not None:
@@ -135,23 +159,29 @@ class QueueWriter:
                 del self._waiting[:MAX_BATCH]
                 began_ns = time.time_ns() if self.tracer is not None else 0
                 try:
-                    results = await self._append([item.append for item in batch])
+                    reply = await self._append([item.append for item in batch])
+                except WriterFenced:
+                    self._on_fenced()
+                    continue
                 except Exception:
                     log.exception("messages could not be queued")
                     self._give_up(batch)
                     continue
                 if self.tracer is not None:
                     _trace(self.tracer, batch, began_ns)
-                for item, result in zip(batch, results, strict=True):
-                    self._settle(item, result)
+                locations = reply.locations
+                for item, result in zip(batch, reply.outcomes, strict=True):
+                    self._settle(item, result, locations)
         finally:
             self._task = None
             if self._waiting:  # a callback of the last batch added more
                 self._task = asyncio.create_task(self._run())
 
-    async def _append(self, appends: list[Append]) -> list[int | AppendOutcome]:
+    async def _append(self, appends: list[Append]) -> AppendReply:
+        """Append until the store has taken all of it. Raises WriterFenced."""
         delay = RETRY_FIRST_S
         outcomes: list[int | AppendOutcome] = [AppendOutcome.UNAVAILABLE] * len(appends)
+        locations: Locations = {}
         left = list(range(len(appends)))
         while True:
             reason = "some servers are not available"
@@ -162,9 +192,10 @@ class QueueWriter:
             else:
                 for place, outcome in zip(left, reply.outcomes, strict=True):
                     outcomes[place] = outcome
+                locations.update(reply.locations)
                 left = [place for place in left if outcomes[place] is AppendOutcome.UNAVAILABLE]
                 if not left:
-                    return outcomes
+                    return AppendReply(outcomes, locations)
             log.warning("cannot queue messages, will retry", extra={"reason": reason})
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay = min(delay * 2, RETRY_MAX_S)
@@ -178,17 +209,20 @@ class QueueWriter:
             item.pending.failed = True
             item.pending.release()
 
-    def _settle(self, item: _Item, result: int | AppendOutcome) -> None:
+    def _settle(self, item: _Item, result: int | AppendOutcome, locations: Locations) -> None:
         session = item.session
         if isinstance(result, int):
             self._counters.published += 1
             self._counters.queued += 1
-            edge = session.edge
+            # The store knows where the session was connected when this was queued; what this
+            # router knows may be older, or newer than what that connection has begun with.
+            edge_id, epoch = locations.get((session.client_id, session.incarnation), NOWHERE)
+            edge = self._edges.get(edge_id)
             if edge is not None:
                 source = item.message
                 edge.push(
                     session.client_id,
-                    session.epoch,
+                    epoch,
                     result,
                     Publish(
                         source.topic,

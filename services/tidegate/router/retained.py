@@ -15,7 +15,7 @@ from typing import Final
 from tidegate.core.retained_index import RetainedIndex
 from tidegate.mqtt.packets import Publish
 from tidegate.router.queue_writer import RETRY_FIRST_S, RETRY_MAX_S, Pending
-from tidegate.store.api import Store, StoreUnavailable
+from tidegate.store.api import Store, StoreUnavailable, WriterFenced
 from tidegate.store.records import decode_retained, encode_retained
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,11 @@ EXPIRY_BATCH: Final = 500
 class RetainedMessages:
     """Write, find and read retained messages; see the module's docstring."""
 
-    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Store, now_ms: Callable[[], int], on_fenced: Callable[[], None]
+    ) -> None:
         self._store = store
+        self._on_fenced = on_fenced
         self._now_ms = now_ms
         self._index = RetainedIndex()
         # Not yet written: topic -> newest message (None: removed). Reads see it first.
@@ -43,10 +46,14 @@ class RetainedMessages:
         return len(self._index)
 
     async def load(self) -> None:
-        """Build the index from the store."""
+        """Build the index from the store (anew: what it says there replaces what was known)."""
+        before = set(self._index.match("#"))
         async for topics in self._store.retained_topics():
             for topic in topics:
+                before.discard(topic)
                 self._index.add(topic)
+        for topic in before:
+            self.learn(topic, False)
 
     def set(self, message: Publish, pending: Pending) -> None:
         """Keep a copy of ``message`` as its topic's retained one; an empty payload removes it.
@@ -66,6 +73,20 @@ class RetainedMessages:
         self._waiters.setdefault(topic, []).append(pending)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+
+    def learn(self, topic: str, is_there: bool) -> None:
+        """Another router has stored the first retained message of a topic, or removed it."""
+        if topic in self._dirty or topic in self._writing:
+            return
+        if is_there:
+            self._index.add(topic)
+        else:
+            self._index.discard(topic)
+
+    def forget(self) -> None:
+        """Give up what is not written: others have taken it over."""
+        self._dirty.clear()
+        self._waiters.clear()
 
     def match(self, topic_filter: str) -> list[str]:
         """Topics that have a retained message and match the filter."""
@@ -136,6 +157,10 @@ class RetainedMessages:
                     self._restore(waiters)
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                     delay = min(delay * 2, RETRY_MAX_S)
+                    continue
+                except WriterFenced:
+                    self._writing.clear()
+                    self._on_fenced()
                     continue
                 except Exception:
                     log.exception("retained messages could not be stored")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 from tidegate.core.shared import SharedGroups
 from tidegate.link.api import (
@@ -30,19 +31,25 @@ from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.mqtt.topics import parse_shared
 from tidegate.router.lost_queues import LostQueues
+from tidegate.router.membership import Membership
 from tidegate.router.queue_writer import RETRY_FIRST_S, RETRY_MAX_S, Pending, QueueWriter
 from tidegate.router.retained import RetainedMessages
-from tidegate.router.table import DurableSession, Route, RoutingTable, SharedMember
+from tidegate.router.table import Route, RoutingTable, SharedMember
 from tidegate.runtime.config import FeaturesConfig, LimitsConfig
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.tracing import RETAIN, ROUTE, Tracer, message_attributes
 from tidegate.store.api import (
     AttachRequest,
+    Change,
     DetachReply,
     DetachRequest,
     DueWill,
     DueWork,
     EndedSession,
+    RetainedAdded,
+    RetainedRemoved,
+    SessionEnded,
+    SessionSubscribed,
     Store,
     StoreUnavailable,
 )
@@ -52,6 +59,10 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S: Final = 0.5
 SWEEP_LIMIT: Final = 500
+#: Names of retained topics that are handed out at a time.
+RETAINED_PAGE: Final = 500
+
+R = TypeVar("R")
 
 
 class _WillOrigin:
@@ -89,19 +100,37 @@ class Router:
         counters: Counters,
         now_ms: Callable[[], int],
         edge_lease_s: float = 10.0,
+        *,
+        alone: bool = True,
+        name: str = "",
+        on_fenced: Callable[[], None] | None = None,
     ) -> None:
+        """``alone``: no other router uses this store (and edges are in this process).
+
+        ``on_fenced`` is called after this life of the router was declared dead by others: every
+        edge must attach anew, and send again what it had no answer for.
+        """
         self._store = store
         self._limits = limits
         self._features = features
         self._counters = counters
         self._now_ms = now_ms
         self._edges: dict[str, EdgeLink] = {}
+        self._on_fenced = on_fenced
+        self._membership: Membership | None = None
+        if not alone:
+            self._membership = Membership(
+                store, name, now_ms, edge_lease_s, self._learn, self._load, self._let_go
+            )
+        #: Publishes that wait to be confirmed until this router is current again.
+        self._delayed: deque[tuple[Origin, Publish]] = deque()
         self.table = RoutingTable()
-        self.retained = RetainedMessages(store, now_ms)
-        self._queues = QueueWriter(store, counters)
+        self.retained = RetainedMessages(store, now_ms, self._was_fenced)
+        self._queues = QueueWriter(store, counters, self._edges, self._was_fenced)
         self._lost_queues = LostQueues(store, self._give_to_group, self._retry, now_ms)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._completions: dict[tuple[str, int], list[int]] = {}
+        self._completed: list[Callable[[], None]] = []
         self._completing: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._edge_lease_s = edge_lease_s
@@ -113,21 +142,81 @@ class Router:
 
     # Life
 
+    @property
+    def instance(self) -> str:
+        """Names this life of the router; "" when it is alone."""
+        return self._membership.instance if self._membership is not None else ""
+
+    @property
+    def current(self) -> bool:
+        """Whether this router knows all subscriptions; False while the store is away."""
+        return self._membership is None or self._membership.current
+
     async def start(self) -> None:
         """Load subscriptions and the retained index; begin sweeping. Raises StoreUnavailable."""
+        if self._membership is None:
+            await self._load()
+        else:
+            # Edges that other routers served until now come here first: give them time.
+            self._patience_until_s = asyncio.get_running_loop().time() + self._edge_lease_s
+            await self._membership.start()
+        self._sweeping = asyncio.create_task(self._sweep_forever())
+
+    async def _load(self) -> None:
+        """Read all durable subscriptions and the names of all retained topics."""
+        seen: dict[str, set[str]] = {}
         async for sessions in self._store.stored_subscriptions():
             for stored in sessions:
                 session = self.table.session(stored.client_id, stored.incarnation)
                 for topic_filter, options in stored.subscriptions:
                     self.table.subscribe_durable(session, topic_filter, options)
+                seen[stored.client_id] = {name for name, _ in stored.subscriptions}
+        for session in list(self.table.sessions.values()):
+            wanted = seen.get(session.client_id)
+            if wanted is None:
+                self.table.drop_session(session.client_id, session.incarnation)
+                continue
+            for topic_filter in [name for name in session.subscriptions if name not in wanted]:
+                self.table.unsubscribe_durable(session, topic_filter)
         await self.retained.load()
-        self._sweeping = asyncio.create_task(self._sweep_forever())
+
+    def _learn(self, change: Change) -> None:
+        """Apply what another router (or this one) has changed in the store."""
+        table = self.table
+        if isinstance(change, RetainedAdded | RetainedRemoved):
+            self.retained.learn(change.topic, isinstance(change, RetainedAdded))
+        elif isinstance(change, SessionEnded):
+            table.drop_session(change.client_id, change.incarnation)
+        elif table.is_outdated(change.client_id, change.incarnation):
+            return
+        elif isinstance(change, SessionSubscribed):
+            session = table.session(change.client_id, change.incarnation)
+            for topic_filter, options in change.subscriptions:
+                table.subscribe_durable(session, topic_filter, options)
+        else:
+            session = table.session(change.client_id, change.incarnation)
+            for topic_filter in change.topic_filters:
+                table.unsubscribe_durable(session, topic_filter)
+
+    def _was_fenced(self) -> None:
+        """Others have declared this life dead: what it had not done, they have taken over."""
+        if self._membership is None:
+            return
+        log.warning("this router was declared dead; it begins a new life")
+        self._queues.forget()
+        self.retained.forget()
+        self._delayed.clear()
+        self._membership.new_life()
+        if self._on_fenced is not None:
+            self._on_fenced()
 
     async def stop(self) -> None:
         """Finish what is under way. Edges must have detached their clients before."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)
+        if self._membership is not None:
+            await self._membership.stop()
         await self._queues.idle()
         await self.retained.idle()
         while self._tasks or self._completing is not None:
@@ -135,8 +224,18 @@ class Router:
             await asyncio.gather(*waiting, return_exceptions=True)
 
     def attach_edge(self, edge: EdgeLink) -> None:
-        """An edge has come."""
+        """An edge has come (see RouterService)."""
+        before = self._edges.get(edge.edge_id)
+        if before is not None:
+            self.lose_edge(before)
         self._edges[edge.edge_id] = edge
+
+    def lose_edge(self, edge: EdgeLink) -> None:
+        """An edge has gone (see RouterService)."""
+        if self._edges.get(edge.edge_id) is not edge:
+            return
+        del self._edges[edge.edge_id]
+        self.table.drop_edge(edge)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -157,12 +256,34 @@ class Router:
         route = self.table.route(message.topic)
         for edge in route.edges:
             edge.deliver(message, origin.client_id)
+        if (
+            message.qos
+            and self._membership is not None
+            and (self._delayed or not self._membership.current)
+        ):
+            self._delayed.append((origin, message))
+            return None
         if route.durable or route.groups or message.retain or message.qos == 2:
             return self._publish_durably(origin, message, route)
         if route.edges:
             return PUBLISHED
         self._count_unmatched()
         return NO_MATCHING_SUBSCRIBERS
+
+    def _let_go(self) -> None:
+        """This router is current again: finish what had to wait, as things stand now."""
+        while self._delayed and self.current:
+            origin, message = self._delayed.popleft()
+            route = self.table.route(message.topic)
+            code: int | None = NO_MATCHING_SUBSCRIBERS
+            if route.durable or route.groups or message.retain or message.qos == 2:
+                code = self._publish_durably(origin, message, route)
+            elif route.edges:
+                code = PUBLISHED
+            else:
+                self._count_unmatched()
+            if code is not None:
+                origin.published(message, code)
 
     def trace_with(self, tracer: Tracer | None) -> None:
         """Make spans of what is traced."""
@@ -346,7 +467,7 @@ class Router:
                 for topic_filter, options in reply.subscriptions:
                     if topic_filter not in session.subscriptions:
                         self.table.subscribe_durable(session, topic_filter, options)
-                self.table.set_connected(session, self._edges[edge_id], reply.epoch)
+                self.table.set_connected(session, self._edges.get(edge_id), reply.epoch)
         if reply.previous_edge:
             previous = self._edges.get(reply.previous_edge)
             if previous is not None:
@@ -396,33 +517,87 @@ class Router:
         epoch: int,
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        told: Sequence[str] = (),
     ) -> None:
-        """Apply subscriptions (see RouterLink)."""
-        session: DurableSession | None = None
-        if incarnation:
-            await self._fenced(self._store.subscribe(client_id, epoch, subscriptions))
+        """Apply subscriptions (see RouterService)."""
+        if not incarnation:
+            self.join_groups(edge_id, client_id, epoch, subscriptions)
+            return
+        stored = self._store.subscribe(client_id, epoch, subscriptions)
+        if await self._change(client_id, stored, told):
             session = self.table.session(client_id, incarnation)
-        for topic_filter, options in subscriptions:
-            if session is not None:
+            for topic_filter, options in subscriptions:
                 self.table.subscribe_durable(session, topic_filter, options)
-                continue
+
+    async def unsubscribe(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        filters: Sequence[str],
+        told: Sequence[str] = (),
+    ) -> None:
+        """Remove subscriptions (see RouterService)."""
+        if not incarnation:
+            self.leave_groups(client_id, epoch, filters)
+            return
+        stored = self._store.unsubscribe(client_id, epoch, filters)
+        if await self._change(client_id, stored, told):
+            session = self.table.session(client_id, incarnation)
+            for topic_filter in filters:
+                self.table.unsubscribe_durable(session, topic_filter)
+
+    async def _change(
+        self, client_id: str, stored: Coroutine[Any, Any, int], told: Sequence[str]
+    ) -> bool:
+        """Store a change of a session's subscriptions; True if it is to be applied here.
+
+        In a cluster this router learns it from the log, as all do, so that all see one order;
+        every living router that is not in ``told`` is waited for.
+        """
+        position = await self._fenced(stored)
+        membership = self._membership
+        if membership is None:
+            return True
+        await membership.catch_up()
+        try:
+            partition = self._store.partition(client_id)
+            await membership.wait_for_others(partition, position, told)
+        except StoreUnavailable as error:
+            raise RouterUnavailable(str(error)) from error
+        return False
+
+    def join_groups(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+    ) -> None:
+        """Make a connection a member of shared subscriptions (see RouterService)."""
+        for topic_filter, options in subscriptions:
             share = parse_shared(topic_filter)
             if share is not None:
                 edge = self._edges[edge_id]
                 member = SharedMember(client_id, options, None, edge, epoch)
                 self.table.shared.subscribe(*share, client_id, member, True)
+                self.table.note_member(edge, client_id, topic_filter)
 
-    async def unsubscribe(
-        self, edge_id: str, client_id: str, epoch: int, incarnation: int, filters: Sequence[str]
-    ) -> None:
-        """Remove subscriptions (see RouterLink)."""
-        if not incarnation:
-            self.leave_groups(client_id, epoch, filters)
+    def hold(self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool) -> None:
+        """Note where a durable session is connected (see RouterService)."""
+        if self.table.is_outdated(client_id, incarnation):
             return
-        await self._fenced(self._store.unsubscribe(client_id, epoch, filters))
+        if ended and client_id not in self.table.sessions:
+            return
         session = self.table.session(client_id, incarnation)
-        for topic_filter in filters:
-            self.table.unsubscribe_durable(session, topic_filter)
+        if epoch < session.epoch:
+            return
+        edge = self._edges.get(edge_id)
+        if not ended:
+            self.table.set_connected(session, edge, epoch)
+        elif epoch == session.epoch:
+            self.table.set_connected(session, None, epoch)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
         """Take a connection out of its groups (see RouterLink)."""
@@ -433,6 +608,8 @@ class Router:
             member = self.table.shared.member(*share, client_id)
             if member is not None and member.session is None and member.epoch == epoch:
                 self.table.shared.unsubscribe(*share, client_id)
+                if member.edge is not None:
+                    self.table.forget_member(member.edge, client_id, topic_filter)
 
     def add_interest(self, edge_id: str, topic_filter: str) -> None:
         """Send this edge what matches (see RouterLink)."""
@@ -441,6 +618,9 @@ class Router:
     def remove_interest(self, edge_id: str, topic_filter: str) -> None:
         """Stop that (see RouterLink)."""
         self.table.remove_interest(self._edges[edge_id], topic_filter)
+
+    async def settled(self) -> None:
+        """Interest takes effect at once here (see RouterLink)."""
 
     # Queues
 
@@ -454,8 +634,12 @@ class Router:
             raise RouterUnavailable(str(error)) from error
         return [(seq, decode_queued(record)) for seq, record in found]
 
-    def complete(self, client_id: str, epoch: int, seqs: list[int]) -> None:
+    def complete(
+        self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
+    ) -> None:
         """Forget deliveries (see RouterLink)."""
+        if done is not None:
+            self._completed.append(done)
         known = self._completions.get((client_id, epoch))
         if known is None:
             self._completions[(client_id, epoch)] = seqs
@@ -468,9 +652,12 @@ class Router:
         try:
             while self._completions:
                 batch, self._completions = self._completions, {}
+                completed, self._completed = self._completed, []
                 items = [(client_id, epoch, seqs) for (client_id, epoch), seqs in batch.items()]
                 for index in await self._complete_batch(items):
                     self._kick_fenced(*items[index][:2])
+                for done in completed:
+                    done()
         finally:
             self._completing = None
 
@@ -519,9 +706,12 @@ class Router:
 
     # Retained messages
 
-    def match_retained(self, topic_filter: str) -> list[str]:
+    async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
         """Topics with a retained message that match (see RouterLink)."""
-        return self.retained.match(topic_filter)
+        await self.catch_up()
+        topics = self.retained.match(topic_filter)
+        for start in range(0, len(topics), RETAINED_PAGE):
+            yield topics[start : start + RETAINED_PAGE]
 
     async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
         """Read retained messages (see RouterLink)."""
@@ -532,13 +722,31 @@ class Router:
 
     # Wills, expiry, leases
 
-    async def heartbeat(self, edge_id: str) -> None:
-        """Renew an edge's lease (see RouterLink)."""
-        try:
-            lease_ms = int(self._edge_lease_s * 1000)
-            await self._store.renew_lease(edge_id, self._now_ms(), lease_ms)
-        except StoreUnavailable as error:
-            raise RouterUnavailable(str(error)) from error
+    async def heartbeat(self, edge_id: str) -> bool:
+        """Renew an edge's lease (see RouterService)."""
+        lease_ms = int(self._edge_lease_s * 1000)
+        return await _available(self._store.renew_lease(edge_id, self._now_ms(), lease_ms))
+
+    async def end_lease(self, edge_id: str) -> None:
+        """An edge ends (see RouterService)."""
+        await _available(self._store.end_lease(edge_id))
+
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+        """Which connections still own their sessions (see RouterService)."""
+        return await _available(self._store.verify(connections))
+
+    async def fence(self, instance: str) -> None:
+        """Refuse every later write of a router's life (see RouterService)."""
+        await _available(self._store.fence_writer(instance))
+
+    async def catch_up(self) -> None:
+        """Learn what was stored until now (see RouterService)."""
+        if self._membership is not None:
+            await self._membership.catch_up()
+
+    def living_routers(self) -> list[str]:
+        """Instances of the routers that live (see RouterService)."""
+        return self._membership.living if self._membership is not None else []
 
     def _publish_will(self, due: DueWill) -> None:
         will = decode_will(due.record).will
@@ -600,14 +808,12 @@ class Router:
 
     # Helpers
 
-    async def _fenced(self, call: Coroutine[Any, Any, int]) -> None:
-        """Run a fenced write once. Raises SessionFenced, RouterUnavailable."""
-        try:
-            current = await call
-        except StoreUnavailable as error:
-            raise RouterUnavailable(str(error)) from error
-        if not current:
+    async def _fenced(self, call: Coroutine[Any, Any, int]) -> int:
+        """Run a fenced write once; its result. Raises SessionFenced, RouterUnavailable."""
+        result = await _available(call)
+        if not result:
             raise SessionFenced
+        return result
 
     async def _retry(self, call: Callable[[], Coroutine[Any, Any, Any]], what: str) -> Any:
         """Repeat a write that must happen until the store has taken it."""
@@ -623,3 +829,11 @@ class Router:
 
 def _nothing() -> None:
     pass
+
+
+async def _available(call: Coroutine[Any, Any, R]) -> R:
+    """Run something of the store once. Raises RouterUnavailable."""
+    try:
+        return await call
+    except StoreUnavailable as error:
+        raise RouterUnavailable(str(error)) from error

@@ -85,6 +85,9 @@ class RoutingTable:
             TopicIndex()
         )
         self._routes: dict[str, Route] = {}
+        #: What an edge has told, to be forgotten when it goes.
+        self._interest: dict[EdgeLink, set[str]] = {}
+        self._members: dict[EdgeLink, set[tuple[str, str]]] = {}
 
     def route(self, topic: str) -> Route:
         """Return where messages of ``topic`` go now."""
@@ -128,10 +131,40 @@ class RoutingTable:
     def add_interest(self, edge: EdgeLink, topic_filter: str) -> None:
         """An edge wants what matches."""
         self._index.add(topic_filter, edge, None)
+        self._interest.setdefault(edge, set()).add(topic_filter)
 
     def remove_interest(self, edge: EdgeLink, topic_filter: str) -> None:
         """An edge no longer wants it."""
         self._index.remove(topic_filter, edge)
+        self._interest.get(edge, set()).discard(topic_filter)
+
+    def note_member(self, edge: EdgeLink, client_id: str, topic_filter: str) -> None:
+        """A connection of an edge has joined a shared subscription."""
+        self._members.setdefault(edge, set()).add((client_id, topic_filter))
+
+    def forget_member(self, edge: EdgeLink, client_id: str, topic_filter: str) -> None:
+        """It has left it."""
+        self._members.get(edge, set()).discard((client_id, topic_filter))
+
+    def drop_edge(self, edge: EdgeLink) -> None:
+        """An edge is gone, with all it had told; durable sessions stay, not connected."""
+        for topic_filter in self._interest.pop(edge, ()):
+            self._index.remove(topic_filter, edge)
+        for client_id, topic_filter in self._members.pop(edge, ()):
+            share = parse_shared(topic_filter)
+            if share is None:
+                continue
+            member = self.shared.member(*share, client_id)
+            if member is not None and member.edge is edge:
+                self.shared.unsubscribe(*share, client_id)
+        for session in self.sessions.values():
+            if session.edge is edge:
+                self.set_connected(session, None, session.epoch)
+
+    def is_outdated(self, client_id: str, incarnation: int) -> bool:
+        """Whether a later life of a session is known already."""
+        session = self.sessions.get(client_id)
+        return session is not None and session.incarnation > incarnation
 
     def session(self, client_id: str, incarnation: int) -> DurableSession:
         """Return the durable session of this incarnation, new or known."""

@@ -36,6 +36,7 @@ DROP_REASONS: Final = (
     "duplicate",
     "no_subscriber",
     "mailbox_full",
+    "link_lost",
     "qos0_offline",
     "store_unavailable",
     "retained_too_large",
