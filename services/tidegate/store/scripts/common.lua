@@ -49,7 +49,7 @@ end
 local function note(P, ...)
   local log, size, bytes = P .. 'log', P .. 'log-size', 100
   local id = call('XADD', log, '*', ...)
-  for n = 1, select('#', ...) do bytes = bytes + #tostring(select(n, ...)) end
+  for _, word in ipairs({...}) do bytes = bytes + #tostring(word) end
   if call('HINCRBY', size, 'n', bytes) > LOG_BYTES then
     local mark = call('HGET', size, 'm')
     if mark then call('XTRIM', log, 'MINID', '~', mark, 'LIMIT', 0) end
