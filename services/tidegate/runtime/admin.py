@@ -34,6 +34,8 @@ _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
 _DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
+#: What the address of a Unix socket begins with.
+UNIX: Final = "unix:"
 
 Json = dict[str, Any]
 
@@ -94,6 +96,8 @@ def _verdict(verdict: tuple[bool, str]) -> _Answer:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
+    if host.startswith(UNIX):
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -157,6 +161,11 @@ class AdminServer:
         """Listen. Raises OSError when the address or the token cannot be had."""
         if self._token_file is not None:
             read_token(self._token_file)
+        if self._host.startswith(UNIX):
+            self._server = await asyncio.start_unix_server(
+                self._accepted, self._host.removeprefix(UNIX), limit=_MAX_HEAD_BYTES
+            )
+            return
         host = None if self._host == "*" else self._host
         self._server = await asyncio.start_server(
             self._accepted, host, self._port, limit=_MAX_HEAD_BYTES
@@ -175,15 +184,24 @@ class AdminServer:
     @property
     def port(self) -> int:
         """The port that is served (the one the system chose, if 0 was asked for)."""
-        if self._server is None or not self._server.sockets:
+        if self._host.startswith(UNIX) or self._server is None or not self._server.sockets:
             return self._port
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     @property
     def address(self) -> str:
-        """``ADDRESS:PORT``, with brackets around an IPv6 address."""
-        return f"[{self._host}]:{self.port}" if ":" in self._host else f"{self._host}:{self.port}"
+        """``ADDRESS:PORT``, with brackets around an IPv6 address; or ``unix:PATH``."""
+        host = self._host
+        if host.startswith(UNIX):
+            return host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address as the ready line has it."""
+        address = self.address
+        return address if address.startswith(UNIX) else f"http://{address}"
 
     # Connections
 

@@ -366,6 +366,30 @@ class LinkConfig(Section):
     """An edge that has taken nothing for this long is not waited for: copies for it are dropped,
     counted, and durable sessions fetch what they missed."""
 
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_a_place(cls, value: str) -> str:
+        return _place(value)
+
+    @field_validator("routers")
+    @classmethod
+    def _routers_are_places(cls, value: list[str]) -> list[str]:
+        return [_place(one) for one in value]
+
+
+def _place(text: str) -> str:
+    """Check HOST:PORT (IPv6 in brackets) or unix:PATH."""
+    if text.startswith("unix:"):
+        if not text.removeprefix("unix:"):
+            raise ValueError("expected unix:PATH")
+        return text
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535) or (
+        ":" in host and not (host.startswith("[") and host.endswith("]"))
+    ):
+        raise ValueError(f"expected HOST:PORT or unix:PATH, got {text}")
+    return text
+
 
 class DrainConfig(Section):
     """How an edge lets its clients go at SIGTERM, or when the admin API says so."""

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -51,9 +51,15 @@ class Flags:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_ca: Path | None = None
+    name: str | None = None
+    link: str | None = None
+    routers: Sequence[str] = ()
 
 
-#: What ``serve`` listens on when neither the file nor a flag says anything.
+#: A command that needs a configuration.
+Role = Literal["serve", "edge", "router"]
+
+#: What ``serve`` and ``edge`` listen on when neither the file nor a flag says anything.
 DEFAULT_LISTENERS: Final = ("tcp://127.0.0.1:1883", "ws://127.0.0.1:8083")
 
 
@@ -70,16 +76,17 @@ def load(path: Path) -> Config:
     return _resolved(config, path.absolute().parent)
 
 
-def from_flags(flags: Flags) -> Config:
+def from_flags(flags: Flags, role: Role = "serve") -> Config:
     """Return the configuration of the file (if one is named) with the flags laid over it.
 
-    Listeners given as flags replace those of the file; without any, ``DEFAULT_LISTENERS`` serve.
-    Raises ConfigError with one line for every problem found.
+    Listeners given as flags replace those of the file; without any, ``DEFAULT_LISTENERS`` serve (a
+    router has none). Raises ConfigError with one line for every problem found.
     """
     config = load(flags.config) if flags.config is not None else Config()
     data = config.model_dump(exclude_unset=True)
     problems: list[str] = []
-    urls = flags.listeners or (() if config.listeners else DEFAULT_LISTENERS)
+    has_own = bool(config.listeners) or role == "router"
+    urls = flags.listeners or (() if has_own else DEFAULT_LISTENERS)
     if urls:
         data["listeners"] = _listeners_of(urls, flags, problems)
     elif flags.tls_cert or flags.tls_key or flags.tls_ca:
@@ -92,22 +99,47 @@ def from_flags(flags: Flags) -> Config:
         ("auth", "acl_file"): flags.acl_file,
         ("log", "level"): flags.log_level,
         ("log", "format"): flags.log_format,
+        ("link", "listen"): flags.link,
+        ("link", "routers"): list(flags.routers) or None,
     }
     for (section, key), value in named.items():
         if value is not None:
             data.setdefault(section, {})[key] = value
     if flags.admin is not None:
         data.setdefault("admin", {}).update(_admin_of(flags.admin, problems))
+    if flags.name is not None:
+        data["name"] = flags.name
     if problems:
         raise ConfigError(problems)
     try:
-        return Config.model_validate(data)
+        config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, Config, {})) from None
+    problems = _missing_for(role, config)
+    if problems:
+        raise ConfigError(problems)
+    return config
 
 
-def concerns(config: Config) -> list[str]:
+def _missing_for(role: Role, config: Config) -> list[str]:
+    """Say what a role cannot do without."""
+    problems = []
+    if role == "router" and config.store.url is None:
+        problems.append(
+            "store.url: a router needs a Redis or Valkey server that edges and routers share "
+            "(--redis URL); only `tidegate serve` brings its own"
+        )
+    if role == "edge" and not config.link.routers:
+        problems.append(
+            "link.routers: an edge needs to know where routers are (--router HOST:PORT)"
+        )
+    return problems
+
+
+def concerns(config: Config, role: Role = "serve") -> list[str]:
     """Return what is allowed and yet probably not meant, one sentence each."""
+    if role == "router":
+        return _concerns_of_link(config)
     found: list[str] = []
     auth = config.auth
     for listener in config.listeners:
@@ -127,13 +159,23 @@ def concerns(config: Config) -> list[str]:
     return found
 
 
+def _concerns_of_link(config: Config) -> list[str]:
+    listen = config.link.listen
+    host = listen.rpartition(":")[0].strip("[]")
+    if listen.startswith("unix:") or _is_loopback(host) or config.link.tls.ca is not None:
+        return []
+    return [
+        f"link.listen: anyone who can reach {listen} may act as an edge, and what edges and "
+        "routers tell each other can be read, because link.tls is not set"
+    ]
+
+
 def _is_local(listener: ListenerConfig) -> bool:
-    address = listener.address
-    return (
-        listener.protocol is ListenerProtocol.UNIX
-        or address in {"::1", "localhost"}
-        or address.startswith("127.")
-    )
+    return listener.protocol is ListenerProtocol.UNIX or _is_loopback(listener.address)
+
+
+def _is_loopback(address: str) -> bool:
+    return address in {"::1", "localhost"} or address.startswith("127.")
 
 
 # Flags

@@ -95,6 +95,13 @@ def test_quick_commands_do_not_load_the_broker(arguments: list[str]) -> None:
         ["serve", "--listener", "x://"],
         ["serve", "--admin", "x"],
         ["serve", "--config", "/nonexistent/file"],
+        ["edge"],
+        ["edge", "--router", "nowhere"],
+        ["edge", "--router", "h:7000", "--redis", "redis://h"],
+        ["router"],
+        ["router", "--redis", "x"],
+        ["router", "--redis", "redis://h", "--link", "7000"],
+        ["router", "--redis", "redis://h", "--listener", "tcp://127.0.0.1:0"],
         ["check"],
         ["passwd"],
         ["passwd", "file"],
@@ -135,7 +142,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
     module = types.ModuleType("tidegate.serve")
     module.run = start  # type: ignore[attr-defined] # a stand-in
-    monkeypatch.setitem(sys.modules, "tidegate.serve", module)
+    module.BLAMED = (OSError,)  # type: ignore[attr-defined] # a stand-in
+    for name in ("tidegate.serve", "tidegate.roles.edge", "tidegate.roles.router"):
+        monkeypatch.setitem(sys.modules, name, module)
     return started
 
 
@@ -201,6 +210,90 @@ def test_a_bug_keeps_its_traceback(
     monkeypatch.setattr(sys.modules["tidegate.serve"], "run", fail)
     with pytest.raises(ModuleNotFoundError):
         cli.main(["serve", "--allow-anonymous"])
+
+
+# edge and router
+
+
+def test_flags_reach_the_edge(run: Any, served: list[Config]) -> None:
+    code, out, err = run(
+        "edge",
+        "--router=routers:7000",
+        "--router=[::1]:7001",
+        "--name=edge-1",
+        "--allow-anonymous",
+        "--admin=off",
+    )
+    assert (code, out, err) == (0, "tidegate ready\n", "")
+    (config,) = served
+    assert config.link.routers == ["routers:7000", "[::1]:7001"]
+    assert config.name == "edge-1"
+    assert [listener.protocol.value for listener in config.listeners] == ["tcp", "ws"]
+
+
+def test_flags_reach_the_router(run: Any, served: list[Config]) -> None:
+    code, out, err = run(
+        "router", "--redis=redis://127.0.0.1", "--link=127.0.0.1:0", "--name=router-1"
+    )
+    assert (code, out, err) == (0, "tidegate ready\n", "")
+    (config,) = served
+    assert config.link.listen == "127.0.0.1:0"
+    assert config.store.url == "redis://127.0.0.1"
+    assert config.name == "router-1"
+    assert config.listeners == []
+
+
+def test_a_router_without_a_store_says_what_it_needs(run: Any) -> None:
+    code, _, err = run("router")
+    assert code == 2
+    assert err.startswith("tidegate: store.url: a router needs a Redis or Valkey server")
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [("0.0.0.0:7000", True), ("127.0.0.1:7000", False), ("[::1]:7000", False), ("unix:/l", False)],
+)
+def test_a_link_that_others_can_reach_and_read_is_said(
+    run: Any, served: list[Config], link: str, said: bool
+) -> None:
+    code, _, err = run("router", "--redis=redis://127.0.0.1", f"--link={link}")
+    assert code == 0
+    assert ("link.tls is not set" in err) is said
+    assert err.count("\n") == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["edge", "--router=h:7000", "--allow-anonymous"], "edge"),
+        (["router", "--redis=redis://h"], "router"),
+    ],
+)
+@pytest.mark.parametrize("package", ["grpc", "grpc_health.v1", "google.protobuf"])
+def test_what_the_link_needs_is_named_with_the_commands_extra(
+    run: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], extra: str, package: str
+) -> None:
+    # Absent, although it is installed here.
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in [
+        name for name in sys.modules if name.startswith(("tidegate.roles", "tidegate.link"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert err.endswith(f"is not installed; install it with: pip install 'tidegate[{extra}]'\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "strangers"),
+    [
+        ("tidegate.roles.edge", {"redis", "hiredis"}),
+        ("tidegate.roles.router", {"websockets", "cryptography", "argon2"}),
+    ],
+)
+def test_a_role_does_without_the_other_ones_packages(module: str, strangers: set[str]) -> None:
+    program = f"import sys\nsys.modules.update(dict.fromkeys({strangers}))\nimport {module}"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 # check

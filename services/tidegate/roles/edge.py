@@ -1,0 +1,115 @@
+"""``tidegate edge``: an edge whose routers are processes of their own.
+
+It listens once it has found a router: until then the admin server says that it is not ready.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from tidegate.link.channel import State
+from tidegate.link.fleet import Fleet
+from tidegate.roles import edge_side, process
+from tidegate.roles.edge_side import EdgeSide
+from tidegate.roles.process import Process
+from tidegate.runtime.admin import Json
+from tidegate.runtime.config import Config
+from tidegate.runtime.metrics import Readings
+
+NO_ROUTER: Final = "no router can be reached"
+
+#: What the environment is to blame for when an edge cannot start.
+BLAMED: Final = edge_side.BLAMED
+
+
+class EdgeProcess(Process):
+    """See the module's docstring."""
+
+    role: ClassVar[str] = "edge"
+
+    def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
+        super().__init__(config, announce)
+        # Of one life: whoever comes after it must not be taken for it.
+        edge_id = f"{self.name}-{secrets.token_hex(4)}"
+        self._fleet = Fleet(
+            edge_id, self.name, config.link, config.store.edge_lease_s, self.counters
+        )
+        self._side: EdgeSide | None = None
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> str:
+        """Find a router, then accept clients."""
+        tracer = self.install_telemetry(stack).tracer
+        fleet, counters = self._fleet, self.counters
+        side = self._side = EdgeSide(self, fleet.edge_id, fleet, tracer)
+        edge = fleet.edge = side.edge
+        fleet.hold_publishing = edge.hold_publishing
+        fleet.resume_publishing = edge.resume_publishing
+        fleet.connections = lambda: [
+            (client.client_id, client.epoch) for client in edge.clients.values()
+        ]
+        self.exporter.add(_readings(fleet))
+        stack.push_async_callback(fleet.stop)
+        side.start(stack)
+        admin_url = await self.start_admin(stack, side.control(self.status))
+        await fleet.start()
+        await self.unless_stopped(fleet.ready())
+        await side.open()
+
+        def measure() -> None:
+            counters.subscriptions = edge.subscription_count
+
+        self.every_second(stack, measure)
+        return side.places(admin_url)
+
+    async def leave(self, reason: str) -> None:
+        """Let the clients go."""
+        assert self._side is not None
+        await self._side.drain(reason)
+
+    def problem(self) -> str:
+        """Draining, or without a router."""
+        if self._side is not None and (problem := self._side.problem()):
+            return problem
+        return "" if self._fleet.reachable() else NO_ROUTER
+
+    def status(self) -> Json:
+        """What /status says beside the edge's part."""
+        assert self._side is not None
+        return {
+            **super().status(),
+            "listeners": self._side.listeners.addresses,
+            "link": {
+                "routers": {
+                    name: {"state": channel.state.value, "address": channel.address}
+                    for name, channel in self._fleet.members.items()
+                }
+            },
+        }
+
+
+def _readings(fleet: Fleet) -> Readings:
+    """What /metrics says of the link."""
+    return Readings(
+        (
+            (
+                "link_routers",
+                "Routers that this edge knows, by state.",
+                ["state"],
+                lambda: _by_state(fleet),
+            ),
+        )
+    )
+
+
+def _by_state(fleet: Fleet) -> list[tuple[list[str], int]]:
+    count = Counter(channel.state for channel in fleet.members.values())
+    return [([state.value], count[state]) for state in State]
+
+
+def run(config: Config, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
+    process.run(EdgeProcess, config, announce)

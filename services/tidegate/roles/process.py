@@ -1,0 +1,222 @@
+"""What every process has, whatever its role: signals, telemetry, the admin server, the ready line.
+
+A role derives from ``Process`` and says how it starts (``start``), how it lets go of those it serves
+(``leave``), and why it is not ready (``problem``). What must be closed goes onto the exit stack that
+``start`` gets, and is closed in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Final, TypeVar
+
+from tidegate import __version__
+from tidegate.runtime import log as logs
+from tidegate.runtime import loop as loops
+from tidegate.runtime.admin import AdminServer, Control, Json
+from tidegate.runtime.config import Config
+from tidegate.runtime.metrics import Exporter
+from tidegate.runtime.shutdown import Shutdown
+from tidegate.runtime.telemetry import Counters, watch_event_loop_lag
+from tidegate.runtime.tracing import Telemetry, install
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How often gauges that somebody has to compute are brought up to date.
+GAUGE_INTERVAL_S: Final = 1.0
+
+
+class Stopped(Exception):
+    """The end was asked for before the start was complete."""
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def default_name() -> str:
+    """The host's name and four digits: several processes of a host must not be called the same."""
+    return f"{socket.gethostname()[:240]}-{secrets.token_hex(2)}"
+
+
+class Process(ABC):
+    """See the module's docstring."""
+
+    role: ClassVar[str]
+
+    def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
+        """``announce`` gets the line that says what is ready."""
+        self.config = config
+        self.name = config.name or default_name()
+        self.counters = Counters()
+        self.exporter = Exporter(self.counters, {"role": self.role, "name": self.name})
+        self._announce = announce
+        self._serving = False
+        self._started_s = time.monotonic()
+        self._shutdown: Shutdown | None = None
+
+    # What a role says
+
+    @abstractmethod
+    async def start(self, stack: contextlib.AsyncExitStack) -> str:
+        """Build and start everything; return what the ready line names."""
+
+    @abstractmethod
+    async def leave(self, reason: str) -> None:
+        """Let go of those who are served, within ``grace_s``; the rest is closed after it."""
+
+    @abstractmethod
+    def problem(self) -> str:
+        """Why nobody should be sent here, in words; "" when there is no reason."""
+
+    @property
+    def grace_s(self) -> float:
+        """How long ``leave`` may take."""
+        return self.config.drain.deadline_s
+
+    # Life
+
+    def stop(self, reason: str) -> None:
+        """Ask ``run`` to end, as SIGTERM does."""
+        if self._shutdown is not None:
+            self._shutdown.request(reason)
+
+    async def run(self) -> None:
+        """Serve until a signal comes, or ``stop`` is called."""
+        with Shutdown(
+            self.config.shutdown_timeout_s, grace_s=self.grace_s, exit_process=self.exit
+        ) as shutdown:
+            self._shutdown = shutdown
+            with contextlib.suppress(Stopped):
+                async with contextlib.AsyncExitStack() as stack:
+                    places = await self.start(stack)
+                    self._serving = True
+                    self._announce(f"tidegate ready {places}")
+                    await self.leave(await shutdown.wait())
+                    shutdown.end_grace()
+                    self._serving = False
+        log.info("stopped")
+
+    def exit(self, code: int) -> None:
+        """End at once: the deadline has passed, or a second signal has come."""
+        os._exit(code)
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for something that may never come. Raises Stopped when the end is asked for."""
+        assert self._shutdown is not None
+        task = asyncio.create_task(work)
+        stop = asyncio.create_task(self._shutdown.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Stopped
+            return task.result()
+        finally:
+            for one in (task, stop):
+                one.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
+    def on_hangup(self, callback: Callable[[], object]) -> None:
+        """Call something at every SIGHUP."""
+        assert self._shutdown is not None
+        self._shutdown.on_hangup(callback)
+
+    # Parts
+
+    def install_telemetry(self, stack: contextlib.AsyncExitStack) -> Telemetry:
+        """Begin to send what the configuration says, and to watch the event loop."""
+        telemetry = install(self.config.telemetry, self.role, self.name, self.exporter)
+        stack.push_async_callback(telemetry.close)
+        self.background(stack, watch_event_loop_lag(self.counters))
+        return telemetry
+
+    async def start_admin(self, stack: contextlib.AsyncExitStack, control: Control) -> str:
+        """Start the admin server; return where, or "" if it is off."""
+        admin = self.config.admin
+        if not admin.enabled:
+            return ""
+        server = AdminServer(
+            admin.address,
+            admin.port,
+            ready=self.readiness,
+            metrics=self.exporter.render,
+            control=control,
+            token_file=admin.token_file,
+        )
+        await server.start()
+        stack.push_async_callback(server.stop)
+        return server.url
+
+    def background(self, stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+        """Run something until the end; if it fails, that is logged, and the process goes on."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._report)
+
+        async def cancel() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        stack.push_async_callback(cancel)
+
+    def _report(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.counters.internal_errors += 1
+            log.error("a background task failed", exc_info=task.exception())
+
+    def every_second(self, stack: contextlib.AsyncExitStack, measure: Callable[[], None]) -> None:
+        """Bring gauges up to date from time to time."""
+
+        async def repeat() -> None:
+            while True:
+                measure()
+                await asyncio.sleep(GAUGE_INTERVAL_S)
+
+        self.background(stack, repeat())
+
+    # What others are told
+
+    def readiness(self) -> tuple[bool, str]:
+        """What /readyz says."""
+        problem = self.problem()
+        if not problem and not self._serving:
+            asked = self._shutdown is not None and self._shutdown.requested
+            problem = "stopping" if asked else "starting"
+        return not problem, problem or "ready"
+
+    def status(self) -> Json:
+        """What /status says of every process."""
+        return {
+            "version": __version__,
+            "role": self.role,
+            "name": self.name,
+            "uptime_s": round(time.monotonic() - self._started_s, 1),
+        }
+
+
+def run(
+    process_of: Callable[[Config, Callable[[str], None]], Process],
+    config: Config,
+    announce: Callable[[str], None],
+) -> None:
+    """Run a process of a role until its end, logging as the configuration says."""
+
+    def ready(line: str) -> None:
+        loops.settle_garbage_collector()
+        announce(line)
+
+    async def main() -> None:
+        await process_of(config, ready).run()
+
+    logs.configure(config.log.level, config.log.format)
+    loops.run(main())
