@@ -1,8 +1,8 @@
 """What every process has, whatever its role: signals, telemetry, the admin server, the ready line.
 
-A role derives from ``Process`` and says how it starts (``start``), how it lets go of those it serves
-(``leave``), and why it is not ready (``problem``). What must be closed goes onto the exit stack that
-``start`` gets, and is closed in the opposite order.
+A role derives from ``Process`` and says how it starts (``start``), how it lets go of those that it
+serves (``leave``), and why it is not ready (``problem``). What must be closed goes onto the exit
+stack that ``start`` gets, and is closed in the opposite order.
 """
 
 from __future__ import annotations
