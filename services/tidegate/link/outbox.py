@@ -15,6 +15,11 @@ F = TypeVar("F")
 
 #: A frame that has grown to this size is closed, and the next one begins.
 FRAME_BYTES: Final = 1_048_576
+#: A frame of this size does not wait for company.
+FULL_BYTES: Final = 65_536
+#: From one frame to the next, unless it is full. A frame costs as much as a hundred messages in it,
+#: so a busy stream waits this long for more; an idle one sends at once.
+GATHER_S: Final = 0.002
 
 
 class Outbox(Generic[F]):
@@ -54,13 +59,19 @@ class Outbox(Generic[F]):
 
         Ends with whatever ``write`` raises.
         """
+        sent_s = 0.0
         while True:
             while not self._size and not self._full:
                 self._wake = self._loop.create_future()
                 await self._wake
+            if not self._full and self._size < FULL_BYTES:
+                left_s = sent_s + GATHER_S - self._loop.time()
+                if left_s > 0:
+                    await asyncio.sleep(left_s)
             if not self._full:
                 self._close()
             frame, size = self._full.popleft()
+            sent_s = self._loop.time()
             await write(frame)
             self.queued_bytes -= size
             self.sent_count += 1
