@@ -34,12 +34,30 @@ def _info(server: TcpServer, section: str) -> dict[str, Any]:
         return found
 
 
+#: What docs/storage.md says that the store's user needs.
+ACL_RULES = (
+    "~tg:* +del +evalsha +exists +expire +get +getrange +hdel +hget +hgetall +hincrby +hmget "
+    "+hlen +hscan +hset +hsetnx +incr +info +rename +sadd +script|load +set +setrange +smembers "
+    "+srandmember +srem +sscan +time +unlink +xadd +xdel +xinfo|stream +xlen +xrange +xread "
+    "+xrevrange +xtrim +zadd +zcard +zrangebyscore +zrem +zremrangebyrank +zremrangebyscore"
+)
+#: What it needs besides: behind sentinels, in a cluster, to wait for replicas, to see ``always``.
+MORE_RULES = "+role +cluster|slots +wait +config|get"
+
+
 class Replicated:
     """A master and its replicas, without anybody who watches them."""
 
-    def __init__(self, program: str, directory: Path, replicas: int, *settings: str) -> None:
+    def __init__(
+        self,
+        program: str,
+        directory: Path,
+        replicas: int,
+        *settings: str,
+        tls: Certificates | None = None,
+    ) -> None:
         self.servers = [
-            TcpServer(program, directory / f"server-{number}", *settings)
+            TcpServer(program, directory / f"server-{number}", *settings, tls=tls)
             for number in range(1 + replicas)
         ]
         self.master = self.servers[0]
@@ -81,15 +99,20 @@ class Watched(Replicated):
     NAME = "tide"
 
     def __init__(
-        self, program: str, directory: Path, replicas: int = 1, sentinels: int = 3
+        self,
+        program: str,
+        directory: Path,
+        replicas: int = 1,
+        sentinels: int = 3,
+        tls: Certificates | None = None,
     ) -> None:
-        super().__init__(program, directory, replicas, "--repl-diskless-sync-delay", "0")
+        super().__init__(program, directory, replicas, "--repl-diskless-sync-delay", "0", tls=tls)
         self.sentinels = [
-            _Sentinel(program, directory / f"sentinel-{number}", self.NAME, self.master.port)
+            _Sentinel(program, directory / f"sentinel-{number}", self.NAME, self.master.port, tls)
             for number in range(sentinels)
         ]
         hosts = ",".join(sentinel.address for sentinel in self.sentinels)
-        self.url = f"redis+sentinel://{hosts}/{self.NAME}"
+        self.url = f"{'rediss' if tls else 'redis'}+sentinel://{hosts}/{self.NAME}"
 
     def start(self) -> None:
         """Start servers and sentinels; return when each sentinel knows all others."""
@@ -127,13 +150,20 @@ class Watched(Replicated):
 class _Sentinel(TcpServer):
     """One sentinel. It writes its configuration itself, so it has a file."""
 
-    def __init__(self, program: str, directory: Path, name: str, master_port: int) -> None:
-        super().__init__(program, directory)
+    def __init__(
+        self,
+        program: str,
+        directory: Path,
+        name: str,
+        master_port: int,
+        tls: Certificates | None,
+    ) -> None:
+        super().__init__(program, directory, tls=tls)
         self._name = name
         self._file = directory / "sentinel.conf"
+        words = self._listening()
         lines = [
-            f"port {self.port}",
-            "bind 127.0.0.1",
+            *(f"{key[2:]} {value}" for key, value in zip(words[::2], words[1::2], strict=True)),
             f"dir {directory}",
             "loglevel warning",
             f"sentinel monitor {name} 127.0.0.1 {master_port} 2",
@@ -332,14 +362,6 @@ class Limited(StoreServer):
         super().start()
         self.command(*("ACL", "SETUSER", self.USER, f">{self._password}", "on", *ACL_RULES.split()))
 
-
-#: What docs/storage.md says that the store's user needs.
-ACL_RULES = (
-    "~tg:* +del +evalsha +exists +expire +get +getrange +hdel +hget +hgetall +hincrby +hlen "
-    "+hmget +hscan +hset +hsetnx +incr +info +rename +sadd +script|load +set +setrange +smembers "
-    "+srandmember +srem +sscan +time +unlink +xadd +xdel +xinfo|stream +xlen +xrange +xread "
-    "+xrevrange +xtrim +zadd +zcard +zrangebyscore +zrem +zremrangebyrank +zremrangebyscore"
-)
 
 AnyStore: TypeAlias = StoreServer | Cluster
 

@@ -15,12 +15,16 @@ import time
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from support.certificates import Certificates
 from support.tools import free_port
 from tidegate.store import embedded
 
 DEADLINE_S = 20.0
+#: Tests wait for what they wait for themselves.
+_ONCE = Retry(NoBackoff(), 0)
 
 
 def programs() -> dict[str, str | None]:
@@ -49,7 +53,7 @@ class StoreServer:
 
     def client(self) -> redis.Redis:
         """A client of its own, past the store; the caller closes it."""
-        return redis.Redis(unix_socket_path=str(self.socket))
+        return redis.Redis(unix_socket_path=str(self.socket), retry=_ONCE)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -115,11 +119,18 @@ class TcpServer(StoreServer):
     """A server on a port of the loopback interface, as replicas and clusters need one."""
 
     def __init__(
-        self, program: str, directory: Path, *settings: str, tls: Certificates | None = None
+        self,
+        program: str,
+        directory: Path,
+        *settings: str,
+        tls: Certificates | None = None,
+        verified: bool = True,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(program, directory, *settings)
         self._tls = tls
+        # Whether our own commands check the server's name.
+        self._verified = verified
         self.port = free_port()
         self.url = f"{'rediss' if tls else 'redis'}://{self.address}"
 
@@ -132,21 +143,26 @@ class TcpServer(StoreServer):
         where = ["--bind", "127.0.0.1"]
         if self._tls is None:
             return [*where, "--port", str(self.port)]
-        server = self._tls.server
+        server, client = self._tls.server, self._tls.client
         return [
             *(*where, "--port", "0", "--tls-port", str(self.port), "--tls-replication", "yes"),
             *("--tls-cert-file", str(server.certificate), "--tls-key-file", str(server.key)),
+            # For what it connects to itself: its master, the other servers of a cluster.
+            *("--tls-client-cert-file", str(client.certificate)),
+            *("--tls-client-key-file", str(client.key)),
             *("--tls-ca-cert-file", str(self._tls.authority.certificate)),
         ]
 
     def client(self) -> redis.Redis:
         """A client of its own, past the store; the caller closes it."""
         if self._tls is None:
-            return redis.Redis(port=self.port)
+            return redis.Redis(port=self.port, retry=_ONCE)
         return redis.Redis(
             port=self.port,
+            retry=_ONCE,
             ssl=True,
             ssl_ca_certs=str(self._tls.authority.certificate),
             ssl_certfile=str(self._tls.client.certificate),
             ssl_keyfile=str(self._tls.client.key),
+            ssl_check_hostname=self._verified,
         )

@@ -22,7 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.circuit import MAX_FAILURES, Circuit
-from tidegate.store.servers import StoreRefused, Word, call, pack
+from tidegate.store.servers import StoreRefused, Word, call, drop, pack
 
 log = logging.getLogger(__name__)
 
@@ -409,7 +409,7 @@ class Lane:
         try:
             await self._load(connection, step_s)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
             raise
         self._connection = connection
         self._connects += 1
@@ -443,7 +443,7 @@ class Lane:
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
 
 
 def fail(batch: Collection[Operation], failure: Exception) -> None:

@@ -23,7 +23,7 @@ from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.batch import MAX_WAITING, Lane, Operation, fail, translate
 from tidegate.store.circuit import Circuit
-from tidegate.store.servers import DataServers, StoreRefused, Word, call, name_of
+from tidegate.store.servers import DataServers, StoreRefused, Word, call, drop, name_of
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class ClusterMap:
         try:
             reply: list[Any] = await call(connection, step_s, "CLUSTER", "SLOTS")
         finally:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
         return reply
 
     def _read(self, reply: list[Any], asked: Address) -> None:

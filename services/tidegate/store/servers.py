@@ -97,7 +97,7 @@ class Access:
             async with asyncio.timeout(step_s):
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
             raise
         return connection
 
@@ -148,7 +148,7 @@ class DataServers:
         try:
             product = await examine(connection, step_s, self._store, cluster=self._cluster)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
             raise
         if self._seen.get(address) != product:
             self._seen[address] = product
@@ -162,6 +162,14 @@ def name_of(address: Address) -> str:
     if not port:
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def drop(connection: AbstractConnection) -> None:
+    """Close a connection at once, a TLS one without the farewell that a dead peer never answers."""
+    writer = connection._writer  # noqa: SLF001  # redis-py waits for the farewell or forgets it
+    if writer is not None:
+        writer.transport.abort()
+    await connection.disconnect(nowait=True)
 
 
 async def call(connection: AbstractConnection, step_s: float, *command: Word) -> Any:

@@ -20,7 +20,7 @@ from tidegate.runtime.store_url import Address, StoreKind, StoreUrl, parse_store
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.batch import Lane, LaneSettings
 from tidegate.store.cluster import ClusterLanes, ClusterMap
-from tidegate.store.servers import Access, Credentials, DataServers, Word, call, name_of
+from tidegate.store.servers import Access, Credentials, DataServers, Word, call, drop, name_of
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Sentinels:
         try:
             await _prove_master(connection, step_s)
         except BaseException:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
             raise
         return connection
 
@@ -106,7 +106,7 @@ class Sentinels:
         try:
             reply = await call(connection, step_s, "SENTINEL", "MASTER", self._master)
         finally:
-            await connection.disconnect(nowait=True)
+            await drop(connection)
         facts = {reply[n]: reply[n + 1].decode() for n in range(0, len(reply), 2)}
         return int(facts[b"config-epoch"]), (facts[b"ip"], int(facts[b"port"]))
 
