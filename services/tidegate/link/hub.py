@@ -226,10 +226,10 @@ class Hub(LinkServicer):
                 peer.frames_received += 1
                 self._receive(attached, frame)
         finally:
+            self._detached(attached)
             for task in helpers:
                 task.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-            self._detached(attached)
 
     def _welcome(self, first: pb.EdgeFrame) -> pb.Welcome:
         welcome = pb.Welcome(
