@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from support.cluster import Cluster
-from support.guests import Guests
+from support.cluster import Cluster, Node, Store
+from support.guests import Guests, settled
 from support.raw_client import RawClient
 
 #: Try the tests themselves on one process that is edge and router at once.
@@ -107,6 +107,14 @@ async def guests(steady_cluster: Cluster) -> AsyncIterator[Guests]:
     await RawClient.reset_all()
     await steady_cluster.heal()
     await steady_cluster.until_ready()
+    parts: list[Node | Store] = [*steady_cluster.nodes, steady_cluster.store]
+    hung = [part for part in parts if part.was_paused]
+    if hung:
+        # Whoever hung for longer than a lease has sessions to give up.
+        await settled(steady_cluster)
+        for part in hung:
+            part.was_paused = False
+    await RawClient.reset_all()
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ which message.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -32,13 +34,19 @@ class Member:
             self.received += await collect(self.client, 0.2)
 
 
-async def _members(guests: Guests, group: str, edges: list[int]) -> list[Member]:
+@contextlib.asynccontextmanager
+async def _members(guests: Guests, group: str, edges: list[int]) -> AsyncIterator[list[Member]]:
     members = []
     for edge in edges:
         client = await guests.connect(edge, f"member{edge}")
         await client.subscribe((group, 1))
         members.append(Member(client))
-    return members
+    try:
+        yield members
+    finally:
+        for member in members:
+            member.task.cancel()
+        await asyncio.gather(*(member.task for member in members), return_exceptions=True)
 
 
 async def _until(members: list[Member], numbers: set[bytes], deadline_s: float) -> Counter[bytes]:
@@ -53,36 +61,58 @@ async def _until(members: list[Member], numbers: set[bytes], deadline_s: float) 
 
 async def test_each_message_goes_to_one_member_wherever_it_is(guests: Guests) -> None:
     topic = guests.topic("jobs")
-    members = await _members(guests, f"$share/group/{topic}", [0, 1, 2])
     publishers = [await guests.connect(edge, f"publisher{edge}") for edge in (0, 2)]
-    for number in range(COUNT):
-        await publishers[number % 2].deliver(topic, b"%d" % number, packet_id=number + 1)
-    found = await _until(members, {b"%d" % number for number in range(COUNT)}, 10)
-    assert set(found.values()) == {1}
-    assert all(member.received for member in members), "a member got nothing at all"
-    for member in members:
-        member.task.cancel()
+    async with _members(guests, f"$share/group/{topic}", [0, 1, 2]) as members:
+        for number in range(COUNT):
+            await publishers[number % 2].deliver(topic, b"%d" % number, packet_id=number + 1)
+        found = await _until(members, {b"%d" % number for number in range(COUNT)}, 10)
+        assert set(found.values()) == {1}
+        assert all(member.received for member in members), "a member got nothing at all"
 
 
-@pytest.mark.parametrize("durable", [False, True], ids=["ephemeral", "durable"])
 @pytest.mark.parametrize("end", ["killed", "paused"])
 async def test_what_a_lost_member_had_not_acknowledged_goes_to_others(
-    guests: Guests, end: str, durable: bool
+    guests: Guests, end: str
 ) -> None:
     topic = guests.topic("jobs")
     group = f"$share/group/{topic}"
-    mute = await guests.connect(DOOMED, "mute", durable=durable)
+    mute = await guests.connect(DOOMED, "mute")
     await mute.subscribe((group, 1))
-    members = await _members(guests, group, [1, 2])
     publisher = await guests.connect(1, "publisher")
-    for number in range(COUNT):
-        await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
-    edge = guests.edge(DOOMED)
+    async with _members(guests, group, [1, 2]) as members:
+        for number in range(COUNT):
+            await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
+        assert len(mute.pipe.buffer) > COUNT, "it did not get its share"
+        await _lose(guests, end)
+        found = await _until(members, {b"%d" % number for number in range(COUNT)}, 15)
+        assert set(found.values()) == {1}
+
+
+@pytest.mark.parametrize("end", ["killed", "paused"])
+async def test_a_durable_member_keeps_its_share_and_others_get_what_comes_later(
+    guests: Guests, end: str
+) -> None:
+    """It has a queue: what was given to it waits there (MQTT5 §4.8.2), and the rest goes on."""
+    topic = guests.topic("jobs")
+    group = f"$share/group/{topic}"
+    mute = await guests.connect(DOOMED, "mute", durable=True)
+    await mute.subscribe((group, 1))
+    publisher = await guests.connect(1, "publisher")
+    async with _members(guests, group, [1, 2]) as members:
+        for number in range(COUNT // 2):
+            await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
+        await _lose(guests, end)
+        back = Member(await guests.connect(1, "mute", durable=True))
+        for number in range(COUNT // 2, COUNT):
+            await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
+        everybody = [*members, back]
+        found = await _until(everybody, {b"%d" % number for number in range(COUNT)}, 15)
+        assert set(found.values()) == {1}
+        back.task.cancel()
+
+
+async def _lose(guests: Guests, end: str) -> None:
     if end == "killed":
-        await asyncio.to_thread(edge.kill)
+        await asyncio.to_thread(guests.edge(DOOMED).kill)
     else:
-        edge.pause()
-    found = await _until(members, {b"%d" % number for number in range(COUNT)}, 15)
-    assert set(found.values()) == {1}
-    for member in members:
-        member.task.cancel()
+        guests.edge(DOOMED).pause()

@@ -246,5 +246,6 @@ async def test_a_stable_client_reconnects_once_when_its_edge_restarts_and_never_
     assert not any(by_routers.values()), f"a router's restart cost connections: {by_routers}"
     assert any(by_edges.values()), "nobody was on any edge"
     assert all(max(lost.values(), default=0) <= 1 for lost in by_edges.values()), by_edges
-    assert not stage.pahos.seen.errors
-    assert not stage.scripts.seen.errors
+    # A write into a socket that the server is just closing is no error of the protocol.
+    errors = [*stage.pahos.seen.errors, *stage.scripts.seen.errors]
+    assert not [error for error in errors if "EPIPE" not in error and "ECONNRESET" not in error]

@@ -41,7 +41,8 @@ class Node(Server):
         self.name = name
         self.settings = settings
         self.paused = False
-        self.starts = 0
+        #: Whether it was paused since somebody last looked.
+        self.was_paused = False
 
     @property
     def running(self) -> bool:
@@ -55,7 +56,6 @@ class Node(Server):
 
     def launch(self) -> None:
         """Start the process, and do not wait."""
-        self.starts += 1
         self.paused = False
         file = self.directory / "tidegate.yaml"
         file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
@@ -105,7 +105,7 @@ class Node(Server):
     def pause(self) -> None:
         """Let it hang: its connections stay, it answers nothing."""
         self._running().send_signal(signal.SIGSTOP)
-        self.paused = True
+        self.paused = self.was_paused = True
 
     def resume(self) -> None:
         """Undo ``pause``."""
@@ -146,6 +146,12 @@ class Store(StoreServer):
     """The store as one more process that faults hit."""
 
     name = "store"
+    was_paused = False
+
+    def pause(self) -> None:
+        """Let it hang."""
+        self.was_paused = True
+        super().pause()
 
     @property
     def pid(self) -> int:

@@ -7,12 +7,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Final
 
+from support import mqtt_bytes
 from support.cluster import Cluster, Node
 from support.mqtt_bytes import V5, Packet, Property, Will
 from support.raw_client import DEADLINE_S, RawClient
 
 #: Session expiry of a session that shall outlive its connection.
 DURABLE_S: Final = 300
+_PROBE_S: Final = 0.8
 
 
 class Guests:
@@ -63,12 +65,45 @@ class Guests:
         return client
 
 
+async def settled(cluster: Cluster, deadline_s: float = 20.0) -> None:
+    """Wait until every edge has lived long enough with its lease to keep who connects to it."""
+    guests = Guests(cluster)
+    end = time.monotonic() + deadline_s
+    for number in range(len(cluster.edges)):
+        while True:
+            assert time.monotonic() < end, f"edge {number} does not keep its clients"
+            try:
+                probe = await guests.connect(number, f"probe{number}")
+                last = await probe.receive_or_end(_PROBE_S)
+            except TimeoutError:
+                await probe.disconnect()
+                break
+            except (AssertionError, OSError):
+                last = None
+            assert last is None or last.kind == "DISCONNECT", last
+
+
 async def receive_publish(client: RawClient, timeout_s: float = DEADLINE_S) -> Packet:
-    """The next packet, which must be a PUBLISH; it is acknowledged."""
-    received = await client.receive(timeout_s)
+    """The next PUBLISH, which is answered; PUBREL is answered on the way, nothing else comes."""
+    while (received := await client.receive(timeout_s)).kind == "PUBREL":
+        await client.send(mqtt_bytes.acknowledge("PUBCOMP", received.packet_id))
     assert received.kind == "PUBLISH", received
-    await client.acknowledge(received)
+    if received.qos:
+        kind = "PUBACK" if received.qos == 1 else "PUBREC"
+        await client.send(mqtt_bytes.acknowledge(kind, received.packet_id))
     return received
+
+
+async def nothing_more(client: RawClient, *, but: bytes | None = None) -> None:
+    """No PUBLISH is on its way, except repetitions of the QoS 1 message ``but``."""
+    await client.send(mqtt_bytes.PINGREQ)
+    while (received := await client.receive()).kind != "PINGRESP":
+        if received.kind == "PUBREL":
+            await client.send(mqtt_bytes.acknowledge("PUBCOMP", received.packet_id))
+            continue
+        assert received.kind == "PUBLISH", received
+        assert (received.qos, received.payload) == (1, but), received
+        await client.acknowledge(received)
 
 
 async def collect(client: RawClient, seconds: float) -> list[bytes]:
