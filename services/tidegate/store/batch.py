@@ -69,6 +69,11 @@ _ELSEWHERE: Final = "ELSEWHERE"
 Connect: TypeAlias = Callable[[float], Awaitable[AbstractConnection]]
 
 
+#: One operation under way: the prefix of its partition, its words in the script's language, about
+#: how many bytes it moves, who waits for it. A tuple, because there is one for each message.
+Operation: TypeAlias = tuple[bytes, Sequence[Word], int, asyncio.Future[Any]]
+
+
 class StoreFault(Exception):
     """The server refused an operation as wrong: a fault of ours or foreign contents, no outage."""
 
@@ -83,20 +88,6 @@ def translate(error: Exception) -> Exception:
     if "cluster is down" in text:  # what a script's command says, in several wordings
         return StoreUnavailable(text)
     return StoreFault(text)
-
-
-class Operation:
-    """One operation under way: its partition, its words in the script's language, who waits."""
-
-    __slots__ = ("prefix", "reply", "size", "words")
-
-    def __init__(
-        self, prefix: bytes, words: Sequence[Word], size: int, reply: asyncio.Future[Any]
-    ) -> None:
-        self.prefix = prefix
-        self.words = words
-        self.size = size
-        self.reply = reply
 
 
 @dataclass(slots=True, frozen=True)
@@ -177,7 +168,7 @@ class Lane:
         elif len(self._waiting) >= MAX_WAITING:
             reply.set_exception(StoreUnavailable("too many operations wait for the store"))
         else:
-            self._waiting.append(Operation(prefix, words, size, reply))
+            self._waiting.append((prefix, words, size, reply))
             if self._task is None:
                 self._start()
             elif self._wake is not None and not self._wake.done():
@@ -197,9 +188,9 @@ class Lane:
 
     def withdraw(self, prefixes: Collection[bytes]) -> list[Operation]:
         """Take back, in their order, the operations on these partitions that wait to be sent."""
-        taken = [operation for operation in self._waiting if operation.prefix in prefixes]
+        taken = [operation for operation in self._waiting if operation[0] in prefixes]
         if taken:
-            rest = [operation for operation in self._waiting if operation.prefix not in prefixes]
+            rest = [operation for operation in self._waiting if operation[0] not in prefixes]
             self._waiting.clear()
             self._waiting.extend(rest)
         return taken
@@ -259,7 +250,7 @@ class Lane:
             # Whoever has left before the call was sent asked for something that may still matter
             # to others (a completed delivery, an ended connection): it goes all the same.
             batch.append(operation)
-            size += operation.size
+            size += operation[2]
         return batch
 
     async def _send(self, batch: list[Operation]) -> None:
@@ -309,7 +300,7 @@ class Lane:
     def _hand_out(self, batch: list[Operation], results: list[Any]) -> None:
         displaced: list[Operation] = []
         for operation, result in zip(batch, results, strict=False):
-            reply = operation.reply
+            reply = operation[3]
             if isinstance(result, Exception):
                 if self._on_displaced is not None and str(result).startswith(_ELSEWHERE):
                     displaced.append(operation)
@@ -380,9 +371,9 @@ class Lane:
             words.append(0)
         else:
             words.append(len(batch))
-            words += [operation.prefix for operation in batch]
+            words += [operation[0] for operation in batch]
         for operation in batch:
-            words += operation.words
+            words += operation[1]
         try:
             packed = pack(tuple(words))
         except (TypeError, ValueError):
@@ -390,7 +381,7 @@ class Lane:
             kept = []
             for operation in batch:
                 try:
-                    pack(tuple(operation.words))
+                    pack(tuple(operation[1]))
                 except (TypeError, ValueError) as error:
                     fail([operation], StoreFault(str(error)))
                 else:
@@ -448,7 +439,7 @@ class Lane:
 
 def fail(batch: Collection[Operation], failure: Exception) -> None:
     """Tell whoever still waits for these operations that they have failed."""
-    for operation in batch:
-        if not operation.reply.done():
+    for _, _, _, reply in batch:
+        if not reply.done():
             # An exception object of its own for each: a traceback grows with every raise.
-            operation.reply.set_exception(type(failure)(*failure.args))
+            reply.set_exception(type(failure)(*failure.args))

@@ -160,7 +160,7 @@ class ClusterLanes:
         elif len(held.operations) >= MAX_WAITING:
             reply.set_exception(StoreUnavailable("too many operations wait for the store"))
         else:
-            held.operations.append(Operation(prefix, words, size, reply))
+            held.operations.append((prefix, words, size, reply))
             self._watch()
         return reply
 
@@ -200,10 +200,10 @@ class ClusterLanes:
 
     def displaced(self, lane: Lane, operations: Sequence[Operation]) -> None:
         """Take operations back that a server has refused because it has not their partition."""
-        prefixes = {operation.prefix for operation in operations}
+        prefixes = {operation[0] for operation in operations}
         groups: dict[bytes, list[Operation]] = {}
         for operation in (*operations, *lane.withdraw(prefixes)):
-            groups.setdefault(operation.prefix, []).append(operation)
+            groups.setdefault(operation[0], []).append(operation)
         for prefix, group in groups.items():
             # Whatever is held already was submitted later.
             self._hold(prefix).operations.extendleft(reversed(group))
@@ -264,7 +264,7 @@ class ClusterLanes:
             # A server that answers says itself when a partition has left it.
             if lane.is_down and owners.get(prefix) not in {None, self._address(lane)}:
                 self._hold(prefix).operations.extendleft(reversed(lane.withdraw({prefix})))
-        busy = {one.prefix for lane in self._lanes.values() for one in lane.under_way}
+        busy = {one[0] for lane in self._lanes.values() for one in lane.under_way}
         for prefix, held in list(self._held.items()):
             address = owners.get(prefix)
             # What is under way somewhere else comes first, whatever becomes of it.

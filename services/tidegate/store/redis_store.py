@@ -205,6 +205,8 @@ class RedisStore(Coordination):
         places: dict[bytes, list[int]] = {}
         for place, item in enumerate(appends):
             places.setdefault(self._keys.prefix(item.client_id.encode()), []).append(place)
+        if len(places) == 1:
+            return await _appended(self._start_append(next(iter(places)), appends))
         started = [
             self._start_append(prefix, [appends[place] for place in chosen])
             for prefix, chosen in places.items()
