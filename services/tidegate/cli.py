@@ -156,6 +156,10 @@ RedisOption = Annotated[
     str | None,
     typer.Option(help="The Redis or Valkey server to use: redis://HOST:PORT.", metavar="URL"),
 ]
+SupervisorOption = Annotated[
+    int | None,
+    typer.Option(help="End when this process, which has started it, is gone.", hidden=True),
+]
 LogLevelOption = Annotated[LogLevel | None, typer.Option(help="Lowest level written.")]
 
 
@@ -173,6 +177,14 @@ def serve(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     tls_ca: TlsCaOption = None,
+    edges: Annotated[
+        int | None,
+        typer.Option(help="So many edges, as processes of their own.", metavar="N", min=0),
+    ] = None,
+    routers: Annotated[
+        int | None,
+        typer.Option(help="So many routers, as processes of their own.", metavar="M", min=0),
+    ] = None,
     name: NameOption = None,
     admin: AdminOption = None,
     log_level: LogLevelOption = None,
@@ -189,6 +201,8 @@ def serve(
             allow_anonymous=allow_anonymous,
             password_file=password_file,
             acl_file=acl_file,
+            edge_count=edges,
+            router_count=routers,
             name=name,
             admin=admin,
             log_level=log_level.value if log_level else None,
@@ -198,7 +212,8 @@ def serve(
         ),
         "serve",
     )
-    _run("tidegate.serve", settings)
+    split = settings.cluster.is_split
+    _run("tidegate.roles.supervisor" if split else "tidegate.serve", settings)
 
 
 @app.command()
@@ -221,9 +236,12 @@ def edge(
     tls_ca: TlsCaOption = None,
     admin: AdminOption = None,
     log_level: LogLevelOption = None,
+    supervisor: SupervisorOption = None,
 ) -> None:
     """Serve clients, one edge among others; routers keep what must last."""
     from tidegate.runtime.config_file import Flags
+
+    _end_with(supervisor)
 
     settings = _settings(
         Flags(
@@ -256,9 +274,12 @@ def router(
     name: NameOption = None,
     admin: AdminOption = None,
     log_level: LogLevelOption = None,
+    supervisor: SupervisorOption = None,
 ) -> None:
     """Route between edges, and keep sessions in Redis or Valkey: one router among others."""
     from tidegate.runtime.config_file import Flags
+
+    _end_with(supervisor)
 
     settings = _settings(
         Flags(
@@ -272,6 +293,13 @@ def router(
         "router",
     )
     _run("tidegate.roles.router", settings, "router")
+
+
+def _end_with(supervisor: int | None) -> None:
+    if supervisor is not None:
+        from tidegate.runtime.parent import end_with
+
+        end_with(supervisor)
 
 
 def _settings(flags: Flags, role: Role) -> Config:
@@ -318,7 +346,7 @@ def check(
 
     try:
         settings = config_file.load(file)
-        problems = problems_of_files(settings)
+        problems = config_file.problems_of_cluster(settings) + problems_of_files(settings)
     except config_file.ConfigError as error:
         problems = error.problems
     if problems:

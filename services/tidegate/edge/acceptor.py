@@ -78,7 +78,7 @@ class Acceptor:
     @property
     def addresses(self) -> list[str]:
         """``host:port``, ``[host]:port`` or a path, as bound."""
-        return [_address(sock) for sock in self._sockets]
+        return [address_of(sock) for sock in self._sockets]
 
     async def start(self) -> None:
         """Accept connections from now on."""
@@ -197,6 +197,8 @@ def _bind_tcp(config: ListenerConfig, address: str, port: int) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Accepted sockets inherit these: no system call per connection.
@@ -279,7 +281,8 @@ def _remove_own_socket(sock: socket.socket) -> None:
     Path(sock.getsockname()).unlink(missing_ok=True)
 
 
-def _address(sock: socket.socket) -> str:
+def address_of(sock: socket.socket) -> str:
+    """Return ``host:port``, ``[host]:port`` or a path, as bound."""
     name = sock.getsockname()
     if isinstance(name, tuple):
         host, port = name[0], name[1]

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from tidegate import __version__
 from tidegate.runtime import log as logs
 from tidegate.runtime import loop as loops
-from tidegate.runtime.admin import AdminServer, Control, Json
+from tidegate.runtime.admin import AdminServer, Control, Json, Soon, Verdict
 from tidegate.runtime.config import Config
 from tidegate.runtime.metrics import Exporter
 from tidegate.runtime.shutdown import Shutdown
@@ -141,16 +141,25 @@ class Process(ABC):
         self.background(stack, watch_event_loop_lag(self.counters))
         return telemetry
 
-    async def start_admin(self, stack: contextlib.AsyncExitStack, control: Control) -> str:
-        """Start the admin server; return where, or "" if it is off."""
+    async def start_admin(
+        self,
+        stack: contextlib.AsyncExitStack,
+        control: Control,
+        ready: Callable[[], Soon[Verdict]] | None = None,
+        metrics: Callable[[], Soon[bytes]] | None = None,
+    ) -> str:
+        """Start the admin server; return where, or "" if it is off.
+
+        ``ready`` and ``metrics`` answer instead of this process' own.
+        """
         admin = self.config.admin
         if not admin.enabled:
             return ""
         server = AdminServer(
             admin.address,
             admin.port,
-            ready=self.readiness,
-            metrics=self.exporter.render,
+            ready=ready or self.readiness,
+            metrics=metrics or self.exporter.render,
             control=control,
             token_file=admin.token_file,
         )
@@ -186,7 +195,7 @@ class Process(ABC):
 
     # What others are told
 
-    def readiness(self) -> tuple[bool, str]:
+    def readiness(self) -> Verdict:
         """What /readyz says."""
         problem = self.problem()
         if not problem and not self._serving:
@@ -218,5 +227,5 @@ def run(
     async def main() -> None:
         await process_of(config, ready).run()
 
-    logs.configure(config.log.level, config.log.format)
+    logs.configure(config.log.level, config.log.format, process=config.name)
     loops.run(main())

@@ -15,11 +15,11 @@ import hmac
 import ipaddress
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from tidegate.runtime.metrics import CONTENT_TYPE
@@ -38,6 +38,10 @@ MAX_LIMIT: Final = 1000
 UNIX: Final = "unix:"
 
 Json = dict[str, Any]
+T = TypeVar("T")
+#: An answer that is there, or one that has to be waited for (others are asked).
+Soon: TypeAlias = T | Awaitable[T]
+Verdict: TypeAlias = tuple[bool, str]
 
 
 @dataclass(slots=True, frozen=True)
@@ -49,12 +53,12 @@ class Control:
     client was there.
     """
 
-    status: Callable[[], Json]
-    drain: Callable[[str], Json] | None = None
-    progress: Callable[[], Json] | None = None
-    clients: Callable[[int, str], list[Json]] | None = None
-    client: Callable[[str], Json | None] | None = None
-    disconnect: Callable[[str], bool] | None = None
+    status: Callable[[], Soon[Json]]
+    drain: Callable[[str], Soon[Json]] | None = None
+    progress: Callable[[], Soon[Json]] | None = None
+    clients: Callable[[int, str], Soon[list[Json]]] | None = None
+    client: Callable[[str], Soon[Json | None]] | None = None
+    disconnect: Callable[[str], Soon[bool]] | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -89,7 +93,11 @@ def _json(status: HTTPStatus, value: Json) -> _Answer:
     return _Answer(status, _JSON, json.dumps(value, ensure_ascii=False).encode() + b"\n")
 
 
-def _verdict(verdict: tuple[bool, str]) -> _Answer:
+async def _now(value: Soon[T]) -> T:
+    return await value if isinstance(value, Awaitable) else value
+
+
+def _verdict(verdict: Verdict) -> _Answer:
     good, text = verdict
     return _sentence(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, text)
 
@@ -139,9 +147,9 @@ class AdminServer:
         host: str,
         port: int,
         *,
-        ready: Callable[[], tuple[bool, str]],
-        metrics: Callable[[], bytes],
-        live: Callable[[], tuple[bool, str]] | None = None,
+        ready: Callable[[], Soon[Verdict]],
+        metrics: Callable[[], Soon[bytes]],
+        live: Callable[[], Verdict] | None = None,
         control: Control | None = None,
         token_file: Path | None = None,
         timeout_s: float = 5.0,
@@ -227,7 +235,7 @@ class AdminServer:
         try:
             request = await _read_request(reader)
             method = request.method
-            answer = self._answer(request)
+            answer = await self._answer(request)
         except asyncio.IncompleteReadError:
             return
         except _Refused as refused:
@@ -252,36 +260,36 @@ class AdminServer:
 
     # Pages
 
-    def _answer(self, request: _Request) -> _Answer:
+    async def _answer(self, request: _Request) -> _Answer:
         try:
-            return self._page(request)
+            return await self._page(request)
         except _Refused as refused:
             return refused.answer
         except Exception:
             log.exception("an admin page failed", extra={"path": request.path})
             return _sentence(HTTPStatus.INTERNAL_SERVER_ERROR, "The page failed; the log says why.")
 
-    def _page(self, request: _Request) -> _Answer:
+    async def _page(self, request: _Request) -> _Answer:
         path = request.path
         if path == "/livez":
             _allow(request, "GET")
             return _verdict(self._live() if self._live is not None else (True, "alive"))
         if path == "/readyz":
             _allow(request, "GET")
-            return _verdict(self._ready())
+            return _verdict(await _now(self._ready()))
         if path == "/metrics":
             _allow(request, "GET")
-            return _Answer(HTTPStatus.OK, CONTENT_TYPE, self._metrics())
+            return _Answer(HTTPStatus.OK, CONTENT_TYPE, await _now(self._metrics()))
         control = self._control
         if control is not None:
             if path == "/status":
-                return self._status(request, control)
+                return await self._status(request, control)
             if path == "/drain" and control.drain is not None:
-                return self._drain(request, control)
+                return await self._drain(request, control)
             if path == "/clients" and control.clients is not None:
-                return self._clients(request, control)
+                return await self._clients(request, control)
             if path.startswith("/clients/") and control.client is not None:
-                return self._client(request, control, path.removeprefix("/clients/"))
+                return await self._client(request, control, path.removeprefix("/clients/"))
         raise _Refused(HTTPStatus.NOT_FOUND, f"There is nothing here; try {self._pages()}.")
 
     def _pages(self) -> str:
@@ -293,34 +301,35 @@ class AdminServer:
             pages += ["/clients"] if control.clients is not None else []
         return f"{', '.join(pages[:-1])} or {pages[-1]}"
 
-    def _status(self, request: _Request, control: Control) -> _Answer:
+    async def _status(self, request: _Request, control: Control) -> _Answer:
         _allow(request, "GET")
         self._authorize(request)
-        ready, reason = self._ready()
-        return _json(HTTPStatus.OK, {**control.status(), "ready": ready, "reason": reason})
+        ready, reason = await _now(self._ready())
+        facts = await _now(control.status())
+        return _json(HTTPStatus.OK, {**facts, "ready": ready, "reason": reason})
 
-    def _drain(self, request: _Request, control: Control) -> _Answer:
+    async def _drain(self, request: _Request, control: Control) -> _Answer:
         _allow(request, "GET", "POST", "DELETE")
         self._authorize(request)
         assert control.drain is not None
         assert control.progress is not None
         if request.method == "POST":
-            return _json(HTTPStatus.ACCEPTED, control.drain("admin API"))
+            return _json(HTTPStatus.ACCEPTED, await _now(control.drain("admin API")))
         if request.method == "DELETE":
             raise _Refused(
                 HTTPStatus.CONFLICT,
                 "Draining cannot be taken back; end this process and start it again.",
             )
-        return _json(HTTPStatus.OK, control.progress())
+        return _json(HTTPStatus.OK, await _now(control.progress()))
 
-    def _clients(self, request: _Request, control: Control) -> _Answer:
+    async def _clients(self, request: _Request, control: Control) -> _Answer:
         _allow(request, "GET")
         self._authorize(request)
         assert control.clients is not None
         limit = request.query.get("limit", str(_DEFAULT_LIMIT))
         if not (_is_number(limit) and 1 <= int(limit) <= MAX_LIMIT):
             raise _Refused(HTTPStatus.BAD_REQUEST, f"limit is a number from 1 to {MAX_LIMIT}.")
-        clients = control.clients(int(limit) + 1, request.query.get("after", ""))
+        clients = await _now(control.clients(int(limit) + 1, request.query.get("after", "")))
         more = len(clients) > int(limit)
         shown = clients[: int(limit)]
         return _json(
@@ -328,16 +337,17 @@ class AdminServer:
             {"clients": shown, "next": shown[-1]["client_id"] if more else None},
         )
 
-    def _client(self, request: _Request, control: Control, client_id: str) -> _Answer:
+    async def _client(self, request: _Request, control: Control, client_id: str) -> _Answer:
         _allow(request, "GET", "DELETE")
         self._authorize(request)
         assert control.client is not None
         found: Json | None
         if request.method == "DELETE":
             assert control.disconnect is not None
-            found = {"disconnected": client_id} if control.disconnect(client_id) else None
+            was_there = await _now(control.disconnect(client_id))
+            found = {"disconnected": client_id} if was_there else None
         else:
-            found = control.client(client_id)
+            found = await _now(control.client(client_id))
         if found is None:
             raise _Refused(HTTPStatus.NOT_FOUND, "No such client is connected here.")
         return _json(HTTPStatus.OK, found)

@@ -105,6 +105,8 @@ class ListenerConfig(Section):
     """How many may come at once before `accept_rate` counts."""
     backlog: Annotated[int, Field(ge=1, le=65535)] = 4096
     """Length of the kernel's queue of connections not yet accepted."""
+    reuse_port: bool = False
+    """Let other processes of this user listen on the same port; the system spreads connections."""
     allow_anonymous: bool | None = None
     """Clients without user name; unset: what `auth.allow_anonymous` says."""
     mount_point: str = ""
@@ -139,6 +141,8 @@ class ListenerConfig(Section):
         needs = self.protocol in {ListenerProtocol.TLS, ListenerProtocol.WSS}
         if needs and not self.tls.certificates:
             raise ValueError(f"protocol {self.protocol.value} needs tls.certificates")
+        if self.reuse_port and self.protocol is ListenerProtocol.UNIX:
+            raise ValueError("reuse_port is for TCP ports, a Unix socket has one listener")
         return self
 
     @property
@@ -316,7 +320,7 @@ class AdminConfig(Section):
     enabled: bool = True
     """Serve it at all."""
     address: str = "127.0.0.1"
-    """Address."""
+    """Address, or unix:PATH (then there is no port)."""
     port: Annotated[int, Field(ge=0, le=65535)] = 18083
     """Port; 0 lets the system choose (it is printed)."""
     token_file: Path | None = None
@@ -391,6 +395,21 @@ def _place(text: str) -> str:
     return text
 
 
+class ClusterConfig(Section):
+    """`tidegate serve` as several processes on this machine, looked after by one more."""
+
+    edges: Annotated[int, Field(ge=0, le=256)] = 0
+    """Edges; they share the ports of all listeners. 0 or 1, with at most one router: everything is
+    one process."""
+    routers: Annotated[int, Field(ge=0, le=64)] = 0
+    """Routers."""
+
+    @property
+    def is_split(self) -> bool:
+        """Whether there is more than one process."""
+        return self.edges > 1 or self.routers > 1
+
+
 class DrainConfig(Section):
     """How an edge lets its clients go at SIGTERM, or when the admin API says so."""
 
@@ -460,6 +479,8 @@ class Config(Section):
     """Health, metrics, and what operators do."""
     link: LinkConfig = LinkConfig()
     """Edges and routers as processes of their own."""
+    cluster: ClusterConfig = ClusterConfig()
+    """Several edges and routers on this machine."""
     drain: DrainConfig = DrainConfig()
     """Leaving without a jolt."""
     telemetry: TelemetryConfig = TelemetryConfig()

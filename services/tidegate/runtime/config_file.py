@@ -54,6 +54,8 @@ class Flags:
     name: str | None = None
     link: str | None = None
     routers: Sequence[str] = ()
+    edge_count: int | None = None
+    router_count: int | None = None
 
 
 #: A command that needs a configuration.
@@ -73,7 +75,7 @@ def load(path: Path) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, Config, lines)) from None
-    return _resolved(config, path.absolute().parent)
+    return resolved(config, path.absolute().parent)
 
 
 def from_flags(flags: Flags, role: Role = "serve") -> Config:
@@ -101,6 +103,8 @@ def from_flags(flags: Flags, role: Role = "serve") -> Config:
         ("log", "format"): flags.log_format,
         ("link", "listen"): flags.link,
         ("link", "routers"): list(flags.routers) or None,
+        ("cluster", "edges"): flags.edge_count,
+        ("cluster", "routers"): flags.router_count,
     }
     for (section, key), value in named.items():
         if value is not None:
@@ -133,7 +137,18 @@ def _missing_for(role: Role, config: Config) -> list[str]:
         problems.append(
             "link.routers: an edge needs to know where routers are (--router HOST:PORT)"
         )
-    return problems
+    return problems + (problems_of_cluster(config) if role == "serve" else [])
+
+
+def problems_of_cluster(config: Config) -> list[str]:
+    """Say what several edges on one machine cannot do."""
+    if config.cluster.edges < 2:
+        return []
+    return [
+        f"listeners[{index}]: {config.cluster.edges} edges cannot share a Unix socket"
+        for index, listener in enumerate(config.listeners)
+        if listener.protocol is ListenerProtocol.UNIX
+    ]
 
 
 def concerns(config: Config, role: Role = "serve") -> list[str]:
@@ -306,17 +321,17 @@ def _yaml_problem(error: Exception) -> str:
     return f"not valid YAML: {' '.join(str(error).split())}"
 
 
-def _resolved(section: SectionT, base: Path) -> SectionT:
-    """Return ``section`` with what its file says of paths made absolute."""
+def resolved(section: SectionT, base: Path) -> SectionT:
+    """Return ``section`` with the relative paths that were set made absolute."""
     update: dict[str, Any] = {}
     for name in section.model_fields_set:
         value = getattr(section, name)
         if isinstance(value, Path):
             update[name] = base / value
         elif isinstance(value, Section):
-            update[name] = _resolved(value, base)
+            update[name] = resolved(value, base)
         elif isinstance(value, list) and value and isinstance(value[0], Section):
-            update[name] = [_resolved(item, base) for item in value]
+            update[name] = [resolved(item, base) for item in value]
     if isinstance(section, ListenerConfig) and section.protocol is ListenerProtocol.UNIX:
         update["address"] = str(base / section.address)
     return section.model_copy(update=update) if update else section

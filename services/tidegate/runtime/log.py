@@ -38,12 +38,20 @@ def _time_of(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``time level logger: message key=value …``; values with spaces or controls are quoted."""
+    """``time level logger: message key=value …``; values with spaces or controls are quoted.
+
+    ``process``, if there is one, stands before the logger.
+    """
+
+    def __init__(self, process: str = "") -> None:
+        super().__init__()
+        self._process = f"{process} " if process else ""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line (with the traceback below it, if there is one)."""
         logger = record.name.removeprefix("tidegate.")
-        parts = [f"{_time_of(record)} {record.levelname:<7} {logger}: {record.getMessage()}"]
+        head = f"{_time_of(record)} {record.levelname:<7} {self._process}{logger}"
+        parts = [f"{head}: {record.getMessage()}"]
         parts += [f"{key}={self._quoted(value)}" for key, value in fields_of(record).items()]
         line = " ".join(parts)
         if record.exc_info:
@@ -60,7 +68,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, the extra fields, exception."""
+    """One JSON object per line: time, level, logger, message, the extra fields, exception.
+
+    ``process``, if there is one, is one more field.
+    """
+
+    def __init__(self, process: str = "") -> None:
+        super().__init__()
+        self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object as one line."""
@@ -70,6 +85,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self._process:
+            entry["process"] = self._process
         for key, value in fields_of(record).items():
             plain = value if isinstance(value, _PLAIN) else str(value)
             entry.setdefault(key, _shortened(plain) if isinstance(plain, str) else plain)
@@ -82,13 +99,15 @@ def configure(
     level: Literal["debug", "info", "warning", "error"] = "info",
     style: Literal["text", "json"] = "text",
     stream: TextIO | None = None,
+    process: str = "",
 ) -> None:
     """Send everything from ``level`` up to ``stream`` (standard error), replacing what was set.
 
+    ``process`` is put into every line, for processes whose lines go to one place.
     Libraries below us are kept to warnings unless the level is debug.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(process) if style == "json" else TextFormatter(process))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

@@ -5,7 +5,7 @@ The only importer of prometheus_client. Called by the admin server through ``Exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -22,6 +22,7 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from tidegate import __version__
@@ -208,3 +209,33 @@ class Exporter:
     def render(self) -> bytes:
         """Return the body of a /metrics answer (``CONTENT_TYPE``)."""
         return generate_latest(self._registry)
+
+
+class _Families(Collector):
+    __slots__ = ("_families",)
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def merge(texts: Mapping[str, str]) -> bytes:
+    """Join what several processes render: every sample gets the label ``process`` with its key.
+
+    Raises ValueError for a text that is not in Prometheus' format.
+    """
+    families: dict[str, Metric] = {}
+    for process, text in texts.items():
+        for family in text_string_to_metric_families(text):
+            known = families.setdefault(
+                family.name, Metric(family.name, family.documentation, family.type)
+            )
+            known.samples += [
+                sample._replace(labels={"process": process, **sample.labels})
+                for sample in family.samples
+            ]
+    registry = CollectorRegistry()
+    registry.register(_Families(families.values()))
+    return generate_latest(registry)

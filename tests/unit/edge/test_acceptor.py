@@ -101,3 +101,17 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="another kind"):
         bind(unix(path))
     assert path.read_text() == "precious"
+
+
+def test_a_port_can_be_shared_only_by_those_who_all_want_it() -> None:
+    held = bind(ListenerConfig(port=0, reuse_port=True))[0]
+    try:
+        port = held.getsockname()[1]
+        other = bind(ListenerConfig(port=port, reuse_port=True))[0]
+        other.close()
+        held.listen()
+        with pytest.raises(OSError, match=f"port {port}") as caught:
+            bind(ListenerConfig(port=port))
+        assert caught.value.errno == errno.EADDRINUSE
+    finally:
+        held.close()

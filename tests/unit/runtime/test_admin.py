@@ -383,3 +383,70 @@ async def test_other_bodies_are_refused(header: str, status: int) -> None:
     async with _serving(clients.control) as server:
         assert (await _send(server, _get("/drain", "POST", header)))[0] == status
     assert clients.drains == []
+
+
+# Unix sockets, and answers that have to be waited for
+
+
+async def _soon(value: Any) -> Any:
+    await asyncio.sleep(0)
+    return value
+
+
+async def test_answers_may_have_to_be_waited_for() -> None:
+    control = Control(
+        lambda: _soon({"role": "supervisor"}),
+        lambda reason: _soon({"reason": reason}),
+        lambda: _soon({"draining": True}),
+        lambda count, after: _soon([{"client_id": f"c{count}{after}"}]),
+        lambda client_id: _soon({"client_id": client_id}),
+        lambda client_id: _soon(client_id == "ann"),
+    )
+    server = AdminServer(
+        "127.0.0.1",
+        0,
+        ready=lambda: _soon((False, "edge-1 is starting")),
+        metrics=lambda: _soon(b"tidegate_x 1\n"),
+        control=control,
+    )
+    await server.start()
+    try:
+        assert (await _send(server, _get("/readyz")))[::2] == (503, b"edge-1 is starting\n")
+        assert (await _send(server, _get("/metrics")))[2] == b"tidegate_x 1\n"
+        for request, expected in (
+            (_get("/status"), {"role": "supervisor", "ready": False}),
+            (_get("/drain", "POST"), {"reason": "admin API"}),
+            (_get("/drain"), {"draining": True}),
+            (_get("/clients?limit=1&after=x"), {"clients": [{"client_id": "c2x"}], "next": None}),
+            (_get("/clients/ann"), {"client_id": "ann"}),
+            (_get("/clients/ann", "DELETE"), {"disconnected": "ann"}),
+        ):
+            status, _, body = await _send(server, request)
+            assert status in {200, 202}
+            assert expected.items() <= json.loads(body).items()
+        assert (await _send(server, _get("/clients/bob", "DELETE")))[0] == 404
+    finally:
+        await server.stop()
+
+
+async def test_a_unix_socket_is_served_like_a_loopback_address(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 'admin'}"
+    server = AdminServer(
+        address,
+        0,
+        ready=lambda: (True, "ready"),
+        metrics=lambda: b"",
+        control=Control(lambda: {"role": "edge"}),
+    )
+    await server.start()
+    try:
+        assert (server.address, server.url) == (address, address)
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "admin")
+        writer.write(_get("/status", host="localhost"))
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+    finally:
+        await server.stop()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"role": "edge"' in answer

@@ -38,6 +38,10 @@ def test_keys_of_the_file_are_taken(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("lisseners: []", "lisseners: unknown key; did you mean listeners? (line 1)"),
+        (
+            "listeners: [{protocol: unix, address: s, reuse_port: true}]",
+            "listeners[0]: reuse_port is for TCP ports, a Unix socket has one listener (line 1)",
+        ),
         ("zzz: 1", "zzz: unknown key (line 1)"),
         (
             "listeners:\n- port: abc",
@@ -259,3 +263,43 @@ def test_anonymous_access_from_elsewhere_is_a_concern() -> None:
         )
     )
     assert text.startswith("listener tcp-1: anyone who can reach *")
+
+
+@pytest.mark.parametrize(
+    "place", ["7000", "routers", "routers:", ":7000", "::1:7000", "h:70000", "h:7x", "unix:"]
+)
+def test_a_place_of_the_link_that_is_none_is_named(place: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        from_flags(Flags(routers=[place]), "edge")
+    (problem,) = raised.value.problems
+    assert problem.startswith("link.routers: expected ")
+
+
+@pytest.mark.parametrize("place", ["routers:7000", "10.0.0.1:0", "[::1]:7000", "unix:/run/link"])
+def test_places_of_the_link(place: str) -> None:
+    assert from_flags(Flags(routers=[place]), "edge").link.routers == [place]
+
+
+def test_an_edge_needs_routers_and_a_router_a_store() -> None:
+    with pytest.raises(ConfigError, match=r"link\.routers: an edge needs"):
+        from_flags(Flags(), "edge")
+    with pytest.raises(ConfigError, match=r"store\.url: a router needs"):
+        from_flags(Flags(), "router")
+
+
+def test_several_edges_cannot_share_a_unix_socket() -> None:
+    flags = Flags(listeners=["tcp://127.0.0.1:0", "unix:///run/mqtt"], edge_count=2)
+    with pytest.raises(ConfigError, match=r"listeners\[1\]: 2 edges cannot share a Unix socket"):
+        from_flags(flags)
+    assert from_flags(Flags(listeners=flags.listeners, edge_count=1)).listeners
+
+
+@pytest.mark.parametrize(
+    ("edges", "routers", "is_split"),
+    [(None, None, False), (1, 1, False), (2, None, True), (0, 2, True), (2, 2, True)],
+)
+def test_more_than_one_of_a_kind_makes_a_cluster(
+    edges: int | None, routers: int | None, is_split: bool
+) -> None:
+    config = from_flags(Flags(edge_count=edges, router_count=routers))
+    assert config.cluster.is_split is is_split

@@ -36,6 +36,16 @@ def test_text_lines_carry_the_extra_fields() -> None:
     assert line[23:24] == "Z"
 
 
+def test_processes_that_write_to_one_place_are_told_apart() -> None:
+    text, objects = io.StringIO(), io.StringIO()
+    logs.configure("info", "text", text, "edge-1")
+    logging.getLogger("tidegate.edge.x").info("hello", extra={"count": 3})
+    assert text.getvalue().endswith("INFO    edge-1 edge.x: hello count=3\n")
+    logs.configure("info", "json", objects, "edge-1")
+    logging.getLogger("tidegate.edge.x").info("hello")
+    assert json.loads(objects.getvalue())["process"] == "edge-1"
+
+
 def test_what_a_peer_chose_cannot_forge_a_line() -> None:
     stream = io.StringIO()
     logs.configure("info", "text", stream)

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tidegate.mqtt.enums import PacketType, ReasonCode
-from tidegate.runtime.metrics import Exporter
+from tidegate.runtime.metrics import Exporter, merge
 from tidegate.runtime.telemetry import (
     CLOSE_REASONS,
     REFUSE_REASONS,
@@ -113,3 +113,39 @@ async def test_event_loop_lag_is_observed() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert counters.event_loop_lag_s >= 0
+
+
+def test_metrics_of_several_processes_are_told_apart() -> None:
+    one, two = Counters(), Counters()
+    one.published, two.published = 3, 4
+    two.store_latency.observe(0.002)
+    texts = {
+        name: Exporter(counters, {"role": "edge"}).render().decode()
+        for name, counters in (("edge-1", one), ("edge-2", two))
+    }
+    merged = merge(texts).decode()
+    # Every family once, with every sample that the processes have.
+    families = list(text_string_to_metric_families(merged))
+    assert len(families) == len({family.name for family in families})
+    apart = {
+        name: {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        for name, text in texts.items()
+    }
+    together: dict[str, dict[tuple[object, ...], float]] = {name: {} for name in texts}
+    for family in families:
+        assert family.documentation
+        for sample in family.samples:
+            process = sample.labels.pop("process")
+            together[process][sample.name, *sorted(sample.labels.items())] = sample.value
+    assert together == apart
+    assert together["edge-2"]["tidegate_messages_published_total",] == 4
+    assert together["edge-2"]["tidegate_store_latency_seconds_count",] == 1
+
+
+def test_metrics_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="could not convert"):
+        merge({"edge-1": "tidegate_x so many\n"})

@@ -1,0 +1,177 @@
+"""One edge or router of a supervisor: started, started again when it dies, asked, told to end.
+
+Run by the supervisor, one task each. A child says on its standard output when it is ready; its log
+goes where the supervisor's goes. It has a session of its own, so that Ctrl-C reaches it only
+through the supervisor, which knows the order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+#: A child that has run for so long is not one that cannot start.
+STEADY_S: Final = 10.0
+#: How long a child's admin server may take to answer.
+ASK_TIMEOUT_S: Final = 2.0
+
+READY: Final = b"tidegate ready"
+#: Exit codes of a process that has said, in one sentence, why it cannot start.
+_CANNOT_START: Final = frozenset({1, 2})
+
+
+class ChildError(Exception):
+    """A child did not come up, or does not answer; the message says which."""
+
+
+class Child:
+    """See the module's docstring."""
+
+    def __init__(self, name: str, role: str, file: Path, admin: Path) -> None:
+        """``file`` is its configuration, ``admin`` the Unix socket of its admin server."""
+        self.name = name
+        self.role = role
+        self.file = file
+        self.admin = admin
+        #: How often it has died and been started again.
+        self.restart_count = 0
+        #: Whether it has said that it is ready, in its present life.
+        self.is_ready = False
+        #: Its clients have been let go for good: it is not started again when it ends.
+        self.is_let_go = False
+        #: Done when it is ready for the first time; ChildError when it cannot start.
+        self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Of several that cannot start, one is heard.
+        self.first_ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._process: asyncio.subprocess.Process | None = None
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, None when there is none."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def start(self) -> None:
+        """Keep it running from now on, until ``stop``."""
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause_s = FIRST_PAUSE_S
+        while not self._stop.is_set():
+            began_s = loop.time()
+            status = await self._live()
+            self.is_ready = False
+            if self._stop.is_set() or self.is_let_go:
+                return
+            if status in _CANNOT_START and not self.first_ready.done():
+                self.first_ready.set_exception(
+                    ChildError(f"{self.name} did not start; what it has said stands above")
+                )
+                return
+            if loop.time() - began_s > STEADY_S:
+                pause_s = FIRST_PAUSE_S
+            log.error("a process has ended", extra={"child": self.name, "status": status})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
+                    await self._stop.wait()
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            self.restart_count += 1
+
+    async def _live(self) -> int | None:
+        """One life, from start to end; the exit status, None when it could not begin."""
+        command = ["-P", "-m", "tidegate", self.role, "--config", str(self.file)]
+        try:
+            process = self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                *("--supervisor", str(os.getpid())),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            log.warning("cannot start", extra={"child": self.name, "reason": str(error)})
+            return None
+        if self._stop.is_set():
+            # Told to end while it was being made.
+            self.signal(signal.SIGTERM)
+        assert process.stdout is not None
+        async for line in process.stdout:
+            if line.startswith(READY):
+                self._became_ready()
+        return await process.wait()
+
+    def _became_ready(self) -> None:
+        self.is_ready = True
+        if not self.first_ready.done():
+            self.first_ready.set_result(None)
+        elif self.restart_count:
+            log.warning("runs again", extra={"child": self.name, "restarts": self.restart_count})
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is there."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ask it to end, and see to it that it has ended after ``timeout_s``."""
+        self._stop.set()
+        self.signal(signal.SIGTERM)
+        if self._task is None:
+            return
+        await asyncio.wait([self._task], timeout=timeout_s)
+        if not self._task.done():
+            log.warning("does not end, and is killed", extra={"child": self.name})
+            self.signal(signal.SIGKILL)
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    # Its admin server
+
+    async def ask(self, method: str, target: str) -> tuple[int, bytes]:
+        """Send one request; return the status and the body. Raises ChildError."""
+        if not self.pid:
+            raise ChildError(f"{self.name} does not run")
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return await self._exchange(method, target)
+        except (OSError, TimeoutError, ValueError, IndexError):
+            said = "does not answer" if self.is_ready else "is starting"
+            raise ChildError(f"{self.name} {said}") from None
+
+    async def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
+        reader, writer = await asyncio.open_unix_connection(self.admin)
+        try:
+            writer.write(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            return int(head.split(b" ", 2)[1]), body
+        finally:
+            writer.transport.abort()
+
+    async def ask_json(self, method: str, target: str) -> dict[str, Any] | None:
+        """The decoded answer; None for one that says no. Raises ChildError."""
+        status, body = await self.ask(method, target)
+        if status >= 400:
+            return None
+        try:
+            value: dict[str, Any] = json.loads(body)
+        except ValueError:
+            raise ChildError(f"{self.name} gives no answer that can be read") from None
+        return value

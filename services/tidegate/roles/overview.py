@@ -1,0 +1,162 @@
+"""What a supervisor's admin server says of the processes it looks after, all of them together.
+
+Every answer is gathered when somebody asks, from all processes at once; one that does not answer is
+named and costs its time once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
+
+from tidegate.roles.children import Child, ChildError
+from tidegate.roles.process import Process
+from tidegate.runtime.admin import MAX_LIMIT, Control, Json, Verdict
+from tidegate.runtime.metrics import merge
+
+#: How the supervisor calls itself in the merged metrics.
+OWN_NAME: Final = "supervisor"
+
+
+class Overview:
+    """See the module's docstring."""
+
+    def __init__(self, process: Process, edges: Sequence[Child], routers: Sequence[Child]) -> None:
+        self._process = process
+        self._edges = edges
+        self._children = [*routers, *edges]
+
+    def control(self) -> Control:
+        """What operators may see and do."""
+        return Control(
+            self._status,
+            self._drain,
+            self._progress,
+            self._clients,
+            self._client,
+            self._disconnect,
+        )
+
+    async def readiness(self) -> Verdict:
+        """Ready when all are; otherwise who is not, and why."""
+        ready, reason = self._process.readiness()
+        said = await asyncio.gather(*(_problem_of(child) for child in self._children))
+        problems = [problem for problem in said if problem]
+        if problems:
+            return False, "; ".join(problems)
+        return ready, reason
+
+    async def metrics(self) -> bytes:
+        """Everybody's metrics, with a label that tells them apart; those who answer."""
+        texts = {OWN_NAME: self._process.exporter.render().decode()}
+        answers = await asyncio.gather(
+            *(child.ask("GET", "/metrics") for child in self._children), return_exceptions=True
+        )
+        for child, answer in zip(self._children, answers, strict=True):
+            if isinstance(answer, tuple):
+                texts[child.name] = answer[1].decode()
+            elif not isinstance(answer, ChildError):
+                raise answer
+        return merge(texts)
+
+    async def _status(self) -> Json:
+        answers = await self._ask_all(self._children, "GET", "/status")
+        clients = [answers[edge.name].get("clients", 0) for edge in self._edges]
+        return {
+            **self._process.status(),
+            "clients": sum(clients),
+            "drain": _joined([answers[edge.name].get("drain") or {} for edge in self._edges]),
+            "processes": {
+                child.name: {
+                    **answers[child.name],
+                    "pid": child.pid,
+                    "restarts": child.restart_count,
+                }
+                for child in self._children
+            },
+        }
+
+    async def _ask_all(
+        self, children: Sequence[Child], method: str, target: str
+    ) -> dict[str, Json]:
+        """What each answers; ``reason`` alone for one that does not."""
+
+        async def ask(child: Child) -> Json:
+            try:
+                return await child.ask_json(method, target) or {}
+            except ChildError as error:
+                return {"ready": False, "reason": str(error)}
+
+        answers = await asyncio.gather(*(ask(child) for child in children))
+        return {child.name: answer for child, answer in zip(children, answers, strict=True)}
+
+    # Draining
+
+    async def _drain(self, _reason: str) -> Json:
+        """All edges let their clients go; one that ends meanwhile has done so."""
+        for edge in self._edges:
+            edge.is_let_go = True
+        return _joined(list((await self._ask_all(self._edges, "POST", "/drain")).values()))
+
+    async def _progress(self) -> Json:
+        return _joined(list((await self._ask_all(self._edges, "GET", "/drain")).values()))
+
+    # Clients
+
+    async def _clients(self, count: int, after: str) -> list[Json]:
+        pages = await asyncio.gather(*(_clients_of(edge, count, after) for edge in self._edges))
+        merged = heapq.merge(*pages, key=lambda client: str(client["client_id"]))
+        return [client for client, _ in zip(merged, range(count), strict=False)]
+
+    async def _client(self, client_id: str) -> Json | None:
+        answers = await self._ask_all(self._edges, "GET", f"/clients/{quote(client_id, safe='')}")
+        return next((answer for answer in answers.values() if "client_id" in answer), None)
+
+    async def _disconnect(self, client_id: str) -> bool:
+        target = f"/clients/{quote(client_id, safe='')}"
+        answers = await self._ask_all(self._edges, "DELETE", target)
+        return any("disconnected" in answer for answer in answers.values())
+
+
+async def _problem_of(child: Child) -> str:
+    try:
+        status, body = await child.ask("GET", "/readyz")
+    except ChildError as error:
+        return str(error)
+    return "" if status == 200 else f"{child.name}: {body.decode(errors='replace').strip()}"
+
+
+async def _clients_of(edge: Child, count: int, after: str) -> list[Json]:
+    """The next clients of one edge; none of one that does not answer."""
+    found: list[Json] = []
+    position: str | None = after
+    while position is not None and len(found) < count:
+        limit = min(MAX_LIMIT, count - len(found))
+        try:
+            page = await edge.ask_json(
+                "GET", f"/clients?limit={limit}&after={quote(position, safe='')}"
+            )
+        except ChildError:
+            break
+        if page is None:
+            break
+        found += page["clients"]
+        position = page["next"]
+    return found
+
+
+def _joined(parts: Sequence[Json]) -> Json:
+    """How far several drains have come together; an edge that has ended has no part any more."""
+    known = [part for part in parts if "draining" in part]
+    since = [part["since"] for part in known if part["since"]]
+    return {
+        "draining": any(part["draining"] for part in known),
+        "done": all(part["done"] for part in known),
+        "reason": next((part["reason"] for part in known if part["reason"]), None),
+        "since": min(since, default=None),
+        "clients_at_start": sum(part["clients_at_start"] for part in known),
+        "clients_left": sum(part["clients_left"] for part in known),
+    }

@@ -1,0 +1,256 @@
+"""``tidegate serve --edges N --routers M``: a cluster on one machine, looked after by this process.
+
+It starts the store (unless it is given one), then routers and edges as processes of their own, the
+same as on many machines: they find each other through Unix sockets in a private directory, and all
+edges listen on the same ports. One that dies is started again; nothing that happens to one of them
+ends this process. At the end the edges let their clients go, then routers, then the store end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import yaml
+
+from tidegate.edge.acceptor import address_of, bind
+from tidegate.edge.files import problems_of_files
+from tidegate.roles import process
+from tidegate.roles.children import Child, ChildError
+from tidegate.roles.overview import Overview
+from tidegate.roles.process import Process
+from tidegate.runtime.config import Config, ListenerConfig, ListenerProtocol
+from tidegate.runtime.config_file import resolved
+from tidegate.runtime.metrics import Readings
+from tidegate.store.api import StoreUnavailable
+from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
+from tidegate.store.redis_store import RedisStore, StoreRefused
+
+log = logging.getLogger(__name__)
+
+#: sun_path has 104 bytes on macOS and 108 on Linux, the closing zero included.
+MAX_SOCKET_PATH_BYTES: Final = 103
+#: What a child needs beyond what its own configuration allows it, before it is killed.
+SLACK_S: Final = 2.0
+
+#: What the environment is to blame for when the cluster cannot start.
+BLAMED: Final[tuple[type[Exception], ...]] = (
+    OSError,
+    ChildError,
+    EmbeddedError,
+    StoreUnavailable,
+    StoreRefused,
+)
+
+
+class Supervisor(Process):
+    """See the module's docstring."""
+
+    role: ClassVar[str] = "supervisor"
+
+    def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
+        super().__init__(resolved(config, Path.cwd()), announce)
+        cluster = config.cluster
+        self._edge_count = max(1, cluster.edges)
+        self._router_count = max(1, cluster.routers)
+        self._edges: list[Child] = []
+        self._routers: list[Child] = []
+        self._directory: Path | None = None
+
+    @property
+    def grace_s(self) -> float:
+        """First the edges, then the routers, each with what it may take by itself."""
+        config = self.config
+        edges_s = config.drain.deadline_s + config.shutdown_timeout_s + SLACK_S
+        return edges_s + 2 * config.shutdown_timeout_s + SLACK_S
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> str:
+        """Start the store, then routers, then edges; return when all are ready."""
+        config = self.config
+        problems = problems_of_files(config)
+        if problems:
+            raise OSError("; ".join(problems))
+        directory = self._directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        if len(os.fsencode(directory)) > MAX_SOCKET_PATH_BYTES - len("/router-64.admin"):
+            raise OSError(f"{directory} is too long for Unix sockets; set TMPDIR to a shorter one")
+        listeners, places = self._reserve_ports(stack)
+        url = await self._open_store(stack)
+        self._make_children(directory, url, listeners)
+        overview = Overview(self, self._edges, self._routers)
+        self.exporter.add(self._readings())
+        stack.push_async_callback(self._stop_routers)
+        stack.push_async_callback(self._stop_edges)
+        admin_url = await self.start_admin(
+            stack, overview.control(), overview.readiness, overview.metrics
+        )
+        self.on_hangup(self._hang_up)
+        for children in (self._routers, self._edges):
+            for child in children:
+                child.start()
+            await self.unless_stopped(_all_ready(children))
+        places += [f"admin={admin_url}"] if admin_url else []
+        places += [f"edges={self._edge_count}", f"routers={self._router_count}"]
+        return " ".join(places)
+
+    def _hang_up(self) -> None:
+        for child in self._children:
+            child.signal(signal.SIGHUP)
+
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._routers, *self._edges]
+
+    def _reserve_ports(
+        self, stack: contextlib.AsyncExitStack
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Choose the ports that all edges share, and hold them; what the ready line says of them.
+
+        A socket that is bound and does not listen gets no connections. Raises OSError.
+        """
+        listeners, places = [], []
+        for listener in self.config.listeners:
+            settings: dict[str, Any] = {"name": listener.label}
+            if listener.protocol is ListenerProtocol.UNIX:
+                addresses = [listener.address]
+            else:
+                settings["reuse_port"] = True
+                # First alone: another broker's port would be shared as readily as our own.
+                for sock in bind(listener.model_copy(update={"reuse_port": False})):
+                    sock.close()
+                sockets = bind(listener.model_copy(update={"reuse_port": True}))
+                for sock in sockets:
+                    stack.callback(sock.close)
+                settings["port"] = sockets[0].getsockname()[1]
+                addresses = [address_of(sock) for sock in sockets]
+            path = listener.paths[0] if listener.protocol in {"ws", "wss"} else ""
+            places += [
+                f"{listener.label}={listener.protocol.value}://{address}{path}"
+                for address in addresses
+            ]
+            listeners.append(_dump(listener) | settings)
+        return listeners, places
+
+    async def _open_store(self, stack: contextlib.AsyncExitStack) -> str:
+        """Start the embedded server if there is no URL; return where the store is."""
+        config = self.config
+        if config.store.url is not None:
+            return config.store.url
+        embedded = EmbeddedValkey(config.store.data_dir, config.store.durability)
+        await embedded.start()
+        stack.push_async_callback(embedded.stop)
+        store = await RedisStore.connect(
+            url=embedded.url, limits=config.limits, store=config.store, counters=self.counters
+        )
+        try:
+            # The data directory is locked: no edge of an earlier life can be alive.
+            await store.end_all_leases()
+        finally:
+            await store.close()
+        return embedded.url
+
+    def _make_children(self, directory: Path, url: str, listeners: list[dict[str, Any]]) -> None:
+        """Write the configuration of each process to a file of its own."""
+        common = _dump(self.config)
+        for section in ("cluster", "listeners"):
+            common.pop(section, None)
+        store = common.setdefault("store", {})
+        store.pop("data_dir", None)
+        store["url"] = url
+        link = common.setdefault("link", {})
+        names = [f"router-{number + 1}" for number in range(self._router_count)]
+        # Nobody else can open the sockets.
+        link.pop("tls", None)
+        link["routers"] = [f"unix:{directory}/{name}.link" for name in names]
+        for name in names:
+            listen = {"listen": f"unix:{directory}/{name}.link"}
+            child = self._make_child(directory, name, "router", common | {"link": link | listen})
+            self._routers.append(child)
+        for number in range(self._edge_count):
+            settings = common | {"listeners": listeners}
+            self._edges.append(self._make_child(directory, f"edge-{number + 1}", "edge", settings))
+
+    def _make_child(self, directory: Path, name: str, role: str, settings: dict[str, Any]) -> Child:
+        admin = directory / f"{name}.admin"
+        own = {
+            # Other machines may have processes of the same names.
+            "name": f"{self.config.name}-{name}" if self.config.name else name,
+            "admin": {"address": f"unix:{admin}"},
+        }
+        file = directory / f"{name}.yaml"
+        file.touch(mode=0o600)
+        file.write_text(yaml.safe_dump(settings | own, sort_keys=False), encoding="utf-8")
+        return Child(name, role, file, admin)
+
+    # The end
+
+    async def leave(self, reason: str) -> None:
+        """Let the edges' clients go, then end the routers."""
+        await self._stop_edges()
+        await self._stop_routers()
+
+    async def _stop_edges(self) -> None:
+        config = self.config
+        timeout_s = config.drain.deadline_s + config.shutdown_timeout_s + SLACK_S
+        await asyncio.gather(*(child.stop(timeout_s) for child in self._edges))
+
+    async def _stop_routers(self) -> None:
+        timeout_s = 2 * self.config.shutdown_timeout_s + SLACK_S
+        await asyncio.gather(*(child.stop(timeout_s) for child in self._routers))
+
+    def exit(self, code: int) -> None:
+        """End at once, and leave nothing behind; called from any thread."""
+        for child in self._children:
+            pid = child.pid
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        super().exit(code)
+
+    # What is said of it
+
+    def problem(self) -> str:
+        """Those who are looked after have their own reasons (``Overview``)."""
+        return ""
+
+    def _readings(self) -> Readings:
+        return Readings(
+            (
+                (
+                    "child_ready",
+                    "1 while the process has said that it is ready.",
+                    ["child"],
+                    lambda: [([child.name], int(child.is_ready)) for child in self._children],
+                ),
+                (
+                    "child_restarts_total",
+                    "How often the process has died and been started again.",
+                    ["child"],
+                    lambda: [([child.name], child.restart_count) for child in self._children],
+                ),
+            )
+        )
+
+
+async def _all_ready(children: Sequence[Child]) -> None:
+    await asyncio.gather(*(child.first_ready for child in children))
+
+
+def _dump(section: Config | ListenerConfig) -> dict[str, Any]:
+    """What was set, as it stands in a YAML file."""
+    return section.model_dump(mode="json", exclude_unset=True)
+
+
+def run(config: Config, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
+    process.run(Supervisor, config, announce)
