@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: What a request or a small operation counts as, in bytes of an outbox.
 SMALL: Final = 64
+#: So much may have been taken from a router without telling it.
+TELL_BYTES: Final = 131_072
 
 
 class LinkLost(Exception):
@@ -75,6 +77,7 @@ class RouterChannel:
         "address",
         "credit_bytes",
         "frames_received",
+        "frames_taken",
         "gate",
         "instance",
         "name",
@@ -85,6 +88,7 @@ class RouterChannel:
         "state",
         "synced",
         "unsettled",
+        "untold_bytes",
         "version",
         "waiting",
     )
@@ -105,6 +109,9 @@ class RouterChannel:
         self.requests: dict[int, asyncio.Future[Any]] = {}
         self.synced: dict[int, asyncio.Future[None]] = {}
         self.frames_received = 0
+        #: Frames of this connection that were acted on, and bytes of them it has not been told of.
+        self.frames_taken = 0
+        self.untold_bytes = 0
         #: Done when what other routers had been sent before this one came is settled.
         self.gate: asyncio.Future[Any] | None = None
         self._next_id = 0
@@ -232,6 +239,18 @@ class RouterChannel:
         self.outstanding_bytes = 0
         waiting.sort(key=_order_of)
         return waiting
+
+    def taken(self, size_bytes: int) -> None:
+        """A frame has been acted on: say so with the next one, or now if much has come."""
+        outbox = self.outbox
+        if outbox is None:
+            return
+        self.frames_taken += 1
+        outbox.frame.frames_taken = self.frames_taken
+        self.untold_bytes += size_bytes
+        if self.untold_bytes >= TELL_BYTES:
+            self.untold_bytes = 0
+            outbox.grew(8)
 
     # Requests
 

@@ -209,6 +209,7 @@ class Fleet:
         channel.version = welcome.version
         channel.credit_bytes = welcome.credit_bytes
         channel.outbox = Outbox(pb.EdgeFrame)
+        channel.frames_taken = channel.untold_bytes = 0
         self._tell_all(channel)
         self._spawn(self._join(channel, channel.outbox, before))
         return channel
@@ -436,6 +437,7 @@ class Fleet:
             handle = handlers.get(kind)
             if handle is not None:
                 handle(channel, getattr(operation, kind))
+        channel.taken(frame.ByteSize())
         if frame.credit_bytes or frame.done_ids or frame.unacknowledged_done:
             channel.settled(frame)
             if self._holding:

@@ -44,27 +44,30 @@ HELLO_TIMEOUT_S: Final = 10.0
 class RemoteOrigin:
     """A publisher on an edge: answers travel back over the link."""
 
-    __slots__ = ("_hub", "_peer", "_publish", "_size", "client_id", "epoch")
+    __slots__ = ("_hub", "_id", "_identity", "_peer", "_receipt", "_size", "client_id", "epoch")
 
     def __init__(self, hub: Hub, peer: EdgePeer, publish: pb.Publish, size: int) -> None:
+        # Values, never the message of the frame: it would keep the whole frame in memory.
         self._hub = hub
         self._peer = peer
-        self._publish = publish
+        self._id = publish.id
+        self._identity = publish.identity
+        self._receipt = publish.receipt - 1
         self._size = size
         self.client_id = publish.client_id
         self.epoch = publish.epoch
 
     def identity(self, message: Publish) -> str:
         """What the edge has said (see Origin)."""
-        return self._publish.identity
+        return self._identity
 
     def receipt(self, message: Publish) -> int:
         """What the edge has said (see Origin)."""
-        return self._publish.receipt - 1
+        return self._receipt
 
     def published(self, message: Publish, code: int) -> None:
         """Tell the edge (see Origin)."""
-        self._hub.settle(self._peer, self._publish.id, self._size, code)
+        self._hub.settle(self._peer, self._id, self._size, code)
 
 
 class _Attached:
@@ -315,6 +318,8 @@ class Hub(LinkServicer):
             if handle is not None:
                 handle(attached, getattr(operation, kind))
         peer = attached.peer
+        if frame.frames_taken:
+            peer.outbox.confirm(frame.frames_taken)
         for number in frame.shared_done:
             peer.shared.pop(number, None)
         if peer.owed_bytes or peer.owed_unanswered:

@@ -23,12 +23,35 @@ GATHER_S: Final = 0.002
 
 
 class Outbox(Generic[F]):
-    """See the module's docstring. ``queued_bytes`` is what has been added and not yet sent."""
+    """See the module's docstring. ``queued_bytes`` is what has been added and not yet sent.
 
-    __slots__ = ("_full", "_loop", "_make", "_size", "_wake", "frame", "queued_bytes", "sent_count")
+    ``window_bytes`` bounds what has been sent and not confirmed (0: nobody confirms). The transport
+    has bounds too, but takes megabytes before it makes anybody wait.
+    """
 
-    def __init__(self, make: Callable[[], F]) -> None:
+    __slots__ = (
+        "_confirmed",
+        "_full",
+        "_loop",
+        "_make",
+        "_room",
+        "_size",
+        "_unconfirmed",
+        "_unconfirmed_bytes",
+        "_wake",
+        "_window_bytes",
+        "frame",
+        "queued_bytes",
+        "sent_count",
+    )
+
+    def __init__(self, make: Callable[[], F], window_bytes: int = 0) -> None:
         self._make = make
+        self._window_bytes = window_bytes
+        self._unconfirmed: deque[int] = deque()
+        self._unconfirmed_bytes = 0
+        self._confirmed = 0
+        self._room: asyncio.Future[None] | None = None
         #: The frame to add to. Never keep it: it changes.
         self.frame: F = make()
         self._size = 0
@@ -48,6 +71,16 @@ class Outbox(Generic[F]):
         wake = self._wake
         if wake is not None and not wake.done():
             wake.set_result(None)
+
+    def confirm(self, count: int) -> None:
+        """The peer has taken so many frames in all."""
+        sizes = self._unconfirmed
+        while self._confirmed < count and sizes:
+            self._confirmed += 1
+            self._unconfirmed_bytes -= sizes.popleft()
+        room = self._room
+        if room is not None and not room.done() and self._unconfirmed_bytes < self._window_bytes:
+            room.set_result(None)
 
     def _close(self) -> None:
         self._full.append((self.frame, self._size))
@@ -71,6 +104,12 @@ class Outbox(Generic[F]):
             if not self._full:
                 self._close()
             frame, size = self._full.popleft()
+            if self._window_bytes:
+                while self._unconfirmed_bytes >= self._window_bytes:
+                    self._room = self._loop.create_future()
+                    await self._room
+                self._unconfirmed.append(size)
+                self._unconfirmed_bytes += size
             sent_s = self._loop.time()
             await write(frame)
             self.queued_bytes -= size

@@ -51,7 +51,7 @@ class EdgePeer:
         self.edge_id = edge_id
         self.name = name
         self.version = version
-        self.outbox: Outbox[pb.RouterFrame] = Outbox(pb.RouterFrame)
+        self.outbox: Outbox[pb.RouterFrame] = Outbox(pb.RouterFrame, mailbox_bytes // 2)
         self.closed = False
         #: It has taken nothing for a while: nobody waits for it.
         self.stalled = False

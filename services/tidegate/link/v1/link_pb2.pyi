@@ -32,14 +32,16 @@ FAILURE_INTERNAL: Failure
 FAILURE_UNSUPPORTED: Failure
 
 class EdgeFrame(_message.Message):
-    __slots__ = ("hello", "operations", "shared_done")
+    __slots__ = ("hello", "operations", "shared_done", "frames_taken")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     OPERATIONS_FIELD_NUMBER: _ClassVar[int]
     SHARED_DONE_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_TAKEN_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     operations: _containers.RepeatedCompositeFieldContainer[EdgeOperation]
     shared_done: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., operations: _Optional[_Iterable[_Union[EdgeOperation, _Mapping]]] = ..., shared_done: _Optional[_Iterable[int]] = ...) -> None: ...
+    frames_taken: int
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., operations: _Optional[_Iterable[_Union[EdgeOperation, _Mapping]]] = ..., shared_done: _Optional[_Iterable[int]] = ..., frames_taken: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("oldest_version", "newest_version", "edge_id", "name")
