@@ -825,7 +825,10 @@ class Fleet:
             await asyncio.sleep(DEGRADED_S)
             here = {channel.instance for channel in self.reachable()}
             if self._living - here:
+                # Neither can it say that a session has been taken over elsewhere.
                 self.edge.pushes_lost()
+                self._must_verify = True
+                self._start_verifying()
 
 
 def _check(reply: pb.Reply) -> None:
