@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -22,7 +23,8 @@ T = TypeVar("T")
 START_DEADLINE_S: Final = 20.0
 #: From the healing of the last fault until everything has arrived.
 SETTLE_DEADLINE_S: Final = 45.0
-_SHOWN: Final = 5
+#: Stories of each kind of violation.
+_SHOWN: Final = 2
 
 
 class Scene:
@@ -207,18 +209,12 @@ class Scene:
         kept = logs or self.cluster.keep_logs()
         self.history.save(kept / "history.jsonl")
         lines = [f"TIDEGATE_SEED={self.seed}; history and logs are in {kept}", *others]
-        by_rule: dict[str, int] = {}
+        lines.append(f"violations: {dict(Counter(problem.rule for problem in problems))}")
+        told: Counter[str] = Counter()
         for problem in problems:
-            by_rule[problem.rule] = by_rule.get(problem.rule, 0) + 1
-        lines.append(f"violations: {by_rule}")
-        told: set[str] = set()
-        for problem in problems:
-            if problem.rule in told and len(told) < len(by_rule):
-                continue
-            told.add(problem.rule)
-            lines += ["", str(problem), self.history.story(problem.key, problem.client)]
-            if len(told) >= _SHOWN:
-                break
+            told[problem.rule] += 1
+            if told[problem.rule] <= _SHOWN:
+                lines += ["", str(problem), self.history.story(problem.key, problem.client)]
         raise AssertionError("\n".join(lines))
 
     def summary(self) -> str:

@@ -91,8 +91,10 @@ class Delivery:
         self._next_seq = 1
         #: Highest seq that was put on the wire (durable sessions).
         self.sent_seq = 0
+        #: Entries up to this seq may have been sent before: they carry DUP [MQTT-3.3.1-1].
         self._resend_until = 0
-        #: How many entries may have been sent before: no more than one window.
+        #: How many of them are taken for begun exchanges. DUP may be set on more: what was
+        #: acknowledged on a connection that was fenced, or to an edge that died, comes once more.
         self._resend_left = limits.max_in_flight
         self._completed: list[int] = []
         #: By seq: who waits for the acknowledgement of a shared subscription's message.
@@ -287,7 +289,8 @@ class Delivery:
         client = self._client
         counters = self._edge.counters
         expiry = None
-        again = seq <= self._resend_until and self._resend_left > 0
+        dup = seq <= self._resend_until
+        again = dup and self._resend_left > 0
         if message.expires_at_ms:
             expiry = self._edge.remaining_s(message)
             if not expiry:
@@ -307,7 +310,7 @@ class Delivery:
             return
         packet_id = (seq - 1) % 65535 + 1
         wire = client.encode(
-            message, message.qos, message.retain, again, packet_id,
+            message, message.qos, message.retain, dup, packet_id,
             message.subscription_identifiers, expiry,
         )  # fmt: skip
         if wire is None:
