@@ -25,7 +25,7 @@ from tidegate.link.messages import (
     write_attached,
     write_message,
 )
-from tidegate.link.peer import SMALL, EdgePeer
+from tidegate.link.peer import SMALL, Batch, EdgePeer
 from tidegate.link.stream import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.link.transport import LinkListener
 from tidegate.link.v1 import link_pb2 as pb
@@ -44,12 +44,23 @@ HELLO_TIMEOUT_S: Final = 10.0
 class RemoteOrigin:
     """A publisher on an edge: answers travel back over the link."""
 
-    __slots__ = ("_hub", "_id", "_identity", "_peer", "_receipt", "_size", "client_id", "epoch")
+    __slots__ = (
+        "_batch",
+        "_hub",
+        "_id",
+        "_identity",
+        "_peer",
+        "_receipt",
+        "_size",
+        "client_id",
+        "epoch",
+    )
 
     def __init__(self, hub: Hub, peer: EdgePeer, publish: pb.Publish, size: int) -> None:
         # Values, never the message of the frame: it would keep the whole frame in memory.
         self._hub = hub
         self._peer = peer
+        self._batch = peer.batch
         self._id = publish.id
         self._identity = publish.identity
         self._receipt = publish.receipt - 1
@@ -67,7 +78,10 @@ class RemoteOrigin:
 
     def published(self, message: Publish, code: int) -> None:
         """Tell the edge (see Origin)."""
+        self._batch.unsettled -= 1
         self._hub.settle(self._peer, self._id, self._size, code)
+        if not self._batch.unsettled:
+            self._hub.batch_settled()
 
 
 class _Attached:
@@ -198,13 +212,18 @@ class Hub(LinkServicer):
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 first = await context.read()
+                if first is grpc.aio.EOF:
+                    return
+                welcome = self._welcome(first)
+                await context.write(pb.RouterFrame(welcome=welcome))
+                if welcome.refusal:
+                    return
+                # An edge that has come by two addresses goes on with one of them only: until it
+                # says something here, the connection that it has stays.
+                frame = await context.read()
         except TimeoutError:
             return
-        if first is grpc.aio.EOF:
-            return
-        welcome = self._welcome(first)
-        await context.write(pb.RouterFrame(welcome=welcome))
-        if welcome.refusal:
+        if frame is grpc.aio.EOF or self._stopping:
             return
         hello = first.hello
         peer = EdgePeer(
@@ -222,12 +241,10 @@ class Hub(LinkServicer):
             asyncio.create_task(self._watch(attached)),
         ]
         try:
-            while True:
-                frame = await context.read()
-                if frame is grpc.aio.EOF or peer.closed:
-                    break
+            while frame is not grpc.aio.EOF and not peer.closed:
                 peer.frames_received += 1
                 self._receive(attached, frame)
+                frame = await context.read()
         finally:
             self._detached(attached)
             for task in helpers:
@@ -334,16 +351,17 @@ class Hub(LinkServicer):
             message.packet_id = publish.packet_id
         size = size_of(message)
         origin = RemoteOrigin(self, peer, publish, size)
-        peer.unsettled += 1
+        batch = peer.batch
+        batch.unsettled += 1
         code = self._router.publish(origin, message)
         if code is not None:
+            batch.unsettled -= 1
             self.settle(peer, publish.id, size, code, now=False)
 
     def settle(
         self, peer: EdgePeer, number: int, size: int, code: int, *, now: bool = True
     ) -> None:
         """A publish has come to its end: answer it, and give its credit back."""
-        peer.unsettled -= 1
         if peer.closed:
             return
         peer.owed_bytes += size
@@ -353,8 +371,10 @@ class Hub(LinkServicer):
             peer.owed_unanswered += 1
         if now:
             self._pay_all()
-        if not peer.unsettled:
-            self._idle.set()
+
+    def batch_settled(self) -> None:
+        """Nothing of some batch is under way any more: somebody may wait for that."""
+        self._idle.set()
 
     def _on_complete(self, attached: _Attached, complete: pb.Complete) -> None:
         peer, number = attached.peer, complete.id
@@ -558,9 +578,13 @@ class Hub(LinkServicer):
     ) -> None:
         """Everything this edge published is settled, and every edge has got what it was sent."""
         peer = attached.peer
-        while peer.unsettled and not peer.closed:
+        # What comes after this does not count: under load there is always something under way.
+        before, peer.batch = [*peer.batches, peer.batch], Batch()
+        peer.batches = before
+        while any(batch.unsettled for batch in before) and not peer.closed:
             self._idle.clear()
             await self._idle.wait()
+        peer.batches = [batch for batch in peer.batches if batch.unsettled]
         waiting = []
         for other in self._streams.values():
             number = next(self._numbers)

@@ -24,6 +24,15 @@ MAX_SHARED: Final = 10_000
 HARD_FACTOR: Final = 4
 
 
+class Batch:
+    """Publishes that came between two barriers; how many of them are not settled."""
+
+    __slots__ = ("unsettled",)
+
+    def __init__(self) -> None:
+        self.unsettled = 0
+
+
 class EdgePeer:
     """See the module's docstring."""
 
@@ -32,6 +41,8 @@ class EdgePeer:
         "_mailbox_bytes",
         "_next_shared",
         "_pushes_lost",
+        "batch",
+        "batches",
         "closed",
         "edge_id",
         "frames_received",
@@ -41,7 +52,6 @@ class EdgePeer:
         "owed_unanswered",
         "shared",
         "stalled",
-        "unsettled",
         "version",
     )
 
@@ -59,8 +69,9 @@ class EdgePeer:
         #: Credit that it has not been given back yet: bytes, and publishes without an answer.
         self.owed_bytes = 0
         self.owed_unanswered = 0
-        #: Publishes of this edge that are not settled.
-        self.unsettled = 0
+        #: What has come since the last barrier, and what came before it and is not settled.
+        self.batch = Batch()
+        self.batches: list[Batch] = []
         #: Shared messages of QoS 1 given to it: (group, message) by number.
         self.shared: dict[int, tuple[str, Publish]] = {}
         self._next_shared = 0

@@ -25,6 +25,8 @@ TICK_S: Final = 0.5
 #: How often a router that somebody waits for is looked at.
 LOOK_S: Final = 0.05
 CHANGES_LIMIT: Final = 2000
+#: A router that died is waited for by SUBSCRIBE until its lease has run out: keep it short.
+LONGEST_LEASE_S: Final = 3.0
 #: The part of the lease after which it no longer counts here; in the store it runs on.
 SAFE_PART: Final = 0.7
 
@@ -45,7 +47,7 @@ class Membership:
         self._store = store
         self._name = name
         self._now_ms = now_ms
-        self._lease_s = lease_s
+        self._lease_s = min(lease_s, LONGEST_LEASE_S)
         self._apply = apply
         self._load = load
         self._became_current = became_current
