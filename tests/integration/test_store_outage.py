@@ -16,6 +16,7 @@ import pytest
 from support.store_server import DEADLINE_S, StoreServer, programs
 from tidegate.runtime.config import LimitsConfig, StoreConfig
 from tidegate.store.api import Append, AttachReply, AttachRequest, DetachRequest, StoreUnavailable
+from tidegate.store.keys import Keyspace
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
@@ -180,6 +181,25 @@ async def test_a_broken_connection_is_made_anew(store: RedisStore, server: Store
         server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await until_back(store)
     assert (await attach(store)).incarnation == life.incarnation
+
+
+async def test_an_epoch_that_the_server_has_forgotten_is_not_given_again(
+    store: RedisStore, server: StoreServer
+) -> None:
+    """G3: two owners with the same epoch could not be told apart."""
+    before = await attach(store)
+    # What a power cut or a replica in its place may have cost: the last connection.
+    prefix = Keyspace(64).prefix(b"c")
+    server.command("DECR", prefix + b"epoch")
+    server.command("DEL", prefix + b"s:c")
+    server.kill()
+    server.start()
+    await until_back(store)
+    after = await attach(store)
+    assert not after.session_present
+    assert after.epoch > before.epoch
+    # Nothing is skipped while the server stays.
+    assert (await attach(store)).epoch == after.epoch + 1
 
 
 async def test_closing_finishes_what_was_asked_for(server: StoreServer) -> None:

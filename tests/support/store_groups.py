@@ -34,13 +34,20 @@ def _info(server: TcpServer, section: str) -> dict[str, Any]:
         return found
 
 
-#: What docs/storage.md says that the store's user needs.
-ACL_RULES = (
-    "~tg:* +del +evalsha +exists +expire +get +getrange +hdel +hget +hgetall +hincrby +hmget "
-    "+hlen +hscan +hset +hsetnx +incr +info +rename +sadd +script|load +set +setrange +smembers "
-    "+srandmember +srem +sscan +time +unlink +xadd +xdel +xinfo|stream +xlen +xrange +xread "
-    "+xrevrange +xtrim +zadd +zcard +zrangebyscore +zrem +zremrangebyrank +zremrangebyscore"
-)
+_STORAGE = Path(__file__).parents[2] / "docs" / "storage.md"
+
+
+def _documented_rules() -> str:
+    """What docs/storage.md says that the store's user needs."""
+    line = next(
+        line
+        for line in _STORAGE.read_text(encoding="utf-8").splitlines()
+        if line.startswith("ACL SETUSER tidegate on >PASSWORD ")
+    )
+    return line.removeprefix("ACL SETUSER tidegate on >PASSWORD ")
+
+
+ACL_RULES = _documented_rules()
 #: What it needs besides: behind sentinels, in a cluster, to wait for replicas, to see ``always``.
 MORE_RULES = "+role +cluster|slots +wait +config|get"
 

@@ -22,7 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.circuit import MAX_FAILURES, Circuit
-from tidegate.store.servers import StoreRefused, Word, call, drop, pack
+from tidegate.store.servers import Opened, StoreRefused, Word, call, drop, pack
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ _PASSING_TYPES = (
 _ELSEWHERE: Final = "ELSEWHERE"
 
 #: Opens a connection to the server that a lane is for; each step may take so many seconds.
-Connect: TypeAlias = Callable[[float], Awaitable[AbstractConnection]]
+Connect: TypeAlias = Callable[[float], Awaitable[Opened]]
 
 
 #: One operation under way: the prefix of its partition, its words in the script's language, about
@@ -94,13 +94,15 @@ def translate(error: Exception) -> Exception:
 class LaneSettings:
     """What the lanes of a store have in common.
 
-    ``header`` are the script's first words. ``on_evicted`` is told how many queue entries a call
-    has thrown away. ``timeout_s`` bounds every round trip; after it the outcome is unknown, the
-    connection is dropped, and whoever waited gets StoreUnavailable. With ``replicas`` an answer is
-    held back until so many replicas have confirmed the call.
+    ``prefixes`` are those of all partitions, ``header`` the script's first words. ``on_evicted``
+    is told how many queue entries a call has thrown away. ``timeout_s`` bounds every round trip;
+    after it the outcome is unknown, the connection is dropped, and whoever waited gets
+    StoreUnavailable. With ``replicas`` an answer is held back until so many replicas have confirmed
+    the call.
     """
 
     script: tuple[bytes, bytes]
+    prefixes: tuple[bytes, ...]
     header: tuple[Word, ...]
     on_evicted: Callable[[int], None]
     timeout_s: float
@@ -393,12 +395,26 @@ class Lane:
     async def _load(self, connection: AbstractConnection, step_s: float) -> None:
         await call(connection, step_s, b"SCRIPT", b"LOAD", self._settings.script[0])
 
+    async def _succeed(self, connection: AbstractConnection, process: bytes, step_s: float) -> None:
+        """Let numbers be skipped that a process before this one may have given out.
+
+        Partitions that are elsewhere, and a full memory, refuse it: nothing follows from that.
+        """
+        prefixes = self._settings.prefixes
+        guards = () if self._on_displaced is None else prefixes
+        words: list[Word] = [*self._head, len(guards), *guards]
+        for prefix in prefixes:
+            words += (b"o", 2, prefix, process)
+        await call(connection, step_s, *words)
+
     async def _connect(self, step_s: float) -> None:
         if self._connection is not None:
             return
-        connection = await self._open_connection(step_s)
+        connection, process = await self._open_connection(step_s)
         try:
             await self._load(connection, step_s)
+            if process:
+                await self._succeed(connection, process, step_s)
         except BaseException:
             await drop(connection)
             raise

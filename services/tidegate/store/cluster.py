@@ -19,9 +19,8 @@ from typing import Any, Final
 from redis.crc import key_slot
 
 from tidegate.runtime.store_url import Address
-from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import StoreUnavailable
-from tidegate.store.batch import MAX_WAITING, Lane, Operation, fail, translate
+from tidegate.store.batch import MAX_WAITING, Lane, LaneSettings, Operation, fail, translate
 from tidegate.store.circuit import Circuit
 from tidegate.store.servers import DataServers, StoreRefused, Word, call, drop, name_of
 
@@ -78,7 +77,7 @@ class ClusterMap:
             raise refused or StoreUnavailable("; ".join(sorted(reasons)))
 
     async def _ask(self, address: Address, step_s: float) -> list[Any]:
-        connection = await self._servers.open(address, step_s)
+        connection, _ = await self._servers.open(address, step_s)
         try:
             reply: list[Any] = await call(connection, step_s, "CLUSTER", "SLOTS")
         finally:
@@ -126,21 +125,19 @@ class ClusterLanes:
         self,
         cluster: ClusterMap,
         make_lane: Callable[[Address, ClusterLanes], Lane],
-        prefixes: Sequence[bytes],
-        timeout_s: float,
-        counters: Counters,
+        settings: LaneSettings,
     ) -> None:
         self._map = cluster
         self._make_lane = make_lane
-        self._timeout_s = timeout_s
+        self._timeout_s = settings.timeout_s
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[Address, Lane] = {}
         self._settled: dict[bytes, Lane] = {}
         now_s = self._loop.time()
-        self._held = {prefix: _Held(now_s, 0, now_s) for prefix in prefixes}
+        self._held = {prefix: _Held(now_s, 0, now_s) for prefix in settings.prefixes}
         # Prefix → when it was settled last, and how long that had taken.
         self._history: dict[bytes, tuple[float, _Held]] = {}
-        self._circuit = Circuit("cluster", counters)
+        self._circuit = Circuit("cluster", settings.counters)
         self._task: asyncio.Task[None] | None = None
         self._stirred = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()

@@ -69,12 +69,13 @@ class RedisStore(Coordination):
         evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
         settings = LaneSettings(
             script=scripts.load(),
+            prefixes=(GLOBAL_PREFIX, *self._keys.prefixes),
             header=(limits.max_queued_messages, evict),
             on_evicted=self._count_evicted,
             timeout_s=store.operation_timeout_s,
             counters=counters,
         )
-        topology = make_topology(url, store, settings, (GLOBAL_PREFIX, *self._keys.prefixes))
+        topology = make_topology(url, store, settings)
         self._hot = topology.hot
         # Long scans and sweeps have connections of their own, so that nobody's CONNECT waits
         # behind the transfer of a large reply.

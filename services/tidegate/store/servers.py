@@ -12,7 +12,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import hiredis
 from redis import exceptions as redis_errors
@@ -129,6 +129,13 @@ class Access:
         return context
 
 
+class Opened(NamedTuple):
+    """A connection, and the name of the server's process (empty when it does not tell)."""
+
+    connection: AbstractConnection
+    process: bytes
+
+
 class DataServers:
     """Opens connections to servers that hold data, and looks at each server before it is used."""
 
@@ -142,18 +149,18 @@ class DataServers:
         self.access = Access(url, credentials, url.database, store)
         self._seen: dict[Address, str] = {}
 
-    async def open(self, address: Address, step_s: float) -> AbstractConnection:
+    async def open(self, address: Address, step_s: float) -> Opened:
         """Connect to a server that can be used. Raises StoreRefused, or what connecting raises."""
         connection = await self.access.open(address, step_s)
         try:
-            product = await examine(connection, step_s, self._store, cluster=self._cluster)
+            product, process = await examine(connection, step_s, self._store, cluster=self._cluster)
         except BaseException:
             await drop(connection)
             raise
         if self._seen.get(address) != product:
             self._seen[address] = product
             log.info("connected to the store", extra={"server": name_of(address), "kind": product})
-        return connection
+        return Opened(connection, process)
 
 
 def name_of(address: Address) -> str:
@@ -181,8 +188,11 @@ async def call(connection: AbstractConnection, step_s: float, *command: Word) ->
 
 async def examine(
     connection: AbstractConnection, step_s: float, store: StoreConfig, *, cluster: bool
-) -> str:
-    """Return the server's product and version. Raises StoreRefused when it cannot be used."""
+) -> tuple[str, bytes]:
+    """Return the server's product with its version, and the name of its process.
+
+    Raises StoreRefused when it cannot be used.
+    """
     facts: dict[str, str] = {}
     for section in ("server", "memory"):
         lines = (await call(connection, step_s, "INFO", section)).decode().splitlines()
@@ -203,9 +213,10 @@ async def examine(
         )
     if store.durability == "always":
         await _examine_file(connection, step_s)
+    process = facts.get("run_id", "").encode()
     if "valkey_version" in facts:
-        return f"Valkey {facts['valkey_version']}"
-    return f"Redis {version}"
+        return f"Valkey {facts['valkey_version']}", process
+    return f"Redis {version}", process
 
 
 async def _examine_file(connection: AbstractConnection, step_s: float) -> None:

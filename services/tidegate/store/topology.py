@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,9 +18,18 @@ from redis.asyncio.connection import AbstractConnection
 from tidegate.runtime.config import StoreConfig
 from tidegate.runtime.store_url import Address, StoreKind, StoreUrl, parse_store_url
 from tidegate.store.api import StoreUnavailable
-from tidegate.store.batch import Lane, LaneSettings
+from tidegate.store.batch import Connect, Lane, LaneSettings
 from tidegate.store.cluster import ClusterLanes, ClusterMap
-from tidegate.store.servers import Access, Credentials, DataServers, Word, call, drop, name_of
+from tidegate.store.servers import (
+    Access,
+    Credentials,
+    DataServers,
+    Opened,
+    Word,
+    call,
+    drop,
+    name_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +76,16 @@ class Sentinels:
         self._master = url.master
         self._servers = servers
 
-    async def open_master(self, step_s: float) -> AbstractConnection:
+    async def open_master(self, step_s: float) -> Opened:
         """Connect to the master, proven to be one. Raises StoreUnavailable and other errors."""
         address = await self._find(step_s)
-        connection = await self._servers.open(address, step_s)
+        opened = await self._servers.open(address, step_s)
         try:
-            await _prove_master(connection, step_s)
+            await _prove_master(opened.connection, step_s)
         except BaseException:
-            await drop(connection)
+            await drop(opened.connection)
             raise
-        return connection
+        return opened
 
     async def _find(self, step_s: float) -> Address:
         """The master that the majority's freshest view names (or, without one, anybody's)."""
@@ -111,12 +120,10 @@ class Sentinels:
         return int(facts[b"config-epoch"]), (facts[b"ip"], int(facts[b"port"]))
 
 
-def make_topology(
-    url_text: str, store: StoreConfig, settings: LaneSettings, prefixes: Sequence[bytes]
-) -> Topology:
+def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> Topology:
     """Make the lanes for the servers that the URL names; nothing is connected yet.
 
-    ``prefixes`` are all that operations will name. Raises StoreUrlError.
+    Raises StoreUrlError.
     """
     url = parse_store_url(url_text)
     servers = DataServers(url, store)
@@ -128,8 +135,8 @@ def make_topology(
             replication_timeout_s=store.replication_timeout_s,
         )
     if url.kind is StoreKind.CLUSTER:
-        return _cluster_topology(url, servers, hot_settings, settings, prefixes)
-    connect: Callable[[float], Awaitable[AbstractConnection]]
+        return _cluster_topology(url, servers, hot_settings, settings)
+    connect: Connect
     if url.kind is StoreKind.SENTINEL:
         name = url.master
         connect = Sentinels(url, store, servers).open_master
@@ -137,7 +144,7 @@ def make_topology(
         (address,) = url.addresses
         name = name_of(address)
 
-        async def connect(step_s: float) -> AbstractConnection:
+        async def connect(step_s: float) -> Opened:
             return await servers.open(address, step_s)
 
     return Topology(Lane(name, connect, hot_settings), Lane(name, connect, settings))
@@ -148,13 +155,12 @@ def _cluster_topology(
     servers: DataServers,
     hot_settings: LaneSettings,
     bulk_settings: LaneSettings,
-    prefixes: Sequence[bytes],
 ) -> Topology:
-    cluster = ClusterMap(servers, url.addresses, prefixes)
+    cluster = ClusterMap(servers, url.addresses, bulk_settings.prefixes)
 
     def lanes(settings: LaneSettings) -> ClusterLanes:
         def make_lane(address: Address, owner: ClusterLanes) -> Lane:
-            async def connect(step_s: float) -> AbstractConnection:
+            async def connect(step_s: float) -> Opened:
                 return await servers.open(address, step_s)
 
             return Lane(
@@ -165,7 +171,7 @@ def _cluster_topology(
                 on_down=owner.stir,
             )
 
-        return ClusterLanes(cluster, make_lane, prefixes, settings.timeout_s, settings.counters)
+        return ClusterLanes(cluster, make_lane, settings)
 
     return Topology(lanes(hot_settings), lanes(bulk_settings), apart=True)
 

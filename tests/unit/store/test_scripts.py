@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha1
 
+from support.store_groups import ACL_RULES
 from tidegate.store import scripts
 
 
@@ -13,3 +15,13 @@ def test_the_script_is_whole_and_named_by_its_digest() -> None:
     for part in (b"local function append", b"local function disconnect", b"return results"):
         assert part in source
     assert source.rstrip().endswith(b"return results")
+
+
+def test_the_documented_rights_are_those_that_the_scripts_need() -> None:
+    used = {"evalsha", "script|load", "info", "get", "set", "hscan", "exists"}
+    for name, word in re.findall(rb"\bp?call\('([A-Z]+)'(?:, '([A-Z]+)')?", scripts.load()[0]):
+        # Only the commands that are groups of others have a second word in their rule.
+        text = name.decode().lower()
+        used.add(f"{text}|{word.decode().lower()}" if text == "xinfo" else text)
+    allowed = {rule[1:] for rule in ACL_RULES.split() if rule.startswith("+")}
+    assert allowed == used

@@ -20,6 +20,7 @@ _SELDOM: Final = (
     "session.lua",
     "living.lua",
     "sweep.lua",
+    "succession.lua",
     "seldom.lua",
 )
 
