@@ -27,6 +27,17 @@ KEEP_ALIVE_FACTOR: Final = 1.5
 RECEIVE_MAXIMUM_DEFAULT: Final = 65535
 
 
+class Attaching:
+    """Connections of one client identifier that wait for their session."""
+
+    __slots__ = ("count", "lost_epoch")
+
+    def __init__(self) -> None:
+        self.count = 0
+        #: The newest epoch that is over: it may be one whose reply has not been looked at yet.
+        self.lost_epoch = 0
+
+
 async def connect(client: Client, packet: Connect) -> None:
     """Accept or refuse a CONNECT (MQTT5 §3.1.4)."""
     edge = client.edge
@@ -147,15 +158,25 @@ async def _attach(client: Client, packet: Connect, will: Will | None) -> Attache
     request = AttachSession(
         client.client_id, packet.clean_start, client.session_expiry_s, will, client.username
     )
+    attaching = edge.attaching.setdefault(client.client_id, Attaching())
+    attaching.count += 1
     try:
         session = await edge.router.attach(edge.edge_id, request)
     except RouterUnavailable as error:
         log.warning("refusing a client: no router or store", extra={"reason": str(error)})
         client.refuse(ReasonCode.SERVER_UNAVAILABLE, "sessions cannot be reached now")
         return None
+    finally:
+        attaching.count -= 1
+        if not attaching.count:
+            del edge.attaching[client.client_id]
     client.epoch = session.epoch
     if client.closed:
         # It went away meanwhile, without a DISCONNECT: the session has begun, and ends.
+        client.detach()
+        return None
+    if session.epoch <= attaching.lost_epoch:
+        client.refuse(ReasonCode.SERVER_BUSY, "a newer connection has the session")
         client.detach()
         return None
     return session

@@ -17,6 +17,7 @@ from tidegate.edge.authn import Authenticator
 from tidegate.edge.authz import Authorizer
 from tidegate.edge.channel import Channel, Handler, HandlerFactory
 from tidegate.edge.client import Client
+from tidegate.edge.connecting import Attaching
 from tidegate.edge.exchange import Method
 from tidegate.edge.holds import LINK
 from tidegate.edge.plan import Group, Plan, Recipient, build_plan
@@ -76,6 +77,7 @@ class Edge:
         self._is_releasing = False
         #: Ends of connections that the router has not confirmed, by client identifier.
         self.detaching: dict[str, asyncio.Task[None]] = {}
+        self.attaching: dict[str, Attaching] = {}
         self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
         self.subscription_count = 0
         self._interest: dict[str, int] = {}
@@ -194,6 +196,8 @@ class Edge:
         client = self.clients.get(client_id)
         if client is not None and (not epoch or client.epoch == epoch):
             client.taken_over(reason_code)
+        elif epoch and (attaching := self.attaching.get(client_id)) is not None:
+            attaching.lost_epoch = max(attaching.lost_epoch, epoch)
 
     def authorization_changed(self) -> None:
         """The ACL is another one: forget every decision made under the old one."""
