@@ -5,12 +5,16 @@ docs/performance.md against it with ``mqload`` (compiled from bench/mqload.c), a
 line for each, with the command, the commit and the versions. With ``--mosquitto`` the same is
 played against a mosquitto on the same machine, in turn, so that a ratio can be quoted from one run.
 
-    python bench/run.py [--scenarios A,B,C] [--mosquitto] [--repeat N] [--out FILE]
+    python bench/run.py [--scenarios A,B,C] [--cluster 2x2] [--mosquitto] [--repeat N] [--out FILE]
+
+``--cluster EDGESxROUTERS`` plays against processes of their own, joined by gRPC; the supervisor,
+the store and all parts are counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
 import shutil
@@ -45,14 +49,14 @@ def compile_mqload(directory: Path) -> Path:
     return target
 
 
-def start_tidegate(directory: Path) -> tuple[subprocess.Popen[str], int, int]:
+def start_tidegate(directory: Path, *options: str) -> tuple[subprocess.Popen[str], int, int]:
     """Start the broker; return the process, its TCP port and its WebSocket port."""
     process = subprocess.Popen(
         [
             sys.executable, "-m", "tidegate", "serve",
             "--listener", "tcp://127.0.0.1:0", "--listener", "ws://127.0.0.1:0/mqtt",
             "--admin", "off", "--allow-anonymous", "--data-dir", str(directory),
-            "--log-level", "warning",
+            "--log-level", "warning", *options,
         ],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -61,10 +65,18 @@ def start_tidegate(directory: Path) -> tuple[subprocess.Popen[str], int, int]:
         if line.startswith("tidegate ready"):
             ports = {}
             for word in line.split()[2:]:
+                if "://" not in word:
+                    continue
                 scheme, _, rest = word.partition("=")[2].partition("://")
                 ports[scheme] = int(rest.rstrip("/").split("/")[0].rpartition(":")[2])
             return process, ports["tcp"], ports["ws"]
     raise SystemExit("the broker did not start")
+
+
+def _start_cluster(
+    edges: str, routers: str, directory: Path
+) -> tuple[subprocess.Popen[str], int, int]:
+    return start_tidegate(directory, "--edges", edges, "--routers", routers)
 
 
 def start_mosquitto(directory: Path) -> tuple[subprocess.Popen[str], int, int]:
@@ -113,6 +125,7 @@ def main() -> None:
     """Play what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenarios", default=",".join(SCENARIOS))
+    parser.add_argument("--cluster", metavar="EDGESxROUTERS")
     parser.add_argument("--mosquitto", action="store_true")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--out", type=Path)
@@ -125,7 +138,11 @@ def main() -> None:
         check=False,
     ).stdout.strip()
     about = {"commit": commit, "python": platform.python_version(), "machine": platform.machine()}
-    brokers = [("tidegate", start_tidegate)]
+    brokers: list[tuple[str, Any]] = [("tidegate", start_tidegate)]
+    if arguments.cluster:
+        edges, _, routers = arguments.cluster.partition("x")
+        start = functools.partial(_start_cluster, edges, routers)
+        brokers = [(f"tidegate {arguments.cluster}", start)]
     if arguments.mosquitto:
         brokers.append(("mosquitto", start_mosquitto))
     with tempfile.TemporaryDirectory() as directory:

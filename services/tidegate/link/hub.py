@@ -226,9 +226,7 @@ class Hub(LinkServicer):
         if frame is grpc.aio.EOF or self._stopping:
             return
         hello = first.hello
-        peer = EdgePeer(
-            hello.edge_id, hello.name, welcome.version, self._config.mailbox_bytes, self._counters
-        )
+        peer = EdgePeer(hello.edge_id, hello.name, welcome.version, self._config, self._counters)
         attached = _Attached(peer)
         before = self._streams.get(peer.edge_id)
         if before is not None:

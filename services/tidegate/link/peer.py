@@ -15,6 +15,7 @@ from tidegate.link.outbox import Outbox
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.runtime.config import LinkConfig
 from tidegate.runtime.telemetry import Counters
 
 SMALL: Final = 64
@@ -40,7 +41,9 @@ class EdgePeer:
         "_counters",
         "_mailbox_bytes",
         "_next_shared",
+        "_pay_bytes",
         "_pushes_lost",
+        "_untold_bytes",
         "batch",
         "batches",
         "closed",
@@ -56,8 +59,14 @@ class EdgePeer:
     )
 
     def __init__(
-        self, edge_id: str, name: str, version: int, mailbox_bytes: int, counters: Counters
+        self,
+        edge_id: str,
+        name: str,
+        version: int,
+        config: LinkConfig,
+        counters: Counters,
     ) -> None:
+        mailbox_bytes, credit_bytes = config.mailbox_bytes, config.credit_bytes
         self.edge_id = edge_id
         self.name = name
         self.version = version
@@ -78,6 +87,8 @@ class EdgePeer:
         self._mailbox_bytes = mailbox_bytes
         self._counters = counters
         self._pushes_lost = False
+        self._pay_bytes = credit_bytes // 8
+        self._untold_bytes = 0
 
     @property
     def congested(self) -> bool:
@@ -188,5 +199,10 @@ class EdgePeer:
             frame = self.outbox.frame
             frame.credit_bytes += self.owed_bytes
             frame.unacknowledged_done += self.owed_unanswered
+            self._untold_bytes += self.owed_bytes
             self.owed_bytes = self.owed_unanswered = 0
-            self.outbox.grew(4)
+            # It travels with whatever is sent next; alone it would cost as much as a hundred
+            # messages, so it goes alone only when the edge may run short of it.
+            if self._untold_bytes >= self._pay_bytes:
+                self._untold_bytes = 0
+                self.outbox.grew(4)
