@@ -10,14 +10,15 @@ from collections.abc import Sequence
 log = logging.getLogger(__name__)
 
 
-async def resolve(places: Sequence[str]) -> set[str] | None:
-    """Return the addresses of all places; None when a name could not be looked up.
+async def resolve(places: Sequence[str]) -> tuple[set[str], bool]:
+    """Return the addresses of all places, and whether every name could be looked up.
 
     A place is HOST:PORT, every address of the host counts (a headless Service has one for each
     pod), or unix:PATH.
     """
     loop = asyncio.get_running_loop()
     found: set[str] = set()
+    complete = True
     for place in places:
         if place.startswith("unix:"):
             found.add(place)
@@ -25,12 +26,13 @@ async def resolve(places: Sequence[str]) -> set[str] | None:
         host, _, port = place.rpartition(":")
         try:
             answers = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             # A headless Service without ready pods has no addresses at all.
             log.debug("no address for routers", extra={"place": place, "reason": str(error)})
-            return None
+            complete = False
+            continue
         for family, *_, address in answers:
             numeric, number = str(address[0]), int(address[1])
             name = f"[{numeric}]" if family == socket.AF_INET6 else numeric
             found.add(f"{name}:{number}")
-    return found
+    return found, complete

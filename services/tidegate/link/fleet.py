@@ -102,7 +102,7 @@ class Fleet:
         self.name = name
         self.config = config
         self._lease_s = lease_s
-        self._counters = counters
+        self.counters = counters
         #: Called when publishers must wait, and when they may go on.
         self.hold_publishing: Callable[[], None] = _nothing
         self.resume_publishing: Callable[[], None] = _nothing
@@ -173,19 +173,19 @@ class Fleet:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._counters.internal_errors += 1
+            self.counters.internal_errors += 1
             log.error("a task of the link failed", exc_info=task.exception())
 
     async def _discover(self) -> None:
         while True:
-            found = await resolve(self.config.routers)
-            if found is not None:
-                for address in found - self._streams.keys():
-                    stream = RouterStream(self, address)
-                    self._streams[address] = (stream, asyncio.create_task(stream.run()))
-                for address in self._streams.keys() - found:
-                    if self._streams[address][0].channel is None:
-                        self._streams.pop(address)[1].cancel()
+            found, complete = await resolve(self.config.routers)
+            for address in found - self._streams.keys():
+                stream = RouterStream(self, address)
+                self._streams[address] = (stream, asyncio.create_task(stream.run()))
+            for address in self._streams.keys() - found:
+                # What could not be looked up may still be there; what serves is left alone.
+                if complete and self._streams[address][0].channel is None:
+                    self._streams.pop(address)[1].cancel()
             await asyncio.sleep(self.config.discovery_interval_s)
 
     async def _change(self) -> None:
@@ -195,13 +195,26 @@ class Fleet:
 
     # Members
 
+    def attached_to(self, name: str, instance: str = "") -> RouterChannel | None:
+        """The channel with a connection to a router (only to that life, if one is named)."""
+        for channel in self._everywhere():
+            if channel.name == name and instance in {"", channel.instance}:
+                return channel
+        return None
+
+    async def until_gone(self, channel: RouterChannel) -> None:
+        """Return when a connection that there is now is there no more."""
+        outbox = channel.outbox
+        while channel.attached and channel.outbox is outbox:
+            await self._change()
+
     def welcomed(self, address: str, welcome: pb.Welcome) -> RouterChannel:
         """Take up a new connection: tell the router everything about this edge."""
-        channel = self.members.get(welcome.name)
+        channel = self.members.get(welcome.name) or self.attached_to(welcome.name)
         if channel is None:
             channel = RouterChannel(welcome.name, address)
         elif channel.attached:
-            # The old connection is dead, only nobody has told us yet.
+            # An earlier life of it: dead, only nobody has told us yet.
             self.disconnected(channel)
         before = channel.instance
         channel.address = address
@@ -279,8 +292,8 @@ class Fleet:
         """The connection is gone; what is not settled waits for the router, or for another."""
         lost = channel.disconnected()
         if lost:
-            self._counters.published += lost
-            self._counters.dropped["link_lost"] += lost
+            self.counters.published += lost
+            self.counters.dropped["link_lost"] += lost
         self._changed.set()
         self._owners.clear()
         if self.members.get(channel.name) is channel:
@@ -768,8 +781,8 @@ class Fleet:
         """Give a lost member's message to another one (see RouterLink)."""
         channel = self._session_router(topic_filter)
         if channel is None:
-            self._counters.dropped["link_lost"] += 1
-            self._counters.published += 1
+            self.counters.dropped["link_lost"] += 1
+            self.counters.published += 1
             return
         assert channel.outbox is not None
         operation = channel.outbox.frame.operations.add().redispatch

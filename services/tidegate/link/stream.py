@@ -7,6 +7,7 @@ fleet's business.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,7 @@ from tidegate.link.v1.link_pb2_grpc import LinkStub
 if TYPE_CHECKING:
     from tidegate.link.channel import RouterChannel
     from tidegate.link.fleet import Fleet
+    from tidegate.link.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +31,20 @@ NEWEST_VERSION: Final = 2
 
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
+#: How long an address is left alone whose router is reached through another one.
+SECOND_WAY_S: Final = 30.0
 
 
 class LinkFailed(Exception):
     """A connection to a router ended, or never began; the message says why."""
+
+
+class SecondWay(Exception):
+    """The router at this address is reached through another one already."""
+
+    def __init__(self, channel: RouterChannel) -> None:
+        super().__init__(channel.address)
+        self.channel = channel
 
 
 class RouterStream:
@@ -52,14 +64,30 @@ class RouterStream:
         pause_s = FIRST_PAUSE_S
         while True:
             began_s = asyncio.get_running_loop().time()
+            other = None
             try:
                 await self._connect()
+            except SecondWay as error:
+                other = error.channel
             except (LinkFailed, grpc.aio.AioRpcError, OSError) as error:
                 self._report(error)
+            except Exception:
+                # A fault, here or in what a frame has called: the next connection may do better.
+                log.exception("a connection to a router failed", extra={"address": self.address})
+                self._fleet.counters.internal_errors += 1
+            if other is not None:
+                await self._stand_by(other)
             if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
                 pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _stand_by(self, other: RouterChannel) -> None:
+        """Leave the address alone while the other way to its router is good, but not for ever."""
+        log.debug("a second way to a router", extra={"address": self.address})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECOND_WAY_S):
+                await self._fleet.until_gone(other)
 
     def _report(self, error: Exception) -> None:
         reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
@@ -103,13 +131,17 @@ class RouterStream:
 
     async def _converse(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
         fleet = self._fleet
+        other = fleet.attached_to(welcome.name, welcome.instance)
+        if other is not None:
+            # Nothing has been sent but the Hello, so the router goes on with the other connection.
+            raise SecondWay(other)
         channel = fleet.welcomed(self.address, welcome)
         outbox = channel.outbox
         assert outbox is not None
         self.channel = channel
         self._reported = False
         writer = asyncio.create_task(outbox.send(call.write, _nothing))
-        reader = asyncio.create_task(self._read(call, channel))
+        reader = asyncio.create_task(self._read(call, channel, outbox))
         beat = asyncio.create_task(self._beat(channel))
         tasks = [writer, reader, beat]
         try:
@@ -125,12 +157,16 @@ class RouterStream:
             if channel.outbox is outbox:
                 fleet.disconnected(channel)
 
-    async def _read(self, call: grpc.aio.StreamStreamCall, channel: RouterChannel) -> None:
+    async def _read(
+        self, call: grpc.aio.StreamStreamCall, channel: RouterChannel, outbox: Outbox[pb.EdgeFrame]
+    ) -> None:
         receive = self._fleet.receive
         while True:
             frame = await call.read()
             if frame is grpc.aio.EOF:
                 raise LinkFailed("it closed the connection")
+            if channel.outbox is not outbox:
+                raise LinkFailed("a newer connection has taken its place")
             channel.frames_received += 1
             receive(channel, frame)
 

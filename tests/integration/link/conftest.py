@@ -1,0 +1,25 @@
+"""The link over real gRPC on loopback: hubs and fleets of one process, the rest played or real.
+
+Inputs: calls of the two interfaces in ``link.api``, faults of the wire between them. Observed: what
+reaches the other side, in which order. What each end does by itself is tested in tests/unit/link;
+whole processes under faults in tests/cluster.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from support.linked import Wires
+
+
+@pytest.fixture
+async def wires() -> AsyncIterator[Wires]:
+    """Yield what starts routers and edges; they end with the test."""
+    # Short, because the path of a Unix socket has about a hundred bytes.
+    with tempfile.TemporaryDirectory(prefix="tgl-", ignore_cleanup_errors=True) as name:
+        async with Wires(Path(name)) as made:
+            yield made

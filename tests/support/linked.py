@@ -1,0 +1,136 @@
+"""Real edges' and routers' ends of the link in one process, joined by real gRPC.
+
+What stands behind them (the edge, the router) is played or real, as the test likes. Used as
+``async with Wires(directory) as wires``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any, Self
+
+from support.played_link import PlayedEdge, PlayedService, until
+from tidegate.link.api import EdgeLink, RouterService
+from tidegate.link.channel import State
+from tidegate.link.fleet import Fleet
+from tidegate.link.hub import Hub
+from tidegate.runtime.config import LinkConfig
+from tidegate.runtime.telemetry import Counters
+
+#: Discovery that waits for nobody.
+QUICK = {"discovery_interval_s": 0.05}
+#: The link notices within a moment that a peer is silent.
+IMPATIENT = {"heartbeat_s": 0.05, "timeout_s": 0.3, "stall_s": 0.1}
+
+
+class WiredRouter:
+    """A hub, and what is behind it."""
+
+    def __init__(self, service: RouterService, name: str, config: LinkConfig) -> None:
+        self.service = service
+        self.name = name
+        self.counters = Counters()
+        self.hub = Hub(service, name, config, self.counters)
+        self.address = ""
+        self.stopped = False
+
+    @property
+    def played(self) -> PlayedService:
+        """What is behind it, if it is played."""
+        assert isinstance(self.service, PlayedService)
+        return self.service
+
+    async def leave(self, timeout_s: float = 10.0) -> None:
+        """End as a process does that is told to."""
+        await self.hub.leave(timeout_s)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End at once."""
+        if not self.stopped:
+            self.stopped = True
+            await self.hub.stop()
+
+
+class WiredEdge:
+    """A fleet, and what is behind it."""
+
+    def __init__(self, edge: EdgeLink, config: LinkConfig, lease_s: float = 10.0) -> None:
+        self.edge = edge
+        self.counters = Counters()
+        self.fleet = Fleet(edge.edge_id, edge.edge_id, config, lease_s, self.counters)
+        self.fleet.edge = edge
+        self.holding: list[bool] = []
+        self.fleet.hold_publishing = lambda: self.holding.append(True)
+        self.fleet.resume_publishing = lambda: self.holding.append(False)
+        self.stopped = False
+
+    @property
+    def played(self) -> PlayedEdge:
+        """What is behind it, if it is played."""
+        assert isinstance(self.edge, PlayedEdge)
+        return self.edge
+
+    def open_to(self) -> set[str]:
+        """Names of the routers that take publishes."""
+        members = self.fleet.members
+        return {name for name, channel in members.items() if channel.state is State.OPEN}
+
+    async def uses(self, *names: str) -> None:
+        """Wait until these routers, and no others, are its members and take publishes."""
+        await until(
+            lambda: self.open_to() == set(names) == self.fleet.members.keys(),
+            f"{self.edge.edge_id} uses {names}, not {self.open_to()}",
+        )
+
+    async def stop(self) -> None:
+        """End it."""
+        if not self.stopped:
+            self.stopped = True
+            await self.fleet.stop()
+
+
+class Wires:
+    """Routers on Unix sockets in ``directory``, and edges; all end with the block."""
+
+    def __init__(self, directory: Path, **config: Any) -> None:
+        self.directory = directory
+        self.config = QUICK | config
+        self.numbers = itertools.count(1)
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def router(
+        self, name: str, service: RouterService | None = None, **config: Any
+    ) -> WiredRouter:
+        """Start a router's end, on a socket named after it if ``config`` does not say where."""
+        settings = self.config | {"listen": f"unix:{self.directory / name}"} | config
+        router = WiredRouter(
+            service or PlayedService(f"{name}.{next(self.numbers)}"), name, LinkConfig(**settings)
+        )
+        router.address = await router.hub.start()
+        self._stack.push_async_callback(router.stop)
+        return router
+
+    async def edge(
+        self, *routers: str, edge: EdgeLink | None = None, lease_s: float = 10.0, **config: Any
+    ) -> WiredEdge:
+        """Start an edge's end that looks for routers at these addresses."""
+        settings = self.config | {"routers": list(routers)} | config
+        wired = WiredEdge(
+            edge or PlayedEdge(f"edge-{next(self.numbers)}"), LinkConfig(**settings), lease_s
+        )
+        await wired.fleet.start()
+        self._stack.push_async_callback(wired.stop)
+        return wired
+
+    def place(self, name: str) -> str:
+        """Where a router of this name listens, or will."""
+        return f"unix:{self.directory / name}"

@@ -1,0 +1,578 @@
+"""Either end of the link, played by the test: what the real other end asks, and what it is told.
+
+``PlayedEdge`` and ``PlayedService`` stand in for an edge and a router behind a real ``Fleet`` and a
+real ``Hub``. ``PlayedRouter`` and ``PlayedStream`` stand in for a whole peer: they exchange frames
+with a fleet or a hub directly, without gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from types import SimpleNamespace
+from typing import Any, ParamSpec
+
+import grpc
+
+from support.virtual_time import run_virtual
+from support.waiting import wait_for_async
+from tidegate.link.api import AttachedSession, AttachSession, DetachSession, EdgeLink, Origin
+from tidegate.link.channel import RouterChannel
+from tidegate.link.fleet import Fleet
+from tidegate.link.hub import Hub
+from tidegate.link.messages import read_message
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.runtime.config import LinkConfig
+from tidegate.runtime.telemetry import Counters
+
+P = ParamSpec("P")
+
+DEADLINE_S = 20.0
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Let a test run on a loop whose time passes at once when everybody waits."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        run_virtual(test(*args, **kwargs))
+
+    return run
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that can go on without time do so."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for a condition."""
+    await wait_for_async(condition, DEADLINE_S, what)
+
+
+class PlayedOrigin:
+    """A publisher: what it was answered."""
+
+    def __init__(self, client_id: str = "publisher", epoch: int = 1) -> None:
+        self.client_id = client_id
+        self.epoch = epoch
+        #: (payload, code), in the order in which the answers came.
+        self.answers: list[tuple[bytes, int]] = []
+        self.receipts: list[int] = []
+
+    def identity(self, message: Publish) -> str:
+        """See Origin."""
+        return f"{self.client_id}/{message.packet_id}" if message.qos == 2 else ""
+
+    def receipt(self, message: Publish) -> int:
+        """See Origin; counts how often it is asked."""
+        self.receipts.append(message.packet_id)
+        return 3 if message.qos == 2 else -1
+
+    def published(self, message: Publish, code: int) -> None:
+        """See Origin."""
+        self.answers.append((message.payload, code))
+
+
+class PlayedEdge:
+    """What routers ask of an edge, written down."""
+
+    def __init__(self, edge_id: str = "edge-1") -> None:
+        self.edge_id = edge_id
+        self.delivered: list[Publish] = []
+        self.publishers: list[str] = []
+        self.pushed: list[tuple[str, int, int, Publish]] = []
+        self.shared: list[tuple[str, int, Publish, str, SubscriptionOptions]] = []
+        self.receipts: list[Any] = []
+        self.kicked: list[tuple[str, int, ReasonCode]] = []
+        self.pushes_lost_count = 0
+        #: Whether the member of a shared subscription is here.
+        self.has_member = True
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The payloads of what was delivered."""
+        return [message.payload for message in self.delivered]
+
+    def deliver(self, message: Publish, publisher_id: str) -> None:
+        """See EdgeLink."""
+        self.delivered.append(message)
+        self.publishers.append(publisher_id)
+
+    def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
+        """See EdgeLink."""
+        self.pushed.append((client_id, epoch, seq, message))
+
+    def deliver_shared(
+        self,
+        client_id: str,
+        epoch: int,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: Any = None,
+    ) -> bool:
+        """See EdgeLink."""
+        if not self.has_member:
+            return False
+        self.shared.append((client_id, epoch, message, group, options))
+        self.receipts.append(receipt)
+        return True
+
+    def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
+        """See EdgeLink."""
+        self.kicked.append((client_id, epoch, reason_code))
+
+    def pushes_lost(self) -> None:
+        """See EdgeLink."""
+        self.pushes_lost_count += 1
+
+
+class PlayedService:
+    """What a hub asks of its router, written down; answered at once, or when the test says.
+
+    Publishes go to every attached edge that has said that it is interested in the very topic, or in
+    ``#``.
+    """
+
+    def __init__(self, instance: str = "router-1.a") -> None:
+        self.instance = instance
+        #: Every call but ``publish``: its name and its arguments.
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        #: By the name of a call: what it returns, or raises.
+        self.results: dict[str, Any] = {}
+        self.edges: dict[str, EdgeLink] = {}
+        self.interest: dict[str, set[str]] = {}
+        self.published: list[tuple[Origin, Publish]] = []
+        #: Publishes that wait for an answer, while ``answers_late``.
+        self.open: list[tuple[Origin, Publish]] = []
+        self.answers_late = False
+        self.completed: list[Callable[[], None] | None] = []
+        self.living: list[str] = []
+        #: Cleared: requests wait.
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.pages: list[list[str]] = []
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The payloads of what was published."""
+        return [message.payload for _, message in self.published]
+
+    def named(self, name: str) -> list[tuple[Any, ...]]:
+        """The arguments of all calls of one name."""
+        return [arguments for called, arguments in self.calls if called == name]
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        self.calls.append((name, arguments))
+        result = self.results.get(name)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _ask(self, name: str, *arguments: Any) -> Any:
+        self.calls.append((name, arguments))
+        await self.may_answer.wait()
+        result = self.results.get(name)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def publish(self, origin: Origin, message: Publish) -> int | None:
+        """See RouterLink."""
+        self.published.append((origin, message))
+        for edge_id, edge in self.edges.items():
+            if {message.topic, "#"} & self.interest[edge_id]:
+                edge.deliver(message, origin.client_id)
+        if message.qos and self.answers_late:
+            self.open.append((origin, message))
+            return None
+        return 0
+
+    def answer(self, count: int = -1, code: int = 0) -> None:
+        """Answer the oldest open publishes (-1: all)."""
+        for _ in range(len(self.open) if count < 0 else count):
+            origin, message = self.open.pop(0)
+            origin.published(message, code)
+
+    def attach_edge(self, edge: EdgeLink) -> None:
+        """See RouterService."""
+        self._call("attach_edge", edge.edge_id)
+        before = self.edges.get(edge.edge_id)
+        if before is not None:
+            self.lose_edge(before)
+        self.edges[edge.edge_id] = edge
+        self.interest[edge.edge_id] = set()
+
+    def lose_edge(self, edge: EdgeLink) -> None:
+        """See RouterService."""
+        self._call("lose_edge", edge.edge_id)
+        if self.edges.get(edge.edge_id) is edge:
+            del self.edges[edge.edge_id], self.interest[edge.edge_id]
+
+    def add_interest(self, edge_id: str, topic_filter: str) -> None:
+        """See RouterLink."""
+        self.interest[edge_id].add(topic_filter)
+
+    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
+        """See RouterLink."""
+        self.interest[edge_id].discard(topic_filter)
+
+    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+        """See RouterLink."""
+        found = await self._ask("attach", edge_id, request)
+        return found or AttachedSession(1, 1, False)
+
+    async def detach(self, request: DetachSession) -> None:
+        """See RouterLink."""
+        await self._ask("detach", request)
+
+    async def subscribe(self, *arguments: Any) -> None:
+        """See RouterService."""
+        await self._ask("subscribe", *arguments)
+
+    async def unsubscribe(self, *arguments: Any) -> None:
+        """See RouterService."""
+        await self._ask("unsubscribe", *arguments)
+
+    def join_groups(self, *arguments: Any) -> None:
+        """See RouterService."""
+        self._call("join_groups", *arguments)
+
+    def leave_groups(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        self._call("leave_groups", *arguments)
+
+    def hold(self, *arguments: Any) -> None:
+        """See RouterService."""
+        self._call("hold", *arguments)
+
+    async def settled(self) -> None:
+        """See RouterLink."""
+
+    async def fetch(self, *arguments: Any) -> list[tuple[int, Publish]]:
+        """See RouterLink."""
+        return await self._ask("fetch", *arguments) or []
+
+    def complete(
+        self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
+    ) -> None:
+        """See RouterLink."""
+        self._call("complete", client_id, epoch, seqs)
+        self.completed.append(done)
+
+    async def release(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self._ask("release", *arguments)
+
+    async def complete_receipt(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self._ask("complete_receipt", *arguments)
+
+    async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
+        """See RouterLink."""
+        await self._ask("match_retained", topic_filter)
+        for page in self.pages:
+            yield page
+
+    async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
+        """See RouterLink: each topic has its own name as payload."""
+        await self._ask("get_retained", topics)
+        return [Publish(topic, topic.encode(), retain=True) for topic in topics]
+
+    async def enqueue(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self._ask("enqueue", *arguments)
+
+    def redispatch(self, topic_filter: str, message: Publish) -> None:
+        """See RouterLink."""
+        self._call("redispatch", topic_filter, message)
+
+    async def heartbeat(self, edge_id: str) -> bool:
+        """See RouterService."""
+        return await self._ask("heartbeat", edge_id) is not False
+
+    async def end_lease(self, edge_id: str) -> None:
+        """See RouterService."""
+        await self._ask("end_lease", edge_id)
+
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+        """See RouterService."""
+        return await self._ask("verify", connections) or [True] * len(connections)
+
+    async def fence(self, instance: str) -> None:
+        """See RouterService."""
+        await self._ask("fence", instance)
+
+    async def catch_up(self) -> None:
+        """See RouterService."""
+        await self._ask("catch_up")
+
+    def living_routers(self) -> list[str]:
+        """See RouterService."""
+        return self.living
+
+
+# A router for a real fleet
+
+
+class PlayedRouter:
+    """A router that a real fleet is attached to, without gRPC: frames are read and sent here.
+
+    It answers ``Synced`` and requests at once, but for the kinds in ``silent_about``; publishes
+    when the test says.
+    """
+
+    def __init__(self, fleet: Fleet, name: str, credit_bytes: int = 1_000_000) -> None:
+        self.fleet = fleet
+        self.name = name
+        self.address = f"{name}:7000"
+        self.credit_bytes = credit_bytes
+        self.instance = ""
+        self.channel: RouterChannel | None = None
+        #: Everything that came over this connection, in order, as (kind, message).
+        self.operations: list[tuple[str, Any]] = []
+        self.frames = 0
+        self.silent_about: set[str] = set()
+        #: By the kind of a request: what to answer instead of nothing.
+        self.replies: dict[str, pb.Reply] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    def connect(self, life: str = "a") -> None:
+        """The fleet's stream has been welcomed."""
+        self.instance = f"{self.name}.{life}"
+        self.operations = []
+        welcome = pb.Welcome(
+            version=2, instance=self.instance, name=self.name, credit_bytes=self.credit_bytes
+        )
+        channel = self.channel = self.fleet.welcomed(self.address, welcome)
+        outbox = channel.outbox
+        assert outbox is not None
+        self._writing = asyncio.create_task(outbox.send(self._take, lambda: None))
+        stream: Any = SimpleNamespace(address=self.address, channel=channel)
+        self.fleet._streams[self.address] = (stream, self._writing)
+
+    async def join(self, life: str = "a") -> None:
+        """Connect, and wait until the fleet uses it."""
+        self.connect(life)
+        await turns()
+
+    def lose(self) -> None:
+        """The connection ends."""
+        assert self.channel is not None
+        assert self._writing is not None
+        self._writing.cancel()
+        self.fleet._streams.pop(self.address, None)
+        self.fleet.disconnected(self.channel)
+        self.channel = None
+
+    def send(self, frame: pb.RouterFrame) -> None:
+        """Say something to the edge."""
+        assert self.channel is not None
+        self.fleet.receive(self.channel, frame)
+
+    def say(self, **operation: Any) -> None:
+        """Say one operation to the edge."""
+        self.send(pb.RouterFrame(operations=[pb.RouterOperation(**operation)]))
+
+    async def _take(self, frame: pb.EdgeFrame) -> None:
+        self.frames += 1
+        for operation in frame.operations:
+            kind = operation.WhichOneof("kind")
+            assert kind is not None
+            self._act(kind, getattr(operation, kind))
+
+    def _act(self, kind: str, operation: Any) -> None:
+        if kind == "request":
+            kind = operation.WhichOneof("kind")
+            if kind not in self.silent_about:
+                self._reply(kind, operation.id)
+            operation = operation if kind in self.silent_about else getattr(operation, kind)
+        elif kind == "synced" and kind not in self.silent_about:
+            # Not from inside the fleet's own writing.
+            asyncio.get_running_loop().call_soon(self._applied, operation.id)
+        self.operations.append((kind, operation))
+
+    def _applied(self, number: int) -> None:
+        if self.channel is not None:
+            self.say(applied=pb.Applied(id=number))
+
+    def _reply(self, kind: str, number: int) -> None:
+        reply = pb.Reply()
+        reply.CopyFrom(self.replies.get(kind, pb.Reply()))
+        reply.id = number
+        asyncio.get_running_loop().call_soon(self._say_reply, reply)
+
+    def _say_reply(self, reply: pb.Reply) -> None:
+        if self.channel is not None:
+            self.say(reply=reply)
+
+    def answer_all(self, kind: str) -> None:
+        """Be silent about a kind of request no more; answer what has come."""
+        self.silent_about.discard(kind)
+        for found, request in self.operations:
+            if found == kind:
+                self._reply(kind, request.id)
+
+    def of(self, kind: str) -> list[Any]:
+        """All operations of one kind that have come."""
+        return [operation for found, operation in self.operations if found == kind]
+
+    @property
+    def published(self) -> list[Publish]:
+        """What was published here."""
+        return [read_message(operation.message) for operation in self.of("publish")]
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The payloads of what was published here."""
+        return [message.payload for message in self.published]
+
+    def settle(self, *payloads: bytes, code: int = 0) -> None:
+        """Answer publishes (all of this connection when none is named), and give credit back."""
+        frame = pb.RouterFrame()
+        for operation in self.of("publish"):
+            message = read_message(operation.message)
+            if payloads and message.payload not in payloads:
+                continue
+            frame.credit_bytes += (
+                100 + len(message.topic) + len(message.payload) + len(message.properties)
+            )
+            if operation.id:
+                frame.done_ids.append(operation.id)
+                frame.done_codes.append(code)
+            else:
+                frame.unacknowledged_done += 1
+        self.send(frame)
+
+
+def fleet_of(edge: PlayedEdge, **config: Any) -> Fleet:
+    """A fleet that has not been started: the test brings its routers."""
+    fleet = Fleet(edge.edge_id, "edge", LinkConfig(**config), 10.0, Counters())
+    fleet.edge = edge
+    return fleet
+
+
+# An edge for a real hub
+
+
+class PlayedStream:
+    """The stream of an edge to a real hub, without gRPC."""
+
+    def __init__(self, hub: Hub, edge_id: str = "edge-1") -> None:
+        self.edge_id = edge_id
+        self.frames: list[pb.RouterFrame] = []
+        self._coming: asyncio.Queue[Any] = asyncio.Queue()
+        #: Cleared: the edge takes nothing.
+        self.takes = asyncio.Event()
+        self.takes.set()
+        #: Whether it says how much it has taken, and answers echoes.
+        self.confirms = True
+        self._taken = -1  # Welcome does not count
+        context: Any = self
+        self.task = asyncio.create_task(hub.Attach(None, context))
+
+    # What gRPC's context has
+
+    async def read(self) -> Any:
+        """The next frame of the edge."""
+        return await self._coming.get()
+
+    async def write(self, frame: pb.RouterFrame) -> None:
+        """Take a frame of the router."""
+        await self.takes.wait()
+        self.frames.append(frame)
+        self._taken += 1
+        if not self.confirms:
+            return
+        answer = pb.EdgeFrame(frames_taken=max(0, self._taken))
+        for operation in frame.operations:
+            if operation.HasField("echo"):
+                answer.operations.add().echo.id = operation.echo.id
+        self._coming.put_nowait(answer)
+
+    # What the test says
+
+    def send(self, frame: pb.EdgeFrame) -> None:
+        """Send a frame."""
+        self._coming.put_nowait(frame)
+
+    def say(self, **operation: Any) -> None:
+        """Send one operation."""
+        self.send(pb.EdgeFrame(operations=[pb.EdgeOperation(**operation)]))
+
+    def ask(self, number: int, **request: Any) -> None:
+        """Send one request."""
+        self.say(request=pb.Request(id=number, **request))
+
+    def end(self) -> None:
+        """Close it."""
+        self._coming.put_nowait(grpc.aio.EOF)
+
+    def hello(self, oldest: int = 1, newest: int = 2) -> None:
+        """Send the first frame."""
+        hello = pb.Hello(
+            oldest_version=oldest, newest_version=newest, edge_id=self.edge_id, name="edge"
+        )
+        self.send(pb.EdgeFrame(hello=hello))
+
+    async def attach(self) -> pb.Welcome:
+        """Say Hello and go on; return what it was answered."""
+        self.hello()
+        self.say(synced=pb.Synced(id=1))
+        await until(lambda: self.of("applied"), "the hub has attached the edge")
+        return self.frames[0].welcome
+
+    def of(self, kind: str) -> list[Any]:
+        """All operations of one kind that have come."""
+        return [
+            getattr(operation, kind)
+            for frame in self.frames
+            for operation in frame.operations
+            if operation.WhichOneof("kind") == kind
+        ]
+
+    @property
+    def done(self) -> dict[int, int]:
+        """What is settled: number and code."""
+        return {
+            number: code
+            for frame in self.frames
+            for number, code in zip(frame.done_ids, frame.done_codes, strict=True)
+        }
+
+    @property
+    def credit_bytes(self) -> int:
+        """Credit that was given back, in all."""
+        return sum(frame.credit_bytes for frame in self.frames)
+
+    async def reply(self, number: int) -> pb.Reply:
+        """Wait for the answer to a request."""
+        await until(
+            lambda: any(reply.id == number for reply in self.of("reply")),
+            f"request {number} is answered",
+        )
+        found: pb.Reply = next(reply for reply in self.of("reply") if reply.id == number)
+        return found
+
+
+class NoListener:
+    """In the place of a hub's gRPC server."""
+
+    def __init__(self, servicer: object) -> None:
+        self.serving: list[bool] = []
+
+    async def start(self, address: str, tls: object) -> str:
+        """Listen nowhere."""
+        return address
+
+    async def set_serving(self, serving: bool) -> None:
+        """Note it."""
+        self.serving.append(serving)
+
+    async def stop(self) -> None:
+        """Nothing is there."""
