@@ -63,7 +63,7 @@ async def detach(store: RedisStore, life: AttachReply, sent: int, expiry: int | 
 
 
 async def lost(store: RedisStore, now: int = NOW) -> list[LostQueue]:
-    return (await store.sweep_due(now, 10)).lost_queues
+    return (await store.sweep_due(now, 100)).lost_queues
 
 
 async def test_the_queue_of_an_ended_session_waits_for_others(store: RedisStore) -> None:
@@ -84,14 +84,14 @@ async def test_what_expires_later_has_been_sent_as_far_as_was_said(store: RedisS
     life = await member(store)
     await detach(store, life, 2, None)
     assert await lost(store, NOW + 99_999) == []
-    await store.sweep_due(NOW + 100_000, 10)
+    await store.sweep_due(NOW + 100_000, 100)
     assert await lost(store, NOW + 100_000) == [LostQueue("c", life.incarnation, 2, False)]
 
 
 async def test_nobody_knows_what_a_lost_edge_had_sent(store: RedisStore) -> None:
     life = await member(store)
     await store.sweep_edges(NOW, 10)
-    await store.sweep_due(NOW + 100_000, 10)
+    await store.sweep_due(NOW + 100_000, 100)
     (queue,) = await lost(store, NOW + 100_000)
     assert (queue.incarnation, queue.sent_uncertain) == (life.incarnation, True)
 
@@ -177,7 +177,7 @@ async def test_a_queue_is_left_when_memory_is_full(store: RedisStore, server: An
     await detach(store, life, 5, None)
     server.command("CONFIG", "SET", "maxmemory", "1")
     try:
-        assert (await store.sweep_due(NOW + 100_000, 10)).ended
+        assert (await store.sweep_due(NOW + 100_000, 100)).ended
     finally:
         server.command("CONFIG", "SET", "maxmemory", "0")
     assert await lost(store, NOW + 100_000) == [LostQueue("c", life.incarnation, 5, False)]

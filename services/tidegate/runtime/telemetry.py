@@ -42,6 +42,8 @@ DROP_REASONS: Final = (
     "retained_too_large",
     "disconnected",
     "shutdown",
+    "session_ended",
+    "redispatched",  # another member of the shared subscription has got it instead
 )
 #: Why a connection never became a session: a reason code's name, a word of a listener (its
 #: ``Refusal``), or a word of CONNECT.

@@ -157,6 +157,9 @@ class AppendReply:
 class LostQueue:
     """The queue of a durable session that has ended and had shared subscriptions.
 
+    Or entries of one that only its connection has left (``Store.set_aside``); then the incarnation
+    is a number that is used for nothing else.
+
     Its entries that came through one (``records.queued_group``) are for other members, except that
     a message of QoS 2 whose delivery may have begun must not go to anybody else [MQTT-4.8.2-5]:
     that are those up to ``sent_seq``, or all when ``sent_uncertain``.
@@ -168,13 +171,31 @@ class LostQueue:
     sent_uncertain: bool
 
 
+@dataclass(slots=True, frozen=True)
+class GoneMember:
+    """A durable session without a connection, with messages, and with shared subscriptions.
+
+    What came to it through these can go to members that are connected, except that a message of
+    QoS 2 must not whose delivery may have begun: it is for this client alone [MQTT-4.8.2-4]. That
+    are those up to ``sent_seq``, or all when ``sent_uncertain``. ``epoch`` is of its last
+    connection: with another one, it is back.
+    """
+
+    client_id: str
+    incarnation: int
+    epoch: int
+    sent_seq: int
+    sent_uncertain: bool
+
+
 @dataclass(slots=True)
 class DueWork:
-    """What a sweep found: sessions that have ended, wills whose time has come, lost queues."""
+    """What a sweep found, by kind: sessions that have ended, wills whose time has come, …"""
 
     ended: list[EndedSession] = field(default_factory=list)
     wills: list[DueWill] = field(default_factory=list)
     lost_queues: list[LostQueue] = field(default_factory=list)
+    gone_members: list[GoneMember] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
@@ -368,9 +389,9 @@ class Store(Protocol):
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
-        """Claim due session expiries, delayed wills and lost queues.
+        """Claim due session expiries, delayed wills, lost queues, members that have gone.
 
-        Also wills and lost queues that were claimed ten seconds ago and are not done with.
+        Also what was claimed ten seconds ago and is not done with.
         """
 
     async def fetch_lost(
@@ -382,6 +403,18 @@ class Store(Protocol):
         self, client_id: str, incarnation: int, through_seq: int, now_ms: int
     ) -> bool:
         """Forget entries of a lost queue; True when there are more, whose claim begins anew."""
+
+    async def set_aside(
+        self, member: GoneMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+    ) -> int | None:
+        """Make these entries of a member's queue a lost queue, claimed now; its incarnation.
+
+        0 if none of them is left, None if the client is back or its session has ended: then nothing
+        was done. The member comes due again at ``look_again_at_ms``, never if that is 0.
+        """
+
+    async def look_soon(self, client_ids: Sequence[str], now_ms: int) -> None:
+        """Let these members come due in a moment, if they are still not connected then."""
 
     async def renew_router(
         self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]

@@ -94,8 +94,9 @@ def translate(error: Exception) -> Exception:
 class LaneSettings:
     """What the lanes of a store have in common.
 
-    ``prefixes`` are those of all partitions, ``header`` the script's first words. ``on_evicted``
-    is told how many queue entries a call has thrown away. ``timeout_s`` bounds every round trip;
+    ``prefixes`` are those of all partitions, ``header`` the script's first words. ``on_dropped`` is
+    told how many queue entries a call has thrown away because queues were full, how many because
+    sessions ended, and how many of these had not been sent. ``timeout_s`` bounds every round trip;
     after it the outcome is unknown, the connection is dropped, and whoever waited gets
     StoreUnavailable. With ``replicas`` an answer is held back until so many replicas have confirmed
     the call.
@@ -104,7 +105,7 @@ class LaneSettings:
     script: tuple[bytes, bytes]
     prefixes: tuple[bytes, ...]
     header: tuple[Word, ...]
-    on_evicted: Callable[[int], None]
+    on_dropped: Callable[[int, int, int], None]
     timeout_s: float
     counters: Counters
     replicas: int = 0
@@ -293,8 +294,9 @@ class Lane:
             await self._load(connection, self._settings.timeout_s)
             results = await self._exchange(connection, packed)
         self._hand_out(batch, results)
-        if results[-1]:
-            self._settings.on_evicted(results[-1])
+        dropped = results[-1]
+        if dropped:
+            self._settings.on_dropped(*(dropped if type(dropped) is list else (dropped, 0, 0)))
         if any(isinstance(result, redis_errors.ReadOnlyError) for result in results):
             # The server has become a replica; a new connection finds the one that took over.
             await self._disconnect()

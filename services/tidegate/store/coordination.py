@@ -181,7 +181,7 @@ class Coordination:
         return due_work(await self._sweep(b"E", [now_ms, newest, len(living), *living], limit))
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
-        """Claim due session expiries, delayed wills and lost queues."""
+        """Claim due session expiries, delayed wills, lost queues, members that have gone."""
         return due_work(await self._sweep(b"W", [now_ms], limit))
 
     async def _sweep(self, letter: bytes, words: Words, limit: int) -> list[list[Any]]:
@@ -207,6 +207,20 @@ class Coordination:
                 lists = [a + b for a, b in zip(lists, found, strict=True)] if lists else found
                 limit -= sum(len(one) for one in found) // (1 if letter == b"Y" else 2)
         return lists
+
+    async def look_soon(self, client_ids: Sequence[str], now_ms: int) -> None:
+        """Let these members come due in a moment, if they are still not connected then."""
+        groups: dict[bytes, Words] = {}
+        for client_id in client_ids:
+            client = client_id.encode()
+            prefix = self._keys.prefix(client)
+            group = groups.setdefault(prefix if self._apart else GLOBAL_PREFIX, [now_ms])
+            group += (prefix, client)
+        parts = [
+            self._bulk.submit(prefix, [b"m", len(words), *words], 100 * len(words))
+            for prefix, words in groups.items()
+        ]
+        await asyncio.gather(*parts)
 
     async def will_published(self, will_ids: Sequence[str]) -> None:
         """Forget wills that have been published; without it they come due again."""

@@ -22,6 +22,7 @@ from tidegate.store.api import (
     DetachReply,
     DetachRequest,
     EndedSession,
+    GoneMember,
     StoredSubscriptions,
     WriterFenced,
 )
@@ -71,7 +72,7 @@ class RedisStore(Coordination):
             script=scripts.load(),
             prefixes=(GLOBAL_PREFIX, *self._keys.prefixes),
             header=(limits.max_queued_messages, evict),
-            on_evicted=self._count_evicted,
+            on_dropped=self._count_dropped,
             timeout_s=store.operation_timeout_s,
             counters=counters,
         )
@@ -112,10 +113,12 @@ class RedisStore(Coordination):
             raise translate(error) from error
         return self
 
-    def _count_evicted(self, count: int) -> None:
-        self.evicted_count += count
-        self._counters.queued -= count
-        self._counters.dropped["queue_full"] += count
+    def _count_dropped(self, evicted: int, left_behind: int, left_unsent: int) -> None:
+        self.evicted_count += evicted
+        counters = self._counters
+        counters.queued -= evicted + left_behind
+        counters.dropped["queue_full"] += evicted
+        counters.dropped["session_ended"] += left_unsent
 
     async def _check(self) -> None:
         ours = self._keys.format
@@ -274,6 +277,16 @@ class RedisStore(Coordination):
         prefix = self._keys.prefix(client)
         words: Words = [b"l", 5, prefix, client, incarnation, through_seq, now_ms]
         return bool(await self._hot.submit(prefix, words, 100))
+
+    async def set_aside(
+        self, member: GoneMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+    ) -> int | None:
+        """Make these entries of a member's queue a lost queue, claimed now; its incarnation."""
+        client = member.client_id.encode()
+        prefix = self._keys.prefix(client)
+        words: Words = [prefix, client, member.epoch, now_ms, look_again_at_ms, *seqs]
+        number: int = await self._hot.submit(prefix, [b"a", len(words), *words], 200 * len(words))
+        return None if number < 0 else number
 
     async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""

@@ -19,6 +19,7 @@ from tidegate.store.api import (
     DueWill,
     DueWork,
     EndedSession,
+    GoneMember,
     LostQueue,
     RetainedAdded,
     RetainedRemoved,
@@ -190,14 +191,24 @@ def due_wills(pairs: list[bytes]) -> list[DueWill]:
 
 
 def due_work(result: list[Any]) -> DueWork:
-    """Read what a sweep found; not every sweep looks for lost queues."""
+    """Read what a sweep found; not every sweep looks for lost queues and members."""
     ended, wills = result[:2]
-    lost = result[2] if len(result) > 2 else []
+    lost, members = result[2:] if len(result) > 2 else ([], [])
     return DueWork(
         [EndedSession(ended[n].decode(), int(ended[n + 1])) for n in range(0, len(ended), 2)],
         due_wills(wills),
         [
             LostQueue(lost[n].decode(), int(lost[n + 1]), int(lost[n + 2]), lost[n + 3] == b"1")
             for n in range(0, len(lost), 4)
+        ],
+        [
+            GoneMember(
+                members[n].decode(),
+                int(members[n + 1]),
+                int(members[n + 2]),
+                int(members[n + 3]),
+                members[n + 4] == b"1",
+            )
+            for n in range(0, len(members), 5)
         ],
     )

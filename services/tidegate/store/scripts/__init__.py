@@ -19,6 +19,7 @@ _SELDOM: Final = (
     "connection.lua",
     "session.lua",
     "living.lua",
+    "members.lua",
     "sweep.lua",
     "succession.lua",
     "seldom.lua",

@@ -14,8 +14,9 @@ local LOG_BYTES = 4194304
 
 -- Lengths of queues read during this call; whoever takes from a queue forgets its length.
 local lengths = {}
--- Entries that drop_oldest has thrown away during this call.
-local evicted = 0
+-- Entries that drop_oldest has thrown away during this call; those that sessions left behind when
+-- they ended, and how many of these had not been sent.
+local evicted, left_behind, left_unsent = 0, 0, 0
 
 -- Where a writer was declared dead: a table of partitions, of which those in ARGV at first, first +
 -- step, … last are looked up, each once in a call.

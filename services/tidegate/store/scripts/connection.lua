@@ -36,7 +36,7 @@ local function attach(i)
       previous_edge, previous_epoch = f.g, tonumber(f.e)
       if f.g ~= edge then call('SREM', P .. 'g:' .. f.g, C) end
     else
-      call('ZREM', P .. 'due', 's' .. C, 'w' .. C)
+      call('ZREM', P .. 'due', 's' .. C, 'w' .. C, 'm' .. C)
     end
     if ended then
       discarded = tonumber(f.i)

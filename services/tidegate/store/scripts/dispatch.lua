@@ -3,8 +3,9 @@
 -- ARGV: queue limit, 1 = drop the oldest, count of guards, these, then for each operation its letter,
 -- how many arguments it has, and these. Outside of a cluster there are no guards; in one they are
 -- the prefixes of the operations' partitions, one for each operation. The result has one element
--- per operation and then the number of entries that drop_oldest has thrown away. An operation that
--- fails is an error in its place, the others go on.
+-- per operation and then the number of entries that drop_oldest has thrown away, or {that number, how
+-- many entries sessions left behind when they ended, how many of these had not been sent}. An
+-- operation that fails is an error in its place, the others go on.
 
 -- Any command, as its words; result: the command's.
 local function plain(i, last) return call(unpack(ARGV, i, last)) end
@@ -54,5 +55,5 @@ while at < total do
   results[#results + 1] = result
   at = last + 1
 end
-results[#results + 1] = evicted
+results[#results + 1] = left_behind > 0 and {evicted, left_behind, left_unsent} or evicted
 return results

@@ -2,6 +2,8 @@
 
 local NEVER = 4294967295
 local CLAIM_MS = 10000
+-- A client that is back within this time finds all that waited for it.
+local GRACE_MS = 1000
 local LOST_S = 86400
 
 -- Offers a will for publication: it stays until the broker says that it has published it.
@@ -19,8 +21,17 @@ local function discard(P, C, f, now, sent, uncertain)
   local name = C .. ':' .. f.i
   local q, lost = P .. 'q:' .. name, P .. 'lost:' .. name
   lengths[q] = nil
-  local kept = f.h and call('XLEN', q) > 0
-  if kept then call('RENAME', q, lost) end
+  local queued = call('XLEN', q)
+  local kept = f.h and queued > 0
+  if kept then
+    call('RENAME', q, lost)
+  elseif queued > 0 then
+    left_behind = left_behind + queued
+    if not uncertain then
+      queued = queued - call('XTRIM', q, 'MINID', string.format('1-%.0f', tonumber(sent) + 1))
+    end
+    left_unsent = left_unsent + queued
+  end
   call('UNLINK', q, P .. 'x:' .. name, P .. 'o:' .. C, P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C)
   call('SREM', P .. 'durable', C)
   if kept then
@@ -59,6 +70,7 @@ local function disconnect(P, C, f, now, publish_will, known, sent)
     call('ZADD', P .. 'due', now + expiry * 1000, 's' .. C)
     call('HSET', s, 'd', now + expiry * 1000)
   end
+  if f.h then call('ZADD', P .. 'due', now + GRACE_MS, 'm' .. C) end
   if known then
     call('HSET', s, 'g', '', 'x', expiry, 'u', '0', 'n', sent)
   else

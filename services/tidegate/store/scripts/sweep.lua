@@ -1,6 +1,7 @@
 -- What has to happen without anybody asking: lost edges, ended sessions, wills whose time has come.
 -- Results of sweeps: {{C, incarnation, …} of ended sessions, {id, record, …} of wills, {C,
--- incarnation, sent seq, 1 = uncertain, …} of lost queues}, the last one of sweep_due only.
+-- incarnation, sent seq, 1 = uncertain, …} of lost queues, {C, incarnation, epoch, sent seq, 1 =
+-- uncertain, …} of members that have gone}, the last two of sweep_due only.
 
 local function lose_sessions(P, edge, now, limit, ended, wills)
   local members = call('SRANDMEMBER', P .. 'g:' .. edge, limit)
@@ -82,7 +83,7 @@ local function end_or_publish(P, kind, C, now, ended, wills)
   if over then
     discard(P, C, f, now, f.n, f.u == '1')
     call('DEL', P .. 's:' .. C)
-    call('ZREM', P .. 'due', 'w' .. C)
+    call('ZREM', P .. 'due', 'w' .. C, 'm' .. C)
     ended[#ended + 1] = C
     ended[#ended + 1] = f.i
   elseif armed then
@@ -93,7 +94,7 @@ end
 -- arguments: now, limit, P…
 local function sweep_due(i, last)
   local now, limit = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  local ended, wills, lost = {}, {}, {}
+  local ended, wills, lost, members = {}, {}, {}, {}
   -- Callers begin with another partition each time, so that each has its turn.
   if last > i + 1 then trim_log(ARGV[i + 2], now) end
   for at = i + 2, last do
@@ -107,13 +108,15 @@ local function sweep_due(i, last)
         stays = claim_will(P, name, now, wills)
       elseif kind == 'g' then
         stays = claim_lost(P, name, now, lost)
+      elseif kind == 'm' then
+        stays = claim_member(P, name, now, members)
       else
         end_or_publish(P, kind, name, now, ended, wills)
       end
       if not stays then call('ZREM', P .. 'due', member) end
     end
   end
-  return {ended, wills, lost}
+  return {ended, wills, lost, members}
 end
 
 -- arguments: P, C, incarnation, seq, now; result: 1 = something is left after the seq

@@ -1,0 +1,66 @@
+-- Members of shared subscriptions that have gone while their sessions stay: what came to them through
+-- a group, and can go to others, does not wait for them.
+
+-- Claims the queue of such a member, until somebody has said when it is to be looked at again. It
+-- deletes first: a sweep must come to the sessions that end when memory is full.
+local function claim_member(P, C, now, members)
+  local f = session(P, C)
+  if not f or f.g ~= '' or not f.h or call('XLEN', P .. 'q:' .. C .. ':' .. f.i) == 0 then
+    return false
+  end
+  call('ZREM', P .. 'due', 'm' .. C)
+  call('ZADD', P .. 'due', now + CLAIM_MS, 'm' .. C)
+  for _, word in ipairs({C, f.i, f.e, f.n, f.u}) do members[#members + 1] = word end
+  return true
+end
+
+-- Takes entries out of the queue of a member that is not connected. They become a lost queue of their
+-- own under a number that is used for nothing else, claimed by the caller.
+--
+-- arguments: P, C, epoch, now, when to look into the queue again (0 = not), seq…
+-- result: -1 = the client is back or the session has ended, else the number, 0 = nothing was taken
+local function set_aside(i, last)
+  local P, C, now, again = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), ARGV[i + 4]
+  local f = session(P, C)
+  if not f or f.e ~= ARGV[i + 2] or f.g ~= '' then return -1 end
+  local q, ids, number, name = P .. 'q:' .. C .. ':' .. f.i, {}, 0, nil
+  for at = i + 5, last do
+    local id = '1-' .. ARGV[at]
+    local entry = call('XRANGE', q, id, id)[1]
+    if entry then
+      if not name then
+        number = call('INCR', P .. 'epoch')
+        name = C .. ':' .. number
+      end
+      call('XADD', P .. 'lost:' .. name, id, 'm', entry[2][2])
+      ids[#ids + 1] = id
+    end
+  end
+  if name then
+    call('EXPIRE', P .. 'lost:' .. name, LOST_S)
+    call('HSET', P .. 'lost', name, f.n .. ' ' .. f.u)
+    call('ZADD', P .. 'due', now + CLAIM_MS, 'g' .. name)
+    lengths[q] = nil
+    call('XDEL', q, unpack(ids))
+  end
+  if again == '0' then
+    call('ZREM', P .. 'due', 'm' .. C)
+  else
+    call('ZADD', P .. 'due', again, 'm' .. C)
+  end
+  return number
+end
+
+-- Has the queues of members looked into soon; not of those that are back, or wait to be looked at.
+--
+-- arguments: now, (P, C)…; result: 1
+local function look_soon(i, last)
+  for at = i + 1, last, 2 do
+    local P, C = ARGV[at], ARGV[at + 1]
+    local v = call('HMGET', P .. 's:' .. C, 'g', 'h')
+    if v[1] == '' and v[2] then
+      call('ZADD', P .. 'due', 'LT', tonumber(ARGV[i]) + GRACE_MS, 'm' .. C)
+    end
+  end
+  return 1
+end
