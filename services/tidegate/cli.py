@@ -259,6 +259,7 @@ def edge(
             log_level=log_level.value if log_level else None,
         ),
         "edge",
+        quiet=supervisor is not None,
     )
     _run("tidegate.roles.edge", settings, "edge")
 
@@ -291,6 +292,7 @@ def router(
             log_level=log_level.value if log_level else None,
         ),
         "router",
+        quiet=supervisor is not None,
     )
     _run("tidegate.roles.router", settings, "router")
 
@@ -302,8 +304,8 @@ def _end_with(supervisor: int | None) -> None:
         end_with(supervisor)
 
 
-def _settings(flags: Flags, role: Role) -> Config:
-    """Read the configuration; say what is wrong with it, or what is probably not meant."""
+def _settings(flags: Flags, role: Role, *, quiet: bool = False) -> Config:
+    """Read the configuration; say what is wrong with it, or (not ``quiet``) probably not meant."""
     from tidegate.runtime import config_file
 
     try:
@@ -312,7 +314,7 @@ def _settings(flags: Flags, role: Role) -> Config:
         for problem in error.problems:
             _say(f"tidegate: {problem}")
         raise typer.Exit(EXIT_USAGE) from None
-    for concern in config_file.concerns(settings, role):
+    for concern in [] if quiet else config_file.concerns(settings, role):
         _say(f"tidegate: {concern}")
     return settings
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -27,7 +28,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.broker import READY, Address, Server, Settings, wait_until_gone
 from support.raw_client import RawClient
+from support.store_server import StoreServer, programs
 from support.waiting import wait_for, wait_for_async
+from tidegate.store.keys import FORMAT_KEY
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
@@ -421,6 +424,32 @@ async def test_all_edges_drain_at_one_request(fleeting: Supervised, prefix: str)
     os.kill(pid, signal.SIGKILL)
     wait_until_gone(pid)
     assert "edge-1 does not run" in fleeting.page("/readyz")[1]
+
+
+async def test_a_process_that_cannot_start_at_all_ends_it() -> None:
+    with tempfile.TemporaryDirectory(prefix="tgs-") as name:
+        directory = Path(name).resolve()
+        program = programs()["valkey"] or programs()["redis"]
+        assert program is not None
+        store = StoreServer(program, directory)
+        store.start()
+        try:
+            # Another layout, which routers refuse.
+            store.command("SET", FORMAT_KEY, "0:1")
+            settings = _settings(directory)
+            settings["store"] = {"url": store.url}
+            server = Supervised(directory, settings)
+            with pytest.raises(AssertionError, match="ended with 1"):
+                server.start()
+        finally:
+            store.stop()
+        lines = server.stderr().splitlines()
+        assert any("cannot start: the store holds format version 0" in line for line in lines)
+        assert re.fullmatch(
+            r"tidegate: cannot start: router-[12] did not start; what it has said stands above",
+            lines[-1],
+        )
+        assert not list(server.scratch.iterdir())
 
 
 async def test_what_cannot_start_ends_it_with_a_sentence() -> None:

@@ -95,6 +95,9 @@ def test_quick_commands_do_not_load_the_broker(arguments: list[str]) -> None:
         ["serve", "--listener", "x://"],
         ["serve", "--admin", "x"],
         ["serve", "--config", "/nonexistent/file"],
+        ["serve", "--edges", "-1"],
+        ["serve", "--edges", "2", "--listener", "unix:///tmp/x"],
+        ["serve", "--routers", "1000"],
         ["edge"],
         ["edge", "--router", "nowhere"],
         ["edge", "--router", "h:7000", "--redis", "redis://h"],
@@ -143,8 +146,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     module = types.ModuleType("tidegate.serve")
     module.run = start  # type: ignore[attr-defined] # a stand-in
     module.BLAMED = (OSError,)  # type: ignore[attr-defined] # a stand-in
-    for name in ("tidegate.serve", "tidegate.roles.edge", "tidegate.roles.router"):
-        monkeypatch.setitem(sys.modules, name, module)
+    for name in ("serve", "roles.edge", "roles.router", "roles.supervisor"):
+        monkeypatch.setitem(sys.modules, f"tidegate.{name}", module)
     return started
 
 
@@ -166,6 +169,36 @@ def test_flags_reach_the_broker(run: Any, served: list[Config], tmp_path: Path) 
     assert config.auth.allow_anonymous
     assert config.store.data_dir == tmp_path
     assert not config.admin.enabled
+
+
+def test_several_edges_and_routers_are_asked_for_by_flags(run: Any, served: list[Config]) -> None:
+    code, out, err = run("serve", "--edges=2", "--routers=3", "--allow-anonymous")
+    assert (code, out, err) == (0, "tidegate ready\n", "")
+    (config,) = served
+    assert (config.cluster.edges, config.cluster.routers) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "module"),
+    [
+        ([], "tidegate.serve"),
+        (["--edges=1", "--routers=1"], "tidegate.serve"),
+        (["--edges=2"], "tidegate.roles.supervisor"),
+        (["--routers=2"], "tidegate.roles.supervisor"),
+    ],
+)
+def test_one_of_a_kind_is_one_process(
+    run: Any,
+    served: list[Config],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    module: str,
+) -> None:
+    only = types.ModuleType(module)
+    only.run = lambda config, announce: announce("this one")  # type: ignore[attr-defined]
+    only.BLAMED = ()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module, only)
+    assert run("serve", "--allow-anonymous", *flags)[1] == "this one\n"
 
 
 def test_what_is_probably_not_meant_is_said(run: Any, served: list[Config]) -> None:
