@@ -26,7 +26,7 @@ from tidegate.runtime.config import Config
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
 from tidegate.store.redis_store import RedisStore, StoreRefused
-from tidegate.system import SystemTopics
+from tidegate.system import SystemTopics, figures_of
 
 #: Heartbeats of an edge during one lease.
 HEARTBEATS_PER_LEASE: Final = 4
@@ -83,7 +83,11 @@ class Broker(Process):
         self.every_second(stack, measure)
         if config.features.sys_interval_s:
             system = SystemTopics(
-                edge, router, counters, __version__, config.features.sys_interval_s
+                router,
+                lambda: {edge_id: figures_of(counters, edge)},
+                __version__,
+                config.features.sys_interval_s,
+                counters,
             )
             self.background(stack, system.run())
         return side.places(admin_url)

@@ -1,7 +1,7 @@
 """``$SYS``: the broker's figures as retained topics, with mosquitto's names.
 
-Run by the composition root; reads the counters, the edge and the router, publishes through the
-router like any other publisher, so that existing dashboards and MQTT Explorer work.
+Every process counts its own (``figures_of``); one router publishes what they add up to, like any
+other publisher, so that existing dashboards and MQTT Explorer work. Run by the composition roots.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 import resource
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from tidegate.core.sys_topics import SysSnapshot, SysTree
+from tidegate.core.sys_topics import SysTree, Totals
 from tidegate.mqtt.packets import Publish
 
 if TYPE_CHECKING:
@@ -40,55 +41,80 @@ class _SystemOrigin:
 
 
 class SystemTopics:
-    """Publishes what has changed every ``interval_s`` seconds."""
+    """Publishes what has changed every ``interval_s`` seconds.
+
+    ``parts`` are the figures of all processes, by life (see ``Totals``). ``leads`` says whether
+    this is the process that publishes; the others only keep their averages going.
+    """
 
     def __init__(
-        self, edge: Edge, router: Router, counters: Counters, version: str, interval_s: float
+        self,
+        router: Router,
+        parts: Callable[[], Mapping[str, Mapping[str, int]]],
+        version: str,
+        interval_s: float,
+        counters: Counters | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._edge = edge
+        """``counters`` only where one process is the whole broker."""
         self._router = router
+        self._parts = parts
         self._counters = counters
+        self._leads = leads
         self._interval_s = interval_s
         self._tree = SysTree(version)
+        self._totals = Totals()
         self._origin = _SystemOrigin()
         self._started_s = time.monotonic()
 
     async def run(self) -> None:
         """Publish for ever; the owner cancels it."""
-        full = True
+        led = False
         while True:
             now_s = time.monotonic() - self._started_s
-            for topic, value in self._tree.values(now_s, self._snapshot(), full=full):
-                self._router.publish(self._origin, Publish(topic, value, retain=True))
-            full = False
+            leads = self._leads()
+            snapshot = self._totals.add_up(self._parts(), self._whole())
+            for topic, value in self._tree.values(now_s, snapshot, full=leads and not led):
+                if leads:
+                    self._router.publish(self._origin, Publish(topic, value, retain=True))
+            led = leads
             await asyncio.sleep(self._interval_s)
 
-    def _snapshot(self) -> SysSnapshot:
-        counters, edge, table = self._counters, self._edge, self._router.table
-        connected = len(edge.clients)
-        offline = sum(1 for session in table.sessions.values() if session.edge is None)
-        return SysSnapshot(
-            clients_connected=connected,
-            clients_disconnected=offline,
-            clients_maximum=counters.clients_maximum,
-            subscriptions=edge.subscription_count + table.offline_subscription_count(),
-            shared_subscriptions=len(table.shared),
-            retained_messages=len(self._router.retained),
-            messages_stored=max(0, counters.queued) + len(self._router.retained),
-            heap_bytes=_peak_memory_bytes(),
-            clients_expired=counters.sessions_expired,
-            packets_received=sum(counters.packets_received),
-            packets_sent=sum(counters.packets_sent),
-            bytes_received=counters.bytes_received,
-            bytes_sent=counters.bytes_sent,
-            publish_received=sum(counters.messages_received),
-            publish_sent=sum(counters.messages_sent),
-            publish_dropped=counters.dropped_total,
-            publish_received_bytes=counters.publish_bytes_received,
-            publish_sent_bytes=counters.publish_bytes_sent,
-            sockets_opened=counters.connections_accepted + sum(counters.refused.values()),
-            connections_accepted=counters.connections_accepted,
-        )
+    def _whole(self) -> dict[str, int]:
+        """What every router knows of the whole broker."""
+        table = self._router.table
+        counters = self._counters
+        return {
+            "clients_disconnected": sum(
+                1 for session in table.sessions.values() if session.edge is None
+            ),
+            "clients_maximum": counters.clients_maximum if counters is not None else 0,
+            "subscriptions": table.offline_subscription_count(),
+            "shared_subscriptions": len(table.shared),
+            "retained_messages": len(self._router.retained),
+        }
+
+
+def figures_of(counters: Counters, edge: Edge | None = None) -> dict[str, int]:
+    """What one process adds to the figures of the whole broker."""
+    return {
+        "clients_connected": len(edge.clients) if edge is not None else 0,
+        "subscriptions": edge.subscription_count if edge is not None else 0,
+        "heap_bytes": _peak_memory_bytes(),
+        "queued": counters.queued,
+        "clients_expired": counters.sessions_expired,
+        "packets_received": sum(counters.packets_received),
+        "packets_sent": sum(counters.packets_sent),
+        "bytes_received": counters.bytes_received,
+        "bytes_sent": counters.bytes_sent,
+        "publish_received": sum(counters.messages_received),
+        "publish_sent": sum(counters.messages_sent),
+        "publish_dropped": counters.dropped_total,
+        "publish_received_bytes": counters.publish_bytes_received,
+        "publish_sent_bytes": counters.publish_bytes_sent,
+        "sockets_opened": counters.connections_accepted + sum(counters.refused.values()),
+        "connections_accepted": counters.connections_accepted,
+    }
 
 
 def _peak_memory_bytes() -> int:

@@ -6,6 +6,7 @@ RETAIN. Names, units and number formats are mosquitto 2's, since monitoring tool
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 from typing import Final
@@ -61,6 +62,76 @@ class SysSnapshot:
     publish_sent_bytes: int = 0
     sockets_opened: int = 0
     connections_accepted: int = 0
+
+
+#: Those of the first half that are a process' own, and those of the second.
+_PRESENT: Final = ("clients_connected", "subscriptions", "heap_bytes")
+_GROWING: Final = (
+    "clients_expired",
+    "packets_received",
+    "packets_sent",
+    "bytes_received",
+    "bytes_sent",
+    "publish_received",
+    "publish_sent",
+    "publish_dropped",
+    "publish_received_bytes",
+    "publish_sent_bytes",
+    "sockets_opened",
+    "connections_accepted",
+)
+#: Lives of processes whose figures are remembered by themselves; more than any cluster has.
+MAX_LIVES: Final = 1000
+
+
+class Totals:
+    """Adds up the figures of a cluster's processes; what one that has gone has counted stays.
+
+    A process is named by its life, so that one that was only away for a while counts once.
+    """
+
+    __slots__ = ("_forgotten", "_lives")
+
+    def __init__(self) -> None:
+        self._lives: dict[str, dict[str, int]] = {}
+        self._forgotten = dict.fromkeys(_GROWING, 0)
+
+    def add_up(
+        self, parts: Mapping[str, Mapping[str, int]], whole: Mapping[str, int]
+    ) -> SysSnapshot:
+        """Return the broker's figures.
+
+        ``parts`` are those of the processes that are there, by life: fields of ``SysSnapshot``, and
+        ``queued``. ``whole`` are fields that somebody knows of the whole broker; ``subscriptions``
+        and ``messages_stored`` of both are added. Names that are not known here are passed over.
+        """
+        for life, figures in parts.items():
+            # Anew at the end: those who have been away for longest come first.
+            self._lives.pop(life, None)
+            self._lives[life] = {name: figures.get(name, 0) for name in _GROWING}
+        while len(self._lives) > MAX_LIVES:
+            self._forget(next(iter(self._lives)))
+        found = {
+            name: self._forgotten[name] + sum(life[name] for life in self._lives.values())
+            for name in _GROWING
+        }
+        for name in _PRESENT:
+            found[name] = sum(figures.get(name, 0) for figures in parts.values())
+        # One process queues, another one delivers: only together they are a number of messages.
+        queued = max(0, sum(figures.get("queued", 0) for figures in parts.values()))
+        found |= {
+            "subscriptions": found["subscriptions"] + whole.get("subscriptions", 0),
+            "messages_stored": queued + whole.get("retained_messages", 0),
+            "clients_disconnected": whole.get("clients_disconnected", 0),
+            "clients_maximum": whole.get("clients_maximum", 0),
+            "shared_subscriptions": whole.get("shared_subscriptions", 0),
+            "retained_messages": whole.get("retained_messages", 0),
+        }
+        return SysSnapshot(**found)
+
+    def _forget(self, life: str) -> None:
+        for name, value in self._lives.pop(life).items():
+            self._forgotten[name] += value
 
 
 class SysTree:

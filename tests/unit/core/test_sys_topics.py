@@ -6,7 +6,7 @@ from math import exp
 
 import pytest
 
-from tidegate.core.sys_topics import SysSnapshot, SysTree
+from tidegate.core.sys_topics import MAX_LIVES, SysSnapshot, SysTree, Totals
 
 _LOAD = [
     "messages/received", "messages/sent", "publish/dropped", "publish/received", "publish/sent",
@@ -83,3 +83,59 @@ def test_a_load_that_fades_by_less_than_two_decimals_is_left_as_it_is() -> None:
         seen.append(values.get("$SYS/broker/load/publish/sent/15min"))
     assert seen.count(None) > 300
     assert tree._loads["load/publish/sent/15min"] < 0.01
+
+
+# Several processes
+
+
+def test_the_figures_of_all_processes_are_added_up() -> None:
+    snapshot = Totals().add_up(
+        {
+            "edge-1.a": {"clients_connected": 2, "subscriptions": 3, "packets_sent": 10},
+            "edge-2.a": {"clients_connected": 1, "heap_bytes": 5, "packets_sent": 1},
+            "router-1.a": {"queued": 7, "clients_expired": 1},
+        },
+        {"clients_disconnected": 4, "retained_messages": 9, "subscriptions": 2},
+    )
+    assert snapshot == SysSnapshot(
+        clients_connected=3,
+        clients_disconnected=4,
+        subscriptions=5,
+        heap_bytes=5,
+        packets_sent=11,
+        clients_expired=1,
+        retained_messages=9,
+        messages_stored=16,
+    )
+
+
+def test_what_one_process_queued_and_another_delivered_is_not_stored() -> None:
+    parts = {"router-1.a": {"queued": 5}, "edge-1.a": {"queued": -3}}
+    assert Totals().add_up(parts, {}).messages_stored == 2
+    assert Totals().add_up({"edge-1.a": {"queued": -3}}, {}).messages_stored == 0
+
+
+def test_what_a_process_counted_stays_when_it_has_gone_and_its_clients_do_not() -> None:
+    totals = Totals()
+    totals.add_up({"edge-1.a": {"clients_connected": 2, "packets_sent": 10}}, {})
+    snapshot = totals.add_up({"edge-1.b": {"clients_connected": 1, "packets_sent": 1}}, {})
+    assert (snapshot.clients_connected, snapshot.packets_sent) == (1, 11)
+
+
+def test_a_process_that_was_away_counts_once() -> None:
+    totals = Totals()
+    for parts in ({"edge-1.a": {"packets_sent": 10}}, {}, {"edge-1.a": {"packets_sent": 12}}):
+        snapshot = totals.add_up(parts, {})
+    assert snapshot.packets_sent == 12
+
+
+def test_the_figures_of_any_number_of_lives_take_bounded_memory() -> None:
+    totals = Totals()
+    for number in range(MAX_LIVES + 10):
+        snapshot = totals.add_up({f"edge.{number}": {"packets_sent": 1}}, {})
+    assert snapshot.packets_sent == MAX_LIVES + 10
+    assert len(totals._lives) == MAX_LIVES
+
+
+def test_figures_of_a_newer_version_are_passed_over() -> None:
+    assert Totals().add_up({"edge.a": {"moons": 3}}, {"suns": 1}) == SysSnapshot()
