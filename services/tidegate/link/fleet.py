@@ -121,6 +121,7 @@ class Fleet:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
         self._leased = False
+        self._leased_until_s = 0.0
         self._verifying = False
         self._must_verify = False
         self._living: set[str] = set()
@@ -145,8 +146,8 @@ class Fleet:
         self._spawn(self._watch_absent())
 
     async def ready(self) -> None:
-        """Return when at least one router can be reached."""
-        while not self.reachable():
+        """Return when at least one router can be reached, and every router knows that we live."""
+        while not self.reachable() or not self._leased:
             await self._change()
 
     def reachable(self) -> list[RouterChannel]:
@@ -533,6 +534,7 @@ class Fleet:
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make this edge the owner of a session (see RouterLink)."""
+        await self._have_lease()
         message = pb.Request()
         write_attach(message.attach, request)
         size = SMALL + (len(request.will.payload) if request.will else 0)
@@ -541,6 +543,21 @@ class Fleet:
         if session.incarnation:
             self._hold_session(request.client_id, session.epoch, session.incarnation)
         return session
+
+    async def _have_lease(self) -> None:
+        """Wait for the lease: sessions of an edge without one are taken for lost.
+
+        Raises RouterUnavailable.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._leased_until_s:
+            return
+        try:
+            async with asyncio.timeout(self.config.timeout_s):
+                while loop.time() >= self._leased_until_s:
+                    await self._change()
+        except TimeoutError:
+            raise RouterUnavailable("no router gives this edge a lease") from None
 
     def _hold_session(self, client_id: str, epoch: int, incarnation: int) -> None:
         known = self._held.get(client_id)
@@ -794,7 +811,9 @@ class Fleet:
 
     async def _keep_lease(self) -> None:
         """Say that this edge lives; when that was not known for a time, ask who is still ours."""
+        loop = asyncio.get_running_loop()
         while True:
+            asked_s = loop.time()
             try:
                 reply = await self._ask(self.edge_id, pb.Request(lease=pb.LeaseRequest()))
             except RouterUnavailable:
@@ -805,6 +824,8 @@ class Fleet:
                 self._must_verify = True
                 self._start_verifying()
             self._leased = True
+            self._leased_until_s = asked_s + self._lease_s
+            self._changed.set()
             await asyncio.sleep(self._lease_s / 4)
 
     def _start_verifying(self) -> None:
