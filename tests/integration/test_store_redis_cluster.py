@@ -25,6 +25,8 @@ from tidegate.store.keys import Keyspace
 from tidegate.store.redis_store import RedisStore, StoreRefused
 
 NOW = 1_700_000_000_000
+#: Between two groups of messages of a session: load, and yet a machine that others can use.
+_PACE_S = 0.005
 PREFIX = Keyspace(64).prefix(b"c0")
 
 
@@ -101,6 +103,7 @@ class Load:
             for name, answer in zip(names, waiting, strict=True):
                 if await answer:
                     self.acknowledged[client].append(name)
+            await asyncio.sleep(_PACE_S)
 
     async def _append(self, client: str, name: bytes) -> bool:
         identity = name.decode() if name[-1] % 2 else ""
@@ -213,6 +216,30 @@ async def test_a_partition_that_nobody_serves_is_refused_after_the_timeout_and_c
     await store.close()
 
 
+@pytest.mark.parametrize("cluster", ["valkey"], indirect=True)
+async def test_a_partition_may_be_on_its_way_for_the_whole_timeout_however_old_the_connection_is(
+    cluster: Cluster, counters: Counters
+) -> None:
+    cluster.command("FLUSHALL")
+    store = await connect(cluster.url, counters, operation_timeout_s=1)
+    until_s = asyncio.get_running_loop().time() + 1.1
+    await wait_for_async(
+        lambda: asyncio.get_running_loop().time() > until_s, DEADLINE_S, "the connection is old"
+    )
+    assert await store.get_retained(["t1"]) == [None]  # the first operation on that connection
+    slot = key_slot(Keyspace(64).prefix(b"t1"))
+    source = cluster.owner(Keyspace(64).prefix(b"t1"))
+    target = next(server for server in cluster.masters if server is not source)
+    target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.identifier(source))
+    source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.identifier(target))
+    reading = asyncio.ensure_future(store.get_retained(["t1"]))
+    await wait_for_async(lambda: counters.store_moved > 1, DEADLINE_S, "it is sent again")
+    for server in (source, target):
+        server.command("CLUSTER", "SETSLOT", slot, "STABLE")
+    assert await reading == [None]
+    await store.close()
+
+
 async def test_a_scan_begins_again_when_its_partition_has_moved(
     store: RedisStore, cluster: Cluster
 ) -> None:
@@ -234,7 +261,7 @@ async def test_a_scan_begins_again_when_its_partition_has_moved(
 # Servers that are lost
 
 
-@pytest.mark.parametrize("name", ["valkey", "redis"])
+@pytest.mark.parametrize("name", ["valkey", pytest.param("redis", marks=pytest.mark.slow)])
 async def test_nothing_acknowledged_is_lost_when_a_master_is_killed_under_load(
     name: str, tmp_path: Path, counters: Counters
 ) -> None:

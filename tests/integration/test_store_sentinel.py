@@ -21,6 +21,8 @@ from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import Append, AttachRequest, StoreUnavailable
 from tidegate.store.redis_store import RedisStore
 
+#: Between two messages of a publisher: load, and yet a machine that others can use.
+_PACE_S = 0.002
 NOW = 1_700_000_000_000
 
 
@@ -33,6 +35,12 @@ def watched(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watched]
     servers.start()
     yield servers
     servers.stop()
+
+
+#: What is slow, and does not depend on the server's product much.
+BY_VALKEY = pytest.mark.parametrize(
+    "watched", ["valkey", pytest.param("redis", marks=pytest.mark.slow)], indirect=True
+)
 
 
 async def connect(url: str, **settings: object) -> RedisStore:
@@ -63,6 +71,7 @@ class Load:
             else:
                 assert isinstance(reply.outcomes[0], int)
                 self.acknowledged.append(name)
+                await asyncio.sleep(_PACE_S)
 
     async def more(self, count: int) -> None:
         """Wait until so many more have been acknowledged."""
@@ -105,6 +114,7 @@ async def test_nothing_acknowledged_is_lost_when_the_master_is_killed_under_load
     await store.close()
 
 
+@BY_VALKEY
 async def test_a_master_that_hangs_is_replaced(watched: Watched) -> None:
     store = await connect(watched.url)
     life = await store.attach(AttachRequest("c", "e1", False, 100, NOW))
@@ -125,6 +135,7 @@ async def test_a_master_that_hangs_is_replaced(watched: Watched) -> None:
     await store.close()
 
 
+@BY_VALKEY
 async def test_an_unknown_master_is_said_to_be_so(watched: Watched) -> None:
     url = watched.url.replace("/" + Watched.NAME, "/nobody")
     with pytest.raises(StoreUnavailable, match="No such master"):

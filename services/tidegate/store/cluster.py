@@ -101,11 +101,11 @@ class ClusterMap:
 
 
 class _Held:
-    """A partition without a server: the operations on it, and since when."""
+    """A partition without a server: the operations on it, and since when the first one waits."""
 
     __slots__ = ("operations", "ready_s", "reason", "since_s", "tries")
 
-    def __init__(self, since_s: float, tries: int, ready_s: float) -> None:
+    def __init__(self, since_s: float | None, tries: int, ready_s: float) -> None:
         self.operations: deque[Operation] = deque()
         self.since_s = since_s
         self.tries = tries
@@ -134,7 +134,7 @@ class ClusterLanes:
         self._lanes: dict[Address, Lane] = {}
         self._settled: dict[bytes, Lane] = {}
         now_s = self._loop.time()
-        self._held = {prefix: _Held(now_s, 0, now_s) for prefix in settings.prefixes}
+        self._held = {prefix: _Held(None, 0, now_s) for prefix in settings.prefixes}
         # Prefix → when it was settled last, and how long that had taken.
         self._history: dict[bytes, tuple[float, _Held]] = {}
         self._circuit = Circuit("cluster", settings.counters)
@@ -157,6 +157,8 @@ class ClusterLanes:
         elif len(held.operations) >= MAX_WAITING:
             reply.set_exception(StoreUnavailable("too many operations wait for the store"))
         else:
+            if held.since_s is None:
+                held.since_s = self._loop.time()
             held.operations.append((prefix, words, size, reply))
             self._watch()
         return reply
@@ -215,7 +217,7 @@ class ClusterLanes:
         settled_s, before = self._history.get(prefix, (0.0, None))
         if before is not None and now_s - settled_s < _SAME_MOVE_S:
             tries = before.tries + 1
-            held = _Held(before.since_s, tries, now_s + _pause_s(tries))
+            held = _Held(before.since_s or now_s, tries, now_s + _pause_s(tries))
         else:
             held = _Held(now_s, 0, now_s)
         self._held[prefix] = held
@@ -291,8 +293,12 @@ class ClusterLanes:
 
     def _give_up(self, reason: str) -> None:
         """Fail what has been held for too long; as it was never begun, nothing is in doubt."""
-        now_s = self._loop.time()
-        overdue = [h for h in self._held.values() if now_s - h.since_s >= self._timeout_s]
+        too_old_s = self._loop.time() - self._timeout_s
+        overdue = [
+            held
+            for held in self._held.values()
+            if held.since_s is not None and held.since_s <= too_old_s
+        ]
         for held in overdue:
             held.reason = StoreUnavailable(reason)
             fail(held.operations, held.reason)
