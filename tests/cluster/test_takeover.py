@@ -89,8 +89,10 @@ async def test_a_disconnected_session_is_found_at_every_edge(guests: Guests) -> 
         client = await guests.connect(number, "client", durable=True)
         assert client.connack is not None
         assert client.connack.session_present
-        received = await client.expect("PUBLISH", qos=2, payload=b"%d" % number)
-        await client.acknowledge(received)
+        received = await receive_publish(client)
+        assert (received.payload, received.qos) == (b"%d" % number, 2)
+        await client.expect("PUBREL", packet_id=received.packet_id)
+        await client.send(mqtt_bytes.acknowledge("PUBCOMP", received.packet_id))
 
 
 async def test_of_many_connections_at_once_one_is_left(guests: Guests) -> None:
