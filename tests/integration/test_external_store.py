@@ -17,24 +17,19 @@ from support import mqtt_bytes
 from support.broker import StartBroker, Tidegate
 from support.mqtt_bytes import V5
 from support.raw_client import RawClient
-from support.store_server import StoreServer, programs
-from support.tools import missing
+from support.store_groups import AnyStore, start_store
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 DURABLE = [("session_expiry", 3600)]
 
 
-@pytest.fixture(params=["valkey", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreServer]:
-    """Run a server of each kind."""
-    program = programs()[request.param]
-    if program is None:
-        missing(f"{request.param}-server")
-    server = StoreServer(program, tmp_path)
-    server.start()
-    yield server
-    server.kill()
+@pytest.fixture(params=["valkey", "redis", "valkey-limited", "redis-cluster"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyStore]:
+    """Run a store of each kind."""
+    running = start_store(request.param, tmp_path)
+    yield running
+    running.stop()
 
 
 async def _open(broker: Tidegate) -> RawClient:
@@ -43,7 +38,7 @@ async def _open(broker: Tidegate) -> RawClient:
 
 
 async def test_sessions_outlive_the_broker_and_wills_fire_after_its_lease(
-    store: StoreServer, start_broker: StartBroker
+    store: AnyStore, start_broker: StartBroker
 ) -> None:
     """G1, G5: nothing but the store is needed to go on after ``kill -9``."""
     broker = start_broker(store={"url": store.url, "edge_lease_s": 1.0})

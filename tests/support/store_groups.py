@@ -12,14 +12,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeAlias
 
-import pytest
 import redis
 from redis import exceptions as redis_errors
 from redis.crc import key_slot
 
 from support.certificates import Certificates
 from support.store_server import StoreServer, TcpServer, programs
-from support.tools import free_port
+from support.tools import free_port, missing
 from support.waiting import wait_for
 
 DEADLINE_S = 30.0
@@ -377,11 +376,11 @@ KINDS = [f"{name}{kind}" for kind in ("", "-limited", "-cluster") for name in ("
 
 
 def start_store(kind: str, directory: Path) -> AnyStore:
-    """Start a store of one of ``KINDS``; skip the test when its program is not installed."""
+    """Start a store of one of ``KINDS``; without its program the test is skipped."""
     name, _, shape = kind.partition("-")
     program = programs()[name]
     if program is None:
-        pytest.skip(f"{name} is not installed")
+        missing(f"{name}-server")
     store: AnyStore
     if shape == "cluster":
         store = Cluster(program, directory)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from tidegate.runtime.config import Config, ListenerConfig, ListenerProtocol, Section
 from tidegate.runtime.listener_url import ListenerUrlError, parse_listener_url, split_address
+from tidegate.runtime.store_url import StoreKind, parse_store_url
 
 #: A configuration is a few pages; more is a mistake (a data file, a disk image).
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -154,8 +155,8 @@ def problems_of_cluster(config: Config) -> list[str]:
 def concerns(config: Config, role: Role = "serve") -> list[str]:
     """Return what is allowed and yet probably not meant, one sentence each."""
     if role == "router":
-        return _concerns_of_link(config)
-    found: list[str] = []
+        return [*_concerns_of_link(config), *_concerns_of_store(config)]
+    found = _concerns_of_store(config) if role == "serve" else []
     auth = config.auth
     for listener in config.listeners:
         allowed = listener.allow_anonymous
@@ -171,6 +172,22 @@ def concerns(config: Config, role: Role = "serve") -> list[str]:
                 f"listener {listener.label}: anyone who can reach {listener.address} may connect "
                 "without a password"
             )
+    return found
+
+
+def _concerns_of_store(config: Config) -> list[str]:
+    store = config.store
+    if store.url is None:
+        return []
+    found: list[str] = []
+    url = parse_store_url(store.url)
+    if url.kind is not StoreKind.SINGLE and store.durability != "replicated":
+        found.append(
+            f"store: with durability {store.durability} a replica that takes over may lack what "
+            "was acknowledged last; replicated waits for replicas"
+        )
+    if url.password and not url.unix:
+        found.append("store: a password in the URL is seen in process lists; use password_file")
     return found
 
 

@@ -254,6 +254,20 @@ def test_a_listener_that_nobody_can_use_is_a_concern() -> None:
     assert concerns(from_flags(Flags(password_file=Path("users")))) == []
 
 
+def test_a_store_that_may_fail_over_without_confirmation_is_a_concern() -> None:
+    users = Path("users")
+    (text,) = concerns(from_flags(Flags(password_file=users, redis="redis+cluster://a,b")))
+    assert "durability everysec" in text
+    assert concerns(from_flags(Flags(password_file=users, redis="redis://a"))) == []
+
+
+def test_a_password_in_the_url_of_the_store_is_a_concern() -> None:
+    flags = Flags(password_file=Path("users"), redis="redis://user:hush@a")
+    (text,) = concerns(from_flags(flags))
+    assert "password_file" in text
+    assert "hush" not in text
+
+
 def test_anonymous_access_from_elsewhere_is_a_concern() -> None:
     (text,) = concerns(
         from_flags(
