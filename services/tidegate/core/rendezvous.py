@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Final
+
+#: What BLAKE2b takes as a key.
+LONGEST_KEY_BYTES: Final = 64
 
 
 def owner(key: str, names: Iterable[str]) -> str:
@@ -17,4 +21,7 @@ def owner(key: str, names: Iterable[str]) -> str:
 
 
 def _weight(name: str, key: bytes) -> bytes:
-    return blake2b(key, digest_size=8, key=name.encode()[:64]).digest()
+    encoded = name.encode()
+    if len(encoded) > LONGEST_KEY_BYTES:
+        encoded = blake2b(encoded).digest()
+    return blake2b(key, digest_size=8, key=encoded).digest()

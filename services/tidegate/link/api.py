@@ -176,8 +176,9 @@ class RouterLink(Protocol):
 class RouterService(RouterLink, Protocol):
     """What the router's end of a link asks of the router, beside what edges ask."""
 
-    #: Names this life of the router; a new one after it has been declared dead.
-    instance: str
+    @property
+    def instance(self) -> str:
+        """Names this life of the router; a new one after it has been declared dead."""
 
     async def subscribe(
         self,

@@ -80,6 +80,7 @@ class RouterChannel:
         "frames_taken",
         "gate",
         "instance",
+        "lives",
         "name",
         "outbox",
         "outstanding_bytes",
@@ -97,6 +98,9 @@ class RouterChannel:
         self.name = name
         self.address = address
         self.instance = ""
+        #: Lives of the router that may still be at what they were sent: this one, and earlier ones
+        #: that have not been fenced.
+        self.lives: set[str] = set()
         self.version = 0
         self.state = State.DOWN
         self.credit_bytes = 0
@@ -191,7 +195,7 @@ class RouterChannel:
         if frame.credit_bytes:
             self.outstanding_bytes = max(0, self.outstanding_bytes - frame.credit_bytes)
         if frame.unacknowledged_done:
-            self.sent_unanswered -= frame.unacknowledged_done
+            self.sent_unanswered = max(0, self.sent_unanswered - frame.unacknowledged_done)
         unsettled = self.unsettled
         for number, code in zip(frame.done_ids, frame.done_codes, strict=False):
             sent = unsettled.pop(number, None)
@@ -221,8 +225,7 @@ class RouterChannel:
         lost = self.sent_unanswered
         self.sent_unanswered = 0
         self.outbox = None
-        if self.state is not State.LEAVING:
-            self.state = State.DOWN
+        self.state = State.DOWN
         self.waiting = [*self.unsettled.values(), *self.waiting]
         self.unsettled = {}
         self.outstanding_bytes = sum(sent.size for sent in self.waiting)
@@ -234,8 +237,9 @@ class RouterChannel:
         return lost
 
     def take_waiting(self) -> list[Sent]:
-        """Hand over everything that waits, in order: the router is given up."""
-        waiting, self.waiting = self.waiting, []
+        """Hand over everything that waits or is not settled, in order: the router is given up."""
+        waiting = [*self.unsettled.values(), *self.waiting]
+        self.unsettled, self.waiting = {}, []
         self.outstanding_bytes = 0
         waiting.sort(key=_order_of)
         return waiting

@@ -10,6 +10,7 @@ when the router that had it has been fenced in the store. ``docs/adr/0008-the-li
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final
@@ -51,6 +52,9 @@ MAX_OWNERS: Final = 20_000
 #: A router that is gone may be back, as it was, after a moment.
 GRACE_S: Final = 1.0
 RETRY_S: Final = 0.2
+#: How often it is asked whether all edges have come to a router that joins.
+EDGES_PAUSE_S: Final = 0.02
+LONGEST_EDGES_PAUSE_S: Final = 0.5
 TRIES: Final = 4
 SNAPSHOT_FILTERS: Final = 500
 VERIFY_PAGE: Final = 500
@@ -106,6 +110,9 @@ class Fleet:
         #: Called when publishers must wait, and when they may go on.
         self.hold_publishing: Callable[[], None] = _nothing
         self.resume_publishing: Callable[[], None] = _nothing
+        #: What this edge adds to the figures of the whole broker; nothing: it tells none.
+        self.figures: Callable[[], dict[str, int]] = dict
+        self._figures_of_routers: dict[str, dict[str, int]] = {}
         #: Connections of this edge, as (client_id, epoch): what is verified after an absence.
         self.connections: Callable[[], list[tuple[str, int]]] = list
         #: Routers by name: those that topics are spread over, here or not.
@@ -125,6 +132,9 @@ class Fleet:
         self._verifying = False
         self._must_verify = False
         self._living: set[str] = set()
+        self._stopped = False
+        #: Set: look for routers now.
+        self._look = asyncio.Event()
         self._handlers: dict[str, Callable[[RouterChannel, Any], None]] = {
             "deliver": self._on_deliver,
             "push": self._on_push,
@@ -134,6 +144,7 @@ class Fleet:
             "applied": _on_applied,
             "echo": _on_echo,
             "pushes_lost": self._on_pushes_lost,
+            "figures": self._on_figures,
             "leaving": self._on_leaving,
         }
 
@@ -158,15 +169,27 @@ class Fleet:
         """End the lease and the connections; the edge's clients are gone already."""
         try:
             async with asyncio.timeout(self.config.timeout_s):
+                # What clients published last may still be on its way.
+                await asyncio.gather(
+                    *(
+                        channel.request(pb.Request(barrier=pb.BarrierRequest()))
+                        for channel in self.reachable()
+                    ),
+                    return_exceptions=True,
+                )
                 await self._ask(self.edge_id, pb.Request(end_lease=pb.EndLeaseRequest()))
         except (RouterUnavailable, TimeoutError) as error:
             log.warning("the lease could not be ended", extra={"reason": str(error)})
+        self._stopped = True
         tasks = [*self._tasks, *(task for _, task in self._streams.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._stopped:
+            work.close()
+            return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -187,7 +210,10 @@ class Fleet:
                 # What could not be looked up may still be there; what serves is left alone.
                 if complete and self._streams[address][0].channel is None:
                     self._streams.pop(address)[1].cancel()
-            await asyncio.sleep(self.config.discovery_interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.config.discovery_interval_s):
+                    await self._look.wait()
+            self._look.clear()
 
     async def _change(self) -> None:
         """Wait until a router has come, gone, or changed its state."""
@@ -217,15 +243,16 @@ class Fleet:
         elif channel.attached:
             # An earlier life of it: dead, only nobody has told us yet.
             self.disconnected(channel)
-        before = channel.instance
+        is_new_life = channel.instance != welcome.instance
         channel.address = address
         channel.instance = welcome.instance
+        channel.lives.add(welcome.instance)
         channel.version = welcome.version
         channel.credit_bytes = welcome.credit_bytes
         channel.outbox = Outbox(pb.EdgeFrame)
         channel.frames_taken = channel.untold_bytes = 0
         self._tell_all(channel)
-        self._spawn(self._join(channel, channel.outbox, before))
+        self._spawn(self._join(channel, channel.outbox, is_new_life))
         return channel
 
     def _tell_all(self, channel: RouterChannel) -> None:
@@ -243,21 +270,27 @@ class Fleet:
             _tell_shared(outbox, client_id, epoch, list(subscriptions.items()))
 
     async def _join(
-        self, channel: RouterChannel, outbox: Outbox[pb.EdgeFrame], before: str
+        self, channel: RouterChannel, outbox: Outbox[pb.EdgeFrame], is_new_life: bool
     ) -> None:
         """From the first frame to the first publish. Ends early when the connection does."""
         try:
             await channel.sync()
-            if before and before != channel.instance:
-                await self._fence_through(channel, before)
+            await self._fence_lives(channel, channel)
+            if is_new_life:
+                if self._is_member(channel) and self._others(channel):
+                    # It begins anew, as any router that joins: others have its topics until then.
+                    self._remove(channel)
+                await self._wait_for_edges(channel)
         except LinkLost:
             return
+        if channel.outbox is not outbox or channel.state is State.LEAVING:
+            return
         log.info("attached to a router", extra={"router": channel.name, "address": channel.address})
-        known = self.members.get(channel.name) is channel
-        others = [member for member in self.members.values() if member is not channel]
-        if not known:
+        if not self._is_member(channel):
+            others = list(self.members.values())
             self.members[channel.name] = channel
             self._owners.clear()
+            channel.gate = None
             if others:
                 channel.gate = asyncio.ensure_future(
                     asyncio.gather(*(self._barrier(member) for member in others))
@@ -266,7 +299,7 @@ class Fleet:
             channel.state = State.GATED
             self._changed.set()
             await asyncio.shield(channel.gate)
-        if channel.outbox is not outbox:
+        if channel.outbox is not outbox or channel.state is State.LEAVING:
             # It went away meanwhile: the next connection finds it a member, and opens it.
             return
         channel.state = State.OPEN
@@ -277,6 +310,47 @@ class Fleet:
         self._must_verify = True
         self._start_verifying()
         self.edge.pushes_lost()
+
+    def _is_member(self, channel: RouterChannel) -> bool:
+        return self.members.get(channel.name) is channel
+
+    def _others(self, channel: RouterChannel) -> list[RouterChannel]:
+        """Routers that are there, and stay, beside this one."""
+        return [
+            one for one in self.reachable() if one is not channel and one.state is not State.LEAVING
+        ]
+
+    async def _wait_for_edges(self, channel: RouterChannel) -> None:
+        """Wait until edges that other routers serve have come to this router too.
+
+        Until then it does not know what their clients want, and what is published through it does
+        not reach them. One that cannot come is waited for only so long. Raises LinkLost.
+        """
+        loop = asyncio.get_running_loop()
+        config = self.config
+        until_s = loop.time() + 2 * config.discovery_interval_s + config.timeout_s
+        pause_s = EDGES_PAUSE_S
+        while True:
+            there: set[str] = set()
+            for other in self._others(channel):
+                with contextlib.suppress(LinkLost):
+                    there.update(await self._edges_of(other))
+            missing = there.difference(await self._edges_of(channel))
+            if not missing:
+                return
+            if loop.time() >= until_s:
+                break
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_EDGES_PAUSE_S)
+        log.warning(
+            "a router is used although not all edges have come to it",
+            extra={"router": channel.name, "edges": len(missing)},
+        )
+
+    async def _edges_of(self, channel: RouterChannel) -> set[str]:
+        """Ask a router for its edges (none if it does not know the request). Raises LinkLost."""
+        reply = await channel.request(pb.Request(edges=pb.EdgesRequest()))
+        return set(reply.edges.edge_ids)
 
     async def _barrier(self, member: RouterChannel) -> None:
         """Return when what was published through a member is settled, or is nobody's any more."""
@@ -297,46 +371,45 @@ class Fleet:
             self.counters.dropped["link_lost"] += lost
         self._changed.set()
         self._owners.clear()
-        if self.members.get(channel.name) is channel:
+        if self._is_member(channel):
             log.warning("a router is gone", extra={"router": channel.name})
-            self._spawn(self._give_up(channel, channel.instance))
+            self._spawn(self._give_up(channel))
         if not self.reachable():
             self._hold()
         self.edge.pushes_lost()
 
-    async def _give_up(self, channel: RouterChannel, instance: str) -> None:
+    async def _give_up(self, channel: RouterChannel) -> None:
         """Wait a moment for a router to come back; then give what it had to others."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + GRACE_S
-        while not channel.attached and loop.time() < until_s:
-            self._changed.clear()
-            try:
-                async with asyncio.timeout_at(until_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                break
-        while self.members.get(channel.name) is channel and not channel.attached:
-            other = next((one for one in self.reachable() if one is not channel), None)
-            if other is None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while not channel.attached:
+                    await self._change()
+        while self._is_member(channel) and not channel.attached:
+            others = self._others(channel)
+            if not others:
                 await self._change()
                 continue
-            try:
-                await self._fence_through(other, instance)
-            except LinkLost:
-                continue
-            if channel.attached or channel.instance != instance:
-                return
-            log.warning("gave a router up", extra={"router": channel.name})
-            self._remove(channel)
-            return
+            with contextlib.suppress(LinkLost):
+                await self._fence_lives(channel, others[0])
+                if self._is_member(channel) and not channel.attached:
+                    log.warning("gave a router up", extra={"router": channel.name})
+                    self._remove(channel)
 
-    async def _fence_through(self, channel: RouterChannel, instance: str) -> None:
-        """Have a router's life refused by the store. Raises LinkLost."""
-        while True:
-            reply = await channel.request(pb.Request(fence=pb.FenceRequest(instance=instance)))
-            if not reply.failure:
-                return
-            await asyncio.sleep(RETRY_S)
+    async def _fence_lives(self, channel: RouterChannel, through: RouterChannel) -> None:
+        """Have the store refuse what lives of a router that have ended here may still write.
+
+        Ends early when the router comes back while another one is asked. Raises LinkLost.
+        """
+        own = channel.instance if through is channel else ""
+        for instance in channel.lives - {own}:
+            while True:
+                request = pb.Request(fence=pb.FenceRequest(instance=instance))
+                if not (await through.request(request)).failure:
+                    break
+                await asyncio.sleep(RETRY_S)
+                if through is not channel and channel.attached:
+                    return
+            channel.lives.discard(instance)
 
     def _remove(self, channel: RouterChannel) -> None:
         """Spread what waits for a router over the others, in order."""
@@ -363,26 +436,27 @@ class Fleet:
 
     def _on_leaving(self, channel: RouterChannel, _operation: pb.Leaving) -> None:
         if channel.state is not State.LEAVING:
-            self._spawn(self._leave(channel))
+            self._spawn(self._leave(channel, channel.outbox))
 
-    async def _leave(self, channel: RouterChannel) -> None:
+    async def _leave(self, channel: RouterChannel, outbox: Outbox[pb.EdgeFrame] | None) -> None:
         """A router is about to end: settle what it has, then go on without it."""
-        while len(self.reachable()) < 2:
+        while not self._others(channel):
             # Nobody could take its place: it goes on until it ends.
-            if not channel.attached:
-                return
             await self._change()
+            if channel.outbox is not outbox:
+                return
         channel.state = State.LEAVING
         self._changed.set()
         try:
-            await channel.request(pb.Request(barrier=pb.BarrierRequest()))
+            await channel.request(pb.Request(barrier=pb.BarrierRequest(last=True)))
         except LinkLost:
-            channel.state = State.DOWN
             return
-        if self.members.get(channel.name) is channel:
+        # All that it was sent has been settled, whether it has found the time to say so or not.
+        channel.sent_unanswered = 0
+        if self._is_member(channel):
             log.info("a router leaves", extra={"router": channel.name})
             self._remove(channel)
-            self._forget_stream(channel)
+        self._forget_stream(channel)
 
     def _forget_stream(self, channel: RouterChannel) -> None:
         """Close the connection to a router that leaves; it sees that nobody needs it any more."""
@@ -487,10 +561,33 @@ class Fleet:
             self.redispatch(group, message)
 
     def _on_kick(self, _channel: RouterChannel, operation: pb.Kick) -> None:
-        self.edge.kick(operation.client_id, operation.epoch, ReasonCode(operation.reason_code))
+        try:
+            reason = ReasonCode(operation.reason_code)
+        except ValueError:  # the router is newer
+            reason = ReasonCode.UNSPECIFIED_ERROR
+        self.edge.kick(operation.client_id, operation.epoch, reason)
 
     def _on_pushes_lost(self, _channel: RouterChannel, _operation: pb.PushesLost) -> None:
         self.edge.pushes_lost()
+
+    def _on_figures(self, channel: RouterChannel, operation: pb.Figures) -> None:
+        self._figures_of_routers[channel.instance] = dict(operation.values)
+
+    def _tell_figures(self) -> None:
+        """Tell every router this edge's figures, and those of the routers it does not speak to."""
+        there = self.reachable()
+        lives = {channel.instance for channel in there}
+        known = {life: self._figures_of_routers.get(life, {}) for life in lives}
+        self._figures_of_routers = known
+        parts = [(self.edge_id, self.figures()), *known.items()]
+        for channel in there:
+            assert channel.outbox is not None
+            for life, values in parts:
+                if values and life != channel.instance:
+                    operation = channel.outbox.frame.operations.add().figures
+                    operation.life = life
+                    operation.values.update(values)
+                    channel.outbox.grew(SMALL * len(values))
 
     # Requests
 
@@ -623,20 +720,23 @@ class Fleet:
         wanted: pb.SubscribeRequest | pb.UnsubscribeRequest,
     ) -> None:
         """Have a durable session's subscriptions stored, and known to every living router."""
-        told = self._everywhere()
-        wanted.told.extend(channel.instance for channel in told)
-        await self._ask(client_id, request, request.ByteSize())
-        waiting = [
-            channel.request(pb.Request(catch_up=pb.CatchUpRequest()))
-            for channel in told
-            if channel.attached
-        ]
-        for answer in waiting:
-            try:
-                reply = await answer
-            except LinkLost:
-                continue  # it learns everything from the store before it routes again
-            _check(reply)
+        for _ in range(TRIES):
+            told = self._everywhere()
+            del wanted.told[:]
+            wanted.told.extend(channel.instance for channel in told)
+            await self._ask(client_id, request, request.ByteSize())
+            answers = await asyncio.gather(
+                *(channel.request(pb.Request(catch_up=pb.CatchUpRequest())) for channel in told),
+                return_exceptions=True,
+            )
+            for answer in answers:
+                if isinstance(answer, pb.Reply):
+                    _check(answer)
+            if all(isinstance(answer, pb.Reply) for answer in answers):
+                return
+            # A router that went away may live on for other edges, and not know the change. This
+            # time whoever stores it waits for that router.
+        raise RouterUnavailable("routers come and go")
 
     async def unsubscribe(
         self, edge_id: str, client_id: str, epoch: int, incarnation: int, filters: Sequence[str]
@@ -820,6 +920,7 @@ class Fleet:
                 await asyncio.sleep(RETRY_S)
                 continue
             self._living = set(reply.lease.routers)
+            self._tell_figures()
             if reply.lease.was_lost and self._leased:
                 self._must_verify = True
                 self._start_verifying()
@@ -857,8 +958,9 @@ class Fleet:
         """While a living router cannot be reached from here, its pushes cannot come either."""
         while True:
             await asyncio.sleep(DEGRADED_S)
-            here = {channel.instance for channel in self.reachable()}
+            here = {channel.instance for channel in self._everywhere()}
             if self._living - here:
+                self._look.set()
                 # Neither can it say that a session has been taken over elsewhere.
                 self.edge.pushes_lost()
                 self._must_verify = True

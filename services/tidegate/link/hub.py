@@ -7,6 +7,7 @@ never wait: what has to wait for the store is a task, bounded by the credit of t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import grpc
 
-from tidegate.link.api import RouterService, RouterUnavailable, SessionFenced
+from tidegate.link.api import RouterService, RouterUnavailable, SessionFenced, SharedReceipt
 from tidegate.link.messages import (
     read_attach,
     read_detach,
@@ -107,6 +108,9 @@ class Hub(LinkServicer):
         self._listener = LinkListener(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        #: What this router adds to the figures of the whole broker; nothing: it tells none.
+        self.own_figures: Callable[[], dict[str, int]] = dict
+        self._figures: dict[str, dict[str, int]] = {}
         self._numbers = itertools.count(1)
         self._echoes: dict[int, asyncio.Future[None]] = {}
         self._idle: asyncio.Event = asyncio.Event()
@@ -122,6 +126,7 @@ class Hub(LinkServicer):
             "echo": self._on_echo,
             "shared_member": self._on_shared_member,
             "shared_returned": self._on_shared_returned,
+            "figures": self._on_figures,
         }
         self._requests: dict[str, Callable[[_Attached, Any, pb.Reply], Coroutine[Any, Any, None]]]
         self._requests = {
@@ -141,6 +146,7 @@ class Hub(LinkServicer):
             "fence": self._fence,
             "barrier": self._barrier,
             "catch_up": self._catch_up,
+            "edges": self._edges,
         }
 
     # Life
@@ -281,8 +287,8 @@ class Hub(LinkServicer):
             del self._streams[peer.edge_id]
         self._router.lose_edge(peer)
         lost, peer.shared = list(peer.shared.values()), {}
-        for group, message in lost:
-            self._router.redispatch(group, message)
+        for found in lost:
+            self._take_back(*found)
         log.info("an edge is gone", extra={"edge": peer.name})
         self._idle.set()
         self._pay_all()
@@ -336,7 +342,9 @@ class Hub(LinkServicer):
         if frame.frames_taken:
             peer.outbox.confirm(frame.frames_taken)
         for number in frame.shared_done:
-            peer.shared.pop(number, None)
+            found = peer.shared.pop(number, None)
+            if found is not None and found[2] is not None:
+                found[2].done()
         if peer.owed_bytes or peer.owed_unanswered:
             self._pay_all()
 
@@ -413,12 +421,35 @@ class Hub(LinkServicer):
     def _on_shared_returned(self, attached: _Attached, operation: pb.SharedReturned) -> None:
         found = attached.peer.shared.pop(operation.id, None)
         if found is not None:
-            self._router.redispatch(*found)
+            self._take_back(*found)
+
+    def _take_back(self, group: str, message: Publish, receipt: SharedReceipt | None) -> None:
+        """A member has not acknowledged a message: another one gets it."""
+        if receipt is not None:
+            receipt.returned()
+        else:
+            self._router.redispatch(group, message)
 
     def _on_echo(self, _attached: _Attached, echo: pb.Echo) -> None:
         future = self._echoes.pop(echo.id, None)
         if future is not None and not future.done():
             future.set_result(None)
+
+    def _on_figures(self, attached: _Attached, told: pb.Figures) -> None:
+        self._figures[told.life] = dict(told.values)
+        peer = attached.peer
+        own = self.own_figures()
+        if own and told.life == peer.edge_id:
+            operation = peer.outbox.frame.operations.add().figures
+            operation.life = self._router.instance
+            operation.values.update(own)
+            peer.outbox.grew(SMALL * len(own))
+
+    def figures(self) -> dict[str, dict[str, int]]:
+        """The figures of every process that is there, as far as they are known, by its life."""
+        lives = {*self._streams, *self._router.living_routers()}
+        self._figures = {life: found for life, found in self._figures.items() if life in lives}
+        return {**self._figures, self._router.instance: self.own_figures()}
 
     # Requests
 
@@ -571,8 +602,11 @@ class Hub(LinkServicer):
     ) -> None:
         await self._router.catch_up()
 
+    async def _edges(self, _attached: _Attached, _wanted: pb.EdgesRequest, reply: pb.Reply) -> None:
+        reply.edges.edge_ids.extend(peer.edge_id for peer in self.edges if peer.synced)
+
     async def _barrier(
-        self, attached: _Attached, _wanted: pb.BarrierRequest, _reply: pb.Reply
+        self, attached: _Attached, wanted: pb.BarrierRequest, _reply: pb.Reply
     ) -> None:
         """Everything this edge published is settled, and every edge has got what it was sent."""
         peer = attached.peer
@@ -583,20 +617,52 @@ class Hub(LinkServicer):
             self._idle.clear()
             await self._idle.wait()
         peer.batches = [batch for batch in peer.batches if batch.unsettled]
-        waiting = []
-        for other in self._streams.values():
+        if wanted.last:
+            peer.left = True
+            self._idle.set()
+            await self._all_left()
+        await self._reach_all()
+
+    async def _all_left(self) -> None:
+        """Return when no edge publishes here any more, or when that has taken too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.stall_s):
+                while not all(peer.left for peer in self.edges):
+                    self._idle.clear()
+                    await self._idle.wait()
+
+    async def _reach_all(self) -> None:
+        """Return when every edge has acted on what it was sent until now.
+
+        One that does not answer while it is not heard of at all takes nothing: there is nothing to
+        be overtaken.
+        """
+        waiting: dict[asyncio.Future[None], tuple[int, EdgePeer, int]] = {}
+        for peer in self.edges:
             number = next(self._numbers)
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._echoes[number] = future
-            other.peer.outbox.frame.operations.add().echo.id = number
-            other.peer.outbox.grew(SMALL)
-            waiting.append((number, future))
-        # An edge that does not answer takes nothing: there is nothing to be overtaken.
-        await asyncio.wait([future for _, future in waiting], timeout=self._config.stall_s)
-        for number, _ in waiting:
-            self._echoes.pop(number, None)
+            peer.outbox.frame.operations.add().echo.id = number
+            peer.outbox.grew(SMALL)
+            waiting[future] = (number, peer, peer.frames_received)
+        try:
+            while waiting:
+                await asyncio.wait(waiting, timeout=self._config.stall_s)
+                left = {}
+                for future, (number, peer, heard) in waiting.items():
+                    if future.done() or peer.closed or peer.stalled:
+                        self._echoes.pop(number, None)
+                    elif peer.frames_received != heard:
+                        left[future] = (number, peer, peer.frames_received)
+                    else:
+                        self._echoes.pop(number, None)
+                waiting = left
+        finally:
+            for number, _, _ in waiting.values():
+                self._echoes.pop(number, None)
 
 
 def _on_synced(attached: _Attached, synced: pb.Synced) -> None:
+    attached.peer.synced = True
     attached.peer.outbox.frame.operations.add().applied.id = synced.id
     attached.peer.outbox.grew(SMALL)

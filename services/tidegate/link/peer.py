@@ -23,6 +23,8 @@ SMALL: Final = 64
 MAX_SHARED: Final = 10_000
 #: A mailbox never holds more than so many times what makes publishers wait.
 HARD_FACTOR: Final = 4
+#: An edge says what it has taken after 128 KiB of it; as counted here that may be a megabyte.
+LEAST_WINDOW_BYTES: Final = 1_048_576
 
 
 class Batch:
@@ -49,12 +51,14 @@ class EdgePeer:
         "closed",
         "edge_id",
         "frames_received",
+        "left",
         "name",
         "outbox",
         "owed_bytes",
         "owed_unanswered",
         "shared",
         "stalled",
+        "synced",
         "version",
     )
 
@@ -70,8 +74,14 @@ class EdgePeer:
         self.edge_id = edge_id
         self.name = name
         self.version = version
-        self.outbox: Outbox[pb.RouterFrame] = Outbox(pb.RouterFrame, mailbox_bytes // 2)
+        self.outbox: Outbox[pb.RouterFrame] = Outbox(
+            pb.RouterFrame, max(mailbox_bytes // 2, LEAST_WINDOW_BYTES)
+        )
         self.closed = False
+        #: It has told all that its clients want.
+        self.synced = False
+        #: It publishes nothing more here.
+        self.left = False
         #: It has taken nothing for a while: nobody waits for it.
         self.stalled = False
         self.frames_received = 0
@@ -81,8 +91,8 @@ class EdgePeer:
         #: What has come since the last barrier, and what came before it and is not settled.
         self.batch = Batch()
         self.batches: list[Batch] = []
-        #: Shared messages of QoS 1 given to it: (group, message) by number.
-        self.shared: dict[int, tuple[str, Publish]] = {}
+        #: Shared messages of QoS 1 given to it, by number, and who wants to know of them.
+        self.shared: dict[int, tuple[str, Publish, SharedReceipt | None]] = {}
         self._next_shared = 0
         self._mailbox_bytes = mailbox_bytes
         self._counters = counters
@@ -156,7 +166,9 @@ class EdgePeer:
         if min(message.qos, options.qos) == 1 and len(self.shared) < MAX_SHARED:
             self._next_shared += 1
             operation.id = self._next_shared
-            self.shared[self._next_shared] = (group, message)
+            self.shared[self._next_shared] = (group, message, receipt)
+        elif receipt is not None:
+            receipt.done()
         outbox.grew(size_of(message))
         return True
 

@@ -19,6 +19,7 @@ from tidegate.roles.process import Process
 from tidegate.runtime.admin import Json
 from tidegate.runtime.config import Config
 from tidegate.runtime.metrics import Readings
+from tidegate.system import figures_of
 
 NO_ROUTER: Final = "no router can be reached"
 
@@ -51,6 +52,7 @@ class EdgeProcess(Process):
         fleet.connections = lambda: [
             (client.client_id, client.epoch) for client in edge.clients.values()
         ]
+        fleet.figures = lambda: figures_of(counters, edge)
         self.exporter.add(_readings(fleet))
         stack.push_async_callback(fleet.stop)
         side.start(stack)

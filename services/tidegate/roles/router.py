@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from tidegate import __version__
 from tidegate.link.hub import Hub
 from tidegate.roles import process
 from tidegate.roles.process import Process, now_ms
@@ -24,6 +25,7 @@ from tidegate.runtime.metrics import Readings
 from tidegate.runtime.tracing import Tracer
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.redis_store import RedisStore, StoreRefused
+from tidegate.system import SystemTopics, figures_of
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,13 @@ class RouterProcess(Process):
         stack.push_async_callback(hub.stop)
         self.exporter.add(_readings(router, hub))
         counters = self.counters
+        hub.own_figures = lambda: figures_of(counters)
+        interval_s = self.config.features.sys_interval_s
+        if interval_s:
+            system = SystemTopics(
+                router, hub.figures, __version__, interval_s, leads=lambda: _leads(router)
+            )
+            self.background(stack, system.run())
 
         def measure() -> None:
             counters.retained_count = len(router.retained)
@@ -147,6 +156,11 @@ class RouterProcess(Process):
             "retained": self.counters.retained_count,
             "link": link,
         }
+
+
+def _leads(router: Router) -> bool:
+    """Whether this is the router that speaks for all: the first by name of those that live."""
+    return router.current and router.instance == min(router.living_routers(), default="")
 
 
 def _readings(router: Router, hub: Hub) -> Readings:

@@ -56,7 +56,7 @@ class Hello(_message.Message):
     def __init__(self, oldest_version: _Optional[int] = ..., newest_version: _Optional[int] = ..., edge_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class EdgeOperation(_message.Message):
-    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned")
+    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned", "figures")
     PUBLISH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +68,7 @@ class EdgeOperation(_message.Message):
     ECHO_FIELD_NUMBER: _ClassVar[int]
     SHARED_MEMBER_FIELD_NUMBER: _ClassVar[int]
     SHARED_RETURNED_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     publish: Publish
     request: Request
     interest: Interest
@@ -79,7 +80,8 @@ class EdgeOperation(_message.Message):
     echo: Echo
     shared_member: SharedMember
     shared_returned: SharedReturned
-    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ...) -> None: ...
+    figures: Figures
+    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("topic", "payload", "flags", "properties", "expires_at_ms", "subscription_identifiers", "trace")
@@ -206,7 +208,7 @@ class Synced(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease")
+    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +226,7 @@ class Request(_message.Message):
     BARRIER_FIELD_NUMBER: _ClassVar[int]
     CATCH_UP_FIELD_NUMBER: _ClassVar[int]
     END_LEASE_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     id: int
     attach: AttachRequest
     detach: DetachRequest
@@ -241,7 +244,8 @@ class Request(_message.Message):
     barrier: BarrierRequest
     catch_up: CatchUpRequest
     end_lease: EndLeaseRequest
-    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ...) -> None: ...
+    edges: EdgesRequest
+    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ...) -> None: ...
 
 class Will(_message.Message):
     __slots__ = ("message", "delay_s", "message_expiry_s")
@@ -370,13 +374,11 @@ class EnqueueRequest(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class LeaseRequest(_message.Message):
-    __slots__ = ("figures",)
-    FIGURES_FIELD_NUMBER: _ClassVar[int]
-    figures: Figures
-    def __init__(self, figures: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Figures(_message.Message):
-    __slots__ = ("values",)
+    __slots__ = ("values", "life")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -385,8 +387,10 @@ class Figures(_message.Message):
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    LIFE_FIELD_NUMBER: _ClassVar[int]
     values: _containers.ScalarMap[str, int]
-    def __init__(self, values: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    life: str
+    def __init__(self, values: _Optional[_Mapping[str, int]] = ..., life: _Optional[str] = ...) -> None: ...
 
 class EndLeaseRequest(_message.Message):
     __slots__ = ()
@@ -407,6 +411,12 @@ class FenceRequest(_message.Message):
     def __init__(self, instance: _Optional[str] = ...) -> None: ...
 
 class BarrierRequest(_message.Message):
+    __slots__ = ("last",)
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    last: bool
+    def __init__(self, last: _Optional[bool] = ...) -> None: ...
+
+class EdgesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -447,7 +457,7 @@ class Welcome(_message.Message):
     def __init__(self, version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, str]] = ..., text: _Optional[str] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class RouterOperation(_message.Message):
-    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving")
+    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures")
     DELIVER_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
@@ -457,6 +467,7 @@ class RouterOperation(_message.Message):
     ECHO_FIELD_NUMBER: _ClassVar[int]
     PUSHES_LOST_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
     deliver: Deliver
     push: Push
     shared: Shared
@@ -466,7 +477,8 @@ class RouterOperation(_message.Message):
     echo: Echo
     pushes_lost: PushesLost
     leaving: Leaving
-    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ...) -> None: ...
+    figures: Figures
+    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
 
 class Deliver(_message.Message):
     __slots__ = ("message", "publisher_id")
@@ -535,7 +547,7 @@ class Leaving(_message.Message):
     def __init__(self) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify")
+    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -545,6 +557,7 @@ class Reply(_message.Message):
     GET_RETAINED_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
     id: int
     failure: Failure
     text: str
@@ -554,7 +567,8 @@ class Reply(_message.Message):
     get_retained: GetRetainedReply
     lease: LeaseReply
     verify: VerifyReply
-    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ...) -> None: ...
+    edges: EdgesReply
+    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions")
@@ -622,6 +636,12 @@ class LeaseReply(_message.Message):
     was_lost: bool
     routers: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, was_lost: _Optional[bool] = ..., routers: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EdgesReply(_message.Message):
+    __slots__ = ("edge_ids",)
+    EDGE_IDS_FIELD_NUMBER: _ClassVar[int]
+    edge_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, edge_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyReply(_message.Message):
     __slots__ = ("live",)
