@@ -31,6 +31,8 @@ from tidegate.runtime.telemetry import Counters
 P = ParamSpec("P")
 
 DEADLINE_S = 20.0
+#: Enough for frames to go to and fro, and nothing to a grace period or a heartbeat.
+MOMENT_S = 0.1
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -338,6 +340,7 @@ class PlayedRouter:
         self.operations: list[tuple[str, Any]] = []
         self.frames = 0
         self.silent_about: set[str] = set()
+        self._unanswered: list[tuple[str, int]] = []
         #: By the kind of a request: what to answer instead of nothing.
         self.replies: dict[str, pb.Reply] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -345,7 +348,7 @@ class PlayedRouter:
     def connect(self, life: str = "a") -> None:
         """The fleet's stream has been welcomed."""
         self.instance = f"{self.name}.{life}"
-        self.operations = []
+        self.operations, self._unanswered = [], []
         welcome = pb.Welcome(
             version=2, instance=self.instance, name=self.name, credit_bytes=self.credit_bytes
         )
@@ -357,9 +360,9 @@ class PlayedRouter:
         self.fleet._streams[self.address] = (stream, self._writing)
 
     async def join(self, life: str = "a") -> None:
-        """Connect, and wait until the fleet uses it."""
+        """Connect, and give the fleet the time to use it (of a loop of virtual time)."""
         self.connect(life)
-        await turns()
+        await asyncio.sleep(MOMENT_S)
 
     def lose(self) -> None:
         """The connection ends."""
@@ -388,10 +391,12 @@ class PlayedRouter:
 
     def _act(self, kind: str, operation: Any) -> None:
         if kind == "request":
-            kind = operation.WhichOneof("kind")
-            if kind not in self.silent_about:
-                self._reply(kind, operation.id)
-            operation = operation if kind in self.silent_about else getattr(operation, kind)
+            kind, number = operation.WhichOneof("kind"), operation.id
+            if kind in self.silent_about:
+                self._unanswered.append((kind, number))
+            else:
+                self._reply(kind, number)
+            operation = getattr(operation, kind)
         elif kind == "synced" and kind not in self.silent_about:
             # Not from inside the fleet's own writing.
             asyncio.get_running_loop().call_soon(self._applied, operation.id)
@@ -414,9 +419,10 @@ class PlayedRouter:
     def answer_all(self, kind: str) -> None:
         """Be silent about a kind of request no more; answer what has come."""
         self.silent_about.discard(kind)
-        for found, request in self.operations:
+        for found, number in self._unanswered:
             if found == kind:
-                self._reply(kind, request.id)
+                self._reply(kind, number)
+        self._unanswered = [item for item in self._unanswered if item[0] != kind]
 
     def of(self, kind: str) -> list[Any]:
         """All operations of one kind that have come."""
