@@ -16,6 +16,7 @@ import pytest
 from support.cluster import Cluster, ended
 from support.history import NO_CODE, Kind
 from support.history_check import Announced
+from support.mqtt_bytes import V5, V311
 from support.scene import Scene
 
 ANNOUNCED = Announced(disconnect=frozenset({0x8B, 0x8E, 0x9C}), connack=frozenset({0x88}))
@@ -52,3 +53,37 @@ async def test_a_rolling_restart_is_invisible_to_data(
         print(f"DISCONNECT: {dict(codes)}; refused: {dict(refusals)}")
         scene.judge()
         assert codes["0x8b"] + codes["0x9c"] > 0, "no MQTT 5 client was told why"
+
+
+@pytest.mark.timeout(120)
+async def test_restarts_of_routers_cost_connected_clients_nothing(
+    start_cluster: Callable[..., Awaitable[Cluster]], seed: int
+) -> None:
+    """Also those without a durable session: their connections stay, and so does what they get."""
+    cluster = await start_cluster(limits={"max_queued_messages": 1_000_000})
+    async with Scene(cluster, seed, ANNOUNCED) as scene:
+        for number, edge in enumerate(cluster.edges):
+            topics = {f"load/{number}/one": 1, f"load/{number}/two": 2}
+            scene.publisher(f"pub-{number}", topics, rate=60, edge=edge.place)
+            for version in (V311, V5):
+                scene.subscriber(
+                    f"plain-{number}-{version}",
+                    {"load/+/one": 1, "load/+/two": 2},
+                    version=version,
+                    edge=edge.place,
+                    durable=False,
+                )
+        await scene.begin()
+        await scene.still_publishing()
+        for router in cluster.routers * 2:
+            scene.history.fault(router.name, "SIGTERM")
+            router.terminate()
+            await ended(router, STOP_S)
+            await scene.still_publishing(20)
+            await asyncio.to_thread(router.start)
+            scene.history.fault(router.name, "started again")
+            await scene.still_publishing(100)
+        settled_s = await scene.settle(10)
+        print(f"{scene.summary()}; settled in {settled_s:.1f} s")
+        scene.judge()
+        assert {client.connections for client in scene.clients} == {1}

@@ -99,6 +99,10 @@ class Node(Server):
     @property
     def mqtt(self) -> tuple[str, int]:
         """Host and port for clients."""
+        return self.place()
+
+    def place(self) -> tuple[str, int]:
+        """The same, for clients that ask anew each time."""
         address = self.addresses["tcp"]
         return address.host, address.port
 

@@ -141,13 +141,18 @@ class FaultingProxy:
         self.address = f"{host}:{port}"
 
     async def stop(self) -> None:
-        """Reset everything and listen no more."""
-        self.cut()
+        """Listen no more and reset everything; return when all of it is gone."""
+        if self._server is not None:
+            self._server.close()
+        self._switch(Mode.CUT)
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
+        while self.ends:
+            for end in list(self.ends):
+                end.reset()
+            await asyncio.sleep(0)
         if self._server is not None:
-            self._server.close()
             await self._server.wait_closed()
 
     def cut(self) -> None:

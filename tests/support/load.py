@@ -18,7 +18,7 @@ from typing import Final
 from support import mqtt_bytes
 from support.history import History, Key, Kind
 from support.mqtt_bytes import MisbehaviourError, Packet, Property
-from support.session_client import EXPIRY_S, ChooseEdge, Patience, SessionClient, Wire
+from support.session_client import ChooseEdge, Patience, SessionClient, Wire
 
 _LAST_PACKET_ID: Final = 65_535
 
@@ -148,8 +148,11 @@ class Subscriber(SessionClient):
         answer_delay_s: float = 0.0,
         receive_maximum: int = 0,
         patience: Patience | None = None,
+        durable: bool = True,
     ) -> None:
-        super().__init__(client_id, version, choose_edge, history, chance, patience)
+        super().__init__(
+            client_id, version, choose_edge, history, chance, patience, durable=durable
+        )
         self.filters = filters
         self.subscribed = asyncio.Event()
         self.answer_delay_s = answer_delay_s
@@ -160,7 +163,7 @@ class Subscriber(SessionClient):
 
     def connect_properties(self) -> list[Property]:
         """Session expiry, and Receive Maximum if there is one."""
-        properties: list[Property] = [("session_expiry", EXPIRY_S)]
+        properties = super().connect_properties()
         if self.receive_maximum:
             properties.append(("receive_maximum", self.receive_maximum))
         return properties

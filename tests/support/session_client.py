@@ -1,4 +1,4 @@
-"""An MQTT client that keeps its session through everything, and writes down what it sees.
+"""An MQTT client that keeps its session (unless told not to), and writes down what it sees.
 
 It reconnects to any edge with a random pause, gives up connections that say nothing, and can open
 a connection while the old one is still there. ``support.load`` makes publishers and subscribers of
@@ -101,7 +101,7 @@ class Wire(asyncio.Protocol):
 
 
 class SessionClient:
-    """One client identifier with a session that outlives its connections."""
+    """One client identifier with a session that outlives its connections, if it is durable."""
 
     def __init__(
         self,
@@ -111,8 +111,11 @@ class SessionClient:
         history: History,
         chance: random.Random,
         patience: Patience | None = None,
+        *,
+        durable: bool = True,
     ) -> None:
         self.client_id = client_id
+        self.durable = durable
         self.version = version
         self.choose_edge = choose_edge
         self.history = history
@@ -170,14 +173,14 @@ class SessionClient:
         return mqtt_bytes.connect(
             self.client_id,
             version=self.version,
-            clean=False,
+            clean=not self.durable,
             keep_alive=self.patience.keep_alive_s,
             props=self.connect_properties() if self.version == V5 else (),
         )
 
     def connect_properties(self) -> list[Property]:
         """The properties of an MQTT 5 CONNECT."""
-        return [("session_expiry", EXPIRY_S)]
+        return [("session_expiry", EXPIRY_S)] if self.durable else []
 
     async def _watch(self) -> None:
         """Ping, and give up a connection that says nothing; return when there is none."""
