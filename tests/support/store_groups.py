@@ -71,7 +71,14 @@ class Replicated:
         self.url = self.master.url
 
     def start(self) -> None:
-        """Start all of them, and wait until the replicas follow."""
+        """Start all of them, and wait until the replicas follow; what fails leaves nothing."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
         for server in self.servers:
             server.start()
         for replica in self.replicas:
@@ -120,9 +127,9 @@ class Watched(Replicated):
         hosts = ",".join(sentinel.address for sentinel in self.sentinels)
         self.url = f"{'rediss' if tls else 'redis'}+sentinel://{hosts}/{self.NAME}"
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Start servers and sentinels; return when each sentinel knows all others."""
-        super().start()
+        super()._start()
         for sentinel in self.sentinels:
             sentinel.start()
         others = len(self.sentinels) - 1
@@ -240,7 +247,14 @@ class Cluster:
         return self.servers[: self._master_count]
 
     def start(self) -> None:
-        """Start all servers, share the slots, and wait until every server agrees."""
+        """Start all servers, share the slots, wait until all agree; what fails leaves nothing."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
         for server in self.servers:
             server.start()
         count = self._master_count
