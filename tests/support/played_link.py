@@ -338,7 +338,7 @@ class PlayedRouter:
         self.channel: RouterChannel | None = None
         #: Everything that came over this connection, in order, as (kind, message).
         self.operations: list[tuple[str, Any]] = []
-        self.frames = 0
+        self.received: list[pb.EdgeFrame] = []
         self.silent_about: set[str] = set()
         self._unanswered: list[tuple[str, int]] = []
         #: By the kind of a request: what to answer instead of nothing.
@@ -383,7 +383,7 @@ class PlayedRouter:
         self.send(pb.RouterFrame(operations=[pb.RouterOperation(**operation)]))
 
     async def _take(self, frame: pb.EdgeFrame) -> None:
-        self.frames += 1
+        self.received.append(frame)
         for operation in frame.operations:
             kind = operation.WhichOneof("kind")
             assert kind is not None
@@ -457,9 +457,10 @@ class PlayedRouter:
 
 
 def fleet_of(edge: PlayedEdge, **config: Any) -> Fleet:
-    """A fleet that has not been started: the test brings its routers."""
+    """A fleet that has not been started: the test brings its routers. It has a lease."""
     fleet = Fleet(edge.edge_id, "edge", LinkConfig(**config), 10.0, Counters())
     fleet.edge = edge
+    fleet._leased_until_s = float("inf")
     return fleet
 
 
