@@ -29,9 +29,11 @@ class _Group(Generic[M]):
 class SharedGroups(Generic[M]):
     """All groups with their members, whatever a member is to the caller."""
 
-    __slots__ = ("_groups", "_index", "_len")
+    __slots__ = ("_groups", "_index", "_len", "_revived")
 
     def __init__(self) -> None:
+        # Groups with the first connected member after a time, and with others that are not.
+        self._revived: set[tuple[str, str]] = set()
         self._groups: dict[tuple[str, str], _Group[M]] = {}
         self._index: TopicIndex[str, str] = TopicIndex()
         self._len = 0
@@ -65,6 +67,8 @@ class SharedGroups(Generic[M]):
             (group.connected, group.offline) if is_connected else (group.offline, group.connected)
         )
         is_new = client_id not in here and there.pop(client_id, None) is None
+        if is_connected and not here and group.offline:
+            self._revived.add((share_name, topic_filter))
         here[client_id] = member
         self._len += is_new
         return is_new
@@ -83,6 +87,7 @@ class SharedGroups(Generic[M]):
         self._len -= 1
         if not group.connected and not group.offline:
             del self._groups[share_name, topic_filter]
+            self._revived.discard((share_name, topic_filter))
             self._index.remove(topic_filter, share_name)
         return True
 
@@ -97,7 +102,27 @@ class SharedGroups(Generic[M]):
             (group.offline, group.connected) if is_connected else (group.connected, group.offline)
         )
         if client_id in source:
+            if is_connected and not target and len(source) > 1:
+                self._revived.add((share_name, topic_filter))
             target[client_id] = source.pop(client_id)
+
+    def take_revived(self) -> list[tuple[str, str]]:
+        """Return the groups that had no connected member and have one now, each once.
+
+        Those without a member that is not connected are left out.
+        """
+        revived, self._revived = list(self._revived), set()
+        return revived
+
+    def offline(self, share_name: str, topic_filter: str) -> list[str]:
+        """Return the client identifiers of the members that are not connected."""
+        group = self._groups.get((share_name, topic_filter))
+        return list(group.offline) if group is not None else []
+
+    def has_connected(self, share_name: str, topic_filter: str, besides: str = "") -> bool:
+        """Whether a member is connected, not counting the client ``besides``."""
+        group = self._groups.get((share_name, topic_filter))
+        return group is not None and len(group.connected) > (besides in group.connected)
 
     def member(self, share_name: str, topic_filter: str, client_id: str) -> M | None:
         """Return a client's membership, None if it has none."""

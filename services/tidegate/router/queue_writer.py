@@ -13,9 +13,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from tidegate.link.api import EdgeLink
+from tidegate.link.api import EdgeLink, Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.router.table import DurableSession
 from tidegate.runtime.telemetry import Counters
@@ -43,11 +43,13 @@ RETRY_MAX_S: Final = 2.0
 class Pending:
     """A publish that waits for writes; ``finished`` is called once, after the last of them."""
 
-    __slots__ = ("_finished", "_remaining", "failed")
+    __slots__ = ("_finished", "_remaining", "failed", "refused")
 
     def __init__(self, finished: Callable[[], None]) -> None:
         #: A write was refused for good: the publish must not be acknowledged as a success.
         self.failed = False
+        #: A member of a group could not take its message; perhaps another one could.
+        self.refused = False
         self._finished = finished
         self._remaining = 1  # the caller's own hold, given back by ``release``
 
@@ -69,10 +71,44 @@ class Pending:
             finished()
 
 
+class Offer:
+    """A shared subscription's message that is queued for one member: what another one would need.
+
+    ``skip`` names the members that have refused it before.
+    """
+
+    __slots__ = ("group", "origin", "skip")
+
+    def __init__(
+        self, group: tuple[str, str], origin: Origin | None, skip: tuple[str, ...]
+    ) -> None:
+        self.group = group
+        self.origin = origin
+        self.skip = skip
+
+
+class OfferListener(Protocol):
+    """Hears what became of offers."""
+
+    def refused(
+        self,
+        client_id: str,
+        message: Publish,
+        offer: Offer,
+        pending: Pending,
+        outcome: AppendOutcome,
+    ) -> bool:
+        """Not queued: offer it to another member; False if it is to be dropped."""
+
+    def queued_offline(self, client_id: str, offer: Offer) -> None:
+        """Queued, and the member is not connected."""
+
+
 class _Item:
     __slots__ = (
         "append",
         "message",
+        "offer",
         "pending",
         "qos",
         "retain",
@@ -90,6 +126,7 @@ class _Item:
         retain: bool,
         subscription_ids: tuple[int, ...],
         pending: Pending,
+        offer: Offer | None,
     ) -> None:
         self.append = append
         self.session = session
@@ -98,6 +135,8 @@ class _Item:
         self.retain = retain
         self.subscription_ids = subscription_ids
         self.pending = pending
+        #: None: it does not come through a shared subscription.
+        self.offer = offer
         #: Where the trace goes on from, once this is in the store.
         self.trace = message.trace
 
@@ -119,6 +158,8 @@ class QueueWriter:
         self._on_fenced = on_fenced
         self._waiting: list[_Item] = []
         self._task: asyncio.Task[None] | None = None
+        #: Set before the first offer.
+        self.groups: OfferListener | None = None
         #: None: nothing is traced.
         self.tracer: Tracer | None = None
 
@@ -131,17 +172,18 @@ class QueueWriter:
         subscription_ids: tuple[int, ...],
         pending: Pending,
         identity: str,
-        group: str = "",
+        offer: Offer | None = None,
     ) -> None:
         """Queue ``message`` for ``session``; ``pending`` is released when that is decided.
 
-        ``group`` is the shared subscription (``<share name>/<filter>``) that it comes through.
+        ``offer`` if it comes through a shared subscription.
         """
         pending.hold()
+        group = "" if offer is None else f"{offer.group[0]}/{offer.group[1]}"
         record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms, group)
         append = Append(session.client_id, session.incarnation, record, identity)
         self._waiting.append(
-            _Item(append, session, message, qos, retain, subscription_ids, pending)
+            _Item(append, session, message, qos, retain, subscription_ids, pending, offer)
         )
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -242,10 +284,18 @@ class QueueWriter:
                         item.trace,
                     ),
                 )
-        else:
+            elif item.offer is not None and not edge_id and self.groups is not None:
+                self.groups.queued_offline(session.client_id, item.offer)
+        elif item.offer is None or not self._offer_to_others(item, item.offer, result):
             self._counters.published += 1
             self._counters.dropped[result.value] += 1
         item.pending.release()
+
+    def _offer_to_others(self, item: _Item, offer: Offer, outcome: AppendOutcome) -> bool:
+        client_id = item.session.client_id
+        return self.groups is not None and self.groups.refused(
+            client_id, item.message, offer, item.pending, outcome
+        )
 
 
 def _trace(tracer: Tracer, batch: list[_Item], began_ns: int) -> None:

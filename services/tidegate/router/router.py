@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-from tidegate.core.shared import SharedGroups
 from tidegate.link.api import (
     FENCED,
     NO_MATCHING_SUBSCRIBERS,
@@ -30,6 +29,8 @@ from tidegate.link.api import (
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.mqtt.topics import parse_shared
+from tidegate.router.gone_members import GoneMembers
+from tidegate.router.groups import Groups
 from tidegate.router.lost_queues import LostQueues
 from tidegate.router.membership import Membership
 from tidegate.router.queue_writer import RETRY_FIRST_S, RETRY_MAX_S, Pending, QueueWriter
@@ -127,7 +128,11 @@ class Router:
         self.table = RoutingTable()
         self.retained = RetainedMessages(store, now_ms, self._was_fenced)
         self._queues = QueueWriter(store, counters, self._edges, self._was_fenced)
-        self._lost_queues = LostQueues(store, self._give_to_group, self._retry, now_ms)
+        self._groups = Groups(self.table.shared, self._queues, counters)
+        self._lost_queues = LostQueues(store, self._groups.give, self._retry, now_ms, counters)
+        self._gone_members = GoneMembers(
+            store, self.table, self._lost_queues, self._groups.misplaced, now_ms
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._completions: dict[tuple[str, int], list[int]] = {}
         self._completed: list[Callable[[], None]] = []
@@ -204,6 +209,7 @@ class Router:
             return
         log.warning("this router was declared dead; it begins a new life")
         self._queues.forget()
+        self._lost_queues.forget()
         self.retained.forget()
         self._delayed.clear()
         self._membership.new_life()
@@ -237,12 +243,12 @@ class Router:
         del self._edges[edge.edge_id]
         self.table.drop_edge(edge)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a router task failed", exc_info=task.exception())
@@ -331,7 +337,7 @@ class Router:
         if route.durable:
             self._queue_for_sessions(origin, message, route, pending)
         for group in route.groups:
-            self._give_to_group(group, origin, message, pending, ())
+            self._groups.give(group, origin, message, pending)
         if message.retain:
             self._retain(origin, message, pending)
         settled = pending.last_hold() and receipt < 0
@@ -362,54 +368,9 @@ class Router:
             retain = message.retain and target.retain_as_published
             self._queues.add(session, message, granted, retain, subscription_ids, pending, identity)
 
-    def _give_to_group(
-        self,
-        group: tuple[str, str],
-        origin: Origin | None,
-        message: Publish,
-        pending: Pending,
-        skip: tuple[str, ...],
-    ) -> None:
-        """Give a message to one member of a shared subscription (MQTT5 §4.8.2)."""
-        shared: SharedGroups[SharedMember] = self.table.shared
-        while True:
-            member = shared.pick(*group, skip)
-            if member is None:
-                self._count_unmatched()
-                return
-            options = member.options
-            granted = min(options.qos, message.qos)
-            session = member.session
-            identifier = options.subscription_identifier
-            if session is not None and granted:
-                identity = origin.identity(message) if origin is not None else ""
-                name = f"{group[0]}/{group[1]}"
-                self._queues.add(
-                    session,
-                    message,
-                    granted,
-                    message.retain and options.retain_as_published,
-                    (identifier,) if identifier else (),
-                    pending,
-                    f"{identity}|{name}" if identity else "",
-                    name,
-                )
-                return
-            edge = session.edge if session is not None else member.edge
-            epoch = session.epoch if session is not None else member.epoch
-            if edge is not None and edge.deliver_shared(
-                member.client_id, epoch, message, f"$share/{group[0]}/{group[1]}", options
-            ):
-                return
-            skip = (*skip, member.client_id)
-
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """Give a lost member's message to another one (see RouterLink)."""
-        share = parse_shared(topic_filter)
-        if share is not None:
-            pending = Pending(_nothing)
-            self._give_to_group(share, None, message, pending, ())
-            pending.release()
+        self._groups.redispatch(topic_filter, message)
 
     def _retain(self, origin: Origin, message: Publish, pending: Pending) -> None:
         if len(message.payload) > self._limits.max_retained_payload_bytes > 0:
@@ -789,6 +750,7 @@ class Router:
         lost = DueWork()
         if now_s >= self._patience_until_s:
             lost = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT)
+        await self._gone_members.look_soon()
         due = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT)
         expired = await self.retained.expire()
         self._swept_s = asyncio.get_running_loop().time()
@@ -800,11 +762,14 @@ class Router:
     def _act(self, work: DueWork) -> int:
         for lost in work.lost_queues:
             self._spawn(self._lost_queues.redispatch(lost))
+        for member in work.gone_members:
+            self._spawn(self._gone_members.redispatch(member))
         for ended in work.ended:
             self._end_session(ended)
         for due in work.wills:
             self._publish_will(due)
-        return len(work.ended) + len(work.wills) + len(work.lost_queues)
+        waiting = len(work.lost_queues) + len(work.gone_members)
+        return len(work.ended) + len(work.wills) + waiting
 
     # Helpers
 

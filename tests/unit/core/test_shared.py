@@ -78,3 +78,47 @@ def test_every_matching_group_gets_the_topic_and_members_do_not_disturb_the_resu
     groups.unsubscribe("g", "#", "x")
     assert groups.match("a/1") is found
     assert groups.match("$SYS/1") == []
+
+
+def test_a_group_is_revived_by_the_first_member_that_comes_to_others_that_are_gone() -> None:
+    groups = _groups(offline=("o", "p"))
+    groups.set_connected("g", "a/+", "o", True)
+    groups.set_connected("g", "a/+", "p", True)
+    assert groups.take_revived() == [("g", "a/+")]
+    assert groups.take_revived() == []
+    assert groups.offline("g", "a/+") == []
+    groups.set_connected("g", "a/+", "o", False)
+    groups.subscribe("g", "a/+", "x", "X", True)
+    assert groups.take_revived() == []  # "p" had been there all the time
+    groups.set_connected("g", "a/+", "p", False)
+    groups.unsubscribe("g", "a/+", "x")
+    groups.subscribe("g", "a/+", "x", "X", True)
+    assert groups.take_revived() == [("g", "a/+")]
+    assert sorted(groups.offline("g", "a/+")) == ["o", "p"]
+
+
+def test_a_member_that_comes_back_alone_revives_nothing() -> None:
+    groups = _groups("x")
+    groups.set_connected("g", "a/+", "x", False)
+    groups.set_connected("g", "a/+", "x", True)
+    groups.subscribe("g", "a/+", "x", "X2", True)
+    assert groups.take_revived() == []
+
+
+def test_a_group_that_ends_is_not_revived() -> None:
+    groups = _groups(offline=("o",))
+    groups.subscribe("g", "a/+", "x", "X", True)
+    groups.unsubscribe("g", "a/+", "x")
+    groups.unsubscribe("g", "a/+", "o")
+    assert groups.take_revived() == []
+    assert groups.offline("g", "a/+") == []
+
+
+def test_it_tells_whether_others_are_connected() -> None:
+    groups = _groups("x", offline=("o",))
+    assert groups.has_connected("g", "a/+")
+    assert groups.has_connected("g", "a/+", besides="o")
+    assert not groups.has_connected("g", "a/+", besides="x")
+    assert not groups.has_connected("g", "unknown")
+    groups.set_connected("g", "a/+", "o", True)
+    assert groups.has_connected("g", "a/+", besides="x")

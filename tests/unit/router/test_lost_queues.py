@@ -15,8 +15,10 @@ from support.waiting import wait_for_async
 from tidegate.link.api import Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.router import lost_queues
+from tidegate.router.groups import LostMessage, Page
 from tidegate.router.lost_queues import LostQueues
 from tidegate.router.queue_writer import Pending
+from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import LostQueue
 from tidegate.store.records import UnknownRecordVersion, encode_queued
 
@@ -48,6 +50,8 @@ class _Given:
         self.found: list[tuple[tuple[str, str], str, bytes]] = []
         self.held: list[Pending] = []
         self.hold = False
+        #: Refuse everything.
+        self.refuse = False
 
     def __call__(
         self,
@@ -55,11 +59,12 @@ class _Given:
         origin: Origin | None,
         message: Publish,
         pending: Pending,
-        skip: tuple[str, ...],
     ) -> None:
-        assert origin is not None
+        assert isinstance(origin, LostMessage)
+        assert (origin.home, origin.client_id, origin.receipt(message)) == ("c", "", -1)
         assert message.subscription_identifiers == ()
         self.found.append((group, origin.identity(message), message.payload))
+        pending.refused |= self.refuse
         if self.hold:
             pending.hold()
             self.held.append(pending)
@@ -73,8 +78,8 @@ async def _once(call: Callable[[], Coroutine[Any, Any, Any]], _: str) -> Any:
     return await call()
 
 
-def _queues(store: Any, given: _Given) -> LostQueues:
-    return LostQueues(store, given, _once, lambda: 1000)
+def _queues(store: Any, given: _Given, counters: Counters | None = None) -> LostQueues:
+    return LostQueues(store, given, _once, lambda: 1000, counters or Counters())
 
 
 def _entry(payload: bytes, qos: int = 1, group: str = "g/t/#", expires_at_ms: int = 0) -> bytes:
@@ -151,3 +156,91 @@ async def test_a_record_of_a_newer_version_stops_its_page_before_it_begins() -> 
     with pytest.raises(UnknownRecordVersion):
         await _queues(store, given).redispatch(LostQueue("c", 9, 0, False))
     assert (given.payloads, len(store.entries)) == ([], 2)
+
+
+async def test_what_becomes_of_each_copy_is_counted() -> None:
+    entries = {
+        1: _entry(b"sent"),
+        2: _entry(b"given"),
+        3: _entry(b"old", expires_at_ms=1),
+        4: _entry(b"own", group=""),
+    }
+    counters = Counters()
+    counters.queued = 4
+    await _queues(_Store(entries), _Given(), counters).redispatch(LostQueue("c", 9, 1, False))
+    found = {reason: count for reason, count in counters.dropped.items() if count}
+    assert found == {"redispatched": 1, "expired": 1, "session_ended": 1}
+    assert counters.queued == 0
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+async def test_it_tells_whether_a_member_refused(refuse: bool) -> None:
+    given = _Given()
+    given.refuse = refuse
+    lost = LostQueue("c", 9, 0, False)
+    assert await _queues(_Store({1: _entry(b"a")}), given).redispatch(lost) is refuse
+
+
+async def test_a_page_is_not_held_for_ever_by_a_member_that_does_not_acknowledge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lost_queues, "HANDOVER_S", 0.01)
+    store = _Store({1: _entry(b"a")})
+    pages = []
+
+    def give(group: tuple[str, str], origin: Any, message: Publish, pending: Pending) -> None:
+        assert isinstance(pending, Page)
+        pages.append(pending)
+        # What the groups would do with it does not matter: nothing comes back.
+        assert pending.watch(None, group, origin, message) is not None  # type: ignore[arg-type]
+
+    queues = LostQueues(store, give, _once, lambda: 1000, Counters())  # type: ignore[arg-type]
+    await queues.redispatch(LostQueue("c", 9, 0, False))
+    assert not store.entries
+    assert pages[0].closed
+
+
+async def test_what_another_life_has_taken_over_is_given_up() -> None:
+    given = _Given()
+    given.hold = True
+    queues = _queues(_Store({1: _entry(b"a")}), given)
+    lost = LostQueue("c", 9, 0, False)
+    task = asyncio.create_task(queues.redispatch(lost))
+    await wait_for_async(lambda: given.held, 10, "the message is given")
+    queues.forget()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    given.hold = False
+    await queues.redispatch(lost)
+    assert given.payloads == [b"a", b"a"]
+
+
+async def test_more_queues_than_can_be_emptied_at_once_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lost_queues, "AT_ONCE", 1)
+    given = _Given()
+    given.hold = True
+    queues = _queues(_Store({1: _entry(b"a")}), given)
+    first = asyncio.create_task(queues.redispatch(LostQueue("c", 9, 0, False)))
+    await wait_for_async(lambda: given.held, 10, "the message is given")
+    second = asyncio.create_task(queues.redispatch(LostQueue("c", 10, 0, False)))
+    given.hold = False
+    given.held[0].release()
+    await asyncio.gather(first, second)
+
+
+async def test_a_queue_that_has_no_turn_in_time_is_left_for_the_next_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lost_queues, "AT_ONCE", 1)
+    monkeypatch.setattr(lost_queues, "TURN_S", 0.01)
+    store, given = _Store({1: _entry(b"a")}), _Given()
+    given.hold = True
+    queues = _queues(store, given)
+    first = asyncio.create_task(queues.redispatch(LostQueue("c", 9, 0, False)))
+    await wait_for_async(lambda: given.held, 10, "the message is given")
+    assert not await queues.redispatch(LostQueue("c", 10, 0, False))
+    assert len(given.found) == 1
+    given.held[0].release()
+    await first

@@ -1,0 +1,275 @@
+"""Which member of a group gets a message, and who gets it next: turns, refusals, returned ones.
+
+The store here says what becomes of each append; edges are lists. Turns themselves are tested with
+``core.shared``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tidegate.link.api import SharedReceipt
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.router.groups import Groups, LostMessage, Page
+from tidegate.router.queue_writer import Pending, QueueWriter
+from tidegate.router.table import DurableSession, RoutingTable, SharedMember
+from tidegate.runtime.telemetry import Counters
+from tidegate.store.api import Append, AppendOutcome, AppendReply
+
+GROUP = ("g", "t/+")
+FILTER = "$share/g/t/+"
+
+
+class _Store:
+    """Queues everything, except for the clients that have an outcome of their own."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, AppendOutcome] = {}
+        self.appends: list[tuple[str, str]] = []
+        self.connected: set[str] = set()
+
+    async def append(self, appends: list[Append]) -> AppendReply:
+        reply = AppendReply()
+        for item in appends:
+            self.appends.append((item.client_id, item.identity))
+            reply.outcomes.append(self.outcomes.get(item.client_id, len(self.appends)))
+            if item.client_id in self.connected:
+                reply.locations[item.client_id, item.incarnation] = ("e", 1)
+        return reply
+
+    @property
+    def asked(self) -> list[str]:
+        """Whose queue was tried, in order."""
+        return [client_id for client_id, _ in self.appends]
+
+
+class _Edge:
+    """Takes what it is given for its clients."""
+
+    edge_id = "e"
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, bytes]] = []
+        self.receipts: list[SharedReceipt | None] = []
+        self.refuses: set[str] = set()
+
+    def push(self, *_: object) -> None:
+        pass
+
+    def deliver_shared(
+        self,
+        client_id: str,
+        epoch: int,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
+        assert group == FILTER
+        if client_id in self.refuses:
+            return False
+        self.taken.append((client_id, message.payload))
+        self.receipts.append(receipt)
+        return True
+
+
+class _Scene:
+    """Groups with a table, a queue writer and one edge."""
+
+    def __init__(self) -> None:
+        self.store = _Store()
+        self.edge: Any = _Edge()
+        self.counters = Counters()
+        self.table = RoutingTable()
+        store: Any = self.store
+        edges: dict[str, Any] = {"e": self.edge}
+        self.queues = QueueWriter(store, self.counters, edges, _never)
+        self.groups = Groups(self.table.shared, self.queues, self.counters)
+        self.finished = 0
+
+    def durable(self, *names: str, connected: bool = True, qos: int = 2) -> list[DurableSession]:
+        """Add durable members."""
+        sessions = []
+        for name in names:
+            session = self.table.session(name, 1)
+            self.table.subscribe_durable(session, FILTER, SubscriptionOptions(qos))
+            self.table.set_connected(session, self.edge if connected else None, 1)
+            if connected:
+                self.store.connected.add(name)
+            sessions.append(session)
+        return sessions
+
+    def ephemeral(self, *names: str, qos: int = 2) -> None:
+        """Add members without a session in the store."""
+        for name in names:
+            member = SharedMember(name, SubscriptionOptions(qos), None, self.edge, 1)
+            self.table.shared.subscribe(*GROUP, name, member, True)
+
+    async def give(
+        self, pending: Pending | None = None, origin: Any = None, qos: int = 1
+    ) -> Pending:
+        """Give one message; return when all is decided that the store decides."""
+        pending = pending or Pending(self._finish)
+        self.groups.give(GROUP, origin, Publish("t/1", b"m", qos), pending)
+        await self.queues.idle()
+        return pending
+
+    def _finish(self) -> None:
+        self.finished += 1
+
+    def page(self) -> Page:
+        """A page that counts as ``give``'s own pending does."""
+        return Page(self._finish)
+
+    def drops(self) -> dict[str, int]:
+        """What was dropped, by reason."""
+        return {reason: count for reason, count in self.counters.dropped.items() if count}
+
+
+def _never() -> None:
+    raise AssertionError("nobody is fenced here")
+
+
+async def test_a_member_whose_session_has_ended_is_passed_over() -> None:
+    scene = _Scene()
+    scene.durable("a", "b")
+    scene.store.outcomes["a"] = AppendOutcome.NO_SESSION
+    pending = await scene.give(qos=2)
+    assert scene.store.asked == ["a", "b"]
+    pending.release()
+    assert (scene.finished, pending.failed, pending.refused) == (1, False, True)
+    assert (scene.counters.published, scene.counters.queued, scene.drops()) == (1, 1, {})
+
+
+async def test_a_message_that_no_session_takes_goes_to_a_member_without_one() -> None:
+    scene = _Scene()
+    scene.durable("a", "b")
+    scene.store.outcomes = dict.fromkeys("ab", AppendOutcome.NO_SESSION)
+    scene.ephemeral("x")
+    await scene.give()
+    assert scene.store.asked == ["a", "b"]
+    assert scene.edge.taken == [("x", b"m")]
+
+
+async def test_a_message_that_nobody_takes_is_dropped_for_the_last_reason() -> None:
+    scene = _Scene()
+    scene.durable("a", "b")
+    scene.store.outcomes = {"a": AppendOutcome.QUEUE_FULL, "b": AppendOutcome.NO_SESSION}
+    pending = await scene.give()
+    pending.release()
+    assert (scene.finished, scene.counters.published) == (1, 1)
+    assert scene.drops() == {"no_session": 1}
+    empty = _Scene()
+    await empty.give()
+    assert empty.drops() == {"no_subscriber": 1}
+
+
+async def test_full_queues_are_tried_a_few_only() -> None:
+    scene = _Scene()
+    scene.durable(*"abcdefgh")
+    scene.store.outcomes = dict.fromkeys("abcdefgh", AppendOutcome.QUEUE_FULL)
+    await scene.give()
+    assert scene.store.asked == list("abcd")
+    assert (scene.counters.published, scene.drops()) == (1, {"queue_full": 1})
+
+
+async def test_a_message_that_a_session_has_seen_stays_there() -> None:
+    scene = _Scene()
+    scene.durable("a", "b")
+    scene.store.outcomes["a"] = AppendOutcome.DUPLICATE
+    pending = await scene.give(qos=2)
+    assert (scene.store.asked, scene.drops(), pending.refused) == (["a"], {"duplicate": 1}, False)
+
+
+async def test_a_message_goes_back_home_before_it_is_dropped() -> None:
+    scene = _Scene()
+    scene.durable("a", "b")
+    scene.durable("home", connected=False)
+    scene.store.outcomes = dict.fromkeys("ab", AppendOutcome.QUEUE_FULL)
+    pending = await scene.give(origin=LostMessage("lost|1", "home"))
+    assert scene.store.appends == [("a", "lost|1|g/t/+"), ("home", "lost|1|g/t/+")]
+    assert (pending.refused, scene.counters.queued, scene.drops()) == (True, 1, {})
+    scene.store.outcomes["home"] = AppendOutcome.QUEUE_FULL
+    await scene.give(origin=LostMessage("lost|2", "home"))
+    assert scene.store.asked[2:] == ["b", "home", "a"]
+    assert scene.drops() == {"queue_full": 1}
+
+
+async def test_an_edge_that_has_not_the_member_is_passed_over() -> None:
+    scene = _Scene()
+    scene.ephemeral("x", "y")
+    scene.edge.refuses.add("x")
+    pending = await scene.give()
+    assert (scene.edge.taken, pending.refused) == ([("y", b"m")], True)
+
+
+async def test_a_queue_for_somebody_who_is_gone_while_others_are_here_is_noticed() -> None:
+    scene = _Scene()
+    (gone,) = scene.durable("gone")
+    scene.store.connected.clear()  # the store knows better than this router
+    await scene.give()
+    assert scene.groups.misplaced == set()  # nobody else is here
+    scene.durable("b", connected=False)
+    await scene.give()
+    assert scene.groups.misplaced == set()
+    scene.ephemeral("x")
+    scene.table.shared.pick(*GROUP, ("gone",))
+    await scene.give()
+    assert scene.groups.misplaced == {"gone"}
+    scene.groups.misplaced.clear()
+    scene.table.set_connected(gone, None, 1)
+    scene.edge.refuses.add("x")
+    await scene.give()  # it has been offered to those who are here
+    assert scene.groups.misplaced == set()
+
+
+async def test_a_page_waits_for_the_acknowledgement_of_a_member_without_a_session() -> None:
+    scene = _Scene()
+    scene.ephemeral("x", "y")
+    page = scene.page()
+    await scene.give(page)
+    page.release()
+    assert scene.finished == 0
+    first = scene.edge.receipts[0]
+    first.returned()  # the member has gone
+    assert [name for name, _ in scene.edge.taken] == ["x", "y"]
+    assert scene.finished == 0
+    second = scene.edge.receipts[1]
+    second.done()
+    second.done()
+    assert scene.finished == 1
+
+
+@pytest.mark.parametrize(("granted", "qos"), [(0, 1), (2, 2)])
+async def test_a_page_does_not_wait_where_nothing_comes_back(granted: int, qos: int) -> None:
+    scene = _Scene()
+    scene.ephemeral("x", qos=granted)
+    page = scene.page()
+    await scene.give(page, qos=qos)
+    page.release()
+    assert (scene.edge.receipts, scene.finished) == ([None], 1)
+
+
+async def test_a_closed_page_waits_no_longer_and_messages_still_find_others() -> None:
+    scene = _Scene()
+    scene.ephemeral("x", "y")
+    page = scene.page()
+    await scene.give(page)
+    page.release()
+    page.close()
+    assert scene.finished == 1
+    scene.edge.receipts[0].returned()
+    assert [name for name, _ in scene.edge.taken] == ["x", "y"]
+    assert scene.edge.receipts[1] is None  # the edge gives it back by itself
+
+
+async def test_what_an_edge_refuses_is_not_waited_for() -> None:
+    scene = _Scene()
+    scene.ephemeral("x")
+    scene.edge.refuses.add("x")
+    page = scene.page()
+    await scene.give(page)
+    page.release()
+    assert (scene.finished, scene.drops()) == (1, {"no_subscriber": 1})
