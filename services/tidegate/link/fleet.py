@@ -249,7 +249,7 @@ class Fleet:
         channel.lives.add(welcome.instance)
         channel.version = welcome.version
         channel.credit_bytes = welcome.credit_bytes
-        channel.outbox = Outbox(pb.EdgeFrame)
+        channel.outbox = Outbox(pb.EdgeFrame, gather_s=self.config.gather_s)
         channel.frames_taken = channel.untold_bytes = 0
         self._tell_all(channel)
         self._spawn(self._join(channel, channel.outbox, is_new_life))

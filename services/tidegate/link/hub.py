@@ -282,7 +282,7 @@ class Hub(LinkServicer):
         peer = attached.peer
         if peer.closed:
             return
-        peer.closed = True
+        peer.end()
         if self._streams.get(peer.edge_id) is attached:
             del self._streams[peer.edge_id]
         self._router.lose_edge(peer)

@@ -19,7 +19,7 @@ FRAME_BYTES: Final = 1_048_576
 FULL_BYTES: Final = 65_536
 #: From one frame to the next, unless it is full. A frame costs as much as a hundred messages in it,
 #: so a busy stream waits this long for more; an idle one sends at once.
-GATHER_S: Final = 0.002
+GATHER_S: Final = 0.003
 
 
 class Outbox(Generic[F]):
@@ -32,9 +32,11 @@ class Outbox(Generic[F]):
     __slots__ = (
         "_confirmed",
         "_full",
+        "_gather_s",
         "_loop",
         "_make",
         "_room",
+        "_sending",
         "_size",
         "_unconfirmed",
         "_unconfirmed_bytes",
@@ -45,8 +47,11 @@ class Outbox(Generic[F]):
         "sent_count",
     )
 
-    def __init__(self, make: Callable[[], F], window_bytes: int = 0) -> None:
+    def __init__(
+        self, make: Callable[[], F], window_bytes: int = 0, gather_s: float = GATHER_S
+    ) -> None:
         self._make = make
+        self._gather_s = gather_s
         self._window_bytes = window_bytes
         self._unconfirmed: deque[int] = deque()
         self._unconfirmed_bytes = 0
@@ -56,6 +61,7 @@ class Outbox(Generic[F]):
         self.frame: F = make()
         self._size = 0
         self._full: deque[tuple[F, int]] = deque()
+        self._sending: F | None = None
         self.queued_bytes = 0
         #: Frames that the transport has taken, in all.
         self.sent_count = 0
@@ -82,6 +88,11 @@ class Outbox(Generic[F]):
         if room is not None and not room.done() and self._unconfirmed_bytes < self._window_bytes:
             room.set_result(None)
 
+    def unsent(self) -> list[F]:
+        """The frames that the transport has not taken, in order."""
+        first = [] if self._sending is None else [self._sending]
+        return [*first, *(frame for frame, _ in self._full), self.frame]
+
     def _close(self) -> None:
         self._full.append((self.frame, self._size))
         self.frame = self._make()
@@ -98,12 +109,13 @@ class Outbox(Generic[F]):
                 self._wake = self._loop.create_future()
                 await self._wake
             if not self._full and self._size < FULL_BYTES:
-                left_s = sent_s + GATHER_S - self._loop.time()
+                left_s = sent_s + self._gather_s - self._loop.time()
                 if left_s > 0:
                     await asyncio.sleep(left_s)
             if not self._full:
                 self._close()
             frame, size = self._full.popleft()
+            self._sending = frame
             if self._window_bytes:
                 while self._unconfirmed_bytes >= self._window_bytes:
                     self._room = self._loop.create_future()
@@ -112,6 +124,7 @@ class Outbox(Generic[F]):
                 self._unconfirmed_bytes += size
             sent_s = self._loop.time()
             await write(frame)
+            self._sending = None
             self.queued_bytes -= size
             self.sent_count += 1
             sent()

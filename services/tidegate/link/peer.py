@@ -75,7 +75,7 @@ class EdgePeer:
         self.name = name
         self.version = version
         self.outbox: Outbox[pb.RouterFrame] = Outbox(
-            pb.RouterFrame, max(mailbox_bytes // 2, LEAST_WINDOW_BYTES)
+            pb.RouterFrame, max(mailbox_bytes // 2, LEAST_WINDOW_BYTES), config.gather_s
         )
         self.closed = False
         #: It has told all that its clients want.
@@ -186,6 +186,20 @@ class EdgePeer:
         self.outbox.grew(SMALL)
 
     # What the hub says
+
+    def end(self) -> None:
+        """The stream is gone: count what was for connected clients and did not get on its way.
+
+        What was pushed is in queues still, and what was shared is somebody else's now.
+        """
+        self.closed = True
+        lost = 0
+        for frame in self.outbox.unsent():
+            for operation in frame.operations:
+                kind = operation.WhichOneof("kind")
+                lost += kind == "deliver" or (kind == "shared" and not operation.shared.id)
+        self._counters.published += lost
+        self._counters.dropped["link_lost"] += lost
 
     def progressed(self) -> None:
         """A frame has been taken: own up to what was left out when there was no place."""
