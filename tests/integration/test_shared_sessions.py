@@ -172,10 +172,13 @@ async def test_what_a_gone_member_kept_for_others_survives_the_broker(
     mute.close()
 
 
-async def test_copies_that_go_to_others_are_accounted_for(start_broker: StartBroker) -> None:
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "ephemeral"])
+async def test_copies_that_go_to_others_are_accounted_for(
+    start_broker: StartBroker, durable: bool
+) -> None:
     """G7: published = delivered + queued + dropped."""
     broker = start_broker(features={"sys_interval_s": 0})
-    gone = await _member(broker, "gone", 1)
+    gone = await _member(broker, "gone", 1, durable=durable)
     await _deliver(broker, 1, 1, 1)
     await gone.expect("PUBLISH", payload=b"1")
     staying = await _member(broker, "staying")

@@ -140,6 +140,7 @@ class Delivery:
             while (outgoing := self._queue.take(0)) is not None:
                 counters.queued -= 1
                 if outgoing.group:
+                    counters.dropped["redispatched"] += 1
                     self._return(outgoing)
                 else:
                     counters.dropped["disconnected"] += 1
