@@ -9,7 +9,7 @@ WORKERS ?= 4
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long fuzz proto lint fmt bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long fuzz proto crd lint fmt bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for a minute
 proto: $(VENV)/.installed-test ## Generate services/tidegate/link/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=services --pyi_out=services \
 	  --grpc_python_out=services tidegate/link/v1/link.proto
+
+crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition from the models
+	$(BIN)/python -m tidegate_operator.crd charts/tidegate/crds/mqttbrokers.yaml
 
 lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
 	$(BIN)/ruff check .

@@ -1,0 +1,411 @@
+"""The status of a broker: conditions with reasons of a closed set, and sentences that help.
+
+Pure: made from facts (``Situation``), the status before it, and the time.
+
+A spec that cannot be used changes nothing that runs, so it does not touch ``Ready``, which is about
+what serves now: it shows as ``Degraded`` and as ``ConfigApplied`` False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from tidegate_operator import names
+from tidegate_operator.certificates import Facts
+from tidegate_operator.observed import Addresses, Pod, Workload
+from tidegate_operator.plan import ObjectRef
+from tidegate_operator.references import Problem, Trouble
+from tidegate_operator.spec import MqttBrokerSpec
+from tidegate_operator.status_model import (
+    BrokerStatus,
+    Condition,
+    ConditionType,
+    ListenerStatus,
+    PodsStatus,
+)
+
+#: Before a certificate ends, somebody should know: whatever renews it has not done so.
+ENDS_SOON: Final = timedelta(days=7)
+_MAX_NAMED: Final = 3
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is. docs/kubernetes.md says what to do about each."""
+
+    # Ready
+    SERVING = "Serving"
+    STORE_NOT_READY = "StoreNotReady"
+    ROUTERS_NOT_READY = "RoutersNotReady"
+    EDGES_NOT_READY = "EdgesNotReady"
+    SCALED_TO_ZERO = "ScaledToZero"
+    ADDRESS_PENDING = "AddressPending"
+    # Progressing
+    ROLLING_OUT = "RollingOut"
+    WAITING_FOR_CERTIFICATES = "WaitingForCertificates"
+    COMPLETE = "Complete"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    # Degraded, and others that follow from it
+    AS_EXPECTED = "AsExpected"
+    INVALID_SPEC = "InvalidSpec"
+    NAME_TAKEN = "NameTaken"
+    APPLY_REFUSED = "ApplyRefused"
+    REFERENCE_MISSING = "ReferenceMissing"
+    REFERENCE_INVALID = "ReferenceInvalid"
+    PODS_FAILING = "PodsFailing"
+    PAUSED = "Paused"
+    # CertificatesReady
+    NOT_NEEDED = "NotNeeded"
+    ISSUED = "Issued"
+    ENDS_SOON = "EndsSoon"
+    PENDING = "Pending"
+    MISSING = "Missing"
+    INVALID = "Invalid"
+    # ConfigApplied
+    APPLIED = "Applied"
+    APPLYING = "Applying"
+    NO_PODS = "NoPods"
+
+
+@dataclass(slots=True, frozen=True)
+class Situation:
+    """Everything that a status is made of.
+
+    ``spec`` is None if it cannot be used (``spec_problems`` says why); ``wanted_hashes`` are the
+    restart hashes of the workloads' templates, by component.
+    """
+
+    name: str
+    generation: int
+    spec: MqttBrokerSpec | None
+    spec_problems: Sequence[str] = ()
+    reference_problems: Sequence[Problem] = ()
+    foreign: Sequence[ObjectRef] = ()
+    apply_error: str = ""
+    edges: Workload = field(default_factory=Workload)
+    routers: Workload = field(default_factory=Workload)
+    redis: Workload | None = None
+    pods: Sequence[Pod] = ()
+    wanted_hashes: Mapping[str, str] = field(default_factory=dict)
+    addresses: Addresses = field(default_factory=Addresses)
+    certificates: Mapping[str, Sequence[Facts]] = field(default_factory=dict)
+    connections: int | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the operator is told to change nothing."""
+        return self.spec is not None and self.spec.paused
+
+
+#: Status, reason, message.
+_Verdict = tuple[str, Reason, str]
+
+
+def status(situation: Situation, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+    """Return the new status. Times of transitions are kept while a condition stays as it is."""
+    verdicts: dict[ConditionType, _Verdict] = {
+        "Ready": _ready(situation),
+        "Progressing": _progressing(situation),
+        "Degraded": _degraded(situation),
+        "CertificatesReady": _certificates_ready(situation, now),
+        "ConfigApplied": _config_applied(situation),
+    }
+    old = {one["type"]: one for one in (before or {}).get("conditions") or []}
+    conditions = []
+    for kind, (state, reason, message) in verdicts.items():
+        last = old.get(kind, {})
+        same = last.get("status") == state and last.get("lastTransitionTime")
+        conditions.append(
+            Condition.model_validate(
+                {
+                    "type": kind,
+                    "status": state,
+                    "reason": reason.value,
+                    "message": message,
+                    "lastTransitionTime": last["lastTransitionTime"] if same else _time(now),
+                    "observedGeneration": situation.generation,
+                }
+            )
+        )
+    found = BrokerStatus.model_validate(
+        {
+            "observedGeneration": situation.generation,
+            "conditions": conditions,
+            "address": situation.addresses.first(),
+            "listeners": _listeners(situation, before),
+            "edges": _pods_status(situation.edges, situation.name, "edge"),
+            "routers": _pods_status(situation.routers, situation.name, "router"),
+            "connections": situation.connections,
+        }
+    )
+    return found.model_dump(by_alias=True, exclude_none=True)
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _pods_status(workload: Workload, name: str, component: names.Component) -> PodsStatus:
+    labels = names.selector(name, component)
+    return PodsStatus.model_validate(
+        {
+            "desired": workload.desired,
+            "ready": workload.ready,
+            "updated": workload.updated,
+            "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        }
+    )
+
+
+def _listeners(situation: Situation, before: Mapping[str, Any] | None) -> list[Any]:
+    if situation.spec is None:
+        # What runs is what there was before.
+        return list((before or {}).get("listeners") or [])
+    ports = dict(situation.addresses.ports)
+    found = []
+    for listener in situation.spec.listeners:
+        certificates = situation.certificates.get(listener.name, ())
+        ends = min((one.not_after for one in certificates), default=None)
+        found.append(
+            ListenerStatus.model_validate(
+                {
+                    "name": listener.name,
+                    "protocol": listener.protocol,
+                    "port": ports.get(listener.name, listener.exposed_port),
+                    "addresses": list(situation.addresses.hosts),
+                    "certificateNotAfter": None if ends is None else _time(ends),
+                }
+            )
+        )
+    return found
+
+
+# Conditions
+
+
+def _ready(it: Situation) -> _Verdict:
+    edges, routers, redis = it.edges, it.routers, it.redis
+    count = f"{_of(edges)} edges and {_of(routers)} routers are ready"
+    if redis is not None and redis.ready == 0:
+        return (
+            "False",
+            Reason.STORE_NOT_READY,
+            f"The bundled store is not ready{_why(it, 'redis')}; sessions cannot be reached.",
+        )
+    if routers.ready == 0:
+        hint = (
+            "" if redis is not None else " A router is ready once it reaches spec.redis.external."
+        )
+        return (
+            "False",
+            Reason.ROUTERS_NOT_READY,
+            f"{_of(routers)} routers are ready{_why(it, 'router')}.{hint}",
+        )
+    if edges.exists and edges.desired == 0:
+        return (
+            "False",
+            Reason.SCALED_TO_ZERO,
+            "There are no edges, because spec.edge.replicas is 0; sessions are kept.",
+        )
+    if edges.ready == 0:
+        return "False", Reason.EDGES_NOT_READY, f"{_of(edges)} edges are ready{_why(it, 'edge')}."
+    if it.addresses.is_pending:
+        return (
+            "False",
+            Reason.ADDRESS_PENDING,
+            f"The cloud has not given Service {names.client_service(it.name)} an address yet; its "
+            "events say why (kubectl describe service).",
+        )
+    return "True", Reason.SERVING, f"{count}."
+
+
+def _of(workload: Workload) -> str:
+    return f"{workload.ready} of {workload.desired}"
+
+
+def _why(it: Situation, component: str) -> str:
+    """Return the first trouble of a component's pods, to be put after a statement."""
+    found = next((pod for pod in it.pods if pod.component == component and pod.trouble), None)
+    return f" (pod {found.name}: {found.trouble})" if found is not None else ""
+
+
+def _progressing(it: Situation) -> _Verdict:
+    if it.is_paused:
+        return "False", Reason.PAUSED, "spec.paused is true: nothing is changed."
+    workloads = _workloads(it)
+    stuck = [name for name, workload in workloads if workload.is_stuck]
+    if stuck:
+        return (
+            "False",
+            Reason.DEADLINE_EXCEEDED,
+            f"The rollout of {' and '.join(stuck)} stands still{_any_trouble(it)}. Old pods "
+            "serve on.",
+        )
+    if it.spec is not None and any(
+        problem.trouble is Trouble.PENDING and problem.blocking for problem in it.reference_problems
+    ):
+        return (
+            "True",
+            Reason.WAITING_FOR_CERTIFICATES,
+            "Pods are made once cert-manager has issued the certificates.",
+        )
+    blocked = _blocked(it)
+    if blocked is not None and not edges_exist(it):
+        return "False", blocked[0], blocked[1]
+    rolling = [
+        f"{name} {workload.ready} of {workload.desired} ready, {workload.updated} new"
+        for name, workload in workloads
+        if not workload.is_complete
+    ]
+    if rolling:
+        return "True", Reason.ROLLING_OUT, f"Rolling out: {'; '.join(rolling)}."
+    return "False", Reason.COMPLETE, "All pods are as they should be."
+
+
+def edges_exist(it: Situation) -> bool:
+    """Whether there is anything that runs already."""
+    return it.edges.exists
+
+
+def _workloads(it: Situation) -> list[tuple[str, Workload]]:
+    found = [("edges", it.edges), ("routers", it.routers)]
+    return found if it.redis is None else [("the store", it.redis), *found]
+
+
+def _any_trouble(it: Situation) -> str:
+    found = [pod for pod in it.pods if pod.trouble and not pod.is_ending]
+    return f": pod {found[0].name}: {found[0].trouble}" if found else ""
+
+
+def _blocked(it: Situation) -> tuple[Reason, str] | None:
+    """Return why what is wanted is not applied, and what to do; None if it is."""
+    unchanged = " What runs is unchanged." if edges_exist(it) else ""
+    if it.spec_problems:
+        return (
+            Reason.INVALID_SPEC,
+            f"The spec cannot be used: {_some(it.spec_problems)}.{unchanged}",
+        )
+    if it.foreign:
+        taken = _some([str(ref) for ref in it.foreign])
+        return (
+            Reason.NAME_TAKEN,
+            f"{taken} is there already and belongs to something else; delete it, or give the "
+            f"MqttBroker another name.{unchanged}",
+        )
+    blocking = [problem for problem in it.reference_problems if problem.blocking]
+    if blocking:
+        missing = any(one.trouble is not Trouble.INVALID for one in blocking)
+        reason = Reason.REFERENCE_MISSING if missing else Reason.REFERENCE_INVALID
+        return reason, f"{_some([one.sentence for one in blocking])}.{unchanged}"
+    if it.apply_error:
+        return (
+            Reason.APPLY_REFUSED,
+            f"The API server refuses what follows from the spec: {it.apply_error}.{unchanged}",
+        )
+    return None
+
+
+def _some(sentences: Sequence[str]) -> str:
+    rest = len(sentences) - _MAX_NAMED
+    more = f" (and {rest} more)" if rest > 0 else ""
+    return "; ".join(sentences[:_MAX_NAMED]) + more
+
+
+def _degraded(it: Situation) -> _Verdict:
+    blocked = _blocked(it)
+    waits = blocked is not None and _only_waits(it)
+    if blocked is not None and not waits:
+        return "True", blocked[0], blocked[1]
+    others = [one for one in it.reference_problems if not one.blocking]
+    if others:
+        invalid = any(one.trouble is Trouble.INVALID for one in others)
+        reason = Reason.REFERENCE_INVALID if invalid else Reason.REFERENCE_MISSING
+        return "True", reason, f"{_some([one.sentence for one in others])}."
+    failing = [pod for pod in it.pods if pod.trouble and not pod.is_ending]
+    if failing:
+        named = _some([f"{pod.name}: {pod.trouble}" for pod in failing])
+        return "True", Reason.PODS_FAILING, f"Pods do not run: {named}."
+    stuck = [name for name, workload in _workloads(it) if workload.is_stuck]
+    if stuck:
+        return (
+            "True",
+            Reason.DEADLINE_EXCEEDED,
+            f"The rollout of {' and '.join(stuck)} stands still; the pods' logs and events say "
+            "why.",
+        )
+    return "False", Reason.AS_EXPECTED, "Nothing is wrong."
+
+
+def _only_waits(it: Situation) -> bool:
+    """Whether nothing is wrong but that certificates are still being made."""
+    blocking = [problem for problem in it.reference_problems if problem.blocking]
+    return (
+        not it.spec_problems
+        and not it.foreign
+        and bool(blocking)
+        and all(one.trouble is Trouble.PENDING for one in blocking)
+    )
+
+
+def _certificates_ready(it: Situation, now: datetime) -> _Verdict:
+    if it.spec is None:
+        return "Unknown", Reason.INVALID_SPEC, "The spec cannot be used."
+    problems = [problem for problem in it.reference_problems if problem.is_certificate]
+    for trouble, reason in (
+        (Trouble.INVALID, Reason.INVALID),
+        (Trouble.MISSING, Reason.MISSING),
+        (Trouble.PENDING, Reason.PENDING),
+    ):
+        found = [problem.sentence for problem in problems if problem.trouble is trouble]
+        if found:
+            hint = " (kubectl describe certificate)" if trouble is Trouble.PENDING else ""
+            return "False", reason, f"{_some(found)}{hint}."
+    if not any(listener.tls for listener in it.spec.listeners):
+        return "True", Reason.NOT_NEEDED, "No listener has TLS."
+    soon = list(_ending(it, now))
+    if soon:
+        return "True", Reason.ENDS_SOON, f"{_some(soon)}; whatever renews it should have by now."
+    ends = [one.not_after for found in it.certificates.values() for one in found]
+    first = f" The first ends at {min(ends):%Y-%m-%d %H:%M} UTC." if ends else ""
+    return "True", Reason.ISSUED, f"All certificates are valid.{first}"
+
+
+def _ending(it: Situation, now: datetime) -> Iterator[str]:
+    for listener, certificates in it.certificates.items():
+        for one in certificates:
+            if now < one.not_after <= now + ENDS_SOON:
+                yield (
+                    f"listener {listener}: the certificate of {one.subject} ends at "
+                    f"{one.not_after:%Y-%m-%d %H:%M} UTC"
+                )
+
+
+def _config_applied(it: Situation) -> _Verdict:
+    pods = [pod for pod in it.pods if pod.component in {"edge", "router"} and not pod.is_ending]
+    have = sum(
+        pod.is_ready and pod.restart_hash == it.wanted_hashes.get(pod.component) for pod in pods
+    )
+    count = f"{have} of {len(pods)} pods have it"
+    blocked = _blocked(it)
+    if blocked is not None:
+        return "False", blocked[0], blocked[1]
+    if it.is_paused:
+        return "Unknown", Reason.PAUSED, "spec.paused is true: nothing is changed."
+    if not pods:
+        return "False", Reason.NO_PODS, "There are no pods that could have it."
+    if have < len(pods) or not (it.edges.is_current and it.routers.is_current):
+        return "False", Reason.APPLYING, f"{count}: {', '.join(_late(it, pods))}."
+    return "True", Reason.APPLIED, f"{count}."
+
+
+def _late(it: Situation, pods: Sequence[Pod]) -> list[str]:
+    late = [
+        pod.name
+        for pod in pods
+        if not pod.is_ready or pod.restart_hash != it.wanted_hashes.get(pod.component)
+    ]
+    rest = len(late) - _MAX_NAMED
+    return [*late[:_MAX_NAMED], *([f"and {rest} more"] if rest > 0 else [])] or ["new ones come"]

@@ -1,0 +1,197 @@
+"""What the cluster says of a broker, taken out of the objects of the API. Pure.
+
+``reconcile`` reads the objects and hands these facts to ``conditions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from tidegate_operator import names
+from tidegate_operator.spec_listeners import ListenerSpec
+
+#: Why a container that waits will probably never run as things are.
+_BAD_WAITS: Final = frozenset(
+    {
+        "CrashLoopBackOff",
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Workload:
+    """A Deployment or StatefulSet: how many pods there should be, and are."""
+
+    desired: int = 0
+    ready: int = 0
+    updated: int = 0
+    total: int = 0
+    #: Whether its controller has seen the newest version of it.
+    is_current: bool = False
+    #: Whether a rollout has stood still for longer than its deadline.
+    is_stuck: bool = False
+    #: Whether there is such an object at all.
+    exists: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether exactly the pods that are wanted are there, and ready."""
+        return (
+            self.exists
+            and self.is_current
+            and self.updated >= self.desired
+            and self.ready >= self.desired
+            and self.total <= self.desired
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class Pod:
+    """One pod of a broker. ``trouble`` says in words why it does not run, if that is known."""
+
+    name: str
+    component: str
+    restart_hash: str
+    is_ready: bool
+    is_ending: bool
+    trouble: str
+    address: str = ""
+
+
+def workload(found: Mapping[str, Any] | None) -> Workload:
+    """Return what a Deployment or StatefulSet says; nothing there counts as empty."""
+    if found is None:
+        return Workload()
+    status: Mapping[str, Any] = found.get("status") or {}
+    conditions = status.get("conditions") or []
+    return Workload(
+        desired=found["spec"].get("replicas", 1),
+        ready=status.get("readyReplicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        total=status.get("replicas", 0),
+        is_current=status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0),
+        is_stuck=any(
+            one.get("type") == "Progressing" and one.get("reason") == "ProgressDeadlineExceeded"
+            for one in conditions
+        ),
+        exists=True,
+    )
+
+
+def template_hash(found: Mapping[str, Any] | None) -> str:
+    """Return the restart hash of a workload's pod template."""
+    if found is None:
+        return ""
+    annotations = found["spec"]["template"]["metadata"].get("annotations") or {}
+    return str(annotations.get(names.RESTART_HASH, ""))
+
+
+def pods(found: Iterable[Mapping[str, Any]]) -> list[Pod]:
+    """Return what pods say, by name."""
+    return sorted((_pod(one) for one in found), key=lambda pod: pod.name)
+
+
+def _pod(found: Mapping[str, Any]) -> Pod:
+    metadata, status = found["metadata"], found.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    return Pod(
+        name=metadata["name"],
+        component=(metadata.get("labels") or {}).get(names.COMPONENT_LABEL, ""),
+        restart_hash=annotations.get(names.RESTART_HASH, ""),
+        is_ready=_condition(status, "Ready") == "True",
+        is_ending="deletionTimestamp" in metadata,
+        trouble=_trouble(status),
+        address=status.get("podIP", ""),
+    )
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> str:
+    for one in status.get("conditions") or []:
+        if one.get("type") == kind:
+            return str(one.get("status", "Unknown"))
+    return "Unknown"
+
+
+def _trouble(status: Mapping[str, Any]) -> str:
+    for one in status.get("conditions") or []:
+        if one.get("type") == "PodScheduled" and one.get("reason") == "Unschedulable":
+            return f"no node can take it: {one.get('message', '')}".rstrip(": ")
+    containers = [
+        *(status.get("initContainerStatuses") or []),
+        *(status.get("containerStatuses") or []),
+    ]
+    for one in containers:
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _BAD_WAITS:
+            ended = (one.get("lastState") or {}).get("terminated") or {}
+            more = [str(waiting.get("message", ""))]
+            if ended:
+                more.append(f"it ended with code {ended.get('exitCode')}")
+                more.append(str(ended.get("message", "")))
+            text = "; ".join(part.strip() for part in more if part.strip())
+            return f"{waiting['reason']}: {text}".rstrip(": ")
+    return ""
+
+
+# Addresses
+
+AddressKind = Literal["load balancer", "node port", "cluster"]
+
+
+@dataclass(slots=True, frozen=True)
+class Addresses:
+    """Where clients connect. ``hosts`` is empty while a load balancer has none yet."""
+
+    kind: AddressKind = "cluster"
+    hosts: tuple[str, ...] = ()
+    #: By listener: the port that clients use.
+    ports: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the cloud still has to give an address."""
+        return self.kind == "load balancer" and not self.hosts
+
+    def first(self) -> str:
+        """Return HOST:PORT of the first listener, "" if there is none."""
+        if not self.ports:
+            return ""
+        host = self.hosts[0] if self.hosts else ""
+        if not host:
+            return ""
+        return f"[{host}]:{self.ports[0][1]}" if ":" in host else f"{host}:{self.ports[0][1]}"
+
+
+def addresses(
+    service: Mapping[str, Any] | None, namespace: str, listeners: Sequence[ListenerSpec]
+) -> Addresses:
+    """Return where the client Service can be reached."""
+    if service is None:
+        return Addresses()
+    spec = service["spec"]
+    service_type = spec.get("type", "ClusterIP")
+    by_name = {port.get("name"): port for port in spec.get("ports") or []}
+    key = "nodePort" if service_type == "NodePort" else "port"
+    ports = tuple(
+        (listener.name, by_name[listener.name].get(key, listener.exposed_port))
+        for listener in listeners
+        if listener.name in by_name
+    )
+    if service_type == "LoadBalancer":
+        ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+        hosts = [str(one.get("hostname") or one.get("ip") or "") for one in ingress]
+        return Addresses("load balancer", tuple(host for host in hosts if host), ports)
+    name = f"{service['metadata']['name']}.{namespace}.svc"
+    if service_type == "NodePort":
+        # Every node has it; which of them clients can reach is not for us to know.
+        return Addresses("node port", ("NODE",), ports)
+    return Addresses("cluster", (name,), ports)

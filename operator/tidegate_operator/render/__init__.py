@@ -1,0 +1,77 @@
+"""From a spec to manifests. Pure: the same inputs give the same manifests, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tidegate_operator import names
+from tidegate_operator.names import Component
+from tidegate_operator.render import network, redis, scaling, workloads
+from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Settings, encoded
+
+__all__ = ["Broker", "Inputs", "Manifest", "Settings", "prerequisites", "render"]
+
+
+def prerequisites(inputs: Inputs) -> list[Manifest]:
+    """Return what is asked for before anything else, and does not need what is referred to."""
+    return [*_own_secrets(inputs), *network.certificates(inputs)]
+
+
+def render(inputs: Inputs) -> list[Manifest]:
+    """Return everything that a broker consists of, in the order in which it is applied."""
+    return [
+        *prerequisites(inputs),
+        *_accounts(inputs),
+        *network.policies(inputs),
+        *network.services(inputs),
+        *redis.redis(inputs),
+        *workloads.router(inputs),
+        *workloads.edge(inputs),
+        *scaling.scaling(inputs),
+        *network.service_monitor(inputs),
+    ]
+
+
+def _own_secrets(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield what the operator keeps, and what it tells people."""
+    broker, keyring = inputs.broker, inputs.keyring
+    yield {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": broker.metadata(names.authorities_secret(broker.name), "authorities"),
+        "type": "Opaque",
+        "data": encoded(keyring.authorities_data()),
+    }
+    yield {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": broker.metadata(names.admin_secret(broker.name), "admin"),
+        "type": "Opaque",
+        "data": encoded({"token": keyring.admin_token}),
+    }
+    if keyring.listeners is not None:
+        yield {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": broker.metadata(names.authorities_map(broker.name), "authorities"),
+            "data": {"ca.crt": keyring.listeners.bundle.decode("ascii")},
+        }
+
+
+def _accounts(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield a ServiceAccount without any right for each component that has not got one."""
+    broker, spec = inputs.broker, inputs.spec
+    components: list[tuple[Component, str | None]] = [
+        ("edge", spec.edge.service_account_name),
+        ("router", spec.router.service_account_name),
+    ]
+    if spec.redis.own is not None:
+        components.append(("redis", spec.redis.own.service_account_name))
+    for component, given in components:
+        if given is None:
+            yield {
+                "apiVersion": "v1",
+                "kind": "ServiceAccount",
+                "metadata": broker.metadata(names.workload(broker.name, component), component),
+                "automountServiceAccountToken": False,
+            }

@@ -1,0 +1,87 @@
+"""What a rendering is made of, and what it gives: plain values in, plain manifests out."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from tidegate_operator import names
+from tidegate_operator.keyring import Keyring
+from tidegate_operator.references import Collected
+from tidegate_operator.spec import MqttBrokerSpec
+
+#: An object as the API server takes it.
+Manifest: TypeAlias = dict[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class Settings:
+    """What the operator itself was told: the image, and what the cluster can do."""
+
+    image: str
+    operator_namespace: str = "tidegate-system"
+    #: Kinds of others that the cluster knows: ServiceMonitor, Certificate.
+    optional_kinds: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(slots=True, frozen=True)
+class Broker:
+    """One MqttBroker."""
+
+    name: str
+    namespace: str
+    uid: str
+    spec: MqttBrokerSpec
+
+    def owner_reference(self) -> Manifest:
+        """Return what makes Kubernetes delete an object together with the broker."""
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+        }
+
+    def metadata(self, name: str, component: str = "") -> Manifest:
+        """Return the metadata of an object that belongs to the broker."""
+        return {
+            "name": name,
+            "namespace": self.namespace,
+            "labels": names.labels(self.name, component),
+            "ownerReferences": [self.owner_reference()],
+        }
+
+
+@dataclass(slots=True, frozen=True)
+class Inputs:
+    """Everything that manifests are made of. The same inputs give the same manifests."""
+
+    broker: Broker
+    settings: Settings
+    keyring: Keyring
+    collected: Collected
+
+    @property
+    def spec(self) -> MqttBrokerSpec:
+        """What is wanted."""
+        return self.broker.spec
+
+
+def encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    """Return a Secret's data as the API server has it."""
+    return {key: base64.b64encode(value).decode("ascii") for key, value in sorted(data.items())}
+
+
+def decoded(secret: Mapping[str, Any] | None) -> dict[str, bytes]:
+    """Return what a Secret or ConfigMap holds; nothing if there is none."""
+    if secret is None:
+        return {}
+    data: Mapping[str, str] = secret.get("data") or {}
+    if secret.get("kind") == "ConfigMap":
+        binary: Mapping[str, str] = secret.get("binaryData") or {}
+        found = {key: value.encode() for key, value in data.items()}
+        return found | {key: base64.b64decode(value) for key, value in binary.items()}
+    return {key: base64.b64decode(value) for key, value in data.items()}

@@ -1,0 +1,196 @@
+"""How pods are reached: Services, NetworkPolicies, ServiceMonitors, cert-manager's Certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tidegate_operator import names
+from tidegate_operator.names import ADMIN_PORT, LINK_PORT, REDIS_PORT, Component
+from tidegate_operator.render.inputs import Broker, Inputs, Manifest
+from tidegate_operator.spec_listeners import ListenerSpec
+
+SERVICE_MONITOR: Final = "ServiceMonitor"
+CERTIFICATE: Final = "Certificate"
+#: What protocol a Service says that a port speaks, for what can make use of it.
+_APP_PROTOCOLS: Final = {"ws": "kubernetes.io/ws", "wss": "kubernetes.io/wss"}
+
+
+def services(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield the Services that clients, edges and Prometheus use."""
+    broker = inputs.broker
+    yield _client_service(inputs)
+    yield _headless(
+        broker,
+        names.routers_service(broker.name),
+        "router",
+        names.selector(broker.name, "router"),
+        "link",
+        LINK_PORT,
+    )
+    everyone = {names.INSTANCE_LABEL: broker.name, names.METRICS_LABEL: "true"}
+    metrics = _headless(
+        broker, names.metrics_service(broker.name), "metrics", everyone, "admin", ADMIN_PORT
+    )
+    metrics["spec"]["publishNotReadyAddresses"] = True
+    yield metrics
+
+
+def _client_service(inputs: Inputs) -> Manifest:
+    broker, service = inputs.broker, inputs.spec.service
+    metadata = broker.metadata(names.client_service(broker.name), "edge")
+    metadata["labels"] = {**service.labels, **metadata["labels"]}
+    if service.annotations:
+        metadata["annotations"] = dict(service.annotations)
+    spec: Manifest = {
+        "type": service.type,
+        "selector": names.selector(broker.name, "edge"),
+        "ports": [_port(listener, service.type) for listener in inputs.spec.listeners],
+    }
+    for key, value in (
+        ("loadBalancerClass", service.load_balancer_class),
+        ("loadBalancerSourceRanges", service.load_balancer_source_ranges),
+        ("externalTrafficPolicy", service.external_traffic_policy),
+        ("ipFamilyPolicy", service.ip_family_policy),
+    ):
+        if value:
+            spec[key] = value
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _port(listener: ListenerSpec, service_type: str) -> Manifest:
+    found: Manifest = {
+        "name": listener.name,
+        "port": listener.exposed_port,
+        "targetPort": listener.pod_port,
+        "protocol": "TCP",
+    }
+    if listener.protocol in _APP_PROTOCOLS:
+        found["appProtocol"] = _APP_PROTOCOLS[listener.protocol]
+    if listener.node_port is not None and service_type != "ClusterIP":
+        found["nodePort"] = listener.node_port
+    return found
+
+
+def _headless(
+    broker: Broker,
+    name: str,
+    component: str,
+    selector: dict[str, str],
+    port_name: str,
+    port: int,
+) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": broker.metadata(name, component),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "selector": selector,
+            "ports": [{"name": port_name, "port": port, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
+
+
+def service_monitor(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield a ServiceMonitor, if it is wanted and the cluster knows them."""
+    broker, monitor = inputs.broker, inputs.spec.telemetry.service_monitor
+    if not monitor.enabled or SERVICE_MONITOR not in inputs.settings.optional_kinds:
+        return
+    metadata = broker.metadata(names.metrics_service(broker.name), "metrics")
+    metadata["labels"] = {**monitor.labels, **metadata["labels"]}
+    yield {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": SERVICE_MONITOR,
+        "metadata": metadata,
+        "spec": {
+            "selector": {"matchLabels": names.labels(broker.name, "metrics")},
+            "endpoints": [
+                {"port": "admin", "path": "/metrics", "interval": f"{monitor.interval_s}s"}
+            ],
+        },
+    }
+
+
+def certificates(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield what cert-manager is asked for, if it is there (``collect`` says so if not)."""
+    broker = inputs.broker
+    if CERTIFICATE not in inputs.settings.optional_kinds:
+        return
+    for listener in inputs.spec.listeners:
+        tls = listener.tls
+        if tls is None or tls.issuer is None:
+            continue
+        name = names.listener_certificate(broker.name, listener.name)
+        spec: Manifest = {
+            "secretName": name,
+            "issuerRef": {
+                "name": tls.issuer.name,
+                "kind": tls.issuer.kind,
+                "group": tls.issuer.group,
+            },
+            "privateKey": {"rotationPolicy": "Always"},
+            "usages": ["digital signature", "key encipherment", "server auth"],
+        }
+        if tls.dns_names:
+            spec["dnsNames"] = list(tls.dns_names)
+        if tls.ip_addresses:
+            spec["ipAddresses"] = list(tls.ip_addresses)
+        yield {
+            "apiVersion": "cert-manager.io/v1",
+            "kind": CERTIFICATE,
+            "metadata": broker.metadata(name, "edge"),
+            "spec": spec,
+        }
+
+
+def policies(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield the NetworkPolicies: clients → edges → routers → bundled store, and the admin port."""
+    broker, spec = inputs.broker, inputs.spec
+    if not spec.network_policy.enabled:
+        return
+    admin = _admin_rule(inputs)
+    clients: Manifest = {"ports": [_tcp(listener.pod_port) for listener in spec.listeners]}
+    if spec.network_policy.clients:
+        clients["from"] = spec.network_policy.clients
+    yield _policy(broker, "edge", [clients, admin])
+    yield _policy(broker, "router", [_from(broker, "edge", LINK_PORT), admin])
+    if spec.redis.own is not None:
+        yield _policy(broker, "redis", [_from(broker, "router", REDIS_PORT)])
+
+
+def _admin_rule(inputs: Inputs) -> Manifest:
+    """Who reaches health, metrics and the admin API; kubelets are not subject to policies."""
+    found: Manifest = {"ports": [_tcp(ADMIN_PORT)]}
+    if inputs.spec.network_policy.metrics:
+        operator = {
+            "namespaceSelector": {
+                "matchLabels": {"kubernetes.io/metadata.name": inputs.settings.operator_namespace}
+            },
+            "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
+        }
+        found["from"] = [operator, *inputs.spec.network_policy.metrics]
+    return found
+
+
+def _from(broker: Broker, component: Component, port: int) -> Manifest:
+    peer = {"podSelector": {"matchLabels": names.selector(broker.name, component)}}
+    return {"ports": [_tcp(port)], "from": [peer]}
+
+
+def _tcp(port: int) -> dict[str, Any]:
+    return {"port": port, "protocol": "TCP"}
+
+
+def _policy(broker: Broker, component: Component, ingress: list[Manifest]) -> Manifest:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": broker.metadata(names.workload(broker.name, component), component),
+        "spec": {
+            "podSelector": {"matchLabels": names.selector(broker.name, component)},
+            "policyTypes": ["Ingress"],
+            "ingress": ingress,
+        },
+    }

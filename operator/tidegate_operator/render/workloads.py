@@ -1,0 +1,142 @@
+"""What runs: the Deployments of edges and routers, and their configuration.
+
+Routers are a Deployment too: they hold nothing that has to be found again after a restart, a new
+one is there before an old one goes, and a node that is lost takes no name with it (docs/adr/0010).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tidegate.runtime.config import Config
+from tidegate_operator import names
+from tidegate_operator.names import LINK_PORT, Component
+from tidegate_operator.render.config import as_yaml, edge_config, router_config
+from tidegate_operator.render.inputs import Inputs, Manifest, encoded
+from tidegate_operator.render.pods import (
+    grace_period_s,
+    process_container,
+    process_volumes,
+    template,
+)
+from tidegate_operator.render.restart import restart_hash
+from tidegate_operator.spec_workloads import Autoscaling, EdgeSpec, RouterSpec
+
+#: How long a rollout may stand still before it counts as failed.
+PROGRESS_DEADLINE_S: Final = 600
+_KEPT_REVISIONS: Final = 3
+
+
+def edge(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield what edges need, in the order in which it is needed."""
+    settings = inputs.spec.edge
+    config = edge_config(inputs.broker)
+    grace_s = grace_period_s(settings.drain.deadline_s, settings.shutdown_timeout_s)
+    yield from _configuration(inputs, "edge", config, edge_files(inputs))
+    yield _deployment(inputs, "edge", settings, config, grace_s)
+
+
+def router(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield what routers need, in the order in which it is needed."""
+    settings = inputs.spec.router
+    config = router_config(inputs.broker)
+    # A router lets its edges go first, for no longer than its own timeout.
+    drain_s = float(Config().drain.deadline_s)
+    leave_s = min(drain_s, settings.shutdown_timeout_s)
+    grace_s = grace_period_s(leave_s, settings.shutdown_timeout_s)
+    yield from _configuration(inputs, "router", config, router_files(inputs))
+    yield _deployment(inputs, "router", settings, config, grace_s)
+
+
+def edge_files(inputs: Inputs) -> dict[str, bytes]:
+    """Return the files that edges read: their Secret's data."""
+    keyring = inputs.keyring
+    found = dict(inputs.collected.edge)
+    for name, pair in keyring.listener_pairs.items():
+        found[f"listener.{name}.crt"] = pair.certificate
+        found[f"listener.{name}.key"] = pair.key
+    return found | {
+        "link.crt": keyring.edge_link.certificate,
+        "link.key": keyring.edge_link.key,
+        "link-ca.crt": keyring.link.bundle,
+        "admin-token": keyring.admin_token,
+    }
+
+
+def router_files(inputs: Inputs) -> dict[str, bytes]:
+    """Return the files that routers read: their Secret's data."""
+    keyring = inputs.keyring
+    found = dict(inputs.collected.router)
+    if inputs.spec.redis.own is not None:
+        found["redis-password"] = keyring.redis_password
+    return found | {
+        "link.crt": keyring.router_link.certificate,
+        "link.key": keyring.router_link.key,
+        "link-ca.crt": keyring.link.bundle,
+        "admin-token": keyring.admin_token,
+    }
+
+
+def _configuration(
+    inputs: Inputs, component: Component, config: dict[str, Any], files: dict[str, bytes]
+) -> Iterator[Manifest]:
+    broker = inputs.broker
+    metadata = broker.metadata(names.workload(broker.name, component), component)
+    yield {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "type": "Opaque",
+        "data": encoded(files),
+    }
+    yield {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": {names.CONFIG_FILE: as_yaml(config)},
+    }
+
+
+def _deployment(
+    inputs: Inputs,
+    component: Component,
+    settings: EdgeSpec | RouterSpec,
+    config: dict[str, Any],
+    grace_s: int,
+) -> Manifest:
+    broker = inputs.broker
+    container = process_container(inputs, component, settings)
+    if component == "router":
+        container["ports"].append({"name": "link", "containerPort": LINK_PORT, "protocol": "TCP"})
+    spec: Manifest = {
+        "replicas": initial_replicas(settings.replicas, settings.autoscaling),
+        "revisionHistoryLimit": _KEPT_REVISIONS,
+        "progressDeadlineSeconds": PROGRESS_DEADLINE_S,
+        "selector": {"matchLabels": names.selector(broker.name, component)},
+        # A new pod is ready before an old one is told to go.
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0},
+        },
+        "template": template(
+            inputs,
+            component,
+            settings,
+            container,
+            process_volumes(broker, component),
+            grace_s,
+            {names.RESTART_HASH: restart_hash(config)},
+        ),
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": broker.metadata(names.workload(broker.name, component), component),
+        "spec": spec,
+    }
+
+
+def initial_replicas(replicas: int, autoscaling: Autoscaling | None) -> int:
+    """Return how many pods there are to begin with (see ``plan.keep_replicas``)."""
+    return replicas if autoscaling is None else autoscaling.min_replicas

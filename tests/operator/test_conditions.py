@@ -1,0 +1,473 @@
+"""The status: what is true of a broker, why, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.brokers import DAY, NOW, pair, spec_of
+from tidegate_operator.certificates import facts
+from tidegate_operator.conditions import Reason, Situation, status
+from tidegate_operator.names import RESTART_HASH
+from tidegate_operator.observed import (
+    Addresses,
+    Pod,
+    Workload,
+    addresses,
+    pods,
+    template_hash,
+    workload,
+)
+from tidegate_operator.plan import ObjectRef
+from tidegate_operator.problems import parse
+from tidegate_operator.references import Problem, Trouble
+from tidegate_operator.spec import MqttBrokerSpec
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "kubernetes.md"
+FULL = Workload(desired=2, ready=2, updated=2, total=2, is_current=True, exists=True)
+NONE = Workload()
+HASHES = {"edge": "e", "router": "r"}
+
+
+def spec(**changes: Any) -> MqttBrokerSpec:
+    return parse("demo", spec_of(**changes))
+
+
+def pod(name: str, component: str = "edge", **changes: Any) -> Pod:
+    values: dict[str, Any] = {
+        "name": name,
+        "component": component,
+        "restart_hash": HASHES.get(component, ""),
+        "is_ready": True,
+        "is_ending": False,
+        "trouble": "",
+    }
+    return Pod(**(values | changes))
+
+
+def healthy(**changes: Any) -> Situation:
+    """A broker that is as it should be, with some changes."""
+    values: dict[str, Any] = {
+        "name": "demo",
+        "generation": 3,
+        "spec": spec(),
+        "edges": FULL,
+        "routers": FULL,
+        "redis": Workload(1, 1, 1, 1, is_current=True, exists=True),
+        "pods": [pod("e1"), pod("e2"), pod("r1", "router"), pod("s", "redis")],
+        "wanted_hashes": HASHES,
+        "addresses": Addresses("cluster", ("demo.iot.svc",), (("mqtt", 1883),)),
+    }
+    return Situation(**(values | changes))
+
+
+def conditions(situation: Situation) -> dict[str, tuple[str, str, str]]:
+    found = status(situation, None, NOW)["conditions"]
+    return {one["type"]: (one["status"], one["reason"], one["message"]) for one in found}
+
+
+def reasons(situation: Situation) -> dict[str, tuple[str, str]]:
+    return {kind: found[:2] for kind, found in conditions(situation).items()}
+
+
+def test_a_broker_that_is_well() -> None:
+    assert conditions(healthy()) == {
+        "Ready": ("True", "Serving", "2 of 2 edges and 2 of 2 routers are ready."),
+        "Progressing": ("False", "Complete", "All pods are as they should be."),
+        "Degraded": ("False", "AsExpected", "Nothing is wrong."),
+        "CertificatesReady": ("True", "NotNeeded", "No listener has TLS."),
+        "ConfigApplied": ("True", "Applied", "3 of 3 pods have it."),
+    }
+
+
+def test_the_rest_of_the_status() -> None:
+    situation = healthy(connections=17)
+    found = status(situation, None, NOW)
+    assert found["observedGeneration"] == 3
+    assert found["address"] == "demo.iot.svc:1883"
+    assert found["connections"] == 17
+    assert found["listeners"] == [
+        {"name": "mqtt", "protocol": "tcp", "port": 1883, "addresses": ["demo.iot.svc"]}
+    ]
+    assert found["edges"] == {
+        "desired": 2,
+        "ready": 2,
+        "updated": 2,
+        "selector": "app.kubernetes.io/component=edge,app.kubernetes.io/instance=demo,"
+        "app.kubernetes.io/name=tidegate",
+    }
+    assert "connections" not in status(healthy(), None, NOW)
+
+
+# Ready
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "reason", "words"),
+    [
+        ({"edges": NONE}, "False", "EdgesNotReady", "0 of 0 edges"),
+        ({"routers": NONE}, "False", "RoutersNotReady", "0 of 0 routers are ready."),
+        (
+            {"routers": NONE, "redis": None},
+            "False",
+            "RoutersNotReady",
+            "once it reaches spec.redis.external",
+        ),
+        ({"redis": NONE}, "False", "StoreNotReady", "The bundled store is not ready;"),
+        (
+            {"redis": NONE, "pods": [pod("s", "redis", trouble="no node can take it: full")]},
+            "False",
+            "StoreNotReady",
+            "(pod s: no node can take it: full)",
+        ),
+        (
+            {"edges": Workload(exists=True, is_current=True)},
+            "False",
+            "ScaledToZero",
+            "spec.edge.replicas is 0",
+        ),
+        (
+            {"addresses": Addresses("load balancer", (), (("mqtt", 443),))},
+            "False",
+            "AddressPending",
+            "describe service",
+        ),
+        (
+            {"edges": Workload(3, 1, 3, 3, is_current=True, exists=True)},
+            "True",
+            "Serving",
+            "1 of 3 edges",
+        ),
+        ({"redis": None}, "True", "Serving", "2 of 2"),
+    ],
+)
+def test_ready_is_about_what_serves(
+    changes: dict[str, Any], state: str, reason: str, words: str
+) -> None:
+    found = conditions(healthy(**changes))["Ready"]
+    assert found[:2] == (state, reason)
+    assert words in found[2]
+
+
+# What is not applied
+
+
+def problem(
+    trouble: Trouble = Trouble.MISSING, *, blocking: bool = True, is_certificate: bool = True
+) -> Problem:
+    return Problem(trouble, "spec.x: something is wrong", blocking, is_certificate)
+
+
+BLOCKED: Sequence[tuple[dict[str, Any], str]] = [
+    ({"spec": None, "spec_problems": ["spec.x: is wrong"]}, "InvalidSpec"),
+    ({"foreign": [ObjectRef("v1", "Secret", "demo-edge")]}, "NameTaken"),
+    ({"reference_problems": [problem()]}, "ReferenceMissing"),
+    ({"reference_problems": [problem(Trouble.INVALID)]}, "ReferenceInvalid"),
+    ({"apply_error": "Deployment demo-edge: spec.x: unknown"}, "ApplyRefused"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), BLOCKED)
+def test_what_cannot_be_applied_leaves_what_runs_alone(
+    changes: dict[str, Any], reason: str
+) -> None:
+    found = conditions(healthy(**changes))
+    assert found["Ready"][:2] == ("True", "Serving")
+    assert found["Progressing"][:2] == ("False", "Complete")
+    assert found["Degraded"][:2] == ("True", reason)
+    assert found["ConfigApplied"][:2] == ("False", reason)
+    assert found["Degraded"][2].endswith("What runs is unchanged.")
+
+
+@pytest.mark.parametrize(("changes", "reason"), BLOCKED)
+def test_a_new_broker_that_cannot_be_made_does_not_progress(
+    changes: dict[str, Any], reason: str
+) -> None:
+    nothing = {"edges": NONE, "routers": NONE, "redis": NONE, "pods": []}
+    found = conditions(healthy(**nothing, **changes))
+    assert found["Progressing"][:2] == ("False", reason)
+    assert "unchanged" not in found["Degraded"][2]
+
+
+def test_many_problems_are_counted() -> None:
+    found = conditions(healthy(spec=None, spec_problems=[f"p{n}" for n in range(5)]))
+    assert "p0; p1; p2 (and 2 more)" in found["Degraded"][2]
+
+
+def test_a_bad_spec_keeps_the_listeners_that_run() -> None:
+    before = status(healthy(), None, NOW)
+    after = status(healthy(spec=None, spec_problems=["x"]), before, NOW)
+    assert after["listeners"] == before["listeners"]
+    assert reasons(healthy(spec=None, spec_problems=["x"]))["CertificatesReady"] == (
+        "Unknown",
+        "InvalidSpec",
+    )
+
+
+def test_a_first_certificate_that_is_on_its_way_is_no_fault() -> None:
+    nothing = {"edges": NONE, "routers": NONE, "redis": NONE, "pods": []}
+    found = reasons(healthy(reference_problems=[problem(Trouble.PENDING)], **nothing))
+    assert found["Progressing"] == ("True", "WaitingForCertificates")
+    assert found["Degraded"] == ("False", "AsExpected")
+    assert found["CertificatesReady"] == ("False", "Pending")
+
+
+def test_what_is_broken_and_still_in_use_is_a_fault_that_blocks_nothing() -> None:
+    found = reasons(healthy(reference_problems=[problem(Trouble.INVALID, blocking=False)]))
+    assert found["Degraded"] == ("True", "ReferenceInvalid")
+    assert found["ConfigApplied"] == ("True", "Applied")
+    found = reasons(healthy(reference_problems=[problem(blocking=False)]))
+    assert found["Degraded"] == ("True", "ReferenceMissing")
+
+
+def test_paused() -> None:
+    found = reasons(healthy(spec=spec(paused=True)))
+    assert found["Progressing"] == ("False", "Paused")
+    assert found["ConfigApplied"] == ("Unknown", "Paused")
+    assert found["Ready"] == ("True", "Serving")
+
+
+# Pods and rollouts
+
+
+def test_a_rollout_progresses_until_the_old_pods_have_gone() -> None:
+    for rolling in (
+        Workload(2, 2, 1, 3, is_current=True, exists=True),
+        Workload(2, 2, 2, 3, is_current=True, exists=True),
+        Workload(2, 2, 2, 2, is_current=False, exists=True),
+        NONE,
+    ):
+        found = conditions(healthy(edges=rolling))["Progressing"]
+        assert found[:2] == ("True", "RollingOut")
+        assert found[2].startswith("Rolling out: edges")
+
+
+def test_a_rollout_that_stands_still_is_said() -> None:
+    stuck = Workload(2, 1, 1, 3, is_current=True, is_stuck=True, exists=True)
+    found = conditions(healthy(edges=stuck))
+    assert found["Progressing"][:2] == ("False", "DeadlineExceeded")
+    assert found["Degraded"][:2] == ("True", "DeadlineExceeded")
+    failing = healthy(edges=stuck, pods=[pod("e3", is_ready=False, trouble="ImagePullBackOff: x")])
+    assert "pod e3: ImagePullBackOff: x" in conditions(failing)["Progressing"][2]
+    assert conditions(failing)["Degraded"][:2] == ("True", "PodsFailing")
+
+
+def test_pods_that_end_are_no_trouble() -> None:
+    ending = pod("e9", is_ready=False, is_ending=True, trouble="CrashLoopBackOff")
+    found = reasons(healthy(pods=[pod("e1"), ending]))
+    assert found["Degraded"] == ("False", "AsExpected")
+    assert found["ConfigApplied"] == ("True", "Applied")
+
+
+def test_the_configuration_is_applied_when_every_pod_has_it() -> None:
+    late = [pod(f"e{n}", restart_hash="old") for n in range(1, 6)]
+    found = conditions(healthy(pods=[pod("r1", "router"), *late]))["ConfigApplied"]
+    assert found == ("False", "Applying", "1 of 6 pods have it: e1, e2, e3, and 2 more.")
+    unready = healthy(pods=[pod("e1", is_ready=False)])
+    assert reasons(unready)["ConfigApplied"] == ("False", "Applying")
+    behind = healthy(edges=Workload(2, 2, 2, 2, is_current=False, exists=True))
+    assert conditions(behind)["ConfigApplied"][2] == "3 of 3 pods have it: new ones come."
+    assert reasons(healthy(pods=[]))["ConfigApplied"] == ("False", "NoPods")
+
+
+# Certificates
+
+
+def with_tls(**changes: Any) -> Situation:
+    listeners = [{"name": "mqtt", "protocol": "tls", "tls": {"secretName": "s"}}]
+    certificates = {"mqtt": [facts(pair().certificate)]}
+    return healthy(spec=spec(listeners=listeners), certificates=certificates, **changes)
+
+
+def test_certificates_are_valid() -> None:
+    found = conditions(with_tls())["CertificatesReady"]
+    assert found == (
+        "True",
+        "Issued",
+        "All certificates are valid. The first ends at 2026-05-30 12:00 UTC.",
+    )
+    listed = status(with_tls(), None, NOW)["listeners"]
+    assert listed[0]["certificateNotAfter"] == "2026-05-30T12:00:00Z"
+
+
+def test_a_certificate_that_ends_soon_is_said_while_it_still_works() -> None:
+    found = status(with_tls(), None, NOW + 84 * DAY)["conditions"][3]
+    assert (found["status"], found["reason"]) == ("True", "EndsSoon")
+    assert "listener mqtt: the certificate of CN=broker.example ends at" in found["message"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (Trouble.INVALID, "Invalid"),
+        (Trouble.MISSING, "Missing"),
+        (Trouble.PENDING, "Pending"),
+    ],
+)
+def test_certificates_that_are_not_there(trouble: Trouble, reason: str) -> None:
+    found = reasons(with_tls(reference_problems=[problem(trouble, blocking=False)]))
+    assert found["CertificatesReady"] == ("False", reason)
+
+
+def test_other_files_are_not_certificates() -> None:
+    other = problem(Trouble.INVALID, is_certificate=False)
+    assert reasons(with_tls(reference_problems=[other]))["CertificatesReady"] == ("True", "Issued")
+
+
+# Over time
+
+
+def test_the_time_of_a_transition_stays_until_there_is_another() -> None:
+    first = status(healthy(), None, NOW)
+    later = status(healthy(edges=NONE), first, NOW + DAY)
+    again = status(healthy(edges=NONE, generation=4), later, NOW + 2 * DAY)
+    times = [
+        {one["type"]: one["lastTransitionTime"] for one in found["conditions"]}
+        for found in (first, later, again)
+    ]
+    assert times[0]["Ready"] == "2026-03-01T12:00:00Z"
+    assert times[1]["Ready"] == times[2]["Ready"] == "2026-03-02T12:00:00Z"
+    assert times[1]["CertificatesReady"] == "2026-03-01T12:00:00Z"
+
+
+def test_the_same_situation_gives_the_same_status() -> None:
+    first = status(healthy(), None, NOW)
+    assert status(healthy(), first, NOW + DAY) == first
+
+
+def test_every_reason_is_explained() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for reason in Reason:
+        assert f"`{reason.value}`" in text, reason
+
+
+# What objects say
+
+
+def deployment(**status_fields: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "demo-edge", "generation": 2},
+        "spec": {
+            "replicas": 3,
+            "template": {"metadata": {"annotations": {RESTART_HASH: "abc"}}},
+        },
+        "status": status_fields,
+    }
+
+
+def test_a_deployment_is_read() -> None:
+    found = workload(
+        deployment(observedGeneration=2, replicas=4, readyReplicas=3, updatedReplicas=2)
+    )
+    assert found == Workload(3, 3, 2, 4, is_current=True, exists=True)
+    assert not found.is_complete
+    assert workload(deployment()).is_current is False
+    assert workload(None) == NONE
+    stuck = {"type": "Progressing", "reason": "ProgressDeadlineExceeded"}
+    assert workload(deployment(conditions=[stuck])).is_stuck
+
+
+def test_the_hash_of_a_template_is_read() -> None:
+    assert template_hash(deployment()) == "abc"
+    assert template_hash(None) == ""
+    assert template_hash({"spec": {"template": {"metadata": {}}}}) == ""
+
+
+def a_pod(name: str = "p", **status_fields: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "status": status_fields}
+
+
+def test_pods_are_read() -> None:
+    ready = [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}]
+    found = pods(
+        [
+            {
+                "metadata": {
+                    "name": "b",
+                    "labels": {"app.kubernetes.io/component": "edge"},
+                    "annotations": {RESTART_HASH: "abc"},
+                    "deletionTimestamp": "now",
+                },
+                "status": {"conditions": ready, "podIP": "10.0.0.7"},
+            },
+            {"metadata": {"name": "a"}},
+        ]
+    )
+    assert [one.name for one in found] == ["a", "b"]
+    assert found[1] == Pod("b", "edge", "abc", True, True, "", "10.0.0.7")
+    assert found[0].is_ready is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {
+                "conditions": [
+                    {"type": "Ready", "status": "False"},
+                    {
+                        "type": "PodScheduled",
+                        "reason": "Unschedulable",
+                        "message": "0/3 nodes are available",
+                    },
+                ]
+            },
+            "no node can take it: 0/3 nodes are available",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {"state": {"running": {}}},
+                    {
+                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+                        "lastState": {"terminated": {"exitCode": 2, "message": "no token"}},
+                    },
+                ]
+            },
+            "CrashLoopBackOff: back-off; it ended with code 2; no token",
+        ),
+        (
+            {"initContainerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]},
+            "ErrImagePull",
+        ),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, ""),
+    ],
+)
+def test_the_trouble_of_a_pod_is_found(fields: dict[str, Any], words: str) -> None:
+    (found,) = pods([a_pod(**fields)])
+    assert found.trouble == words
+
+
+def a_service(service_type: str, ingress: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "demo"},
+        "spec": {
+            "type": service_type,
+            "ports": [
+                {"name": "mqtt", "port": 443, "nodePort": 30443},
+                {"name": "theirs", "port": 9},
+            ],
+        },
+        "status": {"loadBalancer": {"ingress": ingress or []}},
+    }
+
+
+def test_addresses_follow_from_the_service() -> None:
+    listeners = spec().listeners
+    cluster = addresses(a_service("ClusterIP"), "iot", listeners)
+    assert cluster.first() == "demo.iot.svc:443"
+    assert addresses(a_service("NodePort"), "iot", listeners).first() == "NODE:30443"
+    waiting = addresses(a_service("LoadBalancer"), "iot", listeners)
+    assert waiting.is_pending
+    assert waiting.first() == ""
+    for ingress, wanted in (
+        ({"hostname": "lb.example", "ip": "192.0.2.1"}, "lb.example:443"),
+        ({"ip": "2001:db8::1"}, "[2001:db8::1]:443"),
+    ):
+        found = addresses(a_service("LoadBalancer", [ingress]), "iot", listeners)
+        assert found.first() == wanted
+    assert addresses(None, "iot", listeners).first() == ""
+    assert addresses(None, "iot", listeners).ports == ()

@@ -1,0 +1,370 @@
+"""The CRD: current, structural, and of one mind with the models."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support import tools
+from support.brokers import SPECS, spec_of
+from tidegate_operator import crd, names
+from tidegate_operator.problems import SpecError, parse
+
+FILE = Path(__file__).parents[2] / "charts" / "tidegate" / "crds" / "mqttbrokers.yaml"
+
+#: What OpenAPI v3 schemas of the API server may say (apiextensions.k8s.io/v1, structural).
+ALLOWED = {
+    "additionalProperties",
+    "anyOf",
+    "default",
+    "description",
+    "enum",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "nullable",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
+}
+
+Schema = dict[str, Any]
+
+
+def schemas(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
+    """Yield every schema with its path."""
+    yield path, schema
+    for name, part in schema.get("properties", {}).items():
+        yield from schemas(part, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from schemas(schema[key], f"{path}.{key}")
+
+
+def test_the_committed_definition_is_current() -> None:
+    assert FILE.read_text(encoding="utf-8") == crd.generate(), "run: make crd"
+
+
+def test_it_is_written_to_a_file_or_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crd.main([str(tmp_path / "crd.yaml")])
+    crd.main([])
+    assert (tmp_path / "crd.yaml").read_text(encoding="utf-8") == capsys.readouterr().out
+
+
+def test_it_is_a_definition_as_kubernetes_wants_it() -> None:
+    try:
+        import kubernetes_validate
+    except ImportError:
+        tools.missing("kubernetes-validate")
+    kubernetes_validate.validate(yaml.safe_load(FILE.read_text()), "1.37", strict=True)
+
+
+def test_the_schema_is_structural() -> None:
+    for path, schema in schemas(crd.root_schema()):
+        assert set(schema) <= ALLOWED, (path, set(schema) - ALLOWED)
+        if "x-kubernetes-int-or-string" in schema:
+            assert schema["anyOf"] == [{"type": "integer"}, {"type": "string"}], path
+            assert "type" not in schema, path
+        else:
+            assert isinstance(schema["type"], str), path
+            assert "anyOf" not in schema, path
+        if schema.get("type") == "object":
+            assert not ("properties" in schema and "additionalProperties" in schema), path
+
+
+def test_every_field_is_described() -> None:
+    undescribed = {
+        path
+        for path, schema in schemas(crd.root_schema())
+        if "description" not in schema
+        and not path.endswith((".items", ".additionalProperties"))
+        and path not in {".apiVersion", ".kind", ".metadata", ".metadata.name"}
+    }
+    assert undescribed == set()
+
+
+def test_descriptions_name_fields_as_they_are_spelled_here() -> None:
+    for path, schema in schemas(crd.root_schema()):
+        assert "_" not in schema.get("description", "").partition(" Default: ")[0], path
+
+
+def test_every_list_is_bounded() -> None:
+    """Unbounded lists would make rules over them too costly for the API server."""
+    spec = crd.root_schema()["properties"]["spec"]
+    for path, schema in schemas(spec):
+        if schema.get("type") == "array":
+            assert schema.get("maxItems", 10**9) <= 256 or not path.startswith(".listeners"), path
+
+
+def test_defaults_of_the_runtime_are_said_but_not_written_into_objects() -> None:
+    spec = crd.root_schema()["properties"]["spec"]["properties"]
+    packet = spec["limits"]["properties"]["maxPacketSizeBytes"]
+    assert "default" not in packet
+    assert packet["description"].endswith("Default: 1048576.")
+    assert spec["edge"]["default"] == {}
+    assert spec["edge"]["properties"]["replicas"]["default"] == 2
+
+
+def test_it_can_be_scaled_and_seen() -> None:
+    version = crd.definition()["spec"]["versions"][0]
+    assert version["subresources"]["scale"] == {
+        "specReplicasPath": ".spec.edge.replicas",
+        "statusReplicasPath": ".status.edges.ready",
+        "labelSelectorPath": ".status.edges.selector",
+    }
+    titles = [column["name"] for column in version["additionalPrinterColumns"]]
+    assert titles[:6] == ["Ready", "Edges", "Routers", "Connections", "Address", "Age"]
+    properties = version["schema"]["openAPIV3Schema"]["properties"]
+    for column in version["additionalPrinterColumns"]:
+        if "[?" not in column["jsonPath"] and "metadata" not in column["jsonPath"]:
+            place: Schema = {"properties": properties}
+            for part in column["jsonPath"].strip(".").split("."):
+                place = place["properties"][part]
+            assert place["type"] == column["type"]
+    assert crd.definition()["spec"]["names"]["shortNames"] == [names.SHORT_NAME]
+
+
+# Of one mind with the models
+
+
+def strict_schema() -> Schema:
+    """Return the spec's schema as a JSON schema that refuses unknown keys."""
+
+    def strict(schema: Schema) -> Schema:
+        found = {key: value for key, value in schema.items() if not key.startswith("x-")}
+        if "properties" in schema:
+            found["properties"] = {
+                name: strict(part) for name, part in schema["properties"].items()
+            }
+            found["additionalProperties"] = False
+        for key in ("items", "additionalProperties"):
+            if isinstance(schema.get(key), dict):
+                found[key] = strict(schema[key])
+        for sign, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+            if found.pop(sign, False):
+                found[sign] = found.pop(bound)
+        return found
+
+    return strict(crd.root_schema()["properties"]["spec"])
+
+
+def schema_accepts(spec: Schema) -> bool:
+    try:
+        from jsonschema import Draft202012Validator
+    except ImportError:
+        tools.missing("jsonschema")
+    return bool(Draft202012Validator(strict_schema()).is_valid(spec))
+
+
+def failed_rules(schema: Schema, value: Any, old: Any = None) -> Iterator[str]:
+    """Yield the messages of rules that do not hold, as the API server evaluates them."""
+    try:
+        import cel
+    except ImportError:
+        tools.missing("common-expression-language")
+    for one in schema.get("x-kubernetes-validations", ()):
+        uses_old = "oldSelf" in one["rule"]
+        if uses_old and old is None:
+            continue
+        context = {"self": value} | ({"oldSelf": old} if uses_old else {})
+        if not cel.evaluate(one["rule"], context):
+            yield one["message"]
+    if isinstance(value, dict):
+        for name, part in schema.get("properties", {}).items():
+            if name in value:
+                before = old.get(name) if isinstance(old, dict) else None
+                yield from failed_rules(part, value[name], before)
+    if isinstance(value, list):
+        for item in value:
+            yield from failed_rules(schema.get("items", {}), item)
+
+
+def with_defaults(schema: Schema, value: Any) -> Any:
+    """Return what the API server makes of a value: defaults filled in."""
+    if isinstance(value, dict):
+        found = copy.deepcopy(value)
+        for name, part in schema.get("properties", {}).items():
+            if name not in found and "default" in part:
+                found[name] = copy.deepcopy(part["default"])
+            if name in found:
+                found[name] = with_defaults(part, found[name])
+        return found
+    if isinstance(value, list):
+        return [with_defaults(schema.get("items", {}), item) for item in value]
+    return value
+
+
+def api_server_refuses(spec: Schema, old: Schema | None = None, name: str = "demo") -> list[str]:
+    """Return why the API server would refuse a spec; a schema's refusal has no words here."""
+    schema = crd.root_schema()
+    if not schema_accepts(spec):
+        return ["schema"]
+    new = with_defaults(schema, {"metadata": {"name": name}, "spec": spec})
+    before = None if old is None else with_defaults(schema, {"metadata": {}, "spec": old})
+    return list(failed_rules(schema, new, before))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_api_server_accepts_the_examples_and_what_it_makes_of_them(name: str) -> None:
+    spec = SPECS[name]
+    assert api_server_refuses(spec) == []
+    filled = with_defaults(crd.root_schema()["properties"]["spec"], spec)
+    assert parse("demo", filled).model_dump() == parse("demo", spec).model_dump()
+    # A second write of the same object, as every client does it.
+    assert api_server_refuses(filled, old=filled) == []
+
+
+TLS = {"selfSigned": True}
+BAD: list[tuple[Schema, str]] = [
+    ({"listeners": []}, "schema"),
+    ({"listeners": [{"name": "a", "port": 80}]}, "schema"),
+    ({"listeners": [{"name": "a", "protocol": "tls"}]}, "protocols tls and wss need tls"),
+    (
+        {"listeners": [{"name": "a", "protocol": "tcp", "tls": TLS}]},
+        "tls is for protocols tls, wss and auto",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {"secretName": "s", **TLS}}]},
+        "exactly one of secretName, issuer and selfSigned is needed",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {}}]},
+        "exactly one of secretName, issuer and selfSigned is needed",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {"issuer": {"name": "i"}}}]},
+        "issuer needs dnsNames or ipAddresses",
+    ),
+    (
+        {
+            "listeners": [
+                {"name": "a", "protocol": "tls", "tls": {**TLS, "clientCertificates": "required"}}
+            ]
+        },
+        "clientCertificates needs clientCa",
+    ),
+    (
+        {
+            "listeners": [
+                {"name": "a", "protocol": "tls", "tls": {**TLS, "identityAsUsername": "cn"}}
+            ]
+        },
+        "identityAsUsername needs clientCertificates",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {**TLS, "clientCa": {}}}]},
+        "exactly one of secretName and configMapName is needed",
+    ),
+    (
+        {"listeners": [{"name": "a", "proxyProtocol": "required"}]},
+        "proxyProtocol needs trustedProxies",
+    ),
+    ({"listeners": [{"name": "a"}, {"name": "b"}]}, "two listeners have the same port"),
+    (
+        {"listeners": [{"name": "a", "protocol": "auto"}, {"name": "b", "servicePort": 443}]},
+        "two listeners have the same servicePort",
+    ),
+    (
+        {"edge": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
+        "minReplicas must not be above maxReplicas",
+    ),
+    (
+        {"edge": {"disruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}},
+        "exactly one of minAvailable and maxUnavailable is needed",
+    ),
+    (
+        {"redis": {"bundled": {}, "external": {"url": "redis://r"}}},
+        "bundled and external exclude each other",
+    ),
+    (
+        {"redis": {"durability": "replicated"}},
+        "durability replicated needs external: the bundled server has no replicas",
+    ),
+    (
+        {"redis": {"replicas": 2}},
+        "replicas and replicationTimeoutSeconds need durability replicated",
+    ),
+    ({"acl": {}}, "exactly one of rules and source is needed"),
+    ({"service": {"class": "x"}}, "class needs type LoadBalancer"),
+    (
+        {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "loadBalancerSourceRanges needs type LoadBalancer",
+    ),
+    (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "externalTrafficPolicy needs type LoadBalancer or NodePort",
+    ),
+    ({"certificates": {"validityDays": 10}}, "renewBeforeDays must be below validityDays"),
+    (
+        {"certificates": {"authorityValidityDays": 90}},
+        "validityDays must be below authorityValidityDays",
+    ),
+    ({"limits": {"connectTimeoutSeconds": 0}}, "schema"),
+    ({"edge": {"resources": {"requests": {"cpu": "much"}}}}, "schema"),
+    ({"unknown": 1}, "schema"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_the_api_server_refuses_what_the_models_refuse(changes: Schema, message: str) -> None:
+    spec = spec_of(**changes)
+    assert message in api_server_refuses(spec)
+    with pytest.raises(SpecError):
+        parse("demo", spec)
+
+
+def test_every_rule_has_an_example_that_breaks_it() -> None:
+    messages = {
+        rule["message"]
+        for _, schema in schemas(crd.root_schema())
+        for rule in schema.get("x-kubernetes-validations", ())
+        if "oldSelf" not in rule["rule"] and "metadata" not in rule["rule"]
+    }
+    assert messages == {message for _, message in BAD if message != "schema"}
+
+
+def test_names_that_no_service_can_have_are_refused() -> None:
+    assert api_server_refuses(spec_of(), name="a" * 41)
+    assert api_server_refuses(spec_of(), name="1st")
+    assert api_server_refuses(spec_of(), name="my.broker")
+    assert not api_server_refuses(spec_of(), name="a" * 40)
+
+
+def test_partitions_cannot_be_changed_on_existing_data() -> None:
+    message = "partitions cannot be changed on existing data"
+    old, new = spec_of(redis={"partitions": 128}), spec_of(redis={"partitions": 64})
+    assert api_server_refuses(new, old=old) == [message]
+    assert api_server_refuses(old, old=old) == []
+    assert api_server_refuses(spec_of(redis={"partitions": 64}), old=spec_of(redis={})) == []
+
+
+def test_the_volume_of_the_store_cannot_be_changed() -> None:
+    old = spec_of(redis={"bundled": {"storage": {"size": "8Gi"}}})
+    for change in ({"size": "9Gi"}, {"size": "8Gi", "storageClassName": "fast"}):
+        new = spec_of(redis={"bundled": {"storage": change}})
+        assert api_server_refuses(new, old=old) == [
+            "the size and the class of a volume cannot be changed here (docs/kubernetes.md)"
+        ]
+    kept = spec_of(redis={"bundled": {"storage": {"size": "8Gi", "onDelete": "delete"}}})
+    assert api_server_refuses(kept, old=old) == []

@@ -1,0 +1,204 @@
+"""What a spec refers to: named, checked, and what was good is kept."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from support.brokers import DAY, NOW, contents_for, pair, spec_of
+from tidegate_operator.problems import parse
+from tidegate_operator.references import (
+    MAX_FILES_BYTES,
+    Collected,
+    Contents,
+    Trouble,
+    collect,
+    references,
+)
+
+Live = dict[str, dict[str, bytes]]
+
+
+def collected(
+    spec: dict[str, Any],
+    contents: Contents | None = None,
+    live: Live | None = None,
+    now: datetime.datetime = NOW,
+    *,
+    has_cert_manager: bool = True,
+) -> Collected:
+    parsed = parse("demo", spec)
+    there = live or {}
+    return collect(
+        "demo",
+        parsed,
+        contents if contents is not None else contents_for(parsed),
+        {"edge": there.get("edge", {}), "router": there.get("router", {})},
+        now,
+        has_cert_manager=has_cert_manager,
+    )
+
+
+def listener(tls: dict[str, Any], name: str = "mqtt") -> dict[str, Any]:
+    return spec_of(listeners=[{"name": name, "protocol": "tls", "tls": tls}])
+
+
+def test_everything_that_is_referred_to_is_named_with_its_field() -> None:
+    found = {
+        (one.kind, one.name, one.field) for one in references("demo", parse("demo", EVERYTHING))
+    }
+    assert found == {
+        ("Secret", "devices-tls", "spec.listeners[0].tls.secretName"),
+        ("Secret", "more-tls", "spec.listeners[0].tls.additionalCertificates[0].secretName"),
+        ("ConfigMap", "device-ca", "spec.listeners[0].tls.clientCa"),
+        ("Secret", "demo-web-tls", "spec.listeners[1].tls.issuer"),
+        ("Secret", "users", "spec.auth.passwords"),
+    }
+    keys = {(one.name, one.key, one.field) for one in references("demo", parse("demo", SENTINEL))}
+    assert keys == {
+        ("redis", "password", "spec.redis.external.passwordSecret"),
+        ("redis", "sentinel", "spec.redis.external.sentinelPasswordSecret"),
+        ("redis-ca", "ca.crt", "spec.redis.external.tls.ca"),
+        ("redis-client", "tls.crt", "spec.redis.external.tls.certificateSecretName"),
+    }
+
+
+EVERYTHING, SENTINEL = spec_of("everything"), spec_of("sentinel")
+
+
+def test_what_is_there_and_good_becomes_files() -> None:
+    found = collected(EVERYTHING)
+    assert found.problems == []
+    assert set(found.edge) == {
+        "acl",
+        "passwords",
+        "listener.devices.crt",
+        "listener.devices.key",
+        "listener.devices.1.crt",
+        "listener.devices.1.key",
+        "listener.devices.client-ca",
+        "listener.web.crt",
+        "listener.web.key",
+    }
+    assert {name: len(certificates) for name, certificates in found.certificates.items()} == {
+        "devices": 2,
+        "web": 1,
+    }
+    assert set(collected(SENTINEL).router) == {
+        "redis-password",
+        "sentinel-password",
+        "redis-ca.crt",
+        "redis.crt",
+        "redis.key",
+    }
+
+
+def test_names_of_files_never_meet() -> None:
+    """A listener's second certificate is not the first one of a listener called like it."""
+    spec = spec_of(
+        listeners=[
+            {
+                "name": "a",
+                "protocol": "tls",
+                "tls": {
+                    "secretName": "s",
+                    "additionalCertificates": [{"secretName": "t"}],
+                },
+            },
+            {"name": "a-1", "protocol": "tls", "port": 8884, "tls": {"secretName": "u"}},
+        ]
+    )
+    files = [file for one in references("demo", parse("demo", spec)) for _, file in one.files]
+    assert len(files) == len(set(files)) == 6
+
+
+def test_what_is_missing_blocks_and_is_named() -> None:
+    (problem,) = collected(listener({"secretName": "mine"}), {}).problems
+    assert problem.sentence == "spec.listeners[0].tls.secretName: Secret mine: there is none"
+    assert problem.trouble is Trouble.MISSING
+    assert problem.blocking
+    assert problem.is_certificate
+
+
+def test_a_key_that_is_missing_is_named() -> None:
+    contents = {("Secret", "mine"): {"tls.crt": pair().certificate, "tls.key": b""}}
+    (problem,) = collected(listener({"secretName": "mine"}), contents).problems  # type: ignore[arg-type] # a literal's keys
+    assert problem.sentence.endswith("Secret mine has no tls.key")
+
+
+def test_a_key_of_another_certificate_is_refused() -> None:
+    contents: Contents = {
+        ("Secret", "mine"): {"tls.crt": pair().certificate, "tls.key": pair("other").key}
+    }
+    (problem,) = collected(listener({"secretName": "mine"}), contents).problems
+    assert problem.trouble is Trouble.INVALID
+    assert "the key does not belong to the certificate" in problem.sentence
+
+
+def test_what_was_good_stays_in_use() -> None:
+    spec = listener({"secretName": "mine"})
+    good = collected(spec)
+    found = collected(spec, {}, {"edge": good.edge})
+    assert found.is_complete
+    assert found.edge == good.edge
+    assert found.certificates == good.certificates
+    (problem,) = found.problems
+    assert problem.sentence.endswith("there is none; what was there before stays in use")
+
+
+def test_what_was_damaged_does_not() -> None:
+    spec = listener({"secretName": "mine"})
+    damaged = {"listener.mqtt.crt": b"x", "listener.mqtt.key": b"y"}
+    assert not collected(spec, {}, {"edge": damaged}).is_complete
+
+
+def test_a_first_certificate_of_cert_manager_is_waited_for() -> None:
+    spec = listener({"issuer": {"name": "le"}, "dnsNames": ["a.example"]})
+    (problem,) = collected(spec, {}).problems
+    assert problem.trouble is Trouble.PENDING
+    assert problem.sentence == (
+        "spec.listeners[0].tls.issuer: Secret demo-mqtt-tls: cert-manager has not made it yet"
+    )
+    (problem,) = collected(spec, {}, has_cert_manager=False).problems
+    assert "(cert-manager is not installed in this cluster)" in problem.sentence
+
+
+def test_an_expired_certificate_is_said_and_blocks_nothing() -> None:
+    spec = listener({"secretName": "mine"})
+    found = collected(spec, now=NOW + 91 * DAY)
+    assert found.is_complete
+    (problem,) = found.problems
+    assert problem.sentence == (
+        "listener mqtt: the certificate of CN=mine has expired at 2026-05-30 12:00 UTC; clients "
+        "refuse it"
+    )
+
+
+def test_rules_that_cannot_be_read_are_refused_with_their_line() -> None:
+    bad = spec_of(acl={"rules": "frobnicate #\ntopic write a\n"})
+    (problem,) = collected(bad).problems
+    assert problem.sentence.startswith("spec.acl.rules: line 1")
+    assert problem.blocking
+    found = collected(bad, live={"edge": {"acl": b"topic read #\n"}})
+    assert found.is_complete
+    assert found.edge["acl"] == b"topic read #\n"
+    from_map = spec_of(acl={"source": {"configMapName": "rules", "key": "acl"}})
+    contents: Contents = {("ConfigMap", "rules"): {"acl": b"\xff"}}
+    (problem,) = collected(from_map, contents).problems
+    assert problem.sentence == "spec.acl.source: ConfigMap rules: is not UTF-8"
+
+
+def test_an_authority_that_is_none_is_refused() -> None:
+    spec = listener(
+        {"selfSigned": True, "clientCa": {"secretName": "ca"}, "clientCertificates": "required"}
+    )
+    (problem,) = collected(spec, {("Secret", "ca"): {"ca.crt": b"hello"}}).problems
+    assert "there is no certificate in PEM form in it" in problem.sentence
+
+
+def test_what_does_not_fit_into_a_secret_is_refused() -> None:
+    spec = spec_of(auth={"passwords": {"secretName": "users"}})
+    contents: Contents = {("Secret", "users"): {"passwords": b"x" * (MAX_FILES_BYTES + 1)}}
+    (problem,) = collected(spec, contents).problems
+    assert problem.blocking
+    assert "a Secret has room for" in problem.sentence

@@ -1,0 +1,481 @@
+"""What is rendered: snapshots, what edges and routers can read, and what Kubernetes wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support import brokers, tools
+from support.brokers import SPECS, pick, rendered, secret_data, spec_of
+from tidegate.edge.files import problems_of_files
+from tidegate.runtime import config_file
+from tidegate.runtime.config import Config
+from tidegate.store.embedded import find_server
+from tidegate_operator import names
+from tidegate_operator.render import Manifest, Settings, prerequisites
+from tidegate_operator.render.merge import merged
+from tidegate_operator.render.redis import quantity
+from tidegate_operator.render.restart import restart_hash, restart_part
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_manifests_are_as_committed(name: str) -> None:
+    brokers.check_snapshot(SNAPSHOTS / f"{name}.yaml", brokers.readable(rendered(SPECS[name])))
+
+
+@pytest.mark.parametrize("version", ["1.28", "1.37"])
+@pytest.mark.parametrize("name", SPECS)
+def test_manifests_are_valid_for_kubernetes(name: str, version: str) -> None:
+    try:
+        import kubernetes_validate
+    except ImportError:
+        tools.missing("kubernetes-validate")
+    for manifest in rendered(SPECS[name]):
+        if manifest["apiVersion"].partition("/")[0] in {"cert-manager.io", "monitoring.coreos.com"}:
+            continue
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def loaded(manifests: list[Manifest], component: str, directory: Path) -> Config:
+    """Read a component's configuration as its process does, files and all."""
+    name = f"demo-{component}"
+    files = directory / "files"
+    files.mkdir(parents=True)
+    for file, content in secret_data(pick(manifests, "Secret", name)).items():
+        (files / file).write_bytes(content)
+    text = pick(manifests, "ConfigMap", name)["data"][names.CONFIG_FILE]
+    config = directory / names.CONFIG_FILE
+    config.write_text(text.replace(names.FILES_DIR, str(files)))
+    role: config_file.Role = "edge" if component == "edge" else "router"
+    return config_file.from_flags(config_file.Flags(config=config, name="pod"), role)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_edges_and_routers_can_read_their_configuration_and_its_files(
+    name: str, tmp_path: Path
+) -> None:
+    manifests = rendered(SPECS[name])
+    for component in ("edge", "router"):
+        config = loaded(manifests, component, tmp_path / component)
+        # Passwords are hashes; what the example has is none.
+        problems = [
+            one for one in problems_of_files(config) if not one.startswith("auth.password_file")
+        ]
+        assert problems == []
+        assert not [one for one in config_file.concerns(config, "router") if "link" in one]
+        link = config.link.tls
+        assert link.certificate is not None
+        for path in (link.certificate, link.key, link.ca):
+            assert path is not None
+            assert path.exists()
+
+
+def test_what_is_not_said_has_the_default_of_the_version_that_runs(tmp_path: Path) -> None:
+    config = loaded(rendered(spec_of()), "edge", tmp_path)
+    assert config.limits == Config().limits
+    assert config.limits.model_fields_set == set()
+    assert config.drain.delay_s == 5
+    assert config.drain.model_fields_set == {"delay_s"}
+    assert config.log.format == "json"
+
+
+def test_edges_find_routers_by_the_headless_service(tmp_path: Path) -> None:
+    manifests = rendered(spec_of())
+    config = loaded(manifests, "edge", tmp_path / "edge")
+    assert config.link.routers == ["demo-routers.iot.svc:7000"]
+    service = pick(manifests, "Service", "demo-routers")
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["ports"][0]["port"] == 7000
+    assert loaded(manifests, "router", tmp_path / "router").link.listen == "[::]:7000"
+
+
+def test_edges_and_routers_agree_on_the_lease(tmp_path: Path) -> None:
+    manifests = rendered(spec_of("everything"))
+    edge = loaded(manifests, "edge", tmp_path / "edge")
+    router = loaded(manifests, "router", tmp_path / "router")
+    assert edge.store.edge_lease_s == router.store.edge_lease_s == 8
+    assert edge.store.url is None
+    assert router.store.url == "redis://demo-redis.iot.svc:6379/0"
+
+
+def test_sentinels_with_tls_and_credentials_reach_the_routers(tmp_path: Path) -> None:
+    manifests = rendered(spec_of("sentinel"))
+    store = loaded(manifests, "router", tmp_path).store
+    assert store.url == "rediss+sentinel://sentinel-0:26379,sentinel-1:26379/mymaster/2"
+    assert (store.username, store.sentinel_username) == ("tidegate", "watcher")
+    assert store.replicas == 2
+    for path in (store.password_file, store.sentinel_password_file, store.tls_ca, store.tls_key):
+        assert path is not None
+        assert path.exists()
+    assert not [one for one in manifests if one["metadata"]["name"] == "demo-redis"]
+
+
+def test_client_service_has_exactly_the_listeners() -> None:
+    service = pick(rendered(spec_of("everything")), "Service", "demo")
+    ports = {port["name"]: port for port in service["spec"]["ports"]}
+    assert {name: (port["port"], port["targetPort"]) for name, port in ports.items()} == {
+        "devices": (443, 9443),
+        "web": (8084, 8084),
+        "inside": (1883, 1883),
+    }
+    assert ports["devices"]["nodePort"] == 30443
+    assert service["metadata"]["annotations"] == {"example.com/lb": "internal"}
+    assert service["spec"]["loadBalancerClass"] == "example.com/lb"
+
+
+def test_one_auto_listener_is_443_for_clients() -> None:
+    service = pick(rendered(spec_of("headline")), "Service", "demo")
+    assert [(one["port"], one["targetPort"]) for one in service["spec"]["ports"]] == [(443, 8443)]
+
+
+def test_pods_end_after_every_deadline_of_their_processes() -> None:
+    manifests = rendered(spec_of("everything"))
+    edge = pick(manifests, "Deployment", "demo-edge")["spec"]["template"]["spec"]
+    router = pick(manifests, "Deployment", "demo-router")["spec"]["template"]["spec"]
+    assert edge["terminationGracePeriodSeconds"] == 120 + 15 + 5
+    assert router["terminationGracePeriodSeconds"] == 10 + 10 + 5
+    assert "lifecycle" not in edge["containers"][0]
+
+
+def test_rollouts_start_new_pods_before_old_ones_end() -> None:
+    for name in ("demo-edge", "demo-router"):
+        strategy = pick(rendered(spec_of()), "Deployment", name)["spec"]["strategy"]
+        assert strategy["rollingUpdate"]["maxUnavailable"] == 0
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_pods_are_restricted(name: str) -> None:
+    for manifest in rendered(SPECS[name]):
+        if manifest["kind"] not in {"Deployment", "StatefulSet"}:
+            continue
+        pod = manifest["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        container = next(one for one in pod["containers"] if one["name"] == "tidegate")
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "cpu" not in container["resources"].get("limits", {})
+
+
+def test_every_object_belongs_to_the_broker() -> None:
+    for manifest in rendered(spec_of("everything")):
+        (owner,) = manifest["metadata"]["ownerReferences"]
+        assert owner["uid"] == brokers.UID
+        assert owner["controller"] is True
+        # Setting it needs a right that nothing else needs (OwnerReferencesPermissionEnforcement).
+        assert "blockOwnerDeletion" not in owner
+        labels = manifest["metadata"]["labels"]
+        assert labels[names.MANAGED_BY_LABEL] == names.FIELD_MANAGER
+        assert labels[names.INSTANCE_LABEL] == "demo"
+
+
+def test_selectors_never_change() -> None:
+    """They cannot be changed in a cluster: whoever changes these breaks every upgrade."""
+    found = {
+        component: pick(rendered(spec_of()), kind, f"demo-{component}")["spec"]["selector"]
+        for component, kind in (
+            ("edge", "Deployment"),
+            ("router", "Deployment"),
+            ("redis", "StatefulSet"),
+        )
+    }
+    for component, selector in found.items():
+        assert selector == {
+            "matchLabels": {
+                "app.kubernetes.io/name": "tidegate",
+                "app.kubernetes.io/instance": "demo",
+                "app.kubernetes.io/component": component,
+            }
+        }
+
+
+def test_metrics_are_asked_of_edges_and_routers_only() -> None:
+    manifests = rendered(spec_of("everything"))
+    selector = pick(manifests, "Service", "demo-metrics")["spec"]["selector"]
+    matching = [
+        one["metadata"]["name"]
+        for one in manifests
+        if one["kind"] in {"Deployment", "StatefulSet"}
+        and selector.items() <= one["spec"]["template"]["metadata"]["labels"].items()
+    ]
+    assert sorted(matching) == ["demo-edge", "demo-router"]
+    monitor = pick(manifests, "ServiceMonitor", "demo-metrics")
+    service_labels = pick(manifests, "Service", "demo-metrics")["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service_labels.items()
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_what_the_cluster_does_not_know_is_not_made() -> None:
+    plain = Settings("image")
+    kinds = {one["kind"] for one in rendered(spec_of("everything"), settings=plain)}
+    assert not kinds & {"ServiceMonitor", "Certificate"}
+    switched_off = spec_of(telemetry={"serviceMonitor": {"enabled": False}})
+    assert "ServiceMonitor" not in {one["kind"] for one in rendered(switched_off)}
+
+
+def test_cert_manager_is_asked_for_the_names_of_the_listener() -> None:
+    found = pick(rendered(spec_of("everything")), "Certificate", "demo-web-tls")
+    assert found["spec"]["dnsNames"] == ["mqtt.example.com"]
+    assert found["spec"]["secretName"] == "demo-web-tls"
+    by_address = spec_of(
+        listeners=[
+            {
+                "name": "web",
+                "protocol": "tls",
+                "tls": {"issuer": {"name": "own"}, "ipAddresses": ["192.0.2.7"]},
+            }
+        ]
+    )
+    assert pick(rendered(by_address), "Certificate", "demo-web-tls")["spec"]["ipAddresses"]
+
+
+def test_prerequisites_need_nothing_that_is_referred_to() -> None:
+    inputs = brokers.inputs_for(spec_of("everything"), contents={})
+    assert not inputs.collected.is_complete
+    assert [(one["kind"], one["metadata"]["name"]) for one in prerequisites(inputs)] == [
+        ("Secret", "demo-authorities"),
+        ("Secret", "demo-admin"),
+        ("Certificate", "demo-web-tls"),
+    ]
+
+
+def test_clients_can_find_the_authority_of_self_signed_listeners() -> None:
+    manifests = rendered(spec_of("headline"))
+    bundle = pick(manifests, "ConfigMap", "demo-ca")["data"]["ca.crt"]
+    assert "BEGIN CERTIFICATE" in bundle
+    assert "KEY" not in bundle
+    edge = secret_data(pick(manifests, "Secret", "demo-edge"))
+    assert edge["listener.mqtt.crt"].startswith(b"-----BEGIN CERTIFICATE")
+
+
+def test_no_pod_gets_the_keys_of_an_authority() -> None:
+    for manifest in rendered(spec_of("headline")):
+        if manifest["kind"] in {"Deployment", "StatefulSet"}:
+            assert "authorities" not in yaml.dump(manifest["spec"]["template"])
+
+
+# Restarts
+
+
+def template_of(spec: dict[str, Any], component: str = "edge", **options: Any) -> Manifest:
+    found: Manifest = pick(rendered(spec, **options), "Deployment", f"demo-{component}")["spec"][
+        "template"
+    ]
+    return found
+
+
+def test_files_are_changed_without_new_pods() -> None:
+    before = spec_of("everything")
+    after = spec_of("everything", acl={"rules": "topic read #\n"})
+    assert template_of(before) == template_of(after)
+    edge = {"edge": "other"}
+    inputs = brokers.inputs_for(before)
+    inputs.collected.edge["passwords"] = b"someone:else\n"
+    assert template_of(before) == template_of(before, collected=inputs.collected), edge
+
+
+def test_settings_of_edges_leave_routers_alone() -> None:
+    before, after = spec_of(), spec_of(auth={"allowAnonymous": False})
+    assert template_of(before, "router") == template_of(after, "router")
+    assert template_of(before) != template_of(after)
+
+
+def test_a_setting_that_processes_do_not_take_up_makes_new_pods() -> None:
+    before, after = spec_of(), spec_of(limits={"maxPacketSizeBytes": 4096})
+    for component in ("edge", "router"):
+        first, second = template_of(before, component), template_of(after, component)
+        annotations = [one["metadata"].pop("annotations") for one in (first, second)]
+        assert annotations[0] != annotations[1]
+        # The hash is all that differs: what a process takes up one day is not elsewhere in it.
+        assert first == second
+
+
+def test_listeners_come_and_go_without_another_trace_in_the_pod_template() -> None:
+    before = spec_of()
+    after = spec_of(listeners=[*before["listeners"], *spec_of("everything")["listeners"][1:2]])
+    first, second = template_of(before), template_of(after)
+    for one in (first, second):
+        one["metadata"].pop("annotations")
+    assert first == second
+
+
+def test_restart_part_leaves_out_what_is_taken_up() -> None:
+    config = {"limits": {"a": 1}, "store": {}}
+    assert restart_part(config) == config
+    taken_up = frozenset({"limits"})
+    assert restart_part(config, taken_up) == {"store": {}}
+    other = config | {"limits": {"a": 2}}
+    assert restart_hash(config) != restart_hash(other)
+    assert restart_hash(config, taken_up) == restart_hash(other, taken_up)
+    assert restart_hash({"b": 1, "a": 2}) == restart_hash({"a": 2, "b": 1})
+
+
+# Scaling
+
+
+def test_autoscalers_have_the_fewest_pods_to_begin_with() -> None:
+    manifests = rendered(spec_of("everything"))
+    assert pick(manifests, "Deployment", "demo-edge")["spec"]["replicas"] == 3
+    assert pick(manifests, "Deployment", "demo-router")["spec"]["replicas"] == 3
+    scaler = pick(manifests, "HorizontalPodAutoscaler", "demo-edge")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 12)
+    assert [one["type"] for one in scaler["metrics"]] == ["Resource", "Pods"]
+    assert scaler["metrics"][1]["pods"]["metric"]["name"] == "tidegate_connections_open"
+
+
+def test_budgets_are_as_they_are_given() -> None:
+    for given, wanted in (
+        ({"minAvailable": "75%"}, {"minAvailable": "75%"}),
+        ({"minAvailable": 2}, {"minAvailable": 2}),
+        ({"maxUnavailable": 3}, {"maxUnavailable": 3}),
+        (None, {"maxUnavailable": 1}),
+    ):
+        spec = spec_of(edge={} if given is None else {"disruptionBudget": given})
+        found = dict(pick(rendered(spec), "PodDisruptionBudget", "demo-edge")["spec"])
+        del found["selector"]
+        assert found == wanted
+
+
+# Network policies
+
+
+def test_only_edges_reach_routers_and_only_routers_the_store() -> None:
+    manifests = rendered(spec_of())
+    for component, port, peer in (("router", 7000, "edge"), ("redis", 6379, "router")):
+        rule = pick(manifests, "NetworkPolicy", f"demo-{component}")["spec"]["ingress"][0]
+        assert rule["ports"] == [{"port": port, "protocol": "TCP"}]
+        (source,) = rule["from"]
+        assert source["podSelector"]["matchLabels"][names.COMPONENT_LABEL] == peer
+    assert not [one for one in rendered(spec_of("sentinel")) if one["kind"] == "NetworkPolicy"]
+
+
+def test_the_operator_always_reaches_the_admin_port() -> None:
+    rules = pick(rendered(spec_of("everything")), "NetworkPolicy", "demo-edge")["spec"]["ingress"]
+    operator, *others = rules[1]["from"]
+    assert operator["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "tidegate-system"
+    }
+    assert len(others) == 1
+    assert rules[0]["from"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+
+
+# The bundled store
+
+
+def test_the_image_has_the_program_of_the_bundled_store() -> None:
+    """The command is ``valkey-server``; the image links it to what the package carries."""
+    container = pick(rendered(spec_of()), "StatefulSet", "demo-redis")["spec"]["template"]["spec"][
+        "containers"
+    ][0]
+    assert container["command"][0] == "valkey-server"
+    assert find_server().name in {"valkey-server", "redis-server"}
+
+
+def test_a_store_that_promises_every_write_writes_every_time() -> None:
+    for durability, wanted in (("everysec", "everysec"), ("always", "always")):
+        spec = spec_of(redis={"durability": durability})
+        text = pick(rendered(spec), "ConfigMap", "demo-redis")["data"]["valkey.conf"]
+        assert f"appendfsync {wanted}\n" in text
+
+
+def test_the_store_refuses_before_it_is_killed_for_its_memory() -> None:
+    text = pick(rendered(spec_of("everything")), "ConfigMap", "demo-redis")["data"]["valkey.conf"]
+    (line,) = (one for one in text.splitlines() if one.startswith("maxmemory "))
+    assert 0.6 < int(line.split()[1]) / 2**32 < 0.8
+    free = spec_of(redis={"bundled": {"resources": {"requests": {"memory": "1Gi"}}}})
+    text = pick(rendered(free), "ConfigMap", "demo-redis")["data"]["valkey.conf"]
+    assert "maxmemory " not in text
+
+
+def test_another_image_for_the_store_leaves_the_others_alone() -> None:
+    manifests = rendered(spec_of(redis={"bundled": {"image": "valkey/valkey:9"}}))
+
+    def image(kind: str, component: str) -> str:
+        pod = pick(manifests, kind, f"demo-{component}")["spec"]["template"]["spec"]
+        return str(pod["containers"][0]["image"])
+
+    assert image("StatefulSet", "redis") == "valkey/valkey:9"
+    assert image("Deployment", "edge") == "registry.example/tidegate:1"
+
+
+def test_volumes_are_kept_unless_somebody_says_otherwise() -> None:
+    for spec, wanted in ((spec_of(), "Retain"), (spec_of("everything"), "Delete")):
+        policy = pick(rendered(spec), "StatefulSet", "demo-redis")["spec"][
+            "persistentVolumeClaimRetentionPolicy"
+        ]
+        assert policy == {"whenDeleted": wanted, "whenScaled": "Retain"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("500m", "0.5"),
+        ("1Gi", 2**30),
+        ("2M", 2_000_000),
+        ("1e3", 1000),
+        ("1.5Ki", 1536),
+        ("3k", 3000),
+    ],
+)
+def test_amounts_are_understood(text: str, value: object) -> None:
+    assert quantity(text) == quantity(str(value))
+
+
+def test_what_is_no_amount_is_refused() -> None:
+    with pytest.raises(ValueError, match="no amount"):
+        quantity("a lot")
+
+
+# Pod templates
+
+
+def test_overrides_are_laid_over_by_name() -> None:
+    containers = template_of(spec_of("everything"))["spec"]["containers"]
+    main, sidecar = containers
+    assert [one["name"] for one in main["env"]] == ["POD_NAME", "EXTRA"]
+    assert main["image"] == "registry.example/tidegate:9"
+    assert sidecar == {"name": "sidecar", "image": "sidecar:1"}
+
+
+def test_what_selects_pods_cannot_be_overridden() -> None:
+    template = {
+        "metadata": {
+            "labels": {"app.kubernetes.io/instance": "other", "mine": "1"},
+            "annotations": {names.RESTART_HASH: None},
+        }
+    }
+    found = template_of(spec_of(edge={"podTemplate": template}))["metadata"]
+    assert found["labels"]["app.kubernetes.io/instance"] == "demo"
+    assert found["labels"]["mine"] == "1"
+    assert found["annotations"][names.RESTART_HASH]
+
+
+def test_null_takes_something_away() -> None:
+    assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": None}}) == {"a": {"c": 2}}
+
+
+def test_lists_without_names_are_replaced() -> None:
+    assert merged({"args": [1, 2]}, {"args": [3]}) == {"args": [3]}
+    assert merged({"ports": [{"containerPort": 1}]}, {"ports": [{"x": 1}]}) == {
+        "ports": [{"containerPort": 1}, {"x": 1}]
+    }
+
+
+def test_merging_changes_neither_side() -> None:
+    base = {"env": [{"name": "A", "value": "1"}]}
+    over = {"env": [{"name": "A", "value": "2"}, {"name": "B", "value": "3"}]}
+    found = merged(base, over)
+    found["env"][1]["value"] = "4"
+    assert base == {"env": [{"name": "A", "value": "1"}]}
+    assert over["env"][1]["value"] == "3"
