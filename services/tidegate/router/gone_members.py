@@ -81,6 +81,12 @@ class GoneMembers:
 
     async def _empty(self, member: GoneMember) -> None:
         """Read the queue once from its beginning to its end."""
+        session = self._table.sessions.get(member.client_id)
+        if session is not None and session.incarnation == member.incarnation:
+            if session.epoch > member.epoch:
+                return  # it is back
+            if session.edge is not None:  # the store knows better
+                self._table.set_connected(session, None, member.epoch)
         if not self._others_are_connected(member):
             await self._look_again(member)
             return

@@ -80,7 +80,7 @@ class _Scene:
         self.lost = _LostQueues()
         self.table = RoutingTable()
         self.misplaced: set[str] = set()
-        session = self.table.session("c", 1)
+        session = self.session = self.table.session("c", 1)
         self.table.subscribe_durable(session, "$share/g/t/#", SubscriptionOptions(2))
         self.table.subscribe_durable(session, "$share/h/t/#", SubscriptionOptions(2))
         store: Any = self.store
@@ -143,6 +143,26 @@ async def test_a_member_that_is_unknown_here_is_left_to_others() -> None:
     scene.table.drop_session("c", 1)
     await scene.redispatch()
     assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
+
+
+async def test_a_member_that_is_thought_to_be_connected_gets_nothing_back() -> None:
+    scene = _Scene({1: _entry()})
+    edge: Any = object()
+    scene.table.set_connected(scene.session, edge, 6)  # its edge is lost, and that is not known yet
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
+    assert scene.session.edge is None
+    scene.comes()
+    await scene.redispatch()
+    assert scene.store.aside == [[1]]
+
+
+async def test_a_member_that_is_known_to_be_back_is_left_alone() -> None:
+    scene = _Scene({1: _entry()})
+    edge: Any = object()
+    scene.table.set_connected(scene.session, edge, 8)
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again, scene.session.edge) == ([], [], edge)
 
 
 async def test_a_long_queue_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
