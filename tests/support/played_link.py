@@ -479,7 +479,7 @@ class PlayedStream:
         self.takes.set()
         #: Whether it says how much it has taken, and answers echoes.
         self.confirms = True
-        self._taken = -1  # Welcome does not count
+        self._taken = 0  # the one with Welcome does not count
         context: Any = self
         self.task = asyncio.create_task(hub.Attach(None, context))
 
@@ -493,10 +493,10 @@ class PlayedStream:
         """Take a frame of the router."""
         await self.takes.wait()
         self.frames.append(frame)
-        self._taken += 1
-        if not self.confirms:
+        if not self.confirms or frame.HasField("welcome"):
             return
-        answer = pb.EdgeFrame(frames_taken=max(0, self._taken))
+        self._taken += 1
+        answer = pb.EdgeFrame(frames_taken=self._taken)
         for operation in frame.operations:
             if operation.HasField("echo"):
                 answer.operations.add().echo.id = operation.echo.id

@@ -298,6 +298,7 @@ class Hub(LinkServicer):
         config, peer = self._config, attached.peer
         outbox = peer.outbox
         received, sent = peer.frames_received, outbox.sent_count
+        said = sent  # beats of the heart included
         silent_s = stuck_s = 0.0
         while True:
             await asyncio.sleep(config.heartbeat_s)
@@ -312,9 +313,12 @@ class Hub(LinkServicer):
             if stuck_s >= config.stall_s and not peer.stalled:
                 peer.stalled = True
                 self._pay_all()
-            if not moved and not outbox.queued_bytes:
-                outbox.grew(1)
             sent = outbox.sent_count
+            if sent <= said and not outbox.queued_bytes:
+                outbox.grew(1)
+                said = sent + 1
+            else:
+                said = sent
 
     def _sent(self, peer: EdgePeer) -> None:
         """A frame is on its way: there may be place again."""

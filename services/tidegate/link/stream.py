@@ -175,7 +175,7 @@ class RouterStream:
         config = self._fleet.config
         outbox = channel.outbox
         assert outbox is not None
-        received, sent, silent_s = channel.frames_received, outbox.sent_count, 0.0
+        received, said, silent_s = channel.frames_received, outbox.sent_count, 0.0
         while True:
             await asyncio.sleep(config.heartbeat_s)
             # Counted in beats of our own, so that a pause of this process is not the router's.
@@ -183,9 +183,12 @@ class RouterStream:
             received = channel.frames_received
             if silent_s >= config.timeout_s:
                 raise LinkFailed("it has not been heard of")
-            if outbox.sent_count == sent and not outbox.queued_bytes:
-                outbox.grew(1)
             sent = outbox.sent_count
+            if sent <= said and not outbox.queued_bytes:
+                outbox.grew(1)
+                said = sent + 1  # the beat itself does not count
+            else:
+                said = sent
 
 
 def _nothing() -> None:
