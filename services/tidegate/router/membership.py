@@ -55,6 +55,8 @@ class Membership:
         self.instance = ""
         #: Instances that live, as of the last renewal.
         self.living: list[str] = []
+        #: Earlier lives that are registered still.
+        self._former: list[str] = []
         self._positions: list[int] = []
         self._current_until_s = 0.0
         self._loop = asyncio.get_running_loop()
@@ -63,6 +65,8 @@ class Membership:
 
     def new_life(self) -> None:
         """Take a new name: the old one has been declared dead, or there was none."""
+        if self.instance:
+            self._former.append(self.instance)
         self.instance = f"{self._name}.{secrets.token_hex(4)}"
         self._store.writer = self.instance
         self._current_until_s = 0.0
@@ -73,20 +77,20 @@ class Membership:
         return self._loop.time() < self._current_until_s
 
     async def start(self) -> None:
-        """Register, load everything, begin to follow changes. Raises StoreUnavailable."""
+        """Load everything, register, begin to follow changes. Raises StoreUnavailable."""
         self.new_life()
-        self._positions = await self._store.log_positions()
-        await self._renew()
-        await self._load()
+        # Nobody needs to wait for a router that loads: it reads on from where it began.
+        await self._load_all()
         await self._read()
-        await self._renew()
+        await self._follow()
         self._ticking = asyncio.create_task(self._tick_forever())
 
     async def stop(self) -> None:
         """Unregister."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+        tasks = [task for task in (self._ticking, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await self._store.end_router(self.instance)
         except StoreUnavailable as error:
@@ -102,6 +106,8 @@ class Membership:
             self._reading.add_done_callback(self._read_ended)
         reading = self._reading
         await asyncio.wait([reading])
+        if reading.cancelled():
+            raise RouterUnavailable("this router ends")
         error = reading.exception()
         if error is not None:
             if isinstance(error, StoreUnavailable):
@@ -117,8 +123,7 @@ class Membership:
             found = await self._store.changes(self._positions, CHANGES_LIMIT)
             if found.lost:
                 log.warning("the change log has gaps: loading everything anew")
-                self._positions = await self._store.log_positions()
-                await self._load()
+                await self._load_all()
                 continue
             for change in found.changes:
                 self._apply(change)
@@ -126,13 +131,29 @@ class Membership:
             if not found.more:
                 return
 
-    async def _renew(self) -> None:
-        asked_s = self._loop.time()
+    async def _load_all(self) -> None:
+        # Only what has been loaded may be read on from.
+        positions = await self._store.log_positions()
+        await self._load()
+        self._positions = positions
+
+    async def _follow(self) -> None:
+        """Learn what others have changed, and promise to know it for a while."""
+        while self._former:
+            await self._store.end_router(self._former[-1])
+            self._former.pop()
+        await self.catch_up()
+        instance, asked_s = self.instance, self._loop.time()
         records = await self._store.renew_router(
-            self.instance, self._now_ms(), int(self._lease_s * 1000), self._positions
+            instance, self._now_ms(), int(self._lease_s * 1000), self._positions
         )
         self.living = [record.instance for record in records]
         was_current = self.current
+        if not was_current:
+            # Until just now nobody waited for this router: what was changed before that, too.
+            await self.catch_up()
+        if instance != self.instance:
+            return  # it was declared dead meanwhile: the new life is not registered yet
         self._current_until_s = asked_s + self._lease_s * SAFE_PART
         if not was_current:
             self._became_current()
@@ -141,11 +162,11 @@ class Membership:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                # First what others have changed, then the promise to know it.
-                await self.catch_up()
-                await self._renew()
+                await self._follow()
             except (StoreUnavailable, RouterUnavailable) as error:
                 log.warning("cannot follow changes, will retry", extra={"reason": str(error)})
+            except Exception:
+                log.exception("changes could not be followed, will retry")
 
     async def wait_for_others(self, partition: int, position: int, told: Sequence[str]) -> None:
         """Return when every living router has read up to a change, or lives no more.

@@ -1,0 +1,541 @@
+"""One router among others: what it promises to know, and what it waits for others to know.
+
+Inputs: a store that the test plays (change logs, registered routers), time that passes at once.
+Observed: what is applied, who is waited for, when the router calls itself current. Real stores:
+tests/integration/test_store_cluster.py and tests/cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from support.played_link import in_virtual_time, turns
+from tidegate.link.api import RouterUnavailable
+from tidegate.router.membership import LONGEST_LEASE_S, SAFE_PART, TICK_S, Membership
+from tidegate.store.api import (
+    Change,
+    Changes,
+    RetainedAdded,
+    RouterRecord,
+    StoreUnavailable,
+)
+
+PARTITIONS = 2
+
+
+class PlayedStore:
+    """Change logs of two partitions, and registered routers, for any number of memberships."""
+
+    def __init__(self) -> None:
+        self.logs: list[list[Change]] = [[] for _ in range(PARTITIONS)]
+        #: Registered routers: until when, and the positions they have told.
+        self.registered: dict[str, tuple[int, list[int]]] = {}
+        #: What was asked, in order.
+        self.calls: list[str] = []
+        self.fails: set[str] = set()
+        #: Cleared: reading the logs waits.
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.lost = False
+        self.page = 1000
+        self.on_renew: Callable[[], None] | None = None
+        self.writer = ""
+
+    def now_ms(self) -> int:
+        """Virtual time."""
+        return int(asyncio.get_running_loop().time() * 1000)
+
+    def change(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """Somebody changes something; the partition and the position."""
+        self.logs[partition].append(RetainedAdded(topic))
+        return partition, len(self.logs[partition])
+
+    def note(self, topic: str) -> None:
+        """The same, for callbacks."""
+        self.change(topic)
+
+    def _asked(self, what: str) -> None:
+        self.calls.append(what)
+        if what in self.fails:
+            raise StoreUnavailable(what)
+
+    async def log_positions(self) -> list[int]:
+        self._asked("log_positions")
+        return [len(log) for log in self.logs]
+
+    async def changes(self, after: Sequence[int], limit: int) -> Changes:
+        self._asked("changes")
+        found = Changes(positions=list(after))
+        if self.lost:
+            self.lost = False
+            found.lost = True
+            return found
+        for partition, position in enumerate(after):
+            news = self.logs[partition][position : position + self.page]
+            found.changes += news
+            found.positions[partition] += len(news)
+            found.more |= found.positions[partition] < len(self.logs[partition])
+        await self.may_read.wait()
+        return found
+
+    async def renew_router(
+        self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]
+    ) -> list[RouterRecord]:
+        self._asked("renew_router")
+        self.registered[instance] = (now_ms + ttl_ms, list(positions))
+        records = self._living(now_ms)
+        if self.on_renew is not None:
+            self.on_renew()
+        return records
+
+    async def routers(self, now_ms: int) -> list[RouterRecord]:
+        self._asked("routers")
+        return self._living(now_ms)
+
+    async def end_router(self, instance: str) -> None:
+        self._asked("end_router")
+        self.registered.pop(instance, None)
+
+    def _living(self, now_ms: int) -> list[RouterRecord]:
+        return [
+            RouterRecord(instance, list(positions))
+            for instance, (until_ms, positions) in self.registered.items()
+            if until_ms > now_ms
+        ]
+
+
+class Member:
+    """A router's membership, and what it has learned."""
+
+    def __init__(self, store: PlayedStore, name: str = "r1", lease_s: float = 10.0) -> None:
+        self.store = store
+        self.applied: list[str] = []
+        self.loads = 0
+        self.load_fails = False
+        self.became_current = 0
+        self.on_load: Callable[[], None] | None = None
+        view: Any = store
+        self.membership = Membership(
+            view, name, store.now_ms, lease_s, self._apply, self._load, self._current
+        )
+
+    def _apply(self, change: Change) -> None:
+        assert isinstance(change, RetainedAdded)
+        self.applied.append(change.topic)
+
+    async def _load(self) -> None:
+        self.loads += 1
+        if self.on_load is not None:
+            self.on_load()
+        if self.load_fails:
+            raise StoreUnavailable("load")
+
+    def _current(self) -> None:
+        self.became_current += 1
+
+
+async def _started(store: PlayedStore, name: str = "r1") -> Member:
+    member = Member(store, name)
+    await member.membership.start()
+    return member
+
+
+LEASE_S = LONGEST_LEASE_S
+
+
+# Beginning
+
+
+@in_virtual_time
+async def test_a_router_is_current_once_it_has_loaded_and_registered() -> None:
+    store = PlayedStore()
+    store.change("before")
+    member = Member(store)
+    assert not member.membership.current
+    await member.membership.start()
+    assert member.membership.current
+    assert (member.loads, member.became_current) == (1, 1)
+    assert member.membership.living == [member.membership.instance] == list(store.registered)
+    # What was there before is loaded, not read.
+    assert member.applied == []
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_what_changes_while_a_router_loads_is_learned_before_it_is_current() -> None:
+    store = PlayedStore()
+    member = Member(store)
+    member.on_load = lambda: store.note("while loading")
+    store.on_renew = lambda: store.note("while registering")
+    await member.membership.start()
+    assert member.applied == ["while loading", "while registering"]
+    store.on_renew = None
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_nobody_waits_for_a_router_that_still_loads() -> None:
+    store = PlayedStore()
+    member = Member(store)
+    seen: list[list[str]] = []
+    member.on_load = lambda: seen.append(list(store.registered))
+    await member.membership.start()
+    assert seen == [[]]
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_router_that_cannot_load_does_not_start() -> None:
+    store = PlayedStore()
+    member = Member(store)
+    member.load_fails = True
+    with pytest.raises(StoreUnavailable):
+        await member.membership.start()
+    assert not member.membership.current
+
+
+@in_virtual_time
+async def test_a_router_that_ends_is_not_waited_for() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    await member.membership.stop()
+    assert store.registered == {}
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@in_virtual_time
+async def test_a_router_ends_without_the_store_too() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.fails = {"end_router", "changes", "renew_router"}
+    await member.membership.stop()
+
+
+# Catching up
+
+
+@in_virtual_time
+async def test_changes_are_applied_once_in_their_order() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.page = 2
+    for number in range(7):
+        store.change(f"t{number}")
+    await member.membership.catch_up()
+    await member.membership.catch_up()
+    assert member.applied == [f"t{number}" for number in range(7)]
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_changes_are_learned_without_anybody_asking() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.change("x")
+    await asyncio.sleep(1.5 * TICK_S)
+    assert member.applied == ["x"]
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_who_catches_up_waits_for_a_reading_that_began_after_the_call() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.may_read.clear()
+    first = asyncio.create_task(member.membership.catch_up())
+    await turns()
+    # The reading under way has seen the log as it was: this is not in it.
+    store.change("late")
+    others = [asyncio.create_task(member.membership.catch_up()) for _ in range(5)]
+    await turns()
+    readings = store.calls.count("changes")
+    store.may_read.set()
+    await first
+    assert member.applied == []
+    await asyncio.gather(*others)
+    assert member.applied == ["late"]
+    # However many wait, there was one more reading.
+    assert store.calls.count("changes") == readings + 1
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.may_read.clear()
+    first = asyncio.create_task(member.membership.catch_up())
+    second = asyncio.create_task(member.membership.catch_up())
+    await turns()
+    first.cancel()
+    store.may_read.set()
+    await second
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_catching_up_without_the_store_fails() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.fails = {"changes"}
+    with pytest.raises(RouterUnavailable):
+        await member.membership.catch_up()
+    store.fails = set()
+    store.change("x")
+    await member.membership.catch_up()
+    assert member.applied == ["x"]
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_catching_up_ends_with_the_router() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.may_read.clear()
+    asked = asyncio.create_task(member.membership.catch_up())
+    await turns()
+    await member.membership.stop()
+    with pytest.raises(RouterUnavailable):
+        await asked
+
+
+@in_virtual_time
+async def test_after_a_gap_in_the_log_everything_is_loaded_anew() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.change("in the gap")
+    store.lost = True
+    member.on_load = lambda: store.note("while loading")
+    await member.membership.catch_up()
+    assert member.loads == 2
+    assert member.applied == ["while loading"]
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_gap_is_not_forgotten_when_loading_fails() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    before = list(member.membership._positions)
+    store.change("in the gap")
+    store.lost = True
+    member.load_fails = True
+    with pytest.raises(RouterUnavailable):
+        await member.membership.catch_up()
+    # Reading goes on where it was: the store says again what is missing.
+    assert member.membership._positions == before
+    await member.membership.stop()
+
+
+# Being current
+
+
+@in_virtual_time
+async def test_a_router_stays_current_while_the_store_answers() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    for _ in range(50):
+        await asyncio.sleep(TICK_S)
+        assert member.membership.current
+    assert member.became_current == 1
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_router_stops_relying_on_its_lease_before_the_others_do() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.fails = {"renew_router"}
+    instance = member.membership.instance
+    while member.membership.current:
+        await asyncio.sleep(0.01)
+    living = {record.instance for record in store._living(store.now_ms())}
+    assert instance in living
+    left_ms = store.registered[instance][0] - store.now_ms()
+    assert left_ms > (1 - SAFE_PART) * LEASE_S * 1000 * 0.9
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_router_that_cannot_read_does_not_renew() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    store.fails = {"changes"}
+    renewals = store.calls.count("renew_router")
+    await asyncio.sleep(2 * LEASE_S)
+    assert store.calls.count("renew_router") == renewals
+    assert not member.membership.current
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_router_whose_lease_had_run_out_reads_again_after_renewing_it() -> None:
+    # Between its reading and its renewal nobody waited for it: a change may have been confirmed.
+    store = PlayedStore()
+    member = await _started(store)
+    store.fails = {"renew_router"}
+    await asyncio.sleep(2 * LEASE_S)
+    assert not member.membership.current
+    store.fails = set()
+
+    def somebody_subscribes() -> None:
+        store.on_renew = None
+        store.change("unnoticed")
+
+    store.on_renew = somebody_subscribes
+    became = member.became_current
+
+    while not member.membership.current:
+        await asyncio.sleep(0.01)
+    assert member.applied == ["unnoticed"]
+    assert member.became_current == became + 1
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_fault_in_one_change_does_not_end_the_following(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    apply = member.membership._apply
+
+    def fail(_change: Change) -> None:
+        raise ZeroDivisionError
+
+    member.membership._apply = fail
+    store.change("x")
+    with caplog.at_level(logging.CRITICAL, "tidegate"):
+        await asyncio.sleep(2 * LEASE_S)
+    assert not member.membership.current
+    member.membership._apply = apply
+    await asyncio.sleep(2 * TICK_S)
+    assert member.membership.current
+    assert member.applied == ["x"]
+    await member.membership.stop()
+
+
+# New lives
+
+
+@in_virtual_time
+async def test_a_new_life_has_a_new_name_and_is_not_current_until_it_is_registered() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+    old = member.membership.instance
+    assert store.writer == old
+    member.membership.new_life()
+    new = member.membership.instance
+    assert new != old
+    assert new.startswith("r1.")
+    assert store.writer == new
+    assert not member.membership.current
+    await asyncio.sleep(1.5 * TICK_S)
+    assert member.membership.current
+    assert member.became_current == 2
+    # The old life is not waited for: nobody lives it any more.
+    assert list(store.registered) == [new]
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_life_that_ends_while_it_is_renewed_does_not_make_the_next_one_current() -> None:
+    store = PlayedStore()
+    member = await _started(store)
+
+    def declared_dead() -> None:
+        store.on_renew = None
+        member.membership.new_life()
+
+    store.on_renew = declared_dead
+    while store.on_renew is not None:
+        await asyncio.sleep(0.01)
+    await turns()
+    assert member.membership.instance not in store.registered
+    assert not member.membership.current
+    await asyncio.sleep(1.5 * TICK_S)
+    assert list(store.registered) == [member.membership.instance]
+    assert member.membership.current
+    await member.membership.stop()
+
+
+# Waiting for others
+
+
+@in_virtual_time
+async def test_a_change_waits_for_every_living_router_to_have_read_it() -> None:
+    store = PlayedStore()
+    member = await _started(store, "r1")
+    store.registered["r2.x"] = (store.now_ms() + 60_000, [0, 0])
+    partition, position = store.change("x", 1)
+    waiting = asyncio.create_task(member.membership.wait_for_others(partition, position, []))
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    store.registered["r2.x"] = (store.now_ms() + 60_000, [9, position - 1])
+    await asyncio.sleep(1)
+    assert not waiting.done()
+    store.registered["r2.x"] = (store.now_ms() + 60_000, [0, position])
+    await waiting
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_router_whose_lease_has_run_out_is_not_waited_for() -> None:
+    store = PlayedStore()
+    member = await _started(store, "r1")
+    store.registered["dead.x"] = (store.now_ms() + 3000, [0, 0])
+    began_s = asyncio.get_running_loop().time()
+    await member.membership.wait_for_others(*store.change("x"), [])
+    assert 2.9 < asyncio.get_running_loop().time() - began_s < 3.2
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_routers_that_the_caller_asks_itself_are_not_waited_for() -> None:
+    store = PlayedStore()
+    member = await _started(store, "r1")
+    store.registered["r2.x"] = (store.now_ms() + 60_000, [0, 0])
+    await member.membership.wait_for_others(*store.change("x"), ["r2.x"])
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_a_router_that_has_told_no_position_of_a_partition_is_behind() -> None:
+    store = PlayedStore()
+    member = await _started(store, "r1")
+    store.registered["r2.x"] = (store.now_ms() + 1000, [])
+    began_s = asyncio.get_running_loop().time()
+    await member.membership.wait_for_others(*store.change("x", 1), [])
+    assert asyncio.get_running_loop().time() - began_s > 0.9
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_waiting_for_others_fails_without_the_store() -> None:
+    store = PlayedStore()
+    member = await _started(store, "r1")
+    store.fails = {"routers"}
+    with pytest.raises(StoreUnavailable):
+        await member.membership.wait_for_others(0, 1, [])
+    await member.membership.stop()
+
+
+@in_virtual_time
+async def test_of_two_routers_each_knows_what_the_other_has_confirmed() -> None:
+    store = PlayedStore()
+    one, other = await _started(store, "r1"), await _started(store, "r2")
+    await asyncio.sleep(1.5 * TICK_S)
+    assert sorted(one.membership.living) == sorted(other.membership.living)
+    assert len(one.membership.living) == 2
+    place = store.change("x")
+    await one.membership.catch_up()
+    await one.membership.wait_for_others(*place, [])
+    assert other.applied == one.applied == ["x"]
+    for member in (one, other):
+        await member.membership.stop()
