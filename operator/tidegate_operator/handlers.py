@@ -1,0 +1,177 @@
+"""kopf's part: it finds MqttBrokers and logs in. What happens to them is ``reconcile``'s.
+
+Only event handlers are used: kopf's other kinds would put finalizers and annotations into the
+resource. ``Operator`` owns the queue, the API client and the tasks; ``register`` ties it to kopf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import kopf
+
+from tidegate_operator import crd, names
+from tidegate_operator.kube import KubeApi, KubeError, KubeUnavailable, object_path
+from tidegate_operator.observe import Edges
+from tidegate_operator.plan import MANAGED_KINDS
+from tidegate_operator.reconcile import Reconciler
+from tidegate_operator.work_queue import Key, WorkQueue
+
+log = logging.getLogger(__name__)
+
+#: Between two attempts to watch something.
+PAUSE_S: Final = 5.0
+#: Kinds whose changes are worth a look at once; the others' are found by looking again.
+_WATCHED: Final = frozenset({"Deployment", "StatefulSet", "Service", "Secret", "ConfigMap"})
+
+
+@dataclass(slots=True, frozen=True)
+class Options:
+    """What the command line says."""
+
+    image: str
+    namespace: str
+    #: Namespaces that are served; empty: all.
+    watched: Sequence[str] = ()
+    resync_s: float = 60.0
+    workers: int = 8
+    upgrade_crd: bool = True
+
+
+async def log_in(**_: Any) -> kopf.ConnectionInfo:
+    """Find credentials: those of the pod, else a kubeconfig's. Raises kopf.LoginError."""
+    options: dict[str, Any] = {"logger": log, "settings": kopf.OperatorSettings()}
+    found = kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
+    if found is None:
+        raise kopf.LoginError("neither a ServiceAccount's token nor a kubeconfig is there")
+    return found
+
+
+def utc_now() -> datetime.datetime:
+    """The time that certificates are compared with."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Operator:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._stack = contextlib.AsyncExitStack()
+        self._queue: WorkQueue | None = None
+        self._reconciler: Reconciler | None = None
+
+    async def start(self) -> None:
+        """Connect, bring the CRD up to date, begin to work."""
+        options = self.options
+        api = await self._stack.enter_async_context(KubeApi(log_in))
+        edges = await self._stack.enter_async_context(Edges())
+        if options.upgrade_crd:
+            await upgrade_crd(api)
+        self._reconciler = Reconciler(
+            api,
+            options.image,
+            options.namespace,
+            utc_now,
+            edges.connections,
+            options.resync_s,
+        )
+        self._queue = WorkQueue(self._work, options.workers)
+        self._background(self._queue.run())
+        for namespace in options.watched or [""]:
+            for api_version, kind in MANAGED_KINDS:
+                if kind in _WATCHED:
+                    self._background(self._watch(api, api_version, kind, namespace))
+
+    async def stop(self) -> None:
+        """End what ``start`` has begun."""
+        await self._stack.aclose()
+
+    def seen(self, namespace: str, name: str) -> None:
+        """Something has happened to a broker, or to what it has made."""
+        if self._queue is not None:
+            self._queue.add((namespace, name))
+
+    async def _work(self, key: Key) -> float | None:
+        assert self._reconciler is not None
+        outcome = await self._reconciler.reconcile(*key)
+        if outcome.applied or outcome.deleted:
+            log.info(
+                "reconciled",
+                extra={
+                    "namespace": key[0],
+                    "broker": key[1],
+                    "applied": outcome.applied,
+                    "deleted": outcome.deleted,
+                },
+            )
+        return outcome.again_s
+
+    async def _watch(self, api: KubeApi, api_version: str, kind: str, namespace: str) -> None:
+        while True:
+            try:
+                async for changed in api.changes(api_version, kind, namespace):
+                    metadata = changed["metadata"]
+                    broker = (metadata.get("labels") or {}).get(names.INSTANCE_LABEL)
+                    if broker:
+                        self.seen(metadata["namespace"], broker)
+            except (KubeError, KubeUnavailable) as error:
+                log.warning("cannot watch", extra={"kind": kind, "reason": str(error)})
+                await asyncio.sleep(PAUSE_S)
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
+
+
+async def upgrade_crd(api: KubeApi) -> bool:
+    """Apply the CRD that belongs to this version, unless there is a newer one; return whether."""
+    wanted = crd.definition()
+    path = object_path(wanted["apiVersion"], wanted["kind"], "", names.CRD_NAME)
+    try:
+        there = await api.get(path)
+        annotations = {} if there is None else there["metadata"].get("annotations") or {}
+        if int(annotations.get(names.CRD_REVISION, 0)) >= crd.REVISION:
+            return False
+        await api.apply(wanted)
+    except KubeError as error:
+        log.warning("the CRD is not brought up to date", extra={"reason": str(error)})
+        return False
+    log.info("brought the CRD up to date", extra={"revision": crd.REVISION})
+    return True
+
+
+def register(operator: Operator) -> kopf.OperatorRegistry:
+    """Return kopf's registry with our handlers."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+        # Nothing of the cluster's structure interests us: no right to see it is needed.
+        settings.scanning.disabled = True
+        settings.posting.enabled = False
+        await operator.start()
+
+    @kopf.on.cleanup(registry=registry)
+    async def stop(**_: Any) -> None:
+        await operator.stop()
+
+    kopf.on.login(registry=registry)(log_in)
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
+    async def seen(namespace: str | None, name: str | None, **_: Any) -> None:
+        if namespace and name:
+            operator.seen(namespace, name)
+
+    return registry

@@ -1,0 +1,303 @@
+"""Brings the cluster to what one ``MqttBroker`` says: the same steps whatever has happened.
+
+Reads what is there, asks the pure parts what there should be, writes the difference, and says how
+it went. Called by the queue, with a key; returns when it wants to be called again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from tidegate_operator import conditions, names, observed
+from tidegate_operator.certificates import Facts
+from tidegate_operator.certificates import facts as certificate_facts
+from tidegate_operator.keyring import Existing, Keyring, renewed
+from tidegate_operator.kube import Cluster, KubeError
+from tidegate_operator.plan import ObjectRef, Plan, plan
+from tidegate_operator.problems import SpecError, parse
+from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references
+from tidegate_operator.render import Broker, Inputs, Manifest, Settings, prerequisites, render
+from tidegate_operator.render.inputs import decoded
+from tidegate_operator.spec import MqttBrokerSpec
+
+log = logging.getLogger(__name__)
+
+#: How soon to look again while pods come and go, and while something is wrong.
+SOON_S: Final = 2.0
+WRONG_S: Final = 10.0
+
+#: Conditions whose changes are worth an event.
+_SAID: Final = frozenset({"Ready", "Degraded", "CertificatesReady"})
+
+#: Asks the edges for the number of their clients.
+CountConnections = Callable[[Sequence[observed.Pod], bytes], Awaitable[int | None]]
+
+
+@dataclass(slots=True, frozen=True)
+class Outcome:
+    """``again_s``: when to look again, None if there is nothing to look at any more."""
+
+    again_s: float | None
+    applied: int = 0
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class _Result:
+    """What carrying out came to."""
+
+    foreign: tuple[ObjectRef, ...] = ()
+    apply_error: str = ""
+    applied: int = 0
+    deleted: int = 0
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What there should be, as far as that is known."""
+
+    collected: Collected
+    keyring: Keyring
+    manifests: list[Manifest]
+
+
+class Reconciler:
+    """See the module's docstring. Different brokers may be reconciled at the same time."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        image: str,
+        operator_namespace: str,
+        now: Callable[[], datetime],
+        count_connections: CountConnections,
+        resync_s: float = 60.0,
+    ) -> None:
+        self._cluster = cluster
+        self._image = image
+        self._operator_namespace = operator_namespace
+        self._now = now
+        self._count_connections = count_connections
+        self._resync_s = resync_s
+
+    async def reconcile(self, namespace: str, name: str) -> Outcome:
+        """Look at one broker. Raises KubeUnavailable, and KubeError if reading is refused."""
+        cluster = self._cluster
+        body = await cluster.broker(namespace, name)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            # What it has made is owned by it, and goes with it.
+            return Outcome(None)
+        now = self._now()
+        there = {ObjectRef.of(one): one for one in await cluster.children(namespace, name)}
+        spec, problems = _parsed(name, body)
+        result, wanted = _Result(), None
+        if spec is not None:
+            broker = Broker(name, namespace, body["metadata"]["uid"], spec)
+            wanted = await self._wanted(broker, there, now)
+            if not spec.paused:
+                result = await self._carry_out(broker, wanted, there)
+        pods = observed.pods(await cluster.pods(namespace, name))
+        situation = await self._situation(body, spec, problems, wanted, result, there, pods)
+        status = conditions.status(situation, body.get("status"), now)
+        if status != body.get("status"):
+            await cluster.set_status(namespace, name, status)
+            await self._say_what_changed(body, status)
+        again_s = self._again_s(status, wanted, now)
+        return Outcome(again_s, result.applied, result.deleted)
+
+    # What there should be
+
+    async def _wanted(
+        self, broker: Broker, there: Mapping[ObjectRef, Manifest], now: datetime
+    ) -> _Wanted:
+        name, spec = broker.name, broker.spec
+        existing = _existing(name, there)
+        kinds = await self._cluster.optional_kinds()
+        collected = collect(
+            name,
+            spec,
+            await self._contents(broker),
+            {"edge": existing.edge, "router": existing.router},
+            now,
+            has_cert_manager="Certificate" in kinds,
+        )
+        keyring = renewed(name, broker.namespace, spec, existing, now)
+        settings = Settings(self._image, self._operator_namespace, kinds)
+        inputs = Inputs(broker, settings, keyring, collected)
+        manifests = render(inputs) if collected.is_complete else prerequisites(inputs)
+        return _Wanted(collected, keyring, manifests)
+
+    async def _contents(self, broker: Broker) -> Contents:
+        """Read what the spec refers to."""
+        found: dict[ObjectKey, Mapping[str, bytes] | None] = {}
+        for reference in references(broker.name, broker.spec):
+            key = reference.object_key
+            if key not in found:
+                ref = ObjectRef("v1", *key)
+                one = await self._cluster.read(ref, broker.namespace)
+                found[key] = None if one is None else decoded(one)
+        return found
+
+    # Writing
+
+    async def _carry_out(
+        self, broker: Broker, wanted: _Wanted, there: dict[ObjectRef, Manifest]
+    ) -> _Result:
+        """Write what is different; ``there`` is brought up to date."""
+        await self._find_foreign(broker, wanted.manifests, there)
+        complete = wanted.collected.is_complete
+        found = plan(wanted.manifests, there.values(), broker.uid, delete=complete)
+        if found.foreign:
+            return _Result(foreign=found.foreign)
+        for change in wanted.keyring.changes if not found.is_empty else ():
+            log.info("made anew", extra={"broker": broker.name, "what": change})
+        result = _Result()
+        try:
+            await self._try_out(found)
+            for manifest in found.apply:
+                applied = await self._cluster.apply(manifest)
+                there[ObjectRef.of(manifest)] = applied
+                result.applied += 1
+            for ref in found.delete:
+                uid = there[ref]["metadata"]["uid"]
+                await self._cluster.delete(ref, broker.namespace, uid)
+                del there[ref]
+                result.deleted += 1
+        except _ApplyRefused as refused:
+            result.apply_error = str(refused)
+        except KubeError as error:
+            if not error.is_about_the_object:
+                raise
+            result.apply_error = str(error)
+        return result
+
+    async def _find_foreign(
+        self, broker: Broker, manifests: Sequence[Manifest], there: dict[ObjectRef, Manifest]
+    ) -> None:
+        """Look for objects of the names that are needed, and that do not have our labels."""
+        for ref in map(ObjectRef.of, manifests):
+            if ref not in there:
+                found = await self._cluster.read(ref, broker.namespace)
+                if found is not None:
+                    there[ref] = found
+
+    async def _try_out(self, found: Plan) -> None:
+        """Ask whether everything would be accepted, so that a bad spec changes nothing at all."""
+        for manifest in found.apply:
+            try:
+                await self._cluster.apply(manifest, dry_run=True)
+            except KubeError as error:
+                if not error.is_about_the_object:
+                    raise
+                raise _ApplyRefused(f"{ObjectRef.of(manifest)}: {error}") from error
+
+    # Saying how it went
+
+    async def _situation(
+        self,
+        body: Manifest,
+        spec: MqttBrokerSpec | None,
+        problems: Sequence[str],
+        wanted: _Wanted | None,
+        result: _Result,
+        there: Mapping[ObjectRef, Manifest],
+        pods: Sequence[observed.Pod],
+    ) -> conditions.Situation:
+        name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
+        edge, router = (_child(there, "Deployment", name, one) for one in ("edge", "router"))
+        redis = _child(there, "StatefulSet", name, "redis")
+        is_bundled = redis is not None if spec is None else spec.redis.own is not None
+        service = there.get(ObjectRef("v1", "Service", names.client_service(name)))
+        token = _existing(name, there).admin.get("token", b"")
+        listeners = [] if spec is None else spec.listeners
+        certificates = {} if wanted is None else _certificates(wanted)
+        return conditions.Situation(
+            name=name,
+            generation=body["metadata"].get("generation", 0),
+            spec=spec,
+            spec_problems=problems,
+            reference_problems=() if wanted is None else wanted.collected.problems,
+            foreign=result.foreign,
+            apply_error=result.apply_error,
+            edges=observed.workload(edge),
+            routers=observed.workload(router),
+            redis=observed.workload(redis) if is_bundled else None,
+            pods=pods,
+            wanted_hashes={
+                "edge": observed.template_hash(edge),
+                "router": observed.template_hash(router),
+            },
+            addresses=observed.addresses(service, namespace, listeners),
+            certificates=certificates,
+            connections=await self._count_connections(pods, token),
+        )
+
+    async def _say_what_changed(self, body: Manifest, status: Mapping[str, Any]) -> None:
+        """Record an event for each condition that says something else than before."""
+        old = {
+            one["type"]: (one["status"], one["reason"])
+            for one in (body.get("status") or {}).get("conditions") or []
+        }
+        for one in status["conditions"]:
+            if old.get(one["type"]) == (one["status"], one["reason"]):
+                continue
+            if one["type"] in _SAID and one["status"] != "Unknown":
+                bad = one["type"] == "Degraded" and one["status"] == "True"
+                kind = "Warning" if bad else "Normal"
+                await self._cluster.say(body, kind, one["reason"], one["message"])
+
+    def _again_s(self, status: Mapping[str, Any], wanted: _Wanted | None, now: datetime) -> float:
+        found = {one["type"]: one for one in status["conditions"]}
+        if found["Progressing"]["status"] == "True" or found["ConfigApplied"]["reason"] == (
+            conditions.Reason.APPLYING
+        ):
+            return SOON_S
+        wrong = found["Degraded"]["status"] == "True" or found["Ready"]["status"] != "True"
+        again_s = min(WRONG_S, self._resync_s) if wrong else self._resync_s
+        if wanted is not None:
+            again_s = min(again_s, (wanted.keyring.next_change - now).total_seconds())
+        return max(1.0, again_s)
+
+
+class _ApplyRefused(Exception):
+    """The API server would not accept an object; the message names it."""
+
+
+def _parsed(name: str, body: Manifest) -> tuple[MqttBrokerSpec | None, list[str]]:
+    try:
+        return parse(name, body.get("spec") or {}), []
+    except SpecError as error:
+        return None, error.problems
+
+
+def _existing(name: str, there: Mapping[ObjectRef, Manifest]) -> Existing:
+    """Return what the broker's own Secrets hold."""
+
+    def data(secret: str) -> dict[str, bytes]:
+        return decoded(there.get(ObjectRef("v1", "Secret", secret)))
+
+    return Existing(
+        authorities=data(names.authorities_secret(name)),
+        edge=data(names.workload(name, "edge")),
+        router=data(names.workload(name, "router")),
+        admin=data(names.admin_secret(name)),
+        redis=data(names.workload(name, "redis")),
+    )
+
+
+def _child(
+    there: Mapping[ObjectRef, Manifest], kind: str, name: str, component: names.Component
+) -> Manifest | None:
+    return there.get(ObjectRef("apps/v1", kind, names.workload(name, component)))
+
+
+def _certificates(wanted: _Wanted) -> dict[str, list[Facts]]:
+    """Return what all listeners' certificates say, self-signed ones included."""
+    found = {name: list(facts) for name, facts in wanted.collected.certificates.items()}
+    for name, pair in wanted.keyring.listener_pairs.items():
+        found.setdefault(name, []).insert(0, certificate_facts(pair.certificate))
+    return found

@@ -1,0 +1,425 @@
+"""Talking to the API server: what is asked for, what answers mean, and kopf's small part."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import kopf
+import pytest
+from aiohttp import web
+
+from support.brokers import pair, rendered, spec_of
+from tidegate.runtime import log as logs
+from tidegate_operator import __main__ as command
+from tidegate_operator import crd, handlers, names
+from tidegate_operator.kube import (
+    KubeApi,
+    KubeError,
+    KubeUnavailable,
+    collection_path,
+    object_path,
+    tls_context,
+)
+from tidegate_operator.observe import Edges
+from tidegate_operator.observed import Pod
+from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
+
+BROKER = {"metadata": {"name": "demo", "namespace": "iot", "uid": "u"}}
+
+
+@dataclass
+class Asked:
+    """One request that came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Server:
+    """Answers as a test says, and remembers what it was asked."""
+
+    url: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    answer: Callable[[Asked], web.StreamResponse | Any] = lambda _: {}
+    token: str = "first"
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        text = await request.text()
+        asked = Asked(
+            request.method,
+            request.path,
+            dict(request.query),
+            dict(request.headers),
+            json.loads(text) if text else None,
+        )
+        self.asked.append(asked)
+        found = self.answer(asked)
+        return found if isinstance(found, web.StreamResponse) else web.json_response(found)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    found = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", found.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    address = runner.addresses[0]
+    found.url = f"http://{address[0]}:{address[1]}"
+    yield found
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[KubeApi]:
+    async def log_in() -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(server=server.url, scheme="Bearer", token=server.token)
+
+    async with KubeApi(log_in) as found:
+        yield found
+
+
+def refusal(status: int, message: str) -> web.Response:
+    return web.json_response({"kind": "Status", "message": message}, status=status)
+
+
+# What is asked for
+
+
+async def test_an_object_is_applied_by_its_owner_of_fields(server: Server, api: KubeApi) -> None:
+    manifest = rendered(spec_of())[-1]
+    await api.apply(manifest)
+    await api.apply(manifest, dry_run=True)
+    first, second = server.asked
+    assert first.method == "PATCH"
+    assert first.path == (
+        "/apis/monitoring.coreos.com/v1/namespaces/iot/servicemonitors/demo-metrics"
+    )
+    assert first.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert first.headers["Authorization"] == "Bearer first"
+    assert first.query == {
+        "fieldManager": "tidegate-operator",
+        "force": "true",
+        "fieldValidation": "Strict",
+    }
+    assert first.body == manifest
+    assert second.query["dryRun"] == "All"
+
+
+async def test_one_object_is_read_or_is_not_there(server: Server, api: KubeApi) -> None:
+    server.answer = lambda asked: {"x": 1} if asked.path.endswith("/a") else refusal(404, "no")
+    assert await api.read(ObjectRef("v1", "Secret", "a"), "iot") == {"x": 1}
+    assert await api.read(ObjectRef("v1", "Secret", "b"), "iot") is None
+    assert await api.broker("iot", "b") is None
+    assert server.asked[-1].path == "/apis/tidegate.io/v1alpha1/namespaces/iot/mqttbrokers/b"
+
+
+async def test_children_are_listed_by_label_in_every_kind_page_by_page(
+    server: Server, api: KubeApi
+) -> None:
+    def answer(asked: Asked) -> Any:
+        if asked.path == "/apis/cert-manager.io/v1":
+            return {"resources": [{"kind": "Certificate"}]}
+        if asked.path == "/apis/monitoring.coreos.com/v1":
+            return refusal(404, "no")
+        if asked.path.endswith("/secrets") and "continue" not in asked.query:
+            return {"metadata": {"continue": "more"}, "items": [{"metadata": {"name": "s1"}}]}
+        name = "s2" if "continue" in asked.query else "x"
+        return {"metadata": {}, "items": [{"metadata": {"name": name}}]}
+
+    server.answer = answer
+    found = await api.children("iot", "demo")
+    kinds = [one["kind"] for one in found]
+    assert set(kinds) == {kind for _, kind in MANAGED_KINDS} | {"Certificate"}
+    assert [one["metadata"]["name"] for one in found if one["kind"] == "Secret"] == ["s1", "s2"]
+    lists = [asked for asked in server.asked if "limit" in asked.query]
+    assert {asked.query["labelSelector"] for asked in lists} == {
+        "app.kubernetes.io/instance=demo,app.kubernetes.io/managed-by=tidegate-operator"
+    }
+    assert await api.optional_kinds() == {"Certificate"}
+
+
+async def test_kinds_that_may_not_be_looked_up_are_not_there(server: Server, api: KubeApi) -> None:
+    server.answer = lambda _: refusal(403, "forbidden")
+    assert await api.optional_kinds() == frozenset()
+    count = len(server.asked)
+    assert await api.optional_kinds() == frozenset()
+    assert len(server.asked) == count == len(OPTIONAL_KINDS)
+
+
+async def test_pods_and_brokers_are_listed(server: Server, api: KubeApi) -> None:
+    server.answer = lambda _: {"metadata": {}, "items": []}
+    await api.pods("iot", "demo")
+    await api.brokers()
+    pods, brokers = server.asked
+    assert pods.path == "/api/v1/namespaces/iot/pods"
+    assert "app.kubernetes.io/instance=demo" in pods.query["labelSelector"]
+    assert brokers.path == "/apis/tidegate.io/v1alpha1/mqttbrokers"
+    assert "labelSelector" not in brokers.query
+
+
+async def test_deleting_takes_just_that_object(server: Server, api: KubeApi) -> None:
+    await api.delete(ObjectRef("apps/v1", "StatefulSet", "demo-redis"), "iot", "uid-7")
+    (asked,) = server.asked
+    assert asked.method == "DELETE"
+    assert asked.body["preconditions"] == {"uid": "uid-7"}
+    for status in (404, 409):
+        server.answer = lambda _, code=status: refusal(code, "gone, or another one")  # type: ignore[misc] # a default argument binds it
+        await api.delete(ObjectRef("v1", "Secret", "x"), "iot", "uid")
+    server.answer = lambda _: refusal(403, "forbidden")
+    with pytest.raises(KubeError):
+        await api.delete(ObjectRef("v1", "Secret", "x"), "iot", "uid")
+
+
+async def test_the_status_is_replaced_as_a_whole(server: Server, api: KubeApi) -> None:
+    await api.set_status("iot", "demo", {"connections": 3})
+    (asked,) = server.asked
+    assert asked.path.endswith("/namespaces/iot/mqttbrokers/demo/status")
+    assert asked.headers["Content-Type"] == "application/json-patch+json"
+    assert asked.body == [{"op": "add", "path": "/status", "value": {"connections": 3}}]
+    server.answer = lambda _: refusal(404, "gone")
+    await api.set_status("iot", "demo", {})
+    server.answer = lambda _: refusal(403, "forbidden")
+    with pytest.raises(KubeError):
+        await api.set_status("iot", "demo", {})
+
+
+async def test_an_event_names_the_broker_and_is_no_reason_to_fail(
+    server: Server, api: KubeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    await api.say(BROKER, "Warning", "InvalidSpec", "x" * 2000)
+    (asked,) = server.asked
+    assert asked.path == "/api/v1/namespaces/iot/events"
+    assert asked.body["involvedObject"]["uid"] == "u"
+    assert len(asked.body["message"]) == 1024
+    server.answer = lambda _: refusal(403, "forbidden")
+    with caplog.at_level(logging.WARNING):
+        await api.say(BROKER, "Normal", "Serving", "")
+    assert "an event was refused" in caplog.text
+
+
+# What answers mean
+
+
+async def test_the_servers_own_words_are_kept(server: Server, api: KubeApi) -> None:
+    server.answer = lambda _: refusal(422, "spec.x: Invalid value")
+    with pytest.raises(KubeError, match=r"spec\.x: Invalid value") as caught:
+        await api.apply(rendered(spec_of())[0])
+    assert caught.value.is_about_the_object
+    server.answer = lambda _: web.Response(status=418, text="a teapot")
+    with pytest.raises(KubeError, match="a teapot") as caught:
+        await api.broker("iot", "demo")
+    assert not caught.value.is_about_the_object
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_server_that_is_busy_is_tried_later(
+    server: Server, api: KubeApi, status: int
+) -> None:
+    server.answer = lambda _: refusal(status, "later")
+    with pytest.raises(KubeUnavailable, match="later"):
+        await api.broker("iot", "demo")
+
+
+async def test_a_server_that_is_not_there_is_tried_later(api: KubeApi, server: Server) -> None:
+    async def nowhere() -> kopf.ConnectionInfo:
+        # Nobody can listen on port 1 without being asked to.
+        return kopf.ConnectionInfo(server="http://127.0.0.1:1")
+
+    async with KubeApi(nowhere) as other:
+        with pytest.raises(KubeUnavailable, match="cannot be reached"):
+            await other.broker("iot", "demo")
+    server.answer = lambda _: web.Response(text="not json")
+    with pytest.raises(KubeUnavailable):
+        await api.broker("iot", "demo")
+
+
+async def test_a_token_that_has_ended_is_replaced(server: Server, api: KubeApi) -> None:
+    server.token = "second"
+
+    def answer(asked: Asked) -> Any:
+        good = asked.headers["Authorization"] == "Bearer second"
+        return {"name": "demo"} if good else refusal(401, "Unauthorized")
+
+    server.answer = answer
+    assert await api.broker("iot", "demo") == {"name": "demo"}
+    server.answer = lambda _: refusal(401, "Unauthorized")
+    with pytest.raises(KubeError, match="Unauthorized"):
+        await api.broker("iot", "demo")
+
+
+async def test_changes_are_yielded_until_the_server_ends_them(server: Server, api: KubeApi) -> None:
+    lines = [
+        {"type": "MODIFIED", "object": {"metadata": {"name": "a"}}},
+        {"type": "BOOKMARK", "object": {"metadata": {}}},
+        {"type": "DELETED", "object": {"metadata": {"name": "b"}}},
+        {"type": "ERROR", "object": {"code": 410}},
+        {"type": "ADDED", "object": {"metadata": {"name": "never"}}},
+    ]
+
+    def answer(asked: Asked) -> Any:
+        if "watch" not in asked.query:
+            return {"metadata": {"resourceVersion": "77"}, "items": []}
+        return web.Response(body=b"".join(json.dumps(one).encode() + b"\n" for one in lines))
+
+    server.answer = answer
+    found = [one["metadata"]["name"] async for one in api.changes("v1", "Secret", "")]
+    assert found == ["a", "b"]
+    asked = server.asked[-1]
+    assert asked.path == "/api/v1/secrets"
+    assert asked.query["resourceVersion"] == "77"
+    assert asked.query["labelSelector"] == "app.kubernetes.io/managed-by=tidegate-operator"
+    assert "PartialObjectMetadata" in asked.headers["Accept"]
+
+
+def test_paths_are_those_of_the_api() -> None:
+    assert collection_path("v1", "Pod", "") == "api/v1/pods"
+    assert object_path("apps/v1", "Deployment", "iot", "a") == (
+        "apis/apps/v1/namespaces/iot/deployments/a"
+    )
+    for api_version, kind in (*MANAGED_KINDS, *OPTIONAL_KINDS):
+        assert collection_path(api_version, kind, "x")
+
+
+def test_credentials_of_a_kubeconfig_are_used() -> None:
+    made = pair("api")
+    encoded = base64.b64encode(made.certificate).decode()
+    context = tls_context(
+        kopf.ConnectionInfo(
+            server="https://api",
+            ca_data=encoded,
+            certificate_data=encoded,
+            private_key_data=made.key,
+        )
+    )
+    assert not isinstance(context, bool)
+    assert context.check_hostname
+    insecure = tls_context(kopf.ConnectionInfo(server="https://api", insecure=True))
+    assert not isinstance(insecure, bool)
+    assert not insecure.check_hostname
+    assert tls_context(kopf.ConnectionInfo(server="http://api")) is True
+
+
+# Asking edges
+
+
+async def test_connections_of_all_edges_are_added_up(server: Server) -> None:
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    server.answer = lambda _: {"clients": 7}
+    edges = [Pod(f"e{n}", "edge", "", True, False, "", host) for n in range(2)]
+    others = [
+        Pod("r", "router", "", True, False, "", host),
+        Pod("late", "edge", "", False, False, "", host),
+        Pod("new", "edge", "", True, False, ""),
+    ]
+    async with Edges(int(port)) as found:
+        assert await found.connections([*edges, *others], b"secret\n") == 14
+        assert server.asked[0].headers["Authorization"] == "Bearer secret"
+        assert len(server.asked) == 2
+        answers: list[Any] = [refusal(401, "no"), {"other": 1}, web.Response(text="x")]
+        for answer in [*answers, {"clients": []}]:
+            server.answer = lambda _, value=answer: value  # type: ignore[misc] # a default argument binds it
+            assert await found.connections(edges[:1], b"") is None
+        assert await found.connections([], b"") is None
+
+
+# The CRD
+
+
+async def test_an_older_definition_is_brought_up_to_date(server: Server, api: KubeApi) -> None:
+    server.answer = lambda asked: (
+        {"metadata": {"annotations": {names.CRD_REVISION: "0"}}} if asked.method == "GET" else {}
+    )
+    assert await handlers.upgrade_crd(api)
+    assert server.asked[-1].body == crd.definition()
+    assert server.asked[-1].path.endswith("/customresourcedefinitions/mqttbrokers.tidegate.io")
+
+
+async def test_a_newer_definition_and_one_that_may_not_be_seen_are_left_alone(
+    server: Server, api: KubeApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    revision = str(crd.REVISION)
+    server.answer = lambda _: {"metadata": {"annotations": {names.CRD_REVISION: revision}}}
+    assert not await handlers.upgrade_crd(api)
+    assert [asked.method for asked in server.asked] == ["GET"]
+    server.answer = lambda _: refusal(403, "forbidden")
+    with caplog.at_level(logging.WARNING):
+        assert not await handlers.upgrade_crd(api)
+    assert "not brought up to date" in caplog.text
+
+
+# kopf's part
+
+
+def test_kopf_adds_no_finalizers_and_no_annotations() -> None:
+    """It would for every kind of handler but those for events."""
+    registry = handlers.register(handlers.Operator(handlers.Options("image", "ns")))
+    assert len(list(registry._watching.get_all_handlers())) == 1
+    for others in (registry._changing, registry._spawning, registry._indexing):
+        assert list(others.get_all_handlers()) == []
+
+
+async def test_a_broker_that_is_seen_before_the_start_is_no_failure() -> None:
+    handlers.Operator(handlers.Options("image", "ns")).seen("iot", "demo")
+
+
+async def test_the_operator_works_on_what_it_sees_until_it_stops(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = asyncio.Event()
+
+    def answer(request: Asked) -> Any:
+        if request.path.endswith("/mqttbrokers/demo"):
+            asked.set()
+            return refusal(404, "gone")
+        return {"metadata": {"resourceVersion": "1", "annotations": {}}, "items": []}
+
+    async def log_in(**_: Any) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(server=server.url)
+
+    server.answer = answer
+    monkeypatch.setattr(handlers, "log_in", log_in)
+    operator = handlers.Operator(handlers.Options("image", "ns"))
+    with caplog.at_level(logging.CRITICAL):
+        await operator.start()
+        operator.seen("iot", "demo")
+        await asyncio.wait_for(asked.wait(), 5)
+        await operator.stop()
+
+
+async def test_without_credentials_nothing_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(kopf.LoginError):
+        await handlers.log_in()
+
+
+def test_the_command_line_reaches_kopf(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(kopf, "run", lambda **options: given.update(options))
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setenv("LOGNAME", "somebody")
+    monkeypatch.delenv("LOGNAME")
+    command.main(["--image", "i", "--watch", "a", "--watch", "b"])
+    assert given["namespaces"] == ["a", "b"]
+    assert given["clusterwide"] is False
+    assert given["standalone"] is True
+    # A container's user may have no name, which kopf would fail at.
+    assert os.environ["LOGNAME"]
+    command.main(["--image", "i"])
+    assert given["clusterwide"] is True

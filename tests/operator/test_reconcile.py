@@ -1,0 +1,466 @@
+"""One reconcile for everything: created, changed, broken, repaired, paused, deleted."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from support.brokers import ALL_OPTIONAL, DAY, NAMESPACE, NOW, UID, contents_for, pair, spec_of
+from support.fake_cluster import FakeCluster, Refused
+from tidegate_operator import names
+from tidegate_operator.kube import KubeError, KubeUnavailable
+from tidegate_operator.names import FIELD_MANAGER, RESTART_HASH
+from tidegate_operator.observed import Pod
+from tidegate_operator.plan import ObjectRef
+from tidegate_operator.problems import parse
+from tidegate_operator.reconcile import SOON_S, Outcome, Reconciler
+from tidegate_operator.render import Manifest
+from tidegate_operator.render.inputs import encoded
+
+
+class ClusterDouble:
+    """``Cluster``, in memory: the seam that ``KubeApi`` is the other side of."""
+
+    def __init__(self) -> None:
+        self.fake = FakeCluster()
+        self.kinds = ALL_OPTIONAL
+        self.events: list[tuple[str, str, str]] = []
+        self.status_writes = 0
+        self.reads = 0
+        self.pods_there: list[Manifest] = []
+        self.down = False
+
+    def _reached(self) -> None:
+        self.reads += 1
+        if self.down:
+            raise KubeUnavailable("no connection")
+
+    async def broker(self, namespace: str, name: str) -> Manifest | None:
+        return await self.read(ObjectRef(names.API_VERSION, names.KIND, name), namespace)
+
+    async def children(self, namespace: str, name: str) -> list[Manifest]:
+        self._reached()
+        wanted = {names.INSTANCE_LABEL: name, names.MANAGED_BY_LABEL: FIELD_MANAGER}.items()
+        return [
+            one
+            for one in self.fake.all()
+            if wanted <= (one["metadata"].get("labels") or {}).items()
+            and one["metadata"]["namespace"] == namespace
+        ]
+
+    async def pods(self, namespace: str, name: str) -> list[Manifest]:
+        self._reached()
+        return copy.deepcopy(self.pods_there)
+
+    async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
+        self._reached()
+        found = self.fake.objects.get((ref.api_version, ref.kind, namespace, ref.name))
+        return copy.deepcopy(found)
+
+    async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        self._reached()
+        try:
+            return self.fake.apply(manifest, manager=FIELD_MANAGER, dry_run=dry_run)
+        except Refused as refused:
+            raise KubeError(422, str(refused)) from refused
+
+    async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
+        self._reached()
+        assert uid
+        self.fake.delete(ref.kind, ref.name)
+
+    async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        self.status_writes += 1
+        self.fake.get(names.KIND, name)["status"] = copy.deepcopy(dict(status))
+
+    async def say(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+        self.events.append((kind, reason, message))
+
+    async def optional_kinds(self) -> frozenset[str]:
+        return self.kinds
+
+
+class World:
+    """A cluster with one broker, and an operator with a clock of its own."""
+
+    def __init__(self, spec: dict[str, Any], name: str = "demo") -> None:
+        self.cluster = ClusterDouble()
+        self.now = NOW
+        self.name = name
+        self.connections: int | None = None
+        self.asked: list[bytes] = []
+        self.reconciler = Reconciler(
+            self.cluster,
+            "registry.example/tidegate:1",
+            "tidegate-system",
+            lambda: self.now,
+            self._count,
+        )
+        self.put_spec(spec)
+
+    async def _count(self, pods: Sequence[Pod], token: bytes) -> int | None:
+        self.asked.append(token)
+        return self.connections
+
+    @property
+    def fake(self) -> FakeCluster:
+        return self.cluster.fake
+
+    def put_spec(self, spec: dict[str, Any]) -> None:
+        key = (names.API_VERSION, names.KIND, NAMESPACE, self.name)
+        metadata = {"name": self.name, "namespace": NAMESPACE, "uid": UID}
+        old = self.fake.objects.get(key, {})
+        generation = old.get("metadata", {}).get("generation", 0) + 1
+        self.fake.objects[key] = {
+            **old,
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": metadata | {"generation": generation},
+            "spec": copy.deepcopy(spec),
+        }
+
+    def put_contents(self, spec: dict[str, Any]) -> None:
+        """Make whatever a spec refers to."""
+        for (kind, name), data in contents_for(parse(self.name, spec), self.name).items():
+            self.put_data(kind, name, data)
+
+    def put_data(self, kind: str, name: str, data: dict[str, bytes]) -> None:
+        values = (
+            encoded(data)
+            if kind == "Secret"
+            else {key: value.decode() for key, value in data.items()}
+        )
+        key = ("v1", kind, NAMESPACE, name)
+        metadata = {"name": name, "namespace": NAMESPACE}
+        self.fake.objects[key] = {
+            "apiVersion": "v1",
+            "kind": kind,
+            "metadata": metadata,
+            "data": values,
+        }
+
+    def make_ready(self) -> None:
+        """Do what the controllers and kubelets of a cluster do."""
+        self.cluster.pods_there = []
+        for one in self.fake.objects.values():
+            if one["kind"] == "Service" and one["spec"]["type"] == "LoadBalancer":
+                one["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}}
+            if one["kind"] not in {"Deployment", "StatefulSet"}:
+                continue
+            count, metadata = one["spec"]["replicas"], one["metadata"]
+            one["status"] = {
+                "observedGeneration": metadata["generation"],
+                "replicas": count,
+                "readyReplicas": count,
+                "updatedReplicas": count,
+            }
+            template = one["spec"]["template"]["metadata"]
+            for number in range(count):
+                self.cluster.pods_there.append(
+                    {
+                        "metadata": {"name": f"{metadata['name']}-{number}", **template},
+                        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+                    }
+                )
+
+    async def reconcile(self) -> Outcome:
+        return await self.reconciler.reconcile(NAMESPACE, self.name)
+
+    async def settle(self) -> Outcome:
+        await self.reconcile()
+        self.make_ready()
+        return await self.reconcile()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.fake.get(names.KIND, self.name)["status"]
+        return found
+
+    def conditions(self) -> dict[str, tuple[str, str]]:
+        return {one["type"]: (one["status"], one["reason"]) for one in self.status["conditions"]}
+
+    def hashes(self) -> list[str]:
+        return [
+            self.fake.get("Deployment", f"{self.name}-{one}")["spec"]["template"]["metadata"][
+                "annotations"
+            ][RESTART_HASH]
+            for one in ("edge", "router")
+        ]
+
+
+async def world(name: str = "minimal", **changes: Any) -> World:
+    spec = spec_of(name, **changes)
+    found = World(spec)
+    found.put_contents(spec)
+    return found
+
+
+async def test_a_new_broker_is_made_and_becomes_ready() -> None:
+    it = await world()
+    first = await it.reconcile()
+    assert first.applied == 24
+    assert first.again_s == SOON_S
+    assert it.conditions()["Progressing"] == ("True", "RollingOut")
+    it.make_ready()
+    it.connections = 12
+    second = await it.reconcile()
+    assert second == Outcome(60.0)
+    assert it.conditions() == {
+        "Ready": ("True", "Serving"),
+        "Progressing": ("False", "Complete"),
+        "Degraded": ("False", "AsExpected"),
+        "CertificatesReady": ("True", "NotNeeded"),
+        "ConfigApplied": ("True", "Applied"),
+    }
+    assert it.status["connections"] == 12
+    assert it.asked[-1]
+
+
+@pytest.mark.parametrize("name", ["minimal", "headline", "everything", "sentinel"])
+async def test_an_unchanged_broker_is_not_written_to(name: str) -> None:
+    it = await world(name)
+    await it.settle()
+    it.fake.writes.clear()
+    it.cluster.status_writes = 0
+    for hours in (1, 2, 3):
+        it.now = NOW + datetime.timedelta(hours=hours)
+        assert (await it.reconcile()).applied == 0
+    assert it.fake.writes == []
+    assert it.cluster.status_writes == 0
+
+
+async def test_an_unchanged_broker_costs_few_requests() -> None:
+    it = await world()
+    await it.settle()
+    it.cluster.reads = 0
+    await it.reconcile()
+    assert it.cluster.reads == 3
+
+
+async def test_a_broker_that_is_gone_is_left_alone() -> None:
+    it = await world()
+    assert await it.reconciler.reconcile(NAMESPACE, "other") == Outcome(None)
+    it.fake.get(names.KIND, "demo")["metadata"]["deletionTimestamp"] = "now"
+    assert await it.reconcile() == Outcome(None)
+    assert it.fake.writes == []
+
+
+async def test_drift_is_repaired() -> None:
+    it = await world()
+    await it.settle()
+    it.fake.delete("NetworkPolicy", "demo-redis")
+    it.fake.get("Service", "demo")["spec"]["ports"][0]["port"] = 9
+    assert (await it.reconcile()).applied == 2
+    assert it.fake.get("NetworkPolicy", "demo-redis")
+
+
+async def test_scaling_is_one_write() -> None:
+    it = await world()
+    await it.settle()
+    before = it.hashes()
+    it.put_spec(spec_of(edge={"replicas": 5}))
+    it.fake.writes.clear()
+    await it.reconcile()
+    assert it.fake.writes == [("apply", "Deployment", "demo-edge")]
+    assert it.hashes() == before
+
+
+# What is wrong
+
+
+async def test_a_bad_spec_changes_nothing_and_says_why() -> None:
+    it = await world()
+    await it.settle()
+    it.fake.writes.clear()
+    it.put_spec(spec_of(listeners=[{"name": "mqtt", "port": 80}]))
+    outcome = await it.reconcile()
+    assert it.fake.writes == []
+    assert outcome.again_s == 10
+    found = it.conditions()
+    assert found["Ready"] == ("True", "Serving")
+    assert found["Degraded"] == ("True", "InvalidSpec")
+    assert it.status["observedGeneration"] == 2
+    (event,) = it.cluster.events[-1:]
+    assert event[:2] == ("Warning", "InvalidSpec")
+    assert "spec.listeners[0].port" in event[2]
+    it.put_spec(spec_of())
+    await it.reconcile()
+    assert it.conditions()["Degraded"] == ("False", "AsExpected")
+
+
+async def test_a_bad_spec_of_a_new_broker_makes_nothing() -> None:
+    it = World(spec_of(listeners=[]))
+    await it.reconcile()
+    assert it.fake.writes == []
+    assert it.conditions()["Progressing"] == ("False", "InvalidSpec")
+
+
+async def test_what_the_api_server_refuses_keeps_everything_as_it_was() -> None:
+    it = await world()
+    await it.settle()
+    it.fake.writes.clear()
+    it.fake.refuse[("Deployment", "demo-edge")] = 'unknown field "spec.template.spec.nope"'
+    it.put_spec(spec_of(edge={"podTemplate": {"spec": {"nope": 1}}}, service={"type": "NodePort"}))
+    await it.reconcile()
+    assert it.fake.writes == []
+    assert it.conditions()["Degraded"] == ("True", "ApplyRefused")
+    message = it.status["conditions"][2]["message"]
+    assert 'Deployment demo-edge: unknown field "spec.template.spec.nope"' in message
+
+
+async def test_an_object_of_somebody_else_is_not_touched() -> None:
+    it = await world()
+    it.put_data("Secret", "demo-edge", {"theirs": b"1"})
+    await it.reconcile()
+    assert it.fake.writes == []
+    assert it.conditions()["Degraded"] == ("True", "NameTaken")
+    it.fake.delete("Secret", "demo-edge")
+    assert (await it.reconcile()).applied == 24
+
+
+async def test_a_missing_secret_is_waited_for() -> None:
+    it = World(spec_of("headline"))
+    await it.reconcile()
+    assert [(kind, name) for _, kind, name in it.fake.writes] == [
+        ("Secret", "demo-authorities"),
+        ("Secret", "demo-admin"),
+        ("ConfigMap", "demo-ca"),
+    ]
+    assert it.conditions()["Degraded"] == ("True", "ReferenceMissing")
+    assert await it.reconcile() == Outcome(10.0)
+    it.put_contents(spec_of("headline"))
+    await it.settle()
+    assert it.conditions()["ConfigApplied"] == ("True", "Applied")
+
+
+async def test_a_certificate_of_cert_manager_is_waited_for() -> None:
+    spec = spec_of(
+        listeners=[
+            {
+                "name": "web",
+                "protocol": "tls",
+                "tls": {"issuer": {"name": "le"}, "dnsNames": ["a.example"]},
+            }
+        ]
+    )
+    it = World(spec)
+    outcome = await it.reconcile()
+    assert it.fake.get("Certificate", "demo-web-tls")
+    assert outcome.again_s == SOON_S
+    assert it.conditions()["Progressing"] == ("True", "WaitingForCertificates")
+    assert it.conditions()["Degraded"] == ("False", "AsExpected")
+    made = pair("a.example")
+    it.put_data("Secret", "demo-web-tls", {"tls.crt": made.certificate, "tls.key": made.key})
+    await it.settle()
+    assert it.conditions()["CertificatesReady"] == ("True", "Issued")
+    assert it.status["listeners"][0]["certificateNotAfter"].startswith("2026-05-30")
+
+
+async def test_a_secret_that_breaks_later_holds_nothing_up() -> None:
+    it = await world("headline")
+    await it.settle()
+    it.fake.delete("Secret", "users")
+    it.put_spec(spec_of("headline", edge={"replicas": 4}))
+    it.fake.writes.clear()
+    await it.reconcile()
+    assert it.fake.writes == [("apply", "Deployment", "demo-edge")]
+    assert it.conditions()["Degraded"] == ("True", "ReferenceMissing")
+    assert it.fake.get("Secret", "demo-edge")["data"]["passwords"]
+
+
+async def test_a_server_that_is_away_is_an_exception_for_the_queue() -> None:
+    it = await world()
+    it.cluster.down = True
+    with pytest.raises(KubeUnavailable):
+        await it.reconcile()
+
+
+# Paused
+
+
+async def test_a_paused_broker_is_looked_at_and_not_changed() -> None:
+    it = await world()
+    await it.settle()
+    it.put_spec(spec_of(paused=True, edge={"replicas": 9}))
+    it.fake.delete("Service", "demo-metrics")
+    it.fake.writes.clear()
+    await it.reconcile()
+    assert it.fake.writes == []
+    assert it.conditions()["ConfigApplied"] == ("Unknown", "Paused")
+    assert it.conditions()["Ready"] == ("True", "Serving")
+
+
+# Certificates
+
+
+async def test_certificates_are_renewed_without_a_new_pod() -> None:
+    it = await world("headline")
+    await it.settle()
+    before, old = it.hashes(), it.fake.get("Secret", "demo-edge")["data"]["listener.mqtt.crt"]
+    it.now = NOW + 61 * DAY
+    it.fake.writes.clear()
+    await it.reconcile()
+    assert [(kind, name) for _, kind, name in it.fake.writes] == [
+        ("Secret", "demo-router"),
+        ("Secret", "demo-edge"),
+    ]
+    assert it.hashes() == before
+    assert it.fake.get("Secret", "demo-edge")["data"]["listener.mqtt.crt"] != old
+    it.fake.writes.clear()
+    assert (await it.reconcile()).applied == 0
+
+
+async def test_the_next_look_is_in_time_for_the_next_certificate() -> None:
+    it = await world("headline")
+    await it.settle()
+    it.now = NOW + 60 * DAY - datetime.timedelta(seconds=5)
+    assert (await it.reconcile()).again_s == 5
+
+
+async def test_new_passwords_and_certificates_reach_pods_without_a_restart() -> None:
+    it = await world("everything")
+    await it.settle()
+    before = it.hashes()
+    it.put_data("Secret", "users", {"file": b"new:hash\n"})
+    renewed = pair("renewed")
+    it.put_data("Secret", "devices-tls", {"tls.crt": renewed.certificate, "tls.key": renewed.key})
+    it.fake.writes.clear()
+    await it.reconcile()
+    assert it.fake.writes == [("apply", "Secret", "demo-edge")]
+    assert it.hashes() == before
+
+
+async def test_a_store_that_is_replaced_by_an_external_one_goes() -> None:
+    it = await world()
+    await it.settle()
+    it.put_spec(spec_of(redis={"external": {"url": "redis://elsewhere"}}))
+    outcome = await it.reconcile()
+    assert outcome.deleted == 6
+    assert ("delete", "StatefulSet", "demo-redis") in it.fake.writes
+
+
+async def test_two_brokers_of_a_namespace_do_not_know_of_each_other() -> None:
+    it = await world()
+    await it.settle()
+    other = World(spec_of(), name="other")
+    for key, value in other.fake.objects.items():
+        it.fake.objects[key] = value | {"metadata": value["metadata"] | {"uid": "uid-2"}}
+    it.fake.writes.clear()
+    await it.reconciler.reconcile(NAMESPACE, "other")
+    assert {name.partition("-")[0] for _, _, name in it.fake.writes} == {"other"}
+    it.fake.writes.clear()
+    await it.reconcile()
+    assert it.fake.writes == []
+
+
+async def test_events_are_said_once() -> None:
+    it = await world()
+    await it.settle()
+    await it.reconcile()
+    reasons = [reason for _, reason, _ in it.cluster.events]
+    assert len(reasons) == len(set(reasons))
+    assert "Serving" in reasons
