@@ -27,7 +27,7 @@ async def test_random_faults_lose_nothing_and_repeat_nothing(
     start_cluster: Callable[..., Awaitable[Cluster]], seed: int
 ) -> None:
     """G1 to G4, whatever is killed, paused or cut off."""
-    cluster = await start_cluster(proxied=True, limits=LIMITS)
+    cluster = await start_cluster(proxied=True, limits=LIMITS, store={"operation_timeout_s": 2})
     async with Scene(cluster, seed, Announced(repeats=True)) as scene:
         scene.mixed_load()
         await scene.begin()

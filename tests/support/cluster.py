@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import sys
@@ -283,13 +284,25 @@ class Cluster:
         await start_together([node for node in self.nodes if not node.running])
 
     async def until_ready(self, deadline_s: float = 20.0) -> None:
-        """Wait until every process says on /readyz that it is."""
+        """Wait until every process says that it is ready, and every edge uses every router."""
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
+        routers = sum(router.running for router in self.routers)
         for node in self.nodes:
-            while (answer := await node.admin("/readyz"))[0] != 200:
-                assert loop.time() < end, f"{node.name} is not ready: {answer}"
+            while (problem := await self._problem(node, routers)) is not None:
+                assert loop.time() < end, f"{node.name} is not ready: {problem}"
                 await asyncio.sleep(0.05)
+
+    async def _problem(self, node: Node, routers: int) -> str | None:
+        status, text = await node.admin("/readyz")
+        if status != 200:
+            return text
+        if node.role != "edge":
+            return None
+        _, metrics = await node.admin("/metrics")
+        found = re.search(r'^tidegate_link_routers\{state="open"\} (\d+)', metrics, re.MULTILINE)
+        used = int(found[1]) if found else 0
+        return None if used >= routers else f"it uses {used} routers of {routers}"
 
     def memory_bytes(self) -> dict[str, int]:
         """The resident memory of each edge and router."""

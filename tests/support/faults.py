@@ -66,7 +66,7 @@ class Chaos:
             if not pair[0] or "/".join(pair) in self._hurt:
                 return None
             return self._cut(kind, pair, 0.5 + 3 * length)
-        target = "store" if kind == "store" else node.name
+        target = "store" if kind in {"store", "hang"} else node.name
         if target in self._hurt:
             return None
         match kind:
@@ -74,6 +74,8 @@ class Chaos:
                 return self._end(kind, node, 0.1 + 1.5 * length)
             case "pause":
                 return self._pause(node, LEASE_S * (0.4 + 1.4 * length))
+            case "hang":
+                return self._hang(0.2 + 3 * length)
             case _:
                 return self._store(0.2 + 1.5 * length)
 
@@ -117,6 +119,13 @@ class Chaos:
         await asyncio.sleep(away_s)
         await asyncio.to_thread(store.start)
         self._finish("store", "started again")
+
+    async def _hang(self, length_s: float) -> None:
+        self._begin("hang", "store", f"SIGSTOP, for {length_s:.1f} s")
+        self._cluster.store.pause()
+        await asyncio.sleep(length_s)
+        self._cluster.store.resume()
+        self._finish("store", "SIGCONT")
 
     def _begin(self, kind: str, target: str, note: str) -> None:
         self._hurt.add(target)
