@@ -9,104 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from support.played_link import in_virtual_time, turns
+from support.played_store import PlayedStore
 from tidegate.link.api import RouterUnavailable
 from tidegate.router.membership import LONGEST_LEASE_S, SAFE_PART, TICK_S, Membership
-from tidegate.store.api import (
-    Change,
-    Changes,
-    RetainedAdded,
-    RouterRecord,
-    StoreUnavailable,
-)
-
-PARTITIONS = 2
-
-
-class PlayedStore:
-    """Change logs of two partitions, and registered routers, for any number of memberships."""
-
-    def __init__(self) -> None:
-        self.logs: list[list[Change]] = [[] for _ in range(PARTITIONS)]
-        #: Registered routers: until when, and the positions they have told.
-        self.registered: dict[str, tuple[int, list[int]]] = {}
-        #: What was asked, in order.
-        self.calls: list[str] = []
-        self.fails: set[str] = set()
-        #: Cleared: reading the logs waits.
-        self.may_read = asyncio.Event()
-        self.may_read.set()
-        self.lost = False
-        self.page = 1000
-        self.on_renew: Callable[[], None] | None = None
-        self.writer = ""
-
-    def now_ms(self) -> int:
-        """Virtual time."""
-        return int(asyncio.get_running_loop().time() * 1000)
-
-    def change(self, topic: str, partition: int = 0) -> tuple[int, int]:
-        """Somebody changes something; the partition and the position."""
-        self.logs[partition].append(RetainedAdded(topic))
-        return partition, len(self.logs[partition])
-
-    def note(self, topic: str) -> None:
-        """The same, for callbacks."""
-        self.change(topic)
-
-    def _asked(self, what: str) -> None:
-        self.calls.append(what)
-        if what in self.fails:
-            raise StoreUnavailable(what)
-
-    async def log_positions(self) -> list[int]:
-        self._asked("log_positions")
-        return [len(log) for log in self.logs]
-
-    async def changes(self, after: Sequence[int], limit: int) -> Changes:
-        self._asked("changes")
-        found = Changes(positions=list(after))
-        if self.lost:
-            self.lost = False
-            found.lost = True
-            return found
-        for partition, position in enumerate(after):
-            news = self.logs[partition][position : position + self.page]
-            found.changes += news
-            found.positions[partition] += len(news)
-            found.more |= found.positions[partition] < len(self.logs[partition])
-        await self.may_read.wait()
-        return found
-
-    async def renew_router(
-        self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]
-    ) -> list[RouterRecord]:
-        self._asked("renew_router")
-        self.registered[instance] = (now_ms + ttl_ms, list(positions))
-        records = self._living(now_ms)
-        if self.on_renew is not None:
-            self.on_renew()
-        return records
-
-    async def routers(self, now_ms: int) -> list[RouterRecord]:
-        self._asked("routers")
-        return self._living(now_ms)
-
-    async def end_router(self, instance: str) -> None:
-        self._asked("end_router")
-        self.registered.pop(instance, None)
-
-    def _living(self, now_ms: int) -> list[RouterRecord]:
-        return [
-            RouterRecord(instance, list(positions))
-            for instance, (until_ms, positions) in self.registered.items()
-            if until_ms > now_ms
-        ]
+from tidegate.store.api import Change, RetainedAdded, StoreUnavailable
 
 
 class Member:

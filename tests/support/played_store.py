@@ -1,0 +1,183 @@
+"""A store of routers, played: change logs, who is registered, queues that are only written.
+
+In virtual time (``support.virtual_time``). What real servers do is tested on real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.store.api import (
+    Append,
+    AppendOutcome,
+    AppendReply,
+    AttachReply,
+    AttachRequest,
+    Change,
+    Changes,
+    DueWork,
+    RetainedAdded,
+    RetainedRemoved,
+    RouterRecord,
+    SessionSubscribed,
+    SessionUnsubscribed,
+    StoredSubscriptions,
+    StoreUnavailable,
+    WriterFenced,
+)
+from tidegate.store.records import decode_queued
+
+PARTITIONS = 2
+
+
+class PlayedStore:
+    """Change logs of two partitions, registered routers, and what was written; see ``Store``."""
+
+    def __init__(self) -> None:
+        self.logs: list[list[Change]] = [[] for _ in range(PARTITIONS)]
+        #: Registered routers: until when, and the positions they have told.
+        self.registered: dict[str, tuple[int, list[int]]] = {}
+        #: What was asked, in order.
+        self.calls: list[str] = []
+        self.fails: set[str] = set()
+        #: Cleared: reading the logs waits.
+        self.may_read = asyncio.Event()
+        self.may_read.set()
+        self.lost = False
+        self.page = 1000
+        self.on_renew: Callable[[], None] | None = None
+        self.writer = ""
+        self.fenced: set[str] = set()
+        #: What was appended: client identifier and payload.
+        self.appended: list[tuple[str, bytes]] = []
+        #: Where sessions are connected: (client_id, incarnation) to (edge_id, epoch).
+        self.locations: dict[tuple[str, int], tuple[str, int]] = {}
+        self.subscriptions: list[StoredSubscriptions] = []
+        self.retained: set[str] = set()
+
+    def now_ms(self) -> int:
+        """Virtual time."""
+        return int(asyncio.get_running_loop().time() * 1000)
+
+    def change(self, topic: str, partition: int = 0) -> tuple[int, int]:
+        """Somebody changes something; the partition and the position."""
+        self.logs[partition].append(RetainedAdded(topic))
+        return partition, len(self.logs[partition])
+
+    def note(self, topic: str) -> None:
+        """The same, for callbacks."""
+        self.change(topic)
+
+    def _asked(self, what: str) -> None:
+        self.calls.append(what)
+        if what in self.fails:
+            raise StoreUnavailable(what)
+
+    async def log_positions(self) -> list[int]:
+        self._asked("log_positions")
+        return [len(log) for log in self.logs]
+
+    async def changes(self, after: Sequence[int], limit: int) -> Changes:
+        self._asked("changes")
+        found = Changes(positions=list(after))
+        if self.lost:
+            self.lost = False
+            found.lost = True
+            return found
+        for partition, position in enumerate(after):
+            news = self.logs[partition][position : position + self.page]
+            found.changes += news
+            found.positions[partition] += len(news)
+            found.more |= found.positions[partition] < len(self.logs[partition])
+        await self.may_read.wait()
+        return found
+
+    async def renew_router(
+        self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]
+    ) -> list[RouterRecord]:
+        self._asked("renew_router")
+        self.registered[instance] = (now_ms + ttl_ms, list(positions))
+        records = self._living(now_ms)
+        if self.on_renew is not None:
+            self.on_renew()
+        return records
+
+    async def routers(self, now_ms: int) -> list[RouterRecord]:
+        self._asked("routers")
+        return self._living(now_ms)
+
+    async def end_router(self, instance: str) -> None:
+        self._asked("end_router")
+        self.registered.pop(instance, None)
+
+    def _living(self, now_ms: int) -> list[RouterRecord]:
+        return [
+            RouterRecord(instance, list(positions))
+            for instance, (until_ms, positions) in self.registered.items()
+            if until_ms > now_ms
+        ]
+
+    # What a whole router asks beside that
+
+    async def stored_subscriptions(self) -> AsyncIterator[list[StoredSubscriptions]]:
+        self._asked("stored_subscriptions")
+        yield list(self.subscriptions)
+
+    async def retained_topics(self) -> AsyncIterator[list[str]]:
+        self._asked("retained_topics")
+        yield sorted(self.retained)
+
+    def partition(self, name: str) -> int:
+        return len(name) % PARTITIONS
+
+    async def subscribe(
+        self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
+    ) -> int:
+        self._asked("subscribe")
+        if epoch < 0:
+            return 0
+        log = self.logs[self.partition(client_id)]
+        log.append(SessionSubscribed(client_id, 1, tuple(subscriptions)))
+        return len(log)
+
+    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
+        self._asked("unsubscribe")
+        log = self.logs[self.partition(client_id)]
+        log.append(SessionUnsubscribed(client_id, 1, tuple(topic_filters)))
+        return len(log)
+
+    async def attach(self, request: AttachRequest) -> AttachReply:
+        self._asked("attach")
+        return AttachReply(1, 1, False)
+
+    async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
+        self._asked("receipt")
+        return True
+
+    async def append(self, appends: Sequence[Append]) -> AppendReply:
+        self._asked("append")
+        if self.writer in self.fenced:
+            raise WriterFenced
+        outcomes: list[int | AppendOutcome] = []
+        for append in appends:
+            self.appended.append((append.client_id, decode_queued(append.record).payload))
+            outcomes.append(len(self.appended))
+        return AppendReply(outcomes, dict(self.locations))
+
+    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
+        self._asked("set_retained")
+        if self.writer in self.fenced:
+            raise WriterFenced
+        change = RetainedAdded if record is not None else RetainedRemoved
+        self.logs[self.partition(topic)].append(change(topic))
+
+    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
+        return DueWork()
+
+    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+        return DueWork()
+
+    async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
+        return []

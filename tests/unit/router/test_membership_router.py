@@ -1,0 +1,390 @@
+"""A router among others: what it confirms, to whom it pushes, and how one of its lives ends.
+
+Inputs: a played store, played edges, publishes and operations of edges. Observed: what the store is
+asked, what publishers and edges are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from support.played_link import MOMENT_S, PlayedEdge, PlayedOrigin, in_virtual_time, turns
+from support.played_store import PlayedStore
+from tidegate.link.api import AttachSession, RouterUnavailable, SessionFenced
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.router.membership import LONGEST_LEASE_S
+from tidegate.router.router import Router
+from tidegate.runtime.config import FeaturesConfig, LimitsConfig
+from tidegate.runtime.telemetry import Counters
+from tidegate.store.api import (
+    RetainedAdded,
+    RetainedRemoved,
+    SessionEnded,
+    SessionSubscribed,
+    StoredSubscriptions,
+)
+
+QOS1 = SubscriptionOptions(1)
+
+
+class Scene:
+    """A router on a played store, one edge, one publisher."""
+
+    def __init__(self) -> None:
+        self.store = PlayedStore()
+        self.counters = Counters()
+        self.fenced = 0
+        store: Any = self.store
+        self.router = Router(
+            store,
+            LimitsConfig(),
+            FeaturesConfig(),
+            self.counters,
+            self.store.now_ms,
+            alone=False,
+            name="r1",
+            on_fenced=self._on_fenced,
+        )
+        self.edge = PlayedEdge()
+        self.origin = PlayedOrigin()
+
+    def _on_fenced(self) -> None:
+        self.fenced += 1
+
+    async def start(self) -> None:
+        """Start the router, attach the edge."""
+        await self.router.start()
+        self.router.attach_edge(self.edge)
+
+    async def lapse(self) -> None:
+        """Take the store away for longer than the lease."""
+        self.store.fails = {"changes", "renew_router"}
+        await asyncio.sleep(2 * LONGEST_LEASE_S)
+        assert not self.router.current
+
+    def back(self) -> None:
+        """The store is back."""
+        self.store.fails = set()
+
+    def subscribed(self, client_id: str, *filters: str) -> None:
+        """Another router has stored subscriptions of a durable session."""
+        options = tuple((topic_filter, QOS1) for topic_filter in filters)
+        log = self.store.logs[self.store.partition(client_id)]
+        log.append(SessionSubscribed(client_id, 1, options))
+
+    def publish(self, payload: bytes, qos: int = 1, topic: str = "t") -> int | None:
+        """Publish."""
+        return self.router.publish(self.origin, Publish(topic, payload, qos))
+
+
+async def _scene(*subscribed: str) -> Scene:
+    scene = Scene()
+    for client_id in subscribed:
+        scene.store.subscriptions.append(StoredSubscriptions(client_id, 1, "", 0, [("t", QOS1)]))
+    await scene.start()
+    return scene
+
+
+# While it is not current
+
+
+@in_virtual_time
+async def test_a_publish_that_nobody_durable_wants_is_answered_at_once() -> None:
+    scene = await _scene()
+    assert scene.publish(b"a") == 0x10
+    scene.router.add_interest("edge-1", "t")
+    assert scene.publish(b"b") == 0
+    assert scene.edge.payloads == [b"b"]
+
+
+@in_virtual_time
+async def test_a_router_that_may_be_behind_confirms_nothing() -> None:
+    scene = await _scene()
+    scene.router.add_interest("edge-1", "t")
+    await scene.lapse()
+    assert scene.publish(b"one", 1) is None
+    assert scene.publish(b"two", 2) is None
+    # Connected clients do not wait for that, and QoS 0 promises nothing.
+    assert scene.publish(b"zero", 0) == 0
+    assert scene.edge.payloads == [b"one", b"two", b"zero"]
+    await asyncio.sleep(5)
+    assert scene.origin.answers == []
+    scene.back()
+    await asyncio.sleep(1)
+    assert scene.origin.answers == [(b"one", 0), (b"two", 0)]
+    # They were delivered once.
+    assert scene.edge.payloads == [b"one", b"two", b"zero"]
+
+
+@in_virtual_time
+async def test_what_waited_reaches_a_session_that_subscribed_meanwhile() -> None:
+    scene = await _scene()
+    await scene.lapse()
+    scene.subscribed("late", "t")
+    assert scene.publish(b"a") is None
+    scene.back()
+    await asyncio.sleep(1)
+    assert scene.store.appended == [("late", b"a")]
+    assert scene.origin.answers == [(b"a", 0)]
+
+
+@in_virtual_time
+async def test_what_waited_and_matches_nobody_is_answered_so() -> None:
+    scene = await _scene()
+    await scene.lapse()
+    assert scene.publish(b"a") is None
+    scene.back()
+    await asyncio.sleep(1)
+    assert scene.origin.answers == [(b"a", 0x10)]
+    assert scene.counters.dropped["no_subscriber"] == 1
+
+
+@in_virtual_time
+async def test_what_waited_is_queued_before_what_has_come_since() -> None:
+    scene = await _scene("durable")
+    await scene.lapse()
+    for number in range(5):
+        scene.publish(b"%d" % number)
+    scene.back()
+    number = 5
+    while not scene.router.current:
+        scene.publish(b"%d" % number)
+        number += 1
+        await asyncio.sleep(0.05)
+    scene.publish(b"%d" % number)
+    await asyncio.sleep(1)
+    assert scene.store.appended == [("durable", b"%d" % one) for one in range(number + 1)]
+    assert [payload for payload, _ in scene.origin.answers] == [
+        payload for _, payload in scene.store.appended
+    ]
+
+
+# What others have changed
+
+
+@in_virtual_time
+async def test_what_others_have_changed_is_routed_by_after_a_catch_up() -> None:
+    scene = await _scene()
+    scene.subscribed("other", "t")
+    assert scene.publish(b"early") == 0x10
+    await scene.router.catch_up()
+    assert scene.publish(b"late") is None
+    await asyncio.sleep(MOMENT_S)
+    assert scene.store.appended == [("other", b"late")]
+    scene.store.logs[scene.store.partition("other")].append(SessionEnded("other", 1))
+    await scene.router.catch_up()
+    assert scene.publish(b"gone") == 0x10
+
+
+@in_virtual_time
+async def test_a_change_of_an_earlier_life_of_a_session_is_not_applied() -> None:
+    scene = await _scene()
+    log = scene.store.logs[scene.store.partition("c")]
+    log += [SessionSubscribed("c", 7, (("t", QOS1),)), SessionEnded("c", 6)]
+    log.append(SessionSubscribed("c", 6, (("old", QOS1),)))
+    await scene.router.catch_up()
+    scene.publish(b"a")
+    assert scene.publish(b"b", topic="old") == 0x10
+    await asyncio.sleep(MOMENT_S)
+    assert scene.store.appended == [("c", b"a")]
+
+
+@in_virtual_time
+async def test_a_subscribe_waits_until_all_others_know_it() -> None:
+    scene = await _scene()
+    scene.store.registered["r2.x"] = (scene.store.now_ms() + 2000, [0] * 2)
+    asked = asyncio.create_task(
+        scene.router.subscribe("edge-1", "c", 1, 1, [("t", QOS1)], ["r3.x"])
+    )
+    await asyncio.sleep(1)
+    assert not asked.done()
+    # It is applied here already, by the log as everywhere.
+    scene.publish(b"a")
+    await asyncio.sleep(1.5)
+    await asked
+    assert scene.store.appended == [("c", b"a")]
+
+
+@in_virtual_time
+async def test_a_subscribe_does_not_wait_for_those_that_the_edge_tells() -> None:
+    scene = await _scene()
+    scene.store.registered["r2.x"] = (scene.store.now_ms() + 60_000, [0] * 2)
+    began_s = asyncio.get_running_loop().time()
+    await scene.router.subscribe("edge-1", "c", 1, 1, [("t", QOS1)], ["r2.x"])
+    await scene.router.unsubscribe("edge-1", "c", 1, 1, ["t"], ["r2.x"])
+    assert asyncio.get_running_loop().time() - began_s < 1
+    assert scene.publish(b"a") == 0x10
+
+
+@in_virtual_time
+async def test_a_subscribe_of_an_older_connection_is_refused() -> None:
+    scene = await _scene()
+    with pytest.raises(SessionFenced):
+        await scene.router.subscribe("edge-1", "c", -1, 1, [("t", QOS1)])
+    assert scene.publish(b"a") == 0x10
+
+
+@in_virtual_time
+async def test_a_subscribe_without_the_store_fails() -> None:
+    scene = await _scene()
+    for failing in ("subscribe", "changes", "routers"):
+        scene.store.fails = {failing}
+        with pytest.raises(RouterUnavailable):
+            await scene.router.subscribe("edge-1", "c", 1, 1, [("t", QOS1)])
+
+
+@in_virtual_time
+async def test_a_list_of_retained_topics_knows_what_others_have_stored() -> None:
+    scene = await _scene()
+    scene.store.logs[0].append(RetainedAdded("theirs"))
+    pages = [page async for page in scene.router.match_retained("#")]
+    assert pages == [["theirs"]]
+    scene.store.logs[0].append(RetainedRemoved("theirs"))
+    assert [page async for page in scene.router.match_retained("#")] == []
+
+
+@in_virtual_time
+async def test_what_others_say_of_a_retained_topic_does_not_undo_what_is_being_written() -> None:
+    scene = await _scene()
+    scene.router.publish(scene.origin, Publish("mine", b"x", 1, True))
+    scene.router.retained.learn("mine", False)
+    assert scene.router.retained.match("#") == ["mine"]
+    await asyncio.sleep(1)
+    scene.router.publish(scene.origin, Publish("mine", b"", 1, True))
+    scene.router.retained.learn("mine", True)
+    assert scene.router.retained.match("#") == []
+    await asyncio.sleep(1)
+    assert scene.origin.answers == [(b"x", 0x10), (b"", 0x10)]
+
+
+# Pushes
+
+
+@in_virtual_time
+async def test_a_queued_message_is_pushed_where_the_store_says_that_its_session_is() -> None:
+    scene = await _scene("c")
+    # This router has heard of an older connection only; the store knows better.
+    scene.router.hold("edge-1", "c", 3, 1, False)
+    other = PlayedEdge("edge-2")
+    scene.router.attach_edge(other)
+    scene.store.locations[("c", 1)] = ("edge-2", 4)
+    scene.publish(b"a")
+    await asyncio.sleep(MOMENT_S)
+    assert scene.edge.pushed == []
+    ((client_id, epoch, seq, message),) = other.pushed
+    assert (client_id, epoch, seq, message.payload) == ("c", 4, 1, b"a")
+
+
+@in_virtual_time
+async def test_a_message_for_a_session_at_an_edge_that_is_not_here_is_queued_only() -> None:
+    scene = await _scene("c")
+    scene.store.locations[("c", 1)] = ("edge-9", 4)
+    scene.publish(b"a")
+    await asyncio.sleep(MOMENT_S)
+    assert scene.origin.answers == [(b"a", 0)]
+    assert scene.edge.pushed == []
+
+
+# Edges that come and go
+
+
+@in_virtual_time
+async def test_an_edge_that_is_lost_takes_its_interest_along() -> None:
+    scene = await _scene("c")
+    scene.router.add_interest("edge-1", "u")
+    scene.router.hold("edge-1", "c", 3, 1, False)
+    assert scene.publish(b"a", topic="u") == 0
+    scene.router.lose_edge(scene.edge)
+    assert scene.publish(b"b", topic="u") == 0x10
+    assert scene.router.table.sessions["c"].edge is None
+    # The durable session is there still.
+    assert scene.publish(b"c") is None
+
+
+@in_virtual_time
+async def test_an_edge_that_comes_again_begins_anew() -> None:
+    scene = await _scene()
+    scene.router.add_interest("edge-1", "t")
+    again = PlayedEdge("edge-1")
+    scene.router.attach_edge(again)
+    assert scene.publish(b"a") == 0x10
+    scene.router.add_interest("edge-1", "t")
+    scene.publish(b"b")
+    # What is said of the first one now does nothing to the second.
+    scene.router.lose_edge(scene.edge)
+    scene.publish(b"c")
+    assert scene.edge.payloads == []
+    assert again.payloads == [b"b", b"c"]
+
+
+@in_virtual_time
+async def test_the_newest_connection_of_a_session_counts() -> None:
+    scene = await _scene("c")
+    other = PlayedEdge("edge-2")
+    scene.router.attach_edge(other)
+    sessions = scene.router.table.sessions
+    scene.router.hold("edge-2", "c", 5, 1, False)
+    scene.router.hold("edge-1", "c", 4, 1, False)
+    assert sessions["c"].edge is other
+    scene.router.hold("edge-1", "c", 4, 1, True)
+    assert sessions["c"].edge is other
+    scene.router.hold("edge-2", "c", 5, 1, True)
+    assert sessions["c"].edge is None
+
+
+@in_virtual_time
+async def test_a_session_attached_here_is_known_here_at_once() -> None:
+    scene = await _scene()
+    await scene.router.attach("edge-1", AttachSession("c", False, 60))
+    assert scene.router.table.sessions["c"].edge is scene.edge
+
+
+# The end of a life
+
+
+@in_virtual_time
+async def test_a_router_that_was_declared_dead_begins_a_new_life() -> None:
+    scene = await _scene("c")
+    old = scene.router.instance
+    scene.store.fenced.add(old)
+    assert scene.publish(b"a") is None
+    scene.publish(b"b")
+    await turns()
+    assert scene.fenced == 1
+    assert scene.router.instance != old
+    assert not scene.router.current
+    # Nothing of it was written, and nobody is told that it was: edges send it again.
+    await asyncio.sleep(5)
+    assert scene.store.appended == []
+    assert scene.origin.answers == []
+    assert scene.router.current
+    scene.publish(b"again")
+    await asyncio.sleep(MOMENT_S)
+    assert scene.store.appended == [("c", b"again")]
+    assert scene.origin.answers == [(b"again", 0)]
+
+
+@in_virtual_time
+async def test_a_retained_message_of_a_life_that_was_declared_dead_is_not_confirmed() -> None:
+    scene = await _scene()
+    scene.store.fenced.add(scene.router.instance)
+    assert scene.router.publish(scene.origin, Publish("kept", b"x", 1, True)) is None
+    await asyncio.sleep(5)
+    assert scene.fenced == 1
+    assert scene.origin.answers == []
+
+
+@in_virtual_time
+async def test_what_waited_to_be_confirmed_is_forgotten_with_its_life() -> None:
+    scene = await _scene("c")
+    await scene.lapse()
+    scene.publish(b"waits")
+    scene.store.fenced.add(scene.router.instance)
+    scene.router._was_fenced()
+    scene.back()
+    await asyncio.sleep(5)
+    assert scene.store.appended == []
+    assert scene.origin.answers == []
