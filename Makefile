@@ -9,7 +9,7 @@ WORKERS ?= 4
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long fuzz proto crd lint fmt bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long fuzz proto crd chart-readme lint fmt bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ proto: $(VENV)/.installed-test ## Generate services/tidegate/link/v1 from proto/
 
 crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition from the models
 	$(BIN)/python -m tidegate_operator.crd charts/tidegate/crds/mqttbrokers.yaml
+
+chart-readme: $(VENV)/.installed-test ## Generate the chart's README from its values
+	$(BIN)/python charts/readme.py charts/tidegate/README.md
 
 lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
 	$(BIN)/ruff check .

@@ -1,0 +1,298 @@
+"""The chart: helm and Kubernetes accept it, and it asks for no right too many."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support import helm, tools
+from support.brokers import pick
+from tidegate_operator import __main__ as command
+from tidegate_operator import names
+from tidegate_operator.kube import _PLURALS
+from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS
+from tidegate_operator.problems import parse
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "tidegate"
+VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+VALUES_IDS = [file.stem for file in VALUES]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def made(home: Path, file: Path | None = None, *more: str) -> list[dict[str, Any]]:
+    return helm.rendered(home, CHART, *with_values(file), *more)
+
+
+def with_values(file: Path | None) -> list[str | Path]:
+    return [] if file is None else ["--values", file]
+
+
+def values(stem: str) -> Path:
+    return next(file for file in VALUES if file.stem == stem)
+
+
+@pytest.mark.parametrize("file", [None, *VALUES], ids=["defaults", *VALUES_IDS])
+def test_helm_accepts_the_chart(home: Path, file: Path | None) -> None:
+    done = helm.run(home, "lint", "--strict", CHART, *with_values(file), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", ["1.28", "1.37"])
+@pytest.mark.parametrize("file", [None, *VALUES], ids=["defaults", *VALUES_IDS])
+def test_kubernetes_accepts_what_it_makes(home: Path, file: Path | None, version: str) -> None:
+    try:
+        import kubernetes_validate
+    except ImportError:
+        tools.missing("kubernetes-validate")
+    found = made(home, file, "--kube-version", f"{version}.0")
+    assert {"Deployment"} <= {one["kind"] for one in found}
+    for one in found:
+        if one["kind"] == names.KIND:
+            assert parse(one["metadata"]["name"], one["spec"])
+        else:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("replicas=2", "replicas"),
+        ("log.level=loud", "level"),
+        ("image.digest=latest", "digest"),
+        ("broker.name=Upper", "name"),
+        ("watchNamespaces={A_B}", "watchNamespaces"),
+        ("resyncSeconds=0", "resyncSeconds"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(home: Path, values: str, words: str) -> None:
+    done = helm.run(home, "template", "x", CHART, "--set", values, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+def test_old_clusters_are_refused(home: Path) -> None:
+    done = helm.run(home, "template", "x", CHART, "--kube-version", "1.27.0", check=False)
+    assert "incompatible with Kubernetes" in done.stderr
+
+
+def test_every_value_is_described_and_has_a_default() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def check(part: dict[str, Any], value: Any, path: str) -> None:
+        assert set(part["properties"]) == set(value), path
+        for name, below in part["properties"].items():
+            assert below.get("description"), f"{path}.{name}"
+            if "properties" in below:
+                assert below["additionalProperties"] is False
+                check(below, value[name], f"{path}.{name}")
+
+    check(schema, defaults, "")
+
+
+def test_the_readme_is_current() -> None:
+    generate = runpy.run_path(str(ROOT / "charts" / "readme.py"))["generate"]
+    assert (CHART / "README.md").read_text(encoding="utf-8") == generate(), "run: make chart-readme"
+
+
+def test_versions_are_those_of_the_package() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert found is not None
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == found[1]
+
+
+# Rights
+
+
+def rules_of(found: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Return (API group, resource, verb) of everything that the operator may do."""
+    return {
+        (group, resource, verb)
+        for one in found
+        if one["kind"] in {"Role", "ClusterRole"}
+        for rule in one["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
+    """What ``kube`` and ``handlers`` ask of the API server, and nothing else."""
+    watched = {"Deployment", "StatefulSet", "Service", "Secret", "ConfigMap"}
+    wanted = {
+        ("tidegate.io", "mqttbrokers", "get"),
+        ("tidegate.io", "mqttbrokers", "list"),
+        ("tidegate.io", "mqttbrokers", "watch"),
+        ("tidegate.io", "mqttbrokers/status", "patch"),
+        ("", "pods", "list"),
+        ("", "events", "create"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "patch"),
+    }
+    for api_version, kind in (*MANAGED_KINDS, *OPTIONAL_KINDS):
+        group = api_version.rpartition("/")[0]
+        verbs = {"get", "list", "create", "patch", "delete"}
+        if kind in watched:
+            verbs.add("watch")
+        wanted |= {(group, _PLURALS[kind], verb) for verb in verbs}
+    assert rules_of(made(home)) == wanted
+
+
+def test_only_its_own_definition_may_be_patched(home: Path) -> None:
+    (role,) = (one for one in made(home) if one["kind"] == "ClusterRole")
+    (rule,) = (one for one in role["rules"] if one["apiGroups"] == ["apiextensions.k8s.io"])
+    assert rule["resourceNames"] == [names.CRD_NAME]
+
+
+def test_with_namespaces_there_are_no_rights_elsewhere(home: Path) -> None:
+    found = made(home, values("namespaces"))
+    kinds = [one["kind"] for one in found]
+    assert "ClusterRole" not in kinds
+    roles = {one["metadata"]["namespace"] for one in found if one["kind"] == "Role"}
+    assert roles == {"iot", "factory"}
+    for binding in (one for one in found if one["kind"] == "RoleBinding"):
+        assert binding["subjects"] == [
+            {"kind": "ServiceAccount", "name": "mine", "namespace": "system"}
+        ]
+    found = made(home, values("everything"))
+    (role,) = (one for one in found if one["kind"] == "ClusterRole")
+    assert [rule["resources"] for rule in role["rules"]] == [["customresourcedefinitions"]]
+
+
+def test_rights_may_come_from_elsewhere(home: Path) -> None:
+    assert not rules_of(made(home, values("no-rights")))
+
+
+# The pod
+
+
+def operator(found: list[dict[str, Any]]) -> dict[str, Any]:
+    pod: dict[str, Any] = pick(found, "Deployment", "tidegate")["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("file", [None, *VALUES], ids=["defaults", *VALUES_IDS])
+def test_the_operator_understands_its_arguments(home: Path, file: Path | None) -> None:
+    (container,) = operator(made(home, file))["containers"]
+    assert container["command"] == ["python", "-m", "tidegate_operator"]
+    given = command.parser().parse_args(container["args"])
+    assert given.namespace == "$(POD_NAMESPACE)"
+    if file is not None and file.stem == "namespaces":
+        assert given.watch == ["iot", "factory"]
+        assert given.no_crd_upgrade
+        assert (given.log_level, given.log_format) == ("debug", "text")
+
+
+def test_brokers_get_the_operators_image_or_one_of_their_own(home: Path) -> None:
+    (container,) = operator(made(home))["containers"]
+    assert f"--image={container['image']}" in container["args"]
+    (container,) = operator(made(home, values("broker")))["containers"]
+    assert container["image"].startswith("registry.example/mqtt@sha256:")
+    assert "--image=registry.example/mqtt:other" in container["args"]
+
+
+@pytest.mark.parametrize("file", [None, *VALUES], ids=["defaults", *VALUES_IDS])
+def test_the_pod_is_restricted(home: Path, file: Path | None) -> None:
+    pod = operator(made(home, file))
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_there_is_never_more_than_one_operator(home: Path) -> None:
+    spec = pick(made(home), "Deployment", "tidegate")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_brokers_let_the_operator_in(home: Path) -> None:
+    """Their NetworkPolicies name it by this label."""
+    template = pick(made(home), "Deployment", "tidegate")["spec"]["template"]
+    assert template["metadata"]["labels"][names.COMPONENT_LABEL] == "operator"
+
+
+def test_names_follow_from_the_release(home: Path) -> None:
+    done = helm.run(home, "template", "a" * 53, CHART)
+    for one in yaml.safe_load_all(done.stdout):
+        if one:
+            assert len(one["metadata"]["name"]) <= 63
+            for value in one["metadata"]["labels"].values():
+                assert len(value) <= 63
+
+
+# A first broker
+
+
+def test_a_first_broker_is_made_on_request(home: Path) -> None:
+    assert names.KIND not in {one["kind"] for one in made(home)}
+    broker = pick(made(home, values("broker")), names.KIND, "first")
+    assert broker["apiVersion"] == names.API_VERSION
+    found = made(home, None, "--set", "broker.create=true")
+    assert parse("mqtt", pick(found, names.KIND, "mqtt")["spec"])
+
+
+def test_the_definition_comes_with_the_chart(home: Path) -> None:
+    found = made(home, None, "--include-crds")
+    assert pick(found, "CustomResourceDefinition", names.CRD_NAME)
+
+
+def test_the_chart_can_be_packed(home: Path) -> None:
+    helm.run(home, "package", CHART, "--destination", home)
+    assert list(home.glob("tidegate-*.tgz"))
+
+
+# Examples
+
+
+def documents() -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (file.name, one)
+        for file in sorted((ROOT / "examples").glob("*.yaml"))
+        for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+        if one
+    ]
+
+
+def test_there_are_examples() -> None:
+    assert len({name for name, _ in documents()}) >= 8
+
+
+@pytest.mark.parametrize(
+    ("name", "document"), documents(), ids=[f"{a}-{b['kind']}" for a, b in documents()]
+)
+def test_examples_are_valid(name: str, document: dict[str, Any]) -> None:
+    if document["kind"] == names.KIND:
+        assert parse(document["metadata"]["name"], document["spec"])
+        return
+    if document["apiVersion"].partition("/")[0] in {"cert-manager.io", "metallb.io"}:
+        return
+    try:
+        import kubernetes_validate
+    except ImportError:
+        tools.missing("kubernetes-validate")
+    kubernetes_validate.validate(document, "1.37", strict=True)
+
+
+def test_the_document_shows_a_valid_broker() -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert parse(shown["metadata"]["name"], shown["spec"])
