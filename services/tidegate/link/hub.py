@@ -86,11 +86,13 @@ class RemoteOrigin:
 
 
 class _Attached:
-    """What belongs to one stream: the peer, its task, and lists that are read page by page."""
+    """What belongs to one stream: the peer, its end, and lists that are read page by page."""
 
     def __init__(self, peer: EdgePeer) -> None:
         self.peer = peer
-        self.task = asyncio.current_task()
+        #: Done: the stream is to be closed from this side. (Were its task cancelled instead, gRPC
+        #: would say nothing to the edge.)
+        self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.cursors: OrderedDict[int, AsyncIterator[list[str]]] = OrderedDict()
 
 
@@ -195,8 +197,8 @@ class Hub(LinkServicer):
 
     def _drop(self, attached: _Attached) -> None:
         self._detached(attached)
-        if attached.task is not None:
-            attached.task.cancel()
+        if not attached.closing.done():
+            attached.closing.set_result(None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -240,20 +242,33 @@ class Hub(LinkServicer):
         self._streams[peer.edge_id] = attached
         self._router.attach_edge(peer)
         log.info("an edge is attached", extra={"edge": peer.name})
-        helpers = [
-            asyncio.create_task(peer.outbox.send(context.write, lambda: self._sent(peer))),
-            asyncio.create_task(self._watch(attached)),
-        ]
+        reader = asyncio.create_task(self._read(context, attached, frame))
+        writer = asyncio.create_task(peer.outbox.send(context.write, lambda: self._sent(peer)))
+        watch = asyncio.create_task(self._watch(attached))
+        del frame  # it may be large
         try:
-            while frame is not grpc.aio.EOF and not peer.closed:
-                peer.frames_received += 1
-                self._receive(attached, frame)
-                frame = await context.read()
+            await asyncio.wait(
+                {reader, writer, attached.closing}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if reader.done():
+                reader.result()
         finally:
             self._detached(attached)
-            for task in helpers:
+            for task in (reader, writer, watch):
                 task.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await asyncio.gather(reader, writer, watch, return_exceptions=True)
+
+    async def _read(
+        self,
+        context: grpc.aio.ServicerContext[pb.EdgeFrame, pb.RouterFrame],
+        attached: _Attached,
+        frame: pb.EdgeFrame,
+    ) -> None:
+        peer = attached.peer
+        while frame is not grpc.aio.EOF and not peer.closed:
+            peer.frames_received += 1
+            self._receive(attached, frame)
+            frame = await context.read()
 
     def _welcome(self, first: pb.EdgeFrame) -> pb.Welcome:
         welcome = pb.Welcome(
