@@ -20,9 +20,9 @@ from tidegate.runtime.config import LinkConfig
 from tidegate.runtime.telemetry import Counters
 
 #: Discovery that waits for nobody.
-QUICK = {"discovery_interval_s": 0.05}
+QUICK: dict[str, Any] = {"discovery_interval_s": 0.05}
 #: The link notices within a moment that a peer is silent.
-IMPATIENT = {"heartbeat_s": 0.05, "timeout_s": 0.3, "stall_s": 0.1}
+IMPATIENT: dict[str, Any] = {"heartbeat_s": 0.05, "timeout_s": 0.3, "stall_s": 0.1}
 
 
 class WiredRouter:

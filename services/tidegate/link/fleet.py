@@ -524,7 +524,12 @@ class Fleet:
             kind = operation.WhichOneof("kind")
             handle = handlers.get(kind)
             if handle is not None:
-                handle(channel, getattr(operation, kind))
+                try:
+                    handle(channel, getattr(operation, kind))
+                except Exception:
+                    # A fault of ours in one of them: the rest of the frame is for other clients.
+                    log.exception("what a router sent could not be acted on")
+                    self.counters.internal_errors += 1
         channel.taken(frame.ByteSize())
         if frame.credit_bytes or frame.done_ids or frame.unacknowledged_done:
             channel.settled(frame)

@@ -31,6 +31,7 @@ from tidegate.link.stream import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.link.transport import LinkListener
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkServicer
+from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.config import LinkConfig
 from tidegate.runtime.telemetry import Counters
@@ -378,7 +379,14 @@ class Hub(LinkServicer):
         origin = RemoteOrigin(self, peer, publish, size)
         batch = peer.batch
         batch.unsettled += 1
-        code = self._router.publish(origin, message)
+        code: int | None
+        try:
+            code = self._router.publish(origin, message)
+        except Exception:
+            # A fault of ours: were it not answered, the edge would send it again and again.
+            log.exception("a message could not be routed")
+            self._counters.internal_errors += 1
+            code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
         if code is not None:
             batch.unsettled -= 1
             self.settle(peer, publish.id, size, code, now=False)
