@@ -27,6 +27,7 @@ _WEIGHTS: Final = {
     "slow": 1,
     "terminate": 1,
     "store": 1,
+    "hang": 2,
 }
 
 
