@@ -6,10 +6,12 @@ BIN := $(VENV)/bin
 # The tests mostly wait for sockets, so there are more workers than cores. A file stays with one
 # worker (--dist loadfile), because the tests of a module share a broker.
 WORKERS ?= 4
+IMAGE ?= tidegate/tidegate:dev
+BUILDER ?= docker
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long fuzz proto crd chart-readme lint fmt bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long fuzz proto crd chart-readme lock image lint fmt bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +75,17 @@ crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition fr
 
 chart-readme: $(VENV)/.installed-test ## Generate the chart's README from its values
 	$(BIN)/python charts/readme.py charts/tidegate/README.md
+
+# uv resolves for the image's Python and writes down the hashes of every file.
+LOCK := $(VENV)/lock/bin/uv pip compile --quiet --generate-hashes --no-annotate --upgrade \
+  --python-version 3.11 --python-platform linux --custom-compile-command "make lock"
+lock: | $(BIN)/python ## Choose and lock the versions of everything in the image
+	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
+	$(LOCK) --extra all --extra operator -o image/requirements.lock pyproject.toml
+	printf 'hatchling\npip\n' | $(LOCK) -o image/requirements-build.lock -
+
+image: ## Build the image (IMAGE=name:tag, BUILDER=docker or buildah)
+	$(BUILDER) build --tag $(IMAGE) .
 
 lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
 	$(BIN)/ruff check .
