@@ -74,6 +74,7 @@ class Operator:
         edges = await self._stack.enter_async_context(Edges())
         if options.upgrade_crd:
             await upgrade_crd(api)
+        await wait_for_crd(api, options.watched)
         self._reconciler = Reconciler(
             api,
             options.image,
@@ -152,6 +153,22 @@ async def upgrade_crd(api: KubeApi) -> bool:
     return True
 
 
+async def wait_for_crd(api: KubeApi, watched: Sequence[str]) -> None:
+    """Return once MqttBrokers can be listed: kopf looks for them once, and not again."""
+    while True:
+        try:
+            for namespace in watched or [""]:
+                await api.brokers(namespace)
+        except (KubeError, KubeUnavailable) as error:
+            log.warning(
+                "MqttBrokers cannot be listed; is the CRD installed, and are the roles?",
+                extra={"reason": str(error)},
+            )
+            await asyncio.sleep(PAUSE_S)
+        else:
+            return
+
+
 def register(operator: Operator) -> kopf.OperatorRegistry:
     """Return kopf's registry with our handlers."""
     registry = kopf.OperatorRegistry()
@@ -161,6 +178,9 @@ def register(operator: Operator) -> kopf.OperatorRegistry:
         # Nothing of the cluster's structure interests us: no right to see it is needed.
         settings.scanning.disabled = True
         settings.posting.enabled = False
+        # A handler only puts a key into our queue: there is nothing to wait for.
+        settings.queueing.idle_timeout = 1.0
+        settings.queueing.exit_timeout = 0.1
         await operator.start()
 
     @kopf.on.cleanup(registry=registry)
