@@ -147,11 +147,6 @@ async def test_without_routers_edges_keep_their_clients_and_publishes_wait(
     assert received.payload == b"after"
 
 
-@pytest.mark.xfail(
-    reason="a router that starts takes publishes before all living edges have come to it, when no"
-    " other router can say who they are",
-    strict=False,
-)
 async def test_a_publish_that_waited_for_a_router_reaches_clients_without_a_durable_session(
     guests: Guests,
 ) -> None:

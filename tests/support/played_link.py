@@ -314,6 +314,10 @@ class PlayedService:
         """See RouterService."""
         await self._ask("catch_up")
 
+    async def living_edges(self) -> list[str]:
+        """See RouterService: nobody but who is attached."""
+        return []
+
     def living_routers(self) -> list[str]:
         """See RouterService."""
         return self.living

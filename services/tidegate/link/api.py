@@ -223,6 +223,9 @@ class RouterService(RouterLink, Protocol):
     async def heartbeat(self, edge_id: str) -> bool:
         """Renew an edge's lease; False: it had run out. Raises RouterUnavailable."""
 
+    async def living_edges(self) -> list[str]:
+        """Every edge that has a lease, wherever it is attached. Raises RouterUnavailable."""
+
     async def end_lease(self, edge_id: str) -> None:
         """An edge ends, after its last connection. Raises RouterUnavailable."""
 

@@ -324,7 +324,9 @@ class Fleet:
         """Wait until edges that other routers serve have come to this router too.
 
         Until then it does not know what their clients want, and what is published through it does
-        not reach them. One that cannot come is waited for only so long. Raises LinkLost.
+        not reach them. One that cannot come is waited for only so long. Where there is no other
+        router to ask, those are meant that have a lease: all routers have begun anew, and edges
+        come one by one. Raises LinkLost.
         """
         loop = asyncio.get_running_loop()
         config = self.config
@@ -332,10 +334,12 @@ class Fleet:
         pause_s = EDGES_PAUSE_S
         while True:
             there: set[str] = set()
-            for other in self._others(channel):
+            others = self._others(channel)
+            for other in others:
                 with contextlib.suppress(LinkLost):
-                    there.update(await self._edges_of(other))
-            missing = there.difference(await self._edges_of(channel))
+                    there.update((await self._edges_of(other)).edge_ids)
+            here = await self._edges_of(channel, living=not others)
+            missing = there.union(here.living).difference(here.edge_ids)
             if not missing:
                 return
             if loop.time() >= until_s:
@@ -347,10 +351,10 @@ class Fleet:
             extra={"router": channel.name, "edges": len(missing)},
         )
 
-    async def _edges_of(self, channel: RouterChannel) -> set[str]:
-        """Ask a router for its edges (none if it does not know the request). Raises LinkLost."""
-        reply = await channel.request(pb.Request(edges=pb.EdgesRequest()))
-        return set(reply.edges.edge_ids)
+    async def _edges_of(self, channel: RouterChannel, *, living: bool = False) -> pb.EdgesReply:
+        """Ask a router for edges (none if it does not know the request). Raises LinkLost."""
+        reply = await channel.request(pb.Request(edges=pb.EdgesRequest(living=living)))
+        return reply.edges
 
     async def _barrier(self, member: RouterChannel) -> None:
         """Return when what was published through a member is settled, or is nobody's any more."""
@@ -597,8 +601,12 @@ class Fleet:
     # Requests
 
     def _session_router(self, key: str) -> RouterChannel | None:
-        """The router for a client's session work: one that is there."""
-        there = {channel.name: channel for channel in self.reachable()}
+        """The router for a client's session work: one that is there.
+
+        If need be one that has not joined yet: it may not route, but leases and sessions are the
+        store's, and must not run out while edges are waited for.
+        """
+        there = {channel.name: channel for channel in self.reachable() or self._everywhere()}
         if len(there) > 1:
             staying = {
                 name: channel

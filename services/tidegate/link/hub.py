@@ -629,7 +629,9 @@ class Hub(LinkServicer):
     ) -> None:
         await self._router.catch_up()
 
-    async def _edges(self, _attached: _Attached, _wanted: pb.EdgesRequest, reply: pb.Reply) -> None:
+    async def _edges(self, _attached: _Attached, wanted: pb.EdgesRequest, reply: pb.Reply) -> None:
+        if wanted.living:
+            reply.edges.living.extend(await self._router.living_edges())
         reply.edges.edge_ids.extend(peer.edge_id for peer in self.edges if peer.synced)
 
     async def _barrier(

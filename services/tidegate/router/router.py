@@ -688,6 +688,14 @@ class Router:
         lease_ms = int(self._edge_lease_s * 1000)
         return await _available(self._store.renew_lease(edge_id, self._now_ms(), lease_ms))
 
+    async def living_edges(self) -> list[str]:
+        """Every edge that has a lease (see RouterService).
+
+        Also one whose lease ran out a moment ago: there may have been no router to renew it with.
+        """
+        since_ms = self._now_ms() - int(self._edge_lease_s * 1000)
+        return await _available(self._store.living_edges(since_ms))
+
     async def end_lease(self, edge_id: str) -> None:
         """An edge ends (see RouterService)."""
         await _available(self._store.end_lease(edge_id))

@@ -382,6 +382,9 @@ class Store(Protocol):
     async def end_lease(self, edge_id: str) -> None:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
 
+    async def living_edges(self, now_ms: int) -> list[str]:
+        """Every edge that has a lease."""
+
     async def end_all_leases(self) -> None:
         """Say that no edge lives: for who owns the server alone, before the first lease."""
 

@@ -124,6 +124,12 @@ class Coordination:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
         await self._plain(b"HDEL", EDGES_KEY, edge_id)
 
+    async def living_edges(self, now_ms: int) -> list[str]:
+        """Every edge that has a lease."""
+        words: Words = [b"T", 2, GLOBAL_PREFIX, now_ms]
+        _, *living = await self._bulk.submit(GLOBAL_PREFIX, words, 100)
+        return [edge_id.decode() for edge_id in living]
+
     async def end_all_leases(self) -> None:
         """Say that no edge lives: for who owns the server alone, before the first lease."""
         await self._plain(b"DEL", EDGES_KEY)

@@ -417,8 +417,10 @@ class BarrierRequest(_message.Message):
     def __init__(self, last: _Optional[bool] = ...) -> None: ...
 
 class EdgesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("living",)
+    LIVING_FIELD_NUMBER: _ClassVar[int]
+    living: bool
+    def __init__(self, living: _Optional[bool] = ...) -> None: ...
 
 class CatchUpRequest(_message.Message):
     __slots__ = ()
@@ -638,10 +640,12 @@ class LeaseReply(_message.Message):
     def __init__(self, was_lost: _Optional[bool] = ..., routers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EdgesReply(_message.Message):
-    __slots__ = ("edge_ids",)
+    __slots__ = ("edge_ids", "living")
     EDGE_IDS_FIELD_NUMBER: _ClassVar[int]
+    LIVING_FIELD_NUMBER: _ClassVar[int]
     edge_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, edge_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    living: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, edge_ids: _Optional[_Iterable[str]] = ..., living: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyReply(_message.Message):
     __slots__ = ("live",)
