@@ -155,6 +155,7 @@ class PlayedService:
         self.answers_late = False
         self.completed: list[Callable[[], None] | None] = []
         self.living: list[str] = []
+        self.edges_with_lease: list[str] = []
         #: Cleared: requests wait.
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -315,8 +316,8 @@ class PlayedService:
         await self._ask("catch_up")
 
     async def living_edges(self) -> list[str]:
-        """See RouterService: nobody but who is attached."""
-        return []
+        """See RouterService."""
+        return self.edges_with_lease
 
     def living_routers(self) -> list[str]:
         """See RouterService."""

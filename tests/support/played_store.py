@@ -56,6 +56,8 @@ class PlayedStore:
         self.locations: dict[tuple[str, int], tuple[str, int]] = {}
         self.subscriptions: list[StoredSubscriptions] = []
         self.retained: set[str] = set()
+        #: Edges, and until when they have a lease.
+        self.leases: dict[str, int] = {}
 
     def now_ms(self) -> int:
         """Virtual time."""
@@ -172,6 +174,10 @@ class PlayedStore:
             raise WriterFenced
         change = RetainedAdded if record is not None else RetainedRemoved
         self.logs[self.partition(topic)].append(change(topic))
+
+    async def living_edges(self, now_ms: int) -> list[str]:
+        self._asked("living_edges")
+        return [edge_id for edge_id, until_ms in self.leases.items() if until_ms > now_ms]
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
         return DueWork()

@@ -142,6 +142,7 @@ class Router:
         # Edges could not renew their leases while the store was away: until then they get time.
         self._swept_s = 0.0
         self._patience_until_s = 0.0
+        self._young_until_s = 0.0
         self._tracer: Tracer | None = None
         self._is_tracing = False
 
@@ -162,9 +163,10 @@ class Router:
         if self._membership is None:
             await self._load()
         else:
-            # Edges that other routers served until now come here first: give them time.
-            self._patience_until_s = asyncio.get_running_loop().time() + self._edge_lease_s
             await self._membership.start()
+            # Edges that other routers served until now come here first: give them time.
+            self._young_until_s = asyncio.get_running_loop().time() + self._edge_lease_s
+            self._patience_until_s = self._young_until_s
         self._sweeping = asyncio.create_task(self._sweep_forever())
 
     async def _load(self) -> None:
@@ -689,10 +691,14 @@ class Router:
         return await _available(self._store.renew_lease(edge_id, self._now_ms(), lease_ms))
 
     async def living_edges(self) -> list[str]:
-        """Every edge that has a lease (see RouterService).
+        """Edges that have a lease and may not have come here yet (see RouterService).
 
         Also one whose lease ran out a moment ago: there may have been no router to renew it with.
+        None once this router has been there for the length of a lease: who lives has come by then,
+        and an edge that begins must not wait for one that has just died.
         """
+        if asyncio.get_running_loop().time() >= self._young_until_s:
+            return []
         since_ms = self._now_ms() - int(self._edge_lease_s * 1000)
         return await _available(self._store.living_edges(since_ms))
 

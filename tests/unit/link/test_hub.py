@@ -600,7 +600,12 @@ async def test_edges_are_named_once_they_have_told_what_they_want(scene: Scene) 
     half.say(synced=pb.Synced(id=1))
     await until(lambda: half.of("applied"), "it has told all")
     first.ask(3, edges=pb.EdgesRequest())
-    assert sorted((await first.reply(3)).edges.edge_ids) == ["edge-1", "edge-2"]
+    reply = (await first.reply(3)).edges
+    assert sorted(reply.edge_ids) == ["edge-1", "edge-2"]
+    assert not reply.living
+    scene.service.edges_with_lease = ["edge-1", "edge-3"]
+    first.ask(4, edges=pb.EdgesRequest(living=True))
+    assert list((await first.reply(4)).edges.living) == ["edge-1", "edge-3"]
 
 
 # Shared subscriptions

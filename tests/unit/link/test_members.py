@@ -177,6 +177,31 @@ async def test_an_edge_that_cannot_come_to_a_router_is_not_waited_for_for_ever()
 
 
 @in_virtual_time
+async def test_where_all_routers_begin_anew_the_edges_with_a_lease_are_waited_for() -> None:
+    scene = Scene("r1", "r2")
+    first, second = scene.routers
+    waiting = pb.EdgesReply(edge_ids=["edge-1"], living=["edge-1", "edge-2"])
+    first.replies["edges"] = pb.Reply(edges=waiting)
+    await first.join()
+    scene.publish("t", b"a")
+    await asyncio.sleep(1)
+    assert all(request.living for request in first.of("edges"))
+    assert scene.states() == {}
+    assert scene.held == [True]
+    # What belongs to the store goes on meanwhile.
+    await scene.fleet.release("client", 1, [1])
+    first.replies["edges"].edges.edge_ids.append("edge-2")
+    await asyncio.sleep(1)
+    assert first.payloads == [b"a"]
+    assert scene.held == [True, False]
+    # A second router is compared with the first one: leases say nothing more.
+    second.replies["edges"] = _edges("edge-1", "edge-2")
+    await second.join()
+    assert not any(request.living for request in second.of("edges"))
+    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+
+
+@in_virtual_time
 async def test_a_router_too_old_to_name_its_edges_is_used_at_once() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers

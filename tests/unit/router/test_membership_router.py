@@ -342,6 +342,23 @@ async def test_a_session_attached_here_is_known_here_at_once() -> None:
     assert scene.router.table.sessions["c"].edge is scene.edge
 
 
+@in_virtual_time
+async def test_a_young_router_names_the_edges_that_may_still_come() -> None:
+    scene = Scene()
+    now_ms = scene.store.now_ms()
+    scene.store.leases = {
+        "here": now_ms + 1000,
+        "just lapsed": now_ms - 1000,
+        "dead": now_ms - 60_000,
+    }
+    await scene.start()
+    assert await scene.router.living_edges() == ["here", "just lapsed"]
+    # Who lives has come to it when a lease has passed; nobody waits for one that dies later.
+    await asyncio.sleep(10)
+    scene.store.leases = {"died": scene.store.now_ms() + 5000}
+    assert await scene.router.living_edges() == []
+
+
 # The end of a life
 
 
