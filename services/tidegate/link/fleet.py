@@ -378,6 +378,10 @@ class Fleet:
         if self._is_member(channel):
             log.warning("a router is gone", extra={"router": channel.name})
             self._spawn(self._give_up(channel))
+        else:
+            # It had not joined, and nobody will look after what it was told.
+            self._homeless += channel.take_waiting()
+            self._rehome()
         if not self.reachable():
             self._hold()
         self.edge.pushes_lost()

@@ -398,6 +398,22 @@ async def test_completions_that_nobody_has_confirmed_are_told_to_another_router(
 
 
 @in_virtual_time
+async def test_completions_told_to_a_router_that_never_joined_are_told_again() -> None:
+    scene = Scene("r1")
+    (router,) = scene.routers
+    router.replies["edges"] = pb.Reply(edges=pb.EdgesReply(living=["edge-2"]))
+    await router.join()
+    assert scene.states() == {}
+    scene.fleet.complete("client", 3, [1, 2])
+    await asyncio.sleep(MOMENT_S)
+    assert len(router.of("complete")) == 1
+    router.lose()
+    router.replies.clear()
+    await router.join()
+    assert [list(one.seqs) for one in router.of("complete")] == [[1, 2]]
+
+
+@in_virtual_time
 async def test_qos_0_that_was_sent_to_a_lost_router_is_counted() -> None:
     scene = Scene("r1")
     (router,) = scene.routers
