@@ -9,26 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
 
 from tidegate_operator import crd, names
+from tidegate_operator.cache import CachedCluster
 from tidegate_operator.kube import KubeApi, KubeError, KubeUnavailable, object_path
 from tidegate_operator.observe import Edges
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.reconcile import Reconciler
+from tidegate_operator.render import Manifest
 from tidegate_operator.work_queue import Key, WorkQueue
 
 log = logging.getLogger(__name__)
 
 #: Between two attempts to watch something.
 PAUSE_S: Final = 5.0
-#: Kinds whose changes are worth a look at once; the others' are found by looking again.
-_WATCHED: Final = frozenset({"Deployment", "StatefulSet", "Service", "Secret", "ConfigMap"})
+#: What is watched: everything that is made, and the pods.
+WATCHED: Final = (*MANAGED_KINDS, ("v1", "Pod"))
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,8 +78,15 @@ class Operator:
         if options.upgrade_crd:
             await upgrade_crd(api)
         await wait_for_crd(api, options.watched)
+        places = list(options.watched) or [""]
+        watches = [
+            (f"{kind} {place}", api_version, kind, place)
+            for place in places
+            for api_version, kind in WATCHED
+        ]
+        cache = CachedCluster(api, [name for name, *_ in watches])
         self._reconciler = Reconciler(
-            api,
+            cache,
             options.image,
             options.namespace,
             utc_now,
@@ -85,10 +95,8 @@ class Operator:
         )
         self._queue = WorkQueue(self._work, options.workers)
         self._background(self._queue.run())
-        for namespace in options.watched or [""]:
-            for api_version, kind in MANAGED_KINDS:
-                if kind in _WATCHED:
-                    self._background(self._watch(api, api_version, kind, namespace))
+        for name, *what in watches:
+            self._background(self._watch(cache, name, functools.partial(api.changes, *what)))
 
     async def stop(self) -> None:
         """End what ``start`` has begun."""
@@ -114,16 +122,27 @@ class Operator:
             )
         return outcome.again_s
 
-    async def _watch(self, api: KubeApi, api_version: str, kind: str, namespace: str) -> None:
+    async def _watch(
+        self,
+        cache: CachedCluster,
+        watch: str,
+        changes: Callable[[], AsyncIterator[Manifest | None]],
+    ) -> None:
+        """Tell the cache and the queue what has changed, for ever."""
         while True:
             try:
-                async for changed in api.changes(api_version, kind, namespace):
+                async for changed in changes():
+                    if changed is None:
+                        cache.began(watch)
+                        continue
                     metadata = changed["metadata"]
                     broker = (metadata.get("labels") or {}).get(names.INSTANCE_LABEL)
                     if broker:
+                        cache.changed((metadata["namespace"], broker))
                         self.seen(metadata["namespace"], broker)
             except (KubeError, KubeUnavailable) as error:
-                log.warning("cannot watch", extra={"kind": kind, "reason": str(error)})
+                cache.ended(watch)
+                log.warning("cannot watch", extra={"watch": watch, "reason": str(error)})
                 await asyncio.sleep(PAUSE_S)
 
     def _background(self, work: Any) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import datetime
 import json
 import logging
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -278,33 +279,58 @@ class KubeApi:
             raise
         return any(one.get("kind") == kind for one in found.get("resources") or [])
 
-    async def changes(self, api_version: str, kind: str, namespace: str) -> AsyncIterator[Manifest]:
-        """Yield the metadata of managed objects that change from now on, until the server ends it.
+    async def changes(
+        self, api_version: str, kind: str, namespace: str
+    ) -> AsyncGenerator[Manifest | None, None]:
+        """Yield the metadata of managed objects of a kind as they change, for ever.
 
-        Only a hint to look soon: what is missed here is found by looking from time to time.
+        None means: from here on; what has happened before is not told, at the beginning and when
+        the server has forgotten where we were. Raises KubeError and KubeUnavailable.
         """
         path = collection_path(api_version, kind, namespace)
+        version = ""
+        while True:
+            if not version:
+                version = await self._newest(path)
+                yield None
+            async with contextlib.aclosing(self._events(path, version)) as events:
+                async for event in events:
+                    if event["type"] == "ERROR":
+                        version = ""
+                        break
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield event["object"]
+
+    async def _events(self, path: str, version: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events of one watch until the server ends it."""
         query = {
             "watch": "1",
+            "allowWatchBookmarks": "true",
             "labelSelector": f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}",
             "timeoutSeconds": str(WATCH_S),
-            "resourceVersion": await self._newest(path),
+            "resourceVersion": version,
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_S + 30)
         headers = {"Accept": _METADATA_ONLY}
-        async with self._http.get(path, params=query, headers=headers, timeout=timeout) as answer:
-            await _check(answer)
-            buffer = b""
-            async for chunk in answer.content.iter_any():
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        return
-                    if event["type"] != "BOOKMARK":
-                        yield event["object"]
-                if len(buffer) > _MAX_LINE_BYTES:
+        try:
+            async with self._http.get(
+                path, params=query, headers=headers, timeout=timeout
+            ) as answer:
+                if answer.status == 410:
+                    yield {"type": "ERROR"}
                     return
+                await _check(answer)
+                buffer = b""
+                async for chunk in answer.content.iter_any():
+                    *lines, buffer = (buffer + chunk).split(b"\n")
+                    for line in lines:
+                        yield json.loads(line)
+                    if len(buffer) > _MAX_LINE_BYTES:
+                        yield {"type": "ERROR"}
+                        return
+        except (TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
+            raise KubeUnavailable(f"the watch has ended: {error!r}") from error
 
     async def _newest(self, path: str) -> str:
         found = await self._request("GET", path, query={"limit": "1"})

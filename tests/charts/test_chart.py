@@ -14,7 +14,7 @@ import yaml
 from support import helm, tools
 from support.brokers import pick
 from tidegate_operator import __main__ as command
-from tidegate_operator import names
+from tidegate_operator import handlers, names
 from tidegate_operator.kube import _PLURALS
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS
 from tidegate_operator.problems import parse
@@ -132,13 +132,13 @@ def rules_of(found: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
 
 def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
     """What ``kube`` and ``handlers`` ask of the API server, and nothing else."""
-    watched = {"Deployment", "StatefulSet", "Service", "Secret", "ConfigMap"}
     wanted = {
         ("tidegate.io", "mqttbrokers", "get"),
         ("tidegate.io", "mqttbrokers", "list"),
         ("tidegate.io", "mqttbrokers", "watch"),
         ("tidegate.io", "mqttbrokers/status", "patch"),
         ("", "pods", "list"),
+        ("", "pods", "watch"),
         ("", "events", "create"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "patch"),
@@ -146,7 +146,7 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
     for api_version, kind in (*MANAGED_KINDS, *OPTIONAL_KINDS):
         group = api_version.rpartition("/")[0]
         verbs = {"get", "list", "create", "patch", "delete"}
-        if kind in watched:
+        if (api_version, kind) in handlers.WATCHED:
             verbs.add("watch")
         wanted |= {(group, _PLURALS[kind], verb) for verb in verbs}
     assert rules_of(made(home)) == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -261,28 +262,64 @@ async def test_a_token_that_has_ended_is_replaced(server: Server, api: KubeApi) 
         await api.broker("iot", "demo")
 
 
-async def test_changes_are_yielded_until_the_server_ends_them(server: Server, api: KubeApi) -> None:
-    lines = [
-        {"type": "MODIFIED", "object": {"metadata": {"name": "a"}}},
-        {"type": "BOOKMARK", "object": {"metadata": {}}},
-        {"type": "DELETED", "object": {"metadata": {"name": "b"}}},
-        {"type": "ERROR", "object": {"code": 410}},
-        {"type": "ADDED", "object": {"metadata": {"name": "never"}}},
+async def test_changes_are_yielded_and_gone_on_with_where_they_ended(
+    server: Server, api: KubeApi
+) -> None:
+    def event(kind: str, name: str, version: int) -> dict[str, Any]:
+        metadata = {"name": name, "resourceVersion": str(version)}
+        return {"type": kind, "object": {"metadata": metadata}}
+
+    answers = [
+        [event("MODIFIED", "a", 78), event("BOOKMARK", "", 90)],
+        [event("DELETED", "b", 91)],
+        [{"type": "ERROR", "object": {"code": 410}}, event("ADDED", "never", 92)],
+        [event("ADDED", "c", 101)],
     ]
+    newest = ["77", "100"]
 
     def answer(asked: Asked) -> Any:
         if "watch" not in asked.query:
-            return {"metadata": {"resourceVersion": "77"}, "items": []}
+            return {"metadata": {"resourceVersion": newest.pop(0)}, "items": []}
+        lines = answers.pop(0)
         return web.Response(body=b"".join(json.dumps(one).encode() + b"\n" for one in lines))
 
     server.answer = answer
-    found = [one["metadata"]["name"] async for one in api.changes("v1", "Secret", "")]
-    assert found == ["a", "b"]
-    asked = server.asked[-1]
-    assert asked.path == "/api/v1/secrets"
-    assert asked.query["resourceVersion"] == "77"
-    assert asked.query["labelSelector"] == "app.kubernetes.io/managed-by=tidegate-operator"
-    assert "PartialObjectMetadata" in asked.headers["Accept"]
+    found: list[str | None] = []
+    async with contextlib.aclosing(api.changes("v1", "Secret", "")) as changes:
+        async for one in changes:
+            found.append(None if one is None else one["metadata"]["name"])
+            if found[-1] == "c":
+                break
+    assert found == [None, "a", "b", None, "c"]
+    watches = [asked for asked in server.asked if "watch" in asked.query]
+    assert [asked.query["resourceVersion"] for asked in watches] == ["77", "90", "91", "100"]
+    assert watches[0].path == "/api/v1/secrets"
+    assert watches[0].query["labelSelector"] == "app.kubernetes.io/managed-by=tidegate-operator"
+    assert "PartialObjectMetadata" in watches[0].headers["Accept"]
+
+
+def beginning(status: int) -> Callable[[Asked], Any]:
+    """Answer that a watch may begin, and then refuse it."""
+    start = {"metadata": {"resourceVersion": "1"}}
+    return lambda asked: refusal(status, "no") if "watch" in asked.query else start
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, KubeError), (500, KubeUnavailable)])
+async def test_a_watch_that_is_refused_or_breaks_is_an_error(
+    server: Server, api: KubeApi, status: int, error: type[Exception]
+) -> None:
+    server.answer = beginning(status)
+    changes = api.changes("v1", "Secret", "")
+    assert await anext(changes) is None
+    with pytest.raises(error):
+        await anext(changes)
+
+
+async def test_a_watch_that_is_too_late_begins_again(server: Server, api: KubeApi) -> None:
+    server.answer = beginning(410)
+    changes = api.changes("v1", "Secret", "")
+    assert [await anext(changes), await anext(changes)] == [None, None]
+    await changes.aclose()
 
 
 def test_paths_are_those_of_the_api() -> None:

@@ -125,6 +125,18 @@ async def test_a_broker_comes_changes_and_is_repaired(monkeypatch: pytest.Monkey
         run.make_ready()
         await run.until("demo", "Ready", "Serving")
 
+        before = run.api.asked.copy()
+        generation = run.put("demo", spec_of())["metadata"]["generation"]
+        await wait_for_async(
+            lambda: (
+                run.cluster.get(names.KIND, "demo")["status"]["observedGeneration"] == generation
+            ),
+            DEADLINE_S,
+            "it has been looked at",
+        )
+        # Nobody has touched anything that was made, so nobody asks for it.
+        assert {kind for _, kind in run.api.asked - before} <= {names.KIND, "Event"}
+
         run.put("demo", spec_of(edge={"replicas": 7}))
         await wait_for_async(
             lambda: run.cluster.get("Deployment", "demo-edge")["spec"]["replicas"] == 7,

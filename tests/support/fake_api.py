@@ -145,7 +145,7 @@ class FakeApi:
             {
                 "apiVersion": api_version,
                 "kind": f"{kind}List",
-                "metadata": {"resourceVersion": "1"},
+                "metadata": {"resourceVersion": str(len(self.cluster.writes))},
                 "items": items,
             }
         )

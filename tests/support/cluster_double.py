@@ -1,0 +1,77 @@
+"""``Cluster`` in memory: the seam that ``KubeApi`` is the other side of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from support.brokers import ALL_OPTIONAL
+from support.fake_cluster import FakeCluster, Refused
+from tidegate_operator import names
+from tidegate_operator.kube import KubeError, KubeUnavailable
+from tidegate_operator.names import FIELD_MANAGER
+from tidegate_operator.plan import ObjectRef
+from tidegate_operator.render import Manifest
+
+
+class ClusterDouble:
+    """Counts what is asked of it; ``down`` makes it unreachable."""
+
+    def __init__(self) -> None:
+        self.fake = FakeCluster()
+        self.kinds = ALL_OPTIONAL
+        self.events: list[tuple[str, str, str]] = []
+        self.status_writes = 0
+        self.reads = 0
+        self.pods_there: list[Manifest] = []
+        self.down = False
+
+    def _reached(self) -> None:
+        self.reads += 1
+        if self.down:
+            raise KubeUnavailable("no connection")
+
+    async def broker(self, namespace: str, name: str) -> Manifest | None:
+        return await self.read(ObjectRef(names.API_VERSION, names.KIND, name), namespace)
+
+    async def children(self, namespace: str, name: str) -> list[Manifest]:
+        self._reached()
+        wanted = {names.INSTANCE_LABEL: name, names.MANAGED_BY_LABEL: FIELD_MANAGER}.items()
+        return [
+            one
+            for one in self.fake.all()
+            if wanted <= (one["metadata"].get("labels") or {}).items()
+            and one["metadata"]["namespace"] == namespace
+        ]
+
+    async def pods(self, namespace: str, name: str) -> list[Manifest]:
+        self._reached()
+        return copy.deepcopy(self.pods_there)
+
+    async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
+        self._reached()
+        found = self.fake.objects.get((ref.api_version, ref.kind, namespace, ref.name))
+        return copy.deepcopy(found)
+
+    async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        self._reached()
+        try:
+            return self.fake.apply(manifest, manager=FIELD_MANAGER, dry_run=dry_run)
+        except Refused as refused:
+            raise KubeError(422, str(refused)) from refused
+
+    async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
+        self._reached()
+        assert uid
+        self.fake.delete(ref.kind, ref.name)
+
+    async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        self.status_writes += 1
+        self.fake.get(names.KIND, name)["status"] = copy.deepcopy(dict(status))
+
+    async def say(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+        self.events.append((kind, reason, message))
+
+    async def optional_kinds(self) -> frozenset[str]:
+        return self.kinds
