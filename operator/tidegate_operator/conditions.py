@@ -219,7 +219,29 @@ def _ready(it: Situation) -> _Verdict:
             f"The cloud has not given Service {names.client_service(it.name)} an address yet; its "
             "events say why (kubectl describe service).",
         )
-    return "True", Reason.SERVING, f"{count}."
+    return "True", Reason.SERVING, f"{count}.{_locked(it.spec)}"
+
+
+def _locked(spec: MqttBrokerSpec | None) -> str:
+    """Say which listeners nobody can use, because there is no way to say who one is."""
+    if spec is None or spec.auth.passwords is not None:
+        return ""
+    found = [
+        listener.name
+        for listener in spec.listeners
+        if not (
+            spec.auth.allow_anonymous
+            if listener.allow_anonymous is None
+            else listener.allow_anonymous
+        )
+        and (listener.tls is None or listener.tls.identity_as_username == "off")
+    ]
+    if not found:
+        return ""
+    return (
+        f" Nobody can connect to {', '.join(found)}: anonymous clients are not allowed, and "
+        "spec.auth.passwords names no users."
+    )
 
 
 def _of(workload: Workload) -> str:

@@ -152,6 +152,28 @@ def test_ready_is_about_what_serves(
     assert words in found[2]
 
 
+def test_listeners_that_nobody_can_use_are_named() -> None:
+    listeners = [
+        {"name": "a"},
+        {"name": "b", "port": 1884, "allowAnonymous": True},
+        {
+            "name": "c",
+            "protocol": "tls",
+            "tls": {
+                "selfSigned": True,
+                "clientCa": {"secretName": "ca"},
+                "clientCertificates": "required",
+                "identityAsUsername": "cn",
+            },
+        },
+    ]
+    found = conditions(healthy(spec=spec(listeners=listeners, auth={})))["Ready"]
+    assert found[1] == "Serving"
+    assert "Nobody can connect to a: " in found[2]
+    with_users = spec(listeners=listeners, auth={"passwords": {"secretName": "users"}})
+    assert "Nobody" not in conditions(healthy(spec=with_users))["Ready"][2]
+
+
 # What is not applied
 
 
