@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from tidegate.link.transport import SERVICE, LinkAddressError
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
 from tidegate.mqtt.packets import Publish
+
+# The module as it was imported: tests of missing packages import tidegate's packages anew.
+_STREAM = sys.modules["tidegate.link.stream"]
 
 NAME = "tidegate-router"
 
@@ -241,8 +245,8 @@ async def test_an_edge_says_why_a_router_refuses_it(
     wires: Wires, monkeypatch: pytest.MonkeyPatch, quiet: pytest.LogCaptureFixture
 ) -> None:
     router = await wires.router("r1")
-    monkeypatch.setattr("tidegate.link.stream.OLDEST_VERSION", 7)
-    monkeypatch.setattr("tidegate.link.stream.NEWEST_VERSION", 9)
+    monkeypatch.setattr(_STREAM, "OLDEST_VERSION", 7)
+    monkeypatch.setattr(_STREAM, "NEWEST_VERSION", 9)
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
     (reason,) = _reasons(quiet)
@@ -259,7 +263,7 @@ async def test_neighbouring_versions_work_together(
     wires: Wires, monkeypatch: pytest.MonkeyPatch, edge_newest: int, spoken: int
 ) -> None:
     router = await wires.router("r1")
-    monkeypatch.setattr("tidegate.link.stream.NEWEST_VERSION", edge_newest)
+    monkeypatch.setattr(_STREAM, "NEWEST_VERSION", edge_newest)
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     (peer,) = router.hub.edges
