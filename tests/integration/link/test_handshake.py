@@ -23,7 +23,6 @@ from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
 from tidegate.mqtt.packets import Publish
 
-# The module as it was imported: tests of missing packages import tidegate's packages anew.
 _STREAM = sys.modules["tidegate.link.stream"]
 
 NAME = "tidegate-router"
