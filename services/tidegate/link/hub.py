@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 #: Lists of retained topics that are being read page by page, for one edge.
 MAX_CURSORS: Final = 1000
 HELLO_TIMEOUT_S: Final = 10.0
+#: Queues, and retained messages, that are read at the same time for one edge; more wait.
+MAX_READS: Final = 16
 
 
 class RemoteOrigin:
@@ -95,6 +97,8 @@ class _Attached:
         #: would say nothing to the edge.)
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.cursors: OrderedDict[int, AsyncIterator[list[str]]] = OrderedDict()
+        #: Bounds the answers that may be large and are under way at the same time.
+        self.reads = asyncio.Semaphore(MAX_READS)
 
 
 class Hub(LinkServicer):
@@ -543,14 +547,16 @@ class Hub(LinkServicer):
             list(wanted.told),
         )
 
-    async def _fetch(self, _attached: _Attached, wanted: pb.FetchRequest, reply: pb.Reply) -> None:
-        entries = await self._router.fetch(
-            wanted.client_id,
-            wanted.incarnation,
-            wanted.after_seq,
-            wanted.max_count,
-            wanted.max_bytes,
-        )
+    async def _fetch(self, attached: _Attached, wanted: pb.FetchRequest, reply: pb.Reply) -> None:
+        async with attached.reads:
+            await attached.peer.room()
+            entries = await self._router.fetch(
+                wanted.client_id,
+                wanted.incarnation,
+                wanted.after_seq,
+                wanted.max_count,
+                wanted.max_bytes,
+            )
         reply.fetch.SetInParent()
         for seq, message in entries:
             entry = reply.fetch.entries.add()
@@ -591,10 +597,13 @@ class Hub(LinkServicer):
             return
 
     async def _get_retained(
-        self, _attached: _Attached, wanted: pb.GetRetainedRequest, reply: pb.Reply
+        self, attached: _Attached, wanted: pb.GetRetainedRequest, reply: pb.Reply
     ) -> None:
         reply.get_retained.SetInParent()
-        for message in await self._router.get_retained(list(wanted.topics)):
+        async with attached.reads:
+            await attached.peer.room()
+            messages = await self._router.get_retained(list(wanted.topics))
+        for message in messages:
             write_message(reply.get_retained.messages.add(), message)
 
     async def _enqueue(

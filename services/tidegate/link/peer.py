@@ -7,6 +7,7 @@ into their queues.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from tidegate.link.api import SharedReceipt
@@ -45,6 +46,7 @@ class EdgePeer:
         "_next_shared",
         "_pay_bytes",
         "_pushes_lost",
+        "_room",
         "_untold_bytes",
         "batch",
         "batches",
@@ -97,6 +99,7 @@ class EdgePeer:
         self._mailbox_bytes = mailbox_bytes
         self._counters = counters
         self._pushes_lost = False
+        self._room = asyncio.Event()
         self._pay_bytes = credit_bytes // 8
         self._untold_bytes = 0
 
@@ -193,6 +196,7 @@ class EdgePeer:
         What was pushed is in queues still, and what was shared is somebody else's now.
         """
         self.closed = True
+        self._room.set()
         lost = 0
         for frame in self.outbox.unsent():
             for operation in frame.operations:
@@ -203,9 +207,16 @@ class EdgePeer:
 
     def progressed(self) -> None:
         """A frame has been taken: own up to what was left out when there was no place."""
+        self._room.set()
         if self._pushes_lost and not self._refuses():
             self._pushes_lost = False
             self.pushes_lost()
+
+    async def room(self) -> None:
+        """Return when there is place for a large answer, or nobody to take it."""
+        while not self.closed and self.outbox.queued_bytes > self._mailbox_bytes // 2:
+            self._room.clear()
+            await self._room.wait()
 
     def reply(self, reply: pb.Reply) -> None:
         """Answer a request."""

@@ -29,7 +29,7 @@ from tidegate.link.api import (
     RouterUnavailable,
     SessionFenced,
 )
-from tidegate.link.hub import HELLO_TIMEOUT_S, MAX_CURSORS, Hub
+from tidegate.link.hub import HELLO_TIMEOUT_S, MAX_CURSORS, MAX_READS, Hub
 from tidegate.link.messages import (
     size_of,
     write_attach,
@@ -829,6 +829,51 @@ async def test_requests_do_not_wait_for_each_other(scene: Scene) -> None:
     assert [reply.id for reply in stream.of("reply")] == [2]
     scene.service.may_answer.set()
     await stream.reply(1)
+
+
+@_scene()
+async def test_few_large_answers_are_under_way_at_the_same_time(scene: Scene) -> None:
+    # All clients of an edge may look into their queues at once, after a loss.
+    stream, service = await scene.edge(), scene.service
+    service.may_answer.clear()
+    for number in range(100):
+        stream.ask(number + 1, fetch=pb.FetchRequest(client_id="c", after_seq=number))
+    stream.ask(101, get_retained=pb.GetRetainedRequest(topics=["t"]))
+    stream.ask(102, release=pb.ReleaseRequest())
+    await until(lambda: service.named("release"), "what is small does not wait")
+    assert len(service.named("fetch")) == MAX_READS
+    assert not service.named("get_retained")
+    service.may_answer.set()
+    await stream.reply(101)
+    assert [asked[2] for asked in service.named("fetch")] == list(range(100))
+
+
+@_scene(**SMALL_MAILBOX)
+async def test_queues_are_read_when_there_is_place_for_what_is_in_them(scene: Scene) -> None:
+    stream = await scene.edge()
+    stream.takes.clear()
+    scene.keep_alive(stream)
+    for seq in range(2):
+        scene.peer().push("c", 3, seq, Publish("t", LARGE, 1))
+    stream.ask(7, fetch=pb.FetchRequest(client_id="c"))
+    stream.ask(8, get_retained=pb.GetRetainedRequest(topics=["t"]))
+    await asyncio.sleep(1)
+    assert not scene.service.named("fetch") + scene.service.named("get_retained")
+    stream.takes.set()
+    await stream.reply(7)
+    await stream.reply(8)
+
+
+@_scene(**SMALL_MAILBOX)
+async def test_nobody_waits_for_place_at_an_edge_that_is_gone(scene: Scene) -> None:
+    stream = await scene.edge()
+    stream.takes.clear()
+    for seq in range(2):
+        scene.peer().push("c", 3, seq, Publish("t", LARGE, 1))
+    stream.ask(7, fetch=pb.FetchRequest(client_id="c"))
+    await asyncio.sleep(MOMENT_S)
+    stream.end()
+    await until(lambda: not scene.hub._tasks, "nothing waits any more")
 
 
 # Retained messages
