@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -154,12 +155,8 @@ def _load(certificate: bytes) -> x509.Certificate:
         raise CertificateProblem("the certificate is not in PEM form") from None
 
 
-def _public(key: object) -> bytes:
-    public_bytes = getattr(key, "public_bytes", None)
-    if public_bytes is None:
-        raise CertificateProblem("the key is of a kind that is not supported")
-    found: bytes = public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return found
+def _public(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 # Issuing

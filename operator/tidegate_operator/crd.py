@@ -139,25 +139,20 @@ def _converted(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     schema = copy.deepcopy(schema)
     if (reference := schema.pop("$ref", None)) is not None:
         schema = copy.deepcopy(definitions[reference.rpartition("/")[2]]) | schema
-    if "x-kubernetes-int-or-string" not in schema:
-        for choice in schema.pop("anyOf", ()):
-            if choice != {"type": "null"}:
-                # What is said of the field counts more than what is said of its type.
-                return _converted(copy.deepcopy(choice) | schema, definitions)
+    if "anyOf" in schema and "x-kubernetes-int-or-string" not in schema:
+        (choice,) = (one for one in schema.pop("anyOf") if one != {"type": "null"})
+        # What is said of the field counts more than what is said of its type.
+        return _converted(copy.deepcopy(choice) | schema, definitions)
     default = schema.pop("default", None)
     described = schema.pop(DESCRIBED_DEFAULT, False)
     for key in ("title", "propertyNames"):
         schema.pop(key, None)
     if isinstance(schema.get("additionalProperties"), bool):
         del schema["additionalProperties"]
-    if schema.get("format") in {"path", "uri"}:
-        del schema["format"]
     for sign, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if sign in schema:
             schema[bound] = schema[sign]
             schema[sign] = True
-    if "const" in schema:
-        schema["enum"] = [schema.pop("const")]
     if "description" in schema:
         schema["description"] = camel_text(" ".join(schema["description"].split()))
     for name, part in schema.get("properties", {}).items():

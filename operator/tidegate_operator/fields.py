@@ -73,13 +73,10 @@ def like(section: type[Section], name: str) -> Any:
     """
     info = section.model_fields[name]
     options: dict[str, Any] = {
+        "default": info.default,
         "description": info.description,
         "json_schema_extra": {DESCRIBED_DEFAULT: True},
     }
-    if info.default_factory is not None:
-        options["default_factory"] = info.default_factory
-    else:
-        options["default"] = info.default
     for rule in info.metadata:
         for bound in _BOUNDS:
             value = getattr(rule, bound, None)

@@ -68,7 +68,12 @@ class KubeError(Exception):
     @property
     def is_about_the_object(self) -> bool:
         """Whether what was sent is to blame, and sending it again will not help."""
-        return self.status in {400, 403, 404, 409, 413, 422}
+        return self.status in {400, 403, 404, 413, 422}
+
+    @property
+    def is_about_dry_runs(self) -> bool:
+        """Whether only the question was refused: some admission webhooks cannot be asked."""
+        return self.status == 400 and "dry run" in str(self)
 
 
 class KubeUnavailable(Exception):

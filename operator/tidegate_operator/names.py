@@ -61,17 +61,15 @@ def selector(broker: str, component: Component) -> dict[str, str]:
     }
 
 
-def labels(broker: str, component: str = "") -> dict[str, str]:
+def labels(broker: str, component: str) -> dict[str, str]:
     """Return the labels of an object that belongs to a broker."""
-    found = {
+    return {
         NAME_LABEL: APPLICATION,
         INSTANCE_LABEL: broker,
         MANAGED_BY_LABEL: FIELD_MANAGER,
         PART_OF_LABEL: APPLICATION,
+        COMPONENT_LABEL: component,
     }
-    if component:
-        found[COMPONENT_LABEL] = component
-    return found
 
 
 def workload(broker: str, component: Component) -> str:

@@ -151,7 +151,8 @@ def _known(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _section_in(annotation: Any) -> type[Section]:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            return candidate
-    raise LookupError(annotation)
+    return next(
+        candidate
+        for candidate in (annotation, *get_args(annotation))
+        if isinstance(candidate, type) and issubclass(candidate, Section)
+    )

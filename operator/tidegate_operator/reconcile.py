@@ -191,6 +191,8 @@ class Reconciler:
             try:
                 await self._cluster.apply(manifest, dry_run=True)
             except KubeError as error:
+                if error.is_about_dry_runs:
+                    continue
                 if not error.is_about_the_object:
                     raise
                 raise _ApplyRefused(f"{ObjectRef.of(manifest)}: {error}") from error

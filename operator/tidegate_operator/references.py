@@ -309,7 +309,7 @@ def _content_problem(check: Check, files: Mapping[str, bytes]) -> str:
                 check_authorities(first)
             case Check.ACL:
                 AclFile.parse(first.decode())
-            case Check.TEXT:
+            case _:
                 first.decode()
     except UnicodeDecodeError:
         return "is not UTF-8"

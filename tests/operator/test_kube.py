@@ -226,6 +226,19 @@ async def test_the_servers_own_words_are_kept(server: Server, api: KubeApi) -> N
     assert not caught.value.is_about_the_object
 
 
+async def test_a_conflict_is_not_the_objects_fault(server: Server, api: KubeApi) -> None:
+    server.answer = lambda _: refusal(409, "the object has been modified")
+    with pytest.raises(KubeError) as caught:
+        await api.apply(rendered(spec_of())[0])
+    assert not caught.value.is_about_the_object
+    server.answer = lambda _: refusal(400, "webhook x does not support dry run")
+    with pytest.raises(KubeError) as caught:
+        await api.apply(rendered(spec_of())[0], dry_run=True)
+    assert caught.value.is_about_dry_runs
+    with pytest.raises(KubeError):
+        await api.optional_kinds()
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_server_that_is_busy_is_tried_later(
     server: Server, api: KubeApi, status: int
@@ -435,6 +448,55 @@ async def test_the_operator_works_on_what_it_sees_until_it_stops(
         operator.seen("iot", "demo")
         await asyncio.wait_for(asked.wait(), 5)
         await operator.stop()
+
+
+async def test_brokers_are_looked_for_until_they_can_be_listed(
+    server: Server, api: KubeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """kopf looks once which kinds there are: a CRD that comes later would never be served."""
+    monkeypatch.setattr(handlers, "PAUSE_S", 0.01)
+    answers: list[Any] = [refusal(404, "the server could not find it"), refusal(503, "later")]
+    empty: dict[str, Any] = {"metadata": {}, "items": []}
+    server.answer = lambda _: answers.pop(0) if answers else empty
+    with caplog.at_level(logging.WARNING):
+        await handlers.wait_for_crd(api, ["a", "b"])
+    assert caplog.text.count("is the CRD installed") == 2
+    assert [asked.path.split("/")[-2] for asked in server.asked[-2:]] == ["a", "b"]
+
+
+async def test_a_watch_that_is_down_is_begun_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handlers, "PAUSE_S", 0.0)
+    said: list[str] = []
+
+    class Cache:
+        def began(self, watch: str) -> None:
+            said.append(f"{watch} began")
+
+        def ended(self, watch: str) -> None:
+            said.append(f"{watch} ended")
+
+        def changed(self, key: tuple[str, str]) -> None:
+            said.append(f"{key[1]} changed")
+
+    runs = 0
+
+    async def changes() -> AsyncIterator[dict[str, Any] | None]:
+        nonlocal runs
+        runs += 1
+        if runs == 3:
+            raise asyncio.CancelledError
+        yield None
+        yield {"metadata": {"name": "x", "namespace": "iot", "labels": None}}
+        labels = {names.INSTANCE_LABEL: "demo"}
+        yield {"metadata": {"name": "x", "namespace": "iot", "labels": labels}}
+        raise KubeUnavailable("broken")
+
+    operator = handlers.Operator(handlers.Options("image", "ns"))
+    with caplog.at_level(logging.CRITICAL), pytest.raises(asyncio.CancelledError):
+        await operator._watch(Cache(), "pods", changes)  # type: ignore[arg-type] # what it needs of one
+    assert said == ["pods began", "demo changed", "pods ended"] * 2
 
 
 async def test_without_credentials_nothing_starts(

@@ -13,11 +13,12 @@ from support.brokers import DAY, NAMESPACE, NOW, UID, contents_for, pair, spec_o
 from support.cluster_double import ClusterDouble
 from support.fake_cluster import FakeCluster
 from tidegate_operator import names
-from tidegate_operator.kube import KubeUnavailable
+from tidegate_operator.kube import KubeError, KubeUnavailable
 from tidegate_operator.names import RESTART_HASH
 from tidegate_operator.observed import Pod
 from tidegate_operator.problems import parse
 from tidegate_operator.reconcile import SOON_S, Outcome, Reconciler
+from tidegate_operator.render import Manifest
 from tidegate_operator.render.inputs import encoded
 
 
@@ -247,6 +248,51 @@ async def test_what_the_api_server_refuses_keeps_everything_as_it_was() -> None:
     assert it.conditions()["Degraded"] == ("True", "ApplyRefused")
     message = it.status["conditions"][2]["message"]
     assert 'Deployment demo-edge: unknown field "spec.template.spec.nope"' in message
+
+
+async def test_what_is_refused_only_when_it_is_meant_is_said_too() -> None:
+    it = await world()
+    await it.settle()
+    it.put_spec(spec_of(service={"type": "NodePort"}))
+    original = it.cluster.apply
+
+    async def apply(manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        if not dry_run:
+            raise KubeError(403, "services is forbidden: quota")
+        return await original(manifest, dry_run=True)
+
+    it.cluster.apply = apply  # type: ignore[method-assign] # the seam that is tested
+    await it.reconcile()
+    assert it.conditions()["Degraded"] == ("True", "ApplyRefused")
+    assert "quota" in it.status["conditions"][2]["message"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_conflict_is_a_matter_for_the_queue(dry_run: bool) -> None:
+    it = await world()
+
+    async def apply(manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        if dry_run is only:
+            raise KubeError(409, "the object has been modified")
+        return manifest
+
+    only = dry_run
+    it.cluster.apply = apply  # type: ignore[method-assign] # the seam that is tested
+    with pytest.raises(KubeError, match="modified"):
+        await it.reconcile()
+
+
+async def test_a_webhook_that_cannot_be_asked_holds_nothing_up() -> None:
+    it = await world()
+    original = it.cluster.apply
+
+    async def apply(manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        if dry_run:
+            raise KubeError(400, 'admission webhook "x" does not support dry run')
+        return await original(manifest)
+
+    it.cluster.apply = apply  # type: ignore[method-assign] # the seam that is tested
+    assert (await it.reconcile()).applied == 24
 
 
 async def test_an_object_of_somebody_else_is_not_touched() -> None:

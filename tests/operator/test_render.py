@@ -75,6 +75,24 @@ def test_edges_and_routers_can_read_their_configuration_and_its_files(
             assert path.exists()
 
 
+def test_more_certificates_serve_the_names_that_they_have_or_are_given(tmp_path: Path) -> None:
+    tls = {
+        "secretName": "a",
+        "additionalCertificates": [
+            {"secretName": "b"},
+            {"secretName": "c", "serverNames": ["c.example"]},
+        ],
+    }
+    spec = spec_of(listeners=[{"name": "mqtt", "protocol": "tls", "tls": tls}])
+    (listener,) = loaded(rendered(spec), "edge", tmp_path).listeners
+    found = [(one.certificate.name, one.server_names) for one in listener.tls.certificates]
+    assert found == [
+        ("listener.mqtt.crt", []),
+        ("listener.mqtt.1.crt", []),
+        ("listener.mqtt.2.crt", ["c.example"]),
+    ]
+
+
 def test_what_is_not_said_has_the_default_of_the_version_that_runs(tmp_path: Path) -> None:
     config = loaded(rendered(spec_of()), "edge", tmp_path)
     assert config.limits == Config().limits

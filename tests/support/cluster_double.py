@@ -26,6 +26,8 @@ class ClusterDouble:
         self.reads = 0
         self.pods_there: list[Manifest] = []
         self.down = False
+        #: The status of what ``fake.refuse`` refuses.
+        self.refusal = 422
 
     def _reached(self) -> None:
         self.reads += 1
@@ -59,7 +61,7 @@ class ClusterDouble:
         try:
             return self.fake.apply(manifest, manager=FIELD_MANAGER, dry_run=dry_run)
         except Refused as refused:
-            raise KubeError(422, str(refused)) from refused
+            raise KubeError(self.refusal, str(refused)) from refused
 
     async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
         self._reached()

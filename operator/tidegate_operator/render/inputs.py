@@ -45,7 +45,7 @@ class Broker:
             "controller": True,
         }
 
-    def metadata(self, name: str, component: str = "") -> Manifest:
+    def metadata(self, name: str, component: str) -> Manifest:
         """Return the metadata of an object that belongs to the broker."""
         return {
             "name": name,
