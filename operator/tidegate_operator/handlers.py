@@ -69,6 +69,7 @@ class Operator:
         self._stack = contextlib.AsyncExitStack()
         self._queue: WorkQueue | None = None
         self._reconciler: Reconciler | None = None
+        self._generations: dict[Key, int] = {}
 
     async def start(self) -> None:
         """Connect, bring the CRD up to date, begin to work."""
@@ -106,6 +107,20 @@ class Operator:
         """Something has happened to a broker, or to what it has made."""
         if self._queue is not None:
             self._queue.add((namespace, name))
+
+    def broker_seen(self, namespace: str, name: str, generation: int | None) -> None:
+        """A broker is there with this generation, or has gone (None).
+
+        Its status changes without a new generation: that is our own work, and no news.
+        """
+        key = (namespace, name)
+        if generation is not None and self._generations.get(key) == generation:
+            return
+        if generation is None:
+            self._generations.pop(key, None)
+        else:
+            self._generations[key] = generation
+        self.seen(namespace, name)
 
     async def _work(self, key: Key) -> float | None:
         assert self._reconciler is not None
@@ -209,8 +224,10 @@ def register(operator: Operator) -> kopf.OperatorRegistry:
     kopf.on.login(registry=registry)(log_in)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
-    async def seen(namespace: str | None, name: str | None, **_: Any) -> None:
-        if namespace and name:
-            operator.seen(namespace, name)
+    async def seen(event: kopf.RawEvent, **_: Any) -> None:
+        metadata: dict[str, Any] = dict(event["object"]["metadata"])
+        ends = event["type"] == "DELETED" or "deletionTimestamp" in metadata
+        generation = None if ends else metadata.get("generation", 0)
+        operator.broker_seen(metadata["namespace"], metadata["name"], generation)
 
     return registry

@@ -28,6 +28,7 @@ from tidegate_operator.certificates import (
 )
 from tidegate_operator.names import client_service, routers_service
 from tidegate_operator.spec import MqttBrokerSpec
+from tidegate_operator.spec_listeners import ListenerSpec
 
 Data = Mapping[str, bytes]
 
@@ -101,9 +102,12 @@ def listeners_policy(spec: MqttBrokerSpec) -> Policy:
 
 
 def renewed(
-    name: str, namespace: str, spec: MqttBrokerSpec, existing: Existing, now: datetime
+    name: str, namespace: str, spec: MqttBrokerSpec | None, existing: Existing, now: datetime
 ) -> Keyring:
-    """Return what there should be; what will do is kept as it is."""
+    """Return what there should be; what will do is kept as it is.
+
+    Without a spec (one that cannot be used), that is what edges and routers have in any case.
+    """
     changes: list[str] = []
     policy = link_policy()
     edge_pair, router_pair = pair_in(existing.edge, LINK), pair_in(existing.router, LINK)
@@ -114,10 +118,10 @@ def renewed(
     router_link = _kept(router_pair, router_request(name, namespace), link, now, policy, changes)
     due = [next_change(link, [edge_link, router_link], now, policy)]
 
-    signed = [listener for listener in spec.listeners if listener.tls and listener.tls.self_signed]
     listeners: Authorities | None = None
     pairs: dict[str, KeyPair] = {}
-    if signed:
+    signed = [] if spec is None else _self_signed(spec)
+    if spec is not None and signed:
         policy = listeners_policy(spec)
         old = {one.name: pair_in(existing.edge, f"listener.{one.name}") for one in signed}
         listeners = _authorities(
@@ -143,6 +147,10 @@ def renewed(
         next_change=min(due),
         changes=tuple(changes),
     )
+
+
+def _self_signed(spec: MqttBrokerSpec) -> list[ListenerSpec]:
+    return [listener for listener in spec.listeners if listener.tls and listener.tls.self_signed]
 
 
 def edge_request(name: str) -> Request:

@@ -20,7 +20,16 @@ from tidegate_operator.kube import Cluster, KubeError
 from tidegate_operator.plan import ObjectRef, Plan, plan
 from tidegate_operator.problems import SpecError, parse
 from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references
-from tidegate_operator.render import Broker, Inputs, Manifest, Settings, prerequisites, render
+from tidegate_operator.render import (
+    Broker,
+    Inputs,
+    Manifest,
+    Owner,
+    Settings,
+    prerequisites,
+    render,
+    upkeep,
+)
 from tidegate_operator.render.inputs import decoded
 from tidegate_operator.spec import MqttBrokerSpec
 
@@ -30,6 +39,8 @@ log = logging.getLogger(__name__)
 SOON_S: Final = 2.0
 WRONG_S: Final = 10.0
 
+#: How often clients are counted at most.
+COUNT_S: Final = 30.0
 #: Conditions whose changes are worth an event.
 _SAID: Final = frozenset({"Ready", "Degraded", "CertificatesReady"})
 
@@ -63,6 +74,8 @@ class _Wanted:
     collected: Collected
     keyring: Keyring
     manifests: list[Manifest]
+    #: Whether that is everything: only then is anything else not wanted any more.
+    is_all: bool
 
 
 class Reconciler:
@@ -83,6 +96,8 @@ class Reconciler:
         self._now = now
         self._count_connections = count_connections
         self._resync_s = resync_s
+        #: By broker: when its clients were counted last, and what came of it.
+        self._counts: dict[tuple[str, str], tuple[datetime, int | None]] = {}
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Look at one broker. Raises KubeUnavailable, and KubeError if reading is refused."""
@@ -90,16 +105,16 @@ class Reconciler:
         body = await cluster.broker(namespace, name)
         if body is None or "deletionTimestamp" in body["metadata"]:
             # What it has made is owned by it, and goes with it.
+            self._counts.pop((namespace, name), None)
             return Outcome(None)
         now = self._now()
         there = {ObjectRef.of(one): one for one in await cluster.children(namespace, name)}
         spec, problems = _parsed(name, body)
-        result, wanted = _Result(), None
-        if spec is not None:
-            broker = Broker(name, namespace, body["metadata"]["uid"], spec)
-            wanted = await self._wanted(broker, there, now)
-            if not spec.paused:
-                result = await self._carry_out(broker, wanted, there)
+        owner = Owner(name, namespace, body["metadata"]["uid"])
+        wanted = await self._wanted(owner, spec, there, now)
+        result = _Result()
+        if spec is None or not spec.paused:
+            result = await self._carry_out(owner, wanted, there)
         pods = observed.pods(await cluster.pods(namespace, name))
         situation = await self._situation(body, spec, problems, wanted, result, there, pods)
         status = conditions.status(situation, body.get("status"), now)
@@ -112,10 +127,19 @@ class Reconciler:
     # What there should be
 
     async def _wanted(
-        self, broker: Broker, there: Mapping[ObjectRef, Manifest], now: datetime
+        self,
+        owner: Owner,
+        spec: MqttBrokerSpec | None,
+        there: Mapping[ObjectRef, Manifest],
+        now: datetime,
     ) -> _Wanted:
-        name, spec = broker.name, broker.spec
+        name, namespace = owner.name, owner.namespace
         existing = _existing(name, there)
+        keyring = renewed(name, namespace, spec, existing, now)
+        kept = upkeep(owner, keyring, existing)
+        if spec is None:
+            return _Wanted(Collected(), keyring, kept, is_all=False)
+        broker = Broker(name, namespace, owner.uid, spec)
         kinds = await self._cluster.optional_kinds()
         collected = collect(
             name,
@@ -125,11 +149,12 @@ class Reconciler:
             now,
             has_cert_manager="Certificate" in kinds,
         )
-        keyring = renewed(name, broker.namespace, spec, existing, now)
         settings = Settings(self._image, self._operator_namespace, kinds)
         inputs = Inputs(broker, settings, keyring, collected)
-        manifests = render(inputs) if collected.is_complete else prerequisites(inputs)
-        return _Wanted(collected, keyring, manifests)
+        if not collected.is_complete:
+            # Of two with one name the last counts: what is there is kept, and kept alive.
+            return _Wanted(collected, keyring, [*prerequisites(inputs), *kept], is_all=False)
+        return _Wanted(collected, keyring, render(inputs), is_all=True)
 
     async def _contents(self, broker: Broker) -> Contents:
         """Read what the spec refers to."""
@@ -145,16 +170,15 @@ class Reconciler:
     # Writing
 
     async def _carry_out(
-        self, broker: Broker, wanted: _Wanted, there: dict[ObjectRef, Manifest]
+        self, owner: Owner, wanted: _Wanted, there: dict[ObjectRef, Manifest]
     ) -> _Result:
         """Write what is different; ``there`` is brought up to date."""
-        await self._find_foreign(broker, wanted.manifests, there)
-        complete = wanted.collected.is_complete
-        found = plan(wanted.manifests, there.values(), broker.uid, delete=complete)
+        await self._find_foreign(owner, wanted.manifests, there)
+        found = plan(wanted.manifests, there.values(), owner.uid, delete=wanted.is_all)
         if found.foreign:
             return _Result(foreign=found.foreign)
         for change in wanted.keyring.changes if not found.is_empty else ():
-            log.info("made anew", extra={"broker": broker.name, "what": change})
+            log.info("made anew", extra={"broker": owner.name, "what": change})
         result = _Result()
         try:
             await self._try_out(found)
@@ -164,7 +188,7 @@ class Reconciler:
                 result.applied += 1
             for ref in found.delete:
                 uid = there[ref]["metadata"]["uid"]
-                await self._cluster.delete(ref, broker.namespace, uid)
+                await self._cluster.delete(ref, owner.namespace, uid)
                 del there[ref]
                 result.deleted += 1
         except _ApplyRefused as refused:
@@ -176,12 +200,12 @@ class Reconciler:
         return result
 
     async def _find_foreign(
-        self, broker: Broker, manifests: Sequence[Manifest], there: dict[ObjectRef, Manifest]
+        self, owner: Owner, manifests: Sequence[Manifest], there: dict[ObjectRef, Manifest]
     ) -> None:
         """Look for objects of the names that are needed, and that do not have our labels."""
         for ref in map(ObjectRef.of, manifests):
             if ref not in there:
-                found = await self._cluster.read(ref, broker.namespace)
+                found = await self._cluster.read(ref, owner.namespace)
                 if found is not None:
                     there[ref] = found
 
@@ -204,7 +228,7 @@ class Reconciler:
         body: Manifest,
         spec: MqttBrokerSpec | None,
         problems: Sequence[str],
-        wanted: _Wanted | None,
+        wanted: _Wanted,
         result: _Result,
         there: Mapping[ObjectRef, Manifest],
         pods: Sequence[observed.Pod],
@@ -216,13 +240,12 @@ class Reconciler:
         service = there.get(ObjectRef("v1", "Service", names.client_service(name)))
         token = _existing(name, there).admin.get("token", b"")
         listeners = [] if spec is None else spec.listeners
-        certificates = {} if wanted is None else _certificates(wanted)
         return conditions.Situation(
             name=name,
             generation=body["metadata"].get("generation", 0),
             spec=spec,
             spec_problems=problems,
-            reference_problems=() if wanted is None else wanted.collected.problems,
+            reference_problems=wanted.collected.problems,
             foreign=result.foreign,
             apply_error=result.apply_error,
             edges=observed.workload(edge),
@@ -234,9 +257,21 @@ class Reconciler:
                 "router": observed.template_hash(router),
             },
             addresses=observed.addresses(service, namespace, listeners),
-            certificates=certificates,
-            connections=await self._count_connections(pods, token),
+            certificates=_certificates(wanted),
+            connections=await self._connections((namespace, name), pods, token),
         )
+
+    async def _connections(
+        self, key: tuple[str, str], pods: Sequence[observed.Pod], token: bytes
+    ) -> int | None:
+        """Count clients, but not too often: each new number is a write, which is seen as a change
+        of the broker, which is a reason to come here again."""
+        now = self._now()
+        counted, count = self._counts.get(key, (None, None))
+        if counted is None or (now - counted).total_seconds() >= COUNT_S:
+            count = await self._count_connections(pods, token)
+            self._counts[key] = (now, count)
+        return count
 
     async def _say_what_changed(self, body: Manifest, status: Mapping[str, Any]) -> None:
         """Record an event for each condition that says something else than before."""
@@ -252,7 +287,7 @@ class Reconciler:
                 kind = "Warning" if bad else "Normal"
                 await self._cluster.say(body, kind, one["reason"], one["message"])
 
-    def _again_s(self, status: Mapping[str, Any], wanted: _Wanted | None, now: datetime) -> float:
+    def _again_s(self, status: Mapping[str, Any], wanted: _Wanted, now: datetime) -> float:
         found = {one["type"]: one for one in status["conditions"]}
         if found["Progressing"]["status"] == "True" or found["ConfigApplied"]["reason"] == (
             conditions.Reason.APPLYING
@@ -260,9 +295,8 @@ class Reconciler:
             return SOON_S
         wrong = found["Degraded"]["status"] == "True" or found["Ready"]["status"] != "True"
         again_s = min(WRONG_S, self._resync_s) if wrong else self._resync_s
-        if wanted is not None:
-            again_s = min(again_s, (wanted.keyring.next_change - now).total_seconds())
-        return max(1.0, again_s)
+        due_s = (wanted.keyring.next_change - now).total_seconds()
+        return max(1.0, min(again_s, due_s))
 
 
 class _ApplyRefused(Exception):

@@ -426,6 +426,17 @@ async def test_a_broker_that_is_seen_before_the_start_is_no_failure() -> None:
     handlers.Operator(handlers.Options("image", "ns")).seen("iot", "demo")
 
 
+def test_a_broker_is_news_when_its_generation_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own writes of its status are not."""
+    operator = handlers.Operator(handlers.Options("image", "ns"))
+    news: list[str] = []
+    monkeypatch.setattr(operator, "seen", lambda _, name: news.append(name))
+    for generation in (1, 1, 2, 2, None, None, 1, 1):
+        operator.broker_seen("iot", f"{generation}", generation)
+        operator.broker_seen("iot", "demo", generation)
+    assert [name for name in news if name == "demo"] == ["demo"] * 5
+
+
 async def test_the_operator_works_on_what_it_sees_until_it_stops(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,8 @@ from tidegate_operator.reconcile import SOON_S, Outcome, Reconciler
 from tidegate_operator.render import Manifest
 from tidegate_operator.render.inputs import encoded
 
+PARTS = ("authorities", "edge", "router")
+
 
 class World:
     """A cluster with one broker, and an operator with a clock of its own."""
@@ -145,6 +147,7 @@ async def test_a_new_broker_is_made_and_becomes_ready() -> None:
     assert it.conditions()["Progressing"] == ("True", "RollingOut")
     it.make_ready()
     it.connections = 12
+    it.now += datetime.timedelta(minutes=1)
     second = await it.reconcile()
     assert second == Outcome(60.0)
     assert it.conditions() == {
@@ -169,6 +172,20 @@ async def test_an_unchanged_broker_is_not_written_to(name: str) -> None:
         assert (await it.reconcile()).applied == 0
     assert it.fake.writes == []
     assert it.cluster.status_writes == 0
+
+
+async def test_clients_are_counted_now_and_then() -> None:
+    """Each new number is a write, which is seen as a change of the broker."""
+    it = await world()
+    await it.settle()
+    asked = len(it.asked)
+    for _ in range(5):
+        await it.reconcile()
+    assert len(it.asked) == asked
+    it.connections = 99
+    it.now += datetime.timedelta(seconds=31)
+    await it.reconcile()
+    assert it.status["connections"] == 99
 
 
 async def test_an_unchanged_broker_costs_few_requests() -> None:
@@ -360,6 +377,44 @@ async def test_a_server_that_is_away_is_an_exception_for_the_queue() -> None:
     it.cluster.down = True
     with pytest.raises(KubeUnavailable):
         await it.reconcile()
+
+
+async def test_the_links_certificates_are_renewed_whatever_the_spec_says() -> None:
+    for bad in (
+        spec_of("headline", listeners=[]),
+        spec_of("headline", auth={"passwords": {"secretName": "users", "key": "other"}}),
+        spec_of("headline", acl={"source": {"secretName": "nowhere"}}),
+    ):
+        it = await world("headline")
+        await it.settle()
+        before = {name: it.fake.get("Secret", f"demo-{name}")["data"] for name in PARTS}
+        it.put_spec(bad)
+        it.fake.writes.clear()
+        await it.reconcile()
+        assert it.fake.writes == []
+        it.now = NOW + 61 * DAY
+        await it.reconcile()
+        after = {name: it.fake.get("Secret", f"demo-{name}")["data"] for name in PARTS}
+        for name in ("edge", "router"):
+            assert after[name]["link.crt"] != before[name]["link.crt"]
+            assert after[name].keys() == before[name].keys()
+        assert after["edge"]["passwords"] == before["edge"]["passwords"]
+        assert after["authorities"] == before["authorities"]
+        assert {kind for _, kind, _ in it.fake.writes} == {"Secret"}
+        it.fake.writes.clear()
+        await it.reconcile()
+        assert it.fake.writes == []
+
+
+async def test_a_store_whose_password_was_lost_gets_a_new_one_with_a_new_pod() -> None:
+    it = await world()
+    await it.settle()
+    it.fake.delete("Secret", "demo-redis")
+    before = it.fake.get("StatefulSet", "demo-redis")["spec"]["template"]
+    await it.reconcile()
+    data = it.fake.get("Secret", "demo-redis")["data"]
+    assert it.fake.get("Secret", "demo-router")["data"]["redis-password"] == data["password"]
+    assert it.fake.get("StatefulSet", "demo-redis")["spec"]["template"] != before
 
 
 # Paused

@@ -5,16 +5,53 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tidegate_operator import names
+from tidegate_operator.keyring import LINK, Existing, Keyring
 from tidegate_operator.names import Component
 from tidegate_operator.render import network, redis, scaling, workloads
-from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Settings, encoded
+from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Owner, Settings
+from tidegate_operator.render.workloads import edge_files, router_files
 
-__all__ = ["Broker", "Inputs", "Manifest", "Settings", "prerequisites", "render"]
+__all__ = [
+    "Broker",
+    "Inputs",
+    "Manifest",
+    "Owner",
+    "Settings",
+    "prerequisites",
+    "render",
+    "upkeep",
+]
 
 
 def prerequisites(inputs: Inputs) -> list[Manifest]:
     """Return what is asked for before anything else, and does not need what is referred to."""
     return [*_own_secrets(inputs), *network.certificates(inputs)]
+
+
+def upkeep(owner: Owner, keyring: Keyring, existing: Existing) -> list[Manifest]:
+    """Return what must not wait for a spec that can be used: certificates that are due.
+
+    Only Secrets that are there, with all that they hold but what ``keyring`` has anew.
+    """
+    authorities = {
+        file: content
+        for file, content in existing.authorities.items()
+        if keyring.listeners is None and not file.startswith(f"{LINK}-")
+    } | keyring.authorities_data()
+    name = owner.name
+    secrets = (
+        (names.authorities_secret(name), "authorities", existing.authorities, authorities),
+        (names.workload(name, "edge"), "edge", existing.edge, edge_files(keyring, existing.edge)),
+        (
+            names.workload(name, "router"),
+            "router",
+            existing.router,
+            router_files(keyring, existing.router),
+        ),
+    )
+    return [
+        owner.secret(secret, component, data) for secret, component, there, data in secrets if there
+    ]
 
 
 def render(inputs: Inputs) -> list[Manifest]:
@@ -35,20 +72,9 @@ def render(inputs: Inputs) -> list[Manifest]:
 def _own_secrets(inputs: Inputs) -> Iterator[Manifest]:
     """Yield what the operator keeps, and what it tells people."""
     broker, keyring = inputs.broker, inputs.keyring
-    yield {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": broker.metadata(names.authorities_secret(broker.name), "authorities"),
-        "type": "Opaque",
-        "data": encoded(keyring.authorities_data()),
-    }
-    yield {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": broker.metadata(names.admin_secret(broker.name), "admin"),
-        "type": "Opaque",
-        "data": encoded({"token": keyring.admin_token}),
-    }
+    name = names.authorities_secret(broker.name)
+    yield broker.secret(name, "authorities", keyring.authorities_data())
+    yield broker.secret(names.admin_secret(broker.name), "admin", {"token": keyring.admin_token})
     if keyring.listeners is not None:
         yield {
             "apiVersion": "v1",

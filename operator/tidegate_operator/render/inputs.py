@@ -27,13 +27,12 @@ class Settings:
 
 
 @dataclass(slots=True, frozen=True)
-class Broker:
-    """One MqttBroker."""
+class Owner:
+    """An MqttBroker, whatever its spec says."""
 
     name: str
     namespace: str
     uid: str
-    spec: MqttBrokerSpec
 
     def owner_reference(self) -> Manifest:
         """Return what makes Kubernetes delete an object together with the broker."""
@@ -53,6 +52,23 @@ class Broker:
             "labels": names.labels(self.name, component),
             "ownerReferences": [self.owner_reference()],
         }
+
+    def secret(self, name: str, component: str, data: Mapping[str, bytes]) -> Manifest:
+        """Return a Secret that belongs to the broker."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": self.metadata(name, component),
+            "type": "Opaque",
+            "data": encoded(data),
+        }
+
+
+@dataclass(slots=True, frozen=True)
+class Broker(Owner):
+    """An MqttBroker with a spec that can be used."""
+
+    spec: MqttBrokerSpec
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,6 +6,7 @@ outlives a node brings one (``spec.redis.external``).
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from decimal import Decimal
@@ -13,7 +14,7 @@ from typing import Final
 
 from tidegate_operator import names
 from tidegate_operator.names import CONFIG_DIR, FILES_DIR, REDIS_PORT
-from tidegate_operator.render.inputs import Inputs, Manifest, encoded
+from tidegate_operator.render.inputs import Inputs, Manifest
 from tidegate_operator.render.pods import (
     CONTAINER,
     container_security,
@@ -61,15 +62,8 @@ def redis(inputs: Inputs) -> Iterator[Manifest]:
     name = names.workload(broker.name, "redis")
     metadata = broker.metadata(name, "redis")
     password = inputs.keyring.redis_password
-    yield {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": metadata,
-        "type": "Opaque",
-        "data": encoded(
-            {"password": password, "auth.conf": b"requirepass " + password.strip() + b"\n"}
-        ),
-    }
+    auth = b"requirepass " + password.strip() + b"\n"
+    yield broker.secret(name, "redis", {"password": password, "auth.conf": auth})
     config = valkey_config(inputs)
     yield {
         "apiVersion": "v1",
@@ -90,7 +84,9 @@ def redis(inputs: Inputs) -> Iterator[Manifest]:
             ],
         },
     }
-    yield _stateful_set(inputs, settings, config)
+    # The server reads its password when it starts; it is random, so its hash says nothing.
+    restart = digest([config, hashlib.sha256(auth).hexdigest()])
+    yield _stateful_set(inputs, settings, restart)
 
 
 def valkey_config(inputs: Inputs) -> str:
@@ -128,7 +124,7 @@ def quantity(text: str) -> Decimal:
     return Decimal(number) * _SUFFIXES[suffix or ""] * Decimal(10) ** int(exponent or 0)
 
 
-def _stateful_set(inputs: Inputs, settings: BundledRedis, config: str) -> Manifest:
+def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manifest:
     broker = inputs.broker
     name = names.workload(broker.name, "redis")
     storage = settings.storage
@@ -170,7 +166,7 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, config: str) -> Manife
                     {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
                 ],
                 grace_period_s(SHUTDOWN_S),
-                {names.RESTART_HASH: digest(config)},
+                {names.RESTART_HASH: restart},
             ),
         },
     }

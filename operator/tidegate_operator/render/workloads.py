@@ -6,14 +6,16 @@ one is there before an old one goes, and a node that is lost takes no name with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tidegate.runtime.config import Config
 from tidegate_operator import names
+from tidegate_operator.certificates import KeyPair
+from tidegate_operator.keyring import Keyring
 from tidegate_operator.names import LINK_PORT, Component
 from tidegate_operator.render.config import as_yaml, edge_config, router_config
-from tidegate_operator.render.inputs import Inputs, Manifest, encoded
+from tidegate_operator.render.inputs import Inputs, Manifest
 from tidegate_operator.render.pods import (
     grace_period_s,
     process_container,
@@ -33,7 +35,9 @@ def edge(inputs: Inputs) -> Iterator[Manifest]:
     settings = inputs.spec.edge
     config = edge_config(inputs.broker)
     grace_s = grace_period_s(settings.drain.deadline_s, settings.shutdown_timeout_s)
-    yield from _configuration(inputs, "edge", config, edge_files(inputs))
+    yield from _configuration(
+        inputs, "edge", config, edge_files(inputs.keyring, inputs.collected.edge)
+    )
     yield _deployment(inputs, "edge", settings, config, grace_s)
 
 
@@ -45,34 +49,31 @@ def router(inputs: Inputs) -> Iterator[Manifest]:
     drain_s = float(Config().drain.deadline_s)
     leave_s = min(drain_s, settings.shutdown_timeout_s)
     grace_s = grace_period_s(leave_s, settings.shutdown_timeout_s)
-    yield from _configuration(inputs, "router", config, router_files(inputs))
+    files = router_files(inputs.keyring, inputs.collected.router)
+    if inputs.spec.redis.own is not None:
+        files["redis-password"] = inputs.keyring.redis_password
+    yield from _configuration(inputs, "router", config, files)
     yield _deployment(inputs, "router", settings, config, grace_s)
 
 
-def edge_files(inputs: Inputs) -> dict[str, bytes]:
+def edge_files(keyring: Keyring, collected: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files that edges read: their Secret's data."""
-    keyring = inputs.keyring
-    found = dict(inputs.collected.edge)
+    found = dict(collected)
     for name, pair in keyring.listener_pairs.items():
         found[f"listener.{name}.crt"] = pair.certificate
         found[f"listener.{name}.key"] = pair.key
-    return found | {
-        "link.crt": keyring.edge_link.certificate,
-        "link.key": keyring.edge_link.key,
-        "link-ca.crt": keyring.link.bundle,
-        "admin-token": keyring.admin_token,
-    }
+    return found | _own_files(keyring, keyring.edge_link)
 
 
-def router_files(inputs: Inputs) -> dict[str, bytes]:
+def router_files(keyring: Keyring, collected: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files that routers read: their Secret's data."""
-    keyring = inputs.keyring
-    found = dict(inputs.collected.router)
-    if inputs.spec.redis.own is not None:
-        found["redis-password"] = keyring.redis_password
-    return found | {
-        "link.crt": keyring.router_link.certificate,
-        "link.key": keyring.router_link.key,
+    return dict(collected) | _own_files(keyring, keyring.router_link)
+
+
+def _own_files(keyring: Keyring, pair: KeyPair) -> dict[str, bytes]:
+    return {
+        "link.crt": pair.certificate,
+        "link.key": pair.key,
         "link-ca.crt": keyring.link.bundle,
         "admin-token": keyring.admin_token,
     }
@@ -83,13 +84,7 @@ def _configuration(
 ) -> Iterator[Manifest]:
     broker = inputs.broker
     metadata = broker.metadata(names.workload(broker.name, component), component)
-    yield {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": metadata,
-        "type": "Opaque",
-        "data": encoded(files),
-    }
+    yield broker.secret(names.workload(broker.name, component), component, files)
     yield {
         "apiVersion": "v1",
         "kind": "ConfigMap",
