@@ -277,7 +277,7 @@ class Fleet:
             await channel.sync()
             await self._fence_lives(channel, channel)
             if is_new_life:
-                if self._is_member(channel) and self._others(channel):
+                if self._is_member(channel) and self._serving(channel):
                     # It begins anew, as any router that joins: others have its topics until then.
                     self._remove(channel)
                 await self._wait_for_edges(channel)
@@ -320,6 +320,10 @@ class Fleet:
             one for one in self.reachable() if one is not channel and one.state is not State.LEAVING
         ]
 
+    def _serving(self, channel: RouterChannel) -> list[RouterChannel]:
+        """Routers beside this one that take publishes: they know what all edges want."""
+        return [one for one in self._others(channel) if one.state is State.OPEN]
+
     async def _wait_for_edges(self, channel: RouterChannel) -> None:
         """Wait until edges that other routers serve have come to this router too.
 
@@ -334,7 +338,7 @@ class Fleet:
         pause_s = EDGES_PAUSE_S
         while True:
             there: set[str] = set()
-            others = self._others(channel)
+            others = self._serving(channel)
             for other in others:
                 with contextlib.suppress(LinkLost):
                     there.update((await self._edges_of(other)).edge_ids)
@@ -448,7 +452,7 @@ class Fleet:
 
     async def _leave(self, channel: RouterChannel, outbox: Outbox[pb.EdgeFrame] | None) -> None:
         """A router is about to end: settle what it has, then go on without it."""
-        while not self._others(channel):
+        while not self._serving(channel):
             # Nobody could take its place: it goes on until it ends.
             await self._change()
             if channel.outbox is not outbox:

@@ -202,6 +202,28 @@ async def test_where_all_routers_begin_anew_the_edges_with_a_lease_are_waited_fo
 
 
 @in_virtual_time
+async def test_of_routers_that_begin_anew_together_none_takes_the_others_word() -> None:
+    scene = Scene("r1", "r2")
+    await scene.joined()
+    await asyncio.sleep(MOMENT_S)
+    for router in scene.routers:
+        router.lose()
+        # The other edge has come to neither; each of them knows only this one.
+        waiting = pb.EdgesReply(edge_ids=["edge-1"], living=["edge-1", "edge-2"])
+        router.replies["edges"] = pb.Reply(edges=waiting)
+    scene.publish(STAYS, b"a")
+    scene.publish(MOVES, b"b")
+    for router in scene.routers:
+        router.connect("b")
+    await asyncio.sleep(2)
+    assert [router.payloads for router in scene.routers] == [[], []]
+    for router in scene.routers:
+        router.replies["edges"].edges.edge_ids.append("edge-2")
+    await asyncio.sleep(2)
+    assert [router.payloads for router in scene.routers] == [[b"a"], [b"b"]]
+
+
+@in_virtual_time
 async def test_a_router_too_old_to_name_its_edges_is_used_at_once() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers
