@@ -109,6 +109,26 @@ async def test_names_that_cannot_be_looked_up_take_nothing_from_the_others(wires
     await edge.uses("r1")
 
 
+async def test_a_name_that_cannot_be_looked_up_for_a_while_is_still_tried(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = True
+
+    async def resolve(_places: object) -> tuple[set[str], bool]:
+        return ({wires.place("r1")}, True) if known else (set(), False)
+
+    monkeypatch.setattr("tidegate.link.fleet.resolve", resolve)
+    edge = await wires.edge("routers.test:7000")
+    await until(lambda: edge.fleet._streams, "it is tried")
+    known = False
+    before = edge.fleet._streams[wires.place("r1")]
+    edge.fleet._look.set()
+    await until(lambda: not edge.fleet._look.is_set(), "it was looked up again")
+    assert edge.fleet._streams[wires.place("r1")] is before
+    await wires.router("r1")
+    await edge.uses("r1")
+
+
 async def test_looking_up_a_host_finds_all_of_its_addresses() -> None:
     found, complete = await discovery.resolve(["localhost:7000", "[::1]:7001", "unix:/run/x"])
     assert complete

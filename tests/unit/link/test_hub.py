@@ -224,6 +224,19 @@ async def test_a_second_stream_that_goes_no_further_leaves_the_first_alone(scene
     assert len(scene.service.named("attach_edge")) == 1
 
 
+@_scene()
+async def test_an_edge_that_was_welcomed_before_the_router_leaves_is_not_kept(
+    scene: Scene,
+) -> None:
+    stream = PlayedStream(scene.hub)
+    stream.hello()
+    await until(lambda: stream.frames, "it is welcomed")
+    await scene.hub.leave(0.1)
+    stream.say(synced=pb.Synced(id=1))
+    await stream.task
+    assert not scene.service.calls
+
+
 # Frames of another version
 
 

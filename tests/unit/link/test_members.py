@@ -619,6 +619,20 @@ async def test_the_only_router_may_not_leave_until_another_is_there() -> None:
 
 
 @in_virtual_time
+async def test_the_next_life_of_a_router_is_not_asked_to_leave_with_the_last_one() -> None:
+    scene = Scene("r1", "r2")
+    first, second = scene.routers
+    await first.join("a")
+    first.say(leaving=pb.Leaving())
+    await asyncio.sleep(1)
+    first.lose()
+    await first.join("b")
+    await second.join()
+    await asyncio.sleep(1)
+    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+
+
+@in_virtual_time
 async def test_of_two_routers_that_leave_at_the_same_time_one_is_kept_to_its_end() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers
