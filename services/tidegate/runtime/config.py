@@ -383,6 +383,12 @@ class LinkConfig(Section):
     def _routers_are_places(cls, value: list[str]) -> list[str]:
         return [_place(one) for one in value]
 
+    @model_validator(mode="after")
+    def _silence_is_longer_than_a_beat(self) -> Self:
+        if self.timeout_s < 2 * self.heartbeat_s:
+            raise ValueError("timeout_s must be at least twice heartbeat_s")
+        return self
+
 
 def _place(text: str) -> str:
     """Check HOST:PORT (IPv6 in brackets) or unix:PATH."""
