@@ -118,6 +118,8 @@ class Fleet:
         #: Routers by name: those that topics are spread over, here or not.
         self.members: dict[str, RouterChannel] = {}
         self._owners: dict[str, RouterChannel] = {}
+        #: By client identifier; any router that is there would do as well.
+        self._session_routers: dict[str, RouterChannel] = {}
         self._homeless: list[Sent] = []
         self._holding = False
         self._order = 0
@@ -289,7 +291,7 @@ class Fleet:
         if not self._is_member(channel):
             others = list(self.members.values())
             self.members[channel.name] = channel
-            self._owners.clear()
+            self._forget_owners()
             channel.gate = None
             if others:
                 channel.gate = asyncio.ensure_future(
@@ -378,7 +380,7 @@ class Fleet:
             self.counters.published += lost
             self.counters.dropped["link_lost"] += lost
         self._changed.set()
-        self._owners.clear()
+        self._forget_owners()
         if self._is_member(channel):
             log.warning("a router is gone", extra={"router": channel.name})
             self._spawn(self._give_up(channel))
@@ -426,7 +428,7 @@ class Fleet:
     def _remove(self, channel: RouterChannel) -> None:
         """Spread what waits for a router over the others, in order."""
         del self.members[channel.name]
-        self._owners.clear()
+        self._forget_owners()
         self._homeless += channel.take_waiting()
         self._homeless.sort(key=lambda sent: sent.order)
         self._changed.set()
@@ -493,6 +495,11 @@ class Fleet:
         ):
             self._holding = False
             self.resume_publishing()
+
+    def _forget_owners(self) -> None:
+        """Routers have come or gone: what belongs to whom is found anew."""
+        self._owners.clear()
+        self._session_routers.clear()
 
     def _owner(self, topic: str) -> RouterChannel | None:
         members = self.members
@@ -614,6 +621,9 @@ class Fleet:
         If need be one that has not joined yet: it may not route, but leases and sessions are the
         store's, and must not run out while edges are waited for.
         """
+        known = self._session_routers.get(key)
+        if known is not None and known.attached and known.state is not State.LEAVING:
+            return known
         there = {channel.name: channel for channel in self.reachable() or self._everywhere()}
         if len(there) > 1:
             staying = {
@@ -622,7 +632,12 @@ class Fleet:
                 if channel.state is not State.LEAVING
             }
             there = staying or there
-        return there[owner(key, there)] if there else None
+        if not there:
+            return None
+        if len(self._session_routers) >= MAX_OWNERS:
+            self._session_routers.clear()
+        channel = self._session_routers[key] = there[owner(key, there)]
+        return channel
 
     async def _ask(self, key: str, request: pb.Request, size: int = SMALL) -> pb.Reply:
         """Ask the router for ``key``, another one if that one goes away.

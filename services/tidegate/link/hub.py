@@ -115,6 +115,7 @@ class Hub(LinkServicer):
         self._listener = LinkListener(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self._paying = False
         #: What this router adds to the figures of the whole broker; nothing: it tells none.
         self.own_figures: Callable[[], dict[str, int]] = dict
         self._figures: dict[str, dict[str, int]] = {}
@@ -406,8 +407,14 @@ class Hub(LinkServicer):
             peer.done(number, code)
         else:
             peer.owed_unanswered += 1
-        if now:
-            self._pay_all()
+        if now and not self._paying:
+            # A batch of the store's settles hundreds at a time: once for all of them.
+            self._paying = True
+            asyncio.get_running_loop().call_soon(self._pay_soon)
+
+    def _pay_soon(self) -> None:
+        self._paying = False
+        self._pay_all()
 
     def batch_settled(self) -> None:
         """Nothing of some batch is under way any more: somebody may wait for that."""

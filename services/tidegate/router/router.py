@@ -282,14 +282,7 @@ class Router:
         """This router is current again: finish what had to wait, as things stand now."""
         while self._delayed and self.current:
             origin, message = self._delayed.popleft()
-            route = self.table.route(message.topic)
-            code: int | None = NO_MATCHING_SUBSCRIBERS
-            if route.durable or route.groups or message.retain or message.qos == 2:
-                code = self._publish_durably(origin, message, route)
-            elif route.edges:
-                code = PUBLISHED
-            else:
-                self._count_unmatched()
+            code = self._publish_durably(origin, message, self.table.route(message.topic))
             if code is not None:
                 origin.published(message, code)
 
