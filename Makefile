@@ -11,7 +11,7 @@ BUILDER ?= docker
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long fuzz proto crd chart-readme lock image lint fmt bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long test-kube test-node fuzz proto crd chart-readme lock image lint fmt bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, an
 	  --listener tcp://127.0.0.1:1883 --listener ws://127.0.0.1:8083/mqtt
 
 test: $(VENV)/.installed-test ## Run the tests (those that need Node, Chromium or nginx are skipped without them)
-	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -m "not slow and not cluster"
+	$(BIN)/python -m pytest tests -n $(WORKERS) --dist loadfile -m "not slow and not cluster and not kube and not node"
 
 test-unit: $(VENV)/.installed-test ## Run the quick tests: no sockets, no store
 	$(BIN)/python -m pytest tests/unit tests/property -n 2
@@ -52,7 +52,7 @@ test-outside: $(VENV)/.installed-test ## Run other people's clients and test sui
 	$(BIN)/python -m pytest tests/outside tests/integration -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
-	$(BIN)/python -m pytest tests -m "slow and not cluster"
+	$(BIN)/python -m pytest tests -m "slow and not cluster and not kube and not node"
 
 test-cluster: $(VENV)/.installed-test ## Kill, pause and cut off the processes of a cluster for a minute, and more
 	$(BIN)/python -m pytest tests/cluster -n 2 --dist loadfile -rP
@@ -62,6 +62,12 @@ test-cluster-long: export TIDEGATE_IDLE ?= 15000
 test-cluster-long: export TIDEGATE_RETAINED ?= 100000
 test-cluster-long: $(VENV)/.installed-test ## The same with 15 minutes of faults, 15,000 connections, 100,000 retained
 	$(BIN)/python -m pytest tests/cluster -rP
+
+test-kube: $(VENV)/.installed-test ## Run the operator and the chart against a real API server
+	$(BIN)/python -m pytest tests/kube -rP
+
+test-node: $(VENV)/.installed-test ## Run the real image on a whole node (root; network namespaces of its own)
+	$(BIN)/python -m pytest tests/node -rP
 
 fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for a minute
 	$(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=60
