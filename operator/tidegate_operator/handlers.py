@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from tidegate_operator.kube import KubeApi, KubeError, KubeUnavailable, object_p
 from tidegate_operator.observe import Edges
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.reconcile import Reconciler
+from tidegate_operator.references import Kind
+from tidegate_operator.referrers import Referrers
 from tidegate_operator.render import Manifest
 from tidegate_operator.work_queue import Key, WorkQueue
 
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 PAUSE_S: Final = 5.0
 #: What is watched: everything that is made, and the pods.
 WATCHED: Final = (*MANAGED_KINDS, ("v1", "Pod"))
+#: What specs refer to: of these, also the objects of others are watched.
+REFERRED: Final[tuple[Kind, ...]] = ("Secret", "ConfigMap")
+OURS: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,6 +75,7 @@ class Operator:
         self._queue: WorkQueue | None = None
         self._reconciler: Reconciler | None = None
         self._generations: dict[Key, int] = {}
+        self._referrers = Referrers()
 
     async def start(self) -> None:
         """Connect, bring the CRD up to date, begin to work."""
@@ -93,11 +99,14 @@ class Operator:
             utc_now,
             edges.connections,
             options.resync_s,
+            self._referrers,
         )
         self._queue = WorkQueue(self._work, options.workers)
         self._background(self._queue.run())
-        for name, *what in watches:
-            self._background(self._watch(cache, name, functools.partial(api.changes, *what)))
+        for name, api_version, kind, place in watches:
+            selector = "" if kind in REFERRED else OURS
+            changes = functools.partial(api.changes, api_version, kind, place, selector)
+            self._background(self._watch(cache, name, kind, changes))
 
     async def stop(self) -> None:
         """End what ``start`` has begun."""
@@ -141,6 +150,7 @@ class Operator:
         self,
         cache: CachedCluster,
         watch: str,
+        kind: str,
         changes: Callable[[], AsyncIterator[Manifest | None]],
     ) -> None:
         """Tell the cache and the queue what has changed, for ever."""
@@ -150,15 +160,24 @@ class Operator:
                     if changed is None:
                         cache.began(watch)
                         continue
-                    metadata = changed["metadata"]
-                    broker = (metadata.get("labels") or {}).get(names.INSTANCE_LABEL)
-                    if broker:
-                        cache.changed((metadata["namespace"], broker))
-                        self.seen(metadata["namespace"], broker)
+                    self._changed(cache, kind, changed["metadata"])
             except (KubeError, KubeUnavailable) as error:
                 cache.ended(watch)
                 log.warning("cannot watch", extra={"watch": watch, "reason": str(error)})
                 await asyncio.sleep(PAUSE_S)
+
+    def _changed(self, cache: CachedCluster, kind: str, metadata: Mapping[str, Any]) -> None:
+        """Have those looked at whom an object belongs to, or who refer to it."""
+        namespace = metadata["namespace"]
+        labels = metadata.get("labels") or {}
+        broker = labels.get(names.INSTANCE_LABEL)
+        if broker and labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER:
+            cache.changed((namespace, broker))
+            self.seen(namespace, broker)
+        for referred in REFERRED:
+            if kind == referred:
+                for referrer in self._referrers.of(namespace, (referred, metadata["name"])):
+                    self.seen(namespace, referrer)
 
     def _background(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -285,9 +285,11 @@ class KubeApi:
         return any(one.get("kind") == kind for one in found.get("resources") or [])
 
     async def changes(
-        self, api_version: str, kind: str, namespace: str
+        self, api_version: str, kind: str, namespace: str, selector: str
     ) -> AsyncGenerator[Manifest | None, None]:
-        """Yield the metadata of managed objects of a kind as they change, for ever.
+        """Yield the metadata of objects of a kind as they change, for ever.
+
+        ``selector`` is of labels; "" is everything.
 
         None means: from here on; what has happened before is not told, at the beginning and when
         the server has forgotten where we were. Raises KubeError and KubeUnavailable.
@@ -298,7 +300,7 @@ class KubeApi:
             if not version:
                 version = await self._newest(path)
                 yield None
-            async with contextlib.aclosing(self._events(path, version)) as events:
+            async with contextlib.aclosing(self._events(path, version, selector)) as events:
                 async for event in events:
                     if event["type"] == "ERROR":
                         version = ""
@@ -307,15 +309,16 @@ class KubeApi:
                     if event["type"] != "BOOKMARK":
                         yield event["object"]
 
-    async def _events(self, path: str, version: str) -> AsyncGenerator[dict[str, Any], None]:
+    async def _events(
+        self, path: str, version: str, selector: str
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of one watch until the server ends it."""
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
-            "labelSelector": f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}",
             "timeoutSeconds": str(WATCH_S),
             "resourceVersion": version,
-        }
+        } | ({"labelSelector": selector} if selector else {})
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_S + 30)
         headers = {"Accept": _METADATA_ONLY}
         try:

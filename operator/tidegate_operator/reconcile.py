@@ -20,6 +20,7 @@ from tidegate_operator.kube import Cluster, KubeError
 from tidegate_operator.plan import ObjectRef, Plan, plan
 from tidegate_operator.problems import SpecError, parse
 from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references
+from tidegate_operator.referrers import Referrers
 from tidegate_operator.render import (
     Broker,
     Inputs,
@@ -89,7 +90,9 @@ class Reconciler:
         now: Callable[[], datetime],
         count_connections: CountConnections,
         resync_s: float = 60.0,
+        referrers: Referrers | None = None,
     ) -> None:
+        """``referrers`` learns who has to be looked at when an object of somebody else changes."""
         self._cluster = cluster
         self._image = image
         self._operator_namespace = operator_namespace
@@ -98,6 +101,7 @@ class Reconciler:
         self._resync_s = resync_s
         #: By broker: when its clients were counted last, and what came of it.
         self._counts: dict[tuple[str, str], tuple[datetime, int | None]] = {}
+        self._referrers = referrers or Referrers()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Look at one broker. Raises KubeUnavailable, and KubeError if reading is refused."""
@@ -106,6 +110,7 @@ class Reconciler:
         if body is None or "deletionTimestamp" in body["metadata"]:
             # What it has made is owned by it, and goes with it.
             self._counts.pop((namespace, name), None)
+            self._referrers.forget((namespace, name))
             return Outcome(None)
         now = self._now()
         there = {ObjectRef.of(one): one for one in await cluster.children(namespace, name)}
@@ -158,13 +163,13 @@ class Reconciler:
 
     async def _contents(self, broker: Broker) -> Contents:
         """Read what the spec refers to."""
+        keys = {one.object_key: None for one in references(broker.name, broker.spec)}
+        # Before it is read: what changes after that is told to whoever refers to it.
+        self._referrers.refers((broker.namespace, broker.name), keys)
         found: dict[ObjectKey, Mapping[str, bytes] | None] = {}
-        for reference in references(broker.name, broker.spec):
-            key = reference.object_key
-            if key not in found:
-                ref = ObjectRef("v1", *key)
-                one = await self._cluster.read(ref, broker.namespace)
-                found[key] = None if one is None else decoded(one)
+        for key in keys:
+            one = await self._cluster.read(ObjectRef("v1", *key), broker.namespace)
+            found[key] = None if one is None else decoded(one)
         return found
 
     # Writing

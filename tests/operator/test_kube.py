@@ -298,7 +298,7 @@ async def test_changes_are_yielded_and_gone_on_with_where_they_ended(
 
     server.answer = answer
     found: list[str | None] = []
-    async with contextlib.aclosing(api.changes("v1", "Secret", "")) as changes:
+    async with contextlib.aclosing(api.changes("v1", "Secret", "", handlers.OURS)) as changes:
         async for one in changes:
             found.append(None if one is None else one["metadata"]["name"])
             if found[-1] == "c":
@@ -322,7 +322,7 @@ async def test_a_watch_that_is_refused_or_breaks_is_an_error(
     server: Server, api: KubeApi, status: int, error: type[Exception]
 ) -> None:
     server.answer = beginning(status)
-    changes = api.changes("v1", "Secret", "")
+    changes = api.changes("v1", "Secret", "", handlers.OURS)
     assert await anext(changes) is None
     with pytest.raises(error):
         await anext(changes)
@@ -330,7 +330,7 @@ async def test_a_watch_that_is_refused_or_breaks_is_an_error(
 
 async def test_a_watch_that_is_too_late_begins_again(server: Server, api: KubeApi) -> None:
     server.answer = beginning(410)
-    changes = api.changes("v1", "Secret", "")
+    changes = api.changes("v1", "Secret", "", handlers.OURS)
     assert [await anext(changes), await anext(changes)] == [None, None]
     await changes.aclose()
 
@@ -500,13 +500,17 @@ async def test_a_watch_that_is_down_is_begun_again(
             raise asyncio.CancelledError
         yield None
         yield {"metadata": {"name": "x", "namespace": "iot", "labels": None}}
-        labels = {names.INSTANCE_LABEL: "demo"}
+        yield {"metadata": {"name": "x", "namespace": "iot", "labels": {names.INSTANCE_LABEL: "y"}}}
+        labels = {
+            names.INSTANCE_LABEL: "demo",
+            names.MANAGED_BY_LABEL: names.FIELD_MANAGER,
+        }
         yield {"metadata": {"name": "x", "namespace": "iot", "labels": labels}}
         raise KubeUnavailable("broken")
 
     operator = handlers.Operator(handlers.Options("image", "ns"))
     with caplog.at_level(logging.CRITICAL), pytest.raises(asyncio.CancelledError):
-        await operator._watch(Cache(), "pods", changes)  # type: ignore[arg-type] # what it needs of one
+        await operator._watch(Cache(), "pods", "Pod", changes)  # type: ignore[arg-type] # what it needs of one
     assert said == ["pods began", "demo changed", "pods ended"] * 2
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import copy
+import functools
 import logging
 import threading
 from collections.abc import AsyncIterator
@@ -180,3 +182,32 @@ async def test_an_operator_that_starts_again_writes_nothing(
         run.put("three", spec_of())
         await run.until("three", "Progressing", "RollingOut")
     assert {name.partition("-")[0] for _, _, name in cluster.writes} == {"three"}
+
+
+def has_passwords(cluster: FakeCluster, wanted: dict[str, str]) -> bool:
+    found = cluster.objects.get(("v1", "Secret", NAMESPACE, "demo-edge"), {"data": {}})
+    return bool(found["data"].get("passwords") == wanted["passwords"])
+
+
+async def test_what_a_spec_refers_to_is_looked_at_when_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def passwords(text: str) -> Object:
+        metadata = {"name": "users", "namespace": NAMESPACE}
+        data = {"passwords": base64.b64encode(text.encode()).decode()}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
+
+    async with running(monkeypatch, FakeCluster()) as run:
+        # The resync is an hour away: only what is seen can be the reason to look.
+        run.put("demo", spec_of(auth={"passwords": {"secretName": "users"}}))
+        await run.until("demo", "Degraded", "ReferenceMissing")
+        for text in ("alice:1", "alice:2"):
+            users = passwords(text)
+            run.cluster.objects["v1", "Secret", NAMESPACE, "users"] = users
+            run.api.changed(users)
+            await wait_for_async(
+                functools.partial(has_passwords, run.cluster, users["data"]),
+                DEADLINE_S,
+                f"pods get {text}",
+            )
+        await run.until("demo", "Degraded", "AsExpected")
