@@ -7,13 +7,14 @@ version.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,14 +54,21 @@ def cache_directory() -> Path:
     return directory
 
 
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Be the only process that makes the cache entry ``name``."""
+    with (cache_directory() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def cached(name: str, make: Callable[[Path], None]) -> Path:
     """Return the cache entry ``name``, made by ``make(directory)`` if it is not there.
 
     Safe between processes; an entry that was begun and not finished is made again.
     """
     entry = cache_directory() / name
-    with (cache_directory() / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(name):
         finished = entry / ".finished"
         if not finished.exists():
             shutil.rmtree(entry, ignore_errors=True)
