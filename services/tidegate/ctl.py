@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 app = typer.Typer(
     name="ctl",
-    help="See the clients of a running broker, disconnect one, or drain it (admin API).",
+    help="See the clients of a running broker, let one, some or all of them go (admin API).",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -163,6 +163,21 @@ def drain(
 
 
 @app.command()
+def shed(
+    context: typer.Context,
+    count: Annotated[int, typer.Argument(min=0, help="How many; 0: no more of them.", metavar="N")],
+    as_json: JsonOption = False,
+) -> None:
+    """Let some clients go, chosen at random, at the configured rate (MQTT 5: reason 0x9C)."""
+    admin = _admin(context, as_json)
+    _answer(
+        admin,
+        lambda: admin.json("POST", f"/shed?connections={count}"),
+        lambda answer: [shed_line(answer)],
+    )
+
+
+@app.command()
 def clients(
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 100,
@@ -276,6 +291,12 @@ def drain_line(progress: Json) -> str:
     if progress.get("done") and not left:
         return f"Drained: all of {start} clients have gone."
     return f"Draining: {left} of {start} clients left."
+
+
+def shed_line(answer: Json) -> str:
+    """One sentence about clients that are let go."""
+    count = answer.get("shedding", 0)
+    return f"{count} client{'' if count == 1 else 's'} will be asked to leave."
 
 
 def status_lines(facts: Json) -> Iterator[str]:

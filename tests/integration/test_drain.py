@@ -417,6 +417,32 @@ async def test_the_admin_api_drains_and_the_process_waits_for_its_end(
     assert await asyncio.to_thread(broker.stop) == 0
 
 
+async def test_the_admin_api_sheds_some_clients_and_the_broker_goes_on(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker()
+    clients = [await _connected(broker, f"c{number}") for number in range(10)]
+    old = await _connected(broker, "old", V311)
+    status, answer = await asyncio.to_thread(_ask, broker, "POST", "/shed?connections=4")
+    assert (status, answer) == (202, {"shedding": 4})
+    shed = 'tidegate_connections_closed_total{reason="shed"} 4.0'
+    await wait_for_async(lambda: shed in _page(broker, "/metrics")[1], DEADLINE_S, "four are gone")
+    assert _page(broker, "/readyz")[0] == 200
+    assert _ask(broker, "GET", "/shed")[1] == {"shedding": 0}
+    listed = (await asyncio.to_thread(_ask, broker, "GET", "/clients"))[1]["clients"]
+    left = {row["client_id"] for row in listed}
+    assert len(left) == 7
+    for number, client in enumerate(clients):
+        if f"c{number}" not in left:
+            await client.expect_closed(reasons=[USE_ANOTHER_SERVER])
+            await _connected(broker, f"c{number}")
+    if "old" not in left:
+        assert await old.expect_closed() is None
+    assert _ask(broker, "POST", "/shed?connections=many")[0] == 400
+    assert _ask(broker, "POST", "/drain")[0] == 202
+    assert _ask(broker, "POST", "/shed?connections=1")[0] == 409
+
+
 async def test_the_admin_api_shows_clients_and_disconnects_one(start_broker: StartBroker) -> None:
     broker = start_broker()
     client = await _durable(broker, "a/b", ("x/#", 1), ("$share/g/y", 2))

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 DEADLINE_S = 60.0
 SHUTTING_DOWN = 0x8B
+USE_ANOTHER_SERVER = 0x9C
 PROCESSES = ["router-1", "router-2", "edge-1", "edge-2"]
 
 
@@ -402,6 +403,22 @@ async def test_its_processes_end_when_it_is_killed(fleeting: Supervised) -> None
     fleeting.kill()
     for pid in family:
         wait_until_gone(pid)
+
+
+async def test_edges_shed_clients_together_at_one_request(
+    fleeting: Supervised, prefix: str
+) -> None:
+    clients = await _on_both_edges(fleeting, prefix)
+    open_count = fleeting.json("/status")["clients"]
+    assert fleeting.json(f"/shed?connections={open_count + 5}", "POST") == {"shedding": open_count}
+    for client in clients.values():
+        await client.expect("DISCONNECT", reason=USE_ANOTHER_SERVER)
+    await _eventually(fleeting, lambda: fleeting.json("/status")["clients"] == 0)
+    assert fleeting.json("/shed") == {"shedding": 0}
+    assert fleeting.json("/shed?connections=1", "POST") == {"shedding": 0}
+    await _open(fleeting)
+    fleeting.json("/drain", "POST")
+    assert fleeting.page("/shed?connections=1", "POST")[0] == 409
 
 
 async def test_all_edges_drain_at_one_request(fleeting: Supervised, prefix: str) -> None:

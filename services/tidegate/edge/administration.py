@@ -1,7 +1,7 @@
 """What operators may see of an edge and do to it: the edge's part of the admin API.
 
 Called by the composition root, which hands the result to the admin server. Reads the edge and its
-clients; changes nothing but through ``Drainer`` and ``Client.disconnect``.
+clients; changes nothing but through ``Drainer``, ``Shedder`` and ``Client.disconnect``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from tidegate.edge.shedding import Shedder
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.runtime.admin import Control, Json
 from tidegate.runtime.metrics import Readings
@@ -40,6 +41,8 @@ def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Cont
         pages.clients,
         pages.client,
         pages.disconnect,
+        pages.shed,
+        pages.shedding,
     )
 
 
@@ -64,11 +67,12 @@ def readings_of(edge: Edge) -> Readings:
 
 
 class _Pages:
-    __slots__ = ("_drainer", "_edge", "_root")
+    __slots__ = ("_drainer", "_edge", "_root", "_shedder")
 
     def __init__(self, edge: Edge, drainer: Drainer, root: Callable[[], Json]) -> None:
         self._edge = edge
         self._drainer = drainer
+        self._shedder = Shedder(edge, drainer)
         self._root = root
 
     def status(self) -> Json:
@@ -83,6 +87,7 @@ class _Pages:
             "holding": edge.is_holding,
             "held": len(edge.held),
             "drain": self.progress(),
+            "shedding": self.shedding(),
         }
 
     def drain(self, reason: str) -> Json:
@@ -127,6 +132,13 @@ class _Pages:
             return False
         client.disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
         return True
+
+    def shed(self, count: int) -> int | None:
+        """Let some clients go; how many, None while all go."""
+        return self._shedder.start(count)
+
+    def shedding(self) -> int:
+        return self._shedder.left
 
 
 def _describe(client: Client) -> Json:

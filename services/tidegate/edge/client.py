@@ -367,7 +367,11 @@ class Client(Reader):
             self.refuse(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
 
     def disconnect(
-        self, reason_code: ReasonCode, reason: str = "", websocket_code: int = 1000
+        self,
+        reason_code: ReasonCode,
+        reason: str = "",
+        websocket_code: int = 1000,
+        counted_as: str = "",
     ) -> None:
         """End the connection from our side, with a DISCONNECT where the version has one."""
         if self.closed:
@@ -375,7 +379,7 @@ class Client(Reader):
         if self.connected and self.version >= ProtocolVersion.V5:
             properties = Properties(reason_string=reason or None)
             self.send_packet(Disconnect(reason_code, properties))
-        self._close(reason_code.name.lower(), websocket_code)
+        self._close(counted_as or reason_code.name.lower(), websocket_code)
 
     def taken_over(self, reason_code: ReasonCode) -> None:
         """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
@@ -398,6 +402,10 @@ class Client(Reader):
         another = reason_code == ReasonCode.USE_ANOTHER_SERVER
         self.version = self.connection.version
         self.refuse(reason_code if another else ReasonCode.SERVER_UNAVAILABLE)
+
+    def shed(self) -> None:
+        """Another edge has more room: goodbye; the will is published by its rules."""
+        self.disconnect(ReasonCode.USE_ANOTHER_SERVER, websocket_code=GOING_AWAY, counted_as="shed")
 
     def keep_alive_ended(self) -> None:
         """Nothing came for one and a half times the keep alive [MQTT-3.1.2-22]."""

@@ -108,6 +108,11 @@ class Drainer:
         """Whether it has begun (and for ever after)."""
         return self._task is not None
 
+    @property
+    def rate(self) -> float:
+        """Clients per second that may be asked to leave."""
+        return self._config.rate
+
     async def wait(self) -> None:
         """Return when no client is left, or the deadline has passed."""
         await self._done.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
@@ -38,6 +39,8 @@ class Overview:
             self._clients,
             self._client,
             self._disconnect,
+            self._shed,
+            self._shedding,
         )
 
     async def readiness(self) -> Verdict:
@@ -68,6 +71,7 @@ class Overview:
         return {
             **self._process.status(),
             "clients": sum(clients),
+            "shedding": sum(answers[edge.name].get("shedding", 0) for edge in self._edges),
             "drain": _joined([answers[edge.name].get("drain") or {} for edge in self._edges]),
             "processes": {
                 child.name: {
@@ -104,6 +108,24 @@ class Overview:
     async def _progress(self) -> Json:
         return _joined(list((await self._ask_all(self._edges, "GET", "/drain")).values()))
 
+    # Shedding
+
+    async def _shed(self, count: int) -> int | None:
+        """Spread over the edges as if clients were chosen from all of them together."""
+        answers = await self._ask_all(self._edges, "GET", "/status")
+        open_counts = [int(answers[edge.name].get("clients", 0)) for edge in self._edges]
+        everybody = [place for place, size in enumerate(open_counts) for _ in range(size)]
+        chosen = random.sample(everybody, min(count, len(everybody)))
+        told = await asyncio.gather(
+            *(_shed_by(edge, chosen.count(place)) for place, edge in enumerate(self._edges))
+        )
+        known = [one for one in told if one is not None]
+        return sum(known) if known else None
+
+    async def _shedding(self) -> int:
+        answers = await self._ask_all(self._edges, "GET", "/shed")
+        return sum(int(answer.get("shedding", 0)) for answer in answers.values())
+
     # Clients
 
     async def _clients(self, count: int, after: str) -> list[Json]:
@@ -127,6 +149,15 @@ async def _problem_of(child: Child) -> str:
     except ChildError as error:
         return str(error)
     return "" if status == 200 else f"{child.name}: {body.decode(errors='replace').strip()}"
+
+
+async def _shed_by(edge: Child, count: int) -> int | None:
+    """Have one edge shed clients; None of one that drains, or does not answer."""
+    try:
+        answer = await edge.ask_json("POST", f"/shed?connections={count}")
+    except ChildError:
+        return None
+    return None if answer is None else int(answer["shedding"])
 
 
 async def _clients_of(edge: Child, count: int, after: str) -> list[Json]:

@@ -50,7 +50,8 @@ class Control:
 
     ``drain`` begins (or goes on) and returns what ``progress`` returns. ``clients`` takes how many
     are wanted and the client identifier that they come after. ``disconnect`` says whether the
-    client was there.
+    client was there. ``shed`` lets so many clients go and returns how many it will be, None while
+    the process drains; ``shedding`` how many are still to go.
     """
 
     status: Callable[[], Soon[Json]]
@@ -59,6 +60,8 @@ class Control:
     clients: Callable[[int, str], Soon[list[Json]]] | None = None
     client: Callable[[str], Soon[Json | None]] | None = None
     disconnect: Callable[[str], Soon[bool]] | None = None
+    shed: Callable[[int], Soon[int | None]] | None = None
+    shedding: Callable[[], Soon[int]] | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -286,6 +289,8 @@ class AdminServer:
                 return await self._status(request, control)
             if path == "/drain" and control.drain is not None:
                 return await self._drain(request, control)
+            if path == "/shed" and control.shed is not None:
+                return await self._shed(request, control)
             if path == "/clients" and control.clients is not None:
                 return await self._clients(request, control)
             if path.startswith("/clients/") and control.client is not None:
@@ -298,6 +303,7 @@ class AdminServer:
         if control is not None:
             pages.append("/status")
             pages += ["/drain"] if control.drain is not None else []
+            pages += ["/shed"] if control.shed is not None else []
             pages += ["/clients"] if control.clients is not None else []
         return f"{', '.join(pages[:-1])} or {pages[-1]}"
 
@@ -321,6 +327,23 @@ class AdminServer:
                 "Draining cannot be taken back; end this process and start it again.",
             )
         return _json(HTTPStatus.OK, await _now(control.progress()))
+
+    async def _shed(self, request: _Request, control: Control) -> _Answer:
+        _allow(request, "GET", "POST")
+        self._authorize(request)
+        assert control.shed is not None
+        assert control.shedding is not None
+        if request.method != "POST":
+            return _json(HTTPStatus.OK, {"shedding": await _now(control.shedding())})
+        count = request.query.get("connections", "")
+        if not _is_number(count):
+            raise _Refused(
+                HTTPStatus.BAD_REQUEST, "Say how many: /shed?connections=N (0: no more of them)."
+            )
+        shedding = await _now(control.shed(int(count)))
+        if shedding is None:
+            raise _Refused(HTTPStatus.CONFLICT, "This process drains: all its clients go.")
+        return _json(HTTPStatus.ACCEPTED, {"shedding": shedding})
 
     async def _clients(self, request: _Request, control: Control) -> _Answer:
         _allow(request, "GET")

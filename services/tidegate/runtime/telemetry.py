@@ -93,6 +93,7 @@ CLOSE_REASONS: Final = _unique(
     "protocol_error",
     "refused",
     "server",
+    "shed",
     "shutdown",
     "slow_consumer",
     "taken_over",

@@ -45,6 +45,8 @@ class Process:
             self._page,
             lambda name: None,
             self._disconnect,
+            lambda count: min(count, len(self.names)),
+            lambda: 0,
         )
 
     def _next_progress(self) -> dict[str, Any]:
@@ -260,6 +262,14 @@ def test_a_process_that_ends_while_it_is_waited_for_has_drained(
     assert json.loads(out)["done"] is True
 
 
+def test_some_clients_are_let_go(run: Any, process: Process) -> None:
+    process.names = ["a", "b"]
+    with process.serving():
+        assert run("shed", "1") == (0, "1 client will be asked to leave.\n", "")
+        assert run("shed", "9") == (0, "2 clients will be asked to leave.\n", "")
+        assert run("shed", "2", "--json") == (0, '{"shedding": 2}\n', "")
+
+
 # Failures
 
 
@@ -318,6 +328,8 @@ def test_somebody_else_there_is_one_sentence(
         ["--token-file", "/nonexistent/file", "status"],
         ["clients", "--limit", "-1"],
         ["disconnect"],
+        ["shed"],
+        ["shed", "-1"],
         ["undrain"],
     ],
 )

@@ -154,6 +154,7 @@ class _Clients:
     def __init__(self, *names: str) -> None:
         self.names = list(names)
         self.drains: list[str] = []
+        self.shedding = 0
         self.control = Control(
             lambda: {"version": "1"},
             self._drain,
@@ -161,7 +162,15 @@ class _Clients:
             self._page,
             lambda name: {"client_id": name} if name in self.names else None,
             self._disconnect,
+            self._shed,
+            lambda: self.shedding,
         )
+
+    def _shed(self, count: int) -> int | None:
+        if self.drains:
+            return None
+        self.shedding = min(count, len(self.names))
+        return self.shedding
 
     def _drain(self, reason: str) -> dict[str, Any]:
         self.drains.append(reason)
@@ -225,6 +234,19 @@ async def test_draining_can_be_asked_for_again_and_not_taken_back() -> None:
     assert clients.drains == ["admin API", "admin API"]
 
 
+async def test_some_clients_can_be_let_go() -> None:
+    clients = _Clients("a", "b", "c")
+    async with _serving(clients.control) as server:
+        assert await _ask(server, "/shed?connections=2", "POST") == (202, {"shedding": 2})
+        assert await _ask(server, "/shed") == (200, {"shedding": 2})
+        assert await _ask(server, "/shed?connections=9", "POST") == (202, {"shedding": 3})
+        assert await _ask(server, "/shed?connections=0", "POST") == (202, {"shedding": 0})
+        for wrong in ("", "?connections=", "?connections=-1", "?connections=x", "?clients=1"):
+            assert (await _ask(server, f"/shed{wrong}", "POST"))[0] == 400
+        await _ask(server, "/drain", "POST")
+        assert (await _ask(server, "/shed?connections=1", "POST"))[0] == 409
+
+
 async def test_clients_come_in_pages() -> None:
     async with _serving(_Clients("c", "a", "b").control) as server:
         first = (await _ask(server, "/clients?limit=2"))[1]
@@ -260,6 +282,7 @@ async def test_a_client_is_named_by_its_encoded_identifier() -> None:
         ("/livez", "DELETE", "GET, HEAD"),
         ("/status", "POST", "GET, HEAD"),
         ("/drain", "PUT", "GET, HEAD, POST, DELETE"),
+        ("/shed", "DELETE", "GET, HEAD, POST"),
         ("/clients", "POST", "GET, HEAD"),
         ("/clients/a", "POST", "GET, HEAD, DELETE"),
     ],
@@ -273,7 +296,7 @@ async def test_405_names_what_a_page_takes(path: str, method: str, allow: str) -
 
 async def test_a_process_without_clients_says_what_it_has() -> None:
     async with _serving(Control(dict)) as server:
-        for path in ("/drain", "/clients", "/clients/a"):
+        for path in ("/drain", "/shed", "/clients", "/clients/a"):
             assert await _ask(server, path) == (
                 404,
                 "There is nothing here; try /livez, /readyz, /metrics or /status.\n",
@@ -294,7 +317,8 @@ async def test_with_a_token_only_its_bearer_may_ask(tmp_path: Path) -> None:
         assert status == 401
         assert "WWW-Authenticate: Bearer" in head
         for given in ("Bearer secret", "Bearer", "Basic secret-1", "Bearer secret-1x"):
-            assert (await _ask(server, "/drain", "POST", f"Authorization: {given}"))[0] == 401
+            for path in ("/drain", "/shed?connections=1"):
+                assert (await _ask(server, path, "POST", f"Authorization: {given}"))[0] == 401
         good = "Authorization: bearer secret-1"
         assert (await _ask(server, "/drain", "POST", good))[0] == 202
         token_file.write_text("secret-2")  # replaced while it runs
