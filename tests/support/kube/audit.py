@@ -1,0 +1,89 @@
+"""What was asked of the API server, out of its audit log: who, what, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+WRITES: Final = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """One request. ``resource`` is a plural, with its part: ``mqttbrokers/status``."""
+
+    user: str
+    verb: str
+    group: str
+    resource: str
+    namespace: str
+    name: str
+    status: int
+    is_dry_run: bool
+    agent: str
+    path: str
+    body: Any
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes anything (being asked whether it would is no change)."""
+        return self.verb in WRITES and not self.is_dry_run
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource} {self.namespace}/{self.name} {self.status}"
+
+
+class AuditLog:
+    """The log's file; marks are positions in it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def mark(self) -> int:
+        """Return where the log is now."""
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    def since(self, mark: int = 0, *, user: str = "", namespace: str = "") -> list[Request]:
+        """Return what was asked since a mark, by one user, in one namespace, or all of it."""
+        return [
+            one
+            for one in self._read(mark)
+            if user in {"", one.user} and namespace in {"", one.namespace}
+        ]
+
+    def writes(self, mark: int = 0, *, user: str = "", namespace: str = "") -> list[str]:
+        """Return what was written since a mark, in words."""
+        found = self.since(mark, user=user, namespace=namespace)
+        return [str(one) for one in found if one.is_write]
+
+    def _read(self, mark: int) -> Iterator[Request]:
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as file:
+            file.seek(mark)
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield _request(json.loads(line))
+
+
+def _request(event: dict[str, Any]) -> Request:
+    ref = event.get("objectRef") or {}
+    part = ref.get("subresource", "")
+    query = parse_qs(urlsplit(event["requestURI"]).query)
+    return Request(
+        user=event["user"]["username"],
+        verb=event["verb"],
+        group=ref.get("apiGroup", ""),
+        resource=ref.get("resource", "") + (f"/{part}" if part else ""),
+        namespace=ref.get("namespace", ""),
+        name=ref.get("name", ""),
+        status=(event.get("responseStatus") or {}).get("code", 0),
+        is_dry_run="dryRun" in query,
+        agent=event.get("userAgent", ""),
+        path=event["requestURI"],
+        body=event.get("requestObject"),
+    )
