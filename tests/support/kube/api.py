@@ -154,7 +154,7 @@ class Api:
             raise
         return found
 
-    def list(self, kind: str, namespace: str = "", selector: str = "") -> list[Object]:
+    def listed(self, kind: str, namespace: str = "", selector: str = "") -> list[Object]:
         """Return all objects of a kind, of one namespace or of all."""
         query = {"labelSelector": selector} if selector else {}
         found = self.request("GET", path_of(kind, namespace), query=query)

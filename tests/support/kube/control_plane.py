@@ -41,6 +41,10 @@ _WITHOUT: Final = (
     "persistentvolume-attach-detach-controller",
     "persistentvolume-expander-controller",
     "daemonset-controller",
+    # Endpoints may not be loopback addresses, and those of the fake node are.
+    "endpoints-controller",
+    "endpointslice-controller",
+    "endpointslice-mirroring-controller",
     "cronjob-controller",
     "ttl-controller",
     "certificatesigningrequest-approving-controller",
@@ -97,11 +101,11 @@ class ControlPlane:
         self._write_files()
         port = tools.free_port()
         self.url = f"https://127.0.0.1:{port}"
+        self.api = Api(self.url, self.authority, self._tokens[ADMIN], "test")
         self._run(
             "kube-apiserver",
             [str(programs / "kube-apiserver"), *self._api_server_arguments(store, port)],
         )
-        self.api = Api(self.url, self.authority, self._tokens[ADMIN], "test")
         wait_for(self._is_ready, READY_S, "the API server is ready")
         self._run(
             "kube-controller-manager",
@@ -132,6 +136,8 @@ class ControlPlane:
         for program in self._programs.values():
             program.wait()
         self._programs.clear()
+        if self.url:
+            self.api.close()
 
     def logs(self, last_bytes: int = 6000) -> dict[str, str]:
         """Return the end of what each program has written, for a failed test's report."""

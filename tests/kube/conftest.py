@@ -1,0 +1,121 @@
+"""The operator and the chart against a real API server; pods are played, everything else is real.
+
+One control plane, one node and one installed operator serve a whole test process: they cost about
+ten seconds. Tests take a namespace each (``space``). A test that needs another operator ends the
+common one first (``operator_away``). After every test the operator's log must be free of failures,
+and no right must have been missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.kube import binaries
+from support.kube.control_plane import ControlPlane
+from support.kube.fake_kubelet import FakeKubelet
+from support.kube.kubectl import Kubectl
+from support.kube.operator_process import OperatorProcess
+from support.kube.space import Space
+
+_SHOWN = 6000
+_planes: list[ControlPlane] = []
+_operators: list[OperatorProcess] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this directory; give the first one the time to build Kubernetes in CI."""
+    here = Path(__file__).parent
+    build_s = 0 if binaries.is_built() or not binaries.may_build() else binaries.BUILD_TIMEOUT_S
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.kube)
+            if item.get_closest_marker("timeout") is None or build_s:
+                item.add_marker(pytest.mark.timeout(180 + build_s))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the operator and the control plane have written to a failed test's report."""
+    report = yield
+    if report.failed:
+        for operator in _operators:
+            title = f"operator of {operator.namespace}"
+            report.sections.append((title, operator.log_text()[-_SHOWN:]))
+        for plane in _planes:
+            report.sections += [(name, text[-_SHOWN:]) for name, text in plane.logs().items()]
+    return report
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """Yield etcd, kube-apiserver and kube-controller-manager."""
+    with ControlPlane(tmp_path_factory.mktemp("plane")) as started:
+        _planes.append(started)
+        yield started
+        _planes.remove(started)
+
+
+@pytest.fixture(scope="session")
+def kubelet(plane: ControlPlane) -> Iterator[FakeKubelet]:
+    """Yield the node on which all pods run."""
+    with FakeKubelet(plane.url, plane.authority, plane.kubelet_token) as started:
+        yield started
+    assert not started.errors
+
+
+@pytest.fixture(scope="session")
+def kubectl(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+    """Return kubectl as the cluster's admin."""
+    return Kubectl(plane.kubeconfig("kubectl"), tmp_path_factory.mktemp("kubectl"))
+
+
+@pytest.fixture(scope="session")
+def installed(
+    plane: ControlPlane, kubelet: FakeKubelet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    """Yield the common operator: installed with helm, for all namespaces, running or not."""
+    operator = OperatorProcess(plane, tmp_path_factory.mktemp("operator"), "tidegate-system")
+    _operators.append(operator)
+    operator.install({"resyncSeconds": 5})
+    yield operator
+    if operator.is_running:
+        operator.stop()
+    _operators.remove(operator)
+
+
+@pytest.fixture
+def operator(installed: OperatorProcess) -> Iterator[OperatorProcess]:
+    """Yield the common operator, running; the test may end and start it."""
+    if not installed.is_running:
+        installed.start()
+    yield installed
+    installed.check()
+
+
+@pytest.fixture
+def operator_away(installed: OperatorProcess) -> OperatorProcess:
+    """Return the common operator after it has been ended; the next test starts it again."""
+    if installed.is_running:
+        installed.stop()
+    return installed
+
+
+@pytest.fixture
+def space(plane: ControlPlane) -> Iterator[Space]:
+    """Yield a namespace of the test's own."""
+    one = Space(plane.api)
+    yield one
+    one.delete()
+
+
+@pytest.fixture
+def other_space(plane: ControlPlane) -> Iterator[Space]:
+    """Yield one more namespace."""
+    one = Space(plane.api, "other")
+    yield one
+    one.delete()

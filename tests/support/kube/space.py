@@ -1,0 +1,158 @@
+"""A namespace of a test's own, and the words in which tests talk about the brokers in it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+from support.kube.api import Api, Object, Refused
+from support.waiting import wait_for
+from tidegate_operator import names
+from tidegate_operator.plan import MANAGED_KINDS
+
+#: Everything is there within a second or two on an idle machine.
+DEADLINE_S: Final = 45.0
+#: All kinds of objects that belong to a broker.
+CHILDREN: Final = (*(kind for _, kind in MANAGED_KINDS), "Pod", "ReplicaSet")
+
+_numbers = itertools.count(1)
+
+
+class Space:
+    """A namespace; made at once, deleted by ``delete``."""
+
+    def __init__(self, api: Api, prefix: str = "test") -> None:
+        self.api = api
+        self.name = f"{prefix}-{secrets.token_hex(2)}-{next(_numbers)}"
+        api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}})
+
+    def delete(self) -> None:
+        """Have the namespace deleted; nobody waits for the end of it."""
+        self.api.delete("Namespace", self.name)
+
+    # Brokers
+
+    def put(self, name: str, spec: Object) -> Object:
+        """Make a broker, or give it another spec; return it. Raises Refused."""
+        for _ in range(20):
+            there = self.api.get("MqttBroker", name, self.name)
+            if there is None:
+                return self.api.create(self.broker_of(name, spec))
+            try:
+                return self.api.replace(there | {"spec": copy.deepcopy(spec)})
+            except Refused as refused:
+                # The status was written meanwhile.
+                if refused.status != 409:
+                    raise
+        raise AssertionError(f"{name} is written all the time")
+
+    def broker_of(self, name: str, spec: Object) -> Object:
+        """Return the manifest of a broker."""
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": name, "namespace": self.name},
+            "spec": copy.deepcopy(spec),
+        }
+
+    def broker(self, name: str) -> Object:
+        """Return a broker that is there."""
+        found = self.api.get("MqttBroker", name, self.name)
+        assert found is not None, f"there is no broker {name}"
+        return found
+
+    def condition(self, name: str, kind: str) -> Object:
+        """Return a condition; what has no status yet has an empty one."""
+        found = self.broker(name).get("status", {}).get("conditions") or []
+        return next((one for one in found if one["type"] == kind), {})
+
+    def until(
+        self, name: str, kind: str, reason: str, status: str = "", deadline_s: float = DEADLINE_S
+    ) -> Object:
+        """Wait until a condition says so of the newest spec; return it."""
+        seen: list[Any] = []
+
+        def look() -> Object | None:
+            one = self.broker(name)
+            seen[:] = one.get("status", {}).get("conditions") or []
+            found: Object = next((entry for entry in seen if entry["type"] == kind), {})
+            is_new = found.get("observedGeneration") == one["metadata"]["generation"]
+            fits = found.get("reason") == reason and status in {"", found.get("status")}
+            return found if is_new and fits else None
+
+        try:
+            found = wait_for(look, deadline_s, f"{kind} {reason}")
+        except AssertionError as error:
+            said = [
+                f"{one['type']} {one['status']} {one['reason']}: {one['message']}" for one in seen
+            ]
+            raise AssertionError(f"{error}; but {said}") from None
+        assert found is not None
+        return found
+
+    def until_settled(self, name: str) -> Object:
+        """Wait until a broker serves and all that its spec says has been done; return it."""
+        self.until(name, "Ready", "Serving")
+        self.until(name, "Progressing", "Complete")
+        self.until(name, "ConfigApplied", "Applied")
+        return self.broker(name)
+
+    # What belongs to them
+
+    def get(self, kind: str, name: str) -> Object:
+        """Return an object that is there."""
+        found = self.api.get(kind, name, self.name)
+        assert found is not None, f"there is no {kind} {name}"
+        return found
+
+    def listed(self, kind: str, broker: str = "") -> list[Object]:
+        """Return objects of a kind, of one broker or of all."""
+        selector = f"{names.INSTANCE_LABEL}={broker}" if broker else ""
+        return self.api.listed(kind, self.name, selector)
+
+    def children(self, broker: str) -> list[tuple[str, str]]:
+        """Return kind and name of everything that has a broker's labels."""
+        return sorted(
+            (kind, one["metadata"]["name"])
+            for kind in CHILDREN
+            for one in self.listed(kind, broker)
+        )
+
+    def pods(self, broker: str, component: str) -> list[Object]:
+        """Return the pods of a component that are not ending."""
+        selector = f"{names.INSTANCE_LABEL}={broker},{names.COMPONENT_LABEL}={component}"
+        found = self.api.listed("Pod", self.name, selector)
+        return [one for one in found if "deletionTimestamp" not in one["metadata"]]
+
+    def pod_uids(self, broker: str, component: str) -> set[str]:
+        """Return who the pods of a component are: another set means that some were replaced."""
+        return {one["metadata"]["uid"] for one in self.pods(broker, component)}
+
+    def events(self, broker: str) -> list[Object]:
+        """Return what was said about a broker."""
+        found = self.listed("Event")
+        return [
+            one
+            for one in found
+            if one["involvedObject"]["kind"] == names.KIND
+            and one["involvedObject"]["name"] == broker
+        ]
+
+    def wait(self, condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+        """Wait for anything else."""
+        return wait_for(condition, deadline_s, what)
+
+    def secret(self, name: str, **data: str) -> None:
+        """Make a Secret, or give it other content (None is no value here)."""
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": self.name},
+            "stringData": data,
+        }
+        if self.api.get("Secret", name, self.name) is not None:
+            self.api.delete("Secret", name, self.name)
+        self.api.create(manifest)
