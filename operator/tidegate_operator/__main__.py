@@ -29,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add("--no-crd-upgrade", action="store_true", help="leave the CRD alone")
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     add("--log-format", default="json", choices=["json", "text"])
-    add("--liveness", default="http://0.0.0.0:8080/healthz", help="where kopf says that it lives")
+    add("--admin-address", default="*", help="of health and metrics; *: all, IPv4 and IPv6")
+    add("--admin-port", type=int, default=8080, help="of health and metrics")
     return found
 
 
@@ -47,6 +48,8 @@ def main(arguments: list[str]) -> None:
             resync_s=given.resync_s,
             workers=given.workers,
             upgrade_crd=not given.no_crd_upgrade,
+            admin_address=given.admin_address,
+            admin_port=given.admin_port,
         )
     )
     kopf.run(
@@ -55,7 +58,6 @@ def main(arguments: list[str]) -> None:
         standalone=True,
         clusterwide=not given.watch,
         namespaces=given.watch,
-        liveness_endpoint=given.liveness,
     )
 
 

@@ -53,6 +53,10 @@ class CachedCluster:
         """A watch is down."""
         self._down.add(watch)
 
+    def watches_down(self) -> frozenset[str]:
+        """Return the names of all watches that are down."""
+        return frozenset(self._down)
+
     def changed(self, key: Key) -> None:
         """Something of a broker has changed."""
         self._changes += 1

@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import kopf
 
 from tidegate_operator import crd, names
 from tidegate_operator.cache import CachedCluster
+from tidegate_operator.health import Vitals, server_of
 from tidegate_operator.kube import KubeApi, KubeError, KubeUnavailable, object_path
 from tidegate_operator.observe import Edges
 from tidegate_operator.plan import MANAGED_KINDS
@@ -50,6 +51,9 @@ class Options:
     resync_s: float = 60.0
     workers: int = 8
     upgrade_crd: bool = True
+    #: Where health and metrics are; no port: nowhere. ``*`` is every address.
+    admin_address: str = "*"
+    admin_port: int | None = None
 
 
 async def log_in(**_: Any) -> kopf.ConnectionInfo:
@@ -76,14 +80,18 @@ class Operator:
         self._reconciler: Reconciler | None = None
         self._generations: dict[Key, int] = {}
         self._referrers = Referrers()
+        self.vitals = Vitals()
 
     async def start(self) -> None:
         """Connect, bring the CRD up to date, begin to work."""
-        options = self.options
+        options, vitals = self.options, self.vitals
+        await self._serve_health()
         api = await self._stack.enter_async_context(KubeApi(log_in))
+        vitals.requests = api.answers
         edges = await self._stack.enter_async_context(Edges())
         if options.upgrade_crd:
             await upgrade_crd(api)
+        vitals.waiting_for = "MqttBrokers cannot be listed yet; is the CRD installed?"
         await wait_for_crd(api, options.watched)
         places = list(options.watched) or [""]
         watches = [
@@ -102,11 +110,16 @@ class Operator:
             self._referrers,
         )
         self._queue = WorkQueue(self._work, options.workers)
-        self._background(self._queue.run())
+        vitals.queue = self._queue.load
+        vitals.brokers = lambda: len(self._generations)
+        vitals.watches_down = cache.watches_down
+        vitals.ask_served = lambda: api.not_served(places[0])
+        self._background("queue", self._queue.run())
         for name, api_version, kind, place in watches:
             selector = "" if kind in REFERRED else OURS
             changes = functools.partial(api.changes, api_version, kind, place, selector)
-            self._background(self._watch(cache, name, kind, changes))
+            self._background(f"watch of {name}", self._watch(cache, name, kind, changes))
+        vitals.waiting_for = ""
 
     async def stop(self) -> None:
         """End what ``start`` has begun."""
@@ -133,7 +146,9 @@ class Operator:
 
     async def _work(self, key: Key) -> float | None:
         assert self._reconciler is not None
-        outcome = await self._reconciler.reconcile(*key)
+        async with self.vitals.reconciling():
+            outcome = await self._reconciler.reconcile(*key)
+        self.vitals.reconciled(outcome.applied, outcome.deleted)
         if outcome.applied or outcome.deleted:
             log.info(
                 "reconciled",
@@ -179,8 +194,23 @@ class Operator:
                 for referrer in self._referrers.of(namespace, (referred, metadata["name"])):
                     self.seen(namespace, referrer)
 
-    def _background(self, work: Any) -> None:
+    async def _serve_health(self) -> None:
+        """Say how it is from the first moment on. Raises OSError."""
+        if self.options.admin_port is not None:
+            server = server_of(self.vitals, self.options.admin_address, self.options.admin_port)
+            await server.start()
+            self._stack.push_async_callback(server.stop)
+            log.info("health and metrics", extra={"url": server.url})
+
+    def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                self.vitals.broken = f"the {name} has ended"
+                log.error("a background task has failed", exc_info=task.exception())
+
+        task.add_done_callback(ended)
 
         async def end() -> None:
             task.cancel()

@@ -14,6 +14,7 @@ import json
 import logging
 import ssl
 import tempfile
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -126,6 +127,8 @@ class KubeApi:
         self._kinds_until_s = 0.0
         #: Requests made, for /metrics and tests.
         self.request_count = 0
+        #: Their answers, by method and status; "none" where there was no answer.
+        self.answers: Counter[tuple[str, str]] = Counter()
 
     async def __aenter__(self) -> KubeApi:
         await self._log_in()
@@ -157,6 +160,15 @@ class KubeApi:
     async def brokers(self, namespace: str = "") -> list[Manifest]:
         """Return all MqttBrokers, of one namespace or of all."""
         return await self._list(names.API_VERSION, names.KIND, namespace, "")
+
+    async def not_served(self, namespace: str = "") -> str:
+        """Ask whether MqttBrokers can be listed; return why not, "" if they can."""
+        path = collection_path(names.API_VERSION, names.KIND, namespace)
+        try:
+            await self._request("GET", path, query={"limit": "1"})
+        except (KubeError, KubeUnavailable) as error:
+            return f"MqttBrokers cannot be listed: {error}"
+        return ""
 
     async def children(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
@@ -325,6 +337,7 @@ class KubeApi:
             async with self._http.get(
                 path, params=query, headers=headers, timeout=timeout
             ) as answer:
+                self.answers["WATCH", str(answer.status)] += 1
                 if answer.status == 410:
                     yield {"type": "ERROR"}
                     return
@@ -401,10 +414,12 @@ class KubeApi:
             async with self._http.request(
                 method, path, params=query, data=payload, headers=headers
             ) as answer:
+                self.answers[method, str(answer.status)] += 1
                 await _check(answer)
                 found: dict[str, Any] = await answer.json(content_type=None)
                 return found
         except (TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
+            self.answers[method, "none"] += 1
             raise KubeUnavailable(f"the API server cannot be reached: {error!r}") from error
 
 

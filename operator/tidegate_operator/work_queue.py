@@ -48,6 +48,10 @@ class WorkQueue:
             self._waiting.append(key)
             self._there.set()
 
+    def load(self) -> tuple[int, int]:
+        """Return how many keys wait to be worked on now, and how many are worked on."""
+        return len(self._waiting), len(self._busy)
+
     def add_later(self, key: Key, delay_s: float) -> None:
         """Have a key worked on after a while, unless it is sooner for another reason."""
         if key in self._waiting or key in self._again or key in self._timers:

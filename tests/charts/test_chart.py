@@ -60,7 +60,7 @@ def test_kubernetes_accepts_what_it_makes(home: Path, file: Path | None, version
     for one in found:
         if one["kind"] == names.KIND:
             assert parse(one["metadata"]["name"], one["spec"])
-        else:
+        elif one["kind"] != "ServiceMonitor":
             kubernetes_validate.validate(one, version, strict=True)
 
 
@@ -73,6 +73,9 @@ def test_kubernetes_accepts_what_it_makes(home: Path, file: Path | None, version
         ("broker.name=Upper", "name"),
         ("watchNamespaces={A_B}", "watchNamespaces"),
         ("resyncSeconds=0", "resyncSeconds"),
+        ("admin.port=80", "port"),
+        ("serviceMonitor.interval=often", "interval"),
+        ("extraEnv[0].value=x", "name"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(home: Path, values: str, words: str) -> None:
@@ -216,6 +219,44 @@ def test_the_pod_is_restricted(home: Path, file: Path | None) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+@pytest.mark.parametrize("file", [None, values("everything")], ids=["defaults", "everything"])
+def test_health_and_metrics_are_where_the_service_says(home: Path, file: Path | None) -> None:
+    found = made(home, file)
+    (container,) = operator(found)["containers"]
+    given = command.parser().parse_args(container["args"])
+    (port,) = container["ports"]
+    assert port["containerPort"] == given.admin_port
+    for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
+    service = pick(found, "Service", "tidegate")["spec"]
+    assert service["ports"][0] | {"protocol": "TCP"} == {
+        "name": port["name"],
+        "port": given.admin_port,
+        "targetPort": port["name"],
+        "protocol": "TCP",
+    }
+    labels = pick(found, "Deployment", "tidegate")["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+
+
+def test_prometheus_is_told_and_let_in_on_request(home: Path) -> None:
+    assert not {"ServiceMonitor", "NetworkPolicy"} & {one["kind"] for one in made(home)}
+    found = made(home, values("everything"))
+    monitor = pick(found, "ServiceMonitor", "tidegate")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    (endpoint,) = monitor["spec"]["endpoints"]
+    service = pick(found, "Service", "tidegate")
+    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+    selected = monitor["spec"]["selector"]["matchLabels"]
+    assert selected.items() <= service["metadata"]["labels"].items()
+    policy = pick(found, "NetworkPolicy", "tidegate")["spec"]
+    labels = pick(found, "Deployment", "tidegate")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    (rule,) = policy["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [9090]
+    assert len(rule["from"]) == 2
 
 
 def test_there_is_never_more_than_one_operator(home: Path) -> None:

@@ -13,6 +13,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
+{{/* The pod of `helm test`: no Service and no Deployment selects it. */}}
+{{- define "tidegate.testSelector" -}}
+app.kubernetes.io/name: tidegate-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end -}}
+
 {{- define "tidegate.labels" -}}
 {{ include "tidegate.selector" . }}
 app.kubernetes.io/part-of: tidegate

@@ -106,20 +106,31 @@ _HISTOGRAMS: Final = (
 )
 
 
-class CountersCollector(Collector):
-    """Makes metric families of a ``Counters`` as it stands."""
+class BuildInfo(Collector):
+    """``tidegate_build_info``."""
 
-    __slots__ = ("_counters", "_labels")
+    __slots__ = ("_labels",)
 
-    def __init__(self, counters: Counters, labels: dict[str, str]) -> None:
-        self._counters = counters
+    def __init__(self, labels: dict[str, str]) -> None:
         self._labels = labels
 
     def collect(self) -> Iterable[Metric]:
-        """Yield every family, in a fixed order."""
+        """Yield the one family."""
         info = InfoMetricFamily("tidegate_build", "What runs here.")
         info.add_metric([], {"version": __version__, **self._labels})
         yield info
+
+
+class CountersCollector(Collector):
+    """Makes metric families of a ``Counters`` as it stands."""
+
+    __slots__ = ("_counters",)
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family, in a fixed order."""
         yield from self._plain()
         yield from self._labelled()
         for attribute, name, text in _HISTOGRAMS:
@@ -177,6 +188,20 @@ class Readings(Collector):
             yield family
 
 
+class Histograms(Collector):
+    """Families of histograms that their owners observe into: (name, help, histogram) each."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Sequence[tuple[str, str, Histogram]]) -> None:
+        self._rows = rows
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every family, in order."""
+        for name, text, histogram in self._rows:
+            yield _histogram_family(name, text, histogram)
+
+
 def _histogram_family(name: str, text: str, histogram: Histogram) -> Metric:
     family = HistogramMetricFamily(f"tidegate_{name}", text)
     family.add_metric([], buckets=histogram.cumulative(), sum_value=histogram.total)
@@ -187,13 +212,16 @@ class Exporter:
     """Renders the counters and the process' own metrics in Prometheus' text format.
 
     ``labels`` (closed values only, e.g. loop="uvloop") become labels of ``tidegate_build_info``.
+    ``counters`` is None for a process that is no part of a broker.
     """
 
     __slots__ = ("_registry",)
 
-    def __init__(self, counters: Counters, labels: dict[str, str] | None = None) -> None:
+    def __init__(self, counters: Counters | None, labels: dict[str, str] | None = None) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(CountersCollector(counters, labels or {}))
+        self._registry.register(BuildInfo(labels or {}))
+        if counters is not None:
+            self._registry.register(CountersCollector(counters))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
