@@ -1,0 +1,184 @@
+"""What a node under test leaves on the machine, and how it is taken away again.
+
+A ``Traces`` is written to a file before anything is changed, so that whoever comes next can clean
+up after a node whose keeper was killed. Only what the node made is touched: processes are known by
+the node's own directory in their command line or by the control group of its pods.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from support.kube.node_settings import CGROUP
+
+#: What a kubelet sets for the whole machine.
+SYSCTLS: Final = (
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+#: What has a fixed place: it is removed if it was not there before.
+FIXED_PLACES: Final = (
+    "/var/lib/kubelet",
+    "/var/lib/cni",
+    "/var/log/containers",
+    "/var/log/pods",
+    "/run/containerd",
+    "/run/runc",
+)
+#: Directories whose new entries are the node's.
+_SHARED_PLACES: Final = ("/run/netns", "/run/containerd/s", "/var/log/containers")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_CLONE_NEWNET: Final = 0x40000000
+_MNT_DETACH: Final = 2
+_PATIENCE_S: Final = 10.0
+
+_libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+
+
+@dataclass(slots=True)
+class Traces:
+    """What there was before, and what is the node's."""
+
+    work: str
+    namespace: str
+    sysctls: dict[str, str] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    entries: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of_now(cls, work: Path, namespace: str) -> Traces:
+        """Look at the machine as it is."""
+        return cls(
+            str(work),
+            namespace,
+            {
+                name: Path("/proc/sys", name).read_text().strip()
+                for name in SYSCTLS
+                if Path("/proc/sys", name).exists()
+            },
+            [place for place in FIXED_PLACES if not Path(place).exists()],
+            {place: _names(Path(place)) for place in _SHARED_PLACES},
+        )
+
+    def save(self, file: Path) -> None:
+        """Write it down before anything happens."""
+        file.write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, file: Path) -> Traces | None:
+        """Read what a node has left that did not clean up."""
+        if not file.exists():
+            return None
+        with contextlib.suppress(ValueError, TypeError):
+            return cls(**json.loads(file.read_text()))
+        return None
+
+    def remove(self) -> None:
+        """Leave the machine as it was. Goes on whatever goes wrong."""
+        self._end_processes()
+        for line in sorted(_mounts_below(self.work), reverse=True):
+            _libc.umount2(line.encode(), _MNT_DETACH)
+        remove_cgroups()
+        for place, before in self.entries.items():
+            for name in set(_names(Path(place))) - set(before):
+                entry = Path(place, name)
+                if place == "/run/netns":
+                    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+                elif entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+        for place in self.absent:
+            shutil.rmtree(place, ignore_errors=True)
+        for name, value in self.sysctls.items():
+            with contextlib.suppress(OSError):
+                Path("/proc/sys", name).write_text(value)
+        if not list(_mounts_below(self.work)):
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def _end_processes(self) -> None:
+        """Kill pods and programs until none is left: nobody shall start another one meanwhile."""
+        end = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < end:
+            found = set(_processes_below(self.work)) | set(_pods_processes())
+            if not found:
+                return
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+
+
+def enter(namespace: Path) -> None:
+    """Move this thread into a network namespace; what it starts is there too. Raises OSError."""
+    with namespace.open() as file:
+        if _libc.setns(file.fileno(), _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(namespace))
+
+
+def make_cgroups() -> None:
+    """Make the parent of all pods' control groups under every controller."""
+    for controller in _CGROUPS.iterdir():
+        if controller.is_symlink() or not (controller / "cgroup.procs").exists():
+            continue
+        parent = controller / CGROUP
+        parent.mkdir(exist_ok=True)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            # A new set has no processors at all.
+            if (parent / name).exists() and not (parent / name).read_text().strip():
+                (parent / name).write_text((controller / name).read_text())
+
+
+def remove_cgroups() -> None:
+    """Remove what ``make_cgroups`` has made, and all below it."""
+    for parent in _CGROUPS.glob(f"*/{CGROUP}"):
+        for directory, _, _ in os.walk(parent, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(directory).rmdir()
+
+
+def _pods_processes() -> Iterator[int]:
+    for file in _CGROUPS.glob(f"*/{CGROUP}/**/cgroup.procs"):
+        with contextlib.suppress(OSError):
+            yield from (int(line) for line in file.read_text().split() if int(line) > 0)
+
+
+def _processes_below(work: str) -> Iterator[int]:
+    """Processes that were started for this node: its directory is in their command line."""
+    needle = work.encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes()
+            # Zombies have none.
+            if needle in command and b"pytest" not in command:
+                yield int(entry.name)
+
+
+def _mounts_below(work: str) -> Iterator[str]:
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        place = line.split()[1]
+        if place.startswith(f"{work}/"):
+            yield place
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
