@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from support import tools
+from support.bad_specs import BAD
 from support.brokers import SPECS, spec_of
 from tidegate_operator import crd, names
 from tidegate_operator.problems import SpecError, parse
@@ -233,97 +234,6 @@ def test_the_api_server_accepts_the_examples_and_what_it_makes_of_them(name: str
     assert parse("demo", filled).model_dump() == parse("demo", spec).model_dump()
     # A second write of the same object, as every client does it.
     assert api_server_refuses(filled, old=filled) == []
-
-
-TLS = {"selfSigned": True}
-BAD: list[tuple[Schema, str]] = [
-    ({"listeners": []}, "schema"),
-    ({"listeners": [{"name": "a", "port": 80}]}, "schema"),
-    ({"listeners": [{"name": "a", "protocol": "tls"}]}, "protocols tls and wss need tls"),
-    (
-        {"listeners": [{"name": "a", "protocol": "tcp", "tls": TLS}]},
-        "tls is for protocols tls, wss and auto",
-    ),
-    (
-        {"listeners": [{"name": "a", "protocol": "tls", "tls": {"secretName": "s", **TLS}}]},
-        "exactly one of secretName, issuer and selfSigned is needed",
-    ),
-    (
-        {"listeners": [{"name": "a", "protocol": "tls", "tls": {}}]},
-        "exactly one of secretName, issuer and selfSigned is needed",
-    ),
-    (
-        {"listeners": [{"name": "a", "protocol": "tls", "tls": {"issuer": {"name": "i"}}}]},
-        "issuer needs dnsNames or ipAddresses",
-    ),
-    (
-        {
-            "listeners": [
-                {"name": "a", "protocol": "tls", "tls": {**TLS, "clientCertificates": "required"}}
-            ]
-        },
-        "clientCertificates needs clientCa",
-    ),
-    (
-        {
-            "listeners": [
-                {"name": "a", "protocol": "tls", "tls": {**TLS, "identityAsUsername": "cn"}}
-            ]
-        },
-        "identityAsUsername needs clientCertificates",
-    ),
-    (
-        {"listeners": [{"name": "a", "protocol": "tls", "tls": {**TLS, "clientCa": {}}}]},
-        "exactly one of secretName and configMapName is needed",
-    ),
-    (
-        {"listeners": [{"name": "a", "proxyProtocol": "required"}]},
-        "proxyProtocol needs trustedProxies",
-    ),
-    ({"listeners": [{"name": "a"}, {"name": "b"}]}, "two listeners have the same port"),
-    (
-        {"listeners": [{"name": "a", "protocol": "auto"}, {"name": "b", "servicePort": 443}]},
-        "two listeners have the same servicePort",
-    ),
-    (
-        {"edge": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
-        "minReplicas must not be above maxReplicas",
-    ),
-    (
-        {"edge": {"disruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}},
-        "exactly one of minAvailable and maxUnavailable is needed",
-    ),
-    (
-        {"redis": {"bundled": {}, "external": {"url": "redis://r"}}},
-        "bundled and external exclude each other",
-    ),
-    (
-        {"redis": {"durability": "replicated"}},
-        "durability replicated needs external: the bundled server has no replicas",
-    ),
-    (
-        {"redis": {"replicas": 2}},
-        "replicas and replicationTimeoutSeconds need durability replicated",
-    ),
-    ({"acl": {}}, "exactly one of rules and source is needed"),
-    ({"service": {"class": "x"}}, "class needs type LoadBalancer"),
-    (
-        {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
-        "loadBalancerSourceRanges needs type LoadBalancer",
-    ),
-    (
-        {"service": {"externalTrafficPolicy": "Local"}},
-        "externalTrafficPolicy needs type LoadBalancer or NodePort",
-    ),
-    ({"certificates": {"validityDays": 10}}, "renewBeforeDays must be below validityDays"),
-    (
-        {"certificates": {"authorityValidityDays": 90}},
-        "validityDays must be below authorityValidityDays",
-    ),
-    ({"limits": {"connectTimeoutSeconds": 0}}, "schema"),
-    ({"edge": {"resources": {"requests": {"cpu": "much"}}}}, "schema"),
-    ({"unknown": 1}, "schema"),
-]
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD)

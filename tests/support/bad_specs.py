@@ -1,0 +1,101 @@
+"""Specs that are refused before the operator sees them: what is changed, and the server's sentence.
+
+Used against the CRD's rules here in Python, and against a real API server. ``schema`` stands for
+what a schema refuses, in words of the server's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+TLS: Schema = {"selfSigned": True}
+BAD: list[tuple[Schema, str]] = [
+    ({"listeners": []}, "schema"),
+    ({"listeners": [{"name": "a", "port": 80}]}, "schema"),
+    ({"listeners": [{"name": "a", "protocol": "tls"}]}, "protocols tls and wss need tls"),
+    (
+        {"listeners": [{"name": "a", "protocol": "tcp", "tls": TLS}]},
+        "tls is for protocols tls, wss and auto",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {"secretName": "s", **TLS}}]},
+        "exactly one of secretName, issuer and selfSigned is needed",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {}}]},
+        "exactly one of secretName, issuer and selfSigned is needed",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {"issuer": {"name": "i"}}}]},
+        "issuer needs dnsNames or ipAddresses",
+    ),
+    (
+        {
+            "listeners": [
+                {"name": "a", "protocol": "tls", "tls": {**TLS, "clientCertificates": "required"}}
+            ]
+        },
+        "clientCertificates needs clientCa",
+    ),
+    (
+        {
+            "listeners": [
+                {"name": "a", "protocol": "tls", "tls": {**TLS, "identityAsUsername": "cn"}}
+            ]
+        },
+        "identityAsUsername needs clientCertificates",
+    ),
+    (
+        {"listeners": [{"name": "a", "protocol": "tls", "tls": {**TLS, "clientCa": {}}}]},
+        "exactly one of secretName and configMapName is needed",
+    ),
+    (
+        {"listeners": [{"name": "a", "proxyProtocol": "required"}]},
+        "proxyProtocol needs trustedProxies",
+    ),
+    ({"listeners": [{"name": "a"}, {"name": "b"}]}, "two listeners have the same port"),
+    (
+        {"listeners": [{"name": "a", "protocol": "auto"}, {"name": "b", "servicePort": 443}]},
+        "two listeners have the same servicePort",
+    ),
+    (
+        {"edge": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
+        "minReplicas must not be above maxReplicas",
+    ),
+    (
+        {"edge": {"disruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}},
+        "exactly one of minAvailable and maxUnavailable is needed",
+    ),
+    (
+        {"redis": {"bundled": {}, "external": {"url": "redis://r"}}},
+        "bundled and external exclude each other",
+    ),
+    (
+        {"redis": {"durability": "replicated"}},
+        "durability replicated needs external: the bundled server has no replicas",
+    ),
+    (
+        {"redis": {"replicas": 2}},
+        "replicas and replicationTimeoutSeconds need durability replicated",
+    ),
+    ({"acl": {}}, "exactly one of rules and source is needed"),
+    ({"service": {"class": "x"}}, "class needs type LoadBalancer"),
+    (
+        {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "loadBalancerSourceRanges needs type LoadBalancer",
+    ),
+    (
+        {"service": {"externalTrafficPolicy": "Local"}},
+        "externalTrafficPolicy needs type LoadBalancer or NodePort",
+    ),
+    ({"certificates": {"validityDays": 10}}, "renewBeforeDays must be below validityDays"),
+    (
+        {"certificates": {"authorityValidityDays": 90}},
+        "validityDays must be below authorityValidityDays",
+    ),
+    ({"limits": {"connectTimeoutSeconds": 0}}, "schema"),
+    ({"edge": {"resources": {"requests": {"cpu": "much"}}}}, "schema"),
+    ({"unknown": 1}, "schema"),
+]
