@@ -119,3 +119,11 @@ def other_space(plane: ControlPlane) -> Iterator[Space]:
     one = Space(plane.api, "other")
     yield one
     one.delete()
+
+
+@pytest.fixture(scope="module")
+def space_of_module(plane: ControlPlane) -> Iterator[Space]:
+    """Yield a namespace that a module's tests share."""
+    one = Space(plane.api, "shared")
+    yield one
+    one.delete()

@@ -1,0 +1,169 @@
+"""The CustomResourceDefinition, as a real API server and kubectl understand it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support.bad_specs import BAD
+from support.brokers import SPECS, spec_of
+from support.kube.api import Object, Refused
+from support.kube.control_plane import ControlPlane
+from support.kube.kubectl import Kubectl
+from support.kube.operator_process import CHART, OperatorProcess
+from support.kube.space import Space
+from tidegate_operator import names
+
+FILE = CHART / "crds" / "mqttbrokers.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+# Brokers here are only written, and by nobody looked at.
+pytestmark = pytest.mark.usefixtures("operator_away")
+
+
+def conditions(definition: Object) -> dict[str, str]:
+    return {one["type"]: one["status"] for one in definition["status"]["conditions"]}
+
+
+def test_the_server_takes_the_definition_as_it_is(plane: ControlPlane) -> None:
+    wanted = yaml.safe_load(FILE.read_text())
+    there = plane.api.get("CustomResourceDefinition", names.CRD_NAME)
+    assert there is not None
+    found = conditions(there)
+    assert found["Established"] == found["NamesAccepted"] == "True"
+    # Its schema is structural, and nothing in it was dropped.
+    assert "NonStructuralSchema" not in found
+    kept = there["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert kept == wanted["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+def test_the_server_warns_of_nothing_in_it(kubectl: Kubectl) -> None:
+    how = ("--server-side", "--force-conflicts", "--dry-run=server")
+    done = kubectl.run("apply", *how, "-f", str(FILE))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_example_spec_is_accepted_twice(name: str, space: Space) -> None:
+    made = space.put("demo", SPECS[name])
+    again = space.put("demo", made["spec"])
+    # What the server has filled in is no change.
+    assert again["metadata"]["generation"] == made["metadata"]["generation"] == 1
+    if "autoscaling" not in SPECS[name].get("edge", {}):
+        assert made["spec"]["edge"]["replicas"] >= 0
+
+
+def test_the_documented_examples_are_accepted(space: Space) -> None:
+    seen = 0
+    for file in sorted(EXAMPLES.glob("**/*.yaml")):
+        for one in yaml.safe_load_all(file.read_text()):
+            if one and one["kind"] == names.KIND:
+                one["metadata"]["namespace"] = space.name
+                space.api.apply(one)
+                seen += 1
+    assert seen >= 5
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_a_bad_spec_is_refused_with_a_sentence(
+    changes: Object, message: str, space_of_module: Space
+) -> None:
+    space = space_of_module
+    with pytest.raises(Refused) as refusal:
+        space.put("bad", spec_of(**changes))
+    assert refusal.value.status in {400, 422}
+    if message != "schema":
+        assert message in str(refusal.value)
+    assert space.api.get("MqttBroker", "bad", space.name) is None
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "1st", "my.broker"])
+def test_a_name_that_no_service_can_have_is_refused(name: str, space_of_module: Space) -> None:
+    with pytest.raises(Refused, match="the name has"):
+        space_of_module.put(name, spec_of())
+
+
+def test_two_listeners_of_one_name_are_refused(space_of_module: Space) -> None:
+    listeners = [{"name": "a", "port": 2000}, {"name": "a", "port": 3000}]
+    with pytest.raises(Refused, match="Duplicate value"):
+        space_of_module.put("bad", spec_of(listeners=listeners))
+
+
+def test_what_cannot_be_changed_later_is_refused(space: Space) -> None:
+    spec = spec_of(redis={"bundled": {"storage": {"size": "8Gi"}}, "partitions": 128})
+    space.put("demo", spec)
+    larger = copy.deepcopy(spec)
+    larger["redis"]["bundled"]["storage"]["size"] = "9Gi"
+    with pytest.raises(Refused, match="the size and the class of a volume cannot be changed"):
+        space.put("demo", larger)
+    with pytest.raises(Refused, match="partitions cannot be changed on existing data"):
+        space.put("demo", spec | {"redis": spec["redis"] | {"partitions": 64}})
+
+
+def test_kubectl_shows_lists_and_explains(space: Space, kubectl: Kubectl) -> None:
+    space.put("demo", spec_of(edge={"replicas": 3}))
+    ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": "Fine."}
+    status = {
+        "conditions": [ready | {"lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        "address": "203.0.113.7:443",
+        "edges": {"desired": 3, "ready": 2, "updated": 3, "selector": "a=b"},
+        "routers": {"desired": 2, "ready": 2, "updated": 2, "selector": "a=c"},
+        "connections": 41,
+    }
+    space.api.patch("MqttBroker", "demo", space.name, {"status": status}, "status")
+
+    head, row = kubectl("get", "mqb", "-n", space.name).splitlines()
+    assert head.split() == ["NAME", "READY", "EDGES", "ROUTERS", "CONNECTIONS", "ADDRESS", "AGE"]
+    assert row.split()[:-1] == ["demo", "True", "2", "2", "41", "203.0.113.7:443"]
+    head, row = kubectl("get", "mqb", "-n", space.name, "-o", "wide").splitlines()
+    assert head.split()[-2:] == ["REASON", "MESSAGE"]
+    assert row.split()[-2:] == ["Serving", "Fine."]
+    assert "mqttbroker.tidegate.io/demo" in kubectl("get", "all", "-n", space.name)
+
+    explained = kubectl("explain", "mqb.spec.edge.drain")
+    assert "rate" in explained
+    assert "<integer>" in explained or "<number>" in explained
+    described = kubectl("explain", "mqb", "--recursive")
+    assert "externalTrafficPolicy" in described
+
+
+def test_kubectl_names_the_field_that_is_misspelled(space: Space, kubectl: Kubectl) -> None:
+    broker = space.broker_of("demo", spec_of(listner=[]))
+    done = kubectl.run("apply", "-f", "-", stdin=json.dumps(broker))
+    assert done.returncode != 0
+    assert 'unknown field "spec.listner"' in done.stderr
+
+
+def test_the_scale_subresource_is_about_edges(space: Space, kubectl: Kubectl) -> None:
+    space.put("demo", spec_of())
+    status = {"edges": {"desired": 2, "ready": 1, "selector": "app=edges"}}
+    space.api.patch("MqttBroker", "demo", space.name, {"status": status}, "status")
+    kubectl("scale", "mqb/demo", "--replicas=5", "-n", space.name)
+    assert space.broker("demo")["spec"]["edge"]["replicas"] == 5
+    path = f"/apis/{names.API_VERSION}/namespaces/{space.name}/mqttbrokers/demo/scale"
+    scale = space.api.request("GET", path)
+    assert scale["spec"] == {"replicas": 5}
+    assert scale["status"] == {"replicas": 1, "selector": "app=edges"}
+
+
+def test_a_status_is_checked_too(space: Space) -> None:
+    space.put("demo", spec_of())
+    bad = {"conditions": [{"type": "Shiny", "status": "True", "reason": "A"}]}
+    with pytest.raises(Refused, match="Shiny"):
+        space.api.patch("MqttBroker", "demo", space.name, {"status": bad}, "status")
+
+
+def test_a_spec_that_is_written_takes_no_status_with_it(space: Space) -> None:
+    made = space.put("demo", spec_of())
+    space.api.replace(made | {"status": {"address": "nowhere:1"}})
+    assert "status" not in space.broker("demo")
+
+
+def test_the_chart_brings_just_this_definition(installed: OperatorProcess) -> None:
+    shown = installed.helm("show", "crds", CHART).stdout
+    (found,) = [one for one in yaml.safe_load_all(shown) if one]
+    assert found == yaml.safe_load(FILE.read_text())
