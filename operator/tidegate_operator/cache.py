@@ -132,6 +132,10 @@ class CachedCluster:
         for owner in metadata.get("ownerReferences") or []:
             self.changed((metadata["namespace"], owner["name"]))
 
+    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+        """See ``Cluster``."""
+        await self._cluster.annotate_pod(namespace, name, uid, value)
+
     async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
         """See ``Cluster``."""
         await self._cluster.set_status(namespace, name, status)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from tidegate_operator import names
 from tidegate_operator.certificates import Facts
+from tidegate_operator.configuration import Lag, is_counted
 from tidegate_operator.observed import Addresses, Pod, Workload
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.references import Problem, Trouble
@@ -56,6 +57,7 @@ class Reason(StrEnum):
     REFERENCE_MISSING = "ReferenceMissing"
     REFERENCE_INVALID = "ReferenceInvalid"
     PODS_FAILING = "PodsFailing"
+    CONFIG_REJECTED = "ConfigRejected"
     PAUSED = "Paused"
     # CertificatesReady
     NOT_NEEDED = "NotNeeded"
@@ -74,8 +76,9 @@ class Reason(StrEnum):
 class Situation:
     """Everything that a status is made of.
 
-    ``spec`` is None if it cannot be used (``spec_problems`` says why); ``wanted_hashes`` are the
-    restart hashes of the workloads' templates, by component.
+    ``spec`` is None if it cannot be used (``spec_problems`` says why). ``lagging`` are the pods
+    that do not have the configuration that is wanted, by name; of them ``stubborn`` have said for
+    long that they cannot use it.
     """
 
     name: str
@@ -89,7 +92,8 @@ class Situation:
     routers: Workload = field(default_factory=Workload)
     redis: Workload | None = None
     pods: Sequence[Pod] = ()
-    wanted_hashes: Mapping[str, str] = field(default_factory=dict)
+    lagging: Mapping[str, Lag] = field(default_factory=dict)
+    stubborn: Sequence[str] = ()
     addresses: Addresses = field(default_factory=Addresses)
     certificates: Mapping[str, Sequence[Facts]] = field(default_factory=dict)
     connections: int | None = None
@@ -136,8 +140,8 @@ def status(situation: Situation, before: Mapping[str, Any] | None, now: datetime
             "conditions": conditions,
             "address": situation.addresses.first(),
             "listeners": _listeners(situation, before),
-            "edges": _pods_status(situation.edges, situation.name, "edge"),
-            "routers": _pods_status(situation.routers, situation.name, "router"),
+            "edges": _pods_status(situation, situation.edges, "edge"),
+            "routers": _pods_status(situation, situation.routers, "router"),
             "connections": situation.connections,
         }
     )
@@ -148,13 +152,15 @@ def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _pods_status(workload: Workload, name: str, component: names.Component) -> PodsStatus:
-    labels = names.selector(name, component)
+def _pods_status(it: Situation, workload: Workload, component: names.Component) -> PodsStatus:
+    labels = names.selector(it.name, component)
+    pods = [pod for pod in it.pods if pod.component == component and is_counted(pod)]
     return PodsStatus.model_validate(
         {
             "desired": workload.desired,
             "ready": workload.ready,
             "updated": workload.updated,
+            "configured": sum(pod.name not in it.lagging for pod in pods),
             "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         }
     )
@@ -350,6 +356,14 @@ def _degraded(it: Situation) -> _Verdict:
     if failing:
         named = _some([f"{pod.name}: {pod.trouble}" for pod in failing])
         return "True", Reason.PODS_FAILING, f"Pods do not run: {named}."
+    rejected = _rejected(it)
+    if rejected:
+        return (
+            "True",
+            Reason.CONFIG_REJECTED,
+            f"Pods go on with an older configuration, because they cannot use the newest: "
+            f"{_some(rejected)}. Correct what is named; the pods' logs have more.",
+        )
     stuck = [name for name, workload in _workloads(it) if workload.is_stuck]
     if stuck:
         return (
@@ -405,12 +419,23 @@ def _ending(it: Situation, now: datetime) -> Iterator[str]:
                 )
 
 
+def _rejected(it: Situation) -> list[str]:
+    """Return which pods have said for long why they cannot use what is wanted.
+
+    Pods that are to be replaced by others may be of a version that cannot.
+    """
+    replaced = {"edge": it.edges.is_replaced, "router": it.routers.is_replaced}
+    return [
+        f"{pod.name}: {it.lagging[pod.name].text}"
+        for pod in it.pods
+        if pod.name in it.stubborn and pod.name in it.lagging and replaced.get(pod.component)
+    ]
+
+
 def _config_applied(it: Situation) -> _Verdict:
-    pods = [pod for pod in it.pods if pod.component in {"edge", "router"} and not pod.is_ending]
-    have = sum(
-        pod.is_ready and pod.restart_hash == it.wanted_hashes.get(pod.component) for pod in pods
-    )
-    count = f"{have} of {len(pods)} pods have it"
+    pods = [pod for pod in it.pods if is_counted(pod)]
+    late = [pod.name for pod in pods if pod.name in it.lagging]
+    count = f"{len(pods) - len(late)} of {len(pods)} pods have it"
     blocked = _blocked(it)
     if blocked is not None:
         return "False", blocked[0], blocked[1]
@@ -418,16 +443,14 @@ def _config_applied(it: Situation) -> _Verdict:
         return "Unknown", Reason.PAUSED, "spec.paused is true: nothing is changed."
     if not pods:
         return "False", Reason.NO_PODS, "There are no pods that could have it."
-    if have < len(pods) or not (it.edges.is_current and it.routers.is_current):
-        return "False", Reason.APPLYING, f"{count}: {', '.join(_late(it, pods))}."
+    if late:
+        late.sort(key=lambda name: not it.lagging[name].is_problem)
+        named = _some([f"{name} {_joined(it.lagging[name])}" for name in late])
+        return "False", Reason.APPLYING, f"{count}; {named}."
+    if not (it.edges.is_replaced and it.routers.is_replaced):
+        return "False", Reason.APPLYING, f"{count}; new ones come."
     return "True", Reason.APPLIED, f"{count}."
 
 
-def _late(it: Situation, pods: Sequence[Pod]) -> list[str]:
-    late = [
-        pod.name
-        for pod in pods
-        if not pod.is_ready or pod.restart_hash != it.wanted_hashes.get(pod.component)
-    ]
-    rest = len(late) - _MAX_NAMED
-    return [*late[:_MAX_NAMED], *([f"and {rest} more"] if rest > 0 else [])] or ["new ones come"]
+def _joined(lag: Lag) -> str:
+    return f"cannot use it: {lag.text}" if lag.is_problem else lag.text

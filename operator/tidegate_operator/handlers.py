@@ -21,7 +21,7 @@ from tidegate_operator import crd, names
 from tidegate_operator.cache import CachedCluster
 from tidegate_operator.health import Vitals, server_of
 from tidegate_operator.kube import KubeApi, KubeError, KubeUnavailable, object_path
-from tidegate_operator.observe import Edges
+from tidegate_operator.observe import AdminClient
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.reconcile import Reconciler
 from tidegate_operator.references import Kind
@@ -88,7 +88,7 @@ class Operator:
         await self._serve_health()
         api = await self._stack.enter_async_context(KubeApi(log_in))
         vitals.requests = api.answers
-        edges = await self._stack.enter_async_context(Edges())
+        pods = await self._stack.enter_async_context(AdminClient())
         if options.upgrade_crd:
             await upgrade_crd(api)
         vitals.waiting_for = "MqttBrokers cannot be listed yet; is the CRD installed?"
@@ -105,7 +105,7 @@ class Operator:
             options.image,
             options.namespace,
             utc_now,
-            edges.connections,
+            pods,
             options.resync_s,
             self._referrers,
         )

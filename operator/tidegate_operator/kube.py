@@ -102,6 +102,9 @@ class Cluster(Protocol):
     async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
         """Delete one object, if it is still that one; what is gone already is fine."""
 
+    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+        """Tell a pod which configuration it shall find, if it is still that pod."""
+
     async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
         """Replace an MqttBroker's status."""
 
@@ -230,6 +233,19 @@ class KubeApi:
         except KubeError as error:
             if error.status not in {404, 409}:
                 raise
+
+    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+        """See ``Cluster``. Kubelets look at what a pod mounts when the pod changes."""
+        # With the uid, a pod that has gone is a conflict instead of a new one.
+        annotations = {names.CONFIGURATION: value}
+        metadata = {"name": name, "namespace": namespace, "uid": uid, "annotations": annotations}
+        await self._request(
+            "PATCH",
+            object_path("v1", "Pod", namespace, name),
+            query={"fieldManager": names.POD_FIELD_MANAGER, "force": "true"},
+            body={"apiVersion": "v1", "kind": "Pod", "metadata": metadata},
+            content_type="application/apply-patch+yaml",
+        )
 
     async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
         """See ``Cluster``."""

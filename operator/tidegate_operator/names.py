@@ -18,6 +18,8 @@ CRD_NAME: Final = f"{PLURAL}.{GROUP}"
 
 #: Who owns the fields that the operator applies (server-side apply).
 FIELD_MANAGER: Final = "tidegate-operator"
+#: The same for what it writes onto pods, which are their controllers'.
+POD_FIELD_MANAGER: Final = f"{FIELD_MANAGER}-pods"
 
 NAME_LABEL: Final = "app.kubernetes.io/name"
 INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
@@ -30,6 +32,8 @@ APPLICATION: Final = "tidegate"
 METRICS_LABEL: Final = f"{GROUP}/metrics"
 #: On a pod template: what of the configuration needs a restart (see ``render.restart``).
 RESTART_HASH: Final = f"{GROUP}/restart-hash"
+#: On pods that have to look at their configuration again: which one they shall find.
+CONFIGURATION: Final = f"{GROUP}/configuration"
 #: On every object: what was applied last, so that nothing is written without need.
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 #: On the CRD: how new it is; an older operator leaves a newer one alone.

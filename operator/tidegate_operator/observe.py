@@ -1,36 +1,44 @@
-"""Asks edges how many clients they have, over their admin port.
+"""Asks edges and routers how they are, over their admin port, and tells edges to let clients go.
 
-Called by ``reconcile`` from time to time; an edge that does not answer soon is left out.
+Called by ``reconcile`` from time to time. A pod that does not answer soon is no error: it is said
+in the status. See ``configuration`` for what pods say.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 from collections.abc import Iterable
 from typing import Final
 
 import aiohttp
 
+from tidegate_operator.configuration import NO_ANSWER, REFUSED, Answer, answer_of
 from tidegate_operator.names import ADMIN_PORT
 from tidegate_operator.observed import Pod
 
+log = logging.getLogger(__name__)
+
+#: How long one pod may take, and all pods of a broker together.
 TIMEOUT_S: Final = 2.0
-_MAX_ANSWER_BYTES: Final = 65_536
-_AT_ONCE: Final = 16
+ROUND_S: Final = 8.0
+_MAX_ANSWER_BYTES: Final = 1_048_576
+_AT_ONCE: Final = 64
 
 
-class Edges:
-    """A client of the admin API of edges. Use as an asynchronous context manager."""
+class AdminClient:
+    """A client of the admin API of edges and routers. Use as an asynchronous context manager."""
 
     def __init__(self, port: int = ADMIN_PORT) -> None:
         self._port = port
         self._session: aiohttp.ClientSession | None = None
         self._places = asyncio.Semaphore(_AT_ONCE)
 
-    async def __aenter__(self) -> Edges:
-        # Each edge is asked once in a while: nothing is gained by keeping connections.
-        connector = aiohttp.TCPConnector(force_close=True)
+    async def __aenter__(self) -> AdminClient:
+        # Each pod is asked once in a while: nothing is gained by keeping connections.
+        connector = aiohttp.TCPConnector(force_close=True, limit=0)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self
@@ -39,25 +47,51 @@ class Edges:
         if self._session is not None:
             await self._session.close()
 
-    async def connections(self, pods: Iterable[Pod], token: bytes) -> int | None:
-        """Return how many clients all ready edges have together; None if none has answered."""
-        edges = [pod for pod in pods if pod.component == "edge" and pod.is_ready and pod.address]
-        counts = await asyncio.gather(*(self._count(pod.address, token) for pod in edges))
-        known = [count for count in counts if count is not None]
-        return sum(known) if known else None
+    async def ask(self, pods: Iterable[Pod], token: bytes) -> dict[str, Answer]:
+        """Return what pods say, by key, of those that could be asked within ``ROUND_S``; pods that
+        come first are asked first."""
+        found: dict[str, Answer] = {}
 
-    async def _count(self, address: str, token: bytes) -> int | None:
+        async def ask_one(pod: Pod) -> None:
+            async with self._places:
+                found[pod.key] = await self._status(pod, token)
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROUND_S):
+                await asyncio.gather(*(ask_one(pod) for pod in pods))
+        return found
+
+    async def shed(self, pod: Pod, token: bytes, connections: int) -> int | None:
+        """Tell an edge to let so many clients go. Returns how many will; None if it does not."""
+        status, found = await self._send("POST", pod, f"shed?connections={connections}", token)
+        count = found.get("shedding") if isinstance(found, dict) else None
+        if not isinstance(count, int):
+            log.warning("an edge sheds no clients", extra={"pod": pod.name, "status": status})
+            return None
+        return count
+
+    async def _status(self, pod: Pod, token: bytes) -> Answer:
+        status, found = await self._send("GET", pod, "status", token)
+        if status == 401:
+            return REFUSED
+        return answer_of(found) if status == 200 else NO_ANSWER
+
+    async def _send(self, method: str, pod: Pod, page: str, token: bytes) -> tuple[int, object]:
+        """Return the status (0: no answer) and the JSON of an answer."""
         assert self._session is not None
-        host = f"[{address}]" if ":" in address else address
+        host = f"[{pod.address}]" if ":" in pod.address else pod.address
+        url = f"http://{host}:{self._port}/{page}"
         headers = {"Authorization": f"Bearer {token.decode('latin-1').strip()}"}
         try:
-            async with (
-                self._places,
-                self._session.get(f"http://{host}:{self._port}/status", headers=headers) as answer,
-            ):
-                if answer.status != 200:
-                    return None
-                found = json.loads(await answer.content.read(_MAX_ANSWER_BYTES))
-                return int(found["clients"])
-        except (TimeoutError, OSError, aiohttp.ClientError, ValueError, LookupError, TypeError):
-            return None
+            async with self._session.request(
+                method, url, headers=headers, allow_redirects=False
+            ) as answer:
+                body = b""
+                async for chunk in answer.content.iter_any():
+                    body += chunk
+                    if len(body) > _MAX_ANSWER_BYTES:
+                        return 0, None
+                is_json = answer.status in {200, 202}
+                return answer.status, json.loads(body) if is_json else None
+        except (TimeoutError, OSError, aiohttp.ClientError, ValueError):
+            return 0, None

@@ -43,6 +43,11 @@ class Workload:
     exists: bool = False
 
     @property
+    def is_replaced(self) -> bool:
+        """Whether no pod of an older template is left."""
+        return self.is_current and self.updated >= self.total
+
+    @property
     def is_complete(self) -> bool:
         """Whether exactly the pods that are wanted are there, and ready."""
         return (
@@ -65,6 +70,16 @@ class Pod:
     is_ending: bool
     trouble: str
     address: str = ""
+    uid: str = ""
+    #: Which configuration it was told to look at (``names.CONFIGURATION``).
+    configuration: str = ""
+    #: From SIGTERM to SIGKILL, in seconds; 0 if that is not known.
+    grace_s: int = 0
+
+    @property
+    def key(self) -> str:
+        """What it is known by: of two pods with one name, one after the other, each has its own."""
+        return self.uid or self.name
 
 
 def workload(found: Mapping[str, Any] | None) -> Workload:
@@ -111,6 +126,9 @@ def _pod(found: Mapping[str, Any]) -> Pod:
         is_ending="deletionTimestamp" in metadata,
         trouble=_trouble(status),
         address=status.get("podIP", ""),
+        uid=metadata.get("uid", ""),
+        configuration=annotations.get(names.CONFIGURATION, ""),
+        grace_s=(found.get("spec") or {}).get("terminationGracePeriodSeconds", 0),
     )
 
 

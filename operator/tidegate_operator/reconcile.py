@@ -7,14 +7,15 @@ it went. Called by the queue, with a key; returns when it wants to be called aga
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from tidegate_operator import conditions, names, observed
+from tidegate_operator import conditions, configuration, names, observed
 from tidegate_operator.certificates import Facts
 from tidegate_operator.certificates import facts as certificate_facts
+from tidegate_operator.configuration import Answer, Wanted
 from tidegate_operator.keyring import Existing, Keyring, renewed
 from tidegate_operator.kube import Cluster, KubeError
 from tidegate_operator.plan import ObjectRef, Plan, plan
@@ -32,6 +33,7 @@ from tidegate_operator.render import (
     upkeep,
 )
 from tidegate_operator.render.inputs import decoded
+from tidegate_operator.roll_call import COUNT_S, RollCall
 from tidegate_operator.spec import MqttBrokerSpec
 
 log = logging.getLogger(__name__)
@@ -39,14 +41,21 @@ log = logging.getLogger(__name__)
 #: How soon to look again while pods come and go, and while something is wrong.
 SOON_S: Final = 2.0
 WRONG_S: Final = 10.0
-
-#: How often clients are counted at most.
-COUNT_S: Final = 30.0
 #: Conditions whose changes are worth an event.
 _SAID: Final = frozenset({"Ready", "Degraded", "CertificatesReady"})
 
-#: Asks the edges for the number of their clients.
-CountConnections = Callable[[Sequence[observed.Pod], bytes], Awaitable[int | None]]
+#: The event that says that edges let clients go.
+REBALANCING: Final = "Rebalancing"
+
+
+class Admin(Protocol):
+    """What is asked of pods themselves. Nothing is raised: pods may be gone."""
+
+    async def ask(self, pods: Iterable[observed.Pod], token: bytes) -> dict[str, Answer]:
+        """Return what pods say, by key; who is not in it could not be asked in time."""
+
+    async def shed(self, pod: observed.Pod, token: bytes, connections: int) -> int | None:
+        """Tell an edge to let clients go; return how many will, None if it does not."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,7 +97,7 @@ class Reconciler:
         image: str,
         operator_namespace: str,
         now: Callable[[], datetime],
-        count_connections: CountConnections,
+        admin: Admin,
         resync_s: float = 60.0,
         referrers: Referrers | None = None,
     ) -> None:
@@ -97,10 +106,10 @@ class Reconciler:
         self._image = image
         self._operator_namespace = operator_namespace
         self._now = now
-        self._count_connections = count_connections
+        self._admin = admin
         self._resync_s = resync_s
-        #: By broker: when its clients were counted last, and what came of it.
-        self._counts: dict[tuple[str, str], tuple[datetime, int | None]] = {}
+        #: By broker: what its pods have said.
+        self._roll_calls: dict[tuple[str, str], RollCall] = {}
         self._referrers = referrers or Referrers()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
@@ -109,24 +118,39 @@ class Reconciler:
         body = await cluster.broker(namespace, name)
         if body is None or "deletionTimestamp" in body["metadata"]:
             # What it has made is owned by it, and goes with it.
-            self._counts.pop((namespace, name), None)
+            self._roll_calls.pop((namespace, name), None)
             self._referrers.forget((namespace, name))
             return Outcome(None)
         now = self._now()
         there = {ObjectRef.of(one): one for one in await cluster.children(namespace, name)}
+        pods = observed.pods(await cluster.pods(namespace, name))
         spec, problems = _parsed(name, body)
         owner = Owner(name, namespace, body["metadata"]["uid"])
-        wanted = await self._wanted(owner, spec, there, now)
+        wanted = await self._wanted(owner, spec, there, pods, now)
         result = _Result()
         if spec is None or not spec.paused:
             result = await self._carry_out(owner, wanted, there)
-        pods = observed.pods(await cluster.pods(namespace, name))
-        situation = await self._situation(body, spec, problems, wanted, result, there, pods)
+        call = self._roll_calls.setdefault((namespace, name), RollCall())
+        standard = configuration.wanted(name, _template_hashes(name, there), there)
+        edges = observed.workload(_child(there, "Deployment", name, "edge"))
+        call.look(pods, standard, edges, now)
+        was_asked = await self._call(call, pods, standard, _token(name, there), now)
+        situation = self._situation(body, spec, problems, wanted, result, there, pods)
+        situation = replace(
+            situation,
+            lagging=call.lagging(pods, standard),
+            stubborn=call.stubborn(pods, now),
+            connections=call.connections,
+        )
         status = conditions.status(situation, body.get("status"), now)
         if status != body.get("status"):
             await cluster.set_status(namespace, name, status)
             await self._say_what_changed(body, status)
-        again_s = self._again_s(status, wanted, now)
+        if spec is None or not spec.paused:
+            await self._tell(namespace, call, pods, standard)
+        if spec is not None and not spec.paused and was_asked:
+            await self._rebalance(body, spec, call, situation, _token(name, there), now)
+        again_s = self._again_s(status, wanted, call, spec, now)
         return Outcome(again_s, result.applied, result.deleted)
 
     # What there should be
@@ -136,6 +160,7 @@ class Reconciler:
         owner: Owner,
         spec: MqttBrokerSpec | None,
         there: Mapping[ObjectRef, Manifest],
+        pods: Sequence[observed.Pod],
         now: datetime,
     ) -> _Wanted:
         name, namespace = owner.name, owner.namespace
@@ -155,7 +180,7 @@ class Reconciler:
             has_cert_manager="Certificate" in kinds,
         )
         settings = Settings(self._image, self._operator_namespace, kinds)
-        inputs = Inputs(broker, settings, keyring, collected)
+        inputs = Inputs(broker, settings, keyring, collected, _shortest_grace_s(pods))
         if not collected.is_complete:
             # Of two with one name the last counts: what is there is kept, and kept alive.
             return _Wanted(collected, keyring, [*prerequisites(inputs), *kept], is_all=False)
@@ -226,9 +251,62 @@ class Reconciler:
                     raise
                 raise _ApplyRefused(f"{ObjectRef.of(manifest)}: {error}") from error
 
+    # Pods
+
+    async def _call(
+        self,
+        call: RollCall,
+        pods: Sequence[observed.Pod],
+        standard: Mapping[str, Wanted],
+        token: bytes,
+        now: datetime,
+    ) -> bool:
+        """Ask pods what they use, if it is time; return whether they were asked."""
+        asked = call.whom_to_ask(pods, standard, now)
+        if asked:
+            call.take(await self._admin.ask(asked, token), pods, standard, now)
+        return bool(asked)
+
+    async def _tell(
+        self,
+        namespace: str,
+        call: RollCall,
+        pods: Sequence[observed.Pod],
+        standard: Mapping[str, Wanted],
+    ) -> None:
+        """Have kubelets look now at what pods mount; without it they do so within a minute."""
+        for pod, digest in call.whom_to_tell(pods, standard):
+            try:
+                await self._cluster.annotate_pod(namespace, pod.name, pod.uid, digest)
+            except KubeError as error:
+                # The pod has gone, or the operator may not: it is quicker with it, no more.
+                log.info("a pod was not told", extra={"pod": pod.name, "reason": str(error)})
+            call.told(pod, digest)
+
+    async def _rebalance(
+        self,
+        body: Manifest,
+        spec: MqttBrokerSpec,
+        call: RollCall,
+        situation: conditions.Situation,
+        token: bytes,
+        now: datetime,
+    ) -> None:
+        """Tell edges that have far too many clients to let some go."""
+        settings = spec.edge.rebalance
+        rounds = call.unbalanced(settings, spec.edge.drain.rate, situation.pods, now)
+        told = []
+        for pod, count, mean in rounds:
+            found = await self._admin.shed(pod, token, count)
+            if found:
+                told.append(f"{pod.name} lets {found} clients go (the mean is {mean:.0f})")
+        if told:
+            text = f"Evening out connections: {'; '.join(told)}."
+            await self._cluster.say(body, "Normal", REBALANCING, text)
+
     # Saying how it went
 
-    async def _situation(
+    def _situation(
         self,
         body: Manifest,
         spec: MqttBrokerSpec | None,
@@ -243,7 +321,6 @@ class Reconciler:
         redis = _child(there, "StatefulSet", name, "redis")
         is_bundled = redis is not None if spec is None else spec.redis.own is not None
         service = there.get(ObjectRef("v1", "Service", names.client_service(name)))
-        token = _existing(name, there).admin.get("token", b"")
         listeners = [] if spec is None else spec.listeners
         return conditions.Situation(
             name=name,
@@ -257,26 +334,9 @@ class Reconciler:
             routers=observed.workload(router),
             redis=observed.workload(redis) if is_bundled else None,
             pods=pods,
-            wanted_hashes={
-                "edge": observed.template_hash(edge),
-                "router": observed.template_hash(router),
-            },
             addresses=observed.addresses(service, namespace, listeners),
             certificates=_certificates(wanted),
-            connections=await self._connections((namespace, name), pods, token),
         )
-
-    async def _connections(
-        self, key: tuple[str, str], pods: Sequence[observed.Pod], token: bytes
-    ) -> int | None:
-        """Count clients, but not too often: each new number is a write, which is seen as a change
-        of the broker, which is a reason to come here again."""
-        now = self._now()
-        counted, count = self._counts.get(key, (None, None))
-        if counted is None or (now - counted).total_seconds() >= COUNT_S:
-            count = await self._count_connections(pods, token)
-            self._counts[key] = (now, count)
-        return count
 
     async def _say_what_changed(self, body: Manifest, status: Mapping[str, Any]) -> None:
         """Record an event for each condition that says something else than before."""
@@ -292,14 +352,22 @@ class Reconciler:
                 kind = "Warning" if bad else "Normal"
                 await self._cluster.say(body, kind, one["reason"], one["message"])
 
-    def _again_s(self, status: Mapping[str, Any], wanted: _Wanted, now: datetime) -> float:
+    def _again_s(
+        self,
+        status: Mapping[str, Any],
+        wanted: _Wanted,
+        call: RollCall,
+        spec: MqttBrokerSpec | None,
+        now: datetime,
+    ) -> float:
         found = {one["type"]: one for one in status["conditions"]}
-        if found["Progressing"]["status"] == "True" or found["ConfigApplied"]["reason"] == (
-            conditions.Reason.APPLYING
-        ):
+        is_applying = found["ConfigApplied"]["reason"] == conditions.Reason.APPLYING
+        if found["Progressing"]["status"] == "True" or (is_applying and call.is_fresh(now)):
             return SOON_S
         wrong = found["Degraded"]["status"] == "True" or found["Ready"]["status"] != "True"
-        again_s = min(WRONG_S, self._resync_s) if wrong else self._resync_s
+        again_s = min(WRONG_S, self._resync_s) if wrong or is_applying else self._resync_s
+        if spec is not None and spec.edge.rebalance.enabled:
+            again_s = min(again_s, COUNT_S)
         due_s = (wanted.keyring.next_change - now).total_seconds()
         return max(1.0, min(again_s, due_s))
 
@@ -334,6 +402,27 @@ def _child(
     there: Mapping[ObjectRef, Manifest], kind: str, name: str, component: names.Component
 ) -> Manifest | None:
     return there.get(ObjectRef("apps/v1", kind, names.workload(name, component)))
+
+
+def _template_hashes(name: str, there: Mapping[ObjectRef, Manifest]) -> dict[str, str]:
+    """Return the restart hashes of the workloads' templates, by component."""
+    return {
+        component: observed.template_hash(_child(there, "Deployment", name, component))
+        for component in configuration.COMPONENTS
+    }
+
+
+def _token(name: str, there: Mapping[ObjectRef, Manifest]) -> bytes:
+    """Return the token of the pods' admin API."""
+    secret = there.get(ObjectRef("v1", "Secret", names.admin_secret(name)))
+    return decoded(secret).get("token", b"")
+
+
+def _shortest_grace_s(pods: Iterable[observed.Pod]) -> int | None:
+    """Return the shortest grace period of edges, those that end included."""
+    return min(
+        (pod.grace_s for pod in pods if pod.component == "edge" and pod.grace_s), default=None
+    )
 
 
 def _certificates(wanted: _Wanted) -> dict[str, list[Facts]]:

@@ -135,6 +135,22 @@ class DrainSpec(RuntimeSection, DrainConfig):
     """From failing readiness to the first client: time for the load balancer to notice."""
 
 
+class RebalanceSpec(SpecSection):
+    """Whether edges that have many more clients than others let some of them go. Load balancers
+    choose an edge when a client connects, so without it a new edge stays almost empty."""
+
+    enabled: bool = False
+    """Do it: at `edge.drain.rate`, MQTT 5 clients are told to use another server."""
+    excess_percent: Annotated[int, Field(ge=1, le=1000)] = 20
+    """How far above the mean of all edges is too much."""
+    minimum_excess: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """Fewer connections above the mean are never too much."""
+    stabilization_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    """How long all edges must have been ready, without one coming or going."""
+    interval_s: Annotated[int, Field(ge=30, le=3600)] = 60
+    """From one round to the next; longer after rounds that have not helped."""
+
+
 class ScaledPods(PodSettings):
     """Pods of which there are several."""
 
@@ -159,6 +175,8 @@ class EdgeSpec(ScaledPods):
     """Let the number follow the load."""
     drain: DrainSpec = DrainSpec()
     """Leaving without a jolt."""
+    rebalance: RebalanceSpec = RebalanceSpec()
+    """Evening out the number of connections."""
     shutdown_timeout_s: float = like(Config, "shutdown_timeout_s")
 
     @model_validator(mode="after")

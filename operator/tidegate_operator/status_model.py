@@ -54,6 +54,8 @@ class PodsStatus(SpecSection):
     """How many serve."""
     updated: int = 0
     """How many have the newest pod template."""
+    configured: int = 0
+    """How many have said that they use the newest configuration and the newest files."""
     selector: str = ""
     """Labels that select them (for the scale subresource)."""
 

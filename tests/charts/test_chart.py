@@ -142,6 +142,7 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         ("tidegate.io", "mqttbrokers/status", "patch"),
         ("", "pods", "list"),
         ("", "pods", "watch"),
+        ("", "pods", "patch"),
         ("", "events", "create"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "patch"),

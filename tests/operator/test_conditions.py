@@ -11,7 +11,8 @@ import pytest
 from support.brokers import DAY, NOW, pair, spec_of
 from tidegate_operator.certificates import facts
 from tidegate_operator.conditions import Reason, Situation, status
-from tidegate_operator.names import RESTART_HASH
+from tidegate_operator.configuration import Lag
+from tidegate_operator.names import CONFIGURATION, RESTART_HASH
 from tidegate_operator.observed import (
     Addresses,
     Pod,
@@ -58,7 +59,6 @@ def healthy(**changes: Any) -> Situation:
         "routers": FULL,
         "redis": Workload(1, 1, 1, 1, is_current=True, exists=True),
         "pods": [pod("e1"), pod("e2"), pod("r1", "router"), pod("s", "redis")],
-        "wanted_hashes": HASHES,
         "addresses": Addresses("cluster", ("demo.iot.svc",), (("mqtt", 1883),)),
     }
     return Situation(**(values | changes))
@@ -96,6 +96,7 @@ def test_the_rest_of_the_status() -> None:
         "desired": 2,
         "ready": 2,
         "updated": 2,
+        "configured": 2,
         "selector": "app.kubernetes.io/component=edge,app.kubernetes.io/instance=demo,"
         "app.kubernetes.io/name=tidegate",
     }
@@ -285,14 +286,48 @@ def test_pods_that_end_are_no_trouble() -> None:
 
 
 def test_the_configuration_is_applied_when_every_pod_has_it() -> None:
-    late = [pod(f"e{n}", restart_hash="old") for n in range(1, 6)]
-    found = conditions(healthy(pods=[pod("r1", "router"), *late]))["ConfigApplied"]
-    assert found == ("False", "Applying", "1 of 6 pods have it: e1, e2, e3, and 2 more.")
-    unready = healthy(pods=[pod("e1", is_ready=False)])
-    assert reasons(unready)["ConfigApplied"] == ("False", "Applying")
-    behind = healthy(edges=Workload(2, 2, 2, 2, is_current=False, exists=True))
-    assert conditions(behind)["ConfigApplied"][2] == "3 of 3 pods have it: new ones come."
+    lagging = {f"e{n}": Lag("still has the old passwords") for n in range(1, 5)}
+    lagging["e5"] = Lag("the port is taken", is_problem=True)
+    edges = [pod(name) for name in lagging]
+    it = healthy(pods=[pod("r1", "router"), *edges], lagging=lagging)
+    found = conditions(it)["ConfigApplied"]
+    assert found == (
+        "False",
+        "Applying",
+        "1 of 6 pods have it; e5 cannot use it: the port is taken; "
+        "e1 still has the old passwords; e2 still has the old passwords (and 2 more).",
+    )
+    counts = status(it, None, NOW)
+    assert (counts["edges"]["configured"], counts["routers"]["configured"]) == (0, 1)
     assert reasons(healthy(pods=[]))["ConfigApplied"] == ("False", "NoPods")
+
+
+def test_the_configuration_is_not_applied_while_old_pods_are_left() -> None:
+    for rolling in (
+        Workload(2, 2, 2, 2, is_current=False, exists=True),
+        Workload(2, 2, 2, 3, is_current=True, exists=True),
+    ):
+        found = conditions(healthy(edges=rolling))["ConfigApplied"]
+        assert found == ("False", "Applying", "3 of 3 pods have it; new ones come.")
+
+
+def test_a_pod_that_cannot_use_its_configuration_for_long_is_a_fault() -> None:
+    lagging = {"e1": Lag("port 1884 is taken", is_problem=True), "e2": Lag("x", is_problem=True)}
+    quick = healthy(lagging=lagging)
+    assert reasons(quick)["Degraded"] == ("False", "AsExpected")
+    assert reasons(quick)["ConfigApplied"] == ("False", "Applying")
+    found = conditions(healthy(lagging=lagging, stubborn=["e1"]))["Degraded"]
+    assert found[:2] == ("True", "ConfigRejected")
+    assert "e1: port 1884 is taken." in found[2]
+    assert "e2" not in found[2]
+    assert reasons(healthy(lagging=lagging, stubborn=["e1"]))["Ready"] == ("True", "Serving")
+
+
+def test_pods_that_are_being_replaced_may_not_understand_the_newest() -> None:
+    rolling = Workload(2, 2, 1, 2, is_current=True, exists=True)
+    lagging = {"e1": Lag("unknown key", is_problem=True)}
+    found = reasons(healthy(edges=rolling, lagging=lagging, stubborn=["e1"]))
+    assert found["Degraded"] == ("False", "AsExpected")
 
 
 # Certificates
@@ -410,16 +445,19 @@ def test_pods_are_read() -> None:
                 "metadata": {
                     "name": "b",
                     "labels": {"app.kubernetes.io/component": "edge"},
-                    "annotations": {RESTART_HASH: "abc"},
+                    "annotations": {RESTART_HASH: "abc", CONFIGURATION: "c"},
+                    "uid": "u",
                     "deletionTimestamp": "now",
                 },
+                "spec": {"terminationGracePeriodSeconds": 90},
                 "status": {"conditions": ready, "podIP": "10.0.0.7"},
             },
             {"metadata": {"name": "a"}},
         ]
     )
     assert [one.name for one in found] == ["a", "b"]
-    assert found[1] == Pod("b", "edge", "abc", True, True, "", "10.0.0.7")
+    assert found[1] == Pod("b", "edge", "abc", True, True, "", "10.0.0.7", "u", "c", 90)
+    assert (found[0].key, found[1].key) == ("a", "u")
     assert found[0].is_ready is False
 
 

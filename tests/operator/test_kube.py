@@ -28,8 +28,6 @@ from tidegate_operator.kube import (
     object_path,
     tls_context,
 )
-from tidegate_operator.observe import Edges
-from tidegate_operator.observed import Pod
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
 
 BROKER = {"metadata": {"name": "demo", "namespace": "iot", "uid": "u"}}
@@ -361,29 +359,6 @@ def test_credentials_of_a_kubeconfig_are_used() -> None:
     assert not isinstance(insecure, bool)
     assert not insecure.check_hostname
     assert tls_context(kopf.ConnectionInfo(server="http://api")) is True
-
-
-# Asking edges
-
-
-async def test_connections_of_all_edges_are_added_up(server: Server) -> None:
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    server.answer = lambda _: {"clients": 7}
-    edges = [Pod(f"e{n}", "edge", "", True, False, "", host) for n in range(2)]
-    others = [
-        Pod("r", "router", "", True, False, "", host),
-        Pod("late", "edge", "", False, False, "", host),
-        Pod("new", "edge", "", True, False, ""),
-    ]
-    async with Edges(int(port)) as found:
-        assert await found.connections([*edges, *others], b"secret\n") == 14
-        assert server.asked[0].headers["Authorization"] == "Bearer secret"
-        assert len(server.asked) == 2
-        answers: list[Any] = [refusal(401, "no"), {"other": 1}, web.Response(text="x")]
-        for answer in [*answers, {"clients": []}]:
-            server.answer = lambda _, value=answer: value  # type: ignore[misc] # a default argument binds it
-            assert await found.connections(edges[:1], b"") is None
-        assert await found.connections([], b"") is None
 
 
 # The CRD

@@ -171,6 +171,35 @@ def test_from_any_spec_to_any_other_in_one_step(one: dict[str, Any], other: dict
         assert plan(desired, cluster.all(), UID).is_empty
 
 
+#: Sections that processes take up while they run, or that concern no pod.
+LIVE = ("listeners", "auth", "acl", "limits", "features", "log", "service", "networkPolicy")
+
+
+@QUICK
+@given(specs, specs, st.floats(1, 1e6))
+def test_what_processes_take_up_never_changes_a_pod_template(
+    one: dict[str, Any], other: dict[str, Any], rate: float
+) -> None:
+    changed = {key: value for key, value in one.items() if key not in LIVE}
+    changed |= {key: value for key, value in other.items() if key in LIVE}
+    edge = changed.get("edge", {})
+    changed["edge"] = edge | {"drain": edge.get("drain", {}) | {"rate": rate}}
+    found = [
+        {
+            (one["kind"], one["metadata"]["name"]): one["spec"]["template"]
+            for one in manifests(spec)
+            if one["kind"] in {"Deployment", "StatefulSet"}
+        }
+        for spec in (one, changed)
+    ]
+    for templates in found:
+        # The store's password is random, and its hash on the store's pods.
+        store = templates.get(("StatefulSet", "demo-redis"))
+        if store is not None:
+            del store["metadata"]["annotations"]
+    assert found[0] == found[1]
+
+
 @QUICK
 @given(specs)
 def test_selectors_depend_on_the_name_alone(spec: dict[str, Any]) -> None:

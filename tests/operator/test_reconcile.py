@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import datetime
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +11,10 @@ import pytest
 from support.brokers import DAY, NAMESPACE, NOW, UID, contents_for, pair, spec_of
 from support.cluster_double import ClusterDouble
 from support.fake_cluster import FakeCluster
+from support.pods_double import PodsDouble
 from tidegate_operator import names
 from tidegate_operator.kube import KubeError, KubeUnavailable
 from tidegate_operator.names import RESTART_HASH
-from tidegate_operator.observed import Pod
 from tidegate_operator.problems import parse
 from tidegate_operator.reconcile import SOON_S, Outcome, Reconciler
 from tidegate_operator.render import Manifest
@@ -31,20 +30,15 @@ class World:
         self.cluster = ClusterDouble()
         self.now = NOW
         self.name = name
-        self.connections: int | None = None
-        self.asked: list[bytes] = []
+        self.admin = PodsDouble(self.cluster.fake)
         self.reconciler = Reconciler(
             self.cluster,
             "registry.example/tidegate:1",
             "tidegate-system",
             lambda: self.now,
-            self._count,
+            self.admin,
         )
         self.put_spec(spec)
-
-    async def _count(self, pods: Sequence[Pod], token: bytes) -> int | None:
-        self.asked.append(token)
-        return self.connections
 
     @property
     def fake(self) -> FakeCluster:
@@ -99,11 +93,18 @@ class World:
                 "updatedReplicas": count,
             }
             template = one["spec"]["template"]["metadata"]
+            grace_s = one["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+            kind = metadata["name"]
             for number in range(count):
                 self.cluster.pods_there.append(
                     {
-                        "metadata": {"name": f"{metadata['name']}-{number}", **template},
-                        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+                        "metadata": copy.deepcopy(template)
+                        | {"name": f"{metadata['name']}-{number}", "uid": f"uid-{number}-{kind}"},
+                        "spec": {"terminationGracePeriodSeconds": grace_s},
+                        "status": {
+                            "conditions": [{"type": "Ready", "status": "True"}],
+                            "podIP": "10.0.0.1",
+                        },
                     }
                 )
 
@@ -146,7 +147,7 @@ async def test_a_new_broker_is_made_and_becomes_ready() -> None:
     assert first.again_s == SOON_S
     assert it.conditions()["Progressing"] == ("True", "RollingOut")
     it.make_ready()
-    it.connections = 12
+    it.admin.connections = 6
     it.now += datetime.timedelta(minutes=1)
     second = await it.reconcile()
     assert second == Outcome(60.0)
@@ -158,7 +159,7 @@ async def test_a_new_broker_is_made_and_becomes_ready() -> None:
         "ConfigApplied": ("True", "Applied"),
     }
     assert it.status["connections"] == 12
-    assert it.asked[-1]
+    assert it.admin.tokens[-1]
 
 
 @pytest.mark.parametrize("name", ["minimal", "headline", "everything", "sentinel"])
@@ -178,14 +179,14 @@ async def test_clients_are_counted_now_and_then() -> None:
     """Each new number is a write, which is seen as a change of the broker."""
     it = await world()
     await it.settle()
-    asked = len(it.asked)
+    asked = len(it.admin.rounds)
     for _ in range(5):
         await it.reconcile()
-    assert len(it.asked) == asked
-    it.connections = 99
+    assert len(it.admin.rounds) == asked
+    it.admin.connections = 50
     it.now += datetime.timedelta(seconds=31)
     await it.reconcile()
-    assert it.status["connections"] == 99
+    assert it.status["connections"] == 100
 
 
 async def test_an_unchanged_broker_costs_few_requests() -> None:

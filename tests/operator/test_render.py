@@ -16,10 +16,10 @@ from tidegate.runtime import config_file
 from tidegate.runtime.config import Config
 from tidegate.store.embedded import find_server
 from tidegate_operator import names
-from tidegate_operator.render import Manifest, Settings, prerequisites
+from tidegate_operator.render import Manifest, Settings, prerequisites, render
 from tidegate_operator.render.merge import merged
 from tidegate_operator.render.redis import quantity
-from tidegate_operator.render.restart import restart_hash, restart_part
+from tidegate_operator.render.restart import restart_hash
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -159,8 +159,9 @@ def test_pods_end_after_every_deadline_of_their_processes() -> None:
     manifests = rendered(spec_of("everything"))
     edge = pick(manifests, "Deployment", "demo-edge")["spec"]["template"]["spec"]
     router = pick(manifests, "Deployment", "demo-router")["spec"]["template"]["spec"]
-    assert edge["terminationGracePeriodSeconds"] == 120 + 15 + 5
-    assert router["terminationGracePeriodSeconds"] == 10 + 10 + 5
+    # Rounded up: processes take up other deadlines, pods cannot.
+    assert edge["terminationGracePeriodSeconds"] == 180 >= 120 + 15 + 5
+    assert router["terminationGracePeriodSeconds"] == 30 >= 10 + 10 + 5
     assert "lifecycle" not in edge["containers"][0]
 
 
@@ -306,40 +307,111 @@ def test_files_are_changed_without_new_pods() -> None:
     assert template_of(before) == template_of(before, collected=inputs.collected), edge
 
 
-def test_settings_of_edges_leave_routers_alone() -> None:
-    before, after = spec_of(), spec_of(auth={"allowAnonymous": False})
-    assert template_of(before, "router") == template_of(after, "router")
-    assert template_of(before) != template_of(after)
+def templates_of(spec: dict[str, Any], **options: Any) -> dict[str, Manifest]:
+    """Return the pod templates by component; the store's password is the same for all."""
+    keyring = dataclasses.replace(STORE_KEYRING, listener_pairs={})
+    found = rendered(spec, **({"keyring": keyring} | options))
+    return {
+        one["metadata"]["name"].removeprefix("demo-"): one["spec"]["template"]
+        for one in found
+        if one["kind"] in {"Deployment", "StatefulSet"}
+    }
 
 
-def test_a_setting_that_processes_do_not_take_up_makes_new_pods() -> None:
-    before, after = spec_of(), spec_of(limits={"maxPacketSizeBytes": 4096})
+STORE_KEYRING = brokers.inputs_for(spec_of()).keyring
+LISTENERS = [*spec_of()["listeners"], {"name": "more", "port": 1884, "maxConnections": 5}]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"listeners": LISTENERS},
+        {"limits": {"maxPacketSizeBytes": 4096, "maxConnections": 7}},
+        {"features": {"retain": False}},
+        {"auth": {"allowAnonymous": False, "reloadIntervalSeconds": 1}},
+        {"auth": {"passwords": {"secretName": "users"}}},
+        {"acl": {"rules": "topic read #\n"}},
+        {"edge": {"drain": {"rate": 7, "reason": "use_another_server", "delaySeconds": 1}}},
+        {"edge": {"drain": {"deadlineSeconds": 30}}},
+        {"edge": {"drain": {"deadlineSeconds": 74}}},
+        {"edge": {"rebalance": {"enabled": True}}},
+        {"edge": {"shutdownTimeoutSeconds": 20}},
+        {"router": {"shutdownTimeoutSeconds": 12}},
+        {"log": {"level": "debug", "format": "text"}},
+        {"service": {"type": "NodePort"}},
+    ],
+    ids=str,
+)
+def test_what_processes_take_up_makes_no_new_pods(change: dict[str, Any]) -> None:
+    assert templates_of(spec_of(**change)) == templates_of(spec_of())
+
+
+@pytest.mark.parametrize(
+    ("change", "components"),
+    [
+        ({"telemetry": {"otlpEndpoint": "http://c:4318"}}, {"edge", "router"}),
+        ({"link": {"heartbeatSeconds": 2}}, {"edge", "router"}),
+        ({"link": {"discoveryIntervalSeconds": 2}}, {"edge"}),
+        ({"link": {"creditBytes": 100_000}}, {"router"}),
+        ({"redis": {"edgeLeaseSeconds": 8}}, {"edge", "router"}),
+        ({"redis": {"operationTimeoutSeconds": 8}}, {"router"}),
+        ({"redis": {"external": {"url": "redis://elsewhere"}}}, {"router", "redis"}),
+        ({"edge": {"drain": {"deadlineSeconds": 90}}}, {"edge"}),
+        ({"edge": {"shutdownTimeoutSeconds": 200}}, {"edge"}),
+        ({"router": {"shutdownTimeoutSeconds": 200}}, {"router"}),
+        ({"edge": {"priorityClassName": "high"}}, {"edge"}),
+        ({"image": "registry.example/tidegate:2"}, {"edge", "router", "redis"}),
+    ],
+    ids=str,
+)
+def test_what_counts_at_the_start_makes_new_pods_of_those_concerned(
+    change: dict[str, Any], components: set[str]
+) -> None:
+    before, after = templates_of(spec_of()), templates_of(spec_of(**change))
+    assert {name for name, one in before.items() if after.get(name) != one} == components
+
+
+def test_the_hash_is_all_that_a_setting_changes_in_a_pod_template() -> None:
+    before, after = spec_of(), spec_of(link={"heartbeatSeconds": 2})
     for component in ("edge", "router"):
         first, second = template_of(before, component), template_of(after, component)
         annotations = [one["metadata"].pop("annotations") for one in (first, second)]
         assert annotations[0] != annotations[1]
-        # The hash is all that differs: what a process takes up one day is not elsewhere in it.
         assert first == second
 
 
-def test_listeners_come_and_go_without_another_trace_in_the_pod_template() -> None:
-    before = spec_of()
-    after = spec_of(listeners=[*before["listeners"], *spec_of("everything")["listeners"][1:2]])
-    first, second = template_of(before), template_of(after)
-    for one in (first, second):
-        one["metadata"].pop("annotations")
-    assert first == second
+def test_the_order_of_settings_is_none_of_their_meaning() -> None:
+    assert restart_hash({"b": 1, "a": 2}, "edge") == restart_hash({"a": 2, "b": 1}, "edge")
+    assert restart_hash({"b": 1, "a": 2}, "edge") != restart_hash({"a": 2, "b": 2}, "edge")
 
 
-def test_restart_part_leaves_out_what_is_taken_up() -> None:
-    config = {"limits": {"a": 1}, "store": {}}
-    assert restart_part(config) == config
-    taken_up = frozenset({"limits"})
-    assert restart_part(config, taken_up) == {"store": {}}
-    other = config | {"limits": {"a": 2}}
-    assert restart_hash(config) != restart_hash(other)
-    assert restart_hash(config, taken_up) == restart_hash(other, taken_up)
-    assert restart_hash({"b": 1, "a": 2}) == restart_hash({"a": 2, "b": 1})
+# A deadline that is longer than what pods can be given without a new start
+
+
+def deadline_of(spec: dict[str, Any], edge_grace_s: int | None) -> float | None:
+    inputs = dataclasses.replace(brokers.inputs_for(spec), edge_grace_s=edge_grace_s)
+    text = pick(render(inputs), "ConfigMap", "demo-edge")["data"][names.CONFIG_FILE]
+    found: float | None = yaml.safe_load(text)["drain"].get("deadline_s")
+    return found
+
+
+def test_edges_get_a_longer_deadline_when_all_of_them_have_the_grace_for_it() -> None:
+    longer = spec_of(edge={"drain": {"deadlineSeconds": 300}})
+    assert deadline_of(longer, None) == 300
+    # 90 seconds from SIGTERM to SIGKILL, less the end of the process after the last client.
+    assert deadline_of(longer, 90) == 90 - 10 - 5
+    assert deadline_of(longer, 600) == 300
+    assert deadline_of(spec_of(), 90) is None
+    shorter = spec_of(edge={"drain": {"deadlineSeconds": 20}})
+    assert deadline_of(shorter, 30) == 30 - 10 - 5
+    assert deadline_of(shorter, 600) == 20
+
+
+def test_a_grace_period_that_is_given_is_taken_as_it_is() -> None:
+    given = {"spec": {"terminationGracePeriodSeconds": 40}}
+    spec = spec_of(edge={"podTemplate": given, "drain": {"deadlineSeconds": 50}})
+    assert templates_of(spec)["edge"]["spec"]["terminationGracePeriodSeconds"] == 40
+    assert deadline_of(spec, 40) == 50
 
 
 # Scaling

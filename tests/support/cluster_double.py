@@ -26,6 +26,9 @@ class ClusterDouble:
         self.reads = 0
         self.pods_there: list[Manifest] = []
         self.down = False
+        #: Pods that were told to look at their configuration, and at which; or why not.
+        self.told: list[tuple[str, str]] = []
+        self.pod_refusal = 0
         #: The status of what ``fake.refuse`` refuses.
         self.refusal = 422
 
@@ -67,6 +70,15 @@ class ClusterDouble:
         self._reached()
         assert uid
         self.fake.delete(ref.kind, ref.name)
+
+    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+        self._reached()
+        if self.pod_refusal:
+            raise KubeError(self.pod_refusal, "not this pod")
+        self.told.append((name, value))
+        for one in self.pods_there:
+            if one["metadata"]["uid"] == uid:
+                one["metadata"].setdefault("annotations", {})[names.CONFIGURATION] = value
 
     async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
         self.status_writes += 1

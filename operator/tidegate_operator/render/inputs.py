@@ -79,6 +79,8 @@ class Inputs:
     settings: Settings
     keyring: Keyring
     collected: Collected
+    #: The shortest grace period of the edges that are there, in seconds; None if there are none.
+    edge_grace_s: int | None = None
 
     @property
     def spec(self) -> MqttBrokerSpec:

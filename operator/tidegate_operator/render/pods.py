@@ -19,6 +19,8 @@ from tidegate_operator.spec_workloads import PodSettings
 USER: Final = 65532
 #: Between the last deadline of a process and SIGKILL.
 MARGIN_S: Final = 5
+#: What a grace period is rounded up to.
+GRACE_STEPS_S: Final = (30, 90, 180, 300, 600, 1200, 1800, 3600)
 CONTAINER: Final = "tidegate"
 
 #: Without a limit of CPU: throttled event loops miss deadlines; requests alone share fairly.
@@ -39,8 +41,10 @@ DEFAULT_RESOURCES: Final[dict[Component, Manifest]] = {
 
 
 def grace_period_s(*parts_s: float) -> int:
-    """Return the seconds from SIGTERM to SIGKILL that a process needs in the worst case."""
-    return math.ceil(sum(parts_s)) + MARGIN_S
+    """Return the seconds from SIGTERM to SIGKILL that a process needs in the worst case, rounded up
+    generously: processes take up other deadlines while they run, pods cannot."""
+    needed_s = math.ceil(sum(parts_s)) + MARGIN_S
+    return next((step_s for step_s in GRACE_STEPS_S if step_s >= needed_s), needed_s)
 
 
 def image(inputs: Inputs) -> Manifest:

@@ -7,7 +7,7 @@ one is there before an old one goes, and a node that is lost takes no name with 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tidegate.runtime.config import Config
 from tidegate_operator import names
@@ -17,6 +17,7 @@ from tidegate_operator.names import LINK_PORT, Component
 from tidegate_operator.render.config import as_yaml, edge_config, router_config
 from tidegate_operator.render.inputs import Inputs, Manifest
 from tidegate_operator.render.pods import (
+    MARGIN_S,
     grace_period_s,
     process_container,
     process_volumes,
@@ -35,10 +36,25 @@ def edge(inputs: Inputs) -> Iterator[Manifest]:
     settings = inputs.spec.edge
     config = edge_config(inputs.broker)
     grace_s = grace_period_s(settings.drain.deadline_s, settings.shutdown_timeout_s)
+    _hold_deadline(config, inputs, grace_s)
     yield from _configuration(
         inputs, "edge", config, edge_files(inputs.keyring, inputs.collected.edge)
     )
     yield _deployment(inputs, "edge", settings, config, grace_s)
+
+
+def _hold_deadline(config: dict[str, Any], inputs: Inputs, grace_s: int) -> None:
+    """Keep the drain of edges that are there within the grace period that they were made with.
+
+    Pods that have longer take their place; when none of the others is left, all get the deadline.
+    """
+    settings, there_s = inputs.spec.edge, inputs.edge_grace_s
+    is_overridden = "terminationGracePeriodSeconds" in settings.pod_template.get("spec", {})
+    if there_s is None or there_s >= grace_s or is_overridden:
+        return
+    room_s = max(1.0, there_s - MARGIN_S - settings.shutdown_timeout_s)
+    if room_s < settings.drain.deadline_s:
+        config["drain"]["deadline_s"] = room_s
 
 
 def router(inputs: Inputs) -> Iterator[Manifest]:
@@ -95,7 +111,7 @@ def _configuration(
 
 def _deployment(
     inputs: Inputs,
-    component: Component,
+    component: Literal["edge", "router"],
     settings: EdgeSpec | RouterSpec,
     config: dict[str, Any],
     grace_s: int,
@@ -121,7 +137,7 @@ def _deployment(
             container,
             process_volumes(broker, component),
             grace_s,
-            {names.RESTART_HASH: restart_hash(config)},
+            {names.RESTART_HASH: restart_hash(config, component)},
         ),
     }
     return {

@@ -1,0 +1,244 @@
+"""What the pods of one broker have said, when they are asked again, and what is done about it.
+
+``reconcile`` owns one for each broker. Nothing here is written down anywhere: an operator that
+starts anew asks everybody again, and waits anew before it calls something stable or stubborn. Pure
+but for its memory; the time is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from tidegate_operator.configuration import (
+    Answer,
+    Heard,
+    Lag,
+    Wanted,
+    is_counted,
+    lag_of,
+    lagging,
+)
+from tidegate_operator.observed import Pod, Workload
+from tidegate_operator.rebalance import pause_s, surplus
+from tidegate_operator.spec_workloads import RebalanceSpec
+
+#: How often pods are asked while all is as it should be (their clients are counted then).
+COUNT_S: Final = 30.0
+#: The same while not all pods have what is wanted: often at first, then less.
+SOON_S: Final = 1.0
+LATER_S: Final = 10.0
+#: How long after a change it is asked often.
+FRESH_S: Final = 120.0
+#: How long a pod may say that it cannot use its configuration before that is a fault.
+PATIENCE_S: Final = 90.0
+#: How many pods are told in one go that there is something new.
+TOLD_AT_ONCE: Final = 50
+
+
+class RollCall:
+    """See the module's docstring. Pods are known by their key (uid)."""
+
+    __slots__ = (
+        "_answers",
+        "_asked",
+        "_balanced",
+        "_changed",
+        "_counted",
+        "_heard",
+        "_pause_s",
+        "_problems",
+        "_same_edges",
+        "_stable",
+        "_surplus",
+        "_there",
+        "_told",
+        "_wanted",
+        "connections",
+    )
+
+    def __init__(self) -> None:
+        self._answers: dict[str, Answer] = {}
+        self._heard: dict[str, datetime] = {}
+        self._asked: datetime | None = None
+        self._counted: datetime | None = None
+        #: Clients of all edges together, None as long as nobody has said; changes twice a minute.
+        self.connections: int | None = None
+        #: Who is there and what is wanted, and since when it has been so.
+        self._there: frozenset[tuple[str, str, bool]] = frozenset()
+        self._wanted: dict[str, tuple[str, str]] = {}
+        self._changed: datetime | None = None
+        #: Since when a pod has said that it cannot use what is wanted.
+        self._problems: dict[str, datetime] = {}
+        #: Which configuration a pod was told to look at.
+        self._told: dict[str, str] = {}
+        #: Edges that have been complete, and since when.
+        self._same_edges: set[str] = set()
+        self._stable: datetime | None = None
+        self._balanced: datetime | None = None
+        self._pause_s = 0.0
+        self._surplus = 0
+
+    # Asking
+
+    def look(
+        self,
+        pods: Sequence[Pod],
+        standard: Mapping[str, Wanted],
+        edges: Workload,
+        now: datetime,
+    ) -> None:
+        """Take in who is there and what is wanted, before everything else."""
+        keys = {pod.key for pod in pods}
+        for memory in (self._answers, self._heard, self._problems, self._told):
+            for key in memory.keys() - keys:
+                del memory[key]
+        there = frozenset((pod.key, pod.address, pod.is_ready) for pod in pods if is_counted(pod))
+        wanted = {name: (one.restart_hash, one.digest) for name, one in standard.items()}
+        if wanted != self._wanted:
+            # What was said before may be of another configuration that was the same.
+            self._asked = None
+        if (there, wanted) != (self._there, self._wanted):
+            self._there, self._wanted, self._changed = there, wanted, now
+        edge_pods = [pod for pod in pods if pod.component == "edge" and not pod.is_ending]
+        keys = {pod.key for pod in edge_pods}
+        is_stable = edges.is_complete and all(pod.is_ready for pod in edge_pods)
+        if not is_stable or keys != self._same_edges:
+            self._same_edges, self._stable = keys, now if is_stable else None
+
+    def whom_to_ask(
+        self, pods: Sequence[Pod], standard: Mapping[str, Wanted], now: datetime
+    ) -> list[Pod]:
+        """Return the pods to ask now, if it is time; who was heard longest ago comes first."""
+        wait_s = SOON_S if self.is_fresh(now) else LATER_S
+        if not lagging(pods, self._answers, standard):
+            wait_s = COUNT_S
+        if self._asked is not None and now - self._asked < timedelta(seconds=wait_s):
+            return []
+        never = datetime.min.replace(tzinfo=now.tzinfo)
+        found = sorted(
+            (pod for pod in pods if is_counted(pod) and pod.address),
+            key=lambda pod: self._heard.get(pod.key, never),
+        )
+        if found:
+            self._asked = now
+        return found
+
+    def is_fresh(self, now: datetime) -> bool:
+        """Whether something has changed a short time ago."""
+        return self._changed is None or now - self._changed < timedelta(seconds=FRESH_S)
+
+    def take(
+        self,
+        answers: Mapping[str, Answer],
+        pods: Sequence[Pod],
+        standard: Mapping[str, Wanted],
+        now: datetime,
+    ) -> None:
+        """Take in what pods have said; who is not in ``answers`` was not asked in time."""
+        self._answers |= answers
+        self._heard |= dict.fromkeys(answers, now)
+        counts = [
+            answer.connections
+            for pod in pods
+            if pod.component == "edge" and pod.is_ready and is_counted(pod)
+            for answer in (self._answers.get(pod.key),)
+            if answer is not None and answer.connections is not None
+        ]
+        is_due = self._counted is None or now - self._counted >= timedelta(seconds=COUNT_S)
+        if counts and is_due:
+            self._counted, self.connections = now, sum(counts)
+        for pod in pods:
+            lag = self._lag(pod, standard)
+            if lag is not None and lag.is_problem:
+                self._problems.setdefault(pod.key, now)
+            else:
+                self._problems.pop(pod.key, None)
+
+    def _lag(self, pod: Pod, standard: Mapping[str, Wanted]) -> Lag | None:
+        if not is_counted(pod):
+            return None
+        return lag_of(pod, self._answers.get(pod.key), standard[pod.component])
+
+    # What they said
+
+    def lagging(self, pods: Sequence[Pod], standard: Mapping[str, Wanted]) -> dict[str, Lag]:
+        """Return by name which pods do not have what is wanted."""
+        return lagging(pods, self._answers, standard)
+
+    def stubborn(self, pods: Iterable[Pod], now: datetime) -> list[str]:
+        """Return the names of pods that have had a problem for long."""
+        return [pod.name for pod in pods if _is_over(self._problems.get(pod.key), PATIENCE_S, now)]
+
+    def whom_to_tell(
+        self, pods: Iterable[Pod], standard: Mapping[str, Wanted]
+    ) -> list[tuple[Pod, str]]:
+        """Return pods that should look at what they mount, with what they shall find; each pod
+        once for each configuration."""
+        found = []
+        for pod in pods:
+            lag = self._lag(pod, standard)
+            if lag is None or not lag.is_told:
+                continue
+            wanted = standard[pod.component].digest
+            if pod.configuration != wanted and self._told.get(pod.key) != wanted:
+                found.append((pod, wanted))
+        return found[:TOLD_AT_ONCE]
+
+    def told(self, pod: Pod, digest: str) -> None:
+        """A pod was told to look at this configuration."""
+        self._told[pod.key] = digest
+
+    # Evening out
+
+    def unbalanced(
+        self,
+        spec: RebalanceSpec,
+        rate: float,
+        pods: Sequence[Pod],
+        now: datetime,
+    ) -> list[tuple[Pod, int, float]]:
+        """Return which edges have to let how many clients go, and the mean; empty if all is even,
+        or it is not the time. ``rate`` is the clients per second that an edge lets go at most.
+
+        Called right after pods were asked: what is decided on must be what they said last.
+        """
+        if not spec.enabled or not _is_over(self._stable, spec.stabilization_s, now):
+            return []
+        if self._balanced is not None and not _is_over(
+            self._balanced, max(self._pause_s, spec.interval_s), now
+        ):
+            return []
+        there = [pod for pod in pods if pod.key in self._same_edges]
+        counts = self._counts(there, now)
+        if counts is None:
+            return []
+        # What is told should be done before the next round.
+        most = int(rate * spec.interval_s)
+        found = surplus(counts, spec.excess_percent, spec.minimum_excess, most)
+        total = sum(found.values())
+        if not total:
+            self._surplus, self._pause_s = 0, 0.0
+            return []
+        self._pause_s = pause_s(spec.interval_s, self._pause_s, self._surplus, total)
+        self._surplus, self._balanced = total, now
+        mean = sum(counts.values()) / len(counts)
+        return [(pod, found[pod.key], mean) for pod in there if pod.key in found]
+
+    def _counts(self, edges: Sequence[Pod], now: datetime) -> dict[str, int] | None:
+        """Return the clients of each edge, if all of them have said it just now."""
+        counts = {}
+        for pod in edges:
+            answer = self._answers.get(pod.key)
+            if answer is None or answer.heard is not Heard.ANSWER:
+                return None
+            if self._heard[pod.key] != now or answer.connections is None:
+                return None
+            counts[pod.key] = answer.connections
+        return counts or None
+
+
+def _is_over(since: datetime | None, length_s: float, now: datetime) -> bool:
+    """Whether so many seconds have gone by; never, if it has not begun."""
+    return since is not None and now - since >= timedelta(seconds=length_s)
