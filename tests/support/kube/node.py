@@ -151,6 +151,7 @@ def running(images: Sequence[node_images.Image]) -> Iterator[Node]:
             # It takes everything away when this ends, however it ends.
             keeper.stdin.close()
             keeper.stdout.read()
+            keeper.stdout.close()
             keeper.wait()
 
 

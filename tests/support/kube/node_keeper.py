@@ -143,7 +143,7 @@ class Keeper:
 
 def _serves(api: Api) -> bool:
     with contextlib.suppress(ApiError, OSError):
-        return api.request("GET", "/readyz")["text"] == "ok"
+        return bool(api.request("GET", "/readyz")["text"] == "ok")
     return False
 
 
