@@ -21,6 +21,7 @@ from tidegate import ctl
 if TYPE_CHECKING:
     from tidegate.runtime.config import Config
     from tidegate.runtime.config_file import Flags, Role
+    from tidegate.runtime.source import Loaded
 
 app = typer.Typer(
     name="tidegate",
@@ -212,7 +213,7 @@ def serve(
         ),
         "serve",
     )
-    split = settings.cluster.is_split
+    split = settings.config.cluster.is_split
     _run("tidegate.roles.supervisor" if split else "tidegate.serve", settings)
 
 
@@ -304,22 +305,23 @@ def _end_with(supervisor: int | None) -> None:
         end_with(supervisor)
 
 
-def _settings(flags: Flags, role: Role, *, quiet: bool = False) -> Config:
+def _settings(flags: Flags, role: Role, *, quiet: bool = False) -> Loaded:
     """Read the configuration; say what is wrong with it, or (not ``quiet``) probably not meant."""
     from tidegate.runtime import config_file
+    from tidegate.runtime.source import Source
 
     try:
-        settings = config_file.from_flags(flags, role)
+        settings = Source(flags, role).load()
     except config_file.ConfigError as error:
         for problem in error.problems:
             _say(f"tidegate: {problem}")
         raise typer.Exit(EXIT_USAGE) from None
-    for concern in [] if quiet else config_file.concerns(settings, role):
+    for concern in [] if quiet else config_file.concerns(settings.config, role):
         _say(f"tidegate: {concern}")
     return settings
 
 
-def _run(module_name: str, settings: Config, extra: str = "all") -> None:
+def _run(module_name: str, settings: Loaded, extra: str = "all") -> None:
     """Run a role until its end. What the environment is to blame for is one sentence."""
     import importlib
 
@@ -332,7 +334,7 @@ def _run(module_name: str, settings: Config, extra: str = "all") -> None:
         _say(f"tidegate: {sentence}")
         raise typer.Exit(EXIT_FAILED) from None
     try:
-        module.run(settings, lambda line: print(line, flush=True))
+        module.run(settings.config, lambda line: print(line, flush=True), settings)
     except module.BLAMED as error:
         _say(f"tidegate: cannot start: {error}")
         raise typer.Exit(EXIT_FAILED) from None

@@ -20,9 +20,11 @@ from tidegate.link.api import RouterUnavailable
 from tidegate.roles import edge_side, process
 from tidegate.roles.edge_side import EdgeSide
 from tidegate.roles.process import Process, now_ms
+from tidegate.roles.router_side import Limited
 from tidegate.router.router import Router
 from tidegate.runtime.admin import Json
 from tidegate.runtime.config import Config
+from tidegate.runtime.source import Loaded
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
 from tidegate.store.redis_store import RedisStore, StoreRefused
@@ -50,6 +52,7 @@ class Broker(Process):
         self._authentication_methods = authentication_methods
         self._store_reachable = False
         self._side: EdgeSide | None = None
+        self._limited: Limited | None = None
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Start the store, the router, the edge, and what looks after them."""
@@ -81,15 +84,15 @@ class Broker(Process):
             )
 
         self.every_second(stack, measure)
-        if config.features.sys_interval_s:
-            system = SystemTopics(
-                router,
-                lambda: {edge_id: figures_of(counters, edge)},
-                __version__,
-                config.features.sys_interval_s,
-                counters,
-            )
-            self.background(stack, system.run())
+        system = SystemTopics(
+            router,
+            lambda: {edge_id: figures_of(counters, edge)},
+            __version__,
+            config.features.sys_interval_s,
+            counters,
+        )
+        self.background(stack, system.run())
+        self._limited = Limited(store, router, system)
         return side.places(admin_url)
 
     async def _open_store(self, stack: contextlib.AsyncExitStack) -> RedisStore:
@@ -120,6 +123,13 @@ class Broker(Process):
                 self._store_reachable = False
             await asyncio.sleep(self.config.store.edge_lease_s / HEARTBEATS_PER_LEASE)
 
+    async def reconfigure(self, config: Config) -> None:
+        """The edge first: it is what may refuse."""
+        assert self._side is not None
+        assert self._limited is not None
+        await self._side.reconfigure(config)
+        self._limited.reconfigure(config)
+
     async def leave(self, reason: str) -> None:
         """Let the clients go."""
         assert self._side is not None
@@ -148,6 +158,6 @@ async def _end_lease(store: RedisStore, edge_id: str) -> None:
         await store.end_lease(edge_id)
 
 
-def run(config: Config, announce: Callable[[str], None]) -> None:
+def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
-    process.run(Broker, config, announce)
+    process.run(Broker, config, announce, loaded)

@@ -7,6 +7,7 @@ other publisher, so that existing dashboards and MQTT Explorer work. Run by the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import sys
 import time
@@ -41,7 +42,7 @@ class _SystemOrigin:
 
 
 class SystemTopics:
-    """Publishes what has changed every ``interval_s`` seconds.
+    """Publishes what has changed every ``interval_s`` seconds; 0: never.
 
     ``parts`` are the figures of all processes, by life (see ``Totals``). ``leads`` says whether
     this is the process that publishes; the others only keep their averages going.
@@ -62,15 +63,26 @@ class SystemTopics:
         self._counters = counters
         self._leads = leads
         self._interval_s = interval_s
+        self._changed = asyncio.Event()
         self._tree = SysTree(version)
         self._totals = Totals()
         self._origin = _SystemOrigin()
         self._started_s = time.monotonic()
 
+    def change(self, interval_s: float) -> None:
+        """Publish so often from now on."""
+        if interval_s != self._interval_s:
+            self._interval_s = interval_s
+            self._changed.set()
+
     async def run(self) -> None:
         """Publish for ever; the owner cancels it."""
         led = False
         while True:
+            self._changed.clear()
+            if not self._interval_s:
+                await self._changed.wait()
+                continue
             now_s = time.monotonic() - self._started_s
             leads = self._leads()
             snapshot = self._totals.add_up(self._parts(), self._whole())
@@ -78,7 +90,9 @@ class SystemTopics:
                 if leads:
                     self._router.publish(self._origin, Publish(topic, value, retain=True))
             led = leads
-            await asyncio.sleep(self._interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._changed.wait()
 
     def _whole(self) -> dict[str, int]:
         """What every router knows of the whole broker."""

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tidegate.edge.opening import Opening
@@ -62,18 +62,31 @@ class Acceptor:
 
     __slots__ = ("_bucket", "_listener", "_servers", "_sockets", "_tasks", "_timer")
 
-    def __init__(self, listener: ListenerState) -> None:
+    def __init__(
+        self, listener: ListenerState, sockets: Sequence[socket.socket] | None = None
+    ) -> None:
+        """Bind and listen, or go on with ``sockets``. Raises OSError with the listener's name.
+
+        What comes before ``start`` waits in the kernel's queue.
+        """
         config = listener.config
         self._listener = listener
-        self._sockets = bind(config)
+        self._sockets = bind(config) if sockets is None else list(sockets)
+        try:
+            self._listen()
+        except OSError as exc:
+            self._close_sockets()
+            raise OSError(
+                exc.errno, f"listener {config.label}: cannot listen: {exc.strerror or exc}"
+            ) from exc
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._bucket: TokenBucket | None = None
-        if config.accept_rate:
-            self._bucket = TokenBucket(
-                config.accept_rate, config.accept_burst, listener.loop.time()
-            )
+
+    def _listen(self) -> None:
+        for sock in self._sockets:
+            sock.listen(self._listener.config.backlog)
 
     @property
     def addresses(self) -> list[str]:
@@ -83,34 +96,63 @@ class Acceptor:
     async def start(self) -> None:
         """Accept connections from now on."""
         listener = self._listener
+        config = listener.config
         factory = protocol_factory(listener)
-        for sock in self._sockets:
-            sock.listen(listener.config.backlog)
-        if self._bucket is not None:
+        if config.accept_rate:
+            self._bucket = TokenBucket(
+                config.accept_rate, config.accept_burst, listener.loop.time()
+            )
             self._watch()
             return
         for sock in self._sockets:
             # The server closes the socket it is given; ours stays to name the address.
             copy = sock.dup()
-            backlog = listener.config.backlog
+            backlog = config.backlog
             if sock.family == socket.AF_UNIX:
                 server = await listener.loop.create_unix_server(factory, sock=copy, backlog=backlog)
             else:
                 server = await listener.loop.create_server(factory, sock=copy, backlog=backlog)
             self._servers.append(server)
 
-    def stop(self) -> None:
-        """Close the listening sockets; what waits in the kernel's queue is refused by it."""
+    async def change(self) -> None:
+        """Accept as the listener's configuration says now, on the sockets that are open."""
+        config = self._listener.config
+        self._rest()
+        self._listen()
+        for sock in self._sockets:
+            if sock.family == socket.AF_UNIX:
+                _set_mode(sock, config.unix_mode)
+            else:
+                _set_keepalive(sock, config.tcp_keepalive_s)
+        await self.start()
+
+    def copies(self) -> list[socket.socket]:
+        """Return the listening sockets once more, for one who goes on with them after ``stop``."""
+        return [sock.dup() for sock in self._sockets]
+
+    def stop(self, *, keeps_path: bool = False) -> None:
+        """Close the listening sockets; what waits in the kernel's queue is refused by it.
+
+        ``keeps_path``: somebody has copies of them, and a Unix socket's file stays for them.
+        """
+        self._rest()
+        self._close_sockets(keeps_path=keeps_path)
+
+    def _rest(self) -> None:
+        """Accept nothing for now; who comes waits in the kernel's queue."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._bucket is not None:
             self._unwatch()
+            self._bucket = None
         for server in self._servers:
             server.close()
         self._servers.clear()
+
+    def _close_sockets(self, *, keeps_path: bool = False) -> None:
         for sock in self._sockets:
-            if sock.family == socket.AF_UNIX:
+            if sock.family == socket.AF_UNIX and not keeps_path:
                 _remove_own_socket(sock)
             sock.close()
         self._sockets.clear()
@@ -213,7 +255,9 @@ def _bind_tcp(config: ListenerConfig, address: str, port: int) -> socket.socket:
 
 
 def _set_keepalive(sock: socket.socket, idle_s: int) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(idle_s > 0))
+    if not idle_s:
+        return
     idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
     if idle is not None:
         sock.setsockopt(socket.IPPROTO_TCP, idle, idle_s)
@@ -275,6 +319,10 @@ def _remove_stale_socket(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _set_mode(sock: socket.socket, mode: int) -> None:
+    Path(sock.getsockname()).chmod(mode)
 
 
 def _remove_own_socket(sock: socket.socket) -> None:

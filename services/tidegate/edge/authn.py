@@ -61,20 +61,15 @@ class Authenticator:
     then the users stay as they were. Single broken lines are logged and left out.
     """
 
-    __slots__ = ("_allow_anonymous", "_path", "_verifier")
+    __slots__ = ("_allow_anonymous", "_counters", "_path", "_verifier")
 
     def __init__(self, auth: AuthConfig, counters: Counters) -> None:
+        self._counters = counters
         self._allow_anonymous = auth.allow_anonymous
         self._path = auth.password_file
         self._verifier: PasswordVerifier | None = None
         if self._path is not None:
-            self._verifier = PasswordVerifier(
-                self._load(self._path),
-                counters,
-                threads=auth.password_threads,
-                max_pending=auth.max_pending_passwords,
-                max_remembered=auth.max_remembered_passwords,
-            )
+            self._verifier = self._verifier_of(self._load(self._path), auth)
 
     def files(self) -> list[Path]:
         """Return the files to watch."""
@@ -84,6 +79,44 @@ class Authenticator:
         """Read the password file again."""
         if self._path is not None and self._verifier is not None:
             self._verifier.replace(self._load(self._path))
+
+    def prepare(self, auth: AuthConfig) -> PasswordFile | None:
+        """Read the file that other settings name, for ``change``; None if it is the same, or none.
+
+        Raises PasswordFileError.
+        """
+        path = auth.password_file
+        return self._load(path) if path is not None and path != self._path else None
+
+    def change(self, auth: AuthConfig, file: PasswordFile | None) -> None:
+        """Decide by other settings from now on; ``file`` is what ``prepare`` has read for them."""
+        self._allow_anonymous = auth.allow_anonymous
+        self._path = auth.password_file
+        if self._path is None:
+            if self._verifier is not None:
+                self._verifier.retire()
+                self._verifier = None
+            return
+        if self._verifier is None:
+            assert file is not None
+            self._verifier = self._verifier_of(file, auth)
+            return
+        self._verifier.change(
+            threads=auth.password_threads,
+            max_pending=auth.max_pending_passwords,
+            max_remembered=auth.max_remembered_passwords,
+        )
+        if file is not None:
+            self._verifier.replace(file)
+
+    def _verifier_of(self, file: PasswordFile, auth: AuthConfig) -> PasswordVerifier:
+        return PasswordVerifier(
+            file,
+            self._counters,
+            threads=auth.password_threads,
+            max_pending=auth.max_pending_passwords,
+            max_remembered=auth.max_remembered_passwords,
+        )
 
     def close(self) -> None:
         """Give the threads up."""

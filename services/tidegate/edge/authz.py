@@ -304,12 +304,34 @@ class Authorizer:
 
     def reload(self) -> None:
         """Read the file again. Connections keep their old rules until ``for_client`` is asked."""
-        if self._path is None:
-            return
+        if self._path is not None:
+            self._rules = self._load(self._path)
+
+    def prepare(self, auth: AuthConfig) -> AclFile | None:
+        """Read the file that other settings name, for ``change``; None if it is the same, or none.
+
+        Raises AclFileError.
+        """
+        path = auth.acl_file
+        return self._load(path) if path is not None and path != self._path else None
+
+    def change(self, auth: AuthConfig, rules: AclFile | None) -> bool:
+        """Go by other settings from now on; ``rules`` is what ``prepare`` has read for them.
+
+        Returns whether the rules are others now; connections keep theirs, as after ``reload``.
+        """
+        if auth.acl_file == self._path:
+            return False
+        self._path = auth.acl_file
+        self._rules = rules
+        return True
+
+    @staticmethod
+    def _load(path: Path) -> AclFile:
         try:
-            self._rules = AclFile.load(self._path)
+            return AclFile.load(path)
         except AclFileError as error:
-            raise AclFileError([f"acl_file {self._path}: {p}" for p in error.problems]) from None
+            raise AclFileError([f"acl_file {path}: {p}" for p in error.problems]) from None
 
     def for_client(self, client_id: str, username: str | None) -> ClientAcl | None:
         """Return the rules of a client; None: it may read and write everything but ``$SYS``."""

@@ -113,6 +113,16 @@ class Drainer:
         """Clients per second that may be asked to leave."""
         return self._config.rate
 
+    @property
+    def goodbye(self) -> ReasonCode:
+        """What MQTT 5 clients are told when they are let go."""
+        return self._disconnect_code()
+
+    def reconfigure(self, config: DrainConfig) -> None:
+        """Go by other settings; a drain that has begun goes on by its own."""
+        if self._task is None:
+            self._config = config
+
     async def wait(self) -> None:
         """Return when no client is left, or the deadline has passed."""
         await self._done.wait()

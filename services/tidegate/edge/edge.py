@@ -199,6 +199,18 @@ class Edge:
         elif epoch and (attaching := self.attaching.get(client_id)) is not None:
             attaching.lost_epoch = max(attaching.lost_epoch, epoch)
 
+    def reconfigure(self, config: Config) -> None:
+        """Go by other limits and features from now on.
+
+        They count for connections to come and for every packet from now on; what a client has been
+        told stays: its Receive Maximum, the largest packet, topic aliases.
+        """
+        self.config = config
+        self.limits = config.limits
+        self.features = config.features
+        for client in self.clients.values():
+            client.inbound.limits_changed()
+
     def authorization_changed(self) -> None:
         """The ACL is another one: forget every decision made under the old one."""
         self._plans.clear()

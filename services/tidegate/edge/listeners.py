@@ -1,22 +1,36 @@
-"""All listeners of an edge: start, stop accepting, end, and what they count.
+"""All listeners of an edge: start, change, stop accepting, end, and what they count.
 
 Built by the edge from the configuration. It knows no MQTT: for every connection, once its transport
 is ready (PROXY header read, TLS and WebSocket handshakes done), it makes a channel and asks the
 edge's factory for a handler. One timer serves the deadlines of all connections.
+
+A change of the configuration is prepared first, which may fail, and then taken: listeners whose
+address stays keep their sockets and connections, added ones open before removed ones close.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from tidegate.edge.acceptor import Acceptor
 from tidegate.edge.channel import HandlerFactory
-from tidegate.edge.state import Connection, ConnectionTotal, ListenerState, Refusal
+from tidegate.edge.doors import Door, is_in_the_way, matched, needs_new_acceptor, place_of
+from tidegate.edge.state import (
+    Connection,
+    ConnectionTotal,
+    ListenerCounters,
+    ListenerState,
+    Refusal,
+)
 from tidegate.edge.tls import TlsContexts
 from tidegate.edge.websocket import FRAME_SLACK_BYTES, HandshakePolicy, WebSocketFrames
 from tidegate.edge.websocket_channel import SWEEPS_PER_PING
+from tidegate.runtime.applied import Applied
 from tidegate.runtime.config import ListenerConfig
 
 log = logging.getLogger(__name__)
@@ -26,6 +40,34 @@ SWEEP_INTERVAL_S = 0.5
 _ABORT_TIMEOUT_S = 1.0
 #: WebSocket close code for an edge that goes away.
 _GOING_AWAY = 1001
+
+
+@dataclass(slots=True, frozen=True)
+class _Kept:
+    """A listener that stays, with what it becomes."""
+
+    door: Door
+    config: ListenerConfig
+    tls: TlsContexts | None
+
+
+@dataclass(slots=True)
+class Change:
+    """Other settings, prepared: nothing of them counts before `Listeners.take`."""
+
+    max_packet_size_bytes: int
+    opening_timeout_s: float
+    removed: list[Door]
+    doors: list[_Kept | Door] = field(default_factory=list)
+    #: Removed ones that do not accept any more, because their port is needed.
+    closed: list[Door] = field(default_factory=list)
+    #: Removed ones whose sockets an added one goes on with.
+    inherited: list[Door] = field(default_factory=list)
+
+    @property
+    def added(self) -> list[Door]:
+        """Those that are bound, and do not accept yet."""
+        return [door for door in self.doors if isinstance(door, Door)]
 
 
 class Listeners:
@@ -41,12 +83,14 @@ class Listeners:
         opening_timeout_s: float = 15.0,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         frames_class: type[WebSocketFrames] = WebSocketFrames,
+        applied: Applied | None = None,
     ) -> None:
         """Keep the configuration; nothing is opened before `start`.
 
         ``max_connections`` is of all listeners together (each has its own as well); 0: no limit.
         ``opening_timeout_s`` bounds every stage before a connection has its handler.
-        ``frames_class`` is for tests that look at the WebSocket layer alone.
+        ``frames_class`` is for tests that look at the WebSocket layer alone. ``applied`` hears
+        which certificates are in use.
         """
         self._configs = list(configs)
         self._handler_factory_for = handler_factory_for
@@ -55,8 +99,10 @@ class Listeners:
         self._opening_timeout_s = opening_timeout_s
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
-        self._states: list[ListenerState] = []
-        self._acceptors: list[Acceptor] = []
+        self._applied = applied or Applied()
+        self._doors: list[Door] = []
+        #: Removed listeners that have connections still.
+        self._leaving: list[ListenerState] = []
         self._timer: asyncio.TimerHandle | None = None
         self._next_ping: dict[ListenerState, float] = {}
         self._addresses: dict[str, list[str]] = {}
@@ -67,35 +113,157 @@ class Listeners:
         Raises OSError or `tidegate.edge.tls.TlsConfigurationError` naming the listener; then
         nothing is left open.
         """
-        loop = asyncio.get_running_loop()
+        change = await self.prepare(
+            self._configs,
+            max_packet_size_bytes=self._max_packet_size_bytes,
+            opening_timeout_s=self._opening_timeout_s,
+        )
         try:
-            for config in self._configs:
-                state = self._make_state(config, loop)
-                self._states.append(state)
-                self._acceptors.append(Acceptor(state))
-            self._addresses = {
-                state.label: acceptor.addresses
-                for state, acceptor in zip(self._states, self._acceptors, strict=True)
-            }
-            for acceptor in self._acceptors:
-                await acceptor.start()
+            await self.take(change)
         except BaseException:
             await self.stop_accepting()
             raise
         self._sweep()
 
-    def _make_state(self, config: ListenerConfig, loop: asyncio.AbstractEventLoop) -> ListenerState:
-        return ListenerState(
+    # Changing
+
+    async def prepare(
+        self,
+        configs: Sequence[ListenerConfig],
+        *,
+        max_packet_size_bytes: int,
+        opening_timeout_s: float,
+    ) -> Change:
+        """Read the certificates and bind what other settings need; ``take`` or ``undo`` follows.
+
+        Raises OSError or `tidegate.edge.tls.TlsConfigurationError` naming the listener; then
+        everything is as before.
+        """
+        found, removed = matched(self._doors, configs)
+        change = Change(max_packet_size_bytes, opening_timeout_s, removed)
+        try:
+            for config, door in zip(configs, found, strict=True):
+                if door is None:
+                    change.doors.append(self._open(config, change))
+                else:
+                    change.doors.append(_Kept(door, config, self._tls_of(config, door)))
+        except BaseException:
+            await self.undo(change)
+            raise
+        return change
+
+    async def undo(self, change: Change) -> None:
+        """Forget a change that was prepared."""
+        for door in change.added:
+            inherits = any(
+                place_of(old.config) == place_of(door.config) for old in change.inherited
+            )
+            door.acceptor.stop(keeps_path=inherits)
+        for door in change.closed:
+            try:
+                door.acceptor = Acceptor(door.state)
+                await door.acceptor.start()
+            except OSError as exc:
+                log.error(  # noqa: TRY400 - the sentence says it all
+                    "a listener cannot be opened again",
+                    extra={"listener": door.state.label, "error": str(exc)},
+                )
+
+    def _open(self, config: ListenerConfig, change: Change) -> Door:
+        """Bind a new listener, on the sockets of a removed one if it is at the same place."""
+        state = self._make_state(config, change)
+        place = place_of(config)
+        for old in change.removed:
+            if place is not None and place_of(old.config) == place and old not in change.closed:
+                change.inherited.append(old)
+                return Door(state, Acceptor(state, old.acceptor.copies()))
+        try:
+            return Door(state, Acceptor(state))
+        except OSError as exc:
+            in_the_way = [
+                old
+                for old in change.removed
+                if is_in_the_way(old.config, config)
+                and old not in change.closed
+                and old not in change.inherited
+            ]
+            if exc.errno != errno.EADDRINUSE or not in_the_way:
+                raise
+        for old in in_the_way:
+            old.acceptor.stop()
+            change.closed.append(old)
+        return Door(state, Acceptor(state))
+
+    def _make_state(self, config: ListenerConfig, change: Change) -> ListenerState:
+        state = ListenerState(
             config,
             self._handler_factory_for(config),
-            loop=loop,
+            loop=asyncio.get_running_loop(),
             total=self._total,
-            max_frame_bytes=self._max_packet_size_bytes + FRAME_SLACK_BYTES,
+            max_frame_bytes=change.max_packet_size_bytes + FRAME_SLACK_BYTES,
             policy=HandshakePolicy(config.paths, config.allowed_origins),
             frames_class=self._frames_class,
-            tls=TlsContexts(config) if config.tls.certificates else None,
-            opening_timeout_s=self._opening_timeout_s,
+            tls=self._tls_of(config, None),
+            opening_timeout_s=change.opening_timeout_s,
         )
+        for old in self.states:
+            if old.label == state.label and any(old is one.state for one in change.removed):
+                state.counters = old.counters  # one series goes on
+        return state
+
+    def _tls_of(self, config: ListenerConfig, door: Door | None) -> TlsContexts | None:
+        if not config.tls.certificates:
+            return None
+        if door is not None and door.state.tls is not None:
+            old = door.config
+            if (old.tls, old.label) == (config.tls, config.label):
+                return door.state.tls
+        return TlsContexts(config, self._applied)
+
+    async def take(self, change: Change) -> list[ListenerState]:
+        """Go by a change that was prepared; return the listeners that are no more.
+
+        Their connections stay until the caller ends them. Raises OSError when the system refuses
+        what it has granted before.
+        """
+        for old in change.removed:
+            if old in change.inherited:
+                old.acceptor.stop(keeps_path=True)
+        doors = []
+        for each in change.doors:
+            if isinstance(each, Door):
+                await each.acceptor.start()
+                doors.append(each)
+            else:
+                await self._change(each, change)
+                doors.append(each.door)
+            tls = doors[-1].state.tls
+            if tls is not None:
+                self._applied.took(tls.take_digests())
+        self._doors = doors
+        for old in change.removed:
+            old.acceptor.stop()
+        self._addresses = {door.state.label: door.acceptor.addresses for door in doors}
+        gone = [old.state for old in change.removed]
+        self._leaving += gone
+        return gone
+
+    async def _change(self, kept: _Kept, change: Change) -> None:
+        state, old = kept.door.state, kept.door.config
+        if kept.config != old:
+            log.info("a listener has changed", extra={"listener": kept.config.label})
+        state.change(
+            kept.config,
+            self._handler_factory_for(kept.config),
+            max_frame_bytes=change.max_packet_size_bytes + FRAME_SLACK_BYTES,
+            policy=HandshakePolicy(kept.config.paths, kept.config.allowed_origins),
+            tls=kept.tls,
+            opening_timeout_s=change.opening_timeout_s,
+        )
+        if needs_new_acceptor(old, kept.config):
+            await kept.door.acceptor.change()
+
+    # What is open
 
     @property
     def addresses(self) -> dict[str, list[str]]:
@@ -104,34 +272,46 @@ class Listeners:
 
     @property
     def states(self) -> Sequence[ListenerState]:
-        """The listeners, for metrics: ``label``, ``counters``, ``tls``, ``connections``."""
-        return self._states
+        """The listeners, those that are no more and have connections still among them."""
+        return [*(door.state for door in self._doors), *self._leaving]
 
     def open_connections(self) -> int:
         """How many sockets are open, handshakes included."""
         return self._total.open
 
+    def connections_of(self) -> Counter[str]:
+        """How many sockets are open, by label of the listener."""
+        found: Counter[str] = Counter()
+        for state in self.states:
+            found[state.label] += len(state.connections)
+        return found
+
+    def counters(self) -> dict[str, ListenerCounters]:
+        """What has been counted, by label of the listener; one that is open comes first."""
+        return {state.label: state.counters for state in reversed(self.states)}
+
     def refused(self) -> dict[tuple[str, Refusal], int]:
         """Connections that got no handler, by listener and reason."""
         return {
-            (state.label, reason): count
-            for state in self._states
-            for reason, count in state.counters.refused.items()
+            (label, reason): count
+            for label, counters in self.counters().items()
+            for reason, count in counters.refused.items()
         }
 
     def certificate_not_after(self) -> dict[str, float]:
         """When the first certificate of each TLS listener expires, seconds since the epoch."""
         return {
-            state.label: state.tls.certificate_not_after
-            for state in self._states
-            if state.tls is not None
+            door.state.label: door.state.tls.certificate_not_after
+            for door in self._doors
+            if door.state.tls is not None
         }
+
+    # The end
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay as they are."""
-        for acceptor in self._acceptors:
-            acceptor.stop()
-        self._acceptors.clear()
+        for door in self._doors:
+            door.acceptor.stop()
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Stop accepting, close all connections, and drop what is left after ``deadline_s``."""
@@ -148,26 +328,36 @@ class Listeners:
             self._timer = None
 
     def _connections(self) -> Iterable[Connection]:
-        return [connection for state in self._states for connection in state.connections]
+        return [connection for state in self.states for connection in state.connections]
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         # Rescheduled first: whatever one connection raises, the next sweep comes.
         self._timer = loop.call_later(self._sweep_interval_s, self._sweep)
-        for state in self._states:
+        for state in self.states:
             state.sweep(now)
             if state.websockets and state.config.websocket_ping_s:
                 self._sweep_pings(state, now)
-            if state.tls is not None and state.tls.is_due(now):
-                state.tls.reload(now, state.counters)
+        for door in self._doors:
+            tls = door.state.tls
+            if tls is not None and tls.is_due(now):
+                tls.reload(now, door.state.counters)
+        if self._leaving:
+            self._forget_empty()
+
+    def _forget_empty(self) -> None:
+        for state in self._leaving:
+            if not state.connections:
+                self._next_ping.pop(state, None)
+        self._leaving = [state for state in self._leaving if state.connections]
 
     def reload_certificates(self) -> None:
         """Look at the certificate files of every listener now (SIGHUP)."""
         now = asyncio.get_running_loop().time()
-        for state in self._states:
-            if state.tls is not None:
-                state.tls.reload(now, state.counters)
+        for door in self._doors:
+            if door.state.tls is not None:
+                door.state.tls.reload(now, door.state.counters)
 
     def _sweep_pings(self, state: ListenerState, now: float) -> None:
         due = self._next_ping.get(state, 0.0)

@@ -245,6 +245,22 @@ class PasswordVerifier:
         self._file = file
         self._hashes = list(file.users.values()) or [_decoy()]
 
+    def change(self, *, threads: int, max_pending: int, max_remembered: int) -> None:
+        """Take other bounds; hashes that wait or are computed come to their end."""
+        if threads != self._threads:
+            self.retire()
+        self._threads = threads
+        self._max_pending = max_pending
+        self._max_remembered = max_remembered
+        while len(self._remembered) > max_remembered:
+            self._remembered.pop(next(iter(self._remembered)))
+
+    def retire(self) -> None:
+        """Give the threads up when they have done what waits for them."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+            self._executor = None
+
     def close(self) -> None:
         """Give the threads up; hashes that wait are cancelled."""
         if self._executor is not None:

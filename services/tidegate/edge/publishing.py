@@ -86,18 +86,26 @@ class Inbound:
         self._is_paying = False
         self._bucket: TokenBucket | None = None
         self._bytes_bucket: TokenBucket | None = None
+        #: Nothing but the topic needs a look: no mount point, no rate, no expiry cap.
+        self._plain = True
+        self.limits_changed()
+
+    def limits_changed(self) -> None:
+        """Take the rates of the limits as they are now; what is allowed at once is there anew."""
+        limits = self._client.edge.limits
+        self._bucket = self._bytes_bucket = None
         if limits.max_publish_rate:
             self._bucket = TokenBucket(limits.max_publish_rate, limits.max_publish_rate)
         if limits.max_publish_bytes_rate:
             rate = limits.max_publish_bytes_rate
             self._bytes_bucket = TokenBucket(rate, max(rate, limits.max_packet_size_bytes))
-        #: Nothing but the topic needs a look: no mount point, no rate, no expiry cap.
         self._plain = (
-            not client.listener.mount_point
+            not self._client.listener.mount_point
             and self._bucket is None
             and self._bytes_bucket is None
             and not limits.max_message_expiry_s
         )
+        self._permitted.clear()
 
     def is_owed(self) -> bool:
         """Whether a PUBACK, PUBREC or PUBCOMP has to go out."""

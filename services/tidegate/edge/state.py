@@ -178,6 +178,26 @@ class ListenerState:
         self.websockets: set[WebSocketChannel] = set()
         self._log_budget = LOGGED_REFUSALS_PER_SWEEP
 
+    def change(
+        self,
+        config: ListenerConfig,
+        handler_factory: HandlerFactory,
+        *,
+        max_frame_bytes: int,
+        policy: HandshakePolicy,
+        tls: TlsContexts | None,
+        opening_timeout_s: float,
+    ) -> None:
+        """Go by other settings; connections that have their handler keep what it was made with."""
+        self.config = config
+        self.label = config.label
+        self.handler_factory = handler_factory
+        self.max_frame_bytes = max_frame_bytes
+        self.policy = policy
+        self.tls = tls
+        self.opening_timeout_s = opening_timeout_s
+        self.trusted = TrustedNetworks(config.trusted_proxies)
+
     def admit(self, connection: Connection, transport: asyncio.Transport) -> bool:
         """Take a new connection in, or drop it because there are too many."""
         connection.transport = transport

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
+from tidegate.runtime.applied import Applied, Reading, sentence_of
 from tidegate.runtime.config import CertificateConfig, ListenerConfig, ListenerProtocol, TlsConfig
 
 if TYPE_CHECKING:
@@ -66,21 +67,29 @@ class ContextSet:
 class TlsContexts:
     """The contexts of one listener, as the files are now."""
 
-    __slots__ = ("_config", "_label", "_next_check", "_seen", "current")
+    __slots__ = ("_applied", "_config", "_digests", "_label", "_next_check", "_seen", "current")
 
-    def __init__(self, listener: ListenerConfig) -> None:
-        """Read the files. Raises `TlsConfigurationError`."""
+    def __init__(self, listener: ListenerConfig, applied: Applied | None = None) -> None:
+        """Read the files. Raises `TlsConfigurationError`. ``applied`` hears of later readings."""
+        self._applied = applied or Applied()
         self._label = listener.label
         self._config = listener
         # Looked at before reading: a change while reading is seen by the next look.
         self._seen = _fingerprint(listener.tls)
+        reading = Reading(files_of(listener.tls))
         self.current = load(listener)
+        self._digests = reading.digests()
         self._next_check = 0.0
 
     @property
     def certificate_not_after(self) -> float:
         """When the first certificate expires, seconds since the epoch."""
         return self.current.not_after
+
+    def take_digests(self) -> dict[Path, str]:
+        """The digests of the files as they were read for the first time, once."""
+        digests, self._digests = self._digests, {}
+        return digests
 
     def is_due(self, now: float) -> bool:
         """Whether the files are to be looked at again."""
@@ -93,29 +102,38 @@ class TlsContexts:
         if seen == self._seen:
             return
         self._seen = seen
+        paths = files_of(self._config.tls)
+        reading = Reading(paths)
         try:
             self.current = load(self._config)
         except TlsConfigurationError as exc:
             counters.reload_failures += 1
+            self._applied.refused(paths, sentence_of(exc))
             log.warning(
                 "certificates not reloaded, the last good ones stay",
                 extra={"listener": self._label, "error": str(exc)},
             )
             return
         counters.reloads += 1
+        self._applied.took(reading.digests())
         log.info(
             "certificates reloaded",
             extra={"listener": self._label, "not_after": self.current.not_after},
         )
 
 
-def _fingerprint(config: TlsConfig) -> tuple[tuple[int, ...], ...]:
-    """Identity and age of every file, through symbolic links (``..data`` of a mounted Secret)."""
+def files_of(config: TlsConfig) -> list[Path]:
+    """Every file of a listener's TLS."""
     paths = [path for each in config.certificates for path in (each.certificate, each.key)]
     if config.client_ca is not None:
         paths.append(config.client_ca)
+    return paths
+
+
+def _fingerprint(config: TlsConfig) -> tuple[tuple[int, ...], ...]:
+    """Identity and age of every file, through symbolic links (``..data`` of a mounted Secret)."""
     found: list[tuple[int, ...]] = []
-    for path in paths:
+    for path in files_of(config):
         try:
             status = path.stat()
         except OSError:

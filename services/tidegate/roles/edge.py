@@ -18,7 +18,9 @@ from tidegate.roles.edge_side import EdgeSide
 from tidegate.roles.process import Process
 from tidegate.runtime.admin import Json
 from tidegate.runtime.config import Config
+from tidegate.runtime.config_file import Role
 from tidegate.runtime.metrics import Readings
+from tidegate.runtime.source import Loaded
 from tidegate.system import figures_of
 
 NO_ROUTER: Final = "no router can be reached"
@@ -31,6 +33,7 @@ class EdgeProcess(Process):
     """See the module's docstring."""
 
     role: ClassVar[str] = "edge"
+    command: ClassVar[Role] = "edge"
 
     def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
         super().__init__(config, announce)
@@ -66,6 +69,11 @@ class EdgeProcess(Process):
 
         self.every_second(stack, measure)
         return side.places(admin_url)
+
+    async def reconfigure(self, config: Config) -> None:
+        """All that an edge has is live."""
+        assert self._side is not None
+        await self._side.reconfigure(config)
 
     async def leave(self, reason: str) -> None:
         """Let the clients go."""
@@ -112,6 +120,6 @@ def _by_state(fleet: Fleet) -> list[tuple[list[str], int]]:
     return [([state.value], count[state]) for state in State]
 
 
-def run(config: Config, announce: Callable[[str], None]) -> None:
+def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
-    process.run(EdgeProcess, config, announce)
+    process.run(EdgeProcess, config, announce, loaded)

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from tidegate.edge.administration import control_of, readings_of
 from tidegate.edge.authn import Authenticator
-from tidegate.edge.authz import AclFileError, Authorizer
+from tidegate.edge.authz import AclFile, AclFileError, Authorizer
+from tidegate.edge.departures import Departures
 from tidegate.edge.drain import Drainer
 from tidegate.edge.edge import Edge
 from tidegate.edge.exchange import Method
 from tidegate.edge.listeners import Listeners
-from tidegate.edge.passwords import PasswordFileError
+from tidegate.edge.passwords import PasswordFile, PasswordFileError
 from tidegate.edge.tls import TlsConfigurationError
-from tidegate.edge.watch import FileWatch
 from tidegate.link.api import RouterLink
 from tidegate.roles.process import Process, now_ms
 from tidegate.runtime.admin import Control, Json
+from tidegate.runtime.applied import NotTaken, Reading, sentence_of
+from tidegate.runtime.config import AuthConfig, Config
 from tidegate.runtime.metrics import Readings
 from tidegate.runtime.tracing import Tracer
+from tidegate.runtime.watch import FileWatch, Signature, signature_of
 
 #: What the environment is to blame for when an edge cannot start.
 BLAMED: tuple[type[Exception], ...] = (
@@ -46,8 +50,12 @@ class EdgeSide:
         methods: Mapping[str, Method] | None = None,
     ) -> None:
         """Raises AclFileError, PasswordFileError."""
-        config, counters = process.config, process.counters
+        config, counters, applied = process.config, process.counters, process.applied
         self._process = process
+        # Before the files are read: what changes meanwhile is seen.
+        self._passwords = self._watch("password_file", self._reload_passwords)
+        self._rules = self._watch("acl_file", self._reload_rules)
+        reading = Reading(_files_of(config.auth))
         self.authenticator = Authenticator(config.auth, counters)
         self.edge = Edge(
             edge_id,
@@ -58,6 +66,7 @@ class EdgeSide:
             counters,
             now_ms,
         )
+        applied.took(reading.digests())
         self.edge.authentication_methods = dict(methods or {})
         self.edge.tracer = tracer
         self.listeners = Listeners(
@@ -65,8 +74,10 @@ class EdgeSide:
             self.edge.handler_factory,
             max_packet_size_bytes=config.limits.max_packet_size_bytes,
             opening_timeout_s=config.limits.connect_timeout_s,
+            applied=applied,
         )
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
+        self._departures = Departures(self.edge, self.drainer)
         process.exporter.add(listener_readings(self.listeners))
         process.exporter.add(readings_of(self.edge))
 
@@ -75,7 +86,10 @@ class EdgeSide:
         stack.callback(self.authenticator.close)
         self.edge.start()
         stack.push_async_callback(self._stop)
-        self._watch_files(stack)
+        for watch in (self._passwords, self._rules):
+            self._process.on_hangup(watch.trigger)
+            self._process.background(stack, watch.run())
+        self._process.on_hangup(self.listeners.reload_certificates)
 
     async def open(self) -> None:
         """Accept clients. Raises OSError, TlsConfigurationError."""
@@ -87,29 +101,86 @@ class EdgeSide:
         await self.drainer.wait()
 
     async def _stop(self) -> None:
+        await self._departures.stop()
         await self.listeners.stop_accepting()
         await self.edge.stop()
         await self.listeners.close()
 
-    def _watch_files(self, stack: contextlib.AsyncExitStack) -> None:
-        """Read passwords, ACL and certificates again when they change, and at SIGHUP."""
-        edge, process = self.edge, self._process
+    # Files and settings that change
 
-        def reload_acl() -> None:
-            edge.authorizer.reload()
-            edge.authorization_changed()
+    def _watch(self, name: str, reload: Callable[[], object]) -> FileWatch:
+        auth = self._process.config.auth
+        path: Path | None = getattr(auth, name)
+        return FileWatch(
+            name,
+            [path] if path is not None else [],
+            reload,
+            self._process.counters,
+            interval_s=auth.reload_interval_s,
+            applied=self._process.applied,
+        )
 
-        auth = process.config.auth
-        for name, files, reload in (
-            ("password_file", edge.authenticator.files(), edge.authenticator.reload),
-            ("acl_file", edge.authorizer.files(), reload_acl),
-        ):
-            watch = FileWatch(
-                name, files, reload, process.counters, interval_s=auth.reload_interval_s
+    def _reload_passwords(self) -> None:
+        self.authenticator.reload()
+
+    def _reload_rules(self) -> None:
+        self.edge.authorizer.reload()
+        self.edge.authorization_changed()
+
+    async def reconfigure(self, config: Config) -> None:
+        """Take other settings up: all of them, or none. Raises NotTaken.
+
+        Everything that may fail comes first: files are read, sockets are bound.
+        """
+        edge, listeners = self.edge, self.listeners
+        if self.drainer.is_draining:
+            raise NotTaken("the clients of this process are let go, it takes no changes any more")
+        auth, limits = config.auth, config.limits
+        signatures = {path: signature_of(path) for path in _files_of(auth)}
+        reading = Reading(_files_of(auth))
+        try:
+            passwords = self.authenticator.prepare(auth)
+            rules = edge.authorizer.prepare(auth)
+            change = await listeners.prepare(
+                config.listeners,
+                max_packet_size_bytes=limits.max_packet_size_bytes,
+                opening_timeout_s=limits.connect_timeout_s,
             )
-            process.on_hangup(watch.trigger)
-            process.background(stack, watch.run())
-        process.on_hangup(self.listeners.reload_certificates)
+        except BLAMED as error:
+            raise NotTaken(sentence_of(error)) from error
+        self._take_auth(auth, passwords, rules)
+        self._take_files(auth, signatures, reading.digests())
+        edge.reconfigure(config)
+        self.drainer.reconfigure(config.drain)
+        self._departures.begin(await listeners.take(change))
+        if edge.refusal is not None:  # a drain has begun meanwhile
+            await listeners.stop_accepting()
+
+    def _take_auth(
+        self,
+        auth: AuthConfig,
+        passwords: PasswordFile | None,
+        rules: AclFile | None,
+    ) -> None:
+        self.authenticator.change(auth, passwords)
+        if self.edge.authorizer.change(auth, rules):
+            self.edge.authorization_changed()
+
+    def _take_files(
+        self, auth: AuthConfig, signatures: Mapping[Path, Signature], digests: Mapping[Path, str]
+    ) -> None:
+        """Watch the files of other settings; those of new paths have been read."""
+        before = self._process.config.auth
+        for watch, old, path in (
+            (self._passwords, before.password_file, auth.password_file),
+            (self._rules, before.acl_file, auth.acl_file),
+        ):
+            if path is None:
+                watch.watch([], auth.reload_interval_s, [])
+                continue
+            watch.watch([path], auth.reload_interval_s, [signatures[path]])
+            if path != old and path in digests:
+                self._process.applied.took({path: digests[path]})
 
     def control(self, status: Callable[[], Json]) -> Control:
         """What operators may see and do; ``status`` says what the role knows."""
@@ -135,22 +206,25 @@ class EdgeSide:
         return " ".join(places)
 
 
+def _files_of(auth: AuthConfig) -> list[Path]:
+    return [path for path in (auth.password_file, auth.acl_file) if path is not None]
+
+
 def listener_readings(listeners: Listeners) -> Readings:
     """What /metrics says of each listener."""
-    states = listeners.states
     return Readings(
         (
             (
                 "listener_connections",
                 "Sockets that are open, handshakes included.",
                 ["listener"],
-                lambda: [([state.label], len(state.connections)) for state in states],
+                lambda: [([label], count) for label, count in listeners.connections_of().items()],
             ),
             (
                 "listener_accepted_total",
                 "Sockets accepted.",
                 ["listener"],
-                lambda: [([state.label], state.counters.accepted) for state in states],
+                lambda: [([label], each.accepted) for label, each in listeners.counters().items()],
             ),
             (
                 "listener_refused_total",
@@ -174,11 +248,11 @@ def listener_readings(listeners: Listeners) -> Readings:
                 "Times that changed certificate files were read.",
                 ["listener", "result"],
                 lambda: [
-                    ([state.label, result], count)
-                    for state in states
+                    ([label, result], count)
+                    for label, each in listeners.counters().items()
                     for result, count in (
-                        ("ok", state.counters.reloads),
-                        ("failed", state.counters.reload_failures),
+                        ("ok", each.reloads),
+                        ("failed", each.reload_failures),
                     )
                 ],
             ),

@@ -22,11 +22,18 @@ from tidegate import __version__
 from tidegate.runtime import log as logs
 from tidegate.runtime import loop as loops
 from tidegate.runtime.admin import AdminServer, Control, Json, Soon, Verdict
+from tidegate.runtime.applied import Applied, NotTaken, Reading, sentence_of
 from tidegate.runtime.config import Config
+from tidegate.runtime.config_file import Role
+from tidegate.runtime.live import restart_needed, taken_up
 from tidegate.runtime.metrics import Exporter
+from tidegate.runtime.named_files import paths_named, read_at_use
+from tidegate.runtime.reconfiguring import Reconfiguring
 from tidegate.runtime.shutdown import Shutdown
+from tidegate.runtime.source import Loaded
 from tidegate.runtime.telemetry import Counters, watch_event_loop_lag
 from tidegate.runtime.tracing import Telemetry, install
+from tidegate.runtime.watch import FileWatch
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +61,8 @@ class Process(ABC):
     """See the module's docstring."""
 
     role: ClassVar[str]
+    #: Whose configuration it reads.
+    command: ClassVar[Role] = "serve"
 
     def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
         """``announce`` gets the line that says what is ready."""
@@ -61,6 +70,8 @@ class Process(ABC):
         self.name = config.name or default_name()
         self.counters = Counters()
         self.exporter = Exporter(self.counters, {"role": self.role, "name": self.name})
+        self.applied = Applied()
+        self.exporter.add(self.applied.readings())
         self._announce = announce
         self._serving = False
         self._started_s = time.monotonic()
@@ -80,6 +91,12 @@ class Process(ABC):
     def problem(self) -> str:
         """Why nobody should be sent here, in words; "" when there is no reason."""
 
+    async def reconfigure(self, config: Config) -> None:  # noqa: B027 - a role may have nothing
+        """Take another configuration up: all of it, or NotTaken and nothing.
+
+        It differs from ``self.config`` in what needs no restart.
+        """
+
     @property
     def grace_s(self) -> float:
         """How long ``leave`` may take."""
@@ -92,21 +109,66 @@ class Process(ABC):
         if self._shutdown is not None:
             self._shutdown.request(reason)
 
-    async def run(self) -> None:
-        """Serve until a signal comes, or ``stop`` is called."""
+    async def run(self, loaded: Loaded | None = None) -> None:
+        """Serve until a signal comes, or ``stop`` is called.
+
+        ``loaded`` is what the configuration was made of; without it, it stays as it is.
+        """
+        if loaded is not None:
+            self.applied.digest = loaded.digest
         with Shutdown(
             self.config.shutdown_timeout_s, grace_s=self.grace_s, exit_process=self.exit
         ) as shutdown:
             self._shutdown = shutdown
             with contextlib.suppress(Stopped):
                 async with contextlib.AsyncExitStack() as stack:
+                    self._watch_files(stack)
                     places = await self.start(stack)
+                    if loaded is not None and loaded.source.path is not None:
+                        self._watch_configuration(stack, loaded)
                     self._serving = True
                     self._announce(f"tidegate ready {places}")
                     await self.leave(await shutdown.wait())
                     shutdown.end_grace()
                     self._serving = False
         log.info("stopped")
+
+    def _watch_files(self, stack: contextlib.AsyncExitStack) -> None:
+        """Look at the files that are read whenever they are used, now and from time to time."""
+        for group in read_at_use(self.config, self.command):
+            reading = Reading(group.paths)
+            try:
+                group.check()
+            except (OSError, ValueError) as error:
+                self.applied.refused(group.paths, sentence_of(error))
+            else:
+                self.applied.took(reading.digests())
+            watch = FileWatch(
+                group.name, group.paths, group.check, self.counters, applied=self.applied
+            )
+            self.on_hangup(watch.trigger)
+            self.background(stack, watch.run())
+
+    # The configuration while it runs
+
+    def _watch_configuration(self, stack: contextlib.AsyncExitStack, loaded: Loaded) -> None:
+        watch = Reconfiguring(loaded, self._take, self.applied, self.counters)
+        self.on_hangup(watch.trigger)
+        self.background(stack, watch.run())
+
+    async def _take(self, wanted: Config) -> None:
+        """Take up what needs no restart. Raises NotTaken, and then nothing has changed."""
+        if self._shutdown is None or self._shutdown.requested:
+            raise NotTaken("this process is ending")
+        running = self.config
+        config = taken_up(running, wanted)
+        await self.reconfigure(config)
+        self.config = config
+        if config.log != running.log:
+            logs.configure(config.log.level, config.log.format, process=config.name)
+        self._shutdown.allow(config.shutdown_timeout_s, self.grace_s)
+        self.applied.only(paths_named(config))
+        self.applied.restart_needed = restart_needed(config, wanted, self.command)
 
     def exit(self, code: int) -> None:
         """End at once: the deadline has passed, or a second signal has come."""
@@ -210,6 +272,7 @@ class Process(ABC):
             "role": self.role,
             "name": self.name,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "configuration": self.applied.status(),
         }
 
 
@@ -217,15 +280,19 @@ def run(
     process_of: Callable[[Config, Callable[[str], None]], Process],
     config: Config,
     announce: Callable[[str], None],
+    loaded: Loaded | None = None,
 ) -> None:
-    """Run a process of a role until its end, logging as the configuration says."""
+    """Run a process of a role until its end, logging as the configuration says.
+
+    With ``loaded``, which ``config`` comes from, a change of its file is taken up meanwhile.
+    """
 
     def ready(line: str) -> None:
         loops.settle_garbage_collector()
         announce(line)
 
     async def main() -> None:
-        await process_of(config, ready).run()
+        await process_of(config, ready).run(loaded)
 
     logs.configure(config.log.level, config.log.format, process=config.name)
     loops.run(main())

@@ -18,10 +18,13 @@ from tidegate import __version__
 from tidegate.link.hub import Hub
 from tidegate.roles import process
 from tidegate.roles.process import Process, now_ms
+from tidegate.roles.router_side import Limited
 from tidegate.router.router import Router
 from tidegate.runtime.admin import Control, Json
 from tidegate.runtime.config import Config
+from tidegate.runtime.config_file import Role
 from tidegate.runtime.metrics import Readings
+from tidegate.runtime.source import Loaded
 from tidegate.runtime.tracing import Tracer
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.redis_store import RedisStore, StoreRefused
@@ -43,11 +46,13 @@ class RouterProcess(Process):
     """See the module's docstring."""
 
     role: ClassVar[str] = "router"
+    command: ClassVar[Role] = "router"
 
     def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
         super().__init__(config, announce)
         self._router: Router | None = None
         self._hub: Hub | None = None
+        self._limited: Limited | None = None
         self._address = ""
         self._store_refuses = False
 
@@ -69,12 +74,15 @@ class RouterProcess(Process):
         self.exporter.add(_readings(router, hub))
         counters = self.counters
         hub.own_figures = lambda: figures_of(counters)
-        interval_s = self.config.features.sys_interval_s
-        if interval_s:
-            system = SystemTopics(
-                router, hub.figures, __version__, interval_s, leads=lambda: _leads(router)
-            )
-            self.background(stack, system.run())
+        system = SystemTopics(
+            router,
+            hub.figures,
+            __version__,
+            self.config.features.sys_interval_s,
+            leads=lambda: _leads(router),
+        )
+        self.background(stack, system.run())
+        self._limited = Limited(store, router, system)
 
         def measure() -> None:
             counters.retained_count = len(router.retained)
@@ -126,6 +134,11 @@ class RouterProcess(Process):
         """Another router, or an edge, has declared this one dead: edges must come anew."""
         if self._hub is not None:
             self._hub.drop_all()
+
+    async def reconfigure(self, config: Config) -> None:
+        """Limits and features."""
+        assert self._limited is not None
+        self._limited.reconfigure(config)
 
     async def leave(self, reason: str) -> None:
         """Ask the edges to go on without this router, and wait until they have."""
@@ -186,6 +199,6 @@ def _readings(router: Router, hub: Hub) -> Readings:
     )
 
 
-def run(config: Config, announce: Callable[[str], None]) -> None:
+def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
     """Route until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
-    process.run(RouterProcess, config, announce)
+    process.run(RouterProcess, config, announce, loaded)

@@ -27,9 +27,11 @@ from tidegate.roles import process
 from tidegate.roles.children import Child, ChildError
 from tidegate.roles.overview import Overview
 from tidegate.roles.process import Process
+from tidegate.runtime.applied import NotTaken
 from tidegate.runtime.config import Config, ListenerConfig, ListenerProtocol
 from tidegate.runtime.config_file import resolved
 from tidegate.runtime.metrics import Readings
+from tidegate.runtime.source import Loaded
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
 from tidegate.store.redis_store import RedisStore, StoreRefused
@@ -100,6 +102,10 @@ class Supervisor(Process):
         places += [f"admin={admin_url}"] if admin_url else []
         places += [f"edges={self._edge_count}", f"routers={self._router_count}"]
         return " ".join(places)
+
+    async def reconfigure(self, config: Config) -> None:
+        """Not while several processes serve."""
+        raise NotTaken("with several processes a changed file counts from the next start on")
 
     def _hang_up(self) -> None:
         for child in self._children:
@@ -251,6 +257,6 @@ def _dump(section: Config | ListenerConfig) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude_unset=True)
 
 
-def run(config: Config, announce: Callable[[str], None]) -> None:
+def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
-    process.run(Supervisor, config, announce)
+    process.run(Supervisor, config, announce, loaded)

@@ -158,6 +158,11 @@ class Router:
         """Whether this router knows all subscriptions; False while the store is away."""
         return self._membership is None or self._membership.current
 
+    def reconfigure(self, limits: LimitsConfig, features: FeaturesConfig) -> None:
+        """Go by other limits and features from now on."""
+        self._limits = limits
+        self._features = features
+
     async def start(self) -> None:
         """Load subscriptions and the retained index; begin sweeping. Raises StoreUnavailable."""
         if self._membership is None:

@@ -58,7 +58,7 @@ class TlsConfig(Section):
     """Whether clients show a certificate."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     """The lowest TLS version accepted."""
-    reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """How often the files are looked at for changes (a swapped mount included)."""
     handshake_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
     """A TLS handshake that takes longer is dropped."""
@@ -226,7 +226,7 @@ class AuthConfig(Section):
     """mosquitto's format: user:hash, with $6$, $7$ or argon2id hashes."""
     acl_file: Path | None = None
     """mosquitto's format and rules."""
-    reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """How often both files are looked at for changes (SIGHUP: at once)."""
     password_threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Threads that compute costly password hashes."""

@@ -71,7 +71,27 @@ def load(path: Path) -> Config:
 
     Raises ConfigError with one line for every problem found.
     """
-    data, lines = _read(path)
+    return parse(read(path), path)
+
+
+def read(path: Path) -> bytes:
+    """Return the content of a configuration file. Raises ConfigError."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes"])
+    return content
+
+
+def parse(content: bytes, path: Path) -> Config:
+    """Check and return the configuration in ``content``, which was read from ``path``.
+
+    Raises ConfigError with one line for every problem found.
+    """
+    data, lines = _data_of(content, path)
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -85,7 +105,11 @@ def from_flags(flags: Flags, role: Role = "serve") -> Config:
     Listeners given as flags replace those of the file; without any, ``DEFAULT_LISTENERS`` serve (a
     router has none). Raises ConfigError with one line for every problem found.
     """
-    config = load(flags.config) if flags.config is not None else Config()
+    return laid_over(load(flags.config) if flags.config is not None else Config(), flags, role)
+
+
+def laid_over(config: Config, flags: Flags, role: Role) -> Config:
+    """Return a file's configuration with the flags laid over it, as ``from_flags`` does."""
     data = config.model_dump(exclude_unset=True)
     problems: list[str] = []
     has_own = bool(config.listeners) or role == "router"
@@ -273,15 +297,8 @@ class _Tree:
     problems: list[str] = field(default_factory=list)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    """Return the file's content and the line of each key."""
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes"])
+def _data_of(content: bytes, path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
+    """Return what the file says and the line of each key."""
     tree = _Tree()
     try:
         node = yaml.compose(content, Loader=yaml.SafeLoader)

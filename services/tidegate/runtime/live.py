@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from tidegate.runtime.config import Config
     from tidegate.runtime.config_file import Role
 
-_LIVE: Final = dict.fromkeys(("limits", "features", "drain", "log", "shutdown_timeout_s"), False)
+#: Sections and keys that a running process takes up, whatever its role.
+LIVE: Final = ("listeners", "auth", "limits", "features", "drain", "log", "shutdown_timeout_s")
+_LIVE: Final = dict.fromkeys(LIVE, False)
+
 #: By role, whether a key counts only from the next start on; the longest that fits decides, and
 #: what none fits does. False: it is taken up while the process runs, or the role does not use it.
 AT_START: Final[Mapping[str, Mapping[str, bool]]] = {
     "edge": {
         **_LIVE,
-        "listeners": False,
-        "auth": False,
         "cluster": False,
         "store": False,
         "store.edge_lease_s": True,
@@ -31,14 +32,12 @@ AT_START: Final[Mapping[str, Mapping[str, bool]]] = {
     },
     "router": {
         **_LIVE,
-        "listeners": False,
-        "auth": False,
         "cluster": False,
         "store.data_dir": False,
         "link.routers": False,
         "link.discovery_interval_s": False,
     },
-    "serve": {**_LIVE, "listeners": False, "auth": False},
+    "serve": _LIVE,
 }
 
 
@@ -59,6 +58,11 @@ def restart_needed(running: Config, wanted: Config, role: Role) -> list[str]:
     one = dict(_leaves(restart_part(running.model_dump(mode="json"), role), ""))
     other = dict(_leaves(restart_part(wanted.model_dump(mode="json"), role), ""))
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def taken_up(running: Config, wanted: Config) -> Config:
+    """Return what a process runs with once it has taken ``wanted`` up: what needs no restart."""
+    return running.model_copy(update={key: getattr(wanted, key) for key in LIVE})
 
 
 def _part(section: Mapping[str, Any], rules: Mapping[str, bool], above: str) -> dict[str, Any]:

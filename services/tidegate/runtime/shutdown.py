@@ -84,6 +84,12 @@ class Shutdown:
                 self._loop.remove_signal_handler(number)
         self._installed.clear()
 
+    def allow(self, timeout_s: float, grace_s: float) -> None:
+        """Change the times while nobody has asked for the end; later it changes nothing."""
+        if not self._event.is_set():
+            self.timeout_s = timeout_s
+            self._grace_s = grace_s
+
     def on_hangup(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` (in the event loop) at every SIGHUP."""
         self._hangup.append(callback)

@@ -94,17 +94,18 @@ def translate(error: Exception) -> Exception:
 class LaneSettings:
     """What the lanes of a store have in common.
 
-    ``prefixes`` are those of all partitions, ``header`` the script's first words. ``on_dropped`` is
-    told how many queue entries a call has thrown away because queues were full, how many because
-    sessions ended, and how many of these had not been sent. ``timeout_s`` bounds every round trip;
-    after it the outcome is unknown, the connection is dropped, and whoever waited gets
+    ``prefixes`` are those of all partitions, ``header`` the script's first words, whose values may
+    change while lanes use them. ``on_dropped`` is told how many queue entries a call has thrown
+    away because queues were full, how many because sessions ended, and how many of these had not
+    been sent. ``timeout_s`` bounds every round trip; after it the outcome is unknown, the
+    connection is dropped, and whoever waited gets
     StoreUnavailable. With ``replicas`` an answer is held back until so many replicas have confirmed
     the call.
     """
 
     script: tuple[bytes, bytes]
     prefixes: tuple[bytes, ...]
-    header: tuple[Word, ...]
+    header: list[Word]
     on_dropped: Callable[[int, int, int], None]
     timeout_s: float
     counters: Counters
@@ -133,7 +134,7 @@ class Lane:
         self._settings = settings
         self._on_displaced = on_displaced
         self._on_down = on_down
-        self._head = (b"EVALSHA", settings.script[1], 0, *settings.header)
+        self._head = (b"EVALSHA", settings.script[1], 0)
         self._wait = b""
         self._round_s = settings.timeout_s
         if settings.replicas:
@@ -370,7 +371,7 @@ class Lane:
             raise StoreUnavailable(f"replication cannot be waited for: {error}") from error
 
     def _pack_batch(self, batch: list[Operation]) -> bytes:
-        words: list[Word] = [*self._head]
+        words: list[Word] = [*self._head, *self._settings.header]
         if self._on_displaced is None:
             words.append(0)
         else:
@@ -404,7 +405,7 @@ class Lane:
         """
         prefixes = self._settings.prefixes
         guards = () if self._on_displaced is None else prefixes
-        words: list[Word] = [*self._head, len(guards), *guards]
+        words: list[Word] = [*self._head, *self._settings.header, len(guards), *guards]
         for prefix in prefixes:
             words += (b"o", 2, prefix, process)
         await call(connection, step_s, *words)

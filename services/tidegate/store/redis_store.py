@@ -67,11 +67,12 @@ class RedisStore(Coordination):
         super().__init__()
         self._keys = Keyspace(store.partitions)
         self._counters = counters
-        evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
+        self._header: list[Word] = []
+        self.limit(limits)
         settings = LaneSettings(
             script=scripts.load(),
             prefixes=(GLOBAL_PREFIX, *self._keys.prefixes),
-            header=(limits.max_queued_messages, evict),
+            header=self._header,
             on_dropped=self._count_dropped,
             timeout_s=store.operation_timeout_s,
             counters=counters,
@@ -112,6 +113,11 @@ class RedisStore(Coordination):
                 raise
             raise translate(error) from error
         return self
+
+    def limit(self, limits: LimitsConfig) -> None:
+        """Bound queues by these limits from now on; what waits in a longer one stays."""
+        evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
+        self._header[:] = (limits.max_queued_messages, evict)
 
     def _count_dropped(self, evicted: int, left_behind: int, left_unsent: int) -> None:
         self.evicted_count += evicted

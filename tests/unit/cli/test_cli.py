@@ -139,7 +139,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """Stand in for the broker; collect what it is started with."""
     started: list[Config] = []
 
-    def start(config: Config, announce: Any) -> None:
+    def start(config: Config, announce: Any, _loaded: Any) -> None:
         announce("tidegate ready")
         started.append(config)
 
@@ -195,7 +195,7 @@ def test_one_of_a_kind_is_one_process(
     module: str,
 ) -> None:
     only = types.ModuleType(module)
-    only.run = lambda config, announce: announce("this one")  # type: ignore[attr-defined]
+    only.run = lambda _config, announce, _loaded: announce("this one")  # type: ignore[attr-defined]
     only.BLAMED = ()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module, only)
     assert run("serve", "--allow-anonymous", *flags)[1] == "this one\n"
@@ -224,7 +224,7 @@ def test_a_start_that_fails_is_one_sentence(
     code: int,
     text: str,
 ) -> None:
-    def fail(config: Config, announce: Any) -> None:
+    def fail(config: Config, announce: Any, _loaded: Any) -> None:
         raise problem
 
     monkeypatch.setattr(sys.modules["tidegate.serve"], "run", fail)
@@ -237,7 +237,7 @@ def test_a_start_that_fails_is_one_sentence(
 def test_a_bug_keeps_its_traceback(
     run: Any, served: list[Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(config: Config, announce: Any) -> None:
+    def fail(config: Config, announce: Any, _loaded: Any) -> None:
         raise ModuleNotFoundError("no", name="tidegate.nothing")
 
     monkeypatch.setattr(sys.modules["tidegate.serve"], "run", fail)

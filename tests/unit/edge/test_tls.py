@@ -104,10 +104,10 @@ def test_files_are_looked_at_once_per_interval(tmp_path: Path) -> None:
     counters = ListenerCounters()
     assert contexts.is_due(100.0)
     contexts.reload(100.0, counters)
-    assert not contexts.is_due(109.9)
-    assert contexts.is_due(110.0)
+    assert not contexts.is_due(101.9)
+    assert contexts.is_due(102.0)
     before = contexts.current
-    contexts.reload(110.0, counters)
+    contexts.reload(102.0, counters)
     assert contexts.current is before
     authority.server("b.test")
     contexts.reload(120.0, counters)

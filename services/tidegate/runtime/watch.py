@@ -1,23 +1,29 @@
 """Notices that files have changed, and has them read again.
 
 Polls, because that is what works for every kind of mount; a Kubernetes volume changes by swapping
-the ``..data`` symlink, which shows as another inode behind the same path. The composition root runs
-``FileWatch.run`` in its task group and gives ``trigger`` to SIGHUP.
+the ``..data`` symlink, which shows as another inode behind the same path. The process runs
+``FileWatch.run`` and gives ``trigger`` to SIGHUP. A look costs one stat per file.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
+from tidegate.runtime.applied import Applied, Reading, sentence_of
 from tidegate.runtime.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
 #: Device, inode, size and time of change of a file; None while it is missing.
 Signature = tuple[int, int, int, int] | None
+
+#: How often files are looked at that have no setting of their own for it.
+INTERVAL_S: Final = 2.0
 
 
 def signature_of(path: Path) -> Signature:
@@ -35,9 +41,20 @@ class FileWatch:
     ``reload`` raises ValueError or OSError when the new content cannot be used, and then must have
     changed nothing: the last good content stays, one line is logged, and the failure is counted. It
     is tried again when the files change once more (a missing file is waited for in silence).
+    ``applied`` hears what was taken and what was not.
     """
 
-    __slots__ = ("_counters", "_interval_s", "_name", "_paths", "_reload", "_seen")
+    __slots__ = (
+        "_applied",
+        "_changed",
+        "_counters",
+        "_interval_s",
+        "_missing",
+        "_name",
+        "_paths",
+        "_reload",
+        "_seen",
+    )
 
     def __init__(
         self,
@@ -46,19 +63,40 @@ class FileWatch:
         reload: Callable[[], object],
         counters: Counters,
         *,
-        interval_s: float = 5.0,
+        interval_s: float = INTERVAL_S,
+        applied: Applied | None = None,
     ) -> None:
         self._name = name
-        self._paths = list(paths)
         self._reload = reload
         self._counters = counters
+        self._applied = applied or Applied()
+        self._paths = list(paths)
         self._interval_s = interval_s
+        self._missing = False
         self._seen = self._signatures()
+        self._changed = asyncio.Event()
+
+    def watch(
+        self, paths: Sequence[Path], interval_s: float, signatures: Sequence[Signature]
+    ) -> None:
+        """Watch these files from now on, so often; ``signatures``: taken before they were read."""
+        if list(paths) != self._paths:
+            self._paths = list(paths)
+            self._missing = False
+            self._seen = list(signatures)
+        if interval_s != self._interval_s:
+            self._interval_s = interval_s
+            self._changed.set()
 
     def check(self) -> bool:
         """Look once; return whether something had changed (and ``reload`` was called)."""
         signatures = self._signatures()
-        if signatures == self._seen or None in signatures:
+        if None in signatures:
+            if not self._missing:
+                self._missing = True
+                self._applied.refused(self._paths, "a file is missing")
+            return False
+        if signatures == self._seen and not self._missing:
             return False
         self._read_again(signatures)
         return True
@@ -70,8 +108,12 @@ class FileWatch:
 
     async def run(self) -> None:
         """Look every ``interval_s`` for ever; the owner cancels it."""
-        while self._paths:
-            await asyncio.sleep(self._interval_s)
+        while True:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._changed.wait()
+                    continue
             self.check()
 
     def _signatures(self) -> list[Signature]:
@@ -80,14 +122,19 @@ class FileWatch:
     def _read_again(self, signatures: list[Signature]) -> None:
         # Taken before reading: what is written meanwhile shows as another change next time.
         self._seen = signatures
+        self._missing = None in signatures
+        reading = Reading(self._paths)
         try:
             self._reload()
         except (OSError, ValueError) as error:
+            problem = sentence_of(error)
+            self._applied.refused(self._paths, problem)
             self._counters.config_reloads["failed"] += 1
             log.error(  # noqa: TRY400 - the sentence says it all
                 "a changed file cannot be used; the last good one stays",
-                extra={"what": self._name, "problem": " ".join(str(error).split())},
+                extra={"what": self._name, "problem": problem},
             )
         else:
+            self._applied.took(reading.digests())
             self._counters.config_reloads["ok"] += 1
             log.info("read a changed file", extra={"what": self._name})

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.edge.watch import FileWatch
 from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.watch import FileWatch
 
 
 class _Reader:
@@ -114,10 +114,13 @@ def test_a_hangup_reads_an_unchanged_file_too(path: Path) -> None:
     assert reader.calls == 1
 
 
-async def test_nothing_to_watch_ends_at_once() -> None:
-    watch = FileWatch("nothing", [], lambda: pytest.fail("read"), Counters())
+async def test_nothing_to_watch_is_looked_at_in_vain() -> None:
+    watch = FileWatch("nothing", [], lambda: pytest.fail("read"), Counters(), interval_s=0.001)
     watch.trigger()
-    await watch.run()
+    assert not watch.check()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await watch.run()
 
 
 async def test_running_it_notices_a_change(path: Path) -> None:

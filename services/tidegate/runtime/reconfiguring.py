@@ -1,0 +1,121 @@
+"""Takes a changed configuration file up while the process runs, or says why not.
+
+Run by the process. A file that has changed is read and checked whole; then the process is asked to
+take it. Whatever is wrong with it, the last good configuration stays, one line is logged, the
+failure is counted, and /status has the reason. What is valid and cannot be used now (a port that
+somebody else has, a file that is not there yet) is tried again at every look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from tidegate.runtime.applied import Applied, NotTaken, sentence_of
+from tidegate.runtime.config import Config
+from tidegate.runtime.config_file import ConfigError
+from tidegate.runtime.source import Loaded
+from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.watch import INTERVAL_S, signature_of
+
+log = logging.getLogger(__name__)
+
+#: A file is read when it has not changed for so long: an editor may be writing it.
+SETTLED_S: Final = 0.2
+#: How often that is waited for.
+MOST_WAITS: Final = 10
+
+
+class Reconfiguring:
+    """See the module's docstring. ``take`` raises NotTaken, and then has changed nothing."""
+
+    __slots__ = ("_applied", "_counters", "_path", "_retry", "_seen", "_source", "_take", "_wake")
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        take: Callable[[Config], Awaitable[None]],
+        applied: Applied,
+        counters: Counters,
+    ) -> None:
+        """``loaded`` is what the process has read for its start, from a file."""
+        source = loaded.source
+        assert source.path is not None
+        self._source = source
+        self._path: Path = source.path
+        self._seen = loaded.signature
+        self._take = take
+        self._applied = applied
+        self._counters = counters
+        self._wake = asyncio.Event()
+        #: Whether what is on disk is valid and could not be used yet.
+        self._retry = False
+
+    def trigger(self) -> None:
+        """Read the file now, changed or not (SIGHUP)."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look for ever; the owner cancels it."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self._wake.wait()
+            asked = self._wake.is_set()
+            self._wake.clear()
+            await self._look(asked=asked)
+
+    async def _look(self, *, asked: bool) -> None:
+        signature = signature_of(self._path)
+        if signature != self._seen:
+            for _ in range(MOST_WAITS):
+                await asyncio.sleep(SETTLED_S)
+                before, signature = signature, signature_of(self._path)
+                if signature == before:
+                    break
+        elif not (asked or self._retry):
+            return
+        is_new = signature != self._seen or asked
+        self._seen = signature
+        try:
+            loaded = self._source.load_again()
+        except ConfigError as error:
+            self._retry = False
+            self._failed("; ".join(error.problems), again=not is_new)
+            return
+        try:
+            await self._take(loaded.config)
+        except NotTaken as error:
+            self._retry = True
+            self._failed(sentence_of(error), again=not is_new)
+            return
+        except Exception as error:
+            self._retry = False
+            self._counters.internal_errors += 1
+            log.exception("taking a configuration failed")
+            self._failed(f"an internal error: {sentence_of(error)}", again=False)
+            return
+        self._retry = False
+        self._applied.digest = loaded.digest
+        self._applied.problem = ""
+        self._counters.config_reloads["ok"] += 1
+        restart = self._applied.restart_needed
+        log.info(
+            "the configuration is in use",
+            extra={"file": str(self._path), "digest": loaded.digest}
+            | ({"restart_needed": ", ".join(restart)} if restart else {}),
+        )
+
+    def _failed(self, problem: str, *, again: bool) -> None:
+        if again and problem == self._applied.problem:
+            return
+        self._applied.problem = problem
+        self._counters.config_reloads["failed"] += 1
+        log.error(
+            "the configuration file cannot be used; the last good one stays",
+            extra={"file": str(self._path), "problem": problem},
+        )
