@@ -17,10 +17,11 @@ from support.kube import binaries
 from support.kube.control_plane import ControlPlane
 from support.kube.fake_kubelet import FakeKubelet
 from support.kube.kubectl import Kubectl
-from support.kube.operator_process import OperatorProcess
+from support.kube.operator_process import CHART, OperatorProcess
 from support.kube.space import Space
 
 _SHOWN = 6000
+_SHOWN_OF_PLANE = 1500
 _planes: list[ControlPlane] = []
 _operators: list[OperatorProcess] = []
 
@@ -47,14 +48,15 @@ def pytest_runtest_makereport(
             title = f"operator of {operator.namespace}"
             report.sections.append((title, operator.log_text()[-_SHOWN:]))
         for plane in _planes:
-            report.sections += [(name, text[-_SHOWN:]) for name, text in plane.logs().items()]
+            report.sections += plane.logs(_SHOWN_OF_PLANE).items()
     return report
 
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """Yield etcd, kube-apiserver and kube-controller-manager."""
-    with ControlPlane(tmp_path_factory.mktemp("plane")) as started:
+    crds = [CHART / "crds" / "mqttbrokers.yaml"]
+    with ControlPlane(tmp_path_factory.mktemp("plane"), crds) as started:
         _planes.append(started)
         yield started
         _planes.remove(started)

@@ -24,6 +24,8 @@ class Request:
     name: str
     status: int
     is_dry_run: bool
+    #: Whether a right was missing; admission says no with the same status.
+    is_forbidden: bool
     agent: str
     path: str
     body: Any
@@ -73,6 +75,7 @@ class AuditLog:
 def _request(event: dict[str, Any]) -> Request:
     ref = event.get("objectRef") or {}
     part = ref.get("subresource", "")
+    annotations = event.get("annotations") or {}
     query = parse_qs(urlsplit(event["requestURI"]).query)
     return Request(
         user=event["user"]["username"],
@@ -83,6 +86,7 @@ def _request(event: dict[str, Any]) -> Request:
         name=ref.get("name", ""),
         status=(event.get("responseStatus") or {}).get("code", 0),
         is_dry_run="dryRun" in query,
+        is_forbidden=annotations.get("authorization.k8s.io/decision") == "forbid",
         agent=event.get("userAgent", ""),
         path=event["requestURI"],
         body=event.get("requestObject"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -73,8 +74,9 @@ _AUDIT_POLICY: Final[Object] = {
 class ControlPlane:
     """See the module's docstring. ``api`` may do everything; ``audit`` is what has happened."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, crds: Sequence[Path] = ()) -> None:
         self.directory = directory
+        self._crds = crds
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
         self._tokens = {name: secrets.token_hex(16) for name in (ADMIN, CONTROLLERS, KUBELET)}
         self.authority = directory / "authority" / "authority.pem"
@@ -93,7 +95,11 @@ class ControlPlane:
         self.stop()
 
     def start(self) -> None:
-        """Start everything, and wait until it answers."""
+        """Start everything, and wait until it answers.
+
+        The garbage collector learns of new kinds only twice a minute, so the definitions of
+        ``crds`` are there before it begins.
+        """
         programs = binaries.programs()
         etcd = tools.require("etcd")
         store = f"http://127.0.0.1:{tools.free_port()}"
@@ -107,6 +113,8 @@ class ControlPlane:
             [str(programs / "kube-apiserver"), *self._api_server_arguments(store, port)],
         )
         wait_for(self._is_ready, READY_S, "the API server is ready")
+        for file in self._crds:
+            self.api.create(yaml.safe_load(file.read_text()))
         self._run(
             "kube-controller-manager",
             [str(programs / "kube-controller-manager"), *self._controller_arguments()],

@@ -228,8 +228,8 @@ class FakeKubelet:
             try:
                 await (self._sync_pod(key) if kind == "Pod" else self._sync_service(key))
             except aiohttp.ClientResponseError as error:
-                # Gone, or changed meanwhile: an event says so, or has said so.
-                if error.status not in {404, 409}:
+                # Gone, changed meanwhile, or in a namespace that goes: an event says so.
+                if error.status not in {403, 404, 409}:
                     self.errors.append(f"{kind} {key}: {error.status} {error.message}")
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self._loop.call_later(_AGAIN_S, self._touch, kind, key)

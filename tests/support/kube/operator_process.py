@@ -139,6 +139,18 @@ class OperatorProcess:
         """Whether it was started and has not been ended."""
         return self._process is not None
 
+    def rss_bytes(self) -> int:
+        """Return how much memory it has."""
+        assert self._process is not None
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu_s(self) -> float:
+        """Return how much processor time it has used."""
+        assert self._process is not None
+        words = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def _end(self, how: signal.Signals) -> int:
         process, self._process = self._process, None
         assert process is not None, "it does not run"
@@ -191,7 +203,7 @@ class OperatorProcess:
 
     def refused(self, mark: int = 0) -> list[Request]:
         """Return the requests that were refused because a right was missing."""
-        return [one for one in self.plane.audit.since(mark, user=self.user) if one.status == 403]
+        return [one for one in self.plane.audit.since(mark, user=self.user) if one.is_forbidden]
 
     def check(self) -> None:
         """Assert that no right was missing, and nothing has failed in a way nobody thought of."""
