@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
-from support.cluster import Cluster
 from support.history import History, Kind
 from support.history_check import Announced, Checker, Violation
 from support.load import Publisher, Subscriber, come_and_go
@@ -27,12 +27,31 @@ SETTLE_DEADLINE_S: Final = 45.0
 _SHOWN: Final = 2
 
 
+class Edge(Protocol):
+    """Where clients connect."""
+
+    @property
+    def mqtt(self) -> tuple[str, int]:
+        """Host and port."""
+
+
+class Stage(Protocol):
+    """What a load is put on: a cluster of processes, or one behind the address of a Service."""
+
+    @property
+    def edges(self) -> Sequence[Edge]:
+        """Where clients may go."""
+
+    def keep_logs(self) -> Path:
+        """Keep what there is for whoever looks into a failure; where that is."""
+
+
 class Scene:
     """Clients on a cluster. Use it as ``async with``; their tasks end with it."""
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Stage,
         seed: int,
         announced: Announced | None = None,
         patience: Patience | None = None,
@@ -43,6 +62,8 @@ class Scene:
         self.history = History()
         self.checker = Checker(self.history.events, announced)
         self.patience = patience
+        #: Whoever is added from now on connects with TLS.
+        self.tls: ssl.SSLContext | None = None
         self.publishers: list[Publisher] = []
         self.subscribers: list[Subscriber] = []
         self._running: list[asyncio.Task[None]] = []
@@ -137,6 +158,7 @@ class Scene:
         return random.Random(self.chance.random())
 
     def _run(self, client: SessionClient) -> None:
+        client.tls = self.tls
         self._running.append(asyncio.create_task(client.run()))
 
     # --- course -------------------------------------------------------------------------------

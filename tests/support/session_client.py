@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,6 +127,8 @@ class SessionClient:
         self.connected = asyncio.Event()
         self.connections = 0
         self.sessions_taken_up = 0
+        #: Connect with TLS.
+        self.tls: ssl.SSLContext | None = None
         #: Cleared while the client shall stay away.
         self.wanted = asyncio.Event()
         self.wanted.set()
@@ -160,7 +163,7 @@ class SessionClient:
         place = self.choose_edge()
         try:
             async with asyncio.timeout(self.patience.connack_s):
-                await loop.create_connection(lambda: wire, *place)
+                await loop.create_connection(lambda: wire, *place, ssl=self.tls)
                 self.wires.add(wire)
                 self.note(Kind.CONNECT, wire, note=f"to {place[1]}")
                 wire.send(self._connect_packet())

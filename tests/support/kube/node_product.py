@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from support.kube.node import Node
-from support.kube.node_api import Manifest, path_of
+from support.kube.node_api import ApiError, Manifest, path_of
 from support.kube.node_images import ROOT, Image
 from support.waiting import wait_for
 from tidegate_operator import names
@@ -100,7 +100,12 @@ class Broker:
         self.ready_s = 0.0
 
     def apply(self) -> None:
-        """Say what is wanted, as ``spec`` is now."""
+        """Say what is wanted: ``spec``, and nothing that was changed meanwhile."""
+        path = path_of(names.API_VERSION, names.KIND, self.namespace, self.name)
+        with contextlib.suppress(ApiError):
+            replace = [{"op": "replace", "path": "/spec", "value": self.spec}]
+            self.node.api.request("PATCH", path, replace, "application/json-patch+json")
+            return
         self.node.api.apply(
             {
                 "apiVersion": names.API_VERSION,

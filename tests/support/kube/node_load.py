@@ -1,0 +1,86 @@
+"""A load at the address of a Service, with the history and the judgement of the cluster's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from support.history import Event, Kind
+from support.history_check import Announced
+from support.kube.node_product import Broker
+from support.scene import Scene
+from support.session_client import Patience
+
+T = TypeVar("T")
+#: Where clients connect, all of them.
+PORT = 443
+
+
+@dataclass(slots=True, frozen=True)
+class ServicePlace:
+    """The one address behind which all edges are."""
+
+    mqtt: tuple[str, int]
+
+
+class ServiceStage:
+    """Clients of a broker that only know its address."""
+
+    def __init__(self, broker: Broker, address: str, logs: Path) -> None:
+        self._broker = broker
+        self._place = ServicePlace((address, PORT))
+        self._logs = logs
+
+    @property
+    def edges(self) -> Sequence[ServicePlace]:
+        """The one place that there is."""
+        return [self._place]
+
+    def keep_logs(self) -> Path:
+        """Keep the logs of all pods."""
+        self._broker.keep_logs(self._logs)
+        return self._logs
+
+
+@contextlib.asynccontextmanager
+async def under_load(
+    broker: Broker, seed: int, logs: Path, *, rate: float = 8.0
+) -> AsyncIterator[Scene]:
+    """Put a load on the broker over TLS; at the end everything must have arrived, in order."""
+    stage = ServiceStage(broker, await away(broker.address), logs)
+    # A machine that runs a whole cluster answers late now and then.
+    patience = Patience(connack_s=5.0, silence_s=6.0)
+    async with Scene(stage, seed, Announced(repeats=True), patience) as scene:
+        scene.tls = await away(broker.client_tls)
+        scene.mixed_load(rate=rate)
+        await scene.begin()
+        await scene.still_publishing()
+        yield scene
+        await scene.still_publishing()
+        settled_s = await scene.settle()
+        print(f"{scene.summary()}; settled in {settled_s:.1f} s")
+        scene.judge()
+
+
+async def away(work: Callable[..., T], *arguments: Any) -> T:
+    """Do something that blocks while the clients go on."""
+    return await asyncio.to_thread(work, *arguments)
+
+
+def lost_connections(scene: Scene) -> list[Event]:
+    """Return the ends of connections that the client did not want."""
+    own = {"left", "left with DISCONNECT", "the test is over"}
+    return [
+        event
+        for event in scene.history.of(Kind.ENDED)
+        if event.note not in own and not _was_taken_over(event)
+    ]
+
+
+def _was_taken_over(event: Event) -> bool:
+    """Whether the client itself has opened a newer connection (0x8E, or 3.1.1's plain end)."""
+    return event.client.startswith("move-")
