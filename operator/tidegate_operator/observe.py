@@ -93,5 +93,6 @@ class AdminClient:
                         return 0, None
                 is_json = answer.status in {200, 202}
                 return answer.status, json.loads(body) if is_json else None
-        except (TimeoutError, OSError, aiohttp.ClientError, ValueError):
+        # Whatever a pod answers: too deep for a parser is as good as nothing.
+        except (TimeoutError, OSError, aiohttp.ClientError, ValueError, RecursionError):
             return 0, None

@@ -25,6 +25,8 @@ _BAD_WAITS: Final = frozenset(
         "RunContainerError",
     }
 )
+#: Phases of pods that never run again.
+_OVER: Final = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(slots=True, frozen=True)
@@ -111,8 +113,10 @@ def template_hash(found: Mapping[str, Any] | None) -> str:
 
 
 def pods(found: Iterable[Mapping[str, Any]]) -> list[Pod]:
-    """Return what pods say, by name."""
-    return sorted((_pod(one) for one in found), key=lambda pod: pod.name)
+    """Return what pods say, by name. Those that are over (evicted ones stay listed) are left out:
+    others have taken their place."""
+    alive = (one for one in found if (one.get("status") or {}).get("phase") not in _OVER)
+    return sorted((_pod(one) for one in alive), key=lambda pod: pod.name)
 
 
 def _pod(found: Mapping[str, Any]) -> Pod:

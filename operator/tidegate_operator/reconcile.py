@@ -147,7 +147,7 @@ class Reconciler:
             await cluster.set_status(namespace, name, status)
             await self._say_what_changed(body, status)
         if spec is None or not spec.paused:
-            await self._tell(namespace, call, pods, standard)
+            await self._tell(namespace, call, pods, standard, now)
         if spec is not None and not spec.paused and was_asked:
             await self._rebalance(body, spec, call, situation, _token(name, there), now)
         again_s = self._again_s(status, wanted, call, spec, now)
@@ -273,9 +273,10 @@ class Reconciler:
         call: RollCall,
         pods: Sequence[observed.Pod],
         standard: Mapping[str, Wanted],
+        now: datetime,
     ) -> None:
         """Have kubelets look now at what pods mount; without it they do so within a minute."""
-        for pod, digest in call.whom_to_tell(pods, standard):
+        for pod, digest in call.whom_to_tell(pods, standard, now):
             try:
                 await self._cluster.annotate_pod(namespace, pod.name, pod.uid, digest)
             except KubeError as error:

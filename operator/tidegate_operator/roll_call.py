@@ -33,6 +33,8 @@ LATER_S: Final = 10.0
 FRESH_S: Final = 120.0
 #: How long a pod may say that it cannot use its configuration before that is a fault.
 PATIENCE_S: Final = 90.0
+#: What was written just now may not have come to all kubelets yet.
+SETTLED_S: Final = 1.0
 #: How many pods are told in one go that there is something new.
 TOLD_AT_ONCE: Final = 50
 
@@ -172,11 +174,13 @@ class RollCall:
         return [pod.name for pod in pods if _is_over(self._problems.get(pod.key), PATIENCE_S, now)]
 
     def whom_to_tell(
-        self, pods: Iterable[Pod], standard: Mapping[str, Wanted]
+        self, pods: Iterable[Pod], standard: Mapping[str, Wanted], now: datetime
     ) -> list[tuple[Pod, str]]:
         """Return pods that should look at what they mount, with what they shall find; each pod
         once for each configuration."""
-        found = []
+        found: list[tuple[Pod, str]] = []
+        if not _is_over(self._changed, SETTLED_S, now):
+            return found
         for pod in pods:
             lag = self._lag(pod, standard)
             if lag is None or not lag.is_told:

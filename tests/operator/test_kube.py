@@ -183,6 +183,22 @@ async def test_deleting_takes_just_that_object(server: Server, api: KubeApi) -> 
         await api.delete(ObjectRef("v1", "Secret", "x"), "iot", "uid")
 
 
+async def test_a_pod_is_told_what_it_shall_find(server: Server, api: KubeApi) -> None:
+    await api.annotate_pod("iot", "demo-edge-x", "uid-1", "abc")
+    (asked,) = server.asked
+    assert asked.method == "PATCH"
+    assert asked.path == "/api/v1/namespaces/iot/pods/demo-edge-x"
+    assert asked.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert asked.query["fieldManager"] == "tidegate-operator-pods"
+    # The uid keeps the server from making a pod that has gone.
+    assert asked.body["metadata"] == {
+        "name": "demo-edge-x",
+        "namespace": "iot",
+        "uid": "uid-1",
+        "annotations": {names.CONFIGURATION: "abc"},
+    }
+
+
 async def test_the_status_is_replaced_as_a_whole(server: Server, api: KubeApi) -> None:
     await api.set_status("iot", "demo", {"connections": 3})
     (asked,) = server.asked
