@@ -19,6 +19,7 @@ _HEAD: Final = """\
 
 ```console
 $ helm install tidegate charts/tidegate --namespace tidegate-system --create-namespace
+$ helm test tidegate --namespace tidegate-system
 $ kubectl apply -f examples/one-port.yaml
 $ kubectl get mqb
 ```
@@ -27,10 +28,19 @@ The chart installs the operator and the CustomResourceDefinition; brokers are ma
 objects ([docs/kubernetes.md](../../docs/kubernetes.md)), and the chart makes a first one if
 `broker.create` is true.
 
-- One replica: brokers run on while the operator is away, and nothing passes through it.
+- One replica, replaced by `Recreate`: brokers run on while the operator is away, and nothing passes
+  through it. Should two be there for a moment (a node that was cut off), they write the same.
+- `/livez`, `/readyz` and `/metrics` on `admin.port`, over IPv4 and IPv6. Ready means that
+  MqttBrokers can be listed and that everything is watched; `serviceMonitor.create` is for the
+  Prometheus operator.
+- `helm test` asks the operator whether it is ready, and sends a message through the chart's own
+  broker, if there is one. What it needs for that (a pod, an account, a role to read that broker)
+  exists only while it runs.
 - Its roles have exactly the verbs that it uses. With `watchNamespaces` they are of those namespaces
   alone, except reading and patching its own CRD (`crd.upgrade`).
 - Its pod meets the restricted Pod Security Standard, with a read-only root file system.
+- `helm upgrade` leaves the CRD alone, as Helm does; the operator brings it up to date when it
+  starts (`crd.upgrade`).
 - `helm uninstall` removes the operator and leaves MqttBrokers (but the chart's own) and the CRD in
   place.
 

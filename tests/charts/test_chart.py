@@ -118,6 +118,45 @@ def test_versions_are_those_of_the_package() -> None:
     assert chart["version"] == chart["appVersion"] == found[1]
 
 
+def test_what_is_shown_of_the_chart_is_current() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    shown = {
+        name.partition("/")[2]: text
+        for name, text in chart["annotations"].items()
+        if name.startswith("artifacthub.io/")
+    }
+    assert shown["operatorCapabilities"] in {
+        *("basic install", "seamless upgrades", "full lifecycle", "deep insights", "auto pilot")
+    }
+    (image,) = yaml.safe_load(shown["images"])
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert image["image"] == f"{defaults['image']['repository']}:{chart['appVersion']}"
+    (kind,) = yaml.safe_load(shown["crds"])
+    assert (kind["name"], kind["kind"], kind["version"]) == (
+        names.CRD_NAME,
+        names.KIND,
+        names.VERSION,
+    )
+    for example in yaml.safe_load(shown["crdsExamples"]):
+        assert parse(example["metadata"]["name"], example["spec"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ([], "kubectl apply"),
+        (["broker.create=true"], "Nobody can connect to it yet"),
+        (["broker.create=true", "watchNamespaces={iot}"], "nobody serves that broker"),
+    ],
+)
+def test_the_notes_say_what_comes_next(home: Path, settings: list[str], words: str) -> None:
+    more = [part for setting in settings for part in ("--set", setting)]
+    done = helm.run(home, "install", "x", CHART, "--dry-run=client", *more)
+    notes = done.stdout.partition("NOTES:")[2]
+    assert words in notes
+    assert "helm test x" in notes
+
+
 # Rights
 
 
@@ -265,6 +304,15 @@ def test_there_is_never_more_than_one_operator(home: Path) -> None:
     spec = pick(made(home), "Deployment", "tidegate")["spec"]
     assert spec["replicas"] == 1
     assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_labels_of_the_user_come_beside_ours_and_never_in_their_place(home: Path) -> None:
+    found = made(home, None, "--set", "podLabels.app\\.kubernetes\\.io/component=mine")
+    labels = pick(found, "Deployment", "tidegate")["spec"]["template"]["metadata"]["labels"]
+    assert labels[names.COMPONENT_LABEL] == "operator"
+    found = made(home, values("everything"))
+    labels = pick(found, "Deployment", "tidegate")["spec"]["template"]["metadata"]["labels"]
+    assert labels["example.com/b"] == "2"
 
 
 def test_brokers_let_the_operator_in(home: Path) -> None:
