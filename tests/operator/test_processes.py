@@ -30,6 +30,9 @@ from support.store_server import StoreServer
 from tidegate.edge.password_file import set_user
 from tidegate.store.embedded import EmbeddedError, find_server
 from tidegate_operator import names
+from tidegate_operator.configuration import REFUSED, InUse, digest_of
+from tidegate_operator.observe import AdminClient
+from tidegate_operator.observed import Pod
 from tidegate_operator.render import Manifest
 from tidegate_operator.render.redis import DATA_DIR
 
@@ -45,6 +48,14 @@ SPEC: dict[str, Any] = spec_of(
     acl={"rules": "topic read public/#\nuser alice\ntopic readwrite #\n"},
     redis={"durability": "always"},
 )
+
+
+LINK = ("admin-token", "link.crt", "link.key", "link-ca.crt")
+#: Which files a component reads.
+NAMED = {
+    "edge": {*LINK, "passwords", "acl", "listener.mqtt.crt", "listener.mqtt.key"},
+    "router": {*LINK, "redis-password"},
+}
 
 
 class Store(StoreServer):
@@ -171,6 +182,46 @@ def test_the_admin_token_opens_the_admin_api(cluster: tuple[Node, Node, Store, P
     assert status == 200
     # What the operator counts connections by.
     assert isinstance(json.loads(text)["clients"], int)
+
+
+async def test_what_pods_say_they_use_is_what_was_rendered(
+    cluster: tuple[Node, Node, Store, Path],
+) -> None:
+    """The operator compares digests with those of what it has written."""
+    edge, router, _, _ = cluster
+    for node, component in ((edge, "edge"), (router, "router")):
+        files = node.directory / "files"
+        token = (files / "admin-token").read_bytes()
+        address = node.addresses["admin"]
+        pod = Pod("p", component, "", True, False, "", address.host)
+        async with AdminClient(address.port) as client:
+            (answer,) = (await client.ask([pod], token)).values()
+            refused = await client.ask([pod], b"another")
+        assert list(refused.values()) == [REFUSED]
+        reported = answer.reported
+        assert reported is not None
+        config = (node.directory / "tidegate.yaml").read_bytes()
+        assert reported.config == InUse(digest_of(config))
+        assert reported.restart_needed == ()
+        assert reported.files == {
+            str(files / name): InUse(digest_of((files / name).read_bytes()))
+            for name in sorted(NAMED[component])
+        }
+
+
+async def test_an_edge_lets_clients_go_when_it_is_told_to(
+    cluster: tuple[Node, Node, Store, Path], no_connection_is_left: None
+) -> None:
+    edge, _, _, ca = cluster
+    address, admin = edge.addresses["mqtt"], edge.addresses["admin"]
+    trusting = ssl.create_default_context(cafile=ca)
+    client = await RawClient.open(f"tls://{address.host}:{address.port}", ssl_context=trusting)
+    await client.connect("lonely", username="alice", password=b"wonderland")
+    pod = Pod("p", "edge", "", True, False, "", admin.host)
+    token = (edge.directory / "files" / "admin-token").read_bytes()
+    async with AdminClient(admin.port) as operator:
+        assert await operator.shed(pod, token, 5) == 1
+    await client.expect("DISCONNECT")
 
 
 def test_the_store_keeps_what_was_promised(cluster: tuple[Node, Node, Store, Path]) -> None:
