@@ -93,6 +93,14 @@ class Acceptor:
         """``host:port``, ``[host]:port`` or a path, as bound."""
         return [address_of(sock) for sock in self._sockets]
 
+    @property
+    def port(self) -> int:
+        """The port that is bound; 0 for a Unix socket, and when nothing is."""
+        if not self._sockets or self._sockets[0].family == socket.AF_UNIX:
+            return 0
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
     async def start(self) -> None:
         """Accept connections from now on."""
         listener = self._listener

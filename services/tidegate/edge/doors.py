@@ -12,6 +12,15 @@ from tidegate.edge.acceptor import Acceptor
 from tidegate.edge.state import ListenerState
 from tidegate.runtime.config import ListenerConfig, ListenerProtocol
 
+Place = tuple[object, ...]
+
+
+def place_of(config: ListenerConfig, port: int = 0) -> Place:
+    """What a listening socket is bound to; ``port`` where the system was to choose."""
+    if config.protocol is ListenerProtocol.UNIX:
+        return ("unix", config.address)
+    return (config.address, config.port or port, config.reuse_port)
+
 
 @dataclass(slots=True, eq=False)
 class Door:
@@ -25,24 +34,25 @@ class Door:
         """Its settings now."""
         return self.state.config
 
+    @property
+    def place(self) -> Place:
+        """What its sockets are bound to."""
+        return place_of(self.config, self.acceptor.port)
 
-def place_of(config: ListenerConfig) -> tuple[object, ...] | None:
-    """What a listening socket is bound to; None when the system chooses."""
-    if config.protocol is ListenerProtocol.UNIX:
-        return ("unix", config.address)
-    if not config.port:
-        return None
-    return (config.address, config.port, config.reuse_port)
+    def becomes(self, wanted: ListenerConfig) -> bool:
+        """Whether it can become another listener, connections and all."""
+        if self.config.protocol is not wanted.protocol:
+            return False
+        if self.config.label == wanted.label:
+            return self.place == place_of(wanted, self.acceptor.port)
+        return self.place == place_of(wanted)
 
-
-def stays(door: ListenerConfig, wanted: ListenerConfig) -> bool:
-    """Whether an open listener can become the wanted one, connections and all."""
-    if door.protocol is not wanted.protocol:
-        return False
-    if place_of(door) is None and place_of(wanted) is None:
-        same = (door.address, door.reuse_port) == (wanted.address, wanted.reuse_port)
-        return same and door.label == wanted.label
-    return place_of(door) == place_of(wanted)
+    def is_in_the_way_of(self, wanted: ListenerConfig) -> bool:
+        """Whether it may be why a port cannot be had: ``*`` and one of its addresses."""
+        unix = ListenerProtocol.UNIX
+        if unix in {self.config.protocol, wanted.protocol}:
+            return False
+        return self.acceptor.port == wanted.port
 
 
 def matched(
@@ -59,9 +69,7 @@ def matched(
             if found[index] is not None:
                 continue
             for door in free:
-                if stays(door.config, config) and (
-                    not by_name or door.config.label == config.label
-                ):
+                if door.becomes(config) and (not by_name or door.config.label == config.label):
                     found[index] = door
                     free.remove(door)
                     break
@@ -80,12 +88,4 @@ def needs_new_acceptor(old: ListenerConfig, new: ListenerConfig) -> bool:
             "unix_mode",
             "proxy_protocol",
         )
-    )
-
-
-def is_in_the_way(door: ListenerConfig, wanted: ListenerConfig) -> bool:
-    """Whether an open listener may be why a port cannot be had: ``*`` and one of its addresses."""
-    unix = ListenerProtocol.UNIX
-    return (
-        door.protocol is not unix and wanted.protocol is not unix and door.port == wanted.port != 0
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from tidegate.edge.acceptor import Acceptor
 from tidegate.edge.channel import HandlerFactory
-from tidegate.edge.doors import Door, is_in_the_way, matched, needs_new_acceptor, place_of
+from tidegate.edge.doors import Door, matched, needs_new_acceptor, place_of
 from tidegate.edge.state import (
     Connection,
     ConnectionTotal,
@@ -155,9 +155,7 @@ class Listeners:
     async def undo(self, change: Change) -> None:
         """Forget a change that was prepared."""
         for door in change.added:
-            inherits = any(
-                place_of(old.config) == place_of(door.config) for old in change.inherited
-            )
+            inherits = any(old.place == door.place for old in change.inherited)
             door.acceptor.stop(keeps_path=inherits)
         for door in change.closed:
             try:
@@ -172,9 +170,8 @@ class Listeners:
     def _open(self, config: ListenerConfig, change: Change) -> Door:
         """Bind a new listener, on the sockets of a removed one if it is at the same place."""
         state = self._make_state(config, change)
-        place = place_of(config)
         for old in change.removed:
-            if place is not None and place_of(old.config) == place and old not in change.closed:
+            if old.place == place_of(config) and old not in change.closed:
                 change.inherited.append(old)
                 return Door(state, Acceptor(state, old.acceptor.copies()))
         try:
@@ -183,7 +180,7 @@ class Listeners:
             in_the_way = [
                 old
                 for old in change.removed
-                if is_in_the_way(old.config, config)
+                if old.is_in_the_way_of(config)
                 and old not in change.closed
                 and old not in change.inherited
             ]

@@ -36,6 +36,8 @@ def digest_of(content: bytes) -> str:
 
 def sentence_of(error: BaseException) -> str:
     """An exception's text as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
