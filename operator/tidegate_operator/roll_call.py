@@ -45,6 +45,7 @@ class RollCall:
     __slots__ = (
         "_answers",
         "_asked",
+        "_asked_all",
         "_balanced",
         "_changed",
         "_counted",
@@ -63,7 +64,9 @@ class RollCall:
     def __init__(self) -> None:
         self._answers: dict[str, Answer] = {}
         self._heard: dict[str, datetime] = {}
+        #: When anybody was asked, and when everybody was.
         self._asked: datetime | None = None
+        self._asked_all: datetime | None = None
         self._counted: datetime | None = None
         #: Clients of all edges together, None as long as nobody has said; changes twice a minute.
         self.connections: int | None = None
@@ -100,7 +103,7 @@ class RollCall:
         wanted = {name: (one.restart_hash, one.digest) for name, one in standard.items()}
         if wanted != self._wanted:
             # What was said before may be of another configuration that was the same.
-            self._asked = None
+            self._asked_all = None
         if (there, wanted) != (self._there, self._wanted):
             self._there, self._wanted, self._changed = there, wanted, now
         edge_pods = [pod for pod in pods if pod.component == "edge" and not pod.is_ending]
@@ -112,20 +115,28 @@ class RollCall:
     def whom_to_ask(
         self, pods: Sequence[Pod], standard: Mapping[str, Wanted], now: datetime
     ) -> list[Pod]:
-        """Return the pods to ask now, if it is time; who was heard longest ago comes first."""
-        wait_s = SOON_S if self.is_fresh(now) else LATER_S
-        if not lagging(pods, self._answers, standard):
-            wait_s = COUNT_S
-        if self._asked is not None and now - self._asked < timedelta(seconds=wait_s):
-            return []
+        """Return the pods to ask now, if it is time; who was heard longest ago comes first.
+
+        All of them from time to time, and in between those whose answer is waited for.
+        """
+        there = [pod for pod in pods if is_counted(pod) and pod.address]
+        if self._asked_all is None or _is_over(self._asked_all, COUNT_S, now):
+            if there:
+                self._asked = self._asked_all = now
+        else:
+            wait_s = SOON_S if self.is_fresh(now) else LATER_S
+            if not _is_over(self._asked, wait_s, now):
+                return []
+            late = lagging(there, self._answers, standard)
+            there = [
+                pod
+                for pod in there
+                if pod.name in late and pod.restart_hash == standard[pod.component].restart_hash
+            ]
+            if there:
+                self._asked = now
         never = datetime.min.replace(tzinfo=now.tzinfo)
-        found = sorted(
-            (pod for pod in pods if is_counted(pod) and pod.address),
-            key=lambda pod: self._heard.get(pod.key, never),
-        )
-        if found:
-            self._asked = now
-        return found
+        return sorted(there, key=lambda pod: self._heard.get(pod.key, never))
 
     def is_fresh(self, now: datetime) -> bool:
         """Whether something has changed a short time ago."""

@@ -118,6 +118,39 @@ async def test_many_pods_are_told_in_several_goes() -> None:
     assert told == [50, 72, 72]
 
 
+async def test_only_pods_that_lag_behind_are_asked_often() -> None:
+    it, before = await changed_limits()
+    it.admin.answers["demo-edge-0"] = before
+    it.admin.rounds.clear()
+    for _ in range(3):
+        await it.reconcile()
+        it.pass_time(2)
+    assert len(it.admin.rounds[0]) == 4
+    assert it.admin.rounds[1:] == [["demo-edge-0"]] * 2
+    it.pass_time(30)
+    await it.reconcile()
+    assert len(it.admin.rounds[-1]) == 4
+
+
+async def test_pods_that_are_to_be_replaced_are_not_asked_often() -> None:
+    it = await world()
+    await it.settle()
+    it.put_spec(spec_of(link={"heartbeatSeconds": 2}))
+    it.pass_time(60)
+    it.admin.rounds.clear()
+    for _ in range(5):
+        await it.reconcile()
+        it.pass_time(2)
+    assert [len(one) for one in it.admin.rounds] == [4]
+    assert message(it, "ConfigApplied").startswith(
+        "0 of 4 pods have it; demo-edge-0 waits to be replaced; "
+    )
+    assert it.cluster.told == []
+    it.make_ready()
+    await it.reconcile()
+    assert it.conditions()["ConfigApplied"] == ("True", "Applied")
+
+
 async def test_pods_are_asked_often_after_a_change_and_less_later() -> None:
     it, before = await changed_limits()
     it.admin.answers["demo-edge-0"] = before
