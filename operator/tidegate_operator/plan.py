@@ -47,6 +47,10 @@ _LIST_KEYS: Final = {
     "ownerReferences": ("uid",),
     "ports": ("containerPort", "port"),
 }
+#: Maps that are one value to the server: nobody may add to them.
+_WHOLE: Final = frozenset(
+    {"selector", "matchLabels", "podSelector", "namespaceSelector", "labelSelector", "nodeSelector"}
+)
 #: Where amounts stand, which the server writes in its own way.
 _AMOUNTS: Final = frozenset({"requests", "limits", "hard", "averageValue", "sizeLimit"})
 
@@ -97,7 +101,11 @@ def plan(
     that has the broker's labels; ``delete=False`` leaves alone what is not wanted any more."""
     there = {ObjectRef.of(one): one for one in live}
     wanted = {ObjectRef.of(one): one for one in desired}
-    foreign = tuple(ref for ref in wanted if ref in there and not belongs_to(there[ref], owner_uid))
+    foreign = tuple(
+        ref
+        for ref, one in wanted.items()
+        if ref in there and not (belongs_to(there[ref], owner_uid) or _is_lost(there[ref], one))
+    )
     if foreign:
         return Plan(foreign=foreign)
     autoscaled = _autoscaled(desired)
@@ -123,6 +131,19 @@ def belongs_to(manifest: Mapping[str, Any], owner_uid: str) -> bool:
     """Whether an object is controlled by the broker with this uid."""
     owners = manifest["metadata"].get("ownerReferences") or []
     return any(owner.get("uid") == owner_uid and owner.get("controller") for owner in owners)
+
+
+def _is_lost(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an object is one of ours whose owner somebody has taken away: it is adopted."""
+    owners = live["metadata"].get("ownerReferences") or []
+    return (
+        not any(owner.get("controller") for owner in owners)
+        and names.APPLIED_HASH in (live["metadata"].get("annotations") or {})
+        and all(
+            _labels(live).get(label) == _labels(wanted)[label]
+            for label in (names.MANAGED_BY_LABEL, names.INSTANCE_LABEL)
+        )
+    )
 
 
 def _labels(manifest: Mapping[str, Any]) -> Mapping[str, str]:
@@ -157,6 +178,8 @@ def covers(live: object, wanted: object, key: str = "", above: str = "") -> bool
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
             return not wanted and live is None
+        if key in _WHOLE and live.keys() != wanted.keys():
+            return False
         return all(covers(live.get(name), value, name, key) for name, value in wanted.items())
     if isinstance(wanted, list):
         return _covers_list(live, wanted, key)

@@ -300,3 +300,47 @@ def test_an_object_that_was_applied_differently_is_applied_again() -> None:
 
 def test_references_say_what_they_name() -> None:
     assert str(ObjectRef.of(pick(manifests(), "Secret", "demo-edge"))) == "Secret demo-edge"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path"),
+    [
+        ("Service", "demo", ("spec", "selector")),
+        ("NetworkPolicy", "demo-edge", ("spec", "podSelector", "matchLabels")),
+        ("PodDisruptionBudget", "demo-edge", ("spec", "selector", "matchLabels")),
+    ],
+)
+def test_what_is_added_to_a_selector_is_put_right(
+    kind: str, name: str, path: tuple[str, ...]
+) -> None:
+    """A selector is one value to the server: what is added to it selects fewer pods, or none."""
+    cluster = FakeCluster()
+    desired = manifests()
+    carry_out(cluster, desired)
+    found = cluster.get(kind, name)
+    for part in path:
+        found = found[part]
+    found["somebody"] = "else"
+    assert names(plan(desired, cluster.all(), UID)) == [f"{kind} {name}"]
+
+
+def test_what_has_lost_its_owner_is_adopted() -> None:
+    cluster = FakeCluster()
+    desired = manifests()
+    carry_out(cluster, desired)
+    metadata = cluster.get("Secret", "demo-admin")["metadata"]
+    del metadata["ownerReferences"]
+    found = plan(desired, cluster.all(), UID)
+    assert found.foreign == ()
+    assert names(found) == ["Secret demo-admin"]
+    # Another owner, another broker's label, or nothing that says that we have made it: not ours.
+    changes: tuple[dict[str, Any], ...] = (
+        {"ownerReferences": [{"uid": "other", "controller": True}]},
+        {"labels": metadata["labels"] | {"app.kubernetes.io/instance": "other"}},
+        {"annotations": {}},
+    )
+    for change in changes:
+        cluster.get("Secret", "demo-admin")["metadata"] = metadata | change
+        assert [str(ref) for ref in plan(desired, cluster.all(), UID).foreign] == [
+            "Secret demo-admin"
+        ]
