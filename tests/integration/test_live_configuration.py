@@ -533,3 +533,34 @@ def _files_of_link(live: Live) -> dict[str, Any]:
 
 def _problems_of(said: dict[str, Any]) -> list[str]:
     return [one["problem"] for one in said["files"].values()]
+
+
+async def test_a_supervisor_hands_the_change_to_its_processes(start_broker: StartBroker) -> None:
+    broker = start_broker(listeners=[TCP], cluster={"edges": 2, "routers": 2})
+    live = Live(broker, broker.settings)
+    place = broker.address("tcp")
+    old = await RawClient.open(f"tcp://{place.host}:{place.port}", version=V5)
+    await old.connect("old")
+    live.settings["limits"] = {"max_packet_size_bytes": 6000}
+    live.settings["listeners"].append(TCP | {"name": "more"})
+    live.settings["cluster"] = {"edges": 3, "routers": 2}
+    live.settings["store"]["operation_timeout_s"] = 5
+    await live.take()
+    assert live.configuration()["restart_needed"] == ["cluster.edges", "store.operation_timeout_s"]
+    processes = live.status()["processes"]
+    assert [one["configuration"]["restart_needed"] for one in processes.values()] == [[]] * 4
+    assert [one["restarts"] for one in processes.values()] == [0] * 4
+    (more,) = {processes[name]["listeners"]["more"][0] for name in ("edge-1", "edge-2")}
+    for number in range(4):
+        raw = await RawClient.open(f"tcp://{more}", version=V5)
+        await raw.connect(f"new-{number}")
+        assert raw.connack is not None
+        assert raw.connack.get("maximum_packet_size") == 6000
+    await old.send(mqtt_bytes.PINGREQ)
+    await old.expect("PINGRESP")
+    live.settings["auth"] = {"password_file": "none"}
+    problem = await live.refuse()
+    assert problem.startswith("auth.password_file: ")
+    assert "cannot be read" in problem
+    raw = await RawClient.open(f"tcp://{more}", version=V5)
+    await raw.connect("still")

@@ -194,7 +194,9 @@ class Tidegate(Server):
         assert self.ready_line, f"ended with {process.poll()}:\n{self.stdout()}{self.stderr()}"
         words = self.ready_line.removeprefix(READY).split()
         self.addresses = {
-            name: Address.parse(url) for name, _, url in (word.partition("=") for word in words)
+            name: Address.parse(url)
+            for name, _, url in (word.partition("=") for word in words)
+            if "://" in url  # a supervisor counts its processes
         }
 
     def _find_ready_line(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -67,9 +67,11 @@ class Overview:
 
     async def _status(self) -> Json:
         answers = await self._ask_all(self._children, "GET", "/status")
+        own = self._process.status()
+        own["configuration"] = _joined_configuration(own["configuration"], answers)
         clients = [answers[edge.name].get("clients", 0) for edge in self._edges]
         return {
-            **self._process.status(),
+            **own,
             "clients": sum(clients),
             "shedding": sum(answers[edge.name].get("shedding", 0) for edge in self._edges),
             "drain": _joined([answers[edge.name].get("drain") or {} for edge in self._edges]),
@@ -177,6 +179,26 @@ async def _clients_of(edge: Child, count: int, after: str) -> list[Json]:
         found += page["clients"]
         position = page["next"]
     return found
+
+
+def _joined_configuration(own: Json, answers: Mapping[str, Json]) -> Json:
+    """The supervisor's view, with the first problem that a process has with its part of it."""
+    problems = [own["problem"]]
+    problems += [
+        f"{name}: {problem}"
+        for name, answer in answers.items()
+        if (problem := answer.get("configuration", {}).get("problem"))
+    ]
+    files: Json = dict(own["files"])
+    for answer in answers.values():
+        for path, file in answer.get("configuration", {}).get("files", {}).items():
+            if path not in files or file["problem"]:
+                files[path] = file
+    return {
+        **own,
+        "problem": next((one for one in problems if one), ""),
+        "files": files,
+    }
 
 
 def _joined(parts: Sequence[Json]) -> Json:

@@ -91,6 +91,10 @@ class Process(ABC):
     def problem(self) -> str:
         """Why nobody should be sent here, in words; "" when there is no reason."""
 
+    def prepared(self, config: Config) -> Config:
+        """What a role makes of a configuration before it goes by it."""
+        return config
+
     async def reconfigure(self, config: Config) -> None:  # noqa: B027 - a role may have nothing
         """Take another configuration up: all of it, or NotTaken and nothing.
 
@@ -161,6 +165,7 @@ class Process(ABC):
         if self._shutdown is None or self._shutdown.requested:
             raise NotTaken("this process is ending")
         running = self.config
+        wanted = self.prepared(wanted)
         config = taken_up(running, wanted)
         await self.reconfigure(config)
         self.config = config

@@ -21,14 +21,14 @@ from typing import Any, ClassVar, Final
 
 import yaml
 
-from tidegate.edge.acceptor import address_of, bind
 from tidegate.edge.files import problems_of_files
 from tidegate.roles import process
 from tidegate.roles.children import Child, ChildError
 from tidegate.roles.overview import Overview
 from tidegate.roles.process import Process
-from tidegate.runtime.applied import NotTaken
-from tidegate.runtime.config import Config, ListenerConfig, ListenerProtocol
+from tidegate.roles.shared_ports import SharedPorts, dump, places_of
+from tidegate.runtime.applied import NotTaken, digest_of, sentence_of
+from tidegate.runtime.config import Config
 from tidegate.runtime.config_file import resolved
 from tidegate.runtime.metrics import Readings
 from tidegate.runtime.source import Loaded
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 MAX_SOCKET_PATH_BYTES: Final = 103
 #: What a child needs beyond what its own configuration allows it, before it is killed.
 SLACK_S: Final = 2.0
+#: How long the processes are given to take a changed configuration up, and between two questions.
+TAKE_TIMEOUT_S: Final = 5.0
+TAKE_PAUSE_S: Final = 0.1
 
 #: What the environment is to blame for when the cluster cannot start.
 BLAMED: Final[tuple[type[Exception], ...]] = (
@@ -59,13 +62,15 @@ class Supervisor(Process):
     role: ClassVar[str] = "supervisor"
 
     def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
-        super().__init__(resolved(config, Path.cwd()), announce)
+        super().__init__(self.prepared(config), announce)
         cluster = config.cluster
         self._edge_count = max(1, cluster.edges)
         self._router_count = max(1, cluster.routers)
         self._edges: list[Child] = []
         self._routers: list[Child] = []
         self._directory: Path | None = None
+        self._url = ""
+        self._ports = SharedPorts()
 
     @property
     def grace_s(self) -> float:
@@ -84,7 +89,10 @@ class Supervisor(Process):
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         if len(os.fsencode(directory)) > MAX_SOCKET_PATH_BYTES - len("/router-64.admin"):
             raise OSError(f"{directory} is too long for Unix sockets; set TMPDIR to a shorter one")
-        listeners, places = self._reserve_ports(stack)
+        stack.callback(self._ports.close)
+        listeners = self._ports.hold(config.listeners)
+        self._ports.take()
+        places = list(places_of(config.listeners, self._ports))
         url = await self._open_store(stack)
         self._make_children(directory, url, listeners)
         overview = Overview(self, self._edges, self._routers)
@@ -103,9 +111,32 @@ class Supervisor(Process):
         places += [f"edges={self._edge_count}", f"routers={self._router_count}"]
         return " ".join(places)
 
+    def prepared(self, config: Config) -> Config:
+        """Its processes may not take relative paths for their own."""
+        return resolved(config, Path.cwd())
+
     async def reconfigure(self, config: Config) -> None:
-        """Not while several processes serve."""
-        raise NotTaken("with several processes a changed file counts from the next start on")
+        """Hand another configuration to every process, and wait until it is in use there.
+
+        Ports are bound and files are read first; what fails then is told of by the process itself.
+        """
+        if any(edge.is_let_go for edge in self._edges):
+            raise NotTaken("the clients of this broker are let go, it takes no changes any more")
+        problems = problems_of_files(config)
+        if problems:
+            raise NotTaken("; ".join(problems))
+        try:
+            listeners = self._ports.hold(config.listeners)
+        except OSError as error:
+            raise NotTaken(sentence_of(error)) from error
+        contents = self._contents(config, listeners)
+        for child in self._children:
+            _write(child.file, contents[child.name])
+            child.signal(signal.SIGHUP)
+        await asyncio.gather(
+            *(_until_taken(child, contents[child.name]) for child in self._children)
+        )
+        self._ports.take()
 
     def _hang_up(self) -> None:
         for child in self._children:
@@ -114,36 +145,6 @@ class Supervisor(Process):
     @property
     def _children(self) -> list[Child]:
         return [*self._routers, *self._edges]
-
-    def _reserve_ports(
-        self, stack: contextlib.AsyncExitStack
-    ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Choose the ports that all edges share, and hold them; what the ready line says of them.
-
-        A socket that is bound and does not listen gets no connections. Raises OSError.
-        """
-        listeners, places = [], []
-        for listener in self.config.listeners:
-            settings: dict[str, Any] = {"name": listener.label}
-            if listener.protocol is ListenerProtocol.UNIX:
-                addresses = [listener.address]
-            else:
-                settings["reuse_port"] = True
-                # First alone: another broker's port would be shared as readily as our own.
-                for sock in bind(listener.model_copy(update={"reuse_port": False})):
-                    sock.close()
-                sockets = bind(listener.model_copy(update={"reuse_port": True}))
-                for sock in sockets:
-                    stack.callback(sock.close)
-                settings["port"] = sockets[0].getsockname()[1]
-                addresses = [address_of(sock) for sock in sockets]
-            path = listener.paths[0] if listener.protocol in {"ws", "wss"} else ""
-            places += [
-                f"{listener.label}={listener.protocol.value}://{address}{path}"
-                for address in addresses
-            ]
-            listeners.append(_dump(listener) | settings)
-        return listeners, places
 
     async def _open_store(self, stack: contextlib.AsyncExitStack) -> str:
         """Start the embedded server if there is no URL; return where the store is."""
@@ -163,38 +164,46 @@ class Supervisor(Process):
             await store.close()
         return embedded.url
 
-    def _make_children(self, directory: Path, url: str, listeners: list[dict[str, Any]]) -> None:
-        """Write the configuration of each process to a file of its own."""
-        common = _dump(self.config)
+    def _contents(self, config: Config, listeners: list[dict[str, Any]]) -> dict[str, bytes]:
+        """The configuration file of each process, by its name."""
+        directory = self._directory
+        common = dump(config)
         for section in ("cluster", "listeners"):
             common.pop(section, None)
         store = common.setdefault("store", {})
         store.pop("data_dir", None)
-        store["url"] = url
+        store["url"] = self._url
         link = common.setdefault("link", {})
-        names = [f"router-{number + 1}" for number in range(self._router_count)]
         # Nobody else can open the sockets.
         link.pop("tls", None)
+        names = [f"router-{number + 1}" for number in range(self._router_count)]
         link["routers"] = [f"unix:{directory}/{name}.link" for name in names]
-        for name in names:
-            listen = {"listen": f"unix:{directory}/{name}.link"}
-            child = self._make_child(directory, name, "router", common | {"link": link | listen})
-            self._routers.append(child)
+        found: dict[str, dict[str, Any]] = {
+            name: common | {"link": link | {"listen": f"unix:{directory}/{name}.link"}}
+            for name in names
+        }
         for number in range(self._edge_count):
-            settings = common | {"listeners": listeners}
-            self._edges.append(self._make_child(directory, f"edge-{number + 1}", "edge", settings))
+            found[f"edge-{number + 1}"] = common | {"listeners": listeners}
+        return {name: self._content(name, settings) for name, settings in found.items()}
 
-    def _make_child(self, directory: Path, name: str, role: str, settings: dict[str, Any]) -> Child:
-        admin = directory / f"{name}.admin"
+    def _content(self, name: str, settings: dict[str, Any]) -> bytes:
         own = {
             # Other machines may have processes of the same names.
             "name": f"{self.config.name}-{name}" if self.config.name else name,
-            "admin": {"address": f"unix:{admin}"},
+            "admin": {"address": f"unix:{self._directory}/{name}.admin"},
         }
-        file = directory / f"{name}.yaml"
-        file.touch(mode=0o600)
-        file.write_text(yaml.safe_dump(settings | own, sort_keys=False), encoding="utf-8")
-        return Child(name, role, file, admin)
+        return yaml.safe_dump(settings | own, sort_keys=False).encode()
+
+    def _make_children(self, directory: Path, url: str, listeners: list[dict[str, Any]]) -> None:
+        """Write the configuration of each process to a file of its own."""
+        self._directory, self._url = directory, url
+        for name, content in self._contents(self.config, listeners).items():
+            file, admin = directory / f"{name}.yaml", directory / f"{name}.admin"
+            _write(file, content)
+            if name.startswith("router-"):
+                self._routers.append(Child(name, "router", file, admin))
+            else:
+                self._edges.append(Child(name, "edge", file, admin))
 
     # The end
 
@@ -252,9 +261,25 @@ async def _all_ready(children: Sequence[Child]) -> None:
     await asyncio.gather(*(child.first_ready for child in children))
 
 
-def _dump(section: Config | ListenerConfig) -> dict[str, Any]:
-    """What was set, as it stands in a YAML file."""
-    return section.model_dump(mode="json", exclude_unset=True)
+def _write(file: Path, content: bytes) -> None:
+    """Replace a file in one step; it may hold the store's password."""
+    new = file.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_bytes(content)
+    new.replace(file)
+
+
+async def _until_taken(child: Child, content: bytes) -> None:
+    """Wait until a process uses its file or says why not; one that is not there reads it then."""
+    digest = digest_of(content)
+    with contextlib.suppress(TimeoutError, ChildError):
+        async with asyncio.timeout(TAKE_TIMEOUT_S):
+            while child.is_ready:
+                answer = await child.ask_json("GET", "/status") or {}
+                said = answer.get("configuration", {})
+                if said.get("digest") == digest or said.get("problem"):
+                    return
+                await asyncio.sleep(TAKE_PAUSE_S)
 
 
 def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:

@@ -33,9 +33,10 @@ async def _children(directory: Path, text: str = SETTINGS) -> dict[str, Config]:
     file.write_text(text)
     (directory / "made").mkdir()
     supervisor = Supervisor(config_file.load(file), print)
-    async with contextlib.AsyncExitStack() as stack:
-        listeners, _ = supervisor._reserve_ports(stack)
-        supervisor._make_children(directory / "made", URL, listeners)
+    listeners = supervisor._ports.hold(supervisor.config.listeners)
+    supervisor._ports.take()
+    supervisor._make_children(directory / "made", URL, listeners)
+    supervisor._ports.close()
     return {
         child.name: config_file.from_flags(
             config_file.Flags(config=child.file), "edge" if child.role == "edge" else "router"
