@@ -61,10 +61,10 @@ class WiredEdge:
         self.edge = edge
         self.counters = Counters()
         self.fleet = Fleet(edge.edge_id, edge.edge_id, config, lease_s, self.counters)
-        self.fleet.edge = edge
+        self.fleet.serve(edge)
         self.holding: list[bool] = []
-        self.fleet.hold_publishing = lambda: self.holding.append(True)
-        self.fleet.resume_publishing = lambda: self.holding.append(False)
+        self.fleet.outgoing.hold_publishing = lambda: self.holding.append(True)
+        self.fleet.outgoing.resume_publishing = lambda: self.holding.append(False)
         self.stopped = False
 
     @property
@@ -75,13 +75,18 @@ class WiredEdge:
 
     def open_to(self) -> set[str]:
         """Names of the routers that take publishes."""
-        members = self.fleet.members
+        members = self.fleet.routers.members
         return {name for name, channel in members.items() if channel.state is State.OPEN}
+
+    def look_at(self, *places: str) -> None:
+        """Look for routers at these places from now on."""
+        membership = self.fleet.membership
+        membership.config = membership.config.model_copy(update={"routers": list(places)})
 
     async def uses(self, *names: str) -> None:
         """Wait until these routers, and no others, are its members and take publishes."""
         await until(
-            lambda: self.open_to() == set(names) == self.fleet.members.keys(),
+            lambda: self.open_to() == set(names) == self.fleet.routers.members.keys(),
             f"{self.edge.edge_id} uses {names}, not {self.open_to()}",
         )
 

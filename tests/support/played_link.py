@@ -357,12 +357,12 @@ class PlayedRouter:
         welcome = pb.Welcome(
             version=2, instance=self.instance, name=self.name, credit_bytes=self.credit_bytes
         )
-        channel = self.channel = self.fleet.welcomed(self.address, welcome)
+        channel = self.channel = self.fleet.membership.welcomed(self.address, welcome)
         outbox = channel.outbox
         assert outbox is not None
         self._writing = asyncio.create_task(outbox.send(self._take, lambda: None))
         stream: Any = SimpleNamespace(address=self.address, channel=channel)
-        self.fleet._streams[self.address] = (stream, self._writing)
+        self.fleet.membership.streams[self.address] = (stream, self._writing)
 
     async def join(self, life: str = "a") -> None:
         """Connect, and give the fleet the time to use it (of a loop of virtual time)."""
@@ -374,14 +374,14 @@ class PlayedRouter:
         assert self.channel is not None
         assert self._writing is not None
         self._writing.cancel()
-        self.fleet._streams.pop(self.address, None)
-        self.fleet.disconnected(self.channel)
+        self.fleet.membership.streams.pop(self.address, None)
+        self.fleet.membership.disconnected(self.channel)
         self.channel = None
 
     def send(self, frame: pb.RouterFrame) -> None:
         """Say something to the edge."""
         assert self.channel is not None
-        self.fleet.receive(self.channel, frame)
+        self.fleet.receiving.receive(self.channel, frame)
 
     def say(self, **operation: Any) -> None:
         """Say one operation to the edge."""
@@ -464,8 +464,8 @@ class PlayedRouter:
 def fleet_of(edge: PlayedEdge, **config: Any) -> Fleet:
     """A fleet that has not been started: the test brings its routers. It has a lease."""
     fleet = Fleet(edge.edge_id, "edge", LinkConfig(**config), 10.0, Counters())
-    fleet.edge = edge
-    fleet._leased_until_s = float("inf")
+    fleet.serve(edge)
+    fleet.lease.until_s = float("inf")
     return fleet
 
 

@@ -1,8 +1,8 @@
 """One router, as an edge sees it: what has been sent to it and is not settled, what waits.
 
-Owned by the fleet, fed by a ``stream`` task. A channel outlives its connection: while the router is
-away, publishes for it wait here, in order, up to the credit; when the same life of the router is
-back they are sent again, and when it is given up the fleet takes them to other routers.
+Made and given up by ``membership``, fed by ``outgoing`` and ``receiving``. A channel outlives its
+connection: while the router is away, publishes for it wait here, in order, up to the credit; when
+the same life of the router is back they are sent again, and when it is given up they go to others.
 """
 
 from __future__ import annotations

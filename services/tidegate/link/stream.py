@@ -1,7 +1,7 @@
 """One address of a router: connects, says Hello, sends and receives frames, and connects again.
 
-Run by the fleet, one task for each address that discovery finds. What the frames mean is the
-fleet's business.
+Run by ``membership``, one task for each address that discovery finds; it is told when a connection
+begins and ends. What the frames mean is ``receiving``'s business.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from tidegate.link.v1.link_pb2_grpc import LinkStub
 
 if TYPE_CHECKING:
     from tidegate.link.channel import RouterChannel
-    from tidegate.link.fleet import Fleet
+    from tidegate.link.membership import Membership
     from tidegate.link.outbox import Outbox
+    from tidegate.link.receiving import Receiving
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +51,11 @@ class SecondWay(Exception):
 class RouterStream:
     """See the module's docstring."""
 
-    __slots__ = ("_fleet", "_reported", "address", "channel")
+    __slots__ = ("_membership", "_receiving", "_reported", "address", "channel")
 
-    def __init__(self, fleet: Fleet, address: str) -> None:
-        self._fleet = fleet
+    def __init__(self, membership: Membership, receiving: Receiving, address: str) -> None:
+        self._membership = membership
+        self._receiving = receiving
         self.address = address
         #: The router behind it, while connected.
         self.channel: RouterChannel | None = None
@@ -74,7 +76,7 @@ class RouterStream:
             except Exception:
                 # A fault, here or in what a frame has called: the next connection may do better.
                 log.exception("a connection to a router failed", extra={"address": self.address})
-                self._fleet.counters.internal_errors += 1
+                self._membership.counters.internal_errors += 1
             if other is not None:
                 await self._stand_by(other)
             if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
@@ -87,7 +89,7 @@ class RouterStream:
         log.debug("a second way to a router", extra={"address": self.address})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SECOND_WAY_S):
-                await self._fleet.until_gone(other)
+                await self._membership.routers.until_gone(other)
 
     def _report(self, error: Exception) -> None:
         reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
@@ -98,7 +100,7 @@ class RouterStream:
         self._reported = True
 
     async def _connect(self) -> None:
-        config = self._fleet.config
+        config = self._membership.config
         async with open_channel(self.address, config.tls) as connection:
             call = LinkStub(connection).Attach()
             try:
@@ -113,11 +115,11 @@ class RouterStream:
         hello = pb.Hello(
             oldest_version=OLDEST_VERSION,
             newest_version=NEWEST_VERSION,
-            edge_id=self._fleet.edge_id,
-            name=self._fleet.name,
+            edge_id=self._membership.edge_id,
+            name=self._membership.name,
         )
         try:
-            async with asyncio.timeout(self._fleet.config.timeout_s):
+            async with asyncio.timeout(self._membership.config.timeout_s):
                 await call.write(pb.EdgeFrame(hello=hello))
                 frame = await call.read()
         except TimeoutError:
@@ -130,12 +132,12 @@ class RouterStream:
         return welcome
 
     async def _converse(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
-        fleet = self._fleet
-        other = fleet.attached_to(welcome.name, welcome.instance)
+        membership = self._membership
+        other = membership.routers.attached_to(welcome.name, welcome.instance)
         if other is not None:
             # Nothing has been sent but the Hello, so the router goes on with the other connection.
             raise SecondWay(other)
-        channel = fleet.welcomed(self.address, welcome)
+        channel = membership.welcomed(self.address, welcome)
         outbox = channel.outbox
         assert outbox is not None
         self.channel = channel
@@ -155,12 +157,12 @@ class RouterStream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if channel.outbox is outbox:
-                fleet.disconnected(channel)
+                membership.disconnected(channel)
 
     async def _read(
         self, call: grpc.aio.StreamStreamCall, channel: RouterChannel, outbox: Outbox[pb.EdgeFrame]
     ) -> None:
-        receive = self._fleet.receive
+        receive = self._receiving.receive
         while True:
             frame = await call.read()
             if frame is grpc.aio.EOF:
@@ -172,7 +174,7 @@ class RouterStream:
 
     async def _beat(self, channel: RouterChannel) -> None:
         """Say that we live when there is nothing else to say; notice when the router does not."""
-        config = self._fleet.config
+        config = self._membership.config
         outbox = channel.outbox
         assert outbox is not None
         received, said, silent_s = channel.frames_received, outbox.sent_count, 0.0

@@ -49,13 +49,14 @@ class EdgeProcess(Process):
         tracer = self.install_telemetry(stack).tracer
         fleet, counters = self._fleet, self.counters
         side = self._side = EdgeSide(self, fleet.edge_id, fleet, tracer)
-        edge = fleet.edge = side.edge
-        fleet.hold_publishing = edge.hold_publishing
-        fleet.resume_publishing = edge.resume_publishing
-        fleet.connections = lambda: [
+        edge = side.edge
+        fleet.serve(edge)
+        fleet.outgoing.hold_publishing = edge.hold_publishing
+        fleet.outgoing.resume_publishing = edge.resume_publishing
+        fleet.verification.connections = lambda: [
             (client.client_id, client.epoch) for client in edge.clients.values()
         ]
-        fleet.figures = lambda: figures_of(counters, edge)
+        fleet.figures.own = lambda: figures_of(counters, edge)
         self.exporter.add(_readings(fleet))
         stack.push_async_callback(fleet.stop)
         side.start(stack)
@@ -84,7 +85,7 @@ class EdgeProcess(Process):
         """Draining, or without a router."""
         if self._side is not None and (problem := self._side.problem()):
             return problem
-        return "" if self._fleet.reachable() else NO_ROUTER
+        return "" if self._fleet.routers.reachable() else NO_ROUTER
 
     def status(self) -> Json:
         """What /status says beside the edge's part."""
@@ -95,7 +96,7 @@ class EdgeProcess(Process):
             "link": {
                 "routers": {
                     name: {"state": channel.state.value, "address": channel.address}
-                    for name, channel in self._fleet.members.items()
+                    for name, channel in self._fleet.routers.members.items()
                 }
             },
         }
@@ -116,7 +117,7 @@ def _readings(fleet: Fleet) -> Readings:
 
 
 def _by_state(fleet: Fleet) -> list[tuple[list[str], int]]:
-    count = Counter(channel.state for channel in fleet.members.values())
+    count = Counter(channel.state for channel in fleet.routers.members.values())
     return [([state.value], count[state]) for state in State]
 
 

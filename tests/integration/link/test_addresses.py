@@ -75,7 +75,7 @@ async def test_every_address_of_a_name_is_used(
     async def resolve(_places: object) -> tuple[set[str], bool]:
         return found, True
 
-    monkeypatch.setattr("tidegate.link.fleet.resolve", resolve)
+    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
     edge = await wires.edge("routers.test:7000")
     await edge.uses("r1", "r2")
     found = {wires.place("r2"), wires.place("r3")}
@@ -94,13 +94,15 @@ async def test_an_address_that_is_gone_is_not_tried_again(
     async def resolve(_places: object) -> tuple[set[str], bool]:
         return found, True
 
-    monkeypatch.setattr("tidegate.link.fleet.resolve", resolve)
+    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
     edge = await wires.edge("routers.test:7000")
     await edge.uses("r1", "r2")
     found = {wires.place("r2")}
     await first.stop()
     await edge.uses("r2")
-    await until(lambda: list(edge.fleet._streams) == [wires.place("r2")], "it is forgotten")
+    await until(
+        lambda: list(edge.fleet.membership.streams) == [wires.place("r2")], "it is forgotten"
+    )
 
 
 async def test_names_that_cannot_be_looked_up_take_nothing_from_the_others(wires: Wires) -> None:
@@ -113,18 +115,23 @@ async def test_a_name_that_cannot_be_looked_up_for_a_while_is_still_tried(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = True
+    looked = 0
 
     async def resolve(_places: object) -> tuple[set[str], bool]:
+        nonlocal looked
+        looked += 1
         return ({wires.place("r1")}, True) if known else (set(), False)
 
-    monkeypatch.setattr("tidegate.link.fleet.resolve", resolve)
+    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
     edge = await wires.edge("routers.test:7000")
-    await until(lambda: edge.fleet._streams, "it is tried")
+    await until(lambda: edge.fleet.membership.streams, "it is tried")
     known = False
-    before = edge.fleet._streams[wires.place("r1")]
-    edge.fleet._look.set()
-    await until(lambda: not edge.fleet._look.is_set(), "it was looked up again")
-    assert edge.fleet._streams[wires.place("r1")] is before
+    before = edge.fleet.membership.streams[wires.place("r1")]
+    once = looked
+    edge.fleet.membership.look()
+    # The second time it has been asked what came of the first.
+    await until(lambda: looked > once + 1, "it was looked up again")
+    assert edge.fleet.membership.streams[wires.place("r1")] is before
     await wires.router("r1")
     await edge.uses("r1")
 

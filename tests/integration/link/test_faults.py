@@ -13,7 +13,7 @@ from support.linked import IMPATIENT, WiredRouter, Wires
 from support.played_link import PlayedEdge, PlayedOrigin, PlayedService, until
 from tidegate.link.api import Origin
 from tidegate.link.channel import RouterChannel, State
-from tidegate.link.fleet import Fleet
+from tidegate.link.membership import Membership
 from tidegate.link.outbox import FRAME_BYTES
 from tidegate.link.v1.link_pb2 import Welcome
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
@@ -43,7 +43,9 @@ async def test_a_router_that_goes_silent_is_lost_within_the_timeout(wires: Wires
         proxy.blackhole()
         began_s = asyncio.get_running_loop().time()
         edge.fleet.publish(origin, Publish("t", b"into the hole", 1))
-        await until(lambda: edge.fleet.members["r1"].state is State.DOWN, "the edge notices")
+        await until(
+            lambda: edge.fleet.routers.members["r1"].state is State.DOWN, "the edge notices"
+        )
         assert asyncio.get_running_loop().time() - began_s >= 0.2
         await until(lambda: not router.hub.edges, "the router notices")
         assert edge.holding == [True]
@@ -57,7 +59,7 @@ async def test_peers_that_only_live_are_not_lost(wires: Wires) -> None:
     router = await wires.router("r1", **IMPATIENT)
     edge = await wires.edge(router.address, **IMPATIENT)
     await edge.uses("r1")
-    channel, (peer,) = edge.fleet.members["r1"], router.hub.edges
+    channel, (peer,) = edge.fleet.routers.members["r1"], router.hub.edges
     frames = channel.frames_received, peer.frames_received
     await until(
         lambda: channel.frames_received > frames[0] + 10 and peer.frames_received > frames[1] + 10,
@@ -148,14 +150,14 @@ async def test_an_unexpected_end_of_a_stream_is_not_the_last_attempt(
 ) -> None:
     router = await wires.router("r1")
     failures = [ZeroDivisionError(), RuntimeError("who would have thought")]
-    welcomed = Fleet.welcomed
+    welcomed = Membership.welcomed
 
-    def fail_first(self: Fleet, address: str, welcome: Welcome) -> RouterChannel:
+    def fail_first(self: Membership, address: str, welcome: Welcome) -> RouterChannel:
         if failures:
             raise failures.pop()
         return welcomed(self, address, welcome)
 
-    monkeypatch.setattr(Fleet, "welcomed", fail_first)
+    monkeypatch.setattr(Membership, "welcomed", fail_first)
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     assert edge.counters.internal_errors == 2
@@ -189,7 +191,7 @@ async def test_a_snapshot_of_a_hundred_thousand_filters_arrives_whole(wires: Wir
     count = 100_000
     for number in range(count):
         edge.fleet.add_interest(edge.edge.edge_id, f"site/{number}/temperature")
-    edge.fleet.config = edge.fleet.config.model_copy(update={"routers": [router.address]})
+    edge.look_at(router.address)
     await edge.uses("r1")
     # By the time it is used the router knows every one of them.
     assert len(router.played.interest[edge.edge.edge_id]) == count
@@ -242,7 +244,7 @@ async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) ->
 
     for _ in range(5):
         sent += await publish_until_held()
-        assert edge.fleet.members["r1"].outstanding_bytes <= credit_bytes + 1200
+        assert edge.fleet.routers.members["r1"].outstanding_bytes <= credit_bytes + 1200
         router.played.answer()
         await until(lambda: not holds(), "publishers go on")
     assert edge.holding == [True, False] * 5
@@ -253,7 +255,7 @@ async def test_frames_are_bounded_also_when_much_waits(wires: Wires) -> None:
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    channel = edge.fleet.members["r1"]
+    channel = edge.fleet.routers.members["r1"]
     outbox = channel.outbox
     assert outbox is not None
     sizes: list[int] = []

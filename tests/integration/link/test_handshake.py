@@ -110,7 +110,7 @@ async def test_a_router_that_another_authority_has_signed_is_not_spoken_to(
     settings = pki.settings(pki.edge) | {"ca": stranger.certificate}
     edge = await wires.edge(router.address, tls=settings)
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not edge.fleet.reachable()
+    assert not edge.fleet.routers.reachable()
     assert not router.played.calls
 
 
@@ -121,7 +121,7 @@ async def test_an_edge_that_another_authority_has_signed_is_refused(
     settings = pki.settings(stranger.client("intruder"))
     edge = await wires.edge(router.address, tls=settings)
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not edge.fleet.reachable()
+    assert not edge.fleet.routers.reachable()
     assert not router.played.calls
 
 
@@ -140,7 +140,7 @@ async def test_an_edge_without_tls_is_refused(
 ) -> None:
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not edge.fleet.reachable()
+    assert not edge.fleet.routers.reachable()
 
 
 async def test_a_router_is_known_by_the_name_in_its_certificate_whatever_its_address(
@@ -148,7 +148,7 @@ async def test_a_router_is_known_by_the_name_in_its_certificate_whatever_its_add
 ) -> None:
     wrong = await wires.edge(router.address, tls=pki.settings(pki.edge, server_name="another-name"))
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not wrong.fleet.reachable()
+    assert not wrong.fleet.routers.reachable()
     right = await wires.edge(router.address, tls=pki.settings(pki.edge, server_name=NAME))
     await right.uses("r1")
 
@@ -250,7 +250,7 @@ async def test_an_edge_says_why_a_router_refuses_it(
     await until(lambda: _reasons(quiet), "the reason is logged")
     (reason,) = _reasons(quiet)
     assert "this router speaks versions 1 to 2 of the link, the edge 7 to 9" in reason
-    assert not edge.fleet.reachable()
+    assert not edge.fleet.routers.reachable()
     # After an upgrade of one of the two it goes on by itself, and the reason was logged once.
     monkeypatch.undo()
     await edge.uses("r1")
@@ -266,7 +266,7 @@ async def test_neighbouring_versions_work_together(
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     (peer,) = router.hub.edges
-    assert peer.version == edge.fleet.members["r1"].version == spoken
+    assert peer.version == edge.fleet.routers.members["r1"].version == spoken
     edge.fleet.add_interest(edge.edge.edge_id, "t")
     await edge.fleet.settled()
     origin = PlayedOrigin()
@@ -283,7 +283,7 @@ async def test_a_router_that_ends_refuses_newcomers(
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
     assert _reasons(quiet) == ["it refused: this router is about to end"]
-    assert not edge.fleet.reachable()
+    assert not edge.fleet.routers.reachable()
 
 
 # Health

@@ -167,8 +167,7 @@ async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires)
     await until(lambda: scene.routers["r2"].hub.edges, "the first edge has come to r2")
     await scene.stream.go_on()
     assert first.open_to() == {"r1"}
-    routers = [wires.place("r1"), wires.place("r2")]
-    late.fleet.config = late.fleet.config.model_copy(update={"routers": routers})
+    late.look_at(wires.place("r1"), wires.place("r2"))
     await scene.use("r1", "r2")
     await scene.stream.go_on()
     await scene.all_has_come()
@@ -178,7 +177,7 @@ async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires)
 async def test_when_a_router_dies_the_order_is_kept(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.link.fleet.GRACE_S", 0.1)
+    monkeypatch.setattr("tidegate.link.membership.GRACE_S", 0.1)
     await scene.router("r2")
     await scene.use("r1", "r2")
     await scene.stream.go_on()

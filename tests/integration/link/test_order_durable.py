@@ -262,7 +262,7 @@ class Scene:
 async def scene(
     wires: Wires, server: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Scene]:
-    monkeypatch.setattr("tidegate.link.fleet.GRACE_S", 0.1)
+    monkeypatch.setattr("tidegate.link.membership.GRACE_S", 0.1)
     made = Scene(wires, server)
     try:
         await made.begin()
@@ -276,7 +276,7 @@ async def test_planned_changes_of_routers_leave_each_message_once_in_order(scene
     scene.go()
     await scene.go_on()
     await scene.nodes["r3"].start()
-    scene.edges[1].fleet.config.routers.append(scene.listens["r3"])
+    scene.edges[1].look_at(*scene.listens.values())
     await publisher.uses("r1", "r2", "r3")
     await scene.go_on()
     for name in ("r1", "r2"):
@@ -295,7 +295,7 @@ async def test_a_router_that_was_given_up_queues_nothing_more(scene: Scene) -> N
     for _ in range(5):
         for topic in TOPICS:
             scene.publish(topic)
-    moved = [topic for topic in TOPICS if publisher.fleet._owners[topic].name == "r2"]
+    moved = [topic for topic in TOPICS if publisher.fleet.routers.owners[topic].name == "r2"]
     assert moved
     await until(
         lambda: (

@@ -21,7 +21,8 @@ from support.played_link import (
 )
 from tidegate.core.rendezvous import owner
 from tidegate.link.channel import State
-from tidegate.link.fleet import GRACE_S, Fleet
+from tidegate.link.fleet import Fleet
+from tidegate.link.membership import GRACE_S
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish
 
@@ -44,8 +45,8 @@ class Scene:
         self.edge = PlayedEdge()
         self.fleet: Fleet = fleet_of(self.edge)
         self.held: list[bool] = []
-        self.fleet.hold_publishing = lambda: self.held.append(True)
-        self.fleet.resume_publishing = lambda: self.held.append(False)
+        self.fleet.outgoing.hold_publishing = lambda: self.held.append(True)
+        self.fleet.outgoing.resume_publishing = lambda: self.held.append(False)
         self.origin = PlayedOrigin()
         self.routers = [PlayedRouter(self.fleet, name, credit_bytes) for name in names]
 
@@ -55,7 +56,7 @@ class Scene:
 
     def states(self) -> dict[str, State]:
         """The members and their states."""
-        return {name: channel.state for name, channel in self.fleet.members.items()}
+        return {name: channel.state for name, channel in self.fleet.routers.members.items()}
 
     async def joined(self) -> None:
         """Have all routers join, one after the other."""
@@ -473,7 +474,7 @@ async def test_pushes_may_be_lost_when_a_router_goes_and_when_it_comes() -> None
 async def test_connections_are_verified_when_a_router_has_been_away() -> None:
     scene = Scene("r1")
     (router,) = scene.routers
-    scene.fleet.connections = lambda: [("one", 4), ("two", 5), ("three", 6)]
+    scene.fleet.verification.connections = lambda: [("one", 4), ("two", 5), ("three", 6)]
     router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[True, False, True]))
     await router.join()
     await asyncio.sleep(MOMENT_S)
@@ -641,7 +642,7 @@ async def test_of_two_routers_that_leave_at_the_same_time_one_is_kept_to_its_end
     for router in scene.routers:
         router.say(leaving=pb.Leaving())
     await asyncio.sleep(MOMENT_S)
-    assert len(scene.fleet.members) == 1
+    assert len(scene.fleet.routers.members) == 1
     scene.publish("t", b"a")
     await asyncio.sleep(MOMENT_S)
     assert first.payloads + second.payloads == [b"a"]

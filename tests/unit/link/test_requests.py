@@ -21,6 +21,7 @@ from support.played_link import (
     turns,
 )
 from tidegate.core.rendezvous import owner
+from tidegate.link.announced import SNAPSHOT_FILTERS
 from tidegate.link.api import (
     AttachedSession,
     AttachSession,
@@ -28,9 +29,12 @@ from tidegate.link.api import (
     RouterUnavailable,
     SessionFenced,
 )
-from tidegate.link.fleet import DEGRADED_S, RETRY_S, SNAPSHOT_FILTERS, VERIFY_PAGE, Fleet
+from tidegate.link.fleet import Fleet
+from tidegate.link.lease import DEGRADED_S
 from tidegate.link.messages import write_attached, write_message, write_options
+from tidegate.link.requests import RETRY_S
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.verification import VERIFY_PAGE
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
@@ -56,8 +60,9 @@ async def _scene(*names: str) -> tuple[Fleet, list[PlayedRouter]]:
 
 
 def _edge(fleet: Fleet) -> PlayedEdge:
-    assert isinstance(fleet.edge, PlayedEdge)
-    return fleet.edge
+    edge = fleet.receiving.edge
+    assert isinstance(edge, PlayedEdge)
+    return edge
 
 
 def _failure(failure: pb.Failure, text: str = "") -> pb.Reply:
@@ -170,9 +175,9 @@ async def test_a_store_that_is_away_fails_requests() -> None:
 async def test_an_attach_waits_for_the_lease_of_the_edge() -> None:
     # A session of an edge without a lease would be swept as lost.
     fleet, (router,) = await _scene("r1")
-    fleet._leased_until_s = 0.0
+    fleet.lease.until_s = 0.0
     router.silent_about = {"lease"}
-    keeping = asyncio.create_task(fleet._keep_lease())
+    keeping = asyncio.create_task(fleet.lease.keep())
     asked = asyncio.create_task(fleet.attach("edge-1", AttachSession("c", False, 0)))
     await asyncio.sleep(1)
     assert not router.of("attach")
@@ -359,7 +364,7 @@ async def test_a_router_that_is_about_to_join_is_told_of_new_interest_too() -> N
     second = PlayedRouter(fleet, "r2")
     second.silent_about = {"synced"}
     await second.join()
-    assert list(fleet.members) == ["r1"]
+    assert list(fleet.routers.members) == ["r1"]
     fleet.add_interest("edge-1", "new")
     fleet.remove_interest("edge-1", "new")
     await asyncio.sleep(MOMENT_S)
@@ -607,14 +612,14 @@ async def test_an_echo_comes_back_after_everything_before_it_was_acted_on() -> N
 async def test_a_lease_that_had_run_out_has_every_connection_verified() -> None:
     fleet, (router,) = await _scene("r1")
     count = VERIFY_PAGE + 3
-    fleet.connections = lambda: [(f"c{number}", number) for number in range(count)]
-    keeping = asyncio.create_task(fleet._keep_lease())
+    fleet.verification.connections = lambda: [(f"c{number}", number) for number in range(count)]
+    keeping = asyncio.create_task(fleet.lease.keep())
     await asyncio.sleep(MOMENT_S)
     assert router.of("lease")
     assert not router.of("verify")
     router.replies["lease"] = pb.Reply(lease=pb.LeaseReply(was_lost=True))
     router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[True, False]))
-    await asyncio.sleep(fleet._lease_s / 4)
+    await asyncio.sleep(fleet.lease.duration_s / 4)
     await asyncio.sleep(MOMENT_S)
     keeping.cancel()
     assert [len(one.client_ids) for one in router.of("verify")] == [VERIFY_PAGE, 3]
@@ -627,7 +632,10 @@ async def test_while_a_living_router_cannot_be_reached_its_pushes_are_looked_for
     fleet, (router,) = await _scene("r1")
     edge = _edge(fleet)
     router.replies["lease"] = pb.Reply(lease=pb.LeaseReply(routers=["r1.a", "r2.a"]))
-    tasks = [asyncio.create_task(fleet._keep_lease()), asyncio.create_task(fleet._watch_absent())]
+    tasks = [
+        asyncio.create_task(fleet.lease.keep()),
+        asyncio.create_task(fleet.lease.watch_absent()),
+    ]
     await asyncio.sleep(10 * DEGRADED_S)
     assert edge.pushes_lost_count >= 9
     await PlayedRouter(fleet, "r2").join()
