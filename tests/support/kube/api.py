@@ -44,6 +44,7 @@ KINDS: Final[dict[str, tuple[str, str]]] = {
     "ClusterRoleBinding": ("rbac.authorization.k8s.io/v1", "clusterrolebindings"),
     "Role": ("rbac.authorization.k8s.io/v1", "roles"),
     "RoleBinding": ("rbac.authorization.k8s.io/v1", "rolebindings"),
+    "PriorityClass": ("scheduling.k8s.io/v1", "priorityclasses"),
     "StorageClass": ("storage.k8s.io/v1", "storageclasses"),
     "EndpointSlice": ("discovery.k8s.io/v1", "endpointslices"),
     "CustomResourceDefinition": ("apiextensions.k8s.io/v1", "customresourcedefinitions"),

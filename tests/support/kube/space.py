@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import itertools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from support.brokers import pair
 from support.kube.api import Api, Object, Refused
 from support.waiting import wait_for
 from tidegate_operator import names
 from tidegate_operator.plan import MANAGED_KINDS
+from tidegate_operator.problems import parse
+from tidegate_operator.references import Check, references
 
 #: Everything is there within a second or two on an idle machine.
 DEADLINE_S: Final = 45.0
 #: All kinds of objects that belong to a broker.
 CHILDREN: Final = (*(kind for _, kind in MANAGED_KINDS), "Pod", "ReplicaSet")
+
+#: Certificates for tests begin at a fixed day.
+VALID_DAYS: Final = 3650
 
 _numbers = itertools.count(1)
 
@@ -145,14 +152,61 @@ class Space:
         """Wait for anything else."""
         return wait_for(condition, deadline_s, what)
 
-    def secret(self, name: str, **data: str) -> None:
-        """Make a Secret, or give it other content (None is no value here)."""
-        manifest = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "namespace": self.name},
-            "stringData": data,
-        }
-        if self.api.get("Secret", name, self.name) is not None:
-            self.api.delete("Secret", name, self.name)
-        self.api.create(manifest)
+    # What brokers refer to
+
+    def provide(self, spec: Object, broker: str = "demo") -> None:
+        """Make whatever a spec refers to, with content that can be used: Secrets, ConfigMaps,
+        ServiceAccounts, classes of volumes and of priority."""
+        found: dict[tuple[str, str], dict[str, bytes]] = {}
+        for one in references(broker, parse(broker, spec)):
+            content = found.setdefault((one.kind, one.name), {})
+            match one.check:
+                case Check.PAIR:
+                    made = pair(one.name, VALID_DAYS)
+                    content |= {"tls.crt": made.certificate, "tls.key": made.key}
+                case Check.AUTHORITIES:
+                    content[one.key] = pair("authority", VALID_DAYS).certificate
+                case Check.ACL:
+                    content[one.key] = b"topic read #\n"
+                case _:
+                    content[one.key] = b"something\n"
+        for (kind, name), content in found.items():
+            # Two brokers may refer to different keys of one Secret.
+            self.hold(kind, name, content, manager=f"somebody-{broker}")
+        for account in _values(spec, "serviceAccountName"):
+            self._apply("v1", "ServiceAccount", account, self.name)
+        for name in _values(spec, "storageClassName"):
+            self._apply(
+                *("storage.k8s.io/v1", "StorageClass", name),
+                provisioner="kubernetes.io/host-path",
+                reclaimPolicy="Delete",
+            )
+        for name in _values(spec, "priorityClassName"):
+            self._apply("scheduling.k8s.io/v1", "PriorityClass", name, value=1000)
+
+    def hold(
+        self, kind: str, name: str, content: Mapping[str, bytes], manager: str = "somebody"
+    ) -> None:
+        """Make a Secret or ConfigMap, or give it other content."""
+        field = "data" if kind == "Secret" else "binaryData"
+        data = {key: base64.b64encode(value).decode() for key, value in content.items()}
+        metadata = {"name": name, "namespace": self.name}
+        manifest = {"apiVersion": "v1", "kind": kind, "metadata": metadata, field: data}
+        self.api.apply(manifest, manager)
+
+    def _apply(
+        self, version: str, kind: str, name: str, namespace: str = "", **content: object
+    ) -> None:
+        metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+        manifest = {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
+        self.api.apply(manifest, "somebody")
+
+
+def _values(value: object, key: str) -> set[str]:
+    """Return what a key is anywhere in a spec."""
+    if isinstance(value, Mapping):
+        own = {value[key]} if isinstance(value.get(key), str) else set()
+        return own.union(*(_values(one, key) for one in value.values()))
+    if isinstance(value, list):
+        return set().union(*(_values(one, key) for one in value))
+    return set()
