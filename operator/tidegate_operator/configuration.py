@@ -198,8 +198,10 @@ def lag_of(pod: Pod, answer: Answer | None, standard: Wanted) -> Lag | None:
     for problem in reported.problems():
         return Lag(problem, is_problem=True, is_told=True)
     if reported.restart_needed:
+        # Pods of our own version would have been replaced for these.
         keys = _some(reported.restart_needed)
-        return Lag(f"is of a version that has to start anew for {keys}; delete the pod")
+        text = f"its version has to start anew for {keys}; delete the pod"
+        return Lag(text, is_problem=True)
     late = list(_late(reported, standard))
     return Lag(f"still has the old {_some(late)}", is_told=True) if late else None
 

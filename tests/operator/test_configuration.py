@@ -93,7 +93,6 @@ def test_a_digest_is_the_beginning_of_a_sha_256() -> None:
         (pod(), NO_ANSWER, "does not answer the operator on port 18083"),
         (pod(), REFUSED, "has not got the operator's token yet"),
         (pod(), Answer(Heard.ANSWER, 3), "does not say which configuration it uses"),
-        (pod(), answered(restart_needed=("store.url", "b")), "anew for store.url, b; delete"),
         (pod(), answered(config=InUse("0" * 16)), "still has the old configuration"),
         (pod(), answered(files=files(crt=InUse("0"))), "still has the old listener.mqtt.crt"),
         (
@@ -118,6 +117,12 @@ def test_what_a_pod_cannot_use_comes_before_everything_else_that_it_says() -> No
     # It may be of a version that is older than what it cannot use.
     replaced = lag_of(pod(restart_hash="old"), answered(config=bad), EDGE)
     assert replaced == Lag("waits to be replaced")
+
+
+def test_a_pod_of_another_version_may_have_to_start_anew() -> None:
+    found = lag_of(pod(), answered(restart_needed=("limits.a", "log")), EDGE)
+    text = "its version has to start anew for limits.a, log; delete the pod"
+    assert found == Lag(text, is_problem=True)
 
 
 def test_long_sentences_and_lists_are_cut() -> None:
