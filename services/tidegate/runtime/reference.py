@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from tidegate.runtime.config import Config, Section
+from tidegate.runtime.live import LIVE
 
 _HEAD: Final = """\
 # Configuration
@@ -49,6 +50,10 @@ store:
 ```
 
 Units are in the names: `_s` seconds, `_bytes` bytes; rates are per second.
+
+A changed file is taken up while the process runs, where it says *live* below; the rest counts from
+the next start on, and `/status` names what is waiting for it (`restart_needed`). See
+[Changing the configuration while it runs](operations.md#changing-the-configuration-while-it-runs).
 """
 
 _OCTAL: Final = frozenset({"unix_mode"})
@@ -70,13 +75,14 @@ def generate() -> str:
 def _sections(prefix: str, model: type[Section]) -> Iterator[str]:
     """Yield the section of ``model``, and below it those of its parts."""
     if prefix:
-        yield f"## `{prefix}`\n\n{_sentence(model.__doc__)}\n"
+        live = " *Live.*" if prefix.partition(".")[0].removesuffix("[]") in LIVE else ""
+        yield f"## `{prefix}`\n\n{_sentence(model.__doc__)}{live}\n"
     else:
         yield "## Top level\n"
     yield "| key | type | default | range | meaning |\n|---|---|---|---|---|"
     parts: list[tuple[str, type[Section]]] = []
     for name, field in model.model_fields.items():
-        yield _row(name, field)
+        yield _row(name, field, live=not prefix and name in LIVE)
         part = _section_in(field.annotation)
         if part is not None:
             brackets = "[]" if get_origin(field.annotation) is list else ""
@@ -87,13 +93,13 @@ def _sections(prefix: str, model: type[Section]) -> Iterator[str]:
         yield from _sections(path, part)
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _row(name: str, field: FieldInfo, *, live: bool) -> str:
     cells = (
         f"`{name}`",
         _type_text(field.annotation),
         _default_text(name, field),
         _range_text(name, field),
-        _sentence(field.description),
+        _sentence(field.description) + (" *Live.*" if live else ""),
     )
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
