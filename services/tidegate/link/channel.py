@@ -69,6 +69,17 @@ class Sent:
         self.done: Callable[[], None] | None = None
 
 
+class Redispatched(Sent):
+    """A shared message for another member than its first one, that no router is known to have."""
+
+    __slots__ = ("group",)
+
+    def __init__(self, group: str, message: Publish, order: int) -> None:
+        super().__init__("", 0, order, 0)
+        self.group = group
+        self.message = message
+
+
 class RouterChannel:
     """See the module's docstring."""
 
@@ -126,7 +137,7 @@ class RouterChannel:
         return self.outbox is not None
 
     def has_credit(self) -> bool:
-        """Whether the router takes more publishes; False too while it is away."""
+        """Whether more publishes may be on their way to the router, or wait while it is away."""
         return self.outstanding_bytes < self.credit_bytes
 
     def next_id(self) -> int:
@@ -190,6 +201,22 @@ class RouterChannel:
         complete.seqs.extend(sent.seqs)
         self.outbox.grew(SMALL + 8 * len(sent.seqs))
 
+    def redispatch(self, sent: Redispatched) -> None:
+        """Have a shared message given to another member, or keep it until that can be said."""
+        if self.outbox is None:
+            self.waiting.append(sent)
+            return
+        assert sent.message is not None
+        operations = self.outbox.frame.operations
+        redispatch = operations.add().redispatch
+        redispatch.topic_filter = sent.group
+        write_message(redispatch.message, sent.message)
+        # The router says when it has it: until then it may be lost with the connection.
+        number = self.next_id()
+        self.unsettled[number] = sent
+        operations.add().synced.id = number
+        self.outbox.grew(SMALL + size_of(sent.message))
+
     def settled(self, frame: pb.RouterFrame) -> None:
         """Take what a frame says of operations that are done."""
         if frame.credit_bytes:
@@ -212,7 +239,9 @@ class RouterChannel:
         waiting, self.waiting = self.waiting, []
         waiting.sort(key=_order_of)
         for sent in waiting:
-            if sent.message is None:
+            if isinstance(sent, Redispatched):
+                self.redispatch(sent)
+            elif sent.message is None:
                 self.complete(sent)
             else:
                 self._send_publish(sent)
@@ -220,13 +249,19 @@ class RouterChannel:
     def disconnected(self) -> int:
         """The connection is gone: keep what is not settled, fail what is asked.
 
-        Returns how many publishes without an answer may not have arrived.
+        Returns how many messages of QoS 0 may not have arrived.
         """
         lost = self.sent_unanswered
+        unsettled = []
+        for sent in self.unsettled.values():
+            if sent.message is not None and not sent.message.qos:
+                lost += 1
+            else:
+                unsettled.append(sent)
         self.sent_unanswered = 0
         self.outbox = None
         self.state = State.DOWN
-        self.waiting = [*self.unsettled.values(), *self.waiting]
+        self.waiting = [*unsettled, *self.waiting]
         self.unsettled = {}
         self.outstanding_bytes = sum(sent.size for sent in self.waiting)
         for future in [*self.requests.values(), *self.synced.values()]:
@@ -289,9 +324,11 @@ class RouterChannel:
         return future
 
     def applied(self, number: int) -> None:
-        """Everything up to ``sync`` number so-and-so has taken effect."""
+        """Everything up to ``sync``, or ``redispatch``, number so-and-so has taken effect."""
         future = self.synced.pop(number, None)
-        if future is not None and not future.done():
+        if future is None:
+            self.unsettled.pop(number, None)
+        elif not future.done():
             future.set_result(None)
 
 

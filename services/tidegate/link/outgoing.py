@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tidegate.link.api import PUBLISHED, Origin
-from tidegate.link.channel import Sent, State
-from tidegate.link.messages import size_of, write_message
+from tidegate.link.channel import Redispatched, Sent, State
+from tidegate.link.messages import size_of
 from tidegate.link.routers import Routers
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.telemetry import Counters
@@ -87,16 +87,19 @@ class Outgoing:
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """Give a lost member's message to another one (see RouterLink)."""
-        channel = self._routers.session_router(topic_filter)
-        if channel is None:
+        self._order += 1
+        self._redispatch(Redispatched(topic_filter, message, self._order))
+
+    def _redispatch(self, sent: Redispatched) -> None:
+        channel = self._routers.session_router(sent.group)
+        # One that has not joined does not know what other edges have members for.
+        if channel is not None and channel.state is not State.DOWN:
+            channel.redispatch(sent)
+        elif sent.message is not None and sent.message.qos:
+            self._homeless.append(sent)
+        else:
             self._counters.dropped["link_lost"] += 1
             self._counters.published += 1
-            return
-        assert channel.outbox is not None
-        operation = channel.outbox.frame.operations.add().redispatch
-        operation.topic_filter = topic_filter
-        write_message(operation.message, message)
-        channel.outbox.grew(size_of(message))
 
     # When routers come and go
 
@@ -105,6 +108,9 @@ class Outgoing:
         homeless, self._homeless = [*self._homeless, *left], []
         homeless.sort(key=lambda sent: sent.order)
         for sent in homeless:
+            if isinstance(sent, Redispatched):
+                self._redispatch(sent)
+                continue
             if sent.message is None:
                 self._complete(sent)
                 continue

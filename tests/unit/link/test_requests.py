@@ -31,6 +31,7 @@ from tidegate.link.api import (
 )
 from tidegate.link.fleet import Fleet
 from tidegate.link.lease import DEGRADED_S
+from tidegate.link.membership import GRACE_S
 from tidegate.link.messages import write_attached, write_message, write_options
 from tidegate.link.requests import RETRY_S
 from tidegate.link.v1 import link_pb2 as pb
@@ -485,9 +486,71 @@ async def test_the_end_of_a_shared_message_whose_connection_is_gone_is_nobodys_b
 
 
 @in_virtual_time
-async def test_a_shared_message_that_nobody_can_have_is_counted() -> None:
+async def test_a_shared_message_waits_for_a_router_that_knows_its_members() -> None:
     fleet = fleet_of(PlayedEdge())
     fleet.redispatch("$share/g/a", Publish("a", b"x", 1))
+    router = PlayedRouter(fleet, "r1")
+    router.replies["edges"] = pb.Reply(edges=pb.EdgesReply(living=["edge-2"]))
+    await router.join()
+    fleet.redispatch("$share/g/a", Publish("a", b"y", 1))
+    await asyncio.sleep(MOMENT_S)
+    assert not router.of("redispatch")
+    router.replies.clear()
+    await asyncio.sleep(1)
+    assert [one.message.payload for one in router.of("redispatch")] == [b"x", b"y"]
+    assert not fleet.counters.dropped["link_lost"]
+
+
+@in_virtual_time
+async def test_a_shared_message_of_qos_0_that_nobody_can_have_is_counted() -> None:
+    fleet = fleet_of(PlayedEdge())
+    fleet.redispatch("$share/g/a", Publish("a", b"x"))
+    assert fleet.counters.dropped["link_lost"] == fleet.counters.published == 1
+
+
+async def _redispatched(router: PlayedRouter, qos: int) -> Fleet:
+    """A fleet that has sent r2 a shared message for another member."""
+    fleet = router.fleet
+    group = next(
+        group
+        for group in (f"$share/{number}/a" for number in range(1000))
+        if owner(group, ["r1", "r2"]) == router.name
+    )
+    fleet.redispatch(group, Publish("a", b"x", qos))
+    await asyncio.sleep(MOMENT_S)
+    assert [one.message.payload for one in router.of("redispatch")] == [b"x"]
+    return fleet
+
+
+@in_virtual_time
+async def test_a_shared_message_on_its_way_to_a_router_that_is_lost_goes_to_another() -> None:
+    _, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"synced"}
+    fleet = await _redispatched(second, 1)
+    second.lose()
+    await asyncio.sleep(GRACE_S + 1)
+    assert [one.message.payload for one in first.of("redispatch")] == [b"x"]
+    assert not fleet.counters.dropped["link_lost"]
+
+
+@in_virtual_time
+async def test_a_shared_message_that_a_router_has_taken_is_its_own() -> None:
+    _, (first, second) = await _scene("r1", "r2")
+    fleet = await _redispatched(second, 1)
+    second.lose()
+    await asyncio.sleep(GRACE_S + 1)
+    assert not first.of("redispatch")
+    assert not fleet.counters.dropped["link_lost"]
+
+
+@in_virtual_time
+async def test_a_shared_message_of_qos_0_on_its_way_to_a_router_that_is_lost_is_counted() -> None:
+    _, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"synced"}
+    fleet = await _redispatched(second, 0)
+    second.lose()
+    await asyncio.sleep(GRACE_S + 1)
+    assert not first.of("redispatch")
     assert fleet.counters.dropped["link_lost"] == fleet.counters.published == 1
 
 
