@@ -88,6 +88,8 @@ class Situation:
     reference_problems: Sequence[Problem] = ()
     foreign: Sequence[ObjectRef] = ()
     apply_error: str = ""
+    #: Whether it was refused only when it was written, after it had been tried out.
+    is_refused_late: bool = False
     edges: Workload = field(default_factory=Workload)
     routers: Workload = field(default_factory=Workload)
     redis: Workload | None = None
@@ -257,7 +259,10 @@ def _of(workload: Workload) -> str:
 def _why(it: Situation, component: str) -> str:
     """Return the first trouble of a component's pods, to be put after a statement."""
     found = next((pod for pod in it.pods if pod.component == component and pod.trouble), None)
-    return f" (pod {found.name}: {found.trouble})" if found is not None else ""
+    if found is not None:
+        return f" (pod {found.name}: {found.trouble})"
+    workload = {"edge": it.edges, "router": it.routers}.get(component)
+    return f" ({workload.trouble})" if workload is not None and workload.trouble else ""
 
 
 def _progressing(it: Situation) -> _Verdict:
@@ -305,7 +310,15 @@ def _workloads(it: Situation) -> list[tuple[str, Workload]]:
 
 def _any_trouble(it: Situation) -> str:
     found = [pod for pod in it.pods if pod.trouble and not pod.is_ending]
-    return f": pod {found[0].name}: {found[0].trouble}" if found else ""
+    if found:
+        return f": pod {found[0].name}: {found[0].trouble}"
+    kept = _kept_away(it)
+    return f": {kept[0]}" if kept else ""
+
+
+def _kept_away(it: Situation) -> list[str]:
+    """Return why pods cannot even be made."""
+    return [f"{name}: {one.trouble}" for name, one in _workloads(it) if one.trouble]
 
 
 def _blocked(it: Situation) -> tuple[Reason, str] | None:
@@ -329,6 +342,8 @@ def _blocked(it: Situation) -> tuple[Reason, str] | None:
         reason = Reason.REFERENCE_MISSING if missing else Reason.REFERENCE_INVALID
         return reason, f"{_some([one.sentence for one in blocking])}.{unchanged}"
     if it.apply_error:
+        if it.is_refused_late:
+            unchanged = " It passed when it was tried out, so other parts may be applied already."
         return (
             Reason.APPLY_REFUSED,
             f"The API server refuses what follows from the spec: {it.apply_error}.{unchanged}",
@@ -356,6 +371,9 @@ def _degraded(it: Situation) -> _Verdict:
     if failing:
         named = _some([f"{pod.name}: {pod.trouble}" for pod in failing])
         return "True", Reason.PODS_FAILING, f"Pods do not run: {named}."
+    kept = _kept_away(it)
+    if kept:
+        return "True", Reason.PODS_FAILING, f"Pods cannot be made: {_some(kept)}."
     rejected = _rejected(it)
     if rejected:
         return (

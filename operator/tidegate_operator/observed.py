@@ -41,6 +41,8 @@ class Workload:
     is_current: bool = False
     #: Whether a rollout has stood still for longer than its deadline.
     is_stuck: bool = False
+    #: Why pods cannot even be made: a quota, an admission webhook; "" if they can.
+    trouble: str = ""
     #: Whether there is such an object at all.
     exists: bool = False
 
@@ -99,6 +101,14 @@ def workload(found: Mapping[str, Any] | None) -> Workload:
         is_stuck=any(
             one.get("type") == "Progressing" and one.get("reason") == "ProgressDeadlineExceeded"
             for one in conditions
+        ),
+        trouble=next(
+            (
+                str(one.get("message", ""))
+                for one in conditions
+                if one.get("type") == "ReplicaFailure" and one.get("status") == "True"
+            ),
+            "",
         ),
         exists=True,
     )

@@ -278,6 +278,17 @@ def test_a_rollout_that_stands_still_is_said() -> None:
     assert conditions(failing)["Degraded"][:2] == ("True", "PodsFailing")
 
 
+def test_what_keeps_pods_away_is_said() -> None:
+    away = Workload(3, 2, 2, 2, is_current=True, exists=True, trouble="exceeded quota: few")
+    found = conditions(healthy(edges=away))
+    assert found["Degraded"][:2] == ("True", "PodsFailing")
+    assert "edges: exceeded quota: few" in found["Degraded"][2]
+    none = Workload(3, 0, 0, 0, is_current=True, exists=True, trouble="exceeded quota: few")
+    assert "(exceeded quota: few)" in conditions(healthy(edges=none))["Ready"][2]
+    stuck = Workload(3, 2, 2, 2, is_current=True, is_stuck=True, exists=True, trouble="quota")
+    assert "edges: quota" in conditions(healthy(edges=stuck))["Progressing"][2]
+
+
 def test_pods_that_end_are_no_trouble() -> None:
     ending = pod("e9", is_ready=False, is_ending=True, trouble="CrashLoopBackOff")
     found = reasons(healthy(pods=[pod("e1"), ending]))
@@ -425,6 +436,9 @@ def test_a_deployment_is_read() -> None:
     assert workload(None) == NONE
     stuck = {"type": "Progressing", "reason": "ProgressDeadlineExceeded"}
     assert workload(deployment(conditions=[stuck])).is_stuck
+    away = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+    assert workload(deployment(conditions=[away])).trouble == "exceeded quota"
+    assert workload(deployment(conditions=[away | {"status": "False"}])).trouble == ""
 
 
 def test_the_hash_of_a_template_is_read() -> None:
