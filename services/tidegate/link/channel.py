@@ -127,8 +127,8 @@ class RouterChannel:
         #: Frames of this connection that were acted on, and bytes of them it has not been told of.
         self.frames_taken = 0
         self.untold_bytes = 0
-        #: Done when what other routers had been sent before this one came is settled.
-        self.gate: asyncio.Future[Any] | None = None
+        #: Set when what other routers had been sent before this one came is settled.
+        self.gate: asyncio.Event | None = None
         self._next_id = 0
 
     @property

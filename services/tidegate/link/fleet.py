@@ -315,11 +315,9 @@ class Fleet:
             request = pb.Request(get_retained=pb.GetRetainedRequest(topics=part))
             answers.append(there[name].request(request, request.ByteSize()))
         found: list[Publish] = []
-        for answer in answers:
-            try:
-                reply = await answer
-            except LinkLost:
-                raise RouterUnavailable("a router went away") from None
+        for reply in await asyncio.gather(*answers, return_exceptions=True):
+            if not isinstance(reply, pb.Reply):
+                raise RouterUnavailable("a router went away")
             check(reply)
             found += map(read_message, reply.get_retained.messages)
         return found

@@ -171,13 +171,12 @@ class Membership:
             routers.add(channel)
             channel.gate = None
             if others:
-                channel.gate = asyncio.ensure_future(
-                    asyncio.gather(*(self._barrier(member) for member in others))
-                )
-        if channel.gate is not None and not channel.gate.done():
+                channel.gate = asyncio.Event()
+                self._tasks.spawn(self._open(channel.gate, others))
+        if channel.gate is not None and not channel.gate.is_set():
             channel.state = State.GATED
             routers.changed()
-            await asyncio.shield(channel.gate)
+            await channel.gate.wait()
         if channel.outbox is not outbox or channel.state is State.LEAVING:
             # It went away meanwhile: the next connection finds it a member, and opens it.
             return
@@ -218,6 +217,11 @@ class Membership:
             "a router is used although not all edges have come to it",
             extra={"router": channel.name, "edges": len(missing)},
         )
+
+    async def _open(self, gate: asyncio.Event, others: list[RouterChannel]) -> None:
+        """Open a gate once what was published through the other members is settled."""
+        await asyncio.gather(*(self._barrier(member) for member in others))
+        gate.set()
 
     async def _barrier(self, member: RouterChannel) -> None:
         """Return when what was published through a member is settled, or is nobody's any more."""

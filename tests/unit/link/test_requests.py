@@ -7,6 +7,7 @@ and what the caller gets. Routers that come and go: test_members.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -29,6 +30,7 @@ from tidegate.link.api import (
     RouterUnavailable,
     SessionFenced,
 )
+from tidegate.link.channel import State
 from tidegate.link.fleet import Fleet
 from tidegate.link.lease import DEGRADED_S
 from tidegate.link.membership import GRACE_S
@@ -609,14 +611,24 @@ async def test_retained_messages_are_read_through_the_routers_that_write_them() 
 
 
 @in_virtual_time
-async def test_retained_messages_whose_router_goes_away_fail() -> None:
-    fleet, (router,) = await _scene("r1")
-    router.silent_about = {"get_retained"}
-    asked = asyncio.create_task(fleet.get_retained(["a"]))
+async def test_retained_messages_whose_routers_go_away_fail() -> None:
+    fleet, routers = await _scene("r1", "r2")
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
+    for router in routers:
+        router.silent_about = {"get_retained"}
+    asked = asyncio.create_task(fleet.get_retained([f"t/{number}" for number in range(20)]))
     await asyncio.sleep(MOMENT_S)
-    router.lose()
+    for router in routers:
+        assert router.of("get_retained")
+        router.lose()
     with pytest.raises(RouterUnavailable):
         await asked
+    del asked
+    await turns()
+    gc.collect()
+    # Each of the answers was looked at: none is reported as forgotten.
+    assert not unheard
 
 
 @in_virtual_time
@@ -733,5 +745,17 @@ async def test_an_edge_ends_in_time_also_when_no_router_answers() -> None:
     await fleet.stop()
     assert asyncio.get_running_loop().time() - began_s <= fleet.config.timeout_s + MOMENT_S
     # Nothing is left that would go on after the end.
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@in_virtual_time
+async def test_an_edge_that_ends_while_a_router_joins_leaves_nothing_behind() -> None:
+    fleet, (first,) = await _scene("r1")
+    second = PlayedRouter(fleet, "r2")
+    first.silent_about = {"barrier"}
+    await second.join()
+    assert fleet.routers.members["r2"].state is State.GATED
+    await fleet.stop()
     await turns()
     assert asyncio.all_tasks() == {asyncio.current_task()}
