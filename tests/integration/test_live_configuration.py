@@ -409,7 +409,7 @@ async def test_rules_that_cannot_be_used_are_named_with_their_file(
     assert said["problem"] == ""
     rules.unlink()
     await live.until(
-        lambda said: said["files"][str(rules)]["problem"] == "a file is missing", "it is missed"
+        lambda said: said["files"][str(rules)]["problem"] == f"{rules} is missing", "it is missed"
     )
     rules.write_text("topic readwrite b\n")
     await live.until(

@@ -118,11 +118,7 @@ class Listeners:
             max_packet_size_bytes=self._max_packet_size_bytes,
             opening_timeout_s=self._opening_timeout_s,
         )
-        try:
-            await self.take(change)
-        except BaseException:
-            await self.stop_accepting()
-            raise
+        await self.take(change)
         self._sweep()
 
     # Changing
@@ -204,7 +200,8 @@ class Listeners:
             opening_timeout_s=change.opening_timeout_s,
         )
         for old in self.states:
-            if old.label == state.label and any(old is one.state for one in change.removed):
+            is_gone = old in self._leaving or any(old is one.state for one in change.removed)
+            if is_gone and old.label == state.label:
                 state.counters = old.counters  # one series goes on
         return state
 
@@ -221,15 +218,17 @@ class Listeners:
         """Go by a change that was prepared; return the listeners that are no more.
 
         Their connections stay until the caller ends them. Raises OSError when the system refuses
-        what it has granted before.
+        what it has granted before; then nothing is taken.
         """
-        for old in change.removed:
-            if old in change.inherited:
-                old.acceptor.stop(keeps_path=True)
+        try:
+            for door in change.added:
+                await door.acceptor.start()
+        except BaseException:
+            await self.undo(change)
+            raise
         doors = []
         for each in change.doors:
             if isinstance(each, Door):
-                await each.acceptor.start()
                 doors.append(each)
             else:
                 await self._change(each, change)
@@ -239,7 +238,7 @@ class Listeners:
                 self._applied.took(tls.take_digests())
         self._doors = doors
         for old in change.removed:
-            old.acceptor.stop()
+            old.acceptor.stop(keeps_path=old in change.inherited)
         self._addresses = {door.state.label: door.acceptor.addresses for door in doors}
         gone = [old.state for old in change.removed]
         self._leaving += gone

@@ -82,7 +82,7 @@ class Reconfiguring:
         is_new = signature != self._seen or asked
         self._seen = signature
         try:
-            loaded = self._source.load_again()
+            loaded = await asyncio.to_thread(self._source.load_again)
         except ConfigError as error:
             self._retry = False
             self._failed("; ".join(error.problems), again=not is_new)

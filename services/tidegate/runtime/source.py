@@ -46,14 +46,18 @@ class Source:
         if path is None:
             return Loaded(self, laid_over(Config(), self.flags, self.role), "")
         signature = signature_of(path)
-        content = read(path)
-        config = laid_over(parse(content, path), self.flags, self.role)
-        return Loaded(self, config, digest_of(content), signature)
+        return self._loaded(path, read(path), signature)
 
     def load_again(self) -> Loaded:
         """Do the same for a file that has changed; an empty one is a mistake by now."""
         path = self.path
         assert path is not None
-        if not read(path).strip():
+        signature = signature_of(path)
+        content = read(path)
+        if not content.strip():
             raise ConfigError([f"{path}: is empty"])
-        return self.load()
+        return self._loaded(path, content, signature)
+
+    def _loaded(self, path: Path, content: bytes, signature: Signature) -> Loaded:
+        config = laid_over(parse(content, path), self.flags, self.role)
+        return Loaded(self, config, digest_of(content), signature)

@@ -92,9 +92,10 @@ class FileWatch:
         """Look once; return whether something had changed (and ``reload`` was called)."""
         signatures = self._signatures()
         if None in signatures:
-            if not self._missing:
-                self._missing = True
-                self._applied.refused(self._paths, "a file is missing")
+            self._missing = True
+            for path, signature in zip(self._paths, signatures, strict=True):
+                if signature is None:
+                    self._applied.refused([path], f"{path} is missing")
             return False
         if signatures == self._seen and not self._missing:
             return False
