@@ -138,21 +138,25 @@ class Scene:
             self._wandering.append(asyncio.create_task(wander()))
         return made
 
-    def mixed_load(self, *, rate: float = 15.0) -> None:
+    def mixed_load(self, *, rate: float = 15.0, suffix: str = "") -> None:
         """Add publishers and subscribers of both versions and both qualities of service.
 
-        Half of the subscribers come and go; one answers late, one has a small Receive Maximum.
+        Half of the subscribers come and go; one answers late, one has a small Receive Maximum. A
+        ``suffix`` keeps names and topics apart from those of another load on the same cluster.
         """
+        root = f"load{suffix}"
         for index, version in enumerate((V5, V311, V5, V311)):
-            name = f"pub-{index}"
-            topics = {f"load/{name}/one": 1, f"load/{name}/two": 2}
+            name = f"pub-{index}{suffix}"
+            topics = {f"{root}/{name}/one": 1, f"{root}/{name}/two": 2}
             self.publisher(name, topics, rate=rate, version=version)
         for index, version in enumerate((V5, V311)):
-            self.subscriber(f"stay-two-{index}", {"load/#": 2}, version=version)
-            self.subscriber(f"move-two-{index}", {"load/#": 2}, version=version, wanders=True)
-            self.subscriber(f"move-one-{index}", {"load/+/one": 1}, version=version, wanders=True)
-        self.subscriber("stay-late", {"load/pub-0/+": 2}, answer_delay_s=0.05)
-        self.subscriber("stay-narrow", {"load/+/one": 1, "load/+/two": 1}, receive_maximum=3)
+            own = f"{index}{suffix}"
+            self.subscriber(f"stay-two-{own}", {f"{root}/#": 2}, version=version)
+            self.subscriber(f"move-two-{own}", {f"{root}/#": 2}, version=version, wanders=True)
+            self.subscriber(f"move-one-{own}", {f"{root}/+/one": 1}, version=version, wanders=True)
+        self.subscriber(f"stay-late{suffix}", {f"{root}/pub-0{suffix}/+": 2}, answer_delay_s=0.05)
+        both = {f"{root}/+/one": 1, f"{root}/+/two": 1}
+        self.subscriber(f"stay-narrow{suffix}", both, receive_maximum=3)
 
     def _own_chance(self) -> random.Random:
         return random.Random(self.chance.random())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from support.session_client import Patience
 T = TypeVar("T")
 #: Where clients connect, all of them.
 PORT = 443
+#: Sessions of an earlier load are still there.
+_number = itertools.count(1)
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,7 +59,7 @@ async def under_load(
     patience = Patience(connack_s=5.0, silence_s=6.0)
     async with Scene(stage, seed, Announced(repeats=True), patience) as scene:
         scene.tls = await away(broker.client_tls)
-        scene.mixed_load(rate=rate)
+        scene.mixed_load(rate=rate, suffix=f"-{next(_number)}")
         await scene.begin()
         await scene.still_publishing()
         yield scene

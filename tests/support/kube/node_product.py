@@ -68,10 +68,10 @@ class Operator:
     def install(self, *more: str, command: str = "install") -> None:
         """Install (or ``upgrade``) the chart and wait until the operator is ready."""
         repository, _, tag = self.image.name.rpartition(":")
-        values = (f"image.repository={repository}", f"image.tag={tag}", *more)
+        given = (f"image.repository={repository}", f"image.tag={tag}", *more)
         self.node.helm(
             *(command, RELEASE, CHART, "--namespace", SYSTEM, "--wait", "--timeout", "90s"),
-            *(word for value in values for word in ("--set", value)),
+            *(word for one in given for word in _value(one)),
         )
 
     def uninstall(self) -> None:
@@ -260,6 +260,11 @@ def is_settled(broker: Manifest) -> bool:
     }
     found = {one["type"]: one["status"] for one in status.get("conditions", [])}
     return wanted.items() <= found.items()
+
+
+def _value(given: str) -> tuple[str, str]:
+    """Return how helm is told a value: text, or JSON."""
+    return "--set-json" if given.endswith(("}", "true", "false")) else "--set-string", given
 
 
 def _ingress(broker: Broker) -> list[Any]:

@@ -1,0 +1,127 @@
+"""Changes that running pods take up: no restart, no connection lost, confirmed in the status."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import mqtt_bytes
+from support.kube.node_load import PORT, away, lost_connections, under_load
+from support.kube.node_product import Broker, same
+from support.raw_client import RawClient
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+
+ALL = ("edge", "router", "redis")
+NOT_AUTHORIZED = 0x87
+
+
+async def test_limits_listeners_and_rules_change_without_a_restart(
+    broker: Broker, seed: int, kept_logs: Path
+) -> None:
+    address = await away(broker.address)
+    async with under_load(broker, seed, kept_logs) as scene:
+        before = await away(broker.seen, *ALL)
+        plain = {"name": "plain", "protocol": "tcp", "port": 1883}
+        await away(
+            broker.change,
+            {
+                "listeners": [*broker.spec["listeners"], plain],
+                "limits": {"maxPacketSizeBytes": 100_000},
+                "acl": {"rules": "topic readwrite #\ntopic deny secret/#\n"},
+            },
+        )
+        settled = await away(broker.wait_until_settled)
+        (applied,) = (
+            one for one in settled["status"]["conditions"] if one["type"] == "ConfigApplied"
+        )
+        assert "2 of 2" in applied["message"]
+        client = await RawClient.open(f"tcp://{address}:1883")
+        connack = await client.connect("newcomer")
+        assert connack.get("maximum_packet_size") == 100_000
+        await client.send(mqtt_bytes.publish("secret/x", b"", qos=1, packet_id=1))
+        assert (await client.receive()).reason == NOT_AUTHORIZED
+        await client.send(mqtt_bytes.publish("open/x", b"", qos=1, packet_id=2))
+        assert (await client.receive()).reason < 0x80
+        await away(broker.change, {"listeners": broker.spec["listeners"][:1], "acl": None})
+        await away(broker.wait_until_settled)
+        with pytest.raises(OSError):
+            await RawClient.open(f"tcp://{address}:1883")
+        same(before, await away(broker.seen, *ALL))
+        assert lost_connections(scene) == []
+
+
+async def test_a_new_certificate_is_shown_and_no_connection_is_dropped(
+    broker: Broker, seed: int, kept_logs: Path
+) -> None:
+    address = await away(broker.address)
+    async with under_load(broker, seed, kept_logs) as scene:
+        before = await away(broker.seen, *ALL)
+        old = await away(shown_names, broker, address)
+        assert "new.example.com" not in old
+        (listener,) = broker.spec["listeners"]
+        tls = listener["tls"] | {"dnsNames": ["new.example.com"]}
+        await away(broker.change, {"listeners": [listener | {"tls": tls}]})
+        await away(broker.wait_until_settled)
+        assert await away(shown_names, broker, address) == old | {"new.example.com"}
+        await scene.still_publishing()
+        same(before, await away(broker.seen, *ALL))
+        assert lost_connections(scene) == []
+
+
+def shown_names(broker: Broker, address: str) -> set[str]:
+    """Return the names in the certificate that a new client sees."""
+    context = broker.client_tls()
+    with (
+        socket.create_connection((address, PORT), 10) as raw,
+        context.wrap_socket(raw, server_hostname=address) as secure,
+    ):
+        certificate = secure.getpeercert()
+    assert certificate is not None
+    return {str(one[1]) for one in certificate["subjectAltName"] if one[0] == "DNS"}
+
+
+async def test_a_changed_password_reaches_the_pods(broker: Broker, tmp_path: Path) -> None:
+    address = await away(broker.address)
+    await away(broker.secret, "users", {"passwords": await away(password_file, tmp_path, "first")})
+    auth = {"allowAnonymous": False, "passwords": {"secretName": "users"}}
+    await away(broker.change, {"auth": auth})
+    await away(broker.wait_until_settled)
+    before = await away(broker.seen, *ALL)
+    assert await login(address, broker, "first")
+    assert not await login(address, broker, "second")
+    await away(broker.secret, "users", {"passwords": await away(password_file, tmp_path, "second")})
+    began = asyncio.get_running_loop().time()
+    while not await login(address, broker, "second"):
+        assert asyncio.get_running_loop().time() < began + 60
+    print(f"a new password counts after {asyncio.get_running_loop().time() - began:.1f} s")
+    assert not await login(address, broker, "first")
+    await away(broker.wait_until_settled)
+    same(before, await away(broker.seen, *ALL))
+
+
+def password_file(directory: Path, password: str) -> bytes:
+    """Return the password file of one user, as the project's own tool makes it."""
+    file = directory / "passwords"
+    tool = Path(sys.executable).with_name("tidegate")
+    subprocess.run(
+        [str(tool), "passwd", "-c", "-b", str(file), "alice", password],
+        capture_output=True,
+        check=True,
+    )
+    return file.read_bytes()
+
+
+async def login(address: str, broker: Broker, password: str) -> bool:
+    """Whether alice gets in."""
+    tls = await away(broker.client_tls)
+    client = await RawClient.open(f"tls://{address}:{PORT}", ssl_context=tls)
+    await client.send(mqtt_bytes.connect("login", username="alice", password=password.encode()))
+    accepted = (await client.receive()).reason == 0
+    client.close()
+    return accepted

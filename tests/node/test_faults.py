@@ -1,0 +1,91 @@
+"""Pods that are deleted by force under load: nothing acknowledged is lost, nothing comes twice.
+
+Inputs: publishers and durable subscribers of QoS 1 and 2 at the address of the Service, over TLS,
+while pods go as with ``kubectl delete pod --force --grace-period=0``. Observed: the history by
+every rule of ``support.history_check``, and that everything else runs on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.kube.node import Node
+from support.kube.node_load import away, under_load
+from support.kube.node_product import SYSTEM, Broker, Operator, same
+from support.scene import Scene
+from support.waiting import wait_for
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+
+ALL = ("edge", "router", "redis")
+
+
+async def killed(broker: Broker, scene: Scene, component: str) -> None:
+    """Kill a pod, and wait until messages pass again and another pod has taken its place."""
+    before = await away(broker.seen, *ALL)
+    name = await away(broker.kill_pod, component)
+    scene.history.fault(name, "deleted by force")
+    await scene.still_publishing(30, 60)
+    await away(replaced, broker, component, name)
+    same(before, await away(broker.seen, *ALL), but=[name])
+
+
+def replaced(broker: Broker, component: str, name: str) -> None:
+    """Wait until the broker is whole again, without the pod of that uid."""
+    broker.wait_until_settled()
+    wait_for(
+        lambda: all(is_ready(pod) for pod in broker.pods(component)), 60, f"{component} is whole"
+    )
+
+
+def is_ready(pod: dict[str, object]) -> bool:
+    """Whether a pod is ready."""
+    status = pod["status"]
+    assert isinstance(status, dict)
+    return any(
+        one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ())
+    )
+
+
+async def test_edges_and_routers_that_are_killed_lose_nothing(
+    broker: Broker, seed: int, kept_logs: Path
+) -> None:
+    await away(broker.change, {"edge": {"replicas": 2}, "router": {"replicas": 2}})
+    await away(broker.wait_until_settled)
+    async with under_load(broker, seed, kept_logs) as scene:
+        for component in ("edge", "router", "edge", "router"):
+            await killed(broker, scene, component)
+
+
+async def test_the_only_router_and_the_only_edge_that_are_killed_lose_nothing(
+    broker: Broker, seed: int, kept_logs: Path
+) -> None:
+    async with under_load(broker, seed, kept_logs) as scene:
+        for component in ("router", "edge"):
+            await killed(broker, scene, component)
+
+
+async def test_a_store_that_is_killed_loses_nothing(
+    broker: Broker, seed: int, kept_logs: Path
+) -> None:
+    async with under_load(broker, seed, kept_logs) as scene:
+        await killed(broker, scene, "redis")
+
+
+async def test_an_operator_that_is_killed_is_not_missed(
+    node: Node, operator: Operator, broker: Broker, seed: int, kept_logs: Path
+) -> None:
+    async with under_load(broker, seed, kept_logs):
+        before = await away(broker.seen, *ALL)
+        (pod,) = await away(operator.pods)
+        name = pod["metadata"]["name"]
+        await away(
+            node.kubectl,
+            *("delete", "pod", name, "--namespace", SYSTEM, "--force", "--grace-period=0"),
+        )
+        await away(broker.change, {"edge": {"replicas": 2}})
+        await away(broker.wait_until_settled)
+        assert len(await away(broker.pods, "edge")) == 2
+        same(before, await away(broker.seen, *ALL))
