@@ -54,6 +54,7 @@ class FakeKubelet:
         self._problems: dict[Key, str] = {}
         self._clients: dict[Key, int] = {}
         self._held_mounts: set[str] = set()
+        self._held_starts: set[str] = set()
         self._held_addresses: set[str] = set()
         self._dirty: asyncio.Queue[tuple[str, Key]] = asyncio.Queue()
         self._queued: set[tuple[str, Key]] = set()
@@ -96,6 +97,14 @@ class FakeKubelet:
     def connect(self, namespace: str, prefix: str, clients: int) -> None:
         """Make each pod say that it has so many clients."""
         self._switch(lambda: self._clients.update({(namespace, prefix): clients}))
+
+    def hold_starts(self, namespace: str) -> None:
+        """Start no pod that does not run already: it stays as if its image were pulled."""
+        self._switch(lambda: self._held_starts.add(namespace))
+
+    def release_starts(self, namespace: str) -> None:
+        """Take ``hold_starts`` back."""
+        self._switch(lambda: self._held_starts.discard(namespace))
 
     def hold_addresses(self, namespace: str) -> None:
         """Be a cloud that gives load balancers no address."""
@@ -281,8 +290,10 @@ class FakeKubelet:
 
     def _waits_for(self, key: Key, pod: FakePod) -> str:
         """Return what a pod waits for before it can start; later on, mount what is new."""
-        if pod.mounted and (pod.namespace in self._held_mounts):
+        if pod.mounted and pod.namespace in self._held_mounts:
             return ""
+        if not pod.mounted and pod.namespace in self._held_starts:
+            return "pulling the image"
         for claim in pod.claims():
             found = self._objects["PersistentVolumeClaim"].get((key[0], claim))
             if found is None or found.get("status", {}).get("phase") != "Bound":
