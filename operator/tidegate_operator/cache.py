@@ -1,26 +1,39 @@
-"""What a broker consists of, remembered until a watch says that something has changed.
+"""What brokers consist of, as watches tell it: looking at one lists nothing.
 
-``CachedCluster`` is a ``Cluster`` around another one. As long as every kind is watched, looking at
-a broker that nobody has touched costs one request (and one for each Secret that its spec refers
-to). While any watch is down nothing is believed, and what is old is asked for again in any case.
+``CachedCluster`` is a ``Cluster`` around another one. Every kind that the operator makes, and the
+pods, are listed once and then watched, for all brokers together; what is written is known at once,
+before its watch tells it. While any watch is down nothing is believed. Kinds of others (those of
+cert-manager and Prometheus) are not watched: they are asked for, and remembered for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from tidegate_operator.kube import Cluster
-from tidegate_operator.plan import ObjectRef
+from tidegate_operator import names
+from tidegate_operator.kube import Cluster, Event, Listed
+from tidegate_operator.plan import OPTIONAL_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 
 #: Namespace and name of a broker.
 Key = tuple[str, str]
 
-#: The longest that anything is believed; kinds of others are not watched.
+#: The longest that anything of others' kinds is believed.
 LONGEST_S: Final = 600.0
+#: Only of these it matters who has set which field (see ``plan.keep_replicas``).
+_FIELDS_MATTER: Final = frozenset({"Deployment"})
+_NOT_WATCHED: Final = frozenset(kind for _, kind in OPTIONAL_KINDS)
+
+
+class Source(Cluster, Protocol):
+    """What is asked when nothing is known."""
+
+    async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
+        """Return what has the labels of a broker, of the kinds that are not watched."""
 
 
 @dataclass(slots=True)
@@ -34,82 +47,135 @@ class _Entry:
 class CachedCluster:
     """See the module's docstring. ``watched`` are the names of all watches that must be up."""
 
-    def __init__(self, cluster: Cluster, watched: Iterable[str]) -> None:
+    def __init__(self, cluster: Source, watched: Iterable[str]) -> None:
         self._cluster = cluster
         self._down = set(watched)
-        self._children: dict[Key, _Entry] = {}
-        self._pods: dict[Key, _Entry] = {}
-        #: How often anything was forgotten: tells a list that began before it.
-        self._changes = 0
+        self._are_up = asyncio.Event()
+        #: By broker: what belongs to it, its pods included.
+        self._objects: dict[Key, dict[ObjectRef, Manifest]] = {}
+        self._optional: dict[Key, _Entry] = {}
 
     # What watches say
 
     def began(self, watch: str) -> None:
-        """A watch is up from now on; what was known before may be old."""
+        """A watch is up from now on."""
         self._down.discard(watch)
-        self.forget_all()
+        if not self._down:
+            self._are_up.set()
 
     def ended(self, watch: str) -> None:
         """A watch is down."""
         self._down.add(watch)
+        self._are_up.clear()
+
+    async def until_up(self, deadline_s: float) -> None:
+        """Wait until all watches are up, but not for ever: it works without them, slowly."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                await self._are_up.wait()
 
     def watches_down(self) -> frozenset[str]:
         """Return the names of all watches that are down."""
         return frozenset(self._down)
 
-    def changed(self, key: Key) -> None:
-        """Something of a broker has changed."""
-        self._changes += 1
-        self._children.pop(key, None)
-        self._pods.pop(key, None)
+    def listed(self, kind: str, namespace: str, found: Listed) -> list[Key]:
+        """Take in all objects of a kind, of one namespace or (with "") of all; return the brokers
+        of which anything is different."""
+        there = {_place(one): one for one in found.objects if key_of(one) is not None}
+        gone = [
+            (key, ref)
+            for key, objects in self._objects.items()
+            for ref, one in objects.items()
+            if ref.kind == kind
+            and namespace in {"", key[0]}
+            and (key[0], ref) not in there
+            # What was written after it was listed cannot be in the list.
+            and not _is_newer(one, found.version)
+        ]
+        changed = {key: None for key, _ in gone}
+        for key, ref in gone:
+            self._drop(key, ref)
+        for one in found.objects:
+            owner = key_of(one)
+            if owner is not None and self._put(owner, one):
+                changed[owner] = None
+        return list(changed)
 
-    def forget_all(self) -> None:
-        """Anything may have changed."""
-        self._changes += 1
-        self._children.clear()
-        self._pods.clear()
+    def happened(self, event: Event) -> Key | None:
+        """Take in what has happened to an object; return the broker that it belongs to, None if
+        that was known: our own writes come back."""
+        one = event.manifest
+        key = key_of(one)
+        if key is None:
+            return None
+        if not event.is_deleted:
+            return key if self._put(key, one) else None
+        ref = ObjectRef.of(one)
+        known = self._objects.get(key, {}).get(ref)
+        if known is not None and known["metadata"].get("uid") == one["metadata"].get("uid"):
+            self._drop(key, ref)
+        return key
+
+    def _put(self, key: Key, one: Manifest) -> bool:
+        """Remember an object, unless a newer one is known; return whether it is news."""
+        one = _slim(one)
+        objects = self._objects.setdefault(key, {})
+        ref = ObjectRef.of(one)
+        known = objects.get(ref)
+        if known is not None and (_is_newer(known, _version(one)) or known == one):
+            return False
+        objects[ref] = one
+        return True
+
+    def _drop(self, key: Key, ref: ObjectRef) -> None:
+        objects = self._objects.get(key, {})
+        objects.pop(ref, None)
+        if not objects:
+            self._objects.pop(key, None)
 
     # Cluster
 
     async def children(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
-        key = (namespace, name)
-        known = self._known(self._children, key)
-        if known is None:
-            before = self._changes
-            known = await self._cluster.children(namespace, name)
-            self._keep(self._children, key, known, before)
-        return list(known)
+        if self._down:
+            return await self._cluster.children(namespace, name)
+        found = [one for one in self._known((namespace, name)) if one["kind"] != "Pod"]
+        if not found and await self._has_begun(namespace, name):
+            return await self._cluster.children(namespace, name)
+        return found + await self._optional_children((namespace, name))
 
     async def pods(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
-        key = (namespace, name)
-        known = self._known(self._pods, key)
-        if known is None:
-            before = self._changes
-            known = await self._cluster.pods(namespace, name)
-            self._keep(self._pods, key, known, before)
-        return list(known)
+        if self._down:
+            return await self._cluster.pods(namespace, name)
+        return [one for one in self._known((namespace, name)) if one["kind"] == "Pod"]
 
-    def _known(self, entries: Mapping[Key, _Entry], key: Key) -> list[Manifest] | None:
-        entry = entries.get(key)
-        if entry is None or self._down:
-            return None
-        is_old = asyncio.get_running_loop().time() - entry.read_s > LONGEST_S
-        return None if is_old else entry.objects
+    def _known(self, key: Key) -> Iterator[Manifest]:
+        yield from self._objects.get(key, {}).values()
 
-    def _keep(
-        self, entries: dict[Key, _Entry], key: Key, objects: list[Manifest], before: int
-    ) -> None:
-        # What has changed while it was read may or may not be in it.
-        if before == self._changes:
-            entries[key] = _Entry(objects, asyncio.get_running_loop().time())
+    async def _has_begun(self, namespace: str, name: str) -> bool:
+        """Whether a broker that nothing is known of has something after all.
+
+        Its authorities are never made twice, however late a watch is.
+        """
+        ref = ObjectRef("v1", "Secret", names.authorities_secret(name))
+        return await self._cluster.read(ref, namespace) is not None
+
+    async def _optional_children(self, key: Key) -> list[Manifest]:
+        if not await self._cluster.optional_kinds():
+            return []
+        now_s = asyncio.get_running_loop().time()
+        entry = self._optional.get(key)
+        if entry is None or now_s - entry.read_s > LONGEST_S:
+            entry = _Entry(await self._cluster.optional_children(*key), now_s)
+            self._optional[key] = entry
+        return list(entry.objects)
 
     async def broker(self, namespace: str, name: str) -> Manifest | None:
         """See ``Cluster``."""
         found = await self._cluster.broker(namespace, name)
         if found is None:
-            self.changed((namespace, name))
+            self._optional.pop((namespace, name), None)
         return found
 
     async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
@@ -118,19 +184,23 @@ class CachedCluster:
 
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """See ``Cluster``."""
-        if not dry_run:
-            self._written(manifest)
-        return await self._cluster.apply(manifest, dry_run=dry_run)
+        found = await self._cluster.apply(manifest, dry_run=dry_run)
+        key = key_of(found)
+        if not dry_run and key is not None:
+            self._optional.pop(key, None)
+            if found["kind"] not in _NOT_WATCHED:
+                self._put(key, found)
+        return found
 
     async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
         """See ``Cluster``."""
-        self.forget_all()
         await self._cluster.delete(ref, namespace, uid)
-
-    def _written(self, manifest: Manifest) -> None:
-        metadata: Mapping[str, Any] = manifest["metadata"]
-        for owner in metadata.get("ownerReferences") or []:
-            self.changed((metadata["namespace"], owner["name"]))
+        for key, objects in list(self._objects.items()):
+            known = objects.get(ref)
+            if key[0] == namespace and known is not None and known["metadata"].get("uid") == uid:
+                self._drop(key, ref)
+        for key in [one for one in self._optional if one[0] == namespace]:
+            del self._optional[key]
 
     async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
         """See ``Cluster``."""
@@ -147,3 +217,34 @@ class CachedCluster:
     async def optional_kinds(self) -> frozenset[str]:
         """See ``Cluster``."""
         return await self._cluster.optional_kinds()
+
+
+def key_of(one: Mapping[str, Any]) -> Key | None:
+    """Return the broker whose labels an object has, None if it has none."""
+    metadata = one["metadata"]
+    labels = metadata.get("labels") or {}
+    broker = labels.get(names.INSTANCE_LABEL)
+    if not broker or labels.get(names.MANAGED_BY_LABEL) != names.FIELD_MANAGER:
+        return None
+    return metadata["namespace"], broker
+
+
+def _place(one: Mapping[str, Any]) -> tuple[str, ObjectRef]:
+    return one["metadata"]["namespace"], ObjectRef.of(one)
+
+
+def _slim(one: Manifest) -> Manifest:
+    if one["kind"] in _FIELDS_MATTER or "managedFields" not in one["metadata"]:
+        return one
+    metadata = {key: value for key, value in one["metadata"].items() if key != "managedFields"}
+    return one | {"metadata": metadata}
+
+
+def _version(one: Mapping[str, Any]) -> str:
+    return str(one["metadata"].get("resourceVersion", ""))
+
+
+def _is_newer(one: Mapping[str, Any], version: str) -> bool:
+    """Whether an object is newer than a version of the cluster; versions are numbers that grow."""
+    own = _version(one)
+    return own.isdecimal() and version.isdecimal() and int(own) > int(version)

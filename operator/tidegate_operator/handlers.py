@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,14 @@ import kopf
 from tidegate_operator import crd, names
 from tidegate_operator.cache import CachedCluster
 from tidegate_operator.health import Vitals, server_of
-from tidegate_operator.kube import KubeApi, KubeError, KubeUnavailable, object_path
+from tidegate_operator.kube import (
+    Event,
+    KubeApi,
+    KubeError,
+    KubeUnavailable,
+    Listed,
+    object_path,
+)
 from tidegate_operator.observe import AdminClient
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.reconcile import Reconciler
@@ -33,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Between two attempts to watch something.
 PAUSE_S: Final = 5.0
+#: How long the first look at everything may take before brokers are looked at without it.
+FIRST_LIST_S: Final = 30.0
 #: What is watched: everything that is made, and the pods.
 WATCHED: Final = (*MANAGED_KINDS, ("v1", "Pod"))
 #: What specs refer to: of these, also the objects of others are watched.
@@ -94,12 +103,13 @@ class Operator:
         vitals.waiting_for = "MqttBrokers cannot be listed yet; is the CRD installed?"
         await wait_for_crd(api, options.watched)
         places = list(options.watched) or [""]
-        watches = [
-            (f"{kind} {place}", api_version, kind, place)
-            for place in places
-            for api_version, kind in WATCHED
-        ]
-        cache = CachedCluster(api, [name for name, *_ in watches])
+        watches = [(one, kind, place) for place in places for one, kind in WATCHED]
+        referred = [(kind, place) for place in places for kind in REFERRED]
+        cache = CachedCluster(
+            api,
+            [f"{kind} {place}" for _, kind, place in watches]
+            + [f"{kind}s of others {place}" for kind, place in referred],
+        )
         self._reconciler = Reconciler(
             cache,
             options.image,
@@ -109,16 +119,24 @@ class Operator:
             options.resync_s,
             self._referrers,
         )
-        self._queue = WorkQueue(self._work, options.workers)
-        vitals.queue = self._queue.load
         vitals.brokers = lambda: len(self._generations)
         vitals.watches_down = cache.watches_down
         vitals.ask_served = lambda: api.not_served(places[0])
-        self._background("queue", self._queue.run())
-        for name, api_version, kind, place in watches:
-            selector = "" if kind in REFERRED else OURS
-            changes = functools.partial(api.changes, api_version, kind, place, selector)
+        for api_version, kind, place in watches:
+            stream = functools.partial(api.follow, api_version, kind, place, OURS)
+            work = self._follow(cache, kind, place, stream)
+            self._background(f"watch of {kind} {place}", work)
+        for kind, place in referred:
+            name = f"{kind}s of others {place}"
+            changes = functools.partial(api.changes, "v1", kind, place, "")
             self._background(f"watch of {name}", self._watch(cache, name, kind, changes))
+        # What there is costs a few lists now, and some for each broker later. Who is to be looked
+        # at is told by kopf, after this.
+        vitals.waiting_for = "what belongs to brokers has not been listed yet"
+        await cache.until_up(FIRST_LIST_S)
+        self._queue = WorkQueue(self._work, options.workers)
+        vitals.queue = self._queue.load
+        self._background("queue", self._queue.run())
         vitals.waiting_for = ""
 
     async def stop(self) -> None:
@@ -161,38 +179,50 @@ class Operator:
             )
         return outcome.again_s
 
+    async def _follow(
+        self,
+        cache: CachedCluster,
+        kind: str,
+        place: str,
+        stream: Callable[[], AsyncIterator[Listed | Event]],
+    ) -> None:
+        """Tell the cache what there is, and have brokers looked at of which anything changes."""
+        watch = f"{kind} {place}"
+        while True:
+            try:
+                async for news in stream():
+                    if isinstance(news, Listed):
+                        for key in cache.listed(kind, place, news):
+                            self.seen(*key)
+                        cache.began(watch)
+                    elif (changed := cache.happened(news)) is not None:
+                        self.seen(*changed)
+            except (KubeError, KubeUnavailable) as error:
+                cache.ended(watch)
+                log.warning("cannot watch", extra={"watch": watch, "reason": str(error)})
+                await asyncio.sleep(PAUSE_S)
+
     async def _watch(
         self,
         cache: CachedCluster,
         watch: str,
-        kind: str,
+        kind: Kind,
         changes: Callable[[], AsyncIterator[Manifest | None]],
     ) -> None:
-        """Tell the cache and the queue what has changed, for ever."""
+        """Have brokers looked at that refer to an object that changes, for ever."""
         while True:
             try:
                 async for changed in changes():
                     if changed is None:
                         cache.began(watch)
                         continue
-                    self._changed(cache, kind, changed["metadata"])
+                    where = changed["metadata"]
+                    for name in self._referrers.of(where["namespace"], (kind, where["name"])):
+                        self.seen(where["namespace"], name)
             except (KubeError, KubeUnavailable) as error:
                 cache.ended(watch)
                 log.warning("cannot watch", extra={"watch": watch, "reason": str(error)})
                 await asyncio.sleep(PAUSE_S)
-
-    def _changed(self, cache: CachedCluster, kind: str, metadata: Mapping[str, Any]) -> None:
-        """Have those looked at whom an object belongs to, or who refer to it."""
-        namespace = metadata["namespace"]
-        labels = metadata.get("labels") or {}
-        broker = labels.get(names.INSTANCE_LABEL)
-        if broker and labels.get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER:
-            cache.changed((namespace, broker))
-            self.seen(namespace, broker)
-        for referred in REFERRED:
-            if kind == referred:
-                for referrer in self._referrers.of(namespace, (referred, metadata["name"])):
-                    self.seen(namespace, referrer)
 
     async def _serve_health(self) -> None:
         """Say how it is from the first moment on. Raises OSError."""

@@ -15,7 +15,8 @@ import logging
 import ssl
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -56,6 +57,8 @@ _PLURALS: Final = {
     "CustomResourceDefinition": "customresourcedefinitions",
     names.KIND: names.PLURAL,
 }
+#: How the server complains of a field that it does not know: as an error of its own.
+_NOT_IN_SCHEMA: Final = "failed to create typed patch object"
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -79,6 +82,22 @@ class KubeError(Exception):
 
 class KubeUnavailable(Exception):
     """The API server cannot be reached, or is too busy: later."""
+
+
+@dataclass(slots=True, frozen=True)
+class Listed:
+    """All objects of a kind, as they were at a version of the cluster; events go on from there."""
+
+    objects: list[Manifest]
+    version: str
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """An object has come, has changed, or has gone."""
+
+    manifest: Manifest
+    is_deleted: bool = False
 
 
 class Cluster(Protocol):
@@ -175,15 +194,24 @@ class KubeApi:
 
     async def children(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
+        watched, others = await asyncio.gather(
+            self._children(namespace, name, MANAGED_KINDS),
+            self.optional_children(namespace, name),
+        )
+        return watched + others
+
+    async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
+        """Return the same of the kinds of others alone."""
         known = await self.optional_kinds()
-        kinds = [*MANAGED_KINDS, *(one for one in OPTIONAL_KINDS if one[1] in known)]
+        kinds = [one for one in OPTIONAL_KINDS if one[1] in known]
+        return await self._children(namespace, name, kinds)
+
+    async def _children(
+        self, namespace: str, name: str, kinds: Iterable[tuple[str, str]]
+    ) -> list[Manifest]:
         selector = f"{names.INSTANCE_LABEL}={name},{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
-        found: list[Manifest] = []
-        for lists in await asyncio.gather(
-            *(self._list(api, kind, namespace, selector) for api, kind in kinds)
-        ):
-            found += lists
-        return found
+        lists = (self._list(api, kind, namespace, selector) for api, kind in kinds)
+        return [one for found in await asyncio.gather(*lists) for one in found]
 
     async def pods(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
@@ -337,8 +365,34 @@ class KubeApi:
                     if event["type"] != "BOOKMARK":
                         yield event["object"]
 
+    async def follow(
+        self, api_version: str, kind: str, namespace: str, selector: str
+    ) -> AsyncGenerator[Listed | Event, None]:
+        """Yield all objects of a kind, and then what happens to them, for ever.
+
+        They are listed again when the server has forgotten where we were. Raises KubeError and
+        KubeUnavailable.
+        """
+        path = collection_path(api_version, kind, namespace)
+        version = ""
+        while True:
+            if not version:
+                found = await self._listed(api_version, kind, namespace, selector)
+                version = found.version
+                yield found
+            whole = "application/json"
+            async with contextlib.aclosing(self._events(path, version, selector, whole)) as events:
+                async for event in events:
+                    if event["type"] == "ERROR":
+                        version = ""
+                        break
+                    one = {"apiVersion": api_version, "kind": kind} | event["object"]
+                    version = one["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield Event(one, event["type"] == "DELETED")
+
     async def _events(
-        self, path: str, version: str, selector: str
+        self, path: str, version: str, selector: str, accepted: str = _METADATA_ONLY
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of one watch until the server ends it."""
         query = {
@@ -348,7 +402,7 @@ class KubeApi:
             "resourceVersion": version,
         } | ({"labelSelector": selector} if selector else {})
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_S + 30)
-        headers = {"Accept": _METADATA_ONLY}
+        headers = {"Accept": accepted}
         try:
             async with self._http.get(
                 path, params=query, headers=headers, timeout=timeout
@@ -383,6 +437,9 @@ class KubeApi:
     async def _list(
         self, api_version: str, kind: str, namespace: str, selector: str
     ) -> list[Manifest]:
+        return (await self._listed(api_version, kind, namespace, selector)).objects
+
+    async def _listed(self, api_version: str, kind: str, namespace: str, selector: str) -> Listed:
         path = collection_path(api_version, kind, namespace)
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         found: list[Manifest] = []
@@ -392,7 +449,7 @@ class KubeApi:
             found += [{"apiVersion": api_version, "kind": kind} | item for item in page["items"]]
             token = page["metadata"].get("continue")
             if not token:
-                return found
+                return Listed(found, page["metadata"].get("resourceVersion", ""))
             query["continue"] = token
 
     async def _request(
@@ -448,6 +505,8 @@ async def _check(answer: aiohttp.ClientResponse) -> None:
         message = str(json.loads(text)["message"])
     except (ValueError, LookupError, TypeError):
         message = text.strip() or answer.reason or str(answer.status)
+    if answer.status == 500 and message.startswith(_NOT_IN_SCHEMA):
+        raise KubeError(422, message)
     if answer.status == 429 or answer.status >= 500:
         raise KubeUnavailable(message)
     raise KubeError(answer.status, message)

@@ -6,6 +6,7 @@ it went. Called by the queue, with a key; returns when it wants to be called aga
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from tidegate_operator.certificates import facts as certificate_facts
 from tidegate_operator.configuration import Answer, Wanted
 from tidegate_operator.keyring import Existing, Keyring, renewed
 from tidegate_operator.kube import Cluster, KubeError
-from tidegate_operator.plan import ObjectRef, Plan, plan
+from tidegate_operator.plan import ObjectRef, Plan, belongs_to, plan
 from tidegate_operator.problems import SpecError, parse
 from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references
 from tidegate_operator.referrers import Referrers
@@ -38,9 +39,14 @@ from tidegate_operator.spec import MqttBrokerSpec
 
 log = logging.getLogger(__name__)
 
-#: How soon to look again while pods come and go, and while something is wrong.
+#: How soon to look again while pods come and go, and while something is wrong. What changes in the
+#: cluster is told by watches; this is for the rest. Where nothing changes, it is a tenth of the
+#: time for which that has been so: many brokers that never become ready must not starve others.
 SOON_S: Final = 2.0
 WRONG_S: Final = 10.0
+_OF_QUIET: Final = 0.1
+#: Kinds with nothing in them that a spec could make unacceptable.
+_PLAIN: Final = frozenset({"Secret", "ConfigMap", "ServiceAccount"})
 #: Conditions whose changes are worth an event.
 _SAID: Final = frozenset({"Ready", "Degraded", "CertificatesReady"})
 
@@ -73,6 +79,7 @@ class _Result:
 
     foreign: tuple[ObjectRef, ...] = ()
     apply_error: str = ""
+    is_refused_late: bool = False
     applied: int = 0
     deleted: int = 0
 
@@ -211,10 +218,11 @@ class Reconciler:
             log.info("made anew", extra={"broker": owner.name, "what": change})
         result = _Result()
         try:
-            await self._try_out(found)
+            is_new = not any(belongs_to(one, owner.uid) for one in there.values())
+            await self._try_out(found, is_new=is_new)
             for manifest in found.apply:
-                applied = await self._cluster.apply(manifest)
-                there[ObjectRef.of(manifest)] = applied
+                ref = ObjectRef.of(manifest)
+                there[ref] = await self._cluster.apply(manifest)
                 result.applied += 1
             for ref in found.delete:
                 uid = there[ref]["metadata"]["uid"]
@@ -226,22 +234,30 @@ class Reconciler:
         except KubeError as error:
             if not error.is_about_the_object:
                 raise
-            result.apply_error = str(error)
+            result.apply_error = f"{ref}: {error}"
+            result.is_refused_late = len(found.apply) + len(found.delete) > 1
         return result
 
     async def _find_foreign(
         self, owner: Owner, manifests: Sequence[Manifest], there: dict[ObjectRef, Manifest]
     ) -> None:
         """Look for objects of the names that are needed, and that do not have our labels."""
-        for ref in map(ObjectRef.of, manifests):
-            if ref not in there:
-                found = await self._cluster.read(ref, owner.namespace)
-                if found is not None:
-                    there[ref] = found
+        missing = [ref for ref in map(ObjectRef.of, manifests) if ref not in there]
+        reads = (self._cluster.read(ref, owner.namespace) for ref in missing)
+        found = zip(missing, await asyncio.gather(*reads), strict=True)
+        there |= {ref: one for ref, one in found if one is not None}
 
-    async def _try_out(self, found: Plan) -> None:
-        """Ask whether everything would be accepted, so that a bad spec changes nothing at all."""
+    async def _try_out(self, found: Plan, *, is_new: bool) -> None:
+        """Ask whether everything would be accepted, so that a bad spec changes nothing at all.
+
+        What is written alone is its own trial. Of a broker of which there is nothing yet, only
+        what people write into is tried: an object more or less harms nobody then.
+        """
+        if len(found.apply) == 1 and not found.delete:
+            return
         for manifest in found.apply:
+            if is_new and manifest["kind"] in _PLAIN:
+                continue
             try:
                 await self._cluster.apply(manifest, dry_run=True)
             except KubeError as error:
@@ -331,6 +347,7 @@ class Reconciler:
             reference_problems=wanted.collected.problems,
             foreign=result.foreign,
             apply_error=result.apply_error,
+            is_refused_late=result.is_refused_late,
             edges=observed.workload(edge),
             routers=observed.workload(router),
             redis=observed.workload(redis) if is_bundled else None,
@@ -363,10 +380,12 @@ class Reconciler:
     ) -> float:
         found = {one["type"]: one for one in status["conditions"]}
         is_applying = found["ConfigApplied"]["reason"] == conditions.Reason.APPLYING
+        patience_s = call.quiet_s(now) * _OF_QUIET
         if found["Progressing"]["status"] == "True" or (is_applying and call.is_fresh(now)):
-            return SOON_S
+            return max(SOON_S, min(patience_s, self._resync_s))
         wrong = found["Degraded"]["status"] == "True" or found["Ready"]["status"] != "True"
-        again_s = min(WRONG_S, self._resync_s) if wrong or is_applying else self._resync_s
+        soon_s = max(WRONG_S, patience_s) if wrong or is_applying else self._resync_s
+        again_s = min(soon_s, self._resync_s)
         if spec is not None and spec.edge.rebalance.enabled:
             again_s = min(again_s, COUNT_S)
         due_s = (wanted.keyring.next_change - now).total_seconds()

@@ -142,6 +142,10 @@ class RollCall:
         """Whether something has changed a short time ago."""
         return self._changed is None or now - self._changed < timedelta(seconds=FRESH_S)
 
+    def quiet_s(self, now: datetime) -> float:
+        """Return for how many seconds nothing has changed."""
+        return 0.0 if self._changed is None else max(0.0, (now - self._changed).total_seconds())
+
     def take(
         self,
         answers: Mapping[str, Answer],

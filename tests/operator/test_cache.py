@@ -1,112 +1,215 @@
-"""What is remembered of a broker: until something changes, and never while a watch is down."""
+"""What is known of brokers: as watches tell it, and never while one is down."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 from support.brokers import NAMESPACE, rendered, spec_of
 from support.cluster_double import ClusterDouble
 from support.virtual_time import run_virtual
 from tidegate_operator.cache import LONGEST_S, CachedCluster
-from tidegate_operator.plan import ObjectRef
+from tidegate_operator.kube import Event, Listed
+from tidegate_operator.plan import MANAGED_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 
 DEMO, OTHER = (NAMESPACE, "demo"), (NAMESPACE, "other")
+KINDS = (*(kind for _, kind in MANAGED_KINDS), "Pod")
 
 
-def cached(*watches: str) -> tuple[CachedCluster, ClusterDouble]:
-    """Return a cache whose watches are all up."""
+def there(version: int = 1) -> list[Manifest]:
+    """Return what the server has of a broker."""
+    found = copy.deepcopy(rendered(spec_of()))
+    for one in found:
+        one["metadata"] |= {"uid": f"uid-{one['metadata']['name']}", "resourceVersion": "1"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "demo-edge-1"}}
+    pod["metadata"] = copy.deepcopy(found[0]["metadata"]) | pod["metadata"]
+    found.append(pod)
+    for one in found:
+        one["metadata"]["resourceVersion"] = str(version)
+    return found
+
+
+def cached(*, up: bool = True) -> tuple[CachedCluster, ClusterDouble]:
+    """Return a cache that has seen a broker, and the cluster behind it."""
     double = ClusterDouble()
+    double.kinds = frozenset()
     for manifest in rendered(spec_of()):
         double.fake.put(manifest)
-    found = CachedCluster(double, watches or ("a", "b"))
-    for watch in watches or ("a", "b"):
-        found.began(watch)
+    found = CachedCluster(double, KINDS)
+    for kind in KINDS if up else ():
+        tell(found, kind, there())
     return found, double
 
 
-async def asks(cluster: CachedCluster, double: ClusterDouble, key: tuple[str, str] = DEMO) -> int:
-    """Return how many requests looking at a broker costs."""
-    before = double.reads
-    await cluster.children(*key)
-    await cluster.pods(*key)
-    return double.reads - before
+def tell(cache: CachedCluster, kind: str, objects: list[Manifest], version: str = "5") -> Any:
+    listed = Listed([one for one in objects if one["kind"] == kind], version)
+    changed = cache.listed(kind, "", listed)
+    cache.began(kind)
+    return changed
 
 
-async def test_what_nobody_has_touched_is_asked_for_once() -> None:
-    cluster, double = cached()
-    assert await asks(cluster, double) == 2
-    assert await asks(cluster, double) == 0
-    assert len(await cluster.children(*DEMO)) == len(rendered(spec_of()))
+def edge(version: int, **changes: Any) -> Manifest:
+    """Return the edges' Deployment at a version."""
+    (found,) = (
+        one
+        for one in there(version)
+        if (one["kind"], one["metadata"]["name"]) == ("Deployment", "demo-edge")
+    )
+    return found | changes
 
 
-async def test_what_has_changed_is_asked_for_again() -> None:
-    cluster, double = cached()
-    for key in (DEMO, OTHER):
-        await asks(cluster, double, key)
-    cluster.changed(DEMO)
-    assert await asks(cluster, double, OTHER) == 0
-    assert await asks(cluster, double, DEMO) == 2
+async def known_edge(cache: CachedCluster) -> Manifest | None:
+    found = await cache.children(*DEMO)
+    return next((one for one in found if ObjectRef.of(one) == ObjectRef.of(edge(1))), None)
 
 
-async def test_what_we_have_written_is_asked_for_again() -> None:
-    cluster, double = cached()
-    await asks(cluster, double)
-    manifest = rendered(spec_of(), name="demo")[0]
-    await cluster.apply(manifest, dry_run=True)
-    assert await asks(cluster, double) == 0
-    await cluster.apply(manifest)
-    assert await asks(cluster, double) == 2
-    await cluster.delete(ObjectRef("v1", "Secret", "demo-admin"), NAMESPACE, "uid")
-    assert await asks(cluster, double) == 2
+async def test_looking_at_what_is_watched_asks_nothing() -> None:
+    cache, double = cached()
+    expected = [one for one in there() if one["kind"] in KINDS and one["kind"] != "Pod"]
+    assert len(await cache.children(*DEMO)) == len(expected) > 20
+    assert [one["metadata"]["name"] for one in await cache.pods(*DEMO)] == ["demo-edge-1"]
+    assert double.reads == 0
+    assert await cache.pods(*OTHER) == []
 
 
 async def test_nothing_is_believed_while_a_watch_is_down() -> None:
-    cluster, double = cached()
-    await asks(cluster, double)
-    cluster.ended("a")
-    assert await asks(cluster, double) == 2
-    assert await asks(cluster, double) == 2
-    cluster.began("a")
-    assert await asks(cluster, double) == 2
-    assert await asks(cluster, double) == 0
+    cache, double = cached(up=False)
+    assert cache.watches_down() == frozenset(KINDS)
+    await cache.children(*DEMO)
+    await cache.pods(*DEMO)
+    assert double.reads == 2
+    for kind in KINDS:
+        tell(cache, kind, there())
+    cache.ended("Pod")
+    await cache.children(*DEMO)
+    assert double.reads == 3
+    cache.began("Pod")
+    await cache.children(*DEMO)
+    assert double.reads == 3
 
 
-async def test_a_change_during_a_list_is_not_lost() -> None:
-    cluster, double = cached()
-    original = double.children
-
-    async def slow(namespace: str, name: str) -> list[Manifest]:
-        found = await original(namespace, name)
-        # The answer is on its way, and a watch is faster.
-        cluster.changed(DEMO)
-        return found
-
-    double.children = slow  # type: ignore[method-assign] # the seam that is tested
-    await cluster.children(*DEMO)
-    double.children = original  # type: ignore[method-assign] # see above
-    before = double.reads
-    await cluster.children(*DEMO)
-    assert double.reads == before + 1
+async def test_what_happens_is_known_and_belongs_to_somebody() -> None:
+    cache, _ = cached()
+    assert cache.happened(Event(edge(2, status={"replicas": 1}))) == DEMO
+    assert (await known_edge(cache) or {})["status"] == {"replicas": 1}
+    # Old news, and the same again.
+    assert cache.happened(Event(edge(1))) is None
+    assert cache.happened(Event(edge(2, status={"replicas": 1}))) is None
+    assert cache.happened(Event(edge(3), is_deleted=True)) == DEMO
+    assert await known_edge(cache) is None
+    stranger = edge(4)
+    stranger["metadata"]["labels"] = {"app": "other"}
+    assert cache.happened(Event(stranger)) is None
 
 
-def test_what_is_old_is_asked_for_again() -> None:
+async def test_the_end_of_an_earlier_object_of_that_name_is_no_end() -> None:
+    cache, _ = cached()
+    earlier = edge(9)
+    earlier["metadata"]["uid"] = "another"
+    assert cache.happened(Event(earlier, is_deleted=True)) == DEMO
+    assert await known_edge(cache) is not None
+
+
+async def test_what_we_have_written_is_known_before_it_is_told() -> None:
+    cache, _ = cached()
+    manifest = rendered(spec_of(edge={"replicas": 7}))
+    (wanted,) = (one for one in manifest if ObjectRef.of(one) == ObjectRef.of(edge(1)))
+    await cache.apply(wanted, dry_run=True)
+    assert (await known_edge(cache) or {})["spec"]["replicas"] == 2
+    applied = await cache.apply(wanted)
+    applied["metadata"]["resourceVersion"] = "8"
+    cache.happened(Event(applied))
+    assert (await known_edge(cache) or {})["spec"]["replicas"] == 7
+    # It comes back, which is no news, and what was before it comes late.
+    assert cache.happened(Event(copy.deepcopy(applied))) is None
+    assert cache.happened(Event(edge(7))) is None
+    assert (await known_edge(cache) or {})["spec"]["replicas"] == 7
+    await cache.delete(ObjectRef.of(wanted), NAMESPACE, applied["metadata"].get("uid", ""))
+
+
+async def test_what_we_have_deleted_is_gone_at_once() -> None:
+    cache, _ = cached()
+    await cache.delete(ObjectRef.of(edge(1)), NAMESPACE, edge(1)["metadata"]["uid"])
+    assert await known_edge(cache) is None
+
+
+async def test_a_list_says_what_was_missed() -> None:
+    cache, _ = cached()
+    cache.ended("Deployment")
+    cache.happened(Event(edge(20)))
+    # The list is older than what was written meanwhile; the routers have gone.
+    assert tell(cache, "Deployment", [], "10") == [DEMO]
+    left = [one for one in await cache.children(*DEMO) if one["kind"] == "Deployment"]
+    assert [one["metadata"]["resourceVersion"] for one in left] == ["20"]
+    assert tell(cache, "Deployment", there(30), "30") == [DEMO]
+    assert tell(cache, "Deployment", there(30), "31") == []
+
+
+async def test_lists_of_one_namespace_say_nothing_about_others() -> None:
+    cache, _ = cached()
+    assert cache.listed("Deployment", "elsewhere", Listed([], "50")) == []
+    assert await known_edge(cache) is not None
+
+
+async def test_a_broker_that_nothing_is_known_of_is_asked_for_its_authorities() -> None:
+    cache, double = cached()
+    assert await cache.children(*OTHER) == []
+    assert double.reads == 1
+    # The watch is late: what is there is not made twice.
+    for kind in KINDS:
+        tell(cache, kind, [])
+    assert len(await cache.children(*DEMO)) == len(rendered(spec_of()))
+
+
+async def test_who_set_which_field_is_kept_only_where_it_matters() -> None:
+    cache, _ = cached()
+    objects = there(40)
+    for one in objects:
+        one["metadata"]["managedFields"] = [{"manager": "me"}]
+        cache.happened(Event(one))
+    kept = {
+        one["kind"] for one in await cache.children(*DEMO) if "managedFields" in one["metadata"]
+    }
+    assert kept == {"Deployment"}
+
+
+def test_kinds_of_others_are_asked_for_from_time_to_time() -> None:
     async def play() -> None:
-        cluster, double = cached()
-        await asks(cluster, double)
-        await asyncio.sleep(LONGEST_S - 1)
-        assert await asks(cluster, double) == 0
-        await asyncio.sleep(2)
-        assert await asks(cluster, double) == 2
+        cache, double = cached()
+        double.kinds = frozenset({"Certificate", "ServiceMonitor"})
+        for _ in range(2):
+            await cache.children(*DEMO)
+        assert double.reads == 1
+        await asyncio.sleep(LONGEST_S + 1)
+        await cache.children(*DEMO)
+        assert double.reads == 2
+        await cache.apply(rendered(spec_of())[0])
+        await cache.children(*DEMO)
+        assert double.reads == 4
+
+    run_virtual(play())
+
+
+def test_watches_are_waited_for_but_not_for_ever() -> None:
+    async def play() -> None:
+        cache, _ = cached(up=False)
+        began_s = asyncio.get_running_loop().time()
+        await cache.until_up(10)
+        assert asyncio.get_running_loop().time() - began_s >= 10
+        for kind in KINDS:
+            cache.began(kind)
+        await cache.until_up(10)
+        assert asyncio.get_running_loop().time() - began_s < 11
 
     run_virtual(play())
 
 
 async def test_what_is_given_away_can_be_changed() -> None:
-    cluster, _ = cached()
-    (await cluster.children(*DEMO)).clear()
-    assert await cluster.children(*DEMO)
+    cache, _ = cached()
+    (await cache.children(*DEMO)).clear()
+    assert await cache.children(*DEMO)
 
 
 async def test_everything_else_is_passed_on() -> None:

@@ -17,13 +17,17 @@ import pytest
 from aiohttp import web
 
 from support.brokers import pair, rendered, spec_of
+from support.cluster_double import ClusterDouble
 from tidegate.runtime import log as logs
 from tidegate_operator import __main__ as command
 from tidegate_operator import crd, handlers, names
+from tidegate_operator.cache import CachedCluster
 from tidegate_operator.kube import (
+    Event,
     KubeApi,
     KubeError,
     KubeUnavailable,
+    Listed,
     collection_path,
     object_path,
     tls_context,
@@ -262,6 +266,17 @@ async def test_a_server_that_is_busy_is_tried_later(
         await api.broker("iot", "demo")
 
 
+async def test_a_field_that_the_server_does_not_know_is_no_failure_of_the_server(
+    server: Server, api: KubeApi
+) -> None:
+    """It is answered with 500 all the same; a misspelled podTemplate would be tried for ever."""
+    text = "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.x: unknown"
+    server.answer = lambda _: refusal(500, text)
+    with pytest.raises(KubeError, match=r"\.spec\.x") as caught:
+        await api.broker("iot", "demo")
+    assert caught.value.is_about_the_object
+
+
 async def test_a_server_that_is_not_there_is_tried_later(api: KubeApi, server: Server) -> None:
     async def nowhere() -> kopf.ConnectionInfo:
         # Nobody can listen on port 1 without being asked to.
@@ -323,6 +338,50 @@ async def test_changes_are_yielded_and_gone_on_with_where_they_ended(
     assert watches[0].path == "/api/v1/secrets"
     assert watches[0].query["labelSelector"] == "app.kubernetes.io/managed-by=tidegate-operator"
     assert "PartialObjectMetadata" in watches[0].headers["Accept"]
+
+
+async def test_everything_is_listed_and_then_followed(server: Server, api: KubeApi) -> None:
+    def event(kind: str, name: str, version: int) -> dict[str, Any]:
+        return {"type": kind, "object": thing(name, version)}
+
+    def thing(name: str, version: int) -> dict[str, Any]:
+        return {"metadata": {"name": name, "resourceVersion": str(version)}}
+
+    answers = [
+        [event("MODIFIED", "a", 78), event("BOOKMARK", "", 90), event("DELETED", "a", 91)],
+        [{"type": "ERROR", "object": {"code": 410}}],
+        [event("ADDED", "c", 101)],
+    ]
+    pages = [
+        {"metadata": {"resourceVersion": "77", "continue": "more"}, "items": [thing("a", 70)]},
+        {"metadata": {"resourceVersion": "77"}, "items": [thing("b", 71)]},
+        {"metadata": {"resourceVersion": "100"}, "items": []},
+    ]
+
+    def answer(asked: Asked) -> Any:
+        if "watch" not in asked.query:
+            return pages.pop(0)
+        return web.Response(
+            body=b"".join(json.dumps(one).encode() + b"\n" for one in answers.pop(0))
+        )
+
+    server.answer = answer
+    found: list[tuple[Any, ...]] = []
+    async with contextlib.aclosing(api.follow("v1", "Secret", "", handlers.OURS)) as news:
+        async for one in news:
+            if isinstance(one, Listed):
+                found.append((one.version, *(each["metadata"]["name"] for each in one.objects)))
+                assert all(each["kind"] == "Secret" for each in one.objects)
+            else:
+                found.append((one.manifest["metadata"]["name"], one.is_deleted))
+                assert one.manifest["apiVersion"] == "v1"
+                if one.manifest["metadata"]["name"] == "c":
+                    break
+    assert found == [("77", "a", "b"), ("a", False), ("a", True), ("100",), ("c", False)]
+    watches = [asked for asked in server.asked if "watch" in asked.query]
+    assert [asked.query["resourceVersion"] for asked in watches] == ["77", "91", "100"]
+    assert {asked.query["labelSelector"] for asked in server.asked} == {handlers.OURS}
+    assert watches[0].headers["Accept"] == "application/json"
 
 
 def beginning(status: int) -> Callable[[Asked], Any]:
@@ -470,18 +529,38 @@ async def test_a_watch_that_is_down_is_begun_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handlers, "PAUSE_S", 0.0)
-    said: list[str] = []
+    runs = 0
+    labels = {names.INSTANCE_LABEL: "demo", names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
+    metadata = {"name": "demo-edge", "namespace": "iot", "labels": labels}
+    ours = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+    others = ours | {"metadata": metadata | {"labels": None}}
 
-    class Cache:
-        def began(self, watch: str) -> None:
-            said.append(f"{watch} began")
+    async def stream() -> AsyncIterator[Listed | Event]:
+        nonlocal runs
+        runs += 1
+        if runs == 3:
+            raise asyncio.CancelledError
+        assert "Secret " in cache.watches_down()
+        yield Listed([ours], "7")
+        assert not cache.watches_down()
+        # Known already, somebody else's, and gone.
+        for event in (Event(ours), Event(others), Event(ours, is_deleted=True)):
+            yield event
+        raise KubeUnavailable("broken")
 
-        def ended(self, watch: str) -> None:
-            said.append(f"{watch} ended")
+    cache = CachedCluster(ClusterDouble(), ["Secret "])
+    operator = handlers.Operator(handlers.Options("image", "ns"))
+    seen: list[str] = []
+    monkeypatch.setattr(operator, "seen", lambda _, name: seen.append(name))
+    with caplog.at_level(logging.CRITICAL), pytest.raises(asyncio.CancelledError):
+        await operator._follow(cache, "Secret", "", stream)
+    assert seen == ["demo", "demo"] * 2
 
-        def changed(self, key: tuple[str, str]) -> None:
-            said.append(f"{key[1]} changed")
 
+async def test_who_refers_to_what_has_changed_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handlers, "PAUSE_S", 0.0)
     runs = 0
 
     async def changes() -> AsyncIterator[dict[str, Any] | None]:
@@ -490,19 +569,19 @@ async def test_a_watch_that_is_down_is_begun_again(
         if runs == 3:
             raise asyncio.CancelledError
         yield None
-        yield {"metadata": {"name": "x", "namespace": "iot", "labels": None}}
-        yield {"metadata": {"name": "x", "namespace": "iot", "labels": {names.INSTANCE_LABEL: "y"}}}
-        labels = {
-            names.INSTANCE_LABEL: "demo",
-            names.MANAGED_BY_LABEL: names.FIELD_MANAGER,
-        }
-        yield {"metadata": {"name": "x", "namespace": "iot", "labels": labels}}
+        for name in ("users", "other"):
+            yield {"metadata": {"name": name, "namespace": "iot"}}
         raise KubeUnavailable("broken")
 
+    cache = CachedCluster(ClusterDouble(), ["users"])
     operator = handlers.Operator(handlers.Options("image", "ns"))
+    operator._referrers.refers(("iot", "demo"), [("Secret", "users")])
+    seen: list[str] = []
+    monkeypatch.setattr(operator, "seen", lambda _, name: seen.append(name))
     with caplog.at_level(logging.CRITICAL), pytest.raises(asyncio.CancelledError):
-        await operator._watch(Cache(), "pods", "Pod", changes)  # type: ignore[arg-type] # what it needs of one
-    assert said == ["pods began", "demo changed", "pods ended"] * 2
+        await operator._watch(cache, "users", "Secret", changes)
+    assert seen == ["demo", "demo"]
+    assert cache.watches_down() == {"users"}
 
 
 async def test_without_credentials_nothing_starts(

@@ -165,7 +165,8 @@ async def test_pods_are_asked_often_after_a_change_and_less_later() -> None:
     assert len(it.admin.rounds) == 2
     it.pass_time(130)
     outcome = await it.reconcile()
-    assert outcome.again_s == 10
+    # The longer nothing has changed, the later.
+    assert 10 < (outcome.again_s or 0) < 15
     it.pass_time(5)
     await it.reconcile()
     assert len(it.admin.rounds) == 3

@@ -147,7 +147,7 @@ async def test_what_the_api_server_refuses_keeps_everything_as_it_was() -> None:
 async def test_what_is_refused_only_when_it_is_meant_is_said_too() -> None:
     it = await world()
     await it.settle()
-    it.put_spec(spec_of(service={"type": "NodePort"}))
+    it.put_spec(spec_of(service={"type": "NodePort"}, edge={"replicas": 4}))
     original = it.cluster.apply
 
     async def apply(manifest: Manifest, *, dry_run: bool = False) -> Manifest:
@@ -158,7 +158,10 @@ async def test_what_is_refused_only_when_it_is_meant_is_said_too() -> None:
     it.cluster.apply = apply  # type: ignore[method-assign] # the seam that is tested
     await it.reconcile()
     assert it.conditions()["Degraded"] == ("True", "ApplyRefused")
-    assert "quota" in it.status["conditions"][2]["message"]
+    message = it.status["conditions"][2]["message"]
+    assert "Service demo: services is forbidden: quota." in message
+    # What was written before it is not known here, so nothing is claimed about it.
+    assert "unchanged" not in message
 
 
 @pytest.mark.parametrize("dry_run", [True, False])

@@ -50,6 +50,9 @@ class ClusterDouble:
             and one["metadata"]["namespace"] == namespace
         ]
 
+    async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
+        return [one for one in await self.children(namespace, name) if one["kind"] in self.kinds]
+
     async def pods(self, namespace: str, name: str) -> list[Manifest]:
         self._reached()
         return copy.deepcopy(self.pods_there)
