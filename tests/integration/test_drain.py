@@ -299,7 +299,9 @@ async def test_the_will_of_a_client_that_is_sent_away_is_published(
 # Under load
 
 
-async def _write_until_told(client: RawClient, name: str) -> list[bytes]:
+async def _write_until_told(
+    client: RawClient, name: str, reason: int = SHUTTING_DOWN
+) -> list[bytes]:
     """Publish with QoS 1 as fast as it is acknowledged; return what was, by the goodbye."""
     acknowledged: list[bytes] = []
     sent = 0
@@ -312,7 +314,7 @@ async def _write_until_told(client: RawClient, name: str) -> list[bytes]:
             await client.publish("load", payload, qos=1, packet_id=sent)
         packet = await client.receive()
         if packet.kind == "DISCONNECT":
-            assert packet.reason == SHUTTING_DOWN
+            assert packet.reason == reason
             assert await client.receive_or_end() is None, "something came after the goodbye"
             return acknowledged
         assert packet.kind == "PUBACK"
@@ -342,6 +344,37 @@ async def test_a_drain_under_load_loses_nothing_and_leaves_nothing_unanswered(
     acknowledged = await asyncio.gather(*writing)
     assert await _ended(broker) == 0
     broker.start()
+    again = await _durable(broker, "sleeper")
+    got: list[bytes] = []
+    while len(got) < sum(map(len, acknowledged)):
+        packet = await again.expect("PUBLISH")
+        got.append(packet.payload)
+        await again.acknowledge(packet)
+    await again.expect_nothing()
+    for number, theirs in enumerate(acknowledged):
+        assert theirs == [one for one in got if one.startswith(b"w%d " % number)]
+
+
+async def test_shedding_under_load_loses_nothing_and_leaves_nothing_unanswered(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker(drain={"rate": 20}, limits={"max_queued_messages": 1_000_000})
+    sleeper = await _durable(broker, "sleeper", ("load", 1))
+    await sleeper.disconnect()
+    writers = [await _connected(broker, f"w{number}") for number in range(10)]
+    writing = [
+        asyncio.create_task(_write_until_told(writer, f"w{number}", USE_ANOTHER_SERVER))
+        for number, writer in enumerate(writers)
+    ]
+    received = re.compile(r'tidegate_packets_received_total\{type="publish"\} (\S+)')
+
+    def is_busy() -> bool:
+        found = received.search(_page(broker, "/metrics")[1])
+        return found is not None and float(found[1]) > 1000
+
+    await asyncio.to_thread(wait_for, is_busy, DEADLINE_S, "a load")
+    assert (await asyncio.to_thread(_ask, broker, "POST", "/shed?connections=10"))[0] == 202
+    acknowledged = await asyncio.gather(*writing)
     again = await _durable(broker, "sleeper")
     got: list[bytes] = []
     while len(got) < sum(map(len, acknowledged)):
