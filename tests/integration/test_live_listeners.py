@@ -191,6 +191,74 @@ async def test_a_port_that_somebody_has_is_waited_for_and_nothing_else_is_taken(
     await is_alive(stays)
 
 
+@pytest.mark.parametrize("change", [{"address": "0.0.0.0"}, {"protocol": "ws"}])
+async def test_a_listener_whose_port_was_to_be_handed_on_stays_when_nothing_is_taken(
+    live: Live, change: dict[str, Any]
+) -> None:
+    place = live.address("two")
+    stays = await client(live, "two", "stays")
+    live.listener("two").update(port=place.port, **change)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        live.settings["listeners"].append(plain("taken", other.getsockname()[1]))
+        assert "listener taken: cannot listen" in await live.refuse()
+        await is_alive(stays)
+        await client(live, "two", "as before")
+        assert live.address("two") == place
+
+
+async def test_a_unix_socket_whose_change_is_not_taken_keeps_its_file(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker(listeners=[plain("one")])
+    live = Live(broker, broker.settings)
+    path = broker.directory / "extra.sock"
+    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
+    await live.take()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        live.settings["listeners"] = [
+            plain("one"),
+            {"name": "unix", "protocol": "unix", "address": str(path), "max_qos": 0},
+            plain("taken", port),
+        ]
+        await live.refuse()
+        raw = await RawClient.open(f"unix:{path}", version=V5)
+        await raw.connect("local")
+        assert raw.connack is not None
+        assert raw.connack.get("maximum_qos") is None
+
+
+async def test_a_draining_broker_takes_no_changes(live: Live) -> None:
+    import urllib.request
+
+    place = live.server.address("admin")
+    request = urllib.request.Request(f"http://{place.host}:{place.port}/drain", method="POST")
+    with urllib.request.urlopen(request, timeout=DEADLINE_S):
+        pass
+    live.settings["listeners"].append(plain("three"))
+    assert "takes no changes" in await live.refuse()
+    assert list(live.status()["listeners"]) == ["one", "two"]
+
+
+async def test_a_change_while_clients_of_a_removed_listener_are_still_going(live: Live) -> None:
+    """The listener comes back, on the same port, before its old clients have gone."""
+    place = live.address("two")
+    live.listener("two")["port"] = place.port
+    live.settings["drain"] = {"rate": 1}
+    await live.take()
+    old = [await client(live, "two", f"old-{n}") for n in range(3)]
+    accepted = live.metric('tidegate_listener_accepted_total{listener="two"}')
+    two = live.settings["listeners"].pop()
+    await live.take()
+    live.settings["listeners"].append(two)
+    await live.take()
+    new = await client(live, "two", "new")
+    assert live.metric('tidegate_listener_accepted_total{listener="two"}') == accepted + 1
+    for one in old:
+        assert (await one.expect("DISCONNECT")).reason == SHUTTING_DOWN
+    await is_alive(new)
+
+
 async def test_settings_of_a_listener_count_for_new_connections(live: Live) -> None:
     old = await client(live, "two", "old")
     live.listener("two").update(max_qos=0, max_connections=2, mount_point="m/")

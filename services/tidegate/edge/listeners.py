@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tidegate.edge.acceptor import Acceptor
+from tidegate.edge.acceptor import Acceptor, bind
 from tidegate.edge.channel import HandlerFactory
 from tidegate.edge.doors import Door, matched, needs_new_acceptor, place_of
 from tidegate.edge.state import (
@@ -59,8 +59,8 @@ class Change:
     opening_timeout_s: float
     removed: list[Door]
     doors: list[_Kept | Door] = field(default_factory=list)
-    #: Removed ones that do not accept any more, because their port is needed.
-    closed: list[Door] = field(default_factory=list)
+    #: Removed ones that do not accept any more, because their port (the value) is needed.
+    closed: dict[Door, int] = field(default_factory=dict)
     #: Removed ones whose sockets an added one goes on with.
     inherited: list[Door] = field(default_factory=list)
 
@@ -153,9 +153,11 @@ class Listeners:
         for door in change.added:
             inherits = any(old.place == door.place for old in change.inherited)
             door.acceptor.stop(keeps_path=inherits)
-        for door in change.closed:
+        for door, port in change.closed.items():
             try:
-                door.acceptor = Acceptor(door.state)
+                door.acceptor = Acceptor(
+                    door.state, bind(door.config.model_copy(update={"port": port}))
+                )
                 await door.acceptor.start()
             except OSError as exc:
                 log.error(  # noqa: TRY400 - the sentence says it all
@@ -183,8 +185,8 @@ class Listeners:
             if exc.errno != errno.EADDRINUSE or not in_the_way:
                 raise
         for old in in_the_way:
+            change.closed[old] = old.acceptor.port
             old.acceptor.stop()
-            change.closed.append(old)
         return Door(state, Acceptor(state))
 
     def _make_state(self, config: ListenerConfig, change: Change) -> ListenerState:
