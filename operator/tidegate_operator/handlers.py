@@ -95,12 +95,12 @@ class Operator:
         """Connect, bring the CRD up to date, begin to work."""
         options, vitals = self.options, self.vitals
         await self._serve_health()
+        vitals.waiting_for = "MqttBrokers cannot be listed yet; is the CRD installed?"
         api = await self._stack.enter_async_context(KubeApi(log_in))
         vitals.requests = api.answers
         pods = await self._stack.enter_async_context(AdminClient())
         if options.upgrade_crd:
             await upgrade_crd(api)
-        vitals.waiting_for = "MqttBrokers cannot be listed yet; is the CRD installed?"
         await wait_for_crd(api, options.watched)
         places = list(options.watched) or [""]
         watches = [(one, kind, place) for place in places for one, kind in WATCHED]
@@ -134,7 +134,7 @@ class Operator:
         # at is told by kopf, after this.
         vitals.waiting_for = "what belongs to brokers has not been listed yet"
         await cache.until_up(FIRST_LIST_S)
-        self._queue = WorkQueue(self._work, options.workers)
+        self._queue = WorkQueue(self._work, options.workers, (KubeUnavailable, KubeError))
         vitals.queue = self._queue.load
         self._background("queue", self._queue.run())
         vitals.waiting_for = ""
@@ -250,7 +250,19 @@ class Operator:
 
 
 async def upgrade_crd(api: KubeApi) -> bool:
-    """Apply the CRD that belongs to this version, unless there is a newer one; return whether."""
+    """Apply the CRD that belongs to this version, unless there is a newer one; return whether.
+
+    An API server that is away is waited for.
+    """
+    while True:
+        try:
+            return await _upgrade_crd(api)
+        except KubeUnavailable as error:
+            log.warning("the API server is waited for", extra={"reason": str(error)})
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _upgrade_crd(api: KubeApi) -> bool:
     wanted = crd.definition()
     path = object_path(wanted["apiVersion"], wanted["kind"], "", names.CRD_NAME)
     try:
@@ -294,7 +306,12 @@ def register(operator: Operator) -> kopf.OperatorRegistry:
         # A handler only puts a key into our queue: there is nothing to wait for.
         settings.queueing.idle_timeout = 1.0
         settings.queueing.exit_timeout = 0.1
-        await operator.start()
+        try:
+            await operator.start()
+        except BaseException:
+            # kopf tries again after a while, from the beginning.
+            await operator.stop()
+            raise
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:

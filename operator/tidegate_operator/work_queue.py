@@ -25,10 +25,16 @@ LONGEST_PAUSE_S: Final = 120.0
 
 
 class WorkQueue:
-    """See the module's docstring. ``run`` until cancelled."""
+    """See the module's docstring. ``run`` until cancelled.
 
-    def __init__(self, work: Work, workers: int = 8) -> None:
+    ``expected`` are failures that say all there is to say: they are logged without a traceback.
+    """
+
+    def __init__(
+        self, work: Work, workers: int = 8, expected: tuple[type[Exception], ...] = ()
+    ) -> None:
         self._work = work
+        self._expected = expected
         self._workers = workers
         self._waiting: deque[Key] = deque()
         self._busy: set[Key] = set()
@@ -87,15 +93,16 @@ class WorkQueue:
     async def _serve_one(self, key: Key) -> None:
         try:
             again_s = await self._work(key)
-        except Exception:
+        except Exception as error:
             # The rim: whatever fails is tried again, and others are not held up by it.
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause_s = min(FIRST_PAUSE_S * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_S)
             pause_s *= random.uniform(0.5, 1.0)  # noqa: S311  # jitter
-            log.exception(
-                "reconciling failed, will retry",
-                extra={"namespace": key[0], "broker": key[1], "pause_s": round(pause_s, 1)},
-            )
+            extra = {"namespace": key[0], "broker": key[1], "pause_s": round(pause_s, 1)}
+            if isinstance(error, self._expected):
+                log.warning("cannot reconcile, will retry", extra=extra | {"reason": str(error)})
+            else:
+                log.exception("reconciling failed, will retry", extra=extra)
             self._busy.discard(key)
             self.add_later(key, pause_s)
             return

@@ -43,10 +43,13 @@ class Worker:
 
 
 def played(
-    worker: Worker, script: Callable[[WorkQueue], Awaitable[None]], workers: int = 2
+    worker: Worker,
+    script: Callable[[WorkQueue], Awaitable[None]],
+    workers: int = 2,
+    expected: tuple[type[Exception], ...] = (),
 ) -> None:
     async def play() -> None:
-        queue = WorkQueue(worker, workers)
+        queue = WorkQueue(worker, workers, expected)
         task = asyncio.create_task(queue.run())
         await script(queue)
         task.cancel()
@@ -147,3 +150,20 @@ def test_one_that_fails_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.CRITICAL):
         played(worker, script, workers=1)
     assert (worker.count(A), worker.count(B)) == (2, 1)
+
+
+@pytest.mark.parametrize("expected", [(), (RuntimeError,)])
+def test_what_is_expected_to_fail_is_said_without_a_traceback(
+    expected: tuple[type[Exception], ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker()
+    worker.fails = 1
+
+    async def script(queue: WorkQueue) -> None:
+        queue.add(A)
+        await asyncio.sleep(20)
+
+    played(worker, script, expected=expected)
+    (record,) = caplog.records
+    assert record.levelno == (logging.WARNING if expected else logging.ERROR)
+    assert bool(record.exc_info) is not bool(expected)
