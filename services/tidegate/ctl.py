@@ -309,10 +309,28 @@ def status_lines(facts: Json) -> Iterator[str]:
     ready, reason = facts.pop("ready", False), facts.pop("reason", "")
     yield "ready" if ready else f"NOT READY: {printable(reason)}"
     progress = facts.pop("drain", None)
+    configuration = facts.pop("configuration", None)
     rows = [row for key, value in facts.items() for row in _facts(key, value)]
+    if isinstance(configuration, dict):
+        rows += _configuration_facts(configuration)
     yield from _table([], rows)
     if isinstance(progress, dict) and progress.get("draining"):
         yield drain_line(progress)
+
+
+def _configuration_facts(configuration: Json) -> Iterator[tuple[str, str]]:
+    """What is in use of the configuration, and what is not, and why."""
+    yield "configuration", _in_use(configuration)
+    restart = configuration.get("restart_needed") or ()
+    if restart:
+        yield "restart needed", ", ".join(printable(key) for key in restart)
+    for path, file in configuration.get("files", {}).items():
+        yield f"file {printable(path)}", _in_use(file)
+
+
+def _in_use(one: Json) -> str:
+    digest, problem = printable(one.get("digest") or "-"), one.get("problem")
+    return f"{digest}, NOT THE ONE ON DISK: {printable(problem)}" if problem else digest
 
 
 def _facts(key: str, value: object) -> Iterator[tuple[str, str]]:

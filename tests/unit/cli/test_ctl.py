@@ -153,6 +153,25 @@ def test_the_status_is_printed_for_people(run: Any, process: Process) -> None:
         )
 
 
+def test_the_status_says_what_is_in_use_of_the_configuration() -> None:
+    configuration = {
+        "digest": "0123456789abcdef",
+        "problem": "limits.x: unknown key (line 1)",
+        "restart_needed": ["name", "store.url"],
+        "files": {
+            "/etc/my_users": {"digest": "1123456789abcdef", "problem": ""},
+            "/etc/acl": {"digest": "", "problem": "/etc/acl is missing"},
+        },
+    }
+    lines = list(ctl.status_lines({"name": "x", "configuration": configuration}))[2:]
+    assert [" ".join(line.split()) for line in lines] == [
+        "configuration 0123456789abcdef, NOT THE ONE ON DISK: limits.x: unknown key (line 1)",
+        "restart needed name, store.url",
+        "file /etc/my_users 1123456789abcdef",
+        "file /etc/acl -, NOT THE ONE ON DISK: /etc/acl is missing",
+    ]
+
+
 def test_the_status_of_a_process_that_is_not_ready_says_why(run: Any, process: Process) -> None:
     process.ready = (False, "the store does not answer")
     process.facts = {"drain": {"draining": True, "clients_left": 2, "clients_at_start": 9}}
