@@ -109,8 +109,10 @@ class RollCall:
         edge_pods = [pod for pod in pods if pod.component == "edge" and not pod.is_ending]
         keys = {pod.key for pod in edge_pods}
         is_stable = edges.is_complete and all(pod.is_ready for pod in edge_pods)
-        if not is_stable or keys != self._same_edges:
-            self._same_edges, self._stable = keys, now if is_stable else None
+        if not is_stable:
+            self._stable = None
+        elif self._stable is None or keys != self._same_edges:
+            self._same_edges, self._stable = keys, now
 
     def whom_to_ask(
         self, pods: Sequence[Pod], standard: Mapping[str, Wanted], now: datetime

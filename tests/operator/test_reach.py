@@ -266,6 +266,22 @@ async def test_edges_with_far_too_many_clients_let_some_go() -> None:
     assert len(it.admin.shedding) == 2
 
 
+async def test_edges_that_become_ready_are_stable_from_then_on() -> None:
+    it = await uneven()
+    edge = next(one for one in it.cluster.pods_there if one["metadata"]["name"] == "demo-edge-1")
+    (ready,) = edge["status"]["conditions"]
+    ready["status"] = "False"
+    for _ in range(4):
+        it.pass_time(30)
+        await it.reconcile()
+    assert it.admin.shedding == []
+    ready["status"] = "True"
+    for _ in range(3):
+        it.pass_time(30)
+        await it.reconcile()
+    assert it.admin.shedding
+
+
 async def test_rounds_are_apart_and_become_rare_when_they_do_not_help() -> None:
     it = await uneven()
     rounds = []
