@@ -96,3 +96,24 @@ def test_a_pod_that_does_not_answer_is_said_to(space: Space, kubelet: FakeKubele
     )
     kubelet.heal(space.name, "demo-router")
     space.until_settled("demo")
+
+
+def test_an_edge_with_far_too_many_clients_is_told_to_let_some_go(
+    space: Space, kubelet: FakeKubelet
+) -> None:
+    rebalance = {"enabled": True, "stabilizationSeconds": 0}
+    space.put("demo", spec_of(edge={"replicas": 2, "rebalance": rebalance}))
+    space.until_settled("demo")
+    full = space.pods("demo", "edge")[0]["metadata"]["name"]
+    kubelet.connect(space.name, full, 1000)
+    # A change is a reason to ask all of them now.
+    space.put(
+        "demo", spec_of(edge={"replicas": 2, "rebalance": rebalance}, limits={"maxInFlight": 9})
+    )
+    event = space.wait(
+        lambda: next((one for one in space.events("demo") if one["reason"] == "Rebalancing"), None),
+        "it is said",
+    )
+    assert event["message"] == (
+        f"Evening out connections: {full} lets 500 clients go (the mean is 500)."
+    )

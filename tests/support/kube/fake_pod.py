@@ -109,7 +109,8 @@ class FakePod:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             line, _, rest = head.decode("latin-1").partition("\r\n")
-            status, body = self._page(line.split(" ")[1].partition("?")[0], rest)
+            path, _, query = line.split(" ")[1].partition("?")
+            status, body = self._page(path, query, rest)
             text = json.dumps(body).encode()
             writer.write(
                 f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
@@ -122,12 +123,14 @@ class FakePod:
         finally:
             writer.close()
 
-    def _page(self, path: str, headers: str) -> tuple[http.HTTPStatus, Object]:
-        if path != "/status":
+    def _page(self, path: str, query: str, headers: str) -> tuple[http.HTTPStatus, Object]:
+        if path not in {"/status", "/shed"}:
             return http.HTTPStatus.OK, {}
         token = self._file(f"{names.FILES_DIR}/admin-token") or b""
         if f"bearer {token.decode().strip()}".lower() not in headers.lower():
             return http.HTTPStatus.UNAUTHORIZED, {"error": "the token is not known"}
+        if path == "/shed":
+            return http.HTTPStatus.ACCEPTED, {"shedding": int(query.removeprefix("connections="))}
         return http.HTTPStatus.OK, {"clients": self.clients, "configuration": self.configuration()}
 
     def configuration(self) -> Object:
