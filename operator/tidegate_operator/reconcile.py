@@ -33,9 +33,11 @@ from tidegate_operator.render import (
     render,
     upkeep,
 )
+from tidegate_operator.render.config import refused
 from tidegate_operator.render.inputs import decoded
 from tidegate_operator.roll_call import COUNT_S, RollCall
 from tidegate_operator.spec import MqttBrokerSpec
+from tidegate_operator.strife import Strife
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,8 @@ class _Result:
     is_refused_late: bool = False
     applied: int = 0
     deleted: int = 0
+    #: In how many seconds what is not written for now may be written; 0: nothing is held back.
+    held_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -118,6 +122,7 @@ class Reconciler:
         #: By broker: what its pods have said.
         self._roll_calls: dict[tuple[str, str], RollCall] = {}
         self._referrers = referrers or Referrers()
+        self._strife = Strife()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Look at one broker. Raises KubeUnavailable, and KubeError if reading is refused."""
@@ -127,16 +132,17 @@ class Reconciler:
             # What it has made is owned by it, and goes with it.
             self._roll_calls.pop((namespace, name), None)
             self._referrers.forget((namespace, name))
+            self._strife.forget(namespace, name)
             return Outcome(None)
         now = self._now()
         there = {ObjectRef.of(one): one for one in await cluster.children(namespace, name)}
         pods = observed.pods(await cluster.pods(namespace, name))
-        spec, problems = _parsed(name, body)
         owner = Owner(name, namespace, body["metadata"]["uid"])
+        spec, problems = _parsed(owner, body)
         wanted = await self._wanted(owner, spec, there, pods, now)
         result = _Result()
         if spec is None or not spec.paused:
-            result = await self._carry_out(owner, wanted, there)
+            result = await self._carry_out(owner, wanted, there, now)
         call = self._roll_calls.setdefault((namespace, name), RollCall())
         standard = configuration.wanted(name, _template_hashes(name, there), there)
         edges = observed.workload(_child(there, "Deployment", name, "edge"))
@@ -158,6 +164,8 @@ class Reconciler:
         if spec is not None and not spec.paused and was_asked:
             await self._rebalance(body, spec, call, situation, _token(name, there), now)
         again_s = self._again_s(status, wanted, call, spec, now)
+        if result.held_s:
+            again_s = min(again_s, result.held_s)
         return Outcome(again_s, result.applied, result.deleted)
 
     # What there should be
@@ -207,7 +215,7 @@ class Reconciler:
     # Writing
 
     async def _carry_out(
-        self, owner: Owner, wanted: _Wanted, there: dict[ObjectRef, Manifest]
+        self, owner: Owner, wanted: _Wanted, there: dict[ObjectRef, Manifest], now: datetime
     ) -> _Result:
         """Write what is different; ``there`` is brought up to date."""
         await self._find_foreign(owner, wanted.manifests, there)
@@ -216,7 +224,10 @@ class Reconciler:
             return _Result(foreign=found.foreign)
         for change in wanted.keyring.changes if not found.is_empty else ():
             log.info("made anew", extra={"broker": owner.name, "what": change})
-        result = _Result()
+        waits = {ObjectRef.of(one): self._strife.wait_s(one, now) for one in found.apply}
+        due = tuple(one for one in found.apply if not waits[ObjectRef.of(one)])
+        found = replace(found, apply=due)
+        result = _Result(held_s=max(waits.values(), default=0.0))
         try:
             is_new = not any(belongs_to(one, owner.uid) for one in there.values())
             await self._try_out(found, is_new=is_new)
@@ -224,6 +235,9 @@ class Reconciler:
                 ref = ObjectRef.of(manifest)
                 there[ref] = await self._cluster.apply(manifest)
                 result.applied += 1
+                if self._strife.wrote(manifest, now):
+                    fields = {"namespace": owner.namespace, "object": str(ref)}
+                    log.warning("somebody else changes it again and again", extra=fields)
             for ref in found.delete:
                 uid = there[ref]["metadata"]["uid"]
                 await self._cluster.delete(ref, owner.namespace, uid)
@@ -396,11 +410,13 @@ class _ApplyRefused(Exception):
     """The API server would not accept an object; the message names it."""
 
 
-def _parsed(name: str, body: Manifest) -> tuple[MqttBrokerSpec | None, list[str]]:
+def _parsed(owner: Owner, body: Manifest) -> tuple[MqttBrokerSpec | None, list[str]]:
     try:
-        return parse(name, body.get("spec") or {}), []
+        spec = parse(owner.name, body.get("spec") or {})
     except SpecError as error:
         return None, error.problems
+    problems = refused(Broker(owner.name, owner.namespace, owner.uid, spec))
+    return (None, problems) if problems else (spec, [])
 
 
 def _existing(name: str, there: Mapping[ObjectRef, Manifest]) -> Existing:

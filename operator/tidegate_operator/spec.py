@@ -116,12 +116,26 @@ class LogSpec(RuntimeSection, LogConfig):
 class LinkSpec(SpecSection):
     """Between edges and routers."""
 
+    model_config = rules(
+        (
+            "double(has(self.timeoutSeconds) ? self.timeoutSeconds : 5.0)"
+            " >= 2.0 * double(has(self.heartbeatSeconds) ? self.heartbeatSeconds : 1.0)",
+            "timeoutSeconds must be at least twice heartbeatSeconds",
+        ),
+    )
+
     discovery_interval_s: float = like(LinkConfig, "discovery_interval_s")
     heartbeat_s: float = like(LinkConfig, "heartbeat_s")
     timeout_s: float = like(LinkConfig, "timeout_s")
     credit_bytes: int = like(LinkConfig, "credit_bytes")
     mailbox_bytes: int = like(LinkConfig, "mailbox_bytes")
     stall_s: float = like(LinkConfig, "stall_s")
+
+    @model_validator(mode="after")
+    def _silence_is_longer_than_a_beat(self) -> Self:
+        if self.timeout_s < 2 * self.heartbeat_s:
+            raise ValueError("timeout_s must be at least twice heartbeat_s")
+        return self
 
 
 class ServiceMonitorSpec(SpecSection):

@@ -17,9 +17,11 @@ from tidegate.runtime.config import Config
 from tidegate.store.embedded import find_server
 from tidegate_operator import names
 from tidegate_operator.render import Manifest, Settings, prerequisites, render
+from tidegate_operator.render.config import refused
 from tidegate_operator.render.merge import merged
 from tidegate_operator.render.redis import quantity
 from tidegate_operator.render.restart import restart_hash
+from tidegate_operator.spec import LinkSpec
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -30,6 +32,22 @@ def test_manifests_are_as_committed(name: str) -> None:
     keyring = dataclasses.replace(brokers.inputs_for(SPECS[name]).keyring, redis_password=b"same")
     found = brokers.readable(rendered(SPECS[name], keyring=keyring))
     brokers.check_snapshot(SNAPSHOTS / f"{name}.yaml", found)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_is_made_of_a_good_spec_is_a_configuration(name: str) -> None:
+    assert refused(brokers.inputs_for(SPECS[name]).broker) == []
+
+
+def test_what_no_process_would_start_with_is_refused() -> None:
+    broker = brokers.inputs_for(spec_of()).broker
+    # As if the spec had no rule of its own for it.
+    link = LinkSpec.model_construct(_fields_set={"heartbeat_s"}, heartbeat_s=9.0)
+    spec = broker.spec.model_copy(update={"link": link})
+    assert refused(dataclasses.replace(broker, spec=spec)) == [
+        "spec: the configuration made of it cannot be used: "
+        "link: timeout_s must be at least twice heartbeat_s"
+    ]
 
 
 @pytest.mark.parametrize("version", ["1.28", "1.37"])

@@ -57,6 +57,10 @@ BAD: list[tuple[Schema, str]] = [
     ),
     ({"listeners": [{"name": "a"}, {"name": "b"}]}, "two listeners have the same port"),
     (
+        {"link": {"heartbeatSeconds": 3}},
+        "timeoutSeconds must be at least twice heartbeatSeconds",
+    ),
+    (
         {"listeners": [{"name": "a", "protocol": "auto"}, {"name": "b", "servicePort": 443}]},
         "two listeners have the same servicePort",
     ),

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 import yaml
+from pydantic import ValidationError
 
 from tidegate.runtime.config import (
     AuthConfig,
+    Config,
     DrainConfig,
     FeaturesConfig,
     LimitsConfig,
@@ -23,6 +25,7 @@ from tidegate.runtime.config import (
     TelemetryConfig,
     TlsConfig,
 )
+from tidegate.runtime.config_file import path_text
 from tidegate_operator.fields import SpecSection
 from tidegate_operator.names import (
     ADMIN_PORT,
@@ -75,6 +78,22 @@ def router_config(broker: Broker) -> Data:
     link["tls"] = _link_tls()
     config: Data = {"store": _store(broker), **_common(spec), "link": link}
     return _finished(config, spec.router)
+
+
+def refused(broker: Broker) -> list[str]:
+    """Return why edges or routers would refuse to start with this spec: nothing, if the spec's own
+    rules have seen to it. Whatever they have missed must not reach a pod either."""
+    found: dict[str, None] = {}
+    for config in (edge_config(broker), router_config(broker)):
+        try:
+            Config.model_validate(config)
+        except ValidationError as error:
+            for problem in error.errors():
+                place = path_text(tuple(problem["loc"]))
+                why = problem.get("ctx", {}).get("error", problem["msg"])
+                # Mostly the same for both.
+                found[f"spec: the configuration made of it cannot be used: {place}: {why}"] = None
+    return list(found)
 
 
 def _finished(config: Data, workload_spec: SpecSection) -> Data:
