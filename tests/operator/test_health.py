@@ -13,6 +13,7 @@ from typing import Any
 
 import kopf
 import pytest
+from aiohttp import web
 
 from support.brokers import NAMESPACE, UID, spec_of
 from support.fake_api import FakeApi
@@ -51,9 +52,7 @@ async def test_a_task_that_ended_is_worth_a_restart() -> None:
     assert await vitals.readiness() == (False, "the queue has ended")
 
 
-async def test_it_asks_now_and_then_whether_brokers_are_served(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_it_asks_now_and_then_whether_brokers_are_served() -> None:
     vitals = Vitals()
     vitals.waiting_for = ""
     asked = 0
@@ -69,9 +68,7 @@ async def test_it_asks_now_and_then_whether_brokers_are_served(
         assert await vitals.readiness() == (False, answer)
     assert asked == 1
     answer = ""
-    loop = asyncio.get_running_loop()
-    later_s = loop.time() + SERVED_S
-    monkeypatch.setattr(loop, "time", lambda: later_s)
+    vitals._served_until_s -= SERVED_S
     assert (await vitals.readiness())[0]
     assert asked == 2
 
@@ -216,6 +213,59 @@ async def test_the_whole_operator_becomes_ready_and_counts(
             assert line in text, line
         assert "tidegate_connections_open" not in text
     await api.stop()
+
+
+class Away(FakeApi):
+    """An API server that is too busy for a while."""
+
+    away = True
+
+    async def _object(self, request: web.Request) -> web.StreamResponse:
+        return self._busy() if self.away else await super()._object(request)
+
+    async def _collection(self, request: web.Request) -> web.StreamResponse:
+        return self._busy() if self.away else await super()._collection(request)
+
+    def _busy(self) -> web.Response:
+        return web.json_response({"message": "not now"}, status=503)
+
+
+async def test_an_api_server_that_is_away_at_the_start_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handlers, "PAUSE_S", 0.1)
+    api = Away(FakeCluster())
+    await api.start()
+    async with _running(monkeypatch, api) as url:
+        said = await _eventually(url, "/readyz", lambda status, text: "cannot be listed" in text)
+        assert said
+        assert await asyncio.to_thread(_page, url, "/livez") == (200, "alive\n")
+        api.away = False
+        await _eventually(url, "/readyz", lambda status, _: status == 200)
+    await api.stop()
+
+
+async def test_a_start_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kopf begins again after a minute: the port must be free then."""
+
+    async def no_login(**_: Any) -> kopf.ConnectionInfo:
+        raise kopf.LoginError("no token yet")
+
+    monkeypatch.setattr(handlers, "log_in", no_login)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = handlers.Options("i", "system", admin_address="127.0.0.1", admin_port=port)
+    registry = handlers.register(handlers.Operator(options))
+    (handler,) = [
+        one for one in registry._activities.get_all_handlers() if one.activity.value == "startup"
+    ]
+    start: Any = handler.fn
+    for _ in range(2):
+        with pytest.raises(kopf.LoginError):
+            await start(settings=kopf.OperatorSettings())
+    with pytest.raises(OSError):
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 async def _eventually(url: str, path: str, is_so: Callable[[int, str], bool]) -> str:
