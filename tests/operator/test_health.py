@@ -258,7 +258,7 @@ async def test_a_start_that_fails_leaves_nothing_behind(monkeypatch: pytest.Monk
     options = handlers.Options("i", "system", admin_address="127.0.0.1", admin_port=port)
     registry = handlers.register(handlers.Operator(options))
     (handler,) = [
-        one for one in registry._activities.get_all_handlers() if one.activity.value == "startup"
+        one for one in registry._activities.get_all_handlers() if str(one.id).endswith("start")
     ]
     start: Any = handler.fn
     for _ in range(2):
