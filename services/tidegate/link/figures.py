@@ -1,20 +1,23 @@
-"""Figures of the whole broker, as an edge passes them on: its own, and those of other routers.
+"""Figures of the whole broker: every router learns what all edges and routers count.
 
-Owns what routers have last said. Routers do not speak to each other, so each learns from the edges
-what the others count. The lease tells them again and again.
+Both ends own what the others have last said. Routers do not speak to each other, so edges pass on
+what they have heard: ``lease`` has an edge tell its figures again and again, and ``intake`` has a
+router take them and answer with its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from tidegate.link.api import RouterService
+from tidegate.link.attached import AttachedEdge, AttachedEdges
 from tidegate.link.channel import SMALL, RouterChannel
 from tidegate.link.receiving import Receiving
 from tidegate.link.routers import Routers
 from tidegate.link.v1 import link_pb2 as pb
 
 
-class Figures:
+class EdgeFigures:
     """See the module's docstring."""
 
     __slots__ = ("_edge_id", "_of_routers", "_routers", "own")
@@ -46,3 +49,34 @@ class Figures:
                     operation.life = life
                     operation.values.update(values)
                     channel.outbox.grew(SMALL * len(values))
+
+
+class RouterFigures:
+    """See the module's docstring."""
+
+    __slots__ = ("_edges", "_known", "_router", "own")
+
+    def __init__(self, router: RouterService, edges: AttachedEdges) -> None:
+        self._router = router
+        self._edges = edges
+        #: By life: the instance of a router, the identifier of an edge.
+        self._known: dict[str, dict[str, int]] = {}
+        #: What this router adds to the figures of the whole broker; nothing: it tells none.
+        self.own: Callable[[], dict[str, int]] = dict
+
+    def heard(self, attached: AttachedEdge, told: pb.Figures) -> None:
+        """An edge tells figures: answer its own with this router's."""
+        self._known[told.life] = dict(told.values)
+        peer = attached.peer
+        own = self.own()
+        if own and told.life == peer.edge_id:
+            operation = peer.outbox.frame.operations.add().figures
+            operation.life = self._router.instance
+            operation.values.update(own)
+            peer.outbox.grew(SMALL * len(own))
+
+    def everybody(self) -> dict[str, dict[str, int]]:
+        """The figures of every process that is there, as far as they are known, by its life."""
+        lives = {*self._edges.by_id, *self._router.living_routers()}
+        self._known = {life: found for life, found in self._known.items() if life in lives}
+        return {**self._known, self._router.instance: self.own()}

@@ -32,7 +32,7 @@ from tidegate.link.api import (
     RouterUnavailable,
 )
 from tidegate.link.channel import SMALL, LinkLost
-from tidegate.link.figures import Figures
+from tidegate.link.figures import EdgeFigures
 from tidegate.link.lease import Lease
 from tidegate.link.membership import Membership
 from tidegate.link.messages import (
@@ -85,7 +85,7 @@ class Fleet:
             receiving=self.receiving,
             verification=self.verification,
         )
-        self.figures = Figures(edge_id, self.routers, self.receiving)
+        self.figures = EdgeFigures(edge_id, self.routers, self.receiving)
         self.lease = Lease(
             edge_id,
             lease_s,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tidegate.link.api import RouterUnavailable
-from tidegate.link.figures import Figures
+from tidegate.link.figures import EdgeFigures
 from tidegate.link.requests import RETRY_S, Requests
 from tidegate.link.routers import Routers
 from tidegate.link.tasks import Tasks
@@ -45,7 +45,7 @@ class Lease:
         routers: Routers,
         requests: Requests,
         verification: Verification,
-        figures: Figures,
+        figures: EdgeFigures,
         look: Callable[[], None],
     ) -> None:
         self._edge_id = edge_id

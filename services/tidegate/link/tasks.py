@@ -40,6 +40,9 @@ class Tasks:
             self._counters.internal_errors += 1
             log.error("a task of the link failed", exc_info=task.exception())
 
+    def __len__(self) -> int:
+        return len(self._running)
+
     async def stop(self, *others: asyncio.Task[None]) -> None:
         """Cancel all tasks, and ``others`` with them; return when they have ended."""
         self._stopped = True

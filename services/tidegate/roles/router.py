@@ -73,10 +73,10 @@ class RouterProcess(Process):
         stack.push_async_callback(hub.stop)
         self.exporter.add(_readings(router, hub))
         counters = self.counters
-        hub.own_figures = lambda: figures_of(counters)
+        hub.figures.own = lambda: figures_of(counters)
         system = SystemTopics(
             router,
-            hub.figures,
+            hub.figures.everybody,
             __version__,
             self.config.features.sys_interval_s,
             leads=lambda: _leads(router),

@@ -12,10 +12,12 @@ from support.faulting_proxy import FaultingProxy
 from support.linked import IMPATIENT, WiredRouter, Wires
 from support.played_link import PlayedEdge, PlayedOrigin, PlayedService, until
 from tidegate.link.api import Origin
+from tidegate.link.attached import AttachedEdge
 from tidegate.link.channel import RouterChannel, State
+from tidegate.link.intake import Intake
 from tidegate.link.membership import Membership
 from tidegate.link.outbox import FRAME_BYTES
-from tidegate.link.v1.link_pb2 import Welcome
+from tidegate.link.v1.link_pb2 import EdgeFrame, Welcome
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
 
@@ -209,7 +211,7 @@ async def test_a_hundred_thousand_retained_topics_are_listed_in_pages(wires: Wir
     async for page in edge.fleet.match_retained("#"):
         assert len(page) == 500
         found += page
-        (attached,) = router.hub._streams.values()
+        (attached,) = router.hub.attached.by_id.values()
         assert len(attached.cursors) <= 1
         if len(found) % 20_000 == 0:
             # The link goes on with other things meanwhile.
@@ -251,21 +253,23 @@ async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) ->
     assert len(origin.answers) == sent
 
 
-async def test_frames_are_bounded_also_when_much_waits(wires: Wires) -> None:
+async def test_frames_are_bounded_also_when_much_waits(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    act = Intake.receive
+
+    def receive(self: Intake, attached: AttachedEdge, frame: EdgeFrame) -> None:
+        sizes.append(frame.ByteSize())
+        act(self, attached, frame)
+
+    monkeypatch.setattr(Intake, "receive", receive)
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     channel = edge.fleet.routers.members["r1"]
     outbox = channel.outbox
     assert outbox is not None
-    sizes: list[int] = []
-    fleet_receive = router.hub._receive
-
-    def receive(attached: object, frame: object) -> None:
-        sizes.append(frame.ByteSize())  # type: ignore[attr-defined]  # an EdgeFrame
-        fleet_receive(attached, frame)  # type: ignore[arg-type]  # as they come
-
-    router.hub._receive = receive  # type: ignore[method-assign]  # looks at sizes
     for number in range(300):
         edge.fleet.publish(PlayedOrigin(), Publish("t", b"%05d" % number * 2000))
     await until(lambda: len(router.played.published) == 300, "all arrive")

@@ -303,7 +303,7 @@ async def test_health_checks_say_whether_edges_are_welcome(wires: Wires, service
     await edge.uses("r1")
     assert await _health(router, service) == "SERVING"
     leaving = asyncio.create_task(router.hub.leave(20))
-    await until(lambda: router.hub._stopping, "it leaves")
+    await until(lambda: router.hub.stopping, "it leaves")
     # The edge that is attached has nobody else, and is served to the end.
     assert await _health(router, service) == "NOT_SERVING"
     assert edge.open_to() == {"r1"}

@@ -22,6 +22,7 @@ from support.played_link import (
     until,
 )
 from tidegate.link import hub as module
+from tidegate.link.answers import MAX_CURSORS
 from tidegate.link.api import (
     AttachedSession,
     AttachSession,
@@ -29,7 +30,8 @@ from tidegate.link.api import (
     RouterUnavailable,
     SessionFenced,
 )
-from tidegate.link.hub import HELLO_TIMEOUT_S, MAX_CURSORS, MAX_READS, Hub
+from tidegate.link.attached import MAX_READS
+from tidegate.link.hub import HELLO_TIMEOUT_S, Hub
 from tidegate.link.messages import (
     size_of,
     write_attach,
@@ -539,7 +541,7 @@ async def test_a_barrier_of_an_edge_that_is_gone_ends(scene: Scene) -> None:
     stream.ask(2, barrier=pb.BarrierRequest())
     await until(lambda: scene.service.open, "it is published")
     stream.end()
-    await until(lambda: not scene.hub._tasks, "nothing waits any more")
+    await until(lambda: not scene.hub.tasks, "nothing waits any more")
 
 
 # Leaving
@@ -886,7 +888,7 @@ async def test_nobody_waits_for_place_at_an_edge_that_is_gone(scene: Scene) -> N
     stream.ask(7, fetch=pb.FetchRequest(client_id="c"))
     await asyncio.sleep(MOMENT_S)
     stream.end()
-    await until(lambda: not scene.hub._tasks, "nothing waits any more")
+    await until(lambda: not scene.hub.tasks, "nothing waits any more")
 
 
 # Retained messages
@@ -919,7 +921,7 @@ async def test_lists_that_nobody_reads_on_are_given_up(scene: Scene) -> None:
     stream.send(frame)
     await stream.reply(MAX_CURSORS + 2)
     cursors = [reply.match_retained.cursor for reply in stream.of("reply")]
-    (attached,) = scene.hub._streams.values()
+    (attached,) = scene.hub.attached.by_id.values()
     assert len(attached.cursors) == MAX_CURSORS
     stream.ask(9001, match_retained=pb.MatchRetainedRequest(topic_filter="#", cursor=cursors[0]))
     reply = await stream.reply(9001)
@@ -936,7 +938,7 @@ async def test_a_list_that_ends_leaves_nothing_behind(scene: Scene) -> None:
     stream.ask(1, match_retained=pb.MatchRetainedRequest(topic_filter="#"))
     reply = (await stream.reply(1)).match_retained
     assert (list(reply.topics), reply.cursor) == ([], 0)
-    (attached,) = scene.hub._streams.values()
+    (attached,) = scene.hub.attached.by_id.values()
     assert not attached.cursors
 
 
@@ -964,7 +966,7 @@ async def test_the_end_of_a_router_ends_what_it_was_asked(scene: Scene) -> None:
     stream.ask(1, release=pb.ReleaseRequest())
     await until(lambda: scene.service.named("release"), "it is asked")
     await scene.hub.stop()
-    assert not scene.hub._tasks
+    assert not scene.hub.tasks
     assert not scene.hub.edges
 
 
