@@ -78,6 +78,7 @@ class ControlPlane:
         self.directory = directory
         self._crds = crds
         self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, list[str]] = {}
         self._tokens = {name: secrets.token_hex(16) for name in (ADMIN, CONTROLLERS, KUBELET)}
         self.authority = directory / "authority" / "authority.pem"
         self.url = ""
@@ -147,6 +148,14 @@ class ControlPlane:
         if self.url:
             self.api.close()
 
+    def restart_api_server(self) -> None:
+        """Kill the API server and start it again, as an upgrade of the control plane does."""
+        program = self._programs["kube-apiserver"]
+        program.kill()
+        program.wait()
+        self._run("kube-apiserver", self._commands["kube-apiserver"])
+        wait_for(self._is_ready, READY_S, "the API server is ready again")
+
     def logs(self, last_bytes: int = 6000) -> dict[str, str]:
         """Return the end of what each program has written, for a failed test's report."""
         found = {}
@@ -189,7 +198,8 @@ class ControlPlane:
     # Programs
 
     def _run(self, name: str, command: list[str]) -> None:
-        with (self.directory / f"{name}.stderr").open("wb") as log:
+        self._commands[name] = command
+        with (self.directory / f"{name}.stderr").open("ab") as log:
             self._programs[name] = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=self.directory
             )

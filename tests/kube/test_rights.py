@@ -1,0 +1,159 @@
+"""The chart's rights: enough for everything that the operator does, and none that it does not use.
+
+Every other test here notices a right that is missing. These look for those that are too many, and
+at an operator that may see only some namespaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from support.brokers import SPECS, spec_of
+from support.kube.api import Object
+from support.kube.audit import Request
+from support.kube.control_plane import ControlPlane
+from support.kube.fake_kubelet import FakeKubelet
+from support.kube.kubectl import Kubectl
+from support.kube.operator_process import OperatorProcess
+from support.kube.space import Space
+from tidegate_operator import names
+
+#: Group, resource, verb.
+Right = tuple[str, str, str]
+
+
+def definition(group: str, version: str, kind: str, plural: str) -> Object:
+    """Return a definition of somebody else's kind, that takes anything."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    schema = {"openAPIV3Schema": anything}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+            "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
+        },
+    }
+
+
+@pytest.fixture
+def kinds_of_others(spare_plane: ControlPlane) -> Iterator[None]:
+    """cert-manager and the Prometheus operator are installed, as far as one can see."""
+    made = [
+        definition("cert-manager.io", "v1", "Certificate", "certificates"),
+        definition("monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors"),
+    ]
+    for one in made:
+        spare_plane.api.create(one)
+    yield
+    for one in made:
+        spare_plane.api.delete("CustomResourceDefinition", one["metadata"]["name"])
+
+
+def granted(role: Object) -> set[Right]:
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def used(asked: list[Request]) -> set[Right]:
+    """Return what requests needed: to apply what is not there yet takes the right to create it."""
+    found = {(one.group, one.resource, one.verb) for one in asked}
+    return found | {
+        (one.group, one.resource, "create")
+        for one in asked
+        if one.verb == "patch" and one.status == 201
+    }
+
+
+@pytest.mark.usefixtures("kinds_of_others")
+def test_no_right_is_given_that_is_not_used(
+    spare_plane: ControlPlane,
+    spare_space: Space,
+    spare_kubelet: FakeKubelet,
+    release_of: Callable[..., OperatorProcess],
+) -> None:
+    operator = release_of("rights")
+    operator.install()
+    plane, space, mark = spare_plane, spare_space, spare_plane.audit.mark()
+    # An older version has been here before: the definition is to be brought up to date.
+    old: Object = {"metadata": {"annotations": {names.CRD_REVISION: "0"}}}
+    plane.api.patch("CustomResourceDefinition", names.CRD_NAME, "", old)
+    operator.start()
+
+    spec = SPECS["everything"]
+    space.provide(spec)
+    space.put("demo", spec)
+    space.until_settled("demo")
+    for kind, name in (("Certificate", "demo-web-tls"), ("ServiceMonitor", "demo-metrics")):
+        assert space.get(kind, name)["metadata"]["ownerReferences"]
+    # Pods that do not see what is new are told to look.
+    spare_kubelet.hold_mounts(space.name)
+    space.put("demo", spec | {"limits": {"maxPacketSizeBytes": 4096}})
+    space.until("demo", "ConfigApplied", "Applying")
+    space.wait(
+        lambda: any("patch pods" in one for one in plane.audit.writes(mark, user=operator.user)),
+        "a pod is told",
+    )
+    spare_kubelet.release_mounts(space.name)
+    space.until_settled("demo")
+    # Everything that can be left out is left out again.
+    space.put(
+        "demo",
+        spec_of(
+            redis={"external": {"url": "redis://elsewhere:6379"}, "partitions": 128},
+            networkPolicy={"enabled": False},
+            telemetry={"serviceMonitor": {"enabled": False}},
+        ),
+    )
+    space.until_settled("demo")
+    space.wait(lambda: not space.listed("ServiceMonitor"), "the ServiceMonitor has gone")
+    assert space.listed("Certificate") == []
+    assert space.listed("StatefulSet") == []
+    assert space.listed("HorizontalPodAutoscaler") == []
+
+    (role,) = plane.api.listed(
+        "ClusterRole", selector=f"app.kubernetes.io/instance={operator.release}"
+    )
+    asked = plane.audit.since(mark, user=operator.user)
+    assert granted(role) - used(asked) == set()
+
+
+def test_an_operator_may_serve_a_few_namespaces_only(
+    spare_plane: ControlPlane,
+    spare_space: Space,
+    spare_kubectl: Kubectl,
+    release_of: Callable[..., OperatorProcess],
+) -> None:
+    plane, mine = spare_plane, spare_space
+    also, others = Space(plane.api, "also"), Space(plane.api, "others")
+    operator = release_of("few")
+    operator.install({"watchNamespaces": [mine.name, also.name], "crd": {"upgrade": False}})
+    assert plane.api.listed("ClusterRole", selector="app.kubernetes.io/instance=tidegate") == []
+    operator.start()
+    for space in (mine, also, others):
+        space.put("demo", spec_of())
+    for space in (mine, also):
+        space.until_settled("demo")
+    assert "status" not in others.broker("demo")
+    assert others.children("demo") == []
+
+    def may(verb: str, what: str, namespace: str) -> bool:
+        who = f"--as={operator.user}"
+        done = spare_kubectl.run("auth", "can-i", verb, what, "-n", namespace, who)
+        return done.stdout.strip() == "yes"
+
+    assert may("get", "secrets", mine.name)
+    for namespace in (others.name, "kube-system", operator.namespace):
+        assert not may("get", "secrets", namespace)
+    for space in (also, others):
+        space.delete()
