@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from tidegate.link.answers import Answers
 from tidegate.link.api import RouterService, SharedReceipt
@@ -24,6 +24,10 @@ from tidegate.mqtt.packets import Publish
 from tidegate.runtime.telemetry import Counters
 
 log = logging.getLogger(__name__)
+
+#: What a router must know of an edge; where it cannot be noted the connection ends, for with the
+#: next one all of it is told again. Of other operations a fault spoils only the one.
+TOLD_AT_FIRST: Final = frozenset({"interest", "hold", "shared_member", "leave_groups", "synced"})
 
 
 class RemoteOrigin:
@@ -110,7 +114,14 @@ class Intake:
             kind = operation.WhichOneof("kind")
             handle = handlers.get(kind)
             if handle is not None:
-                handle(attached, getattr(operation, kind))
+                try:
+                    handle(attached, getattr(operation, kind))
+                except Exception:
+                    if kind in TOLD_AT_FIRST:
+                        raise
+                    # A fault of ours in one of them: the rest of the frame is for other clients.
+                    log.exception("what an edge sent could not be acted on")
+                    self._counters.internal_errors += 1
         peer = attached.peer
         if frame.frames_taken:
             peer.outbox.confirm(frame.frames_taken)

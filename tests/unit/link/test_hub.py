@@ -454,6 +454,35 @@ async def test_answers_for_an_edge_that_is_gone_are_nobodys_business(scene: Scen
     assert scene.counters.internal_errors == 0
 
 
+@_scene()
+async def test_a_fault_in_one_operation_takes_nothing_from_the_others(scene: Scene) -> None:
+    # The edge says them again when its connection ends: if it ended for them, it would never stop.
+    stream = await scene.edge()
+    scene.service.results = {
+        "redispatch": ZeroDivisionError("a fault"),
+        "complete": ZeroDivisionError("a fault"),
+    }
+    frame = pb.EdgeFrame()
+    write_message(frame.operations.add().redispatch.message, Publish("t", b"x", 1))
+    frame.operations.add().complete.id = 8
+    frame.operations.add().publish.CopyFrom(_publish(b"y", 9))
+    stream.send(frame)
+    await until(lambda: 9 in stream.done, "the rest is acted on")
+    assert scene.service.payloads == [b"y"]
+    assert scene.hub.edges
+    assert scene.counters.internal_errors == 2
+
+
+@_scene()
+async def test_an_edge_whose_interest_could_not_be_noted_has_to_come_anew(scene: Scene) -> None:
+    stream = await scene.edge()
+    del scene.service.interest["edge-1"]
+    stream.say(interest=pb.Interest(added=["t"]))
+    with pytest.raises(KeyError):
+        await stream.task
+    assert not scene.hub.edges
+
+
 # Barriers
 
 
