@@ -24,8 +24,11 @@ Key = tuple[str, str]
 
 #: The longest that anything of others' kinds is believed.
 LONGEST_S: Final = 600.0
-#: Only of these it matters who has set which field (see ``plan.keep_replicas``).
+#: Only of these it matters who has set their number of pods (see ``plan.keep_replicas``).
 _FIELDS_MATTER: Final = frozenset({"Deployment"})
+_REPLICAS: Final = "f:replicas"
+#: What is looked at of a pod's spec (see ``observed.pods``).
+_OF_PODS: Final = ("terminationGracePeriodSeconds",)
 _NOT_WATCHED: Final = frozenset(kind for _, kind in OPTIONAL_KINDS)
 
 
@@ -118,7 +121,7 @@ class CachedCluster:
 
     def _put(self, key: Key, one: Manifest) -> bool:
         """Remember an object, unless a newer one is known; return whether it is news."""
-        one = _slim(one)
+        one = slim(one)
         objects = self._objects.setdefault(key, {})
         ref = ObjectRef.of(one)
         known = objects.get(ref)
@@ -233,11 +236,23 @@ def _place(one: Mapping[str, Any]) -> tuple[str, ObjectRef]:
     return one["metadata"]["namespace"], ObjectRef.of(one)
 
 
-def _slim(one: Manifest) -> Manifest:
-    if one["kind"] in _FIELDS_MATTER or "managedFields" not in one["metadata"]:
-        return one
-    metadata = {key: value for key, value in one["metadata"].items() if key != "managedFields"}
-    return one | {"metadata": metadata}
+def slim(one: Manifest) -> Manifest:
+    """Return an object without what nobody looks at: most of what a cluster of many brokers is."""
+    metadata = one["metadata"]
+    managed = metadata.get("managedFields")
+    if managed is not None:
+        metadata = {key: value for key, value in metadata.items() if key != "managedFields"}
+        if one["kind"] in _FIELDS_MATTER:
+            metadata["managedFields"] = [
+                {"manager": entry.get("manager"), "fieldsV1": {"f:spec": {_REPLICAS: {}}}}
+                for entry in managed
+                if _REPLICAS in entry.get("fieldsV1", {}).get("f:spec", {})
+            ]
+    found = one | {"metadata": metadata}
+    if one["kind"] == "Pod":
+        spec = one.get("spec") or {}
+        found["spec"] = {key: spec[key] for key in _OF_PODS if key in spec}
+    return found
 
 
 def _version(one: Mapping[str, Any]) -> str:

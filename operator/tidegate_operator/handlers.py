@@ -18,7 +18,7 @@ from typing import Any, Final
 import kopf
 
 from tidegate_operator import crd, names
-from tidegate_operator.cache import CachedCluster
+from tidegate_operator.cache import CachedCluster, slim
 from tidegate_operator.health import Vitals, server_of
 from tidegate_operator.kube import (
     Event,
@@ -123,7 +123,7 @@ class Operator:
         vitals.watches_down = cache.watches_down
         vitals.ask_served = lambda: api.not_served(places[0])
         for api_version, kind, place in watches:
-            stream = functools.partial(api.follow, api_version, kind, place, OURS)
+            stream = functools.partial(api.follow, api_version, kind, place, OURS, slim)
             work = self._follow(cache, kind, place, stream)
             self._background(f"watch of {kind} {place}", work)
         for kind, place in referred:

@@ -36,7 +36,7 @@ WATCH_S: Final = 240
 #: How long the answer to the question which kinds there are is good for.
 KINDS_S: Final = 60.0
 #: A page of a list.
-PAGE: Final = 500
+PAGE: Final = 250
 #: The largest line of a watch; objects have at most about three MiB.
 _MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 
@@ -366,10 +366,16 @@ class KubeApi:
                         yield event["object"]
 
     async def follow(
-        self, api_version: str, kind: str, namespace: str, selector: str
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str,
+        selector: str,
+        keep: Callable[[Manifest], Manifest],
     ) -> AsyncGenerator[Listed | Event, None]:
         """Yield all objects of a kind, and then what happens to them, for ever.
 
+        ``keep`` takes out of each what is wanted: of a large cluster the rest is too much at once.
         They are listed again when the server has forgotten where we were. Raises KubeError and
         KubeUnavailable.
         """
@@ -377,7 +383,7 @@ class KubeApi:
         version = ""
         while True:
             if not version:
-                found = await self._listed(api_version, kind, namespace, selector)
+                found = await self._listed(api_version, kind, namespace, selector, keep)
                 version = found.version
                 yield found
             whole = "application/json"
@@ -389,7 +395,7 @@ class KubeApi:
                     one = {"apiVersion": api_version, "kind": kind} | event["object"]
                     version = one["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
-                        yield Event(one, event["type"] == "DELETED")
+                        yield Event(keep(one), event["type"] == "DELETED")
 
     async def _events(
         self, path: str, version: str, selector: str, accepted: str = _METADATA_ONLY
@@ -439,14 +445,23 @@ class KubeApi:
     ) -> list[Manifest]:
         return (await self._listed(api_version, kind, namespace, selector)).objects
 
-    async def _listed(self, api_version: str, kind: str, namespace: str, selector: str) -> Listed:
+    async def _listed(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str,
+        selector: str,
+        keep: Callable[[Manifest], Manifest] = lambda one: one,
+    ) -> Listed:
         path = collection_path(api_version, kind, namespace)
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         found: list[Manifest] = []
         while True:
             page = await self._request("GET", path, query=query)
             # Items of a list say neither of what kind they are.
-            found += [{"apiVersion": api_version, "kind": kind} | item for item in page["items"]]
+            found += [
+                keep({"apiVersion": api_version, "kind": kind} | item) for item in page["items"]
+            ]
             token = page["metadata"].get("continue")
             if not token:
                 return Listed(found, page["metadata"].get("resourceVersion", ""))

@@ -163,16 +163,23 @@ async def test_a_broker_that_nothing_is_known_of_is_asked_for_its_authorities() 
     assert len(await cache.children(*DEMO)) == len(rendered(spec_of()))
 
 
-async def test_who_set_which_field_is_kept_only_where_it_matters() -> None:
+async def test_what_nobody_looks_at_is_not_kept() -> None:
     cache, _ = cached()
-    objects = there(40)
-    for one in objects:
-        one["metadata"]["managedFields"] = [{"manager": "me"}]
+    scaled = {"manager": "hpa", "fieldsV1": {"f:spec": {"f:replicas": {}, "f:paused": {}}}}
+    for one in there(40):
+        one["metadata"]["managedFields"] = [copy.deepcopy(scaled), {"manager": "me"}]
+        if one["kind"] == "Pod":
+            one["spec"] = {"containers": [], "terminationGracePeriodSeconds": 7}
         cache.happened(Event(one))
     kept = {
-        one["kind"] for one in await cache.children(*DEMO) if "managedFields" in one["metadata"]
+        one["kind"]: one["metadata"]["managedFields"]
+        for one in await cache.children(*DEMO)
+        if "managedFields" in one["metadata"]
     }
-    assert kept == {"Deployment"}
+    only = {"manager": "hpa", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    assert kept == {"Deployment": [only]}
+    (pod,) = await cache.pods(*DEMO)
+    assert pod["spec"] == {"terminationGracePeriodSeconds": 7}
 
 
 def test_kinds_of_others_are_asked_for_from_time_to_time() -> None:

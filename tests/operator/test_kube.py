@@ -367,14 +367,19 @@ async def test_everything_is_listed_and_then_followed(server: Server, api: KubeA
 
     server.answer = answer
     found: list[tuple[Any, ...]] = []
-    async with contextlib.aclosing(api.follow("v1", "Secret", "", handlers.OURS)) as news:
+
+    def keep(one: dict[str, Any]) -> dict[str, Any]:
+        assert one["apiVersion"] == "v1"
+        return one | {"kept": True}
+
+    async with contextlib.aclosing(api.follow("v1", "Secret", "", handlers.OURS, keep)) as news:
         async for one in news:
             if isinstance(one, Listed):
                 found.append((one.version, *(each["metadata"]["name"] for each in one.objects)))
-                assert all(each["kind"] == "Secret" for each in one.objects)
+                assert all(each["kind"] == "Secret" and each["kept"] for each in one.objects)
             else:
                 found.append((one.manifest["metadata"]["name"], one.is_deleted))
-                assert one.manifest["apiVersion"] == "v1"
+                assert one.manifest["kept"]
                 if one.manifest["metadata"]["name"] == "c":
                     break
     assert found == [("77", "a", "b"), ("a", False), ("a", True), ("100",), ("c", False)]
