@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import platform
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -132,8 +135,19 @@ def until_idle(operator: OperatorProcess, looked: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def figures() -> Iterator[dict[str, Any]]:
-    found: dict[str, Any] = {"brokers": BROKERS}
+def figures(plane: ControlPlane) -> Iterator[dict[str, Any]]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    found: dict[str, Any] = {
+        "command": f"TIDEGATE_BROKERS={BROKERS} pytest tests/kube/test_many.py",
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "kopf": importlib.metadata.version("kopf"),
+        "kubernetes": plane.api.request("GET", "/version")["gitVersion"],
+        "machine": f"{os.cpu_count()} x {platform.machine()}",
+        "brokers": BROKERS,
+    }
     yield found
     file = os.environ.get("TIDEGATE_FIGURES")
     if file:

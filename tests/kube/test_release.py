@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,9 @@ from support.kube.operator_process import OperatorProcess
 from support.kube.space import DEADLINE_S, Space
 from support.waiting import wait_for
 from tidegate_operator import names
+
+#: How long two that fight are watched.
+QUIET_S = 5.0
 
 Release = Callable[..., OperatorProcess]
 
@@ -158,14 +162,15 @@ def test_the_operator_waits_for_its_definition(
     spare_space.until_settled("demo")
 
 
-def test_two_releases_at_once_agree(
+def test_two_releases_at_once(
     home: str, release_of: Release, spare_plane: ControlPlane, spare_space: Space
 ) -> None:
-    """By accident; they write the same, so nobody has to write again."""
+    """By accident: two of one version agree, two of different ones do not fight for ever."""
     space, other = spare_space, Space(spare_plane.api, "system")
-    operators = [release_of(home), release_of(other.name)]
+    one, two = operators = [release_of(home), release_of(other.name)]
+    values = {"resyncSeconds": 5, "brokerImage": "registry.example/tidegate:1"}
     for operator in operators:
-        operator.install({"resyncSeconds": 5})
+        operator.install(values)
         operator.start()
     space.put("demo", spec_of())
     space.until_settled("demo")
@@ -179,5 +184,41 @@ def test_two_releases_at_once_agree(
         DEADLINE_S,
         "both look",
     )
-    assert spare_plane.audit.writes(mark, namespace=space.name) == []
+    assert written(spare_plane, space, mark) == []
+
+    # Each sets the other's image back.
+    two.stop()
+    two.install(values | {"brokerImage": "registry.example/tidegate:2"}, verb="upgrade")
+    two.start()
+    warning = "somebody else changes it again and again"
+    wait_for(lambda: one.log_lines(warning), DEADLINE_S, "the first one has noticed")
+    wait_for(lambda: two.log_lines(warning), DEADLINE_S, "the second one has noticed")
+    mark, began_s = spare_plane.audit.mark(), time.monotonic()
+    wait_for(lambda: time.monotonic() - began_s > QUIET_S, DEADLINE_S, "a while")
+    # Edges, routers and the store, by two operators, every five seconds and later less often.
+    assert len(written(spare_plane, space, mark)) <= 18
+
+    # The accident ends, and all is well.
+    two.stop()
+    two.uninstall()
+    space.wait(lambda: images(space) == {"registry.example/tidegate:1"}, "the first one's image")
     other.delete()
+
+
+def written(plane: ControlPlane, space: Space, mark: int) -> list[str]:
+    """Return what was written of what belongs to brokers: no status, and no events."""
+    asked = plane.audit.since(mark, namespace=space.name)
+    return [
+        str(one)
+        for one in asked
+        if one.is_write and one.resource not in {"events", "mqttbrokers/status"}
+    ]
+
+
+def images(space: Space) -> set[str]:
+    """Return the images that edges and routers shall have."""
+    return {
+        container["image"]
+        for name in ("demo-edge", "demo-router")
+        for container in space.get("Deployment", name)["spec"]["template"]["spec"]["containers"]
+    }
