@@ -174,7 +174,8 @@ def process_container(inputs: Inputs, component: Component, settings: PodSetting
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
         "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
-        "readinessProbe": probe("/readyz", 5, 3, 2),
+        # Edges find routers only once these are ready, and clients edges: rollouts wait for it.
+        "readinessProbe": probe("/readyz", 2, 2, 4),
         "livenessProbe": probe("/livez", 10, 5, 6),
         "resources": resources(component, settings),
         "securityContext": container_security(),

@@ -175,7 +175,6 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manif
 def _container(inputs: Inputs, settings: BundledRedis) -> Manifest:
     check = {
         "tcpSocket": {"port": REDIS_PORT},
-        "periodSeconds": 5,
         "timeoutSeconds": 3,
     }
     return {
@@ -184,7 +183,7 @@ def _container(inputs: Inputs, settings: BundledRedis) -> Manifest:
         **({"image": settings.image} if settings.image is not None else {}),
         "command": ["valkey-server", f"{CONFIG_DIR}/{CONFIG_FILE}"],
         "ports": [{"name": "redis", "containerPort": REDIS_PORT, "protocol": "TCP"}],
-        "readinessProbe": check | {"failureThreshold": 2},
+        "readinessProbe": check | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 4},
         # Loading a large file takes as long as it takes; the port is open meanwhile.
         "livenessProbe": check | {"periodSeconds": 20, "failureThreshold": 6},
         "resources": resources("redis", settings),
