@@ -196,7 +196,7 @@ def test_many_brokers(
     made = say("made")
     assert made["refused"] == 0
     assert made["requests_per_broker"] < 80
-    # 24 objects, and what is said of them.
+    # 23 objects, and what is said of them.
     assert made["writes"] < 32 * BROKERS
 
     wait_for(lambda: waited(WINDOW_S, meter), DEADLINE_S, "a while")
