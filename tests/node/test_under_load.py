@@ -7,6 +7,7 @@ the history by every rule of ``support.history_check``, and which pods were rest
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ async def test_scaling_edges_and_routers_loses_nothing(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:
     async with under_load(broker, seed, kept_logs) as scene:
+        since = time.monotonic()
         before = await away(broker.seen, *ALL)
         await away(
             broker.node.kubectl,
@@ -39,7 +41,7 @@ async def test_scaling_edges_and_routers_loses_nothing(
         assert len(await away(broker.pods, "edge")) == 3
         await changed(broker, {"router": {"replicas": 2}})
         same(before, await away(broker.seen, *ALL))
-        assert lost_connections(scene) == []
+        assert lost_connections(scene, since) == []
         await scene.still_publishing()
         await changed(broker, {"edge": {"replicas": 1}})
         assert len(await away(broker.pods, "edge")) == 1

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support.history import Event, Kind
+from support.history import Event, Key, Kind
 from support.history_check import Announced
-from support.kube.node_product import Broker
+from support.kube.node_product import Broker, ends_of_containers
 from support.scene import Scene
 from support.session_client import Patience
 
@@ -57,7 +57,10 @@ async def under_load(
     stage = ServiceStage(broker, await away(broker.address), logs)
     # A machine that runs a whole cluster answers late now and then.
     patience = Patience(connack_s=5.0, silence_s=6.0)
-    async with Scene(stage, seed, Announced(repeats=True), patience) as scene:
+    scene = Scene(stage, seed, Announced(repeats=True), patience)
+    async with contextlib.AsyncExitStack() as stack:
+        codes = stack.enter_context(ends_of_containers(broker))
+        await stack.enter_async_context(scene)
         scene.tls = await away(broker.client_tls)
         scene.mixed_load(rate=rate, suffix=f"-{next(_number)}")
         await scene.begin()
@@ -65,8 +68,13 @@ async def under_load(
         yield scene
         await scene.still_publishing()
         settled_s = await scene.settle()
-        print(f"{scene.summary()}; settled in {settled_s:.1f} s")
+        print(
+            f"{scene.summary()}; settled in {settled_s:.1f} s; "
+            f"the longest wait for an answer was {longest_wait_s(scene):.1f} s"
+        )
         scene.judge()
+        ended = await away(codes)
+        assert not any(ended.values()), f"containers that did not end well: {ended}"
 
 
 async def away(work: Callable[..., T], *arguments: Any) -> T:
@@ -74,13 +82,25 @@ async def away(work: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.to_thread(work, *arguments)
 
 
-def lost_connections(scene: Scene) -> list[Event]:
-    """Return the ends of connections that the client did not want."""
+def longest_wait_s(scene: Scene) -> float:
+    """Return the seconds from the first PUBLISH of a message to its answer, at worst."""
+    sent: dict[Key, float] = {}
+    longest = 0.0
+    for event in scene.history.of(Kind.SENT, Kind.ANSWERED):
+        assert event.key is not None
+        began = sent.setdefault(event.key, event.at)
+        if event.kind is Kind.ANSWERED:
+            longest = max(longest, event.at - began)
+    return longest
+
+
+def lost_connections(scene: Scene, since: float) -> list[Event]:
+    """Return the ends of connections, from a time on, that the client did not want."""
     own = {"left", "left with DISCONNECT", "the test is over"}
     return [
         event
         for event in scene.history.of(Kind.ENDED)
-        if event.note not in own and not _was_taken_over(event)
+        if event.at > since and event.note not in own and not _was_taken_over(event)
     ]
 
 

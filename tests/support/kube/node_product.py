@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import ssl
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from support import helm
 from support.kube.node import Node
 from support.kube.node_api import ApiError, Manifest, path_of
 from support.kube.node_images import ROOT, Image
@@ -69,10 +73,13 @@ class Operator:
         """Install (or ``upgrade``) the chart and wait until the operator is ready."""
         repository, _, tag = self.image.name.rpartition(":")
         given = (f"image.repository={repository}", f"image.tag={tag}", *more)
-        self.node.helm(
-            *(command, RELEASE, CHART, "--namespace", SYSTEM, "--wait", "--timeout", "90s"),
-            *(word for one in given for word in _value(one)),
-        )
+        try:
+            self.node.helm(
+                *(command, RELEASE, CHART, "--namespace", SYSTEM, "--wait", "--timeout", "90s"),
+                *(word for one in given for word in _value(one)),
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
 
     def uninstall(self) -> None:
         """Uninstall the chart and wait until it is gone."""
@@ -84,8 +91,9 @@ class Operator:
 
     def log(self) -> str:
         """Return what the operator has written."""
-        (pod,) = (one["metadata"]["name"] for one in self.pods())
-        return self.node.kubectl("logs", "--namespace", SYSTEM, pod, check=False)
+        pods = [one["metadata"]["name"] for one in self.pods()]
+        logs = [self.node.kubectl("logs", "--namespace", SYSTEM, pod, check=False) for pod in pods]
+        return "\n".join([f"{len(logs)} pods of the operator", *logs])
 
 
 class Broker:
@@ -244,6 +252,48 @@ class Broker:
             name = pod["metadata"]["name"]
             said = self.node.kubectl("logs", name, "--namespace", self.namespace, check=False)
             (directory / f"{name}.log").write_text(said)
+
+
+@contextlib.contextmanager
+def ends_of_containers(broker: Broker) -> Iterator[Callable[[], dict[str, int]]]:
+    """Watch how containers end; yield a function that returns the exit codes by name of the pod.
+
+    Of a pod that is deleted by force nothing is seen.
+    """
+    with tempfile.TemporaryFile("w+") as seen:
+        watch = subprocess.Popen(
+            [
+                *(str(helm.program("kubectl")), "--kubeconfig", str(broker.node.kubeconfig)),
+                *("get", "pods", "--namespace", broker.namespace, "--watch", "-o", "json"),
+            ],
+            stdout=seen,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def codes() -> dict[str, int]:
+            seen.seek(0)
+            return dict(_exit_codes(seen.read()))
+
+        try:
+            yield codes
+        finally:
+            watch.terminate()
+            watch.wait()
+
+
+def _exit_codes(text: str) -> Iterator[tuple[str, int]]:
+    """Yield what a series of JSON documents, the last one perhaps cut off, says of ends."""
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        try:
+            pod, at = decoder.raw_decode(text, at)
+        except ValueError:
+            return
+        at += 1
+        for status in pod.get("status", {}).get("containerStatuses", ()):
+            ended = status["state"].get("terminated")
+            if ended is not None:
+                yield pod["metadata"]["name"], ended["exitCode"]
 
 
 def is_settled(broker: Manifest) -> bool:
