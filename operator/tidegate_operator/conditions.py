@@ -9,7 +9,7 @@ what serves now: it shows as ``Degraded`` and as ``ConfigApplied`` False.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -31,6 +31,8 @@ from tidegate_operator.status_model import (
 
 #: Before a certificate ends, somebody should know: whatever renews it has not done so.
 ENDS_SOON: Final = timedelta(days=7)
+#: How long something may keep pods away before it counts: quotas are counted, accounts are seen.
+PATIENCE: Final = timedelta(seconds=5)
 _MAX_NAMED: Final = 3
 
 
@@ -112,6 +114,11 @@ _Verdict = tuple[str, Reason, str]
 
 def status(situation: Situation, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
     """Return the new status. Times of transitions are kept while a condition stays as it is."""
+    situation = replace(
+        situation,
+        edges=_patient(situation.edges, now),
+        routers=_patient(situation.routers, now),
+    )
     verdicts: dict[ConditionType, _Verdict] = {
         "Ready": _ready(situation),
         "Progressing": _progressing(situation),
@@ -314,6 +321,13 @@ def _any_trouble(it: Situation) -> str:
         return f": pod {found[0].name}: {found[0].trouble}"
     kept = _kept_away(it)
     return f": {kept[0]}" if kept else ""
+
+
+def _patient(workload: Workload, now: datetime) -> Workload:
+    """Leave out what keeps pods away, unless it lasts."""
+    since = workload.trouble_since
+    lasts = since is None or now - since >= PATIENCE
+    return workload if lasts else replace(workload, trouble="")
 
 
 def _kept_away(it: Situation) -> list[str]:

@@ -14,7 +14,7 @@ import json
 import logging
 import ssl
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,12 @@ KINDS_S: Final = 60.0
 PAGE: Final = 250
 #: The largest line of a watch; objects have at most about three MiB.
 _MAX_LINE_BYTES: Final = 8 * 1024 * 1024
+
+#: Sessions with credentials of before that are kept for what is under way.
+_MAX_OLD: Final = 2
+#: What there may be instead of an answer; a session that is closed ends what is under way with a
+#: RuntimeError.
+_NO_ANSWER: Final = (TimeoutError, OSError, aiohttp.ClientError, ValueError, RuntimeError)
 
 _PLURALS: Final = {
     "Secret": "secrets",
@@ -145,6 +151,8 @@ class KubeApi:
         self._login = login
         self._connection: kopf.ConnectionInfo | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._old: deque[aiohttp.ClientSession] = deque()
+        self._logging_in = asyncio.Lock()
         self._kinds: frozenset[str] = frozenset()
         self._kinds_until_s = 0.0
         #: Requests made, for /metrics and tests.
@@ -157,8 +165,9 @@ class KubeApi:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (*self._old, self._session):
+            if session is not None:
+                await session.close()
 
     async def _log_in(self) -> None:
         connection = await self._login()
@@ -169,9 +178,18 @@ class KubeApi:
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
             read_bufsize=2**20,
         )
-        old, self._session, self._connection = self._session, session, connection
-        if old is not None:
-            await old.close()
+        if self._session is not None:
+            # Watches go on with the old credentials until the server ends them, soon enough.
+            self._old.append(self._session)
+        self._session, self._connection = session, connection
+        while len(self._old) > _MAX_OLD:
+            await self._old.popleft().close()
+
+    async def _log_in_again(self, refused: aiohttp.ClientSession) -> None:
+        """Log in, unless somebody else has done so since a session was refused."""
+        async with self._logging_in:
+            if self._session is refused:
+                await self._log_in()
 
     # Calls
 
@@ -426,7 +444,7 @@ class KubeApi:
                     if len(buffer) > _MAX_LINE_BYTES:
                         yield {"type": "ERROR"}
                         return
-        except (TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
+        except _NO_ANSWER as error:
             raise KubeUnavailable(f"the watch has ended: {error!r}") from error
 
     async def _newest(self, path: str) -> str:
@@ -476,13 +494,14 @@ class KubeApi:
         body: object = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
+        session = self._http
         try:
             return await self._try(method, path, query, body, content_type)
         except KubeError as error:
             if error.status != 401:
                 raise
         # Tokens of ServiceAccounts are replaced every hour.
-        await self._log_in()
+        await self._log_in_again(session)
         return await self._try(method, path, query, body, content_type)
 
     async def _try(
@@ -506,7 +525,7 @@ class KubeApi:
                 await _check(answer)
                 found: dict[str, Any] = await answer.json(content_type=None)
                 return found
-        except (TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
+        except _NO_ANSWER as error:
             self.answers[method, "none"] += 1
             raise KubeUnavailable(f"the API server cannot be reached: {error!r}") from error
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from tidegate_operator import names
@@ -43,6 +44,8 @@ class Workload:
     is_stuck: bool = False
     #: Why pods cannot even be made: a quota, an admission webhook; "" if they can.
     trouble: str = ""
+    #: Since when; for a moment, many a thing keeps them away.
+    trouble_since: datetime | None = None
     #: Whether there is such an object at all.
     exists: bool = False
 
@@ -92,6 +95,14 @@ def workload(found: Mapping[str, Any] | None) -> Workload:
         return Workload()
     status: Mapping[str, Any] = found.get("status") or {}
     conditions = status.get("conditions") or []
+    trouble: Mapping[str, Any] = next(
+        (
+            one
+            for one in conditions
+            if one.get("type") == "ReplicaFailure" and one.get("status") == "True"
+        ),
+        {},
+    )
     return Workload(
         desired=found["spec"].get("replicas", 1),
         ready=status.get("readyReplicas", 0),
@@ -102,16 +113,15 @@ def workload(found: Mapping[str, Any] | None) -> Workload:
             one.get("type") == "Progressing" and one.get("reason") == "ProgressDeadlineExceeded"
             for one in conditions
         ),
-        trouble=next(
-            (
-                str(one.get("message", ""))
-                for one in conditions
-                if one.get("type") == "ReplicaFailure" and one.get("status") == "True"
-            ),
-            "",
-        ),
+        trouble=str(trouble.get("message", "")),
+        trouble_since=_moment(trouble.get("lastTransitionTime")),
         exists=True,
     )
+
+
+def _moment(text: object) -> datetime | None:
+    """Return a time of the API server."""
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
 
 
 def template_hash(found: Mapping[str, Any] | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from support.brokers import DAY, NOW, pair, spec_of
 from tidegate_operator.certificates import facts
-from tidegate_operator.conditions import Reason, Situation, status
+from tidegate_operator.conditions import PATIENCE, Reason, Situation, status
 from tidegate_operator.configuration import Lag
 from tidegate_operator.names import CONFIGURATION, RESTART_HASH
 from tidegate_operator.observed import (
@@ -289,6 +291,14 @@ def test_what_keeps_pods_away_is_said() -> None:
     assert "edges: quota" in conditions(healthy(edges=stuck))["Progressing"][2]
 
 
+def test_what_keeps_pods_away_for_a_moment_is_not_said() -> None:
+    since = NOW - PATIENCE + datetime.timedelta(seconds=1)
+    away = Workload(3, 2, 2, 2, is_current=True, exists=True, trouble="x", trouble_since=since)
+    assert reasons(healthy(edges=away))["Degraded"] == ("False", "AsExpected")
+    long = replace(away, trouble_since=NOW - PATIENCE)
+    assert reasons(healthy(edges=long))["Degraded"] == ("True", "PodsFailing")
+
+
 def test_pods_that_end_are_no_trouble() -> None:
     ending = pod("e9", is_ready=False, is_ending=True, trouble="CrashLoopBackOff")
     found = reasons(healthy(pods=[pod("e1"), ending]))
@@ -437,7 +447,9 @@ def test_a_deployment_is_read() -> None:
     stuck = {"type": "Progressing", "reason": "ProgressDeadlineExceeded"}
     assert workload(deployment(conditions=[stuck])).is_stuck
     away = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
-    assert workload(deployment(conditions=[away])).trouble == "exceeded quota"
+    away |= {"lastTransitionTime": "2026-03-01T12:00:00Z"}
+    found = workload(deployment(conditions=[away]))
+    assert (found.trouble, found.trouble_since) == ("exceeded quota", NOW)
     assert workload(deployment(conditions=[away | {"status": "False"}])).trouble == ""
 
 

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from support.brokers import pair, rendered, spec_of
 from support.cluster_double import ClusterDouble
+from support.waiting import wait_for_async
 from tidegate.runtime import log as logs
 from tidegate_operator import __main__ as command
 from tidegate_operator import crd, handlers, names
@@ -404,6 +405,41 @@ async def test_a_watch_that_is_refused_or_breaks_is_an_error(
     assert await anext(changes) is None
     with pytest.raises(error):
         await anext(changes)
+
+
+async def test_new_credentials_do_not_cut_a_watch_off(server: Server, api: KubeApi) -> None:
+    more = asyncio.Event()
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}\n'
+        await more.wait()
+        yield b'{"type": "MODIFIED", "object": {"metadata": {"resourceVersion": "10"}}}\n'
+
+    def answer(asked: Asked) -> Any:
+        if "watch" in asked.query:
+            return web.Response(body=lines())
+        if asked.headers["Authorization"] != f"Bearer {server.token}":
+            return refusal(401, "unknown")
+        return {"metadata": {"resourceVersion": "7"}, "items": []}
+
+    server.answer = answer
+    changes = api.changes("v1", "Secret", "", handlers.OURS)
+    assert await anext(changes) is None
+    waiting = asyncio.ensure_future(anext(changes))
+    await wait_for_async(
+        lambda: any("watch" in asked.query for asked in server.asked), 10, "a watch"
+    )
+    for number in range(5):
+        server.token = f"token-{number}"
+        # Many are refused at once, and one of them logs in.
+        await asyncio.gather(*(api.broker("iot", "demo") for _ in range(4)))
+        if number == 0:
+            more.set()
+            found = await asyncio.wait_for(waiting, 10)
+            assert found is not None
+            assert found["metadata"]["resourceVersion"] == "10"
+    assert len(api._old) == 2
+    await changes.aclose()
 
 
 async def test_a_watch_that_is_too_late_begins_again(server: Server, api: KubeApi) -> None:
