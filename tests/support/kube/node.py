@@ -39,6 +39,8 @@ class Node:
     def __init__(self, told: dict[str, Any]) -> None:
         self.times: dict[str, float] = told["ready"]
         self.pids: dict[str, int] = told["pids"]
+        #: The process that keeps it.
+        self.keeper: int = told["keeper"]
         self.places = Places(Path(told["work"]))
         self.namespace = Path(told["namespace"])
         self.kubeconfig = Path(self.places.kubeconfig("admin"))

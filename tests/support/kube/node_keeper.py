@@ -202,6 +202,7 @@ def main(job: str) -> int:
         _tell(
             {
                 "ready": keeper.times,
+                "keeper": os.getpid(),
                 "work": str(work),
                 "namespace": f"/run/netns/{keeper.namespace}",
                 "pids": {name: one.pid for name, one in keeper.processes.items()},
