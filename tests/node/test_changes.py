@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import mqtt_bytes
+from support.certificates import Authority
 from support.kube.node_load import PORT, away, lost_connections, under_load
 from support.kube.node_product import Broker, same
 from support.raw_client import RawClient
@@ -20,6 +22,7 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
 
 ALL = ("edge", "router", "redis")
 NOT_AUTHORIZED = 0x87
+OWN_PORT = 8883
 
 
 async def test_limits_listeners_and_rules_change_without_a_restart(
@@ -77,11 +80,45 @@ async def test_a_new_certificate_is_shown_and_no_connection_is_dropped(
         assert lost_connections(scene, since) == []
 
 
+async def test_a_renewed_certificate_of_somebody_else_is_shown(
+    broker: Broker, seed: int, kept_logs: Path, tmp_path: Path
+) -> None:
+    address = await away(broker.address)
+    authority = Authority(tmp_path)
+    trust = ssl.create_default_context(cafile=str(authority.certificate))
+
+    async def renew(name: str) -> None:
+        pair = authority.server(name, addresses=(address,))
+        data = {"tls.crt": pair.certificate.read_bytes(), "tls.key": pair.key.read_bytes()}
+        await away(broker.secret, "bought", data)
+
+    await renew("first.example.com")
+    own = {"name": "own", "protocol": "tls", "tls": {"secretName": "bought"}}
+    async with under_load(broker, seed, kept_logs) as scene:
+        since = time.monotonic()
+        before = await away(broker.seen, *ALL)
+        await away(broker.change, {"listeners": [*broker.spec["listeners"], own]})
+        await away(broker.wait_until_settled)
+        assert await away(shown, trust, address, OWN_PORT) == {"first.example.com"}
+        await renew("second.example.com")
+        began = time.monotonic()
+        while await away(shown, trust, address, OWN_PORT) != {"second.example.com"}:
+            assert time.monotonic() < began + 60
+            await asyncio.sleep(0.1)
+        print(f"a new certificate is shown after {time.monotonic() - began:.1f} s")
+        same(before, await away(broker.seen, *ALL))
+        assert lost_connections(scene, since) == []
+
+
 def shown_names(broker: Broker, address: str) -> set[str]:
+    """Return the names in the certificate that the port for everything shows."""
+    return shown(broker.client_tls(), address, PORT)
+
+
+def shown(context: ssl.SSLContext, address: str, port: int) -> set[str]:
     """Return the names in the certificate that a new client sees."""
-    context = broker.client_tls()
     with (
-        socket.create_connection((address, PORT), 10) as raw,
+        socket.create_connection((address, port), 10) as raw,
         context.wrap_socket(raw, server_hostname=address) as secure,
     ):
         certificate = secure.getpeercert()

@@ -67,6 +67,18 @@ async def test_the_only_router_and_the_only_edge_that_are_killed_lose_nothing(
             await killed(broker, scene, component)
 
 
+async def test_everything_that_is_killed_at_once_loses_nothing(
+    broker: Broker, seed: int, kept_logs: Path
+) -> None:
+    async with under_load(broker, seed, kept_logs) as scene:
+        names = [
+            await away(broker.kill_pod, component) for component in ("redis", "router", "edge")
+        ]
+        scene.history.fault(", ".join(names), "deleted by force")
+        await scene.still_publishing(30, 60)
+        await away(broker.wait_until_settled)
+
+
 async def test_a_store_that_is_killed_loses_nothing(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:

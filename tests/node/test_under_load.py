@@ -57,3 +57,10 @@ async def test_a_rolling_update_loses_nothing(broker: Broker, seed: int, kept_lo
         store = {pod for pod in before if "-redis-" in pod.name}
         assert store
         assert before & after == store, "edges and routers are to be replaced, the store is not"
+        place = ("--namespace", broker.namespace)
+        await away(broker.node.kubectl, "rollout", "restart", "deployment/demo-edge", *place)
+        await away(broker.node.kubectl, "rollout", "status", "deployment/demo-edge", *place)
+        await away(broker.wait_until_settled)
+        assert {pod for pod in after if "-edge-" not in pod.name} == after & await away(
+            broker.seen, *ALL
+        )

@@ -21,7 +21,7 @@ def test_a_broker_and_the_chart_leave_nothing_but_the_volume(
     node: Node, operator: Operator, served: Broker
 ) -> None:
     # Made by the tests, so nobody else takes it away.
-    others = everything(node, served.namespace) & {"secret/users"}
+    others = everything(node, served.namespace) & {"secret/users", "secret/bought"}
     served.delete()
     until_left(node, served.namespace, others | {"persistentvolumeclaim/data-demo-redis-0"})
     operator.uninstall()
