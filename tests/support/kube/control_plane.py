@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ ADMIN: Final = "test-admin"
 CONTROLLERS: Final = "system:kube-controller-manager"
 KUBELET: Final = "fake-kubelet"
 
+#: Where kube-controller-manager makes volumes; that cannot be changed.
+_VOLUMES: Final = Path("/tmp/hostpath_pv")
 #: What needs nodes, clouds or hours.
 _WITHOUT: Final = (
     "node-lifecycle-controller",
@@ -140,6 +143,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """End everything that was started; nobody needs its state any more."""
+        self._remove_volumes()
         for program in self._programs.values():
             program.kill()
         for program in self._programs.values():
@@ -147,6 +151,19 @@ class ControlPlane:
         self._programs.clear()
         if self.url:
             self.api.close()
+
+    def _remove_volumes(self) -> None:
+        """Remove the directories that kube-controller-manager has made for claims."""
+        try:
+            volumes = (
+                self.api.listed("PersistentVolume") if "kube-apiserver" in self._programs else []
+            )
+        except (OSError, Refused):
+            return
+        for volume in volumes:
+            path = Path(volume["spec"].get("hostPath", {}).get("path", ""))
+            if path.parent == _VOLUMES:
+                shutil.rmtree(path, ignore_errors=True)
 
     def restart_api_server(self) -> None:
         """Kill the API server and start it again, as an upgrade of the control plane does."""
