@@ -237,26 +237,26 @@ def test_nothing_is_changed_while_a_broker_is_paused(
     assert space.get("PodDisruptionBudget", "demo-edge")
 
 
-@pytest.mark.parametrize(
-    ("kind", "content"),
-    [
-        ("ConfigMap", {"data": {"mine": "yes"}}),
-        ("Service", {"spec": {"ports": [{"port": 80}]}}),
-        ("Secret", {"stringData": {"mine": "yes"}}),
-    ],
-)
-def test_a_name_that_is_taken_is_said_and_left_alone(
-    kind: str, content: Object, operator: OperatorProcess, space: Space
-) -> None:
-    name = "demo" if kind == "Service" else "demo-edge"
-    mine = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": space.name}}
-    before = space.api.create(mine | content)
+@pytest.mark.usefixtures("operator")
+def test_names_that_are_taken_are_said_and_left_alone(space: Space) -> None:
+    theirs: list[tuple[str, str, Object]] = [
+        ("ConfigMap", "demo-edge", {"data": {"mine": "yes"}}),
+        ("Secret", "demo-router", {"stringData": {"mine": "yes"}}),
+        ("Service", "demo", {"spec": {"ports": [{"port": 80}]}}),
+    ]
+    before = {}
+    for kind, name, content in theirs:
+        metadata = {"name": name, "namespace": space.name}
+        mine = {"apiVersion": "v1", "kind": kind, "metadata": metadata}
+        before[kind] = space.api.create(mine | content)["metadata"]
     space.put("demo", spec_of())
     found = space.until("demo", "Degraded", "NameTaken", "True")
-    assert f"{kind} {name} is there already" in found["message"]
-    assert space.get(kind, name)["metadata"] == before["metadata"]
+    for kind, name, _ in theirs:
+        assert f"{kind} {name}" in found["message"]
+        assert space.get(kind, name)["metadata"] == before[kind]
     assert space.children("demo") == []
-    space.api.delete(kind, name, space.name)
+    for kind, name, _ in theirs:
+        space.api.delete(kind, name, space.name)
     space.until_settled("demo")
 
 
@@ -295,7 +295,7 @@ def test_unchanged_brokers_are_not_written_again(operator: OperatorProcess, spac
             if kind not in {"Pod", "ReplicaSet"}:
                 touched: Object = {"metadata": {"annotations": {"a.example/b": "c"}}}
                 space.api.patch(kind, child, space.name, touched)
-    mark = wait_for_looks(operator, space, 2, operator.plane.audit.mark())
+    mark = wait_for_looks(operator, space, 1, operator.plane.audit.mark())
     end = wait_for_looks(operator, space, 2, mark)
     audit = operator.plane.audit
     assert audit.writes(mark, user=operator.user, namespace=space.name) == []
