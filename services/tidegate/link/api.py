@@ -238,6 +238,9 @@ class RouterService(RouterLink, Protocol):
     async def catch_up(self) -> None:
         """Learn every change of subscriptions stored until now. Raises RouterUnavailable."""
 
+    async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
+        """As in RouterLink. Raises RouterUnavailable: the caller asks another router."""
+
     def living_routers(self) -> list[str]:
         """Instances of the routers that live, as far as known."""
 

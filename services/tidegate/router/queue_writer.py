@@ -70,6 +70,13 @@ class Pending:
             finished, self._finished = self._finished, _nothing
             finished()
 
+    def forget(self) -> None:
+        """Its writes were given up, because others have taken over: ``finished`` is not called.
+
+        A publisher must not be answered then: its edge sends the message again.
+        """
+        self._finished = _nothing
+
 
 class Offer:
     """A shared subscription's message that is queued for one member: what another one would need.
@@ -157,6 +164,8 @@ class QueueWriter:
         self._edges = edges
         self._on_fenced = on_fenced
         self._waiting: list[_Item] = []
+        #: What the call under way is about; another list once that was forgotten.
+        self._batch: list[_Item] = []
         self._task: asyncio.Task[None] | None = None
         #: Set before the first offer.
         self.groups: OfferListener | None = None
@@ -189,8 +198,11 @@ class QueueWriter:
             self._task = asyncio.create_task(self._run())
 
     def forget(self) -> None:
-        """Give up what is not written: others have taken it over."""
-        self._waiting.clear()
+        """Give up what is not known to be written: others have taken it over."""
+        given_up = self._batch + self._waiting
+        self._batch, self._waiting = [], []
+        for item in given_up:
+            item.pending.forget()
 
     async def idle(self) -> None:
         """Return when nothing waits."""
@@ -200,13 +212,15 @@ class QueueWriter:
     async def _run(self) -> None:
         try:
             while self._waiting:
-                batch = self._waiting[:MAX_BATCH]
+                batch = self._batch = self._waiting[:MAX_BATCH]
                 del self._waiting[:MAX_BATCH]
                 began_ns = time.time_ns() if self.tracer is not None else 0
                 try:
-                    reply = await self._append([item.append for item in batch])
+                    reply = await self._append(batch)
                 except WriterFenced:
-                    self._on_fenced()
+                    if self._batch is batch:  # otherwise that is known already
+                        self.forget()
+                        self._on_fenced()
                     continue
                 except Exception:
                     log.exception("messages could not be queued")
@@ -219,12 +233,14 @@ class QueueWriter:
                     self._settle(item, result, locations)
         finally:
             self._task = None
+            self._batch = []
             if self._waiting:  # a callback of the last batch added more
                 self._task = asyncio.create_task(self._run())
 
-    async def _append(self, appends: list[Append]) -> AppendReply:
+    async def _append(self, batch: list[_Item]) -> AppendReply:
         """Append until the store has taken all of it. Raises WriterFenced."""
         delay = RETRY_FIRST_S
+        appends = [item.append for item in batch]
         outcomes: list[int | AppendOutcome] = [AppendOutcome.UNAVAILABLE] * len(appends)
         locations: Locations = {}
         left = list(range(len(appends)))
@@ -244,6 +260,8 @@ class QueueWriter:
             log.warning("cannot queue messages, will retry", extra={"reason": reason})
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay = min(delay * 2, RETRY_MAX_S)
+            if self._batch is not batch:  # the next life of this router may not write it either
+                raise WriterFenced
 
     def _give_up(self, batch: list[_Item]) -> None:
         """The store calls the operation wrong, a fault of ours: nobody is told that it worked."""

@@ -38,6 +38,8 @@ class RetainedMessages:
         self._dirty: dict[str, Publish | None] = {}
         self._writing: dict[str, Publish | None] = {}
         self._waiters: dict[str, list[Pending]] = {}
+        # Who waits for what is being written. Other dictionaries, both, once that was forgotten.
+        self._writing_for: dict[str, list[Pending]] = {}
         # Topics written since each read under way began: what such a read returns may be stale.
         self._reads: list[set[str]] = []
         self._task: asyncio.Task[None] | None = None
@@ -84,9 +86,13 @@ class RetainedMessages:
             self._index.discard(topic)
 
     def forget(self) -> None:
-        """Give up what is not written: others have taken it over."""
-        self._dirty.clear()
-        self._waiters.clear()
+        """Give up what is not known to be written: others have taken it over."""
+        given_up = [*self._writing_for.values(), *self._waiters.values()]
+        self._dirty, self._waiters = {}, {}
+        self._writing, self._writing_for = {}, {}
+        for pendings in given_up:
+            for pending in pendings:
+                pending.forget()
 
     def match(self, topic_filter: str) -> list[str]:
         """Topics that have a retained message and match the filter."""
@@ -144,23 +150,26 @@ class RetainedMessages:
     async def _run(self) -> None:
         delay = RETRY_FIRST_S
         try:
-            while self._dirty or self._writing:
-                for topic in list(self._dirty)[: MAX_BATCH - len(self._writing)]:
-                    self._writing[topic] = self._dirty.pop(topic)
-                waiters = {topic: self._waiters.pop(topic, []) for topic in self._writing}
+            while self._dirty:
+                topics = list(self._dirty)[:MAX_BATCH]
+                writing = self._writing = {topic: self._dirty.pop(topic) for topic in topics}
+                waiters = self._writing_for = {
+                    topic: self._waiters.pop(topic, []) for topic in topics
+                }
                 try:
                     await asyncio.gather(
-                        *(self._write(topic, message) for topic, message in self._writing.items())
+                        *(self._write(topic, message) for topic, message in writing.items())
                     )
                 except StoreUnavailable as error:
                     log.warning("cannot store retained messages", extra={"reason": str(error)})
-                    self._restore(waiters)
+                    self._restore()
                     await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                     delay = min(delay * 2, RETRY_MAX_S)
                     continue
                 except WriterFenced:
-                    self._writing.clear()
-                    self._on_fenced()
+                    if self._writing is writing:  # otherwise that is known already
+                        self.forget()
+                        self._on_fenced()
                     continue
                 except Exception:
                     log.exception("retained messages could not be stored")
@@ -168,7 +177,7 @@ class RetainedMessages:
                         for pending in pendings:
                             pending.failed = True
                 delay = RETRY_FIRST_S
-                self._writing.clear()
+                self._writing, self._writing_for = {}, {}
                 for pendings in waiters.values():
                     for pending in pendings:
                         pending.release()
@@ -177,13 +186,13 @@ class RetainedMessages:
             if self._dirty:
                 self._task = asyncio.create_task(self._run())
 
-    def _restore(self, waiters: dict[str, list[Pending]]) -> None:
-        """Put a failed batch back, under what has come since."""
+    def _restore(self) -> None:
+        """Put a failed batch back, under what has come since; nothing, if it was forgotten."""
         for topic, message in self._writing.items():
             self._dirty.setdefault(topic, message)
-        self._writing.clear()
-        for topic, pendings in waiters.items():
+        for topic, pendings in self._writing_for.items():
             self._waiters[topic] = pendings + self._waiters.get(topic, [])
+        self._writing, self._writing_for = {}, {}
 
     async def _write(self, topic: str, message: Publish | None) -> None:
         record = encode_retained(message, self._now_ms()) if message is not None else None

@@ -90,6 +90,23 @@ class _WillOrigin:
         self._done()
 
 
+class _Asked(Pending):
+    """Messages that an edge waits for: it hears of it when they are given up."""
+
+    __slots__ = ("decided", "forgotten")
+
+    def __init__(self) -> None:
+        self.decided = asyncio.Event()
+        self.forgotten = False
+        super().__init__(self.decided.set)
+
+    def forget(self) -> None:
+        """Tell the edge (see Pending)."""
+        super().forget()
+        self.forgotten = True
+        self.decided.set()
+
+
 class Router:
     """See the module's docstring. ``start`` before use, ``stop`` at the end."""
 
@@ -646,12 +663,11 @@ class Router:
             raise SessionFenced(client_id)
 
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
-        """Queue messages for one session (see RouterLink)."""
+        """Queue messages for one session (see RouterService)."""
         session = self.table.sessions.get(client_id)
         if session is None or session.incarnation != incarnation:
             return
-        done = asyncio.Event()
-        pending = Pending(done.set)
+        pending = _Asked()
         for message in messages:
             self._queues.add(
                 session,
@@ -663,7 +679,9 @@ class Router:
                 "",
             )
         pending.release()
-        await done.wait()
+        await pending.decided.wait()
+        if pending.forgotten:
+            raise RouterUnavailable("this router was declared dead")
 
     # Retained messages
 

@@ -25,6 +25,7 @@ from tidegate.store.api import (
     SessionEnded,
     SessionSubscribed,
     StoredSubscriptions,
+    WriterFenced,
 )
 
 QOS1 = SubscriptionOptions(1)
@@ -405,3 +406,101 @@ async def test_what_waited_to_be_confirmed_is_forgotten_with_its_life() -> None:
     await asyncio.sleep(5)
     assert scene.store.appended == []
     assert scene.origin.answers == []
+
+
+@in_virtual_time
+async def test_messages_that_an_edge_waits_for_fail_when_their_life_ends() -> None:
+    # The edge asks again elsewhere; without an answer it would wait for ever.
+    scene = await _scene("c")
+    scene.store.fenced.add(scene.router.instance)
+    asked = [
+        asyncio.create_task(scene.router.enqueue("c", 1, [Publish("t", b"%d" % number, 1)]))
+        for number in range(2)
+    ]
+    await turns(1)
+    # One of the publishes goes with the first call, the other one waits behind it.
+    assert scene.publish(b"p") is None
+    await asyncio.sleep(MOMENT_S)
+    for task in asked:
+        assert task.done()
+        assert isinstance(task.exception(), RouterUnavailable)
+    assert scene.origin.answers == []
+    await scene.router.enqueue("c", 1, [Publish("t", b"again", 1)])
+    assert scene.store.appended == [("c", b"again")]
+
+
+@in_virtual_time
+async def test_a_new_life_does_not_write_what_the_old_one_was_trying_to_queue() -> None:
+    scene = await _scene("c")
+    scene.store.fails = {"append"}
+    assert scene.publish(b"old") is None
+    asked = asyncio.create_task(scene.router.enqueue("c", 1, [Publish("t", b"asked", 1)]))
+    await asyncio.sleep(MOMENT_S)
+    # It is the write of a retained message that tells the router.
+    scene.store.fenced.add(scene.router.instance)
+    scene.router.publish(scene.origin, Publish("kept", b"x", 1, True))
+    await turns()
+    assert scene.fenced == 1
+    assert isinstance(asked.exception(), RouterUnavailable)
+    assert scene.publish(b"new") is None
+    scene.store.fails = set()
+    await asyncio.sleep(5)
+    assert scene.store.appended == [("c", b"new")]
+    assert scene.origin.answers == [(b"new", 0)]
+    assert scene.fenced == 1
+
+
+@in_virtual_time
+async def test_a_new_life_does_not_write_what_the_old_one_was_trying_to_retain() -> None:
+    scene = await _scene("c")
+    answer = _hold_back(scene.store, "set_retained")
+    scene.router.publish(scene.origin, Publish("kept", b"old", 1, True))
+    await turns()
+    scene.store.fenced.add(scene.router.instance)
+    assert scene.publish(b"a") is None
+    await turns()
+    assert scene.fenced == 1
+    # Only now does the store fail to answer the old life.
+    scene.store.fails = {"set_retained"}
+    answer.set()
+    await turns()
+    scene.store.fails = set()
+    await asyncio.sleep(5)
+    assert RetainedAdded("kept") not in [change for log in scene.store.logs for change in log]
+    assert scene.origin.answers == []
+    assert scene.fenced == 1
+
+
+@in_virtual_time
+async def test_a_life_ends_once_however_many_of_its_writes_are_refused() -> None:
+    scene = await _scene("c")
+    answers = [_hold_back(scene.store, what) for what in ("append", "set_retained")]
+    scene.publish(b"a")
+    scene.router.publish(scene.origin, Publish("kept", b"x", 1, True))
+    await turns()
+    scene.store.fenced.add(scene.router.instance)
+    answers[0].set()
+    await turns()
+    new = scene.router.instance
+    assert scene.fenced == 1
+    answers[1].set()
+    await asyncio.sleep(5)
+    assert scene.fenced == 1
+    assert scene.router.instance == new
+    assert scene.origin.answers == []
+
+
+def _hold_back(store: Any, call: str) -> asyncio.Event:
+    """Let a call of the store wait for the event; it is refused if its life has ended by then."""
+    proceed = asyncio.Event()
+    original = getattr(store, call)
+
+    async def held(*arguments: Any) -> Any:
+        writer = store.writer
+        await proceed.wait()
+        if writer in store.fenced and call not in store.fails:
+            raise WriterFenced
+        return await original(*arguments)
+
+    setattr(store, call, held)
+    return proceed
