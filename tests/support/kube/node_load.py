@@ -51,7 +51,7 @@ class ServiceStage:
 
 @contextlib.asynccontextmanager
 async def under_load(
-    broker: Broker, seed: int, logs: Path, *, rate: float = 8.0
+    broker: Broker, seed: int, logs: Path, *, rate: float = 15.0
 ) -> AsyncIterator[Scene]:
     """Put a load on the broker over TLS; at the end everything must have arrived, in order."""
     stage = ServiceStage(broker, await away(broker.address), logs)

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -115,6 +116,7 @@ class Traces:
     def _end_processes(self) -> None:
         """Kill pods and programs until none is left: nobody shall start another one meanwhile."""
         end = time.monotonic() + _PATIENCE_S
+        found: set[int] = set()
         while time.monotonic() < end:
             found = set(_processes_below(self.work)) | set(_pods_processes())
             if not found:
@@ -123,6 +125,7 @@ class Traces:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
+        print(f"processes that do not end: {sorted(found)}", file=sys.stderr)
 
 
 def enter(namespace: Path) -> None:
