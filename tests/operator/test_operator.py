@@ -22,6 +22,8 @@ from support.waiting import wait_for_async
 from tidegate_operator import crd, handlers, names
 
 DEADLINE_S = 20.0
+#: Sooner than brokers are looked at without a reason.
+SEEN_S = 6.0
 
 
 class Run:
@@ -193,7 +195,7 @@ async def test_what_a_spec_refers_to_is_looked_at_when_it_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def passwords(text: str) -> Object:
-        metadata = {"name": "users", "namespace": NAMESPACE}
+        metadata = {"name": "users", "namespace": NAMESPACE, "resourceVersion": text}
         data = {"passwords": base64.b64encode(text.encode()).decode()}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
 
@@ -207,7 +209,7 @@ async def test_what_a_spec_refers_to_is_looked_at_when_it_changes(
             run.api.changed(users)
             await wait_for_async(
                 functools.partial(has_passwords, run.cluster, users["data"]),
-                DEADLINE_S,
+                SEEN_S,
                 f"pods get {text}",
             )
         await run.until("demo", "Degraded", "AsExpected")
