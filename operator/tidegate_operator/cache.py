@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from tidegate_operator import names
-from tidegate_operator.kube import Cluster, Event, Listed
+from tidegate_operator.cluster import Cluster, Event, Listed
 from tidegate_operator.plan import OPTIONAL_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 

@@ -19,15 +19,9 @@ import kopf
 
 from tidegate_operator import crd, names
 from tidegate_operator.cache import CachedCluster, slim
+from tidegate_operator.cluster import Event, KubeError, KubeUnavailable, Listed
 from tidegate_operator.health import Vitals, server_of
-from tidegate_operator.kube import (
-    Event,
-    KubeApi,
-    KubeError,
-    KubeUnavailable,
-    Listed,
-    object_path,
-)
+from tidegate_operator.kube import KubeApi, object_path
 from tidegate_operator.observe import AdminClient
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.reconcile import Reconciler

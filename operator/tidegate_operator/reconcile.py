@@ -16,9 +16,9 @@ from typing import Any, Final, Protocol
 from tidegate_operator import conditions, configuration, names, observed
 from tidegate_operator.certificates import Facts
 from tidegate_operator.certificates import facts as certificate_facts
+from tidegate_operator.cluster import Cluster, KubeError
 from tidegate_operator.configuration import Answer, Wanted
 from tidegate_operator.keyring import Existing, Keyring, renewed
-from tidegate_operator.kube import Cluster, KubeError
 from tidegate_operator.plan import ObjectRef, Plan, belongs_to, plan
 from tidegate_operator.problems import SpecError, parse
 from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references

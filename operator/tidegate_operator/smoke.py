@@ -38,8 +38,9 @@ from tidegate.mqtt.packets import (
     SubscriptionOptions,
 )
 from tidegate_operator import names
+from tidegate_operator.cluster import KubeError, KubeUnavailable
 from tidegate_operator.handlers import log_in
-from tidegate_operator.kube import KubeApi, KubeError, KubeUnavailable, object_path
+from tidegate_operator.kube import KubeApi, object_path
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.problems import SpecError, parse
 from tidegate_operator.spec import MqttBrokerSpec

@@ -16,7 +16,7 @@ from support import helm, tools
 from support.brokers import pick
 from tidegate_operator import __main__ as command
 from tidegate_operator import handlers, names
-from tidegate_operator.kube import _PLURALS
+from tidegate_operator.kube import PLURALS
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS
 from tidegate_operator.problems import parse
 
@@ -195,7 +195,7 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
             verbs.add("delete")
         if (api_version, kind) in handlers.WATCHED:
             verbs.add("watch")
-        wanted |= {(group, _PLURALS[kind], verb) for verb in verbs}
+        wanted |= {(group, PLURALS[kind], verb) for verb in verbs}
     assert rules_of(made(home)) == wanted
 
 

@@ -22,17 +22,10 @@ from support.waiting import wait_for_async
 from tidegate.runtime import log as logs
 from tidegate_operator import __main__ as command
 from tidegate_operator import crd, handlers, names
+from tidegate_operator.api_server import tls_context
 from tidegate_operator.cache import CachedCluster
-from tidegate_operator.kube import (
-    Event,
-    KubeApi,
-    KubeError,
-    KubeUnavailable,
-    Listed,
-    collection_path,
-    object_path,
-    tls_context,
-)
+from tidegate_operator.cluster import Event, KubeError, KubeUnavailable, Listed
+from tidegate_operator.kube import KubeApi, collection_path, object_path
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
 
 BROKER = {"metadata": {"name": "demo", "namespace": "iot", "uid": "u"}}
@@ -438,7 +431,7 @@ async def test_new_credentials_do_not_cut_a_watch_off(server: Server, api: KubeA
             found = await asyncio.wait_for(waiting, 10)
             assert found is not None
             assert found["metadata"]["resourceVersion"] == "10"
-    assert len(api._old) == 2
+    assert len(api._server._old) == 2
     await changes.aclose()
 
 

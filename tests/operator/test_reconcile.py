@@ -9,7 +9,7 @@ import pytest
 from support.brokers import DAY, NAMESPACE, NOW, pair, spec_of
 from support.operator_world import World, world
 from tidegate_operator import names
-from tidegate_operator.kube import KubeError, KubeUnavailable
+from tidegate_operator.cluster import KubeError, KubeUnavailable
 from tidegate_operator.reconcile import SOON_S, Outcome
 from tidegate_operator.render import Manifest
 

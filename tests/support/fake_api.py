@@ -16,9 +16,9 @@ from aiohttp import web
 
 from support.fake_cluster import FakeCluster, Key, Object, Refused
 from tidegate_operator import names
-from tidegate_operator.kube import _PLURALS
+from tidegate_operator.kube import PLURALS
 
-_KINDS = {plural: kind for kind, plural in _PLURALS.items()}
+_KINDS = {plural: kind for kind, plural in PLURALS.items()}
 
 
 class FakeApi:
