@@ -68,7 +68,7 @@ kubernetes: $(VENV)/.installed-test ## Build the Kubernetes that test-kube and t
 	PYTHONPATH=tests $(BIN)/python -m support.kube.containerd_programs
 
 test-kube: $(VENV)/.installed-test ## Run the operator and the chart against a real API server
-	$(BIN)/python -m pytest tests/kube -rP
+	$(BIN)/python -m pytest tests/kube -n 2 --dist loadfile -rP
 
 test-node: $(VENV)/.installed-test ## Run the real image on a whole node (root; network namespaces of its own)
 	$(BIN)/python -m pytest tests/node -rP
