@@ -14,7 +14,8 @@ from tidegate.core.shared import SharedGroups
 from tidegate.link.api import Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.mqtt.topics import parse_shared
-from tidegate.router.queue_writer import Offer, Pending, QueueWriter
+from tidegate.router.pending import Pending
+from tidegate.router.queue_writer import Offer, QueueWriter
 from tidegate.router.table import SharedMember
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import AppendOutcome

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from tidegate.link.api import Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.router.groups import LostMessage, Page
-from tidegate.router.queue_writer import Pending
+from tidegate.router.pending import Pending
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import LostQueue, Store
 from tidegate.store.records import decode_queued, queued_group

@@ -17,6 +17,8 @@ from typing import Final, Protocol, TypeAlias
 
 from tidegate.link.api import EdgeLink, Origin
 from tidegate.mqtt.packets import Publish
+from tidegate.router.pending import Pending
+from tidegate.router.storing import RETRY_FIRST_S, RETRY_MAX_S
 from tidegate.router.table import DurableSession
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.tracing import APPEND, MAX_TRACED_COPIES, Tracer, message_attributes
@@ -36,46 +38,6 @@ MAX_BATCH: Final = 500
 #: (client_id, incarnation) -> (edge_id, epoch), as in ``AppendReply``.
 Locations: TypeAlias = dict[tuple[str, int], tuple[str, int]]
 NOWHERE: Final = ("", 0)
-RETRY_FIRST_S: Final = 0.05
-RETRY_MAX_S: Final = 2.0
-
-
-class Pending:
-    """A publish that waits for writes; ``finished`` is called once, after the last of them."""
-
-    __slots__ = ("_finished", "_remaining", "failed", "refused")
-
-    def __init__(self, finished: Callable[[], None]) -> None:
-        #: A write was refused for good: the publish must not be acknowledged as a success.
-        self.failed = False
-        #: A member of a group could not take its message; perhaps another one could.
-        self.refused = False
-        self._finished = finished
-        self._remaining = 1  # the caller's own hold, given back by ``release``
-
-    def hold(self) -> None:
-        """Wait for one more write."""
-        self._remaining += 1
-
-    def last_hold(self) -> bool:
-        """True when nothing is waited for any more but the caller's own hold."""
-        return self._remaining == 1
-
-    def release(self) -> None:
-        """One write is done."""
-        self._remaining -= 1
-        if not self._remaining:
-            # What is called holds this object more often than not: no circle may stay, because it
-            # would hold the message until a full garbage collection.
-            finished, self._finished = self._finished, _nothing
-            finished()
-
-    def forget(self) -> None:
-        """Its writes were given up, because others have taken over: ``finished`` is not called.
-
-        A publisher must not be answered then: its edge sends the message again.
-        """
-        self._finished = _nothing
 
 
 class Offer:
@@ -333,7 +295,3 @@ def _trace(tracer: Tracer, batch: list[_Item], began_ns: int) -> None:
             item.trace = span.context
         for item in items[MAX_TRACED_COPIES:]:
             item.trace = b""
-
-
-def _nothing() -> None:
-    pass

@@ -14,7 +14,8 @@ from typing import Final
 
 from tidegate.core.retained_index import RetainedIndex
 from tidegate.mqtt.packets import Publish
-from tidegate.router.queue_writer import RETRY_FIRST_S, RETRY_MAX_S, Pending
+from tidegate.router.pending import Pending
+from tidegate.router.storing import RETRY_FIRST_S, RETRY_MAX_S
 from tidegate.store.api import Store, StoreUnavailable, WriterFenced
 from tidegate.store.records import decode_retained, encode_retained
 

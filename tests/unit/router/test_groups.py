@@ -13,7 +13,8 @@ import pytest
 from tidegate.link.api import SharedReceipt
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.groups import Groups, LostMessage, Page
-from tidegate.router.queue_writer import Pending, QueueWriter
+from tidegate.router.pending import Pending
+from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.table import DurableSession, RoutingTable, SharedMember
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import Append, AppendOutcome, AppendReply

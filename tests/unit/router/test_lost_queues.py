@@ -17,7 +17,7 @@ from tidegate.mqtt.packets import Publish
 from tidegate.router import lost_queues
 from tidegate.router.groups import LostMessage, Page
 from tidegate.router.lost_queues import LostQueues
-from tidegate.router.queue_writer import Pending
+from tidegate.router.pending import Pending
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import LostQueue
 from tidegate.store.records import UnknownRecordVersion, encode_queued

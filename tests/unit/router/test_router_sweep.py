@@ -35,21 +35,21 @@ def _router(store: Any, lease_s: float) -> Router:
 async def test_edges_are_swept_while_the_store_answers() -> None:
     store = _Store()
     router = _router(store, 10.0)
-    await router.sweep()
-    await router.sweep()
+    await router.sweeping.sweep()
+    await router.sweeping.sweep()
     assert store.edge_sweeps == 2
 
 
 async def test_after_an_outage_edges_have_one_lease_to_come_back() -> None:
     store = _Store()
     router = _router(store, 0.05)
-    await router.sweep()
+    await router.sweeping.sweep()
     began = asyncio.get_running_loop().time()
     while asyncio.get_running_loop().time() < began + 0.03:  # more than half a lease without one
         await asyncio.sleep(0)
-    await router.sweep()
+    await router.sweeping.sweep()
     assert store.edge_sweeps == 1
     while store.edge_sweeps == 1:
-        await router.sweep()
+        await router.sweeping.sweep()
         await asyncio.sleep(0)
     assert asyncio.get_running_loop().time() >= began + 0.03 + 0.05

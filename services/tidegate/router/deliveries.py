@@ -1,0 +1,149 @@
+"""The queues of durable sessions, as edges see them: read, filled for one session, worked off.
+
+Owns the deliveries that are complete and still have to be forgotten by the store: while one call
+is under way the next ones gather. Called for requests of edges, and by ``routing`` for the receipt
+of a QoS 2 publish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tidegate.link.api import RouterUnavailable, SessionFenced
+from tidegate.mqtt.packets import Publish
+from tidegate.router.edges import Edges
+from tidegate.router.pending import Pending
+from tidegate.router.queue_writer import QueueWriter
+from tidegate.router.storing import available, fenced, insist
+from tidegate.router.table import RoutingTable
+from tidegate.store.api import Store
+from tidegate.store.records import decode_queued
+
+
+class _Asked(Pending):
+    """Messages that an edge waits for: it hears of it when they are given up."""
+
+    __slots__ = ("decided", "forgotten")
+
+    def __init__(self) -> None:
+        self.decided = asyncio.Event()
+        self.forgotten = False
+        super().__init__(self.decided.set)
+
+    def forget(self) -> None:
+        """Tell the edge (see Pending)."""
+        super().forget()
+        self.forgotten = True
+        self.decided.set()
+
+
+class Deliveries:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_completed",
+        "_completing",
+        "_completions",
+        "_edges",
+        "_queues",
+        "_store",
+        "_table",
+    )
+
+    def __init__(
+        self, store: Store, table: RoutingTable, queues: QueueWriter, edges: Edges
+    ) -> None:
+        self._store = store
+        self._table = table
+        self._queues = queues
+        self._edges = edges
+        #: (client_id, epoch) -> sequence numbers, and whom to tell once they are gone.
+        self._completions: dict[tuple[str, int], list[int]] = {}
+        self._completed: list[Callable[[], None]] = []
+        self._completing: asyncio.Task[None] | None = None
+
+    async def idle(self) -> None:
+        """Return when nothing is left to be forgotten."""
+        while self._completing is not None:
+            await asyncio.gather(self._completing, return_exceptions=True)
+
+    async def fetch(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, Publish]]:
+        """Read a session's queue (see RouterLink)."""
+        found = await available(
+            self._store.fetch(client_id, incarnation, after_seq, max_count, max_bytes)
+        )
+        return [(seq, decode_queued(record)) for seq, record in found]
+
+    async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
+        """Queue messages for one session (see RouterService)."""
+        session = self._table.sessions.get(client_id)
+        if session is None or session.incarnation != incarnation:
+            return
+        pending = _Asked()
+        for message in messages:
+            self._queues.add(
+                session,
+                message,
+                message.qos,
+                message.retain,
+                message.subscription_identifiers,
+                pending,
+                "",
+            )
+        pending.release()
+        await pending.decided.wait()
+        if pending.forgotten:
+            raise RouterUnavailable("this router was declared dead")
+
+    # Complete deliveries
+
+    def complete(
+        self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
+    ) -> None:
+        """Forget deliveries (see RouterLink)."""
+        if done is not None:
+            self._completed.append(done)
+        known = self._completions.get((client_id, epoch))
+        if known is None:
+            self._completions[(client_id, epoch)] = seqs
+        else:
+            known.extend(seqs)
+        if self._completing is None:
+            self._completing = asyncio.create_task(self._complete_all())
+
+    async def _complete_all(self) -> None:
+        try:
+            while self._completions:
+                batch, self._completions = self._completions, {}
+                completed, self._completed = self._completed, []
+                items = [(client_id, epoch, seqs) for (client_id, epoch), seqs in batch.items()]
+                for index in await self._complete_batch(items):
+                    self._edges.kick(*items[index][:2])
+                for done in completed:
+                    done()
+        finally:
+            self._completing = None
+
+    async def _complete_batch(self, items: list[tuple[str, int, list[int]]]) -> list[int]:
+        """Delete until the store has done it; return which of the items were fenced."""
+        results = await insist(lambda: self._store.complete_many(items), "forget deliveries")
+        return [index for index, current in enumerate(results) if not current]
+
+    # QoS 2
+
+    async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
+        """PUBREC has come for these (see RouterLink)."""
+        await fenced(self._store.release(client_id, epoch, seqs))
+
+    async def complete_receipt(
+        self, client_id: str, epoch: int, packet_id: int, value: int
+    ) -> None:
+        """Store a receipt byte (see RouterLink)."""
+        current = await insist(
+            lambda: self._store.receipt(client_id, epoch, packet_id, value), "store a receipt"
+        )
+        if not current:
+            raise SessionFenced(client_id)

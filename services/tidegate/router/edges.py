@@ -1,0 +1,96 @@
+"""The edges that are attached to this router, and what each of them has told of itself.
+
+Owns which edges there are; their interest, the members of shared subscriptions and the connections
+that they hold are kept in the routing table. Called by the link (or by the one edge of this
+process) for what an edge tells; other parts look up here whom they can reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tidegate.link.api import EdgeLink
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.mqtt.topics import parse_shared
+from tidegate.router.table import RoutingTable, SharedMember
+
+
+class Edges:
+    """See the module's docstring."""
+
+    __slots__ = ("_table", "by_id")
+
+    def __init__(self, table: RoutingTable) -> None:
+        self._table = table
+        self.by_id: dict[str, EdgeLink] = {}
+
+    def attach_edge(self, edge: EdgeLink) -> None:
+        """An edge has come (see RouterService)."""
+        before = self.by_id.get(edge.edge_id)
+        if before is not None:
+            self.lose_edge(before)
+        self.by_id[edge.edge_id] = edge
+
+    def lose_edge(self, edge: EdgeLink) -> None:
+        """An edge has gone (see RouterService)."""
+        if self.by_id.get(edge.edge_id) is not edge:
+            return
+        del self.by_id[edge.edge_id]
+        self._table.drop_edge(edge)
+
+    def add_interest(self, edge_id: str, topic_filter: str) -> None:
+        """Send this edge what matches (see RouterLink)."""
+        self._table.add_interest(self.by_id[edge_id], topic_filter)
+
+    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
+        """Stop that (see RouterLink)."""
+        self._table.remove_interest(self.by_id[edge_id], topic_filter)
+
+    def join_groups(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+    ) -> None:
+        """Make a connection a member of shared subscriptions (see RouterService)."""
+        for topic_filter, options in subscriptions:
+            share = parse_shared(topic_filter)
+            if share is not None:
+                edge = self.by_id[edge_id]
+                member = SharedMember(client_id, options, None, edge, epoch)
+                self._table.shared.subscribe(*share, client_id, member, True)
+                self._table.note_member(edge, client_id, topic_filter)
+
+    def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
+        """Take a connection out of its groups (see RouterLink)."""
+        for topic_filter in filters:
+            share = parse_shared(topic_filter)
+            if share is None:
+                continue
+            member = self._table.shared.member(*share, client_id)
+            if member is not None and member.session is None and member.epoch == epoch:
+                self._table.shared.unsubscribe(*share, client_id)
+                if member.edge is not None:
+                    self._table.forget_member(member.edge, client_id, topic_filter)
+
+    def hold(self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool) -> None:
+        """Note where a durable session is connected (see RouterService)."""
+        if self._table.is_outdated(client_id, incarnation):
+            return
+        if ended and client_id not in self._table.sessions:
+            return
+        session = self._table.session(client_id, incarnation)
+        if epoch < session.epoch:
+            return
+        edge = self.by_id.get(edge_id)
+        if not ended:
+            self._table.set_connected(session, edge, epoch)
+        elif epoch == session.epoch:
+            self._table.set_connected(session, None, epoch)
+
+    def kick(self, client_id: str, epoch: int) -> None:
+        """A newer connection owns the session: end this one, wherever it is."""
+        for edge in self.by_id.values():
+            edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)

@@ -1,0 +1,70 @@
+"""What the store says of durable subscriptions and retained topics, read into memory.
+
+Owns nothing: it writes to the routing table and to the index of retained topics. Called by the
+membership of a cluster's router, for every change that the store's logs have, and for a new
+beginning when they have gaps; a router that is alone loads once.
+"""
+
+from __future__ import annotations
+
+from tidegate.router.retained import RetainedMessages
+from tidegate.router.table import RoutingTable
+from tidegate.store.api import (
+    Change,
+    RetainedAdded,
+    RetainedRemoved,
+    SessionEnded,
+    SessionSubscribed,
+    Store,
+)
+
+
+class Replica:
+    """See the module's docstring."""
+
+    __slots__ = ("_retained", "_store", "_table")
+
+    def __init__(self, store: Store, table: RoutingTable, retained: RetainedMessages) -> None:
+        self._store = store
+        self._table = table
+        self._retained = retained
+
+    async def load(self) -> None:
+        """Read all durable subscriptions and the names of all retained topics.
+
+        What was known before and is not there any more is forgotten. Raises StoreUnavailable.
+        """
+        table = self._table
+        seen: dict[str, set[str]] = {}
+        async for sessions in self._store.stored_subscriptions():
+            for stored in sessions:
+                session = table.session(stored.client_id, stored.incarnation)
+                for topic_filter, options in stored.subscriptions:
+                    table.subscribe_durable(session, topic_filter, options)
+                seen[stored.client_id] = {name for name, _ in stored.subscriptions}
+        for session in list(table.sessions.values()):
+            wanted = seen.get(session.client_id)
+            if wanted is None:
+                table.drop_session(session.client_id, session.incarnation)
+                continue
+            for topic_filter in [name for name in session.subscriptions if name not in wanted]:
+                table.unsubscribe_durable(session, topic_filter)
+        await self._retained.load()
+
+    def learn(self, change: Change) -> None:
+        """Apply what another router (or this one) has changed in the store."""
+        table = self._table
+        if isinstance(change, RetainedAdded | RetainedRemoved):
+            self._retained.learn(change.topic, isinstance(change, RetainedAdded))
+        elif isinstance(change, SessionEnded):
+            table.drop_session(change.client_id, change.incarnation)
+        elif table.is_outdated(change.client_id, change.incarnation):
+            return
+        elif isinstance(change, SessionSubscribed):
+            session = table.session(change.client_id, change.incarnation)
+            for topic_filter, options in change.subscriptions:
+                table.subscribe_durable(session, topic_filter, options)
+        else:
+            session = table.session(change.client_id, change.incarnation)
+            for topic_filter in change.topic_filters:
+                table.unsubscribe_durable(session, topic_filter)

@@ -1,0 +1,178 @@
+"""Sessions: who owns them, how they begin and end, and their subscriptions.
+
+Owns nothing: the store decides, the routing table says what is known here. Called for requests of
+edges, and by ``sweeping`` for sessions that the store has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from tidegate.link.api import AttachedSession, AttachSession, DetachSession
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.router.edges import Edges
+from tidegate.router.membership import Membership
+from tidegate.router.storing import available, fenced, insist
+from tidegate.router.table import RoutingTable
+from tidegate.router.wills import Wills
+from tidegate.runtime.telemetry import Counters
+from tidegate.store.api import AttachRequest, DetachRequest, EndedSession, Store
+from tidegate.store.records import encode_will
+
+
+class Sessions:
+    """See the module's docstring."""
+
+    __slots__ = ("_counters", "_edges", "_membership", "_now_ms", "_store", "_table", "_wills")
+
+    def __init__(
+        self,
+        store: Store,
+        counters: Counters,
+        now_ms: Callable[[], int],
+        *,
+        table: RoutingTable,
+        edges: Edges,
+        membership: Membership | None,
+        wills: Wills,
+    ) -> None:
+        """``membership`` None: no other router has to know of subscriptions."""
+        self._store = store
+        self._counters = counters
+        self._now_ms = now_ms
+        self._table = table
+        self._edges = edges
+        self._membership = membership
+        self._wills = wills
+
+    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+        """Make an edge the owner of a session (see RouterLink)."""
+        client_id, will = request.client_id, request.will
+        table, edges = self._table, self._edges.by_id
+        reply = await available(
+            self._store.attach(
+                AttachRequest(
+                    client_id,
+                    edge_id,
+                    request.clean_start,
+                    request.session_expiry_s,
+                    self._now_ms(),
+                    encode_will(will, client_id, request.username) if will else None,
+                    will.will_delay_interval if will else 0,
+                )
+            )
+        )
+        if reply.discarded_incarnation:
+            table.drop_session(client_id, reply.discarded_incarnation)
+        if reply.incarnation:
+            session = table.session(client_id, reply.incarnation)
+            if reply.epoch > session.epoch:
+                for topic_filter, options in reply.subscriptions:
+                    if topic_filter not in session.subscriptions:
+                        table.subscribe_durable(session, topic_filter, options)
+                table.set_connected(session, edges.get(edge_id), reply.epoch)
+        if reply.previous_edge:
+            previous = edges.get(reply.previous_edge)
+            if previous is not None:
+                previous.kick(client_id, reply.previous_epoch, ReasonCode.SESSION_TAKEN_OVER)
+        for due in reply.wills:
+            self._wills.publish(due)
+        return AttachedSession(
+            reply.epoch,
+            reply.incarnation,
+            reply.session_present,
+            reply.sent_seq,
+            reply.sent_uncertain,
+            reply.last_seq,
+            reply.released,
+            reply.receipts,
+            reply.receipt_wraps,
+            reply.subscriptions,
+        )
+
+    async def detach(self, request: DetachSession) -> None:
+        """End a connection (see RouterLink)."""
+        session = self._table.sessions.get(request.client_id)
+        if session is not None and session.epoch == request.epoch:
+            self._table.set_connected(session, None, request.epoch)
+        detach = DetachRequest(
+            request.client_id,
+            request.epoch,
+            self._now_ms(),
+            request.publish_will,
+            request.session_expiry_s,
+            request.sent_seq,
+        )
+        reply = await insist(lambda: self._store.detach(detach), "end a session")
+        if reply.ended is not None:
+            self.ended(reply.ended)
+        for due in reply.wills:
+            self._wills.publish(due)
+
+    def ended(self, ended: EndedSession) -> None:
+        """The store has ended a session."""
+        self._counters.sessions_expired += 1
+        self._table.drop_session(ended.client_id, ended.incarnation)
+
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+        """Which connections still own their sessions (see RouterService)."""
+        return await available(self._store.verify(connections))
+
+    # Subscriptions
+
+    async def subscribe(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        told: Sequence[str] = (),
+    ) -> None:
+        """Apply subscriptions (see RouterService)."""
+        if not incarnation:
+            self._edges.join_groups(edge_id, client_id, epoch, subscriptions)
+            return
+        stored = self._store.subscribe(client_id, epoch, subscriptions)
+        if await self._change(client_id, stored, told):
+            session = self._table.session(client_id, incarnation)
+            for topic_filter, options in subscriptions:
+                self._table.subscribe_durable(session, topic_filter, options)
+
+    async def unsubscribe(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        filters: Sequence[str],
+        told: Sequence[str] = (),
+    ) -> None:
+        """Remove subscriptions (see RouterService)."""
+        if not incarnation:
+            self._edges.leave_groups(client_id, epoch, filters)
+            return
+        stored = self._store.unsubscribe(client_id, epoch, filters)
+        if await self._change(client_id, stored, told):
+            session = self._table.session(client_id, incarnation)
+            for topic_filter in filters:
+                self._table.unsubscribe_durable(session, topic_filter)
+
+    async def _change(
+        self, client_id: str, stored: Coroutine[Any, Any, int], told: Sequence[str]
+    ) -> bool:
+        """Store a change of a session's subscriptions; True if it is to be applied here.
+
+        In a cluster this router learns it from the log, as all do, so that all see one order;
+        every living router that is not in ``told`` is waited for.
+        """
+        position = await fenced(stored)
+        membership = self._membership
+        if membership is None:
+            return True
+        await membership.catch_up()
+        partition = self._store.partition(client_id)
+        await available(membership.wait_for_others(partition, position, told))
+        return False

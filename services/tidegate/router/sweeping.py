@@ -1,0 +1,113 @@
+"""What is due: dead edges, ended sessions, wills, expired messages, queues of who has gone.
+
+Owns the task that asks the store, again and again, and does what it is told. The router starts and
+stops it. Every router sweeps; the store gives each thing to one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from tidegate.router.edge_leases import EdgeLeases
+from tidegate.router.gone_members import GoneMembers
+from tidegate.router.lost_queues import LostQueues
+from tidegate.router.retained import RetainedMessages
+from tidegate.router.sessions import Sessions
+from tidegate.router.tasks import Tasks
+from tidegate.router.wills import Wills
+from tidegate.store.api import DueWork, Store, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S: Final = 0.5
+SWEEP_LIMIT: Final = 500
+
+
+class Sweeping:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_gone_members",
+        "_leases",
+        "_lost_queues",
+        "_now_ms",
+        "_retained",
+        "_sessions",
+        "_store",
+        "_task",
+        "_tasks",
+        "_wills",
+    )
+
+    def __init__(
+        self,
+        store: Store,
+        now_ms: Callable[[], int],
+        *,
+        tasks: Tasks,
+        leases: EdgeLeases,
+        retained: RetainedMessages,
+        lost_queues: LostQueues,
+        gone_members: GoneMembers,
+        sessions: Sessions,
+        wills: Wills,
+    ) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._tasks = tasks
+        self._leases = leases
+        self._retained = retained
+        self._lost_queues = lost_queues
+        self._gone_members = gone_members
+        self._sessions = sessions
+        self._wills = wills
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._sweep_forever())
+
+    async def stop(self) -> None:
+        """Ask the store no more; what was begun goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            busy = False
+            try:
+                busy = await self.sweep()
+            except StoreUnavailable as error:
+                log.warning("cannot sweep, will retry", extra={"reason": str(error)})
+            if not busy:
+                await asyncio.sleep(SWEEP_INTERVAL_S)
+
+    async def sweep(self) -> bool:
+        """Act on what is due; True when there may be more at once. Raises StoreUnavailable."""
+        lost = DueWork()
+        if self._leases.may_judge():
+            lost = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT)
+        await self._gone_members.look_soon()
+        due = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT)
+        expired = await self._retained.expire()
+        self._leases.swept()
+        found = 0
+        for work in (lost, due):
+            found += self._act(work)
+        return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
+
+    def _act(self, work: DueWork) -> int:
+        for lost in work.lost_queues:
+            self._tasks.spawn(self._lost_queues.redispatch(lost))
+        for member in work.gone_members:
+            self._tasks.spawn(self._gone_members.redispatch(member))
+        for ended in work.ended:
+            self._sessions.ended(ended)
+        for due in work.wills:
+            self._wills.publish(due)
+        waiting = len(work.lost_queues) + len(work.gone_members)
+        return len(work.ended) + len(work.wills) + waiting
