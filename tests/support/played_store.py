@@ -175,6 +175,10 @@ class PlayedStore:
         change = RetainedAdded if record is not None else RetainedRemoved
         self.logs[self.partition(topic)].append(change(topic))
 
+    async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
+        self._asked("get_retained")
+        return [b"" if topic in self.retained else None for topic in topics]
+
     async def living_edges(self, now_ms: int) -> list[str]:
         self._asked("living_edges")
         return [edge_id for edge_id, until_ms in self.leases.items() if until_ms > now_ms]

@@ -41,6 +41,8 @@ class RetainedMessages:
         self._waiters: dict[str, list[Pending]] = {}
         # Who waits for what is being written. Other dictionaries, both, once that was forgotten.
         self._writing_for: dict[str, list[Pending]] = {}
+        # Topics of which the index may be wrong: their writes were given up.
+        self._unsure: set[str] = set()
         # Topics written since each read under way began: what such a read returns may be stale.
         self._reads: list[set[str]] = []
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +83,7 @@ class RetainedMessages:
         """Another router has stored the first retained message of a topic, or removed it."""
         if topic in self._dirty or topic in self._writing:
             return
+        self._unsure.discard(topic)
         if is_there:
             self._index.add(topic)
         else:
@@ -89,6 +92,7 @@ class RetainedMessages:
     def forget(self) -> None:
         """Give up what is not known to be written: others have taken it over."""
         given_up = [*self._writing_for.values(), *self._waiters.values()]
+        self._unsure.update(self._writing, self._dirty)
         self._dirty, self._waiters = {}, {}
         self._writing, self._writing_for = {}, {}
         for pendings in given_up:
@@ -136,12 +140,24 @@ class RetainedMessages:
         return found
 
     async def expire(self) -> int:
-        """Remove what has expired; how many."""
+        """Remove what has expired; how many. Raises StoreUnavailable."""
+        await self._make_sure()
         topics = await self._store.expired_retained(self._now_ms(), EXPIRY_BATCH)
         for topic in topics:
             if topic not in self._dirty and topic not in self._writing:
                 self._index.discard(topic)
         return len(topics)
+
+    async def _make_sure(self) -> None:
+        """Put the index right after a life of this router has ended."""
+        topics = list(self._unsure)[:MAX_BATCH]
+        if not topics:
+            return
+        records = await self._store.get_retained(topics)
+        for topic, record in zip(topics, records, strict=True):
+            if topic in self._unsure:  # nobody has said anything of it meanwhile
+                self.learn(topic, record is not None)
+                self._unsure.discard(topic)
 
     async def idle(self) -> None:
         """Return when everything is written."""

@@ -472,6 +472,27 @@ async def test_a_new_life_does_not_write_what_the_old_one_was_trying_to_retain()
 
 
 @in_virtual_time
+async def test_retained_topics_are_known_rightly_after_the_end_of_a_life() -> None:
+    scene = Scene()
+    scene.store.retained = {"stays", "goes"}
+    await scene.start()
+    scene.store.fenced.add(scene.router.instance)
+    # QoS 0: nobody sends these again.
+    scene.router.publish(scene.origin, Publish("stays", b"", 0, True))
+    scene.router.publish(scene.origin, Publish("goes", b"", 0, True))
+    scene.router.publish(scene.origin, Publish("new", b"x", 0, True))
+    scene.store.fails = {"get_retained"}
+    await asyncio.sleep(3)
+    assert scene.fenced == 1
+    # Another router removes one of them; of the others only the store can say.
+    scene.store.retained.remove("goes")
+    scene.store.logs[0].append(RetainedRemoved("goes"))
+    scene.store.fails = set()
+    await asyncio.sleep(3)
+    assert [page async for page in scene.router.match_retained("#")] == [["stays"]]
+
+
+@in_virtual_time
 async def test_a_life_ends_once_however_many_of_its_writes_are_refused() -> None:
     scene = await _scene("c")
     answers = [_hold_back(scene.store, what) for what in ("append", "set_retained")]

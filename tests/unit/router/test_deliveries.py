@@ -1,0 +1,137 @@
+"""Deliveries that edges have completed: gathered, forgotten by the store, and told of.
+
+Inputs: completions while the store is slow, away, or knows a newer connection. Observed: what the
+store is asked, when edges are told, which connections are ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from support.played_link import MOMENT_S, PlayedEdge, in_virtual_time, turns
+from tidegate.link.api import RouterUnavailable, SessionFenced
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.router.deliveries import Deliveries
+from tidegate.router.edges import Edges
+from tidegate.router.queue_writer import QueueWriter
+from tidegate.router.table import RoutingTable
+from tidegate.runtime.telemetry import Counters
+from tidegate.store.api import StoreUnavailable
+
+
+class _Store:
+    """Notes what is to be forgotten; ``newer`` are clients with a newer connection."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[list[tuple[str, int, list[int]]]] = []
+        self.newer: set[str] = set()
+        self.is_away = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def _answer(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable
+        await self.answers.wait()
+
+    async def complete_many(self, items: Sequence[tuple[str, int, list[int]]]) -> list[bool]:
+        await self._answer()
+        self.forgotten.append(list(items))
+        return [client_id not in self.newer for client_id, _, _ in items]
+
+    async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
+        await self._answer()
+        return client_id not in self.newer
+
+    async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
+        await self._answer()
+        return client_id not in self.newer
+
+
+class _Scene:
+    def __init__(self) -> None:
+        self.store = _Store()
+        store: Any = self.store
+        table = RoutingTable()
+        edges = Edges(table)
+        self.edge = PlayedEdge()
+        edges.attach_edge(self.edge)
+        queues = QueueWriter(store, Counters(), edges.by_id, lambda: None)
+        self.deliveries = Deliveries(store, table, queues, edges)
+        self.told: list[str] = []
+
+    def complete(self, client_id: str, *seqs: int) -> None:
+        """An edge says that these are complete."""
+        name = f"{client_id} {seqs}"
+        self.deliveries.complete(client_id, 1, list(seqs), lambda: self.told.append(name))
+
+
+@in_virtual_time
+async def test_what_is_completed_while_the_store_works_goes_with_the_next_call() -> None:
+    scene = _Scene()
+    scene.store.answers.clear()
+    scene.complete("a", 1)
+    await turns()
+    scene.complete("a", 2)
+    scene.complete("b", 7, 8)
+    scene.complete("a", 3)
+    await turns()
+    assert scene.told == []
+    scene.store.answers.set()
+    await scene.deliveries.idle()
+    assert scene.store.forgotten == [[("a", 1, [1])], [("a", 1, [2, 3]), ("b", 1, [7, 8])]]
+    assert scene.told == ["a (1,)", "a (2,)", "b (7, 8)", "a (3,)"]
+
+
+@in_virtual_time
+async def test_deliveries_are_forgotten_once_the_store_is_back() -> None:
+    scene = _Scene()
+    scene.store.is_away = True
+    scene.complete("a", 1)
+    await asyncio.sleep(10)
+    assert scene.told == []
+    scene.store.is_away = False
+    await asyncio.sleep(5)
+    assert scene.store.forgotten == [[("a", 1, [1])]]
+    assert scene.told == ["a (1,)"]
+
+
+@in_virtual_time
+async def test_a_connection_that_was_taken_over_is_ended_wherever_it_is() -> None:
+    scene = _Scene()
+    scene.store.newer.add("b")
+    scene.complete("a", 1)
+    scene.complete("b", 1)
+    await asyncio.sleep(MOMENT_S)
+    assert scene.edge.kicked == [("b", 1, ReasonCode.SESSION_TAKEN_OVER)]
+    # The edge is told all the same: there is nothing left to do.
+    assert len(scene.told) == 2
+
+
+@in_virtual_time
+async def test_steps_of_qos_2_are_refused_to_a_connection_that_was_taken_over() -> None:
+    scene = _Scene()
+    await scene.deliveries.release("a", 1, [1])
+    await scene.deliveries.complete_receipt("a", 1, 1, 2)
+    scene.store.newer.add("a")
+    with pytest.raises(SessionFenced):
+        await scene.deliveries.release("a", 1, [1])
+    with pytest.raises(SessionFenced):
+        await scene.deliveries.complete_receipt("a", 1, 1, 2)
+
+
+@in_virtual_time
+async def test_a_release_fails_without_the_store_and_a_receipt_waits_for_it() -> None:
+    scene = _Scene()
+    scene.store.is_away = True
+    with pytest.raises(RouterUnavailable):
+        await scene.deliveries.release("a", 1, [1])
+    receipt = asyncio.create_task(scene.deliveries.complete_receipt("a", 1, 1, 2))
+    await asyncio.sleep(10)
+    assert not receipt.done()
+    scene.store.is_away = False
+    await receipt
