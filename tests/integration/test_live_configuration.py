@@ -378,6 +378,33 @@ async def test_password_and_rule_files_come_change_and_go(live: Live, tmp_path: 
     assert (await old.deliver("b", qos=1, packet_id=3)).reason != 0x87  # type: ignore[union-attr]
 
 
+async def test_a_user_that_is_gone_is_disconnected(live: Live, tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    anonymous = await client(live, "anonymous", username="ann")
+    for name in ("ann", "bob", "eve"):
+        add_user(file, name)
+    live.settings["auth"] = {"password_file": str(file), "allow_anonymous": True}
+    await live.take()
+    ann, bob, eve = [
+        await client(live, name, username=name, password=b"secret")
+        for name in ("ann", "bob", "eve")
+    ]
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(line for line in lines if not line.startswith("ann:")))
+    os.kill(live.server.pid, signal.SIGHUP)
+    await ann.expect("DISCONNECT", reason=0x87)
+    await ann.expect_closed()
+    await is_refused(live, 0x86, username="ann", password=b"secret")
+    other = tmp_path / "other"
+    add_user(other, "bob")
+    live.settings["auth"]["password_file"] = str(other)
+    await live.take()
+    await eve.expect("DISCONNECT", reason=0x87)
+    # Who was let in without the file is none of its users.
+    for one in (anonymous, bob):
+        await one.expect_nothing()
+
+
 async def test_a_file_that_is_not_there_yet_is_waited_for(live: Live, tmp_path: Path) -> None:
     rules = tmp_path / "rules"
     live.settings["auth"] = {"allow_anonymous": True, "acl_file": str(rules)}

@@ -32,13 +32,15 @@ _LOGGED_PROBLEMS: Final = 20
 class Decision:
     """The answer. ``username`` is the one that counts from now on (a certificate's, for example).
 
-    ``reason`` is empty when allowed, else a word of ``AUTH_FAILURE_REASONS``.
+    ``reason`` is empty when allowed, else a word of ``AUTH_FAILURE_REASONS``. ``by_password``: it
+    holds as long as the password file has the user.
     """
 
     allowed: bool
     username: str | None
     reason_code: ReasonCode = ReasonCode.SUCCESS
     reason: str = ""
+    by_password: bool = False
 
 
 _ANONYMOUS: Final = Decision(True, None)
@@ -50,6 +52,7 @@ def _refused(reason: str, code: ReasonCode = ReasonCode.BAD_USER_NAME_OR_PASSWOR
 
 
 _NO_PASSWORD: Final = _refused("no_password")
+_UNKNOWN_USER: Final = _refused("unknown_user")
 _NO_CERTIFICATE: Final = _refused("no_certificate")
 _BUSY: Final = _refused("busy", ReasonCode.SERVER_BUSY)
 
@@ -148,7 +151,7 @@ class Authenticator:
         if not username:
             return _ANONYMOUS if anonymous else _NOT_ANONYMOUS
         if self._verifier is None:
-            return Decision(True, username) if anonymous else _refused("unknown_user")
+            return Decision(True, username) if anonymous else _UNKNOWN_USER
         if password is None:
             return _NO_PASSWORD
         verdict = self._verifier.verify_now(username, password)
@@ -169,7 +172,13 @@ class Authenticator:
         assert self._verifier is not None
         assert username is not None
         assert password is not None
-        return _decision(await self._verifier.verify(username, password), username)
+        decision = _decision(await self._verifier.verify(username, password), username)
+        # The file may be another one by now.
+        return decision if not decision.allowed or self.knows(username) else _UNKNOWN_USER
+
+    def knows(self, username: str | None) -> bool:
+        """Whether the password file in use has a user; without such a file nobody is missing."""
+        return self._verifier is None or self._verifier.knows(username)
 
     @staticmethod
     def _by_certificate(peer: Peer, identity: str) -> Decision:
@@ -190,5 +199,5 @@ class Authenticator:
 
 def _decision(verdict: Verdict, username: str) -> Decision:
     if verdict is Verdict.ACCEPTED:
-        return Decision(True, username)
+        return Decision(True, username, by_password=True)
     return _BUSY if verdict is Verdict.BUSY else _refused(verdict.value)

@@ -60,6 +60,7 @@ class Client(Reader):
         "acl",
         "aliases",
         "authentication_method",
+        "by_password",
         "client_id",
         "deadline_s",
         "durable",
@@ -85,6 +86,8 @@ class Client(Reader):
         self.listener = listener
         self.client_id = ""
         self.username: str | None = None
+        #: Whether it may stay only as long as the password file has its user.
+        self.by_password = False
         self.version = ProtocolVersion.V311
         self.epoch = 0
         self.incarnation = 0

@@ -115,6 +115,7 @@ async def _authenticate(client: Client, packet: Connect) -> bool:
         client.refuse(decision.reason_code)
         return False
     client.username = decision.username
+    client.by_password = decision.by_password
     client.acl = edge.authorizer.for_client(client.client_id, decision.username)
     return True
 

@@ -217,6 +217,12 @@ class Edge:
         for client in self.clients.values():
             client.authorization_changed()
 
+    def users_changed(self) -> None:
+        """The password file is another one: whoever is not in it any more has to go."""
+        for client in [*self.waiting, *self.clients.values()]:
+            if client.by_password and not self.authenticator.knows(client.username):
+                client.disconnect(ReasonCode.NOT_AUTHORIZED, "the user is gone")
+
     # Subscriptions of connected clients
 
     def subscribe(self, client: Client, topic_filter: str, options: SubscriptionOptions) -> None:

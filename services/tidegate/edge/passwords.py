@@ -245,6 +245,10 @@ class PasswordVerifier:
         self._file = file
         self._hashes = list(file.users.values()) or [_decoy()]
 
+    def knows(self, username: str | None) -> bool:
+        """Whether the file has a user."""
+        return username in self._file.users
+
     def change(self, *, threads: int, max_pending: int, max_remembered: int) -> None:
         """Take other bounds; hashes that wait or are computed come to their end."""
         if threads != self._threads:

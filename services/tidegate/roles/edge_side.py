@@ -122,6 +122,7 @@ class EdgeSide:
 
     def _reload_passwords(self) -> None:
         self.authenticator.reload()
+        self.edge.users_changed()
 
     def _reload_rules(self) -> None:
         self.edge.authorizer.reload()
@@ -163,6 +164,7 @@ class EdgeSide:
         rules: AclFile | None,
     ) -> None:
         self.authenticator.change(auth, passwords)
+        self.edge.users_changed()
         if self.edge.authorizer.change(auth, rules):
             self.edge.authorization_changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from tidegate.edge.authn import Authenticator, Decision
 from tidegate.edge.channel import Peer
-from tidegate.edge.password_file import set_user
+from tidegate.edge.password_file import delete_user, set_user
 from tidegate.edge.passwords import PasswordFileError
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config import AuthConfig, ListenerConfig
@@ -85,7 +86,7 @@ def test_an_empty_user_name_is_none(users: Path) -> None:
 
 def test_the_password_file_decides_about_user_names(users: Path) -> None:
     auth = AuthConfig(password_file=users, allow_anonymous=True)
-    assert _now(auth, "ann", b"a") == Decision(True, "ann")
+    assert _now(auth, "ann", b"a") == Decision(True, "ann", by_password=True)
     for username, password, reason in (
         ("ann", b"b", "bad_password"),
         ("eve", b"a", "unknown_user"),
@@ -103,8 +104,8 @@ async def test_a_costly_hash_is_left_to_the_waiting_path(users: Path) -> None:
     authenticator = Authenticator(AuthConfig(password_file=users), Counters())
     arguments = ("c", "bob", b"b", PEER, LISTENER)
     assert authenticator.authenticate_now(*arguments) is None
-    assert await authenticator.authenticate(*arguments) == Decision(True, "bob")
-    assert authenticator.authenticate_now(*arguments) == Decision(True, "bob")
+    assert await authenticator.authenticate(*arguments) == Decision(True, "bob", by_password=True)
+    assert authenticator.authenticate_now(*arguments) == Decision(True, "bob", by_password=True)
     wrong = await authenticator.authenticate("c", "bob", b"x", PEER, LISTENER)
     assert wrong.reason == "bad_password"
     assert (await authenticator.authenticate("c", "ann", b"a", PEER, LISTENER)).allowed
@@ -163,7 +164,20 @@ def test_a_reload_takes_new_users_and_an_unreadable_file_changes_nothing(users: 
     with pytest.raises(PasswordFileError):
         authenticator.reload()
     decision = authenticator.authenticate_now("c", "bob", b"b", PEER, LISTENER)
-    assert decision == Decision(True, "bob")
+    assert decision == Decision(True, "bob", by_password=True)
+
+
+async def test_a_user_that_goes_while_its_password_is_verified_is_refused(users: Path) -> None:
+    set_user(users, "bob", "b", "sha512-pbkdf2")
+    authenticator = Authenticator(AuthConfig(password_file=users), Counters())
+    verifying = asyncio.ensure_future(authenticator.authenticate("c", "bob", b"b", PEER, LISTENER))
+    await asyncio.sleep(0)
+    delete_user(users, "bob")
+    authenticator.reload()
+    assert (await verifying).reason == "unknown_user"
+    assert authenticator.knows("ann")
+    assert not authenticator.knows("bob")
+    assert not authenticator.knows(None)
 
 
 def test_broken_lines_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
