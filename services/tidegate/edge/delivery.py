@@ -1,4 +1,4 @@
-"""What goes out to one client: windows, queue, feed of a durable session, retained messages.
+"""What goes out to one client: its window, its queue, the feed of a durable session.
 
 Owned by a ``Client``. Two kinds of sessions share one window: that of an ephemeral session is fed
 from a bounded queue in memory, that of a durable session from its queue in the store (pushed as
@@ -8,10 +8,11 @@ messages come, fetched when the client has fallen behind), so backlog never sits
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.window import DurableFeed, MemoryQueue, Window
+from tidegate.edge.retained_stream import RetainedStream
 from tidegate.link.api import (
     AttachedSession,
     RouterUnavailable,
@@ -31,7 +32,6 @@ FETCH_MAX_BYTES: Final = 1_048_576
 MAX_HELD: Final = 64
 #: What a waiting message costs beside its payload and topic.
 OVERHEAD_BYTES: Final = 64
-RETAINED_CHUNK: Final = 64
 RETRY_S: Final = 0.5
 
 
@@ -76,7 +76,6 @@ class Delivery:
         "_resend_left",
         "_resend_until",
         "_retained",
-        "_retaining",
         "_window",
         "sent_seq",
     )
@@ -101,8 +100,9 @@ class Delivery:
         self._receipts: dict[int, SharedReceipt] = {}
         self._releasing: list[tuple[int, int]] = []
         self._fetching = False
-        self._retained: list[tuple[str, SubscriptionOptions]] = []
-        self._retaining = False
+        #: None when it has nothing to send.
+        self._retained: RetainedStream | None = None
+        #: None: nobody waits for room.
         self._more_room: asyncio.Event | None = None
 
     # Begin and end
@@ -469,78 +469,41 @@ class Delivery:
 
     # Retained messages
 
-    def send_retained(self, filters: Iterable[tuple[str, SubscriptionOptions]]) -> None:
+    def send_retained(self, filters: Sequence[tuple[str, SubscriptionOptions]]) -> None:
         """Send the retained messages of new subscriptions, at the client's own pace."""
-        self._retained.extend(filters)
-        if self._retained and not self._retaining:
-            self._retaining = True
-            self._edge.spawn(self._stream_retained())
+        if self._retained is not None:
+            self._retained.filters.extend(filters)
+        elif filters:
+            self._retained = RetainedStream(self._client, self, filters)
+            self._edge.spawn(self._stream_retained(self._retained))
 
-    async def _stream_retained(self) -> None:
+    async def _stream_retained(self, stream: RetainedStream) -> None:
         try:
-            while self._retained and not self._client.closed:
-                topic_filter, options = self._retained.pop(0)
-                try:
-                    await self._send_matches(topic_filter, options)
-                except RouterUnavailable:
-                    if not self._client.closed:
-                        self._retained.insert(0, (topic_filter, options))
-                        await asyncio.sleep(RETRY_S)
+            await stream.run()
         finally:
-            self._retaining = False
+            self._retained = None
+
+    def offer_retained(self, message: Publish, qos: int, subscription_ids: tuple[int, ...]) -> bool:
+        """Deliver one with QoS 1 or 2; False when it has to go through the session's queue."""
+        if self._feed is not None:
+            return False
+        self._offer(Outgoing(message, qos, True, subscription_ids))
+        return True
+
+    async def wait_for_room(self) -> None:
+        """Wait until the client has taken what it was given, so that nothing piles up.
+
+        One waits at a time. Returns also when the connection is over.
+        """
+        if self._client.closed or self._has_room():
+            return
+        more_room = self._more_room = asyncio.Event()
+        try:
+            while not self._client.closed and not self._has_room():
+                more_room.clear()
+                await more_room.wait()
+        finally:
             self._more_room = None
-
-    async def _send_matches(self, topic_filter: str, options: SubscriptionOptions) -> None:
-        async for topics in self._edge.router.match_retained(topic_filter):
-            for start in range(0, len(topics), RETAINED_CHUNK):
-                await self._wait_for_room()
-                if self._client.closed:
-                    return
-                await self._send_chunk(topics[start : start + RETAINED_CHUNK], options)
-
-    async def _send_chunk(self, topics: list[str], options: SubscriptionOptions) -> None:
-        client = self._client
-        router = self._edge.router
-        while True:
-            try:
-                messages = await router.get_retained(topics)
-                break
-            except RouterUnavailable:
-                await asyncio.sleep(RETRY_S)
-                if client.closed:
-                    return
-        identifier = options.subscription_identifier
-        subscription_ids = (identifier,) if identifier else ()
-        durable: list[Publish] = []
-        for message in messages:
-            if client.closed:
-                return
-            if not client.may_read(message.topic):
-                continue
-            qos = min(message.qos, options.qos)
-            if not qos:
-                await self._wait_for_room()
-                self.send_qos0(message, True, subscription_ids)
-            elif self._feed is None:
-                self._offer(Outgoing(message, qos, True, subscription_ids))
-            else:
-                durable.append(
-                    Publish(
-                        message.topic, message.payload, qos, True, False, 0, message.properties,
-                        message.message_expiry_interval, 0, subscription_ids,
-                        message.expires_at_ms,
-                    )
-                )  # fmt: skip
-        if durable:
-            await router.enqueue(client.client_id, client.incarnation, durable)
-
-    async def _wait_for_room(self) -> None:
-        """Wait until the client has taken what it was given, so that nothing piles up."""
-        while not self._client.closed and not self._has_room():
-            if self._more_room is None:
-                self._more_room = asyncio.Event()
-            self._more_room.clear()
-            await self._more_room.wait()
 
     def _has_room(self) -> bool:
         if self._client.slow:
