@@ -54,7 +54,7 @@ def start(code: str, *arguments: str) -> subprocess.Popen[str]:
         [sys.executable, *(["-c", code] if code else []), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=TESTS,
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
         text=True,
     )
 
