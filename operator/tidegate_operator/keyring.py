@@ -9,8 +9,9 @@ routers is known to these alone, that of self-signed listeners is given to clien
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -28,7 +29,7 @@ from tidegate_operator.certificates import (
 )
 from tidegate_operator.names import client_service, routers_service
 from tidegate_operator.spec import MqttBrokerSpec
-from tidegate_operator.spec_listeners import ListenerSpec
+from tidegate_operator.spec_listeners import ListenerSpec, ListenerTls
 
 Data = Mapping[str, bytes]
 
@@ -102,11 +103,18 @@ def listeners_policy(spec: MqttBrokerSpec) -> Policy:
 
 
 def renewed(
-    name: str, namespace: str, spec: MqttBrokerSpec | None, existing: Existing, now: datetime
+    name: str,
+    namespace: str,
+    spec: MqttBrokerSpec | None,
+    existing: Existing,
+    now: datetime,
+    addresses: Sequence[str] = (),
 ) -> Keyring:
     """Return what there should be; what will do is kept as it is.
 
     Without a spec (one that cannot be used), that is what edges and routers have in any case.
+    ``addresses`` are those of the load balancer: clients that connect there find them in the
+    certificates of self-signed listeners.
     """
     changes: list[str] = []
     policy = link_policy()
@@ -129,9 +137,7 @@ def renewed(
         )
         for listener in signed:
             assert listener.tls is not None
-            request = listener_request(
-                name, namespace, listener.tls.dns_names, listener.tls.ip_addresses
-            )
+            request = listener_request(name, namespace, listener.tls, addresses)
             pairs[listener.name] = _kept(
                 old[listener.name], request, listeners, now, policy, changes
             )
@@ -166,13 +172,26 @@ def router_request(name: str, namespace: str) -> Request:
 
 
 def listener_request(
-    name: str, namespace: str, dns_names: list[str], ip_addresses: list[str]
+    name: str, namespace: str, tls: ListenerTls, addresses: Sequence[str] = ()
 ) -> Request:
-    """What a self-signed listener shows: the names that are given, and those of the Service."""
+    """What a self-signed listener shows: the names and addresses that are given, and those of the
+    Service."""
     service = client_service(name)
     own = (service, f"{service}.{namespace}", f"{service}.{namespace}.svc")
-    names = dict.fromkeys((*dns_names, *own))
-    return Request(next(iter(names)), tuple(names), tuple(ip_addresses), server=True)
+    outside = {one: _ip_address(one) for one in addresses}
+    hosts = (one.lower() for one, address in outside.items() if not address)
+    names = dict.fromkeys((*tls.dns_names, *own, *hosts))
+    given = (_ip_address(one) for one in tls.ip_addresses)
+    numbers = dict.fromkeys((*given, *filter(None, outside.values())))
+    return Request(next(iter(names)), tuple(names), tuple(numbers), server=True)
+
+
+def _ip_address(text: str) -> str:
+    """Return an IP address as it is written usually; "" if it is none."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return ""
 
 
 def pair_in(data: Data, file: str) -> KeyPair | None:

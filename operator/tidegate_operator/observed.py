@@ -213,6 +213,14 @@ class Addresses:
         return f"[{host}]:{self.ports[0][1]}" if ":" in host else f"{host}:{self.ports[0][1]}"
 
 
+def balanced_addresses(service: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the names or addresses that a cloud has given a Service of type LoadBalancer."""
+    status: Mapping[str, Any] = (service or {}).get("status") or {}
+    ingress = (status.get("loadBalancer") or {}).get("ingress") or []
+    hosts = (str(one.get("hostname") or one.get("ip") or "") for one in ingress)
+    return tuple(host for host in hosts if host)
+
+
 def addresses(
     service: Mapping[str, Any] | None, namespace: str, listeners: Sequence[ListenerSpec]
 ) -> Addresses:
@@ -229,9 +237,7 @@ def addresses(
         if listener.name in by_name
     )
     if service_type == "LoadBalancer":
-        ingress = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-        hosts = [str(one.get("hostname") or one.get("ip") or "") for one in ingress]
-        return Addresses("load balancer", tuple(host for host in hosts if host), ports)
+        return Addresses("load balancer", balanced_addresses(service), ports)
     name = f"{service['metadata']['name']}.{namespace}.svc"
     if service_type == "NodePort":
         # Every node has it; which of them clients can reach is not for us to know.

@@ -180,7 +180,8 @@ class Reconciler:
     ) -> _Wanted:
         name, namespace = owner.name, owner.namespace
         existing = _existing(name, there)
-        keyring = renewed(name, namespace, spec, existing, now)
+        balanced = observed.balanced_addresses(_client_service(there, name))
+        keyring = renewed(name, namespace, spec, existing, now, balanced)
         kept = upkeep(owner, keyring, existing)
         if spec is None:
             return _Wanted(Collected(), keyring, kept, is_all=False)
@@ -351,7 +352,7 @@ class Reconciler:
         edge, router = (_child(there, "Deployment", name, one) for one in ("edge", "router"))
         redis = _child(there, "StatefulSet", name, "redis")
         is_bundled = redis is not None if spec is None else spec.redis.own is not None
-        service = there.get(ObjectRef("v1", "Service", names.client_service(name)))
+        service = _client_service(there, name)
         listeners = [] if spec is None else spec.listeners
         return conditions.Situation(
             name=name,
@@ -459,6 +460,10 @@ def _shortest_grace_s(pods: Iterable[observed.Pod]) -> int | None:
     return min(
         (pod.grace_s for pod in pods if pod.component == "edge" and pod.grace_s), default=None
     )
+
+
+def _client_service(there: Mapping[ObjectRef, Manifest], name: str) -> Manifest | None:
+    return there.get(ObjectRef("v1", "Service", names.client_service(name)))
 
 
 def _certificates(wanted: _Wanted) -> dict[str, list[Facts]]:

@@ -107,11 +107,11 @@ class ListenerTls(SpecSection):
     find the authority in the ConfigMap NAME-ca, key ca.crt."""
     dns_names: list[DnsName] = Field(default_factory=list, max_length=32)
     """Names that `issuer` or `selfSigned` put into the certificate; the latter adds those of the
-    Service."""
+    Service and of its load balancer."""
     ip_addresses: list[Annotated[str, Field(max_length=45)]] = Field(
         default_factory=list, max_length=32
     )
-    """Addresses that they put into it."""
+    """Addresses that they put into it; `selfSigned` adds those of the load balancer."""
     additional_certificates: list[AdditionalCertificate] = Field(
         default_factory=list, max_length=32
     )

@@ -23,8 +23,6 @@ from support.kube.node import Node
 from support.kube.node_product import SYSTEM, Broker, Operator, broker_spec, measured
 from support.raw_client import RawClient
 
-#: The first address that the node's cloud gives.
-ADDRESS = "10.201.0.1"
 BROKERS = "brokers"
 
 _running: list[Broker] = []
@@ -77,7 +75,7 @@ def operator(node: Node, image: node_images.Image) -> Operator:
 def served(node: Node, operator: Operator) -> Iterator[Broker]:
     """A broker that is ready, with one edge and one router."""
     node.namespaced(BROKERS)
-    found = Broker(node, BROKERS, "demo", broker_spec(ADDRESS))
+    found = Broker(node, BROKERS, "demo", broker_spec())
     _running.append(found)
     found.apply()
     found.ready_s = measured(found.wait_until_settled)
@@ -91,7 +89,7 @@ async def broker(served: Broker) -> AsyncIterator[Broker]:
     """The broker as it is at the beginning; what a test changes is changed back after it."""
     yield served
     await RawClient.reset_all()
-    served.spec = broker_spec(ADDRESS)
+    served.spec = broker_spec()
     served.apply()
     served.wait_until_settled()
 

@@ -37,7 +37,7 @@ def test_an_upgrade_of_the_operator_leaves_brokers_alone(
 def test_helm_test_passes_a_message_through_the_charts_own_broker(
     node: Node, operator: Operator
 ) -> None:
-    spec = broker_spec("127.0.0.1") | {"service": {"type": "ClusterIP"}}
+    spec = broker_spec() | {"service": {"type": "ClusterIP"}}
     spec["redis"]["bundled"]["storage"]["onDelete"] = "delete"
     operator.install("broker.create=true", f"broker.spec={json.dumps(spec)}", command="upgrade")
     try:

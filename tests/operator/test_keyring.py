@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography import x509
@@ -25,9 +26,10 @@ def keyring(
     existing: Existing | None = None,
     now: datetime.datetime = NOW,
     spec: dict[str, Any] | None = None,
+    addresses: Sequence[str] = (),
 ) -> Keyring:
     parsed = parse("demo", spec or spec_of("headline"))
-    return renewed("demo", NAMESPACE, parsed, existing or Existing(), now)
+    return renewed("demo", NAMESPACE, parsed, existing or Existing(), now, addresses)
 
 
 def stored(now: datetime.datetime = NOW, **options: Any) -> Existing:
@@ -52,6 +54,17 @@ def test_everything_is_made_once() -> None:
     assert found.redis_password != found.admin_token
     assert set(found.listener_pairs) == {"mqtt"}
     assert found.next_change == NOW + 60 * DAY
+
+
+def test_the_addresses_of_the_load_balancer_are_in_the_certificate() -> None:
+    addresses = ("203.0.113.7", "2001:DB8::1", "LB-1.Example.com")
+    before, found = keyring(), keyring(stored(), addresses=addresses)
+    assert found.changes == ("certificate of demo: it is for other names",)
+    names = set(facts(found.listener_pairs["mqtt"].certificate).names)
+    assert names == {
+        *facts(before.listener_pairs["mqtt"].certificate).names,
+        *("203.0.113.7", "2001:db8::1", "lb-1.example.com"),
+    }
 
 
 def test_what_is_there_is_kept_to_the_byte() -> None:

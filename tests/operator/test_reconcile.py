@@ -6,9 +6,10 @@ import datetime
 
 import pytest
 
-from support.brokers import DAY, NAMESPACE, NOW, pair, spec_of
+from support.brokers import DAY, NAMESPACE, NOW, pair, secret_data, spec_of
 from support.operator_world import World, world
 from tidegate_operator import names
+from tidegate_operator.certificates import facts
 from tidegate_operator.cluster import KubeError, KubeUnavailable
 from tidegate_operator.reconcile import SOON_S, Outcome
 from tidegate_operator.render import Manifest
@@ -79,6 +80,19 @@ async def test_a_broker_that_is_gone_is_left_alone() -> None:
     it.fake.get(names.KIND, "demo")["metadata"]["deletionTimestamp"] = "now"
     assert await it.reconcile() == Outcome(None)
     assert it.fake.writes == []
+
+
+async def test_the_address_that_the_cloud_gives_gets_into_the_certificate() -> None:
+    it = await world("headline")
+    await it.settle()
+    service = it.fake.get("Service", "demo")
+    for given, wanted in (({"ip": "192.0.2.9"}, "192.0.2.9"), ({"hostname": "a.lb"}, "a.lb")):
+        service["status"] = {"loadBalancer": {"ingress": [given]}}
+        await it.reconcile()
+        shown = secret_data(it.fake.get("Secret", "demo-edge"))["listener.mqtt.crt"]
+        assert wanted in facts(shown).names
+        assert (await it.reconcile()).applied == 0
+    assert "192.0.2.9" not in facts(shown).names
 
 
 async def test_drift_is_repaired() -> None:
