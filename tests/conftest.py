@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from support.broker import Server, Settings, StartBroker, Tidegate, all_listeners
@@ -26,6 +27,10 @@ _MARK_OF_DIRECTORY = {
     "outside": pytest.mark.outside,
 }
 _STDERR_SHOWN = 20_000
+
+# How long an example takes says how busy the machine is, and nothing about us.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
 
 # Brokers that run now; a failed test's report shows what each wrote to standard error.
 _running: list[Server] = []

@@ -19,7 +19,7 @@ from tidegate_operator.render import Manifest, render
 
 KEYRING = inputs_for(spec_of("headline")).keyring
 LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=40)
 
 names = st.from_regex(r"[a-z]([-a-z0-9]{0,6}[a-z0-9])?", fullmatch=True)
 

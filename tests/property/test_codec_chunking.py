@@ -36,7 +36,7 @@ def play(chunks: list[bytes]) -> Outcome:
 
 
 @given(conversations())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_conversation_comes_out_as_it_went_in(
     case: tuple[ProtocolVersion, list[Packet], bytes],
 ) -> None:
@@ -47,7 +47,7 @@ def test_a_conversation_comes_out_as_it_went_in(
 
 
 @given(st.data())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_any_chunking_gives_the_same(data: st.DataObject) -> None:
     _, _, stream = data.draw(conversations())
     whole = play([stream])
@@ -56,7 +56,7 @@ def test_any_chunking_gives_the_same(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_chunking_of_wrong_bytes_gives_the_same_packets_and_the_same_fault(
     data: st.DataObject,
 ) -> None:
@@ -67,7 +67,7 @@ def test_any_chunking_of_wrong_bytes_gives_the_same_packets_and_the_same_fault(
 
 
 @given(versions.flatmap(lambda version: st.tuples(st.just(version), publishes(version))), st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_the_fast_path_agrees_with_the_decoder(
     case: tuple[ProtocolVersion, Publish], data: st.DataObject
 ) -> None:

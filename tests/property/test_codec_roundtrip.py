@@ -45,14 +45,14 @@ def filled(packet: Packet, version: ProtocolVersion) -> Packet:
 
 
 @given(packets)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_packet_comes_back_from_its_bytes(case: tuple[ProtocolVersion, Packet]) -> None:
     version, packet = case
     assert decode_packet(*split(encode(packet, version)), version) == packet
 
 
 @given(packets)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_bytes_of_a_decoded_packet_are_the_bytes_it_came_from(
     case: tuple[ProtocolVersion, Packet],
 ) -> None:
@@ -74,7 +74,7 @@ def decode_or_refuse(first_byte: int, body: bytes, version: ProtocolVersion) -> 
 
 
 @given(st.integers(0, 255), st.binary(max_size=60), versions)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_bytes_are_a_packet_or_a_documented_error(
     first_byte: int, body: bytes, version: ProtocolVersion
 ) -> None:
@@ -89,7 +89,7 @@ def test_any_bytes_are_a_packet_or_a_documented_error(
         )
     )
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_mutated_packet_is_a_packet_or_a_documented_error(
     case: tuple[ProtocolVersion, bytes],
 ) -> None:

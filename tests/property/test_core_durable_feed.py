@@ -204,13 +204,11 @@ class FeedAgainstStore(RuleBasedStateMachine):
         assert not self.feed.has_gap
 
 
-FeedAgainstStore.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None
-)
+FeedAgainstStore.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
 TestFeedAgainstStore = FeedAgainstStore.TestCase
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=st.integers(0, 2**32))
 def test_long_random_walks_lose_and_repeat_nothing(seed: int) -> None:
     """The same model with many busy steps, where the machine above finds the short failures."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.core.retained_index import RetainedIndex
@@ -30,7 +30,6 @@ def _naive_match(topic_filter: str, topic: str) -> bool:
     )
 
 
-@settings(deadline=None)
 @given(
     changes=st.lists(st.tuples(st.booleans(), _TOPICS), max_size=40),
     filters=st.lists(_FILTERS, max_size=10),

@@ -88,9 +88,7 @@ class IndexAgainstNaive(RuleBasedStateMachine):
         assert self.index._root.is_empty()
 
 
-IndexAgainstNaive.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+IndexAgainstNaive.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestIndexAgainstNaive = IndexAgainstNaive.TestCase
 
 
