@@ -22,6 +22,8 @@ from tidegate_operator.plan import ObjectRef
 from tidegate_operator.references import Problem, Trouble
 from tidegate_operator.spec import MqttBrokerSpec
 from tidegate_operator.status_model import (
+    MAX_ADDRESSES,
+    MAX_MESSAGE,
     BrokerStatus,
     Condition,
     ConditionType,
@@ -137,7 +139,7 @@ def status(situation: Situation, before: Mapping[str, Any] | None, now: datetime
                     "type": kind,
                     "status": state,
                     "reason": reason.value,
-                    "message": message,
+                    "message": _cut(message),
                     "lastTransitionTime": last["lastTransitionTime"] if same else _time(now),
                     "observedGeneration": situation.generation,
                 }
@@ -155,6 +157,10 @@ def status(situation: Situation, before: Mapping[str, Any] | None, now: datetime
         }
     )
     return found.model_dump(by_alias=True, exclude_none=True)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…"
 
 
 def _time(moment: datetime) -> str:
@@ -190,7 +196,7 @@ def _listeners(situation: Situation, before: Mapping[str, Any] | None) -> list[A
                     "name": listener.name,
                     "protocol": listener.protocol,
                     "port": ports.get(listener.name, listener.exposed_port),
-                    "addresses": list(situation.addresses.hosts),
+                    "addresses": list(situation.addresses.hosts[:MAX_ADDRESSES]),
                     "certificateNotAfter": None if ends is None else _time(ends),
                 }
             )

@@ -38,6 +38,8 @@ MAX_FILES_BYTES: Final = 900_000
 
 NO_CERT_MANAGER: Final = "cert-manager is not installed in this cluster"
 
+_SHOWN_PROBLEMS: Final = 3
+
 CERTIFICATE_KEY: Final = "tls.crt"
 PRIVATE_KEY: Final = "tls.key"
 
@@ -293,12 +295,14 @@ def _read(reference: Reference, contents: Contents) -> tuple[dict[str, bytes], T
     if missing:
         return {}, Trouble.MISSING, f"{where} has no {' and no '.join(missing)}"
     files = {file: content[key] for key, file in reference.files}
-    problem = _content_problem(reference.check, files)
+    is_secret = reference.kind == "Secret"
+    problem = _content_problem(reference.check, files, is_secret=is_secret)
     return files, Trouble.INVALID, f"{where}: {problem}" if problem else ""
 
 
-def _content_problem(check: Check, files: Mapping[str, bytes]) -> str:
-    """Say what is wrong with a content, "" if nothing is."""
+def _content_problem(check: Check, files: Mapping[str, bytes], *, is_secret: bool = False) -> str:
+    """Say what is wrong with a content, "" if nothing is. Nothing of a Secret is quoted: more
+    people may read a status and events than Secrets."""
     first = next(iter(files.values()))
     try:
         match check:
@@ -316,7 +320,11 @@ def _content_problem(check: Check, files: Mapping[str, bytes]) -> str:
     except CertificateProblem as problem:
         return str(problem)
     except AclFileError as error:
-        return "; ".join(error.problems[:3])
+        problems = error.problems[:_SHOWN_PROBLEMS]
+        if is_secret:
+            lines = ", ".join(problem.partition(":")[0] for problem in problems)
+            return f"{lines} cannot be read as access rules"
+        return "; ".join(problems)
     return ""
 
 

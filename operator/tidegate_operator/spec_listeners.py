@@ -130,6 +130,8 @@ class ListenerTls(SpecSection):
     def _addresses(cls, value: list[str]) -> list[str]:
         for address in value:
             ipaddress.ip_address(address)
+            if "%" in address:
+                raise ValueError(f"{address!r} has a zone, which certificates cannot have")
         return value
 
     @model_validator(mode="after")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from tidegate_operator.fields import SpecSection
 
 ConditionType = Literal["Ready", "Progressing", "Degraded", "CertificatesReady", "ConfigApplied"]
+
+
+#: What does not fit is cut: some clouds name every node as an address, and what webhooks and
+#: containers say has no limit.
+MAX_MESSAGE: Final = 4096
+MAX_ADDRESSES: Final = 32
 
 
 class Condition(SpecSection):
@@ -20,7 +26,7 @@ class Condition(SpecSection):
     """Whether it holds."""
     reason: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]+$")]
     """Why, in one word of a closed set (docs/kubernetes.md)."""
-    message: Annotated[str, Field(max_length=4096)] = ""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
     """Why, and what to do, in words."""
     last_transition_time: str = Field(default="", json_schema_extra={"format": "date-time"})
     """When `status` changed last."""
@@ -37,7 +43,7 @@ class ListenerStatus(SpecSection):
     """What it speaks."""
     port: int = 0
     """Port of the Service."""
-    addresses: list[str] = Field(default_factory=list, max_length=32)
+    addresses: list[str] = Field(default_factory=list, max_length=MAX_ADDRESSES)
     """Host names and addresses that clients use."""
     certificate_not_after: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}

@@ -416,6 +416,17 @@ def test_the_same_situation_gives_the_same_status() -> None:
     assert status(healthy(), first, NOW + DAY) == first
 
 
+def test_what_is_too_long_for_a_status_is_cut() -> None:
+    hosts = tuple(f"192.0.2.{number}" for number in range(40))
+    situation = healthy(
+        apply_error="x" * 9000, addresses=Addresses("load balancer", hosts, (("mqtt", 443),))
+    )
+    found = status(situation, None, NOW)
+    assert found["listeners"][0]["addresses"] == list(hosts[:32])
+    assert max(len(one["message"]) for one in found["conditions"]) == 4096
+    assert conditions(situation)["Degraded"][2].endswith("x…")
+
+
 def test_every_reason_is_explained() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     for reason in Reason:

@@ -188,6 +188,19 @@ def test_rules_that_cannot_be_read_are_refused_with_their_line() -> None:
     assert problem.sentence == "spec.acl.source: ConfigMap rules: is not UTF-8"
 
 
+def test_nothing_of_a_secret_is_quoted() -> None:
+    lines = b"hunter2\ntopic hunter2 x\ntopic read hunter2/#/x\n"
+    said = "line 1, line 2, line 3 cannot be read as access rules"
+    for source, kind, sentence in (
+        ({"secretName": "db", "key": "password"}, "Secret", said),
+        ({"configMapName": "db", "key": "password"}, "ConfigMap", "'hunter2'"),
+    ):
+        contents: Contents = {(kind, "db"): {"password": lines}}  # type: ignore[dict-item]
+        (problem,) = collected(spec_of(acl={"source": source}), contents).problems
+        assert sentence in problem.sentence
+        assert ("hunter2" in problem.sentence) == (kind == "ConfigMap")
+
+
 def test_an_authority_that_is_none_is_refused() -> None:
     spec = listener(
         {"selfSigned": True, "clientCa": {"secretName": "ca"}, "clientCertificates": "required"}

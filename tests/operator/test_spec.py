@@ -175,6 +175,11 @@ def test_many_problems_are_cut_short() -> None:
             "spec.listeners[0].tls: identityAsUsername needs clientCertificates",
         ),
         (
+            {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["fe80::1%0"]})},
+            "spec.listeners[0].tls.ipAddresses: 'fe80::1%0' has a zone, which certificates cannot "
+            "have",
+        ),
+        (
             {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["x"]})},
             "spec.listeners[0].tls.ipAddresses: 'x' does not appear to be an IPv4 or IPv6 address",
         ),
