@@ -142,8 +142,6 @@ def _kubelet(places: Places) -> dict[str, Any]:
         "resolvConf": str(work / "resolv.conf"),
         "volumePluginDir": str(work / "plugins"),
         "podLogsDir": str(work / "pods"),
-        # How long a changed Secret may take to reach a pod is mostly this (a minute by default).
-        "syncFrequency": "5s",
         "shutdownGracePeriod": "0s",
     }
 
