@@ -21,9 +21,13 @@ from tidegate_operator.render import Manifest
 
 #: Namespace and name of a broker.
 Key = tuple[str, str]
+#: Where an object is: its namespace, and its kind and name.
+_Place = tuple[str, ObjectRef]
 
 #: The longest that anything of others' kinds is believed.
 LONGEST_S: Final = 600.0
+#: Of how many objects it is remembered that they have gone: those to which an answer may be late.
+MOST_GONE: Final = 4096
 #: Only of these it matters who has set their number of pods (see ``plan.keep_replicas``).
 _FIELDS_MATTER: Final = frozenset({"Deployment"})
 _REPLICAS: Final = "f:replicas"
@@ -56,6 +60,10 @@ class CachedCluster:
         self._are_up = asyncio.Event()
         #: By broker: what belongs to it, its pods included.
         self._objects: dict[Key, dict[ObjectRef, Manifest]] = {}
+        #: By place: the broker that what is there belongs to. Labels change, places do not.
+        self._owners: dict[_Place, Key] = {}
+        #: By uid, oldest first: since which version watches have said that it is nobody's.
+        self._gone: dict[str, str] = {}
         self._optional: dict[Key, _Entry] = {}
 
     # What watches say
@@ -84,57 +92,85 @@ class CachedCluster:
     def listed(self, kind: str, namespace: str, found: Listed) -> list[Key]:
         """Take in all objects of a kind, of one namespace or (with "") of all; return the brokers
         of which anything is different."""
-        there = {_place(one): one for one in found.objects if key_of(one) is not None}
+        there = {_place(one) for one in found.objects}
         gone = [
-            (key, ref)
-            for key, objects in self._objects.items()
-            for ref, one in objects.items()
-            if ref.kind == kind
-            and namespace in {"", key[0]}
-            and (key[0], ref) not in there
+            place
+            for place, key in self._owners.items()
+            if place[1].kind == kind
+            and namespace in {"", place[0]}
+            and place not in there
             # What was written after it was listed cannot be in the list.
-            and not _is_newer(one, found.version)
+            and not _is_newer(self._objects[key][place[1]], found.version)
         ]
-        changed = {key: None for key, _ in gone}
-        for key, ref in gone:
-            self._drop(key, ref)
+        changed: dict[Key, None] = {}
+        for place in gone:
+            key, one = self._drop(place)
+            self._has_gone(one, found.version)
+            changed[key] = None
         for one in found.objects:
-            owner = key_of(one)
-            if owner is not None and self._put(owner, one):
-                changed[owner] = None
+            changed |= dict.fromkeys(self._take(one))
         return list(changed)
 
-    def happened(self, event: Event) -> Key | None:
-        """Take in what has happened to an object; return the broker that it belongs to, None if
-        that was known: our own writes come back."""
+    def happened(self, event: Event) -> list[Key]:
+        """Take in what has happened to an object; return the brokers that it belongs to and has
+        belonged to, none if that was known: our own writes come back."""
         one = event.manifest
-        key = key_of(one)
-        if key is None:
-            return None
         if not event.is_deleted:
-            return key if self._put(key, one) else None
-        ref = ObjectRef.of(one)
-        known = self._objects.get(key, {}).get(ref)
-        if known is not None and known["metadata"].get("uid") == one["metadata"].get("uid"):
-            self._drop(key, ref)
-        return key
+            return self._take(one)
+        self._has_gone(one, _version(one))
+        place = _place(one)
+        changed = [key_of(one)]
+        known = self._at(place)
+        # One that has only lost its labels is told as deleted too, and may have them again.
+        if known is not None and _uid(known) == _uid(one) and not _is_newer(known, _version(one)):
+            changed.append(self._drop(place)[0])
+        return [key for key in dict.fromkeys(changed) if key is not None]
 
-    def _put(self, key: Key, one: Manifest) -> bool:
-        """Remember an object, unless a newer one is known; return whether it is news."""
+    def _take(self, one: Manifest) -> list[Key]:
+        """Remember an object, unless a newer one is known; return the brokers to which it is news:
+        the one it belongs to, and the one it has belonged to."""
         one = slim(one)
-        objects = self._objects.setdefault(key, {})
-        ref = ObjectRef.of(one)
-        known = objects.get(ref)
+        place, owner = _place(one), key_of(one)
+        known, before = self._at(place), self._owners.get(place)
         if known is not None and (_is_newer(known, _version(one)) or known == one):
-            return False
-        objects[ref] = one
-        return True
+            return []
+        if before is not None and before != owner:
+            self._drop(place)
+        if owner is not None:
+            self._owners[place] = owner
+            self._objects.setdefault(owner, {})[place[1]] = one
+        elif before is not None:
+            self._has_gone(one, _version(one))
+        return [key for key in dict.fromkeys((before, owner)) if key is not None]
 
-    def _drop(self, key: Key, ref: ObjectRef) -> None:
-        objects = self._objects.get(key, {})
-        objects.pop(ref, None)
+    def _take_answer(self, one: Manifest) -> None:
+        """Remember what we have written, unless its watch has told more of it already."""
+        version = self._gone.get(_uid(one))
+        if version is not None and not _is_newer(one, version):
+            return
+        if self._owners.get(_place(one), key_of(one)) == key_of(one):
+            self._take(one)
+        # Else it has been another broker's, which has to learn that: its watch will tell both.
+
+    def _has_gone(self, one: Manifest, version: str) -> None:
+        """Remember that an object is nobody's since a version of the cluster."""
+        self._gone.pop(_uid(one), None)
+        self._gone[_uid(one)] = version
+        if len(self._gone) > MOST_GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def _at(self, place: _Place) -> Manifest | None:
+        owner = self._owners.get(place)
+        return None if owner is None else self._objects[owner][place[1]]
+
+    def _drop(self, place: _Place) -> tuple[Key, Manifest]:
+        """Forget what is known at a place; return whose it was, and it."""
+        key = self._owners.pop(place)
+        objects = self._objects[key]
+        one = objects.pop(place[1])
         if not objects:
-            self._objects.pop(key, None)
+            del self._objects[key]
+        return key, one
 
     # Cluster
 
@@ -192,16 +228,15 @@ class CachedCluster:
         if not dry_run and key is not None:
             self._optional.pop(key, None)
             if found["kind"] not in _NOT_WATCHED:
-                self._put(key, found)
+                self._take_answer(found)
         return found
 
     async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
         """See ``Cluster``."""
         await self._cluster.delete(ref, namespace, uid)
-        for key, objects in list(self._objects.items()):
-            known = objects.get(ref)
-            if key[0] == namespace and known is not None and known["metadata"].get("uid") == uid:
-                self._drop(key, ref)
+        known = self._at((namespace, ref))
+        if known is not None and _uid(known) == uid:
+            self._drop((namespace, ref))
         for key in [one for one in self._optional if one[0] == namespace]:
             del self._optional[key]
 
@@ -232,8 +267,12 @@ def key_of(one: Mapping[str, Any]) -> Key | None:
     return metadata["namespace"], broker
 
 
-def _place(one: Mapping[str, Any]) -> tuple[str, ObjectRef]:
+def _place(one: Mapping[str, Any]) -> _Place:
     return one["metadata"]["namespace"], ObjectRef.of(one)
+
+
+def _uid(one: Mapping[str, Any]) -> str:
+    return str(one["metadata"].get("uid", ""))
 
 
 def slim(one: Manifest) -> Manifest:

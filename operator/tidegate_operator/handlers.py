@@ -32,6 +32,9 @@ from tidegate_operator.work_queue import Key, WorkQueue
 
 log = logging.getLogger(__name__)
 
+#: Which broker it is, and what it says: its uid and its generation.
+State = tuple[str, int]
+
 #: Between two attempts to watch something.
 PAUSE_S: Final = 5.0
 #: How long the first look at everything may take before brokers are looked at without it.
@@ -81,7 +84,7 @@ class Operator:
         self._stack = contextlib.AsyncExitStack()
         self._queue: WorkQueue | None = None
         self._reconciler: Reconciler | None = None
-        self._generations: dict[Key, int] = {}
+        self._states: dict[Key, State] = {}
         self._referrers = Referrers()
         self.vitals = Vitals()
 
@@ -113,7 +116,7 @@ class Operator:
             options.resync_s,
             self._referrers,
         )
-        vitals.brokers = lambda: len(self._generations)
+        vitals.brokers = lambda: len(self._states)
         vitals.watches_down = cache.watches_down
         vitals.ask_served = lambda: api.not_served(places[0])
         for api_version, kind, place in watches:
@@ -142,24 +145,28 @@ class Operator:
         if self._queue is not None:
             self._queue.add((namespace, name))
 
-    def broker_seen(self, namespace: str, name: str, generation: int | None) -> None:
-        """A broker is there with this generation, or has gone (None).
+    def broker_seen(self, namespace: str, name: str, state: State | None) -> None:
+        """A broker is there in this state, or has gone (None).
 
         Its status changes without a new generation: that is our own work, and no news.
         """
         key = (namespace, name)
-        if generation is not None and self._generations.get(key) == generation:
+        if state is not None and self._states.get(key) == state:
             return
-        if generation is None:
-            self._generations.pop(key, None)
+        if state is None:
+            self._states.pop(key, None)
         else:
-            self._generations[key] = generation
+            self._states[key] = state
         self.seen(namespace, name)
 
     async def _work(self, key: Key) -> float | None:
         assert self._reconciler is not None
+        before = self._states.get(key)
         async with self.vitals.reconciling():
             outcome = await self._reconciler.reconcile(*key)
+        # A watch that was down does not tell who has gone. Who has come meanwhile is another.
+        if outcome.again_s is None and self._states.get(key) == before:
+            self._states.pop(key, None)
         self.vitals.reconciled(outcome.applied, outcome.deleted)
         if outcome.applied or outcome.deleted:
             log.info(
@@ -189,8 +196,9 @@ class Operator:
                         for key in cache.listed(kind, place, news):
                             self.seen(*key)
                         cache.began(watch)
-                    elif (changed := cache.happened(news)) is not None:
-                        self.seen(*changed)
+                    else:
+                        for key in cache.happened(news):
+                            self.seen(*key)
             except (KubeError, KubeUnavailable) as error:
                 cache.ended(watch)
                 log.warning("cannot watch", extra={"watch": watch, "reason": str(error)})
@@ -317,7 +325,7 @@ def register(operator: Operator) -> kopf.OperatorRegistry:
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
         metadata: dict[str, Any] = dict(event["object"]["metadata"])
         ends = event["type"] == "DELETED" or "deletionTimestamp" in metadata
-        generation = None if ends else metadata.get("generation", 0)
-        operator.broker_seen(metadata["namespace"], metadata["name"], generation)
+        state = None if ends else (metadata.get("uid", ""), metadata.get("generation", 0))
+        operator.broker_seen(metadata["namespace"], metadata["name"], state)
 
     return registry

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 KINDS_S: Final = 60.0
 #: A page of a list.
 PAGE: Final = 250
+#: Before everything is listed again: a server may answer each watch that it has forgotten.
+RELIST_PAUSE_S: Final = 1.0
 
 PLURALS: Final = {
     "Secret": "secrets",
@@ -258,6 +260,8 @@ class KubeApi:
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         yield event["object"]
+            if not version:
+                await relist_pause()
 
     async def follow(
         self,
@@ -291,6 +295,8 @@ class KubeApi:
                     version = one["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         yield Event(keep(one), event["type"] == "DELETED")
+            if not version:
+                await relist_pause()
 
     async def _newest(self, path: str) -> str:
         found = await self._server.request("GET", path, query={"limit": "1"})
@@ -322,6 +328,11 @@ class KubeApi:
             if not token:
                 return Listed(found, page["metadata"].get("resourceVersion", ""))
             query["continue"] = token
+
+
+async def relist_pause() -> None:
+    """Wait for a moment, before everything is listed again."""
+    await asyncio.sleep(RELIST_PAUSE_S)
 
 
 # Paths

@@ -6,9 +6,13 @@ import asyncio
 import copy
 from typing import Any
 
+import pytest
+
 from support.brokers import NAMESPACE, rendered, spec_of
 from support.cluster_double import ClusterDouble
 from support.virtual_time import run_virtual
+from tidegate_operator import cache as module
+from tidegate_operator import names
 from tidegate_operator.cache import LONGEST_S, CachedCluster
 from tidegate_operator.cluster import Event, Listed
 from tidegate_operator.plan import MANAGED_KINDS, ObjectRef
@@ -92,24 +96,144 @@ async def test_nothing_is_believed_while_a_watch_is_down() -> None:
 
 async def test_what_happens_is_known_and_belongs_to_somebody() -> None:
     cache, _ = cached()
-    assert cache.happened(Event(edge(2, status={"replicas": 1}))) == DEMO
+    assert cache.happened(Event(edge(2, status={"replicas": 1}))) == [DEMO]
     assert (await known_edge(cache) or {})["status"] == {"replicas": 1}
     # Old news, and the same again.
-    assert cache.happened(Event(edge(1))) is None
-    assert cache.happened(Event(edge(2, status={"replicas": 1}))) is None
-    assert cache.happened(Event(edge(3), is_deleted=True)) == DEMO
+    assert cache.happened(Event(edge(1))) == []
+    assert cache.happened(Event(edge(2, status={"replicas": 1}))) == []
+    assert cache.happened(Event(edge(3), is_deleted=True)) == [DEMO]
     assert await known_edge(cache) is None
     stranger = edge(4)
+    stranger["metadata"]["name"] = "else"
     stranger["metadata"]["labels"] = {"app": "other"}
-    assert cache.happened(Event(stranger)) is None
+    assert cache.happened(Event(stranger)) == []
 
 
 async def test_the_end_of_an_earlier_object_of_that_name_is_no_end() -> None:
     cache, _ = cached()
     earlier = edge(9)
     earlier["metadata"]["uid"] = "another"
-    assert cache.happened(Event(earlier, is_deleted=True)) == DEMO
+    assert cache.happened(Event(earlier, is_deleted=True)) == [DEMO]
     assert await known_edge(cache) is not None
+
+
+async def of_both(cache: CachedCluster) -> tuple[int, int]:
+    """Return how many Deployments of the edges two brokers have."""
+    there = [await cache.children(*one) for one in (DEMO, OTHER)]
+    # What is only listed of the double behind it does not count.
+    mine, others = (
+        sum(ObjectRef.of(one) == ObjectRef.of(edge(1)) for one in found) for found in there
+    )
+    return mine, others
+
+
+def given_to(broker: str | None, version: int) -> Manifest:
+    """Return the edges' Deployment with the label of another broker, or without."""
+    found = edge(version)
+    del found["metadata"]["labels"][names.INSTANCE_LABEL]
+    if broker is not None:
+        found["metadata"]["labels"][names.INSTANCE_LABEL] = broker
+    return found
+
+
+async def test_what_loses_its_label_is_not_kept() -> None:
+    cache, _ = cached()
+    assert cache.happened(Event(given_to(None, 2))) == [DEMO]
+    assert await known_edge(cache) is None
+    assert cache.happened(Event(given_to(None, 3))) == []
+    # What was before it comes late: both from a watch of old, and as an answer.
+    assert cache.happened(Event(given_to(None, 4), is_deleted=True)) == []
+    assert cache.happened(Event(edge(5))) == [DEMO]
+    assert await known_edge(cache) is not None
+
+
+async def test_what_gets_another_label_is_news_to_both_brokers() -> None:
+    cache, _ = cached()
+    assert cache.happened(Event(given_to("other", 2))) == [DEMO, OTHER]
+    assert await of_both(cache) == (0, 1)
+    # What it was before is no news any more.
+    assert cache.happened(Event(edge(1))) == []
+    assert await of_both(cache) == (0, 1)
+    assert cache.happened(Event(given_to("other", 3), is_deleted=True)) == [OTHER]
+    assert await of_both(cache) == (0, 0)
+
+
+async def test_the_end_of_what_was_known_as_anothers_is_news_to_both() -> None:
+    """A watch that was down has not told of the label."""
+    cache, _ = cached()
+    assert set(cache.happened(Event(given_to("other", 3), is_deleted=True))) == {DEMO, OTHER}
+    assert await of_both(cache) == (0, 0)
+    assert await cache.pods(*DEMO)
+
+
+async def test_a_pod_that_is_nobodys_is_no_pod_of_the_broker() -> None:
+    cache, _ = cached()
+    (pod,) = (one for one in there(2) if one["kind"] == "Pod")
+    pod["metadata"]["labels"].pop(names.INSTANCE_LABEL)
+    assert cache.happened(Event(pod)) == [DEMO]
+    assert await cache.pods(*DEMO) == []
+
+
+@pytest.mark.parametrize(("broker", "news"), [("other", {DEMO, OTHER}), (None, {DEMO})])
+async def test_what_is_listed_under_another_label_has_gone_from_the_first(
+    broker: str | None, news: set[tuple[str, str]]
+) -> None:
+    cache, _ = cached()
+    now = [one for one in there(9) if one["metadata"]["name"] != "demo-edge"]
+    now += [given_to(broker, 9)]
+    tell(cache, "Deployment", there(8), "8")
+    assert set(tell(cache, "Deployment", now, "9")) == news
+    assert await of_both(cache) == (0, len(news) - 1)
+
+
+async def test_an_answer_that_comes_late_brings_nothing_back() -> None:
+    cache, double = cached()
+    answers = [edge(3)]
+    double.apply = lambda *_, **__: asyncio.sleep(0, answers.pop(0))  # type: ignore[method-assign]
+
+    async def late(version: int) -> Manifest | None:
+        answers[:] = [edge(version)]
+        await cache.apply(edge(1))
+        return await known_edge(cache)
+
+    assert cache.happened(Event(edge(4), is_deleted=True)) == [DEMO]
+    assert await late(3) is None
+    # It had lost its labels only, and has them again.
+    assert await late(5) is not None
+    # The same of what a watch has not told, and of what it says is nobody's.
+    tell(cache, "Deployment", [], "20")
+    assert await late(19) is None
+    assert await late(21) is not None
+    assert cache.happened(Event(given_to(None, 23))) == [DEMO]
+    assert await late(22) is None
+
+
+async def test_the_end_of_labels_that_comes_late_takes_nothing_away() -> None:
+    """A watch of labels tells of what has lost them as if it were deleted."""
+    cache, _ = cached()
+    cache.happened(Event(edge(8)))
+    cache.happened(Event(edge(7), is_deleted=True))
+    assert await known_edge(cache) is not None
+
+
+async def test_our_answer_leaves_it_to_the_watch_to_tell_an_owner_of_its_loss() -> None:
+    cache, double = cached()
+    cache.happened(Event(given_to("other", 2)))
+    answer = edge(3)
+    double.apply = lambda *_, **__: asyncio.sleep(0, answer)  # type: ignore[method-assign]
+    await cache.apply(edge(1))
+    assert set(cache.happened(Event(answer))) == {DEMO, OTHER}
+    assert await of_both(cache) == (1, 0)
+
+
+def test_of_what_has_gone_only_the_last_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_GONE", 3)
+    cache, _ = cached()
+    for number in range(9):
+        one = edge(number)
+        one["metadata"]["uid"] = f"uid-{number}"
+        cache.happened(Event(one, is_deleted=True))
+    assert list(cache._gone) == ["uid-6", "uid-7", "uid-8"]
 
 
 async def test_what_we_have_written_is_known_before_it_is_told() -> None:
@@ -123,8 +247,8 @@ async def test_what_we_have_written_is_known_before_it_is_told() -> None:
     cache.happened(Event(applied))
     assert (await known_edge(cache) or {})["spec"]["replicas"] == 7
     # It comes back, which is no news, and what was before it comes late.
-    assert cache.happened(Event(copy.deepcopy(applied))) is None
-    assert cache.happened(Event(edge(7))) is None
+    assert cache.happened(Event(copy.deepcopy(applied))) == []
+    assert cache.happened(Event(edge(7))) == []
     assert (await known_edge(cache) or {})["spec"]["replicas"] == 7
     await cache.delete(ObjectRef.of(wanted), NAMESPACE, applied["metadata"].get("uid", ""))
 

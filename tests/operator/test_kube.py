@@ -18,15 +18,17 @@ from aiohttp import web
 
 from support.brokers import pair, rendered, spec_of
 from support.cluster_double import ClusterDouble
+from support.virtual_time import run_virtual
 from support.waiting import wait_for_async
 from tidegate.runtime import log as logs
 from tidegate_operator import __main__ as command
-from tidegate_operator import crd, handlers, names
+from tidegate_operator import crd, handlers, kube, names
 from tidegate_operator.api_server import tls_context
 from tidegate_operator.cache import CachedCluster
 from tidegate_operator.cluster import Event, KubeError, KubeUnavailable, Listed
 from tidegate_operator.kube import KubeApi, collection_path, object_path
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
+from tidegate_operator.reconcile import Outcome
 
 BROKER = {"metadata": {"name": "demo", "namespace": "iot", "uid": "u"}}
 
@@ -81,7 +83,19 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def api(server: Server) -> AsyncIterator[KubeApi]:
+def pauses(monkeypatch: pytest.MonkeyPatch, server: Server) -> list[int]:
+    """Return after how many requests it was paused before a list; nobody waits."""
+    found: list[int] = []
+
+    async def pause() -> None:
+        found.append(len(server.asked))
+
+    monkeypatch.setattr(kube, "relist_pause", pause)
+    return found
+
+
+@pytest.fixture
+async def api(server: Server, pauses: list[int]) -> AsyncIterator[KubeApi]:
     async def log_in() -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(server=server.url, scheme="Bearer", token=server.token)
 
@@ -442,6 +456,31 @@ async def test_a_watch_that_is_too_late_begins_again(server: Server, api: KubeAp
     await changes.aclose()
 
 
+@pytest.mark.parametrize("stream", ["changes", "follow"])
+async def test_a_server_that_forgets_at_once_is_not_asked_without_a_pause(
+    server: Server, api: KubeApi, pauses: list[int], stream: str
+) -> None:
+    error = json.dumps({"type": "ERROR", "object": {"code": 410}}).encode() + b"\n"
+    start: dict[str, Any] = {"metadata": {"resourceVersion": "1"}, "items": []}
+    server.answer = lambda asked: web.Response(body=error) if "watch" in asked.query else start
+    keep = (lambda one: one,) if stream == "follow" else ()
+    news = getattr(api, stream)("v1", "Secret", "", handlers.OURS, *keep)
+    for _ in range(4):
+        await anext(news)
+    await news.aclose()
+    # Each time after a list and a watch.
+    assert pauses == [2, 4, 6]
+
+
+def test_the_pause_before_a_list_is_short() -> None:
+    async def play() -> float:
+        began_s = asyncio.get_running_loop().time()
+        await kube.relist_pause()
+        return asyncio.get_running_loop().time() - began_s
+
+    assert 0.5 <= run_virtual(play()) <= 5
+
+
 def test_paths_are_those_of_the_api() -> None:
     assert collection_path("v1", "Pod", "") == "api/v1/pods"
     assert object_path("apps/v1", "Deployment", "iot", "a") == (
@@ -516,9 +555,54 @@ def test_a_broker_is_news_when_its_generation_is(monkeypatch: pytest.MonkeyPatch
     news: list[str] = []
     monkeypatch.setattr(operator, "seen", lambda _, name: news.append(name))
     for generation in (1, 1, 2, 2, None, None, 1, 1):
-        operator.broker_seen("iot", f"{generation}", generation)
-        operator.broker_seen("iot", "demo", generation)
+        state = None if generation is None else ("u", generation)
+        operator.broker_seen("iot", f"{generation}", state)
+        operator.broker_seen("iot", "demo", state)
     assert [name for name in news if name == "demo"] == ["demo"] * 5
+
+
+def test_a_broker_that_was_made_again_is_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its watch was down, nobody has told that the first one has gone."""
+    operator = handlers.Operator(handlers.Options("image", "ns"))
+    news: list[str] = []
+    monkeypatch.setattr(operator, "seen", lambda _, name: news.append(name))
+    registry = handlers.register(operator)
+    (handler,) = registry._watching.get_all_handlers()
+    told: Any = handler.fn
+
+    async def tell(uid: str) -> None:
+        metadata = {"name": "demo", "namespace": "iot", "uid": uid, "generation": 1}
+        await told(event={"type": None, "object": {"metadata": metadata}})
+
+    for uid in ("a", "a", "b", "b"):
+        asyncio.run(tell(uid))
+    assert news == ["demo", "demo"]
+
+
+async def test_a_broker_that_is_found_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = handlers.Operator(handlers.Options("image", "ns"))
+    key, old, new = ("iot", "demo"), ("a", 1), ("b", 1)
+    again_s: float | None = None
+    comes: handlers.State | None = None
+
+    class Double:
+        async def reconcile(self, namespace: str, name: str) -> Outcome:
+            if comes is not None:
+                operator.broker_seen(namespace, name, comes)
+            return Outcome(again_s)
+
+    monkeypatch.setattr(operator, "_reconciler", Double())
+    operator.broker_seen(*key, old)
+    assert await operator._work(key) is None
+    assert operator._states == {}
+    # It comes back after it was found gone.
+    operator.broker_seen(*key, old)
+    comes = new
+    await operator._work(key)
+    assert operator._states == {key: new}
+    again_s, comes = 60.0, None
+    assert await operator._work(key) == 60
+    assert operator._states == {key: new}
 
 
 async def test_the_operator_works_on_what_it_sees_until_it_stops(
@@ -567,7 +651,8 @@ async def test_a_watch_that_is_down_is_begun_again(
     labels = {names.INSTANCE_LABEL: "demo", names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
     metadata = {"name": "demo-edge", "namespace": "iot", "labels": labels}
     ours = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
-    others = ours | {"metadata": metadata | {"labels": None}}
+    others = ours | {"metadata": metadata | {"name": "users", "labels": None}}
+    moved = ours | {"metadata": metadata | {"labels": labels | {names.INSTANCE_LABEL: "other"}}}
 
     async def stream() -> AsyncIterator[Listed | Event]:
         nonlocal runs
@@ -577,8 +662,8 @@ async def test_a_watch_that_is_down_is_begun_again(
         assert "Secret " in cache.watches_down()
         yield Listed([ours], "7")
         assert not cache.watches_down()
-        # Known already, somebody else's, and gone.
-        for event in (Event(ours), Event(others), Event(ours, is_deleted=True)):
+        # Known already, somebody else's, now another's, and gone.
+        for event in (Event(ours), Event(others), Event(moved), Event(moved, is_deleted=True)):
             yield event
         raise KubeUnavailable("broken")
 
@@ -588,7 +673,7 @@ async def test_a_watch_that_is_down_is_begun_again(
     monkeypatch.setattr(operator, "seen", lambda _, name: seen.append(name))
     with caplog.at_level(logging.CRITICAL), pytest.raises(asyncio.CancelledError):
         await operator._follow(cache, "Secret", "", stream)
-    assert seen == ["demo", "demo"] * 2
+    assert seen == ["demo", "demo", "other", "other"] * 2
 
 
 async def test_who_refers_to_what_has_changed_is_looked_at(
