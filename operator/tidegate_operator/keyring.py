@@ -74,10 +74,13 @@ class Keyring:
     next_change: datetime
     #: What was made new, and why, for the log.
     changes: tuple[str, ...]
+    #: The clients' authorities while no listener is self-signed. They are kept as they are: devices
+    #: may still trust them, and are not asked before a listener is self-signed again.
+    resting: Data = field(default_factory=dict)
 
     def authorities_data(self) -> dict[str, bytes]:
         """Return what is kept of the authorities."""
-        found: dict[str, bytes] = {}
+        found = dict(self.resting)
         for kind, group in ((LINK, self.link), (LISTENERS, self.listeners)):
             for number, pair in enumerate(group.trusted if group is not None else ()):
                 found[f"{kind}-{number}.crt"] = pair.certificate
@@ -152,7 +155,13 @@ def renewed(
         redis_password=_token(existing.redis.get("password"), "password of the store", changes),
         next_change=min(due),
         changes=tuple(changes),
+        resting={} if listeners is not None else _of_listeners(existing.authorities),
     )
+
+
+def _of_listeners(authorities_data: Data) -> dict[str, bytes]:
+    prefix = f"{LISTENERS}-"
+    return {file: kept for file, kept in authorities_data.items() if file.startswith(prefix)}
 
 
 def _self_signed(spec: MqttBrokerSpec) -> list[ListenerSpec]:

@@ -51,6 +51,11 @@ _LIST_KEYS: Final = {
 _WHOLE: Final = frozenset(
     {"selector", "matchLabels", "podSelector", "namespaceSelector", "labelSelector", "nodeSelector"}
 )
+#: A NetworkPolicy's rules are one value too, with all that is in them: whoever adds a port or a
+#: peer opens the broker.
+_RULES: Final = frozenset({"ingress", "egress"})
+#: What the server fills in there.
+_RULE_DEFAULTS: Final = {"protocol": "TCP"}
 #: Where amounts stand, which the server writes in its own way.
 _AMOUNTS: Final = frozenset({"requests", "limits", "hard", "averageValue", "sizeLimit"})
 
@@ -182,7 +187,7 @@ def covers(live: object, wanted: object, key: str = "", above: str = "") -> bool
             return False
         return all(covers(live.get(name), value, name, key) for name, value in wanted.items())
     if isinstance(wanted, list):
-        return _covers_list(live, wanted, key)
+        return _is_same(live, wanted) if key in _RULES else _covers_list(live, wanted, key)
     if live == wanted:
         return True
     if live is None:
@@ -203,6 +208,27 @@ def _covers_list(live: object, wanted: list[Any], key: str) -> bool:
         _identity(item, key) in found and covers(found[_identity(item, key)], item)
         for item in wanted
     )
+
+
+def _is_same(live: object, wanted: object) -> bool:
+    """Whether a value is just what is wanted, but for defaults and empty values left out."""
+    if live is None:
+        return not wanted
+    if isinstance(wanted, Mapping):
+        return (
+            isinstance(live, Mapping)
+            and all(
+                name in wanted or _RULE_DEFAULTS.get(name) == value for name, value in live.items()
+            )
+            and all(_is_same(live.get(name), value) for name, value in wanted.items())
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(_is_same(one, other) for one, other in zip(live, wanted, strict=True))
+        )
+    return live == wanted
 
 
 def _identity(item: object, key: str) -> object:

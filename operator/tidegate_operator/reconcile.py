@@ -86,6 +86,8 @@ class _Result:
     deleted: int = 0
     #: In how many seconds what is not written for now may be written; 0: nothing is held back.
     held_s: float = 0.0
+    #: Whether the bundled store is kept for routers that may still use it.
+    keeps_store: bool = False
 
 
 @dataclass(slots=True)
@@ -142,7 +144,7 @@ class Reconciler:
         wanted = await self._wanted(owner, spec, there, pods, now)
         result = _Result()
         if spec is None or not spec.paused:
-            result = await self._carry_out(owner, wanted, there, now)
+            result = await self._carry_out(owner, wanted, there, pods, now)
         call = self._roll_calls.setdefault((namespace, name), RollCall())
         standard = configuration.wanted(name, _template_hashes(name, there), there)
         edges = observed.workload(_child(there, "Deployment", name, "edge"))
@@ -164,6 +166,8 @@ class Reconciler:
         if spec is not None and not spec.paused and was_asked:
             await self._rebalance(body, spec, call, situation, _token(name, there), now)
         again_s = self._again_s(status, wanted, call, spec, now)
+        if result.keeps_store:
+            again_s = min(again_s, max(SOON_S, call.quiet_s(now) * _OF_QUIET))
         if result.held_s:
             again_s = min(again_s, result.held_s)
         return Outcome(again_s, result.applied, result.deleted)
@@ -196,7 +200,14 @@ class Reconciler:
             has_cert_manager="Certificate" in kinds,
         )
         settings = Settings(self._image, self._operator_namespace, kinds)
-        inputs = Inputs(broker, settings, keyring, collected, _shortest_grace_s(pods))
+        # Without its password nobody can make use of the old store.
+        has_old_store = (
+            spec.redis.own is None
+            and bool(existing.redis.get("password"))
+            and _child(there, "StatefulSet", name, "redis") is not None
+        )
+        grace_s = _shortest_grace_s(pods)
+        inputs = Inputs(broker, settings, keyring, collected, grace_s, has_old_store)
         if not collected.is_complete:
             # Of two with one name the last counts: what is there is kept, and kept alive.
             return _Wanted(collected, keyring, [*prerequisites(inputs), *kept], is_all=False)
@@ -216,7 +227,12 @@ class Reconciler:
     # Writing
 
     async def _carry_out(
-        self, owner: Owner, wanted: _Wanted, there: dict[ObjectRef, Manifest], now: datetime
+        self,
+        owner: Owner,
+        wanted: _Wanted,
+        there: dict[ObjectRef, Manifest],
+        pods: Sequence[observed.Pod],
+        now: datetime,
     ) -> _Result:
         """Write what is different; ``there`` is brought up to date."""
         await self._find_foreign(owner, wanted.manifests, there)
@@ -239,7 +255,9 @@ class Reconciler:
                 if self._strife.wrote(manifest, now):
                     fields = {"namespace": owner.namespace, "object": str(ref)}
                     log.warning("somebody else changes it again and again", extra=fields)
-            for ref in found.delete:
+            kept = _store_in_use(owner.name, found, wanted.manifests, there, pods)
+            result.keeps_store = bool(kept)
+            for ref in (one for one in found.delete if one not in kept):
                 uid = there[ref]["metadata"]["uid"]
                 await self._cluster.delete(ref, owner.namespace, uid)
                 del there[ref]
@@ -439,6 +457,34 @@ def _child(
     there: Mapping[ObjectRef, Manifest], kind: str, name: str, component: names.Component
 ) -> Manifest | None:
     return there.get(ObjectRef("apps/v1", kind, names.workload(name, component)))
+
+
+def _store_in_use(
+    name: str,
+    found: Plan,
+    manifests: Iterable[Manifest],
+    there: Mapping[ObjectRef, Manifest],
+    pods: Iterable[observed.Pod],
+) -> frozenset[ObjectRef]:
+    """Return what must not be deleted yet: the bundled store, until no router may use it.
+
+    Old routers serve until the new ones reach the other store, which they never do if its URL is
+    wrong. They need the store meanwhile, and its data if somebody takes the change back.
+    """
+    if ObjectRef("apps/v1", "StatefulSet", names.workload(name, "redis")) not in found.delete:
+        return frozenset()
+    wanted = _child({ObjectRef.of(one): one for one in manifests}, "Deployment", name, "router")
+    standard = observed.template_hash(wanted)
+    router = _child(there, "Deployment", name, "router")
+    in_use = {pod.restart_hash for pod in pods if pod.component == "router"}
+    has_moved = observed.template_hash(router) == standard and in_use <= {standard}
+    if has_moved and observed.workload(router).is_complete:
+        return frozenset()
+    return frozenset(
+        ref
+        for ref in found.delete
+        if there[ref]["metadata"]["labels"].get(names.COMPONENT_LABEL) == "redis"
+    )
 
 
 def _template_hashes(name: str, there: Mapping[ObjectRef, Manifest]) -> dict[str, str]:

@@ -371,7 +371,9 @@ def test_the_store_can_be_moved_outside(space: Space, kubelet: FakeKubelet) -> N
     space.until_settled("demo")
     space.put("demo", spec_of(redis={"external": {"url": "redis://elsewhere:6379"}}))
     space.until_settled("demo")
-    assert not {one for one in made(space) if "redis" in one[1]}
+    space.wait(
+        lambda: not {one for one in made(space) if "redis" in one[1]}, "the old store has gone"
+    )
     assert config(space, "router")["store"] == {"url": "redis://elsewhere:6379"}
     # What has been stored is not ours to throw away.
     assert len(space.listed("PersistentVolumeClaim")) == 1

@@ -118,7 +118,7 @@ def test_no_right_is_given_that_is_not_used(
     space.until_settled("demo")
     space.wait(lambda: not space.listed("ServiceMonitor"), "the ServiceMonitor has gone")
     assert space.listed("Certificate") == []
-    assert space.listed("StatefulSet") == []
+    space.wait(lambda: not space.listed("StatefulSet"), "the old store has gone")
     assert space.listed("HorizontalPodAutoscaler") == []
 
     (role,) = plane.api.listed(

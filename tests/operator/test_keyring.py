@@ -147,6 +147,31 @@ def test_without_self_signed_listeners_there_is_no_second_authority() -> None:
     assert set(found.authorities_data()) == {"link-0.crt", "link-0.key"}
 
 
+def test_the_authority_of_clients_rests_while_no_listener_is_self_signed() -> None:
+    existing = stored()
+    resting = keyring(existing, NOW + DAY, spec_of())
+    assert resting.listeners is None
+    assert resting.listener_pairs == {}
+    assert resting.authorities_data() == existing.authorities
+    kept = Existing(authorities=resting.authorities_data())
+    again = keyring(kept, NOW + 100 * DAY)
+    assert again.listeners is not None
+    assert again.listeners.bundle == existing.authorities["listeners-0.crt"]
+
+
+def test_an_authority_that_has_ended_while_it_rested_is_not_used_again() -> None:
+    existing = stored()
+    late = NOW + 4000 * DAY
+    resting = keyring(existing, late, spec_of())
+    again = keyring(Existing(authorities=resting.authorities_data()), late)
+    assert again.listeners is not None
+    assert existing.authorities["listeners-0.crt"] not in again.listeners.bundle
+    assert set(again.authorities_data()) == {
+        *("link-0.crt", "link-0.key"),
+        *("listeners-0.crt", "listeners-0.key"),
+    }
+
+
 def test_both_authorities_are_trusted_while_one_is_replaced() -> None:
     existing = stored()
     late = NOW + LINK_AUTHORITY_VALIDITY - 80 * DAY

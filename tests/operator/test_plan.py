@@ -260,6 +260,18 @@ def test_without_the_autoscaler_the_number_is_the_specs_again() -> None:
 
 # Comparing
 
+PORTS = [{"port": 1, "protocol": "TCP"}]
+PEER: dict[str, Any] = {"podSelector": {"matchLabels": {"a": "b"}}}
+
+
+def rules(**changes: Any) -> dict[str, Any]:
+    """Return the one rule of a NetworkPolicy; None takes something away."""
+    rule = {"ports": PORTS, "from": [PEER]} | changes
+    return {"ingress": [{key: value for key, value in rule.items() if value is not None}]}
+
+
+RULES = rules()
+
 
 @pytest.mark.parametrize(
     ("live", "wanted", "same"),
@@ -283,6 +295,23 @@ def test_without_the_autoscaler_the_number_is_the_specs_again() -> None:
         ({"limits": {"cpu": "2"}}, {"limits": {"cpu": "x"}}, False),
         ({"sizeLimit": "1Gi"}, {"sizeLimit": "1024Mi"}, True),
         ({"version": "1"}, {"version": "1000m"}, False),
+        # A NetworkPolicy's rules are one value to the server.
+        (RULES | {"x": 1}, RULES, True),
+        (RULES, {"ingress": [{"ports": [{"port": 1}], "from": [PEER]}]}, True),
+        (rules(ports=[*PORTS, {"port": 2, "protocol": "TCP"}]), RULES, False),
+        (rules(ports=[{"port": 1, "endPort": 9, "protocol": "TCP"}]), RULES, False),
+        (rules(ports=[{"port": 1, "protocol": "UDP"}]), RULES, False),
+        (rules(ports=None), RULES, False),
+        (rules(**{"from": [PEER, {"ipBlock": {"cidr": "0.0.0.0/0"}}]}), RULES, False),
+        (rules(**{"from": [PEER | {"namespaceSelector": {}}]}), RULES, False),
+        (rules(**{"from": None}), RULES, False),
+        (RULES, rules(**{"from": None}), False),
+        ({"ingress": [*RULES["ingress"], {}]}, RULES, False),
+        ({}, RULES, False),
+        ({}, {"egress": []}, True),
+        ({"egress": [{}]}, {"egress": []}, False),
+        (RULES, rules(x=[], y={}), True),
+        ({"ingress": ["x"]}, RULES, False),
     ],
 )
 def test_an_object_covers_what_is_wanted(live: object, wanted: object, same: bool) -> None:
@@ -322,6 +351,20 @@ def test_what_is_added_to_a_selector_is_put_right(
         found = found[part]
     found["somebody"] = "else"
     assert names(plan(desired, cluster.all(), UID)) == [f"{kind} {name}"]
+
+
+@pytest.mark.parametrize("opened", ["ports", "from"])
+def test_what_is_added_to_a_rule_of_a_network_policy_is_put_right(opened: str) -> None:
+    cluster = FakeCluster()
+    desired = manifests()
+    carry_out(cluster, desired)
+    rule = cluster.get("NetworkPolicy", "demo-router")["spec"]["ingress"][0]
+    more = {"ports": {"port": 22, "protocol": "TCP"}, "from": {"namespaceSelector": {}}}
+    rule[opened].append(more[opened])
+    assert names(carry_out(cluster, desired)) == ["NetworkPolicy demo-router"]
+    rule = cluster.get("NetworkPolicy", "demo-router")["spec"]["ingress"][0]
+    assert more[opened] not in rule[opened]
+    assert carry_out(cluster, desired).is_empty
 
 
 def test_what_has_lost_its_owner_is_adopted() -> None:

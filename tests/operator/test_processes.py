@@ -54,7 +54,7 @@ LINK = ("admin-token", "link.crt", "link.key", "link-ca.crt")
 #: Which files a component reads.
 NAMED = {
     "edge": {*LINK, "passwords", "acl", "listener.mqtt.crt", "listener.mqtt.key"},
-    "router": {*LINK, "redis-password"},
+    "router": {*LINK, "store-password"},
 }
 
 

@@ -307,7 +307,7 @@ async def test_a_store_whose_password_was_lost_gets_a_new_one_with_a_new_pod() -
     before = it.fake.get("StatefulSet", "demo-redis")["spec"]["template"]
     await it.reconcile()
     data = it.fake.get("Secret", "demo-redis")["data"]
-    assert it.fake.get("Secret", "demo-router")["data"]["redis-password"] == data["password"]
+    assert it.fake.get("Secret", "demo-router")["data"]["store-password"] == data["password"]
     assert it.fake.get("StatefulSet", "demo-redis")["spec"]["template"] != before
 
 
@@ -366,13 +366,130 @@ async def test_new_passwords_and_certificates_reach_pods_without_a_restart() -> 
     assert it.hashes() == before
 
 
-async def test_a_store_that_is_replaced_by_an_external_one_goes() -> None:
+def password_files(it: World) -> set[str]:
+    data = it.fake.get("Secret", "demo-router")["data"]
+    return {name for name in data if "password" in name}
+
+
+STORE_KINDS = {
+    "ConfigMap",
+    "NetworkPolicy",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+}
+
+
+def store_kinds(it: World) -> set[str]:
+    return {kind for _, kind, _, name in it.fake.objects if name == "demo-redis"}
+
+
+async def test_a_store_that_is_replaced_by_an_external_one_goes_when_no_router_uses_it() -> None:
+    it = await world()
+    await it.settle()
+    old = [one for one in it.cluster.pods_there if one["metadata"]["name"] == "demo-router-0"]
+    it.put_spec(spec_of(redis={"external": {"url": "redis://elsewhere"}}))
+    for _ in range(2):
+        # The new routers are not ready, perhaps never: the old ones still need all of it.
+        outcome = await it.reconcile()
+        assert (outcome.deleted, outcome.again_s) == (0, SOON_S)
+        assert store_kinds(it) == STORE_KINDS
+        assert password_files(it) == {"store-password"}
+    it.make_ready()
+    it.cluster.pods_there += old
+    outcome = await it.reconcile()
+    assert (outcome.deleted, outcome.again_s) == (0, SOON_S)
+    it.cluster.pods_there.remove(old[0])
+    assert (await it.reconcile()).deleted == len(STORE_KINDS)
+    assert store_kinds(it) == set()
+    await it.reconcile()
+    assert password_files(it) == set()
+    assert await it.reconcile() == Outcome(60.0)
+
+
+async def test_a_store_that_is_wanted_again_was_never_away() -> None:
+    it = await world()
+    await it.settle()
+    before = it.fake.get("StatefulSet", "demo-redis")["metadata"]["uid"]
+    password = it.fake.get("Secret", "demo-redis")["data"]
+    hashes = it.hashes()
+    it.put_spec(spec_of(redis={"external": {"url": "redis://elsewere"}}))
+    await it.reconcile()
+    it.put_spec(spec_of())
+    await it.settle()
+    assert it.fake.get("StatefulSet", "demo-redis")["metadata"]["uid"] == before
+    assert it.fake.get("Secret", "demo-redis")["data"] == password
+    assert it.hashes() == hashes
+    assert not [one for one in it.fake.writes if one[0] == "delete"]
+
+
+async def test_routers_that_are_not_written_yet_keep_their_store() -> None:
+    """What is held back because somebody else changes it all the time has not moved either."""
+    it = await world()
+    await it.settle()
+    for number in range(40):
+        it.fake.get("Deployment", "demo-router")["spec"]["progressDeadlineSeconds"] = number
+        if (await it.reconcile()).applied == 0:
+            break
+        it.make_ready()
+    it.put_spec(spec_of(redis={"external": {"url": "redis://elsewhere"}}))
+    assert (await it.reconcile()).deleted == 0
+    assert store_kinds(it) == STORE_KINDS
+
+
+async def test_old_routers_find_the_password_of_their_store_beside_the_new_ones() -> None:
+    it = await world()
+    await it.settle()
+    external = {"url": "redis://elsewhere", "passwordSecret": {"name": "theirs"}}
+    spec = spec_of(redis={"external": external})
+    it.put_contents(spec)
+    old = it.fake.get("Secret", "demo-redis")["data"]["password"]
+    it.put_spec(spec)
+    await it.reconcile()
+    data = it.fake.get("Secret", "demo-router")["data"]
+    assert data["store-password"] == old
+    assert data["redis-password"] != old
+
+
+async def test_a_store_that_has_lost_its_password_is_not_given_one_while_it_leaves() -> None:
     it = await world()
     await it.settle()
     it.put_spec(spec_of(redis={"external": {"url": "redis://elsewhere"}}))
-    outcome = await it.reconcile()
-    assert outcome.deleted == 6
-    assert ("delete", "StatefulSet", "demo-redis") in it.fake.writes
+    await it.reconcile()
+    it.fake.delete("Secret", "demo-redis")
+    await it.reconcile()
+    assert password_files(it) == set()
+    assert (await it.reconcile()).applied == 0
+
+
+async def test_a_store_that_leaves_is_not_looked_at_for_ever_as_often() -> None:
+    it = await world()
+    await it.settle()
+    it.put_spec(spec_of(redis={"external": {"url": "redis://elsewere"}}))
+    await it.reconcile()
+    it.pass_time(300)
+    again_s = (await it.reconcile()).again_s
+    assert again_s is not None
+    assert again_s > SOON_S
+
+
+async def test_clients_need_no_new_authority_when_self_signing_is_turned_on_again() -> None:
+    spec = spec_of("headline")
+    it = await world("headline")
+    await it.settle()
+    trusted = it.fake.get("ConfigMap", "demo-ca")["data"]
+    kept = it.fake.get("Secret", "demo-authorities")["data"]
+    plain = spec | {"listeners": [{"name": "mqtt", "protocol": "tcp"}]}
+    it.put_spec(plain)
+    for _ in range(3):
+        await it.settle()
+        assert it.fake.get("Secret", "demo-authorities")["data"] == kept
+    it.pass_time(40 * 86400)
+    it.put_spec(spec)
+    await it.settle()
+    assert it.fake.get("ConfigMap", "demo-ca")["data"] == trusted
+    assert it.fake.get("Secret", "demo-authorities")["data"] == kept
 
 
 async def test_two_brokers_of_a_namespace_do_not_know_of_each_other() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tidegate_operator import names
-from tidegate_operator.keyring import LINK, Existing, Keyring
+from tidegate_operator.keyring import Existing, Keyring
 from tidegate_operator.names import Component
 from tidegate_operator.render import network, redis, scaling, workloads
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Owner, Settings
@@ -33,11 +33,7 @@ def upkeep(owner: Owner, keyring: Keyring, existing: Existing) -> list[Manifest]
 
     Only Secrets that are there, with all that they hold but what ``keyring`` has anew.
     """
-    authorities = {
-        file: content
-        for file, content in existing.authorities.items()
-        if keyring.listeners is None and not file.startswith(f"{LINK}-")
-    } | keyring.authorities_data()
+    authorities = keyring.authorities_data()
     name = owner.name
     secrets = (
         (names.authorities_secret(name), "authorities", existing.authorities, authorities),

@@ -42,6 +42,9 @@ from tidegate_operator.spec_listeners import ListenerSpec, ListenerTls
 Data = dict[str, Any]
 
 _ANYWHERE: Final = "*"
+#: The file with the bundled store's password. That of an external one is called differently: while
+#: one takes the other's place, old and new routers read the same Secret.
+BUNDLED_PASSWORD: Final = "store-password"  # noqa: S105  # the name of a file
 
 
 def edge_config(broker: Broker) -> Data:
@@ -174,7 +177,7 @@ def _store(broker: Broker) -> Data:
         service = workload(broker.name, "redis")
         return found | {
             "url": f"redis://{service}.{broker.namespace}.svc:{REDIS_PORT}/0",
-            "password_file": f"{FILES_DIR}/redis-password",
+            "password_file": f"{FILES_DIR}/{BUNDLED_PASSWORD}",
         }
     found["url"] = external.url
     for key, value in (

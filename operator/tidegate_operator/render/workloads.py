@@ -14,7 +14,7 @@ from tidegate_operator import names
 from tidegate_operator.certificates import KeyPair
 from tidegate_operator.keyring import Keyring
 from tidegate_operator.names import LINK_PORT, Component
-from tidegate_operator.render.config import as_yaml, edge_config, router_config
+from tidegate_operator.render.config import BUNDLED_PASSWORD, as_yaml, edge_config, router_config
 from tidegate_operator.render.inputs import Inputs, Manifest
 from tidegate_operator.render.pods import (
     MARGIN_S,
@@ -66,8 +66,8 @@ def router(inputs: Inputs) -> Iterator[Manifest]:
     leave_s = min(drain_s, settings.shutdown_timeout_s)
     grace_s = grace_period_s(leave_s, settings.shutdown_timeout_s)
     files = router_files(inputs.keyring, inputs.collected.router)
-    if inputs.spec.redis.own is not None:
-        files["redis-password"] = inputs.keyring.redis_password
+    if inputs.spec.redis.own is not None or inputs.has_old_store:
+        files[BUNDLED_PASSWORD] = inputs.keyring.redis_password
     yield from _configuration(inputs, "router", config, files)
     yield _deployment(inputs, "router", settings, config, grace_s)
 
