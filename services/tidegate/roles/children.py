@@ -131,6 +131,12 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
+    def hang_up(self) -> None:
+        """Have it look at its files, unless it is starting: the signal would end it, and it reads
+        them anyway."""
+        if self.is_ready:
+            self.signal(signal.SIGHUP)
+
     async def stop(self, timeout_s: float) -> None:
         """Ask it to end, and see to it that it has ended after ``timeout_s``."""
         self._stop.set()

@@ -132,7 +132,7 @@ class Supervisor(Process):
         contents = self._contents(config, listeners)
         for child in self._children:
             _write(child.file, contents[child.name])
-            child.signal(signal.SIGHUP)
+            child.hang_up()
         await asyncio.gather(
             *(_until_taken(child, contents[child.name]) for child in self._children)
         )
@@ -140,7 +140,7 @@ class Supervisor(Process):
 
     def _hang_up(self) -> None:
         for child in self._children:
-            child.signal(signal.SIGHUP)
+            child.hang_up()
 
     @property
     def _children(self) -> list[Child]:

@@ -127,6 +127,7 @@ class Router:
         self.sweeping = Sweeping(
             store,
             now_ms,
+            counters,
             tasks=tasks,
             leases=leases,
             retained=retained,

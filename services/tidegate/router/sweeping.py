@@ -18,7 +18,9 @@ from tidegate.router.retained import RetainedMessages
 from tidegate.router.sessions import Sessions
 from tidegate.router.tasks import Tasks
 from tidegate.router.wills import Wills
+from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import DueWork, Store, StoreUnavailable
+from tidegate.store.records import RecordError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Sweeping:
     """See the module's docstring."""
 
     __slots__ = (
+        "_counters",
         "_gone_members",
         "_leases",
         "_lost_queues",
@@ -46,6 +49,7 @@ class Sweeping:
         self,
         store: Store,
         now_ms: Callable[[], int],
+        counters: Counters,
         *,
         tasks: Tasks,
         leases: EdgeLeases,
@@ -57,6 +61,7 @@ class Sweeping:
     ) -> None:
         self._store = store
         self._now_ms = now_ms
+        self._counters = counters
         self._tasks = tasks
         self._leases = leases
         self._retained = retained
@@ -83,6 +88,10 @@ class Sweeping:
                 busy = await self.sweep()
             except StoreUnavailable as error:
                 log.warning("cannot sweep, will retry", extra={"reason": str(error)})
+            except Exception:
+                # Whatever it was, everything else that is due must not wait for ever.
+                self._counters.internal_errors += 1
+                log.exception("a sweep failed, will retry")
             if not busy:
                 await asyncio.sleep(SWEEP_INTERVAL_S)
 
@@ -108,6 +117,11 @@ class Sweeping:
         for ended in work.ended:
             self._sessions.ended(ended)
         for due in work.wills:
-            self._wills.publish(due)
+            try:
+                self._wills.publish(due)
+            except RecordError:
+                # Perhaps of a newer version: the claim runs out, and who can read it publishes it.
+                self._counters.internal_errors += 1
+                log.exception("a will cannot be read", extra={"will": due.will_id})
         waiting = len(work.lost_queues) + len(work.gone_members)
         return len(work.ended) + len(work.wills) + waiting

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
 from tidegate.edge.acceptor import bind
+from tidegate.roles.children import Child
 from tidegate.roles.supervisor import Supervisor
 from tidegate.runtime import config_file
 from tidegate.runtime.config import Config, ListenerConfig
@@ -97,3 +99,16 @@ async def test_the_port_of_another_broker_is_not_shared(tmp_path: Path) -> None:
         port = held.getsockname()[1]
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}"):
             await _children(tmp_path, f"listeners: [{{port: {port}}}]\ncluster: {{edges: 2}}\n")
+
+
+async def test_a_process_that_is_starting_is_not_ended_by_a_hangup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = Child("edge-1", "edge", tmp_path / "c", tmp_path / "a")
+    sent: list[signal.Signals] = []
+    monkeypatch.setattr(child, "signal", sent.append)
+    child.hang_up()
+    assert sent == []
+    child._became_ready()
+    child.hang_up()
+    assert sent == [signal.SIGHUP]

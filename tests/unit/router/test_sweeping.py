@@ -1,0 +1,111 @@
+"""A sweep that meets something it cannot read, or that fails: the next one comes all the same.
+
+Inputs: a played store that hands out a damaged will beside a good one, and one that faults.
+Observed: what the router publishes, what it counts, and that it goes on asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from support.played_link import in_virtual_time
+from tidegate.mqtt.packets import Will
+from tidegate.router.sweeping import SWEEP_INTERVAL_S, Sweeping
+from tidegate.router.wills import Wills
+from tidegate.runtime.config import FeaturesConfig
+from tidegate.runtime.telemetry import Counters
+from tidegate.store.api import DueWill, DueWork
+from tidegate.store.records import encode_will
+
+
+class _Store:
+    """Gives ``due`` to every sweep; ``fault`` is raised first, once."""
+
+    def __init__(self) -> None:
+        self.due = DueWork()
+        self.fault: Exception | None = None
+        self.sweep_count = 0
+        self.forgotten: list[str] = []
+
+    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+        self.sweep_count += 1
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+        due, self.due = self.due, DueWork()
+        return due
+
+    async def will_published(self, will_ids: list[str]) -> None:
+        self.forgotten += will_ids
+
+
+class _Played:
+    """What a sweep looks after beside wills: nothing is there."""
+
+    def may_judge(self) -> bool:
+        return False
+
+    def swept(self) -> None:
+        pass
+
+    async def look_soon(self) -> None:
+        pass
+
+    async def expire(self) -> int:
+        return 0
+
+    def publish(self, _origin: Any, _message: Any) -> int:
+        return 0
+
+    def spawn(self, work: Any) -> None:
+        asyncio.get_running_loop().create_task(work)
+
+
+def _sweeping(store: Any, counters: Counters) -> Sweeping:
+    played: Any = _Played()
+    wills = Wills(store, FeaturesConfig(), counters, lambda: 0, tasks=played, routing=played)
+    return Sweeping(
+        store,
+        lambda: 0,
+        counters,
+        tasks=played,
+        leases=played,
+        retained=played,
+        lost_queues=played,
+        gone_members=played,
+        sessions=played,
+        wills=wills,
+    )
+
+
+@in_virtual_time
+async def test_a_will_that_cannot_be_read_holds_no_other_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store, counters = _Store(), Counters()
+    record = encode_will(Will("a", b"gone"), "c", None)
+    store.due = DueWork(wills=[DueWill("bad", "b", b"\xff\xff"), DueWill("good", "c", record)])
+    with caplog.at_level(logging.CRITICAL):
+        await _sweeping(store, counters).sweep()
+    await asyncio.sleep(0)
+    # The claim of the other one runs out: who can read it publishes it.
+    assert store.forgotten == ["good"]
+    assert counters.wills_published == 1
+    assert counters.internal_errors == 1
+
+
+@in_virtual_time
+async def test_a_sweep_that_fails_is_followed_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    store, counters = _Store(), Counters()
+    store.fault = ValueError("nobody has thought of this")
+    sweeping = _sweeping(store, counters)
+    with caplog.at_level(logging.CRITICAL):
+        sweeping.start()
+        await asyncio.sleep(3.5 * SWEEP_INTERVAL_S)
+    await sweeping.stop()
+    assert store.sweep_count == 4
+    assert counters.internal_errors == 1
