@@ -120,7 +120,6 @@ async def test_the_end_of_an_earlier_object_of_that_name_is_no_end() -> None:
 async def of_both(cache: CachedCluster) -> tuple[int, int]:
     """Return how many Deployments of the edges two brokers have."""
     there = [await cache.children(*one) for one in (DEMO, OTHER)]
-    # What is only listed of the double behind it does not count.
     mine, others = (
         sum(ObjectRef.of(one) == ObjectRef.of(edge(1)) for one in found) for found in there
     )
@@ -141,8 +140,8 @@ async def test_what_loses_its_label_is_not_kept() -> None:
     assert cache.happened(Event(given_to(None, 2))) == [DEMO]
     assert await known_edge(cache) is None
     assert cache.happened(Event(given_to(None, 3))) == []
-    # What was before it comes late: both from a watch of old, and as an answer.
     assert cache.happened(Event(given_to(None, 4), is_deleted=True)) == []
+    # It has its label again.
     assert cache.happened(Event(edge(5))) == [DEMO]
     assert await known_edge(cache) is not None
 
