@@ -187,7 +187,9 @@ def listener_request(
     Service."""
     service = client_service(name)
     own = (service, f"{service}.{namespace}", f"{service}.{namespace}.svc")
-    outside = {one: _ip_address(one) for one in addresses}
+    # What a certificate cannot have is left out: a zone, a name that is not ASCII.
+    fitting = (one for one in addresses if one.isascii() and "%" not in one)
+    outside = {one: _ip_address(one) for one in fitting}
     hosts = (one.lower() for one, address in outside.items() if not address)
     names = dict.fromkeys((*tls.dns_names, *own, *hosts))
     given = (_ip_address(one) for one in tls.ip_addresses)

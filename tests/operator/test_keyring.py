@@ -57,7 +57,7 @@ def test_everything_is_made_once() -> None:
 
 
 def test_the_addresses_of_the_load_balancer_are_in_the_certificate() -> None:
-    addresses = ("203.0.113.7", "2001:DB8::1", "LB-1.Example.com")
+    addresses = ("203.0.113.7", "2001:DB8::1", "LB-1.Example.com", "fe80::1%eth0", "bücher.example")
     before, found = keyring(), keyring(stored(), addresses=addresses)
     assert found.changes == ("certificate of demo: it is for other names",)
     names = set(facts(found.listener_pairs["mqtt"].certificate).names)
