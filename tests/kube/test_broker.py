@@ -379,6 +379,32 @@ def test_the_store_can_be_moved_outside(space: Space, kubelet: FakeKubelet) -> N
     assert len(space.listed("PersistentVolumeClaim")) == 1
 
 
+def test_a_store_that_cannot_be_reached_does_not_cost_the_old_one(
+    space: Space, kubelet: FakeKubelet
+) -> None:
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    before = {one for one in made(space) if "redis" in one[1]}
+    parts = ("edge", "router", "redis")
+    pods = {part: space.pod_uids("demo", part) for part in parts}
+    kubelet.hold_starts(space.name)
+    mistaken = space.put("demo", spec_of(redis={"external": {"url": "redis://elsewere:6379"}}))
+    space.wait(lambda: len(space.pod_uids("demo", "router")) > len(pods["router"]), "a new router")
+    space.wait(
+        lambda: (
+            space.broker("demo")["status"]["observedGeneration"]
+            >= mistaken["metadata"]["generation"]
+        ),
+        "it is said how it goes",
+    )
+    assert {one for one in made(space) if "redis" in one[1]} == before
+    kubelet.release_starts(space.name)
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    assert {one for one in made(space) if "redis" in one[1]} == before
+    assert space.pod_uids("demo", "redis") == pods["redis"]
+
+
 def test_an_address_is_waited_for(space: Space, kubelet: FakeKubelet) -> None:
     kubelet.hold_addresses(space.name)
     space.put("demo", HEADLINE)

@@ -14,6 +14,7 @@ from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
 from support.waiting import wait_for
 from tidegate_operator.certificates import CertificateProblem, check_pair
+from tidegate_operator.names import selector
 
 RICH = spec_of(
     listeners=[{"name": "mqtt", "protocol": "auto", "tls": {"selfSigned": True}}],
@@ -65,6 +66,15 @@ def test_what_somebody_deletes_comes_again(kind: str, name: str, settled: Space)
     settled.until_settled("demo")
 
 
+#: The routers' rules, and somebody's port beside ours.
+OPENED: list[Object] = [
+    {
+        "ports": [{"port": 7000, "protocol": "TCP"}, {"port": 22, "protocol": "TCP"}],
+        "from": [{"podSelector": {"matchLabels": selector("demo", "edge")}}],
+    },
+    {"ports": [{"port": 18083, "protocol": "TCP"}]},
+]
+
 #: What somebody changes, and where it shows.
 EDITS: list[tuple[str, str, Object, tuple[str, ...]]] = [
     ("ConfigMap", "demo-edge", {"data": {"tidegate.yaml": "{}"}}, ("data", "tidegate.yaml")),
@@ -82,6 +92,7 @@ EDITS: list[tuple[str, str, Object, tuple[str, ...]]] = [
     ("StatefulSet", "demo-redis", {"spec": {"replicas": 0}}, ("spec", "replicas")),
     ("HorizontalPodAutoscaler", "demo-edge", {"spec": {"maxReplicas": 9}}, ("spec", "maxReplicas")),
     ("NetworkPolicy", "demo-router", {"spec": {"ingress": []}}, ("spec", "ingress")),
+    ("NetworkPolicy", "demo-router", {"spec": {"ingress": OPENED}}, ("spec", "ingress")),
     (
         "PodDisruptionBudget",
         "demo-router",
