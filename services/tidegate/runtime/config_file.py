@@ -91,11 +91,13 @@ def parse(content: bytes, path: Path) -> Config:
 
     Raises ConfigError with one line for every problem found.
     """
-    data, lines = _data_of(content, path)
     try:
+        data, lines = _data_of(content, path)
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, Config, lines)) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: lists and mappings are nested too deeply"]) from None
     return resolved(config, path.absolute().parent)
 
 

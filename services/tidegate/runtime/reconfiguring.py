@@ -87,6 +87,13 @@ class Reconfiguring:
             self._retry = False
             self._failed("; ".join(error.problems), again=not is_new)
             return
+        except Exception as error:
+            # Whatever a file does to its reader: the next one is read all the same.
+            self._retry = False
+            self._counters.internal_errors += 1
+            log.exception("reading a configuration failed")
+            self._failed(f"{self._path}: cannot be read: {sentence_of(error)}", again=False)
+            return
         try:
             await self._take(loaded.config)
         except NotTaken as error:

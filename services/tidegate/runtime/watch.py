@@ -115,7 +115,11 @@ class FileWatch:
                 async with asyncio.timeout(self._interval_s):
                     await self._changed.wait()
                     continue
-            self.check()
+            try:
+                self.check()
+            except Exception:  # the next change is to be noticed all the same
+                self._counters.internal_errors += 1
+                log.exception("looking at a file failed", extra={"what": self._name})
 
     def _signatures(self) -> list[Signature]:
         return [signature_of(path) for path in self._paths]
@@ -128,14 +132,20 @@ class FileWatch:
         try:
             self._reload()
         except (OSError, ValueError) as error:
-            problem = sentence_of(error)
-            self._applied.refused(self._paths, problem)
-            self._counters.config_reloads["failed"] += 1
-            log.error(  # noqa: TRY400 - the sentence says it all
-                "a changed file cannot be used; the last good one stays",
-                extra={"what": self._name, "problem": problem},
-            )
+            self._failed(sentence_of(error))
+        except Exception as error:
+            self._counters.internal_errors += 1
+            log.exception("reading a changed file failed", extra={"what": self._name})
+            self._failed(f"an internal error: {sentence_of(error)}")
         else:
             self._applied.took(reading.digests())
             self._counters.config_reloads["ok"] += 1
             log.info("read a changed file", extra={"what": self._name})
+
+    def _failed(self, problem: str) -> None:
+        self._applied.refused(self._paths, problem)
+        self._counters.config_reloads["failed"] += 1
+        log.error(
+            "a changed file cannot be used; the last good one stays",
+            extra={"what": self._name, "problem": problem},
+        )

@@ -26,6 +26,12 @@ def test_an_empty_file_is_the_default_configuration(tmp_path: Path) -> None:
     assert load(_write(tmp_path, "")) == Config()
 
 
+@pytest.mark.parametrize("text", ["name: " + "[" * 5_000, "{a: " * 5_000])
+def test_a_file_nested_too_deeply_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    (problem,) = _problems(tmp_path, text)
+    assert problem == f"{tmp_path / 'tidegate.yaml'}: lists and mappings are nested too deeply"
+
+
 def test_keys_of_the_file_are_taken(tmp_path: Path) -> None:
     config = load(
         _write(tmp_path, "listeners:\n- protocol: ws\n  port: 0\nlimits:\n  max_in_flight: 7\n")

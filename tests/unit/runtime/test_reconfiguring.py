@@ -108,6 +108,30 @@ async def test_a_bug_does_not_end_the_watch(process: _Process) -> None:
     assert process.applied.problem == ""
 
 
+async def test_a_file_that_breaks_its_reader_does_not_end_the_watch(
+    process: _Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_source: Source) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "load_again", broken)
+        process.file.write_text("name: second\n")
+        await process.until(lambda: process.applied.problem, "it is told")
+    assert process.applied.problem == f"{process.file}: cannot be read: no room"
+    assert process.counters.config_reloads == {"ok": 0, "failed": 1}
+    process.file.write_text("name: third one\n")
+    await process.until(lambda: process.taken, "the next change is taken")
+
+
+async def test_a_file_nested_too_deeply_does_not_end_the_watch(process: _Process) -> None:
+    process.file.write_text("name: " + "[" * 5_000)
+    await process.until(lambda: process.applied.problem, "it is told")
+    assert "nested too deeply" in process.applied.problem
+    process.file.write_text("name: third one\n")
+    await process.until(lambda: process.taken, "the next change is taken")
+
+
 async def test_a_bad_file_is_not_tried_again_until_it_changes(process: _Process) -> None:
     process.file.write_text("nonsense: 1\n")
     await process.until(lambda: process.applied.problem, "it is told")

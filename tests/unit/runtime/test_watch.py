@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from support.waiting import wait_for_async
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.watch import FileWatch
+
+DEADLINE_S = 10.0
 
 
 class _Reader:
@@ -134,3 +137,48 @@ async def test_running_it_notices_a_change(path: Path) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def test_a_reader_that_breaks_does_not_end_the_watch(path: Path) -> None:
+    found: list[str] = []
+
+    def read() -> None:
+        if path.read_text() == "breaks":
+            raise RecursionError
+        found.append(path.read_text())
+
+    counters = Counters()
+    watch = FileWatch("thing", [path], read, counters, interval_s=0.001)
+    task = asyncio.create_task(watch.run())
+    try:
+        path.write_text("breaks")
+        await wait_for_async(
+            lambda: counters.config_reloads["failed"] > 0, DEADLINE_S, "it is counted"
+        )
+        path.write_text("changed again")
+        await wait_for_async(lambda: bool(found), DEADLINE_S, "the next change is read")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert counters.internal_errors == 1
+
+
+async def test_a_look_that_breaks_is_not_the_last(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = Counters()
+    watch = FileWatch("thing", [path], lambda: None, counters, interval_s=0.001)
+    looks = 0
+
+    def check(_watch: FileWatch) -> bool:
+        nonlocal looks
+        looks += 1
+        raise MemoryError
+
+    monkeypatch.setattr(FileWatch, "check", check)
+    task = asyncio.create_task(watch.run())
+    try:
+        await wait_for_async(lambda: looks > 1, DEADLINE_S, "there is another look")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
