@@ -284,6 +284,18 @@ async def test_a_rate_counts_for_connected_clients(live: Live) -> None:
     assert asyncio.get_running_loop().time() - began > 0.5
 
 
+async def test_a_client_whose_rate_is_taken_away_is_read_again(live: Live) -> None:
+    live.settings["limits"] = {"max_publish_rate": 0.01}
+    await live.take()
+    raw = await client(live, "throttled")
+    await raw.deliver("t", qos=1)
+    await raw.send(mqtt_bytes.PINGREQ)
+    live.settings["limits"] = {}
+    await live.take()
+    await raw.expect("PINGRESP")
+    await raw.deliver("t", qos=1, packet_id=2)
+
+
 async def test_no_more_connections_than_the_limit_says_now(live: Live) -> None:
     raw = await client(live, "first")
     live.settings["limits"] = {"max_connections": 1}
@@ -376,6 +388,25 @@ async def test_password_and_rule_files_come_change_and_go(live: Live, tmp_path: 
     assert live.configuration()["files"] == {}
     await client(live, "anybody")
     assert (await old.deliver("b", qos=1, packet_id=3)).reason != 0x87  # type: ignore[union-attr]
+
+
+async def test_a_will_that_is_not_permitted_any_more_is_not_published(
+    live: Live, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules"
+    rules.write_text("topic read will/#\ntopic readwrite will/b\n")
+    reader = await client(live, "reader")
+    await reader.subscribe(("will/#", 0))
+    leaving = [
+        await client(live, name, will=mqtt_bytes.Will(f"will/{name}")) for name in ("a", "b")
+    ]
+    live.settings["auth"] = {"allow_anonymous": True, "acl_file": str(rules)}
+    await live.take()
+    for one in leaving:
+        await one.send(mqtt_bytes.disconnect(0x04))
+        await one.expect_closed()
+    assert (await reader.expect("PUBLISH")).topic == "will/b"
+    await reader.expect_nothing()
 
 
 async def test_a_user_that_is_gone_is_disconnected(live: Live, tmp_path: Path) -> None:

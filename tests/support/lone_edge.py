@@ -76,6 +76,7 @@ class PlayedRouter:
         #: Called with each publish, after it was written down.
         self.on_publish: Any = None
         self.incarnation = 0
+        self.session_present = False
         #: How many of the next calls of ``complete_receipt`` fail.
         self.failures = 0
         #: Cleared: everything that is awaited waits.
@@ -103,7 +104,7 @@ class PlayedRouter:
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """See RouterLink."""
         await self.reachable.wait()
-        return AttachedSession(1, self.incarnation, False)
+        return AttachedSession(1, self.incarnation, self.session_present)
 
     async def detach(self, request: DetachSession) -> None:
         """See RouterLink."""

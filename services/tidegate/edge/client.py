@@ -467,6 +467,9 @@ class Client(Reader):
         """Tell the router that the connection has ended."""
         edge = self.edge
         sent_seq = self.delivery.sent_seq if self.connected else 0
+        packet = self.connection.connect
+        if packet is not None and packet.will is not None and not self.may_write(packet.will.topic):
+            self.keep_will = False  # it might when it connected; the rules have changed
         request = DetachSession(
             self.client_id, self.epoch, self.keep_will, self.expiry_at_end_s, sent_seq
         )

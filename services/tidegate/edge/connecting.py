@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ALIVE_FACTOR: Final = 1.5
 RECEIVE_MAXIMUM_DEFAULT: Final = 65535
+TOO_MANY: Final = "the server has as many clients as it may"
 
 
 class Attaching:
@@ -62,8 +63,8 @@ async def connect(client: Client, packet: Connect) -> None:
         client.refuse(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
         return
     client.client_id = assigned or packet.client_id
-    if 0 < edge.limits.max_connections <= len(edge.clients):
-        client.refuse(ReasonCode.QUOTA_EXCEEDED, "the server has as many clients as it may")
+    if _is_too_many(client):
+        client.refuse(ReasonCode.QUOTA_EXCEEDED, TOO_MANY)
         return
     proof: Step | None = None
     method = properties.authentication_method
@@ -81,6 +82,15 @@ async def connect(client: Client, packet: Connect) -> None:
     session = await _attach(client, packet, will)
     if session is not None:
         _accept(client, packet, session, assigned, proof)
+
+
+def _is_too_many(client: Client) -> bool:
+    """Whether there is no room for it; one that takes its own connection over needs none."""
+    edge = client.edge
+    return (
+        0 < edge.limits.max_connections <= len(edge.clients)
+        and client.client_id not in edge.clients
+    )
 
 
 def _proven(client: Client, proof: Step) -> bool:
@@ -172,6 +182,8 @@ async def _attach(client: Client, packet: Connect, will: Will | None) -> Attache
         if not attaching.count:
             del edge.attaching[client.client_id]
     client.epoch = session.epoch
+    # The rules may be others than when it came, and only who is connected is told of that.
+    client.acl = edge.authorizer.for_client(client.client_id, client.username)
     if client.closed:
         # It went away meanwhile, without a DISCONNECT: the session has begun, and ends.
         client.detach()
@@ -197,6 +209,15 @@ def _accept(
             client.refuse(ReasonCode.SERVER_BUSY, "a newer connection has the session")
             client.detach()
             return
+    elif _is_too_many(client):
+        # Others have come while this one waited for its session: leave nothing of it.
+        client.keep_will = False
+        if not session.session_present:
+            client.expiry_at_end_s = 0
+        client.refuse(ReasonCode.QUOTA_EXCEEDED, TOO_MANY)
+        client.detach()
+        return
+    if older is not None:
         older.taken_over(ReasonCode.SESSION_TAKEN_OVER)
     properties = packet.properties
     client.incarnation = session.incarnation
@@ -242,12 +263,12 @@ def _connack_properties(
 ) -> Properties:
     """What the server tells an MQTT 5 client about itself (MQTT5 §3.2.2.3)."""
     edge = client.edge
-    limits, features = edge.limits, edge.features
+    features = edge.features
     asked = packet.properties
     answer = Properties(
-        receive_maximum=limits.receive_maximum,
-        maximum_packet_size=limits.max_packet_size_bytes,
-        topic_alias_maximum=limits.max_topic_alias or None,
+        receive_maximum=client.told.receive_maximum,
+        maximum_packet_size=client.told.max_packet_size_bytes,
+        topic_alias_maximum=client.told.max_topic_alias or None,
         assigned_client_identifier=assigned or None,
     )
     if client.session_expiry_s != (asked.session_expiry_interval or 0):

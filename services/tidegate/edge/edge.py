@@ -112,10 +112,10 @@ class Edge:
         assert self._loop is not None
         return self._loop.time()
 
-    def later(self, delay_s: float, call: Callable[[], None]) -> None:
+    def later(self, delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         """Call something after a delay."""
         assert self._loop is not None
-        self._loop.call_later(delay_s, call)
+        return self._loop.call_later(delay_s, call)
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call something in the next turn of the event loop."""
@@ -203,16 +203,21 @@ class Edge:
         """Go by other limits and features from now on.
 
         They count for connections to come and for every packet from now on; what a client has been
-        told stays: its Receive Maximum, the largest packet, topic aliases.
+        told stays: its Receive Maximum, the largest packet, topic aliases. They are taken when a
+        connection begins, so one that has not been told yet is told what counts for it.
         """
+        before = self.limits
         self.config = config
         self.limits = config.limits
         self.features = config.features
-        for client in self.clients.values():
-            client.inbound.limits_changed()
+        for client in list(self.clients.values()):  # one that may be read again may end at once
+            client.inbound.limits_changed(before)
 
     def authorization_changed(self) -> None:
-        """The ACL is another one: forget every decision made under the old one."""
+        """The ACL is another one: forget every decision made under the old one.
+
+        A client that waits for its session takes the rules anew when it has it.
+        """
         self._plans.clear()
         for client in self.clients.values():
             client.authorization_changed()

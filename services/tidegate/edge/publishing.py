@@ -20,6 +20,7 @@ from tidegate.runtime.tracing import PUBLISH, Span, Tracer, message_attributes
 
 if TYPE_CHECKING:
     from tidegate.edge.client import Client
+    from tidegate.runtime.config import LimitsConfig
 
 MAX_REMEMBERED_TOPICS: Final = 1000
 PENDING: Final = -2
@@ -49,8 +50,8 @@ class Inbound:
         "_client",
         "_completing",
         "_exchange",
-        "_is_paying",
         "_limit",
+        "_paying",
         "_permitted",
         "_plain",
         "_receipts",
@@ -62,12 +63,10 @@ class Inbound:
     )
 
     def __init__(self, client: Client, receipts: bytes, wraps: dict[int, int]) -> None:
-        edge = client.edge
-        limits = edge.limits
         self._client = client
         self.client_id = client.client_id
         self.epoch = client.epoch
-        self._limit = limits.receive_maximum
+        self._limit = client.told.receive_maximum
         self._unanswered: list[_Unanswered] = []
         #: PUBRELs that the store does not know of yet.
         self._completing = 0
@@ -83,15 +82,29 @@ class Inbound:
             if value & 1:
                 self._received.add(packet_id)
         self._exchange = 0
-        self._is_paying = False
+        #: Ends the wait for the rates' debts to be paid; None: there is none.
+        self._paying: asyncio.TimerHandle | None = None
         self._bucket: TokenBucket | None = None
         self._bytes_bucket: TokenBucket | None = None
         #: Nothing but the topic needs a look: no mount point, no rate, no expiry cap.
         self._plain = True
-        self.limits_changed()
+        self._take_rates()
+        self._look_at_limits()
 
-    def limits_changed(self) -> None:
-        """Take the rates of the limits as they are now; what is allowed at once is there anew."""
+    def limits_changed(self, before: LimitsConfig) -> None:
+        """Go by the limits as they are now. Other rates begin anew, and with them no debts."""
+        limits = self._client.edge.limits
+        if (limits.max_publish_rate, limits.max_publish_bytes_rate) != (
+            before.max_publish_rate,
+            before.max_publish_bytes_rate,
+        ):
+            self._take_rates()
+        self._look_at_limits()
+        if self._paying is not None:
+            self._paying.cancel()
+            self._rate_recovered()
+
+    def _take_rates(self) -> None:
         limits = self._client.edge.limits
         self._bucket = self._bytes_bucket = None
         if limits.max_publish_rate:
@@ -99,11 +112,13 @@ class Inbound:
         if limits.max_publish_bytes_rate:
             rate = limits.max_publish_bytes_rate
             self._bytes_bucket = TokenBucket(rate, max(rate, limits.max_packet_size_bytes))
+
+    def _look_at_limits(self) -> None:
         self._plain = (
             not self._client.listener.mount_point
             and self._bucket is None
             and self._bytes_bucket is None
-            and not limits.max_message_expiry_s
+            and not self._client.edge.limits.max_message_expiry_s
         )
         self._permitted.clear()
 
@@ -205,23 +220,19 @@ class Inbound:
     def _pay(self, bucket: TokenBucket, amount: float) -> None:
         """Take tokens; when there are too few, stop reading until there are enough again."""
         wait_s = bucket.pay(amount, self._client.edge.time_s())
-        if wait_s > 0 and not self._is_paying:
-            self._is_paying = True
+        if wait_s > 0 and self._paying is None:
             self._client.hold_reading(RATE)
-            self._client.edge.later(wait_s, self._rate_recovered)
+            self._paying = self._client.edge.later(wait_s, self._rate_recovered)
 
     def _rate_recovered(self) -> None:
         """Read on if all debts are paid; what was in the last chunk may have added to them."""
         edge = self._client.edge
-        wait_s = max(
-            bucket.pay(0, edge.time_s())
-            for bucket in (self._bucket, self._bytes_bucket)
-            if bucket is not None
-        )
+        buckets = (self._bucket, self._bytes_bucket)
+        wait_s = max((bucket.pay(0, edge.time_s()) for bucket in buckets if bucket), default=0.0)
         if wait_s > 0 and not self._client.closed:
-            edge.later(wait_s, self._rate_recovered)
+            self._paying = edge.later(wait_s, self._rate_recovered)
             return
-        self._is_paying = False
+        self._paying = None
         self._client.let_read(RATE)
 
     def _permit(self, topic: str) -> bool:

@@ -75,6 +75,7 @@ class Reader:
         "halted",
         "inbound",
         "seen_s",
+        "told",
     )
 
     #: By type of packet; PUBLISH and PUBACK, the many, are not looked up here.
@@ -84,7 +85,8 @@ class Reader:
     inbound: Inbound
 
     def __init__(self, edge: Edge, channel: Channel) -> None:
-        limits = edge.limits
+        #: What the peer may do by the limits that the connection began with; CONNACK says so.
+        self.told = limits = edge.limits
         self.edge = edge
         self.channel = channel
         self.connection = ServerConnection(
