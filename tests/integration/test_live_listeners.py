@@ -228,6 +228,48 @@ async def test_a_unix_socket_whose_change_is_not_taken_keeps_its_file(
         assert raw.connack.get("maximum_qos") is None
 
 
+async def test_nothing_counts_of_a_change_that_a_lost_socket_file_stops(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker(listeners=[plain("one")])
+    live = Live(broker, broker.settings)
+    path = broker.directory / "extra.sock"
+    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
+    await live.take()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    path.unlink()
+    live.listener("unix")["unix_mode"] = 0o600
+    live.settings["listeners"].append(plain("three", port))
+    anonymous = live.settings["auth"]
+    live.settings["auth"] = {**anonymous, "allow_anonymous": False}
+    problem = await live.refuse()
+    assert problem.startswith("listener unix: cannot be changed: ")
+    assert list(live.status()["listeners"]) == ["one", "unix"]
+    await nobody_listens("127.0.0.1", port)
+    await client(live, "one", "anonymous still")
+    live.settings["auth"] = anonymous
+    path.touch()  # what the change needs is there again
+    await live.take()
+    await client(live, "three", "third")
+
+
+async def test_a_listener_that_cannot_have_its_port_alone_goes_on_and_has_it_when_it_is_free(
+    live: Live,
+) -> None:
+    stays = await client(live, "two", "stays")
+    place = live.address("two")
+    live.listener("two").update(port=place.port, address="*")
+    with socket.create_server(("127.0.0.2", place.port)):
+        assert "listener two: cannot listen" in await live.refuse()
+        assert live.address("two") == place
+        await client(live, "two", "as before")
+    await live.take()
+    assert (await stays.expect("DISCONNECT")).reason == SHUTTING_DOWN
+    found = live.status()["listeners"]["two"]
+    assert f"0.0.0.0:{place.port}" in found
+
+
 async def test_a_draining_broker_takes_no_changes(live: Live) -> None:
     import urllib.request
 

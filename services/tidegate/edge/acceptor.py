@@ -8,6 +8,7 @@ the listening socket, and the rest waits in the kernel's queue instead of being 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -73,7 +74,8 @@ class Acceptor:
         self._listener = listener
         self._sockets = bind(config) if sockets is None else list(sockets)
         try:
-            self._listen()
+            for sock in self._sockets:
+                sock.listen(config.backlog)
         except OSError as exc:
             self._close_sockets()
             raise OSError(
@@ -83,10 +85,6 @@ class Acceptor:
         self._tasks: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._bucket: TokenBucket | None = None
-
-    def _listen(self) -> None:
-        for sock in self._sockets:
-            sock.listen(self._listener.config.backlog)
 
     @property
     def addresses(self) -> list[str]:
@@ -101,42 +99,94 @@ class Acceptor:
         port: int = self._sockets[0].getsockname()[1]
         return port
 
-    async def start(self) -> None:
-        """Accept connections from now on."""
-        listener = self._listener
-        config = listener.config
-        factory = protocol_factory(listener)
-        if config.accept_rate:
-            self._bucket = TokenBucket(
-                config.accept_rate, config.accept_burst, listener.loop.time()
-            )
-            self._watch()
-            return
-        for sock in self._sockets:
-            # The server closes the socket it is given; ours stays to name the address.
-            copy = sock.dup()
-            backlog = config.backlog
-            if sock.family == socket.AF_UNIX:
-                server = await listener.loop.create_unix_server(factory, sock=copy, backlog=backlog)
-            else:
-                server = await listener.loop.create_server(factory, sock=copy, backlog=backlog)
-            self._servers.append(server)
+    @property
+    def is_open(self) -> bool:
+        """Whether it has sockets, which somebody may connect to."""
+        return bool(self._sockets)
 
-    async def change(self) -> None:
-        """Accept as the listener's configuration says now, on the sockets that are open."""
-        config = self._listener.config
-        self._rest()
-        self._listen()
+    async def start(self) -> None:
+        """Accept connections from now on. Raises OSError; then nobody is accepted."""
+        await self._accept_as(self._listener.config)
+
+    async def change(self, config: ListenerConfig) -> None:
+        """Accept as ``config`` says, which the listener has soon, on the sockets that are open.
+
+        Raises OSError; then it goes on as before.
+        """
+        try:
+            self._set(config)
+            await self._accept_as(config)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._set(self._listener.config)
+            raise
+
+    def _set(self, config: ListenerConfig) -> None:
         for sock in self._sockets:
+            sock.listen(config.backlog)
             if sock.family == socket.AF_UNIX:
                 _set_mode(sock, config.unix_mode)
             else:
                 _set_keepalive(sock, config.tcp_keepalive_s)
-        await self.start()
+
+    async def _accept_as(self, config: ListenerConfig) -> None:
+        """Who has accepted until now does so until there is somebody else."""
+        servers: list[asyncio.Server] = []
+        if config.accept_rate:
+            self._bucket = TokenBucket(
+                config.accept_rate, config.accept_burst, self._listener.loop.time()
+            )
+            self._cancel_timer()
+            try:
+                self._watch()
+            except OSError:
+                self._stop_watching()
+                raise
+        else:
+            servers = await self._serve(config.backlog)
+            self._stop_watching()
+        before, self._servers = self._servers, servers
+        for server in before:
+            server.close()
+
+    async def _serve(self, backlog: int) -> list[asyncio.Server]:
+        loop, factory = self._listener.loop, protocol_factory(self._listener)
+        servers: list[asyncio.Server] = []
+        # The server closes the socket it is given; ours stays to name the address.
+        copies = self.copies()
+        try:
+            for copy in copies:
+                if copy.family == socket.AF_UNIX:
+                    server = await loop.create_unix_server(factory, sock=copy, backlog=backlog)
+                else:
+                    server = await loop.create_server(factory, sock=copy, backlog=backlog)
+                servers.append(server)
+        except BaseException:
+            for server in servers:
+                server.close()
+            for copy in copies[len(servers) :]:
+                copy.close()
+            raise
+        if not self.is_open:  # stopped meanwhile
+            for server in servers:
+                server.close()
+            servers.clear()
+        return servers
 
     def copies(self) -> list[socket.socket]:
-        """Return the listening sockets once more, for one who goes on with them after ``stop``."""
-        return [sock.dup() for sock in self._sockets]
+        """Return the listening sockets once more, for one who goes on with them after ``stop``.
+
+        Raises OSError.
+        """
+        copies: list[socket.socket] = []
+        try:
+            for sock in self._sockets:
+                copies.append(sock.dup())  # noqa: PERF401 - those before a failure are closed
+        except OSError:
+            for copy in copies:
+                copy.close()
+            raise
+        return copies
 
     def stop(self, *, keeps_path: bool = False) -> None:
         """Close the listening sockets; what waits in the kernel's queue is refused by it.
@@ -148,15 +198,21 @@ class Acceptor:
 
     def _rest(self) -> None:
         """Accept nothing for now; who comes waits in the kernel's queue."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._bucket is not None:
-            self._unwatch()
-            self._bucket = None
+        self._stop_watching()
         for server in self._servers:
             server.close()
         self._servers.clear()
+
+    def _stop_watching(self) -> None:
+        self._cancel_timer()
+        if self._bucket is not None:
+            self._unwatch()
+            self._bucket = None
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _close_sockets(self, *, keeps_path: bool = False) -> None:
         for sock in self._sockets:
@@ -214,12 +270,19 @@ class Acceptor:
 
 
 def protocol_factory(listener: ListenerState) -> Callable[[], asyncio.Protocol]:
-    """Plain listeners need no opening stage, and that is where most connections are."""
-    config = listener.config
-    plain = config.protocol in {ListenerProtocol.TCP, ListenerProtocol.UNIX}
-    if plain and config.proxy_protocol == "off":
-        return lambda: StreamChannel(listener)
-    return lambda: Opening(listener)
+    """Plain listeners need no opening stage, and that is where most connections are.
+
+    Whether a PROXY header comes first is asked for each connection: the answer may change.
+    """
+    if listener.config.protocol not in {ListenerProtocol.TCP, ListenerProtocol.UNIX}:
+        return lambda: Opening(listener)
+
+    def plain() -> asyncio.Protocol:
+        if listener.config.proxy_protocol == "off":
+            return StreamChannel(listener)
+        return Opening(listener)
+
+    return plain
 
 
 def bind(config: ListenerConfig) -> list[socket.socket]:

@@ -41,7 +41,7 @@ class Door:
 
     def becomes(self, wanted: ListenerConfig) -> bool:
         """Whether it can become another listener, connections and all."""
-        if self.config.protocol is not wanted.protocol:
+        if not self.acceptor.is_open or self.config.protocol is not wanted.protocol:
             return False
         if self.config.label == wanted.label:
             return self.place == place_of(wanted, self.acceptor.port)
@@ -50,7 +50,7 @@ class Door:
     def is_in_the_way_of(self, wanted: ListenerConfig) -> bool:
         """Whether it may be why a port cannot be had: ``*`` and one of its addresses."""
         unix = ListenerProtocol.UNIX
-        if unix in {self.config.protocol, wanted.protocol}:
+        if not self.acceptor.is_open or unix in {self.config.protocol, wanted.protocol}:
             return False
         return self.acceptor.port == wanted.port
 
@@ -86,6 +86,5 @@ def needs_new_acceptor(old: ListenerConfig, new: ListenerConfig) -> bool:
             "backlog",
             "tcp_keepalive_s",
             "unix_mode",
-            "proxy_protocol",
         )
     )

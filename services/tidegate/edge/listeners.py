@@ -30,11 +30,13 @@ from tidegate.edge.state import (
 from tidegate.edge.tls import TlsContexts
 from tidegate.edge.websocket import FRAME_SLACK_BYTES, HandshakePolicy, WebSocketFrames
 from tidegate.edge.websocket_channel import SWEEPS_PER_PING
-from tidegate.runtime.applied import Applied
+from tidegate.runtime.applied import Applied, sentence_of
 from tidegate.runtime.config import ListenerConfig
 
 log = logging.getLogger(__name__)
 
+#: How often it is tried to open a listener again that an undone change has closed.
+REOPEN_INTERVAL_S = 2.0
 #: Granularity of every deadline here.
 SWEEP_INTERVAL_S = 0.5
 _ABORT_TIMEOUT_S = 1.0
@@ -63,6 +65,11 @@ class Change:
     closed: dict[Door, int] = field(default_factory=dict)
     #: Removed ones whose sockets an added one goes on with.
     inherited: list[Door] = field(default_factory=list)
+
+    @property
+    def kept(self) -> list[_Kept]:
+        """Those that are open already."""
+        return [each for each in self.doors if isinstance(each, _Kept)]
 
     @property
     def added(self) -> list[Door]:
@@ -100,7 +107,14 @@ class Listeners:
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
         self._applied = applied or Applied()
+        #: How many changes were undone for which listeners had been closed for a moment.
+        self.disturbances = 0
         self._doors: list[Door] = []
+        #: Those that an undone change has closed, and that could not be opened again; their ports.
+        self._shut: dict[Door, int] = {}
+        self._reopen_at = 0.0
+        self._reopening: asyncio.Task[None] | None = None
+        self._stopped = False
         #: Removed listeners that have connections still.
         self._leaving: list[ListenerState] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -113,6 +127,7 @@ class Listeners:
         Raises OSError or `tidegate.edge.tls.TlsConfigurationError` naming the listener; then
         nothing is left open.
         """
+        self._stopped = False
         change = await self.prepare(
             self._configs,
             max_packet_size_bytes=self._max_packet_size_bytes,
@@ -135,6 +150,7 @@ class Listeners:
         Raises OSError or `tidegate.edge.tls.TlsConfigurationError` naming the listener; then
         everything is as before.
         """
+        await self._reopen()
         found, removed = matched(self._doors, configs)
         change = Change(max_packet_size_bytes, opening_timeout_s, removed)
         try:
@@ -153,23 +169,46 @@ class Listeners:
         for door in change.added:
             inherits = any(old.place == door.place for old in change.inherited)
             door.acceptor.stop(keeps_path=inherits)
-        for door, port in change.closed.items():
+            for connection in list(door.state.connections):
+                connection.abort()
+        if not change.closed:
+            return
+        self.disturbances += 1
+        self._shut |= change.closed
+        await self._reopen()
+        for door in self._shut:
+            log.error("a listener cannot be opened again", extra={"listener": door.state.label})
+
+    async def _reopen(self) -> None:
+        """Open what an undone change has closed; what cannot be opened is tried again."""
+        for door in list(self._shut):
+            port = self._shut.pop(door, None)
+            if port is None or self._stopped:
+                continue
             try:
                 door.acceptor = Acceptor(
                     door.state, bind(door.config.model_copy(update={"port": port}))
                 )
                 await door.acceptor.start()
             except OSError as exc:
-                log.error(  # noqa: TRY400 - the sentence says it all
-                    "a listener cannot be opened again",
-                    extra={"listener": door.state.label, "error": str(exc)},
-                )
+                door.acceptor.stop()
+                log.debug("not opened again", extra={"error": sentence_of(exc)})
+                if door in self._doors:
+                    self._shut[door] = port
+            else:
+                log.info("a listener is open again", extra={"listener": door.state.label})
+            self._note_addresses()
+
+    def _note_addresses(self) -> None:
+        self._addresses = {door.state.label: door.acceptor.addresses for door in self._doors}
 
     def _open(self, config: ListenerConfig, change: Change) -> Door:
         """Bind a new listener, on the sockets of a removed one if it is at the same place."""
         state = self._make_state(config, change)
         for old in change.removed:
-            if old.place == place_of(config) and old not in change.closed:
+            if not old.acceptor.is_open or old in change.closed:
+                continue
+            if old.place == place_of(config):
                 change.inherited.append(old)
                 return Door(state, Acceptor(state, old.acceptor.copies()))
         try:
@@ -220,37 +259,54 @@ class Listeners:
         """Go by a change that was prepared; return the listeners that are no more.
 
         Their connections stay until the caller ends them. Raises OSError when the system refuses
-        what it has granted before; then nothing is taken.
+        something; then nothing is taken.
         """
-        try:
-            for door in change.added:
-                await door.acceptor.start()
-        except BaseException:
-            await self.undo(change)
-            raise
+        await self._accept(change)
         doors = []
         for each in change.doors:
-            if isinstance(each, Door):
-                doors.append(each)
-            else:
-                await self._change(each, change)
-                doors.append(each.door)
+            if isinstance(each, _Kept):
+                self._change(each, change)
+            doors.append(each.door if isinstance(each, _Kept) else each)
             tls = doors[-1].state.tls
             if tls is not None:
                 self._applied.took(tls.take_digests())
         self._doors = doors
+        self._shut = {door: port for door, port in self._shut.items() if door in doors}
         for old in change.removed:
             old.acceptor.stop(keeps_path=old in change.inherited)
-        self._addresses = {door.state.label: door.acceptor.addresses for door in doors}
+        self._note_addresses()
         gone = [old.state for old in change.removed]
         self._leaving += gone
+        if self._stopped:  # meanwhile
+            await self.stop_accepting()
         return gone
 
-    async def _change(self, kept: _Kept, change: Change) -> None:
-        state, old = kept.door.state, kept.door.config
-        if kept.config != old:
+    async def _accept(self, change: Change) -> None:
+        """Do all of a change that may fail, or nothing of it."""
+        changed: list[Door] = []
+        label = ""
+        try:
+            for kept in change.kept:
+                if needs_new_acceptor(kept.door.config, kept.config):
+                    label = kept.config.label
+                    await kept.door.acceptor.change(kept.config)
+                    changed.append(kept.door)
+            for door in change.added:
+                label = door.state.label
+                await door.acceptor.start()
+        except BaseException as error:
+            for door in changed:
+                await _change_back(door)
+            await self.undo(change)
+            if isinstance(error, OSError):
+                problem = f"listener {label}: cannot be changed: {sentence_of(error)}"
+                raise OSError(error.errno, problem) from error
+            raise
+
+    def _change(self, kept: _Kept, change: Change) -> None:
+        if kept.config != kept.door.config:
             log.info("a listener has changed", extra={"listener": kept.config.label})
-        state.change(
+        kept.door.state.change(
             kept.config,
             self._handler_factory_for(kept.config),
             max_frame_bytes=change.max_packet_size_bytes + FRAME_SLACK_BYTES,
@@ -258,8 +314,6 @@ class Listeners:
             tls=kept.tls,
             opening_timeout_s=change.opening_timeout_s,
         )
-        if needs_new_acceptor(old, kept.config):
-            await kept.door.acceptor.change()
 
     # What is open
 
@@ -308,12 +362,15 @@ class Listeners:
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay as they are."""
+        self._stopped = True
         for door in self._doors:
             door.acceptor.stop()
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Stop accepting, close all connections, and drop what is left after ``deadline_s``."""
         await self.stop_accepting()
+        if self._reopening is not None:
+            await asyncio.gather(self._reopening, return_exceptions=True)
         for connection in self._connections():
             connection.close(_GOING_AWAY)
         if not await self._total.wait_for_none(deadline_s):
@@ -343,6 +400,9 @@ class Listeners:
                 tls.reload(now, door.state.counters)
         if self._leaving:
             self._forget_empty()
+        if self._shut and now >= self._reopen_at:
+            self._reopen_at = now + REOPEN_INTERVAL_S
+            self._reopening = loop.create_task(self._reopen())
 
     def _forget_empty(self) -> None:
         for state in self._leaving:
@@ -364,3 +424,13 @@ class Listeners:
         self._next_ping[state] = now + state.config.websocket_ping_s / SWEEPS_PER_PING
         for channel in list(state.websockets):
             channel.sweep()
+
+
+async def _change_back(door: Door) -> None:
+    try:
+        await door.acceptor.change(door.config)
+    except OSError as exc:
+        log.error(  # noqa: TRY400 - the sentence says it all
+            "a listener cannot be changed back",
+            extra={"listener": door.state.label, "error": sentence_of(exc)},
+        )

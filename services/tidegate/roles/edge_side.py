@@ -131,7 +131,7 @@ class EdgeSide:
     async def reconfigure(self, config: Config) -> None:
         """Take other settings up: all of them, or none. Raises NotTaken.
 
-        Everything that may fail comes first: files are read, sockets are bound.
+        Everything that may fail comes first: files are read, sockets are bound, listeners accept.
         """
         edge, listeners = self.edge, self.listeners
         if self.drainer.is_draining:
@@ -139,6 +139,7 @@ class EdgeSide:
         auth, limits = config.auth, config.limits
         signatures = {path: signature_of(path) for path in _files_of(auth)}
         reading = Reading(_files_of(auth))
+        disturbances = listeners.disturbances
         try:
             passwords = self.authenticator.prepare(auth)
             rules = edge.authorizer.prepare(auth)
@@ -147,13 +148,15 @@ class EdgeSide:
                 max_packet_size_bytes=limits.max_packet_size_bytes,
                 opening_timeout_s=limits.connect_timeout_s,
             )
+            gone = await listeners.take(change)
         except BLAMED as error:
-            raise NotTaken(sentence_of(error)) from error
+            disturbs = listeners.disturbances > disturbances
+            raise NotTaken(sentence_of(error), disturbs=disturbs) from error
         self._take_auth(auth, passwords, rules)
         self._take_files(auth, signatures, reading.digests())
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
-        self._departures.begin(await listeners.take(change))
+        self._departures.begin(gone)
         if edge.refusal is not None:  # a drain has begun meanwhile
             await listeners.stop_accepting()
 

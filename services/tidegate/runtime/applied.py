@@ -20,7 +20,14 @@ DIGEST_DIGITS: Final = 16
 
 
 class NotTaken(Exception):
-    """A changed configuration is valid and cannot be used now; nothing of it is in use."""
+    """A changed configuration is valid and cannot be used now; nothing of it is in use.
+
+    ``disturbs``: the attempt was felt by clients, so that the next one had better wait.
+    """
+
+    def __init__(self, problem: str, *, disturbs: bool = False) -> None:
+        super().__init__(problem)
+        self.disturbs = disturbs
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 Run by the process. A file that has changed is read and checked whole; then the process is asked to
 take it. Whatever is wrong with it, the last good configuration stays, one line is logged, the
 failure is counted, and /status has the reason. What is valid and cannot be used now (a port that
-somebody else has, a file that is not there yet) is tried again at every look.
+somebody else has, a file that is not there yet) is tried again at every look; where clients feel
+the attempt, after pauses that grow.
 """
 
 from __future__ import annotations
@@ -28,12 +29,26 @@ log = logging.getLogger(__name__)
 SETTLED_S: Final = 0.2
 #: How often that is waited for.
 MOST_WAITS: Final = 10
+#: Pause before what clients have felt is tried again; it doubles up to the longest.
+FIRST_PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 60.0
 
 
 class Reconfiguring:
     """See the module's docstring. ``take`` raises NotTaken, and then has changed nothing."""
 
-    __slots__ = ("_applied", "_counters", "_path", "_retry", "_seen", "_source", "_take", "_wake")
+    __slots__ = (
+        "_applied",
+        "_counters",
+        "_path",
+        "_pause_s",
+        "_retry",
+        "_retry_at",
+        "_seen",
+        "_source",
+        "_take",
+        "_wake",
+    )
 
     def __init__(
         self,
@@ -54,6 +69,9 @@ class Reconfiguring:
         self._wake = asyncio.Event()
         #: Whether what is on disk is valid and could not be used yet.
         self._retry = False
+        #: When it is tried again, by the loop's clock.
+        self._retry_at = 0.0
+        self._pause_s = 0.0
 
     def trigger(self) -> None:
         """Read the file now, changed or not (SIGHUP)."""
@@ -77,10 +95,12 @@ class Reconfiguring:
                 before, signature = signature, signature_of(self._path)
                 if signature == before:
                     break
-        elif not (asked or self._retry):
+        elif not asked and not (self._retry and self._time() >= self._retry_at):
             return
         is_new = signature != self._seen or asked
         self._seen = signature
+        if is_new:
+            self._pause_s = 0.0
         try:
             loaded = await asyncio.to_thread(self._source.load_again)
         except ConfigError as error:
@@ -98,6 +118,11 @@ class Reconfiguring:
             await self._take(loaded.config)
         except NotTaken as error:
             self._retry = True
+            self._retry_at = self._time()
+            if error.disturbs:
+                longer = max(FIRST_PAUSE_S, 2 * self._pause_s)
+                self._pause_s = min(longer, LONGEST_PAUSE_S)
+                self._retry_at += self._pause_s
             self._failed(sentence_of(error), again=not is_new)
             return
         except Exception as error:
@@ -116,6 +141,9 @@ class Reconfiguring:
             extra={"file": str(self._path), "digest": loaded.digest}
             | ({"restart_needed": ", ".join(restart)} if restart else {}),
         )
+
+    def _time(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _failed(self, problem: str, *, again: bool) -> None:
         if again and problem == self._applied.problem:

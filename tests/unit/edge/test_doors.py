@@ -22,7 +22,7 @@ def door(bound: int = 0, /, **settings: Any) -> Door:
     listener = config(**settings)
     return Door(
         cast(ListenerState, SimpleNamespace(config=listener)),
-        cast(Acceptor, SimpleNamespace(port=listener.port or bound)),
+        cast(Acceptor, SimpleNamespace(port=listener.port or bound, is_open=True)),
     )
 
 
@@ -54,6 +54,13 @@ def test_a_listener_stays_where_its_socket_does(
     assert door(40_000, **was).becomes(config(**wanted)) is stays
 
 
+def test_a_listener_that_has_no_sockets_becomes_nothing_and_is_in_nobodys_way() -> None:
+    shut = door(**TCP)
+    shut.acceptor = cast(Acceptor, SimpleNamespace(port=0, is_open=False))
+    assert not shut.becomes(config(**TCP))
+    assert not shut.is_in_the_way_of(config(**TCP | {"port": 0}))
+
+
 def test_a_unix_socket_stays_with_its_path() -> None:
     unix: dict[str, Any] = {"name": "a", "protocol": "unix", "address": "/run/a"}
     assert door(**unix).becomes(config(**unix))
@@ -82,7 +89,7 @@ def test_unnamed_listeners_with_free_ports_are_matched_one_by_one() -> None:
 
 @pytest.mark.parametrize(
     ("change", "needs"),
-    [({"accept_rate": 5}, True), ({"proxy_protocol": "optional"}, True), ({"max_qos": 0}, False)],
+    [({"accept_rate": 5}, True), ({"backlog": 7}, True), ({"max_qos": 0}, False)],
 )
 def test_only_what_concerns_accepting_begins_it_anew(change: dict[str, Any], needs: bool) -> None:
     assert needs_new_acceptor(config(**TCP), config(**TCP | change)) is needs

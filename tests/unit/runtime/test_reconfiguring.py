@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ class _Process:
         if self.error is not None:
             raise self.error
         self.taken.append(config)
+
+    def tried_more_than(self, times: int) -> bool:
+        return self.attempts > times
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         await wait_for_async(lambda: bool(condition()), DEADLINE_S, what)
@@ -94,6 +98,39 @@ async def test_what_cannot_be_used_now_is_tried_again_and_told_once(
     await process.until(lambda: process.taken, "it is taken")
     assert process.applied.problem == ""
     assert process.applied.digest == digest_of(b"name: second\n")
+
+
+async def test_what_clients_feel_is_tried_again_after_a_pause_or_when_somebody_asks(
+    process: _Process,
+) -> None:
+    process.error = NotTaken("the port is in use", disturbs=True)
+    process.file.write_text("name: second\n")
+    await process.until(lambda: process.attempts, "it is tried")
+    with pytest.raises(AssertionError):
+        await wait_for_async(lambda: process.attempts > 1, 0.2, "nothing")
+    process.watch.trigger()
+    await process.until(lambda: process.attempts == 2, "a hangup tries it at once")
+    process.file.write_text("name: third one\n")
+    await process.until(lambda: process.attempts == 3, "so does a change")
+    process.error = None
+    process.watch.trigger()
+    await process.until(lambda: process.taken, "it is taken")
+
+
+async def test_pauses_grow_up_to_the_longest(
+    process: _Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconfiguring, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(reconfiguring, "LONGEST_PAUSE_S", 0.05)
+    process.error = NotTaken("the port is in use", disturbs=True)
+    process.file.write_text("name: second\n")
+    pauses = []
+    for _ in range(4):
+        before = process.attempts
+        await wait_for_async(partial(process.tried_more_than, before), DEADLINE_S, "another try")
+        pauses.append(process.watch._pause_s)
+    assert sorted(pauses) == pauses
+    assert pauses[-1] == 0.05
 
 
 async def test_a_bug_does_not_end_the_watch(process: _Process) -> None:

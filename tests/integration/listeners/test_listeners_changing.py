@@ -1,0 +1,156 @@
+"""Changes of listeners that the system refuses half way: nothing of them stays.
+
+Inputs: listeners with recording handlers, other settings, a system that refuses a descriptor or a
+port. Observed: who accepts afterwards, and with which settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from support.raw_client import DEADLINE_S
+from support.running_listeners import Running, running
+from support.waiting import wait_for_async
+from tidegate.edge import listeners as module
+from tidegate.edge.acceptor import Acceptor
+from tidegate.edge.listeners import Change
+from tidegate.runtime.config import ListenerConfig
+
+
+async def prepared(server: Running, *configs: dict[str, Any]) -> Change:
+    return await server.listeners.prepare(
+        [ListenerConfig.model_validate({"port": 0, **config}) for config in configs],
+        max_packet_size_bytes=1000,
+        opening_timeout_s=5.0,
+    )
+
+
+def is_refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+def port_of(server: Running, label: str) -> int:
+    return int(server.listeners.addresses[label][0].rpartition(":")[2])
+
+
+def held(address: str, port: int) -> socket.socket:
+    """Have an address of a port, as another process would."""
+    return socket.create_server((address, port))
+
+
+ONE: dict[str, Any] = {"name": "one"}
+TWO: dict[str, Any] = {"name": "two"}
+
+
+@pytest.mark.parametrize("settings", [{"backlog": 7}, {"accept_rate": 1000.0}])
+async def test_a_change_that_gets_no_descriptor_leaves_everything_as_it_was(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(ONE) as server:
+        change = await prepared(server, ONE | settings | {"max_qos": 0}, TWO)
+        (added,) = change.added
+        port = added.acceptor.port
+        copies = Acceptor.copies
+
+        def refused(acceptor: Acceptor) -> list[socket.socket]:
+            if acceptor is added.acceptor:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return copies(acceptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Acceptor, "copies", refused)
+            with pytest.raises(OSError, match="listener two: cannot be changed: Too many open"):
+                await server.listeners.take(change)
+        assert is_refused(port)
+        assert list(server.listeners.addresses) == ["one"]
+        assert server.state.config.max_qos == 2
+        _, writer = await server.connect("one")
+        writer.write(b"x")
+        await server.listeners.take(await prepared(server, ONE, TWO | {"port": port}))
+        await server.connect("two")
+
+
+async def test_a_kept_listener_that_cannot_be_changed_goes_on_accepting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(ONE) as server:
+        change = await prepared(server, ONE | {"backlog": 7}, TWO)
+        port = change.added[0].acceptor.port
+
+        def refused(_acceptor: Acceptor) -> list[socket.socket]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Acceptor, "copies", refused)
+            with pytest.raises(OSError, match="listener one: cannot be changed"):
+                await server.listeners.take(change)
+        assert is_refused(port)
+        reader, writer = await server.connect("one")
+        writer.write(b"hello")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.readexactly(5) == b"hello"
+
+
+async def test_a_listener_that_cannot_be_opened_again_is_opened_when_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REOPEN_INTERVAL_S", 0.02)
+    async with running(ONE) as server:
+        port = port_of(server, "one")
+
+        def refused(_config: ListenerConfig) -> list[socket.socket]:
+            raise OSError(errno.EADDRINUSE, "in use")
+
+        with held("127.0.0.2", port), monkeypatch.context() as patch:
+            patch.setattr(module, "bind", refused)
+            with pytest.raises(OSError, match="cannot listen"):
+                await prepared(server, ONE | {"address": "*", "port": port})
+            assert server.listeners.disturbances == 1
+            assert server.listeners.addresses == {"one": []}
+            assert is_refused(port)
+        await wait_for_async(lambda: not is_refused(port), DEADLINE_S, "it is open again")
+        assert port_of(server, "one") == port
+        await server.connect("one")
+
+
+async def test_a_listener_that_is_shut_is_not_kept_as_if_it_were_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REOPEN_INTERVAL_S", 3600.0)
+    async with running(ONE) as server:
+        port = port_of(server, "one")
+
+        def refused(_config: ListenerConfig) -> list[socket.socket]:
+            raise OSError(errno.EADDRINUSE, "in use")
+
+        with held("127.0.0.2", port), monkeypatch.context() as patch:
+            patch.setattr(module, "bind", refused)
+            with pytest.raises(OSError, match="cannot listen"):
+                await prepared(server, ONE | {"address": "*", "port": port})
+        await server.listeners.take(await prepared(server, ONE | {"port": port}))
+        await server.connect("one")
+
+
+async def test_nothing_is_opened_again_once_nobody_is_to_be_accepted() -> None:
+    async with running(ONE) as server:
+        port = port_of(server, "one")
+        change = await prepared(server, TWO | {"address": "*", "port": port})
+        await server.listeners.stop_accepting()
+        await server.listeners.undo(change)
+        assert is_refused(port)
+
+
+async def test_what_is_taken_while_accepting_ends_accepts_nobody() -> None:
+    async with running(ONE) as server:
+        change = await prepared(server, ONE, TWO)
+        port = change.added[0].acceptor.port
+        await server.listeners.stop_accepting()
+        await server.listeners.take(change)
+        assert is_refused(port)
