@@ -23,6 +23,7 @@ from support.live import Live
 from support.mqtt_bytes import V5, V311
 from support.raw_client import DEADLINE_S, RawClient
 from support.waiting import wait_for_async
+from tidegate.runtime.watch import INTERVAL_S
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
@@ -260,10 +261,19 @@ async def test_a_listener_that_cannot_have_its_port_alone_goes_on_and_has_it_whe
     stays = await client(live, "two", "stays")
     place = live.address("two")
     live.listener("two").update(port=place.port, address="*")
+
+    def times_opened_again() -> int:
+        return live.server.stderr().count("a listener is open again")
+
     with socket.create_server(("127.0.0.2", place.port)):
         assert "listener two: cannot listen" in await live.refuse()
         assert live.address("two") == place
         await client(live, "two", "as before")
+        # Tried seldom: everybody who connects at such a moment is refused.
+        assert times_opened_again() == 1
+        began = asyncio.get_running_loop().time()
+        await wait_for_async(lambda: times_opened_again() > 1, DEADLINE_S, "it is tried again")
+        assert asyncio.get_running_loop().time() - began > 1.5 * INTERVAL_S
     await live.take()
     assert (await stays.expect("DISCONNECT")).reason == SHUTTING_DOWN
     found = live.status()["listeners"]["two"]
