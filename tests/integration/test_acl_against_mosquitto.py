@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
+import os
+import pwd
 import random
 import subprocess
 from collections.abc import AsyncIterator
@@ -105,7 +106,7 @@ class _Sockets:
 
     def configuration(self) -> str:
         lines = [
-            f"user {getpass.getuser()}",
+            f"user {pwd.getpwuid(os.getuid()).pw_name}",
             "per_listener_settings true",
             "sys_interval 3600",
         ]

@@ -64,7 +64,11 @@ async def test_the_operator_is_asked_through_its_service(
             await smoke.operator_is_ready(http, server.url)
 
 
-def test_what_is_not_so_is_one_line_and_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_so_is_one_line_and_an_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It gives the process a user's name if there is none: only for this test.
+    monkeypatch.setenv("LOGNAME", "somebody")
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
