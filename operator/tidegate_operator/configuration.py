@@ -6,12 +6,12 @@ the Secret that they mount, ``conditions`` puts into words who lags behind.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from tidegate.runtime.applied import digest_of
 from tidegate_operator import names
 from tidegate_operator.observed import Pod
 from tidegate_operator.plan import ObjectRef
@@ -119,11 +119,6 @@ class Wanted:
     config: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
-
-
-def digest_of(content: bytes) -> str:
-    """Return the digest of a file, as pods report it."""
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def wanted(

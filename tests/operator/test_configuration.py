@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from support.brokers import pick, rendered, spec_of
 from support.pods_double import usual_report
+from tidegate.runtime.applied import digest_of
 from tidegate_operator import names
 from tidegate_operator.configuration import (
     NO_ANSWER,
@@ -21,7 +22,6 @@ from tidegate_operator.configuration import (
     Lag,
     Reported,
     answer_of,
-    digest_of,
     lag_of,
     lagging,
     wanted,

@@ -28,9 +28,10 @@ from support.cluster import Node
 from support.raw_client import RawClient
 from support.store_server import StoreServer
 from tidegate.edge.password_file import set_user
+from tidegate.runtime.applied import digest_of
 from tidegate.store.embedded import EmbeddedError, find_server
 from tidegate_operator import names
-from tidegate_operator.configuration import REFUSED, InUse, digest_of
+from tidegate_operator.configuration import REFUSED, InUse
 from tidegate_operator.observe import AdminClient
 from tidegate_operator.observed import Pod
 from tidegate_operator.render import Manifest

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from tidegate.edge.drain import FLUSH_S, MOST_BATCHES, TICK_S
+from tidegate.edge.seeing_off import TICK_S, SeeingOff
 
 if TYPE_CHECKING:
     from tidegate.edge.client import Client
@@ -25,14 +26,13 @@ log = logging.getLogger(__name__)
 class Departures:
     """See the module's docstring. ``drainer`` has the rate and the words, and comes first."""
 
-    __slots__ = ("_drainer", "_edge", "_leaving", "_listeners", "_task")
+    __slots__ = ("_drainer", "_edge", "_listeners", "_seeing_off", "_task")
 
     def __init__(self, edge: Edge, drainer: Drainer) -> None:
         self._edge = edge
         self._drainer = drainer
         self._listeners: list[ListenerState] = []
-        #: Clients that are owed something, and until when they may be (the loop's clock).
-        self._leaving: dict[Client, float] = {}
+        self._seeing_off = SeeingOff(edge, lambda client: client.shut_down(drainer.goodbye))
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, listeners: Iterable[ListenerState]) -> None:
@@ -53,46 +53,25 @@ class Departures:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        edge = self._edge
-        last_s = edge.time_s() - TICK_S
-        owed = 1.0  # so that the first one goes at once, however low the rate is
+        seeing_off = self._seeing_off
+        seeing_off.begin()
         while self._listeners and not self._drainer.is_draining:
-            now_s = edge.time_s()
-            owed += self._drainer.rate * min(now_s - last_s, MOST_BATCHES * TICK_S)
-            last_s = now_s
-            waiting = self._waiting()
-            for client in waiting:
-                if owed < 1:
-                    break
-                owed -= 1
-                client.leave()
-                self._leaving[client] = now_s + FLUSH_S
-            else:
-                owed = min(owed, 1.0)
-            self._see_off(now_s)
+            seeing_off.earn(self._drainer.rate)
+            seeing_off.ask(self._waiting())
+            seeing_off.let_go()
             self._listeners = [one for one in self._listeners if one.connections]
             await asyncio.sleep(TICK_S)
-        self._leaving.clear()
+        seeing_off.forget()
         self._listeners.clear()
 
-    def _waiting(self) -> list[Client]:
+    def _waiting(self) -> deque[Client]:
         """Those who have not been asked yet; what has no handler yet is asked when it has."""
         edge = self._edge
         channels: set[object] = {
             connection for listener in self._listeners for connection in listener.connections
         }
-        return [
+        return deque(
             client
             for client in (*edge.waiting, *edge.clients.values())
-            if client.channel in channels and client not in self._leaving and not client.closed
-        ]
-
-    def _see_off(self, now_s: float) -> None:
-        """Say goodbye to those who are owed nothing any more, or have been for too long."""
-        code = self._drainer.goodbye
-        for client, until_s in list(self._leaving.items()):
-            if not client.closed:
-                if client.is_owed() and now_s < until_s:
-                    continue
-                client.shut_down(code)
-            del self._leaving[client]
+            if client.channel in channels and client not in self._seeing_off
+        )

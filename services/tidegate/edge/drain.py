@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from tidegate.edge.seeing_off import FLUSH_S, TICK_S, SeeingOff
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config import DrainConfig
 
@@ -25,14 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Between two batches: short enough that a load balancer sees an even stream.
-TICK_S: Final = 0.02
-#: How long a client may be owed acknowledgements before it is let go without them.
-FLUSH_S: Final = 2.0
 #: The part of the deadline that is left for the last clients' acknowledgements.
 RESERVED_SHARE: Final = 0.2
-#: What a pause of the event loop may be caught up with at once, in batches.
-MOST_BATCHES: Final = 5
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,14 +46,13 @@ class Drainer:
     """Drains one edge, once. ``stop_accepting`` closes its listening sockets."""
 
     __slots__ = (
-        "_asked",
         "_clients_at_start",
         "_config",
         "_deadline_s",
         "_done",
         "_edge",
-        "_leaving",
         "_reason",
+        "_seeing_off",
         "_since_s",
         "_stop_accepting",
         "_task",
@@ -74,10 +68,7 @@ class Drainer:
         self._since_s = 0.0
         self._clients_at_start = 0
         self._deadline_s = 0.0
-        #: Clients that are owed something, and until when they may be (the loop's clock).
-        self._leaving: dict[Client, float] = {}
-        #: How many clients have been asked to leave.
-        self._asked = 0
+        self._seeing_off = SeeingOff(edge, lambda client: client.shut_down(self.goodbye))
         self._task: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
 
@@ -116,7 +107,9 @@ class Drainer:
     @property
     def goodbye(self) -> ReasonCode:
         """What MQTT 5 clients are told when they are let go."""
-        return self._disconnect_code()
+        if self._config.reason == "use_another_server":
+            return ReasonCode.USE_ANOTHER_SERVER
+        return ReasonCode.SERVER_SHUTTING_DOWN
 
     def reconfigure(self, config: DrainConfig) -> None:
         """Go by other settings; a drain that has begun goes on by its own."""
@@ -158,12 +151,12 @@ class Drainer:
             log.warning("drain deadline: the rest goes now", extra={"clients": len(edge.clients)})
             await self._close_the_doors()
             for client in [*edge.waiting, *edge.clients.values()]:
-                client.shut_down(self._disconnect_code())
+                client.shut_down(self.goodbye)
         except Exception:
             log.exception("draining failed: everybody goes at once")
         finally:
             self._done.set()
-        log.info("drained", extra={"clients": self._asked})
+        log.info("drained", extra={"clients": self._seeing_off.asked})
 
     async def _close_the_doors(self) -> None:
         """Accept nobody any more; a CONNECT that is still on its way is refused."""
@@ -173,60 +166,30 @@ class Drainer:
         )
         await self._stop_accepting()
 
-    def _disconnect_code(self) -> ReasonCode:
-        if self._config.reason == "use_another_server":
-            return ReasonCode.USE_ANOTHER_SERVER
-        return ReasonCode.SERVER_SHUTTING_DOWN
-
     async def _shed(self) -> None:
         """Ask everybody to leave, those who came first first, and see them off."""
-        edge = self._edge
+        edge, seeing_off = self._edge, self._seeing_off
         waiting: deque[Client] = deque()
-        last_s = edge.time_s() - TICK_S
-        owed = 1.0  # so that the first one goes at once, however low the rate is
+        seeing_off.begin()
         while True:
-            now_s = edge.time_s()
             if not waiting:
                 waiting.extend(
                     client
                     for client in (*edge.waiting, *edge.clients.values())
-                    if client not in self._leaving
+                    if client not in seeing_off
                 )
-            rate = self._rate(len(waiting), now_s)
-            owed += rate * min(now_s - last_s, MOST_BATCHES * TICK_S)
-            last_s = now_s
-            while waiting and owed >= 1:
-                client = waiting.popleft()
-                if client.closed:
-                    continue
-                owed -= 1
-                self._ask(client, now_s)
-            if not waiting:
-                owed = min(owed, 1.0)
-            self._see_off(now_s)
-            if not (waiting or self._leaving or edge.clients or edge.waiting):
+            seeing_off.earn(self._rate(len(waiting)))
+            seeing_off.ask(waiting)
+            seeing_off.let_go()
+            if not (waiting or seeing_off or edge.clients or edge.waiting):
                 return
             await asyncio.sleep(TICK_S)
 
-    def _rate(self, count: int, now_s: float) -> float:
+    def _rate(self, count: int) -> float:
         """Clients per second: what is configured, or more if the deadline could not be kept."""
         config = self._config
-        left_s = self._deadline_s - min(FLUSH_S, config.deadline_s * RESERVED_SHARE) - now_s
+        left_s = self._deadline_s - min(FLUSH_S, config.deadline_s * RESERVED_SHARE)
+        left_s -= self._edge.time_s()
         if left_s <= TICK_S:
             return count / TICK_S
         return max(config.rate, count / left_s)
-
-    def _ask(self, client: Client, now_s: float) -> None:
-        self._asked += 1
-        client.leave()
-        self._leaving[client] = now_s + FLUSH_S
-
-    def _see_off(self, now_s: float) -> None:
-        """Say goodbye to those who are owed nothing any more, or have been for too long."""
-        code = self._disconnect_code()
-        for client, until_s in list(self._leaving.items()):
-            if not client.closed:
-                if client.is_owed() and now_s < until_s:
-                    continue
-                client.shut_down(code)
-            del self._leaving[client]

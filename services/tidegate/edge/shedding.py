@@ -13,7 +13,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING
 
-from tidegate.edge.drain import FLUSH_S, MOST_BATCHES, TICK_S
+from tidegate.edge.seeing_off import TICK_S, SeeingOff
 
 if TYPE_CHECKING:
     from tidegate.edge.client import Client
@@ -26,21 +26,20 @@ log = logging.getLogger(__name__)
 class Shedder:
     """Sheds clients of one edge. ``drainer`` has the rate, and comes first."""
 
-    __slots__ = ("_chosen", "_drainer", "_edge", "_leaving", "_task")
+    __slots__ = ("_chosen", "_drainer", "_edge", "_seeing_off", "_task")
 
     def __init__(self, edge: Edge, drainer: Drainer) -> None:
         self._edge = edge
         self._drainer = drainer
         #: Who is to go and has not been asked yet.
         self._chosen: deque[Client] = deque()
-        #: Clients that are owed something, and until when they may be (the loop's clock).
-        self._leaving: dict[Client, float] = {}
+        self._seeing_off = SeeingOff(edge, lambda client: client.shed())
         self._task: asyncio.Task[None] | None = None
 
     @property
     def left(self) -> int:
         """How many clients are still to go."""
-        return len(self._chosen) + len(self._leaving)
+        return len(self._chosen) + len(self._seeing_off)
 
     def start(self, count: int) -> int | None:
         """Choose ``count`` clients to go, instead of those that were chosen and have not gone.
@@ -50,7 +49,7 @@ class Shedder:
         """
         if self._drainer.is_draining:
             return None
-        there = [one for one in self._edge.clients.values() if one not in self._leaving]
+        there = [one for one in self._edge.clients.values() if one not in self._seeing_off]
         self._chosen = deque(random.sample(there, min(count, len(there))))
         log.info("shedding clients", extra={"clients": len(self._chosen), "of": len(there)})
         if self._chosen and (self._task is None or self._task.done()):
@@ -58,34 +57,14 @@ class Shedder:
         return len(self._chosen)
 
     async def _run(self) -> None:
-        edge = self._edge
-        last_s = edge.time_s() - TICK_S
-        owed = 1.0  # so that the first one goes at once, however low the rate is
-        while self._chosen or self._leaving:
+        seeing_off = self._seeing_off
+        seeing_off.begin()
+        while self._chosen or seeing_off:
             if self._drainer.is_draining:
                 self._chosen.clear()
-                self._leaving.clear()
+                seeing_off.forget()
                 return
-            now_s = edge.time_s()
-            owed += self._drainer.rate * min(now_s - last_s, MOST_BATCHES * TICK_S)
-            last_s = now_s
-            while self._chosen and (owed >= 1 or self._chosen[0].closed):
-                client = self._chosen.popleft()
-                if client.closed:
-                    continue
-                owed -= 1
-                client.leave()
-                self._leaving[client] = now_s + FLUSH_S
-            if not self._chosen:
-                owed = min(owed, 1.0)
-            self._see_off(now_s)
+            seeing_off.earn(self._drainer.rate)
+            seeing_off.ask(self._chosen)
+            seeing_off.let_go()
             await asyncio.sleep(TICK_S)
-
-    def _see_off(self, now_s: float) -> None:
-        """Say goodbye to those who are owed nothing any more, or have been for too long."""
-        for client, until_s in list(self._leaving.items()):
-            if not client.closed:
-                if client.is_owed() and now_s < until_s:
-                    continue
-                client.shed()
-            del self._leaving[client]

@@ -156,18 +156,17 @@ class ListenerState:
         tls: TlsContexts | None,
         opening_timeout_s: float,
     ) -> None:
-        self.config = config
-        self.label = config.label
-        self.handler_factory = handler_factory
         self.loop = loop
         self.total = total
-        self.max_frame_bytes = max_frame_bytes
-        self.policy = policy
         self.frames_class = frames_class
-        self.tls = tls
-        #: Bound of every stage before a connection has its handler.
-        self.opening_timeout_s = opening_timeout_s
-        self.trusted = TrustedNetworks(config.trusted_proxies)
+        self.change(
+            config,
+            handler_factory,
+            max_frame_bytes=max_frame_bytes,
+            policy=policy,
+            tls=tls,
+            opening_timeout_s=opening_timeout_s,
+        )
         self.counters = ListenerCounters()
         #: Every socket that is open, in any stage.
         self.connections: set[Connection] = set()
@@ -195,6 +194,7 @@ class ListenerState:
         self.max_frame_bytes = max_frame_bytes
         self.policy = policy
         self.tls = tls
+        #: Bound of every stage before a connection has its handler.
         self.opening_timeout_s = opening_timeout_s
         self.trusted = TrustedNetworks(config.trusted_proxies)
 

@@ -22,8 +22,8 @@ from tidegate.link.messages import (
     write_attached,
     write_message,
 )
-from tidegate.link.tasks import Tasks
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 
 log = logging.getLogger(__name__)

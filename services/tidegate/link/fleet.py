@@ -47,11 +47,11 @@ from tidegate.link.outgoing import Outgoing
 from tidegate.link.receiving import Receiving
 from tidegate.link.requests import TRIES, Requests, check
 from tidegate.link.routers import Routers
-from tidegate.link.tasks import Tasks
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.verification import Verification
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config import LinkConfig
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 
 log = logging.getLogger(__name__)

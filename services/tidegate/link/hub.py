@@ -26,11 +26,11 @@ from tidegate.link.figures import RouterFigures
 from tidegate.link.intake import Intake
 from tidegate.link.peer import SMALL, EdgePeer
 from tidegate.link.stream import NEWEST_VERSION, OLDEST_VERSION
-from tidegate.link.tasks import Tasks
 from tidegate.link.transport import LinkListener
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkServicer
 from tidegate.runtime.config import LinkConfig
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 
 log = logging.getLogger(__name__)

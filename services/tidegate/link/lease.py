@@ -14,9 +14,9 @@ from tidegate.link.api import RouterUnavailable
 from tidegate.link.figures import EdgeFigures
 from tidegate.link.requests import RETRY_S, Requests
 from tidegate.link.routers import Routers
-from tidegate.link.tasks import Tasks
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.verification import Verification
+from tidegate.runtime.tasks import Tasks
 
 #: How often queues are looked into while a living router cannot be reached.
 DEGRADED_S: Final = 1.0

@@ -24,10 +24,10 @@ from tidegate.link.receiving import Receiving
 from tidegate.link.requests import RETRY_S
 from tidegate.link.routers import Routers
 from tidegate.link.stream import RouterStream
-from tidegate.link.tasks import Tasks
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.verification import Verification
 from tidegate.runtime.config import LinkConfig
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 
 log = logging.getLogger(__name__)

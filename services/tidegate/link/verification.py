@@ -11,9 +11,9 @@ from typing import Final
 
 from tidegate.link.api import EdgeLink
 from tidegate.link.requests import Requests
-from tidegate.link.tasks import Tasks
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
+from tidegate.runtime.tasks import Tasks
 
 VERIFY_PAGE: Final = 500
 

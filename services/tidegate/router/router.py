@@ -44,9 +44,9 @@ from tidegate.router.sessions import Sessions
 from tidegate.router.storing import available, insist
 from tidegate.router.sweeping import Sweeping
 from tidegate.router.table import RoutingTable
-from tidegate.router.tasks import Tasks
 from tidegate.router.wills import Wills
 from tidegate.runtime.config import FeaturesConfig, LimitsConfig
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.tracing import Tracer
 from tidegate.store.api import Store
@@ -80,7 +80,7 @@ class Router:
         """
         self._store = store
         self._on_fenced = on_fenced
-        self._tasks = tasks = Tasks()
+        self._tasks = tasks = Tasks(counters)
         self.table = table = RoutingTable()
         edges = Edges(table)
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced)

@@ -25,8 +25,8 @@ from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import Route, RoutingTable
-from tidegate.router.tasks import Tasks
 from tidegate.runtime.config import FeaturesConfig, LimitsConfig
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.tracing import RETAIN, ROUTE, Tracer, message_attributes
 

@@ -16,8 +16,8 @@ from tidegate.router.gone_members import GoneMembers
 from tidegate.router.lost_queues import LostQueues
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.sessions import Sessions
-from tidegate.router.tasks import Tasks
 from tidegate.router.wills import Wills
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import DueWork, Store, StoreUnavailable
 from tidegate.store.records import RecordError

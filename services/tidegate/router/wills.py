@@ -11,8 +11,8 @@ from collections.abc import Callable
 from tidegate.mqtt.packets import Publish
 from tidegate.router.routing import Routing
 from tidegate.router.storing import insist
-from tidegate.router.tasks import Tasks
 from tidegate.runtime.config import FeaturesConfig
+from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import DueWill, Store
 from tidegate.store.records import decode_will

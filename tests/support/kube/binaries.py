@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -95,23 +96,27 @@ def _compile(target: Path) -> None:
         ):
             flags += ["-X", f"{package}.{name}={value}"]
     unfinished = target.with_suffix(".unfinished")
-    command = [
-        *(str(_go()), "build", "-mod=readonly", "-trimpath"),
-        *("-ldflags", " ".join(flags), "-o", str(unfinished), "."),
-    ]
-    environment = os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    arguments = ("-ldflags", " ".join(flags), "-o", str(unfinished), ".")
+    go_build(f"Kubernetes {number}", SOURCE, arguments, BUILD_TIMEOUT_S)
+    unfinished.rename(target)
+
+
+def go_build(what: str, source: Path, arguments: Sequence[str], timeout_s: float) -> None:
+    """Build programs of a Go module, static, of nothing but what go.sum names; else it is missing.
+
+    ``source`` has the module, ``arguments`` say what is made of it and where it goes.
+    """
     done = subprocess.run(
-        command,
-        cwd=SOURCE,
-        env=environment,
+        [str(_go()), "build", "-mod=readonly", "-trimpath", *arguments],
+        cwd=source,
+        env=os.environ | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"},
         capture_output=True,
         text=True,
-        timeout=BUILD_TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
     if done.returncode:
-        tools.missing(f"Kubernetes {number}, which could not be built: {done.stderr[-1000:]}")
-    unfinished.rename(target)
+        tools.missing(f"{what}, which could not be built: {done.stderr[-1000:]}")
 
 
 def _go() -> Path:

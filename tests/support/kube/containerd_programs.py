@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -32,25 +31,7 @@ def programs() -> Path:
 
 
 def _build(directory: Path) -> None:
-    command = [
-        *(str(binaries._go()), "build", "-mod=readonly", "-trimpath", "-tags", _LEFT_OUT),
-        *("-ldflags", "-s -w", "-o", f"{directory}{os.sep}", "tool"),
-    ]
-    environment = os.environ | {
-        "CGO_ENABLED": "0",
-        "GOTOOLCHAIN": "local",
-        "GOFLAGS": "-buildvcs=false",
-    }
-    done = subprocess.run(
-        command,
-        cwd=SOURCE,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_BUILD_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode:
-        tools.missing(f"containerd, which could not be built: {done.stderr[-1000:]}")
+    arguments = ("-tags", _LEFT_OUT, "-ldflags", "-s -w", "-o", f"{directory}{os.sep}", "tool")
+    binaries.go_build("containerd", SOURCE, arguments, _BUILD_TIMEOUT_S)
     for name in NAMES:
         assert (directory / name).exists(), name

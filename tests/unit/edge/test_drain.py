@@ -16,7 +16,8 @@ from support import mqtt_bytes
 from support.lone_edge import LoneEdge, Played, turns
 from support.mqtt_bytes import V5, V311
 from support.virtual_time import run_virtual
-from tidegate.edge.drain import FLUSH_S, TICK_S, Drainer
+from tidegate.edge.drain import Drainer
+from tidegate.edge.seeing_off import FLUSH_S, TICK_S
 from tidegate.runtime.config import DrainConfig
 
 SHUTTING_DOWN = 0x8B

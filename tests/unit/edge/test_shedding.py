@@ -15,7 +15,8 @@ import pytest
 from support.lone_edge import LoneEdge, Played
 from support.mqtt_bytes import V5, V311
 from support.virtual_time import run_virtual
-from tidegate.edge.drain import FLUSH_S, TICK_S, Drainer
+from tidegate.edge.drain import Drainer
+from tidegate.edge.seeing_off import FLUSH_S, TICK_S
 from tidegate.edge.shedding import Shedder
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config import DrainConfig

@@ -1,6 +1,6 @@
-"""The tasks of one end of the link: ended together, and reported when they fail.
+"""Work that nobody waits for while it runs: reported when it fails, ended or waited for at the end.
 
-A fleet and a hub each have one, and hand it to their parts.
+Each end of the link and each router has one, and hands it to its parts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Tasks:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._stopped = False
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Let work run beside; after ``stop`` none begins."""
         if self._stopped:
             work.close()
@@ -34,14 +34,19 @@ class Tasks:
         self._running.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._counters.internal_errors += 1
-            log.error("a task of the link failed", exc_info=task.exception())
+            log.error("a background task failed", exc_info=task.exception())
 
     def __len__(self) -> int:
         return len(self._running)
+
+    async def idle(self) -> None:
+        """Return when nothing runs."""
+        while self._running:
+            await asyncio.gather(*self._running, return_exceptions=True)
 
     async def stop(self, *others: asyncio.Task[None]) -> None:
         """Cancel all tasks, and ``others`` with them; return when they have ended."""
