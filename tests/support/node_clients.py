@@ -41,13 +41,17 @@ def installed() -> Path:
 
 def run_script(script: str, job: dict[str, Any], timeout_s: float = 100.0) -> Any:
     """Run one of our scripts with ``job`` and return the JSON that it prints."""
-    done = subprocess.run(
-        [require("node"), script, json.dumps(job)],
-        cwd=installed(),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [require("node"), script, json.dumps(job)],
+            cwd=installed(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = (error.stderr or b"").decode(errors="replace")
+        raise AssertionError(f"{script} took more than {timeout_s:.0f} s; it said:\n{said}") from None
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
