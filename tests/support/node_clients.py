@@ -52,6 +52,7 @@ def run_script(script: str, job: dict[str, Any], timeout_s: float = 100.0) -> An
         )
     except subprocess.TimeoutExpired as error:
         said = (error.stderr or b"").decode(errors="replace")
-        raise AssertionError(f"{script} took more than {timeout_s:.0f} s; it said:\n{said}") from None
+        late = f"{script} took more than {timeout_s:.0f} s; it said:\n{said}"
+        raise AssertionError(late) from None
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
