@@ -69,14 +69,16 @@ class PlayedRouter:
 
     def __init__(self) -> None:
         self.published: list[Publish] = []
+        self.attached: list[AttachSession] = []
         self.detached: list[DetachSession] = []
         #: Publishes that have not been answered yet, while ``answers_late``.
         self.open: list[tuple[Origin, Publish]] = []
         self.answers_late = False
         #: Called with each publish, after it was written down.
         self.on_publish: Any = None
+        #: No session can be had.
+        self.refuses_sessions = False
         self.incarnation = 0
-        self.session_present = False
         #: How many of the next calls of ``complete_receipt`` fail.
         self.failures = 0
         #: Cleared: everything that is awaited waits.
@@ -103,8 +105,11 @@ class PlayedRouter:
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """See RouterLink."""
+        self.attached.append(request)
         await self.reachable.wait()
-        return AttachedSession(1, self.incarnation, self.session_present)
+        if self.refuses_sessions:
+            raise RouterUnavailable("none is there")
+        return AttachedSession(1, self.incarnation, False)
 
     async def detach(self, request: DetachSession) -> None:
         """See RouterLink."""

@@ -454,6 +454,8 @@ class Client(Reader):
         edge.counters.connections_open -= 1
         if edge.clients.get(self.client_id) is self:
             del edge.clients[self.client_id]
+            if self.client_id in edge.attaching:
+                edge.newcomers.add(self.client_id)
         shared = [name for name in self.subscriptions if name.startswith("$share/")]
         for topic_filter in self.subscriptions:
             if not topic_filter.startswith("$share/"):

@@ -63,7 +63,7 @@ async def connect(client: Client, packet: Connect) -> None:
         client.refuse(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
         return
     client.client_id = assigned or packet.client_id
-    if _is_too_many(client):
+    if edge.is_full_for(client.client_id):
         client.refuse(ReasonCode.QUOTA_EXCEEDED, TOO_MANY)
         return
     proof: Step | None = None
@@ -82,15 +82,6 @@ async def connect(client: Client, packet: Connect) -> None:
     session = await _attach(client, packet, will)
     if session is not None:
         _accept(client, packet, session, assigned, proof)
-
-
-def _is_too_many(client: Client) -> bool:
-    """Whether there is no room for it; one that takes its own connection over needs none."""
-    edge = client.edge
-    return (
-        0 < edge.limits.max_connections <= len(edge.clients)
-        and client.client_id not in edge.clients
-    )
 
 
 def _proven(client: Client, proof: Step) -> bool:
@@ -165,12 +156,20 @@ async def _attach(client: Client, packet: Connect, will: Will | None) -> Attache
     if ending is not None:
         # The end of this client's last connection must be known before the next one begins.
         await asyncio.wait([ending], timeout=edge.limits.connect_timeout_s)
+    if client.closed:
+        return None
+    if edge.is_full_for(client.client_id):
+        # Others have come meanwhile. Refused later, it would have taken a session from somebody.
+        client.refuse(ReasonCode.QUOTA_EXCEEDED, TOO_MANY)
+        return None
     client.session_expiry_s = session_expiry_s(client, packet)
     request = AttachSession(
         client.client_id, packet.clean_start, client.session_expiry_s, will, client.username
     )
     attaching = edge.attaching.setdefault(client.client_id, Attaching())
     attaching.count += 1
+    if client.client_id not in edge.clients:
+        edge.newcomers.add(client.client_id)
     try:
         session = await edge.router.attach(edge.edge_id, request)
     except RouterUnavailable as error:
@@ -181,6 +180,7 @@ async def _attach(client: Client, packet: Connect, will: Will | None) -> Attache
         attaching.count -= 1
         if not attaching.count:
             del edge.attaching[client.client_id]
+            edge.newcomers.discard(client.client_id)
     client.epoch = session.epoch
     # The rules may be others than when it came, and only who is connected is told of that.
     client.acl = edge.authorizer.for_client(client.client_id, client.username)
@@ -209,15 +209,6 @@ def _accept(
             client.refuse(ReasonCode.SERVER_BUSY, "a newer connection has the session")
             client.detach()
             return
-    elif _is_too_many(client):
-        # Others have come while this one waited for its session: leave nothing of it.
-        client.keep_will = False
-        if not session.session_present:
-            client.expiry_at_end_s = 0
-        client.refuse(ReasonCode.QUOTA_EXCEEDED, TOO_MANY)
-        client.detach()
-        return
-    if older is not None:
         older.taken_over(ReasonCode.SESSION_TAKEN_OVER)
     properties = packet.properties
     client.incarnation = session.incarnation
@@ -232,6 +223,7 @@ def _accept(
     client.seen_s = edge.tick_s
     edge.waiting.discard(client)
     edge.clients[client.client_id] = client
+    edge.newcomers.discard(client.client_id)
     client.connected = True
     edge.counters.connections_accepted += 1
     edge.counters.connections_open += 1

@@ -78,6 +78,8 @@ class Edge:
         #: Ends of connections that the router has not confirmed, by client identifier.
         self.detaching: dict[str, asyncio.Task[None]] = {}
         self.attaching: dict[str, Attaching] = {}
+        #: Those of ``attaching`` that have no client yet, or none any more: they have its place.
+        self.newcomers: set[str] = set()
         self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
         self.subscription_count = 0
         self._interest: dict[str, int] = {}
@@ -190,6 +192,15 @@ class Edge:
             return client
 
         return make
+
+    def is_full_for(self, client_id: str) -> bool:
+        """Whether no more may come; one that takes its own connection over needs no place."""
+        most = self.limits.max_connections
+        return (
+            0 < most <= len(self.clients) + len(self.newcomers)
+            and client_id not in self.clients
+            and client_id not in self.newcomers
+        )
 
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
         """End the connection of an older epoch (see EdgeLink)."""

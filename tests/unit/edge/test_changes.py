@@ -17,9 +17,8 @@ from support import mqtt_bytes
 from support.lone_edge import LoneEdge, Played, turns
 from support.mqtt_bytes import V5, Will
 from support.virtual_time import run_virtual
+from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config import Config
-
-DURABLE: list[mqtt_bytes.Property] = [("session_expiry", 3600)]
 
 
 def _scenario(play: Callable[[LoneEdge], Coroutine[Any, Any, None]], **settings: Any) -> None:
@@ -187,48 +186,92 @@ async def test_a_client_is_told_the_limits_its_connection_began_with() -> None:
 # How many
 
 
-@pytest.mark.parametrize("props", [(), DURABLE])
-async def test_a_storm_brings_no_more_clients_than_may_be(props: Any) -> None:
+def _connects(alone: LoneEdge, client_id: str, **options: Any) -> Played:
+    """A client whose CONNECT has been read, whatever becomes of it."""
+    played = alone.accept()
+    played.send(mqtt_bytes.connect(client_id, version=V5, **options))
+    return played
+
+
+async def test_a_storm_brings_no_more_clients_than_may_be() -> None:
+    """Those who wait for their session have their place; who is refused has lost nothing."""
     async with LoneEdge(limits={"max_connections": 2}) as alone:
-        will = Will("t", b"gone")
-        storm = [
-            await _connecting(alone, f"c{number}", props=props, will=will) for number in range(5)
-        ]
+        alone.router.reachable.clear()
+        storm = [_connects(alone, f"c{number}", will=Will("t", b"gone")) for number in range(5)]
+        await turns()
+        assert [request.client_id for request in alone.router.attached] == ["c0", "c1"]
         await _answered(alone)
         told = [packet.reason for client in storm for packet in client.received()]
         assert told == [0, 0, 0x97, 0x97, 0x97]
-        assert len(alone.edge.clients) == 2
+        assert list(alone.edge.clients) == ["c0", "c1"]
         assert alone.counters.refused["quota_exceeded"] == 3
         assert [client.channel.is_closed for client in storm[2:]] == [True] * 3
-        ended = {request.client_id: request for request in alone.router.detached}
-        assert sorted(ended) == ["c2", "c3", "c4"]
-        for request in ended.values():
-            assert not request.publish_will
-            assert request.session_expiry_s == 0
+        assert not alone.router.detached
+        assert not alone.edge.newcomers
 
 
-async def test_who_is_refused_keeps_the_session_it_had() -> None:
+@pytest.mark.parametrize("goes_by", ["kick", "loss"])
+async def test_nobody_takes_the_place_of_a_client_that_takes_its_own_connection_over(
+    goes_by: str,
+) -> None:
     async with LoneEdge(limits={"max_connections": 1}) as alone:
-        alone.router.incarnation = 1
-        alone.router.session_present = True
-        await _connecting(alone, "first")
-        late = await _connecting(alone, "late", clean=False, props=DURABLE)
+        old = await alone.connect("c")
+        new = await _connecting(alone, "c", version=V5)
+        if goes_by == "kick":
+            alone.edge.kick("c", 1, ReasonCode.SESSION_TAKEN_OVER)
+        else:
+            old.lose()
+        other = _connects(alone, "other")
+        await turns()
+        assert [packet.reason for packet in other.received()] == [0x97]
         await _answered(alone)
-        assert [packet.reason for packet in late.received()] == [0x97]
-        (request,) = alone.router.detached
-        assert (request.client_id, request.session_expiry_s) == ("late", None)
+        assert [packet.reason for packet in new.received()] == [0]
+        new.lose()
+        await turns()
+        await alone.connect("other")
+
+
+async def test_two_that_wait_for_the_same_session_take_one_place() -> None:
+    async with LoneEdge(limits={"max_connections": 2}) as alone:
+        first, second = await _connecting(alone, "c"), await _connecting(alone, "c")
+        other = await _connecting(alone, "other")
+        await _answered(alone)
+        assert [packet.reason for packet in first.received()] == [0, 0x8E]
+        assert [packet.reason for packet in second.received()] == [0]
+        assert [packet.reason for packet in other.received()] == [0]
+        assert not alone.edge.newcomers
+
+
+@pytest.mark.parametrize("goes_by", ["loss", "no_router"])
+async def test_who_goes_before_its_session_came_leaves_its_place(goes_by: str) -> None:
+    async with LoneEdge(limits={"max_connections": 1}) as alone:
+        gone = await _connecting(alone, "gone")
+        if goes_by == "loss":
+            gone.lose()
+        else:
+            alone.router.refuses_sessions = True
+        await _answered(alone)
+        alone.router.refuses_sessions = False
+        await alone.connect("other")
+
+
+async def test_who_may_not_come_in_takes_no_place() -> None:
+    async with LoneEdge(limits={"max_connections": 1}, auth={"allow_anonymous": False}) as alone:
+        for number in range(3):
+            refused = _connects(alone, f"c{number}")
+            await turns()
+            assert [packet.reason for packet in refused.received()] == [0x87]
+        assert not alone.edge.newcomers
 
 
 async def test_a_client_takes_its_own_connection_over_where_no_more_may_come() -> None:
     async with LoneEdge(limits={"max_connections": 1}) as alone:
         old = await alone.connect("c")
-        new = alone.accept()
-        new.send(mqtt_bytes.connect("c", version=V5))
+        new = _connects(alone, "c")
         await turns()
         assert [packet.reason for packet in old.received()] == [0x8E]
         assert [packet.reason for packet in new.received()] == [0]
-        other = alone.accept()
-        other.send(mqtt_bytes.connect("other"))
+        other = _connects(alone, "other")
         await turns()
         assert [packet.reason for packet in other.received()] == [0x97]
         assert len(alone.edge.clients) == 1
