@@ -64,6 +64,8 @@ def generate() -> str:
 
 def _rows(prefix: str, schema: dict[str, Any], values: dict[str, Any]) -> Iterator[str]:
     for name, part in schema["properties"].items():
+        if name == "global":  # Helm's own
+            continue
         path = f"{prefix}{name}"
         if "properties" in part:
             yield from _rows(f"{path}.", part, values[name])

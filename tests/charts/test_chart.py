@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,9 @@ def test_every_value_is_described_and_has_a_default() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
 
+    # Helm's own, which charts are given that another one depends on.
+    del schema["properties"]["global"]
+
     def check(part: dict[str, Any], value: Any, path: str) -> None:
         assert set(part["properties"]) == set(value), path
         for name, below in part["properties"].items():
@@ -147,6 +151,8 @@ def test_what_is_shown_of_the_chart_is_current() -> None:
         ([], "kubectl apply"),
         (["broker.create=true"], "Nobody can connect to it yet"),
         (["broker.create=true", "watchNamespaces={iot}"], "nobody serves that broker"),
+        (["broker.create=true", "broker.spec.auth=null"], "Nobody can connect to it yet"),
+        (["broker.create=true", "broker.spec=null"], "Nobody can connect to it yet"),
     ],
 )
 def test_the_notes_say_what_comes_next(home: Path, settings: list[str], words: str) -> None:
@@ -155,6 +161,77 @@ def test_the_notes_say_what_comes_next(home: Path, settings: list[str], words: s
     notes = done.stdout.partition("NOTES:")[2]
     assert words in notes
     assert "helm test x" in notes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["auth.allowAnonymous=true"],
+        ["auth.passwords.secretName=users"],
+        ["listeners[0].name=mqtt", "listeners[0].allowAnonymous=true"],
+        ["listeners[0].name=mqtt", "listeners[0].tls.identityAsUsername=cn"],
+    ],
+    ids=lambda settings: settings[-1],
+)
+def test_the_notes_know_who_can_connect(home: Path, settings: list[str]) -> None:
+    more = [part for one in settings for part in ("--set", f"broker.spec.{one}")]
+    first = ("--dry-run=client", "--set", "broker.create=true")
+    notes = helm.run(home, "install", "x", CHART, *first, *more).stdout.partition("NOTES:")[2]
+    assert "Your broker:" in notes
+    assert "Nobody can connect" not in notes
+
+
+@pytest.mark.parametrize("major", [4, 3])
+def test_another_chart_may_depend_on_it(home: Path, major: int) -> None:
+    """Helm gives such charts a value of its own, ``global``, whether anybody has set it or not."""
+    above = home / "above"
+    shutil.copytree(CHART, above / "charts" / "tidegate")
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    about = {
+        "apiVersion": "v2",
+        "name": "above",
+        "version": "1.0.0",
+        "dependencies": [{"name": "tidegate", "version": version}],
+    }
+    (above / "Chart.yaml").write_text(yaml.safe_dump(about))
+    done = helm.run(home, "template", "x", above, "--set", "global.region=north", major=major)
+    found = [one for one in yaml.safe_load_all(done.stdout) if one]
+    assert pick(found, "Deployment", "x-tidegate")
+
+
+@pytest.mark.parametrize("name", ["on", "null", "y", "1e3", "123"])
+def test_names_that_yaml_takes_for_something_else_stay_names(home: Path, name: str) -> None:
+    """They are good names of namespaces, releases and priority classes, and some of brokers."""
+    broker = name if name.isalpha() else "mqtt"
+    settings = {
+        "broker.name": broker,
+        "watchNamespaces": f"{{{name}}}",
+        "priorityClassName": name,
+        "serviceAccount.name": name,
+        "serviceMonitor.create": "true",
+        "networkPolicy.create": "true",
+        "broker.create": "true",
+    }
+    more: list[str] = []
+    for key, value in settings.items():
+        more += ["--set" if value == "true" else "--set-string", f"{key}={value}"]
+    done = helm.run(home, "template", name, CHART, "--namespace", name, *more)
+    found = [one for one in yaml.safe_load_all(done.stdout) if one]
+    for one in found:
+        metadata = one["metadata"]
+        assert isinstance(metadata["name"], str)
+        if one["kind"] not in {"ClusterRole", "ClusterRoleBinding"}:
+            assert metadata["namespace"] == name
+        assert all(isinstance(value, str) for value in metadata["labels"].values())
+        for subject in one.get("subjects", []):
+            assert subject["namespace"] == name
+            assert isinstance(subject["name"], str)
+        for rule in one.get("rules", []):
+            assert all(isinstance(each, str) for each in rule.get("resourceNames", []))
+    pod = operator(found, f"{name}-tidegate")
+    assert pod["priorityClassName"] == pod["serviceAccountName"] == name
+    assert pick(found, "ServiceAccount", name)
+    assert pick(found, names.KIND, broker)
 
 
 # Rights
@@ -227,8 +304,8 @@ def test_rights_may_come_from_elsewhere(home: Path) -> None:
 # The pod
 
 
-def operator(found: list[dict[str, Any]]) -> dict[str, Any]:
-    pod: dict[str, Any] = pick(found, "Deployment", "tidegate")["spec"]["template"]["spec"]
+def operator(found: list[dict[str, Any]], name: str = "tidegate") -> dict[str, Any]:
+    pod: dict[str, Any] = pick(found, "Deployment", name)["spec"]["template"]["spec"]
     return pod
 
 

@@ -9,14 +9,14 @@
 
 {{- define "tidegate.selector" -}}
 app.kubernetes.io/name: tidegate-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
 {{/* The pod of `helm test`: no Service and no Deployment selects it. */}}
 {{- define "tidegate.testSelector" -}}
 app.kubernetes.io/name: tidegate-test
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: test
 {{- end -}}
 
