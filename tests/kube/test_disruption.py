@@ -77,3 +77,28 @@ def test_a_broker_with_one_of_each_does_not_hold_a_node_for_ever(space: Space) -
         evict(space, before)
         space.wait(functools.partial(has_gone, space, component, before), "it has gone")
         space.until_settled("demo")
+
+
+@pytest.mark.parametrize("component", ["edge", "router"])
+@pytest.mark.usefixtures("operator")
+def test_pods_that_are_not_ready_never_hold_a_node(
+    component: str, space: Space, kubelet: FakeKubelet
+) -> None:
+    """Without the store nobody is ready, and the store may be what the emptied node has taken
+    along: with a volume of that node, it comes back only when the node does."""
+    space.put("demo", spec_of(edge={"replicas": 2}, router={"replicas": 2}))
+    space.until_settled("demo")
+    budget = f"demo-{component}"
+    until_evictions_are_allowed(space, budget)
+    before = names_of(space, component)
+    kubelet.fail(space.name, budget, "unready")
+
+    def nobody_is_healthy() -> bool:
+        status = space.get("PodDisruptionBudget", budget)["status"]
+        return (status["currentHealthy"], status["disruptionsAllowed"]) == (0, 0)
+
+    space.wait(nobody_is_healthy, "the budget knows that nobody is ready")
+    for name in before:
+        evict(space, name)
+    for name in before:
+        space.wait(functools.partial(has_gone, space, component, name), f"{name} has gone")

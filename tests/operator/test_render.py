@@ -407,10 +407,15 @@ def test_the_order_of_settings_is_none_of_their_meaning() -> None:
 # A deadline that is longer than what pods can be given without a new start
 
 
-def deadline_of(spec: dict[str, Any], edge_grace_s: int | None) -> float | None:
+def edge_config_of(spec: dict[str, Any], edge_grace_s: int | None) -> dict[str, Any]:
     inputs = dataclasses.replace(brokers.inputs_for(spec), edge_grace_s=edge_grace_s)
     text = pick(render(inputs), "ConfigMap", "demo-edge")["data"][names.CONFIG_FILE]
-    found: float | None = yaml.safe_load(text)["drain"].get("deadline_s")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
+
+
+def deadline_of(spec: dict[str, Any], edge_grace_s: int | None) -> float | None:
+    found: float | None = edge_config_of(spec, edge_grace_s)["drain"].get("deadline_s")
     return found
 
 
@@ -424,6 +429,35 @@ def test_edges_get_a_longer_deadline_when_all_of_them_have_the_grace_for_it() ->
     shorter = spec_of(edge={"drain": {"deadlineSeconds": 20}})
     assert deadline_of(shorter, 30) == 30 - 10 - 5
     assert deadline_of(shorter, 600) == 20
+
+
+def test_a_delay_that_the_old_grace_period_has_no_room_for_is_held_too() -> None:
+    """An edge that waited to its deadline would drop its clients instead of letting them go."""
+    late = spec_of(edge={"drain": {"delaySeconds": 100, "deadlineSeconds": 300}})
+    held = edge_config_of(late, 90)["drain"]
+    assert held["deadline_s"] == 75
+    assert held["delay_s"] <= held["deadline_s"] / 2
+    assert edge_config_of(late, 600)["drain"]["delay_s"] == 100
+    soon = spec_of(edge={"drain": {"delaySeconds": 20, "deadlineSeconds": 300}})
+    assert edge_config_of(soon, 90)["drain"]["delay_s"] == 20
+
+
+def test_a_long_end_of_the_process_takes_no_time_from_the_clients() -> None:
+    long = spec_of(edge={"shutdownTimeoutSeconds": 200})
+    held = edge_config_of(long, 90)
+    assert held["drain"].get("deadline_s", 60) + held["shutdown_timeout_s"] <= 90 - 5
+    assert held["drain"].get("deadline_s", 60) == 60
+    assert edge_config_of(long, 300)["shutdown_timeout_s"] == 200
+
+
+@pytest.mark.parametrize("there_s", [1, 5, 10, 30, 90, 180])
+def test_whatever_grace_there_is_gives_a_configuration_that_fits_into_it(there_s: int) -> None:
+    wanted = {"delaySeconds": 60, "deadlineSeconds": 900}
+    held = edge_config_of(spec_of(edge={"drain": wanted, "shutdownTimeoutSeconds": 60}), there_s)
+    config = Config.model_validate(held)
+    assert config.shutdown_timeout_s > 0
+    assert config.drain.delay_s < config.drain.deadline_s
+    assert config.drain.deadline_s + config.shutdown_timeout_s <= max(2, there_s - 5)
 
 
 def test_a_grace_period_that_is_given_is_taken_as_it_is() -> None:
@@ -456,7 +490,7 @@ def test_budgets_are_as_they_are_given() -> None:
         spec = spec_of(edge={} if given is None else {"disruptionBudget": given})
         found = dict(pick(rendered(spec), "PodDisruptionBudget", "demo-edge")["spec"])
         del found["selector"]
-        assert found == wanted
+        assert found == {**wanted, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
 
 
 # Network policies

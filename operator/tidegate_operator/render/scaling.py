@@ -30,7 +30,11 @@ def scaling(inputs: Inputs) -> Iterator[Manifest]:
 
 
 def _budget(broker: Broker, component: Component, budget: DisruptionBudget | None) -> Manifest:
-    spec: Manifest = {"selector": {"matchLabels": names.selector(broker.name, component)}}
+    spec: Manifest = {
+        "selector": {"matchLabels": names.selector(broker.name, component)},
+        # Without the store nobody is ready, and the store may wait for the node that is emptied.
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
     if budget is not None and budget.min_available is not None:
         spec["minAvailable"] = amount(budget.min_available)
     elif budget is not None and budget.max_unavailable is not None:

@@ -36,25 +36,36 @@ def edge(inputs: Inputs) -> Iterator[Manifest]:
     settings = inputs.spec.edge
     config = edge_config(inputs.broker)
     grace_s = grace_period_s(settings.drain.deadline_s, settings.shutdown_timeout_s)
-    _hold_deadline(config, inputs, grace_s)
+    _hold_deadlines(config, inputs, grace_s)
     yield from _configuration(
         inputs, "edge", config, edge_files(inputs.keyring, inputs.collected.edge)
     )
     yield _deployment(inputs, "edge", settings, config, grace_s)
 
 
-def _hold_deadline(config: dict[str, Any], inputs: Inputs, grace_s: int) -> None:
-    """Keep the drain of edges that are there within the grace period that they were made with.
+def _hold_deadlines(config: dict[str, Any], inputs: Inputs, grace_s: int) -> None:
+    """Keep the end of edges that are there within the grace period that they were made with.
 
-    Pods that have longer take their place; when none of the others is left, all get the deadline.
+    Pods that have longer take their place; when none of the others is left, all get what is wanted.
     """
     settings, there_s = inputs.spec.edge, inputs.edge_grace_s
     is_overridden = "terminationGracePeriodSeconds" in settings.pod_template.get("spec", {})
     if there_s is None or there_s >= grace_s or is_overridden:
         return
-    room_s = max(1.0, there_s - MARGIN_S - settings.shutdown_timeout_s)
-    if room_s < settings.drain.deadline_s:
-        config["drain"]["deadline_s"] = room_s
+    drain = settings.drain
+    room_s = max(2.0, float(there_s - MARGIN_S))
+    # Clients that go need their time; what comes after them seldom needs more than is usual.
+    usual_s = max(Config().shutdown_timeout_s, room_s - drain.deadline_s)
+    shutdown_s = min(settings.shutdown_timeout_s, usual_s, room_s / 2)
+    deadline_s = min(drain.deadline_s, room_s - shutdown_s)
+    # Who waits to the deadline has no time left to let clients go one after the other.
+    delay_s = min(drain.delay_s, deadline_s / 2)
+    if shutdown_s < settings.shutdown_timeout_s:
+        config["shutdown_timeout_s"] = shutdown_s
+    if deadline_s < drain.deadline_s:
+        config["drain"]["deadline_s"] = deadline_s
+    if delay_s < drain.delay_s:
+        config["drain"]["delay_s"] = delay_s
 
 
 def router(inputs: Inputs) -> Iterator[Manifest]:
