@@ -141,6 +141,8 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manif
         "spec": {
             "replicas": 1,
             "serviceName": name,
+            # In order, a pod that never became ready would be waited for, whatever takes its place.
+            "podManagementPolicy": "Parallel",
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": names.selector(broker.name, "redis")},
             "persistentVolumeClaimRetentionPolicy": {
