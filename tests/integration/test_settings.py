@@ -136,6 +136,8 @@ async def test_a_retained_payload_above_the_limit_is_delivered_and_not_kept(
     await client.publish("big", bytes(11), retain=True)
     await client.expect("PUBLISH")
     assert _metric(broker, 'tidegate_messages_dropped_total{reason="retained_too_large"}') == 1
+    # published = delivered + queued + dropped: the copy that is not kept is one of its own.
+    assert _metric(broker, "tidegate_messages_published_total") == 2
     late = await _client(broker, "late")
     await late.subscribe(("big", 0))
     await late.expect_nothing()

@@ -8,6 +8,7 @@ of a QoS 2 publish.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from tidegate.link.api import RouterUnavailable, SessionFenced
@@ -17,8 +18,11 @@ from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.storing import available, fenced, insist
 from tidegate.router.table import RoutingTable
+from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import Store
 from tidegate.store.records import decode_queued
+
+log = logging.getLogger(__name__)
 
 
 class _Asked(Pending):
@@ -45,6 +49,7 @@ class Deliveries:
         "_completed",
         "_completing",
         "_completions",
+        "_counters",
         "_edges",
         "_queues",
         "_store",
@@ -52,9 +57,15 @@ class Deliveries:
     )
 
     def __init__(
-        self, store: Store, table: RoutingTable, queues: QueueWriter, edges: Edges
+        self,
+        store: Store,
+        table: RoutingTable,
+        queues: QueueWriter,
+        edges: Edges,
+        counters: Counters,
     ) -> None:
         self._store = store
+        self._counters = counters
         self._table = table
         self._queues = queues
         self._edges = edges
@@ -129,7 +140,19 @@ class Deliveries:
 
     async def _complete_batch(self, items: list[tuple[str, int, list[int]]]) -> list[int]:
         """Delete until the store has done it; return which of the items were fenced."""
-        results = await insist(lambda: self._store.complete_many(items), "forget deliveries")
+        try:
+            results = await insist(lambda: self._store.complete_many(items), "forget deliveries")
+        except Exception:
+            # The store calls one of them wrong: a fault of ours, or foreign contents of a key.
+            if len(items) == 1:
+                log.exception("deliveries could not be forgotten")
+                self._counters.internal_errors += 1
+                return []
+            fenced_at = []
+            for index, item in enumerate(items):
+                if await self._complete_batch([item]):
+                    fenced_at.append(index)
+            return fenced_at
         return [index for index, current in enumerate(results) if not current]
 
     # QoS 2

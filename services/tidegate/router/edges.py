@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from tidegate.link.api import EdgeLink
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
-from tidegate.mqtt.topics import parse_shared
-from tidegate.router.table import RoutingTable, SharedMember
+from tidegate.router.table import RoutingTable
 
 
 class Edges:
@@ -56,24 +55,12 @@ class Edges:
     ) -> None:
         """Make a connection a member of shared subscriptions (see RouterService)."""
         for topic_filter, options in subscriptions:
-            share = parse_shared(topic_filter)
-            if share is not None:
-                edge = self.by_id[edge_id]
-                member = SharedMember(client_id, options, None, edge, epoch)
-                self._table.shared.subscribe(*share, client_id, member, True)
-                self._table.note_member(edge, client_id, topic_filter)
+            self._table.join_group(self.by_id[edge_id], client_id, epoch, topic_filter, options)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
         """Take a connection out of its groups (see RouterLink)."""
         for topic_filter in filters:
-            share = parse_shared(topic_filter)
-            if share is None:
-                continue
-            member = self._table.shared.member(*share, client_id)
-            if member is not None and member.session is None and member.epoch == epoch:
-                self._table.shared.unsubscribe(*share, client_id)
-                if member.edge is not None:
-                    self._table.forget_member(member.edge, client_id, topic_filter)
+            self._table.leave_group(client_id, epoch, topic_filter)
 
     def hold(self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool) -> None:
         """Note where a durable session is connected (see RouterService)."""

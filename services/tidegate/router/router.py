@@ -100,7 +100,7 @@ class Router:
                 self._replica.load,
                 self._became_current,
             )
-        self._deliveries = deliveries = Deliveries(store, table, queues, edges)
+        self._deliveries = deliveries = Deliveries(store, table, queues, edges, counters)
         self._routing = routing = Routing(
             limits,
             features,

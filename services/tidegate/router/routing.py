@@ -7,6 +7,7 @@ wills, and for ``$SYS``; it answers only when everything that must be durable is
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 from tidegate.link.api import (
@@ -29,6 +30,8 @@ from tidegate.runtime.config import FeaturesConfig, LimitsConfig
 from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.tracing import RETAIN, ROUTE, Tracer, message_attributes
+
+log = logging.getLogger(__name__)
 
 
 class Routing:
@@ -106,7 +109,13 @@ class Routing:
         membership = self._membership
         while self._delayed and (membership is None or membership.current):
             origin, message = self._delayed.popleft()
-            code = self._publish_durably(origin, message, self._table.route(message.topic))
+            try:
+                code = self._publish_durably(origin, message, self._table.route(message.topic))
+            except Exception:
+                # A fault of ours in one of them: what waits behind it would wait for ever.
+                log.exception("a message that has waited could not be routed")
+                self._counters.internal_errors += 1
+                code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
             if code is not None:
                 origin.published(message, code)
 
@@ -188,6 +197,7 @@ class Routing:
 
     def _retain(self, origin: Origin, message: Publish, pending: Pending) -> None:
         if len(message.payload) > self.limits.max_retained_payload_bytes > 0:
+            self._counters.published += 1
             self._counters.dropped["retained_too_large"] += 1
             return
         if not message.trace or self.tracer is None:
@@ -214,4 +224,10 @@ class Routing:
             )
         except SessionFenced:
             code = FENCED
+        except Exception:
+            # The store calls it wrong, a fault of ours. Were it not answered, its edge would be
+            # short of its credit, and wait for it whenever a router joins.
+            log.exception("a receipt could not be stored")
+            self._counters.internal_errors += 1
+            code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
         origin.published(message, code)

@@ -20,7 +20,6 @@ from tidegate.router.wills import Wills
 from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import DueWork, Store, StoreUnavailable
-from tidegate.store.records import RecordError
 
 log = logging.getLogger(__name__)
 
@@ -97,16 +96,14 @@ class Sweeping:
 
     async def sweep(self) -> bool:
         """Act on what is due; True when there may be more at once. Raises StoreUnavailable."""
-        lost = DueWork()
+        # What the store hands out it hands out once: act on it before the next call may fail.
+        found = 0
         if self._leases.may_judge():
-            lost = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT)
+            found += self._act(await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT))
         await self._gone_members.look_soon()
-        due = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT)
+        found += self._act(await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT))
         expired = await self._retained.expire()
         self._leases.swept()
-        found = 0
-        for work in (lost, due):
-            found += self._act(work)
         return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
 
     def _act(self, work: DueWork) -> int:
@@ -117,11 +114,6 @@ class Sweeping:
         for ended in work.ended:
             self._sessions.ended(ended)
         for due in work.wills:
-            try:
-                self._wills.publish(due)
-            except RecordError:
-                # Perhaps of a newer version: the claim runs out, and who can read it publishes it.
-                self._counters.internal_errors += 1
-                log.exception("a will cannot be read", extra={"will": due.will_id})
+            self._wills.publish(due)
         waiting = len(work.lost_queues) + len(work.gone_members)
         return len(work.ended) + len(work.wills) + waiting

@@ -138,14 +138,6 @@ class RoutingTable:
         self._index.remove(topic_filter, edge)
         self._interest.get(edge, set()).discard(topic_filter)
 
-    def note_member(self, edge: EdgeLink, client_id: str, topic_filter: str) -> None:
-        """A connection of an edge has joined a shared subscription."""
-        self._members.setdefault(edge, set()).add((client_id, topic_filter))
-
-    def forget_member(self, edge: EdgeLink, client_id: str, topic_filter: str) -> None:
-        """It has left it."""
-        self._members.get(edge, set()).discard((client_id, topic_filter))
-
     def drop_edge(self, edge: EdgeLink) -> None:
         """An edge is gone, with all it had told; durable sessions stay, not connected."""
         for topic_filter in self._interest.pop(edge, ()):
@@ -192,7 +184,7 @@ class RoutingTable:
         share = parse_shared(topic_filter)
         if share is None:
             self._index.add(topic_filter, session, options)
-        else:
+        elif not self._has_newer_member(share, session.client_id, session.incarnation):
             member = SharedMember(session.client_id, options, session, None, 0)
             self.shared.subscribe(*share, session.client_id, member, session.edge is not None)
 
@@ -203,8 +195,50 @@ class RoutingTable:
         share = parse_shared(topic_filter)
         if share is None:
             self._index.remove(topic_filter, session)
-        else:
+        elif self._is_member(share, session):
             self.shared.unsubscribe(*share, session.client_id)
+
+    def join_group(
+        self,
+        edge: EdgeLink,
+        client_id: str,
+        epoch: int,
+        topic_filter: str,
+        options: SubscriptionOptions,
+    ) -> None:
+        """A connection without a durable session has joined a shared subscription."""
+        share = parse_shared(topic_filter)
+        if share is None or self._has_newer_member(share, client_id, epoch):
+            return
+        member = SharedMember(client_id, options, None, edge, epoch)
+        self.shared.subscribe(*share, client_id, member, True)
+        self._members.setdefault(edge, set()).add((client_id, topic_filter))
+
+    def leave_group(self, client_id: str, epoch: int, topic_filter: str) -> None:
+        """It has left it."""
+        share = parse_shared(topic_filter)
+        member = self.shared.member(*share, client_id) if share is not None else None
+        if share is None or member is None or member.session is not None or member.epoch != epoch:
+            return
+        self.shared.unsubscribe(*share, client_id)
+        if member.edge is not None:
+            self._members.get(member.edge, set()).discard((client_id, topic_filter))
+
+    def _has_newer_member(self, share: tuple[str, str], client_id: str, epoch: int) -> bool:
+        """Whether a later connection, or a later session, of a client has this place in a group.
+
+        Edges tell of their connections, and the store's log of sessions: either may be late.
+        """
+        member = self.shared.member(*share, client_id)
+        if member is None:
+            return False
+        # A session's incarnation is the epoch of its first connection.
+        return epoch < (member.epoch if member.session is None else member.session.incarnation)
+
+    def _is_member(self, share: tuple[str, str], session: DurableSession) -> bool:
+        """Whether the client's place in a group is this session's, not one that came after it."""
+        member = self.shared.member(*share, session.client_id)
+        return member is not None and member.session is session
 
     def set_connected(self, session: DurableSession, edge: EdgeLink | None, epoch: int) -> None:
         """Note which edge holds the session's connection (None: no one)."""
@@ -212,7 +246,7 @@ class RoutingTable:
         session.epoch = epoch
         for topic_filter in session.subscriptions:
             share = parse_shared(topic_filter)
-            if share is not None:
+            if share is not None and self._is_member(share, session):
                 self.shared.set_connected(*share, session.client_id, edge is not None)
 
     def offline_subscription_count(self) -> int:

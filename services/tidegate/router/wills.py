@@ -6,6 +6,7 @@ end or its successor makes due, and by ``sweeping`` for those whose time has com
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from tidegate.mqtt.packets import Publish
@@ -15,7 +16,9 @@ from tidegate.runtime.config import FeaturesConfig
 from tidegate.runtime.tasks import Tasks
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import DueWill, Store
-from tidegate.store.records import decode_will
+from tidegate.store.records import RecordError, decode_will
+
+log = logging.getLogger(__name__)
 
 
 class _WillOrigin:
@@ -65,8 +68,14 @@ class Wills:
         self._routing = routing
 
     def publish(self, due: DueWill) -> None:
-        """Publish a will that this router has claimed."""
-        will = decode_will(due.record).will
+        """Publish a will that this router has claimed; one that it cannot read is left alone."""
+        try:
+            will = decode_will(due.record).will
+        except RecordError:
+            # Perhaps of a newer version: the claim runs out, and who can read it publishes it.
+            self._counters.internal_errors += 1
+            log.exception("a will cannot be read", extra={"will": due.will_id})
+            return
         message = Publish(
             will.topic,
             will.payload,

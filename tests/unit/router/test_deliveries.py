@@ -7,6 +7,7 @@ store is asked, when edges are told, which connections are ended.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.table import RoutingTable
 from tidegate.runtime.telemetry import Counters
 from tidegate.store.api import StoreUnavailable
+from tidegate.store.batch import StoreFault
 
 
 class _Store:
@@ -29,6 +31,8 @@ class _Store:
     def __init__(self) -> None:
         self.forgotten: list[list[tuple[str, int, list[int]]]] = []
         self.newer: set[str] = set()
+        #: Clients whose keys hold something else.
+        self.foreign: set[str] = set()
         self.is_away = False
         self.answers = asyncio.Event()
         self.answers.set()
@@ -40,6 +44,8 @@ class _Store:
 
     async def complete_many(self, items: Sequence[tuple[str, int, list[int]]]) -> list[bool]:
         await self._answer()
+        if any(client_id in self.foreign for client_id, _, _ in items):
+            raise StoreFault("WRONGTYPE")
         self.forgotten.append(list(items))
         return [client_id not in self.newer for client_id, _, _ in items]
 
@@ -60,8 +66,9 @@ class _Scene:
         edges = Edges(table)
         self.edge = PlayedEdge()
         edges.attach_edge(self.edge)
-        queues = QueueWriter(store, Counters(), edges.by_id, lambda: None)
-        self.deliveries = Deliveries(store, table, queues, edges)
+        self.counters = Counters()
+        queues = QueueWriter(store, self.counters, edges.by_id, lambda: None)
+        self.deliveries = Deliveries(store, table, queues, edges, self.counters)
         self.told: list[str] = []
 
     def complete(self, client_id: str, *seqs: int) -> None:
@@ -98,6 +105,27 @@ async def test_deliveries_are_forgotten_once_the_store_is_back() -> None:
     await asyncio.sleep(5)
     assert scene.store.forgotten == [[("a", 1, [1])]]
     assert scene.told == ["a (1,)"]
+
+
+@in_virtual_time
+async def test_deliveries_that_the_store_calls_wrong_hold_no_others_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = _Scene()
+    scene.store.foreign.add("bad")
+    scene.store.newer.add("gone")
+    with caplog.at_level(logging.CRITICAL):
+        for client_id in ("a", "bad", "gone", "b"):
+            scene.complete(client_id, 1)
+        await asyncio.sleep(MOMENT_S)
+        scene.complete("a", 2)
+        await asyncio.sleep(MOMENT_S)
+    forgotten = [item for items in scene.store.forgotten for item in items]
+    assert forgotten == [("a", 1, [1]), ("gone", 1, [1]), ("b", 1, [1]), ("a", 1, [2])]
+    assert [client_id for client_id, _, _ in scene.edge.kicked] == ["gone"]
+    # Nobody asks for it again and again.
+    assert len(scene.told) == 5
+    assert scene.counters.internal_errors == 1
 
 
 @in_virtual_time

@@ -7,6 +7,7 @@ asked, what publishers and edges are told.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from support.played_link import MOMENT_S, PlayedEdge, PlayedOrigin, in_virtual_time, turns
 from support.played_store import PlayedStore
 from tidegate.link.api import AttachSession, RouterUnavailable, SessionFenced
+from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.membership import LONGEST_LEASE_S
 from tidegate.router.router import Router
@@ -27,6 +29,7 @@ from tidegate.store.api import (
     StoredSubscriptions,
     WriterFenced,
 )
+from tidegate.store.batch import StoreFault
 
 QOS1 = SubscriptionOptions(1)
 
@@ -164,6 +167,59 @@ async def test_what_waited_is_queued_before_what_has_come_since() -> None:
 
 
 # What others have changed
+
+
+@in_virtual_time
+async def test_what_waited_behind_a_message_that_cannot_be_routed_is_routed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = await _scene("c")
+    await scene.lapse()
+    for payload in (b"before", b"bad", b"behind"):
+        assert scene.publish(payload) is None
+    origin: Any = scene.origin
+    known = origin.identity
+
+    def identity(message: Publish) -> str:
+        if message.payload == b"bad":
+            raise ValueError("nobody has thought of this")
+        return str(known(message))
+
+    origin.identity = identity
+    with caplog.at_level(logging.CRITICAL):
+        scene.back()
+        await asyncio.sleep(2)
+    scene.publish(b"after")
+    await asyncio.sleep(MOMENT_S)
+    assert [payload for _, payload in scene.store.appended] == [b"before", b"behind", b"after"]
+    assert sorted(scene.origin.answers) == [
+        (b"after", 0),
+        (b"bad", ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR),
+        (b"before", 0),
+        (b"behind", 0),
+    ]
+    assert scene.counters.internal_errors == 1
+
+
+@in_virtual_time
+async def test_a_publish_whose_receipt_the_store_calls_wrong_is_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = await _scene("c")
+
+    store: Any = scene.store
+    origin: Any = scene.origin
+
+    async def receipt(*_: object) -> bool:
+        raise StoreFault("WRONGTYPE")
+
+    store.receipt = receipt
+    origin.receipt = lambda _message: 1
+    with caplog.at_level(logging.CRITICAL):
+        assert scene.publish(b"x", 2) is None
+        await asyncio.sleep(MOMENT_S)
+    assert scene.origin.answers == [(b"x", ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)]
+    assert scene.counters.internal_errors == 1
 
 
 @in_virtual_time
@@ -358,6 +414,68 @@ async def test_a_young_router_names_the_edges_that_may_still_come() -> None:
     await asyncio.sleep(10)
     scene.store.leases = {"died": scene.store.now_ms() + 5000}
     assert await scene.router.living_edges() == []
+
+
+# Shared subscriptions of clients that change their sessions
+
+
+SHARED = "$share/g/t"
+
+
+def _member(scene: Scene) -> tuple[int, bool] | None:
+    """The epoch of c's connection in the group, and whether it is connected; None: not there."""
+    shared = scene.router.table.shared
+    member = shared.member("g", "t", "c")
+    return (member.epoch, shared.has_connected("g", "t")) if member is not None else None
+
+
+@in_virtual_time
+async def test_the_end_of_a_session_that_is_learned_late_leaves_its_successor_in_the_group() -> (
+    None
+):
+    scene = await _scene()
+    scene.subscribed("c", SHARED)
+    await scene.router.catch_up()
+    scene.router.hold("edge-1", "c", 1, 1, False)
+    # It comes again without a durable session, through another router and another edge.
+    other = PlayedEdge("edge-2")
+    scene.router.attach_edge(other)
+    scene.router.join_groups("edge-2", "c", 5, [(SHARED, QOS1)])
+    assert _member(scene) == (5, True)
+    scene.router.hold("edge-1", "c", 1, 1, True)
+    assert _member(scene) == (5, True)
+    scene.store.logs[scene.store.partition("c")].append(SessionEnded("c", 1))
+    await scene.router.catch_up()
+    assert _member(scene) == (5, True)
+    scene.router.leave_groups("c", 5, [SHARED])
+    assert _member(scene) is None
+
+
+@in_virtual_time
+async def test_what_an_edge_says_late_of_a_connection_that_was_taken_over_counts_no_more() -> None:
+    """It could not be told of the takeover; it tells all again when it comes to a router."""
+    scene = await _scene()
+    scene.router.attach_edge(PlayedEdge("edge-2"))
+    scene.router.join_groups("edge-2", "c", 5, [(SHARED, QOS1)])
+    scene.router.join_groups("edge-1", "c", 4, [(SHARED, QOS1)])
+    assert _member(scene) == (5, True)
+    scene.router.leave_groups("c", 4, [SHARED])
+    scene.router.lose_edge(scene.edge)
+    assert _member(scene) == (5, True)
+
+
+@in_virtual_time
+async def test_a_durable_session_takes_the_place_of_an_earlier_connection_in_a_group() -> None:
+    scene = await _scene()
+    scene.router.join_groups("edge-1", "c", 1, [(SHARED, QOS1)])
+    log = scene.store.logs[scene.store.partition("c")]
+    log.append(SessionSubscribed("c", 2, ((SHARED, QOS1),)))
+    await scene.router.catch_up()
+    scene.router.join_groups("edge-1", "c", 1, [(SHARED, QOS1)])
+    scene.router.leave_groups("c", 1, [SHARED])
+    member = scene.router.table.shared.member("g", "t", "c")
+    assert member is not None
+    assert member.session is scene.router.table.sessions["c"]
 
 
 # The end of a life

@@ -18,7 +18,7 @@ from tidegate.router.sweeping import SWEEP_INTERVAL_S, Sweeping
 from tidegate.router.wills import Wills
 from tidegate.runtime.config import FeaturesConfig
 from tidegate.runtime.telemetry import Counters
-from tidegate.store.api import DueWill, DueWork
+from tidegate.store.api import DueWill, DueWork, EndedSession, StoreUnavailable
 from tidegate.store.records import encode_will
 
 
@@ -44,7 +44,14 @@ class _Store:
 
 
 class _Played:
-    """What a sweep looks after beside wills: nothing is there."""
+    """What a sweep looks after beside wills; ``is_away``: no retained message can be asked for."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.ended_sessions: list[EndedSession] = []
+
+    def ended(self, ended: EndedSession) -> None:
+        self.ended_sessions.append(ended)
 
     def may_judge(self) -> bool:
         return False
@@ -56,6 +63,8 @@ class _Played:
         pass
 
     async def expire(self) -> int:
+        if self.is_away:
+            raise StoreUnavailable
         return 0
 
     def publish(self, _origin: Any, _message: Any) -> int:
@@ -65,8 +74,8 @@ class _Played:
         asyncio.get_running_loop().create_task(work)
 
 
-def _sweeping(store: Any, counters: Counters) -> Sweeping:
-    played: Any = _Played()
+def _sweeping(store: Any, counters: Counters, beside: _Played | None = None) -> Sweeping:
+    played: Any = beside or _Played()
     wills = Wills(store, FeaturesConfig(), counters, lambda: 0, tasks=played, routing=played)
     return Sweeping(
         store,
@@ -96,6 +105,20 @@ async def test_a_will_that_cannot_be_read_holds_no_other_up(
     assert store.forgotten == ["good"]
     assert counters.wills_published == 1
     assert counters.internal_errors == 1
+
+
+@in_virtual_time
+async def test_what_was_handed_out_is_done_whatever_the_store_answers_next() -> None:
+    store, counters = _Store(), Counters()
+    record = encode_will(Will("a", b"gone"), "c", None)
+    store.due = DueWork(wills=[DueWill("w", "c", record)], ended=[EndedSession("c", 7)])
+    played = _Played()
+    played.is_away = True
+    with pytest.raises(StoreUnavailable):
+        await _sweeping(store, counters, played).sweep()
+    # Nobody else will say that the session has ended.
+    assert played.ended_sessions == [EndedSession("c", 7)]
+    assert counters.wills_published == 1
 
 
 @in_virtual_time
