@@ -97,6 +97,8 @@ class Situation:
     edges: Workload = field(default_factory=Workload)
     routers: Workload = field(default_factory=Workload)
     redis: Workload | None = None
+    #: Whether the bundled store is there although another one is wanted.
+    keeps_store: bool = False
     pods: Sequence[Pod] = ()
     lagging: Mapping[str, Lag] = field(default_factory=dict)
     stubborn: Sequence[str] = ()
@@ -288,7 +290,7 @@ def _progressing(it: Situation) -> _Verdict:
             "False",
             Reason.DEADLINE_EXCEEDED,
             f"The rollout of {' and '.join(stuck)} stands still{_any_trouble(it)}. Old pods "
-            "serve on.",
+            f"serve on{', and the bundled store is kept for them' if it.keeps_store else ''}.",
         )
     if it.spec is not None and any(
         problem.trouble is Trouble.PENDING and problem.blocking for problem in it.reference_problems
@@ -306,6 +308,8 @@ def _progressing(it: Situation) -> _Verdict:
         for name, workload in workloads
         if not workload.is_complete
     ]
+    if it.keeps_store and blocked is None:
+        rolling.append("the bundled store is kept until no router may use it")
     if rolling:
         return "True", Reason.ROLLING_OUT, f"Rolling out: {'; '.join(rolling)}."
     return "False", Reason.COMPLETE, "All pods are as they should be."

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from tidegate_operator import conditions, configuration, names, observed
+from tidegate_operator import conditions, configuration, names, observed, old_store
 from tidegate_operator.certificates import Facts
 from tidegate_operator.certificates import facts as certificate_facts
 from tidegate_operator.cluster import Cluster, KubeError
@@ -200,14 +200,8 @@ class Reconciler:
             has_cert_manager="Certificate" in kinds,
         )
         settings = Settings(self._image, self._operator_namespace, kinds)
-        # Without its password nobody can make use of the old store.
-        has_old_store = (
-            spec.redis.own is None
-            and bool(existing.redis.get("password"))
-            and _child(there, "StatefulSet", name, "redis") is not None
-        )
-        grace_s = _shortest_grace_s(pods)
-        inputs = Inputs(broker, settings, keyring, collected, grace_s, has_old_store)
+        old = old_store.router_files(broker, existing, there, pods)
+        inputs = Inputs(broker, settings, keyring, collected, _shortest_grace_s(pods), old)
         if not collected.is_complete:
             # Of two with one name the last counts: what is there is kept, and kept alive.
             return _Wanted(collected, keyring, [*prerequisites(inputs), *kept], is_all=False)
@@ -255,7 +249,7 @@ class Reconciler:
                 if self._strife.wrote(manifest, now):
                     fields = {"namespace": owner.namespace, "object": str(ref)}
                     log.warning("somebody else changes it again and again", extra=fields)
-            kept = _store_in_use(owner.name, found, wanted.manifests, there, pods)
+            kept = old_store.in_use(owner.name, found, wanted.manifests, there, pods)
             result.keeps_store = bool(kept)
             for ref in (one for one in found.delete if one not in kept):
                 uid = there[ref]["metadata"]["uid"]
@@ -384,6 +378,7 @@ class Reconciler:
             edges=observed.workload(edge),
             routers=observed.workload(router),
             redis=observed.workload(redis) if is_bundled else None,
+            keeps_store=spec is not None and old_store.is_kept(spec, redis, body),
             pods=pods,
             addresses=observed.addresses(service, namespace, listeners),
             certificates=_certificates(wanted),
@@ -457,34 +452,6 @@ def _child(
     there: Mapping[ObjectRef, Manifest], kind: str, name: str, component: names.Component
 ) -> Manifest | None:
     return there.get(ObjectRef("apps/v1", kind, names.workload(name, component)))
-
-
-def _store_in_use(
-    name: str,
-    found: Plan,
-    manifests: Iterable[Manifest],
-    there: Mapping[ObjectRef, Manifest],
-    pods: Iterable[observed.Pod],
-) -> frozenset[ObjectRef]:
-    """Return what must not be deleted yet: the bundled store, until no router may use it.
-
-    Old routers serve until the new ones reach the other store, which they never do if its URL is
-    wrong. They need the store meanwhile, and its data if somebody takes the change back.
-    """
-    if ObjectRef("apps/v1", "StatefulSet", names.workload(name, "redis")) not in found.delete:
-        return frozenset()
-    wanted = _child({ObjectRef.of(one): one for one in manifests}, "Deployment", name, "router")
-    standard = observed.template_hash(wanted)
-    router = _child(there, "Deployment", name, "router")
-    in_use = {pod.restart_hash for pod in pods if pod.component == "router"}
-    has_moved = observed.template_hash(router) == standard and in_use <= {standard}
-    if has_moved and observed.workload(router).is_complete:
-        return frozenset()
-    return frozenset(
-        ref
-        for ref in found.delete
-        if there[ref]["metadata"]["labels"].get(names.COMPONENT_LABEL) == "redis"
-    )
 
 
 def _template_hashes(name: str, there: Mapping[ObjectRef, Manifest]) -> dict[str, str]:

@@ -7,6 +7,7 @@ cannot be used is replaced by the one that pods have already, and said to be a p
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +25,7 @@ from tidegate_operator.certificates import (
 from tidegate_operator.names import listener_certificate
 from tidegate_operator.spec import MqttBrokerSpec
 from tidegate_operator.spec_listeners import FileSource, ListenerSpec
+from tidegate_operator.spec_workloads import ExternalRedis
 
 Kind = Literal["Secret", "ConfigMap"]
 #: Where an object is found: kind and name.
@@ -179,7 +181,7 @@ def _of_redis(spec: MqttBrokerSpec) -> Iterator[Reference]:
         return
     path = "spec.redis.external"
     for secret, name, file in (
-        (external.password_secret, "passwordSecret", "redis-password"),
+        (external.password_secret, "passwordSecret", "password"),
         (external.sentinel_password_secret, "sentinelPasswordSecret", "sentinel-password"),
     ):
         if secret is not None:
@@ -189,12 +191,13 @@ def _of_redis(spec: MqttBrokerSpec) -> Iterator[Reference]:
                 key=secret.key,
                 field=f"{path}.{name}",
                 owner="router",
-                file=file,
+                file=store_file(external, file),
                 check=Check.TEXT,
             )
     tls = external.tls
     if tls is not None and tls.ca is not None:
-        yield _file(tls.ca, f"{path}.tls.ca", "router", "redis-ca.crt", Check.AUTHORITIES)
+        file = store_file(external, "ca.crt")
+        yield _file(tls.ca, f"{path}.tls.ca", "router", file, Check.AUTHORITIES)
     if tls is not None and tls.certificate_secret_name is not None:
         yield Reference(
             kind="Secret",
@@ -202,9 +205,19 @@ def _of_redis(spec: MqttBrokerSpec) -> Iterator[Reference]:
             key=CERTIFICATE_KEY,
             field=f"{path}.tls.certificateSecretName",
             owner="router",
-            file="redis",
+            file=store_file(external, "client"),
             check=Check.PAIR,
         )
+
+
+def store_file(external: ExternalRedis, what: str) -> str:
+    """Return what a file for an external store is called: after the store and who we are there.
+
+    While one store takes the other's place, old and new routers read the same Secret, and the old
+    ones connect anew with what the old store wants.
+    """
+    who = repr((external.url, external.username, external.sentinel_username))
+    return f"store-{hashlib.sha256(who.encode()).hexdigest()[:8]}-{what}"
 
 
 def _file(source: FileSource, path: str, owner: Owner, file: str, check: Check) -> Reference:

@@ -280,6 +280,20 @@ def test_a_rollout_that_stands_still_is_said() -> None:
     assert conditions(failing)["Degraded"][:2] == ("True", "PodsFailing")
 
 
+def test_a_store_that_is_kept_is_said_to_be() -> None:
+    kept = "the bundled store is kept"
+    found = conditions(healthy(redis=None, keeps_store=True))["Progressing"]
+    assert found[:2] == ("True", "RollingOut")
+    assert kept in found[2]
+    stuck = Workload(2, 2, 1, 3, is_current=True, is_stuck=True, exists=True)
+    found = conditions(healthy(redis=None, keeps_store=True, routers=stuck))["Progressing"]
+    assert found[:2] == ("False", "DeadlineExceeded")
+    assert kept in found[2]
+    # What is not carried out does not progress.
+    missing = healthy(redis=None, keeps_store=True, reference_problems=[problem()])
+    assert reasons(missing)["Progressing"] == ("False", "Complete")
+
+
 def test_what_keeps_pods_away_is_said() -> None:
     away = Workload(3, 2, 2, 2, is_current=True, exists=True, trouble="exceeded quota: few")
     found = conditions(healthy(edges=away))

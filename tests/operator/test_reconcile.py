@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 import pytest
+import yaml
 
 from support.brokers import DAY, NAMESPACE, NOW, pair, secret_data, spec_of
 from support.operator_world import World, world
@@ -371,6 +373,11 @@ def password_files(it: World) -> set[str]:
     return {name for name in data if "password" in name}
 
 
+def password_values(it: World) -> list[bytes]:
+    data = secret_data(it.fake.get("Secret", "demo-router"))
+    return [value for name, value in data.items() if "password" in name]
+
+
 STORE_KINDS = {
     "ConfigMap",
     "NetworkPolicy",
@@ -441,25 +448,103 @@ async def test_routers_that_are_not_written_yet_keep_their_store() -> None:
 async def test_old_routers_find_the_password_of_their_store_beside_the_new_ones() -> None:
     it = await world()
     await it.settle()
-    external = {"url": "redis://elsewhere", "passwordSecret": {"name": "theirs"}}
-    spec = spec_of(redis={"external": external})
+    spec = external("elsewhere", "theirs")
     it.put_contents(spec)
     old = it.fake.get("Secret", "demo-redis")["data"]["password"]
     it.put_spec(spec)
     await it.reconcile()
     data = it.fake.get("Secret", "demo-router")["data"]
     assert data["store-password"] == old
-    assert data["redis-password"] != old
+    assert len(password_files(it)) == 2
+
+
+def external(host: str, secret: str = "", **more: str) -> dict[str, Any]:
+    """A broker whose store is somewhere else."""
+    password = {"passwordSecret": {"name": secret}} if secret else {}
+    return spec_of(redis={"external": {"url": f"redis://{host}", **password, **more}})
+
+
+async def moving(before: dict[str, Any], after: dict[str, Any]) -> World:
+    """A broker whose routers have just been told to use another store."""
+    it = World(before)
+    it.put_data("Secret", "one", {"password": b"of the first"})
+    it.put_data("Secret", "two", {"password": b"of the second"})
+    await it.settle()
+    it.put_spec(after)
+    await it.reconcile()
+    return it
+
+
+async def test_routers_of_an_external_store_keep_its_password_until_they_have_gone() -> None:
+    it = await moving(external("a", "one"), external("b", "two"))
+    found = secret_data(it.fake.get("Secret", "demo-router"))
+    mounted = yaml.safe_load(it.fake.get("ConfigMap", "demo-router")["data"]["tidegate.yaml"])
+    new = mounted["store"]["password_file"].rpartition("/")[2]
+    assert found.pop(new) == b"of the second"
+    assert b"of the first" in found.values()
+    it.make_ready()
+    await it.reconcile()
+    assert password_files(it) == {new}
+    assert (await it.reconcile()).applied == 0
+
+
+async def test_another_user_of_a_store_does_not_take_the_password_of_the_one_before() -> None:
+    it = await moving(external("a", "one"), external("a", "two", username="tidegate"))
+    assert set(password_values(it)) == {b"of the first", b"of the second"}
+
+
+async def test_a_password_that_is_not_wanted_any_more_stays_for_those_that_use_it() -> None:
+    it = await moving(external("a", "one"), external("b"))
+    assert password_values(it) == [b"of the first"]
+    it.make_ready()
+    await it.reconcile()
+    assert password_values(it) == []
+
+
+async def test_a_password_never_stands_in_for_that_of_another_store() -> None:
+    it = await moving(external("a", "one"), external("b", "three"))
+    assert it.conditions()["Degraded"] == ("True", "ReferenceMissing")
+    assert it.conditions()["ConfigApplied"] == ("False", "ReferenceMissing")
+    mounted = it.fake.get("ConfigMap", "demo-router")["data"]["tidegate.yaml"]
+    assert yaml.safe_load(mounted)["store"]["url"] == "redis://a"
+
+
+async def test_a_changed_password_of_the_same_store_replaces_no_router() -> None:
+    it = await moving(external("a", "one"), external("a", "two"))
+    assert password_values(it) == [b"of the second"]
+    hashes = it.hashes()
+    it.put_spec(external("a", "one"))
+    await it.reconcile()
+    assert it.hashes() == hashes
+    assert password_values(it) == [b"of the first"]
+
+
+async def test_a_store_that_is_kept_is_said_to_be() -> None:
+    it = await world()
+    await it.settle()
+    it.put_spec(external("elsewhere"))
+    await it.reconcile()
+    assert "the bundled store is kept" in it.message("Progressing")
+    old = [one for one in it.cluster.pods_there if one["metadata"]["name"] == "demo-router-0"]
+    it.make_ready()
+    it.cluster.pods_there += old
+    await it.reconcile()
+    assert it.conditions()["Progressing"] == ("True", "RollingOut")
+    assert "the bundled store is kept" in it.message("Progressing")
+    it.cluster.pods_there.remove(old[0])
+    await it.reconcile()
+    assert it.conditions()["Progressing"] == ("False", "Complete")
 
 
 async def test_a_store_that_has_lost_its_password_is_not_given_one_while_it_leaves() -> None:
     it = await world()
     await it.settle()
+    before = password_values(it)
     it.put_spec(spec_of(redis={"external": {"url": "redis://elsewhere"}}))
     await it.reconcile()
     it.fake.delete("Secret", "demo-redis")
     await it.reconcile()
-    assert password_files(it) == set()
+    assert password_values(it) == before
     assert (await it.reconcile()).applied == 0
 
 

@@ -122,6 +122,11 @@ class World:
     def conditions(self) -> dict[str, tuple[str, str]]:
         return {one["type"]: (one["status"], one["reason"]) for one in self.status["conditions"]}
 
+    def message(self, condition: str) -> str:
+        """Return what a condition says."""
+        found = {one["type"]: one["message"] for one in self.status["conditions"]}
+        return str(found[condition])
+
     def pass_time(self, seconds: float) -> None:
         self.now += datetime.timedelta(seconds=seconds)
 

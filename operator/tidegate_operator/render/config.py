@@ -35,6 +35,7 @@ from tidegate_operator.names import (
     routers_service,
     workload,
 )
+from tidegate_operator.references import store_file
 from tidegate_operator.render.inputs import Broker
 from tidegate_operator.spec import MqttBrokerSpec
 from tidegate_operator.spec_listeners import ListenerSpec, ListenerTls
@@ -42,8 +43,8 @@ from tidegate_operator.spec_listeners import ListenerSpec, ListenerTls
 Data = dict[str, Any]
 
 _ANYWHERE: Final = "*"
-#: The file with the bundled store's password. That of an external one is called differently: while
-#: one takes the other's place, old and new routers read the same Secret.
+#: The file with the bundled store's password; those for external ones are called otherwise (see
+#: ``references.store_file``).
 BUNDLED_PASSWORD: Final = "store-password"  # noqa: S105  # the name of a file
 
 
@@ -187,15 +188,17 @@ def _store(broker: Broker) -> Data:
         if value is not None:
             found[key] = value
     if external.password_secret is not None:
-        found["password_file"] = f"{FILES_DIR}/redis-password"
+        found["password_file"] = f"{FILES_DIR}/{store_file(external, 'password')}"
     if external.sentinel_password_secret is not None:
-        found["sentinel_password_file"] = f"{FILES_DIR}/sentinel-password"
+        file = store_file(external, "sentinel-password")
+        found["sentinel_password_file"] = f"{FILES_DIR}/{file}"
     tls = external.tls
     if tls is not None and tls.ca is not None:
-        found["tls_ca"] = f"{FILES_DIR}/redis-ca.crt"
+        found["tls_ca"] = f"{FILES_DIR}/{store_file(external, 'ca.crt')}"
     if tls is not None and tls.certificate_secret_name is not None:
-        found["tls_certificate"] = f"{FILES_DIR}/redis.crt"
-        found["tls_key"] = f"{FILES_DIR}/redis.key"
+        pair = f"{FILES_DIR}/{store_file(external, 'client')}"
+        found["tls_certificate"] = f"{pair}.crt"
+        found["tls_key"] = f"{pair}.key"
     return found
 
 

@@ -81,8 +81,8 @@ class Inputs:
     collected: Collected
     #: The shortest grace period of the edges that are there, in seconds; None if there are none.
     edge_grace_s: int | None = None
-    #: Whether there is a bundled store that is not wanted any more, and routers may still use it.
-    has_old_store: bool = False
+    #: Files of routers that may still use another store than the one that is wanted.
+    old_router_files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def spec(self) -> MqttBrokerSpec:

@@ -76,8 +76,9 @@ def router(inputs: Inputs) -> Iterator[Manifest]:
     drain_s = float(Config().drain.deadline_s)
     leave_s = min(drain_s, settings.shutdown_timeout_s)
     grace_s = grace_period_s(leave_s, settings.shutdown_timeout_s)
-    files = router_files(inputs.keyring, inputs.collected.router)
-    if inputs.spec.redis.own is not None or inputs.has_old_store:
+    files = dict(inputs.old_router_files)
+    files |= router_files(inputs.keyring, inputs.collected.router)
+    if inputs.spec.redis.own is not None:
         files[BUNDLED_PASSWORD] = inputs.keyring.redis_password
     yield from _configuration(inputs, "router", config, files)
     yield _deployment(inputs, "router", settings, config, grace_s)
