@@ -14,6 +14,7 @@ from typing import Any, Final
 from tidegate.link.api import RouterService, RouterUnavailable, SessionFenced
 from tidegate.link.attached import AttachedEdge, AttachedEdges
 from tidegate.link.barriers import Barriers
+from tidegate.link.edge_id import name_in
 from tidegate.link.messages import (
     read_attach,
     read_detach,
@@ -240,8 +241,19 @@ class Answers:
         self, _attached: AttachedEdge, wanted: pb.EdgesRequest, reply: pb.Reply
     ) -> None:
         if wanted.living:
-            reply.edges.living.extend(await self._router.living_edges())
+            living = await self._router.living_edges()
+            reply.edges.living.extend(filter(self._may_come, living))
         reply.edges.edge_ids.extend(peer.edge_id for peer in self._edges.peers if peer.synced)
+
+    def _may_come(self, edge_id: str) -> bool:
+        """Whether an edge is here or may still come: not one that was started again since.
+
+        A process that was killed keeps its lease for a while, and nobody has to wait for it. Where
+        two are here under one name, it says nothing about who came after whom.
+        """
+        name = name_in(edge_id)
+        lives = [peer.edge_id for peer in self._edges.peers if name_in(peer.edge_id) == name]
+        return edge_id in lives or len(lives) != 1
 
     async def _barrier(
         self, attached: AttachedEdge, wanted: pb.BarrierRequest, _reply: pb.Reply

@@ -6,12 +6,12 @@ It listens once it has found a router: until then the admin server says that it 
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections import Counter
 from collections.abc import Callable
 from typing import ClassVar, Final
 
 from tidegate.link.channel import State
+from tidegate.link.edge_id import new_edge_id
 from tidegate.link.fleet import Fleet
 from tidegate.roles import edge_side, process
 from tidegate.roles.edge_side import EdgeSide
@@ -37,10 +37,12 @@ class EdgeProcess(Process):
 
     def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
         super().__init__(config, announce)
-        # Of one life: whoever comes after it must not be taken for it.
-        edge_id = f"{self.name}-{secrets.token_hex(4)}"
         self._fleet = Fleet(
-            edge_id, self.name, config.link, config.store.edge_lease_s, self.counters
+            new_edge_id(self.name),
+            self.name,
+            config.link,
+            config.store.edge_lease_s,
+            self.counters,
         )
         self._side: EdgeSide | None = None
 

@@ -49,6 +49,7 @@ class EdgeLeases:
         """Edges that have a lease and may not have come here yet (see RouterService).
 
         Also one whose lease ran out a moment ago: there may have been no router to renew it with.
+        The link leaves out those of which it knows better.
         None once this router has been there for the length of a lease: who lives has come by then,
         and an edge that begins must not wait for one that has just died.
         """

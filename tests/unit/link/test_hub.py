@@ -31,6 +31,7 @@ from tidegate.link.api import (
     SessionFenced,
 )
 from tidegate.link.attached import MAX_READS
+from tidegate.link.edge_id import new_edge_id
 from tidegate.link.hub import HELLO_TIMEOUT_S, Hub
 from tidegate.link.messages import (
     size_of,
@@ -650,6 +651,22 @@ async def test_edges_are_named_once_they_have_told_what_they_want(scene: Scene) 
     scene.service.edges_with_lease = ["edge-1", "edge-3"]
     first.ask(4, edges=pb.EdgesRequest(living=True))
     assert list((await first.reply(4)).edges.living) == ["edge-1", "edge-3"]
+
+
+@_scene()
+async def test_an_edge_that_was_started_again_is_not_waited_for_in_its_former_life(
+    scene: Scene,
+) -> None:
+    former, other = new_edge_id("pod-1"), new_edge_id("pod-2")
+    first = await scene.edge(new_edge_id("pod-1"))
+    here = first.edge_id
+    scene.service.edges_with_lease = [former, here, other, "pod-3"]
+    first.ask(2, edges=pb.EdgesRequest(living=True))
+    assert list((await first.reply(2)).edges.living) == [here, other, "pod-3"]
+    # Names that are given twice say nothing of who came after whom.
+    await scene.edge(new_edge_id("pod-1"))
+    first.ask(3, edges=pb.EdgesRequest(living=True))
+    assert list((await first.reply(3)).edges.living) == [former, here, other, "pod-3"]
 
 
 # Shared subscriptions
