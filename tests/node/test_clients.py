@@ -66,7 +66,13 @@ def test_a_page_in_a_browser_subscribes_and_publishes(broker: Broker, tmp_path: 
         "name": "page",
         "client": "useMqttJs",
         "url": f"wss://{broker.address()}/mqtt",
-        "options": {"protocolId": "MQTT", "protocolVersion": 5, "clientId": "page"},
+        # As in pages of users: a first connection that fails is tried again, and told of.
+        "options": {
+            "protocolId": "MQTT",
+            "protocolVersion": 5,
+            "clientId": "page",
+            "reconnectPeriod": 1000,
+        },
     }
     job = {"chromium": require("chromium"), "profile": str(tmp_path), "calls": [call]}
     answer = run_script("browser.mjs", job)["page"]

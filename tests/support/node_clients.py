@@ -54,5 +54,6 @@ def run_script(script: str, job: dict[str, Any], timeout_s: float = 100.0) -> An
         said = (error.stderr or b"").decode(errors="replace")
         late = f"{script} took more than {timeout_s:.0f} s; it said:\n{said}"
         raise AssertionError(late) from None
+    print(done.stderr, end="")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

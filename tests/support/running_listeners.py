@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+from support.lone_edge import turns
 from support.recording_handler import Handlers
 from tidegate.edge.listeners import Listeners
 from tidegate.edge.state import ListenerState, Refusal
@@ -76,4 +77,5 @@ async def running(
     finally:
         await listeners.close(0.0)
         await server.drop_clients()
+        await turns()  # for those that were being accepted
         assert listeners.open_connections() == 0

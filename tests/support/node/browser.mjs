@@ -39,7 +39,7 @@ const context = await chromium.launchPersistentContext(job.profile, {
 const answers = {}
 const page = await context.newPage()
 const written = []
-page.on('console', message => written.push(message.text()))
+page.on('console', message => { written.push(message.text()); step(message.text()) })
 page.on('crash', () => step('the page crashed'))
 step('opening the page')
 await page.goto(`http://127.0.0.1:${server.address().port}/`)
