@@ -180,9 +180,10 @@ async def check(answer: aiohttp.ClientResponse) -> None:
         message = text.strip() or answer.reason or str(answer.status)
     if answer.status == 500 and message.startswith(_NOT_IN_SCHEMA):
         raise KubeError(422, message)
-    if answer.status == 429 or answer.status >= 500:
+    refusal = KubeError(answer.status, message)
+    if answer.status == 429 or (answer.status >= 500 and not refusal.is_about_a_webhook):
         raise KubeUnavailable(message)
-    raise KubeError(answer.status, message)
+    raise refusal
 
 
 def tls_context(connection: kopf.ConnectionInfo) -> ssl.SSLContext | bool:

@@ -23,7 +23,13 @@ class KubeError(Exception):
     @property
     def is_about_the_object(self) -> bool:
         """Whether what was sent is to blame, and sending it again will not help."""
-        return self.status in {400, 403, 404, 413, 422}
+        return self.status in {400, 403, 404, 413, 422} or self.is_about_a_webhook
+
+    @property
+    def is_about_a_webhook(self) -> bool:
+        """Whether an admission webhook was to be asked, and did not answer: whoever runs it has to
+        know, for without it nothing is accepted."""
+        return self.status == 500 and "failed calling webhook" in str(self)
 
     @property
     def is_about_dry_runs(self) -> bool:

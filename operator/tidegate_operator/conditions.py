@@ -91,6 +91,8 @@ class Situation:
     spec_problems: Sequence[str] = ()
     reference_problems: Sequence[Problem] = ()
     foreign: Sequence[ObjectRef] = ()
+    #: Whether that is left of a broker of the same name, and goes by itself.
+    is_left_over: bool = False
     apply_error: str = ""
     #: Whether it was refused only when it was written, after it had been tried out.
     is_refused_late: bool = False
@@ -292,9 +294,7 @@ def _progressing(it: Situation) -> _Verdict:
             f"The rollout of {' and '.join(stuck)} stands still{_any_trouble(it)}. Old pods "
             f"serve on{', and the bundled store is kept for them' if it.keeps_store else ''}.",
         )
-    if it.spec is not None and any(
-        problem.trouble is Trouble.PENDING and problem.blocking for problem in it.reference_problems
-    ):
+    if _only_waits(it):
         return (
             "True",
             Reason.WAITING_FOR_CERTIFICATES,
@@ -355,13 +355,19 @@ def _blocked(it: Situation) -> tuple[Reason, str] | None:
         )
     if it.foreign:
         taken = _some([str(ref) for ref in it.foreign])
+        if it.is_left_over:
+            return (
+                Reason.NAME_TAKEN,
+                f"{taken} is left of an MqttBroker of this name that was deleted, and goes after "
+                f"it; that is waited for.{unchanged}",
+            )
         return (
             Reason.NAME_TAKEN,
             f"{taken} is there already and belongs to something else; delete it, or give the "
             f"MqttBroker another name.{unchanged}",
         )
     blocking = [problem for problem in it.reference_problems if problem.blocking]
-    if blocking:
+    if blocking and not (it.apply_error and _are_pending(blocking)):
         missing = any(one.trouble is not Trouble.INVALID for one in blocking)
         reason = Reason.REFERENCE_MISSING if missing else Reason.REFERENCE_INVALID
         return reason, f"{_some([one.sentence for one in blocking])}.{unchanged}"
@@ -420,12 +426,12 @@ def _degraded(it: Situation) -> _Verdict:
 def _only_waits(it: Situation) -> bool:
     """Whether nothing is wrong but that certificates are still being made."""
     blocking = [problem for problem in it.reference_problems if problem.blocking]
-    return (
-        not it.spec_problems
-        and not it.foreign
-        and bool(blocking)
-        and all(one.trouble is Trouble.PENDING for one in blocking)
-    )
+    is_refused = it.spec_problems or it.foreign or it.apply_error
+    return not is_refused and bool(blocking) and _are_pending(blocking)
+
+
+def _are_pending(problems: Sequence[Problem]) -> bool:
+    return all(one.trouble is Trouble.PENDING for one in problems)
 
 
 def _certificates_ready(it: Situation, now: datetime) -> _Verdict:

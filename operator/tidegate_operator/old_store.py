@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from tidegate_operator import names, observed
 from tidegate_operator.keyring import Existing
-from tidegate_operator.plan import ObjectRef, Plan, belongs_to
+from tidegate_operator.plan import ObjectRef, Plan
 from tidegate_operator.render import Broker, Manifest
 from tidegate_operator.render.config import BUNDLED_PASSWORD, router_config
 from tidegate_operator.render.restart import restart_hash
@@ -38,14 +38,10 @@ def in_use(
     )
 
 
-def is_kept(spec: MqttBrokerSpec, redis: Manifest | None, body: Manifest) -> bool:
-    """Whether there is a bundled store of the broker's own although another one is wanted."""
-    return (
-        spec.redis.own is None
-        and redis is not None
-        and belongs_to(redis, body["metadata"]["uid"])
-        and "deletionTimestamp" not in redis["metadata"]
-    )
+def is_kept(spec: MqttBrokerSpec, redis: Manifest | None) -> bool:
+    """Whether there is a bundled store (``redis``) although another one is wanted."""
+    is_there = redis is not None and "deletionTimestamp" not in redis["metadata"]
+    return is_there and spec.redis.own is None
 
 
 def router_files(

@@ -138,6 +138,18 @@ def belongs_to(manifest: Mapping[str, Any], owner_uid: str) -> bool:
     return any(owner.get("uid") == owner_uid and owner.get("controller") for owner in owners)
 
 
+def is_left_over(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether an object belongs to an MqttBroker of this name. If that has another uid, it has been
+    deleted, and the object goes too."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return any(
+        (owner.get("apiVersion"), owner.get("kind"), owner.get("name"))
+        == (names.API_VERSION, names.KIND, name)
+        and owner.get("controller")
+        for owner in owners
+    )
+
+
 def _is_lost(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether an object is one of ours whose owner somebody has taken away: it is adopted."""
     owners = live["metadata"].get("ownerReferences") or []
@@ -261,7 +273,8 @@ def keep_replicas(manifest: Manifest, live: Mapping[str, Any] | None) -> Manifes
     Whoever stops applying a field that nobody else owns sets it back to its default, so the number
     that is there is applied until the autoscaler has written one of its own.
     """
-    if live is None:
+    # At none an autoscaler does nothing, so it would stay there for ever.
+    if live is None or not live["spec"].get("replicas", 1):
         return manifest
     found = copy.deepcopy(manifest)
     if _others_own_replicas(live):

@@ -19,7 +19,7 @@ from tidegate_operator.certificates import facts as certificate_facts
 from tidegate_operator.cluster import Cluster, KubeError
 from tidegate_operator.configuration import Answer, Wanted
 from tidegate_operator.keyring import Existing, Keyring, renewed
-from tidegate_operator.plan import ObjectRef, Plan, belongs_to, plan
+from tidegate_operator.plan import ObjectRef, Plan, belongs_to, is_left_over, plan
 from tidegate_operator.problems import SpecError, parse
 from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references
 from tidegate_operator.referrers import Referrers
@@ -80,6 +80,7 @@ class _Result:
     """What carrying out came to."""
 
     foreign: tuple[ObjectRef, ...] = ()
+    is_left_over: bool = False
     apply_error: str = ""
     is_refused_late: bool = False
     applied: int = 0
@@ -232,13 +233,14 @@ class Reconciler:
         await self._find_foreign(owner, wanted.manifests, there)
         found = plan(wanted.manifests, there.values(), owner.uid, delete=wanted.is_all)
         if found.foreign:
-            return _Result(foreign=found.foreign)
+            in_way = tuple(ref for ref in found.foreign if not is_left_over(there[ref], owner.name))
+            return _Result(in_way or found.foreign, is_left_over=not in_way)
         for change in wanted.keyring.changes if not found.is_empty else ():
             log.info("made anew", extra={"broker": owner.name, "what": change})
         waits = {ObjectRef.of(one): self._strife.wait_s(one, now) for one in found.apply}
         due = tuple(one for one in found.apply if not waits[ObjectRef.of(one)])
         found = replace(found, apply=due)
-        result = _Result(held_s=max(waits.values(), default=0.0))
+        result = _Result(held_s=min(filter(None, waits.values()), default=0.0))
         try:
             is_new = not any(belongs_to(one, owner.uid) for one in there.values())
             await self._try_out(found, is_new=is_new)
@@ -361,6 +363,8 @@ class Reconciler:
         pods: Sequence[observed.Pod],
     ) -> conditions.Situation:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
+        uid = body["metadata"]["uid"]
+        there = {ref: one for ref, one in there.items() if belongs_to(one, uid)}
         edge, router = (_child(there, "Deployment", name, one) for one in ("edge", "router"))
         redis = _child(there, "StatefulSet", name, "redis")
         is_bundled = redis is not None if spec is None else spec.redis.own is not None
@@ -373,12 +377,13 @@ class Reconciler:
             spec_problems=problems,
             reference_problems=wanted.collected.problems,
             foreign=result.foreign,
+            is_left_over=result.is_left_over,
             apply_error=result.apply_error,
             is_refused_late=result.is_refused_late,
             edges=observed.workload(edge),
             routers=observed.workload(router),
             redis=observed.workload(redis) if is_bundled else None,
-            keeps_store=spec is not None and old_store.is_kept(spec, redis, body),
+            keeps_store=spec is not None and old_store.is_kept(spec, redis),
             pods=pods,
             addresses=observed.addresses(service, namespace, listeners),
             certificates=_certificates(wanted),

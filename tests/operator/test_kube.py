@@ -285,6 +285,16 @@ async def test_a_field_that_the_server_does_not_know_is_no_failure_of_the_server
     assert caught.value.is_about_the_object
 
 
+async def test_a_webhook_that_is_away_is_named(server: Server, api: KubeApi) -> None:
+    """With nothing but a line in the operator's log, nobody would know why a broker never comes."""
+    text = 'Internal error occurred: failed calling webhook "x.example": connection refused'
+    server.answer = lambda _: refusal(500, text)
+    with pytest.raises(KubeError, match=r"x\.example") as caught:
+        await api.apply(rendered(spec_of())[0])
+    assert caught.value.is_about_the_object
+    assert not KubeError(500, "etcd is busy").is_about_the_object
+
+
 async def test_a_server_that_is_not_there_is_tried_later(api: KubeApi, server: Server) -> None:
     async def nowhere() -> kopf.ConnectionInfo:
         # Nobody can listen on port 1 without being asked to.

@@ -218,6 +218,26 @@ async def test_an_object_of_somebody_else_is_not_touched() -> None:
     assert (await it.reconcile()).applied == 24
 
 
+async def test_what_is_left_of_a_deleted_broker_is_not_counted_as_the_new_ones() -> None:
+    """``kubectl replace --force``: nothing of the new one is there, however well the old pods do."""
+    it = await world()
+    await it.settle()
+    broker = it.fake.get(names.KIND, "demo")
+    broker["metadata"]["uid"] = "another"
+    del broker["status"]
+    it.fake.writes.clear()
+    await it.reconcile()
+    assert it.fake.writes == []
+    assert it.conditions()["Ready"] == ("False", "StoreNotReady")
+    assert it.status["address"] == ""
+    assert it.conditions()["Degraded"] == ("True", "NameTaken")
+    assert "that is waited for." in it.message("Degraded")
+    assert "delete it" not in it.message("Degraded")
+    it.put_data("Secret", "demo-edge", {"theirs": b"1"})
+    await it.reconcile()
+    assert it.message("Degraded").startswith("Secret demo-edge is there already")
+
+
 async def test_a_missing_secret_is_waited_for() -> None:
     it = World(spec_of("headline"))
     await it.reconcile()
@@ -233,17 +253,23 @@ async def test_a_missing_secret_is_waited_for() -> None:
     assert it.conditions()["ConfigApplied"] == ("True", "Applied")
 
 
+ISSUED = {"issuer": {"name": "le"}, "dnsNames": ["a.example"]}
+
+
+async def test_a_certificate_that_cannot_even_be_asked_for_is_not_waited_for() -> None:
+    it = World(spec_of(listeners=[{"name": "web", "protocol": "tls", "tls": ISSUED}]))
+    it.fake.refuse[("Certificate", "demo-web-tls")] = "failed calling webhook: connection refused"
+    await it.reconcile()
+    assert it.conditions()["Degraded"] == ("True", "ApplyRefused")
+    assert it.conditions()["Progressing"] == ("False", "ApplyRefused")
+    assert "Certificate demo-web-tls: failed calling webhook" in it.message("Degraded")
+    it.fake.refuse.clear()
+    await it.reconcile()
+    assert it.conditions()["Progressing"] == ("True", "WaitingForCertificates")
+
+
 async def test_a_certificate_of_cert_manager_is_waited_for() -> None:
-    spec = spec_of(
-        listeners=[
-            {
-                "name": "web",
-                "protocol": "tls",
-                "tls": {"issuer": {"name": "le"}, "dnsNames": ["a.example"]},
-            }
-        ]
-    )
-    it = World(spec)
+    it = World(spec_of(listeners=[{"name": "web", "protocol": "tls", "tls": ISSUED}]))
     outcome = await it.reconcile()
     assert it.fake.get("Certificate", "demo-web-tls")
     assert outcome.again_s == SOON_S
