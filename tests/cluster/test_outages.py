@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from support import mqtt_bytes
-from support.cluster import Node
+from support.cluster import Cluster, Node
 from support.guests import Guests, nothing_more, receive_publish
 from support.mqtt_bytes import V5, V311
 from support.raw_client import RawClient
@@ -24,6 +24,8 @@ REFUSAL_S = 5.0
 #: How long a publish is watched that must not be acknowledged.
 WAIT_S = 1.0
 RESUME_S = 10.0
+#: In which all processes of a cluster begin, on a busy machine.
+BEGIN_S = 30.0
 
 
 async def _is_refused(guests: Guests, edge: int, version: int) -> None:
@@ -166,6 +168,36 @@ async def test_a_publish_that_waited_for_a_router_reaches_clients_without_a_dura
         await publisher.expect("PUBACK", reason=0)
     for reader in readers:
         assert [(await receive_publish(reader)).payload for _ in publishers] == [b"waited"] * 2
+
+
+async def test_everything_that_is_killed_at_once_goes_on_before_leases_have_run_out(
+    start_cluster: Callable[..., Awaitable[Cluster]],
+) -> None:
+    """Nobody comes back but the same edges in another life: they are not waited for."""
+    cluster = await start_cluster(
+        edges=2, store={"edge_lease_s": 60}, link={"discovery_interval_s": 60}
+    )
+    guests = Guests(cluster)
+    subscriber = await guests.connect(0, "subscriber", durable=True)
+    await subscriber.subscribe(("t", 1))
+    publisher = await guests.connect(1, "publisher")
+    await publisher.deliver("t", b"before")
+    assert (await receive_publish(subscriber)).payload == b"before"
+    cluster.store.kill()
+    for node in cluster.nodes:
+        await asyncio.to_thread(node.kill)
+    await asyncio.to_thread(cluster.store.start)
+    began = time.monotonic()
+    await cluster.heal()
+    publisher = await guests.connect(1, "publisher")
+    await publisher.deliver("t", b"after")
+    subscriber = await guests.connect(0, "subscriber", durable=True)
+    while (await receive_publish(subscriber)).payload != b"after":
+        pass
+    took_s = time.monotonic() - began
+    print(f"all went on within {took_s:.1f} s")
+    # Processes have to start, and that is all: a life that has ended would be waited for a minute.
+    assert took_s < BEGIN_S
 
 
 async def test_one_router_of_two_is_enough(guests: Guests) -> None:

@@ -32,6 +32,8 @@ from tidegate.runtime.telemetry import Counters
 
 log = logging.getLogger(__name__)
 
+#: How often routers are looked for while there is none: everybody waits.
+LOST_S: Final = 1.0
 #: A router that is gone may be back, as it was, after a moment.
 GRACE_S: Final = 1.0
 #: How often it is asked whether all edges have come to a router that joins.
@@ -111,8 +113,11 @@ class Membership:
                 # What could not be looked up may still be there; what serves is left alone.
                 if complete and streams[address][0].channel is None:
                     streams.pop(address)[1].cancel()
+            interval_s = self.config.discovery_interval_s
+            if not self.routers.everywhere():
+                interval_s = min(interval_s, LOST_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.config.discovery_interval_s):
+                async with asyncio.timeout(interval_s):
                     await self._look.wait()
             self._look.clear()
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 #: Between two attempts to reach the store at the start.
 FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 1.0
 
 NO_STORE: Final = "the store does not answer"
 

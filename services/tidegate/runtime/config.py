@@ -355,7 +355,7 @@ class LinkConfig(Section):
     routers: list[str] = []
     """Where an edge finds routers: HOST:PORT (every address that the name has), or unix:PATH."""
     discovery_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
-    """How often the names of routers are looked up again."""
+    """How often the names of routers are looked up again; every second while none is reached."""
     tls: LinkTlsConfig = LinkTlsConfig()
     """Certificates of this process."""
     heartbeat_s: Annotated[float, Field(gt=0, le=60)] = 1.0

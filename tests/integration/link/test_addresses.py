@@ -136,6 +136,27 @@ async def test_a_name_that_cannot_be_looked_up_for_a_while_is_still_tried(
     await edge.uses("r1")
 
 
+async def test_routers_that_come_late_or_at_other_addresses_are_found_soon_if_there_is_none(
+    wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: set[str] = set()
+
+    async def resolve(_places: object) -> tuple[set[str], bool]:
+        return set(found), bool(found)
+
+    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
+    # Nobody waits for the next turn of an hour.
+    edge = await wires.edge("routers.test:7000", discovery_interval_s=3600)
+    first = await wires.router("r1")
+    found.add(wires.place("r1"))
+    await edge.uses("r1")
+    await first.stop()
+    await wires.router("r2")
+    found.clear()
+    found.add(wires.place("r2"))
+    await until(lambda: "r2" in edge.open_to(), "the other one is used")
+
+
 async def test_looking_up_a_host_finds_all_of_its_addresses() -> None:
     found, complete = await discovery.resolve(["localhost:7000", "[::1]:7001", "unix:/run/x"])
     assert complete
