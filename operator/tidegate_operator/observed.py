@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 from tidegate_operator import names
@@ -26,6 +26,10 @@ _BAD_WAITS: Final = frozenset(
         "RunContainerError",
     }
 )
+#: A container that has ended so often may well end again, and begins to count anew after so long.
+#: Between two ends it only runs: nothing in its state says then that anything is wrong.
+_OFTEN: Final = 2
+_LONG: Final = timedelta(minutes=10)
 #: Phases of pods that never run again.
 _OVER: Final = frozenset({"Succeeded", "Failed"})
 
@@ -132,14 +136,14 @@ def template_hash(found: Mapping[str, Any] | None) -> str:
     return str(annotations.get(names.RESTART_HASH, ""))
 
 
-def pods(found: Iterable[Mapping[str, Any]]) -> list[Pod]:
+def pods(found: Iterable[Mapping[str, Any]], now: datetime) -> list[Pod]:
     """Return what pods say, by name. Those that are over (evicted ones stay listed) are left out:
     others have taken their place."""
     alive = (one for one in found if (one.get("status") or {}).get("phase") not in _OVER)
-    return sorted((_pod(one) for one in alive), key=lambda pod: pod.name)
+    return sorted((_pod(one, now) for one in alive), key=lambda pod: pod.name)
 
 
-def _pod(found: Mapping[str, Any]) -> Pod:
+def _pod(found: Mapping[str, Any], now: datetime) -> Pod:
     metadata, status = found["metadata"], found.get("status") or {}
     annotations = metadata.get("annotations") or {}
     return Pod(
@@ -148,7 +152,7 @@ def _pod(found: Mapping[str, Any]) -> Pod:
         restart_hash=annotations.get(names.RESTART_HASH, ""),
         is_ready=_condition(status, "Ready") == "True",
         is_ending="deletionTimestamp" in metadata,
-        trouble=_trouble(status),
+        trouble=_trouble(status, now),
         address=status.get("podIP", ""),
         uid=metadata.get("uid", ""),
         configuration=annotations.get(names.CONFIGURATION, ""),
@@ -163,7 +167,7 @@ def _condition(status: Mapping[str, Any], kind: str) -> str:
     return "Unknown"
 
 
-def _trouble(status: Mapping[str, Any]) -> str:
+def _trouble(status: Mapping[str, Any], now: datetime) -> str:
     for one in status.get("conditions") or []:
         if one.get("type") == "PodScheduled" and one.get("reason") == "Unschedulable":
             return f"no node can take it: {one.get('message', '')}".rstrip(": ")
@@ -172,16 +176,32 @@ def _trouble(status: Mapping[str, Any]) -> str:
         *(status.get("containerStatuses") or []),
     ]
     for one in containers:
-        waiting = (one.get("state") or {}).get("waiting") or {}
+        state = one.get("state") or {}
+        waiting = state.get("waiting") or {}
+        ended = state.get("terminated") or (one.get("lastState") or {}).get("terminated") or {}
         if waiting.get("reason") in _BAD_WAITS:
-            ended = (one.get("lastState") or {}).get("terminated") or {}
-            more = [str(waiting.get("message", ""))]
-            if ended:
-                more.append(f"it ended with code {ended.get('exitCode')}")
-                more.append(str(ended.get("message", "")))
+            more = [str(waiting.get("message", "")), *_end(ended)]
             text = "; ".join(part.strip() for part in more if part.strip())
             return f"{waiting['reason']}: {text}".rstrip(": ")
+        if ended.get("exitCode") and _ends_again(one, now):
+            text = "; ".join(part.strip() for part in _end(ended) if part.strip())
+            return f"it ends again and again: {text}"
     return ""
+
+
+def _end(ended: Mapping[str, Any]) -> list[str]:
+    """Say how a container has ended."""
+    if not ended:
+        return []
+    return [f"it ended with code {ended.get('exitCode')}", str(ended.get("message", ""))]
+
+
+def _ends_again(container: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a container that has ended often is on its way to the next end."""
+    if container.get("ready") or container.get("restartCount", 0) < _OFTEN:
+        return False
+    running = (container.get("state") or {}).get("running") or {}
+    return now - (_moment(running.get("startedAt")) or now) < _LONG
 
 
 # Addresses

@@ -139,7 +139,7 @@ class Reconciler:
             return Outcome(None)
         now = self._now()
         there = {ObjectRef.of(one): one for one in await cluster.children(namespace, name)}
-        pods = observed.pods(await cluster.pods(namespace, name))
+        pods = observed.pods(await cluster.pods(namespace, name), now)
         owner = Owner(name, namespace, body["metadata"]["uid"])
         spec, problems = _parsed(owner, body)
         wanted = await self._wanted(owner, spec, there, pods, now)

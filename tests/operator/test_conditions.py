@@ -504,7 +504,8 @@ def test_pods_are_read() -> None:
                 "status": {"conditions": ready, "podIP": "10.0.0.7"},
             },
             {"metadata": {"name": "a"}},
-        ]
+        ],
+        NOW,
     )
     assert [one.name for one in found] == ["a", "b"]
     assert found[1] == Pod("b", "edge", "abc", True, True, "", "10.0.0.7", "u", "c", 90)
@@ -548,8 +549,29 @@ def test_pods_are_read() -> None:
     ],
 )
 def test_the_trouble_of_a_pod_is_found(fields: dict[str, Any], words: str) -> None:
-    (found,) = pods([a_pod(**fields)])
+    (found,) = pods([a_pod(**fields)], NOW)
     assert found.trouble == words
+
+
+def ending(state: dict[str, Any], count: int = 3, code: int = 1, *, ready: bool = False) -> str:
+    """Return the trouble of a pod whose container has ended before."""
+    last = {"terminated": {"exitCode": code, "message": "no token"}}
+    container = {"ready": ready, "restartCount": count, "state": state, "lastState": last}
+    (found,) = pods([a_pod(containerStatuses=[container])], NOW)
+    return found.trouble
+
+
+def test_a_pod_that_ends_again_and_again_is_in_trouble_between_two_ends_too() -> None:
+    """Else a fault would come and go with each end, and be told each time."""
+    words = "it ends again and again: it ended with code 1; no token"
+    assert ending({"running": {"startedAt": "2026-03-01T11:59:58Z"}}) == words
+    assert ending({"terminated": {"exitCode": 1, "message": "no token"}}) == words
+    assert ending({"waiting": {"reason": "ContainerCreating"}}) == words
+    # It runs for long, is ready, was restarted once, or has ended as it should.
+    assert ending({"running": {"startedAt": "2026-03-01T11:40:00Z"}}) == ""
+    assert ending({"running": {"startedAt": "2026-03-01T11:59:58Z"}}, ready=True) == ""
+    assert ending({"running": {"startedAt": "2026-03-01T11:59:58Z"}}, count=1) == ""
+    assert ending({"running": {"startedAt": "2026-03-01T11:59:58Z"}}, code=0) == ""
 
 
 def a_service(service_type: str, ingress: list[dict[str, str]] | None = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ async def changed_limits() -> tuple[World, Answer]:
     """A broker whose limits have just been changed, and what its first edge said before."""
     it = await world()
     await it.settle()
-    (edge, *_) = (one for one in pods(it.cluster.pods_there) if one.component == "edge")
+    (edge, *_) = (one for one in pods(it.cluster.pods_there, NOW) if one.component == "edge")
     before = it.admin.usual(edge)
     it.put_spec(spec_of(limits={"maxInFlight": 10}))
     it.fake.writes.clear()
@@ -202,7 +202,7 @@ async def test_a_pod_that_cannot_use_its_configuration_for_long_is_a_fault() -> 
 async def test_new_certificates_are_confirmed_too() -> None:
     it = await world("headline")
     await it.settle()
-    (edge, *_) = (one for one in pods(it.cluster.pods_there) if one.component == "edge")
+    (edge, *_) = (one for one in pods(it.cluster.pods_there, NOW) if one.component == "edge")
     it.admin.answers["demo-edge-0"] = it.admin.usual(edge)
     it.now = NOW + 61 * DAY
     await it.reconcile()

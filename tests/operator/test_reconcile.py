@@ -219,7 +219,7 @@ async def test_an_object_of_somebody_else_is_not_touched() -> None:
 
 
 async def test_what_is_left_of_a_deleted_broker_is_not_counted_as_the_new_ones() -> None:
-    """``kubectl replace --force``: nothing of the new one is there, however well the old pods do."""
+    """``kubectl replace --force``: nothing of the new one is there, however the old pods do."""
     it = await world()
     await it.settle()
     broker = it.fake.get(names.KIND, "demo")
