@@ -224,6 +224,10 @@ def test_an_autoscaler_of_the_broker_keeps_the_number(space: Space) -> None:
     space.until_settled("demo")
     assert len(space.pods("demo", "edge")) == 3
     assert space.get("HorizontalPodAutoscaler", "demo-edge")["spec"]["maxReplicas"] == 5
+    # An autoscaler leaves alone what is scaled to zero, so somebody else must not.
+    space.api.patch("Deployment", "demo-edge", space.name, {"spec": {"replicas": 0}}, "scale")
+    space.wait(lambda: len(space.pods("demo", "edge")) == 2, "the fewest")
+    space.until_settled("demo")
     # Without it the number of the spec counts again.
     space.put("demo", spec_of(edge={"replicas": 1}))
     space.until_settled("demo")

@@ -249,6 +249,19 @@ def test_what_an_autoscaler_has_set_is_never_set_back() -> None:
         assert carry_out(cluster, autoscaled()).is_empty
 
 
+@pytest.mark.parametrize("is_of_the_spec", [True, False])
+def test_an_autoscaler_that_finds_no_pod_gets_the_fewest(is_of_the_spec: bool) -> None:
+    """It leaves alone what is scaled to zero: that would last for ever."""
+    cluster = FakeCluster()
+    carry_out(cluster, manifests(spec_of(edge={"replicas": 0})) if is_of_the_spec else autoscaled())
+    if not is_of_the_spec:
+        scale(cluster, 0)
+    assert replicas(cluster) == 0
+    carry_out(cluster, autoscaled())
+    assert replicas(cluster) == 2
+    assert carry_out(cluster, autoscaled()).is_empty
+
+
 def test_without_the_autoscaler_the_number_is_the_specs_again() -> None:
     cluster = FakeCluster()
     carry_out(cluster, autoscaled())
