@@ -229,7 +229,7 @@ async def test_a_unix_socket_whose_change_is_not_taken_keeps_its_file(
         assert raw.connack.get("maximum_qos") is None
 
 
-async def test_nothing_counts_of_a_change_that_a_lost_socket_file_stops(
+async def test_nothing_counts_of_a_change_that_a_file_in_the_way_of_a_socket_stops(
     start_broker: StartBroker,
 ) -> None:
     broker = start_broker(listeners=[plain("one")])
@@ -240,19 +240,64 @@ async def test_nothing_counts_of_a_change_that_a_lost_socket_file_stops(
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     path.unlink()
+    path.write_text("somebody's")
     live.listener("unix")["unix_mode"] = 0o600
     live.settings["listeners"].append(plain("three", port))
     anonymous = live.settings["auth"]
     live.settings["auth"] = {**anonymous, "allow_anonymous": False}
     problem = await live.refuse()
-    assert problem.startswith("listener unix: cannot be changed: ")
+    assert problem == f"listener unix: cannot listen on {path}: there is a file of another kind"
+    assert path.read_text() == "somebody's"
     assert list(live.status()["listeners"]) == ["one", "unix"]
     await nobody_listens("127.0.0.1", port)
     await client(live, "one", "anonymous still")
     live.settings["auth"] = anonymous
-    path.touch()  # what the change needs is there again
+    path.unlink()  # what the change needs is free again
     await live.take()
     await client(live, "three", "third")
+    await RawClient.open(f"unix:{path}", version=V5)
+
+
+async def test_a_socket_file_that_is_gone_is_made_again_by_the_next_change(
+    start_broker: StartBroker,
+) -> None:
+    """Who is connected notices nothing."""
+    broker = start_broker(listeners=[plain("one")])
+    live = Live(broker, broker.settings)
+    path = broker.directory / "extra.sock"
+    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
+    await live.take()
+    stays = await RawClient.open(f"unix:{path}", version=V5)
+    await stays.connect("stays")
+    changes: list[dict[str, Any]] = [{"unix_mode": 0o600}, {"accept_rate": 1000}, {"max_qos": 1}]
+    for number, change in enumerate(changes):
+        path.unlink()
+        live.listener("unix").update(change)
+        await live.take()
+        assert path.stat().st_mode & 0o777 == 0o600
+        raw = await RawClient.open(f"unix:{path}", version=V5)
+        await raw.connect(f"new-{number}")
+    assert raw.connack is not None
+    assert raw.connack.get("maximum_qos") == 1
+    await is_alive(stays)
+    live.settings["listeners"].pop()
+    await live.take()
+    assert not path.exists()
+
+
+async def test_a_removed_listener_leaves_a_file_that_is_not_its_own(
+    start_broker: StartBroker,
+) -> None:
+    broker = start_broker(listeners=[plain("one")])
+    live = Live(broker, broker.settings)
+    path = broker.directory / "extra.sock"
+    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
+    await live.take()
+    path.unlink()
+    path.write_text("somebody's")
+    live.settings["listeners"].pop()
+    await live.take()
+    assert path.read_text() == "somebody's"
 
 
 async def test_a_listener_that_cannot_have_its_port_alone_goes_on_and_has_it_when_it_is_free(

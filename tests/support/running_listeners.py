@@ -75,7 +75,8 @@ async def running(
     try:
         yield server
     finally:
+        # A server of asyncio that is closed loses the sockets that it is just accepting.
+        await turns()
         await listeners.close(0.0)
         await server.drop_clients()
-        await turns()  # for those that were being accepted
         assert listeners.open_connections() == 0

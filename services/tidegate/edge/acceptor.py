@@ -61,7 +61,7 @@ class TokenBucket:
 class Acceptor:
     """The listening sockets of one listener."""
 
-    __slots__ = ("_bucket", "_listener", "_servers", "_sockets", "_tasks", "_timer")
+    __slots__ = ("_bucket", "_file", "_listener", "_servers", "_sockets", "_tasks", "_timer")
 
     def __init__(
         self, listener: ListenerState, sockets: Sequence[socket.socket] | None = None
@@ -73,6 +73,8 @@ class Acceptor:
         config = listener.config
         self._listener = listener
         self._sockets = bind(config) if sockets is None else list(sockets)
+        #: Which file is a Unix socket's: another one may have its name some day.
+        self._file = _file_of(self._sockets)
         try:
             for sock in self._sockets:
                 sock.listen(config.backlog)
@@ -103,6 +105,11 @@ class Acceptor:
     def is_open(self) -> bool:
         """Whether it has sockets, which somebody may connect to."""
         return bool(self._sockets)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a Unix socket's file is gone, so that nobody can connect any more."""
+        return self._file != _file_of(self._sockets)
 
     async def start(self) -> None:
         """Accept connections from now on. Raises OSError; then nobody is accepted."""
@@ -216,7 +223,7 @@ class Acceptor:
 
     def _close_sockets(self, *, keeps_path: bool = False) -> None:
         for sock in self._sockets:
-            if sock.family == socket.AF_UNIX and not keeps_path:
+            if sock.family == socket.AF_UNIX and not keeps_path and not self.is_lost:
                 _remove_own_socket(sock)
             sock.close()
         self._sockets.clear()
@@ -390,6 +397,16 @@ def _remove_stale_socket(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _file_of(sockets: Sequence[socket.socket]) -> tuple[int, int] | None:
+    """What has the name of a Unix socket; None if nothing has, or it has no name."""
+    for sock in sockets:
+        if sock.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                status = Path(sock.getsockname()).lstat()
+                return status.st_dev, status.st_ino
+    return None
 
 
 def _set_mode(sock: socket.socket, mode: int) -> None:

@@ -51,6 +51,8 @@ class _Kept:
     door: Door
     config: ListenerConfig
     tls: TlsContexts | None
+    #: Instead of the one it has, which nobody can connect to any more.
+    acceptor: Acceptor | None = None
 
 
 @dataclass(slots=True)
@@ -158,7 +160,7 @@ class Listeners:
                 if door is None:
                     change.doors.append(self._open(config, change))
                 else:
-                    change.doors.append(_Kept(door, config, self._tls_of(config, door)))
+                    change.doors.append(self._keep(door, config))
         except BaseException:
             await self.undo(change)
             raise
@@ -171,6 +173,9 @@ class Listeners:
             door.acceptor.stop(keeps_path=inherits)
             for connection in list(door.state.connections):
                 connection.abort()
+        for kept in change.kept:
+            if kept.acceptor is not None:
+                kept.acceptor.stop()
         if not change.closed:
             return
         self.disturbances += 1
@@ -189,6 +194,7 @@ class Listeners:
                 door.acceptor = Acceptor(
                     door.state, bind(door.config.model_copy(update={"port": port}))
                 )
+                self._note_addresses()  # it can be connected to already
                 await door.acceptor.start()
             except OSError as exc:
                 door.acceptor.stop()
@@ -201,6 +207,12 @@ class Listeners:
 
     def _note_addresses(self) -> None:
         self._addresses = {door.state.label: door.acceptor.addresses for door in self._doors}
+
+    def _keep(self, door: Door, config: ListenerConfig) -> _Kept:
+        """Prepare what a listener becomes; a Unix socket's lost file is made again."""
+        tls = self._tls_of(config, door)
+        acceptor = Acceptor(door.state, bind(config)) if door.acceptor.is_lost else None
+        return _Kept(door, config, tls, acceptor)
 
     def _open(self, config: ListenerConfig, change: Change) -> Door:
         """Bind a new listener, on the sockets of a removed one if it is at the same place."""
@@ -274,6 +286,7 @@ class Listeners:
         self._shut = {door: port for door, port in self._shut.items() if door in doors}
         for old in change.removed:
             old.acceptor.stop(keeps_path=old in change.inherited)
+            old.state.is_over = True
         self._note_addresses()
         gone = [old.state for old in change.removed]
         self._leaving += gone
@@ -287,7 +300,10 @@ class Listeners:
         label = ""
         try:
             for kept in change.kept:
-                if needs_new_acceptor(kept.door.config, kept.config):
+                if kept.acceptor is not None:
+                    label = kept.config.label
+                    await kept.acceptor.change(kept.config)
+                elif needs_new_acceptor(kept.door.config, kept.config):
                     label = kept.config.label
                     await kept.door.acceptor.change(kept.config)
                     changed.append(kept.door)
@@ -306,6 +322,10 @@ class Listeners:
     def _change(self, kept: _Kept, change: Change) -> None:
         if kept.config != kept.door.config:
             log.info("a listener has changed", extra={"listener": kept.config.label})
+        if kept.acceptor is not None:
+            log.warning("a socket's file is made again", extra={"listener": kept.config.label})
+            kept.door.acceptor.stop()
+            kept.door.acceptor = kept.acceptor
         kept.door.state.change(
             kept.config,
             self._handler_factory_for(kept.config),
@@ -369,6 +389,8 @@ class Listeners:
     async def close(self, deadline_s: float = 5.0) -> None:
         """Stop accepting, close all connections, and drop what is left after ``deadline_s``."""
         await self.stop_accepting()
+        for state in self.states:
+            state.is_over = True
         if self._reopening is not None:
             await asyncio.gather(self._reopening, return_exceptions=True)
         for connection in self._connections():

@@ -131,6 +131,7 @@ class ListenerState:
         "counters",
         "frames_class",
         "handler_factory",
+        "is_over",
         "label",
         "loop",
         "max_frame_bytes",
@@ -168,6 +169,8 @@ class ListenerState:
             opening_timeout_s=opening_timeout_s,
         )
         self.counters = ListenerCounters()
+        #: Nobody looks after those who come now: they were accepted when it was removed.
+        self.is_over = False
         #: Every socket that is open, in any stage.
         self.connections: set[Connection] = set()
         #: Those whose protocol is not known yet.
@@ -199,8 +202,11 @@ class ListenerState:
         self.trusted = TrustedNetworks(config.trusted_proxies)
 
     def admit(self, connection: Connection, transport: asyncio.Transport) -> bool:
-        """Take a new connection in, or drop it because there are too many."""
+        """Take a new connection in, or drop it because there are too many, or it is too late."""
         connection.transport = transport
+        if self.is_over:
+            connection.abort()
+            return False
         limit = self.config.max_connections
         total = self.total
         if (limit and len(self.connections) >= limit) or (

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from support.raw_client import DEADLINE_S
 from support.running_listeners import Running, running
 from support.waiting import wait_for_async
 from tidegate.edge import listeners as module
-from tidegate.edge.acceptor import Acceptor
+from tidegate.edge.acceptor import Acceptor, protocol_factory
 from tidegate.edge.listeners import Change
 from tidegate.runtime.config import ListenerConfig
 
@@ -154,3 +155,43 @@ async def test_what_is_taken_while_accepting_ends_accepts_nobody() -> None:
         await server.listeners.stop_accepting()
         await server.listeners.take(change)
         assert is_refused(port)
+
+
+async def test_a_socket_file_that_was_made_again_goes_with_a_change_that_is_undone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mqtt.sock"
+    unix = {"name": "unix", "protocol": "unix", "address": str(path)}
+    async with running(unix) as server:
+        reader, writer = await server.connect("unix")
+        path.unlink()
+        await server.listeners.undo(await prepared(server, unix | {"max_qos": 0}))
+        assert not path.exists()
+        with held("127.0.0.1", 0) as other:
+            port = other.getsockname()[1]
+            with pytest.raises(OSError, match="listener two: cannot listen"):
+                await prepared(server, unix, TWO | {"port": port})
+        assert not path.exists()
+        writer.write(b"hello")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.readexactly(5) == b"hello"
+        await server.listeners.take(await prepared(server, unix))
+        await server.connect("unix")
+        assert server.listeners.addresses == {"unix": [str(path)]}
+
+
+async def test_who_is_being_accepted_when_its_listener_is_removed_does_not_stay() -> None:
+    """Nobody would look after it: its handshake would have no end, nor would it be let go."""
+    async with running(ONE, TWO) as server:
+        state = next(each for each in server.listeners.states if each.label == "two")
+        await server.listeners.take(await prepared(server, ONE))
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(protocol_factory(state), ours)
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.read() == b""
+        assert not state.connections
+        assert not server.listeners.open_connections()
+        writer.transport.abort()
