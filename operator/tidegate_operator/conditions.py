@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final
 
 from tidegate_operator import names
@@ -29,6 +28,7 @@ from tidegate_operator.status_model import (
     ConditionType,
     ListenerStatus,
     PodsStatus,
+    Reason,
 )
 
 #: Before a certificate ends, somebody should know: whatever renews it has not done so.
@@ -36,44 +36,6 @@ ENDS_SOON: Final = timedelta(days=7)
 #: How long something may keep pods away before it counts: quotas are counted, accounts are seen.
 PATIENCE: Final = timedelta(seconds=5)
 _MAX_NAMED: Final = 3
-
-
-class Reason(StrEnum):
-    """Why a condition is as it is. docs/kubernetes.md says what to do about each."""
-
-    # Ready
-    SERVING = "Serving"
-    STORE_NOT_READY = "StoreNotReady"
-    ROUTERS_NOT_READY = "RoutersNotReady"
-    EDGES_NOT_READY = "EdgesNotReady"
-    SCALED_TO_ZERO = "ScaledToZero"
-    ADDRESS_PENDING = "AddressPending"
-    # Progressing
-    ROLLING_OUT = "RollingOut"
-    WAITING_FOR_CERTIFICATES = "WaitingForCertificates"
-    COMPLETE = "Complete"
-    DEADLINE_EXCEEDED = "DeadlineExceeded"
-    # Degraded, and others that follow from it
-    AS_EXPECTED = "AsExpected"
-    INVALID_SPEC = "InvalidSpec"
-    NAME_TAKEN = "NameTaken"
-    APPLY_REFUSED = "ApplyRefused"
-    REFERENCE_MISSING = "ReferenceMissing"
-    REFERENCE_INVALID = "ReferenceInvalid"
-    PODS_FAILING = "PodsFailing"
-    CONFIG_REJECTED = "ConfigRejected"
-    PAUSED = "Paused"
-    # CertificatesReady
-    NOT_NEEDED = "NotNeeded"
-    ISSUED = "Issued"
-    ENDS_SOON = "EndsSoon"
-    PENDING = "Pending"
-    MISSING = "Missing"
-    INVALID = "Invalid"
-    # ConfigApplied
-    APPLIED = "Applied"
-    APPLYING = "Applying"
-    NO_PODS = "NoPods"
 
 
 @dataclass(slots=True, frozen=True)
@@ -449,7 +411,17 @@ def _certificates_ready(it: Situation, now: datetime) -> _Verdict:
             return "False", reason, f"{_some(found)}{hint}."
     if not any(listener.tls for listener in it.spec.listeners):
         return "True", Reason.NOT_NEEDED, "No listener has TLS."
-    soon = list(_ending(it, now))
+    missing = [
+        f"listener {one.name}: its certificate has not been issued yet"
+        for one in it.spec.listeners
+        if one.tls is not None and not it.certificates.get(one.name)
+    ]
+    if missing:
+        return "False", Reason.PENDING, f"{_some(missing)}."
+    over = [text for one, text in _ends(it) if one <= now]
+    if over:
+        return "False", Reason.INVALID, f"{_some(over)}; that is over, and clients refuse it."
+    soon = [text for one, text in _ends(it) if one <= now + ENDS_SOON]
     if soon:
         return "True", Reason.ENDS_SOON, f"{_some(soon)}; whatever renews it should have by now."
     ends = [one.not_after for found in it.certificates.values() for one in found]
@@ -457,14 +429,15 @@ def _certificates_ready(it: Situation, now: datetime) -> _Verdict:
     return "True", Reason.ISSUED, f"All certificates are valid.{first}"
 
 
-def _ending(it: Situation, now: datetime) -> Iterator[str]:
+def _ends(it: Situation) -> Iterator[tuple[datetime, str]]:
+    """Yield when each certificate ends, and a sentence that says so."""
     for listener, certificates in it.certificates.items():
         for one in certificates:
-            if now < one.not_after <= now + ENDS_SOON:
-                yield (
-                    f"listener {listener}: the certificate of {one.subject} ends at "
-                    f"{one.not_after:%Y-%m-%d %H:%M} UTC"
-                )
+            yield (
+                one.not_after,
+                f"listener {listener}: the certificate of {one.subject} ends at "
+                f"{one.not_after:%Y-%m-%d %H:%M} UTC",
+            )
 
 
 def _rejected(it: Situation) -> list[str]:

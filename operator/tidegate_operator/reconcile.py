@@ -7,6 +7,7 @@ it went. Called by the queue, with a key; returns when it wants to be called aga
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +15,10 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from tidegate_operator import conditions, configuration, names, observed, old_store
-from tidegate_operator.certificates import Facts
-from tidegate_operator.certificates import facts as certificate_facts
+from tidegate_operator.certificates import CertificateProblem, Facts, check_pair
 from tidegate_operator.cluster import Cluster, KubeError
 from tidegate_operator.configuration import Answer, Wanted
-from tidegate_operator.keyring import Existing, Keyring, renewed
+from tidegate_operator.keyring import Existing, Keyring, pair_in, renewed
 from tidegate_operator.plan import ObjectRef, Plan, belongs_to, is_left_over, plan
 from tidegate_operator.problems import SpecError, parse
 from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references
@@ -37,6 +37,7 @@ from tidegate_operator.render.config import refused
 from tidegate_operator.render.inputs import decoded
 from tidegate_operator.roll_call import COUNT_S, RollCall
 from tidegate_operator.spec import MqttBrokerSpec
+from tidegate_operator.status_model import Reason
 from tidegate_operator.strife import Strife
 
 log = logging.getLogger(__name__)
@@ -386,7 +387,7 @@ class Reconciler:
             keeps_store=spec is not None and old_store.is_kept(spec, redis),
             pods=pods,
             addresses=observed.addresses(service, namespace, listeners),
-            certificates=_certificates(wanted),
+            certificates=_certificates(name, wanted, there),
         )
 
     async def _say_what_changed(self, body: Manifest, status: Mapping[str, Any]) -> None:
@@ -412,7 +413,7 @@ class Reconciler:
         now: datetime,
     ) -> float:
         found = {one["type"]: one for one in status["conditions"]}
-        is_applying = found["ConfigApplied"]["reason"] == conditions.Reason.APPLYING
+        is_applying = found["ConfigApplied"]["reason"] == Reason.APPLYING
         patience_s = call.quiet_s(now) * _OF_QUIET
         if found["Progressing"]["status"] == "True" or (is_applying and call.is_fresh(now)):
             return max(SOON_S, min(patience_s, self._resync_s))
@@ -484,9 +485,16 @@ def _client_service(there: Mapping[ObjectRef, Manifest], name: str) -> Manifest 
     return there.get(ObjectRef("v1", "Service", names.client_service(name)))
 
 
-def _certificates(wanted: _Wanted) -> dict[str, list[Facts]]:
-    """Return what all listeners' certificates say, self-signed ones included."""
-    found = {name: list(facts) for name, facts in wanted.collected.certificates.items()}
-    for name, pair in wanted.keyring.listener_pairs.items():
-        found.setdefault(name, []).insert(0, certificate_facts(pair.certificate))
+def _certificates(
+    name: str, wanted: _Wanted, there: Mapping[ObjectRef, Manifest]
+) -> dict[str, list[Facts]]:
+    """Return what all listeners' certificates say; of self-signed ones, those that pods have: what
+    is due is not issued while a broker is paused, or nothing is written."""
+    found = {listener: list(facts) for listener, facts in wanted.collected.certificates.items()}
+    edge = decoded(there.get(ObjectRef("v1", "Secret", names.workload(name, "edge"))))
+    for listener in wanted.keyring.listener_pairs:
+        pair = pair_in(edge, f"listener.{listener}")
+        with contextlib.suppress(CertificateProblem):
+            if pair is not None:
+                found.setdefault(listener, []).insert(0, check_pair(pair.certificate, pair.key))
     return found

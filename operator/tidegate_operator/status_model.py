@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -15,6 +16,44 @@ ConditionType = Literal["Ready", "Progressing", "Degraded", "CertificatesReady",
 #: containers say has no limit.
 MAX_MESSAGE: Final = 4096
 MAX_ADDRESSES: Final = 32
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is. docs/kubernetes.md says what to do about each."""
+
+    # Ready
+    SERVING = "Serving"
+    STORE_NOT_READY = "StoreNotReady"
+    ROUTERS_NOT_READY = "RoutersNotReady"
+    EDGES_NOT_READY = "EdgesNotReady"
+    SCALED_TO_ZERO = "ScaledToZero"
+    ADDRESS_PENDING = "AddressPending"
+    # Progressing
+    ROLLING_OUT = "RollingOut"
+    WAITING_FOR_CERTIFICATES = "WaitingForCertificates"
+    COMPLETE = "Complete"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    # Degraded, and others that follow from it
+    AS_EXPECTED = "AsExpected"
+    INVALID_SPEC = "InvalidSpec"
+    NAME_TAKEN = "NameTaken"
+    APPLY_REFUSED = "ApplyRefused"
+    REFERENCE_MISSING = "ReferenceMissing"
+    REFERENCE_INVALID = "ReferenceInvalid"
+    PODS_FAILING = "PodsFailing"
+    CONFIG_REJECTED = "ConfigRejected"
+    PAUSED = "Paused"
+    # CertificatesReady
+    NOT_NEEDED = "NotNeeded"
+    ISSUED = "Issued"
+    ENDS_SOON = "EndsSoon"
+    PENDING = "Pending"
+    MISSING = "Missing"
+    INVALID = "Invalid"
+    # ConfigApplied
+    APPLIED = "Applied"
+    APPLYING = "Applying"
+    NO_PODS = "NoPods"
 
 
 class Condition(SpecSection):

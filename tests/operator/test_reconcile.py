@@ -585,6 +585,34 @@ async def test_a_store_that_leaves_is_not_looked_at_for_ever_as_often() -> None:
     assert again_s > SOON_S
 
 
+async def test_a_certificate_that_is_not_issued_is_not_said_to_be() -> None:
+    """What would be issued is made of chance each time: it is not what pods have."""
+    it = World(spec_of("headline"))
+    it.put_contents(spec_of("headline"))
+    it.put_data("Secret", "demo-admin", {"theirs": b"1"})
+    await it.reconcile()
+    assert it.conditions()["CertificatesReady"] == ("False", "Pending")
+    assert "certificateNotAfter" not in it.status["listeners"][0]
+    before = it.cluster.status_writes
+    it.pass_time(60)
+    await it.reconcile()
+    assert it.cluster.status_writes == before
+
+
+async def test_certificates_that_end_while_a_broker_is_paused_are_said_to() -> None:
+    it = await world("headline")
+    await it.settle()
+    it.put_spec(spec_of("headline", paused=True))
+    for days, said in ((85, ("True", "EndsSoon")), (91, ("False", "Invalid"))):
+        it.now = NOW + days * DAY
+        await it.reconcile()
+        assert it.conditions()["CertificatesReady"] == said
+        assert it.status["listeners"][0]["certificateNotAfter"].startswith("2026-05-30")
+    it.put_data("Secret", "demo-edge", {"listener.mqtt.crt": b"x", "listener.mqtt.key": b"y"})
+    await it.reconcile()
+    assert it.conditions()["CertificatesReady"] == ("False", "Pending")
+
+
 async def test_clients_need_no_new_authority_when_self_signing_is_turned_on_again() -> None:
     spec = spec_of("headline")
     it = await world("headline")
