@@ -14,12 +14,10 @@ from support.brokers import SPECS, pick, rendered, secret_data, spec_of
 from tidegate.edge.files import problems_of_files
 from tidegate.runtime import config_file
 from tidegate.runtime.config import Config
-from tidegate.store.embedded import find_server
 from tidegate_operator import names
 from tidegate_operator.render import Manifest, Settings, prerequisites, render
 from tidegate_operator.render.config import refused
 from tidegate_operator.render.merge import merged
-from tidegate_operator.render.redis import quantity
 from tidegate_operator.render.restart import restart_hash
 from tidegate_operator.spec import LinkSpec
 
@@ -514,74 +512,6 @@ def test_the_operator_always_reaches_the_admin_port() -> None:
     }
     assert len(others) == 1
     assert rules[0]["from"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
-
-
-# The bundled store
-
-
-def test_the_image_has_the_program_of_the_bundled_store() -> None:
-    """The command is ``valkey-server``; the image links it to what the package carries."""
-    container = pick(rendered(spec_of()), "StatefulSet", "demo-redis")["spec"]["template"]["spec"][
-        "containers"
-    ][0]
-    assert container["command"][0] == "valkey-server"
-    assert find_server().name in {"valkey-server", "redis-server"}
-
-
-def test_a_store_that_promises_every_write_writes_every_time() -> None:
-    for durability, wanted in (("everysec", "everysec"), ("always", "always")):
-        spec = spec_of(redis={"durability": durability})
-        text = pick(rendered(spec), "ConfigMap", "demo-redis")["data"]["valkey.conf"]
-        assert f"appendfsync {wanted}\n" in text
-
-
-def test_the_store_refuses_before_it_is_killed_for_its_memory() -> None:
-    text = pick(rendered(spec_of("everything")), "ConfigMap", "demo-redis")["data"]["valkey.conf"]
-    (line,) = (one for one in text.splitlines() if one.startswith("maxmemory "))
-    assert 0.6 < int(line.split()[1]) / 2**32 < 0.8
-    free = spec_of(redis={"bundled": {"resources": {"requests": {"memory": "1Gi"}}}})
-    text = pick(rendered(free), "ConfigMap", "demo-redis")["data"]["valkey.conf"]
-    assert "maxmemory " not in text
-
-
-def test_another_image_for_the_store_leaves_the_others_alone() -> None:
-    manifests = rendered(spec_of(redis={"bundled": {"image": "valkey/valkey:9"}}))
-
-    def image(kind: str, component: str) -> str:
-        pod = pick(manifests, kind, f"demo-{component}")["spec"]["template"]["spec"]
-        return str(pod["containers"][0]["image"])
-
-    assert image("StatefulSet", "redis") == "valkey/valkey:9"
-    assert image("Deployment", "edge") == "registry.example/tidegate:1"
-
-
-def test_volumes_are_kept_unless_somebody_says_otherwise() -> None:
-    for spec, wanted in ((spec_of(), "Retain"), (spec_of("everything"), "Delete")):
-        policy = pick(rendered(spec), "StatefulSet", "demo-redis")["spec"][
-            "persistentVolumeClaimRetentionPolicy"
-        ]
-        assert policy == {"whenDeleted": wanted, "whenScaled": "Retain"}
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1", 1),
-        ("500m", "0.5"),
-        ("1Gi", 2**30),
-        ("2M", 2_000_000),
-        ("1e3", 1000),
-        ("1.5Ki", 1536),
-        ("3k", 3000),
-    ],
-)
-def test_amounts_are_understood(text: str, value: object) -> None:
-    assert quantity(text) == quantity(str(value))
-
-
-def test_what_is_no_amount_is_refused() -> None:
-    with pytest.raises(ValueError, match="no amount"):
-        quantity("a lot")
 
 
 # Pod templates

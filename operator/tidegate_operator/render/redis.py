@@ -15,6 +15,7 @@ from typing import Final
 from tidegate_operator import names
 from tidegate_operator.names import CONFIG_DIR, FILES_DIR, REDIS_PORT
 from tidegate_operator.render.inputs import Inputs, Manifest
+from tidegate_operator.render.merge import merged
 from tidegate_operator.render.pods import (
     CONTAINER,
     container_security,
@@ -33,6 +34,12 @@ SHUTDOWN_S: Final = 55
 #: What of the container's memory data may take; the rest is for rewriting the file and for clients.
 MEMORY_SHARE: Final = Decimal("0.7")
 
+#: Kubernetes counts no further.
+_MOST_BYTES: Final = 2**63
+#: Three digits of an exponent are more than anything has.
+_AMOUNT: Final = re.compile(
+    r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,3}))?"
+)
 _SUFFIXES: Final = {
     "": Decimal(1),
     "n": Decimal("1e-9"),
@@ -109,15 +116,28 @@ def valkey_config(inputs: Inputs) -> str:
         "maxmemory-policy noeviction",
         f"include {FILES_DIR}/auth.conf",
     ]
-    limit = resources("redis", settings).get("limits", {}).get("memory")
+    limit = _memory_limit(settings)
     if limit is not None:
-        lines.insert(-1, f"maxmemory {int(quantity(limit) * MEMORY_SHARE)}")
+        lines.insert(-1, f"maxmemory {int(limit * MEMORY_SHARE)}")
     return "\n".join(lines) + "\n"
 
 
+def _memory_limit(settings: BundledRedis) -> Decimal | None:
+    """Return the bytes that the server's container may take, by the spec and ``podTemplate``; None
+    if there is no limit, or one that the API server will refuse or cut."""
+    own = {"containers": [{"name": CONTAINER, "resources": resources("redis", settings)}]}
+    laid_over = settings.pod_template.get("spec", {}).get("containers")
+    pod = merged(own, {"containers": laid_over} if isinstance(laid_over, list) else {})
+    try:
+        found = quantity(str(pod["containers"][0]["resources"]["limits"]["memory"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if found < _MOST_BYTES else None
+
+
 def quantity(text: str) -> Decimal:
-    """Return an amount as a number: 1Gi is 1073741824, 500m is 0.5."""
-    found = re.fullmatch(r"([+-]?[0-9.]+)(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]+))?", text)
+    """Return an amount as a number: 1Gi is 1073741824, 500m is 0.5. Raises ValueError."""
+    found = _AMOUNT.fullmatch(text)
     if found is None:
         raise ValueError(f"{text} is no amount")
     number, suffix, exponent = found.groups()
