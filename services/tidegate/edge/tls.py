@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from tidegate.runtime.applied import Applied, Reading, sentence_of
+from tidegate.runtime.applied import Applied, Reading, sentence_of, was_unreadable
 from tidegate.runtime.config import CertificateConfig, ListenerConfig, ListenerProtocol, TlsConfig
+from tidegate.runtime.watch import Signature, signature_of
 
 if TYPE_CHECKING:
     from tidegate.edge.state import ListenerCounters
@@ -67,7 +68,17 @@ class ContextSet:
 class TlsContexts:
     """The contexts of one listener, as the files are now."""
 
-    __slots__ = ("_applied", "_config", "_digests", "_label", "_next_check", "_seen", "current")
+    __slots__ = (
+        "_applied",
+        "_config",
+        "_digests",
+        "_label",
+        "_next_check",
+        "_problem",
+        "_seen",
+        "_unreadable",
+        "current",
+    )
 
     def __init__(self, listener: ListenerConfig, applied: Applied | None = None) -> None:
         """Read the files. Raises `TlsConfigurationError`. ``applied`` hears of later readings."""
@@ -75,11 +86,14 @@ class TlsContexts:
         self._label = listener.label
         self._config = listener
         # Looked at before reading: a change while reading is seen by the next look.
-        self._seen = _fingerprint(listener.tls)
+        self._seen = _signatures(listener.tls)
         reading = Reading(files_of(listener.tls))
         self.current = load(listener)
         self._digests = reading.digests()
         self._next_check = 0.0
+        #: Whether the last reading failed for a reason that is not in the files; what was said.
+        self._unreadable = False
+        self._problem = ""
 
     @property
     def certificate_not_after(self) -> float:
@@ -96,10 +110,14 @@ class TlsContexts:
         return now >= self._next_check
 
     def reload(self, now: float, counters: ListenerCounters) -> None:
-        """Look at the files; if they changed, read them. Bad ones change nothing but a counter."""
+        """Look at the files; if they changed, read them. Bad ones change nothing but a counter.
+
+        What cannot be read, whatever is in it, is tried again at every look, and told of once.
+        """
         self._next_check = now + self._config.tls.reload_interval_s
-        seen = _fingerprint(self._config.tls)
-        if seen == self._seen:
+        seen = _signatures(self._config.tls)
+        again = self._unreadable and seen == self._seen
+        if seen == self._seen and not again:
             return
         self._seen = seen
         paths = files_of(self._config.tls)
@@ -107,6 +125,10 @@ class TlsContexts:
         try:
             self.current = load(self._config)
         except TlsConfigurationError as exc:
+            self._unreadable = was_unreadable(exc)
+            if again and str(exc) == self._problem:
+                return
+            self._problem = str(exc)
             counters.reload_failures += 1
             self._applied.refused(paths, sentence_of(exc))
             log.warning(
@@ -114,6 +136,7 @@ class TlsContexts:
                 extra={"listener": self._label, "error": str(exc)},
             )
             return
+        self._unreadable = False
         counters.reloads += 1
         self._applied.took(reading.digests())
         log.info(
@@ -130,17 +153,9 @@ def files_of(config: TlsConfig) -> list[Path]:
     return paths
 
 
-def _fingerprint(config: TlsConfig) -> tuple[tuple[int, ...], ...]:
-    """Identity and age of every file, through symbolic links (``..data`` of a mounted Secret)."""
-    found: list[tuple[int, ...]] = []
-    for path in files_of(config):
-        try:
-            status = path.stat()
-        except OSError:
-            found.append(())
-        else:
-            found.append((status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(found)
+def _signatures(config: TlsConfig) -> list[Signature]:
+    """Of every file, through symbolic links (``..data`` of a mounted Secret)."""
+    return [signature_of(path) for path in files_of(config)]
 
 
 def load(listener: ListenerConfig) -> ContextSet:
@@ -153,7 +168,7 @@ def load(listener: ListenerConfig) -> ContextSet:
         context = _context(listener, certificate)
         leaf = _leaf(listener, certificate.certificate)
         not_after = min(not_after, leaf.not_valid_after_utc.timestamp())
-        for name in certificate.server_names or names_in(leaf):
+        for name in certificate.server_names or _names(listener, certificate.certificate, leaf):
             lowered = name.lower().rstrip(".")
             if lowered.startswith("*."):
                 wildcard.setdefault(lowered[2:], context)
@@ -206,7 +221,15 @@ def _error(listener: ListenerConfig, path: Path, exc: Exception) -> TlsConfigura
 def _leaf(listener: ListenerConfig, path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, x509.InvalidVersion) as exc:
+        raise _error(listener, path, exc) from exc
+
+
+def _names(listener: ListenerConfig, path: Path, leaf: x509.Certificate) -> list[str]:
+    """What OpenSSL takes may have names that cannot be read."""
+    try:
+        return names_in(leaf)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
         raise _error(listener, path, exc) from exc
 
 

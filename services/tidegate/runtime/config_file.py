@@ -35,6 +35,10 @@ class ConfigError(Exception):
         self.problems = list(problems)
 
 
+class Unreadable(ConfigError):
+    """The file cannot be read, whatever is in it."""
+
+
 @dataclass(slots=True, frozen=True)
 class Flags:
     """What the command line says; None (or empty) leaves a setting as the file has it."""
@@ -80,7 +84,7 @@ def read(path: Path) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise Unreadable([f"{path}: cannot be read: {error.strerror}"]) from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes"])
     return content

@@ -2,9 +2,9 @@
 
 Run by the process. A file that has changed is read and checked whole; then the process is asked to
 take it. Whatever is wrong with it, the last good configuration stays, one line is logged, the
-failure is counted, and /status has the reason. What is valid and cannot be used now (a port that
-somebody else has, a file that is not there yet) is tried again at every look; where clients feel
-the attempt, after pauses that grow.
+failure is counted, and /status has the reason. What cannot be read now, or is valid and cannot be
+used now (a port that somebody else has, a file that is not there yet), is tried again at every
+look; where clients feel the attempt, after pauses that grow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 from tidegate.runtime.applied import Applied, NotTaken, sentence_of
 from tidegate.runtime.config import Config
-from tidegate.runtime.config_file import ConfigError
+from tidegate.runtime.config_file import ConfigError, Unreadable
 from tidegate.runtime.source import Loaded
 from tidegate.runtime.telemetry import Counters
 from tidegate.runtime.watch import INTERVAL_S, signature_of
@@ -67,7 +67,7 @@ class Reconfiguring:
         self._applied = applied
         self._counters = counters
         self._wake = asyncio.Event()
-        #: Whether what is on disk is valid and could not be used yet.
+        #: Whether what is on disk could not be read, or is valid and could not be used yet.
         self._retry = False
         #: When it is tried again, by the loop's clock.
         self._retry_at = 0.0
@@ -104,7 +104,8 @@ class Reconfiguring:
         try:
             loaded = await asyncio.to_thread(self._source.load_again)
         except ConfigError as error:
-            self._retry = False
+            self._retry = isinstance(error, Unreadable)
+            self._retry_at = self._time()
             self._failed("; ".join(error.problems), again=not is_new)
             return
         except Exception as error:

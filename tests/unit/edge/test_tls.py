@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from support.certificates import Authority, KeyPair
 from tidegate.edge.state import ListenerCounters
@@ -113,6 +114,58 @@ def test_files_are_looked_at_once_per_interval(tmp_path: Path) -> None:
     contexts.reload(120.0, counters)
     assert contexts.current is not before
     assert (counters.reloads, counters.reload_failures) == (1, 0)
+
+
+def test_what_could_not_be_read_is_tried_again_and_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    contexts = TlsContexts(listener(authority.server("a.test")))
+    before, counters = contexts.current, ListenerCounters()
+
+    def refused(_path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    authority.server("b.test")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        for now in (100.0, 102.0, 104.0):
+            contexts.reload(now, counters)
+    assert contexts.current is before
+    assert (counters.reloads, counters.reload_failures) == (0, 1)
+    contexts.reload(106.0, counters)
+    assert contexts.current is not before
+    assert (counters.reloads, counters.reload_failures) == (1, 1)
+
+
+def test_a_certificate_whose_names_cannot_be_read_is_refused_by_its_file(tmp_path: Path) -> None:
+    """OpenSSL takes it; while it runs, nothing else may be kept from being looked at by it."""
+    pair = Authority(tmp_path).server("a.test")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.test")])
+    now = datetime.now(UTC)
+    no_names = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"no names")
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(no_names, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pair.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(TlsConfigurationError, match=str(pair.certificate)):
+        TlsContexts(listener(pair))
 
 
 def test_the_first_expiry_counts(tmp_path: Path) -> None:

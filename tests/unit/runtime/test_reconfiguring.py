@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from support.waiting import wait_for_async
-from tidegate.runtime import reconfiguring
+from tidegate.runtime import reconfiguring, source
 from tidegate.runtime.applied import Applied, NotTaken, digest_of
 from tidegate.runtime.config import Config
-from tidegate.runtime.config_file import Flags
+from tidegate.runtime.config_file import Flags, Unreadable
 from tidegate.runtime.reconfiguring import Reconfiguring
 from tidegate.runtime.source import Source
 from tidegate.runtime.telemetry import Counters
@@ -167,6 +167,26 @@ async def test_a_file_nested_too_deeply_does_not_end_the_watch(process: _Process
     assert "nested too deeply" in process.applied.problem
     process.file.write_text("name: third one\n")
     await process.until(lambda: process.taken, "the next change is taken")
+
+
+async def test_a_file_that_could_not_be_read_is_tried_again_and_told_of_once(
+    process: _Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    def refused(path: Path) -> bytes:
+        nonlocal attempts
+        attempts += 1
+        raise Unreadable([f"{path}: cannot be read: Too many open files"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "read", refused)
+        process.file.write_text("name: second\n")
+        await process.until(lambda: attempts > 2, "it is tried again")
+    assert process.applied.problem == f"{process.file}: cannot be read: Too many open files"
+    assert process.counters.config_reloads == {"ok": 0, "failed": 1}
+    await process.until(lambda: process.taken, "it is taken when it can be read")
+    assert process.applied.problem == ""
 
 
 async def test_a_bad_file_is_not_tried_again_until_it_changes(process: _Process) -> None:

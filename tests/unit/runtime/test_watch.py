@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from support.waiting import wait_for_async
+from tidegate.runtime.applied import Applied
 from tidegate.runtime.telemetry import Counters
-from tidegate.runtime.watch import FileWatch
+from tidegate.runtime.watch import FileWatch, signature_of
 
 DEADLINE_S = 10.0
 
@@ -109,6 +112,56 @@ def test_a_missing_file_is_waited_for(path: Path) -> None:
     path.write_text("back again")
     assert watch.check()
     assert reader.content == "back again"
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_what_could_not_be_read_is_tried_again_and_told_of_once(
+    path: Path, is_wrapped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a descriptor, say, a revoked user would stay until the next change of the file."""
+    found: list[str] = []
+    fault: OSError | None = OSError(errno.EMFILE, "Too many open files")
+
+    def read() -> None:
+        try:
+            if fault is not None:
+                raise fault
+            found.append(path.read_text())
+        except OSError as error:
+            if is_wrapped:
+                raise ValueError(f"cannot be read: {error.strerror}") from None
+            raise
+
+    counters, applied = Counters(), Applied()
+    watch = FileWatch("thing", [path], read, counters, applied=applied)
+    path.write_text("two!")
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            assert watch.check()
+    assert len(caplog.records) == counters.config_reloads["failed"] == 1
+    assert "Too many open files" in applied.status()["files"][str(path)]["problem"]
+    fault = None
+    assert watch.check()
+    assert not watch.check()
+    assert found == ["two!"]
+    assert applied.status()["files"][str(path)]["problem"] == ""
+
+
+def test_who_may_read_a_file_is_part_of_it(path: Path) -> None:
+    path.chmod(0o600)
+    before = signature_of(path)
+    path.chmod(0o644)
+    assert signature_of(path) != before
+
+
+def test_a_file_written_in_place_with_its_old_size_and_time_has_changed(path: Path) -> None:
+    reader = _Reader(path)
+    watch = _watch(reader)
+    status = path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert watch.check()
+    assert reader.content == "two"
 
 
 def test_a_hangup_reads_an_unchanged_file_too(path: Path) -> None:
