@@ -265,7 +265,7 @@ def is_due(
         return "it is for other names"
     if not _signed_by(pair, signer):
         return "its authority is being replaced"
-    if now >= renewal_time(found, policy):
+    if now >= renewal_time(found, policy) and not _lasts_as_long(found, signer):
         return "it ends soon"
     return ""
 
@@ -275,6 +275,12 @@ def renewal_time(found: Facts, policy: Policy) -> datetime:
     if that is shorter than what was configured for it."""
     third = (found.not_after - found.not_before) / 3
     return found.not_after - min(policy.renew_before, third)
+
+
+def _lasts_as_long(found: Facts, signer: KeyPair) -> bool:
+    """Whether a new certificate would end no later: that authority's own end is so near. It is
+    replaced when there is another authority that may sign."""
+    return found.not_after >= facts(signer.certificate).not_after
 
 
 def _signed_by(pair: KeyPair, signer: KeyPair) -> bool:
@@ -333,11 +339,10 @@ def next_change(
     leaves = list(leaves)
     newest = facts(found.trusted[-1].certificate)
     times = [newest.not_after - policy.authority_renew_before]
-    times += [renewal_time(facts(leaf.certificate), policy) for leaf in leaves]
+    used = [facts(leaf.certificate) for leaf in leaves]
+    times += [renewal_time(leaf, policy) for leaf in used if not _lasts_as_long(leaf, found.signer)]
     if len(found.trusted) > 1:
         waiting = [newest.not_before + BACKDATED + policy.trust_delay]
-        waiting += [
-            facts(leaf.certificate).not_before + BACKDATED + policy.trust_delay for leaf in leaves
-        ]
+        waiting += [leaf.not_before + BACKDATED + policy.trust_delay for leaf in used]
         times += [time for time in waiting if time > now]
     return max(now, min(times))

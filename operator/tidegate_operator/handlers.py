@@ -270,7 +270,8 @@ async def _upgrade_crd(api: KubeApi) -> bool:
     try:
         there = await api.get(path)
         annotations = {} if there is None else there["metadata"].get("annotations") or {}
-        if int(annotations.get(names.CRD_REVISION, 0)) >= crd.REVISION:
+        revision = str(annotations.get(names.CRD_REVISION, ""))
+        if revision.isdecimal() and int(revision) >= crd.REVISION:
             return False
         await api.apply(wanted)
     except KubeError as error:

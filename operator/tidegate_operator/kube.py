@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 KINDS_S: Final = 60.0
 #: A page of a list.
 PAGE: Final = 250
-#: Before everything is listed again: a server may answer each watch that it has forgotten.
+#: Before everything is listed again: a server may answer each watch that it has forgotten. Watches
+#: last for minutes, but something between us and the server may end each of them at once.
 RELIST_PAUSE_S: Final = 1.0
 
 PLURALS: Final = {
@@ -246,10 +247,12 @@ class KubeApi:
         """
         path = collection_path(api_version, kind, namespace)
         version = ""
+        clock = asyncio.get_running_loop().time
         while True:
             if not version:
                 version = await self._newest(path)
                 yield None
+            began_s = clock()
             async with contextlib.aclosing(
                 self._server.events(path, version, selector, METADATA_ONLY)
             ) as events:
@@ -260,7 +263,7 @@ class KubeApi:
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         yield event["object"]
-            if not version:
+            if not version or clock() - began_s < RELIST_PAUSE_S:
                 await relist_pause()
 
     async def follow(
@@ -279,11 +282,13 @@ class KubeApi:
         """
         path = collection_path(api_version, kind, namespace)
         version = ""
+        clock = asyncio.get_running_loop().time
         while True:
             if not version:
                 found = await self._listed(api_version, kind, namespace, selector, keep)
                 version = found.version
                 yield found
+            began_s = clock()
             async with contextlib.aclosing(
                 self._server.events(path, version, selector, WHOLE)
             ) as events:
@@ -295,7 +300,7 @@ class KubeApi:
                     version = one["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         yield Event(keep(one), event["type"] == "DELETED")
-            if not version:
+            if not version or clock() - began_s < RELIST_PAUSE_S:
                 await relist_pause()
 
     async def _newest(self, path: str) -> str:
@@ -331,7 +336,8 @@ class KubeApi:
 
 
 async def relist_pause() -> None:
-    """Wait for a moment, before everything is listed again."""
+    """Wait for a moment, before everything is listed again, or a watch that ended at once is begun
+    again."""
     await asyncio.sleep(RELIST_PAUSE_S)
 
 

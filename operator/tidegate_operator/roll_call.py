@@ -106,13 +106,28 @@ class RollCall:
             self._asked_all = None
         if (there, wanted) != (self._there, self._wanted):
             self._there, self._wanted, self._changed = there, wanted, now
+        self._mind_the_clock(now)
         edge_pods = [pod for pod in pods if pod.component == "edge" and not pod.is_ending]
+        if not edge_pods and self.connections is not None:
+            # Nobody is left who could say it.
+            self._counted, self.connections = None, 0
         keys = {pod.key for pod in edge_pods}
         is_stable = edges.is_complete and all(pod.is_ready for pod in edge_pods)
         if not is_stable:
             self._stable = None
         elif self._stable is None or keys != self._same_edges:
             self._same_edges, self._stable = keys, now
+
+    def _mind_the_clock(self, now: datetime) -> None:
+        """Let nothing be later than now: when a clock is set back, nobody would be asked before it
+        has made up for it."""
+        self._asked = _not_after(self._asked, now)
+        self._asked_all = _not_after(self._asked_all, now)
+        self._counted = _not_after(self._counted, now)
+        self._balanced = _not_after(self._balanced, now)
+        self._changed = _not_after(self._changed, now)
+        self._stable = _not_after(self._stable, now)
+        self._problems = {key: min(since, now) for key, since in self._problems.items()}
 
     def whom_to_ask(
         self, pods: Sequence[Pod], standard: Mapping[str, Wanted], now: datetime
@@ -258,6 +273,10 @@ class RollCall:
                 return None
             counts[pod.key] = answer.connections
         return counts or None
+
+
+def _not_after(moment: datetime | None, now: datetime) -> datetime | None:
+    return None if moment is None else min(moment, now)
 
 
 def _is_over(since: datetime | None, length_s: float, now: datetime) -> bool:

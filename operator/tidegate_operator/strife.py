@@ -68,7 +68,8 @@ class Strife:
 
 
 def _is_forgotten(found: _Round, now: datetime) -> bool:
-    return now - found.last >= timedelta(seconds=FORGOTTEN_S)
+    """Whether it is long ago; a clock that was set back would make every pause as much longer."""
+    return now < found.last or now - found.last >= timedelta(seconds=FORGOTTEN_S)
 
 
 def _broker(manifest: Mapping[str, Any]) -> tuple[str, str]:

@@ -206,6 +206,19 @@ def test_a_short_certificate_is_not_renewed_all_the_time() -> None:
     assert renewal_time(found, policy) > NOW + 7 * DAY
 
 
+def test_a_certificate_whose_authority_ends_at_once_is_not_renewed_in_vain() -> None:
+    """A broker that was paused for years: the old authority signs until the new one is trusted."""
+    old = new_authority("x", NOW - POLICY.authority_validity + HOUR / 6, POLICY)
+    found = authorities([old], [], "x", NOW, POLICY)
+    assert found.signer == old
+    leaf = issue(old, REQUEST, NOW, POLICY)
+    assert is_due(leaf, REQUEST, old, NOW, POLICY) == ""
+    assert next_change(found, [leaf], NOW, POLICY) > NOW
+    later = NOW + HOUR / 5
+    after = authorities(found.trusted, [leaf], "x", later, POLICY)
+    assert is_due(leaf, REQUEST, after.signer, later, POLICY)
+
+
 # Replacing an authority
 
 

@@ -482,6 +482,30 @@ async def test_a_server_that_forgets_at_once_is_not_asked_without_a_pause(
     assert pauses == [2, 4, 6]
 
 
+@pytest.mark.parametrize("stream", ["changes", "follow"])
+async def test_a_watch_that_ends_at_once_is_not_begun_again_without_a_pause(
+    server: Server, api: KubeApi, pauses: list[int], stream: str
+) -> None:
+    """Something between us and the server may end them so."""
+    start: dict[str, Any] = {"metadata": {"resourceVersion": "1"}, "items": []}
+    one = {"metadata": {"name": "x", "namespace": "iot", "resourceVersion": "2"}}
+    told = json.dumps({"type": "ADDED", "object": one}).encode() + b"\n"
+
+    def answer(asked: Asked) -> web.StreamResponse | Any:
+        if "watch" not in asked.query:
+            return start
+        return web.Response(body=told if len(server.asked) > 4 else b"")
+
+    server.answer = answer
+    keep = (lambda one: one,) if stream == "follow" else ()
+    news = getattr(api, stream)("v1", "Secret", "", handlers.OURS, *keep)
+    await anext(news)
+    await anext(news)
+    await news.aclose()
+    # After each watch, and nothing is listed again.
+    assert pauses == [2, 3, 4]
+
+
 def test_the_pause_before_a_list_is_short() -> None:
     async def play() -> float:
         began_s = asyncio.get_running_loop().time()
@@ -529,6 +553,15 @@ async def test_an_older_definition_is_brought_up_to_date(server: Server, api: Ku
     assert await handlers.upgrade_crd(api)
     assert server.asked[-1].body == crd.definition()
     assert server.asked[-1].path.endswith("/customresourcedefinitions/mqttbrokers.tidegate.io")
+
+
+async def test_a_definition_whose_revision_somebody_has_spoilt_is_brought_up_to_date(
+    server: Server, api: KubeApi
+) -> None:
+    server.answer = lambda asked: (
+        {"metadata": {"annotations": {names.CRD_REVISION: "x"}}} if asked.method == "GET" else {}
+    )
+    assert await handlers.upgrade_crd(api)
 
 
 async def test_a_newer_definition_and_one_that_may_not_be_seen_are_left_alone(

@@ -68,6 +68,33 @@ async def test_clients_are_counted_now_and_then() -> None:
     assert it.status["connections"] == 100
 
 
+async def test_no_clients_are_counted_where_no_edge_is_left() -> None:
+    it = await world()
+    it.admin.connections = 6
+    await it.settle()
+    assert it.status["connections"] == 12
+    it.put_spec(spec_of(edge={"replicas": 0}))
+    await it.settle()
+    assert it.conditions()["Ready"] == ("False", "ScaledToZero")
+    assert it.status["connections"] == 0
+    it.put_spec(spec_of(edge={"replicas": 1}))
+    await it.settle()
+    it.pass_time(2)
+    await it.reconcile()
+    assert it.status["connections"] == 6
+
+
+async def test_pods_are_asked_whatever_the_clock_does() -> None:
+    it = await world()
+    await it.settle()
+    it.admin.connections = 50
+    it.now -= datetime.timedelta(days=1)
+    await it.reconcile()
+    it.pass_time(31)
+    await it.reconcile()
+    assert it.status["connections"] == 100
+
+
 async def test_an_unchanged_broker_costs_few_requests() -> None:
     it = await world()
     await it.settle()

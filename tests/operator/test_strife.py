@@ -79,5 +79,7 @@ def test_pauses_grow_and_peace_is_forgotten() -> None:
     later = now + datetime.timedelta(seconds=FORGOTTEN_S)
     assert strife.wait_s(one, later) == 0
     assert not strife.wrote(one, later)
+    # A clock that is set back makes no pause longer.
+    assert strife.wait_s(one, now - datetime.timedelta(days=1)) == 0
     strife.forget(one["metadata"]["namespace"], "demo")
     assert strife.wait_s(one, now) == 0
