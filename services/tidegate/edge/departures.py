@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from tidegate.edge.client import Client
 from tidegate.edge.seeing_off import TICK_S, SeeingOff
 
 if TYPE_CHECKING:
-    from tidegate.edge.client import Client
     from tidegate.edge.drain import Drainer
     from tidegate.edge.edge import Edge
     from tidegate.edge.state import ListenerState
@@ -55,23 +55,24 @@ class Departures:
     async def _run(self) -> None:
         seeing_off = self._seeing_off
         seeing_off.begin()
+        waiting: deque[Client] = deque()
         while self._listeners and not self._drainer.is_draining:
+            if not waiting:  # there may be very many: each is looked at once, or a little more
+                waiting.extend(self._not_asked())
             seeing_off.earn(self._drainer.rate)
-            seeing_off.ask(self._waiting())
+            seeing_off.ask(waiting)
             seeing_off.let_go()
             self._listeners = [one for one in self._listeners if one.connections]
             await asyncio.sleep(TICK_S)
         seeing_off.forget()
         self._listeners.clear()
 
-    def _waiting(self) -> deque[Client]:
+    def _not_asked(self) -> Iterator[Client]:
         """Those who have not been asked yet; what has no handler yet is asked when it has."""
-        edge = self._edge
-        channels: set[object] = {
-            connection for listener in self._listeners for connection in listener.connections
-        }
-        return deque(
-            client
-            for client in (*edge.waiting, *edge.clients.values())
-            if client.channel in channels and client not in self._seeing_off
-        )
+        for listener in self._listeners:
+            for connection in listener.connections:
+                client = getattr(connection, "handler", None)
+                if not isinstance(client, Client) or client.closed:
+                    continue
+                if client not in self._seeing_off:
+                    yield client

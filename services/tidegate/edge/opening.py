@@ -158,7 +158,8 @@ class Opening(asyncio.Protocol):
         data = self._buffer
         if not data:
             return
-        if self._listener.config.proxy_protocol == "optional" and not (
+        # "off" by now: the settings have changed since it came, when a header was expected.
+        if self._listener.config.proxy_protocol != "required" and not (
             proxy_protocol.may_be_header(data)
         ):
             self._choose()

@@ -195,3 +195,14 @@ async def test_who_is_being_accepted_when_its_listener_is_removed_does_not_stay(
         assert not state.connections
         assert not server.listeners.open_connections()
         writer.transport.abort()
+
+
+async def test_who_came_when_a_proxy_header_was_optional_needs_none_when_it_is_off() -> None:
+    optional = ONE | {"proxy_protocol": "optional", "trusted_proxies": ["127.0.0.1/32"]}
+    async with running(optional) as server:
+        reader, writer = await server.connect("one")
+        await wait_for_async(lambda: server.state.openings, DEADLINE_S, "it is waited for")
+        await server.listeners.take(await prepared(server, ONE))
+        writer.write(b"hello")
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.readexactly(5) == b"hello"
