@@ -31,7 +31,8 @@ OLDEST_VERSION: Final = 1
 NEWEST_VERSION: Final = 2
 
 FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 2.0
+#: Short, because others wait for an edge to come: routers that begin, with what is published.
+LONGEST_PAUSE_S: Final = 1.0
 #: How long an address is left alone whose router is reached through another one.
 SECOND_WAY_S: Final = 30.0
 

@@ -48,15 +48,14 @@ class EdgeLeases:
     async def living_edges(self) -> list[str]:
         """Edges that have a lease and may not have come here yet (see RouterService).
 
-        Also one whose lease ran out a moment ago: there may have been no router to renew it with.
-        The link leaves out those of which it knows better.
+        Also one whose lease has run out, however long ago: there was no router to renew it with,
+        or that router would have swept it. The link leaves out those that it knows to have ended.
         None once this router has been there for the length of a lease: who lives has come by then,
         and an edge that begins must not wait for one that has just died.
         """
         if asyncio.get_running_loop().time() >= self._young_until_s:
             return []
-        since_ms = self._now_ms() - int(self._duration_s * 1000)
-        return await available(self._store.living_edges(since_ms))
+        return await available(self._store.living_edges(0))
 
     async def end_lease(self, edge_id: str) -> None:
         """An edge ends (see RouterService)."""

@@ -383,7 +383,7 @@ class Store(Protocol):
         """Say that this edge ends now: its remaining sessions may be swept at once."""
 
     async def living_edges(self, now_ms: int) -> list[str]:
-        """Every edge that has a lease."""
+        """Every edge whose lease lasts until after ``now_ms``; the others are forgotten."""
 
     async def end_all_leases(self) -> None:
         """Say that no edge lives: for who owns the server alone, before the first lease."""

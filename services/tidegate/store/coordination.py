@@ -125,7 +125,7 @@ class Coordination:
         await self._plain(b"HDEL", EDGES_KEY, edge_id)
 
     async def living_edges(self, now_ms: int) -> list[str]:
-        """Every edge that has a lease."""
+        """Every edge whose lease lasts until after ``now_ms``; forget the others."""
         words: Words = [b"T", 2, GLOBAL_PREFIX, now_ms]
         _, *living = await self._bulk.submit(GLOBAL_PREFIX, words, 100)
         return [edge_id.decode() for edge_id in living]
