@@ -35,8 +35,9 @@ _MAX_OLD: Final = 2
 #: What there may be instead of an answer; a session that is closed ends what is under way with a
 #: RuntimeError.
 _NO_ANSWER: Final = (TimeoutError, OSError, aiohttp.ClientError, ValueError, RuntimeError)
-#: How the server complains of a field that it does not know: as an error of its own.
-_NOT_IN_SCHEMA: Final = "failed to create typed patch object"
+#: How the server complains of a field that it does not know, and of an amount that is none: as an
+#: error of its own.
+_MISSPELLED: Final = ("failed to create typed patch object", "failed to convert new object")
 
 #: Asks for credentials anew, when the old ones are not accepted any more.
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
@@ -178,7 +179,7 @@ async def check(answer: aiohttp.ClientResponse) -> None:
         message = str(json.loads(text)["message"])
     except (ValueError, LookupError, TypeError):
         message = text.strip() or answer.reason or str(answer.status)
-    if answer.status == 500 and message.startswith(_NOT_IN_SCHEMA):
+    if answer.status == 500 and message.startswith(_MISSPELLED):
         raise KubeError(422, message)
     refusal = KubeError(answer.status, message)
     if answer.status == 429 or (answer.status >= 500 and not refusal.is_about_a_webhook):

@@ -105,6 +105,17 @@ CASES: list[tuple[Object, str, str]] = [
         "hostNetwrok",
     ),
     (
+        {
+            "edge": {
+                "podTemplate": {
+                    "spec": {"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1 Gi"}}]}
+                }
+            }
+        },
+        "ApplyRefused",
+        "quantities must match",
+    ),
+    (
         {"edge": {"tolerations": [{"operator": "Sometimes"}]}},
         "ApplyRefused",
         "Sometimes",

@@ -274,11 +274,17 @@ async def test_a_server_that_is_busy_is_tried_later(
         await api.broker("iot", "demo")
 
 
-async def test_a_field_that_the_server_does_not_know_is_no_failure_of_the_server(
-    server: Server, api: KubeApi
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.x: unknown",
+        "failed to convert new object (a/b; apps/v1, Kind=Deployment) to proper version: .spec.x",
+    ],
+)
+async def test_what_the_server_cannot_read_is_no_failure_of_the_server(
+    text: str, server: Server, api: KubeApi
 ) -> None:
     """It is answered with 500 all the same; a misspelled podTemplate would be tried for ever."""
-    text = "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.x: unknown"
     server.answer = lambda _: refusal(500, text)
     with pytest.raises(KubeError, match=r"\.spec\.x") as caught:
         await api.broker("iot", "demo")
