@@ -497,7 +497,8 @@ class Config(Section):
     log: LogConfig = LogConfig()
     """Logging."""
     name: str = Field(default="", max_length=253)
-    """This process' name in logs and among its peers; default: the host's name and a number."""
+    """This process' name in logs and among its peers; default: the host's name and a number. Who
+    starts under a name is taken for the next life of who had it: give none twice."""
     shutdown_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """From the last client's goodbye (see `drain`) to the end."""
 
