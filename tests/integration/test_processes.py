@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import re
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -200,6 +202,24 @@ async def test_processes_can_be_started_in_any_order() -> None:
         await asyncio.to_thread(router.wait_until_ready)
         await asyncio.to_thread(edge.wait_until_ready)
         await cluster.until_ready()
+
+
+async def test_an_edge_that_was_drained_before_it_found_a_router_accepts_nobody() -> None:
+    async with _laid_out(edges=1) as cluster:
+        (edge,) = cluster.edges
+        edge.settings["link"]["routers"] = [cluster.routers[0].settings["link"]["listen"]]
+        port = edge.settings["listeners"][0]["port"] = free_port()
+        edge.launch()
+        await _until_ready_says(edge, 503, NO_ROUTER)
+        assert (await edge.admin("/drain", post=True))[0] == 202
+        await asyncio.to_thread(cluster.store.start)
+        for router in cluster.routers:
+            await asyncio.to_thread(router.start)
+        await wait_for_async(lambda: "tidegate ready" in edge.stdout(), DEADLINE_S, "it has begun")
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+        assert (await _status(edge))["listeners"] == {}
+        assert await asyncio.to_thread(edge.stop) == 0
 
 
 @pytest.mark.parametrize("role", ["edge", "router"])

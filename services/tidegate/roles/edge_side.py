@@ -92,8 +92,9 @@ class EdgeSide:
         self._process.on_hangup(self.listeners.reload_certificates)
 
     async def open(self) -> None:
-        """Accept clients. Raises OSError, TlsConfigurationError."""
-        await self.listeners.start()
+        """Accept clients, unless they are let go already. Raises OSError, TlsConfigurationError."""
+        if not self.drainer.is_draining:
+            await self.listeners.start()
 
     async def drain(self, reason: str) -> None:
         """Let every client go; return when nobody is left, or the deadline has passed."""

@@ -130,12 +130,18 @@ class Supervisor(Process):
         except OSError as error:
             raise NotTaken(sentence_of(error)) from error
         contents = self._contents(config, listeners)
-        for child in self._children:
-            _write(child.file, contents[child.name])
-            child.hang_up()
-        await asyncio.gather(
-            *(_until_taken(child, contents[child.name]) for child in self._children)
-        )
+        try:
+            for child in self._children:
+                _write(child.file, contents[child.name])
+                child.hang_up()
+            await asyncio.gather(
+                *(_until_taken(child, contents[child.name]) for child in self._children)
+            )
+        except BaseException as error:
+            self._ports.undo()
+            if isinstance(error, OSError):
+                raise NotTaken(sentence_of(error)) from error
+            raise
         self._ports.take()
 
     def _hang_up(self) -> None:

@@ -13,6 +13,7 @@ from tidegate.edge.acceptor import bind
 from tidegate.roles.children import Child
 from tidegate.roles.supervisor import Supervisor
 from tidegate.runtime import config_file
+from tidegate.runtime.applied import NotTaken
 from tidegate.runtime.config import Config, ListenerConfig
 
 URL = "unix:///run/valkey"
@@ -112,3 +113,18 @@ async def test_a_process_that_is_starting_is_not_ended_by_a_hangup(
     child._became_ready()
     child.hang_up()
     assert sent == [signal.SIGHUP]
+
+
+async def test_ports_of_a_change_that_cannot_be_handed_on_are_free_again(tmp_path: Path) -> None:
+    """It is tried again and again, each time with other sockets."""
+    supervisor = Supervisor(Config(), print)
+    (tmp_path / "made").mkdir()
+    supervisor._make_children(tmp_path / "made", URL, [])
+    (tmp_path / "made").rename(tmp_path / "gone")
+    with bind(ListenerConfig(port=0))[0] as probe:
+        port = probe.getsockname()[1]
+    changed = Config.model_validate({"listeners": [{"port": port}]})
+    with pytest.raises(NotTaken, match="No such file or directory"):
+        await supervisor.reconfigure(changed)
+    (free,) = bind(ListenerConfig(port=port))
+    free.close()
