@@ -152,7 +152,11 @@ def renewed(
         listeners=listeners,
         listener_pairs=pairs,
         admin_token=_token(existing.admin.get("token"), "admin token", changes),
-        redis_password=_token(existing.redis.get("password"), "password of the store", changes),
+        redis_password=_token(
+            existing.redis.get("password"),
+            "password of the store",
+            changes if spec is not None and spec.redis.own is not None else [],
+        ),
         next_change=min(due),
         changes=tuple(changes),
         resting={} if listeners is not None else _of_listeners(existing.authorities),

@@ -236,8 +236,6 @@ class Reconciler:
         if found.foreign:
             in_way = tuple(ref for ref in found.foreign if not is_left_over(there[ref], owner.name))
             return _Result(in_way or found.foreign, is_left_over=not in_way)
-        for change in wanted.keyring.changes if not found.is_empty else ():
-            log.info("made anew", extra={"broker": owner.name, "what": change})
         waits = {ObjectRef.of(one): self._strife.wait_s(one, now) for one in found.apply}
         due = tuple(one for one in found.apply if not waits[ObjectRef.of(one)])
         found = replace(found, apply=due)
@@ -266,6 +264,9 @@ class Reconciler:
                 raise
             result.apply_error = f"{ref}: {error}"
             result.is_refused_late = len(found.apply) + len(found.delete) > 1
+        for change in wanted.keyring.changes if result.applied else ():
+            fields = {"namespace": owner.namespace, "broker": owner.name, "what": change}
+            log.info("made anew", extra=fields)
         return result
 
     async def _find_foreign(

@@ -92,6 +92,8 @@ def is_ready(broker: dict[str, Any]) -> bool:
     name = broker["metadata"]["name"]
     if ready is None:
         raise NotSo(f"MqttBroker {name} has no condition yet: does the operator serve it?")
+    if ready.get("observedGeneration", 0) < broker["metadata"].get("generation", 0):
+        raise NotSo(f"MqttBroker {name} was changed, and the operator has not said how it is since")
     if ready["status"] != "True":
         raise NotSo(f"MqttBroker {name} is not Ready, {ready['reason']}: {ready['message']}")
     return True

@@ -56,6 +56,11 @@ def test_everything_is_made_once() -> None:
     assert found.next_change == NOW + 60 * DAY
 
 
+def test_no_password_is_made_for_a_store_that_is_not_bundled() -> None:
+    external = spec_of("headline", redis={"external": {"url": "redis://elsewhere"}})
+    assert not any("store" in change for change in keyring(spec=external).changes)
+
+
 def test_the_addresses_of_the_load_balancer_are_in_the_certificate() -> None:
     addresses = ("203.0.113.7", "2001:DB8::1", "LB-1.Example.com", "fe80::1%eth0", "bücher.example")
     before, found = keyring(), keyring(stored(), addresses=addresses)

@@ -187,6 +187,19 @@ async def test_what_the_api_server_refuses_keeps_everything_as_it_was() -> None:
     assert 'Deployment demo-edge: unknown field "spec.template.spec.nope"' in message
 
 
+async def test_what_was_not_written_is_not_logged_as_made(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "tidegate_operator")
+    it = await world()
+    it.fake.refuse[("Deployment", "demo-edge")] = "no"
+    await it.reconcile()
+    assert "made anew" not in caplog.messages
+    it.fake.refuse.clear()
+    await it.reconcile()
+    assert "made anew" in caplog.messages
+
+
 async def test_what_is_refused_only_when_it_is_meant_is_said_too() -> None:
     it = await world()
     await it.settle()

@@ -124,13 +124,23 @@ def test_a_listener_is_chosen_that_needs_nothing_else(
             [READY | {"status": "False", "reason": "EdgesNotReady", "message": "pod x waits"}],
             "EdgesNotReady: pod x waits",
         ),
+        ([READY | {"observedGeneration": 2}], "was changed"),
     ],
 )
 def test_a_broker_that_is_not_ready_says_why(
     conditions: list[dict[str, Any]], sentence: str
 ) -> None:
     with pytest.raises(NotSo, match=sentence):
-        smoke.is_ready({"metadata": {"name": "demo"}, "status": {"conditions": conditions}})
+        smoke.is_ready(
+            {
+                "metadata": {"name": "demo", "generation": 3},
+                "status": {
+                    "conditions": [
+                        {"observedGeneration": 3} | condition for condition in conditions
+                    ]
+                },
+            }
+        )
 
 
 @contextlib.asynccontextmanager
@@ -151,7 +161,7 @@ async def cluster_with(
         "kind": names.KIND,
         "metadata": metadata,
         "spec": spec,
-        "status": {"conditions": [READY]},
+        "status": {"conditions": [READY | {"observedGeneration": 1}]},
     }
     if authority:
         cluster.objects["v1", "ConfigMap", NAMESPACE, "demo-ca"] = {
