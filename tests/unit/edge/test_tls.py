@@ -144,7 +144,7 @@ def test_a_certificate_whose_names_cannot_be_read_is_refused_by_its_file(tmp_pat
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.test")])
     now = datetime.now(UTC)
-    no_names = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"no names")
+    broken = x509.UnrecognizedExtension(ExtensionOID.AUTHORITY_INFORMATION_ACCESS, b"no names")
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -153,7 +153,7 @@ def test_a_certificate_whose_names_cannot_be_read_is_refused_by_its_file(tmp_pat
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(no_names, critical=False)
+        .add_extension(broken, critical=False)
         .sign(key, hashes.SHA256())
     )
     pair.key.write_bytes(
