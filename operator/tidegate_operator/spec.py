@@ -192,7 +192,7 @@ class ServiceSpec(SpecSection):
     external_traffic_policy: Literal["Cluster", "Local"] | None = None
     """Local keeps the clients' addresses, and sends them only to nodes that have edges."""
     ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
-    """IPv4, IPv6 or both; unset: the cluster's default."""
+    """IPv4, IPv6 or both; unset: what the Service has (at first the cluster's default)."""
 
     @field_validator("load_balancer_source_ranges")
     @classmethod
