@@ -209,10 +209,12 @@ class Membership:
             others = self.routers.serving(channel)
             for other in others:
                 with contextlib.suppress(LinkLost):
-                    there.update((await _edges_of(other)).edge_ids)
-            here = await _edges_of(channel, living=not others)
+                    there.update((await _edges_of(other)).edges.edge_ids)
+            reply = await _edges_of(channel, living=not others)
+            here = reply.edges
             missing = there.union(here.living).difference(here.edge_ids)
-            if not missing:
+            # Without the store a router cannot say who lives; that does not mean: nobody.
+            if not missing and reply.failure in {pb.FAILURE_NONE, pb.FAILURE_UNSUPPORTED}:
                 return
             if loop.time() >= until_s:
                 break
@@ -326,7 +328,6 @@ class Membership:
         self._forget_stream(channel)
 
 
-async def _edges_of(channel: RouterChannel, *, living: bool = False) -> pb.EdgesReply:
+async def _edges_of(channel: RouterChannel, *, living: bool = False) -> pb.Reply:
     """Ask a router for edges (none if it does not know the request). Raises LinkLost."""
-    reply = await channel.request(pb.Request(edges=pb.EdgesRequest(living=living)))
-    return reply.edges
+    return await channel.request(pb.Request(edges=pb.EdgesRequest(living=living)))

@@ -203,6 +203,36 @@ async def test_where_all_routers_begin_anew_the_edges_with_a_lease_are_waited_fo
 
 
 @in_virtual_time
+async def test_a_router_that_cannot_say_who_lives_is_asked_again() -> None:
+    """The store is away for a moment just when all routers have begun anew."""
+    scene = Scene("r1")
+    (router,) = scene.routers
+    router.replies["edges"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
+    await router.join()
+    scene.publish("t", b"a")
+    await asyncio.sleep(1)
+    assert router.payloads == []
+    waiting = pb.EdgesReply(edge_ids=["edge-1"], living=["edge-1", "edge-2"])
+    router.replies["edges"] = pb.Reply(edges=waiting)
+    await asyncio.sleep(1)
+    assert router.payloads == []
+    waiting.edge_ids.append("edge-2")
+    router.replies["edges"] = pb.Reply(edges=waiting)
+    await asyncio.sleep(1)
+    assert router.payloads == [b"a"]
+
+
+@in_virtual_time
+async def test_a_router_that_does_not_know_how_to_say_who_lives_is_used() -> None:
+    scene = Scene("r1")
+    (router,) = scene.routers
+    router.replies["edges"] = pb.Reply(failure=pb.FAILURE_UNSUPPORTED)
+    await router.join()
+    await asyncio.sleep(MOMENT_S)
+    assert scene.states() == {"r1": State.OPEN}
+
+
+@in_virtual_time
 async def test_of_routers_that_begin_anew_together_none_takes_the_others_word() -> None:
     scene = Scene("r1", "r2")
     await scene.joined()
