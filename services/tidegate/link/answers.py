@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -241,19 +242,18 @@ class Answers:
         self, _attached: AttachedEdge, wanted: pb.EdgesRequest, reply: pb.Reply
     ) -> None:
         if wanted.living:
-            living = await self._router.living_edges()
-            reply.edges.living.extend(filter(self._may_come, living))
+            reply.edges.living.extend(self._that_may_come(await self._router.living_edges()))
         reply.edges.edge_ids.extend(peer.edge_id for peer in self._edges.peers if peer.synced)
 
-    def _may_come(self, edge_id: str) -> bool:
-        """Whether an edge is here or may still come: not one that was started again since.
+    def _that_may_come(self, living: Sequence[str]) -> list[str]:
+        """Leave out lives of edges that have been started again since.
 
         A process that was killed keeps its lease for a while, and nobody has to wait for it. Where
         two are here under one name, it says nothing about who came after whom.
         """
-        name = name_in(edge_id)
-        lives = [peer.edge_id for peer in self._edges.peers if name_in(peer.edge_id) == name]
-        return edge_id in lives or len(lives) != 1
+        here = self._edges.by_id
+        lives = Counter(map(name_in, here))
+        return [edge_id for edge_id in living if edge_id in here or lives[name_in(edge_id)] != 1]
 
     async def _barrier(
         self, attached: AttachedEdge, wanted: pb.BarrierRequest, _reply: pb.Reply
