@@ -180,6 +180,8 @@ def lag_of(pod: Pod, answer: Answer | None, standard: Wanted) -> Lag | None:
     if answer is None or answer.heard is Heard.NOTHING:
         if not pod.is_ready:
             return Lag("has not started yet")
+        if answer is None:
+            return Lag("has not been asked yet")
         return Lag(f"does not answer the operator on port {names.ADMIN_PORT}", is_told=True)
     if answer.heard is Heard.REFUSAL:
         return Lag("has not got the operator's token yet", is_told=True)

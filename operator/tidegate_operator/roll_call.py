@@ -33,6 +33,9 @@ LATER_S: Final = 10.0
 FRESH_S: Final = 120.0
 #: How long a pod may say that it cannot use its configuration before that is a fault.
 PATIENCE_S: Final = 90.0
+#: How long a pod that had what is wanted may be silent before that is said: one answer that does
+#: not come in time is no news.
+SILENCE_S: Final = 90.0
 #: What was written just now may not have come to all kubelets yet.
 SETTLED_S: Final = 1.0
 #: How many pods are told in one go that there is something new.
@@ -53,10 +56,12 @@ class RollCall:
         "_pause_s",
         "_problems",
         "_same_edges",
+        "_silent",
         "_stable",
         "_surplus",
         "_there",
         "_told",
+        "_were_there",
         "_wanted",
         "connections",
     )
@@ -74,6 +79,10 @@ class RollCall:
         self._there: frozenset[tuple[str, str, bool]] = frozenset()
         self._wanted: dict[str, tuple[str, str]] = {}
         self._changed: datetime | None = None
+        #: Who was there when what is wanted changed: those that came later have it.
+        self._were_there: frozenset[str] = frozenset()
+        #: Since when a pod has not answered.
+        self._silent: dict[str, datetime] = {}
         #: Since when a pod has said that it cannot use what is wanted.
         self._problems: dict[str, datetime] = {}
         #: Which configuration a pod was told to look at.
@@ -96,7 +105,7 @@ class RollCall:
     ) -> None:
         """Take in who is there and what is wanted, before everything else."""
         keys = {pod.key for pod in pods}
-        for memory in (self._answers, self._heard, self._problems, self._told):
+        for memory in (self._answers, self._heard, self._problems, self._told, self._silent):
             for key in memory.keys() - keys:
                 del memory[key]
         there = frozenset((pod.key, pod.address, pod.is_ready) for pod in pods if is_counted(pod))
@@ -104,6 +113,7 @@ class RollCall:
         if wanted != self._wanted:
             # What was said before may be of another configuration that was the same.
             self._asked_all = None
+            self._were_there = frozenset(keys)
         if (there, wanted) != (self._there, self._wanted):
             self._there, self._wanted, self._changed = there, wanted, now
         self._mind_the_clock(now)
@@ -128,6 +138,7 @@ class RollCall:
         self._changed = _not_after(self._changed, now)
         self._stable = _not_after(self._stable, now)
         self._problems = {key: min(since, now) for key, since in self._problems.items()}
+        self._silent = {key: min(since, now) for key, since in self._silent.items()}
 
     def whom_to_ask(
         self, pods: Sequence[Pod], standard: Mapping[str, Wanted], now: datetime
@@ -171,7 +182,7 @@ class RollCall:
         now: datetime,
     ) -> None:
         """Take in what pods have said; who is not in ``answers`` was not asked in time."""
-        self._answers |= answers
+        self._take_in(answers, pods, standard, now)
         self._heard |= dict.fromkeys(answers, now)
         counts = [
             answer.connections
@@ -189,6 +200,26 @@ class RollCall:
                 self._problems.setdefault(pod.key, now)
             else:
                 self._problems.pop(pod.key, None)
+
+    def _take_in(
+        self,
+        answers: Mapping[str, Answer],
+        pods: Iterable[Pod],
+        standard: Mapping[str, Wanted],
+        now: datetime,
+    ) -> None:
+        for pod in pods:
+            answer = answers.get(pod.key)
+            if answer is None:
+                continue
+            if answer.heard is not Heard.NOTHING:
+                self._silent.pop(pod.key, None)
+            else:
+                since = self._silent.setdefault(pod.key, now)
+                has_it = pod.key in self._answers and self._lag(pod, standard) is None
+                if has_it and not _is_over(since, SILENCE_S, now):
+                    continue
+            self._answers[pod.key] = answer
 
     def _lag(self, pod: Pod, standard: Mapping[str, Wanted]) -> Lag | None:
         if not is_counted(pod):
@@ -216,6 +247,8 @@ class RollCall:
         for pod in pods:
             lag = self._lag(pod, standard)
             if lag is None or not lag.is_told:
+                continue
+            if pod.key in self._silent and pod.key not in self._were_there:
                 continue
             wanted = standard[pod.component].digest
             if pod.configuration != wanted and self._told.get(pod.key) != wanted:
@@ -269,7 +302,8 @@ class RollCall:
             answer = self._answers.get(pod.key)
             if answer is None or answer.heard is not Heard.ANSWER:
                 return None
-            if self._heard[pod.key] != now or answer.connections is None:
+            is_old = self._heard[pod.key] != now or pod.key in self._silent
+            if is_old or answer.connections is None:
                 return None
             counts[pod.key] = answer.connections
         return counts or None

@@ -90,6 +90,7 @@ def test_a_digest_is_the_beginning_of_a_sha_256() -> None:
         (pod(trouble="CrashLoopBackOff: x."), None, "CrashLoopBackOff: x"),
         (pod(is_ready=False), None, "has not started yet"),
         (pod(is_ready=False), NO_ANSWER, "has not started yet"),
+        (pod(), None, "has not been asked yet"),
         (pod(), NO_ANSWER, "does not answer the operator on port 18083"),
         (pod(), REFUSED, "has not got the operator's token yet"),
         (pod(), Answer(Heard.ANSWER, 3), "does not say which configuration it uses"),

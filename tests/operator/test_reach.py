@@ -104,6 +104,49 @@ async def test_nobody_is_told_anything_while_a_broker_is_paused() -> None:
     assert it.cluster.told == []
 
 
+async def test_one_answer_that_does_not_come_is_no_news() -> None:
+    """A slow moment of a pod, or of the network, takes nothing back that it has said."""
+    it = await world()
+    await it.settle()
+    it.admin.connections = 5
+    it.admin.answers["demo-edge-0"] = NO_ANSWER
+    writes = it.cluster.status_writes
+    for _ in range(3):
+        it.pass_time(31)
+        await it.reconcile()
+        assert it.conditions()["ConfigApplied"] == ("True", "Applied")
+    assert it.cluster.status_writes == writes + 1  # the number of clients
+    it.pass_time(31)
+    await it.reconcile()
+    assert "demo-edge-0 does not answer the operator" in message(it, "ConfigApplied")
+    del it.admin.answers["demo-edge-0"]
+    it.pass_time(11)
+    await it.reconcile()
+    assert it.conditions()["ConfigApplied"] == ("True", "Applied")
+
+
+async def test_a_silent_pod_is_named_when_something_else_is_wanted() -> None:
+    it, _ = await changed_limits()
+    it.admin.answers["demo-edge-0"] = NO_ANSWER
+    await it.reconcile()
+    assert "demo-edge-0 does not answer the operator" in message(it, "ConfigApplied")
+    it.pass_time(2)
+    await it.reconcile()
+    assert [name for name, _ in it.cluster.told] == ["demo-edge-0"]
+
+
+async def test_a_pod_that_has_come_since_is_not_told_before_it_has_said_anything() -> None:
+    """It has started with what is newest."""
+    it = await world()
+    it.admin.answers["demo-edge-0"] = NO_ANSWER
+    await it.settle()
+    for _ in range(3):
+        it.pass_time(2)
+        await it.reconcile()
+    assert "demo-edge-0 does not answer the operator" in message(it, "ConfigApplied")
+    assert it.cluster.told == []
+
+
 async def test_many_pods_are_told_in_several_goes() -> None:
     it = await world(edge={"replicas": 70})
     await it.settle()
