@@ -25,7 +25,7 @@ from tidegate_operator.status_model import BrokerStatus
 Schema = dict[str, Any]
 
 #: Raised with every change of the schema, so that no older operator puts an older one back.
-REVISION: Final = 2
+REVISION: Final = 3
 
 #: Sections that are filled in when they are absent, so that `replicas` is always there to scale.
 _FILLED_IN: Final = ("edge", "router")

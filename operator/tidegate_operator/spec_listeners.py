@@ -165,6 +165,10 @@ class ListenerSpec(SpecSection):
             " || (has(self.trustedProxies) && self.trustedProxies.size() > 0)",
             "proxyProtocol needs trustedProxies",
         ),
+        (
+            f"!has(self.port) || self.port != {ADMIN_PORT}",
+            f"{ADMIN_PORT} is the port of health and metrics",
+        ),
     )
 
     name: Annotated[str, Field(max_length=15, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]

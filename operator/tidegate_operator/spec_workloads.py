@@ -131,6 +131,14 @@ class EdgeAutoscaling(Autoscaling):
 class DrainSpec(RuntimeSection, DrainConfig):
     """How an edge lets its clients go when its pod ends."""
 
+    model_config = rules(
+        (
+            "double(has(self.delaySeconds) ? self.delaySeconds : 5.0)"
+            " < double(has(self.deadlineSeconds) ? self.deadlineSeconds : 60.0)",
+            "delaySeconds must be below deadlineSeconds",
+        ),
+    )
+
     delay_s: Annotated[float, Field(ge=0, le=600)] = 5.0
     """From failing readiness to the first client: time for the load balancer to notice."""
 
@@ -153,6 +161,15 @@ class RebalanceSpec(SpecSection):
 
 class ScaledPods(PodSettings):
     """Pods of which there are several."""
+
+    model_config = rules(
+        (
+            "!has(self.autoscaling) || !has(self.resources)"
+            " || (has(self.resources.requests) && 'cpu' in self.resources.requests)"
+            " || (has(self.resources.limits) && 'cpu' in self.resources.limits)",
+            "autoscaling needs resources.requests.cpu",
+        ),
+    )
 
     disruption_budget: DisruptionBudget | None = None
     """Unset: one pod may be gone at a time."""

@@ -55,6 +55,18 @@ BAD: list[tuple[Schema, str]] = [
         {"listeners": [{"name": "a", "proxyProtocol": "required"}]},
         "proxyProtocol needs trustedProxies",
     ),
+    ({"listeners": [{"name": "a", "port": 18083}]}, "18083 is the port of health and metrics"),
+    ({"edge": {"drain": {"delaySeconds": 60}}}, "delaySeconds must be below deadlineSeconds"),
+    ({"edge": {"drain": {"deadlineSeconds": 5}}}, "delaySeconds must be below deadlineSeconds"),
+    (
+        {
+            "router": {
+                "autoscaling": {"maxReplicas": 3},
+                "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+            }
+        },
+        "autoscaling needs resources.requests.cpu",
+    ),
     ({"listeners": [{"name": "a"}, {"name": "b"}]}, "two listeners have the same port"),
     (
         {"link": {"heartbeatSeconds": 3}},
