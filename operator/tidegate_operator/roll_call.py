@@ -61,8 +61,8 @@ class RollCall:
         "_surplus",
         "_there",
         "_told",
-        "_were_there",
         "_wanted",
+        "_were_there",
         "connections",
     )
 
