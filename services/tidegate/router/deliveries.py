@@ -148,11 +148,10 @@ class Deliveries:
                 log.exception("deliveries could not be forgotten")
                 self._counters.internal_errors += 1
                 return []
-            fenced_at = []
-            for index, item in enumerate(items):
-                if await self._complete_batch([item]):
-                    fenced_at.append(index)
-            return fenced_at
+            half = len(items) // 2
+            fenced_at = await self._complete_batch(items[:half])
+            later = await self._complete_batch(items[half:])
+            return fenced_at + [half + index for index in later]
         return [index for index, current in enumerate(results) if not current]
 
     # QoS 2
