@@ -228,7 +228,8 @@ def test_an_upgrade_in_the_middle_of_a_rollout(
     spare_kubelet.fail(space.name, "demo-edge", "unready")
     story.older_version(values | {"brokerImage": "registry.example/tidegate:bad"}, "upgrade")
     space.wait(lambda: space.pod_uids("demo", "edge") - first, "the rollout has begun")
-    assert space.condition("demo", "Progressing")["status"] == "True"
+    # New pods may come before the look that has asked for them is over, and has said so.
+    space.until("demo", "Progressing", "RollingOut", "True")
 
     story.newer_version(values)
     spare_kubelet.heal(space.name, "demo-edge")
