@@ -228,6 +228,10 @@ class AdminServer:
                 await self._serve(reader, writer)
         except (TimeoutError, OSError):
             pass
+        except asyncio.CancelledError:
+            # By ``stop`` alone. Some versions of asyncio log a task that ends as cancelled here as
+            # an error, with a traceback.
+            pass
         finally:
             self._connections.discard(task)
             # Whoever has not read the answer by now does not want it.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.waiting import wait_for_async
 from tidegate.runtime.admin import AdminServer, Control, is_loopback
 
 
@@ -61,6 +62,24 @@ async def _send(server: AdminServer, request: bytes) -> tuple[int, str, bytes]:
 def _get(path: str, method: str = "GET", *headers: str, host: str = "127.0.0.1:1") -> bytes:
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def test_who_is_waited_for_when_it_stops_is_no_error() -> None:
+    """Every end of a process that somebody was asking would log a traceback."""
+    errors: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: errors.append(context))
+    server = AdminServer("127.0.0.1", 0, ready=lambda: (True, ""), metrics=bytes, timeout_s=60)
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /metrics")
+    await wait_for_async(lambda: server._connections, 5, "it is being read")
+    await server.stop()
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    assert not errors
 
 
 async def test_metrics_are_served(server: AdminServer) -> None:
