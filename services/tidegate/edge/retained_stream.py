@@ -88,5 +88,11 @@ class RetainedStream:
                         message.expires_at_ms,
                     )
                 )  # fmt: skip
-        if durable:
-            await router.enqueue(client.client_id, client.incarnation, durable)
+        while durable and not client.closed:
+            # Here and not by beginning the filter anew: what was sent would be sent once more.
+            try:
+                await router.enqueue(client.client_id, client.incarnation, durable)
+            except RouterUnavailable:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
