@@ -165,7 +165,13 @@ def test_what_is_refused_changes_nothing(
         )
         assert space.condition("demo", "ConfigApplied")["reason"] == reason
     assert space.condition("demo", "Ready")["reason"] == "Serving"
-    assert "Warning" in {one["type"] for one in space.events("demo") if one["reason"] == reason}
+    # The event is written after the status.
+    space.wait(
+        lambda: (
+            "Warning" in {one["type"] for one in space.events("demo") if one["reason"] == reason}
+        ),
+        "it is told",
+    )
     assert {part: space.pod_uids("demo", part) for part in before} == before
     written = operator.plane.audit.writes(mark, user=operator.user, namespace=space.name)
     # An authority that the new spec needs, and what it signs, do no harm; nothing else may be
@@ -188,14 +194,22 @@ def test_a_bad_spec_from_the_start_makes_nothing_that_runs(space: Space) -> None
     space.until_settled("demo")
 
 
-def test_a_missing_secret_is_named_and_waited_for(space: Space) -> None:
+def test_a_missing_secret_is_named_and_waited_for(space: Space, operator: OperatorProcess) -> None:
     space.put("demo", BASE)
     found = space.until("demo", "Degraded", "ReferenceMissing", "True")
     assert "spec.auth.passwords: Secret users: there is none" in found["message"]
     assert space.listed("Deployment") == []
+
+    def looks() -> int:
+        asked = operator.plane.audit.since(mark, user=operator.user, namespace=space.name)
+        return sum((one.verb, one.resource) == ("get", "mqttbrokers") for one in asked)
+
+    mark = operator.plane.audit.mark()
+    space.wait(looks, "a look that finds nothing new")
+    before = looks()
     space.hold("Secret", "users", {"passwords": b"a:b\n"})
-    # It is seen at once, and not only at the next look.
-    space.until("demo", "Progressing", "RollingOut", deadline_s=4)
+    # It is seen at once: the next look would be 4.5 s after the last one.
+    space.wait(lambda: looks() > before, "a look at what is new", deadline_s=4)
     space.until_settled("demo")
 
 

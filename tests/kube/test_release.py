@@ -91,8 +91,8 @@ def test_nothing_is_left_of_a_release(
     operator.start()
     space.put("demo", spec_of())
     space.put("other", spec_of(redis={"bundled": {"storage": {"onDelete": "delete"}}}))
-    space.until_settled("demo")
-    space.until_settled("other")
+    space.until_at_rest("demo")
+    space.until_at_rest("other")
     operator.install(values | {"log": {"level": "debug"}}, verb="upgrade")
     kept = running(space, "demo") | running(space, "other")
     status = space.broker("demo")["status"]

@@ -173,8 +173,8 @@ def test_an_upgrade_and_back_and_forth_again(
     assert (revision(plane), knows_new_field(plane)) == (crd.REVISION - 1, False)
     space.put("demo", spec_of())
     space.put("other", spec_of(edge={"replicas": 1}))
-    space.until_settled("demo")
-    space.until_settled("other")
+    space.until_at_rest("demo")
+    space.until_at_rest("other")
     with pytest.raises(Refused, match=NEW_FIELD[1]):
         space.api.apply(space.broker_of("demo", with_new_field()))
     before = everything_of(space)
@@ -190,7 +190,7 @@ def test_an_upgrade_and_back_and_forth_again(
 
     # What is new can be used at once.
     space.put("demo", with_new_field())
-    space.until_settled("demo")
+    space.until_at_rest("demo")
     assert space.broker("demo")["spec"]["edge"]["rebalance"]["enabled"] is False
     before = everything_of(space)
 
@@ -255,7 +255,7 @@ def test_changed_values(story: Story, spare_plane: ControlPlane, spare_space: Sp
     story.newer_version(PINNED, "install")
     space.put("demo", spec_of())
     other.put("demo", spec_of())
-    space.until_settled("demo")
+    space.until_at_rest("demo")
     other.until_settled("demo")
     before = everything_of(space)
     story.operator.stop()

@@ -107,6 +107,16 @@ class Space:
         self.until(name, "ConfigApplied", "Applied")
         return self.broker(name)
 
+    def until_at_rest(self, name: str) -> None:
+        """Wait until a broker has settled, and Kubernetes' own controllers have said all they have
+        to say of what belongs to it: nobody writes anything of it any more."""
+        self.until_settled(name)
+        kinds = ("Deployment", "ReplicaSet", "StatefulSet", "PodDisruptionBudget")
+        self.wait(
+            lambda: all(_is_at_rest(one) for kind in kinds for one in self.listed(kind, name)),
+            f"all controllers have done with {name}",
+        )
+
     # What belongs to them
 
     def get(self, kind: str, name: str) -> Object:
@@ -200,6 +210,20 @@ class Space:
         metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
         manifest = {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
         self.api.apply(manifest, "somebody")
+
+
+def _is_at_rest(one: Object) -> bool:
+    """Whether a controller has seen the newest of an object and of its pods."""
+    status = one.get("status") or {}
+    if status.get("observedGeneration") != one["metadata"]["generation"]:
+        return False
+    if "expectedPods" in status:
+        # A budget: all of these tests' pods are ready.
+        return bool(status["currentHealthy"] == status["expectedPods"])
+    count = one["spec"].get("replicas", 1)
+    counts = {status.get(key, 0) for key in ("replicas", "readyReplicas", "availableReplicas")}
+    why = {entry["type"]: entry.get("reason") for entry in status.get("conditions") or []}
+    return counts == {count} and why.get("Progressing") in {None, "NewReplicaSetAvailable"}
 
 
 def _values(value: object, key: str) -> set[str]:
