@@ -237,8 +237,11 @@ class FakeKubelet:
             try:
                 await (self._sync_pod(key) if kind == "Pod" else self._sync_service(key))
             except aiohttp.ClientResponseError as error:
+                if error.status == 429 or error.status >= 500:
+                    # It is busy, or has only just started: a kubelet comes again.
+                    self._loop.call_later(_AGAIN_S, self._touch, kind, key)
                 # Gone, changed meanwhile, or in a namespace that goes: an event says so.
-                if error.status not in {403, 404, 409}:
+                elif error.status not in {403, 404, 409}:
                     self.errors.append(f"{kind} {key}: {error.status} {error.message}")
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self._loop.call_later(_AGAIN_S, self._touch, kind, key)
