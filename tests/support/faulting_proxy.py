@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
 _RESET: Final = struct.pack("ii", 1, 0)
 _HIGH_WATER_BYTES: Final = 262_144
-_TICK_S: Final = 0.000_01
 
 #: Host and port, or None while there is nobody to connect to.
 Upstream = Callable[[], tuple[str, int] | None]
@@ -39,6 +39,7 @@ class _End(asyncio.Protocol):
         self.waiting = bytearray()
         self._full = False  # the other side's buffer
         self._due = 0.0
+        self._delayed: deque[bytes] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport
@@ -49,18 +50,25 @@ class _End(asyncio.Protocol):
         self.proxy.ends.add(self)
         self.steer()
 
+    @property
+    def is_delaying(self) -> bool:
+        """Whether something of this side is on its way."""
+        return bool(self._delayed)
+
     def data_received(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
-        # Never before what came earlier, also when the delay has just become shorter.
-        now = loop.time()
-        due = now + self.proxy.delay_s
-        if self._due >= now:
-            due = max(due, self._due + _TICK_S)  # timers of the same time have no order
-        self._due = due
-        if due > now:
-            loop.call_at(due, self._pass_on, data)
+        # Never before what came earlier: not when the delay has become shorter, nor when a timer is
+        # late, for a loop looks at its sockets before it looks at its timers.
+        if self._delayed or self.proxy.delay_s:
+            self._delayed.append(data)
+            self._due = max(self._due, loop.time() + self.proxy.delay_s)
+            loop.call_at(self._due, self._pass_next)
         else:
             self._pass_on(data)
+
+    def _pass_next(self) -> None:
+        """Pass on what came first: there is a timer for each, and these have no order."""
+        self._pass_on(self._delayed.popleft())
 
     def _pass_on(self, data: bytes) -> None:
         other = self.other

@@ -118,6 +118,25 @@ async def test_a_delay_keeps_the_order(path: Path) -> None:
     writer.close()
 
 
+async def test_a_late_timer_does_not_change_the_order(path: Path) -> None:
+    """The machine is busy when a delay ends: what came later is there before the timer is."""
+    reader, writer = await path.connect()
+    path.proxy.delay_s = 0.3
+    loop = asyncio.get_running_loop()
+    writer.write(b"first")
+    await wait_for_async(
+        lambda: any(end.is_delaying for end in path.proxy.ends), DEADLINE_S, "it is on its way"
+    )
+    due_s = loop.time() + path.proxy.delay_s
+    path.proxy.delay_s = 0.0
+    writer.write(b"later")
+    while loop.time() <= due_s:  # nothing of the loop runs meanwhile
+        pass
+    async with asyncio.timeout(DEADLINE_S):
+        assert await reader.readexactly(10) == b"firstlater"
+    writer.close()
+
+
 async def test_the_end_of_one_side_ends_the_other(path: Path) -> None:
     _, writer = await path.connect()
     await wait_for_async(lambda: len(path.proxy.ends) == 2, DEADLINE_S, "both ends")
