@@ -12,8 +12,9 @@ import itertools
 import random
 import time
 from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from support import mqtt_bytes
 from support.history import History, Key, Kind
@@ -230,6 +231,16 @@ class Subscriber(SessionClient):
         wire.send(answer)
 
 
+async def _to_the_end(connecting: Coroutine[Any, Any, bool]) -> None:
+    """Wait for an attempt, also when cancelled: its answer must find who has asked for it."""
+    attempt = asyncio.create_task(connecting)
+    try:
+        await asyncio.shield(attempt)
+    except asyncio.CancelledError:
+        await attempt  # cancelled once more, this ends it, too
+        raise
+
+
 async def come_and_go(
     subscriber: Subscriber,
     chance: random.Random,
@@ -243,7 +254,7 @@ async def come_and_go(
         await asyncio.sleep(chance.uniform(*stay_s))
         way = chance.choice(["politely", "suddenly", "over"])
         if way == "over":
-            await subscriber.connect()
+            await _to_the_end(subscriber.connect())
             continue
         subscriber.leave(politely=way == "politely")
         await asyncio.sleep(chance.uniform(*away_s))

@@ -1,0 +1,68 @@
+"""Clients of the load that come and go, and are told to stop just then.
+
+Inputs: a played subscriber whose attempt to connect takes as long as the test says. Observed:
+whether the attempt is finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from support.load import come_and_go
+from support.waiting import wait_for_async
+
+DEADLINE_S = 10.0
+
+
+class _Subscriber:
+    """Is connected, and connects again once ``answered`` is set."""
+
+    def __init__(self) -> None:
+        self.connected = asyncio.Event()
+        self.connected.set()
+        self.answered = asyncio.Event()
+        self.has_begun = False
+        self.was_cancelled = False
+
+    async def connect(self) -> bool:
+        self.has_begun = True
+        try:
+            await self.answered.wait()
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
+        return True
+
+
+class _Over(random.Random):
+    """Always takes the session over."""
+
+    def choice(self, _ways: Any) -> Any:
+        return "over"
+
+
+async def test_a_client_that_is_told_to_stop_while_it_connects_takes_the_answer() -> None:
+    subscriber: Any = _Subscriber()
+    task = asyncio.create_task(come_and_go(subscriber, _Over(), stay_s=(0, 0)))
+    await wait_for_async(lambda: subscriber.has_begun, DEADLINE_S, "it connects")
+    task.cancel()
+    await asyncio.wait([task], timeout=0.01)
+    assert not task.done()
+    subscriber.answered.set()
+    await asyncio.wait([task], timeout=DEADLINE_S)
+    assert task.cancelled()
+    assert not subscriber.was_cancelled
+
+
+async def test_a_client_that_is_told_to_stop_twice_waits_no_longer() -> None:
+    subscriber: Any = _Subscriber()
+    task = asyncio.create_task(come_and_go(subscriber, _Over(), stay_s=(0, 0)))
+    await wait_for_async(lambda: subscriber.has_begun, DEADLINE_S, "it connects")
+    task.cancel()
+    await asyncio.wait([task], timeout=0.01)
+    task.cancel()
+    await asyncio.wait([task], timeout=DEADLINE_S)
+    assert task.cancelled()
+    assert subscriber.was_cancelled
