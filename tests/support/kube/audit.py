@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 WRITES: Final = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+#: How much is read at once on the way back to the end of a line, in bytes.
+_PIECE: Final = 65536
 
 
 @dataclass(slots=True, frozen=True)
@@ -46,8 +49,19 @@ class AuditLog:
         self.file = file
 
     def mark(self) -> int:
-        """Return where the log is now."""
-        return self.file.stat().st_size if self.file.exists() else 0
+        """Return where the log is now: behind the last line that has been written whole."""
+        if not self.file.exists():
+            return 0
+        with self.file.open("rb") as file:
+            at = file.seek(0, os.SEEK_END)
+            while at > 0:
+                begin = max(0, at - _PIECE)
+                file.seek(begin)
+                found = file.read(at - begin).rfind(b"\n")
+                if found >= 0:
+                    return begin + found + 1
+                at = begin
+        return 0
 
     def since(self, mark: int = 0, *, user: str = "", namespace: str = "") -> list[Request]:
         """Return what was asked since a mark, by one user, in one namespace, or all of it."""
@@ -78,7 +92,8 @@ def _request(event: dict[str, Any]) -> Request:
     annotations = event.get("annotations") or {}
     query = parse_qs(urlsplit(event["requestURI"]).query)
     return Request(
-        user=event["user"]["username"],
+        # A request that was given up, or had no valid token, is nobody's.
+        user=event["user"].get("username", ""),
         verb=event["verb"],
         group=ref.get("apiGroup", ""),
         resource=ref.get("resource", "") + (f"/{part}" if part else ""),
