@@ -14,6 +14,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
+from support.closing import close_server
+
 _RESET: Final = struct.pack("ii", 1, 0)
 _HIGH_WATER_BYTES: Final = 262_144
 
@@ -151,7 +153,7 @@ class FaultingProxy:
     async def stop(self) -> None:
         """Listen no more and reset everything; return when all of it is gone."""
         if self._server is not None:
-            self._server.close()
+            await close_server(self._server)
         self._switch(Mode.CUT)
         for task in self._connecting:
             task.cancel()

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 import hiredis
 
+from support.closing import close_server
 from tidegate.runtime.config import StoreConfig
 from tidegate.store.keys import Keyspace
 
@@ -81,7 +82,7 @@ class StoreStub:
         trace: TracebackType | None,
     ) -> None:
         assert self._server is not None
-        self._server.close()
+        await close_server(self._server)
         for writer in self._writers:
             writer.close()
         await self._server.wait_closed()

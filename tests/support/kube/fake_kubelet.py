@@ -160,7 +160,7 @@ class FakeKubelet:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for pod in self._pods.values():
-                pod.close()
+                await pod.close()
         # Connections with TLS take a moment to close.
         await asyncio.sleep(_AGAIN_S)
 
@@ -255,7 +255,7 @@ class FakeKubelet:
         if one is None or "deletionTimestamp" in one["metadata"]:
             gone = self._pods.pop(key, None)
             if gone is not None:
-                gone.close()
+                await gone.close()
             if one is not None:
                 body = {
                     "gracePeriodSeconds": 0,
@@ -317,7 +317,7 @@ class FakeKubelet:
         if not pod.address:
             pod.address = self._address()
         if fault in {"crashing", "silent"}:
-            pod.close()
+            await pod.close()
             return
         await pod.serve()
 

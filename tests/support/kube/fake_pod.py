@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, cast
 
 import yaml
 
+from support.closing import close_server
 from support.kube.api import Object
 from tidegate.runtime.config import Config
 from tidegate.runtime.live import restart_needed
@@ -49,6 +50,7 @@ class FakePod:
     #: What the configuration was when the process began.
     _began_with: Config | None = None
     _server: asyncio.Server | None = None
+    _answering: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def has_admin_port(self) -> bool:
@@ -99,13 +101,19 @@ class FakePod:
         if self._server is None and self.has_admin_port:
             self._server = await asyncio.start_server(self._answer, self.address, names.ADMIN_PORT)
 
-    def close(self) -> None:
-        """Stop answering."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def close(self) -> None:
+        """Stop answering; who waits for an answer gets none."""
+        server, self._server = self._server, None
+        if server is not None:
+            await close_server(server)
+        for task in self._answering:
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._answering.add(task)
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             line, _, rest = head.decode("latin-1").partition("\r\n")
@@ -120,7 +128,11 @@ class FakePod:
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, LookupError):
             pass
+        except asyncio.CancelledError:
+            # By ``close`` alone. Some versions of asyncio call a task that ends so an error.
+            pass
         finally:
+            self._answering.discard(task)
             writer.close()
 
     def _page(self, path: str, query: str, headers: str) -> tuple[http.HTTPStatus, Object]:
