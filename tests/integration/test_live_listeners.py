@@ -207,14 +207,20 @@ async def test_a_listener_whose_port_was_to_be_handed_on_stays_when_nothing_is_t
         assert live.address("two") == place
 
 
-async def test_a_unix_socket_whose_change_is_not_taken_keeps_its_file(
-    start_broker: StartBroker,
-) -> None:
+async def with_unix_socket(start_broker: StartBroker) -> tuple[Live, Path]:
+    """Return a broker that has taken up a Unix socket while it runs, and the socket's path."""
     broker = start_broker(listeners=[plain("one")])
     live = Live(broker, broker.settings)
     path = broker.directory / "extra.sock"
     live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
     await live.take()
+    return live, path
+
+
+async def test_a_unix_socket_whose_change_is_not_taken_keeps_its_file(
+    start_broker: StartBroker,
+) -> None:
+    live, path = await with_unix_socket(start_broker)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         live.settings["listeners"] = [
@@ -232,11 +238,7 @@ async def test_a_unix_socket_whose_change_is_not_taken_keeps_its_file(
 async def test_nothing_counts_of_a_change_that_a_file_in_the_way_of_a_socket_stops(
     start_broker: StartBroker,
 ) -> None:
-    broker = start_broker(listeners=[plain("one")])
-    live = Live(broker, broker.settings)
-    path = broker.directory / "extra.sock"
-    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
-    await live.take()
+    live, path = await with_unix_socket(start_broker)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     path.unlink()
@@ -262,11 +264,7 @@ async def test_a_socket_file_that_is_gone_is_made_again_by_the_next_change(
     start_broker: StartBroker,
 ) -> None:
     """Who is connected notices nothing."""
-    broker = start_broker(listeners=[plain("one")])
-    live = Live(broker, broker.settings)
-    path = broker.directory / "extra.sock"
-    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
-    await live.take()
+    live, path = await with_unix_socket(start_broker)
     stays = await RawClient.open(f"unix:{path}", version=V5)
     await stays.connect("stays")
     changes: list[dict[str, Any]] = [{"unix_mode": 0o600}, {"accept_rate": 1000}, {"max_qos": 1}]
@@ -288,11 +286,7 @@ async def test_a_socket_file_that_is_gone_is_made_again_by_the_next_change(
 async def test_a_removed_listener_leaves_a_file_that_is_not_its_own(
     start_broker: StartBroker,
 ) -> None:
-    broker = start_broker(listeners=[plain("one")])
-    live = Live(broker, broker.settings)
-    path = broker.directory / "extra.sock"
-    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
-    await live.take()
+    live, path = await with_unix_socket(start_broker)
     path.unlink()
     path.write_text("somebody's")
     live.settings["listeners"].pop()
@@ -423,11 +417,7 @@ async def test_paths_and_origins_change_in_place(start_broker: StartBroker) -> N
 
 
 async def test_a_unix_socket_is_kept_and_removed(start_broker: StartBroker) -> None:
-    broker = start_broker(listeners=[plain("one")])
-    live = Live(broker, broker.settings)
-    path = broker.directory / "extra.sock"
-    live.settings["listeners"].append({"name": "unix", "protocol": "unix", "address": str(path)})
-    await live.take()
+    live, path = await with_unix_socket(start_broker)
     raw = await RawClient.open(f"unix:{path}", version=V5)
     await raw.connect("local")
     live.listener("unix")["unix_mode"] = 0o600

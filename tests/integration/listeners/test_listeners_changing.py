@@ -7,9 +7,11 @@ port. Observed: who accepts afterwards, and with which settings.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,22 @@ def port_of(server: Running, label: str) -> int:
 def held(address: str, port: int) -> socket.socket:
     """Have an address of a port, as another process would."""
     return socket.create_server((address, port))
+
+
+@contextlib.asynccontextmanager
+async def shut(server: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Listener one was to get more than it can have, and cannot be opened again as long as this
+    lasts."""
+    port = port_of(server, "one")
+
+    def refused(_config: ListenerConfig) -> list[socket.socket]:
+        raise OSError(errno.EADDRINUSE, "in use")
+
+    with held("127.0.0.2", port), monkeypatch.context() as patch:
+        patch.setattr(module, "bind", refused)
+        with pytest.raises(OSError, match="cannot listen"):
+            await prepared(server, ONE | {"address": "*", "port": port})
+        yield
 
 
 ONE: dict[str, Any] = {"name": "one"}
@@ -105,14 +123,7 @@ async def test_a_listener_that_cannot_be_opened_again_is_opened_when_it_can_be(
     monkeypatch.setattr(module, "REOPEN_INTERVAL_S", 0.02)
     async with running(ONE) as server:
         port = port_of(server, "one")
-
-        def refused(_config: ListenerConfig) -> list[socket.socket]:
-            raise OSError(errno.EADDRINUSE, "in use")
-
-        with held("127.0.0.2", port), monkeypatch.context() as patch:
-            patch.setattr(module, "bind", refused)
-            with pytest.raises(OSError, match="cannot listen"):
-                await prepared(server, ONE | {"address": "*", "port": port})
+        async with shut(server, monkeypatch):
             assert server.listeners.disturbances == 1
             assert server.listeners.addresses == {"one": []}
             assert is_refused(port)
@@ -127,14 +138,8 @@ async def test_a_listener_that_is_shut_is_not_kept_as_if_it_were_open(
     monkeypatch.setattr(module, "REOPEN_INTERVAL_S", 3600.0)
     async with running(ONE) as server:
         port = port_of(server, "one")
-
-        def refused(_config: ListenerConfig) -> list[socket.socket]:
-            raise OSError(errno.EADDRINUSE, "in use")
-
-        with held("127.0.0.2", port), monkeypatch.context() as patch:
-            patch.setattr(module, "bind", refused)
-            with pytest.raises(OSError, match="cannot listen"):
-                await prepared(server, ONE | {"address": "*", "port": port})
+        async with shut(server, monkeypatch):
+            pass
         await server.listeners.take(await prepared(server, ONE | {"port": port}))
         await server.connect("one")
 

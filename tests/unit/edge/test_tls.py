@@ -26,11 +26,15 @@ def listener(*pairs: KeyPair) -> ListenerConfig:
     )
 
 
-def self_signed(*attributes: tuple[x509.ObjectIdentifier, str]) -> x509.Certificate:
+def self_signed(
+    *attributes: tuple[x509.ObjectIdentifier, str],
+    key: ec.EllipticCurvePrivateKey | None = None,
+    extension: x509.ExtensionType | None = None,
+) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
-    return (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -38,8 +42,10 @@ def self_signed(*attributes: tuple[x509.ObjectIdentifier, str]) -> x509.Certific
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
     )
+    if extension is not None:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, hashes.SHA256())
 
 
 def test_names_are_found_exactly_then_by_wildcard_then_by_default(tmp_path: Path) -> None:
@@ -141,21 +147,9 @@ def test_what_could_not_be_read_is_tried_again_and_counted_once(
 def test_a_certificate_whose_names_cannot_be_read_is_refused_by_its_file(tmp_path: Path) -> None:
     """OpenSSL takes it; while it runs, nothing else may be kept from being looked at by it."""
     pair = Authority(tmp_path).server("a.test")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.test")])
-    now = datetime.now(UTC)
     broken = x509.UnrecognizedExtension(ExtensionOID.AUTHORITY_INFORMATION_ACCESS, b"no names")
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(broken, critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = self_signed((NameOID.COMMON_NAME, "a.test"), key=key, extension=broken)
     pair.key.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
