@@ -81,7 +81,7 @@ proto: $(VENV)/.installed-test ## Generate services/tidegate/link/v1 from proto/
 	  --grpc_python_out=services tidegate/link/v1/link.proto
 
 crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition from the models
-	$(BIN)/python -m tidegate_operator.crd charts/tidegate/crds/mqttbrokers.yaml
+	$(BIN)/python -m tidegate_operator.spec.crd charts/tidegate/crds/mqttbrokers.yaml
 
 chart-readme: $(VENV)/.installed-test ## Generate the chart's README from its values
 	$(BIN)/python charts/readme.py charts/tidegate/README.md

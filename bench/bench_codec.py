@@ -10,8 +10,9 @@ from __future__ import annotations
 import timeit
 from collections.abc import Callable
 
-from tidegate.mqtt.codec import decode_packet, encode, encode_ack, encode_publish
 from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode, encode_ack, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion
 from tidegate.mqtt.packets import (
     ConnAck,

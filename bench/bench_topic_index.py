@@ -18,7 +18,7 @@ from tidegate.core.topic_index import TopicIndex
 
 
 def filters(count: int) -> list[str]:
-    """Make subscriptions as a fleet has them: 3 of 5 exact, 2 of 5 with wildcards."""
+    """Make subscriptions as a router client has them: 3 of 5 exact, 2 of 5 with wildcards."""
     made = ["#", "fleet/+/alarm/#", "+/+/state"]
     number = 0
     while len(made) < count:

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import kopf
 
-from tidegate.runtime import log as logs
+from tidegate.runtime.telemetry import log as logs
 from tidegate_operator.handlers import Operator, Options, register
 
 #: kopf asks the system for a user's name, which a container's user may not have.

@@ -14,13 +14,13 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tidegate_operator import names
-from tidegate_operator.certificates import Facts
-from tidegate_operator.configuration import Lag, is_counted
-from tidegate_operator.observed import Addresses, Pod, Workload
+from tidegate_operator.live_state import Addresses, Pod, Workload
 from tidegate_operator.plan import ObjectRef
-from tidegate_operator.references import Problem, Trouble
-from tidegate_operator.spec import MqttBrokerSpec
-from tidegate_operator.status_model import (
+from tidegate_operator.pods.config_state import Lag, is_counted
+from tidegate_operator.secrets.certificates import Facts
+from tidegate_operator.secrets.references import Problem, Trouble
+from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.status import (
     MAX_ADDRESSES,
     MAX_MESSAGE,
     BrokerStatus,

@@ -17,17 +17,18 @@ from typing import Any, Final
 
 import kopf
 
-from tidegate_operator import crd, names
-from tidegate_operator.cache import CachedCluster, slim
-from tidegate_operator.cluster import Event, KubeError, KubeUnavailable, Listed
+from tidegate_operator import names
 from tidegate_operator.health import Vitals, server_of
-from tidegate_operator.kube import KubeApi, object_path
-from tidegate_operator.observe import AdminClient
+from tidegate_operator.kube.cache import CachedCluster, slim
+from tidegate_operator.kube.client import KubeApi, object_path
+from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
 from tidegate_operator.plan import MANAGED_KINDS
+from tidegate_operator.pods.admin_client import AdminClient
 from tidegate_operator.reconcile import Reconciler
-from tidegate_operator.references import Kind
-from tidegate_operator.referrers import Referrers
 from tidegate_operator.render import Manifest
+from tidegate_operator.secrets.reference_index import Referrers
+from tidegate_operator.secrets.references import Kind
+from tidegate_operator.spec import crd
 from tidegate_operator.work_queue import Key, WorkQueue
 
 log = logging.getLogger(__name__)

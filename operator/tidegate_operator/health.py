@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
-from tidegate.runtime.admin import AdminServer, Verdict
-from tidegate.runtime.metrics import Exporter, Histograms, Readings
-from tidegate.runtime.telemetry import Histogram
+from tidegate.runtime.admin.server import AdminServer, Verdict
+from tidegate.runtime.telemetry.counters import Histogram
+from tidegate.runtime.telemetry.metrics import Exporter, Histograms, Readings
 
 #: Looking at a broker that nobody has touched takes milliseconds, making one some seconds.
 DURATION_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from tidegate_operator import names, observed
-from tidegate_operator.keyring import Existing
+from tidegate_operator import live_state, names
 from tidegate_operator.plan import ObjectRef, Plan
 from tidegate_operator.render import Broker, Manifest
-from tidegate_operator.render.config import BUNDLED_PASSWORD, router_config
-from tidegate_operator.render.restart import restart_hash
-from tidegate_operator.spec import MqttBrokerSpec
+from tidegate_operator.render.broker_config import BUNDLED_PASSWORD, router_config
+from tidegate_operator.render.restart_hash import restart_hash
+from tidegate_operator.secrets.owned_secrets import Existing
+from tidegate_operator.spec.broker import MqttBrokerSpec
 
 
 def in_use(
@@ -23,13 +23,13 @@ def in_use(
     found: Plan,
     manifests: Iterable[Manifest],
     there: Mapping[ObjectRef, Manifest],
-    pods: Iterable[observed.Pod],
+    pods: Iterable[live_state.Pod],
 ) -> frozenset[ObjectRef]:
     """Return what must not be deleted yet: the bundled store, until no router may use it."""
     if _stateful_set(broker) not in found.delete:
         return frozenset()
     wanted = {ObjectRef.of(one): one for one in manifests}.get(_routers(broker))
-    if _have_moved(broker, observed.template_hash(wanted), there, pods):
+    if _have_moved(broker, live_state.template_hash(wanted), there, pods):
         return frozenset()
     return frozenset(
         ref
@@ -48,7 +48,7 @@ def router_files(
     broker: Broker,
     existing: Existing,
     there: Mapping[ObjectRef, Manifest],
-    pods: Iterable[observed.Pod],
+    pods: Iterable[live_state.Pod],
 ) -> dict[str, bytes]:
     """Return the files that routers may still need to connect anew to the store of before."""
     if _have_moved(broker.name, restart_hash(router_config(broker), "router"), there, pods):
@@ -64,15 +64,15 @@ def _have_moved(
     broker: str,
     standard: str,
     there: Mapping[ObjectRef, Manifest],
-    pods: Iterable[observed.Pod],
+    pods: Iterable[live_state.Pod],
 ) -> bool:
     """Whether all routers were started for what is wanted, and are ready."""
     routers = there.get(_routers(broker))
     hashes = {pod.restart_hash for pod in pods if pod.component == "router"}
     return (
-        observed.template_hash(routers) == standard
+        live_state.template_hash(routers) == standard
         and hashes <= {standard}
-        and observed.workload(routers).is_complete
+        and live_state.workload(routers).is_complete
     )
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tidegate_operator import names
+from tidegate_operator.render.bundled_store import quantity
 from tidegate_operator.render.inputs import Manifest
-from tidegate_operator.render.redis import quantity
-from tidegate_operator.render.restart import digest
+from tidegate_operator.render.restart_hash import digest
 
 #: Kinds that are looked at, and deleted when they are not wanted any more. Never a volume: a
 #: StatefulSet's claims are kept or deleted by its own policy.

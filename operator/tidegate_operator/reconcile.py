@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from tidegate_operator import conditions, configuration, names, observed, old_store
-from tidegate_operator.certificates import CertificateProblem, Facts, check_pair
-from tidegate_operator.cluster import Cluster, KubeError
-from tidegate_operator.configuration import Answer, Wanted
-from tidegate_operator.keyring import Existing, Keyring, pair_in, renewed
+from tidegate_operator import conditions, live_state, names, old_store
+from tidegate_operator.kube.interface import Cluster, KubeError
+from tidegate_operator.kube.write_backoff import WriteBackoff
 from tidegate_operator.plan import ObjectRef, Plan, belongs_to, is_left_over, plan
-from tidegate_operator.problems import SpecError, parse
-from tidegate_operator.references import Collected, Contents, ObjectKey, collect, references
-from tidegate_operator.referrers import Referrers
+from tidegate_operator.pods import config_state
+from tidegate_operator.pods.config_state import Answer, Wanted
+from tidegate_operator.pods.config_tracker import COUNT_S, PodConfigTracker
 from tidegate_operator.render import (
     Broker,
     Inputs,
@@ -33,12 +31,15 @@ from tidegate_operator.render import (
     render,
     upkeep,
 )
-from tidegate_operator.render.config import refused
+from tidegate_operator.render.broker_config import refused
 from tidegate_operator.render.inputs import decoded
-from tidegate_operator.roll_call import COUNT_S, RollCall
-from tidegate_operator.spec import MqttBrokerSpec
-from tidegate_operator.status_model import Reason
-from tidegate_operator.strife import Strife
+from tidegate_operator.secrets.certificates import CertificateProblem, Facts, check_pair
+from tidegate_operator.secrets.owned_secrets import Existing, OwnedSecrets, pair_in, renewed
+from tidegate_operator.secrets.reference_index import Referrers
+from tidegate_operator.secrets.references import Collected, Contents, ObjectKey, collect, references
+from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.problems import SpecError, parse
+from tidegate_operator.spec.status import Reason
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,10 @@ REBALANCING: Final = "Rebalancing"
 class Admin(Protocol):
     """What is asked of pods themselves. Nothing is raised: pods may be gone."""
 
-    async def ask(self, pods: Iterable[observed.Pod], token: bytes) -> dict[str, Answer]:
+    async def ask(self, pods: Iterable[live_state.Pod], token: bytes) -> dict[str, Answer]:
         """Return what pods say, by key; who is not in it could not be asked in time."""
 
-    async def shed(self, pod: observed.Pod, token: bytes, connections: int) -> int | None:
+    async def shed(self, pod: live_state.Pod, token: bytes, connections: int) -> int | None:
         """Tell an edge to let clients go; return how many will, None if it does not."""
 
 
@@ -97,7 +98,7 @@ class _Wanted:
     """What there should be, as far as that is known."""
 
     collected: Collected
-    keyring: Keyring
+    owned_secrets: OwnedSecrets
     manifests: list[Manifest]
     #: Whether that is everything: only then is anything else not wanted any more.
     is_all: bool
@@ -124,9 +125,9 @@ class Reconciler:
         self._admin = admin
         self._resync_s = resync_s
         #: By broker: what its pods have said.
-        self._roll_calls: dict[tuple[str, str], RollCall] = {}
+        self._roll_calls: dict[tuple[str, str], PodConfigTracker] = {}
         self._referrers = referrers or Referrers()
-        self._strife = Strife()
+        self._write_backoff = WriteBackoff()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Look at one broker. Raises KubeUnavailable, and KubeError if reading is refused."""
@@ -136,20 +137,20 @@ class Reconciler:
             # What it has made is owned by it, and goes with it.
             self._roll_calls.pop((namespace, name), None)
             self._referrers.forget((namespace, name))
-            self._strife.forget(namespace, name)
+            self._write_backoff.forget(namespace, name)
             return Outcome(None)
         now = self._now()
         there = {ObjectRef.of(one): one for one in await cluster.children(namespace, name)}
-        pods = observed.pods(await cluster.pods(namespace, name), now)
+        pods = live_state.pods(await cluster.pods(namespace, name), now)
         owner = Owner(name, namespace, body["metadata"]["uid"])
         spec, problems = _parsed(owner, body)
         wanted = await self._wanted(owner, spec, there, pods, now)
         result = _Result()
         if spec is None or not spec.paused:
             result = await self._carry_out(owner, wanted, there, pods, now)
-        call = self._roll_calls.setdefault((namespace, name), RollCall())
-        standard = configuration.wanted(name, _template_hashes(name, there), there)
-        edges = observed.workload(_child(there, "Deployment", name, "edge"))
+        call = self._roll_calls.setdefault((namespace, name), PodConfigTracker())
+        standard = config_state.wanted(name, _template_hashes(name, there), there)
+        edges = live_state.workload(_child(there, "Deployment", name, "edge"))
         call.look(pods, standard, edges, now)
         was_asked = await self._call(call, pods, standard, _token(name, there), now)
         situation = self._situation(body, spec, problems, wanted, result, there, pods)
@@ -181,16 +182,16 @@ class Reconciler:
         owner: Owner,
         spec: MqttBrokerSpec | None,
         there: Mapping[ObjectRef, Manifest],
-        pods: Sequence[observed.Pod],
+        pods: Sequence[live_state.Pod],
         now: datetime,
     ) -> _Wanted:
         name, namespace = owner.name, owner.namespace
         existing = _existing(name, there)
-        balanced = observed.balanced_addresses(_client_service(there, name))
-        keyring = renewed(name, namespace, spec, existing, now, balanced)
-        kept = upkeep(owner, keyring, existing)
+        balanced = live_state.balanced_addresses(_client_service(there, name))
+        owned_secrets = renewed(name, namespace, spec, existing, now, balanced)
+        kept = upkeep(owner, owned_secrets, existing)
         if spec is None:
-            return _Wanted(Collected(), keyring, kept, is_all=False)
+            return _Wanted(Collected(), owned_secrets, kept, is_all=False)
         broker = Broker(name, namespace, owner.uid, spec)
         kinds = await self._cluster.optional_kinds()
         collected = collect(
@@ -203,11 +204,11 @@ class Reconciler:
         )
         settings = Settings(self._image, self._operator_namespace, kinds)
         old = old_store.router_files(broker, existing, there, pods)
-        inputs = Inputs(broker, settings, keyring, collected, _shortest_grace_s(pods), old)
+        inputs = Inputs(broker, settings, owned_secrets, collected, _shortest_grace_s(pods), old)
         if not collected.is_complete:
             # Of two with one name the last counts: what is there is kept, and kept alive.
-            return _Wanted(collected, keyring, [*prerequisites(inputs), *kept], is_all=False)
-        return _Wanted(collected, keyring, render(inputs), is_all=True)
+            return _Wanted(collected, owned_secrets, [*prerequisites(inputs), *kept], is_all=False)
+        return _Wanted(collected, owned_secrets, render(inputs), is_all=True)
 
     async def _contents(self, broker: Broker) -> Contents:
         """Read what the spec refers to."""
@@ -227,7 +228,7 @@ class Reconciler:
         owner: Owner,
         wanted: _Wanted,
         there: dict[ObjectRef, Manifest],
-        pods: Sequence[observed.Pod],
+        pods: Sequence[live_state.Pod],
         now: datetime,
     ) -> _Result:
         """Write what is different; ``there`` is brought up to date."""
@@ -236,7 +237,7 @@ class Reconciler:
         if found.foreign:
             in_way = tuple(ref for ref in found.foreign if not is_left_over(there[ref], owner.name))
             return _Result(in_way or found.foreign, is_left_over=not in_way)
-        waits = {ObjectRef.of(one): self._strife.wait_s(one, now) for one in found.apply}
+        waits = {ObjectRef.of(one): self._write_backoff.wait_s(one, now) for one in found.apply}
         due = tuple(one for one in found.apply if not waits[ObjectRef.of(one)])
         found = replace(found, apply=due)
         result = _Result(held_s=min(filter(None, waits.values()), default=0.0))
@@ -247,7 +248,7 @@ class Reconciler:
                 ref = ObjectRef.of(manifest)
                 there[ref] = await self._cluster.apply(manifest)
                 result.applied += 1
-                if self._strife.wrote(manifest, now):
+                if self._write_backoff.wrote(manifest, now):
                     fields = {"namespace": owner.namespace, "object": str(ref)}
                     log.warning("somebody else changes it again and again", extra=fields)
             kept = old_store.in_use(owner.name, found, wanted.manifests, there, pods)
@@ -264,7 +265,7 @@ class Reconciler:
                 raise
             result.apply_error = f"{ref}: {error}"
             result.is_refused_late = len(found.apply) + len(found.delete) > 1
-        for change in wanted.keyring.changes if result.applied else ():
+        for change in wanted.owned_secrets.changes if result.applied else ():
             fields = {"namespace": owner.namespace, "broker": owner.name, "what": change}
             log.info("made anew", extra=fields)
         return result
@@ -302,8 +303,8 @@ class Reconciler:
 
     async def _call(
         self,
-        call: RollCall,
-        pods: Sequence[observed.Pod],
+        call: PodConfigTracker,
+        pods: Sequence[live_state.Pod],
         standard: Mapping[str, Wanted],
         token: bytes,
         now: datetime,
@@ -317,8 +318,8 @@ class Reconciler:
     async def _tell(
         self,
         namespace: str,
-        call: RollCall,
-        pods: Sequence[observed.Pod],
+        call: PodConfigTracker,
+        pods: Sequence[live_state.Pod],
         standard: Mapping[str, Wanted],
         now: datetime,
     ) -> None:
@@ -335,7 +336,7 @@ class Reconciler:
         self,
         body: Manifest,
         spec: MqttBrokerSpec,
-        call: RollCall,
+        call: PodConfigTracker,
         situation: conditions.Situation,
         token: bytes,
         now: datetime,
@@ -362,7 +363,7 @@ class Reconciler:
         wanted: _Wanted,
         result: _Result,
         there: Mapping[ObjectRef, Manifest],
-        pods: Sequence[observed.Pod],
+        pods: Sequence[live_state.Pod],
     ) -> conditions.Situation:
         name, namespace = body["metadata"]["name"], body["metadata"]["namespace"]
         uid = body["metadata"]["uid"]
@@ -382,12 +383,12 @@ class Reconciler:
             is_left_over=result.is_left_over,
             apply_error=result.apply_error,
             is_refused_late=result.is_refused_late,
-            edges=observed.workload(edge),
-            routers=observed.workload(router),
-            redis=observed.workload(redis) if is_bundled else None,
+            edges=live_state.workload(edge),
+            routers=live_state.workload(router),
+            redis=live_state.workload(redis) if is_bundled else None,
             keeps_store=spec is not None and old_store.is_kept(spec, redis),
             pods=pods,
-            addresses=observed.addresses(service, namespace, listeners),
+            addresses=live_state.addresses(service, namespace, listeners),
             certificates=_certificates(name, wanted, there),
         )
 
@@ -409,7 +410,7 @@ class Reconciler:
         self,
         status: Mapping[str, Any],
         wanted: _Wanted,
-        call: RollCall,
+        call: PodConfigTracker,
         spec: MqttBrokerSpec | None,
         now: datetime,
     ) -> float:
@@ -423,7 +424,7 @@ class Reconciler:
         again_s = min(soon_s, self._resync_s)
         if spec is not None and spec.edge.rebalance.enabled:
             again_s = min(again_s, COUNT_S)
-        due_s = (wanted.keyring.next_change - now).total_seconds()
+        due_s = (wanted.owned_secrets.next_change - now).total_seconds()
         return max(1.0, min(again_s, due_s))
 
 
@@ -464,8 +465,8 @@ def _child(
 def _template_hashes(name: str, there: Mapping[ObjectRef, Manifest]) -> dict[str, str]:
     """Return the restart hashes of the workloads' templates, by component."""
     return {
-        component: observed.template_hash(_child(there, "Deployment", name, component))
-        for component in configuration.COMPONENTS
+        component: live_state.template_hash(_child(there, "Deployment", name, component))
+        for component in config_state.COMPONENTS
     }
 
 
@@ -475,7 +476,7 @@ def _token(name: str, there: Mapping[ObjectRef, Manifest]) -> bytes:
     return decoded(secret).get("token", b"")
 
 
-def _shortest_grace_s(pods: Iterable[observed.Pod]) -> int | None:
+def _shortest_grace_s(pods: Iterable[live_state.Pod]) -> int | None:
     """Return the shortest grace period of edges, those that end included."""
     return min(
         (pod.grace_s for pod in pods if pod.component == "edge" and pod.grace_s), default=None
@@ -493,7 +494,7 @@ def _certificates(
     is due is not issued while a broker is paused, or nothing is written."""
     found = {listener: list(facts) for listener, facts in wanted.collected.certificates.items()}
     edge = decoded(there.get(ObjectRef("v1", "Secret", names.workload(name, "edge"))))
-    for listener in wanted.keyring.listener_pairs:
+    for listener in wanted.owned_secrets.listener_pairs:
         pair = pair_in(edge, f"listener.{listener}")
         with contextlib.suppress(CertificateProblem):
             if pair is not None:

@@ -23,7 +23,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from tidegate.mqtt.codec import decode_packet, encode
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MqttError
 from tidegate.mqtt.packets import (
@@ -38,13 +39,13 @@ from tidegate.mqtt.packets import (
     SubscriptionOptions,
 )
 from tidegate_operator import names
-from tidegate_operator.cluster import KubeError, KubeUnavailable
 from tidegate_operator.handlers import log_in
-from tidegate_operator.kube import KubeApi, object_path
+from tidegate_operator.kube.client import KubeApi, object_path
+from tidegate_operator.kube.interface import KubeError, KubeUnavailable
 from tidegate_operator.plan import ObjectRef
-from tidegate_operator.problems import SpecError, parse
-from tidegate_operator.spec import MqttBrokerSpec
-from tidegate_operator.spec_listeners import ListenerSpec
+from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.listeners import ListenerSpec
+from tidegate_operator.spec.problems import SpecError, parse
 
 PAUSE_S: Final = 1.0
 #: One exchange with a broker that is there takes milliseconds.

@@ -17,9 +17,9 @@ from support import helm, tools
 from support.brokers import pick
 from tidegate_operator import __main__ as command
 from tidegate_operator import handlers, names
-from tidegate_operator.kube import PLURALS
+from tidegate_operator.kube.client import PLURALS
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS
-from tidegate_operator.problems import parse
+from tidegate_operator.spec.problems import parse
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "tidegate"

@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from support.brokers import rendered, spec_of
-from tidegate_operator.render.pods import USER
+from tidegate_operator.render.pod_template import USER
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")

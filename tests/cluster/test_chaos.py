@@ -15,7 +15,7 @@ import pytest
 
 from support.cluster import Cluster
 from support.faults import Chaos
-from support.history_check import Announced
+from support.history_check import Snapshot
 from support.scene import Scene
 
 CHAOS_S = float(os.environ.get("TIDEGATE_CHAOS_S", "60"))
@@ -28,7 +28,7 @@ async def test_random_faults_lose_nothing_and_repeat_nothing(
 ) -> None:
     """G1 to G4, whatever is killed, paused or cut off."""
     cluster = await start_cluster(proxied=True, limits=LIMITS, store={"operation_timeout_s": 2})
-    async with Scene(cluster, seed, Announced(repeats=True)) as scene:
+    async with Scene(cluster, seed, Snapshot(repeats=True)) as scene:
         scene.mixed_load()
         await scene.begin()
         await scene.still_publishing()

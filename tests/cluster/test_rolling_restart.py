@@ -15,11 +15,11 @@ import pytest
 
 from support.cluster import Cluster, ended
 from support.history import NO_CODE, Kind
-from support.history_check import Announced
+from support.history_check import Snapshot
 from support.mqtt_bytes import V5, V311
 from support.scene import Scene
 
-ANNOUNCED = Announced(disconnect=frozenset({0x8B, 0x8E, 0x9C}), connack=frozenset({0x88}))
+ANNOUNCED = Snapshot(disconnect=frozenset({0x8B, 0x8E, 0x9C}), connack=frozenset({0x88}))
 STOP_S = 20.0
 
 

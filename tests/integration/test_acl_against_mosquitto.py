@@ -23,7 +23,7 @@ from support import mqtt_bytes
 from support.raw_client import RawClient
 from support.tools import require
 from support.waiting import wait_for_async
-from tidegate.edge.authz import AclFile
+from tidegate.edge.auth.acl import AclFile
 
 SETS = 30
 NOT_AUTHORIZED = 0x87

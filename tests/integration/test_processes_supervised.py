@@ -289,7 +289,7 @@ async def test_metrics_of_all_processes_are_merged(
 
 
 async def test_a_hangup_is_passed_on(lasting: Supervised, prefix: str) -> None:
-    from tidegate.edge import password_file
+    from tidegate.edge.auth import password_file
 
     name = f"user-{prefix}"
     password_file.set_user(

@@ -16,7 +16,7 @@ import pytest
 
 from support.store_groups import KINDS, AnyStore, start_store
 from tidegate.mqtt.packets import SubscriptionOptions
-from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import (
     NEVER_EXPIRES_S,
     Append,

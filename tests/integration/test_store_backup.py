@@ -17,7 +17,7 @@ import pytest
 import redis.asyncio
 
 from support.waiting import wait_for_async
-from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import AttachRequest
 from tidegate.store.embedded import EmbeddedValkey
 from tidegate.store.redis_store import RedisStore

@@ -17,8 +17,8 @@ from support.lone_edge import turns
 from support.store_server import DEADLINE_S, StoreServer, programs
 from support.store_stub import CLOSE, StoreStub, usable
 from support.waiting import wait_for_async
-from tidegate.runtime.config import LimitsConfig, StoreConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.redis_store import RedisStore
 

@@ -14,7 +14,7 @@ import pytest
 
 from support.store_groups import AnyStore, start_store
 from tidegate.mqtt.packets import SubscriptionOptions
-from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import (
     Append,
     AppendOutcome,

@@ -18,8 +18,8 @@ from support.lone_edge import turns
 from support.store_groups import Replicated
 from support.store_server import DEADLINE_S, StoreServer, TcpServer, programs
 from support.waiting import wait_for, wait_for_async
-from tidegate.runtime.config import LimitsConfig, StoreConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AttachReply, AttachRequest, StoreUnavailable
 from tidegate.store.redis_store import RedisStore, StoreRefused
 

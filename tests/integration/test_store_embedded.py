@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from support.waiting import wait_for_async
-from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store import embedded
 from tidegate.store.api import AttachRequest, StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey, process_started

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.store_server import DEADLINE_S, StoreServer, programs
-from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import Append, AttachReply, AttachRequest, DetachRequest, StoreUnavailable
 from tidegate.store.keys import Keyspace
 from tidegate.store.redis_store import RedisStore

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from support.store_groups import KINDS, AnyStore, start_store
-from tidegate.runtime.config import LimitsConfig, StoreConfig
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import Append, AppendOutcome, AttachReply, AttachRequest, DetachRequest
-from tidegate.store.batch import StoreFault
+from tidegate.store.client.lanes import StoreFault
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000

@@ -18,8 +18,8 @@ from redis.crc import key_slot
 from support.store_groups import Cluster
 from support.store_server import DEADLINE_S, TcpServer, programs
 from support.waiting import wait_for, wait_for_async
-from tidegate.runtime.config import LimitsConfig, StoreConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AttachRequest, StoreUnavailable
 from tidegate.store.keys import Keyspace
 from tidegate.store.redis_store import RedisStore, StoreRefused

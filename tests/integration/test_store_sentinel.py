@@ -16,8 +16,8 @@ from support.store_groups import Watched
 from support.store_server import DEADLINE_S, programs
 from support.store_stub import CLOSE, OK, StoreStub, array, bulk, usable
 from support.waiting import wait_for_async
-from tidegate.runtime.config import LimitsConfig, StoreConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AttachRequest, StoreUnavailable
 from tidegate.store.redis_store import RedisStore
 

@@ -19,8 +19,8 @@ from support.certificates import Authority, Certificates
 from support.store_groups import ACL_RULES, MORE_RULES, Cluster, Watched
 from support.store_server import DEADLINE_S, TcpServer, programs
 from support.waiting import wait_for_async
-from tidegate.runtime.config import LimitsConfig, StoreConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AttachRequest, StoreUnavailable
 from tidegate.store.redis_store import RedisStore, StoreRefused
 

@@ -30,7 +30,7 @@ from support.otlp_receiver import (
 )
 from support.raw_client import DEADLINE_S, RawClient
 from support.waiting import wait_for_async
-from tidegate.runtime.tracing import MAX_TRACED_COPIES
+from tidegate.runtime.telemetry.tracing import MAX_TRACED_COPIES
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 

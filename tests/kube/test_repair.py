@@ -13,8 +13,8 @@ from support.kube.control_plane import ControlPlane
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
 from support.waiting import wait_for
-from tidegate_operator.certificates import CertificateProblem, check_pair
 from tidegate_operator.names import selector
+from tidegate_operator.secrets.certificates import CertificateProblem, check_pair
 
 RICH = spec_of(
     listeners=[{"name": "mqtt", "protocol": "auto", "tls": {"selfSigned": True}}],

@@ -22,7 +22,8 @@ from support.kube.kubectl import Kubectl
 from support.kube.operator_process import CHART, OperatorProcess
 from support.kube.space import DEADLINE_S, Space
 from support.waiting import wait_for
-from tidegate_operator import crd, names
+from tidegate_operator import names
+from tidegate_operator.spec import crd
 
 Release = Callable[..., OperatorProcess]
 

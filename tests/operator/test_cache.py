@@ -11,10 +11,10 @@ import pytest
 from support.brokers import NAMESPACE, rendered, spec_of
 from support.cluster_double import ClusterDouble
 from support.virtual_time import run_virtual
-from tidegate_operator import cache as module
 from tidegate_operator import names
-from tidegate_operator.cache import LONGEST_S, CachedCluster
-from tidegate_operator.cluster import Event, Listed
+from tidegate_operator.kube import cache as module
+from tidegate_operator.kube.cache import LONGEST_S, CachedCluster
+from tidegate_operator.kube.interface import Event, Listed
 from tidegate_operator.plan import MANAGED_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 

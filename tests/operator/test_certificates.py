@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from support.brokers import DAY, NOW
-from tidegate_operator.certificates import (
+from tidegate_operator.secrets.certificates import (
     CertificateProblem,
     KeyPair,
     Policy,

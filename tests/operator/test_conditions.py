@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 
 from support.brokers import DAY, NOW, pair, spec_of
-from tidegate_operator.certificates import facts
 from tidegate_operator.conditions import PATIENCE, Situation, status
-from tidegate_operator.configuration import Lag
-from tidegate_operator.names import CONFIGURATION, RESTART_HASH
-from tidegate_operator.observed import (
+from tidegate_operator.live_state import (
     Addresses,
     Pod,
     Workload,
@@ -24,11 +21,14 @@ from tidegate_operator.observed import (
     template_hash,
     workload,
 )
+from tidegate_operator.names import CONFIGURATION, RESTART_HASH
 from tidegate_operator.plan import ObjectRef
-from tidegate_operator.problems import parse
-from tidegate_operator.references import Problem, Trouble
-from tidegate_operator.spec import MqttBrokerSpec
-from tidegate_operator.status_model import Reason
+from tidegate_operator.pods.config_state import Lag
+from tidegate_operator.secrets.certificates import facts
+from tidegate_operator.secrets.references import Problem, Trouble
+from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.problems import parse
+from tidegate_operator.spec.status import Reason
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 FULL = Workload(desired=2, ready=2, updated=2, total=2, is_current=True, exists=True)

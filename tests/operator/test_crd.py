@@ -13,8 +13,9 @@ import yaml
 from support import tools
 from support.bad_specs import BAD
 from support.brokers import SPECS, spec_of
-from tidegate_operator import crd, names
-from tidegate_operator.problems import SpecError, parse
+from tidegate_operator import names
+from tidegate_operator.spec import crd
+from tidegate_operator.spec.problems import SpecError, parse
 
 FILE = Path(__file__).parents[2] / "charts" / "tidegate" / "crds" / "mqttbrokers.yaml"
 

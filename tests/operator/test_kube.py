@@ -20,15 +20,17 @@ from support.brokers import pair, rendered, spec_of
 from support.cluster_double import ClusterDouble
 from support.virtual_time import run_virtual
 from support.waiting import wait_for_async
-from tidegate.runtime import log as logs
+from tidegate.runtime.telemetry import log as logs
 from tidegate_operator import __main__ as command
-from tidegate_operator import crd, handlers, kube, names
-from tidegate_operator.api_server import tls_context
-from tidegate_operator.cache import CachedCluster
-from tidegate_operator.cluster import Event, KubeError, KubeUnavailable, Listed
-from tidegate_operator.kube import KubeApi, collection_path, object_path
+from tidegate_operator import handlers, names
+from tidegate_operator.kube import client
+from tidegate_operator.kube.api_server import tls_context
+from tidegate_operator.kube.cache import CachedCluster
+from tidegate_operator.kube.client import KubeApi, collection_path, object_path
+from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
 from tidegate_operator.reconcile import Outcome
+from tidegate_operator.spec import crd
 
 BROKER = {"metadata": {"name": "demo", "namespace": "iot", "uid": "u"}}
 
@@ -90,7 +92,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch, server: Server) -> list[int]:
     async def pause() -> None:
         found.append(len(server.asked))
 
-    monkeypatch.setattr(kube, "relist_pause", pause)
+    monkeypatch.setattr(client, "relist_pause", pause)
     return found
 
 
@@ -515,7 +517,7 @@ async def test_a_watch_that_ends_at_once_is_not_begun_again_without_a_pause(
 def test_the_pause_before_a_list_is_short() -> None:
     async def play() -> float:
         began_s = asyncio.get_running_loop().time()
-        await kube.relist_pause()
+        await client.relist_pause()
         return asyncio.get_running_loop().time() - began_s
 
     assert 0.5 <= run_virtual(play()) <= 5

@@ -19,7 +19,8 @@ from support.brokers import NAMESPACE, UID, spec_of
 from support.fake_api import FakeApi
 from support.fake_cluster import FakeCluster, Object
 from support.waiting import wait_for_async
-from tidegate_operator import crd, handlers, names
+from tidegate_operator import handlers, names
+from tidegate_operator.spec import crd
 
 DEADLINE_S = 20.0
 #: Sooner than brokers are looked at without a reason.

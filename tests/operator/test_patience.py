@@ -9,7 +9,7 @@ import pytest
 
 from support.brokers import spec_of
 from support.operator_world import World
-from tidegate_operator.cluster import KubeError
+from tidegate_operator.kube.interface import KubeError
 from tidegate_operator.reconcile import SOON_S, WRONG_S
 
 

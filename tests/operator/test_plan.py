@@ -28,7 +28,7 @@ INPUTS = {name: inputs_for(spec) for name, spec in SPECS.items()}
 def manifests(spec: dict[str, Any] | None = None) -> list[Manifest]:
     """Render with the same keys every time."""
     base = INPUTS["minimal"]
-    return render(inputs_for(spec or spec_of(), keyring=base.keyring))
+    return render(inputs_for(spec or spec_of(), owned_secrets=base.owned_secrets))
 
 
 def carry_out(cluster: FakeCluster, desired: list[Manifest], **options: bool) -> Plan:

@@ -27,15 +27,15 @@ from support.brokers import pick, rendered, secret_data, spec_of
 from support.cluster import Node
 from support.raw_client import RawClient
 from support.store_server import StoreServer
-from tidegate.edge.password_file import set_user
-from tidegate.runtime.applied import digest_of
+from tidegate.edge.auth.password_file import set_user
+from tidegate.runtime.config.applied import digest_of
 from tidegate.store.embedded import EmbeddedError, find_server
 from tidegate_operator import names
-from tidegate_operator.configuration import REFUSED, InUse
-from tidegate_operator.observe import AdminClient
-from tidegate_operator.observed import Pod
+from tidegate_operator.live_state import Pod
+from tidegate_operator.pods.admin_client import AdminClient
+from tidegate_operator.pods.config_state import REFUSED, InUse
 from tidegate_operator.render import Manifest
-from tidegate_operator.render.redis import DATA_DIR
+from tidegate_operator.render.bundled_store import DATA_DIR
 
 SPEC: dict[str, Any] = spec_of(
     listeners=[

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from support.brokers import MINIMAL, UID, inputs_for, pick, spec_of
 from support.fake_cluster import FakeCluster
-from tidegate.runtime import config_file
+from tidegate.runtime.config import config_file
 from tidegate_operator.names import CONFIG_FILE, FIELD_MANAGER
 from tidegate_operator.plan import plan
 from tidegate_operator.render import Manifest, render
 
-KEYRING = inputs_for(spec_of("headline")).keyring
+KEYRING = inputs_for(spec_of("headline")).owned_secrets
 LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 QUICK = settings(max_examples=40)
 
@@ -128,7 +128,7 @@ specs = st.fixed_dictionaries(
 
 def manifests(spec: dict[str, Any], name: str = "demo") -> list[Manifest]:
     needs_keys = any((one.get("tls") or {}).get("selfSigned") for one in spec["listeners"])
-    return render(inputs_for(spec, name=name, keyring=None if needs_keys else KEYRING))
+    return render(inputs_for(spec, name=name, owned_secrets=None if needs_keys else KEYRING))
 
 
 @QUICK

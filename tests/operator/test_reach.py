@@ -12,8 +12,8 @@ import yaml
 from support.brokers import DAY, NOW, spec_of
 from support.operator_world import World, world
 from tidegate_operator import names
-from tidegate_operator.configuration import NO_ANSWER, REFUSED, Answer, InUse
-from tidegate_operator.observed import pods
+from tidegate_operator.live_state import pods
+from tidegate_operator.pods.config_state import NO_ANSWER, REFUSED, Answer, InUse
 from tidegate_operator.reconcile import SOON_S
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_operator.rebalance import LONGEST_PAUSE_S, pause_s, surplus
+from tidegate_operator.pods.rebalance import LONGEST_PAUSE_S, pause_s, surplus
 
 EDGES = ["a", "b", "c", "d", "e", "f"]
 counts = st.dictionaries(st.sampled_from(EDGES), st.integers(0, 100_000), min_size=1)

@@ -11,10 +11,10 @@ import yaml
 from support.brokers import DAY, NAMESPACE, NOW, pair, secret_data, spec_of
 from support.operator_world import World, world
 from tidegate_operator import names
-from tidegate_operator.certificates import facts
-from tidegate_operator.cluster import KubeError, KubeUnavailable
+from tidegate_operator.kube.interface import KubeError, KubeUnavailable
 from tidegate_operator.reconcile import SOON_S, Outcome
 from tidegate_operator.render import Manifest
+from tidegate_operator.secrets.certificates import facts
 
 PARTS = ("authorities", "edge", "router")
 

@@ -6,8 +6,7 @@ import datetime
 from typing import Any
 
 from support.brokers import DAY, NOW, contents_for, pair, spec_of
-from tidegate_operator.problems import parse
-from tidegate_operator.references import (
+from tidegate_operator.secrets.references import (
     MAX_FILES_BYTES,
     Collected,
     Contents,
@@ -15,6 +14,7 @@ from tidegate_operator.references import (
     collect,
     references,
 )
+from tidegate_operator.spec.problems import parse
 
 Live = dict[str, dict[str, bytes]]
 

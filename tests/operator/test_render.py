@@ -11,15 +11,15 @@ import yaml
 
 from support import brokers, tools
 from support.brokers import SPECS, pick, rendered, secret_data, spec_of
-from tidegate.edge.files import problems_of_files
-from tidegate.runtime import config_file
-from tidegate.runtime.config import Config
+from tidegate.edge.file_checks import problems_of_files
+from tidegate.runtime.config import config_file
+from tidegate.runtime.config.model import Config
 from tidegate_operator import names
 from tidegate_operator.render import Manifest, Settings, prerequisites, render
-from tidegate_operator.render.config import refused
+from tidegate_operator.render.broker_config import refused
 from tidegate_operator.render.merge import merged
-from tidegate_operator.render.restart import restart_hash
-from tidegate_operator.spec import LinkSpec
+from tidegate_operator.render.restart_hash import restart_hash
+from tidegate_operator.spec.broker import LinkSpec
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 
@@ -27,8 +27,10 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 @pytest.mark.parametrize("name", SPECS)
 def test_manifests_are_as_committed(name: str) -> None:
     # The store's password is random, and part of what makes its pod start anew.
-    keyring = dataclasses.replace(brokers.inputs_for(SPECS[name]).keyring, redis_password=b"same")
-    found = brokers.readable(rendered(SPECS[name], keyring=keyring))
+    owned_secrets = dataclasses.replace(
+        brokers.inputs_for(SPECS[name]).owned_secrets, redis_password=b"same"
+    )
+    found = brokers.readable(rendered(SPECS[name], owned_secrets=owned_secrets))
     brokers.check_snapshot(SNAPSHOTS / f"{name}.yaml", found)
 
 
@@ -325,8 +327,8 @@ def test_files_are_changed_without_new_pods() -> None:
 
 def templates_of(spec: dict[str, Any], **options: Any) -> dict[str, Manifest]:
     """Return the pod templates by component; the store's password is the same for all."""
-    keyring = dataclasses.replace(STORE_KEYRING, listener_pairs={})
-    found = rendered(spec, **({"keyring": keyring} | options))
+    owned_secrets = dataclasses.replace(STORE_KEYRING, listener_pairs={})
+    found = rendered(spec, **({"owned_secrets": owned_secrets} | options))
     return {
         one["metadata"]["name"].removeprefix("demo-"): one["spec"]["template"]
         for one in found
@@ -334,7 +336,7 @@ def templates_of(spec: dict[str, Any], **options: Any) -> dict[str, Manifest]:
     }
 
 
-STORE_KEYRING = brokers.inputs_for(spec_of()).keyring
+STORE_KEYRING = brokers.inputs_for(spec_of()).owned_secrets
 LISTENERS = [*spec_of()["listeners"], {"name": "more", "port": 1884, "maxConnections": 5}]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from support.brokers import pick, rendered, spec_of
 from tidegate.store.embedded import find_server
-from tidegate_operator.render.redis import quantity
+from tidegate_operator.render.bundled_store import quantity
 
 
 def test_the_image_has_the_program_of_the_bundled_store() -> None:

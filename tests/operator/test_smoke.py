@@ -24,8 +24,8 @@ from support.fake_api import FakeApi
 from support.fake_cluster import FakeCluster
 from tidegate_operator import names, smoke
 from tidegate_operator.health import Vitals, server_of
-from tidegate_operator.problems import parse
 from tidegate_operator.smoke import Door, NotSo
+from tidegate_operator.spec.problems import parse
 
 READY = {"type": "Ready", "status": "True", "reason": "Serving", "message": "all is well"}
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 
 from support.brokers import SPECS, spec_of
-from tidegate.runtime.config import (
+from tidegate.runtime.config.model import (
     AuthConfig,
     Config,
     LinkConfig,
@@ -16,11 +16,11 @@ from tidegate.runtime.config import (
     StoreConfig,
     TlsConfig,
 )
-from tidegate_operator.fields import amount, camel, camel_text
-from tidegate_operator.problems import SpecError, parse
-from tidegate_operator.spec import AuthSpec, LinkSpec
-from tidegate_operator.spec_listeners import DEFAULT_PORTS, ListenerSpec, ListenerTls
-from tidegate_operator.spec_workloads import EdgeSpec, RedisSpec, RouterSpec
+from tidegate_operator.spec.broker import AuthSpec, LinkSpec
+from tidegate_operator.spec.fields import amount, camel, camel_text
+from tidegate_operator.spec.listeners import DEFAULT_PORTS, ListenerSpec, ListenerTls
+from tidegate_operator.spec.problems import SpecError, parse
+from tidegate_operator.spec.workloads import EdgeSpec, RedisSpec, RouterSpec
 
 TLS = {"selfSigned": True}
 

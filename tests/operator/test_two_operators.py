@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 
 from support.brokers import NAMESPACE, spec_of
 from support.operator_world import World, world
-from tidegate_operator.cluster import KubeError
+from tidegate_operator.kube.interface import KubeError
 from tidegate_operator.reconcile import Reconciler
 from tidegate_operator.render.inputs import decoded
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.packet_strategies import chunked, conversations, mutated, publishes
-from tidegate.mqtt.codec import decode_packet, encode
 from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MqttError
 from tidegate.mqtt.packets import Connect, Packet, Publish

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.packet_strategies import any_packet, mutated
-from tidegate.mqtt.codec import decode_packet, encode
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, MqttError, ProtocolViolation
 from tidegate.mqtt.packets import Packet

@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from tidegate_operator.certificates import KeyPair, Policy, Request, issue, new_authority
-from tidegate_operator.keyring import Existing, Keyring, renewed
-from tidegate_operator.problems import parse
-from tidegate_operator.references import Collected, Contents, Kind, collect, references
 from tidegate_operator.render import Broker, Inputs, Manifest, Settings, render
-from tidegate_operator.spec import MqttBrokerSpec
+from tidegate_operator.secrets.certificates import KeyPair, Policy, Request, issue, new_authority
+from tidegate_operator.secrets.owned_secrets import Existing, OwnedSecrets, renewed
+from tidegate_operator.secrets.references import Collected, Contents, Kind, collect, references
+from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.problems import parse
 
 NOW = datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -214,7 +214,7 @@ def inputs_for(
     contents: Contents | None = None,
     existing: Existing | None = None,
     settings: Settings | None = None,
-    keyring: Keyring | None = None,
+    owned_secrets: OwnedSecrets | None = None,
     collected: Collected | None = None,
     now: datetime.datetime = NOW,
 ) -> Inputs:
@@ -224,7 +224,7 @@ def inputs_for(
     return Inputs(
         Broker(name, NAMESPACE, UID, parsed),
         settings or Settings("registry.example/tidegate:1", "tidegate-system", ALL_OPTIONAL),
-        keyring or renewed(name, NAMESPACE, parsed, existing, now),
+        owned_secrets or renewed(name, NAMESPACE, parsed, existing, now),
         collected
         or collect(
             name,

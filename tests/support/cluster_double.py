@@ -9,7 +9,7 @@ from typing import Any
 from support.brokers import ALL_OPTIONAL
 from support.fake_cluster import FakeCluster, Refused
 from tidegate_operator import names
-from tidegate_operator.cluster import KubeError, KubeUnavailable
+from tidegate_operator.kube.interface import KubeError, KubeUnavailable
 from tidegate_operator.names import FIELD_MANAGER
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.render import Manifest

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from support.packet_vectors import load
-from tidegate.mqtt.codec import decode_packet, encode
 from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import PacketType, ProtocolVersion
 from tidegate.mqtt.errors import MalformedPacket, MqttError, ProtocolViolation
 from tidegate.mqtt.packets import Connect, Packet, Properties

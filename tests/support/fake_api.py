@@ -16,7 +16,7 @@ from aiohttp import web
 
 from support.fake_cluster import FakeCluster, Key, Object, Refused
 from tidegate_operator import names
-from tidegate_operator.kube import PLURALS
+from tidegate_operator.kube.client import PLURALS
 
 _KINDS = {plural: kind for kind, plural in PLURALS.items()}
 

@@ -18,7 +18,7 @@ FAILURE = 0x80
 
 
 @dataclass(slots=True, frozen=True)
-class Announced:
+class Snapshot:
     """The reason codes that clients of a scenario may see."""
 
     disconnect: frozenset[int] = frozenset({0x8B, 0x8E, 0x9C})
@@ -95,9 +95,9 @@ def matches(topic_filter: str, topic: str) -> bool:
 class Checker:
     """Replays a history, and goes on where it stopped when there is more of it."""
 
-    def __init__(self, events: Sequence[Event], announced: Announced | None = None) -> None:
+    def __init__(self, events: Sequence[Event], announced: Snapshot | None = None) -> None:
         self._events = events
-        self._announced = announced or Announced()
+        self._announced = announced or Snapshot()
         #: Deliveries of QoS 1 messages beyond how often they were published, where allowed.
         self.repeated_count = 0
         self._position = 0

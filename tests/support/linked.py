@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from support.played_link import PlayedEdge, PlayedService, until
-from tidegate.link.api import EdgeLink, RouterService
-from tidegate.link.channel import State
-from tidegate.link.fleet import Fleet
-from tidegate.link.hub import Hub
-from tidegate.runtime.config import LinkConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.link.edge_end.router_client import RouterClient
+from tidegate.link.edge_end.router_peer import State
+from tidegate.link.interfaces import EdgeLink, RouterService
+from tidegate.link.router_end.link_server import LinkServer
+from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.telemetry.counters import Counters
 
 #: Discovery that waits for nobody.
 QUICK: dict[str, Any] = {"discovery_interval_s": 0.05}
@@ -26,13 +26,13 @@ IMPATIENT: dict[str, Any] = {"heartbeat_s": 0.05, "timeout_s": 0.3, "stall_s": 0
 
 
 class WiredRouter:
-    """A hub, and what is behind it."""
+    """A link server, and what is behind it."""
 
     def __init__(self, service: RouterService, name: str, config: LinkConfig) -> None:
         self.service = service
         self.name = name
         self.counters = Counters()
-        self.hub = Hub(service, name, config, self.counters)
+        self.link_server = LinkServer(service, name, config, self.counters)
         self.address = ""
         self.stopped = False
 
@@ -44,27 +44,29 @@ class WiredRouter:
 
     async def leave(self, timeout_s: float = 10.0) -> None:
         """End as a process does that is told to."""
-        await self.hub.leave(timeout_s)
+        await self.link_server.leave(timeout_s)
         await self.stop()
 
     async def stop(self) -> None:
         """End at once."""
         if not self.stopped:
             self.stopped = True
-            await self.hub.stop()
+            await self.link_server.stop()
 
 
 class WiredEdge:
-    """A fleet, and what is behind it."""
+    """A router client, and what is behind it."""
 
     def __init__(self, edge: EdgeLink, config: LinkConfig, lease_s: float = 10.0) -> None:
         self.edge = edge
         self.counters = Counters()
-        self.fleet = Fleet(edge.edge_id, edge.edge_id, config, lease_s, self.counters)
-        self.fleet.serve(edge)
+        self.router_client = RouterClient(
+            edge.edge_id, edge.edge_id, config, lease_s, self.counters
+        )
+        self.router_client.serve(edge)
         self.holding: list[bool] = []
-        self.fleet.outgoing.hold_publishing = lambda: self.holding.append(True)
-        self.fleet.outgoing.resume_publishing = lambda: self.holding.append(False)
+        self.router_client.outgoing.hold_publishing = lambda: self.holding.append(True)
+        self.router_client.outgoing.resume_publishing = lambda: self.holding.append(False)
         self.stopped = False
 
     @property
@@ -75,18 +77,18 @@ class WiredEdge:
 
     def open_to(self) -> set[str]:
         """Names of the routers that take publishes."""
-        members = self.fleet.routers.members
+        members = self.router_client.routers.members
         return {name for name, channel in members.items() if channel.state is State.OPEN}
 
     def look_at(self, *places: str) -> None:
         """Look for routers at these places from now on."""
-        membership = self.fleet.membership
+        membership = self.router_client.membership
         membership.config = membership.config.model_copy(update={"routers": list(places)})
 
     async def uses(self, *names: str) -> None:
         """Wait until these routers, and no others, are its members and take publishes."""
         await until(
-            lambda: self.open_to() == set(names) == self.fleet.routers.members.keys(),
+            lambda: self.open_to() == set(names) == self.router_client.routers.members.keys(),
             f"{self.edge.edge_id} uses {names}, not {self.open_to()}",
         )
 
@@ -94,7 +96,7 @@ class WiredEdge:
         """End it."""
         if not self.stopped:
             self.stopped = True
-            await self.fleet.stop()
+            await self.router_client.stop()
 
 
 class Wires:
@@ -120,7 +122,7 @@ class Wires:
         router = WiredRouter(
             service or PlayedService(f"{name}.{next(self.numbers)}"), name, LinkConfig(**settings)
         )
-        router.address = await router.hub.start()
+        router.address = await router.link_server.start()
         self._stack.push_async_callback(router.stop)
         return router
 
@@ -132,7 +134,7 @@ class Wires:
         wired = WiredEdge(
             edge or PlayedEdge(f"edge-{next(self.numbers)}"), LinkConfig(**settings), lease_s
         )
-        await wired.fleet.start()
+        await wired.router_client.start()
         self._stack.push_async_callback(wired.stop)
         return wired
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from support import mqtt_bytes
 from support.mqtt_bytes import V5, Packet
-from tidegate.edge.authn import Authenticator
-from tidegate.edge.authz import Authorizer
-from tidegate.edge.channel import Peer
-from tidegate.edge.client import Client
+from tidegate.edge.auth.acl import Authorizer
+from tidegate.edge.auth.authentication import Authenticator
+from tidegate.edge.client.client import Client
 from tidegate.edge.edge import Edge
-from tidegate.link.api import (
+from tidegate.edge.transport.channel import Peer
+from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
     DetachSession,
@@ -25,8 +25,8 @@ from tidegate.link.api import (
     RouterUnavailable,
 )
 from tidegate.mqtt.packets import Publish
-from tidegate.runtime.config import Config
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import Config
+from tidegate.runtime.telemetry.counters import Counters
 
 
 class PlayedChannel:

@@ -12,9 +12,9 @@ from support.fake_cluster import FakeCluster
 from support.pods_double import PodsDouble
 from tidegate_operator import names
 from tidegate_operator.names import RESTART_HASH
-from tidegate_operator.problems import parse
 from tidegate_operator.reconcile import Outcome, Reconciler
 from tidegate_operator.render.inputs import encoded
+from tidegate_operator.spec.problems import parse
 
 
 class World:

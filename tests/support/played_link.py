@@ -1,8 +1,8 @@
 """Either end of the link, played by the test: what the real other end asks, and what it is told.
 
-``PlayedEdge`` and ``PlayedService`` stand in for an edge and a router behind a real ``Fleet`` and a
-real ``Hub``. ``PlayedRouter`` and ``PlayedStream`` stand in for a whole peer: they exchange frames
-with a fleet or a hub directly, without gRPC.
+``PlayedEdge`` and ``PlayedService`` stand in for an edge and a router behind a real
+``RouterClient`` and a real ``LinkServer``. ``PlayedRouter`` and ``PlayedStream`` stand in for a
+whole peer: they exchange frames with a router client or a link server directly, without gRPC.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import grpc
 
 from support.virtual_time import run_virtual
 from support.waiting import wait_for_async
-from tidegate.link.api import AttachedSession, AttachSession, DetachSession, EdgeLink, Origin
-from tidegate.link.channel import RouterChannel
-from tidegate.link.fleet import Fleet
-from tidegate.link.hub import Hub
+from tidegate.link.edge_end.router_client import RouterClient
+from tidegate.link.edge_end.router_peer import RouterPeer
+from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession, EdgeLink, Origin
 from tidegate.link.messages import read_message
+from tidegate.link.router_end.link_server import LinkServer
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
-from tidegate.runtime.config import LinkConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.telemetry.counters import Counters
 
 P = ParamSpec("P")
 
@@ -135,7 +135,7 @@ class PlayedEdge:
 
 
 class PlayedService:
-    """What a hub asks of its router, written down; answered at once, or when the test says.
+    """What a link server asks of its router, written down; answered at once, or when the test says.
 
     Publishes go to every attached edge that has said that it is interested in the very topic, or in
     ``#``.
@@ -324,23 +324,25 @@ class PlayedService:
         return self.living
 
 
-# A router for a real fleet
+# A router for a real router client
 
 
 class PlayedRouter:
-    """A router that a real fleet is attached to, without gRPC: frames are read and sent here.
+    """A router for a real router client, without gRPC: frames are read and sent here.
 
     It answers ``Synced`` and requests at once, but for the kinds in ``silent_about``; publishes
     when the test says.
     """
 
-    def __init__(self, fleet: Fleet, name: str, credit_bytes: int = 1_000_000) -> None:
-        self.fleet = fleet
+    def __init__(
+        self, router_client: RouterClient, name: str, credit_bytes: int = 1_000_000
+    ) -> None:
+        self.router_client = router_client
         self.name = name
         self.address = f"{name}:7000"
         self.credit_bytes = credit_bytes
         self.instance = ""
-        self.channel: RouterChannel | None = None
+        self.channel: RouterPeer | None = None
         #: Everything that came over this connection, in order, as (kind, message).
         self.operations: list[tuple[str, Any]] = []
         self.received: list[pb.EdgeFrame] = []
@@ -351,21 +353,21 @@ class PlayedRouter:
         self._writing: asyncio.Task[None] | None = None
 
     def connect(self, life: str = "a") -> None:
-        """The fleet's stream has been welcomed."""
+        """The router client's stream has been welcomed."""
         self.instance = f"{self.name}.{life}"
         self.operations, self._unanswered = [], []
         welcome = pb.Welcome(
             version=2, instance=self.instance, name=self.name, credit_bytes=self.credit_bytes
         )
-        channel = self.channel = self.fleet.membership.welcomed(self.address, welcome)
+        channel = self.channel = self.router_client.membership.welcomed(self.address, welcome)
         outbox = channel.outbox
         assert outbox is not None
         self._writing = asyncio.create_task(outbox.send(self._take, lambda: None))
         stream: Any = SimpleNamespace(address=self.address, channel=channel)
-        self.fleet.membership.streams[self.address] = (stream, self._writing)
+        self.router_client.membership.streams[self.address] = (stream, self._writing)
 
     async def join(self, life: str = "a") -> None:
-        """Connect, and give the fleet the time to use it (of a loop of virtual time)."""
+        """Connect, and give the router client the time to use it (of a loop of virtual time)."""
         self.connect(life)
         await asyncio.sleep(MOMENT_S)
 
@@ -374,14 +376,14 @@ class PlayedRouter:
         assert self.channel is not None
         assert self._writing is not None
         self._writing.cancel()
-        self.fleet.membership.streams.pop(self.address, None)
-        self.fleet.membership.disconnected(self.channel)
+        self.router_client.membership.streams.pop(self.address, None)
+        self.router_client.membership.disconnected(self.channel)
         self.channel = None
 
     def send(self, frame: pb.RouterFrame) -> None:
         """Say something to the edge."""
         assert self.channel is not None
-        self.fleet.receiving.receive(self.channel, frame)
+        self.router_client.receiving.receive(self.channel, frame)
 
     def say(self, **operation: Any) -> None:
         """Say one operation to the edge."""
@@ -403,7 +405,7 @@ class PlayedRouter:
                 self._reply(kind, number)
             operation = getattr(operation, kind)
         elif kind == "synced" and kind not in self.silent_about:
-            # Not from inside the fleet's own writing.
+            # Not from inside the router client's own writing.
             asyncio.get_running_loop().call_soon(self._applied, operation.id)
         self.operations.append((kind, operation))
 
@@ -461,21 +463,21 @@ class PlayedRouter:
         self.send(frame)
 
 
-def fleet_of(edge: PlayedEdge, **config: Any) -> Fleet:
-    """A fleet that has not been started: the test brings its routers. It has a lease."""
-    fleet = Fleet(edge.edge_id, "edge", LinkConfig(**config), 10.0, Counters())
-    fleet.serve(edge)
-    fleet.lease.until_s = float("inf")
-    return fleet
+def fleet_of(edge: PlayedEdge, **config: Any) -> RouterClient:
+    """A router client that has not been started: the test brings its routers. It has a lease."""
+    router_client = RouterClient(edge.edge_id, "edge", LinkConfig(**config), 10.0, Counters())
+    router_client.serve(edge)
+    router_client.lease.until_s = float("inf")
+    return router_client
 
 
-# An edge for a real hub
+# An edge for a real link server
 
 
 class PlayedStream:
-    """The stream of an edge to a real hub, without gRPC."""
+    """The stream of an edge to a real link server, without gRPC."""
 
-    def __init__(self, hub: Hub, edge_id: str = "edge-1") -> None:
+    def __init__(self, link_server: LinkServer, edge_id: str = "edge-1") -> None:
         self.edge_id = edge_id
         self.frames: list[pb.RouterFrame] = []
         self._coming: asyncio.Queue[Any] = asyncio.Queue()
@@ -486,7 +488,7 @@ class PlayedStream:
         self.confirms = True
         self._taken = 0  # the one with Welcome does not count
         context: Any = self
-        self.task = asyncio.create_task(hub.Attach(None, context))
+        self.task = asyncio.create_task(link_server.Attach(None, context))
 
     # What gRPC's context has
 
@@ -536,7 +538,7 @@ class PlayedStream:
         """Say Hello and go on; return what it was answered."""
         self.hello()
         self.say(synced=pb.Synced(id=1))
-        await until(lambda: self.of("applied"), "the hub has attached the edge")
+        await until(lambda: self.of("applied"), "the link server has attached the edge")
         return self.frames[0].welcome
 
     def of(self, kind: str) -> list[Any]:
@@ -573,7 +575,7 @@ class PlayedStream:
 
 
 class NoListener:
-    """In the place of a hub's gRPC server."""
+    """In the place of a link server's gRPC server."""
 
     def __init__(self, servicer: object) -> None:
         self.serving: list[bool] = []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from support.fake_cluster import FakeCluster, Object
-from tidegate.runtime.applied import digest_of
+from tidegate.runtime.config.applied import digest_of
 from tidegate_operator import names
-from tidegate_operator.configuration import Answer, Heard, InUse, Reported
-from tidegate_operator.observed import Pod
+from tidegate_operator.live_state import Pod
+from tidegate_operator.pods.config_state import Answer, Heard, InUse, Reported
 from tidegate_operator.render.inputs import decoded
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from support.lone_edge import turns
 from support.recording_handler import Handlers
-from tidegate.edge.listeners import Listeners
-from tidegate.edge.state import ListenerState, Refusal
-from tidegate.runtime.config import ListenerConfig
+from tidegate.edge.transport.listener import Listener, Refusal
+from tidegate.edge.transport.listeners import Listeners
+from tidegate.runtime.config.model import ListenerConfig
 
 
 class Running:
@@ -23,7 +23,7 @@ class Running:
         self._writers: list[asyncio.StreamWriter] = []
 
     @property
-    def state(self) -> ListenerState:
+    def state(self) -> Listener:
         return self.listeners.states[0]
 
     def refused(self, reason: Refusal) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self, TypeVar
 
 from support.history import History, Kind
-from support.history_check import Announced, Checker, Violation
+from support.history_check import Checker, Snapshot, Violation
 from support.load import Publisher, Subscriber, come_and_go
 from support.mqtt_bytes import V5, V311
 from support.session_client import ChooseEdge, Patience, SessionClient
@@ -53,7 +53,7 @@ class Scene:
         self,
         cluster: Stage,
         seed: int,
-        announced: Announced | None = None,
+        announced: Snapshot | None = None,
         patience: Patience | None = None,
     ) -> None:
         self.cluster = cluster

@@ -14,7 +14,7 @@ from typing import Final, Self
 import hiredis
 
 from support.closing import close_server
-from tidegate.runtime.config import StoreConfig
+from tidegate.runtime.config.model import StoreConfig
 from tidegate.store.keys import Keyspace
 
 CLOSE: Final = b"close"

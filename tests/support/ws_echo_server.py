@@ -14,9 +14,9 @@ import uvloop
 from websockets.frames import Frame, Opcode
 
 from support.recording_handler import Handlers
-from tidegate.edge.listeners import Listeners
-from tidegate.edge.websocket import WebSocketFrames
-from tidegate.runtime.config import ListenerConfig, ListenerProtocol
+from tidegate.edge.transport.listeners import Listeners
+from tidegate.edge.transport.websocket import WebSocketFrames
+from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
 #: Autobahn's largest message is 16 MiB.
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024

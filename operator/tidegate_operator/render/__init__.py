@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tidegate_operator import names
-from tidegate_operator.keyring import Existing, Keyring
 from tidegate_operator.names import Component
-from tidegate_operator.render import network, redis, scaling, workloads
+from tidegate_operator.render import bundled_store, network, scaling, workloads
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Owner, Settings
 from tidegate_operator.render.workloads import edge_files, router_files
+from tidegate_operator.secrets.owned_secrets import Existing, OwnedSecrets
 
 __all__ = [
     "Broker",
@@ -28,21 +28,26 @@ def prerequisites(inputs: Inputs) -> list[Manifest]:
     return [*_own_secrets(inputs), *network.certificates(inputs)]
 
 
-def upkeep(owner: Owner, keyring: Keyring, existing: Existing) -> list[Manifest]:
+def upkeep(owner: Owner, owned_secrets: OwnedSecrets, existing: Existing) -> list[Manifest]:
     """Return what must not wait for a spec that can be used: certificates that are due.
 
-    Only Secrets that are there, with all that they hold but what ``keyring`` has anew.
+    Only Secrets that are there, with all that they hold but what ``owned_secrets`` has anew.
     """
-    authorities = keyring.authorities_data()
+    authorities = owned_secrets.authorities_data()
     name = owner.name
     secrets = (
         (names.authorities_secret(name), "authorities", existing.authorities, authorities),
-        (names.workload(name, "edge"), "edge", existing.edge, edge_files(keyring, existing.edge)),
+        (
+            names.workload(name, "edge"),
+            "edge",
+            existing.edge,
+            edge_files(owned_secrets, existing.edge),
+        ),
         (
             names.workload(name, "router"),
             "router",
             existing.router,
-            router_files(keyring, existing.router),
+            router_files(owned_secrets, existing.router),
         ),
     )
     return [
@@ -57,7 +62,7 @@ def render(inputs: Inputs) -> list[Manifest]:
         *_accounts(inputs),
         *network.policies(inputs),
         *network.services(inputs),
-        *redis.redis(inputs),
+        *bundled_store.redis(inputs),
         *workloads.router(inputs),
         *workloads.edge(inputs),
         *scaling.scaling(inputs),
@@ -67,16 +72,18 @@ def render(inputs: Inputs) -> list[Manifest]:
 
 def _own_secrets(inputs: Inputs) -> Iterator[Manifest]:
     """Yield what the operator keeps, and what it tells people."""
-    broker, keyring = inputs.broker, inputs.keyring
+    broker, owned_secrets = inputs.broker, inputs.owned_secrets
     name = names.authorities_secret(broker.name)
-    yield broker.secret(name, "authorities", keyring.authorities_data())
-    yield broker.secret(names.admin_secret(broker.name), "admin", {"token": keyring.admin_token})
-    if keyring.listeners is not None:
+    yield broker.secret(name, "authorities", owned_secrets.authorities_data())
+    yield broker.secret(
+        names.admin_secret(broker.name), "admin", {"token": owned_secrets.admin_token}
+    )
+    if owned_secrets.listeners is not None:
         yield {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": broker.metadata(names.authorities_map(broker.name), "authorities"),
-            "data": {"ca.crt": keyring.listeners.bundle.decode("ascii")},
+            "data": {"ca.crt": owned_secrets.listeners.bundle.decode("ascii")},
         }
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tidegate_operator import names
-from tidegate_operator.keyring import Keyring
-from tidegate_operator.references import Collected
-from tidegate_operator.spec import MqttBrokerSpec
+from tidegate_operator.secrets.owned_secrets import OwnedSecrets
+from tidegate_operator.secrets.references import Collected
+from tidegate_operator.spec.broker import MqttBrokerSpec
 
 #: An object as the API server takes it.
 Manifest: TypeAlias = dict[str, Any]
@@ -77,7 +77,7 @@ class Inputs:
 
     broker: Broker
     settings: Settings
-    keyring: Keyring
+    owned_secrets: OwnedSecrets
     collected: Collected
     #: The shortest grace period of the edges that are there, in seconds; None if there are none.
     edge_grace_s: int | None = None

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tidegate_operator import names
 from tidegate_operator.names import ADMIN_PORT, LINK_PORT, REDIS_PORT, Component
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest
-from tidegate_operator.spec_listeners import ListenerSpec
+from tidegate_operator.spec.listeners import ListenerSpec
 
 SERVICE_MONITOR: Final = "ServiceMonitor"
 CERTIFICATE: Final = "Certificate"

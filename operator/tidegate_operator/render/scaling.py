@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from tidegate_operator import names
-from tidegate_operator.fields import amount
 from tidegate_operator.names import Component
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest
-from tidegate_operator.spec_workloads import (
+from tidegate_operator.spec.fields import amount
+from tidegate_operator.spec.workloads import (
     Autoscaling,
     DisruptionBudget,
     EdgeAutoscaling,

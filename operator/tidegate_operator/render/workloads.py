@@ -9,22 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
-from tidegate.runtime.config import Config
+from tidegate.runtime.config.model import Config
 from tidegate_operator import names
-from tidegate_operator.certificates import KeyPair
-from tidegate_operator.keyring import Keyring
 from tidegate_operator.names import LINK_PORT, Component
-from tidegate_operator.render.config import BUNDLED_PASSWORD, as_yaml, edge_config, router_config
+from tidegate_operator.render.broker_config import (
+    BUNDLED_PASSWORD,
+    as_yaml,
+    edge_config,
+    router_config,
+)
 from tidegate_operator.render.inputs import Inputs, Manifest
-from tidegate_operator.render.pods import (
+from tidegate_operator.render.pod_template import (
     MARGIN_S,
     grace_period_s,
     process_container,
     process_volumes,
     template,
 )
-from tidegate_operator.render.restart import restart_hash
-from tidegate_operator.spec_workloads import Autoscaling, EdgeSpec, RouterSpec
+from tidegate_operator.render.restart_hash import restart_hash
+from tidegate_operator.secrets.certificates import KeyPair
+from tidegate_operator.secrets.owned_secrets import OwnedSecrets
+from tidegate_operator.spec.workloads import Autoscaling, EdgeSpec, RouterSpec
 
 #: How long a rollout may stand still before it counts as failed.
 PROGRESS_DEADLINE_S: Final = 600
@@ -38,7 +43,7 @@ def edge(inputs: Inputs) -> Iterator[Manifest]:
     grace_s = grace_period_s(settings.drain.deadline_s, settings.shutdown_timeout_s)
     _hold_deadlines(config, inputs, grace_s)
     yield from _configuration(
-        inputs, "edge", config, edge_files(inputs.keyring, inputs.collected.edge)
+        inputs, "edge", config, edge_files(inputs.owned_secrets, inputs.collected.edge)
     )
     yield _deployment(inputs, "edge", settings, config, grace_s)
 
@@ -77,33 +82,33 @@ def router(inputs: Inputs) -> Iterator[Manifest]:
     leave_s = min(drain_s, settings.shutdown_timeout_s)
     grace_s = grace_period_s(leave_s, settings.shutdown_timeout_s)
     files = dict(inputs.old_router_files)
-    files |= router_files(inputs.keyring, inputs.collected.router)
+    files |= router_files(inputs.owned_secrets, inputs.collected.router)
     if inputs.spec.redis.own is not None:
-        files[BUNDLED_PASSWORD] = inputs.keyring.redis_password
+        files[BUNDLED_PASSWORD] = inputs.owned_secrets.redis_password
     yield from _configuration(inputs, "router", config, files)
     yield _deployment(inputs, "router", settings, config, grace_s)
 
 
-def edge_files(keyring: Keyring, collected: Mapping[str, bytes]) -> dict[str, bytes]:
+def edge_files(owned_secrets: OwnedSecrets, collected: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files that edges read: their Secret's data."""
     found = dict(collected)
-    for name, pair in keyring.listener_pairs.items():
+    for name, pair in owned_secrets.listener_pairs.items():
         found[f"listener.{name}.crt"] = pair.certificate
         found[f"listener.{name}.key"] = pair.key
-    return found | _own_files(keyring, keyring.edge_link)
+    return found | _own_files(owned_secrets, owned_secrets.edge_link)
 
 
-def router_files(keyring: Keyring, collected: Mapping[str, bytes]) -> dict[str, bytes]:
+def router_files(owned_secrets: OwnedSecrets, collected: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files that routers read: their Secret's data."""
-    return dict(collected) | _own_files(keyring, keyring.router_link)
+    return dict(collected) | _own_files(owned_secrets, owned_secrets.router_link)
 
 
-def _own_files(keyring: Keyring, pair: KeyPair) -> dict[str, bytes]:
+def _own_files(owned_secrets: OwnedSecrets, pair: KeyPair) -> dict[str, bytes]:
     return {
         "link.crt": pair.certificate,
         "link.key": pair.key,
-        "link-ca.crt": keyring.link.bundle,
-        "admin-token": keyring.admin_token,
+        "link-ca.crt": owned_secrets.link.bundle,
+        "admin-token": owned_secrets.admin_token,
     }
 
 

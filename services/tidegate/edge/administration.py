@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from tidegate.edge.shedding import Shedder
+from tidegate.edge.drain.shed import Shedder
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
-from tidegate.runtime.admin import Control, Json
-from tidegate.runtime.metrics import Readings
+from tidegate.runtime.admin.server import Control, Json
+from tidegate.runtime.telemetry.metrics import Readings
 
 if TYPE_CHECKING:
-    from tidegate.edge.client import Client
-    from tidegate.edge.drain import Drainer
+    from tidegate.edge.client.client import Client
+    from tidegate.edge.drain.drain import Drainer
     from tidegate.edge.edge import Edge
 
 #: Subscriptions shown of one client.

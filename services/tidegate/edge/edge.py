@@ -13,22 +13,22 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from tidegate.core.topic_index import TopicIndex
-from tidegate.edge.authn import Authenticator
-from tidegate.edge.authz import Authorizer
-from tidegate.edge.channel import Channel, Handler, HandlerFactory
-from tidegate.edge.client import Client
-from tidegate.edge.connecting import Attaching
-from tidegate.edge.exchange import Method
-from tidegate.edge.holds import LINK
-from tidegate.edge.plan import Group, Plan, Recipient, build_plan
-from tidegate.edge.reading import Reader
-from tidegate.link.api import RouterLink, SharedReceipt
-from tidegate.mqtt.codec import encode_publish
+from tidegate.edge.auth.acl import Authorizer
+from tidegate.edge.auth.authentication import Authenticator
+from tidegate.edge.client.client import Client
+from tidegate.edge.client.connect import Attaching
+from tidegate.edge.client.enhanced_auth import Method
+from tidegate.edge.client.packet_queue import Reader
+from tidegate.edge.client.pause_reasons import LINK
+from tidegate.edge.fan_out import FanOut, Group, Recipient, build_fan_out
+from tidegate.edge.transport.channel import Channel, Handler, HandlerFactory
+from tidegate.link.interfaces import RouterLink, SharedReceipt
+from tidegate.mqtt.encode import encode_publish
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
-from tidegate.runtime.config import Config, ListenerConfig
-from tidegate.runtime.telemetry import Counters
-from tidegate.runtime.tracing import DELIVER, Span, Tracer, message_attributes
+from tidegate.runtime.config.model import Config, ListenerConfig
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.runtime.telemetry.tracing import DELIVER, Span, Tracer, message_attributes
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Edge:
         self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
         self.subscription_count = 0
         self._interest: dict[str, int] = {}
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, FanOut] = {}
         self._dirty: list[Client] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ticking: asyncio.Task[None] | None = None
@@ -264,7 +264,7 @@ class Edge:
 
     # Delivery
 
-    def plan(self, topic: str) -> Plan:
+    def plan(self, topic: str) -> FanOut:
         """Return the current plan for a topic."""
         matches = self.index.match(topic)
         plan = self._plans.get(topic)
@@ -272,7 +272,7 @@ class Edge:
             return plan
         if len(self._plans) >= MAX_CACHED_PLANS:
             self._plans.clear()
-        plan = self._plans[topic] = build_plan(topic, matches)
+        plan = self._plans[topic] = build_fan_out(topic, matches)
         return plan
 
     def deliver(self, message: Publish, publisher_id: str) -> None:

@@ -1,19 +1,19 @@
 """Figures of the whole broker: every router learns what all edges and routers count.
 
 Both ends own what the others have last said. Routers do not speak to each other, so edges pass on
-what they have heard: ``lease`` has an edge tell its figures again and again, and ``intake`` has a
-router take them and answer with its own.
+what they have heard: ``lease`` has an edge tell its figures again and again, and ``frame_handler``
+has a router take them and answer with its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tidegate.link.api import RouterService
-from tidegate.link.attached import AttachedEdge, AttachedEdges
-from tidegate.link.channel import SMALL, RouterChannel
-from tidegate.link.receiving import Receiving
-from tidegate.link.routers import Routers
+from tidegate.link.edge_end.router_frames import RouterFrameHandler
+from tidegate.link.edge_end.router_peer import SMALL, RouterPeer
+from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.interfaces import RouterService
+from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.v1 import link_pb2 as pb
 
 
@@ -22,7 +22,7 @@ class EdgeFigures:
 
     __slots__ = ("_edge_id", "_of_routers", "_routers", "own")
 
-    def __init__(self, edge_id: str, routers: Routers, receiving: Receiving) -> None:
+    def __init__(self, edge_id: str, routers: RouterTable, receiving: RouterFrameHandler) -> None:
         self._edge_id = edge_id
         self._routers = routers
         #: By instance.
@@ -31,7 +31,7 @@ class EdgeFigures:
         self.own: Callable[[], dict[str, int]] = dict
         receiving.on("figures", self._heard)
 
-    def _heard(self, channel: RouterChannel, operation: pb.Figures) -> None:
+    def _heard(self, channel: RouterPeer, operation: pb.Figures) -> None:
         self._of_routers[channel.instance] = dict(operation.values)
 
     def tell(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tidegate.link.api import AttachedSession, AttachSession, DetachSession
+from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 

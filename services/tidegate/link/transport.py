@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tidegate.link.v1 import link_pb2_grpc
-from tidegate.runtime.config import LinkTlsConfig
+from tidegate.runtime.config.model import LinkTlsConfig
 
 log = logging.getLogger(__name__)
 

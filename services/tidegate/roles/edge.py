@@ -10,23 +10,23 @@ from collections import Counter
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from tidegate.link.channel import State
+from tidegate.link.edge_end.router_client import RouterClient
+from tidegate.link.edge_end.router_peer import State
 from tidegate.link.edge_id import new_edge_id
-from tidegate.link.fleet import Fleet
-from tidegate.roles import edge_side, process
-from tidegate.roles.edge_side import EdgeSide
+from tidegate.roles import edge_components, process
+from tidegate.roles.edge_components import EdgeComponents
 from tidegate.roles.process import Process
-from tidegate.runtime.admin import Json
-from tidegate.runtime.config import Config
-from tidegate.runtime.config_file import Role
-from tidegate.runtime.metrics import Readings
-from tidegate.runtime.source import Loaded
-from tidegate.system import figures_of
+from tidegate.roles.sys_figures import figures_of
+from tidegate.runtime.admin.server import Json
+from tidegate.runtime.config.config_file import Role
+from tidegate.runtime.config.model import Config
+from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.telemetry.metrics import Readings
 
 NO_ROUTER: Final = "no router can be reached"
 
 #: What the environment is to blame for when an edge cannot start.
-BLAMED: Final = edge_side.BLAMED
+STARTUP_ERRORS: Final = edge_components.STARTUP_ERRORS
 
 
 class EdgeProcess(Process):
@@ -37,34 +37,34 @@ class EdgeProcess(Process):
 
     def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
         super().__init__(config, announce)
-        self._fleet = Fleet(
+        self._router_client = RouterClient(
             new_edge_id(self.name),
             self.name,
             config.link,
             config.store.edge_lease_s,
             self.counters,
         )
-        self._side: EdgeSide | None = None
+        self._side: EdgeComponents | None = None
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Find a router, then accept clients."""
         tracer = self.install_telemetry(stack).tracer
-        fleet, counters = self._fleet, self.counters
-        side = self._side = EdgeSide(self, fleet.edge_id, fleet, tracer)
+        router_client, counters = self._router_client, self.counters
+        side = self._side = EdgeComponents(self, router_client.edge_id, router_client, tracer)
         edge = side.edge
-        fleet.serve(edge)
-        fleet.outgoing.hold_publishing = edge.hold_publishing
-        fleet.outgoing.resume_publishing = edge.resume_publishing
-        fleet.verification.connections = lambda: [
+        router_client.serve(edge)
+        router_client.outgoing.hold_publishing = edge.hold_publishing
+        router_client.outgoing.resume_publishing = edge.resume_publishing
+        router_client.verification.connections = lambda: [
             (client.client_id, client.epoch) for client in edge.clients.values()
         ]
-        fleet.figures.own = lambda: figures_of(counters, edge)
-        self.exporter.add(_readings(fleet))
-        stack.push_async_callback(fleet.stop)
+        router_client.figures.own = lambda: figures_of(counters, edge)
+        self.exporter.add(_readings(router_client))
+        stack.push_async_callback(router_client.stop)
         side.start(stack)
         admin_url = await self.start_admin(stack, side.control(self.status))
-        await fleet.start()
-        await self.unless_stopped(fleet.ready())
+        await router_client.start()
+        await self.unless_stopped(router_client.ready())
         await side.open()
 
         def measure() -> None:
@@ -87,7 +87,7 @@ class EdgeProcess(Process):
         """Draining, or without a router."""
         if self._side is not None and (problem := self._side.problem()):
             return problem
-        return "" if self._fleet.routers.reachable() else NO_ROUTER
+        return "" if self._router_client.routers.reachable() else NO_ROUTER
 
     def status(self) -> Json:
         """What /status says beside the edge's part."""
@@ -98,13 +98,13 @@ class EdgeProcess(Process):
             "link": {
                 "routers": {
                     name: {"state": channel.state.value, "address": channel.address}
-                    for name, channel in self._fleet.routers.members.items()
+                    for name, channel in self._router_client.routers.members.items()
                 }
             },
         }
 
 
-def _readings(fleet: Fleet) -> Readings:
+def _readings(router_client: RouterClient) -> Readings:
     """What /metrics says of the link."""
     return Readings(
         (
@@ -112,14 +112,14 @@ def _readings(fleet: Fleet) -> Readings:
                 "link_routers",
                 "Routers that this edge knows, by state.",
                 ["state"],
-                lambda: _by_state(fleet),
+                lambda: _by_state(router_client),
             ),
         )
     )
 
 
-def _by_state(fleet: Fleet) -> list[tuple[list[str], int]]:
-    count = Counter(channel.state for channel in fleet.routers.members.values())
+def _by_state(router_client: RouterClient) -> list[tuple[list[str], int]]:
+    count = Counter(channel.state for channel in router_client.routers.members.values())
     return [([state.value], count[state]) for state in State]
 
 

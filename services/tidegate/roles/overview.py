@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
-from tidegate.roles.children import Child, ChildError
+from tidegate.roles.child import Child, ChildError
 from tidegate.roles.process import Process
-from tidegate.runtime.admin import MAX_LIMIT, Control, Json, Verdict
-from tidegate.runtime.metrics import merge
+from tidegate.runtime.admin.server import MAX_LIMIT, Control, Json, Verdict
+from tidegate.runtime.telemetry.metrics import merge
 
 #: How the supervisor calls itself in the merged metrics.
 OWN_NAME: Final = "supervisor"

@@ -19,21 +19,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
 from tidegate import __version__
-from tidegate.runtime import log as logs
-from tidegate.runtime import loop as loops
-from tidegate.runtime.admin import AdminServer, Control, Json, Soon, Verdict
-from tidegate.runtime.applied import Applied, NotTaken, Reading, sentence_of
-from tidegate.runtime.config import Config
-from tidegate.runtime.config_file import Role
-from tidegate.runtime.live import restart_needed, taken_up
-from tidegate.runtime.metrics import Exporter
-from tidegate.runtime.named_files import paths_named, read_at_use
-from tidegate.runtime.reconfiguring import Reconfiguring
-from tidegate.runtime.shutdown import Shutdown
-from tidegate.runtime.source import Loaded
-from tidegate.runtime.telemetry import Counters, watch_event_loop_lag
-from tidegate.runtime.tracing import Telemetry, install
-from tidegate.runtime.watch import FileWatch
+from tidegate.runtime.admin.server import AdminServer, Control, Json, Soon, Verdict
+from tidegate.runtime.config.applied import Applied, NotTaken, Reading, sentence_of
+from tidegate.runtime.config.config_file import Role
+from tidegate.runtime.config.file_watch import FileWatch
+from tidegate.runtime.config.model import Config
+from tidegate.runtime.config.referenced_files import paths_named, read_at_use
+from tidegate.runtime.config.reload import ConfigReload
+from tidegate.runtime.config.reloadable import restart_needed, taken_up
+from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.process import event_loop as loops
+from tidegate.runtime.process.shutdown import Shutdown
+from tidegate.runtime.telemetry import log as logs
+from tidegate.runtime.telemetry.counters import Counters, watch_event_loop_lag
+from tidegate.runtime.telemetry.metrics import Exporter
+from tidegate.runtime.telemetry.tracing import Telemetry, install
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Process(ABC):
     # The configuration while it runs
 
     def _watch_configuration(self, stack: contextlib.AsyncExitStack, loaded: Loaded) -> None:
-        watch = Reconfiguring(loaded, self._take, self.applied, self.counters)
+        watch = ConfigReload(loaded, self._take, self.applied, self.counters)
         self.on_hangup(watch.trigger)
         self.background(stack, watch.run())
 

@@ -15,20 +15,21 @@ from collections.abc import Callable
 from typing import ClassVar, Final
 
 from tidegate import __version__
-from tidegate.link.hub import Hub
+from tidegate.link.router_end.link_server import LinkServer
 from tidegate.roles import process
 from tidegate.roles.process import Process, now_ms
-from tidegate.roles.router_side import Limited
+from tidegate.roles.router_reload import RouterReload
+from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
-from tidegate.runtime.admin import Control, Json
-from tidegate.runtime.config import Config
-from tidegate.runtime.config_file import Role
-from tidegate.runtime.metrics import Readings
-from tidegate.runtime.source import Loaded
-from tidegate.runtime.tracing import Tracer
+from tidegate.router.sys_publisher import SysPublisher
+from tidegate.runtime.admin.server import Control, Json
+from tidegate.runtime.config.config_file import Role
+from tidegate.runtime.config.model import Config
+from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.telemetry.metrics import Readings
+from tidegate.runtime.telemetry.tracing import Tracer
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.redis_store import RedisStore, StoreRefused
-from tidegate.system import SystemTopics, figures_of
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ LONGEST_PAUSE_S: Final = 1.0
 NO_STORE: Final = "the store does not answer"
 
 #: What the environment is to blame for when a router cannot start.
-BLAMED: Final[tuple[type[Exception], ...]] = (OSError, StoreRefused)
+STARTUP_ERRORS: Final[tuple[type[Exception], ...]] = (OSError, StoreRefused)
 
 
 class RouterProcess(Process):
@@ -51,8 +52,8 @@ class RouterProcess(Process):
     def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
         super().__init__(config, announce)
         self._router: Router | None = None
-        self._hub: Hub | None = None
-        self._limited: Limited | None = None
+        self._link_server: LinkServer | None = None
+        self._limited: RouterReload | None = None
         self._address = ""
         self._store_refuses = False
 
@@ -69,20 +70,22 @@ class RouterProcess(Process):
         self._router = router
         stack.push_async_callback(store.close)
         stack.push_async_callback(router.stop)
-        hub = self._hub = Hub(router, self.name, self.config.link, self.counters)
-        stack.push_async_callback(hub.stop)
-        self.exporter.add(_readings(router, hub))
+        link_server = self._link_server = LinkServer(
+            router, self.name, self.config.link, self.counters
+        )
+        stack.push_async_callback(link_server.stop)
+        self.exporter.add(_readings(router, link_server))
         counters = self.counters
-        hub.figures.own = lambda: figures_of(counters)
-        system = SystemTopics(
+        link_server.figures.own = lambda: figures_of(counters)
+        system = SysPublisher(
             router,
-            hub.figures.everybody,
+            link_server.figures.everybody,
             __version__,
             self.config.features.sys_interval_s,
             leads=lambda: _leads(router),
         )
         self.background(stack, system.run())
-        self._limited = Limited(store, router, system)
+        self._limited = RouterReload(store, router, system)
 
         def measure() -> None:
             counters.retained_count = len(router.retained)
@@ -90,7 +93,7 @@ class RouterProcess(Process):
             counters.subscriptions = router.table.offline_subscription_count()
 
         self.every_second(stack, measure)
-        self._address = await hub.start()
+        self._address = await link_server.start()
         return f"link={self._address}" + (f" admin={admin_url}" if admin_url else "")
 
     async def _bring_up(self, tracer: Tracer | None) -> tuple[RedisStore, Router]:
@@ -132,8 +135,8 @@ class RouterProcess(Process):
 
     def _fenced(self) -> None:
         """Another router, or an edge, has declared this one dead: edges must come anew."""
-        if self._hub is not None:
-            self._hub.drop_all()
+        if self._link_server is not None:
+            self._link_server.drop_all()
 
     async def reconfigure(self, config: Config) -> None:
         """Limits and features."""
@@ -142,9 +145,9 @@ class RouterProcess(Process):
 
     async def leave(self, reason: str) -> None:
         """Ask the edges to go on without this router, and wait until they have."""
-        assert self._hub is not None
-        log.info("leaving", extra={"reason": reason, "edges": len(self._hub.edges)})
-        await self._hub.leave(self.grace_s)
+        assert self._link_server is not None
+        log.info("leaving", extra={"reason": reason, "edges": len(self._link_server.edges)})
+        await self._link_server.leave(self.grace_s)
 
     def problem(self) -> str:
         """Without its store."""
@@ -154,14 +157,14 @@ class RouterProcess(Process):
 
     def status(self) -> Json:
         """What /status says: what is held for the whole broker, and who is attached."""
-        router, hub = self._router, self._hub
+        router, link_server = self._router, self._link_server
         link: Json = {"listen": self._address, "edges": [], "store_reachable": False}
-        if router is not None and hub is not None:
+        if router is not None and link_server is not None:
             link |= {
                 "store_reachable": router.current,
                 "instance": router.instance,
                 "routers": router.living_routers(),
-                "edges": [edge.name for edge in hub.edges],
+                "edges": [edge.name for edge in link_server.edges],
             }
         return {
             **super().status(),
@@ -176,7 +179,7 @@ def _leads(router: Router) -> bool:
     return router.current and router.instance == min(router.living_routers(), default="")
 
 
-def _readings(router: Router, hub: Hub) -> Readings:
+def _readings(router: Router, link_server: LinkServer) -> Readings:
     """What /metrics says of the link."""
     return Readings(
         (
@@ -186,7 +189,9 @@ def _readings(router: Router, hub: Hub) -> Readings:
                 ["version"],
                 lambda: [
                     ([str(version)], count)
-                    for version, count in Counter(edge.version for edge in hub.edges).items()
+                    for version, count in Counter(
+                        edge.version for edge in link_server.edges
+                    ).items()
                 ],
             ),
             (

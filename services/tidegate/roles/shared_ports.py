@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.edge.acceptor import address_of, bind
-from tidegate.runtime.config import Config, ListenerConfig, ListenerProtocol
+from tidegate.edge.transport.acceptor import address_of, bind
+from tidegate.runtime.config.model import Config, ListenerConfig, ListenerProtocol
 
 
 @dataclass(slots=True)

@@ -21,17 +21,17 @@ from typing import Any, ClassVar, Final
 
 import yaml
 
-from tidegate.edge.files import problems_of_files
+from tidegate.edge.file_checks import problems_of_files
 from tidegate.roles import process
-from tidegate.roles.children import Child, ChildError
+from tidegate.roles.child import Child, ChildError
 from tidegate.roles.overview import Overview
 from tidegate.roles.process import Process
 from tidegate.roles.shared_ports import SharedPorts, dump, places_of
-from tidegate.runtime.applied import NotTaken, digest_of, sentence_of
-from tidegate.runtime.config import Config
-from tidegate.runtime.config_file import resolved
-from tidegate.runtime.metrics import Readings
-from tidegate.runtime.source import Loaded
+from tidegate.runtime.config.applied import NotTaken, digest_of, sentence_of
+from tidegate.runtime.config.config_file import resolved
+from tidegate.runtime.config.model import Config
+from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.telemetry.metrics import Readings
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
 from tidegate.store.redis_store import RedisStore, StoreRefused
@@ -47,7 +47,7 @@ TAKE_TIMEOUT_S: Final = 5.0
 TAKE_PAUSE_S: Final = 0.1
 
 #: What the environment is to blame for when the cluster cannot start.
-BLAMED: Final[tuple[type[Exception], ...]] = (
+STARTUP_ERRORS: Final[tuple[type[Exception], ...]] = (
     OSError,
     ChildError,
     EmbeddedError,

@@ -11,14 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from tidegate.link.api import RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.packets import Publish
 from tidegate.router.edges import Edges
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.storing import available, fenced, insist
 from tidegate.router.table import RoutingTable
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Store
 from tidegate.store.records import decode_queued
 

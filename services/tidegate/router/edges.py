@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidegate.link.api import EdgeLink
+from tidegate.link.interfaces import EdgeLink
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.table import RoutingTable

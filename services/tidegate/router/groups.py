@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Final
 
 from tidegate.core.shared import SharedGroups
-from tidegate.link.api import Origin
+from tidegate.link.interfaces import Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.mqtt.topics import parse_shared
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import Offer, QueueWriter
 from tidegate.router.table import SharedMember
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import AppendOutcome
 
 #: Members whose queue may be full before a message is dropped: it costs an append each.
@@ -60,33 +60,33 @@ class Page(Pending):
     def __init__(self, finished: Callable[[], None]) -> None:
         super().__init__(finished)
         self.closed = False
-        self._handovers: set[Handover] = set()
+        self._handovers: set[Redelivery] = set()
 
     def watch(
         self, groups: Groups, group: tuple[str, str], origin: Origin | None, message: Publish
-    ) -> Handover | None:
+    ) -> Redelivery | None:
         """Wait for a member's acknowledgement; None when nobody waits any more."""
         if self.closed:
             return None
-        handover = Handover(self, groups, group, origin, message)
-        self._handovers.add(handover)
+        redelivery = Redelivery(self, groups, group, origin, message)
+        self._handovers.add(redelivery)
         self.hold()
-        return handover
+        return redelivery
 
-    def unwatch(self, handover: Handover) -> None:
+    def unwatch(self, redelivery: Redelivery) -> None:
         """This one is decided."""
-        if handover in self._handovers:
-            self._handovers.remove(handover)
+        if redelivery in self._handovers:
+            self._handovers.remove(redelivery)
             self.release()
 
     def close(self) -> None:
         """Wait for acknowledgements no longer: they are left to the edges."""
         self.closed = True
-        for handover in list(self._handovers):
-            self.unwatch(handover)
+        for redelivery in list(self._handovers):
+            self.unwatch(redelivery)
 
 
-class Handover:
+class Redelivery:
     """What becomes of a message that a member without a durable session was given."""
 
     __slots__ = ("_group", "_groups", "_message", "_origin", "_page")

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from tidegate.link.api import RouterUnavailable
+from tidegate.link.interfaces import RouterUnavailable
 from tidegate.store.api import Change, RouterRecord, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)

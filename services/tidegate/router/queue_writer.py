@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
-from tidegate.link.api import EdgeLink, Origin
+from tidegate.link.interfaces import EdgeLink, Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.storing import RETRY_FIRST_S, RETRY_MAX_S
 from tidegate.router.table import DurableSession
-from tidegate.runtime.telemetry import Counters
-from tidegate.runtime.tracing import APPEND, MAX_TRACED_COPIES, Tracer, message_attributes
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.runtime.telemetry.tracing import APPEND, MAX_TRACED_COPIES, Tracer, message_attributes
 from tidegate.store.api import (
     Append,
     AppendOutcome,

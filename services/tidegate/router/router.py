@@ -10,8 +10,8 @@ own the rest, and each of them calls only those before it (what goes back up is 
     queues        appends to durable sessions' queues
     retained      the index of retained messages, and their writes
     groups        shared subscriptions
-    lost_queues   what clients that have gone had got through them
-    gone_members  what waits for members that have gone
+    abandoned queues   what clients that have gone had got through them
+    offline members  what waits for members that have gone
     replica       what the store says of subscriptions and retained topics
     membership    the lease among routers, and how far their changes are known
     deliveries    durable sessions' queues, as edges see them
@@ -29,13 +29,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from tidegate.mqtt.packets import Publish
+from tidegate.router.abandoned_queues import AbandonedQueues
 from tidegate.router.deliveries import Deliveries
 from tidegate.router.edge_leases import EdgeLeases
 from tidegate.router.edges import Edges
-from tidegate.router.gone_members import GoneMembers
 from tidegate.router.groups import Groups
-from tidegate.router.lost_queues import LostQueues
 from tidegate.router.membership import Membership
+from tidegate.router.offline_members import OfflineMembers
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
@@ -45,10 +45,10 @@ from tidegate.router.storing import available, insist
 from tidegate.router.sweeping import Sweeping
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
-from tidegate.runtime.config import FeaturesConfig, LimitsConfig
-from tidegate.runtime.tasks import Tasks
-from tidegate.runtime.telemetry import Counters
-from tidegate.runtime.tracing import Tracer
+from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.runtime.telemetry.tracing import Tracer
 from tidegate.store.api import Store
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,10 @@ class Router:
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced)
         self.retained = retained = RetainedMessages(store, now_ms, self._was_fenced)
         groups = Groups(table.shared, queues, counters)
-        self._lost_queues = LostQueues(store, groups.give, insist, now_ms, counters)
-        gone_members = GoneMembers(store, table, self._lost_queues, groups.misplaced, now_ms)
+        self._abandoned_queues = AbandonedQueues(store, groups.give, insist, now_ms, counters)
+        offline_members = OfflineMembers(
+            store, table, self._abandoned_queues, groups.misplaced, now_ms
+        )
         self._replica = Replica(store, table, retained)
         self._membership: Membership | None = None
         if not alone:
@@ -131,8 +133,8 @@ class Router:
             tasks=tasks,
             leases=leases,
             retained=retained,
-            lost_queues=self._lost_queues,
-            gone_members=gone_members,
+            abandoned_queues=self._abandoned_queues,
+            offline_members=offline_members,
             sessions=sessions,
             wills=self._wills,
         )
@@ -211,7 +213,7 @@ class Router:
             return
         log.warning("this router was declared dead; it begins a new life")
         self._queues.forget()
-        self._lost_queues.forget()
+        self._abandoned_queues.forget()
         self.retained.forget()
         self._routing.forget()
         self._membership.new_life()

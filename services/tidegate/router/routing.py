@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from tidegate.link.api import (
+from tidegate.link.interfaces import (
     FENCED,
     NO_MATCHING_SUBSCRIBERS,
     PUBLISHED,
@@ -26,10 +26,10 @@ from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import Route, RoutingTable
-from tidegate.runtime.config import FeaturesConfig, LimitsConfig
-from tidegate.runtime.tasks import Tasks
-from tidegate.runtime.telemetry import Counters
-from tidegate.runtime.tracing import RETAIN, ROUTE, Tracer, message_attributes
+from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.runtime.telemetry.tracing import RETAIN, ROUTE, Tracer, message_attributes
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from tidegate.link.api import AttachedSession, AttachSession, DetachSession
+from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.edges import Edges
@@ -17,7 +17,7 @@ from tidegate.router.membership import Membership
 from tidegate.router.storing import available, fenced, insist
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import AttachRequest, DetachRequest, EndedSession, Store
 from tidegate.store.records import encode_will
 

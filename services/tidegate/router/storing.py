@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from tidegate.link.api import RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.store.api import StoreUnavailable
 
 log = logging.getLogger(__name__)

@@ -11,14 +11,14 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from tidegate.router.abandoned_queues import AbandonedQueues
 from tidegate.router.edge_leases import EdgeLeases
-from tidegate.router.gone_members import GoneMembers
-from tidegate.router.lost_queues import LostQueues
+from tidegate.router.offline_members import OfflineMembers
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.sessions import Sessions
 from tidegate.router.wills import Wills
-from tidegate.runtime.tasks import Tasks
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import DueWork, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,11 @@ class Sweeping:
     """See the module's docstring."""
 
     __slots__ = (
+        "_abandoned_queues",
         "_counters",
-        "_gone_members",
         "_leases",
-        "_lost_queues",
         "_now_ms",
+        "_offline_members",
         "_retained",
         "_sessions",
         "_store",
@@ -53,8 +53,8 @@ class Sweeping:
         tasks: Tasks,
         leases: EdgeLeases,
         retained: RetainedMessages,
-        lost_queues: LostQueues,
-        gone_members: GoneMembers,
+        abandoned_queues: AbandonedQueues,
+        offline_members: OfflineMembers,
         sessions: Sessions,
         wills: Wills,
     ) -> None:
@@ -64,8 +64,8 @@ class Sweeping:
         self._tasks = tasks
         self._leases = leases
         self._retained = retained
-        self._lost_queues = lost_queues
-        self._gone_members = gone_members
+        self._abandoned_queues = abandoned_queues
+        self._offline_members = offline_members
         self._sessions = sessions
         self._wills = wills
         self._task: asyncio.Task[None] | None = None
@@ -100,20 +100,20 @@ class Sweeping:
         found = 0
         if self._leases.may_judge():
             found += self._act(await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT))
-        await self._gone_members.look_soon()
+        await self._offline_members.look_soon()
         found += self._act(await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT))
         expired = await self._retained.expire()
         self._leases.swept()
         return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
 
     def _act(self, work: DueWork) -> int:
-        for lost in work.lost_queues:
-            self._tasks.spawn(self._lost_queues.redispatch(lost))
-        for member in work.gone_members:
-            self._tasks.spawn(self._gone_members.redispatch(member))
+        for lost in work.abandoned_queues:
+            self._tasks.spawn(self._abandoned_queues.redispatch(lost))
+        for member in work.offline_members:
+            self._tasks.spawn(self._offline_members.redispatch(member))
         for ended in work.ended:
             self._sessions.ended(ended)
         for due in work.wills:
             self._wills.publish(due)
-        waiting = len(work.lost_queues) + len(work.gone_members)
+        waiting = len(work.abandoned_queues) + len(work.offline_members)
         return len(work.ended) + len(work.wills) + waiting

@@ -11,7 +11,7 @@ from typing import Final
 from tidegate.core.overlap import Overlap
 from tidegate.core.shared import SharedGroups
 from tidegate.core.topic_index import TopicIndex
-from tidegate.link.api import EdgeLink
+from tidegate.link.interfaces import EdgeLink
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.mqtt.topics import parse_shared
 

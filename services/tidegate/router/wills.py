@@ -12,9 +12,9 @@ from collections.abc import Callable
 from tidegate.mqtt.packets import Publish
 from tidegate.router.routing import Routing
 from tidegate.router.storing import insist
-from tidegate.runtime.config import FeaturesConfig
-from tidegate.runtime.tasks import Tasks
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import FeaturesConfig
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import DueWill, Store
 from tidegate.store.records import RecordError, decode_will
 

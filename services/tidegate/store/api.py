@@ -154,7 +154,7 @@ class AppendReply:
 
 
 @dataclass(slots=True, frozen=True)
-class LostQueue:
+class AbandonedQueue:
     """The queue of a durable session that has ended and had shared subscriptions.
 
     Or entries of one that only its connection has left (``Store.set_aside``); then the incarnation
@@ -172,7 +172,7 @@ class LostQueue:
 
 
 @dataclass(slots=True, frozen=True)
-class GoneMember:
+class OfflineMember:
     """A durable session without a connection, with messages, and with shared subscriptions.
 
     What came to it through these can go to members that are connected, except that a message of
@@ -194,8 +194,8 @@ class DueWork:
 
     ended: list[EndedSession] = field(default_factory=list)
     wills: list[DueWill] = field(default_factory=list)
-    lost_queues: list[LostQueue] = field(default_factory=list)
-    gone_members: list[GoneMember] = field(default_factory=list)
+    abandoned_queues: list[AbandonedQueue] = field(default_factory=list)
+    offline_members: list[OfflineMember] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True)
@@ -408,7 +408,7 @@ class Store(Protocol):
         """Forget entries of a lost queue; True when there are more, whose claim begins anew."""
 
     async def set_aside(
-        self, member: GoneMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
     ) -> int | None:
         """Make these entries of a member's queue a lost queue, claimed now; its incarnation.
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
 from tidegate.store.api import Changes, DueWork, RouterRecord
+from tidegate.store.client.servers import Word
+from tidegate.store.client.topology import Lanes
 from tidegate.store.keys import EDGES_KEY, GLOBAL_PREFIX, ROUTERS_KEY, Keyspace
 from tidegate.store.replies import due_work, entry_id, position_of, read_changes, router_records
-from tidegate.store.servers import Word
-from tidegate.store.topology import Lanes
 
 Words: TypeAlias = list[Word]
 

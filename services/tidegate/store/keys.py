@@ -52,6 +52,6 @@ class Keyspace:
         """The stream with the queue of one life of a session."""
         return b"%bq:%b:%d" % (self.prefix(client_id), client_id, incarnation)
 
-    def lost_queue(self, client_id: bytes, incarnation: int) -> bytes:
+    def abandoned_queue(self, client_id: bytes, incarnation: int) -> bytes:
         """The same after that life, while its shared messages have not found other members."""
         return b"%blost:%b:%d" % (self.prefix(client_id), client_id, incarnation)

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 from tidegate.mqtt.packets import SubscriptionOptions
-from tidegate.runtime.config import LimitsConfig, StoreConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store import scripts
 from tidegate.store.api import (
     Append,
@@ -22,11 +22,13 @@ from tidegate.store.api import (
     DetachReply,
     DetachRequest,
     EndedSession,
-    GoneMember,
+    OfflineMember,
     StoredSubscriptions,
     WriterFenced,
 )
-from tidegate.store.batch import LaneSettings, StoreFault, translate
+from tidegate.store.client.lanes import LaneSettings, StoreFault, translate
+from tidegate.store.client.servers import StoreRefused, Word
+from tidegate.store.client.topology import make_topology
 from tidegate.store.coordination import REPLY_BYTES, Coordination, Words
 from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
 from tidegate.store.records import encode_options
@@ -39,8 +41,6 @@ from tidegate.store.replies import (
     read_appends,
     stored_sessions,
 )
-from tidegate.store.servers import StoreRefused, Word
-from tidegate.store.topology import make_topology
 
 __all__ = ["RedisStore", "StoreRefused"]
 
@@ -272,7 +272,7 @@ class RedisStore(Coordination):
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, bytes]]:
         """Read a lost queue, as ``fetch`` does."""
-        queue = self._keys.lost_queue(client_id.encode(), incarnation)
+        queue = self._keys.abandoned_queue(client_id.encode(), incarnation)
         return await self._fetch(client_id, queue, after_seq, max_count, max_bytes)
 
     async def lost_done(
@@ -285,7 +285,7 @@ class RedisStore(Coordination):
         return bool(await self._hot.submit(prefix, words, 100))
 
     async def set_aside(
-        self, member: GoneMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
     ) -> int | None:
         """Make these entries of a member's queue a lost queue, claimed now; its incarnation."""
         client = member.client_id.encode()

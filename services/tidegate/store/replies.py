@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.store.api import (
+    AbandonedQueue,
     AppendOutcome,
     AppendReply,
     AttachReply,
@@ -19,8 +20,7 @@ from tidegate.store.api import (
     DueWill,
     DueWork,
     EndedSession,
-    GoneMember,
-    LostQueue,
+    OfflineMember,
     RetainedAdded,
     RetainedRemoved,
     RouterRecord,
@@ -198,11 +198,13 @@ def due_work(result: list[Any]) -> DueWork:
         [EndedSession(ended[n].decode(), int(ended[n + 1])) for n in range(0, len(ended), 2)],
         due_wills(wills),
         [
-            LostQueue(lost[n].decode(), int(lost[n + 1]), int(lost[n + 2]), lost[n + 3] == b"1")
+            AbandonedQueue(
+                lost[n].decode(), int(lost[n + 1]), int(lost[n + 2]), lost[n + 3] == b"1"
+            )
             for n in range(0, len(lost), 4)
         ],
         [
-            GoneMember(
+            OfflineMember(
                 members[n].decode(),
                 int(members[n + 1]),
                 int(members[n + 2]),

@@ -11,7 +11,7 @@ import pytest
 from support.faulting_proxy import FaultingProxy
 from support.linked import WiredRouter, Wires
 from support.played_link import PlayedOrigin, until
-from tidegate.link import discovery
+from tidegate.link.edge_end import discovery
 from tidegate.mqtt.packets import Publish
 
 
@@ -40,7 +40,7 @@ async def test_a_second_address_of_a_router_leaves_the_first_connection_alone(
         await until(lambda: not one.ends or not other.ends, "one of them was given up")
         origin = PlayedOrigin()
         for number in range(20):
-            edge.fleet.publish(origin, Publish("t", b"%d" % number, 1))
+            edge.router_client.publish(origin, Publish("t", b"%d" % number, 1))
             await asyncio.sleep(0)
         await until(lambda: len(origin.answers) == 20, "all are answered")
         assert router.played.payloads == [b"%d" % number for number in range(20)]
@@ -61,7 +61,7 @@ async def test_the_second_address_is_used_once_the_first_is_gone(wires: Wires) -
         used.cut()
         await until(lambda: spare.ends, "the other address is tried")
         await edge.uses("r1")
-        edge.fleet.publish(PlayedOrigin(), Publish("t", b"after", 1))
+        edge.router_client.publish(PlayedOrigin(), Publish("t", b"after", 1))
         await until(lambda: router.played.payloads == [b"after"], "it arrives")
 
 
@@ -75,7 +75,7 @@ async def test_every_address_of_a_name_is_used(
     async def resolve(_places: object) -> tuple[set[str], bool]:
         return found, True
 
-    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.resolve", resolve)
     edge = await wires.edge("routers.test:7000")
     await edge.uses("r1", "r2")
     found = {wires.place("r2"), wires.place("r3")}
@@ -94,14 +94,15 @@ async def test_an_address_that_is_gone_is_not_tried_again(
     async def resolve(_places: object) -> tuple[set[str], bool]:
         return found, True
 
-    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.resolve", resolve)
     edge = await wires.edge("routers.test:7000")
     await edge.uses("r1", "r2")
     found = {wires.place("r2")}
     await first.stop()
     await edge.uses("r2")
     await until(
-        lambda: list(edge.fleet.membership.streams) == [wires.place("r2")], "it is forgotten"
+        lambda: list(edge.router_client.membership.streams) == [wires.place("r2")],
+        "it is forgotten",
     )
 
 
@@ -122,16 +123,16 @@ async def test_a_name_that_cannot_be_looked_up_for_a_while_is_still_tried(
         looked += 1
         return ({wires.place("r1")}, True) if known else (set(), False)
 
-    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.resolve", resolve)
     edge = await wires.edge("routers.test:7000")
-    await until(lambda: edge.fleet.membership.streams, "it is tried")
+    await until(lambda: edge.router_client.membership.streams, "it is tried")
     known = False
-    before = edge.fleet.membership.streams[wires.place("r1")]
+    before = edge.router_client.membership.streams[wires.place("r1")]
     once = looked
-    edge.fleet.membership.look()
+    edge.router_client.membership.look()
     # The second time it has been asked what came of the first.
     await until(lambda: looked > once + 1, "it was looked up again")
-    assert edge.fleet.membership.streams[wires.place("r1")] is before
+    assert edge.router_client.membership.streams[wires.place("r1")] is before
     await wires.router("r1")
     await edge.uses("r1")
 
@@ -144,7 +145,7 @@ async def test_routers_that_come_late_or_at_other_addresses_are_found_soon_if_th
     async def resolve(_places: object) -> tuple[set[str], bool]:
         return set(found), bool(found)
 
-    monkeypatch.setattr("tidegate.link.membership.resolve", resolve)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.resolve", resolve)
     # Nobody waits for the next turn of an hour.
     edge = await wires.edge("routers.test:7000", discovery_interval_s=3600)
     first = await wires.router("r1")

@@ -11,12 +11,12 @@ import pytest
 from support.faulting_proxy import FaultingProxy
 from support.linked import IMPATIENT, WiredRouter, Wires
 from support.played_link import PlayedEdge, PlayedOrigin, PlayedService, until
-from tidegate.link.api import Origin
-from tidegate.link.attached import AttachedEdge
-from tidegate.link.channel import RouterChannel, State
-from tidegate.link.intake import Intake
-from tidegate.link.membership import Membership
+from tidegate.link.edge_end.router_membership import RouterMembership
+from tidegate.link.edge_end.router_peer import RouterPeer, State
+from tidegate.link.interfaces import Origin
 from tidegate.link.outbox import FRAME_BYTES
+from tidegate.link.router_end.attached_edges import AttachedEdge
+from tidegate.link.router_end.edge_frames import EdgeFrameHandler
 from tidegate.link.v1.link_pb2 import EdgeFrame, Welcome
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
@@ -44,12 +44,12 @@ async def test_a_router_that_goes_silent_is_lost_within_the_timeout(wires: Wires
         origin = PlayedOrigin()
         proxy.blackhole()
         began_s = asyncio.get_running_loop().time()
-        edge.fleet.publish(origin, Publish("t", b"into the hole", 1))
+        edge.router_client.publish(origin, Publish("t", b"into the hole", 1))
         await until(
-            lambda: edge.fleet.routers.members["r1"].state is State.DOWN, "the edge notices"
+            lambda: edge.router_client.routers.members["r1"].state is State.DOWN, "the edge notices"
         )
         assert asyncio.get_running_loop().time() - began_s >= 0.2
-        await until(lambda: not router.hub.edges, "the router notices")
+        await until(lambda: not router.link_server.edges, "the router notices")
         assert edge.holding == [True]
         proxy.heal()
         await edge.uses("r1")
@@ -61,7 +61,7 @@ async def test_peers_that_only_live_are_not_lost(wires: Wires) -> None:
     router = await wires.router("r1", **IMPATIENT)
     edge = await wires.edge(router.address, **IMPATIENT)
     await edge.uses("r1")
-    channel, (peer,) = edge.fleet.routers.members["r1"], router.hub.edges
+    channel, (peer,) = edge.router_client.routers.members["r1"], router.link_server.edges
     frames = channel.frames_received, peer.frames_received
     await until(
         lambda: channel.frames_received > frames[0] + 10 and peer.frames_received > frames[1] + 10,
@@ -76,14 +76,14 @@ async def test_a_cut_is_noticed_at_once_and_repaired(wires: Wires) -> None:
     async with between(router) as proxy:
         edge = await wires.edge(proxy.address)
         await edge.uses("r1")
-        edge.fleet.add_interest(edge.edge.edge_id, "t")
+        edge.router_client.add_interest(edge.edge.edge_id, "t")
         origin = PlayedOrigin()
         for number in range(5):
             proxy.cut()
-            edge.fleet.publish(origin, Publish("t", b"%d" % number, 1))
-            await until(lambda: not router.hub.edges, "the router notices")
+            edge.router_client.publish(origin, Publish("t", b"%d" % number, 1))
+            await until(lambda: not router.link_server.edges, "the router notices")
             proxy.heal()
-            await until(lambda: router.hub.edges, "the edge is back")
+            await until(lambda: router.link_server.edges, "the edge is back")
         await until(lambda: len(origin.answers) == 5, "all are answered")
         firsts = list(dict.fromkeys(router.played.payloads))
         assert firsts == [b"0", b"1", b"2", b"3", b"4"]
@@ -97,11 +97,11 @@ async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> No
     await edge.uses("r1")
     router.played.answers_late = True
     origin = PlayedOrigin()
-    edge.fleet.publish(origin, Publish("t", b"x", 1))
+    edge.router_client.publish(origin, Publish("t", b"x", 1))
     await until(lambda: router.played.open, "it has arrived")
     old = router.played.instance
     router.played.instance, router.played.answers_late = "r1.next", False
-    router.hub.drop_all()
+    router.link_server.drop_all()
     await until(lambda: origin.answers, "it is answered by the next life")
     assert [one for name, one in router.played.calls if name == "fence"] == [(old,)]
     assert router.played.payloads == [b"x", b"x"]
@@ -117,10 +117,10 @@ async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires
     router = await wires.router("r1")
     edge = await wires.edge(router.address, edge=Faulty())
     await edge.uses("r1")
-    edge.fleet.add_interest(edge.edge.edge_id, "t")
-    await edge.fleet.settled()
+    edge.router_client.add_interest(edge.edge.edge_id, "t")
+    await edge.router_client.settled()
     for payload in (b"before", b"poison", b"after"):
-        edge.fleet.publish(PlayedOrigin(), Publish("t", payload))
+        edge.router_client.publish(PlayedOrigin(), Publish("t", payload))
     await until(lambda: edge.played.payloads == [b"before", b"after"], "the others arrive")
     assert edge.counters.internal_errors == 1
     assert len(router.played.named("attach_edge")) == 1
@@ -140,7 +140,7 @@ async def test_a_fault_in_one_publish_is_answered_and_not_the_end_of_the_others(
     await edge.uses("r1")
     origin = PlayedOrigin()
     for payload in (b"before", b"poison", b"after"):
-        edge.fleet.publish(origin, Publish("t", payload, 1))
+        edge.router_client.publish(origin, Publish("t", payload, 1))
     await until(lambda: len(origin.answers) == 3, "all are answered")
     assert origin.answers == [(b"before", 0), (b"poison", 0x83), (b"after", 0)]
     assert router.counters.internal_errors == 1
@@ -152,14 +152,14 @@ async def test_an_unexpected_end_of_a_stream_is_not_the_last_attempt(
 ) -> None:
     router = await wires.router("r1")
     failures = [ZeroDivisionError(), RuntimeError("who would have thought")]
-    welcomed = Membership.welcomed
+    welcomed = RouterMembership.welcomed
 
-    def fail_first(self: Membership, address: str, welcome: Welcome) -> RouterChannel:
+    def fail_first(self: RouterMembership, address: str, welcome: Welcome) -> RouterPeer:
         if failures:
             raise failures.pop()
         return welcomed(self, address, welcome)
 
-    monkeypatch.setattr(Membership, "welcomed", fail_first)
+    monkeypatch.setattr(RouterMembership, "welcomed", fail_first)
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     assert edge.counters.internal_errors == 2
@@ -172,18 +172,18 @@ async def test_a_message_of_twenty_megabytes_passes(wires: Wires) -> None:
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    edge.fleet.add_interest(edge.edge.edge_id, "t")
-    await edge.fleet.settled()
+    edge.router_client.add_interest(edge.edge.edge_id, "t")
+    await edge.router_client.settled()
     origin = PlayedOrigin()
     payload = bytes(range(256)) * (20 * 4096)
-    edge.fleet.publish(origin, Publish("t", payload, 1))
+    edge.router_client.publish(origin, Publish("t", payload, 1))
     # It is more than the credit: others wait, until it is settled.
     assert edge.holding == [True]
     await until(lambda: origin.answers and edge.played.delivered, "it has come back")
     same = edge.played.delivered[0].payload == payload
     assert same
     await until(lambda: edge.holding == [True, False], "others may go on")
-    edge.fleet.publish(origin, Publish("t", b"small", 1))
+    edge.router_client.publish(origin, Publish("t", b"small", 1))
     await until(lambda: len(edge.played.delivered) == 2, "the next one passes")
 
 
@@ -192,7 +192,7 @@ async def test_a_snapshot_of_a_hundred_thousand_filters_arrives_whole(wires: Wir
     edge = await wires.edge()
     count = 100_000
     for number in range(count):
-        edge.fleet.add_interest(edge.edge.edge_id, f"site/{number}/temperature")
+        edge.router_client.add_interest(edge.edge.edge_id, f"site/{number}/temperature")
     edge.look_at(router.address)
     await edge.uses("r1")
     # By the time it is used the router knows every one of them.
@@ -208,19 +208,19 @@ async def test_a_hundred_thousand_retained_topics_are_listed_in_pages(wires: Wir
     router.played.pages = [topics[start : start + 500] for start in range(0, 100_000, 500)]
     found: list[str] = []
     beside = 0
-    async for page in edge.fleet.match_retained("#"):
+    async for page in edge.router_client.match_retained("#"):
         assert len(page) == 500
         found += page
-        (attached,) = router.hub.attached.by_id.values()
+        (attached,) = router.link_server.attached.by_id.values()
         assert len(attached.cursors) <= 1
         if len(found) % 20_000 == 0:
             # The link goes on with other things meanwhile.
-            await edge.fleet.settled()
+            await edge.router_client.settled()
             beside += 1
     assert found == topics
     assert beside == 5
     assert not attached.cursors
-    messages = await edge.fleet.get_retained(topics[:500])
+    messages = await edge.router_client.get_retained(topics[:500])
     assert [message.topic for message in messages] == topics[:500]
 
 
@@ -238,7 +238,7 @@ async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) ->
     async def publish_until_held() -> int:
         count = 0
         while not holds():
-            edge.fleet.publish(origin, Publish("t", b"x" * 1000, 1))
+            edge.router_client.publish(origin, Publish("t", b"x" * 1000, 1))
             count += 1
             await asyncio.sleep(0)
         await until(lambda: len(router.played.open) == count, "all that was taken arrives")
@@ -246,7 +246,7 @@ async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) ->
 
     for _ in range(5):
         sent += await publish_until_held()
-        assert edge.fleet.routers.members["r1"].outstanding_bytes <= credit_bytes + 1200
+        assert edge.router_client.routers.members["r1"].outstanding_bytes <= credit_bytes + 1200
         router.played.answer()
         await until(lambda: not holds(), "publishers go on")
     assert edge.holding == [True, False] * 5
@@ -257,21 +257,21 @@ async def test_frames_are_bounded_also_when_much_waits(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    act = Intake.receive
+    act = EdgeFrameHandler.receive
 
-    def receive(self: Intake, attached: AttachedEdge, frame: EdgeFrame) -> None:
+    def receive(self: EdgeFrameHandler, attached: AttachedEdge, frame: EdgeFrame) -> None:
         sizes.append(frame.ByteSize())
         act(self, attached, frame)
 
-    monkeypatch.setattr(Intake, "receive", receive)
+    monkeypatch.setattr(EdgeFrameHandler, "receive", receive)
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    channel = edge.fleet.routers.members["r1"]
+    channel = edge.router_client.routers.members["r1"]
     outbox = channel.outbox
     assert outbox is not None
     for number in range(300):
-        edge.fleet.publish(PlayedOrigin(), Publish("t", b"%05d" % number * 2000))
+        edge.router_client.publish(PlayedOrigin(), Publish("t", b"%05d" % number * 2000))
     await until(lambda: len(router.played.published) == 300, "all arrive")
     assert max(sizes) < FRAME_BYTES + 11_000
     assert len(router.played.published) == 300
@@ -284,7 +284,7 @@ async def test_a_shared_message_is_settled_over_the_wire(wires: Wires) -> None:
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    (peer,) = router.hub.edges
+    (peer,) = router.link_server.edges
     options = SubscriptionOptions(1)
     for payload in (b"kept", b"given back"):
         assert peer.deliver_shared("c", 1, Publish("t", payload, 1), "$share/g/t", options)

@@ -17,13 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.certificates import Authority, KeyPair
 from support.linked import WiredRouter, Wires
 from support.played_link import PlayedOrigin, until
-from tidegate.link.stream import NEWEST_VERSION, OLDEST_VERSION
+from tidegate.link.edge_end.router_stream import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.link.transport import SERVICE, LinkAddressError
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
 from tidegate.mqtt.packets import Publish
 
-_STREAM = sys.modules["tidegate.link.stream"]
+_STREAM = sys.modules["tidegate.link.edge_end.router_stream"]
 
 NAME = "tidegate-router"
 
@@ -98,7 +98,7 @@ async def test_an_edge_and_a_router_with_certificates_of_one_authority_speak(
     edge = await wires.edge(router.address, tls=pki.settings(pki.edge))
     await edge.uses("r1")
     origin = PlayedOrigin()
-    edge.fleet.publish(origin, Publish("t", b"secret", 1))
+    edge.router_client.publish(origin, Publish("t", b"secret", 1))
     await until(lambda: origin.answers, "it is answered")
     assert router.played.payloads == [b"secret"]
 
@@ -110,7 +110,7 @@ async def test_a_router_that_another_authority_has_signed_is_not_spoken_to(
     settings = pki.settings(pki.edge) | {"ca": stranger.certificate}
     edge = await wires.edge(router.address, tls=settings)
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not edge.fleet.routers.reachable()
+    assert not edge.router_client.routers.reachable()
     assert not router.played.calls
 
 
@@ -121,7 +121,7 @@ async def test_an_edge_that_another_authority_has_signed_is_refused(
     settings = pki.settings(stranger.client("intruder"))
     edge = await wires.edge(router.address, tls=settings)
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not edge.fleet.routers.reachable()
+    assert not edge.router_client.routers.reachable()
     assert not router.played.calls
 
 
@@ -140,7 +140,7 @@ async def test_an_edge_without_tls_is_refused(
 ) -> None:
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not edge.fleet.routers.reachable()
+    assert not edge.router_client.routers.reachable()
 
 
 async def test_a_router_is_known_by_the_name_in_its_certificate_whatever_its_address(
@@ -148,7 +148,7 @@ async def test_a_router_is_known_by_the_name_in_its_certificate_whatever_its_add
 ) -> None:
     wrong = await wires.edge(router.address, tls=pki.settings(pki.edge, server_name="another-name"))
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert not wrong.fleet.routers.reachable()
+    assert not wrong.router_client.routers.reachable()
     right = await wires.edge(router.address, tls=pki.settings(pki.edge, server_name=NAME))
     await right.uses("r1")
 
@@ -172,9 +172,9 @@ async def test_new_certificates_are_used_for_new_connections_on_both_sides(
     pki.renew("edge", authority.client("edge"))
     # The connection that there is goes on.
     origin = PlayedOrigin()
-    edge.fleet.publish(origin, Publish("t", b"old connection", 1))
+    edge.router_client.publish(origin, Publish("t", b"old connection", 1))
     await until(lambda: origin.answers, "it is answered")
-    router.hub.drop_all()
+    router.link_server.drop_all()
     await until(lambda: len(router.played.named("attach_edge")) == 2, "it has come again")
     await edge.uses("r1")
     other = await wires.edge(router.address, tls=tls)
@@ -250,7 +250,7 @@ async def test_an_edge_says_why_a_router_refuses_it(
     await until(lambda: _reasons(quiet), "the reason is logged")
     (reason,) = _reasons(quiet)
     assert "this router speaks versions 1 to 2 of the link, the edge 7 to 9" in reason
-    assert not edge.fleet.routers.reachable()
+    assert not edge.router_client.routers.reachable()
     # After an upgrade of one of the two it goes on by itself, and the reason was logged once.
     monkeypatch.undo()
     await edge.uses("r1")
@@ -265,13 +265,13 @@ async def test_neighbouring_versions_work_together(
     monkeypatch.setattr(_STREAM, "NEWEST_VERSION", edge_newest)
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    (peer,) = router.hub.edges
-    assert peer.version == edge.fleet.routers.members["r1"].version == spoken
-    edge.fleet.add_interest(edge.edge.edge_id, "t")
-    await edge.fleet.settled()
+    (peer,) = router.link_server.edges
+    assert peer.version == edge.router_client.routers.members["r1"].version == spoken
+    edge.router_client.add_interest(edge.edge.edge_id, "t")
+    await edge.router_client.settled()
     origin = PlayedOrigin()
     trace = bytes(range(25))
-    edge.fleet.publish(origin, Publish("t", b"x", 1, trace=trace))
+    edge.router_client.publish(origin, Publish("t", b"x", 1, trace=trace))
     await until(lambda: origin.answers and edge.played.delivered, "it comes back")
 
 
@@ -279,11 +279,11 @@ async def test_a_router_that_ends_refuses_newcomers(
     wires: Wires, quiet: pytest.LogCaptureFixture
 ) -> None:
     router = await wires.router("r1")
-    await router.hub.leave(0.1)
+    await router.link_server.leave(0.1)
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
     assert _reasons(quiet) == ["it refused: this router is about to end"]
-    assert not edge.fleet.routers.reachable()
+    assert not edge.router_client.routers.reachable()
 
 
 # Health
@@ -302,8 +302,8 @@ async def test_health_checks_say_whether_edges_are_welcome(wires: Wires, service
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     assert await _health(router, service) == "SERVING"
-    leaving = asyncio.create_task(router.hub.leave(20))
-    await until(lambda: router.hub.stopping, "it leaves")
+    leaving = asyncio.create_task(router.link_server.leave(20))
+    await until(lambda: router.link_server.stopping, "it leaves")
     # The edge that is attached has nobody else, and is served to the end.
     assert await _health(router, service) == "NOT_SERVING"
     assert edge.open_to() == {"r1"}

@@ -38,7 +38,7 @@ class Stream:
                 number = self.numbers[topic]
                 self.numbers[topic] = number + 1
                 message = Publish(topic, b"%d" % number, place % 2)
-                self.edge.fleet.publish(self.origin, message)
+                self.edge.router_client.publish(self.origin, message)
             await asyncio.sleep(0.001)
 
     async def go_on(self) -> None:
@@ -74,8 +74,8 @@ class Scene:
         await self.use("r1")
         subscriber = self.edges[1]
         for topic in TOPICS:
-            subscriber.fleet.add_interest(subscriber.edge.edge_id, topic)
-        await subscriber.fleet.settled()
+            subscriber.router_client.add_interest(subscriber.edge.edge_id, topic)
+        await subscriber.router_client.settled()
         self.stream = Stream(self.edges[0])
         await self.stream.go_on()
 
@@ -159,12 +159,12 @@ async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires)
     scene.edges = [first, late]
     await scene.use("r1")
     for topic in TOPICS:
-        late.fleet.add_interest(late.edge.edge_id, topic)
-    await late.fleet.settled()
+        late.router_client.add_interest(late.edge.edge_id, topic)
+    await late.router_client.settled()
     scene.stream = Stream(first)
     await scene.stream.go_on()
     await scene.router("r2")
-    await until(lambda: scene.routers["r2"].hub.edges, "the first edge has come to r2")
+    await until(lambda: scene.routers["r2"].link_server.edges, "the first edge has come to r2")
     await scene.stream.go_on()
     assert first.open_to() == {"r1"}
     late.look_at(wires.place("r1"), wires.place("r2"))
@@ -177,7 +177,7 @@ async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires)
 async def test_when_a_router_dies_the_order_is_kept(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.link.membership.GRACE_S", 0.1)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.GRACE_S", 0.1)
     await scene.router("r2")
     await scene.use("r1", "r2")
     await scene.stream.go_on()

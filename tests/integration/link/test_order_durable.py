@@ -19,11 +19,11 @@ from support.linked import IMPATIENT, WiredEdge, WiredRouter, Wires
 from support.played_link import PlayedOrigin, until
 from support.store_server import StoreServer, programs
 from support.tools import missing
-from tidegate.link.api import AttachSession
+from tidegate.link.interfaces import AttachSession
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.router import Router
-from tidegate.runtime.config import FeaturesConfig, LimitsConfig, StoreConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AppendReply
 from tidegate.store.redis_store import RedisStore
 
@@ -99,7 +99,7 @@ class Node:
 
     def _fenced(self) -> None:
         if self.wired is not None:
-            self.wired.hub.drop_all()
+            self.wired.link_server.drop_all()
 
     async def leave(self) -> None:
         """End as one that is told to."""
@@ -158,9 +158,9 @@ class Scene:
         for edge in self.edges:
             await edge.uses("r1", "r2")
         edge_id = subscriber.edge.edge_id
-        session = await subscriber.fleet.attach(edge_id, AttachSession("sub", False, 3600))
+        session = await subscriber.router_client.attach(edge_id, AttachSession("sub", False, 3600))
         self.incarnation = session.incarnation
-        await subscriber.fleet.subscribe(
+        await subscriber.router_client.subscribe(
             edge_id,
             "sub",
             session.epoch,
@@ -184,7 +184,7 @@ class Scene:
         self.numbers[topic] = number + 1
         qos = 1 + TOPICS.index(topic) % 2
         message = Publish(topic, b"%d" % number, qos, packet_id=number + 1)
-        self.edges[0].fleet.publish(self.origins[topic], message)
+        self.edges[0].router_client.publish(self.origins[topic], message)
 
     def go(self) -> None:
         """Begin to publish without pause, as long as nobody holds it."""
@@ -227,7 +227,9 @@ class Scene:
         found: dict[str, list[int]] = {topic: [] for topic in TOPICS}
         after = 0
         while True:
-            page = await self.edges[1].fleet.fetch("sub", self.incarnation, after, 500, 1_000_000)
+            page = await self.edges[1].router_client.fetch(
+                "sub", self.incarnation, after, 500, 1_000_000
+            )
             if not page:
                 return found
             for seq, message in page:
@@ -262,7 +264,7 @@ class Scene:
 async def scene(
     wires: Wires, server: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Scene]:
-    monkeypatch.setattr("tidegate.link.membership.GRACE_S", 0.1)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.GRACE_S", 0.1)
     made = Scene(wires, server)
     try:
         await made.begin()
@@ -295,7 +297,9 @@ async def test_a_router_that_was_given_up_queues_nothing_more(scene: Scene) -> N
     for _ in range(5):
         for topic in TOPICS:
             scene.publish(topic)
-    moved = [topic for topic in TOPICS if publisher.fleet.routers.owners[topic].name == "r2"]
+    moved = [
+        topic for topic in TOPICS if publisher.router_client.routers.owners[topic].name == "r2"
+    ]
     assert moved
     await until(
         lambda: (

@@ -10,7 +10,7 @@ import pytest
 
 from support.linked import Wires
 from support.played_link import until
-from tidegate.link import peer
+from tidegate.link.router_end import edge_peer
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
 GROUP = "$share/g/t"
@@ -36,7 +36,7 @@ async def test_the_giver_hears_what_becomes_of_a_message(wires: Wires, end: str)
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    (attached,) = router.hub.edges
+    (attached,) = router.link_server.edges
     receipt = _Receipt()
     edge.played.has_member = end != "not there"
     message = Publish("t", b"m", 1)
@@ -59,12 +59,12 @@ async def test_the_giver_hears_what_becomes_of_a_message(wires: Wires, end: str)
 async def test_what_is_not_followed_counts_as_done(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer, "MAX_SHARED", 0)
+    monkeypatch.setattr(edge_peer, "MAX_SHARED", 0)
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     receipt = _Receipt()
     options = SubscriptionOptions(1)
-    (attached,) = router.hub.edges
+    (attached,) = router.link_server.edges
     assert attached.deliver_shared("c", 1, Publish("t", b"m", 1), GROUP, options, receipt)
     assert receipt.heard == ["done"]

@@ -14,8 +14,8 @@ import pytest
 from support.certificates import Authority
 from support.recording_handler import until
 from support.running_listeners import Running, running
-from tidegate.edge.proxy_protocol import V2_SIGNATURE
-from tidegate.edge.state import Refusal
+from tidegate.edge.transport.listener import Refusal
+from tidegate.edge.transport.proxy_protocol import V2_SIGNATURE
 
 REQUEST = (
     b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -181,7 +181,7 @@ async def test_tls_without_certificates_is_not_taken() -> None:
 async def test_a_silent_connection_is_dropped(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.edge.opening.FIRST_BYTE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tidegate.edge.transport.handshake.FIRST_BYTE_TIMEOUT_S", 0.05)
     async with running(auto(authority)) as server:
         await refuses(server, b"", Refusal.TIMEOUT)
 

@@ -20,10 +20,10 @@ import pytest
 from support.raw_client import DEADLINE_S
 from support.running_listeners import Running, running
 from support.waiting import wait_for_async
-from tidegate.edge import listeners as module
-from tidegate.edge.acceptor import Acceptor, protocol_factory
-from tidegate.edge.listeners import Change
-from tidegate.runtime.config import ListenerConfig
+from tidegate.edge.transport import listeners as module
+from tidegate.edge.transport.acceptor import Acceptor, protocol_factory
+from tidegate.edge.transport.listeners import Change
+from tidegate.runtime.config.model import ListenerConfig
 
 
 async def prepared(server: Running, *configs: dict[str, Any]) -> Change:

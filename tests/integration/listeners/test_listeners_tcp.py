@@ -13,8 +13,8 @@ import pytest
 
 from support.recording_handler import RecordingHandler, until
 from support.running_listeners import Running, running
-from tidegate.edge import state as state_module
-from tidegate.edge.state import Refusal
+from tidegate.edge.transport import listener as state_module
+from tidegate.edge.transport.listener import Refusal
 
 BIG = b"\x30" + bytes(range(256)) * 4096
 

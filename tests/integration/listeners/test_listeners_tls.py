@@ -14,8 +14,8 @@ import pytest
 from support.certificates import Authority, KeyPair
 from support.recording_handler import until
 from support.running_listeners import Running, running
-from tidegate.edge.state import Refusal
-from tidegate.edge.tls import TlsConfigurationError
+from tidegate.edge.transport.listener import Refusal
+from tidegate.edge.transport.tls import TlsConfigurationError
 
 BIG = b"\x30" + bytes(range(256)) * 4096
 

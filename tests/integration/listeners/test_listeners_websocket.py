@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 from support.certificates import Authority
 from support.recording_handler import until
 from support.running_listeners import Running, running
-from tidegate.edge.state import Refusal
+from tidegate.edge.transport.listener import Refusal
 
 BIG = b"\x30" + bytes(range(256)) * 2048
 REQUEST = (
@@ -152,7 +152,7 @@ async def test_a_request_that_is_too_long_is_refused() -> None:
 
 
 async def test_a_request_that_takes_too_long_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.edge.opening.UPGRADE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tidegate.edge.transport.handshake.UPGRADE_TIMEOUT_S", 0.05)
     async with running({"protocol": "ws"}) as server:
         reader, writer = await server.connect()
         writer.write(b"GET /mqtt HTTP/1.1\r\n")
@@ -259,7 +259,7 @@ async def test_listeners_that_close_say_going_away() -> None:
 async def test_a_peer_that_never_answers_our_close_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tidegate.edge.state.LINGER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tidegate.edge.transport.listener.LINGER_TIMEOUT_S", 0.05)
     async with running({"protocol": "ws"}, echo=False) as server:
         await raw(server)
         await until(lambda: server.handlers)

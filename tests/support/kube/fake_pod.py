@@ -18,8 +18,8 @@ import yaml
 
 from support.closing import close_server
 from support.kube.api import Object
-from tidegate.runtime.config import Config
-from tidegate.runtime.live import restart_needed
+from tidegate.runtime.config.model import Config
+from tidegate.runtime.config.reloadable import restart_needed
 from tidegate_operator import names
 
 Files = Mapping[str, bytes]

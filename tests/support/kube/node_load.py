@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from support.history import Event, Key, Kind
-from support.history_check import Announced
+from support.history_check import Snapshot
 from support.kube.node_product import Broker, ends_of_containers
 from support.scene import Scene
 from support.session_client import Patience
@@ -57,7 +57,7 @@ async def under_load(
     stage = ServiceStage(broker, await away(broker.address), logs)
     # A machine that runs a whole cluster answers late now and then.
     patience = Patience(connack_s=5.0, silence_s=6.0)
-    scene = Scene(stage, seed, Announced(repeats=True), patience)
+    scene = Scene(stage, seed, Snapshot(repeats=True), patience)
     async with contextlib.AsyncExitStack() as stack:
         codes = stack.enter_context(ends_of_containers(broker))
         await stack.enter_async_context(scene)

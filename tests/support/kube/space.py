@@ -14,8 +14,8 @@ from support.kube.api import Api, Object, Refused
 from support.waiting import wait_for
 from tidegate_operator import names
 from tidegate_operator.plan import MANAGED_KINDS
-from tidegate_operator.problems import parse
-from tidegate_operator.references import Check, references
+from tidegate_operator.secrets.references import Check, references
+from tidegate_operator.spec.problems import parse
 
 #: Everything is there within a second or two on an idle machine.
 DEADLINE_S: Final = 45.0

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tidegate import __version__, cli
-from tidegate.edge.passwords import PasswordFile
-from tidegate.runtime.config import Config
+from tidegate import __version__
+from tidegate.cli.main import main
+from tidegate.edge.auth.passwords import PasswordFile
+from tidegate.runtime.config.model import Config
 
 Output = tuple[int, str, str]
 
@@ -26,7 +27,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
     def call(*arguments: str | Path) -> Output:
         with pytest.raises(SystemExit) as raised:
-            cli.main([str(argument) for argument in arguments])
+            main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         code = raised.value.code
         assert isinstance(code, int)
@@ -77,7 +78,7 @@ def test_the_version_is_printed(run: Any, arguments: list[str]) -> None:
 @pytest.mark.parametrize("arguments", [["version"], ["passwd", "--help"]])
 def test_quick_commands_do_not_load_the_broker(arguments: list[str]) -> None:
     program = (
-        "import sys\nfrom tidegate.cli import main\n"
+        "import sys\nfrom tidegate.cli.main import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit: pass\n"
         "heavy = {'asyncio', 'yaml', 'redis', 'uvloop', 'websockets', 'cryptography'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
@@ -143,10 +144,10 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         announce("tidegate ready")
         started.append(config)
 
-    module = types.ModuleType("tidegate.serve")
+    module = types.ModuleType("tidegate.roles.serve")
     module.run = start  # type: ignore[attr-defined] # a stand-in
-    module.BLAMED = (OSError,)  # type: ignore[attr-defined] # a stand-in
-    for name in ("serve", "roles.edge", "roles.router", "roles.supervisor"):
+    module.STARTUP_ERRORS = (OSError,)  # type: ignore[attr-defined] # a stand-in
+    for name in ("roles.serve", "roles.edge", "roles.router", "roles.supervisor"):
         monkeypatch.setitem(sys.modules, f"tidegate.{name}", module)
     return started
 
@@ -181,8 +182,8 @@ def test_several_edges_and_routers_are_asked_for_by_flags(run: Any, served: list
 @pytest.mark.parametrize(
     ("flags", "module"),
     [
-        ([], "tidegate.serve"),
-        (["--edges=1", "--routers=1"], "tidegate.serve"),
+        ([], "tidegate.roles.serve"),
+        (["--edges=1", "--routers=1"], "tidegate.roles.serve"),
         (["--edges=2"], "tidegate.roles.supervisor"),
         (["--routers=2"], "tidegate.roles.supervisor"),
     ],
@@ -196,7 +197,7 @@ def test_one_of_a_kind_is_one_process(
 ) -> None:
     only = types.ModuleType(module)
     only.run = lambda _config, announce, _loaded: announce("this one")  # type: ignore[attr-defined]
-    only.BLAMED = ()  # type: ignore[attr-defined]
+    only.STARTUP_ERRORS = ()  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module, only)
     assert run("serve", "--allow-anonymous", *flags)[1] == "this one\n"
 
@@ -227,7 +228,7 @@ def test_a_start_that_fails_is_one_sentence(
     def fail(config: Config, announce: Any, _loaded: Any) -> None:
         raise problem
 
-    monkeypatch.setattr(sys.modules["tidegate.serve"], "run", fail)
+    monkeypatch.setattr(sys.modules["tidegate.roles.serve"], "run", fail)
     got, _, err = run("serve", "--listener=tcp://127.0.0.1:0", "--allow-anonymous")
     assert got == code
     assert text in err
@@ -240,9 +241,9 @@ def test_a_bug_keeps_its_traceback(
     def fail(config: Config, announce: Any, _loaded: Any) -> None:
         raise ModuleNotFoundError("no", name="tidegate.nothing")
 
-    monkeypatch.setattr(sys.modules["tidegate.serve"], "run", fail)
+    monkeypatch.setattr(sys.modules["tidegate.roles.serve"], "run", fail)
     with pytest.raises(ModuleNotFoundError):
-        cli.main(["serve", "--allow-anonymous"])
+        main(["serve", "--allow-anonymous"])
 
 
 # edge and router
@@ -309,7 +310,7 @@ def test_what_the_link_needs_is_named_with_the_commands_extra(
     # Absent, although it is installed here; in a process of its own, because imports stay.
     program = (
         f"import sys\nsys.modules[{package!r}] = None\n"
-        f"from tidegate.cli import main\nmain({arguments})"
+        f"from tidegate.cli.main import main\nmain({arguments})"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

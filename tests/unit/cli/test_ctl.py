@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tidegate import cli, ctl
-from tidegate.runtime.admin import AdminServer, Control
+from tidegate.cli import ctl, main
+from tidegate.runtime.admin.server import AdminServer, Control
 
 Output = tuple[int, str, str]
 
@@ -118,7 +118,7 @@ def run(process: Process, capsys: pytest.CaptureFixture[str]) -> Any:
 
 def run_ctl(capsys: pytest.CaptureFixture[str], *arguments: str) -> Output:
     with pytest.raises(SystemExit) as raised:
-        cli.main(["ctl", *arguments])
+        main.main(["ctl", *arguments])
     out, err = capsys.readouterr()
     code = raised.value.code
     assert isinstance(code, int)
@@ -275,7 +275,7 @@ def test_a_process_that_ends_while_it_is_waited_for_has_drained(
 ) -> None:
     process.progress = [_progress(1)]
     with process.serving():
-        monkeypatch.setattr("tidegate.ctl.time.sleep", lambda _: process.end())
+        monkeypatch.setattr("tidegate.cli.ctl.time.sleep", lambda _: process.end())
         code, out, _ = run("drain", "--wait", "--json")
     assert code == 0
     assert json.loads(out)["done"] is True

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.link.api import AttachedSession, AttachSession, DetachSession
+from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession
 from tidegate.link.messages import (
     OVERHEAD_BYTES,
     read_attach,

@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 
 from tidegate.mqtt import connection as connection_module
-from tidegate.mqtt.codec import encode, encode_ack, encode_publish
 from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
+from tidegate.mqtt.encode import encode, encode_ack, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, MqttError, ProtocolViolation
 from tidegate.mqtt.packets import (

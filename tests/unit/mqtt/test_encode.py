@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tidegate.mqtt.codec import decode_packet, encode, encode_ack, encode_publish
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode, encode_ack, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import (
     ConnAck,

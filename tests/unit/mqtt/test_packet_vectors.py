@@ -11,8 +11,9 @@ import pytest
 
 from support.packet_vectors import DIRECTORY, Vector, load
 from tidegate.mqtt import packets
-from tidegate.mqtt.codec import decode_packet, encode
 from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import PacketType
 from tidegate.mqtt.errors import MqttError
 from tidegate.mqtt.packets import Connect, Publish

@@ -7,8 +7,9 @@ from typing import Final
 
 import pytest
 
-from tidegate.mqtt.codec import decode_packet, encode, encode_publish
 from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.decode import decode_packet
+from tidegate.mqtt.encode import encode, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion
 from tidegate.mqtt.errors import MqttError
 from tidegate.mqtt.packets import Connect, Publish

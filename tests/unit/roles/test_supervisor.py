@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.edge.acceptor import bind
-from tidegate.roles.children import Child
+from tidegate.edge.transport.acceptor import bind
+from tidegate.roles.child import Child
 from tidegate.roles.supervisor import Supervisor
-from tidegate.runtime import config_file
-from tidegate.runtime.applied import NotTaken
-from tidegate.runtime.config import Config, ListenerConfig
+from tidegate.runtime.config import config_file
+from tidegate.runtime.config.applied import NotTaken
+from tidegate.runtime.config.model import Config, ListenerConfig
 
 URL = "unix:///run/valkey"
 

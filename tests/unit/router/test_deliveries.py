@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from support.played_link import MOMENT_S, PlayedEdge, in_virtual_time, turns
-from tidegate.link.api import RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.router.deliveries import Deliveries
 from tidegate.router.edges import Edges
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.table import RoutingTable
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import StoreUnavailable
-from tidegate.store.batch import StoreFault
+from tidegate.store.client.lanes import StoreFault
 
 
 class _Store:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from support.played_link import in_virtual_time
-from tidegate.link.api import RouterUnavailable
+from tidegate.link.interfaces import RouterUnavailable
 from tidegate.router.edge_leases import EdgeLeases
 from tidegate.router.router import Router
-from tidegate.runtime.config import FeaturesConfig, LimitsConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import DueWork, StoreUnavailable
 
 LEASE_S = 10.0

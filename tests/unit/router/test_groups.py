@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tidegate.link.api import SharedReceipt
+from tidegate.link.interfaces import SharedReceipt
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.groups import Groups, LostMessage, Page
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.table import DurableSession, RoutingTable, SharedMember
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AppendOutcome, AppendReply
 
 GROUP = ("g", "t/+")

@@ -16,7 +16,7 @@ import pytest
 
 from support.played_link import in_virtual_time, turns
 from support.played_store import PlayedStore
-from tidegate.link.api import RouterUnavailable
+from tidegate.link.interfaces import RouterUnavailable
 from tidegate.router.membership import LONGEST_LEASE_S, SAFE_PART, TICK_S, Membership
 from tidegate.store.api import Change, RetainedAdded, StoreUnavailable
 

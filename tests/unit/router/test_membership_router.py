@@ -14,13 +14,13 @@ import pytest
 
 from support.played_link import MOMENT_S, PlayedEdge, PlayedOrigin, in_virtual_time, turns
 from support.played_store import PlayedStore
-from tidegate.link.api import AttachSession, RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import AttachSession, RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.membership import LONGEST_LEASE_S
 from tidegate.router.router import Router
-from tidegate.runtime.config import FeaturesConfig, LimitsConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import (
     RetainedAdded,
     RetainedRemoved,
@@ -29,7 +29,7 @@ from tidegate.store.api import (
     StoredSubscriptions,
     WriterFenced,
 )
-from tidegate.store.batch import StoreFault
+from tidegate.store.client.lanes import StoreFault
 
 QOS1 = SubscriptionOptions(1)
 

@@ -16,8 +16,8 @@ from support.played_link import in_virtual_time
 from tidegate.mqtt.packets import Will
 from tidegate.router.sweeping import SWEEP_INTERVAL_S, Sweeping
 from tidegate.router.wills import Wills
-from tidegate.runtime.config import FeaturesConfig
-from tidegate.runtime.telemetry import Counters
+from tidegate.runtime.config.model import FeaturesConfig
+from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import DueWill, DueWork, EndedSession, StoreUnavailable
 from tidegate.store.records import encode_will
 
@@ -84,8 +84,8 @@ def _sweeping(store: Any, counters: Counters, beside: _Played | None = None) -> 
         tasks=played,
         leases=played,
         retained=played,
-        lost_queues=played,
-        gone_members=played,
+        abandoned_queues=played,
+        offline_members=played,
         sessions=played,
         wills=wills,
     )

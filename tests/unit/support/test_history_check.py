@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from support.history import NO_CODE, Event, History, Key, Kind
-from support.history_check import Announced, Checker, matches
+from support.history_check import Checker, Snapshot, matches
 
 
 def key(seq: int, topic: str = "t/a", publisher: str = "p") -> Key:
@@ -87,7 +87,7 @@ class Record:
         self.history.add(Kind.ENDED, "s", self.connection["s"], code=code)
         return self
 
-    def rules(self, announced: Announced | None = None) -> list[str]:
+    def rules(self, announced: Snapshot | None = None) -> list[str]:
         """Every rule that is broken at the end."""
         checker = Checker(self.history.events, announced)
         return [found.rule for found in (*checker.violations(), *checker.missing())]
@@ -199,7 +199,7 @@ def test_qos_1_may_not_come_again_otherwise(packet_id: int, later: bool) -> None
 def test_where_repeats_are_allowed_they_are_counted_and_qos_2_may_still_not() -> None:
     record = Record().subscribe(qos=1).publish(1).receive(1).receive(1, packet_id=2)
     record.publish(1, qos=2, topic="t/b").receive(1, topic="t/b", packet_id=3)
-    checker = Checker(record.history.events, Announced(repeats=True))
+    checker = Checker(record.history.events, Snapshot(repeats=True))
     assert checker.violations() == []
     assert checker.repeated_count == 1
     record.receive(1, topic="t/b", packet_id=4)
@@ -274,7 +274,7 @@ def test_a_disconnect_that_was_not_announced_is_seen(code: int, rules: list[str]
 
 
 def test_which_codes_are_announced_is_the_scenarios_choice() -> None:
-    assert Record().end(0x8B).rules(Announced(disconnect=frozenset({0x9C}))) == ["reason code"]
+    assert Record().end(0x8B).rules(Snapshot(disconnect=frozenset({0x9C}))) == ["reason code"]
 
 
 @pytest.mark.parametrize(("code", "rules"), [(0x88, []), (3, []), (0x87, ["reason code"])])

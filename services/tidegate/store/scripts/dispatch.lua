@@ -17,7 +17,7 @@ local often = {
 local others
 local function operation(letter)
   if often[letter] then return often[letter] end
-  others = others or seldom()
+  others = others or rare()
   return others[letter]
 end
 

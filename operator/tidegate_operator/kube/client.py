@@ -1,0 +1,361 @@
+"""The calls to the API server that the operator makes: ``Cluster`` over HTTP, lists and watches.
+
+Called by ``reconcile`` (through the protocol ``Cluster``) and by ``handlers``. Knows no rules: it
+reads, writes, and says why something was refused; ``api_server`` carries it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from tidegate_operator import names
+from tidegate_operator.kube.api_server import METADATA_ONLY, WHOLE, ApiServer, Login
+from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
+from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
+from tidegate_operator.render import Manifest
+
+log = logging.getLogger(__name__)
+
+#: How long the answer to the question which kinds there are is good for.
+KINDS_S: Final = 60.0
+#: A page of a list.
+PAGE: Final = 250
+#: Before everything is listed again: a server may answer each watch that it has forgotten. Watches
+#: last for minutes, but something between us and the server may end each of them at once.
+RELIST_PAUSE_S: Final = 1.0
+
+PLURALS: Final = {
+    "Secret": "secrets",
+    "ConfigMap": "configmaps",
+    "ServiceAccount": "serviceaccounts",
+    "Service": "services",
+    "Pod": "pods",
+    "Event": "events",
+    "Deployment": "deployments",
+    "StatefulSet": "statefulsets",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+    "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "Certificate": "certificates",
+    "ServiceMonitor": "servicemonitors",
+    "CustomResourceDefinition": "customresourcedefinitions",
+    names.KIND: names.PLURAL,
+}
+
+
+class KubeApi:
+    """``Cluster`` over HTTP. Use as an asynchronous context manager."""
+
+    def __init__(self, login: Login) -> None:
+        self._server = ApiServer(login)
+        self._kinds: frozenset[str] = frozenset()
+        self._kinds_until_s = 0.0
+        #: What came of each request, by method and status.
+        self.answers = self._server.answers
+
+    async def __aenter__(self) -> KubeApi:
+        await self._server.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.__aexit__()
+
+    # Calls
+
+    async def broker(self, namespace: str, name: str) -> Manifest | None:
+        """See ``Cluster``."""
+        return await self.read(ObjectRef(names.API_VERSION, names.KIND, name), namespace)
+
+    async def brokers(self, namespace: str = "") -> list[Manifest]:
+        """Return all MqttBrokers, of one namespace or of all."""
+        return await self._list(names.API_VERSION, names.KIND, namespace, "")
+
+    async def not_served(self, namespace: str = "") -> str:
+        """Ask whether MqttBrokers can be listed; return why not, "" if they can."""
+        path = collection_path(names.API_VERSION, names.KIND, namespace)
+        try:
+            await self._server.request("GET", path, query={"limit": "1"})
+        except (KubeError, KubeUnavailable) as error:
+            return f"MqttBrokers cannot be listed: {error}"
+        return ""
+
+    async def children(self, namespace: str, name: str) -> list[Manifest]:
+        """See ``Cluster``."""
+        watched, others = await asyncio.gather(
+            self._children(namespace, name, MANAGED_KINDS),
+            self.optional_children(namespace, name),
+        )
+        return watched + others
+
+    async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
+        """Return the same of the kinds of others alone."""
+        known = await self.optional_kinds()
+        kinds = [one for one in OPTIONAL_KINDS if one[1] in known]
+        return await self._children(namespace, name, kinds)
+
+    async def _children(
+        self, namespace: str, name: str, kinds: Iterable[tuple[str, str]]
+    ) -> list[Manifest]:
+        selector = f"{names.INSTANCE_LABEL}={name},{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
+        lists = (self._list(api, kind, namespace, selector) for api, kind in kinds)
+        return [one for found in await asyncio.gather(*lists) for one in found]
+
+    async def pods(self, namespace: str, name: str) -> list[Manifest]:
+        """See ``Cluster``."""
+        selector = f"{names.INSTANCE_LABEL}={name},{names.NAME_LABEL}={names.APPLICATION}"
+        return await self._list("v1", "Pod", namespace, selector)
+
+    async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
+        """See ``Cluster``."""
+        return await self.get(object_path(ref.api_version, ref.kind, namespace, ref.name))
+
+    async def get(self, path: str) -> Manifest | None:
+        """Return what is at a path, None if there is nothing."""
+        try:
+            return await self._server.request("GET", path)
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """See ``Cluster``."""
+        ref = ObjectRef.of(manifest)
+        namespace = manifest["metadata"].get("namespace", "")
+        query = {"fieldManager": names.FIELD_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        if dry_run:
+            query["dryRun"] = "All"
+        return await self._server.request(
+            "PATCH",
+            object_path(ref.api_version, ref.kind, namespace, ref.name),
+            query=query,
+            body=manifest,
+            # JSON is YAML, and the server reads it faster.
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
+        """See ``Cluster``."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        path = object_path(ref.api_version, ref.kind, namespace, ref.name)
+        try:
+            await self._server.request("DELETE", path, body=body)
+        except KubeError as error:
+            if error.status not in {404, 409}:
+                raise
+
+    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+        """See ``Cluster``. Kubelets look at what a pod mounts when the pod changes."""
+        # With the uid, a pod that has gone is a conflict instead of a new one.
+        annotations = {names.CONFIGURATION: value}
+        metadata = {"name": name, "namespace": namespace, "uid": uid, "annotations": annotations}
+        await self._server.request(
+            "PATCH",
+            object_path("v1", "Pod", namespace, name),
+            query={"fieldManager": names.POD_FIELD_MANAGER, "force": "true"},
+            body={"apiVersion": "v1", "kind": "Pod", "metadata": metadata},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        """See ``Cluster``."""
+        path = object_path(names.API_VERSION, names.KIND, namespace, name) + "/status"
+        try:
+            await self._server.request(
+                "PATCH",
+                path,
+                query={"fieldManager": names.FIELD_MANAGER},
+                body=[{"op": "add", "path": "/status", "value": status}],
+                content_type="application/json-patch+json",
+            )
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    async def say(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+        """See ``Cluster``. An event that is refused is not worth a failure."""
+        metadata = broker["metadata"]
+        namespace = metadata["namespace"]
+        moment = _now()
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{metadata['name']}.", "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "name": metadata["name"],
+                "namespace": namespace,
+                "uid": metadata["uid"],
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:1024],
+            "source": {"component": names.FIELD_MANAGER},
+            "reportingComponent": names.FIELD_MANAGER,
+            "firstTimestamp": moment,
+            "lastTimestamp": moment,
+            "count": 1,
+        }
+        try:
+            await self._server.request(
+                "POST", collection_path("v1", "Event", namespace), body=event
+            )
+        except KubeError as error:
+            log.warning("an event was refused", extra={"reason": str(error)})
+
+    async def optional_kinds(self) -> frozenset[str]:
+        """See ``Cluster``. Asked again from time to time: CRDs come and go."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._kinds_until_s:
+            found = await asyncio.gather(*(self._knows(api, kind) for api, kind in OPTIONAL_KINDS))
+            self._kinds = frozenset(
+                kind for (_, kind), known in zip(OPTIONAL_KINDS, found, strict=True) if known
+            )
+            self._kinds_until_s = now_s + KINDS_S
+        return self._kinds
+
+    async def _knows(self, api_version: str, kind: str) -> bool:
+        try:
+            found = await self._server.request("GET", f"apis/{api_version}")
+        except KubeError as error:
+            if error.status in {403, 404}:
+                return False
+            raise
+        return any(one.get("kind") == kind for one in found.get("resources") or [])
+
+    async def changes(
+        self, api_version: str, kind: str, namespace: str, selector: str
+    ) -> AsyncGenerator[Manifest | None, None]:
+        """Yield the metadata of objects of a kind as they change, for ever.
+
+        ``selector`` is of labels; "" is everything.
+
+        None means: from here on; what has happened before is not told, at the beginning and when
+        the server has forgotten where we were. Raises KubeError and KubeUnavailable.
+        """
+        path = collection_path(api_version, kind, namespace)
+        version = ""
+        clock = asyncio.get_running_loop().time
+        while True:
+            if not version:
+                version = await self._newest(path)
+                yield None
+            began_s = clock()
+            async with contextlib.aclosing(
+                self._server.events(path, version, selector, METADATA_ONLY)
+            ) as events:
+                async for event in events:
+                    if event["type"] == "ERROR":
+                        version = ""
+                        break
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield event["object"]
+            if not version or clock() - began_s < RELIST_PAUSE_S:
+                await relist_pause()
+
+    async def follow(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str,
+        selector: str,
+        keep: Callable[[Manifest], Manifest],
+    ) -> AsyncGenerator[Listed | Event, None]:
+        """Yield all objects of a kind, and then what happens to them, for ever.
+
+        ``keep`` takes out of each what is wanted: of a large cluster the rest is too much at once.
+        They are listed again when the server has forgotten where we were. Raises KubeError and
+        KubeUnavailable.
+        """
+        path = collection_path(api_version, kind, namespace)
+        version = ""
+        clock = asyncio.get_running_loop().time
+        while True:
+            if not version:
+                found = await self._listed(api_version, kind, namespace, selector, keep)
+                version = found.version
+                yield found
+            began_s = clock()
+            async with contextlib.aclosing(
+                self._server.events(path, version, selector, WHOLE)
+            ) as events:
+                async for event in events:
+                    if event["type"] == "ERROR":
+                        version = ""
+                        break
+                    one = {"apiVersion": api_version, "kind": kind} | event["object"]
+                    version = one["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield Event(keep(one), event["type"] == "DELETED")
+            if not version or clock() - began_s < RELIST_PAUSE_S:
+                await relist_pause()
+
+    async def _newest(self, path: str) -> str:
+        found = await self._server.request("GET", path, query={"limit": "1"})
+        return str(found["metadata"]["resourceVersion"])
+
+    async def _list(
+        self, api_version: str, kind: str, namespace: str, selector: str
+    ) -> list[Manifest]:
+        return (await self._listed(api_version, kind, namespace, selector)).objects
+
+    async def _listed(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str,
+        selector: str,
+        keep: Callable[[Manifest], Manifest] = lambda one: one,
+    ) -> Listed:
+        path = collection_path(api_version, kind, namespace)
+        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
+        found: list[Manifest] = []
+        while True:
+            page = await self._server.request("GET", path, query=query)
+            # Items of a list say neither of what kind they are.
+            found += [
+                keep({"apiVersion": api_version, "kind": kind} | item) for item in page["items"]
+            ]
+            token = page["metadata"].get("continue")
+            if not token:
+                return Listed(found, page["metadata"].get("resourceVersion", ""))
+            query["continue"] = token
+
+
+async def relist_pause() -> None:
+    """Wait for a moment, before everything is listed again, or a watch that ended at once is begun
+    again."""
+    await asyncio.sleep(RELIST_PAUSE_S)
+
+
+# Paths
+
+
+def collection_path(api_version: str, kind: str, namespace: str) -> str:
+    """Return where objects of a kind are listed; "" as namespace means all of them."""
+    root = f"api/{api_version}" if "/" not in api_version else f"apis/{api_version}"
+    place = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"{root}{place}/{PLURALS[kind]}"
+
+
+def object_path(api_version: str, kind: str, namespace: str, name: str) -> str:
+    """Return where one object is."""
+    return f"{collection_path(api_version, kind, namespace)}/{quote(name)}"
+
+
+def _now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

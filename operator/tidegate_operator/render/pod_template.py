@@ -1,0 +1,198 @@
+"""Pod templates: what every pod of a broker has in common.
+
+Restricted in the sense of Kubernetes' Pod Security Standards: no root, no privilege, a root file
+system that cannot be written, no token of the API server.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+from tidegate_operator import names
+from tidegate_operator.names import ADMIN_PORT, CONFIG_DIR, FILES_DIR, Component
+from tidegate_operator.render.inputs import Broker, Inputs, Manifest
+from tidegate_operator.render.merge import merged
+from tidegate_operator.spec.workloads import PodSettings
+
+#: The user that the image has, and that owns what is mounted.
+USER: Final = 65532
+#: Between the last deadline of a process and SIGKILL.
+MARGIN_S: Final = 5
+#: What a grace period is rounded up to.
+GRACE_STEPS_S: Final = (30, 90, 180, 300, 600, 1200, 1800, 3600)
+CONTAINER: Final = "tidegate"
+
+#: Without a limit of CPU: throttled event loops miss deadlines; requests alone share fairly.
+DEFAULT_RESOURCES: Final[dict[Component, Manifest]] = {
+    "edge": {
+        "requests": {"cpu": "250m", "memory": "256Mi"},
+        "limits": {"memory": "1Gi"},
+    },
+    "router": {
+        "requests": {"cpu": "250m", "memory": "256Mi"},
+        "limits": {"memory": "1Gi"},
+    },
+    "redis": {
+        "requests": {"cpu": "250m", "memory": "512Mi"},
+        "limits": {"memory": "2Gi"},
+    },
+}
+
+
+def grace_period_s(*parts_s: float) -> int:
+    """Return the seconds from SIGTERM to SIGKILL that a process needs in the worst case, rounded up
+    generously: processes take up other deadlines while they run, pods cannot."""
+    needed_s = math.ceil(sum(parts_s)) + MARGIN_S
+    return next((step_s for step_s in GRACE_STEPS_S if step_s >= needed_s), needed_s)
+
+
+def image(inputs: Inputs) -> Manifest:
+    """Return the image of edges and routers, and how it is pulled."""
+    spec = inputs.spec
+    found: Manifest = {"image": spec.image or inputs.settings.image}
+    if spec.image_pull_policy is not None:
+        found["imagePullPolicy"] = spec.image_pull_policy
+    return found
+
+
+def account_name(broker: Broker, component: Component, settings: PodSettings) -> str:
+    """Return the ServiceAccount of a component's pods."""
+    return settings.service_account_name or names.workload(broker.name, component)
+
+
+def resources(component: Component, settings: PodSettings) -> Manifest:
+    """Return what the main container is given."""
+    given = settings.resources
+    if given is None:
+        return DEFAULT_RESOURCES[component]
+    return {
+        key: dict(amounts)
+        for key, amounts in (("requests", given.requests), ("limits", given.limits))
+        if amounts
+    }
+
+
+def container_security() -> Manifest:
+    """Return what the restricted standard asks of a container, and a root that is read-only."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def probe(path: str, period_s: int, timeout_s: int, failures: int) -> Manifest:
+    """Return a probe of the admin port."""
+    return {
+        "httpGet": {"path": path, "port": ADMIN_PORT, "scheme": "HTTP"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": timeout_s,
+        "failureThreshold": failures,
+    }
+
+
+def template(
+    inputs: Inputs,
+    component: Component,
+    settings: PodSettings,
+    container: Manifest,
+    volumes: list[Manifest],
+    grace_s: int,
+    annotations: dict[str, str],
+) -> Manifest:
+    """Return a pod template with ``podTemplate`` laid over it.
+
+    What selects the pods, and what says when they have to be replaced, cannot be overridden.
+    """
+    broker, spec = inputs.broker, inputs.spec
+    labels = names.labels(broker.name, component)
+    if component != "redis":
+        labels[names.METRICS_LABEL] = "true"
+    pod: Manifest = {
+        "serviceAccountName": account_name(broker, component, settings),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_s,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+        "topologySpreadConstraints": _spread(broker, component, settings),
+    }
+    if spec.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": one.name} for one in spec.image_pull_secrets]
+    for key, value in (
+        ("nodeSelector", settings.node_selector),
+        ("affinity", settings.affinity),
+        ("tolerations", settings.tolerations),
+        ("priorityClassName", settings.priority_class_name),
+    ):
+        if value:
+            pod[key] = value
+    base = {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}
+    found = merged(base, settings.pod_template)
+    found["metadata"] = merged(found["metadata"], base["metadata"])
+    return found
+
+
+def _spread(broker: Broker, component: Component, settings: PodSettings) -> list[dict[str, Any]]:
+    if settings.topology_spread_constraints is not None:
+        return settings.topology_spread_constraints
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": names.selector(broker.name, component)},
+        }
+        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+    ]
+
+
+def process_container(inputs: Inputs, component: Component, settings: PodSettings) -> Manifest:
+    """Return the container of an edge or a router."""
+    return {
+        "name": CONTAINER,
+        **image(inputs),
+        "command": [
+            "tidegate",
+            component,
+            "--config",
+            f"{CONFIG_DIR}/{names.CONFIG_FILE}",
+            # Kept over restarts of the container: a router that is back soon is known as such.
+            "--name",
+            "$(POD_NAME)",
+        ],
+        "env": [
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ],
+        "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
+        # Edges find routers only once these are ready, and clients edges: rollouts wait for it.
+        "readinessProbe": probe("/readyz", 2, 2, 4),
+        "livenessProbe": probe("/livez", 10, 5, 6),
+        "resources": resources(component, settings),
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
+            {"name": "files", "mountPath": FILES_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # a volume of the pod's own
+        ],
+    }
+
+
+def process_volumes(broker: Broker, component: Component) -> list[Manifest]:
+    """Return the volumes of an edge or a router."""
+    name = names.workload(broker.name, component)
+    return [
+        {"name": "config", "configMap": {"name": name}},
+        # Readable for the pod's group only.
+        {"name": "files", "secret": {"secretName": name, "defaultMode": 0o440}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+    ]

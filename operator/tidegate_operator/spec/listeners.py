@@ -1,0 +1,251 @@
+"""``spec.listeners``: where clients come in, and the certificates that they see.
+
+Fields that the runtime's configuration has too are taken over from it (``like``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tidegate.runtime.config.model import ListenerConfig, TlsConfig
+from tidegate_operator.names import ADMIN_PORT
+from tidegate_operator.spec.fields import DataKey, DnsName, ObjectName, SpecSection, like, rules
+
+Protocol = Literal["tcp", "tls", "ws", "wss", "auto"]
+
+#: Where a listener listens when it does not say.
+DEFAULT_PORTS: Final[dict[str, int]] = {
+    "tcp": 1883,
+    "tls": 8883,
+    "ws": 8083,
+    "wss": 8084,
+    "auto": 8443,
+}
+#: The port of the Service for a listener that takes everything.
+AUTO_SERVICE_PORT: Final = 443
+
+
+class FileSource(SpecSection):
+    """A file: one key of a Secret or of a ConfigMap in the broker's namespace."""
+
+    model_config = rules(
+        (
+            "has(self.secretName) != has(self.configMapName)",
+            "exactly one of secretName and configMapName is needed",
+        ),
+    )
+
+    secret_name: ObjectName | None = None
+    """The Secret."""
+    config_map_name: ObjectName | None = None
+    """The ConfigMap."""
+    key: DataKey = "ca.crt"
+    """The key in it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.secret_name is None) == (self.config_map_name is None):
+            raise ValueError("exactly one of secret_name and config_map_name is needed")
+        return self
+
+
+class Issuer(SpecSection):
+    """An issuer of cert-manager."""
+
+    name: ObjectName
+    """Its name."""
+    kind: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z]+$")] = "Issuer"
+    """Issuer (of this namespace), ClusterIssuer, or an issuer's kind of another group."""
+    group: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+$")] = "cert-manager.io"
+    """Its API group."""
+
+
+class AdditionalCertificate(SpecSection):
+    """One more certificate of a listener, for other names."""
+
+    secret_name: ObjectName
+    """A Secret of type kubernetes.io/tls."""
+    server_names: list[DnsName] = Field(default_factory=list, max_length=32)
+    """Names (SNI, `*.example.com` allowed) it serves; empty: those in the certificate."""
+
+
+class ListenerTls(SpecSection):
+    """TLS of a listener: a certificate from one of three places, changed without a restart."""
+
+    model_config = rules(
+        (
+            "[has(self.secretName), has(self.issuer), has(self.selfSigned) && self.selfSigned]"
+            ".filter(given, given).size() == 1",
+            "exactly one of secretName, issuer and selfSigned is needed",
+        ),
+        (
+            "!has(self.issuer) || (has(self.dnsNames) && self.dnsNames.size() > 0)"
+            " || (has(self.ipAddresses) && self.ipAddresses.size() > 0)",
+            "issuer needs dnsNames or ipAddresses",
+        ),
+        (
+            "!has(self.clientCertificates) || self.clientCertificates == 'off'"
+            " || has(self.clientCa)",
+            "clientCertificates needs clientCa",
+        ),
+        (
+            "!has(self.identityAsUsername) || self.identityAsUsername == 'off'"
+            " || (has(self.clientCertificates) && self.clientCertificates != 'off')",
+            "identityAsUsername needs clientCertificates",
+        ),
+    )
+
+    secret_name: ObjectName | None = None
+    """A Secret of type kubernetes.io/tls with the certificate and its key."""
+    issuer: Issuer | None = None
+    """cert-manager issues the certificate for `dnsNames` and `ipAddresses`, and renews it."""
+    self_signed: bool = False
+    """The operator issues the certificate from an authority of this broker, and renews it. Clients
+    find the authority in the ConfigMap NAME-ca, key ca.crt."""
+    dns_names: list[DnsName] = Field(default_factory=list, max_length=32)
+    """Names that `issuer` or `selfSigned` put into the certificate; the latter adds those of the
+    Service and of its load balancer."""
+    ip_addresses: list[Annotated[str, Field(max_length=45)]] = Field(
+        default_factory=list, max_length=32
+    )
+    """Addresses that they put into it; `selfSigned` adds those of the load balancer."""
+    additional_certificates: list[AdditionalCertificate] = Field(
+        default_factory=list, max_length=32
+    )
+    """More certificates, chosen by SNI."""
+    client_ca: FileSource | None = None
+    """The authorities that sign client certificates."""
+    client_certificates: Literal["off", "optional", "required"] = like(
+        TlsConfig, "client_certificates"
+    )
+    minimum_version: Literal["1.2", "1.3"] = like(TlsConfig, "minimum_version")
+    handshake_timeout_s: float = like(TlsConfig, "handshake_timeout_s")
+    identity_as_username: Literal["off", "cn", "dn"] = like(TlsConfig, "identity_as_username")
+
+    @field_validator("ip_addresses")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        for address in value:
+            ipaddress.ip_address(address)
+            if "%" in address:
+                raise ValueError(f"{address!r} has a zone, which certificates cannot have")
+        return value
+
+    @model_validator(mode="after")
+    def _one_certificate(self) -> Self:
+        given = (self.secret_name is not None, self.issuer is not None, self.self_signed)
+        if sum(given) != 1:
+            raise ValueError("exactly one of secret_name, issuer and self_signed is needed")
+        if self.issuer is not None and not (self.dns_names or self.ip_addresses):
+            raise ValueError("issuer needs dns_names or ip_addresses")
+        if self.client_certificates != "off" and self.client_ca is None:
+            raise ValueError("client_certificates needs client_ca")
+        if self.identity_as_username != "off" and self.client_certificates == "off":
+            raise ValueError("identity_as_username needs client_certificates")
+        return self
+
+
+class ListenerSpec(SpecSection):
+    """One way in for clients: a port of the edges, and of the Service."""
+
+    model_config = rules(
+        (
+            "!(self.protocol in ['tls', 'wss']) || has(self.tls)",
+            "protocols tls and wss need tls",
+        ),
+        (
+            "!has(self.tls) || self.protocol in ['tls', 'wss', 'auto']",
+            "tls is for protocols tls, wss and auto",
+        ),
+        (
+            "!has(self.proxyProtocol) || self.proxyProtocol == 'off'"
+            " || (has(self.trustedProxies) && self.trustedProxies.size() > 0)",
+            "proxyProtocol needs trustedProxies",
+        ),
+        (
+            f"!has(self.port) || self.port != {ADMIN_PORT}",
+            f"{ADMIN_PORT} is the port of health and metrics",
+        ),
+    )
+
+    name: Annotated[str, Field(max_length=15, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+    """Its name in logs, metrics and the Service; unique."""
+    protocol: Protocol = "tcp"
+    """tcp, tls, ws, wss, or auto: all of them on one port (those with TLS if `tls` is given)."""
+    port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """Port of the pods. Unset: 1883 for tcp, 8883 tls, 8083 ws, 8084 wss, 8443 auto."""
+    service_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the Service. Unset: 443 for auto, otherwise the port of the pods."""
+    node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the nodes, for Services of type NodePort and LoadBalancer; unset: Kubernetes
+    chooses."""
+    tls: ListenerTls | None = None
+    """Certificates."""
+    paths: Annotated[
+        list[Annotated[str, Field(max_length=253, pattern=r"^/[^\s?#]*$")]],
+        Field(min_length=1, max_length=32),
+    ] = like(ListenerConfig, "paths")
+    allowed_origins: Annotated[
+        list[Annotated[str, Field(max_length=253)]], Field(max_length=64)
+    ] = like(ListenerConfig, "allowed_origins")
+    proxy_protocol: Literal["off", "optional", "required"] = like(ListenerConfig, "proxy_protocol")
+    proxy_protocol_timeout_s: float = like(ListenerConfig, "proxy_protocol_timeout_s")
+    trusted_proxies: Annotated[list[Annotated[str, Field(max_length=49)]], Field(max_length=64)] = (
+        like(ListenerConfig, "trusted_proxies")
+    )
+    max_connections: int = like(ListenerConfig, "max_connections")
+    accept_rate: float = like(ListenerConfig, "accept_rate")
+    accept_burst: int = like(ListenerConfig, "accept_burst")
+    backlog: int = like(ListenerConfig, "backlog")
+    allow_anonymous: bool | None = like(ListenerConfig, "allow_anonymous")
+    mount_point: str = like(ListenerConfig, "mount_point")
+    tcp_keepalive_s: int = like(ListenerConfig, "tcp_keepalive_s")
+    websocket_ping_s: float = like(ListenerConfig, "websocket_ping_s")
+    write_high_water_bytes: int = like(ListenerConfig, "write_high_water_bytes")
+    max_qos: int = like(ListenerConfig, "max_qos")
+
+    @field_validator("port")
+    @classmethod
+    def _not_the_admin_port(cls, value: int | None) -> int | None:
+        if value == ADMIN_PORT:
+            raise ValueError(f"{ADMIN_PORT} is the port of health and metrics")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ipaddress.ip_network(network, strict=False)
+        return value
+
+    @field_validator("mount_point")
+    @classmethod
+    def _no_wildcards(cls, value: str) -> str:
+        if "+" in value or "#" in value:
+            raise ValueError("a mount point has no wildcards")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_belong_together(self) -> Self:
+        if self.protocol in {"tls", "wss"} and self.tls is None:
+            raise ValueError(f"protocol {self.protocol} needs tls")
+        if self.tls is not None and self.protocol in {"tcp", "ws"}:
+            raise ValueError(f"tls is for protocols tls, wss and auto, not for {self.protocol}")
+        if self.proxy_protocol != "off" and not self.trusted_proxies:
+            raise ValueError("proxy_protocol needs trusted_proxies")
+        return self
+
+    @property
+    def pod_port(self) -> int:
+        """The port that edges listen on."""
+        return DEFAULT_PORTS[self.protocol] if self.port is None else self.port
+
+    @property
+    def exposed_port(self) -> int:
+        """The port of the Service."""
+        if self.service_port is not None:
+            return self.service_port
+        return AUTO_SERVICE_PORT if self.protocol == "auto" else self.pod_port

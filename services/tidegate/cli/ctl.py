@@ -1,0 +1,387 @@
+"""``tidegate ctl``: asks the admin API of a running process, and prints the answer for people.
+
+The commands are here, ``tidegate.cli.main`` adds them to the command line. Everything is printed as
+it came with ``--json``. Exit codes: 0 done, 1 refused or not reachable, 2 used wrongly.
+"""
+
+# ruff: noqa: PLC0415 - imports inside keep the other commands quick; printing is the job
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+DEFAULT_ADMIN: Final = "http://127.0.0.1:18083"
+TIMEOUT_S: Final = 10.0
+#: Between two looks at a drain that is waited for.
+POLL_S: Final = 0.5
+#: Clients asked for at once: as many as the admin API gives.
+PAGE: Final = 1000
+
+EXIT_FAILED: Final = 1
+NOT_OURS: Final = "this is no answer of Tidegate's admin API"
+#: Widest column of a table.
+MAX_WIDTH: Final = 60
+
+Json = dict[str, Any]
+
+app = typer.Typer(
+    name="ctl",
+    help="See the clients of a running broker, let one, some or all of them go (admin API).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+class AdminError(Exception):
+    """The admin API said no, or nothing; the text is one sentence. ``status`` 0: no answer."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(slots=True)
+class Admin:
+    """The admin API of one process."""
+
+    host: str
+    port: int
+    token: str = ""
+    wants_json: bool = False
+
+    @classmethod
+    def at(cls, url: str, token_file: Path | None, wants_json: bool) -> Admin:
+        """Read ``http://HOST:PORT`` or ``HOST:PORT``, and the token. Raises ValueError, OSError."""
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+            raise ValueError(f"expected http://HOST:PORT, got {url}")
+        token = token_file.read_text().strip() if token_file is not None else ""
+        return cls(parts.hostname, parts.port or 18083, token, wants_json)
+
+    def ask(self, method: str, path: str) -> bytes:
+        """Send one request and return the body. Raises AdminError."""
+        from http.client import HTTPConnection, HTTPException
+
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        connection = HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
+        try:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise AdminError(f"{self.host}:{self.port} does not answer: {reason}") from None
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            text = body.decode(errors="replace").strip() or answer.reason
+            raise AdminError(text, answer.status)
+        return body
+
+    def json(self, method: str, path: str) -> Json:
+        """Send one request and return the decoded answer. Raises AdminError."""
+        import json
+
+        try:
+            value = json.loads(self.ask(method, path))
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise AdminError(NOT_OURS)
+        return value
+
+
+# Commands
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    admin: Annotated[
+        str, typer.Option(help="Where the admin API is.", metavar="URL")
+    ] = DEFAULT_ADMIN,
+    token_file: Annotated[
+        Path | None, typer.Option(help="The file that admin.token_file names.", metavar="FILE")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    try:
+        context.obj = Admin.at(admin, token_file, as_json)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--admin") from None
+    except OSError as error:
+        raise typer.BadParameter(
+            f"{token_file}: {error.strerror}", param_hint="--token-file"
+        ) from None
+
+
+@app.command()
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Print what the process is, whether it is ready, and how much it holds."""
+    admin = _admin(context, as_json)
+    _answer(admin, lambda: admin.json("GET", "/status"), status_lines)
+
+
+@app.command()
+def drain(
+    context: typer.Context,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when no client is left.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let all clients go, at the configured rate. This cannot be taken back."""
+    admin = _admin(context, as_json)
+
+    def begin() -> Json:
+        progress = admin.json("POST", "/drain")
+        said = ""
+        while wait and not progress.get("done"):
+            if not admin.wants_json and said != drain_line(progress):
+                said = drain_line(progress)
+                print(said, flush=True)
+            time.sleep(POLL_S)
+            try:
+                progress = admin.json("GET", "/drain")
+            except AdminError as error:
+                if error.status:
+                    raise
+                # It was told to end, too: nobody is left to ask.
+                return {**progress, "done": True, "clients_left": 0}
+        return progress
+
+    _answer(admin, begin, lambda progress: [drain_line(progress)])
+
+
+@app.command()
+def shed(
+    context: typer.Context,
+    count: Annotated[int, typer.Argument(min=0, help="How many; 0: no more of them.", metavar="N")],
+    as_json: JsonOption = False,
+) -> None:
+    """Let some clients go, chosen at random, at the configured rate (MQTT 5: reason 0x9C)."""
+    admin = _admin(context, as_json)
+    _answer(
+        admin,
+        lambda: admin.json("POST", f"/shed?connections={count}"),
+        lambda answer: [shed_line(answer)],
+    )
+
+
+@app.command()
+def clients(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 100,
+    after: Annotated[
+        str, typer.Option(help="Those behind this client identifier.", metavar="ID")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List connected clients in the order of their identifiers."""
+    admin = _admin(context, as_json)
+    _answer(admin, lambda: all_clients(admin, limit, after), client_lines)
+
+
+@app.command()
+def disconnect(
+    context: typer.Context,
+    client_id: Annotated[str, typer.Argument(help="Client identifier.", metavar="ID")],
+    as_json: JsonOption = False,
+) -> None:
+    """Disconnect a client (MQTT 5: reason 0x98); it may come back."""
+    from urllib.parse import quote
+
+    admin = _admin(context, as_json)
+    _answer(
+        admin,
+        lambda: admin.json("DELETE", f"/clients/{quote(client_id, safe='')}"),
+        lambda answer: [f"Disconnected {printable(answer.get('disconnected'))}."],
+    )
+
+
+@app.command()
+def metrics(context: typer.Context) -> None:
+    """Print the metrics (Prometheus' text format)."""
+    admin = _admin(context, False)
+    try:
+        text = admin.ask("GET", "/metrics").decode()
+    except AdminError as error:
+        _failed(error)
+    print(text, end="")
+
+
+def _admin(context: typer.Context, as_json: bool) -> Admin:
+    admin = context.obj
+    assert isinstance(admin, Admin)
+    admin.wants_json = admin.wants_json or as_json
+    return admin
+
+
+def _answer(admin: Admin, ask: Callable[[], Json], lines: Callable[[Json], Iterable[str]]) -> None:
+    try:
+        answer = ask()
+    except AdminError as error:
+        _failed(error)
+    if admin.wants_json:
+        import json
+
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    for line in lines(answer):
+        print(line)
+
+
+def _failed(error: AdminError) -> NoReturn:
+    print(f"tidegate: {printable(error)}", file=sys.stderr)
+    raise typer.Exit(EXIT_FAILED)
+
+
+def all_clients(admin: Admin, limit: int, after: str) -> Json:
+    """Ask page by page until there are ``limit`` clients (0: all). Raises AdminError."""
+    from urllib.parse import quote
+
+    found: list[Json] = []
+    position: str | None = after
+    while position is not None and (not limit or len(found) < limit):
+        count = min(PAGE, limit - len(found)) if limit else PAGE
+        page = admin.json("GET", f"/clients?limit={count}&after={quote(position, safe='')}")
+        if not isinstance(page.get("clients"), list):
+            raise AdminError(NOT_OURS)
+        found += page["clients"]
+        position = page.get("next")
+    return {"clients": found, "next": position}
+
+
+# For people
+
+
+def printable(value: object) -> str:
+    """A text without control characters: client identifiers may hold any."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in str(value)
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in two units: 3 d 4 h, 5 min 6 s."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def drain_line(progress: Json) -> str:
+    """One sentence about a drain."""
+    if not progress.get("draining"):
+        return "Not draining."
+    left, start = progress.get("clients_left", 0), progress.get("clients_at_start", 0)
+    if progress.get("done") and not left:
+        return f"Drained: all of {start} clients have gone."
+    return f"Draining: {left} of {start} clients left."
+
+
+def shed_line(answer: Json) -> str:
+    """One sentence about clients that are let go."""
+    count = answer.get("shedding", 0)
+    return f"{count} client{'' if count == 1 else 's'} will be asked to leave."
+
+
+def status_lines(facts: Json) -> Iterator[str]:
+    """The answer of /status, one fact a line; what is not known here is printed as it is."""
+    facts = dict(facts)
+    name = printable(facts.pop("name", ""))
+    role, version = facts.pop("role", "?"), facts.pop("version", "?")
+    up = duration(facts.pop("uptime_s", 0))
+    yield f"Tidegate {printable(version)}, {printable(role)} {name}, up for {up}"
+    ready, reason = facts.pop("ready", False), facts.pop("reason", "")
+    yield "ready" if ready else f"NOT READY: {printable(reason)}"
+    progress = facts.pop("drain", None)
+    configuration = facts.pop("configuration", None)
+    rows = [row for key, value in facts.items() for row in _facts(key, value)]
+    if isinstance(configuration, dict):
+        rows += _configuration_facts(configuration)
+    yield from _table([], rows)
+    if isinstance(progress, dict) and progress.get("draining"):
+        yield drain_line(progress)
+
+
+def _configuration_facts(configuration: Json) -> Iterator[tuple[str, str]]:
+    """What is in use of the configuration, and what is not, and why."""
+    yield "configuration", _in_use(configuration)
+    restart = configuration.get("restart_needed") or ()
+    if restart:
+        yield "restart needed", ", ".join(printable(key) for key in restart)
+    for path, file in configuration.get("files", {}).items():
+        yield f"file {printable(path)}", _in_use(file)
+
+
+def _in_use(one: Json) -> str:
+    digest, problem = printable(one.get("digest") or "-"), one.get("problem")
+    return f"{digest}, NOT THE ONE ON DISK: {printable(problem)}" if problem else digest
+
+
+def _facts(key: str, value: object) -> Iterator[tuple[str, str]]:
+    label = printable(key).replace("_", " ")
+    if isinstance(value, dict):
+        for inner, one in value.items():
+            yield from _facts(f"{key} {inner}", one)
+    elif isinstance(value, list):
+        yield label, ", ".join(printable(one) for one in value) or "none"
+    elif isinstance(value, bool):
+        yield label, "yes" if value else "no"
+    else:
+        yield label, printable("-" if value is None else value)
+
+
+_COLUMNS: Final = (
+    ("CLIENT", "client_id"),
+    ("USER", "username"),
+    ("MQTT", "version"),
+    ("ADDRESS", "address"),
+    ("LISTENER", "listener"),
+    ("SINCE", "since"),
+    ("SESSION", "durable"),
+    ("SUBSCRIPTIONS", "subscriptions"),
+    ("IN FLIGHT", "in_flight"),
+    ("QUEUED", "queued"),
+)
+
+
+def client_lines(answer: Json) -> Iterator[str]:
+    """The table of clients, and whether there are more."""
+    rows = []
+    for client in answer["clients"]:
+        shown = {**client, "durable": "durable" if client.get("durable") else "-"}
+        values = (shown.get(key) for _, key in _COLUMNS)
+        rows.append(tuple("-" if value is None else printable(value) for value in values))
+    if not rows:
+        yield "No clients."
+        return
+    yield from _table([title for title, _ in _COLUMNS], rows)
+    if answer.get("next") is not None:
+        yield f"There are more: --after {printable(answer['next'])}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    lines = [row for row in (head, *rows) if row]
+    widths = (
+        [min(MAX_WIDTH, max(len(row[column]) for row in lines)) for column in range(len(lines[0]))]
+        if lines
+        else []
+    )
+    for row in lines:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,353 @@
+"""Who may read and write which topics: mosquitto's access control file, with mosquitto's rules.
+
+Called by the edge's clients: ``Authorizer.for_client`` once per connection, then ``may_read`` and
+``may_write`` per topic. Topics here are the ones the broker works with, so under a mount point they
+begin with it, as in mosquitto. SUBSCRIBE is always granted; reading is checked at delivery.
+
+The rules, in the order in which they decide:
+
+1. Nobody reads or writes below ``$share``, and the only topics below ``$SYS`` that a rule can let a
+   client write are ``$SYS/broker/connection/+/state``.
+2. The client's own list: that of its ``user`` section, or for clients without a user name the
+   ``topic`` lines before the first section. Refusals (``deny``) come first, then file order; the
+   first entry that matches the topic and grants the access decides, a match without it does not.
+3. With ``pattern`` lines, a user name or client identifier with ``+`` or ``#`` is refused.
+4. The patterns, as in 2; ``%c`` and ``%u`` are replaced, and those with ``%u`` are left out for
+   clients without a user name.
+5. Anything else is refused.
+
+A filter that does not begin with ``$`` never matches a topic that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from tidegate.runtime.config.model import AuthConfig
+from tidegate.runtime.telemetry.counters import Counters
+
+DENY: Final = 0
+READ: Final = 1
+WRITE: Final = 2
+
+_ACCESS_WORDS: Final = {"read": READ, "write": WRITE, "readwrite": READ | WRITE, "deny": DENY}
+#: What C's isspace() knows; str.strip() without arguments would take more.
+_BLANKS: Final = " \t\n\v\f\r"
+_MAX_TOPIC_BYTES: Final = 65_535
+#: Remembered decisions of one client and action; forgotten all at once when there are more.
+_MAX_REMEMBERED: Final = 512
+#: Clients that share one object because no pattern looks at who they are.
+_MAX_SHARED: Final = 4096
+_BRIDGE_STATE: Final = ("$SYS", "broker", "connection", "+", "state")
+
+#: (granted access bits, topic filter)
+Entry = tuple[int, str]
+#: (granted access bits, levels of the topic filter)
+CompiledEntry = tuple[int, tuple[str, ...]]
+
+
+class AclFileError(ValueError):
+    """The file cannot be used. ``problems`` has one line for each reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
+def matches(levels: Sequence[str], topic_levels: Sequence[str]) -> bool:
+    """Return whether a topic filter matches a topic name, both split into levels.
+
+    Wildcards do not match a first level that begins with $ [MQTT-4.7.2-1].
+    """
+    if topic_levels[0][:1] == "$" and levels[0] != topic_levels[0]:
+        return False
+    count = len(topic_levels)
+    for index, level in enumerate(levels):
+        if level == "#":
+            return True
+        if index == count or (level not in {"+", topic_levels[index]}):
+            # "a/#" also matches its parent "a" (MQTT5 §4.7.1.2).
+            return False
+    return len(levels) == count
+
+
+def _compiled(entries: Sequence[Entry]) -> tuple[CompiledEntry, ...]:
+    """Split the filters, refusals first. ``a/#`` gets its parent ``a`` as an entry beside it."""
+    result: list[CompiledEntry] = []
+    for access, topic_filter in sorted(entries, key=lambda entry: entry[0] != DENY):
+        levels = tuple(topic_filter.split("/"))
+        result.append((access, levels))
+        if len(levels) > 1 and levels[-1] == "#":
+            result.append((access, levels[:-1]))
+    return tuple(result)
+
+
+class ClientAcl:
+    """The rules of one client (or of all clients that the rules cannot tell apart)."""
+
+    __slots__ = ("_own", "_patterns", "_refuse_patterns", "_remembered")
+
+    def __init__(
+        self, own: Sequence[Entry], patterns: Sequence[Entry], *, refuse_patterns: bool
+    ) -> None:
+        self._own = _compiled(own)
+        self._patterns = () if refuse_patterns else _compiled(patterns)
+        self._refuse_patterns = refuse_patterns
+        self._remembered: tuple[dict[str, bool], dict[str, bool]] | None = None
+
+    def may_read(self, topic: str) -> bool:
+        """Whether a message of this topic may be delivered to the client."""
+        return self._may(READ, topic)
+
+    def may_write(self, topic: str) -> bool:
+        """Whether the client may publish to this topic."""
+        return self._may(WRITE, topic)
+
+    def _may(self, access: int, topic: str) -> bool:
+        if self._remembered is None:  # most connections never get here
+            self._remembered = ({}, {})
+        remembered = self._remembered[access - 1]
+        verdict = remembered.get(topic)
+        if verdict is None:
+            if len(remembered) >= _MAX_REMEMBERED:
+                remembered.clear()
+            verdict = remembered[topic] = self._decide(access, topic)
+        return verdict
+
+    def _decide(self, access: int, topic: str) -> bool:
+        if topic.startswith("$share"):
+            return False
+        levels = topic.split("/")
+        if access == WRITE and topic.startswith("$SYS") and not matches(_BRIDGE_STATE, levels):
+            return False
+        for entries in (self._own, self._patterns):
+            for granted, filter_levels in entries:
+                if (granted == DENY or granted & access) and matches(filter_levels, levels):
+                    return granted != DENY
+        return False
+
+
+class AclFile:
+    """A parsed file: lists by user name (None: clients without one), and patterns."""
+
+    __slots__ = ("_patterns", "_shared", "_users")
+
+    def __init__(self, users: dict[str | None, list[Entry]], patterns: list[Entry]) -> None:
+        self._users = users
+        self._patterns = patterns
+        by_identity = any("%c" in text or "%u" in text for _, text in patterns)
+        self._shared: dict[tuple[str | None, bool], ClientAcl] | None = None if by_identity else {}
+
+    @classmethod
+    def parse(cls, text: str) -> AclFile:
+        """Parse the file's text. Raises AclFileError with a line for every problem."""
+        parser = _Parser()
+        for number, line in enumerate(text.split("\n"), 1):
+            parser.take(number, line.rstrip(_BLANKS))
+        if parser.problems:
+            raise AclFileError(parser.problems)
+        return cls(parser.users, parser.patterns)
+
+    @classmethod
+    def load(cls, path: Path) -> AclFile:
+        """Read and parse a file. Raises AclFileError, also when it cannot be read."""
+        try:
+            return cls.parse(path.read_bytes().decode("utf-8"))
+        except OSError as error:
+            raise AclFileError([f"cannot be read: {error.strerror}"]) from None
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise AclFileError([f"line {line}: not UTF-8"]) from None
+
+    def for_client(self, client_id: str, username: str | None) -> ClientAcl:
+        """Return the rules of a client; an empty user name is none, as in mosquitto."""
+        username = username or None
+        dangerous = bool(self._patterns) and _has_wildcard(client_id, username)
+        if self._shared is None:
+            return self._made(client_id, username, dangerous)
+        key = (username if username in self._users else None, dangerous)
+        if username is not None and key[0] is None:
+            key = ("", dangerous)  # a user without a section; no section has that name
+        acl = self._shared.get(key)
+        if acl is None:
+            if len(self._shared) >= _MAX_SHARED:
+                self._shared.clear()
+            acl = self._shared[key] = self._made(client_id, username, dangerous)
+        return acl
+
+    def allows(
+        self, action: Literal["read", "write"], topic: str, client_id: str, username: str | None
+    ) -> bool:
+        """Answer one question; connections use ``for_client``."""
+        acl = self.for_client(client_id, username)
+        return acl.may_read(topic) if action == "read" else acl.may_write(topic)
+
+    def _made(self, client_id: str, username: str | None, dangerous: bool) -> ClientAcl:
+        patterns: list[Entry] = []
+        if not dangerous:
+            for access, text in self._patterns:
+                if "%u" not in text or username is not None:
+                    patterns.append((access, _substituted(text, client_id, username)))
+        own = self._users.get(username, ())
+        return ClientAcl(own, patterns, refuse_patterns=dangerous)
+
+
+def _has_wildcard(client_id: str, username: str | None) -> bool:
+    return any(mark in text for text in (client_id, username or "") for mark in "+#")
+
+
+def _substituted(pattern: str, client_id: str, username: str | None) -> str:
+    """Replace %c and %u in one pass: what is put in is not looked at again."""
+    pieces: list[str] = []
+    position = 0
+    while True:
+        found = pattern.find("%", position)
+        if found < 0 or found + 1 >= len(pattern):
+            return "".join((*pieces, pattern[position:]))
+        pieces.append(pattern[position:found])
+        mark = pattern[found + 1]
+        position = found + 2
+        if mark == "c":
+            pieces.append(client_id)
+        elif mark == "u" and username is not None:
+            pieces.append(username)
+        else:
+            pieces.append("%")
+            position = found + 1
+
+
+class _Parser:
+    """Takes lines one by one, and gathers entries and problems."""
+
+    __slots__ = ("_user", "patterns", "problems", "users")
+
+    def __init__(self) -> None:
+        self.users: dict[str | None, list[Entry]] = {}
+        self.patterns: list[Entry] = []
+        self.problems: list[str] = []
+        self._user: str | None = None
+
+    def take(self, number: int, line: str) -> None:
+        """Take one line, without blanks at its end."""
+        if line.startswith("#"):
+            return
+        word, _, rest = line.lstrip(" ").partition(" ")
+        if not word:
+            return
+        if word == "user":
+            name = rest.strip(_BLANKS)
+            if name:
+                self._user = name
+            else:
+                self.problems.append(f"line {number}: user without a name")
+        elif word in {"topic", "pattern"}:
+            problem = self._rule(word, rest.lstrip(" "))
+            if problem:
+                self.problems.append(f"line {number}: {problem}")
+        else:
+            self.problems.append(
+                f"line {number}: expected topic, pattern or user, got {word[:60]!r}"
+            )
+
+    def _rule(self, word: str, rest: str) -> str:
+        """Add a rule; return what is wrong with it, or an empty text."""
+        first, _, topic = rest.partition(" ")
+        if not first:
+            return f"{word} without a topic"
+        access = READ | WRITE
+        if topic:
+            if first not in _ACCESS_WORDS:
+                return f"expected read, write, readwrite or deny, got {first[:60]!r}"
+            access = _ACCESS_WORDS[first]
+            topic = topic.strip(_BLANKS)
+        else:
+            topic = first
+        problem = _filter_problem(topic)
+        if not problem:
+            entries = self.patterns if word == "pattern" else self.users.setdefault(self._user, [])
+            entries.append((access, topic))
+        return problem
+
+
+def _filter_problem(topic_filter: str) -> str:
+    if len(topic_filter.encode()) > _MAX_TOPIC_BYTES:
+        return "the topic is too long"
+    levels = topic_filter.split("/")
+    for index, level in enumerate(levels):
+        if ("+" in level and level != "+") or (
+            "#" in level and (level != "#" or index != len(levels) - 1)
+        ):
+            return f"{topic_filter[:60]!r} is not a topic filter"
+    return ""
+
+
+class Authorizer:
+    """The rules of the process: the configured file, or none.
+
+    Raises AclFileError if the file cannot be used at the start; ``reload`` raises it too, and then
+    the rules stay as they were.
+    """
+
+    __slots__ = ("_counters", "_path", "_rules")
+
+    def __init__(self, auth: AuthConfig, counters: Counters) -> None:
+        self._counters = counters
+        self._path = auth.acl_file
+        self._rules: AclFile | None = None
+        self.reload()
+
+    def files(self) -> list[Path]:
+        """Return the files to watch."""
+        return [self._path] if self._path is not None else []
+
+    def reload(self) -> None:
+        """Read the file again. Connections keep their old rules until ``for_client`` is asked."""
+        if self._path is not None:
+            self._rules = self._load(self._path)
+
+    def prepare(self, auth: AuthConfig) -> AclFile | None:
+        """Read the file that other settings name, for ``change``; None if it is the same, or none.
+
+        Raises AclFileError.
+        """
+        path = auth.acl_file
+        return self._load(path) if path is not None and path != self._path else None
+
+    def change(self, auth: AuthConfig, rules: AclFile | None) -> bool:
+        """Go by other settings from now on; ``rules`` is what ``prepare`` has read for them.
+
+        Returns whether the rules are others now; connections keep theirs, as after ``reload``.
+        """
+        if auth.acl_file == self._path:
+            return False
+        self._path = auth.acl_file
+        self._rules = rules
+        return True
+
+    @staticmethod
+    def _load(path: Path) -> AclFile:
+        try:
+            return AclFile.load(path)
+        except AclFileError as error:
+            raise AclFileError([f"acl_file {path}: {p}" for p in error.problems]) from None
+
+    def for_client(self, client_id: str, username: str | None) -> ClientAcl | None:
+        """Return the rules of a client; None: it may read and write everything but ``$SYS``."""
+        return self._rules.for_client(client_id, username) if self._rules is not None else None
+
+    def allows(
+        self, action: Literal["read", "write"], topic: str, client_id: str, username: str | None
+    ) -> bool:
+        """Answer one question, and count a refusal.
+
+        Without a file only writing ``$SYS`` and ``$share`` is refused.
+        """
+        if self._rules is not None:
+            allowed = self._rules.allows(action, topic, client_id, username)
+        else:
+            allowed = not (action == "write" and topic.startswith(("$SYS", "$share")))
+        if not allowed:
+            self._counters.acl_denied[action] += 1
+        return allowed

@@ -1,0 +1,203 @@
+"""Who a client is: anonymous, named by its certificate, or by user name and password.
+
+Called by the edge for every CONNECT: ``authenticate_now`` first, and ``authenticate`` when that
+says None because a costly hash has to be computed. Counts nothing itself but hashes: a refusal
+carries its reason, and whoever answers the client counts it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tidegate.edge.auth.passwords import (
+    PasswordFile,
+    PasswordFileError,
+    PasswordVerifier,
+    Verdict,
+)
+from tidegate.edge.transport.channel import Peer
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.runtime.config.model import AuthConfig, ListenerConfig
+from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+_LOGGED_PROBLEMS: Final = 20
+
+
+@dataclass(slots=True, frozen=True)
+class Decision:
+    """The answer. ``username`` is the one that counts from now on (a certificate's, for example).
+
+    ``reason`` is empty when allowed, else a word of ``AUTH_FAILURE_REASONS``. ``by_password``: it
+    holds as long as the password file has the user.
+    """
+
+    allowed: bool
+    username: str | None
+    reason_code: ReasonCode = ReasonCode.SUCCESS
+    reason: str = ""
+    by_password: bool = False
+
+
+_ANONYMOUS: Final = Decision(True, None)
+_NOT_ANONYMOUS: Final = Decision(False, None, ReasonCode.NOT_AUTHORIZED, "anonymous")
+
+
+def _refused(reason: str, code: ReasonCode = ReasonCode.BAD_USER_NAME_OR_PASSWORD) -> Decision:
+    return Decision(False, None, code, reason)
+
+
+_NO_PASSWORD: Final = _refused("no_password")
+_UNKNOWN_USER: Final = _refused("unknown_user")
+_NO_CERTIFICATE: Final = _refused("no_certificate")
+_BUSY: Final = _refused("busy", ReasonCode.SERVER_BUSY)
+
+
+class Authenticator:
+    """Decides by the configuration and the password file.
+
+    Raises PasswordFileError if the file cannot be read at the start; ``reload`` raises it too, and
+    then the users stay as they were. Single broken lines are logged and left out.
+    """
+
+    __slots__ = ("_allow_anonymous", "_counters", "_path", "_verifier")
+
+    def __init__(self, auth: AuthConfig, counters: Counters) -> None:
+        self._counters = counters
+        self._allow_anonymous = auth.allow_anonymous
+        self._path = auth.password_file
+        self._verifier: PasswordVerifier | None = None
+        if self._path is not None:
+            self._verifier = self._verifier_of(self._load(self._path), auth)
+
+    def files(self) -> list[Path]:
+        """Return the files to watch."""
+        return [self._path] if self._path is not None else []
+
+    def reload(self) -> None:
+        """Read the password file again."""
+        if self._path is not None and self._verifier is not None:
+            self._verifier.replace(self._load(self._path))
+
+    def prepare(self, auth: AuthConfig) -> PasswordFile | None:
+        """Read the file that other settings name, for ``change``; None if it is the same, or none.
+
+        Raises PasswordFileError.
+        """
+        path = auth.password_file
+        return self._load(path) if path is not None and path != self._path else None
+
+    def change(self, auth: AuthConfig, file: PasswordFile | None) -> None:
+        """Decide by other settings from now on; ``file`` is what ``prepare`` has read for them."""
+        self._allow_anonymous = auth.allow_anonymous
+        self._path = auth.password_file
+        if self._path is None:
+            if self._verifier is not None:
+                self._verifier.retire()
+                self._verifier = None
+            return
+        if self._verifier is None:
+            assert file is not None
+            self._verifier = self._verifier_of(file, auth)
+            return
+        self._verifier.change(
+            threads=auth.password_threads,
+            max_pending=auth.max_pending_passwords,
+            max_remembered=auth.max_remembered_passwords,
+        )
+        if file is not None:
+            self._verifier.replace(file)
+
+    def _verifier_of(self, file: PasswordFile, auth: AuthConfig) -> PasswordVerifier:
+        return PasswordVerifier(
+            file,
+            self._counters,
+            threads=auth.password_threads,
+            max_pending=auth.max_pending_passwords,
+            max_remembered=auth.max_remembered_passwords,
+        )
+
+    def close(self) -> None:
+        """Give the threads up."""
+        if self._verifier is not None:
+            self._verifier.close()
+
+    def authenticate_now(
+        self,
+        client_id: str,
+        username: str | None,
+        password: bytes | None,
+        peer: Peer,
+        listener: ListenerConfig,
+    ) -> Decision | None:
+        """Return the decision if it needs no costly hash, else None.
+
+        With an identity from the certificate no password is needed, and what CONNECT says is not
+        looked at; where certificates are optional, a client without one is judged like any other.
+        A user name without a password file is as good as none: it counts if anonymous clients may
+        connect. An empty one is none, as in mosquitto and in the access rules.
+        """
+        tls = listener.tls
+        if tls.identity_as_username != "off":
+            shown = bool(peer.certificate_common_name or peer.certificate_subject)
+            if shown or tls.client_certificates == "required":
+                return self._by_certificate(peer, tls.identity_as_username)
+        allowed = listener.allow_anonymous
+        anonymous = self._allow_anonymous if allowed is None else allowed
+        if not username:
+            return _ANONYMOUS if anonymous else _NOT_ANONYMOUS
+        if self._verifier is None:
+            return Decision(True, username) if anonymous else _UNKNOWN_USER
+        if password is None:
+            return _NO_PASSWORD
+        verdict = self._verifier.verify_now(username, password)
+        return None if verdict is None else _decision(verdict, username)
+
+    async def authenticate(
+        self,
+        client_id: str,
+        username: str | None,
+        password: bytes | None,
+        peer: Peer,
+        listener: ListenerConfig,
+    ) -> Decision:
+        """Return the decision, waiting for a thread where a hash is costly."""
+        decision = self.authenticate_now(client_id, username, password, peer, listener)
+        if decision is not None:
+            return decision
+        assert self._verifier is not None
+        assert username is not None
+        assert password is not None
+        decision = _decision(await self._verifier.verify(username, password), username)
+        # The file may be another one by now.
+        return decision if not decision.allowed or self.knows(username) else _UNKNOWN_USER
+
+    def knows(self, username: str | None) -> bool:
+        """Whether the password file in use has a user; without such a file nobody is missing."""
+        return self._verifier is None or self._verifier.knows(username)
+
+    @staticmethod
+    def _by_certificate(peer: Peer, identity: str) -> Decision:
+        by_name = identity == "cn"
+        name = peer.certificate_common_name if by_name else peer.certificate_subject
+        return Decision(True, name) if name else _NO_CERTIFICATE
+
+    @staticmethod
+    def _load(path: Path) -> PasswordFile:
+        try:
+            file = PasswordFile.load(path)
+        except PasswordFileError as error:
+            raise PasswordFileError(f"password_file {path}: {error}") from None
+        for problem in file.problems[:_LOGGED_PROBLEMS]:
+            log.warning("password_file: %s", problem, extra={"path": str(path)})
+        return file
+
+
+def _decision(verdict: Verdict, username: str) -> Decision:
+    if verdict is Verdict.ACCEPTED:
+        return Decision(True, username, by_password=True)
+    return _BUSY if verdict is Verdict.BUSY else _refused(verdict.value)

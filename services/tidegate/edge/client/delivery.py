@@ -1,0 +1,513 @@
+"""What goes out to one client: its window, its queue, the feed of a durable session.
+
+Owned by a ``Client``. Two kinds of sessions share one window: that of an ephemeral session is fed
+from a bounded queue in memory, that of a durable session from its queue in the store (pushed as
+messages come, fetched when the client has fallen behind), so backlog never sits in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from tidegate.core.window import DurableFeed, MemoryQueue, Window
+from tidegate.edge.client.retained_stream import RetainedStream
+from tidegate.link.interfaces import (
+    AttachedSession,
+    RouterUnavailable,
+    SessionFenced,
+    SharedReceipt,
+)
+from tidegate.mqtt.encode import encode_ack
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import PubComp, Publish, PubRec, SubscriptionOptions
+
+if TYPE_CHECKING:
+    from tidegate.edge.client.client import Client
+    from tidegate.edge.fan_out import Recipient
+
+FETCH_MAX_BYTES: Final = 1_048_576
+#: Pushed messages kept while the window is full: enough to spare a fetch in every round.
+MAX_HELD: Final = 64
+#: What a waiting message costs beside its payload and topic.
+OVERHEAD_BYTES: Final = 64
+RETRY_S: Final = 0.5
+
+
+class Outgoing:
+    """A message on its way to one client, as the window and the queue hold it."""
+
+    __slots__ = ("group", "message", "qos", "receipt", "retain", "subscription_ids")
+
+    def __init__(
+        self,
+        message: Publish,
+        qos: int,
+        retain: bool,
+        subscription_ids: tuple[int, ...],
+        group: str = "",
+        receipt: SharedReceipt | None = None,
+    ) -> None:
+        self.message = message
+        self.qos = qos
+        self.retain = retain
+        self.subscription_ids = subscription_ids
+        #: The shared subscription it came through, "" for none.
+        self.group = group
+        #: Who must be told what becomes of it, if it came through another process.
+        self.receipt = receipt
+
+
+class Delivery:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_client",
+        "_completed",
+        "_edge",
+        "_feed",
+        "_fetching",
+        "_more_room",
+        "_next_seq",
+        "_queue",
+        "_receipts",
+        "_releasing",
+        "_resend_left",
+        "_resend_until",
+        "_retained",
+        "_window",
+        "sent_seq",
+    )
+
+    def __init__(self, client: Client, receive_maximum: int) -> None:
+        self._client = client
+        self._edge = client.edge
+        limits = client.edge.limits
+        self._window: Window[Outgoing | None] = Window(min(receive_maximum, limits.max_in_flight))
+        self._queue: MemoryQueue[Outgoing] | None = None
+        self._feed: DurableFeed[Publish] | None = None
+        self._next_seq = 1
+        #: Highest seq that was put on the wire (durable sessions).
+        self.sent_seq = 0
+        #: Entries up to this seq may have been sent before: they carry DUP [MQTT-3.3.1-1].
+        self._resend_until = 0
+        #: How many of them are taken for begun exchanges. DUP may be set on more: what was
+        #: acknowledged on a connection that was fenced, or to an edge that died, comes once more.
+        self._resend_left = limits.max_in_flight
+        self._completed: list[int] = []
+        #: By seq: who waits for the acknowledgement of a shared subscription's message.
+        self._receipts: dict[int, SharedReceipt] = {}
+        self._releasing: list[tuple[int, int]] = []
+        self._fetching = False
+        #: None when it has nothing to send.
+        self._retained: RetainedStream | None = None
+        #: None: nobody waits for room.
+        self._more_room: asyncio.Event | None = None
+
+    # Begin and end
+
+    def begin(self, session: AttachedSession) -> None:
+        """Start or resume. Everything sent before and not acknowledged is sent again.
+
+        Original packet identifiers, DUP set [MQTT-4.4.0-1]; PUBREL for what was released.
+        """
+        if not session.incarnation:
+            return
+        self._feed = DurableFeed(MAX_HELD)
+        if session.session_present:
+            self.sent_seq = session.sent_seq
+            self._resend_until = session.sent_seq
+            if session.sent_uncertain:
+                self._resend_until = max(session.sent_seq, session.last_seq)
+            for seq in sorted(session.released):
+                packet_id = self._window.start_released(seq)
+                self._client.send(encode_ack(0x62, packet_id, 0, self._client.version))
+            self._feed.resume(session.released, session.last_seq)
+            self.pump()
+        else:
+            self._feed.begin(session.last_seq)
+
+    def end(self) -> None:
+        """The connection is gone: give back what belongs to others, wake what waits."""
+        self._flush_completed()
+        counters = self._edge.counters
+        for _, _, outgoing in self._window.unacknowledged():
+            # A QoS 2 message that one member has been sent goes to no other [MQTT-4.8.2-5].
+            if outgoing is not None and outgoing.group and outgoing.qos == 1:
+                self._return(outgoing)
+        if self._queue is not None:
+            while (outgoing := self._queue.take(0)) is not None:
+                counters.queued -= 1
+                if outgoing.group:
+                    counters.dropped["redispatched"] += 1
+                    self._return(outgoing)
+                else:
+                    counters.dropped["disconnected"] += 1
+        if self._more_room is not None:
+            self._more_room.set()
+
+    def waiting(self) -> tuple[int, int]:
+        """Messages under way to the client, and those in memory behind them."""
+        return len(self._window), len(self._queue) if self._queue is not None else 0
+
+    def _return(self, outgoing: Outgoing) -> None:
+        """Have a shared subscription's message given to another member."""
+        if outgoing.receipt is not None:
+            outgoing.receipt.returned()
+        else:
+            self._edge.router.redispatch(outgoing.group, outgoing.message)
+
+    # Live messages
+
+    def offer_to(self, recipient: Recipient, message: Publish, publisher_id: str) -> None:
+        """Deliver a QoS 1 or 2 message to an ephemeral session, as its plan says."""
+        qos, subscription_ids = recipient.qos, recipient.subscription_ids
+        if self._client.client_id == publisher_id:
+            qos, subscription_ids = recipient.own_qos, recipient.own_subscription_ids
+            if qos < 0:
+                return
+            if not qos:
+                self.send_qos0(
+                    message, message.retain and recipient.retain_as_published, subscription_ids
+                )
+                return
+        qos = min(qos, message.qos)
+        retain = message.retain and recipient.retain_as_published
+        self._offer(Outgoing(message, qos, retain, subscription_ids))
+
+    def offer_shared(
+        self,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
+        """Deliver a shared subscription's message; False when there is no place for it."""
+        qos = min(message.qos, options.qos)
+        retain = message.retain and options.retain_as_published
+        identifier = options.subscription_identifier
+        subscription_ids = (identifier,) if identifier else ()
+        if not qos:
+            self.send_qos0(message, retain, subscription_ids)
+            return True
+        self._offer(Outgoing(message, qos, retain, subscription_ids, group, receipt))
+        return True
+
+    def _offer(self, outgoing: Outgoing) -> None:
+        counters = self._edge.counters
+        counters.published += 1
+        queue = self._queue
+        if (queue is None or not queue) and self._window.room() > 0 and not self._client.slow:
+            self._start(outgoing)
+            return
+        if queue is None:
+            limits = self._edge.limits
+            queue = self._queue = MemoryQueue(
+                limits.max_queued_messages, limits.max_queued_bytes, limits.queue_full_policy
+            )
+        message = outgoing.message
+        before = len(queue)
+        reason = queue.offer(outgoing, len(message.payload) + len(message.topic) + OVERHEAD_BYTES)
+        counters.queued += len(queue) - before
+        if reason is not None:
+            counters.dropped[reason] += queue.last_dropped_count
+            for dropped in queue.last_dropped:
+                if dropped.receipt is not None:
+                    dropped.receipt.done()
+
+    def _start(self, outgoing: Outgoing) -> None:
+        """Put an ephemeral session's message on the wire, in the window."""
+        message = outgoing.message
+        expiry = None
+        if message.expires_at_ms:
+            expiry = self._edge.remaining_s(message)
+            if not expiry:
+                self._edge.counters.dropped["expired"] += 1
+                if outgoing.receipt is not None:
+                    outgoing.receipt.done()
+                return
+        client = self._client
+        seq = self._next_seq
+        packet_id = (seq - 1) % 65535 + 1
+        wire = client.encode(
+            message, outgoing.qos, outgoing.retain, False, packet_id,
+            outgoing.subscription_ids, expiry,
+        )  # fmt: skip
+        if wire is None:
+            if outgoing.receipt is not None:
+                outgoing.receipt.done()
+            return
+        if outgoing.receipt is not None:
+            self._receipts[seq] = outgoing.receipt
+        self._next_seq = seq + 1
+        self._window.start(seq, outgoing.qos, outgoing)
+        client.send(wire)
+        self._count_sent(outgoing.qos, message)
+
+    def _count_sent(self, qos: int, message: Publish) -> None:
+        counters = self._edge.counters
+        counters.messages_sent[qos] += 1
+        counters.delivered += 1
+        counters.publish_bytes_sent += len(message.payload)
+
+    def send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
+        """Send a QoS 0 copy now, or drop it, counted."""
+        self._edge.counters.published += 1
+        self._send_qos0(message, retain, subscription_ids)
+
+    def _send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
+        expiry = None
+        counters = self._edge.counters
+        if message.expires_at_ms:
+            expiry = self._edge.remaining_s(message)
+            if not expiry:
+                counters.dropped["expired"] += 1
+                return
+        client = self._client
+        wire = client.encode(message, 0, retain, False, 0, subscription_ids, expiry)
+        if wire is None or (client.slow and not client.admit(len(wire))):
+            return
+        client.send(wire)
+        self._count_sent(0, message)
+
+    # Durable sessions
+
+    def push(self, seq: int, message: Publish) -> None:
+        """A message that has just been queued in the store."""
+        feed = self._feed
+        if feed is None:
+            return
+        if feed.pushed(seq, message, self._room(), len(message.payload) + OVERHEAD_BYTES):
+            self._send_durable(seq, message)
+        elif feed.behind:
+            self.pump()
+
+    def _room(self) -> int:
+        return 0 if self._client.slow else self._window.room()
+
+    def _send_durable(self, seq: int, message: Publish) -> None:
+        client = self._client
+        counters = self._edge.counters
+        expiry = None
+        dup = seq <= self._resend_until
+        again = dup and self._resend_left > 0
+        if message.expires_at_ms:
+            expiry = self._edge.remaining_s(message)
+            if not expiry:
+                if not again:
+                    counters.dropped["expired"] += 1
+                    self._complete(seq)
+                    return
+                expiry = 1  # it has been sent before: the exchange must go on [MQTT-4.3.3-7]
+        if not client.may_read(message.topic):
+            counters.acl_denied["read"] += 1
+            counters.dropped["not_authorized"] += 1
+            self._complete(seq)
+            return
+        if not message.qos:
+            self._send_qos0(message, message.retain, message.subscription_identifiers)
+            self._complete(seq)
+            return
+        packet_id = (seq - 1) % 65535 + 1
+        wire = client.encode(
+            message, message.qos, message.retain, dup, packet_id,
+            message.subscription_identifiers, expiry,
+        )  # fmt: skip
+        if wire is None:
+            self._complete(seq)
+            return
+        self._window.start(seq, message.qos, None)
+        if again:
+            self._resend_left -= 1
+        self.sent_seq = max(self.sent_seq, seq)
+        client.send(wire)
+        if not again:
+            counters.delivered += 1
+        counters.messages_sent[message.qos] += 1
+        counters.publish_bytes_sent += len(message.payload)
+
+    def _complete(self, seq: int) -> None:
+        """Forget a durable entry; gathered, one call per turn of the event loop."""
+        self._edge.counters.queued -= 1
+        completed = self._completed
+        completed.append(seq)
+        if len(completed) == 1:
+            asyncio.get_running_loop().call_soon(self._flush_completed)
+
+    def _flush_completed(self) -> None:
+        if self._completed:
+            seqs, self._completed = self._completed, []
+            client = self._client
+            self._edge.router.complete(client.client_id, client.epoch, seqs)
+
+    def suspect(self) -> None:
+        """Pushes may have been lost: look into the store when there is room."""
+        if self._feed is not None:
+            self._feed.suspect()
+            self.pump()
+
+    def pump(self) -> None:
+        """Send what there is room for."""
+        client = self._client
+        if client.closed:
+            return
+        feed = self._feed
+        if feed is not None:
+            for seq, message in feed.take(self._room()):
+                self._send_durable(seq, message)
+            if not self._fetching and feed.wants_fetch(self._room()) is not None:
+                self._fetching = True
+                self._edge.spawn(self._fetch())
+        elif self._queue is not None:
+            self._pump_memory(self._queue)
+        if self._more_room is not None:
+            self._more_room.set()
+
+    def _pump_memory(self, queue: MemoryQueue[Outgoing]) -> None:
+        while queue and self._window.room() > 0 and not self._client.slow:
+            outgoing = queue.take(0)
+            if outgoing is None:
+                break
+            self._edge.counters.queued -= 1
+            self._start(outgoing)
+
+    async def _fetch(self) -> None:
+        """Read on in the store until the window is full or the end is reached."""
+        client, feed = self._client, self._feed
+        assert feed is not None
+        try:
+            while not client.closed:
+                room = self._room()
+                after_seq = feed.wants_fetch(room)
+                if after_seq is None:
+                    return
+                feed.fetch_started()
+                try:
+                    entries = await self._edge.router.fetch(
+                        client.client_id, client.incarnation, after_seq, room, FETCH_MAX_BYTES
+                    )
+                except RouterUnavailable:
+                    feed.fetch_failed()
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if client.closed:
+                    return
+                ready = feed.fetched(entries, not entries, self._room(), self._window.accepts)
+                for seq, message in ready:
+                    self._send_durable(seq, message)
+        finally:
+            self._fetching = False
+
+    # Acknowledgements
+
+    def on_puback(self, packet_id: int) -> None:
+        """QoS 1 is complete."""
+        seq = self._window.on_puback(packet_id)
+        if seq is None:
+            return  # unknown: nothing to do (MQTT5 §4.4 lets a client repeat it)
+        if self._feed is not None:
+            self._complete(seq)
+            if self._feed.behind:
+                self.pump()
+        else:
+            if self._receipts and (receipt := self._receipts.pop(seq, None)) is not None:
+                receipt.done()
+            if self._queue:
+                self.pump()
+        if self._more_room is not None:
+            self._more_room.set()
+
+    def on_pubrec(self, packet: PubRec) -> None:
+        """QoS 2, second step: PUBREL follows, once the store knows it [MQTT-4.3.3-4]."""
+        client = self._client
+        result = self._window.on_pubrec(packet.packet_id, packet.reason_code)
+        if result is None:
+            if packet.reason_code < 0x80:
+                code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+                client.send(encode_ack(0x62, packet.packet_id, code, client.version))
+            return
+        action, seq = result
+        if action == "release":
+            if self._feed is None:
+                client.send(encode_ack(0x62, packet.packet_id, 0, client.version))
+            else:
+                self._releasing.append((seq, packet.packet_id))
+                if len(self._releasing) == 1:
+                    self._edge.spawn(self._release())
+            return
+        self._finished(seq)
+
+    async def _release(self) -> None:
+        client = self._client
+        while self._releasing and not client.closed:
+            batch = list(self._releasing)
+            try:
+                await self._edge.router.release(
+                    client.client_id, client.epoch, [seq for seq, _ in batch]
+                )
+            except SessionFenced:
+                client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+                return
+            except RouterUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            del self._releasing[: len(batch)]
+            for _, packet_id in batch:
+                client.send(encode_ack(0x62, packet_id, 0, client.version))
+
+    def on_pubcomp(self, packet: PubComp) -> None:
+        """QoS 2 is complete."""
+        seq = self._window.on_pubcomp(packet.packet_id)
+        if seq is not None:
+            self._finished(seq)
+
+    def _finished(self, seq: int) -> None:
+        if self._feed is not None:
+            self._complete(seq)
+        self.pump()
+
+    # Retained messages
+
+    def send_retained(self, filters: Sequence[tuple[str, SubscriptionOptions]]) -> None:
+        """Send the retained messages of new subscriptions, at the client's own pace."""
+        if self._retained is not None:
+            self._retained.filters.extend(filters)
+        elif filters:
+            self._retained = RetainedStream(self._client, self, filters)
+            self._edge.spawn(self._stream_retained(self._retained))
+
+    async def _stream_retained(self, stream: RetainedStream) -> None:
+        try:
+            await stream.run()
+        finally:
+            self._retained = None
+
+    def offer_retained(self, message: Publish, qos: int, subscription_ids: tuple[int, ...]) -> bool:
+        """Deliver one with QoS 1 or 2; False when it has to go through the session's queue."""
+        if self._feed is not None:
+            return False
+        self._offer(Outgoing(message, qos, True, subscription_ids))
+        return True
+
+    async def wait_for_room(self) -> None:
+        """Wait until the client has taken what it was given, so that nothing piles up.
+
+        One waits at a time. Returns also when the connection is over.
+        """
+        if self._client.closed or self._has_room():
+            return
+        more_room = self._more_room = asyncio.Event()
+        try:
+            while not self._client.closed and not self._has_room():
+                more_room.clear()
+                await more_room.wait()
+        finally:
+            self._more_room = None
+
+    def _has_room(self) -> bool:
+        if self._client.slow:
+            return False
+        if self._feed is not None:
+            return not self._feed.behind and self._window.room() > 0
+        return not self._queue

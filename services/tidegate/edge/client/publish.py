@@ -1,0 +1,389 @@
+"""PUBLISH and PUBREL from one client: check, hand to the router, acknowledge in order.
+
+Owned by a ``Client``. Acknowledgements go out in the order of the publishes [MQTT-4.6.0-2], each
+only when the router says that the message is safe (G1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from tidegate.core.rate import TokenBucket
+from tidegate.edge.client.pause_reasons import RATE, UNANSWERED
+from tidegate.link.interfaces import FENCED, RouterUnavailable, SessionFenced
+from tidegate.mqtt.encode import encode_ack
+from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.mqtt.errors import ProtocolViolation
+from tidegate.mqtt.packets import Publish, PubRel
+from tidegate.runtime.telemetry.tracing import PUBLISH, Span, Tracer, message_attributes
+
+if TYPE_CHECKING:
+    from tidegate.edge.client.client import Client
+    from tidegate.runtime.config.model import LimitsConfig
+
+MAX_REMEMBERED_TOPICS: Final = 1000
+PENDING: Final = -2
+#: Between two attempts at what no router could do.
+RETRY_S: Final = 0.5
+#: Not the client's fault, not an error for it: acknowledged as 3.1.1 does, but not published.
+DENIED: Final = ReasonCode.NOT_AUTHORIZED
+
+
+class _Unanswered:
+    """A publish whose acknowledgement has not gone out."""
+
+    __slots__ = ("code", "message", "span")
+
+    def __init__(self, message: Publish, code: int, span: Span | None) -> None:
+        self.message = message
+        self.code = code
+        self.span = span
+
+
+class PublishReceiver:
+    """What comes in from one client, and the ``Origin`` of its publishes."""
+
+    __slots__ = (
+        "_bucket",
+        "_bytes_bucket",
+        "_client",
+        "_completing",
+        "_exchange",
+        "_limit",
+        "_paying",
+        "_permitted",
+        "_plain",
+        "_receipts",
+        "_received",
+        "_unanswered",
+        "_wraps",
+        "client_id",
+        "epoch",
+    )
+
+    def __init__(self, client: Client, receipts: bytes, wraps: dict[int, int]) -> None:
+        self._client = client
+        self.client_id = client.client_id
+        self.epoch = client.epoch
+        self._limit = client.told.receive_maximum
+        self._unanswered: list[_Unanswered] = []
+        #: PUBRELs that the store does not know of yet.
+        self._completing = 0
+        #: topic -> whether the client may publish there; bounded.
+        self._permitted: dict[str, bool] = {}
+        #: QoS 2 publishes received and not yet released, by packet identifier.
+        self._received: set[int] = set()
+        #: A durable session's receipts (see store.api.AttachReply); empty otherwise.
+        self._receipts = bytearray(receipts)
+        #: How often the count of a packet identifier has run over, where it has.
+        self._wraps = wraps
+        for packet_id, value in enumerate(receipts):
+            if value & 1:
+                self._received.add(packet_id)
+        self._exchange = 0
+        #: Ends the wait for the rates' debts to be paid; None: there is none.
+        self._paying: asyncio.TimerHandle | None = None
+        self._bucket: TokenBucket | None = None
+        self._bytes_bucket: TokenBucket | None = None
+        #: Nothing but the topic needs a look: no mount point, no rate, no expiry cap.
+        self._plain = True
+        self._take_rates()
+        self._look_at_limits()
+
+    def limits_changed(self, before: LimitsConfig) -> None:
+        """Go by the limits as they are now. Other rates begin anew, and with them no debts."""
+        limits = self._client.edge.limits
+        if (limits.max_publish_rate, limits.max_publish_bytes_rate) != (
+            before.max_publish_rate,
+            before.max_publish_bytes_rate,
+        ):
+            self._take_rates()
+        self._look_at_limits()
+        if self._paying is not None:
+            self._paying.cancel()
+            self._rate_recovered()
+
+    def _take_rates(self) -> None:
+        limits = self._client.edge.limits
+        self._bucket = self._bytes_bucket = None
+        if limits.max_publish_rate:
+            self._bucket = TokenBucket(limits.max_publish_rate, limits.max_publish_rate)
+        if limits.max_publish_bytes_rate:
+            rate = limits.max_publish_bytes_rate
+            self._bytes_bucket = TokenBucket(rate, max(rate, limits.max_packet_size_bytes))
+
+    def _look_at_limits(self) -> None:
+        self._plain = (
+            not self._client.listener.mount_point
+            and self._bucket is None
+            and self._bytes_bucket is None
+            and not self._client.edge.limits.max_message_expiry_s
+        )
+        self._permitted.clear()
+
+    def is_owed(self) -> bool:
+        """Whether a PUBACK, PUBREC or PUBCOMP has to go out."""
+        return bool(self._unanswered or self._completing)
+
+    def forget_topics(self) -> None:
+        """Permissions may have changed."""
+        self._permitted.clear()
+
+    # PUBLISH
+
+    def on_publish(self, message: Publish) -> None:
+        """Check, route and acknowledge one message."""
+        client = self._client
+        edge = client.edge
+        qos = message.qos
+        edge.counters.messages_received[qos] += 1
+        edge.counters.publish_bytes_received += len(message.payload)
+        if not self._plain:
+            self._prepare(message)
+        if message.message_expiry_interval is not None:
+            message.expires_at_ms = edge.now_ms() + message.message_expiry_interval * 1000
+        permitted = self._permitted.get(message.topic)
+        if permitted is None:
+            permitted = self._permit(message.topic)
+            if client.closed:
+                return
+        if qos == 2 and message.packet_id in self._received:
+            # Sent again: it is answered, not published again [MQTT-4.3.3-10].
+            if not any(item.message.packet_id == message.packet_id for item in self._unanswered):
+                client.send(encode_ack(0x50, message.packet_id, 0, client.version))
+            return
+        if qos > client.listener.max_qos:
+            client.fail(
+                ProtocolViolation(
+                    "a QoS above the announced maximum",
+                    reason_code=ReasonCode.QOS_NOT_SUPPORTED,
+                    statement="MQTT-3.2.2-11",
+                )
+            )
+            return
+        if message.retain and not edge.features.retain:
+            client.fail(
+                ProtocolViolation(
+                    "retained messages are not available",
+                    reason_code=ReasonCode.RETAIN_NOT_SUPPORTED,
+                    statement="MQTT-3.2.2-14",
+                )
+            )
+            return
+        code: int | None
+        if permitted:
+            if qos == 2:
+                self._received.add(message.packet_id)
+                self._exchange += 1
+            if edge.tracer is not None and (parent := edge.tracer.sample(message.properties)):
+                self._publish_traced(edge.tracer, parent, message)
+                return
+            code = edge.router.publish(self, message)
+        else:
+            edge.counters.acl_denied["write"] += 1
+            edge.counters.published += 1
+            edge.counters.dropped["not_authorized"] += 1
+            code = DENIED
+        if code is not None and not self._unanswered:
+            if qos:
+                self._acknowledge(message, code)
+            return
+        self._wait(message, code)
+
+    def _publish_traced(self, tracer: Tracer, parent: bytes, message: Publish) -> None:
+        """Publish with a span that ends when the publish has been answered."""
+        span = tracer.start(PUBLISH, parent)
+        message.trace = span.context
+        code = self._client.edge.router.publish(self, message)
+        if code is None or self._unanswered:
+            self._wait(message, code, span)
+            return
+        if message.qos:
+            self._acknowledge(message, code)
+        self._end_span(span, message, code)
+
+    def _prepare(self, message: Publish) -> None:
+        """Apply what the listener and the limits say to a message before it is looked at."""
+        client = self._client
+        limits = client.edge.limits
+        message.topic = client.listener.mount_point + message.topic
+        if limits.max_message_expiry_s:
+            asked = message.message_expiry_interval
+            if asked is None or asked > limits.max_message_expiry_s:
+                message.message_expiry_interval = limits.max_message_expiry_s
+        if self._bucket is not None:
+            self._pay(self._bucket, 1)
+        if self._bytes_bucket is not None:
+            self._pay(self._bytes_bucket, len(message.payload) + len(message.topic))
+
+    def _pay(self, bucket: TokenBucket, amount: float) -> None:
+        """Take tokens; when there are too few, stop reading until there are enough again."""
+        wait_s = bucket.pay(amount, self._client.edge.time_s())
+        if wait_s > 0 and self._paying is None:
+            self._client.pause_reading(RATE)
+            self._paying = self._client.edge.later(wait_s, self._rate_recovered)
+
+    def _rate_recovered(self) -> None:
+        """Read on if all debts are paid; what was in the last chunk may have added to them."""
+        edge = self._client.edge
+        buckets = (self._bucket, self._bytes_bucket)
+        wait_s = max((bucket.pay(0, edge.time_s()) for bucket in buckets if bucket), default=0.0)
+        if wait_s > 0 and not self._client.closed:
+            self._paying = edge.later(wait_s, self._rate_recovered)
+            return
+        self._paying = None
+        self._client.resume_reading(RATE)
+
+    def _permit(self, topic: str) -> bool:
+        """Decide whether the client may publish to a topic, and remember it."""
+        client = self._client
+        limits = client.edge.limits
+        if topic.count("/") >= limits.max_topic_levels or (
+            len(topic.encode()) > limits.max_topic_bytes
+        ):
+            client.fail(
+                ProtocolViolation(
+                    "the topic name has too many levels or is too long",
+                    reason_code=ReasonCode.TOPIC_NAME_INVALID,
+                )
+            )
+            return False
+        permitted = client.may_write(topic)
+        if len(self._permitted) >= MAX_REMEMBERED_TOPICS:
+            self._permitted.clear()
+        self._permitted[topic] = permitted
+        return permitted
+
+    # Acknowledgements
+
+    def _wait(self, message: Publish, code: int | None, span: Span | None = None) -> None:
+        """Keep the acknowledgement until the ones before it have gone out."""
+        self._unanswered.append(_Unanswered(message, PENDING if code is None else code, span))
+        if len(self._unanswered) >= self._limit:
+            self._client.pause_reading(UNANSWERED)
+
+    def published(self, message: Publish, code: int) -> None:
+        """Take the outcome of a publish (see Origin)."""
+        client = self._client
+        for item in self._unanswered:
+            if item.message is message:
+                item.code = code
+                break
+        if code == FENCED:
+            client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+        unanswered = self._unanswered
+        while unanswered and unanswered[0].code != PENDING:
+            item = unanswered.pop(0)
+            if item.message.qos and not client.closed:
+                self._acknowledge(item.message, item.code)
+            if item.span is not None:
+                self._end_span(item.span, item.message, item.code)
+        if len(unanswered) <= self._limit // 2:
+            client.resume_reading(UNANSWERED)
+
+    def _end_span(self, span: Span, message: Publish, code: int) -> None:
+        """The publish has been answered, or needs no answer."""
+        attributes = message_attributes(message, self.client_id)
+        attributes["tidegate.reason_code"] = code
+        span.end(attributes, failed=code >= 0x80 or code == FENCED)
+
+    def _acknowledge(self, message: Publish, code: int) -> None:
+        client = self._client
+        packet_id = message.packet_id
+        if code >= 0x80 and code != DENIED and client.version < ProtocolVersion.V5:
+            # Before 5.0 no acknowledgement can say that it failed.
+            client.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            return
+        if client.version < ProtocolVersion.V5:
+            code = 0
+        elif code >= 0x80 or message.qos == 1:
+            client.connection.note_acked(packet_id)
+        if message.qos == 1:
+            client.send(encode_ack(0x40, packet_id, code, client.version))
+            return
+        if code >= 0x80:
+            self._received.discard(packet_id)
+        client.send(encode_ack(0x50, packet_id, code, client.version))
+
+    def identity(self, message: Publish) -> str:
+        """Name a QoS 2 exchange (see Origin): G2."""
+        if message.qos != 2:
+            return ""
+        client = self._client
+        if not client.incarnation:
+            return f"{self.client_id}|{self.epoch}|#{self._exchange}"
+        packet_id = message.packet_id
+        count = (self._receipt_of(packet_id) >> 1) + 128 * self._wraps.get(packet_id, 0)
+        return f"{self.client_id}|{client.incarnation}|{packet_id}|{count}"
+
+    def receipt(self, message: Publish) -> int:
+        """Return the receipt byte to store before PUBREC (see Origin)."""
+        if message.qos != 2 or not self._client.incarnation:
+            return -1
+        value = self._receipt_of(message.packet_id) | 1
+        self._set_receipt(message.packet_id, value)
+        return value
+
+    def _receipt_of(self, packet_id: int) -> int:
+        receipts = self._receipts
+        return receipts[packet_id] if packet_id < len(receipts) else 0
+
+    def _set_receipt(self, packet_id: int, value: int) -> None:
+        missing = packet_id + 1 - len(self._receipts)
+        if missing > 0:
+            self._receipts.extend(bytes(missing))
+        self._receipts[packet_id] = value
+
+    # PUBREL
+
+    def on_pubrel(self, packet: PubRel) -> None:
+        """Complete a QoS 2 exchange [MQTT-4.3.3-11]; an unknown one is 0x92 for MQTT 5."""
+        client = self._client
+        packet_id = packet.packet_id
+        if any(item.message.packet_id == packet_id for item in self._unanswered):
+            raise ProtocolViolation("PUBREL before its PUBREC", statement="MQTT-4.3.3-4")
+        if packet_id not in self._received:
+            code = 0
+            if client.version >= ProtocolVersion.V5:
+                code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+            client.send(encode_ack(0x70, packet_id, code, client.version))
+            return
+        if client.incarnation:
+            client.edge.spawn(self._complete(packet_id))
+            return
+        self._finish(packet_id)
+
+    async def _complete(self, packet_id: int) -> None:
+        """A durable session: the store must know before PUBCOMP."""
+        client = self._client
+        count = ((self._receipt_of(packet_id) >> 1) + 1) % 128
+        value = count << 1
+        self._completing += 1
+        try:
+            while True:
+                try:
+                    await client.edge.router.complete_receipt(
+                        self.client_id, self.epoch, packet_id, value
+                    )
+                    break
+                except RouterUnavailable:
+                    if client.closed:
+                        return
+                    await asyncio.sleep(RETRY_S)
+        except SessionFenced:
+            client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+            return
+        finally:
+            self._completing -= 1
+        self._set_receipt(packet_id, value)
+        if not count:
+            self._wraps[packet_id] = self._wraps.get(packet_id, 0) + 1
+        if not client.closed:
+            self._finish(packet_id)
+
+    def _finish(self, packet_id: int) -> None:
+        client = self._client
+        self._received.discard(packet_id)
+        client.connection.note_acked(packet_id)
+        client.send(encode_ack(0x70, packet_id, 0, client.version))

@@ -1,0 +1,142 @@
+"""SUBSCRIBE and UNSUBSCRIBE: check each filter, apply what is allowed, answer, send retained.
+
+Called by a client, in order with its other packets. The answer goes out when every router has the
+subscriptions (and the store, for a durable session).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tidegate.link.interfaces import RouterUnavailable, SessionFenced
+from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.mqtt.packets import SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe
+from tidegate.mqtt.topics import has_wildcards, parse_shared
+
+if TYPE_CHECKING:
+    from tidegate.edge.client.client import Client
+
+
+def mounted(client: Client, topic_filter: str) -> str:
+    """Put a filter under the listener's mount point (inside $share/name/ if it is shared)."""
+    mount_point = client.listener.mount_point
+    if not mount_point:
+        return topic_filter
+    share = parse_shared(topic_filter)
+    if share is None:
+        return mount_point + topic_filter
+    return f"$share/{share[0]}/{mount_point}{share[1]}"
+
+
+def _check(client: Client, topic_filter: str, options: SubscriptionOptions, count: int) -> int:
+    """Return the granted QoS, or the reason code of a refusal (MQTT5 §3.9.3)."""
+    edge = client.edge
+    limits, features = edge.limits, edge.features
+    if (
+        topic_filter.count("/") >= limits.max_topic_levels
+        or len(topic_filter.encode()) > limits.max_topic_bytes
+    ):
+        return ReasonCode.TOPIC_FILTER_INVALID
+    shared = topic_filter.startswith("$share/")
+    if shared and not features.shared_subscriptions:
+        return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+    if not features.wildcard_subscriptions and has_wildcards(topic_filter):
+        return ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED
+    if limits.max_subscriptions and count >= limits.max_subscriptions:
+        return ReasonCode.QUOTA_EXCEEDED
+    return min(options.qos, client.listener.max_qos)
+
+
+async def subscribe(client: Client, packet: Subscribe) -> None:
+    """Answer a SUBSCRIBE [MQTT-3.8.4-1], [MQTT-3.8.4-5]."""
+    edge = client.edge
+    codes: list[int] = []
+    wanted: dict[str, SubscriptionOptions] = {}
+    for topic_filter, options in packet.subscriptions:
+        name = mounted(client, topic_filter)
+        known = name in client.subscriptions or name in wanted
+        count = len(client.subscriptions) + len(wanted)
+        code = _check(client, topic_filter, options, 0 if known else count)
+        codes.append(code)
+        if code < 0x80:
+            if code != options.qos:
+                options = SubscriptionOptions(  # noqa: PLW2901 - the granted ones
+                    code,
+                    options.no_local,
+                    options.retain_as_published,
+                    options.retain_handling,
+                    options.subscription_identifier,
+                )
+            wanted[name] = options
+    applied = list(wanted.items())
+    new = {name for name in wanted if name not in client.subscriptions}
+    try:
+        await edge.router.subscribe(
+            edge.edge_id, client.client_id, client.epoch, client.incarnation, applied
+        )
+    except SessionFenced:
+        client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+        return
+    except RouterUnavailable:
+        _refuse_all(client, packet.packet_id, codes)
+        return
+    if client.closed:
+        return
+    for name, options in applied:
+        client.subscriptions[name] = options
+        if not name.startswith("$share/"):
+            edge.subscribe(client, name, options)
+    await edge.router.settled()
+    if client.closed:
+        return
+    client.send_packet(SubAck(packet.packet_id, codes))
+    client.delivery.send_retained(
+        [
+            (name, options)
+            for name, options in applied
+            if not name.startswith("$share/")
+            and (options.retain_handling == 0 or (options.retain_handling == 1 and name in new))
+        ]
+    )
+
+
+def _refuse_all(client: Client, packet_id: int, codes: list[int]) -> None:
+    """No router or store: nothing was applied; the client may try again."""
+    if client.version < ProtocolVersion.V5:
+        # 3.1.1 has one failure code and clients rarely look at it: make it plain by closing.
+        client.disconnect(ReasonCode.SERVER_UNAVAILABLE)
+        return
+    refused = [code if code >= 0x80 else int(ReasonCode.UNSPECIFIED_ERROR) for code in codes]
+    client.send_packet(SubAck(packet_id, refused))
+
+
+async def unsubscribe(client: Client, packet: Unsubscribe) -> None:
+    """Answer an UNSUBSCRIBE [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6]."""
+    edge = client.edge
+    names = [mounted(client, topic_filter) for topic_filter in packet.topic_filters]
+    known: list[str] = []
+    codes: list[int] = []
+    for name in names:
+        if name in client.subscriptions and name not in known:
+            known.append(name)
+            codes.append(ReasonCode.SUCCESS)
+        else:
+            codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
+    try:
+        if known:
+            await edge.router.unsubscribe(
+                edge.edge_id, client.client_id, client.epoch, client.incarnation, known
+            )
+    except SessionFenced:
+        client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+        return
+    except RouterUnavailable:
+        client.disconnect(ReasonCode.SERVER_UNAVAILABLE)
+        return
+    if client.closed:
+        return
+    for name in known:
+        client.subscriptions.pop(name, None)
+        if not name.startswith("$share/"):
+            edge.unsubscribe(client, name)
+    client.send_packet(UnsubAck(packet.packet_id, codes))

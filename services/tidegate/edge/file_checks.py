@@ -1,0 +1,104 @@
+"""Checks the files that a configuration names: certificates, passwords, access rules, sockets.
+
+Called by ``tidegate check``. Opens and parses; changes nothing and listens nowhere.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from tidegate.edge.auth.acl import AclFile, AclFileError
+from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
+from tidegate.runtime.admin.server import read_token
+from tidegate.runtime.config.model import (
+    AdminConfig,
+    AuthConfig,
+    Config,
+    ListenerProtocol,
+    TlsConfig,
+)
+
+
+def problems_of_files(config: Config) -> list[str]:
+    """Return one line for each problem, beginning with the key that names the file."""
+    problems = [*_of_auth(config.auth), *_of_admin(config.admin)]
+    for index, listener in enumerate(config.listeners):
+        key = f"listeners[{index}]"
+        problems += _of_tls(f"{key}.tls", listener.tls)
+        if listener.protocol is ListenerProtocol.UNIX:
+            directory = Path(listener.address).parent
+            if not directory.is_dir():
+                problems.append(f"{key}.address: {directory} is not a directory")
+    return problems
+
+
+def _of_auth(auth: AuthConfig) -> Iterator[str]:
+    if auth.password_file is not None:
+        try:
+            found = PasswordFile.load(auth.password_file).problems
+        except PasswordFileError as error:
+            found = [str(error)]
+        for problem in found:
+            yield f"auth.password_file: {auth.password_file}: {problem}"
+    if auth.acl_file is not None:
+        try:
+            AclFile.load(auth.acl_file)
+        except AclFileError as error:
+            for problem in error.problems:
+                yield f"auth.acl_file: {auth.acl_file}: {problem}"
+
+
+def _of_admin(admin: AdminConfig) -> Iterator[str]:
+    if admin.token_file is not None:
+        try:
+            read_token(admin.token_file)
+        except OSError as error:
+            yield f"admin.token_file: {admin.token_file}: {error.strerror or 'it is empty'}"
+
+
+def _of_tls(key: str, tls: TlsConfig) -> Iterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for index, pair in enumerate(tls.certificates):
+        here = f"{key}.certificates[{index}]"
+        unreadable = [
+            f"{here}.{name}: {path}: cannot be read: {problem}"
+            for name, path in (("certificate", pair.certificate), ("key", pair.key))
+            if (problem := _unreadable(path))
+        ]
+        yield from unreadable
+        if unreadable:
+            continue
+        try:
+            context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
+        except (OSError, ValueError) as error:
+            yield f"{here}: not a certificate with its key: {_reason(error)}"
+    if tls.client_ca is not None:
+        problem = _unreadable(tls.client_ca)
+        if problem:
+            yield f"{key}.client_ca: {tls.client_ca}: cannot be read: {problem}"
+            return
+        try:
+            context.load_verify_locations(tls.client_ca)
+        except OSError as error:
+            yield f"{key}.client_ca: {tls.client_ca}: no certificates in it: {_reason(error)}"
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask on the terminal.
+    raise ValueError("the key is encrypted, and there is nobody to ask for its passphrase")
+
+
+def _unreadable(path: Path) -> str:
+    try:
+        with path.open("rb"):
+            return ""
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error)

@@ -1,0 +1,264 @@
+"""Certificates of a listener: contexts chosen by SNI, reloaded when their files change.
+
+Used by `Listeners` (reload) and by the opening stage (a context for a new connection). A connection
+keeps the context that it began with, so a reload never touches one that exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from tidegate.runtime.config.applied import Applied, Reading, sentence_of, was_unreadable
+from tidegate.runtime.config.file_watch import Signature, signature_of
+from tidegate.runtime.config.model import (
+    CertificateConfig,
+    ListenerConfig,
+    ListenerProtocol,
+    TlsConfig,
+)
+
+if TYPE_CHECKING:
+    from tidegate.edge.transport.listener import ListenerCounters
+
+log = logging.getLogger(__name__)
+
+_ALPN: Final = {
+    ListenerProtocol.TLS: ["mqtt"],
+    ListenerProtocol.WSS: ["http/1.1"],
+    ListenerProtocol.AUTO: ["mqtt", "http/1.1"],
+}
+_VERIFY: Final = {
+    "off": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+}
+
+
+class TlsConfigurationError(Exception):
+    """A certificate, key or CA file cannot be used; the message names listener and file."""
+
+
+class ServerSslObject(ssl.SSLObject):
+    """An SSLObject that remembers the name its client asked for."""
+
+    sni = ""
+
+
+@dataclass(slots=True, frozen=True)
+class ContextSet:
+    """What one reading of the files gave."""
+
+    default: ssl.SSLContext
+    exact: dict[str, ssl.SSLContext]
+    wildcard: dict[str, ssl.SSLContext]
+    #: When the first of the certificates expires, seconds since the epoch.
+    not_after: float
+
+    def find(self, name: str) -> ssl.SSLContext:
+        """The context for a server name: exact, then wildcard (one label), then the default."""
+        lowered = name.lower().rstrip(".")
+        found = self.exact.get(lowered)
+        if found is None:
+            found = self.wildcard.get(lowered.partition(".")[2], self.default)
+        return found
+
+
+class TlsContexts:
+    """The contexts of one listener, as the files are now."""
+
+    __slots__ = (
+        "_applied",
+        "_config",
+        "_digests",
+        "_label",
+        "_next_check",
+        "_problem",
+        "_seen",
+        "_unreadable",
+        "current",
+    )
+
+    def __init__(self, listener: ListenerConfig, applied: Applied | None = None) -> None:
+        """Read the files. Raises `TlsConfigurationError`. ``applied`` hears of later readings."""
+        self._applied = applied or Applied()
+        self._label = listener.label
+        self._config = listener
+        # Looked at before reading: a change while reading is seen by the next look.
+        self._seen = _signatures(listener.tls)
+        reading = Reading(files_of(listener.tls))
+        self.current = load(listener)
+        self._digests = reading.digests()
+        self._next_check = 0.0
+        #: Whether the last reading failed for a reason that is not in the files; what was said.
+        self._unreadable = False
+        self._problem = ""
+
+    @property
+    def certificate_not_after(self) -> float:
+        """When the first certificate expires, seconds since the epoch."""
+        return self.current.not_after
+
+    def take_digests(self) -> dict[Path, str]:
+        """The digests of the files as they were read for the first time, once."""
+        digests, self._digests = self._digests, {}
+        return digests
+
+    def is_due(self, now: float) -> bool:
+        """Whether the files are to be looked at again."""
+        return now >= self._next_check
+
+    def reload(self, now: float, counters: ListenerCounters) -> None:
+        """Look at the files; if they changed, read them. Bad ones change nothing but a counter.
+
+        What cannot be read, whatever is in it, is tried again at every look, and told of once.
+        """
+        self._next_check = now + self._config.tls.reload_interval_s
+        seen = _signatures(self._config.tls)
+        again = self._unreadable and seen == self._seen
+        if seen == self._seen and not again:
+            return
+        self._seen = seen
+        paths = files_of(self._config.tls)
+        reading = Reading(paths)
+        try:
+            self.current = load(self._config)
+        except TlsConfigurationError as exc:
+            self._unreadable = was_unreadable(exc)
+            if again and str(exc) == self._problem:
+                return
+            self._problem = str(exc)
+            counters.reload_failures += 1
+            self._applied.refused(paths, sentence_of(exc))
+            log.warning(
+                "certificates not reloaded, the last good ones stay",
+                extra={"listener": self._label, "error": str(exc)},
+            )
+            return
+        self._unreadable = False
+        counters.reloads += 1
+        self._applied.took(reading.digests())
+        log.info(
+            "certificates reloaded",
+            extra={"listener": self._label, "not_after": self.current.not_after},
+        )
+
+
+def files_of(config: TlsConfig) -> list[Path]:
+    """Every file of a listener's TLS."""
+    paths = [path for each in config.certificates for path in (each.certificate, each.key)]
+    if config.client_ca is not None:
+        paths.append(config.client_ca)
+    return paths
+
+
+def _signatures(config: TlsConfig) -> list[Signature]:
+    """Of every file, through symbolic links (``..data`` of a mounted Secret)."""
+    return [signature_of(path) for path in files_of(config)]
+
+
+def load(listener: ListenerConfig) -> ContextSet:
+    """Read all files of a listener. Raises `TlsConfigurationError` naming the one that is bad."""
+    exact: dict[str, ssl.SSLContext] = {}
+    wildcard: dict[str, ssl.SSLContext] = {}
+    contexts: list[ssl.SSLContext] = []
+    not_after = float("inf")
+    for certificate in listener.tls.certificates:
+        context = _context(listener, certificate)
+        leaf = _leaf(listener, certificate.certificate)
+        not_after = min(not_after, leaf.not_valid_after_utc.timestamp())
+        for name in certificate.server_names or _names(listener, certificate.certificate, leaf):
+            lowered = name.lower().rstrip(".")
+            if lowered.startswith("*."):
+                wildcard.setdefault(lowered[2:], context)
+            else:
+                exact.setdefault(lowered, context)
+        contexts.append(context)
+    found = ContextSet(contexts[0], exact, wildcard, not_after)
+
+    def choose(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        if name is not None:
+            if isinstance(connection, ServerSslObject):
+                connection.sni = name
+            connection.context = found.find(name)
+
+    found.default.sni_callback = choose
+    return found
+
+
+def _context(listener: ListenerConfig, certificate: CertificateConfig) -> ssl.SSLContext:
+    config = listener.tls
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = ServerSslObject
+    context.minimum_version = (
+        ssl.TLSVersion.TLSv1_3 if config.minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    )
+    # A peer must not be able to make us do public-key work again on a connection that exists.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(_ALPN.get(listener.protocol, ["mqtt"]))
+    context.verify_mode = _VERIFY[config.client_certificates]
+    path = certificate.certificate
+    try:
+        context.load_cert_chain(certificate.certificate, certificate.key, password=_no_password)
+        if config.client_ca is not None:
+            path = config.client_ca
+            context.load_verify_locations(config.client_ca)
+    except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
+        raise _error(listener, path, exc) from exc
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the private key is encrypted, which is not supported")
+
+
+def _error(listener: ListenerConfig, path: Path, exc: Exception) -> TlsConfigurationError:
+    reason = getattr(exc, "strerror", None) or getattr(exc, "reason", None) or str(exc)
+    return TlsConfigurationError(f"listener {listener.label}: cannot use {path}: {reason}")
+
+
+def _leaf(listener: ListenerConfig, path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError, x509.InvalidVersion) as exc:
+        raise _error(listener, path, exc) from exc
+
+
+def _names(listener: ListenerConfig, path: Path, leaf: x509.Certificate) -> list[str]:
+    """What OpenSSL takes may have names that cannot be read."""
+    try:
+        return names_in(leaf)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
+        raise _error(listener, path, exc) from exc
+
+
+def names_in(certificate: x509.Certificate) -> list[str]:
+    """DNS names of a certificate; its common name if it has none."""
+    try:
+        extension = certificate.extensions.get_extension_for_oid(
+            ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+        )
+    except x509.ExtensionNotFound:
+        names: list[str] = []
+    else:
+        assert isinstance(extension.value, x509.SubjectAlternativeName)
+        names = extension.value.get_values_for_type(x509.DNSName)
+    return names or _common_names(certificate)
+
+
+def _common_names(certificate: x509.Certificate) -> list[str]:
+    attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return [str(attribute.value) for attribute in attributes]
+
+
+def identity_in(der: bytes) -> tuple[str, str]:
+    """Common name (the last one, as mosquitto takes it) and subject (RFC 4514) of a certificate."""
+    certificate = x509.load_der_x509_certificate(der)
+    names = _common_names(certificate)
+    return (names[-1] if names else "", certificate.subject.rfc4514_string())

@@ -1,0 +1,273 @@
+"""TLS between a transport and a protocol, on memory buffers.
+
+A `TlsTransport` is the protocol of the transport below and the transport of the protocol above. It
+exists because a connection may turn out to be TLS only after its first bytes were read (PROXY
+header, ``auto`` listener), and because it needs less memory per connection than the event
+loop's own layer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from tidegate.edge.transport.tls import ContextSet, ServerSslObject, identity_in
+
+if TYPE_CHECKING:
+    from tidegate.edge.transport.handshake import Opening
+
+log = logging.getLogger(__name__)
+
+#: Ciphertext given to OpenSSL at once. Its memory buffers never shrink, so what one of them once
+#: held stays allocated for as long as the connection lives.
+_SLICE_BYTES = 32_768
+_NOBODY = asyncio.Protocol()
+#: The largest record; OpenSSL reads and writes one at a time.
+_RECORD_BYTES = 16_384
+
+
+class TlsTransport(asyncio.Transport, asyncio.Protocol):
+    """One TLS connection, server side."""
+
+    __slots__ = (
+        "_below",
+        "_deliver",
+        "_error",
+        "_incoming",
+        "_is_established",
+        "_is_over",
+        "_opening",
+        "_outgoing",
+        "_protocol",
+        "_ssl",
+    )
+
+    def __init__(self, contexts: ContextSet, below: asyncio.Transport, opening: Opening) -> None:
+        super().__init__()
+        self._below = below
+        self._opening: Opening | None = opening
+        self._protocol: asyncio.Protocol = opening
+        self._deliver = opening.data_received
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._ssl = cast(
+            ServerSslObject,
+            contexts.default.wrap_bio(self._incoming, self._outgoing, server_side=True),
+        )
+        self._is_established = False
+        #: Nothing more is read or written.
+        self._is_over = False
+        self._error: ssl.SSLError | None = None
+
+    # The protocol of the transport below.
+
+    def data_received(self, data: bytes) -> None:
+        """Decrypt everything that is complete and deliver it at once."""
+        if self._is_over:
+            return
+        parts: list[bytes] = []
+        try:
+            if len(data) <= _SLICE_BYTES:
+                self._incoming.write(data)
+                self._read(parts)
+            else:
+                for start in range(0, len(data), _SLICE_BYTES):
+                    self._incoming.write(data[start : start + _SLICE_BYTES])
+                    self._read(parts)
+        except ssl.SSLError as exc:
+            self._fail(exc, parts)
+            return
+        if parts:
+            self._deliver(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._incoming.eof and not self._is_over:
+            self._peer_closed()
+
+    def _read(self, parts: list[bytes]) -> None:
+        if not self._is_established and not self._shake_hands():
+            return
+        read = self._ssl.read
+        try:
+            while True:
+                part = read(_RECORD_BYTES)
+                if not part:
+                    # The peer's close_notify. Marking our own buffer is how `data_received` learns.
+                    self._incoming.write_eof()
+                    return
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            # TLS 1.3 may have something to say while reading (a key update to answer).
+            if self._outgoing.pending:
+                self._flush()
+
+    def _shake_hands(self) -> bool:
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        self._flush()
+        self._is_established = True
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.tls_established(self._ssl.selected_alpn_protocol())
+        return True
+
+    def _flush(self) -> None:
+        data = self._outgoing.read()
+        if data:
+            self._below.write(data)
+
+    def _fail(self, exc: ssl.SSLError, parts: list[bytes]) -> None:
+        """Send the alert that OpenSSL has prepared, then close."""
+        if parts:
+            self._deliver(b"".join(parts))
+        if self._is_over:
+            return
+        self._is_over = True
+        self._error = exc
+        self._flush()
+        if self._below.get_write_buffer_size():
+            # Nobody sweeps this connection, and a peer that does not read must not keep it.
+            self._below.abort()
+        else:
+            self._below.close()
+
+    def _peer_closed(self) -> None:
+        keep_open = self._protocol.eof_received()
+        if not keep_open:
+            self.close()
+
+    def eof_received(self) -> bool | None:
+        """An end without close_notify: MQTT and WebSocket frame themselves, so it is an end."""
+        if self._is_established:
+            self._protocol.eof_received()
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass it on, with the TLS error if there was one."""
+        self._is_over = True
+        self._opening = None
+        protocol = self._protocol
+        # Channel and transport hold each other; OpenSSL's memory must not wait for the collector.
+        self._protocol = _NOBODY
+        self._deliver = _NOBODY.data_received
+        protocol.connection_lost(self._error or exc)
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        self._protocol.resume_writing()
+
+    # The transport of the protocol above.
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send."""
+        if self._is_over or not data:
+            return
+        try:
+            if len(data) <= _RECORD_BYTES:
+                self._ssl.write(data)
+                self._below.write(self._outgoing.read())
+                return
+            with memoryview(data) as view:
+                records = []
+                position = 0
+                while position < len(view):
+                    position += self._ssl.write(view[position : position + _RECORD_BYTES])
+                    records.append(self._outgoing.read())
+            self._below.write(b"".join(records))
+        except ssl.SSLError as exc:
+            self._is_over = True
+            self._error = exc
+            self._below.abort()
+
+    def write_eof(self) -> None:
+        """Send close_notify and the transport's own end; what still arrives is not decrypted."""
+        self._say_goodbye()
+        self._below.write_eof()
+
+    def close(self) -> None:
+        """Send close_notify and close."""
+        self._say_goodbye()
+        self._below.close()
+
+    def _say_goodbye(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        if not self._is_established:
+            return
+        # It wants the peer's close_notify, which nobody waits for.
+        with contextlib.suppress(ssl.SSLError):
+            self._ssl.unwrap()
+        self._flush()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self._is_over = True
+        self._below.abort()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Deliver to another protocol from now on."""
+        self._protocol = cast(asyncio.Protocol, protocol)
+        self._deliver = self._protocol.data_received
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Whom it delivers to."""
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        """Whether the transport below is."""
+        return self._below.is_closing()
+
+    def is_reading(self) -> bool:
+        """Whether the transport below is."""
+        return self._below.is_reading()
+
+    def pause_reading(self) -> None:
+        """Stop reading below: what was read is delivered already, nothing is kept here."""
+        self._below.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read below again."""
+        self._below.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the kernel has not taken."""
+        return self._below.get_write_buffer_size()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Limits of the transport below (ciphertext, a little more than was written)."""
+        self._below.set_write_buffer_limits(high, low)
+
+    def can_write_eof(self) -> bool:
+        """It can, by close_notify and FIN."""
+        return True
+
+    # What the connection is.
+
+    def version(self) -> str:
+        """Such as TLSv1.3."""
+        return self._ssl.version() or ""
+
+    def server_name(self) -> str:
+        """The name the client asked for (SNI), or an empty string."""
+        return self._ssl.sni
+
+    def peer_certificate(self) -> tuple[str, str]:
+        """Common name and subject of the verified client certificate, or two empty strings."""
+        der = self._ssl.getpeercert(binary_form=True)
+        if not der:
+            return "", ""
+        try:
+            return identity_in(der)
+        except ValueError as exc:
+            # OpenSSL has verified it, so the connection may stay; but it names nobody.
+            log.warning("client certificate cannot be read", extra={"error": str(exc)})
+            return "", ""

@@ -1,0 +1,131 @@
+"""The WebSocket channel: a byte stream in frames, on any transport.
+
+Incoming payloads are joined into the stream, wherever frames begin and end; outgoing, every packet
+is one unfragmented binary frame, and all packets of a call are one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tidegate.edge.transport.channel import CloseReason, Peer
+from tidegate.edge.transport.stream_channel import StreamChannel
+from tidegate.edge.transport.websocket import WebSocketFrames, binary_frame_header
+
+if TYPE_CHECKING:
+    from tidegate.edge.transport.listener import Listener
+
+log = logging.getLogger(__name__)
+
+#: A ping is due after this many sweeps without traffic; the sweep runs that often per interval.
+SWEEPS_PER_PING = 4
+
+
+class WebSocketChannel(StreamChannel):
+    """A connection that carries MQTT packets in WebSocket frames."""
+
+    __slots__ = ("_frames", "_idle_sweeps")
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener)
+        self._frames: WebSocketFrames = listener.frames_class(listener.max_frame_bytes)
+        self._idle_sweeps = 0
+
+    def begin(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
+        """Give the connection its handler, then the frames that came with the handshake."""
+        self._listener.websockets.add(self)
+        super().begin(transport, peer, data)
+
+    def _set_receiver(self) -> None:
+        assert self.handler is not None
+        self.data_received = self._frames_received  # type: ignore[method-assign]
+
+    def _frames_received(self, data: bytes) -> None:
+        self._idle_sweeps = 0
+        frames = self._frames
+        frames.receive(data)
+        received = frames.received
+        if received:
+            payload = received[0] if len(received) == 1 else b"".join(received)
+            received.clear()
+            handler = self.handler
+            if handler is not None and not self._reason:
+                handler.data_received(payload)
+        if frames.outgoing or frames.is_closed:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what the frame layer has to say; follow it if it says that this is the end."""
+        frames = self._frames
+        if frames.outgoing:
+            self.transport.write(b"".join(frames.outgoing))
+            frames.outgoing.clear()
+        if not frames.is_closed:
+            return
+        if not self._reason:
+            failed = frames.has_failed
+            self._end(CloseReason.WEBSOCKET_ERROR if failed else CloseReason.PEER_CLOSED)
+            self._listener.linger(self)
+            if failed:
+                log.info(
+                    "websocket protocol error",
+                    extra={"listener": self.peer.listener, "code": frames.close_code},
+                )
+                # The peer is in the middle of something: let it read why before the reset.
+                self._shut_down()
+                return
+        self.data_received = self._ignore  # type: ignore[method-assign]
+        self.transport.close()
+
+    def _ignore(self, data: bytes) -> None:
+        """The closing handshake is over."""
+
+    def _shut_down(self) -> None:
+        self.transport.set_protocol(self)
+        try:
+            self.transport.write_eof()
+        except OSError:
+            self.transport.abort()
+            return
+        self.transport.resume_reading()
+
+    def write(self, packets: Sequence[bytes]) -> None:
+        """Send every packet as one frame, all of them in one write."""
+        if self._reason:
+            return
+        self._idle_sweeps = 0
+        parts = []
+        for packet in packets:
+            parts.append(binary_frame_header(len(packet)))
+            parts.append(packet)
+        self.transport.write(b"".join(parts))
+
+    def close(self, websocket_code: int = 1000) -> None:
+        """Flush, send a close frame, and wait for the peer's, within the listener's bounds."""
+        if self._reason:
+            return
+        self._end(CloseReason.LOCAL_CLOSE)
+        self._listener.linger(self)
+        self._frames.close(websocket_code)
+        self.data_received = self._frames_received  # type: ignore[method-assign]
+        self.transport.set_protocol(self)
+        self._flush()
+        if not self._frames.is_closed:
+            self.transport.resume_reading()
+
+    def sweep(self) -> None:
+        """Send a ping if nothing has moved for a whole interval."""
+        self._idle_sweeps += 1
+        if self._idle_sweeps >= SWEEPS_PER_PING and not self._reason:
+            self._idle_sweeps = 0
+            self._frames.ping()
+            self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the handler, once."""
+        self._listener.websockets.discard(self)
+        self._frames.release()
+        super().connection_lost(exc)

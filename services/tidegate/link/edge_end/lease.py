@@ -1,0 +1,118 @@
+"""The lease of an edge: that it lives, as the store knows it.
+
+Owns until when the lease lasts, and which routers live as far as the last renewal has said. The
+router client starts it, and waits for it before a session is attached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from tidegate.link.edge_end.requests import RETRY_S, Requests
+from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.edge_end.verification import Verification
+from tidegate.link.figures import EdgeFigures
+from tidegate.link.interfaces import RouterUnavailable
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.runtime.process.tasks import Tasks
+
+#: How often queues are looked into while a living router cannot be reached.
+DEGRADED_S: Final = 1.0
+
+
+class Lease:
+    """See the module's docstring. ``look`` is called to have routers looked for."""
+
+    __slots__ = (
+        "_edge_id",
+        "_figures",
+        "_living",
+        "_look",
+        "_requests",
+        "_routers",
+        "_verification",
+        "duration_s",
+        "known",
+        "until_s",
+    )
+
+    def __init__(
+        self,
+        edge_id: str,
+        duration_s: float,
+        routers: RouterTable,
+        requests: Requests,
+        verification: Verification,
+        figures: EdgeFigures,
+        look: Callable[[], None],
+    ) -> None:
+        self._edge_id = edge_id
+        self.duration_s = duration_s
+        self._routers = routers
+        self._requests = requests
+        self._verification = verification
+        self._figures = figures
+        self._look = look
+        #: Whether it has been given once.
+        self.known = False
+        #: Until when it lasts, in the time of the event loop.
+        self.until_s = 0.0
+        #: Instances of routers.
+        self._living: set[str] = set()
+
+    def start(self, tasks: Tasks) -> None:
+        """Begin to keep it."""
+        tasks.spawn(self.keep())
+        tasks.spawn(self.watch_absent())
+
+    async def keep(self) -> None:
+        """Say that this edge lives; when that was not known for a time, ask who is still ours."""
+        loop = asyncio.get_running_loop()
+        while True:
+            asked_s = loop.time()
+            try:
+                reply = await self._requests.ask(self._edge_id, pb.Request(lease=pb.LeaseRequest()))
+            except RouterUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._living = set(reply.lease.routers)
+            self._figures.tell()
+            if reply.lease.was_lost and self.known:
+                self._verification.start()
+            self.known = True
+            self.until_s = asked_s + self.duration_s
+            self._routers.changed()
+            await asyncio.sleep(self.duration_s / 4)
+
+    async def watch_absent(self) -> None:
+        """While a living router cannot be reached from here, its pushes cannot come either.
+
+        Neither can it say that a session has been taken over elsewhere.
+        """
+        while True:
+            await asyncio.sleep(DEGRADED_S)
+            here = {channel.instance for channel in self._routers.everywhere()}
+            if self._living - here:
+                self._look()
+                self._verification.missed()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return while the lease lasts: sessions of an edge without one are taken for lost.
+
+        Raises RouterUnavailable after ``timeout_s``.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self.until_s:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                while loop.time() >= self.until_s:
+                    await self._routers.change()
+        except TimeoutError:
+            raise RouterUnavailable("no router gives this edge a lease") from None
+
+    async def end(self) -> None:
+        """Have the store forget this edge. Raises RouterUnavailable."""
+        await self._requests.ask(self._edge_id, pb.Request(end_lease=pb.EndLeaseRequest()))

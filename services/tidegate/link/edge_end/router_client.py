@@ -1,0 +1,324 @@
+"""All routers, as an edge sees them: one that answers for all of them.
+
+Implements ``RouterLink`` for an edge in a process of its own, and puts its parts together. A
+publish goes to the router that rendezvous hashing names for its topic, session work to the one for
+its client identifier, subscriptions to all. Nothing here decides about correctness: the store's
+scripts do. The router client owns nothing but its parts, and each of them calls only those before
+it::
+
+    routers       which routers there are, and which of them gets what
+    requests      questions, asked again when a router goes away
+    announced     what every router is told of this edge
+    outgoing      publishes and completed deliveries; whether publishers are held
+    receiving     frames from routers
+    verification  which connections are still this edge's
+    membership    routers that come, go, come back and leave (it runs the streams)
+    figures       what this edge and routers count
+    lease         that this edge lives
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+from tidegate.core.rendezvous import owner
+from tidegate.link.edge_end.lease import Lease
+from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
+from tidegate.link.edge_end.requests import TRIES, Requests, check
+from tidegate.link.edge_end.router_frames import RouterFrameHandler
+from tidegate.link.edge_end.router_membership import RouterMembership
+from tidegate.link.edge_end.router_peer import SMALL, LinkLost
+from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.edge_end.snapshot import Snapshot
+from tidegate.link.edge_end.verification import Verification
+from tidegate.link.figures import EdgeFigures
+from tidegate.link.interfaces import (
+    AttachedSession,
+    AttachSession,
+    DetachSession,
+    EdgeLink,
+    RouterUnavailable,
+)
+from tidegate.link.messages import (
+    read_attached,
+    read_message,
+    write_attach,
+    write_detach,
+    write_message,
+    write_subscriptions,
+)
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+
+class RouterClient:
+    """See the module's docstring. Call ``serve``, then ``start``."""
+
+    def __init__(
+        self, edge_id: str, name: str, config: LinkConfig, lease_s: float, counters: Counters
+    ) -> None:
+        self.edge_id = edge_id
+        self.config = config
+        self.counters = counters
+        self._tasks = Tasks(counters)
+        self.routers = RouterTable()
+        self._requests = Requests(self.routers)
+        self._announced = Snapshot(self.routers)
+        self.outgoing = PublishDispatcher(self.routers, counters)
+        self.receiving = RouterFrameHandler(self.outgoing, counters)
+        self.verification = Verification(edge_id, self._requests, self._tasks)
+        self.membership = RouterMembership(
+            edge_id,
+            name,
+            config,
+            counters,
+            tasks=self._tasks,
+            routers=self.routers,
+            announced=self._announced,
+            outgoing=self.outgoing,
+            receiving=self.receiving,
+            verification=self.verification,
+        )
+        self.figures = EdgeFigures(edge_id, self.routers, self.receiving)
+        self.lease = Lease(
+            edge_id,
+            lease_s,
+            self.routers,
+            self._requests,
+            self.verification,
+            self.figures,
+            self.membership.look,
+        )
+        # The hot path: a call in between would show.
+        self.publish = self.outgoing.publish
+        self.complete = self.outgoing.complete
+        self.redispatch = self.outgoing.redispatch
+
+    # Life
+
+    def serve(self, edge: EdgeLink) -> None:
+        """Say which edge this is; before ``start``."""
+        self.receiving.edge = self.membership.edge = self.verification.edge = edge
+
+    async def start(self) -> None:
+        """Begin to look for routers."""
+        self.membership.start()
+        self.lease.start(self._tasks)
+
+    async def ready(self) -> None:
+        """Return when at least one router can be reached, and every router knows that we live."""
+        while not self.routers.reachable() or not self.lease.known:
+            await self.routers.change()
+
+    async def stop(self) -> None:
+        """End the lease and the connections; the edge's clients are gone already."""
+        try:
+            async with asyncio.timeout(self.config.timeout_s):
+                # What clients published last may still be on its way.
+                await asyncio.gather(
+                    *(
+                        channel.request(pb.Request(barrier=pb.BarrierRequest()))
+                        for channel in self.routers.reachable()
+                    ),
+                    return_exceptions=True,
+                )
+                await self.lease.end()
+        except (RouterUnavailable, TimeoutError) as error:
+            log.warning("the lease could not be ended", extra={"reason": str(error)})
+        await self._tasks.stop(*(task for _, task in self.membership.streams.values()))
+
+    # Sessions
+
+    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+        """Make this edge the owner of a session (see RouterLink)."""
+        await self.lease.wait(self.config.timeout_s)
+        message = pb.Request()
+        write_attach(message.attach, request)
+        size = SMALL + (len(request.will.payload) if request.will else 0)
+        reply = await self._requests.ask(request.client_id, message, size)
+        session = read_attached(reply.attach)
+        if session.incarnation:
+            self._announced.hold(request.client_id, session.epoch, session.incarnation)
+        return session
+
+    async def detach(self, request: DetachSession) -> None:
+        """End a connection (see RouterLink)."""
+        client_id = request.client_id
+        self._announced.release(client_id, request.epoch)
+        message = pb.Request()
+        write_detach(message.detach, request)
+        await self._requests.insist(client_id, message)
+
+    async def fetch(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, Publish]]:
+        """Read a session's queue (see RouterLink)."""
+        request = pb.Request(
+            fetch=pb.FetchRequest(
+                client_id=client_id,
+                incarnation=incarnation,
+                after_seq=after_seq,
+                max_count=max_count,
+                max_bytes=max_bytes,
+            )
+        )
+        reply = await self._requests.ask(client_id, request)
+        return [(entry.seq, read_message(entry.message)) for entry in reply.fetch.entries]
+
+    async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
+        """PUBREC has come for these (see RouterLink)."""
+        await self._requests.ask(
+            client_id,
+            pb.Request(release=pb.ReleaseRequest(client_id=client_id, epoch=epoch, seqs=seqs)),
+        )
+
+    async def complete_receipt(
+        self, client_id: str, epoch: int, packet_id: int, value: int
+    ) -> None:
+        """PUBREL has come (see RouterLink)."""
+        await self._requests.ask(
+            client_id,
+            pb.Request(
+                receipt=pb.ReceiptRequest(
+                    client_id=client_id, epoch=epoch, packet_id=packet_id, value=value
+                )
+            ),
+        )
+
+    async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
+        """Queue messages for one session (see RouterLink)."""
+        request = pb.Request()
+        request.enqueue.client_id, request.enqueue.incarnation = client_id, incarnation
+        for message in messages:
+            write_message(request.enqueue.messages.add(), message)
+        await self._requests.insist(client_id, request)
+
+    # Subscriptions
+
+    async def subscribe(
+        self,
+        edge_id: str,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+    ) -> None:
+        """Apply subscriptions everywhere (see RouterLink)."""
+        if not incarnation:
+            shared = [item for item in subscriptions if item[0].startswith("$share/")]
+            if shared:
+                self._announced.join_groups(client_id, epoch, shared)
+            return
+        request = pb.Request()
+        wanted = request.subscribe
+        wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
+        wanted.subscriptions.extend(write_subscriptions(subscriptions))
+        await self._change_everywhere(client_id, request, wanted)
+
+    async def _change_everywhere(
+        self,
+        client_id: str,
+        request: pb.Request,
+        wanted: pb.SubscribeRequest | pb.UnsubscribeRequest,
+    ) -> None:
+        """Have a durable session's subscriptions stored, and known to every living router."""
+        for _ in range(TRIES):
+            told = self.routers.everywhere()
+            del wanted.told[:]
+            wanted.told.extend(channel.instance for channel in told)
+            await self._requests.ask(client_id, request, request.ByteSize())
+            answers = await asyncio.gather(
+                *(channel.request(pb.Request(catch_up=pb.CatchUpRequest())) for channel in told),
+                return_exceptions=True,
+            )
+            for answer in answers:
+                if isinstance(answer, pb.Reply):
+                    check(answer)
+            if all(isinstance(answer, pb.Reply) for answer in answers):
+                return
+            # A router that went away may live on for other edges, and not know the change. This
+            # time whoever stores it waits for that router.
+        raise RouterUnavailable("routers come and go")
+
+    async def unsubscribe(
+        self, edge_id: str, client_id: str, epoch: int, incarnation: int, filters: Sequence[str]
+    ) -> None:
+        """Remove subscriptions everywhere (see RouterLink)."""
+        if not incarnation:
+            self.leave_groups(client_id, epoch, filters)
+            return
+        request = pb.Request()
+        wanted = request.unsubscribe
+        wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
+        wanted.topic_filters.extend(filters)
+        await self._change_everywhere(client_id, request, wanted)
+
+    def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
+        """Take a connection out of its groups (see RouterLink)."""
+        self._announced.leave_groups(client_id, epoch, filters)
+
+    def add_interest(self, edge_id: str, topic_filter: str) -> None:
+        """Send this edge what matches (see RouterLink)."""
+        self._announced.add_interest(topic_filter)
+
+    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
+        """Stop that (see RouterLink)."""
+        self._announced.remove_interest(topic_filter)
+
+    async def settled(self) -> None:
+        """Wait until all routers know this edge's interest (see RouterLink)."""
+        for answer in [channel.sync() for channel in self.routers.everywhere()]:
+            try:
+                await answer
+            except LinkLost:
+                continue
+
+    # Retained messages
+
+    async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
+        """Topics with a retained message (see RouterLink)."""
+        cursor = 0
+        channel = self.routers.session_router(topic_filter)
+        while True:
+            if channel is None:
+                raise RouterUnavailable("no router can be reached")
+            request = pb.Request(
+                match_retained=pb.MatchRetainedRequest(topic_filter=topic_filter, cursor=cursor)
+            )
+            try:
+                reply = await channel.request(request)
+            except LinkLost:
+                raise RouterUnavailable("a router went away") from None
+            check(reply)
+            if reply.match_retained.topics:
+                yield list(reply.match_retained.topics)
+            cursor = reply.match_retained.cursor
+            if not cursor:
+                return
+
+    async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
+        """Read retained messages, each through the router that writes it (see RouterLink)."""
+        there = {channel.name: channel for channel in self.routers.reachable()}
+        if not there:
+            raise RouterUnavailable("no router can be reached")
+        parts: dict[str, list[str]] = {}
+        for topic in topics:
+            parts.setdefault(owner(topic, there), []).append(topic)
+        answers = []
+        for name, part in parts.items():
+            request = pb.Request(get_retained=pb.GetRetainedRequest(topics=part))
+            answers.append(there[name].request(request, request.ByteSize()))
+        found: list[Publish] = []
+        for reply in await asyncio.gather(*answers, return_exceptions=True):
+            if not isinstance(reply, pb.Reply):
+                raise RouterUnavailable("a router went away")
+            check(reply)
+            found += map(read_message, reply.get_retained.messages)
+        return found

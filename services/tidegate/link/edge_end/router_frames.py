@@ -1,0 +1,158 @@
+"""Frames from routers: each operation in them becomes a call of the edge, or of who waits for it.
+
+Owns nothing but the table of who handles what. ``stream`` calls ``receive`` with every frame; parts
+of the router client that want an operation for themselves name their handler with ``on``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
+from tidegate.link.edge_end.router_peer import SMALL, RouterPeer
+from tidegate.link.interfaces import EdgeLink
+from tidegate.link.messages import read_message, read_options
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish
+from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+
+class RemoteReceipt:
+    """Tells the router that gave a shared message what became of it."""
+
+    __slots__ = ("_channel", "_group", "_id", "_message", "_outbox", "_outgoing")
+
+    def __init__(
+        self,
+        outgoing: PublishDispatcher,
+        channel: RouterPeer,
+        number: int,
+        group: str,
+        message: Publish,
+    ) -> None:
+        self._outgoing = outgoing
+        self._channel = channel
+        self._outbox = channel.outbox
+        self._id = number
+        self._group = group
+        self._message = message
+
+    def done(self) -> None:
+        """Over (see api.RemoteReceipt)."""
+        outbox = self._outbox
+        if outbox is not None and self._channel.outbox is outbox:
+            outbox.frame.shared_done.append(self._id)
+            outbox.grew(8)
+
+    def returned(self) -> None:
+        """For another member (see api.RemoteReceipt)."""
+        outbox = self._outbox
+        if outbox is not None and self._channel.outbox is outbox:
+            outbox.frame.operations.add().shared_returned.id = self._id
+            outbox.grew(SMALL)
+        else:
+            self._outgoing.redispatch(self._group, self._message)
+
+
+class RouterFrameHandler:
+    """See the module's docstring. ``edge`` must be set before the first frame."""
+
+    __slots__ = ("_counters", "_handlers", "_outgoing", "edge")
+
+    edge: EdgeLink
+
+    def __init__(self, outgoing: PublishDispatcher, counters: Counters) -> None:
+        self._outgoing = outgoing
+        self._counters = counters
+        self._handlers: dict[str, Callable[[RouterPeer, Any], None]] = {
+            "deliver": self._on_deliver,
+            "push": self._on_push,
+            "shared": self._on_shared,
+            "kick": self._on_kick,
+            "reply": _on_reply,
+            "applied": _on_applied,
+            "echo": _on_echo,
+            "pushes_lost": self._on_pushes_lost,
+        }
+
+    def on(self, kind: str, handle: Callable[[RouterPeer, Any], None]) -> None:
+        """Have ``handle`` called with every operation of this kind, and the router it is from."""
+        self._handlers[kind] = handle
+
+    def receive(self, channel: RouterPeer, frame: pb.RouterFrame) -> None:
+        """Act on a frame from a router."""
+        handlers = self._handlers
+        for operation in frame.operations:
+            kind = operation.WhichOneof("kind")
+            handle = handlers.get(kind)
+            if handle is not None:
+                try:
+                    handle(channel, getattr(operation, kind))
+                except Exception:
+                    # A fault of ours in one of them: the rest of the frame is for other clients.
+                    log.exception("what a router sent could not be acted on")
+                    self._counters.internal_errors += 1
+        channel.taken(frame.ByteSize())
+        if frame.credit_bytes or frame.done_ids or frame.unacknowledged_done:
+            channel.settled(frame)
+            if self._outgoing.holding:
+                self._outgoing.let_publish()
+
+    def _on_deliver(self, _channel: RouterPeer, operation: pb.Deliver) -> None:
+        self.edge.deliver(read_message(operation.message), operation.publisher_id)
+
+    def _on_push(self, _channel: RouterPeer, operation: pb.Push) -> None:
+        self.edge.push(
+            operation.client_id, operation.epoch, operation.seq, read_message(operation.message)
+        )
+
+    def _on_shared(self, channel: RouterPeer, operation: pb.Shared) -> None:
+        message = read_message(operation.message)
+        group = operation.group
+        receipt = None
+        if operation.id:
+            receipt = RemoteReceipt(self._outgoing, channel, operation.id, group, message)
+        taken = self.edge.deliver_shared(
+            operation.client_id,
+            operation.epoch,
+            message,
+            group,
+            read_options(operation.options),
+            receipt,
+        )
+        if taken:
+            return
+        if receipt is not None:
+            receipt.returned()
+        else:
+            self._outgoing.redispatch(group, message)
+
+    def _on_kick(self, _channel: RouterPeer, operation: pb.Kick) -> None:
+        try:
+            reason = ReasonCode(operation.reason_code)
+        except ValueError:  # the router is newer
+            reason = ReasonCode.UNSPECIFIED_ERROR
+        self.edge.kick(operation.client_id, operation.epoch, reason)
+
+    def _on_pushes_lost(self, _channel: RouterPeer, _operation: pb.PushesLost) -> None:
+        self.edge.pushes_lost()
+
+
+def _on_reply(channel: RouterPeer, operation: pb.Reply) -> None:
+    channel.replied(operation)
+
+
+def _on_applied(channel: RouterPeer, operation: pb.Applied) -> None:
+    channel.applied(operation.id)
+
+
+def _on_echo(channel: RouterPeer, operation: pb.Echo) -> None:
+    outbox = channel.outbox
+    if outbox is not None:
+        outbox.frame.operations.add().echo.id = operation.id
+        outbox.grew(SMALL)

@@ -1,0 +1,333 @@
+"""Routers that come, go, come back and leave, and the order that is kept meanwhile (G4).
+
+Owns the streams (one for each address that discovery finds), the life of every channel, and the
+only hand that changes ``routers``. ``stream`` says when a connection begins and ends; a router says
+itself when it leaves. A topic moves to another router only when everything published before is
+settled, or when the router that had it has been fenced in the store: ``docs/adr/0008-the-link.md``
+has the why. What is to be sent where in between is with ``outgoing``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from tidegate.link.edge_end.discovery import resolve
+from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
+from tidegate.link.edge_end.requests import RETRY_S
+from tidegate.link.edge_end.router_frames import RouterFrameHandler
+from tidegate.link.edge_end.router_peer import LinkLost, RouterPeer, State
+from tidegate.link.edge_end.router_stream import RouterStream
+from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.edge_end.snapshot import Snapshot
+from tidegate.link.edge_end.verification import Verification
+from tidegate.link.interfaces import EdgeLink
+from tidegate.link.outbox import Outbox
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+#: How often routers are looked for while there is none: everybody waits.
+LOST_S: Final = 1.0
+#: A router that is gone may be back, as it was, after a moment.
+GRACE_S: Final = 1.0
+#: How often it is asked whether all edges have come to a router that joins.
+EDGES_PAUSE_S: Final = 0.02
+LONGEST_EDGES_PAUSE_S: Final = 0.5
+
+
+class RouterMembership:
+    """See the module's docstring. ``edge`` must be set before the first connection."""
+
+    __slots__ = (
+        "_announced",
+        "_look",
+        "_outgoing",
+        "_receiving",
+        "_tasks",
+        "_verification",
+        "config",
+        "counters",
+        "edge",
+        "edge_id",
+        "name",
+        "routers",
+        "streams",
+    )
+
+    edge: EdgeLink
+
+    def __init__(
+        self,
+        edge_id: str,
+        name: str,
+        config: LinkConfig,
+        counters: Counters,
+        *,
+        tasks: Tasks,
+        routers: RouterTable,
+        announced: Snapshot,
+        outgoing: PublishDispatcher,
+        receiving: RouterFrameHandler,
+        verification: Verification,
+    ) -> None:
+        self.edge_id = edge_id
+        self.name = name
+        self.config = config
+        self.counters = counters
+        self._tasks = tasks
+        self.routers = routers
+        self._announced = announced
+        self._outgoing = outgoing
+        self._receiving = receiving
+        self._verification = verification
+        #: By address, with the task that runs it.
+        self.streams: dict[str, tuple[RouterStream, asyncio.Task[None]]] = {}
+        #: Set: look for routers now.
+        self._look = asyncio.Event()
+        receiving.on("leaving", self._on_leaving)
+
+    # Addresses
+
+    def start(self) -> None:
+        """Begin to look for routers."""
+        self._tasks.spawn(self._discover())
+
+    def look(self) -> None:
+        """Look for routers now."""
+        self._look.set()
+
+    async def _discover(self) -> None:
+        streams = self.streams
+        while True:
+            found, complete = await resolve(self.config.routers)
+            for address in found - streams.keys():
+                stream = RouterStream(self, self._receiving, address)
+                streams[address] = (stream, asyncio.create_task(stream.run()))
+            for address in streams.keys() - found:
+                # What could not be looked up may still be there; what serves is left alone.
+                if complete and streams[address][0].channel is None:
+                    streams.pop(address)[1].cancel()
+            interval_s = self.config.discovery_interval_s
+            if not self.routers.everywhere():
+                interval_s = min(interval_s, LOST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._look.wait()
+            self._look.clear()
+
+    def _forget_stream(self, channel: RouterPeer) -> None:
+        """Close the connection to a router that leaves; it sees that nobody needs it any more."""
+        self.routers.disconnect(channel)
+        for address, (stream, task) in list(self.streams.items()):
+            if stream.channel is channel:
+                task.cancel()
+                del self.streams[address]
+
+    # Coming
+
+    def welcomed(self, address: str, welcome: pb.Welcome) -> RouterPeer:
+        """Take up a new connection: tell the router everything about this edge."""
+        routers = self.routers
+        channel = routers.members.get(welcome.name) or routers.attached_to(welcome.name)
+        if channel is None:
+            channel = RouterPeer(welcome.name, address)
+        elif channel.attached:
+            # An earlier life of it: dead, only nobody has told us yet.
+            self.disconnected(channel)
+        is_new_life = channel.instance != welcome.instance
+        channel.address = address
+        channel.instance = welcome.instance
+        channel.lives.add(welcome.instance)
+        channel.version = welcome.version
+        channel.credit_bytes = welcome.credit_bytes
+        channel.outbox = Outbox(pb.EdgeFrame, gather_s=self.config.gather_s)
+        channel.frames_taken = channel.untold_bytes = 0
+        routers.connect(channel)
+        self._announced.tell_all(channel.outbox)
+        self._tasks.spawn(self._join(channel, channel.outbox, is_new_life))
+        return channel
+
+    async def _join(
+        self, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame], is_new_life: bool
+    ) -> None:
+        """From the first frame to the first publish. Ends early when the connection does."""
+        routers = self.routers
+        try:
+            await channel.sync()
+            await self._fence_lives(channel, channel)
+            if is_new_life:
+                if routers.is_member(channel) and routers.serving(channel):
+                    # It begins anew, as any router that joins: others have its topics until then.
+                    self._remove(channel)
+                await self._wait_for_edges(channel)
+        except LinkLost:
+            return
+        if channel.outbox is not outbox or channel.state is State.LEAVING:
+            return
+        log.info("attached to a router", extra={"router": channel.name, "address": channel.address})
+        if not routers.is_member(channel):
+            others = list(routers.members.values())
+            routers.add(channel)
+            channel.gate = None
+            if others:
+                channel.gate = asyncio.Event()
+                self._tasks.spawn(self._open(channel.gate, others))
+        if channel.gate is not None and not channel.gate.is_set():
+            channel.state = State.GATED
+            routers.changed()
+            await channel.gate.wait()
+        if channel.outbox is not outbox or channel.state is State.LEAVING:
+            # It went away meanwhile: the next connection finds it a member, and opens it.
+            return
+        channel.state = State.OPEN
+        channel.flush_waiting()
+        routers.changed()
+        self._outgoing.rehome()
+        self._outgoing.let_publish()
+        self._verification.missed()
+
+    async def _wait_for_edges(self, channel: RouterPeer) -> None:
+        """Wait until edges that other routers serve have come to this router too.
+
+        Until then it does not know what their clients want, and what is published through it does
+        not reach them. One that cannot come is waited for only so long. Where there is no other
+        router to ask, those are meant that have a lease: all routers have begun anew, and edges
+        come one by one. Raises LinkLost.
+        """
+        loop = asyncio.get_running_loop()
+        config = self.config
+        until_s = loop.time() + 2 * config.discovery_interval_s + config.timeout_s
+        pause_s = EDGES_PAUSE_S
+        while True:
+            there: set[str] = set()
+            others = self.routers.serving(channel)
+            for other in others:
+                with contextlib.suppress(LinkLost):
+                    there.update((await _edges_of(other)).edges.edge_ids)
+            reply = await _edges_of(channel, living=not others)
+            here = reply.edges
+            missing = there.union(here.living).difference(here.edge_ids)
+            # Without the store a router cannot say who lives; that does not mean: nobody.
+            if not missing and reply.failure in {pb.FAILURE_NONE, pb.FAILURE_UNSUPPORTED}:
+                return
+            if loop.time() >= until_s:
+                break
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_EDGES_PAUSE_S)
+        log.warning(
+            "a router is used although not all edges have come to it",
+            extra={"router": channel.name, "edges": len(missing)},
+        )
+
+    async def _open(self, gate: asyncio.Event, others: list[RouterPeer]) -> None:
+        """Open a gate once what was published through the other members is settled."""
+        await asyncio.gather(*(self._barrier(member) for member in others))
+        gate.set()
+
+    async def _barrier(self, member: RouterPeer) -> None:
+        """Return when what was published through a member is settled, or is nobody's any more."""
+        while self.routers.is_member(member):
+            if member.state is State.OPEN:
+                try:
+                    await member.request(pb.Request(barrier=pb.BarrierRequest()))
+                except LinkLost:
+                    continue
+                return
+            await self.routers.change()
+
+    # Going
+
+    def disconnected(self, channel: RouterPeer) -> None:
+        """The connection is gone; what is not settled waits for the router, or for another."""
+        lost = channel.disconnected()
+        if lost:
+            self.counters.published += lost
+            self.counters.dropped["link_lost"] += lost
+        self.routers.disconnect(channel)
+        if self.routers.is_member(channel):
+            log.warning("a router is gone", extra={"router": channel.name})
+            self._tasks.spawn(self._give_up(channel))
+        else:
+            # It had not joined, and nobody will look after what it was told.
+            self._outgoing.rehome(channel.take_waiting())
+        if not self.routers.reachable():
+            self._outgoing.hold()
+        self.edge.pushes_lost()
+
+    async def _give_up(self, channel: RouterPeer) -> None:
+        """Wait a moment for a router to come back; then give what it had to others."""
+        routers = self.routers
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while not channel.attached:
+                    await routers.change()
+        while routers.is_member(channel) and not channel.attached:
+            others = routers.others(channel)
+            if not others:
+                await routers.change()
+                continue
+            with contextlib.suppress(LinkLost):
+                await self._fence_lives(channel, others[0])
+                if routers.is_member(channel) and not channel.attached:
+                    log.warning("gave a router up", extra={"router": channel.name})
+                    self._remove(channel)
+
+    async def _fence_lives(self, channel: RouterPeer, through: RouterPeer) -> None:
+        """Have the store refuse what lives of a router that have ended here may still write.
+
+        Ends early when the router comes back while another one is asked. Raises LinkLost.
+        """
+        own = channel.instance if through is channel else ""
+        for instance in channel.lives - {own}:
+            while True:
+                request = pb.Request(fence=pb.FenceRequest(instance=instance))
+                if not (await through.request(request)).failure:
+                    break
+                await asyncio.sleep(RETRY_S)
+                if through is not channel and channel.attached:
+                    return
+            channel.lives.discard(instance)
+
+    def _remove(self, channel: RouterPeer) -> None:
+        """Spread what waits for a router over the others, in order."""
+        self.routers.remove(channel)
+        self._outgoing.rehome(channel.take_waiting())
+        self._outgoing.let_publish()
+
+    # Leaving
+
+    def _on_leaving(self, channel: RouterPeer, _operation: pb.Leaving) -> None:
+        if channel.state is not State.LEAVING:
+            self._tasks.spawn(self._leave(channel, channel.outbox))
+
+    async def _leave(self, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame] | None) -> None:
+        """A router is about to end: settle what it has, then go on without it."""
+        routers = self.routers
+        while not routers.serving(channel):
+            # Nobody could take its place: it goes on until it ends.
+            await routers.change()
+            if channel.outbox is not outbox:
+                return
+        channel.state = State.LEAVING
+        routers.changed()
+        try:
+            await channel.request(pb.Request(barrier=pb.BarrierRequest(last=True)))
+        except LinkLost:
+            return
+        # All that it was sent has been settled, whether it has found the time to say so or not.
+        channel.sent_unanswered = 0
+        if routers.is_member(channel):
+            log.info("a router leaves", extra={"router": channel.name})
+            self._remove(channel)
+        self._forget_stream(channel)
+
+
+async def _edges_of(channel: RouterPeer, *, living: bool = False) -> pb.Reply:
+    """Ask a router for edges (none if it does not know the request). Raises LinkLost."""
+    return await channel.request(pb.Request(edges=pb.EdgesRequest(living=living)))

@@ -1,0 +1,336 @@
+"""One router, as an edge sees it: what has been sent to it and is not settled, what waits.
+
+Made and given up by ``membership``, fed by ``outgoing`` and ``receiving``. A channel outlives its
+connection: while the router is away, publishes for it wait here, in order, up to the credit; when
+the same life of the router is back they are sent again, and when it is given up they go to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from tidegate.link.messages import size_of, write_message
+from tidegate.link.outbox import Outbox
+from tidegate.link.v1 import link_pb2 as pb
+
+if TYPE_CHECKING:
+    from tidegate.link.interfaces import Origin
+    from tidegate.mqtt.packets import Publish
+
+#: What a request or a small operation counts as, in bytes of an outbox.
+SMALL: Final = 64
+#: So much may have been taken from a router without telling it.
+TELL_BYTES: Final = 131_072
+
+
+class LinkLost(Exception):
+    """The router went away before it answered."""
+
+
+class State(Enum):
+    """What becomes of a publish for this router."""
+
+    DOWN = "down"  # there is no connection: publishes wait
+    GATED = "gated"  # it has just come: what was sent to others before must be settled first
+    OPEN = "open"
+    LEAVING = "leaving"  # it is about to end: publishes wait until others can take them
+
+
+class Sent:
+    """A publish that is not settled, or a completed delivery (then ``seqs``) that is not."""
+
+    __slots__ = (
+        "client_id",
+        "done",
+        "epoch",
+        "identity",
+        "message",
+        "order",
+        "origin",
+        "receipt",
+        "seqs",
+        "size",
+    )
+
+    def __init__(self, client_id: str, epoch: int, order: int, size: int) -> None:
+        self.client_id = client_id
+        self.epoch = epoch
+        #: Counts over all routers: the order in which the edge was asked.
+        self.order = order
+        self.size = size
+        self.origin: Origin | None = None
+        self.message: Publish | None = None
+        self.identity = ""
+        self.receipt = -1
+        self.seqs: list[int] = []
+        self.done: Callable[[], None] | None = None
+
+
+class Redispatched(Sent):
+    """A shared message for another member than its first one, that no router is known to have."""
+
+    __slots__ = ("group",)
+
+    def __init__(self, group: str, message: Publish, order: int) -> None:
+        super().__init__("", 0, order, 0)
+        self.group = group
+        self.message = message
+
+
+class RouterPeer:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_next_id",
+        "address",
+        "credit_bytes",
+        "frames_received",
+        "frames_taken",
+        "gate",
+        "instance",
+        "lives",
+        "name",
+        "outbox",
+        "outstanding_bytes",
+        "requests",
+        "sent_unanswered",
+        "state",
+        "synced",
+        "unsettled",
+        "untold_bytes",
+        "version",
+        "waiting",
+    )
+
+    def __init__(self, name: str, address: str) -> None:
+        self.name = name
+        self.address = address
+        self.instance = ""
+        #: Lives of the router that may still be at what they were sent: this one, and earlier ones
+        #: that have not been fenced.
+        self.lives: set[str] = set()
+        self.version = 0
+        self.state = State.DOWN
+        self.credit_bytes = 0
+        self.outstanding_bytes = 0
+        #: Publishes without an answer (QoS 0) that the router has not said to have taken.
+        self.sent_unanswered = 0
+        self.outbox: Outbox[pb.EdgeFrame] | None = None
+        self.unsettled: dict[int, Sent] = {}
+        self.waiting: list[Sent] = []
+        self.requests: dict[int, asyncio.Future[Any]] = {}
+        self.synced: dict[int, asyncio.Future[None]] = {}
+        self.frames_received = 0
+        #: Frames of this connection that were acted on, and bytes of them it has not been told of.
+        self.frames_taken = 0
+        self.untold_bytes = 0
+        #: Set when what other routers had been sent before this one came is settled.
+        self.gate: asyncio.Event | None = None
+        self._next_id = 0
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a connection."""
+        return self.outbox is not None
+
+    def has_credit(self) -> bool:
+        """Whether more publishes may be on their way to the router, or wait while it is away."""
+        return self.outstanding_bytes < self.credit_bytes
+
+    def next_id(self) -> int:
+        """A number that no other operation on this channel has."""
+        self._next_id += 1
+        return self._next_id
+
+    # Publishes and completions
+
+    def publish(self, sent: Sent) -> None:
+        """Send a publish, or keep it until that is possible."""
+        self.outstanding_bytes += sent.size
+        if self.state is State.OPEN:
+            self._send_publish(sent)
+        else:
+            self.waiting.append(sent)
+
+    def publish_unanswered(self, message: Publish, client_id: str) -> None:
+        """Send a QoS 0 publish; only in state OPEN."""
+        outbox = self.outbox
+        assert outbox is not None
+        size = size_of(message)
+        self.outstanding_bytes += size
+        self.sent_unanswered += 1
+        publish = outbox.frame.operations.add().publish
+        publish.client_id = client_id
+        write_message(publish.message, message)
+        outbox.grew(size)
+
+    def _send_publish(self, sent: Sent) -> None:
+        message = sent.message
+        assert message is not None
+        assert self.outbox is not None
+        publish = self.outbox.frame.operations.add().publish
+        publish.client_id = sent.client_id
+        write_message(publish.message, message)
+        if message.qos:
+            publish.id = number = self.next_id()
+            self.unsettled[number] = sent
+            publish.epoch = sent.epoch
+            if sent.identity:
+                publish.identity = sent.identity
+            if sent.receipt >= 0:
+                publish.receipt = sent.receipt + 1
+                publish.packet_id = message.packet_id
+        else:
+            self.sent_unanswered += 1
+        self.outbox.grew(sent.size)
+
+    def complete(self, sent: Sent) -> None:
+        """Say that deliveries are complete, or keep that until it can be said."""
+        if self.outbox is None:
+            self.waiting.append(sent)
+            return
+        number = self.next_id()
+        self.unsettled[number] = sent
+        complete = self.outbox.frame.operations.add().complete
+        complete.id = number
+        complete.client_id = sent.client_id
+        complete.epoch = sent.epoch
+        complete.seqs.extend(sent.seqs)
+        self.outbox.grew(SMALL + 8 * len(sent.seqs))
+
+    def redispatch(self, sent: Redispatched) -> None:
+        """Have a shared message given to another member, or keep it until that can be said."""
+        if self.outbox is None:
+            self.waiting.append(sent)
+            return
+        assert sent.message is not None
+        operations = self.outbox.frame.operations
+        redispatch = operations.add().redispatch
+        redispatch.topic_filter = sent.group
+        write_message(redispatch.message, sent.message)
+        # The router says when it has it: until then it may be lost with the connection.
+        number = self.next_id()
+        self.unsettled[number] = sent
+        operations.add().synced.id = number
+        self.outbox.grew(SMALL + size_of(sent.message))
+
+    def settled(self, frame: pb.RouterFrame) -> None:
+        """Take what a frame says of operations that are done."""
+        if frame.credit_bytes:
+            self.outstanding_bytes = max(0, self.outstanding_bytes - frame.credit_bytes)
+        if frame.unacknowledged_done:
+            self.sent_unanswered = max(0, self.sent_unanswered - frame.unacknowledged_done)
+        unsettled = self.unsettled
+        for number, code in zip(frame.done_ids, frame.done_codes, strict=False):
+            sent = unsettled.pop(number, None)
+            if sent is None:
+                continue
+            if sent.message is not None:
+                assert sent.origin is not None
+                sent.origin.published(sent.message, code)
+            elif sent.done is not None:
+                sent.done()
+
+    def flush_waiting(self) -> None:
+        """Send what has waited, in the order in which it was asked for; only in state OPEN."""
+        waiting, self.waiting = self.waiting, []
+        waiting.sort(key=_order_of)
+        for sent in waiting:
+            if isinstance(sent, Redispatched):
+                self.redispatch(sent)
+            elif sent.message is None:
+                self.complete(sent)
+            else:
+                self._send_publish(sent)
+
+    def disconnected(self) -> int:
+        """The connection is gone: keep what is not settled, fail what is asked.
+
+        Returns how many messages of QoS 0 may not have arrived.
+        """
+        lost = self.sent_unanswered
+        unsettled = []
+        for sent in self.unsettled.values():
+            if sent.message is not None and not sent.message.qos:
+                lost += 1
+            else:
+                unsettled.append(sent)
+        self.sent_unanswered = 0
+        self.outbox = None
+        self.state = State.DOWN
+        self.waiting = [*unsettled, *self.waiting]
+        self.unsettled = {}
+        self.outstanding_bytes = sum(sent.size for sent in self.waiting)
+        for future in [*self.requests.values(), *self.synced.values()]:
+            if not future.done():
+                future.set_exception(LinkLost(self.name))
+        self.requests.clear()
+        self.synced.clear()
+        return lost
+
+    def take_waiting(self) -> list[Sent]:
+        """Hand over everything that waits or is not settled, in order: the router is given up."""
+        waiting = [*self.unsettled.values(), *self.waiting]
+        self.unsettled, self.waiting = {}, []
+        self.outstanding_bytes = 0
+        waiting.sort(key=_order_of)
+        return waiting
+
+    def taken(self, size_bytes: int) -> None:
+        """A frame has been acted on: say so with the next one, or now if much has come."""
+        outbox = self.outbox
+        if outbox is None:
+            return
+        self.frames_taken += 1
+        outbox.frame.frames_taken = self.frames_taken
+        self.untold_bytes += size_bytes
+        if self.untold_bytes >= TELL_BYTES:
+            self.untold_bytes = 0
+            outbox.grew(8)
+
+    # Requests
+
+    def request(self, request: pb.Request, size: int = SMALL) -> asyncio.Future[pb.Reply]:
+        """Send a request; the future ends with its reply, or LinkLost."""
+        future: asyncio.Future[pb.Reply] = asyncio.get_running_loop().create_future()
+        if self.outbox is None:
+            future.set_exception(LinkLost(self.name))
+            return future
+        request.id = number = self.next_id()
+        self.requests[number] = future
+        self.outbox.frame.operations.add().request.CopyFrom(request)
+        self.outbox.grew(size)
+        return future
+
+    def replied(self, reply: pb.Reply) -> None:
+        """Take the answer to a request."""
+        future = self.requests.pop(reply.id, None)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def sync(self) -> asyncio.Future[None]:
+        """Ask to be told when everything sent until now has taken effect."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.outbox is None:
+            future.set_exception(LinkLost(self.name))
+            return future
+        number = self.next_id()
+        self.synced[number] = future
+        self.outbox.frame.operations.add().synced.id = number
+        self.outbox.grew(SMALL)
+        return future
+
+    def applied(self, number: int) -> None:
+        """Everything up to ``sync``, or ``redispatch``, number so-and-so has taken effect."""
+        future = self.synced.pop(number, None)
+        if future is None:
+            self.unsettled.pop(number, None)
+        elif not future.done():
+            future.set_result(None)
+
+
+def _order_of(sent: Sent) -> int:
+    return sent.order

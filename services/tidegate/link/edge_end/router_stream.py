@@ -1,0 +1,200 @@
+"""One address of a router: connects, says Hello, sends and receives frames, and connects again.
+
+Run by ``membership``, one task for each address that discovery finds; it is told when a connection
+begins and ends. What the frames mean is ``receiving``'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from tidegate.link.transport import open_channel
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.v1.link_pb2_grpc import LinkStub
+
+if TYPE_CHECKING:
+    from tidegate.link.edge_end.router_frames import RouterFrameHandler
+    from tidegate.link.edge_end.router_membership import RouterMembership
+    from tidegate.link.edge_end.router_peer import RouterPeer
+    from tidegate.link.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+#: The versions of the link that this edge or router speaks; see link.proto.
+OLDEST_VERSION: Final = 1
+NEWEST_VERSION: Final = 2
+
+FIRST_PAUSE_S: Final = 0.05
+#: Short, because others wait for an edge to come: routers that begin, with what is published.
+LONGEST_PAUSE_S: Final = 1.0
+#: How long an address is left alone whose router is reached through another one.
+SECOND_WAY_S: Final = 30.0
+
+
+class LinkFailed(Exception):
+    """A connection to a router ended, or never began; the message says why."""
+
+
+class SecondWay(Exception):
+    """The router at this address is reached through another one already."""
+
+    def __init__(self, channel: RouterPeer) -> None:
+        super().__init__(channel.address)
+        self.channel = channel
+
+
+class RouterStream:
+    """See the module's docstring."""
+
+    __slots__ = ("_membership", "_receiving", "_reported", "address", "channel")
+
+    def __init__(
+        self, membership: RouterMembership, receiving: RouterFrameHandler, address: str
+    ) -> None:
+        self._membership = membership
+        self._receiving = receiving
+        self.address = address
+        #: The router behind it, while connected.
+        self.channel: RouterPeer | None = None
+        self._reported = False
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began_s = asyncio.get_running_loop().time()
+            other = None
+            try:
+                await self._connect()
+            except SecondWay as error:
+                other = error.channel
+            except (LinkFailed, grpc.aio.AioRpcError, OSError) as error:
+                self._report(error)
+            except Exception:
+                # A fault, here or in what a frame has called: the next connection may do better.
+                log.exception("a connection to a router failed", extra={"address": self.address})
+                self._membership.counters.internal_errors += 1
+            if other is not None:
+                await self._stand_by(other)
+            if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
+                pause_s = FIRST_PAUSE_S
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _stand_by(self, other: RouterPeer) -> None:
+        """Leave the address alone while the other way to its router is good, but not for ever."""
+        log.debug("a second way to a router", extra={"address": self.address})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECOND_WAY_S):
+                await self._membership.routers.until_gone(other)
+
+    def _report(self, error: Exception) -> None:
+        reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        if not self._reported:
+            log.warning(
+                "a router is not reachable", extra={"address": self.address, "reason": reason}
+            )
+        self._reported = True
+
+    async def _connect(self) -> None:
+        config = self._membership.config
+        async with open_channel(self.address, config.tls) as connection:
+            call = LinkStub(connection).Attach()
+            try:
+                welcome = await self._greet(call)
+                await self._converse(call, welcome)
+            except asyncio.InvalidStateError as error:
+                raise LinkFailed("the connection has ended") from error
+            finally:
+                call.cancel()
+
+    async def _greet(self, call: grpc.aio.StreamStreamCall) -> pb.Welcome:
+        hello = pb.Hello(
+            oldest_version=OLDEST_VERSION,
+            newest_version=NEWEST_VERSION,
+            edge_id=self._membership.edge_id,
+            name=self._membership.name,
+        )
+        try:
+            async with asyncio.timeout(self._membership.config.timeout_s):
+                await call.write(pb.EdgeFrame(hello=hello))
+                frame = await call.read()
+        except TimeoutError:
+            raise LinkFailed("it does not answer") from None
+        if frame is grpc.aio.EOF or not frame.HasField("welcome"):
+            raise LinkFailed("it closed the connection")
+        welcome: pb.Welcome = frame.welcome
+        if welcome.refusal:
+            raise LinkFailed(f"it refused: {welcome.text}")
+        return welcome
+
+    async def _converse(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
+        membership = self._membership
+        other = membership.routers.attached_to(welcome.name, welcome.instance)
+        if other is not None:
+            # Nothing has been sent but the Hello, so the router goes on with the other connection.
+            raise SecondWay(other)
+        channel = membership.welcomed(self.address, welcome)
+        outbox = channel.outbox
+        assert outbox is not None
+        self.channel = channel
+        self._reported = False
+        writer = asyncio.create_task(outbox.send(call.write, _nothing))
+        reader = asyncio.create_task(self._read(call, channel, outbox))
+        beat = asyncio.create_task(self._beat(channel))
+        tasks = [writer, reader, beat]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            self.channel = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if channel.outbox is outbox:
+                membership.disconnected(channel)
+
+    async def _read(
+        self, call: grpc.aio.StreamStreamCall, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame]
+    ) -> None:
+        receive = self._receiving.receive
+        while True:
+            frame = await call.read()
+            if frame is grpc.aio.EOF:
+                raise LinkFailed("it closed the connection")
+            if channel.outbox is not outbox:
+                raise LinkFailed("a newer connection has taken its place")
+            channel.frames_received += 1
+            receive(channel, frame)
+
+    async def _beat(self, channel: RouterPeer) -> None:
+        """Say that we live when there is nothing else to say; notice when the router does not."""
+        config = self._membership.config
+        outbox = channel.outbox
+        assert outbox is not None
+        received, said, silent_s = channel.frames_received, outbox.sent_count, 0.0
+        while True:
+            await asyncio.sleep(config.heartbeat_s)
+            # Counted in beats of our own, so that a pause of this process is not the router's.
+            silent_s = silent_s + config.heartbeat_s if channel.frames_received == received else 0.0
+            received = channel.frames_received
+            if silent_s >= config.timeout_s:
+                raise LinkFailed("it has not been heard of")
+            sent = outbox.sent_count
+            if sent <= said and not outbox.queued_bytes:
+                outbox.grew(1)
+                said = sent + 1  # the beat itself does not count
+            else:
+                said = sent
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,128 @@
+"""What every router is told of an edge: its interest, its members of groups, its durable sessions.
+
+Owns all three as they are now. The router client says what changes, which goes to every connected
+router at once; ``membership`` has a router told everything when its connection begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tidegate.link.edge_end.router_peer import SMALL
+from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.messages import write_subscriptions
+from tidegate.link.outbox import Outbox
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.packets import SubscriptionOptions
+
+#: How many filters go into one operation when a router is told everything.
+SNAPSHOT_FILTERS: Final = 500
+
+
+class Snapshot:
+    """See the module's docstring."""
+
+    __slots__ = ("_held", "_interest", "_routers", "_shared")
+
+    def __init__(self, routers: RouterTable) -> None:
+        self._routers = routers
+        self._interest: set[str] = set()
+        #: By client identifier: (epoch, shared subscriptions), of ephemeral sessions.
+        self._shared: dict[str, tuple[int, dict[str, SubscriptionOptions]]] = {}
+        #: By client identifier: (epoch, incarnation), of durable sessions.
+        self._held: dict[str, tuple[int, int]] = {}
+
+    def tell_all(self, outbox: Outbox[pb.EdgeFrame]) -> None:
+        """Say what a router must know of this edge when it begins."""
+        filters = list(self._interest)
+        for start in range(0, len(filters), SNAPSHOT_FILTERS):
+            part = filters[start : start + SNAPSHOT_FILTERS]
+            outbox.frame.operations.add().interest.added.extend(part)
+            outbox.grew(sum(map(len, part)) + SMALL)
+        for client_id, (epoch, incarnation) in self._held.items():
+            _tell_hold(outbox, client_id, epoch, incarnation, False)
+        for client_id, (epoch, subscriptions) in self._shared.items():
+            _tell_shared(outbox, client_id, epoch, list(subscriptions.items()))
+
+    def _outboxes(self) -> list[Outbox[pb.EdgeFrame]]:
+        return [
+            channel.outbox for channel in self._routers.everywhere() if channel.outbox is not None
+        ]
+
+    def add_interest(self, topic_filter: str) -> None:
+        """A client of this edge wants what matches."""
+        self._interest.add(topic_filter)
+        for outbox in self._outboxes():
+            outbox.frame.operations.add().interest.added.append(topic_filter)
+            outbox.grew(SMALL + len(topic_filter))
+
+    def remove_interest(self, topic_filter: str) -> None:
+        """No client wants it any more."""
+        self._interest.discard(topic_filter)
+        for outbox in self._outboxes():
+            outbox.frame.operations.add().interest.removed.append(topic_filter)
+            outbox.grew(SMALL + len(topic_filter))
+
+    def hold(self, client_id: str, epoch: int, incarnation: int) -> None:
+        """A durable session's connection is here."""
+        known = self._held.get(client_id)
+        if known is not None and known[0] > epoch:
+            return
+        self._held[client_id] = (epoch, incarnation)
+        for outbox in self._outboxes():
+            _tell_hold(outbox, client_id, epoch, incarnation, False)
+
+    def release(self, client_id: str, epoch: int) -> None:
+        """A connection has ended, durable or not."""
+        known = self._held.get(client_id)
+        if known is not None and known[0] == epoch:
+            del self._held[client_id]
+            for outbox in self._outboxes():
+                _tell_hold(outbox, client_id, epoch, known[1], True)
+
+    def join_groups(
+        self, client_id: str, epoch: int, shared: Sequence[tuple[str, SubscriptionOptions]]
+    ) -> None:
+        """A connection without a durable session is a member of these shared subscriptions."""
+        known = self._shared.get(client_id)
+        filters = known[1] if known is not None and known[0] == epoch else {}
+        filters.update(shared)
+        self._shared[client_id] = (epoch, filters)
+        for outbox in self._outboxes():
+            _tell_shared(outbox, client_id, epoch, shared)
+
+    def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
+        """It is a member of these no more."""
+        known = self._shared.get(client_id)
+        if known is None or known[0] != epoch:
+            return
+        left = [topic_filter for topic_filter in filters if known[1].pop(topic_filter, None)]
+        if not known[1]:
+            del self._shared[client_id]
+        for outbox in self._outboxes():
+            operation = outbox.frame.operations.add().leave_groups
+            operation.client_id, operation.epoch = client_id, epoch
+            operation.topic_filters.extend(left)
+            outbox.grew(SMALL + sum(map(len, left)))
+
+
+def _tell_hold(
+    outbox: Outbox[pb.EdgeFrame], client_id: str, epoch: int, incarnation: int, ended: bool
+) -> None:
+    operation = outbox.frame.operations.add().hold
+    operation.client_id, operation.epoch = client_id, epoch
+    operation.incarnation, operation.ended = incarnation, ended
+    outbox.grew(SMALL)
+
+
+def _tell_shared(
+    outbox: Outbox[pb.EdgeFrame],
+    client_id: str,
+    epoch: int,
+    subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+) -> None:
+    operation = outbox.frame.operations.add().shared_member
+    operation.client_id, operation.epoch = client_id, epoch
+    operation.subscriptions.extend(write_subscriptions(subscriptions))
+    outbox.grew(SMALL + sum(len(name) for name, _ in subscriptions))

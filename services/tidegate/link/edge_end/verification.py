@@ -1,0 +1,66 @@
+"""Which connections of an edge still own their sessions, asked after it could not be told.
+
+Owns whether the question is being asked, and must be asked again. ``membership`` and ``lease`` call
+it; the answer ends connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tidegate.link.edge_end.requests import Requests
+from tidegate.link.interfaces import EdgeLink
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.runtime.process.tasks import Tasks
+
+VERIFY_PAGE: Final = 500
+
+
+class Verification:
+    """See the module's docstring. ``edge`` must be set before it is asked for."""
+
+    __slots__ = ("_again", "_edge_id", "_requests", "_running", "_tasks", "connections", "edge")
+
+    edge: EdgeLink
+
+    def __init__(self, edge_id: str, requests: Requests, tasks: Tasks) -> None:
+        self._edge_id = edge_id
+        self._requests = requests
+        self._tasks = tasks
+        self._running = False
+        self._again = False
+        #: Connections of this edge, as (client_id, epoch).
+        self.connections: Callable[[], list[tuple[str, int]]] = list
+
+    def missed(self) -> None:
+        """A router was away: what it pushed, or said of sessions, may have passed this edge by."""
+        self.start()
+        self.edge.pushes_lost()
+
+    def start(self) -> None:
+        """End the connections whose sessions have gone to others while we could not be told."""
+        self._again = True
+        if not self._running:
+            self._running = True
+            self._tasks.spawn(self._verify())
+
+    async def _verify(self) -> None:
+        try:
+            while self._again:
+                self._again = False
+                connections = self.connections()
+                for start in range(0, len(connections), VERIFY_PAGE):
+                    await self._verify_page(connections[start : start + VERIFY_PAGE])
+        finally:
+            self._running = False
+
+    async def _verify_page(self, page: list[tuple[str, int]]) -> None:
+        request = pb.Request()
+        request.verify.client_ids.extend(client_id for client_id, _ in page)
+        request.verify.epochs.extend(epoch for _, epoch in page)
+        reply = await self._requests.insist(self._edge_id, request)
+        for (client_id, epoch), live in zip(page, reply.verify.live, strict=False):
+            if not live:
+                self.edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)

@@ -1,0 +1,84 @@
+"""Barriers: everything an edge has published is settled, and every edge has what it was sent.
+
+Owns the echoes that are awaited. ``answers`` asks for a barrier, ``frame_handler`` brings the
+echoes; what is not settled yet is counted in the batches of the peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+
+from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
+from tidegate.link.router_end.edge_peer import SMALL, Batch, EdgePeer
+from tidegate.link.v1 import link_pb2 as pb
+
+
+class Barriers:
+    """See the module's docstring. ``stall_s``: who takes nothing for so long is not waited for."""
+
+    __slots__ = ("_echoes", "_edges", "_numbers", "_stall_s")
+
+    def __init__(self, edges: AttachedEdges, stall_s: float) -> None:
+        self._edges = edges
+        self._stall_s = stall_s
+        self._numbers = itertools.count(1)
+        self._echoes: dict[int, asyncio.Future[None]] = {}
+
+    async def wait(self, peer: EdgePeer, *, last: bool) -> None:
+        """Return when it is reached; ``last``: the edge publishes nothing more here."""
+        # What comes after this does not count: under load there is always something under way.
+        before, peer.batch = [*peer.batches, peer.batch], Batch()
+        peer.batches = before
+        while any(batch.unsettled for batch in before) and not peer.closed:
+            await self._edges.change()
+        peer.batches = [batch for batch in peer.batches if batch.unsettled]
+        if last:
+            peer.left = True
+            self._edges.changed()
+            await self._all_left()
+        await self._reach_all()
+
+    async def _all_left(self) -> None:
+        """Return when no edge publishes here any more, or when that has taken too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._stall_s):
+                while not all(peer.left for peer in self._edges.peers):
+                    await self._edges.change()
+
+    async def _reach_all(self) -> None:
+        """Return when every edge has acted on what it was sent until now.
+
+        One that does not answer while it is not heard of at all takes nothing: there is nothing to
+        be overtaken.
+        """
+        waiting: dict[asyncio.Future[None], tuple[int, EdgePeer, int]] = {}
+        for peer in self._edges.peers:
+            number = next(self._numbers)
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._echoes[number] = future
+            peer.outbox.frame.operations.add().echo.id = number
+            peer.outbox.grew(SMALL)
+            waiting[future] = (number, peer, peer.frames_received)
+        try:
+            while waiting:
+                await asyncio.wait(waiting, timeout=self._stall_s)
+                left = {}
+                for future, (number, peer, heard) in waiting.items():
+                    if future.done() or peer.closed or peer.stalled:
+                        self._echoes.pop(number, None)
+                    elif peer.frames_received != heard:
+                        left[future] = (number, peer, peer.frames_received)
+                    else:
+                        self._echoes.pop(number, None)
+                waiting = left
+        finally:
+            for number, _, _ in waiting.values():
+                self._echoes.pop(number, None)
+
+    def echoed(self, _attached: AttachedEdge, echo: pb.Echo) -> None:
+        """An edge has acted on what it was sent before this echo."""
+        future = self._echoes.pop(echo.id, None)
+        if future is not None and not future.done():
+            future.set_result(None)

@@ -1,0 +1,216 @@
+"""Frames from edges: each operation in them becomes a call of the router.
+
+Owns nothing but the table of who handles what. ``link_server`` calls ``receive`` with every frame
+of every edge. Operations are taken as they come, in order, and never wait: what has to wait for the
+store is answered later, bounded by the credit of the edge that asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from tidegate.link.figures import RouterFigures
+from tidegate.link.interfaces import RouterService, SharedReceipt
+from tidegate.link.messages import read_message, read_subscriptions, size_of
+from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
+from tidegate.link.router_end.barriers import Barriers
+from tidegate.link.router_end.edge_peer import SMALL, EdgePeer
+from tidegate.link.router_end.request_handler import RequestHandler
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish
+from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+#: What a router must know of an edge; where it cannot be noted the connection ends, for with the
+#: next one all of it is told again. Of other operations a fault spoils only the one.
+TOLD_AT_FIRST: Final = frozenset({"interest", "hold", "shared_member", "leave_groups", "synced"})
+
+
+class RemoteOrigin:
+    """A publisher on an edge: answers travel back over the link."""
+
+    __slots__ = (
+        "_batch",
+        "_edges",
+        "_id",
+        "_identity",
+        "_peer",
+        "_receipt",
+        "_size",
+        "client_id",
+        "epoch",
+    )
+
+    def __init__(
+        self, edges: AttachedEdges, peer: EdgePeer, publish: pb.Publish, size: int
+    ) -> None:
+        # Values, never the message of the frame: it would keep the whole frame in memory.
+        self._edges = edges
+        self._peer = peer
+        self._batch = peer.batch
+        self._id = publish.id
+        self._identity = publish.identity
+        self._receipt = publish.receipt - 1
+        self._size = size
+        self.client_id = publish.client_id
+        self.epoch = publish.epoch
+
+    def identity(self, message: Publish) -> str:
+        """What the edge has said (see Origin)."""
+        return self._identity
+
+    def receipt(self, message: Publish) -> int:
+        """What the edge has said (see Origin)."""
+        return self._receipt
+
+    def published(self, message: Publish, code: int) -> None:
+        """Tell the edge (see Origin)."""
+        self._batch.unsettled -= 1
+        self._edges.settle(self._peer, self._id, self._size, code)
+        if not self._batch.unsettled:
+            self._edges.changed()
+
+
+class EdgeFrameHandler:
+    """See the module's docstring."""
+
+    __slots__ = ("_counters", "_edges", "_handlers", "_router")
+
+    def __init__(
+        self,
+        router: RouterService,
+        counters: Counters,
+        edges: AttachedEdges,
+        answers: RequestHandler,
+        barriers: Barriers,
+        figures: RouterFigures,
+    ) -> None:
+        self._router = router
+        self._counters = counters
+        self._edges = edges
+        self._handlers: dict[str, Callable[[AttachedEdge, Any], None]] = {
+            "publish": self._on_publish,
+            "request": answers.asked,
+            "interest": self._on_interest,
+            "hold": self._on_hold,
+            "leave_groups": self._on_leave_groups,
+            "redispatch": self._on_redispatch,
+            "complete": self._on_complete,
+            "synced": _on_synced,
+            "echo": barriers.echoed,
+            "shared_member": self._on_shared_member,
+            "shared_returned": self._on_shared_returned,
+            "figures": figures.heard,
+        }
+
+    def receive(self, attached: AttachedEdge, frame: pb.EdgeFrame) -> None:
+        """Act on a frame from an edge."""
+        handlers = self._handlers
+        for operation in frame.operations:
+            kind = operation.WhichOneof("kind")
+            handle = handlers.get(kind)
+            if handle is not None:
+                try:
+                    handle(attached, getattr(operation, kind))
+                except Exception:
+                    if kind in TOLD_AT_FIRST:
+                        raise
+                    # A fault of ours in one of them: the rest of the frame is for other clients.
+                    log.exception("what an edge sent could not be acted on")
+                    self._counters.internal_errors += 1
+        peer = attached.peer
+        if frame.frames_taken:
+            peer.outbox.confirm(frame.frames_taken)
+        for number in frame.shared_done:
+            found = peer.shared.pop(number, None)
+            if found is not None and found[2] is not None:
+                found[2].done()
+        if peer.owed_bytes or peer.owed_unanswered:
+            self._edges.pay_all()
+
+    def take_back_all(self, peer: EdgePeer) -> None:
+        """An edge has gone: other members get what those of this one have not acknowledged."""
+        lost, peer.shared = list(peer.shared.values()), {}
+        for found in lost:
+            self._take_back(*found)
+
+    # Publishes
+
+    def _on_publish(self, attached: AttachedEdge, publish: pb.Publish) -> None:
+        message = read_message(publish.message)
+        peer = attached.peer
+        if publish.packet_id:
+            message.packet_id = publish.packet_id
+        size = size_of(message)
+        origin = RemoteOrigin(self._edges, peer, publish, size)
+        batch = peer.batch
+        batch.unsettled += 1
+        code: int | None
+        try:
+            code = self._router.publish(origin, message)
+        except Exception:
+            # A fault of ours: were it not answered, the edge would send it again and again.
+            log.exception("a message could not be routed")
+            self._counters.internal_errors += 1
+            code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
+        if code is not None:
+            batch.unsettled -= 1
+            self._edges.settle(peer, publish.id, size, code, now=False)
+
+    def _on_complete(self, attached: AttachedEdge, complete: pb.Complete) -> None:
+        peer, number = attached.peer, complete.id
+
+        def done() -> None:
+            if not peer.closed:
+                peer.done(number, 0)
+
+        self._router.complete(complete.client_id, complete.epoch, list(complete.seqs), done)
+
+    # What an edge says of itself
+
+    def _on_interest(self, attached: AttachedEdge, interest: pb.Interest) -> None:
+        edge_id = attached.peer.edge_id
+        for topic_filter in interest.added:
+            self._router.add_interest(edge_id, topic_filter)
+        for topic_filter in interest.removed:
+            self._router.remove_interest(edge_id, topic_filter)
+
+    def _on_hold(self, attached: AttachedEdge, hold: pb.Hold) -> None:
+        edge_id = attached.peer.edge_id
+        self._router.hold(edge_id, hold.client_id, hold.epoch, hold.incarnation, hold.ended)
+
+    def _on_shared_member(self, attached: AttachedEdge, member: pb.SharedMember) -> None:
+        self._router.join_groups(
+            attached.peer.edge_id,
+            member.client_id,
+            member.epoch,
+            read_subscriptions(member.subscriptions),
+        )
+
+    def _on_leave_groups(self, _attached: AttachedEdge, leave: pb.LeaveGroups) -> None:
+        self._router.leave_groups(leave.client_id, leave.epoch, list(leave.topic_filters))
+
+    def _on_redispatch(self, _attached: AttachedEdge, operation: pb.Redispatch) -> None:
+        self._router.redispatch(operation.topic_filter, read_message(operation.message))
+
+    def _on_shared_returned(self, attached: AttachedEdge, operation: pb.SharedReturned) -> None:
+        found = attached.peer.shared.pop(operation.id, None)
+        if found is not None:
+            self._take_back(*found)
+
+    def _take_back(self, group: str, message: Publish, receipt: SharedReceipt | None) -> None:
+        """A member has not acknowledged a message: another one gets it."""
+        if receipt is not None:
+            receipt.returned()
+        else:
+            self._router.redispatch(group, message)
+
+
+def _on_synced(attached: AttachedEdge, synced: pb.Synced) -> None:
+    attached.peer.synced = True
+    attached.peer.outbox.frame.operations.add().applied.id = synced.id
+    attached.peer.outbox.grew(SMALL)

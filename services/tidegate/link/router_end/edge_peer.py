@@ -1,0 +1,245 @@
+"""One attached edge, as a router sees it: what is sent to it, what it is owed.
+
+Implements ``EdgeLink`` over a stream. Owned by the link server. What waits for an edge that takes
+nothing is bounded: beyond the bound copies are dropped and counted, and durable sessions are told
+to look into their queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from tidegate.link.interfaces import SharedReceipt
+from tidegate.link.messages import size_of, write_message, write_options
+from tidegate.link.outbox import Outbox
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.telemetry.counters import Counters
+
+SMALL: Final = 64
+#: Shared messages of one edge that are remembered until their member has acknowledged them.
+MAX_SHARED: Final = 10_000
+#: A mailbox never holds more than so many times what makes publishers wait.
+HARD_FACTOR: Final = 4
+#: An edge says what it has taken after 128 KiB of it; as counted here that may be a megabyte.
+LEAST_WINDOW_BYTES: Final = 1_048_576
+
+
+class Batch:
+    """Publishes that came between two barriers; how many of them are not settled."""
+
+    __slots__ = ("unsettled",)
+
+    def __init__(self) -> None:
+        self.unsettled = 0
+
+
+class EdgePeer:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_counters",
+        "_mailbox_bytes",
+        "_next_shared",
+        "_pay_bytes",
+        "_pushes_lost",
+        "_room",
+        "_untold_bytes",
+        "batch",
+        "batches",
+        "closed",
+        "edge_id",
+        "frames_received",
+        "left",
+        "name",
+        "outbox",
+        "owed_bytes",
+        "owed_unanswered",
+        "shared",
+        "stalled",
+        "synced",
+        "version",
+    )
+
+    def __init__(
+        self,
+        edge_id: str,
+        name: str,
+        version: int,
+        config: LinkConfig,
+        counters: Counters,
+    ) -> None:
+        mailbox_bytes, credit_bytes = config.mailbox_bytes, config.credit_bytes
+        self.edge_id = edge_id
+        self.name = name
+        self.version = version
+        self.outbox: Outbox[pb.RouterFrame] = Outbox(
+            pb.RouterFrame, max(mailbox_bytes // 2, LEAST_WINDOW_BYTES), config.gather_s
+        )
+        self.closed = False
+        #: It has told all that its clients want.
+        self.synced = False
+        #: It publishes nothing more here.
+        self.left = False
+        #: It has taken nothing for a while: nobody waits for it.
+        self.stalled = False
+        self.frames_received = 0
+        #: Credit that it has not been given back yet: bytes, and publishes without an answer.
+        self.owed_bytes = 0
+        self.owed_unanswered = 0
+        #: What has come since the last barrier, and what came before it and is not settled.
+        self.batch = Batch()
+        self.batches: list[Batch] = []
+        #: Shared messages of QoS 1 given to it, by number, and who wants to know of them.
+        self.shared: dict[int, tuple[str, Publish, SharedReceipt | None]] = {}
+        self._next_shared = 0
+        self._mailbox_bytes = mailbox_bytes
+        self._counters = counters
+        self._pushes_lost = False
+        self._room = asyncio.Event()
+        self._pay_bytes = credit_bytes // 8
+        self._untold_bytes = 0
+
+    @property
+    def congested(self) -> bool:
+        """Whether publishers should wait for this edge."""
+        return not self.stalled and self.outbox.queued_bytes > self._mailbox_bytes
+
+    def _refuses(self) -> bool:
+        """Whether there is no place for another copy."""
+        queued = self.outbox.queued_bytes
+        return queued > self._mailbox_bytes and (
+            self.stalled or queued > HARD_FACTOR * self._mailbox_bytes
+        )
+
+    def _drop(self) -> None:
+        self._counters.published += 1
+        self._counters.dropped["mailbox_full"] += 1
+
+    # EdgeLink
+
+    def deliver(self, message: Publish, publisher_id: str) -> None:
+        """See EdgeLink."""
+        if self._refuses():
+            self._drop()
+            return
+        outbox = self.outbox
+        operation = outbox.frame.operations.add().deliver
+        if publisher_id:
+            operation.publisher_id = publisher_id
+        write_message(operation.message, message)
+        outbox.grew(size_of(message))
+
+    def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
+        """See EdgeLink."""
+        if self._refuses():
+            self._pushes_lost = True
+            return
+        outbox = self.outbox
+        operation = outbox.frame.operations.add().push
+        operation.client_id = client_id
+        operation.epoch = epoch
+        operation.seq = seq
+        write_message(operation.message, message)
+        outbox.grew(size_of(message))
+
+    def deliver_shared(
+        self,
+        client_id: str,
+        epoch: int,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
+        """See EdgeLink; whether the member is really there, the edge says later."""
+        if self.closed or self._refuses():
+            return False
+        outbox = self.outbox
+        operation = outbox.frame.operations.add().shared
+        operation.client_id = client_id
+        operation.epoch = epoch
+        operation.group = group
+        write_message(operation.message, message)
+        write_options(operation.options, options)
+        # QoS 0 is over when it is sent; QoS 2 must not go to anybody else [MQTT-4.8.2-5].
+        if min(message.qos, options.qos) == 1 and len(self.shared) < MAX_SHARED:
+            self._next_shared += 1
+            operation.id = self._next_shared
+            self.shared[self._next_shared] = (group, message, receipt)
+        elif receipt is not None:
+            receipt.done()
+        outbox.grew(size_of(message))
+        return True
+
+    def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
+        """See EdgeLink."""
+        operation = self.outbox.frame.operations.add().kick
+        operation.client_id = client_id
+        operation.epoch = epoch
+        operation.reason_code = reason_code
+        self.outbox.grew(SMALL)
+
+    def pushes_lost(self) -> None:
+        """See EdgeLink."""
+        self.outbox.frame.operations.add().pushes_lost.SetInParent()
+        self.outbox.grew(SMALL)
+
+    # What the link server says
+
+    def end(self) -> None:
+        """The stream is gone: count what was for connected clients and did not get on its way.
+
+        What was pushed is in queues still, and what was shared is somebody else's now.
+        """
+        self.closed = True
+        self._room.set()
+        lost = 0
+        for frame in self.outbox.unsent():
+            for operation in frame.operations:
+                kind = operation.WhichOneof("kind")
+                lost += kind == "deliver" or (kind == "shared" and not operation.shared.id)
+        self._counters.published += lost
+        self._counters.dropped["link_lost"] += lost
+
+    def progressed(self) -> None:
+        """A frame has been taken: own up to what was left out when there was no place."""
+        self._room.set()
+        if self._pushes_lost and not self._refuses():
+            self._pushes_lost = False
+            self.pushes_lost()
+
+    async def room(self) -> None:
+        """Return when there is place for a large answer, or nobody to take it."""
+        while not self.closed and self.outbox.queued_bytes > self._mailbox_bytes // 2:
+            self._room.clear()
+            await self._room.wait()
+
+    def reply(self, reply: pb.Reply) -> None:
+        """Answer a request."""
+        self.outbox.frame.operations.add().reply.CopyFrom(reply)
+        self.outbox.grew(SMALL + reply.ByteSize())
+
+    def done(self, number: int, code: int) -> None:
+        """An operation that was numbered is settled."""
+        frame = self.outbox.frame
+        frame.done_ids.append(number)
+        frame.done_codes.append(code)
+        self.outbox.grew(4)
+
+    def pay(self) -> None:
+        """Give back the credit that is owed."""
+        if self.owed_bytes or self.owed_unanswered:
+            frame = self.outbox.frame
+            frame.credit_bytes += self.owed_bytes
+            frame.unacknowledged_done += self.owed_unanswered
+            self._untold_bytes += self.owed_bytes
+            self.owed_bytes = self.owed_unanswered = 0
+            # It travels with whatever is sent next; alone it would cost as much as a hundred
+            # messages, so it goes alone only when the edge may run short of it.
+            if self._untold_bytes >= self._pay_bytes:
+                self._untold_bytes = 0
+                self.outbox.grew(4)

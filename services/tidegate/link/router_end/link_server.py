@@ -1,0 +1,230 @@
+"""The router's end of the link: accepts edges, and serves each for as long as its stream lives.
+
+Run by the composition root of ``tidegate router``. Owns the life of the streams; its parts own the
+rest, and each of them calls only those before it::
+
+    attached  which edges there are, and the credit they are paid
+    barriers  everything an edge has published is settled, and every edge has what it was sent
+    figures   what this router and others count
+    answers   requests of edges
+    frame handler    frames from edges
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+import grpc
+
+from tidegate.link.edge_end.router_stream import NEWEST_VERSION, OLDEST_VERSION
+from tidegate.link.figures import RouterFigures
+from tidegate.link.interfaces import RouterService
+from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
+from tidegate.link.router_end.barriers import Barriers
+from tidegate.link.router_end.edge_frames import EdgeFrameHandler
+from tidegate.link.router_end.edge_peer import SMALL, EdgePeer
+from tidegate.link.router_end.request_handler import RequestHandler
+from tidegate.link.transport import LinkListener
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.v1.link_pb2_grpc import LinkServicer
+from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+HELLO_TIMEOUT_S: Final = 10.0
+
+
+class LinkServer(LinkServicer):
+    """See the module's docstring. ``start`` when the router is ready, ``stop`` at the end."""
+
+    def __init__(
+        self, router: RouterService, name: str, config: LinkConfig, counters: Counters
+    ) -> None:
+        self._router = router
+        self._name = name
+        self._config = config
+        self._counters = counters
+        self._listener = LinkListener(self)
+        self.stopping = False
+        self.tasks = Tasks(counters)
+        self.attached = AttachedEdges(config.mailbox_bytes)
+        barriers = Barriers(self.attached, config.stall_s)
+        self.figures = RouterFigures(router, self.attached)
+        answers = RequestHandler(router, counters, self.tasks, self.attached, barriers)
+        self.frame_handler = EdgeFrameHandler(
+            router, counters, self.attached, answers, barriers, self.figures
+        )
+
+    # Life
+
+    async def start(self) -> str:
+        """Accept edges; the address that is listened on. Raises OSError."""
+        address = await self._listener.start(self._config.listen, self._config.tls)
+        await self._listener.set_serving(True)
+        return address
+
+    async def leave(self, timeout_s: float) -> None:
+        """Ask the edges to go on without this router; return when all have gone, or in time."""
+        self.stopping = True
+        await self._listener.set_serving(False)
+        for attached in self.attached.by_id.values():
+            attached.peer.outbox.frame.operations.add().leaving.SetInParent()
+            attached.peer.outbox.grew(SMALL)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + timeout_s
+        while self.attached.by_id and loop.time() < until_s:
+            try:
+                async with asyncio.timeout_at(until_s):
+                    await self.attached.change()
+            except TimeoutError:
+                break
+
+    async def stop(self) -> None:
+        """Close every stream."""
+        self.stopping = True
+        self.drop_all()
+        await self._listener.stop()
+        await self.tasks.stop()
+
+    def drop_all(self) -> None:
+        """Close every stream; edges come again by themselves, and send again what they must."""
+        for attached in list(self.attached.by_id.values()):
+            self._drop(attached)
+
+    @property
+    def edges(self) -> list[EdgePeer]:
+        """The edges that are attached."""
+        return self.attached.peers
+
+    def _drop(self, attached: AttachedEdge) -> None:
+        self._detached(attached)
+        if not attached.closing.done():
+            attached.closing.set_result(None)
+
+    # Streams
+
+    async def Attach(  # noqa: N802 - the name in link.proto
+        self, _requests: object, context: grpc.aio.ServicerContext[pb.EdgeFrame, pb.RouterFrame]
+    ) -> None:
+        """Serve one edge for as long as its stream lives."""
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await context.read()
+                if first is grpc.aio.EOF:
+                    return
+                welcome = self._welcome(first)
+                await context.write(pb.RouterFrame(welcome=welcome))
+                if welcome.refusal:
+                    return
+                # An edge that has come by two addresses goes on with one of them only: until it
+                # says something here, the connection that it has stays.
+                frame = await context.read()
+        except TimeoutError:
+            return
+        if frame is grpc.aio.EOF or self.stopping:
+            return
+        hello = first.hello
+        peer = EdgePeer(hello.edge_id, hello.name, welcome.version, self._config, self._counters)
+        attached = AttachedEdge(peer)
+        before = self.attached.by_id.get(peer.edge_id)
+        if before is not None:
+            self._drop(before)
+        self.attached.by_id[peer.edge_id] = attached
+        self._router.attach_edge(peer)
+        log.info("an edge is attached", extra={"edge": peer.name})
+        reader = asyncio.create_task(self._read(context, attached, frame))
+        writer = asyncio.create_task(
+            peer.outbox.send(context.write, lambda: self.attached.sent(peer))
+        )
+        watch = asyncio.create_task(self._watch(attached))
+        del frame  # it may be large
+        try:
+            await asyncio.wait(
+                {reader, writer, attached.closing}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if reader.done():
+                reader.result()
+        finally:
+            self._detached(attached)
+            for task in (reader, writer, watch):
+                task.cancel()
+            await asyncio.gather(reader, writer, watch, return_exceptions=True)
+
+    async def _read(
+        self,
+        context: grpc.aio.ServicerContext[pb.EdgeFrame, pb.RouterFrame],
+        attached: AttachedEdge,
+        frame: pb.EdgeFrame,
+    ) -> None:
+        peer, receive = attached.peer, self.frame_handler.receive
+        while frame is not grpc.aio.EOF and not peer.closed:
+            peer.frames_received += 1
+            receive(attached, frame)
+            frame = await context.read()
+
+    def _welcome(self, first: pb.EdgeFrame) -> pb.Welcome:
+        welcome = pb.Welcome(
+            instance=self._router.instance,
+            name=self._name,
+            credit_bytes=self._config.credit_bytes,
+        )
+        hello = first.hello
+        if not first.HasField("hello") or not hello.edge_id:
+            welcome.refusal = pb.REFUSAL_PROTOCOL
+            welcome.text = "the first frame must be a hello with an edge_id"
+        elif hello.oldest_version > NEWEST_VERSION or hello.newest_version < OLDEST_VERSION:
+            welcome.refusal = pb.REFUSAL_VERSION
+            welcome.text = (
+                f"this router speaks versions {OLDEST_VERSION} to {NEWEST_VERSION} of the link, "
+                f"the edge {hello.oldest_version} to {hello.newest_version}"
+            )
+        elif self.stopping:
+            welcome.refusal = pb.REFUSAL_STOPPING
+            welcome.text = "this router is about to end"
+        else:
+            welcome.version = min(hello.newest_version, NEWEST_VERSION)
+        return welcome
+
+    def _detached(self, attached: AttachedEdge) -> None:
+        peer = attached.peer
+        if peer.closed:
+            return
+        peer.end()
+        if self.attached.by_id.get(peer.edge_id) is attached:
+            del self.attached.by_id[peer.edge_id]
+        self._router.lose_edge(peer)
+        self.frame_handler.take_back_all(peer)
+        log.info("an edge is gone", extra={"edge": peer.name})
+        self.attached.changed()
+        self.attached.pay_all()
+
+    async def _watch(self, attached: AttachedEdge) -> None:
+        """Say that we live; notice when the edge does not, or takes nothing."""
+        config, peer = self._config, attached.peer
+        outbox = peer.outbox
+        received, sent = peer.frames_received, outbox.sent_count
+        said = sent  # beats of the heart included
+        silent_s = stuck_s = 0.0
+        while True:
+            await asyncio.sleep(config.heartbeat_s)
+            silent_s = silent_s + config.heartbeat_s if peer.frames_received == received else 0.0
+            received = peer.frames_received
+            if silent_s >= config.timeout_s:
+                log.warning("an edge has not been heard of", extra={"edge": peer.name})
+                self._drop(attached)
+                return
+            moved = outbox.sent_count != sent
+            stuck_s = 0.0 if moved or not outbox.queued_bytes else stuck_s + config.heartbeat_s
+            if stuck_s >= config.stall_s and not peer.stalled:
+                peer.stalled = True
+                self.attached.pay_all()
+            sent = outbox.sent_count
+            if sent <= said and not outbox.queued_bytes:
+                outbox.grew(1)
+                said = sent + 1
+            else:
+                said = sent

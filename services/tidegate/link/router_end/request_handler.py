@@ -1,0 +1,261 @@
+"""Requests of edges, and their answers: what the router is asked, in words of the link.
+
+Owns the lists of retained topics that edges are reading page by page. ``frame_handler`` hands over
+every request; each is a task of its own, so answers come in any order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from tidegate.link.edge_id import name_in
+from tidegate.link.interfaces import RouterService, RouterUnavailable, SessionFenced
+from tidegate.link.messages import (
+    read_attach,
+    read_detach,
+    read_message,
+    read_subscriptions,
+    write_attached,
+    write_message,
+)
+from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
+from tidegate.link.router_end.barriers import Barriers
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.runtime.process.tasks import Tasks
+from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+#: Lists of retained topics that are being read page by page, for one edge.
+MAX_CURSORS: Final = 1000
+
+
+class RequestHandler:
+    """See the module's docstring."""
+
+    __slots__ = ("_barriers", "_counters", "_edges", "_handlers", "_numbers", "_router", "_tasks")
+
+    def __init__(
+        self,
+        router: RouterService,
+        counters: Counters,
+        tasks: Tasks,
+        edges: AttachedEdges,
+        barriers: Barriers,
+    ) -> None:
+        self._router = router
+        self._counters = counters
+        self._tasks = tasks
+        self._edges = edges
+        self._barriers = barriers
+        self._numbers = itertools.count(1)
+        self._handlers: dict[
+            str, Callable[[AttachedEdge, Any, pb.Reply], Coroutine[Any, Any, None]]
+        ] = {
+            "attach": self._attach,
+            "detach": self._detach,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "fetch": self._fetch,
+            "release": self._release,
+            "receipt": self._receipt,
+            "match_retained": self._match_retained,
+            "get_retained": self._get_retained,
+            "enqueue": self._enqueue,
+            "lease": self._lease,
+            "end_lease": self._end_lease,
+            "verify": self._verify,
+            "fence": self._fence,
+            "barrier": self._barrier,
+            "catch_up": self._catch_up,
+            "edges": self._edges_of,
+        }
+
+    def asked(self, attached: AttachedEdge, request: pb.Request) -> None:
+        """Begin to answer a request."""
+        kind = request.WhichOneof("kind")
+        handle = self._handlers.get(kind) if kind is not None else None
+        if kind is None or handle is None:
+            text = "this router does not know the request"
+            attached.peer.reply(pb.Reply(id=request.id, failure=pb.FAILURE_UNSUPPORTED, text=text))
+            return
+        self._tasks.spawn(self._answer(attached, handle, getattr(request, kind), request.id))
+
+    async def _answer(
+        self,
+        attached: AttachedEdge,
+        handle: Callable[[AttachedEdge, Any, pb.Reply], Coroutine[Any, Any, None]],
+        wanted: Any,
+        number: int,
+    ) -> None:
+        reply = pb.Reply(id=number)
+        try:
+            await handle(attached, wanted, reply)
+        except SessionFenced as error:
+            reply = pb.Reply(id=number, failure=pb.FAILURE_FENCED, text=str(error))
+        except RouterUnavailable as error:
+            reply = pb.Reply(id=number, failure=pb.FAILURE_UNAVAILABLE, text=str(error))
+        except Exception:
+            log.exception("a request of an edge failed")
+            self._counters.internal_errors += 1
+            reply = pb.Reply(id=number, failure=pb.FAILURE_INTERNAL, text="a fault of the router")
+        if not attached.peer.closed:
+            attached.peer.reply(reply)
+
+    async def _attach(
+        self, attached: AttachedEdge, wanted: pb.AttachRequest, reply: pb.Reply
+    ) -> None:
+        session = await self._router.attach(attached.peer.edge_id, read_attach(wanted))
+        write_attached(reply.attach, session)
+
+    async def _detach(
+        self, _attached: AttachedEdge, wanted: pb.DetachRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.detach(read_detach(wanted))
+
+    async def _subscribe(
+        self, attached: AttachedEdge, wanted: pb.SubscribeRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.subscribe(
+            attached.peer.edge_id,
+            wanted.client_id,
+            wanted.epoch,
+            wanted.incarnation,
+            read_subscriptions(wanted.subscriptions),
+            list(wanted.told),
+        )
+
+    async def _unsubscribe(
+        self, attached: AttachedEdge, wanted: pb.UnsubscribeRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.unsubscribe(
+            attached.peer.edge_id,
+            wanted.client_id,
+            wanted.epoch,
+            wanted.incarnation,
+            list(wanted.topic_filters),
+            list(wanted.told),
+        )
+
+    async def _fetch(
+        self, attached: AttachedEdge, wanted: pb.FetchRequest, reply: pb.Reply
+    ) -> None:
+        async with attached.reads:
+            await attached.peer.room()
+            entries = await self._router.fetch(
+                wanted.client_id,
+                wanted.incarnation,
+                wanted.after_seq,
+                wanted.max_count,
+                wanted.max_bytes,
+            )
+        reply.fetch.SetInParent()
+        for seq, message in entries:
+            entry = reply.fetch.entries.add()
+            entry.seq = seq
+            write_message(entry.message, message)
+
+    async def _release(
+        self, _attached: AttachedEdge, wanted: pb.ReleaseRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.release(wanted.client_id, wanted.epoch, list(wanted.seqs))
+
+    async def _receipt(
+        self, _attached: AttachedEdge, wanted: pb.ReceiptRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.complete_receipt(
+            wanted.client_id, wanted.epoch, wanted.packet_id, wanted.value
+        )
+
+    async def _match_retained(
+        self, attached: AttachedEdge, wanted: pb.MatchRetainedRequest, reply: pb.Reply
+    ) -> None:
+        cursors = attached.cursors
+        number = wanted.cursor
+        if number:
+            pages = cursors.pop(number, None)
+            if pages is None:
+                raise RouterUnavailable("the list was given up; ask again")
+        else:
+            number = next(self._numbers)
+            pages = self._router.match_retained(wanted.topic_filter)
+        reply.match_retained.SetInParent()
+        async for page in pages:
+            reply.match_retained.topics.extend(page)
+            reply.match_retained.cursor = number
+            cursors[number] = pages
+            if len(cursors) > MAX_CURSORS:
+                cursors.popitem(last=False)
+            return
+
+    async def _get_retained(
+        self, attached: AttachedEdge, wanted: pb.GetRetainedRequest, reply: pb.Reply
+    ) -> None:
+        reply.get_retained.SetInParent()
+        async with attached.reads:
+            await attached.peer.room()
+            messages = await self._router.get_retained(list(wanted.topics))
+        for message in messages:
+            write_message(reply.get_retained.messages.add(), message)
+
+    async def _enqueue(
+        self, _attached: AttachedEdge, wanted: pb.EnqueueRequest, _reply: pb.Reply
+    ) -> None:
+        messages = [read_message(message) for message in wanted.messages]
+        await self._router.enqueue(wanted.client_id, wanted.incarnation, messages)
+
+    async def _lease(
+        self, attached: AttachedEdge, _wanted: pb.LeaseRequest, reply: pb.Reply
+    ) -> None:
+        lasted = await self._router.heartbeat(attached.peer.edge_id)
+        reply.lease.was_lost = not lasted
+        reply.lease.routers.extend(self._router.living_routers())
+
+    async def _end_lease(
+        self, attached: AttachedEdge, _wanted: pb.EndLeaseRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.end_lease(attached.peer.edge_id)
+
+    async def _verify(
+        self, _attached: AttachedEdge, wanted: pb.VerifyRequest, reply: pb.Reply
+    ) -> None:
+        connections: Sequence[tuple[str, int]] = list(
+            zip(wanted.client_ids, wanted.epochs, strict=False)
+        )
+        reply.verify.live.extend(await self._router.verify(connections))
+
+    async def _fence(
+        self, _attached: AttachedEdge, wanted: pb.FenceRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.fence(wanted.instance)
+
+    async def _catch_up(
+        self, _attached: AttachedEdge, _wanted: pb.CatchUpRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.catch_up()
+
+    async def _edges_of(
+        self, _attached: AttachedEdge, wanted: pb.EdgesRequest, reply: pb.Reply
+    ) -> None:
+        if wanted.living:
+            reply.edges.living.extend(self._that_may_come(await self._router.living_edges()))
+        reply.edges.edge_ids.extend(peer.edge_id for peer in self._edges.peers if peer.synced)
+
+    def _that_may_come(self, living: Sequence[str]) -> list[str]:
+        """Leave out lives of edges that have been started again since.
+
+        A process that was killed keeps its lease for a while, and nobody has to wait for it. Where
+        two are here under one name, it says nothing about who came after whom.
+        """
+        here = self._edges.by_id
+        lives = Counter(map(name_in, here))
+        return [edge_id for edge_id in living if edge_id in here or lives[name_in(edge_id)] != 1]
+
+    async def _barrier(
+        self, attached: AttachedEdge, wanted: pb.BarrierRequest, _reply: pb.Reply
+    ) -> None:
+        await self._barriers.wait(attached.peer, last=wanted.last)

@@ -1,0 +1,266 @@
+"""An edge with all that belongs to it: listeners, identity, permission, files, draining.
+
+What ``tidegate serve`` and ``tidegate edge`` have in common; what the edge speaks to is the only
+difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tidegate.edge.administration import control_of, readings_of
+from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer
+from tidegate.edge.auth.authentication import Authenticator
+from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
+from tidegate.edge.client.enhanced_auth import Method
+from tidegate.edge.drain.drain import Drainer
+from tidegate.edge.drain.listener_removal import ListenerRemoval
+from tidegate.edge.edge import Edge
+from tidegate.edge.transport.listeners import Listeners
+from tidegate.edge.transport.tls import TlsConfigurationError
+from tidegate.link.interfaces import RouterLink
+from tidegate.roles.process import Process, now_ms
+from tidegate.runtime.admin.server import Control, Json
+from tidegate.runtime.config.applied import NotTaken, Reading, sentence_of
+from tidegate.runtime.config.file_watch import FileWatch, Signature, signature_of
+from tidegate.runtime.config.model import AuthConfig, Config
+from tidegate.runtime.telemetry.metrics import Readings
+from tidegate.runtime.telemetry.tracing import Tracer
+
+#: What the environment is to blame for when an edge cannot start.
+STARTUP_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    AclFileError,
+    PasswordFileError,
+    TlsConfigurationError,
+)
+
+
+class EdgeComponents:
+    """See the module's docstring. Files are read at once; ``start``, then ``open``."""
+
+    def __init__(
+        self,
+        process: Process,
+        edge_id: str,
+        link: RouterLink,
+        tracer: Tracer | None,
+        methods: Mapping[str, Method] | None = None,
+    ) -> None:
+        """Raises AclFileError, PasswordFileError."""
+        config, counters, applied = process.config, process.counters, process.applied
+        self._process = process
+        # Before the files are read: what changes meanwhile is seen.
+        self._passwords = self._watch("password_file", self._reload_passwords)
+        self._rules = self._watch("acl_file", self._reload_rules)
+        reading = Reading(_files_of(config.auth))
+        self.authenticator = Authenticator(config.auth, counters)
+        self.edge = Edge(
+            edge_id,
+            link,
+            config,
+            self.authenticator,
+            Authorizer(config.auth, counters),
+            counters,
+            now_ms,
+        )
+        applied.took(reading.digests())
+        self.edge.authentication_methods = dict(methods or {})
+        self.edge.tracer = tracer
+        self.listeners = Listeners(
+            config.listeners,
+            self.edge.handler_factory,
+            max_packet_size_bytes=config.limits.max_packet_size_bytes,
+            opening_timeout_s=config.limits.connect_timeout_s,
+            applied=applied,
+        )
+        self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
+        self._listener_removal = ListenerRemoval(self.edge, self.drainer)
+        process.exporter.add(listener_readings(self.listeners))
+        process.exporter.add(readings_of(self.edge))
+
+    def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Begin to keep time and to watch files; nobody is accepted yet."""
+        stack.callback(self.authenticator.close)
+        self.edge.start()
+        stack.push_async_callback(self._stop)
+        for watch in (self._passwords, self._rules):
+            self._process.on_hangup(watch.trigger)
+            self._process.background(stack, watch.run())
+        self._process.on_hangup(self.listeners.reload_certificates)
+
+    async def open(self) -> None:
+        """Accept clients, unless they are let go already. Raises OSError, TlsConfigurationError."""
+        if not self.drainer.is_draining:
+            await self.listeners.start()
+
+    async def drain(self, reason: str) -> None:
+        """Let every client go; return when nobody is left, or the deadline has passed."""
+        self.drainer.start(reason)
+        await self.drainer.wait()
+
+    async def _stop(self) -> None:
+        await self._listener_removal.stop()
+        await self.listeners.stop_accepting()
+        await self.edge.stop()
+        await self.listeners.close()
+
+    # Files and settings that change
+
+    def _watch(self, name: str, reload: Callable[[], object]) -> FileWatch:
+        auth = self._process.config.auth
+        path: Path | None = getattr(auth, name)
+        return FileWatch(
+            name,
+            [path] if path is not None else [],
+            reload,
+            self._process.counters,
+            interval_s=auth.reload_interval_s,
+            applied=self._process.applied,
+        )
+
+    def _reload_passwords(self) -> None:
+        self.authenticator.reload()
+        self.edge.users_changed()
+
+    def _reload_rules(self) -> None:
+        self.edge.authorizer.reload()
+        self.edge.authorization_changed()
+
+    async def reconfigure(self, config: Config) -> None:
+        """Take other settings up: all of them, or none. Raises NotTaken.
+
+        Everything that may fail comes first: files are read, sockets are bound, listeners accept.
+        """
+        edge, listeners = self.edge, self.listeners
+        if self.drainer.is_draining:
+            raise NotTaken("the clients of this process are let go, it takes no changes any more")
+        auth, limits = config.auth, config.limits
+        signatures = {path: signature_of(path) for path in _files_of(auth)}
+        reading = Reading(_files_of(auth))
+        disturbances = listeners.disturbances
+        try:
+            passwords = self.authenticator.prepare(auth)
+            rules = edge.authorizer.prepare(auth)
+            change = await listeners.prepare(
+                config.listeners,
+                max_packet_size_bytes=limits.max_packet_size_bytes,
+                opening_timeout_s=limits.connect_timeout_s,
+            )
+            gone = await listeners.take(change)
+        except STARTUP_ERRORS as error:
+            disturbs = listeners.disturbances > disturbances
+            raise NotTaken(sentence_of(error), disturbs=disturbs) from error
+        self._take_auth(auth, passwords, rules)
+        self._take_files(auth, signatures, reading.digests())
+        edge.reconfigure(config)
+        self.drainer.reconfigure(config.drain)
+        self._listener_removal.begin(gone)
+        if edge.refusal is not None:  # a drain has begun meanwhile
+            await listeners.stop_accepting()
+
+    def _take_auth(
+        self,
+        auth: AuthConfig,
+        passwords: PasswordFile | None,
+        rules: AclFile | None,
+    ) -> None:
+        self.authenticator.change(auth, passwords)
+        self.edge.users_changed()
+        if self.edge.authorizer.change(auth, rules):
+            self.edge.authorization_changed()
+
+    def _take_files(
+        self, auth: AuthConfig, signatures: Mapping[Path, Signature], digests: Mapping[Path, str]
+    ) -> None:
+        """Watch the files of other settings; those of new paths have been read."""
+        before = self._process.config.auth
+        for watch, old, path in (
+            (self._passwords, before.password_file, auth.password_file),
+            (self._rules, before.acl_file, auth.acl_file),
+        ):
+            if path is None:
+                watch.watch([], auth.reload_interval_s, [])
+                continue
+            watch.watch([path], auth.reload_interval_s, [signatures[path]])
+            if path != old and path in digests:
+                self._process.applied.took({path: digests[path]})
+
+    def control(self, status: Callable[[], Json]) -> Control:
+        """What operators may see and do; ``status`` says what the role knows."""
+        return control_of(self.edge, self.drainer, status)
+
+    def problem(self) -> str:
+        """Why clients should not be sent here."""
+        return self.drainer.sentence() if self.drainer.is_draining else ""
+
+    def places(self, admin_url: str) -> str:
+        """Name the listeners and the admin server, as the ready line does."""
+        places = []
+        for listener in self._process.config.listeners:
+            path = listener.paths[0] if listener.protocol in {"ws", "wss"} else ""
+            places += [
+                f"{name}={listener.protocol.value}://{address}{path}"
+                for name, addresses in self.listeners.addresses.items()
+                if name == listener.label
+                for address in addresses
+            ]
+        if admin_url:
+            places.append(f"admin={admin_url}")
+        return " ".join(places)
+
+
+def _files_of(auth: AuthConfig) -> list[Path]:
+    return [path for path in (auth.password_file, auth.acl_file) if path is not None]
+
+
+def listener_readings(listeners: Listeners) -> Readings:
+    """What /metrics says of each listener."""
+    return Readings(
+        (
+            (
+                "listener_connections",
+                "Sockets that are open, handshakes included.",
+                ["listener"],
+                lambda: [([label], count) for label, count in listeners.connections_of().items()],
+            ),
+            (
+                "listener_accepted_total",
+                "Sockets accepted.",
+                ["listener"],
+                lambda: [([label], each.accepted) for label, each in listeners.counters().items()],
+            ),
+            (
+                "listener_refused_total",
+                "Sockets that ended before they could speak MQTT.",
+                ["listener", "reason"],
+                lambda: [
+                    ([label, reason.value], count)
+                    for (label, reason), count in listeners.refused().items()
+                ],
+            ),
+            (
+                "certificate_not_after_seconds",
+                "When the first certificate of a listener expires, Unix time.",
+                ["listener"],
+                lambda: [
+                    ([label], when) for label, when in listeners.certificate_not_after().items()
+                ],
+            ),
+            (
+                "certificate_reloads_total",
+                "Times that changed certificate files were read.",
+                ["listener", "result"],
+                lambda: [
+                    ([label, result], count)
+                    for label, each in listeners.counters().items()
+                    for result, count in (
+                        ("ok", each.reloads),
+                        ("failed", each.reload_failures),
+                    )
+                ],
+            ),
+        )
+    )

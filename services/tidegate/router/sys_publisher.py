@@ -1,0 +1,106 @@
+"""``$SYS``: the broker's figures as retained topics, with mosquitto's names.
+
+Every process counts its own (``roles.sys_figures``); one router publishes the sums, like any other
+publisher, so that existing dashboards and MQTT Explorer work. Run by the composition roots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tidegate.core.sys_topics import SysTree, Totals
+from tidegate.mqtt.packets import Publish
+
+if TYPE_CHECKING:
+    from tidegate.router.router import Router
+    from tidegate.runtime.telemetry.counters import Counters
+
+
+class _SystemOrigin:
+    """The publisher of ``$SYS`` topics: nobody's client identifier."""
+
+    client_id = ""
+    epoch = 0
+
+    def identity(self, message: Publish) -> str:
+        """QoS 0 only."""
+        return ""
+
+    def receipt(self, message: Publish) -> int:
+        """QoS 0 only."""
+        return -1
+
+    def published(self, message: Publish, code: int) -> None:
+        """Nobody waits."""
+
+
+class SysPublisher:
+    """Publishes what has changed every ``interval_s`` seconds; 0: never.
+
+    ``parts`` are the figures of all processes, by life (see ``Totals``). ``leads`` says whether
+    this is the process that publishes; the others only keep their averages going.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        parts: Callable[[], Mapping[str, Mapping[str, int]]],
+        version: str,
+        interval_s: float,
+        counters: Counters | None = None,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``counters`` only where one process is the whole broker."""
+        self._router = router
+        self._parts = parts
+        self._counters = counters
+        self._leads = leads
+        self._interval_s = interval_s
+        self._changed = asyncio.Event()
+        self._tree = SysTree(version)
+        self._totals = Totals()
+        self._origin = _SystemOrigin()
+        self._started_s = time.monotonic()
+
+    def change(self, interval_s: float) -> None:
+        """Publish so often from now on."""
+        if interval_s != self._interval_s:
+            self._interval_s = interval_s
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Publish for ever; the owner cancels it."""
+        led = False
+        while True:
+            self._changed.clear()
+            if not self._interval_s:
+                await self._changed.wait()
+                continue
+            now_s = time.monotonic() - self._started_s
+            leads = self._leads()
+            snapshot = self._totals.add_up(self._parts(), self._whole())
+            for topic, value in self._tree.values(now_s, snapshot, full=leads and not led):
+                if leads:
+                    self._router.publish(self._origin, Publish(topic, value, retain=True))
+            led = leads
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval_s):
+                    await self._changed.wait()
+
+    def _whole(self) -> dict[str, int]:
+        """What every router knows of the whole broker."""
+        table = self._router.table
+        counters = self._counters
+        return {
+            "clients_disconnected": sum(
+                1 for session in table.sessions.values() if session.edge is None
+            ),
+            "clients_maximum": counters.clients_maximum if counters is not None else 0,
+            "subscriptions": table.offline_subscription_count(),
+            "shared_subscriptions": len(table.shared),
+            "retained_messages": len(self._router.retained),
+        }

@@ -1,0 +1,82 @@
+"""Files that a configuration names, and those of them that are read anew whenever they are used.
+
+The admin token, the store's passwords and certificates and the link's certificates have no reader
+that keeps them: each connection or request reads them. They are looked at here, so that /status can
+say which content the next one will use, and whether it can.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate.runtime.admin.server import read_token
+from tidegate.runtime.config.config_file import Role
+from tidegate.runtime.config.model import Config, Section
+
+
+@dataclass(slots=True, frozen=True)
+class ReadAtUse:
+    """Files that belong together. ``check`` raises OSError or ValueError if they are no good."""
+
+    name: str
+    paths: tuple[Path, ...]
+    check: Callable[[], object]
+
+
+def paths_named(section: Section) -> Iterator[Path]:
+    """Every path that a configuration names, directories included."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        for one in value if isinstance(value, list) else (value,):
+            if isinstance(one, Path):
+                yield one
+            elif isinstance(one, Section):
+                yield from paths_named(one)
+
+
+def read_at_use(config: Config, role: Role) -> list[ReadAtUse]:
+    """Return what a process of this role reads whenever it needs it."""
+    found = []
+    token = config.admin.token_file
+    if config.admin.enabled and token is not None:
+        found.append(ReadAtUse("admin.token_file", (token,), lambda: read_token(token)))
+    tls = config.link.tls
+    if role != "serve" and tls.ca and tls.certificate and tls.key:
+        ca, certificate, key = tls.ca, tls.certificate, tls.key
+        found.append(
+            ReadAtUse("link.tls", (certificate, key, ca), lambda: _check_tls(ca, certificate, key))
+        )
+    if role != "edge":
+        found += _of_store(config)
+    return found
+
+
+def _of_store(config: Config) -> Iterator[ReadAtUse]:
+    store = config.store
+    for name in ("password_file", "sentinel_password_file"):
+        path: Path | None = getattr(store, name)
+        if path is not None:
+            yield ReadAtUse(f"store.{name}", (path,), path.read_text)
+    named = (store.tls_ca, store.tls_certificate, store.tls_key)
+    paths = tuple(path for path in named if path is not None)
+    if paths:
+        yield ReadAtUse("store.tls", paths, lambda: _check_tls(*named))
+
+
+def _check_tls(ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if ca is not None:
+            context.load_verify_locations(ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        reason = error.reason.replace("_", " ").lower() if error.reason else str(error)
+        raise ValueError(reason) from None
+
+
+def _no_password() -> str:
+    raise ValueError("the private key is encrypted, which is not supported")

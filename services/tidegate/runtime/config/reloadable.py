@@ -1,0 +1,94 @@
+"""Which part of a configuration counts only from the next start on; the rest is taken up live.
+
+Pure. Called by the processes, which say what a restart is needed for, and by whoever starts them
+and has to know when to start them anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tidegate.runtime.config.config_file import Role
+    from tidegate.runtime.config.model import Config
+
+#: Sections and keys that a running process takes up, whatever its role.
+LIVE: Final = ("listeners", "auth", "limits", "features", "drain", "log", "shutdown_timeout_s")
+_LIVE: Final = dict.fromkeys(LIVE, False)
+
+#: By role, whether a key counts only from the next start on; the longest that fits decides, and
+#: what none fits does. False: it is taken up while the process runs, or the role does not use it.
+AT_START: Final[Mapping[str, Mapping[str, bool]]] = {
+    "edge": {
+        **_LIVE,
+        "cluster": False,
+        "store": False,
+        "store.edge_lease_s": True,
+        "link.listen": False,
+        "link.credit_bytes": False,
+        "link.mailbox_bytes": False,
+        "link.stall_s": False,
+    },
+    "router": {
+        **_LIVE,
+        "cluster": False,
+        "store.data_dir": False,
+        "link.routers": False,
+        "link.discovery_interval_s": False,
+    },
+    "serve": _LIVE,
+}
+
+
+def restart_part(config: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """Return the part of a configuration, as plain data, that counts only from the next start on.
+
+    Sections of which nothing is left are left out. What is not known is kept: better one start too
+    many. Lists are taken whole.
+    """
+    return _part(config, AT_START[role], "")
+
+
+def restart_needed(running: Config, wanted: Config, role: Role) -> list[str]:
+    """Return the dotted keys in which two configurations differ and that need a restart, sorted.
+
+    A key that is not given is the same as one that is given as its default.
+    """
+    one = dict(_leaves(restart_part(running.model_dump(mode="json"), role), ""))
+    other = dict(_leaves(restart_part(wanted.model_dump(mode="json"), role), ""))
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def taken_up(running: Config, wanted: Config) -> Config:
+    """Return what a process runs with once it has taken ``wanted`` up: what needs no restart."""
+    return running.model_copy(update={key: getattr(wanted, key) for key in LIVE})
+
+
+def _part(section: Mapping[str, Any], rules: Mapping[str, bool], above: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping):
+            inner = _part(value, rules, f"{name}.")
+            if inner:
+                found[key] = inner
+        elif _counts_at_start(name, rules):
+            found[key] = value
+    return found
+
+
+def _counts_at_start(name: str, rules: Mapping[str, bool]) -> bool:
+    while name:
+        if name in rules:
+            return rules[name]
+        name = name.rpartition(".")[0]
+    return True
+
+
+def _leaves(section: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

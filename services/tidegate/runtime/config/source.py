@@ -1,0 +1,63 @@
+"""Where a process' configuration comes from: its file, and the flags that lie over it for good.
+
+Made by the command line; read once for the start, and by ``ConfigReload`` whenever the file has
+changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate.runtime.config.applied import digest_of
+from tidegate.runtime.config.config_file import ConfigError, Flags, Role, laid_over, parse, read
+from tidegate.runtime.config.file_watch import Signature, signature_of
+from tidegate.runtime.config.model import Config
+
+
+@dataclass(slots=True, frozen=True)
+class Loaded:
+    """One reading: the configuration, the digest of the file's bytes ("" without a file)."""
+
+    source: Source
+    config: Config
+    digest: str
+    #: Of the file, taken before it was read.
+    signature: Signature = None
+
+
+class Source:
+    """See the module's docstring."""
+
+    __slots__ = ("flags", "role")
+
+    def __init__(self, flags: Flags, role: Role) -> None:
+        self.flags = flags
+        self.role: Role = role
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if there is one."""
+        return self.flags.config
+
+    def load(self) -> Loaded:
+        """Read and check everything. Raises ConfigError with one line for every problem."""
+        path = self.path
+        if path is None:
+            return Loaded(self, laid_over(Config(), self.flags, self.role), "")
+        signature = signature_of(path)
+        return self._loaded(path, read(path), signature)
+
+    def load_again(self) -> Loaded:
+        """Do the same for a file that has changed; an empty one is a mistake by now."""
+        path = self.path
+        assert path is not None
+        signature = signature_of(path)
+        content = read(path)
+        if not content.strip():
+            raise ConfigError([f"{path}: is empty"])
+        return self._loaded(path, content, signature)
+
+    def _loaded(self, path: Path, content: bytes, signature: Signature) -> Loaded:
+        config = laid_over(parse(content, path), self.flags, self.role)
+        return Loaded(self, config, digest_of(content), signature)

@@ -1,0 +1,464 @@
+"""One connection to a server, on which the operations of many callers travel together.
+
+While one script call is under way the next operations gather, and go out as one call when it has
+been answered: no timer when idle, natural batches under load, operations in the order they came.
+A caller that is cancelled leaves; what it asked for still happens, and nobody else notices.
+``topology`` and ``cluster`` make lanes. redis-py makes the connection; commands are packed here,
+because its command objects cost more than the server's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from redis import exceptions as redis_errors
+from redis.asyncio.connection import AbstractConnection
+
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.store.api import StoreUnavailable
+from tidegate.store.client.circuit import MAX_FAILURES, Circuit
+from tidegate.store.client.servers import Opened, StoreRefused, Word, call, drop, pack
+
+log = logging.getLogger(__name__)
+
+#: Bounds of one script call: the server does nothing else meanwhile.
+MAX_BATCH_OPERATIONS: Final = 256
+MAX_BATCH_BYTES: Final = 1_048_576
+#: Operations that may wait; more are refused at once.
+MAX_WAITING: Final = 100_000
+
+#: The beginnings of error replies that pass by themselves; all others are faults of ours.
+_PASSING = (
+    "READONLY",
+    "OOM",
+    "LOADING",
+    "MISCONF",
+    "BUSY",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "ELSEWHERE",
+    "NOREPLICAS",
+    "NOAUTH",
+    "NOPERM",
+    "WRONGPASS",
+    "UNKILLABLE",
+    "ERR max number of clients",
+)
+_PASSING_TYPES = (
+    OSError,
+    TimeoutError,
+    StoreRefused,
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ReadOnlyError,
+    redis_errors.OutOfMemoryError,
+    redis_errors.BusyLoadingError,
+    redis_errors.AuthenticationError,
+    redis_errors.NoPermissionError,
+)
+#: What the script says of an operation whose partition is on its way to another server.
+_ELSEWHERE: Final = "ELSEWHERE"
+
+#: Opens a connection to the server that a lane is for; each step may take so many seconds.
+Connect: TypeAlias = Callable[[float], Awaitable[Opened]]
+
+
+#: One operation under way: the prefix of its partition, its words in the script's language, about
+#: how many bytes it moves, who waits for it. A tuple, because there is one for each message.
+Operation: TypeAlias = tuple[bytes, Sequence[Word], int, asyncio.Future[Any]]
+
+
+class StoreFault(Exception):
+    """The server refused an operation as wrong: a fault of ours or foreign contents, no outage."""
+
+
+def translate(error: Exception) -> Exception:
+    """Turn an error of redis-py or of the network into one of the store's."""
+    if isinstance(error, StoreUnavailable | StoreFault):
+        return error
+    text = str(error) or type(error).__name__
+    if isinstance(error, _PASSING_TYPES) or text.startswith(_PASSING):
+        return StoreUnavailable(text)
+    if "cluster is down" in text:  # what a script's command says, in several wordings
+        return StoreUnavailable(text)
+    return StoreFault(text)
+
+
+@dataclass(slots=True, frozen=True)
+class LaneSettings:
+    """What the lanes of a store have in common.
+
+    ``prefixes`` are those of all partitions, ``header`` the script's first words, whose values may
+    change while lanes use them. ``on_dropped`` is told how many queue entries a call has thrown
+    away because queues were full, how many because sessions ended, and how many of these had not
+    been sent. ``timeout_s`` bounds every round trip; after it the outcome is unknown, the
+    connection is dropped, and whoever waited gets
+    StoreUnavailable. With ``replicas`` an answer is held back until so many replicas have confirmed
+    the call.
+    """
+
+    script: tuple[bytes, bytes]
+    prefixes: tuple[bytes, ...]
+    header: list[Word]
+    on_dropped: Callable[[int, int, int], None]
+    timeout_s: float
+    counters: Counters
+    replicas: int = 0
+    replication_timeout_s: float = 1.0
+
+
+class Lane:
+    """Sends operations over one connection and hands out the answers.
+
+    In a cluster ``on_displaced`` gets, in their order, the operations that were not done because
+    their partition is no more on this server. ``on_down`` hears of an open circuit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        settings: LaneSettings,
+        *,
+        on_displaced: Callable[[Lane, list[Operation]], None] | None = None,
+        on_down: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._open_connection = connect
+        self._settings = settings
+        self._on_displaced = on_displaced
+        self._on_down = on_down
+        self._head = (b"EVALSHA", settings.script[1], 0)
+        self._wait = b""
+        self._round_s = settings.timeout_s
+        if settings.replicas:
+            self._round_s += settings.replication_timeout_s
+            wait_ms = max(1, round(settings.replication_timeout_s * 1000))
+            self._wait = pack((b"WAIT", settings.replicas, wait_ms))
+        self._circuit = Circuit(name, settings.counters)
+        self._waiting: deque[Operation] = deque()
+        #: What has been sent and not been answered.
+        self.under_way: Sequence[Operation] = ()
+        self._wake: asyncio.Future[None] | None = None
+        self._connection: AbstractConnection | None = None
+        self._connects = 0
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_down(self) -> bool:
+        """True while the circuit is open: every operation fails at once."""
+        return self._circuit.reason is not None
+
+    def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
+        """Queue an operation: its letter, the count of its arguments, its arguments.
+
+        ``prefix`` is that of the partition whose keys it touches, ``size`` about how many bytes
+        it moves in either direction. The future ends with the script's result, StoreUnavailable,
+        or StoreFault.
+        """
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        if (reason := self._circuit.reason) is not None:
+            reply.set_exception(StoreUnavailable(*reason.args))
+        elif self._closing:
+            reply.set_exception(StoreUnavailable("the store is closed"))
+        elif len(self._waiting) >= MAX_WAITING:
+            reply.set_exception(StoreUnavailable("too many operations wait for the store"))
+        else:
+            self._waiting.append((prefix, words, size, reply))
+            if self._task is None:
+                self._start()
+            elif self._wake is not None and not self._wake.done():
+                self._wake.set_result(None)
+        return reply
+
+    def adopt(self, operations: Sequence[Operation]) -> None:
+        """Queue operations that another lane has not done."""
+        if self._closing or self.is_down:
+            fail(operations, self._circuit.reason or StoreUnavailable("the store is closed"))
+            return
+        self._waiting.extend(operations)
+        if self._task is None:
+            self._start()
+        elif self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def withdraw(self, prefixes: Collection[bytes]) -> list[Operation]:
+        """Take back, in their order, the operations on these partitions that wait to be sent."""
+        taken = [operation for operation in self._waiting if operation[0] in prefixes]
+        if taken:
+            rest = [operation for operation in self._waiting if operation[0] not in prefixes]
+            self._waiting.clear()
+            self._waiting.extend(rest)
+        return taken
+
+    def generation(self, prefix: bytes) -> object:  # all partitions are here
+        """Something that changes when the server may be another (or a new) process."""
+        return self._connects
+
+    async def open(self) -> None:
+        """Connect before the first operation. Raises whatever connecting raises."""
+        await self._connect(self._settings.timeout_s)
+
+    async def close(self) -> None:
+        """Finish what has been submitted, then disconnect."""
+        self._closing = True
+        if self._task is not None:
+            if self._wake is not None and not self._wake.done():
+                self._wake.set_result(None)
+            await asyncio.wait([self._task])
+        await self._disconnect()
+        self._circuit.retire()
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._run())
+        self._task.add_done_callback(self._stopped)
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake = self._loop.create_future()
+                await self._wake
+                continue
+            if self._connection is None:
+                try:
+                    await self._connect(self._circuit.probe_s(self._settings.timeout_s))
+                except Exception as error:  # translated and handed to every caller
+                    self._circuit.failures += 1
+                    await self._outage(translate(error))
+                    continue
+            await self._send(self._take())
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        # Nobody may wait for a task that is gone; the next operation starts another one.
+        self._task = None
+        self._fail_waiting(StoreUnavailable("the connection to the store was ended"))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("the store's connection failed", exc_info=error)
+
+    def _take(self) -> list[Operation]:
+        waiting = self._waiting
+        batch: list[Operation] = []
+        size = 0
+        while waiting and len(batch) < MAX_BATCH_OPERATIONS and size < MAX_BATCH_BYTES:
+            operation = waiting.popleft()
+            # Whoever has left before the call was sent asked for something that may still matter
+            # to others (a completed delivery, an ended connection): it goes all the same.
+            batch.append(operation)
+            size += operation[2]
+        return batch
+
+    async def _send(self, batch: list[Operation]) -> None:
+        counters = self._settings.counters
+        counters.store_round_trips += 1
+        counters.store_commands += len(batch)
+        began_s = self._loop.time()
+        self.under_way = batch
+        try:
+            await self._round(batch)
+            counters.store_latency.observe(self._loop.time() - began_s)
+            self._circuit.failures = 0
+        except Exception as error:  # translated and handed to every caller
+            counters.store_errors += 1
+            failure = translate(error)
+            fail(batch, failure)
+            self.under_way = ()
+            if isinstance(error, redis_errors.ResponseError):
+                return
+            await self._disconnect()
+            self._circuit.failures += 1
+            hangs = isinstance(error, TimeoutError)
+            if hangs or self.is_down or self._circuit.failures >= MAX_FAILURES:
+                await self._outage(failure)
+        except BaseException:
+            fail(batch, StoreUnavailable("the connection to the store was ended"))
+            raise
+        finally:
+            self.under_way = ()
+
+    async def _round(self, batch: list[Operation]) -> None:
+        connection = self._connection
+        assert connection is not None
+        packed = self._pack_batch(batch)
+        try:
+            results = await self._exchange(connection, packed)
+        except redis_errors.NoScriptError:
+            await self._load(connection, self._settings.timeout_s)
+            results = await self._exchange(connection, packed)
+        self._hand_out(batch, results)
+        dropped = results[-1]
+        if dropped:
+            self._settings.on_dropped(*(dropped if type(dropped) is list else (dropped, 0, 0)))
+        if any(isinstance(result, redis_errors.ReadOnlyError) for result in results):
+            # The server has become a replica; a new connection finds the one that took over.
+            await self._disconnect()
+
+    def _hand_out(self, batch: list[Operation], results: list[Any]) -> None:
+        displaced: list[Operation] = []
+        for operation, result in zip(batch, results, strict=False):
+            reply = operation[3]
+            if isinstance(result, Exception):
+                if self._on_displaced is not None and str(result).startswith(_ELSEWHERE):
+                    displaced.append(operation)
+                elif not reply.done():
+                    reply.set_exception(translate(result))
+            elif not reply.done():
+                reply.set_result(result)
+        if displaced and self._on_displaced is not None:
+            self._settings.counters.store_moved += len(displaced)
+            self._on_displaced(self, displaced)
+
+    async def _exchange(self, connection: AbstractConnection, packed: bytes) -> list[Any]:
+        """Send a call and return its reply, once enough replicas have it too."""
+        settings = self._settings
+        confirmed = 0
+        async with asyncio.timeout(self._round_s):
+            await connection.send_packed_command(packed, check_health=False)
+            try:
+                results: list[Any] = await connection.read_response(
+                    disable_decoding=True, disconnect_on_error=False
+                )
+            except redis_errors.ResponseError:
+                if self._wait:
+                    await connection.read_response(disconnect_on_error=False)
+                raise
+            if self._wait:
+                confirmed = await self._read_confirmed(connection)
+        if confirmed < settings.replicas:
+            await self._hold(connection)
+        return results
+
+    async def _hold(self, connection: AbstractConnection) -> None:
+        """Hold the answers of the last call back until enough replicas have confirmed it.
+
+        What was asked may be done by now, so giving up would make callers do it twice. When it
+        takes longer than ``timeout_s`` new callers are refused.
+        """
+        settings = self._settings
+        patient_until_s = self._loop.time() + settings.timeout_s
+        log.warning("replicas do not keep up, answers are held back", extra={"server": self.name})
+        held = False
+        while True:
+            settings.counters.store_replica_waits += 1
+            if self._loop.time() >= patient_until_s:
+                if self._closing:
+                    raise StoreUnavailable("replicas have not confirmed a write")
+                held = True
+                self._circuit.open(f"fewer than {settings.replicas} replicas confirm writes")
+                self._fail_waiting(self._circuit.reason)
+            async with asyncio.timeout(self._round_s):
+                await connection.send_packed_command(self._wait, check_health=False)
+                if await self._read_confirmed(connection) >= settings.replicas:
+                    break
+        if held:
+            self._circuit.close()
+        log.info("replicas have confirmed what was held back", extra={"server": self.name})
+
+    async def _read_confirmed(self, connection: AbstractConnection) -> int:
+        try:
+            return int(await connection.read_response(disconnect_on_error=False))
+        except redis_errors.ResponseError as error:
+            # A server that has become a replica: what it did is as good as not done.
+            raise StoreUnavailable(f"replication cannot be waited for: {error}") from error
+
+    def _pack_batch(self, batch: list[Operation]) -> bytes:
+        words: list[Word] = [*self._head, *self._settings.header]
+        if self._on_displaced is None:
+            words.append(0)
+        else:
+            words.append(len(batch))
+            words += [operation[0] for operation in batch]
+        for operation in batch:
+            words += operation[1]
+        try:
+            packed = pack(tuple(words))
+        except (TypeError, ValueError):
+            # One operation has words that are no bytes (a lone surrogate): it fails alone.
+            kept = []
+            for operation in batch:
+                try:
+                    pack(tuple(operation[1]))
+                except (TypeError, ValueError) as error:
+                    fail([operation], StoreFault(str(error)))
+                else:
+                    kept.append(operation)
+            batch[:] = kept
+            return self._pack_batch(batch)
+        return packed + self._wait if self._wait else packed
+
+    async def _load(self, connection: AbstractConnection, step_s: float) -> None:
+        await call(connection, step_s, b"SCRIPT", b"LOAD", self._settings.script[0])
+
+    async def _succeed(self, connection: AbstractConnection, process: bytes, step_s: float) -> None:
+        """Let numbers be skipped that a process before this one may have given out.
+
+        Partitions that are elsewhere, and a full memory, refuse it: nothing follows from that.
+        """
+        prefixes = self._settings.prefixes
+        guards = () if self._on_displaced is None else prefixes
+        words: list[Word] = [*self._head, *self._settings.header, len(guards), *guards]
+        for prefix in prefixes:
+            words += (b"o", 2, prefix, process)
+        await call(connection, step_s, *words)
+
+    async def _connect(self, step_s: float) -> None:
+        if self._connection is not None:
+            return
+        connection, process = await self._open_connection(step_s)
+        try:
+            await self._load(connection, step_s)
+            if process:
+                await self._succeed(connection, process, step_s)
+        except BaseException:
+            await drop(connection)
+            raise
+        self._connection = connection
+        self._connects += 1
+
+    async def _outage(self, failure: Exception) -> None:
+        """Fail whoever waits, and everybody who comes, until the server answers again."""
+        circuit = self._circuit
+        circuit.open(str(failure))
+        if self._on_down is not None:
+            self._on_down()
+        while not self._closing:
+            self._fail_waiting(circuit.reason)
+            self._wake = self._loop.create_future()
+            await asyncio.wait([self._wake], timeout=circuit.pause_s())
+            if self._closing:
+                break
+            try:
+                await self._connect(circuit.probe_s(self._settings.timeout_s))
+            except Exception as error:  # the next attempt follows
+                circuit.failures += 1
+                circuit.open(str(translate(error)))
+            else:
+                circuit.close()
+                return
+        self._fail_waiting(circuit.reason)
+
+    def _fail_waiting(self, failure: Exception | None) -> None:
+        fail(self._waiting, failure or StoreUnavailable("the store is not reachable"))
+        self._waiting.clear()
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await drop(connection)
+
+
+def fail(batch: Collection[Operation], failure: Exception) -> None:
+    """Tell whoever still waits for these operations that they have failed."""
+    for _, _, _, reply in batch:
+        if not reply.done():
+            # An exception object of its own for each: a traceback grows with every raise.
+            reply.set_exception(type(failure)(*failure.args))

@@ -1,0 +1,182 @@
+"""Which servers hold the state, and the lanes to them.
+
+``redis_store`` asks for a topology and submits operations to its two sets of lanes; where an
+operation goes is decided here (one server, found directly or by sentinels) or in ``cluster``.
+``docs/storage.md`` says what each topology and durability can lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from redis.asyncio.connection import AbstractConnection
+
+from tidegate.runtime.config.model import StoreConfig
+from tidegate.runtime.config.store_url import Address, StoreKind, StoreUrl, parse_store_url
+from tidegate.store.api import StoreUnavailable
+from tidegate.store.client.cluster import ClusterLanes, ClusterMap
+from tidegate.store.client.lanes import Connect, Lane, LaneSettings
+from tidegate.store.client.servers import (
+    Access,
+    Credentials,
+    DataServers,
+    Opened,
+    Word,
+    call,
+    drop,
+    name_of,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Lanes(Protocol):
+    """Where operations go in; each partition's come out in their order."""
+
+    def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
+        """Queue an operation on the partition with this prefix; see ``batch.Lane.submit``."""
+
+    def generation(self, prefix: bytes) -> object:
+        """Something that changes when the partition's server may be another (or a new) process."""
+
+    async def open(self) -> None:
+        """Connect to every server in use. Raises StoreRefused, or what connecting raises."""
+
+    async def close(self) -> None:
+        """Finish what has been submitted, then disconnect."""
+
+
+@dataclass(slots=True, frozen=True)
+class Topology:
+    """Two sets of lanes: ``hot`` for what clients wait for, ``bulk`` for scans and sweeps.
+
+    ``apart``: partitions may be on different servers, so an operation may name only one.
+    """
+
+    hot: Lanes
+    bulk: Lanes
+    apart: bool = False
+
+
+class Sentinels:
+    """Asks sentinels which server is the master now."""
+
+    def __init__(self, url: StoreUrl, store: StoreConfig, servers: DataServers) -> None:
+        credentials = None
+        if store.sentinel_password_file is not None:
+            credentials = Credentials(
+                store.sentinel_username or "", "", store.sentinel_password_file
+            )
+        self._access = Access(url, credentials, 0, store)
+        self._addresses = url.addresses
+        self._master = url.master
+        self._servers = servers
+
+    async def open_master(self, step_s: float) -> Opened:
+        """Connect to the master, proven to be one. Raises StoreUnavailable and other errors."""
+        address = await self._find(step_s)
+        opened = await self._servers.open(address, step_s)
+        try:
+            await _prove_master(opened.connection, step_s)
+        except BaseException:
+            await drop(opened.connection)
+            raise
+        return opened
+
+    async def _find(self, step_s: float) -> Address:
+        """The master that the majority's freshest view names (or, without one, anybody's)."""
+        asked = {asyncio.create_task(self._ask(address, step_s)) for address in self._addresses}
+        majority = len(asked) // 2 + 1
+        views: list[tuple[int, Address]] = []
+        reasons: list[str] = []
+        try:
+            while asked and len(views) < majority:
+                answered, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+                for task in answered:
+                    if (error := task.exception()) is None:
+                        views.append(task.result())
+                    else:
+                        reasons.append(str(error) or type(error).__name__)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        if not views:
+            raise StoreUnavailable(f"no sentinel names the master: {'; '.join(sorted(reasons))}")
+        return max(views)[1]
+
+    async def _ask(self, sentinel: Address, step_s: float) -> tuple[int, Address]:
+        """One sentinel's view: the epoch of its last fail-over, and the master."""
+        connection = await self._access.open(sentinel, step_s)
+        try:
+            reply = await call(connection, step_s, "SENTINEL", "MASTER", self._master)
+        finally:
+            await drop(connection)
+        facts = {reply[n]: reply[n + 1].decode() for n in range(0, len(reply), 2)}
+        return int(facts[b"config-epoch"]), (facts[b"ip"], int(facts[b"port"]))
+
+
+def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> Topology:
+    """Make the lanes for the servers that the URL names; nothing is connected yet.
+
+    Raises StoreUrlError.
+    """
+    url = parse_store_url(url_text)
+    servers = DataServers(url, store)
+    hot_settings = settings
+    if store.durability == "replicated":
+        hot_settings = replace(
+            settings,
+            replicas=store.replicas,
+            replication_timeout_s=store.replication_timeout_s,
+        )
+    if url.kind is StoreKind.CLUSTER:
+        return _cluster_topology(url, servers, hot_settings, settings)
+    connect: Connect
+    if url.kind is StoreKind.SENTINEL:
+        name = url.master
+        connect = Sentinels(url, store, servers).open_master
+    else:
+        (address,) = url.addresses
+        name = name_of(address)
+
+        async def connect(step_s: float) -> Opened:
+            return await servers.open(address, step_s)
+
+    return Topology(Lane(name, connect, hot_settings), Lane(name, connect, settings))
+
+
+def _cluster_topology(
+    url: StoreUrl,
+    servers: DataServers,
+    hot_settings: LaneSettings,
+    bulk_settings: LaneSettings,
+) -> Topology:
+    cluster = ClusterMap(servers, url.addresses, bulk_settings.prefixes)
+
+    def lanes(settings: LaneSettings) -> ClusterLanes:
+        def make_lane(address: Address, owner: ClusterLanes) -> Lane:
+            async def connect(step_s: float) -> Opened:
+                return await servers.open(address, step_s)
+
+            return Lane(
+                name_of(address),
+                connect,
+                settings,
+                on_displaced=owner.displaced,
+                on_down=owner.stir,
+            )
+
+        return ClusterLanes(cluster, make_lane, settings)
+
+    return Topology(lanes(hot_settings), lanes(bulk_settings), apart=True)
+
+
+async def _prove_master(connection: AbstractConnection, step_s: float) -> None:
+    role = (await call(connection, step_s, "ROLE"))[0].decode()
+    if role != "master":
+        raise StoreUnavailable(f"the server that sentinels name is no master now, but a {role}")

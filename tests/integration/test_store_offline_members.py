@@ -1,0 +1,234 @@
+"""What waits for a member of a shared subscription that is not connected, and may go to others.
+
+Inputs: calls of ``RedisStore`` on real servers. Observed: its replies, its counters and the
+server's keys. Which messages may go, and to whom, is the router's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from support.store_groups import KINDS, AnyStore, start_store
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.store.api import (
+    AbandonedQueue,
+    Append,
+    AttachReply,
+    AttachRequest,
+    DetachRequest,
+    OfflineMember,
+    StoreUnavailable,
+)
+from tidegate.store.redis_store import RedisStore
+
+NOW = 1_700_000_000_000
+LATER = NOW + 1000
+SHARED = [("a/+", SubscriptionOptions(1)), ("$share/g/b", SubscriptionOptions(2))]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AnyStore]:
+    running = start_store(request.param, tmp_path_factory.mktemp("s"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def counters() -> Counters:
+    return Counters()
+
+
+@pytest.fixture
+async def store(server: AnyStore, counters: Counters) -> AsyncIterator[RedisStore]:
+    server.command("FLUSHALL")
+    store = await RedisStore.connect(
+        url=server.url, limits=LimitsConfig(), store=StoreConfig(), counters=counters
+    )
+    yield store
+    await store.close()
+
+
+async def attach(store: RedisStore, *, clean: bool = False, expiry: int = 100) -> AttachReply:
+    return await store.attach(AttachRequest("c", "e1", clean, expiry, NOW))
+
+
+async def member(store: RedisStore, count: int = 5) -> AttachReply:
+    """A connected session with a shared subscription and messages in its queue."""
+    life = await attach(store)
+    await store.subscribe("c", life.epoch, SHARED)
+    await store.append([Append("c", life.incarnation, b"%d" % n) for n in range(1, count + 1)])
+    return life
+
+
+async def gone(store: RedisStore, sent: int = 3) -> OfflineMember:
+    """One whose connection has ended after so many of five messages."""
+    life = await member(store)
+    await store.detach(DetachRequest("c", life.epoch, NOW, False, None, sent))
+    return OfflineMember("c", life.incarnation, life.epoch, sent, False)
+
+
+async def due(store: RedisStore, now: int = LATER) -> list[OfflineMember]:
+    return (await store.sweep_due(now, 100)).offline_members
+
+
+async def queued(store: RedisStore, incarnation: int) -> list[int]:
+    return [seq for seq, _ in await store.fetch("c", incarnation, 0, 100, 10_000)]
+
+
+async def test_a_gone_member_comes_due_after_a_moment_and_is_claimed_once(
+    store: RedisStore,
+) -> None:
+    expected = await gone(store)
+    assert await due(store, LATER - 1) == []
+    found = await asyncio.gather(*(due(store) for _ in range(4)))
+    assert [each for each in found if each] == [[expected]]
+    assert await due(store, LATER + 9_999) == []
+    assert await due(store, LATER + 10_000) == [expected]
+
+
+async def test_nobody_knows_what_a_lost_edge_had_sent_to_a_member(store: RedisStore) -> None:
+    life = await member(store)
+    await store.sweep_edges(NOW, 10)
+    (found,) = await due(store)
+    assert (found.incarnation, found.sent_uncertain) == (life.incarnation, True)
+    assert found.epoch > life.epoch
+
+
+async def test_a_member_that_is_back_at_once_keeps_its_messages(store: RedisStore) -> None:
+    expected = await gone(store)
+    await attach(store)
+    assert await due(store) == []
+    assert await store.set_aside(expected, [1], LATER, 0) is None
+    assert await queued(store, expected.incarnation) == [1, 2, 3, 4, 5]
+
+
+async def test_a_member_without_messages_or_groups_is_not_due(
+    store: RedisStore, server: AnyStore
+) -> None:
+    life = await member(store, 1)
+    await store.complete("c", life.epoch, [1])
+    await store.detach(DetachRequest("c", life.epoch, NOW, False, None, 1))
+    assert await due(store) == []
+    life = await attach(store, clean=True)
+    await store.subscribe("c", life.epoch, SHARED[:1])
+    await store.append([Append("c", life.incarnation, b"x")])
+    await store.detach(DetachRequest("c", life.epoch, NOW, False, None, 0))
+    assert await due(store) == []
+    (key,) = [name for name in server.key_names() if name.endswith(b":due")]
+    assert server.command("ZCARD", key) == 1  # the session's own end
+
+
+async def test_what_is_set_aside_is_a_lost_queue_that_the_caller_has_claimed(
+    store: RedisStore,
+) -> None:
+    expected = await gone(store)
+    await due(store)
+    number = await store.set_aside(expected, [2, 4, 9], LATER, 0)
+    assert number
+    assert number not in (expected.incarnation, expected.epoch)
+    assert await queued(store, expected.incarnation) == [1, 3, 5]
+    assert await store.fetch_lost("c", number, 0, 10, 1000) == [(2, b"2"), (4, b"4")]
+    claimed_until = LATER + 10_000
+    assert (await store.sweep_due(claimed_until - 1, 100)).abandoned_queues == []
+    work = await store.sweep_due(claimed_until, 100)
+    assert (work.abandoned_queues, work.offline_members) == (
+        [AbandonedQueue("c", number, 3, False)],
+        [],
+    )
+    assert not await store.lost_done("c", number, 4, claimed_until)
+    life = await attach(store)
+    assert (life.session_present, life.queued_count, life.last_seq) == (True, 3, 5)
+
+
+async def test_two_that_set_the_same_aside_get_it_once(store: RedisStore) -> None:
+    expected = await gone(store)
+    numbers = await asyncio.gather(*(store.set_aside(expected, [1, 2], LATER, 0) for _ in "ab"))
+    assert sorted(number == 0 for number in numbers if number is not None) == [False, True]
+
+
+async def test_the_end_of_the_session_does_not_touch_what_was_set_aside(
+    store: RedisStore,
+) -> None:
+    expected = await gone(store)
+    number = await store.set_aside(expected, [1, 2], LATER, 0)
+    await attach(store, clean=True)
+    assert await store.set_aside(expected, [3], LATER, 0) is None
+    assert number
+    assert [seq for seq, _ in await store.fetch_lost("c", number, 0, 9, 999)] == [1, 2]
+    (left,) = (await store.sweep_due(LATER, 100)).abandoned_queues
+    assert left.incarnation == expected.incarnation
+    assert len(await store.fetch_lost("c", left.incarnation, 0, 9, 999)) == 3
+
+
+async def test_it_says_when_to_look_again(store: RedisStore) -> None:
+    expected = await gone(store)
+    await due(store)
+    assert await store.set_aside(expected, [], LATER, LATER + 30_000) == 0
+    assert await due(store, LATER + 29_999) == []
+    assert await due(store, LATER + 30_000) == [expected]
+    assert await store.set_aside(expected, [], LATER, 0) == 0
+    assert await due(store, LATER + 99_999) == []
+
+
+async def test_a_member_can_be_looked_at_sooner(store: RedisStore) -> None:
+    expected = await gone(store)
+    await store.set_aside(expected, [], LATER, LATER + 30_000)
+    await store.look_soon(["c", "unknown"], LATER + 500)
+    assert await due(store, LATER + 1499) == []
+    assert await due(store, LATER + 1500) == [expected]
+    await store.set_aside(expected, [], LATER, 0)
+    await store.look_soon(["c"], LATER + 5000)
+    assert await due(store, LATER + 6000) == [expected]
+    await attach(store)
+    await store.look_soon(["c"], LATER + 5000)
+    assert await due(store, LATER + 60_000) == []
+
+
+async def test_nothing_is_set_aside_by_halves_when_memory_is_full(
+    store: RedisStore, server: AnyStore
+) -> None:
+    expected = await gone(store)
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.set_aside(expected, [1, 2], LATER, 0)
+    finally:
+        server.command("CONFIG", "SET", "maxmemory", "0")
+    assert await queued(store, expected.incarnation) == [1, 2, 3, 4, 5]
+    assert await due(store) == [expected]
+
+
+@pytest.mark.parametrize("end", ["detach", "clean", "due"])
+async def test_what_ends_with_a_session_is_counted(
+    store: RedisStore, counters: Counters, end: str
+) -> None:
+    life = await attach(store)
+    await store.append([Append("c", life.incarnation, b"%d" % n) for n in range(1, 8)])
+    await store.complete("c", life.epoch, [2])
+    counters.queued = 6
+    expiry = 0 if end == "detach" else None
+    await store.detach(DetachRequest("c", life.epoch, NOW, False, expiry, 4))
+    if end == "clean":
+        await attach(store, clean=True)
+    elif end == "due":
+        await store.sweep_due(NOW + 100_000, 100)
+    # Three of the six were sent, and count as delivered.
+    assert (counters.queued, counters.dropped["session_ended"]) == (0, 3)
+
+
+async def test_what_a_lost_edges_session_leaves_counts_as_dropped(
+    store: RedisStore, counters: Counters
+) -> None:
+    life = await attach(store)
+    await store.append([Append("c", life.incarnation, b"%d" % n) for n in range(3)])
+    await store.set_expiry("c", life.epoch, 0)
+    counters.queued = 3
+    await store.sweep_edges(NOW, 10)
+    assert (counters.queued, counters.dropped["session_ended"]) == (0, 3)

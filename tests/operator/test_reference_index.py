@@ -1,0 +1,45 @@
+"""Who is looked at when an object of somebody else changes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate_operator.secrets.reference_index import Referrers
+from tidegate_operator.secrets.references import ObjectKey
+
+OBJECTS: list[ObjectKey] = [("Secret", "a"), ("Secret", "b"), ("ConfigMap", "a")]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["iot", "other"]),
+            st.sampled_from(["one", "two"]),
+            st.sets(st.sampled_from(OBJECTS)),
+        )
+    )
+)
+def test_only_what_a_broker_refers_to_now_leads_to_it(
+    steps: list[tuple[str, str, set[ObjectKey]]],
+) -> None:
+    referrers = Referrers()
+    model: dict[tuple[str, str], set[ObjectKey]] = {}
+    for namespace, name, objects in steps:
+        referrers.refers((namespace, name), objects)
+        model[namespace, name] = objects
+    for namespace in ("iot", "other"):
+        for one in OBJECTS:
+            wanted = {
+                name
+                for (where, name), objects in model.items()
+                if where == namespace and one in objects
+            }
+            assert referrers.of(namespace, one) == wanted
+    for broker in model:
+        referrers.forget(broker)
+    assert not any(
+        referrers.of(namespace, one) for namespace in ("iot", "other") for one in OBJECTS
+    )
+    assert not referrers._objects
+    assert not referrers._brokers

@@ -1,0 +1,91 @@
+"""What is changed back again and again is set right ever less often.
+
+Input: a cluster where somebody else undoes what the operator has written. Output: how often it
+writes, and that it does so at once when something else is wanted.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+
+import pytest
+
+from support.brokers import NOW, pick, rendered, spec_of
+from support.operator_world import World
+from tidegate_operator.kube.write_backoff import (
+    FIRST_PAUSE_S,
+    FORGOTTEN_S,
+    FREE,
+    LONGEST_PAUSE_S,
+    WriteBackoff,
+)
+from tidegate_operator.plan import stamped
+
+
+def undo(it: World) -> None:
+    it.fake.get("Deployment", "demo-edge")["spec"]["replicas"] = 0
+
+
+async def fight(it: World, seconds: int, every_s: float = 0.5) -> int:
+    """Undo everything for a while, again and again; return how often it was written again."""
+    written = 0
+    for _ in range(round(seconds / every_s)):
+        undo(it)
+        it.pass_time(every_s)
+        written += (await it.reconcile()).applied
+    return written
+
+
+async def test_a_fight_is_fought_ever_less_often(caplog: pytest.LogCaptureFixture) -> None:
+    it = World(spec_of())
+    await it.settle()
+    assert FREE <= await fight(it, 10) <= FREE + 3
+    assert await fight(it, 600, every_s=4) <= 10
+    assert await fight(it, 3600, every_s=20) <= 3600 / LONGEST_PAUSE_S + 1
+    told = [one for one in caplog.records if one.levelno == logging.WARNING]
+    assert len(told) == 1
+    assert vars(told[0])["object"] == "Deployment demo-edge"
+
+
+async def test_the_operator_looks_again_when_it_may_write() -> None:
+    it = World(spec_of())
+    await it.settle()
+    await fight(it, 20)
+    undo(it)
+    outcome = await it.reconcile()
+    assert outcome.applied == 0
+    assert 0 < (outcome.again_s or 0) <= LONGEST_PAUSE_S
+
+
+async def test_what_is_wanted_now_is_written_at_once() -> None:
+    it = World(spec_of())
+    await it.settle()
+    await fight(it, 60)
+    it.put_spec(spec_of(edge={"replicas": 5}))
+    await it.reconcile()
+    assert it.fake.get("Deployment", "demo-edge")["spec"]["replicas"] == 5
+
+
+def test_pauses_grow_and_peace_is_forgotten() -> None:
+    write_backoff = WriteBackoff()
+    one = stamped(pick(rendered(spec_of()), "Service", "demo"))
+    now = NOW
+    for count in range(1, FREE + 1):
+        assert not write_backoff.wrote(one, now), count
+        assert write_backoff.wait_s(one, now) == 0
+    assert write_backoff.wrote(one, now)
+    assert write_backoff.wait_s(one, now) == FIRST_PAUSE_S
+    assert not write_backoff.wrote(one, now)
+    assert write_backoff.wait_s(one, now) == 2 * FIRST_PAUSE_S
+    assert write_backoff.wait_s(one, now + datetime.timedelta(seconds=9)) == 1
+    for _ in range(20):
+        write_backoff.wrote(one, now)
+    assert write_backoff.wait_s(one, now) == LONGEST_PAUSE_S
+    later = now + datetime.timedelta(seconds=FORGOTTEN_S)
+    assert write_backoff.wait_s(one, later) == 0
+    assert not write_backoff.wrote(one, later)
+    # A clock that is set back makes no pause longer.
+    assert write_backoff.wait_s(one, now - datetime.timedelta(days=1)) == 0
+    write_backoff.forget(one["metadata"]["namespace"], "demo")
+    assert write_backoff.wait_s(one, now) == 0

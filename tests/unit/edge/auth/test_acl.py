@@ -1,0 +1,246 @@
+"""mosquitto's access control file, rule by rule. The same against mosquitto itself: integration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer, matches
+from tidegate.runtime.config.model import AuthConfig
+from tidegate.runtime.telemetry.counters import Counters
+
+Action = Literal["read", "write"]
+
+
+def _ask(
+    text: str, action: Action, topic: str, username: str | None = None, client_id: str = "c"
+) -> bool:
+    return AclFile.parse(text).allows(action, topic, client_id, username)
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "topic", "matching"),
+    [
+        ("a/b", "a/b", True),
+        ("a/b", "a", False),
+        ("a", "a/b", False),
+        ("a/+", "a/b", True),
+        ("a/+", "a/", True),
+        ("a/+", "a", False),
+        ("+", "", True),
+        ("#", "a/b/c", True),
+        ("a/#", "a/b/c", True),
+        ("a/#", "b", False),
+        ("#", "$SYS/a", False),
+        ("+/a", "$SYS/a", False),
+        ("$SYS/#", "$SYS/a", True),
+        ("$SYS/+", "$SYS/a", True),
+    ],
+)
+@pytest.mark.statement("MQTT-4.7.2-1")
+def test_filters_match_as_the_specification_says(
+    topic_filter: str, topic: str, matching: bool
+) -> None:
+    assert matches(topic_filter.split("/"), topic.split("/")) is matching
+
+
+def test_a_multi_level_filter_matches_its_parent() -> None:
+    assert _ask("topic a/#", "read", "a")
+    assert _ask("topic a/+/#", "read", "a/b")
+
+
+def test_lines_before_the_first_section_are_for_clients_without_a_name() -> None:
+    text = "topic a\nuser ann\ntopic b\n"
+    assert _ask(text, "read", "a", None)
+    assert not _ask(text, "read", "a", "ann")
+    assert _ask(text, "read", "b", "ann")
+    assert not _ask(text, "read", "b", None)
+
+
+def test_a_section_can_be_continued() -> None:
+    text = "user ann\ntopic a\nuser bob\ntopic b\nuser ann\ntopic c\n"
+    assert _ask(text, "read", "a", "ann")
+    assert _ask(text, "read", "c", "ann")
+    assert not _ask(text, "read", "b", "ann")
+
+
+def test_patterns_are_for_everybody_wherever_they_stand() -> None:
+    text = "user ann\npattern read dev/%c/#\npattern write user/%u\n"
+    assert _ask(text, "read", "dev/c/x", None)
+    assert _ask(text, "read", "dev/c/x", "bob")
+    assert _ask(text, "write", "user/bob", "bob")
+    assert not _ask(text, "write", "user/bob", "ann")
+
+
+def test_a_pattern_with_a_user_name_is_left_out_without_one() -> None:
+    assert not _ask("pattern %u/%u", "read", "%u/%u", None)
+    assert not _ask("pattern deny x/%u\npattern x/#", "read", "y", None)
+    assert _ask("pattern deny x/%u\npattern x/#", "read", "x/%u", None)
+
+
+def test_a_refusal_comes_first_wherever_it_stands() -> None:
+    text = "topic a/#\ntopic deny a/secret\n"
+    assert _ask(text, "read", "a/b")
+    assert not _ask(text, "read", "a/secret")
+    assert not _ask(text, "write", "a/secret")
+
+
+def test_the_own_list_is_asked_before_the_patterns() -> None:
+    text = "pattern deny a/#\nuser ann\ntopic read a/b\n"
+    assert _ask(text, "read", "a/b", "ann")
+    assert not _ask(text, "write", "a/b", "ann")
+    assert not _ask("user ann\ntopic deny a\npattern readwrite a", "read", "a", "ann")
+
+
+def test_a_match_without_the_access_falls_through() -> None:
+    text = "topic read a/#\ntopic write a/b\npattern write a/c\n"
+    assert _ask(text, "write", "a/b")
+    assert _ask(text, "write", "a/c")
+    assert not _ask(text, "write", "a/d")
+
+
+@pytest.mark.parametrize(("username", "client_id"), [("a+", "c"), ("#", "c"), ("ann", "c/#")])
+def test_a_dangerous_name_gets_nothing_from_patterns(username: str, client_id: str) -> None:
+    text = "pattern readwrite #\n"
+    assert not _ask(text, "read", "x", username, client_id)
+    own = f"user {username}\ntopic x\n"
+    assert _ask(own + text, "read", "x", username, client_id)
+    assert _ask(own, "read", "x", username, client_id)
+
+
+def test_a_wildcard_does_not_reach_system_topics() -> None:
+    assert not _ask("topic read #", "read", "$SYS/broker/uptime")
+    assert not _ask("pattern read #", "read", "$SYS/broker/uptime")
+    assert _ask("topic read $SYS/#", "read", "$SYS/broker/uptime")
+
+
+def test_an_unknown_user_without_patterns_gets_nothing() -> None:
+    assert not _ask("topic #\nuser ann\ntopic #", "read", "a", "bob")
+    assert not _ask("", "read", "a")
+
+
+def test_system_topics_are_not_written_but_for_the_state_of_connections() -> None:
+    text = "topic readwrite $SYS/#"
+    assert not _ask(text, "write", "$SYS/broker/x")
+    assert not _ask(text, "write", "$SYSTEM")
+    assert _ask(text, "write", "$SYS/broker/connection/c/state")
+    assert not _ask("topic #", "write", "$SYS/broker/connection/c/state")
+
+
+def test_nobody_reads_or_writes_shared_names() -> None:
+    assert not _ask("topic $share/#", "read", "$share/g/a")
+    assert not _ask("topic $share/#", "write", "$share/g/a")
+
+
+def test_other_dollar_topics_follow_the_rules() -> None:
+    assert _ask("topic $app/#", "write", "$app/a")
+    assert not _ask("topic #", "write", "$app/a")
+
+
+def test_what_is_put_in_is_not_looked_at_again() -> None:
+    assert _ask("pattern %c/%u/100%/%x%", "read", "%u/ann/100%/%x%", "ann", "%u")
+    assert not _ask("pattern %c", "read", "ann", "ann", "%u")
+    assert _ask("pattern a%cb", "read", "acb")
+
+
+def test_topics_with_blanks_need_the_access_word() -> None:
+    text = "topic read a b/c \ntopic   write    d\n  topic e\t\r\n"
+    assert _ask(text, "read", "a b/c")
+    assert _ask(text, "write", "d")
+    assert _ask(text, "write", "e")
+    assert _ask("topic read", "write", "read")  # a topic of that name
+    with pytest.raises(AclFileError, match="expected read, write, readwrite or deny, got 'a'"):
+        AclFile.parse("topic a b")
+
+
+def test_comments_and_blank_lines_are_skipped() -> None:
+    assert _ask("# topic deny a\n\n   \ntopic a\n", "read", "a")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("nonsense x", "line 2: expected topic, pattern or user, got 'nonsense'"),
+        (" # indented", "line 2: expected topic, pattern or user, got '#'"),
+        ("topic\tread a", "line 2: expected topic, pattern or user"),
+        ("user", "line 2: user without a name"),
+        ("topic", "line 2: topic without a topic"),
+        ("topic reed a", "line 2: expected read, write"),
+        ("topic read a/#/b", "line 2: 'a/#/b' is not a topic filter"),
+        ("pattern a+", "line 2: 'a+' is not a topic filter"),
+        ("topic a#", "line 2: 'a#' is not a topic filter"),
+        ("topic " + "a" * 65_536, "line 2: the topic is too long"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(line: str, problem: str) -> None:
+    with pytest.raises(AclFileError) as raised:
+        AclFile.parse(f"topic a\n{line}\n")
+    (found,) = raised.value.problems
+    assert found.startswith(problem)
+
+
+def test_every_problem_is_named_at_once() -> None:
+    with pytest.raises(AclFileError) as raised:
+        AclFile.parse("x\ny\n")
+    assert len(raised.value.problems) == 2
+
+
+def test_clients_that_the_rules_cannot_tell_apart_share_them() -> None:
+    rules = AclFile.parse("topic a\nuser ann\ntopic b\npattern c\n")
+    assert rules.for_client("1", "ann") is rules.for_client("2", "ann")
+    assert rules.for_client("1", "bob") is rules.for_client("2", "eve")
+    assert rules.for_client("1", "bob") is not rules.for_client("1", None)
+    assert rules.for_client("1", "ann") is not rules.for_client("+", "ann")
+    assert rules.for_client("1", "").may_read("a")  # an empty user name is none
+    by_identity = AclFile.parse("pattern %c")
+    assert by_identity.for_client("1", None).may_read("1")
+    assert not by_identity.for_client("2", None).may_read("1")
+
+
+def test_what_is_remembered_is_bounded_and_right() -> None:
+    acl = AclFile.parse("topic read a/+\ntopic write b/+").for_client("c", None)
+    for number in range(1500):
+        assert acl.may_read(f"a/{number}")
+        assert not acl.may_write(f"a/{number}")
+        assert acl.may_write(f"b/{number}")
+    assert acl._remembered is not None
+    assert all(len(remembered) <= 512 for remembered in acl._remembered)
+
+
+def test_without_a_file_only_system_topics_are_closed() -> None:
+    counters = Counters()
+    authorizer = Authorizer(AuthConfig(), counters)
+    assert authorizer.for_client("c", None) is None
+    assert authorizer.files() == []
+    assert authorizer.allows("write", "a", "c", None)
+    assert authorizer.allows("read", "$SYS/a", "c", None)
+    assert not authorizer.allows("write", "$SYS/a", "c", None)
+    assert not authorizer.allows("write", "$share/a", "c", None)
+    assert counters.acl_denied == {"read": 0, "write": 2}
+
+
+def test_a_reload_takes_the_new_rules_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "acl"
+    path.write_text("topic a\n")
+    authorizer = Authorizer(AuthConfig(acl_file=path), Counters())
+    assert authorizer.files() == [path]
+    assert authorizer.allows("read", "a", "c", None)
+    path.write_text("topic b\n")
+    authorizer.reload()
+    assert not authorizer.allows("read", "a", "c", None)
+    path.write_text("nonsense\n")
+    with pytest.raises(AclFileError, match=r"acl_file .*acl: line 1: expected topic"):
+        authorizer.reload()
+    acl = authorizer.for_client("c", None)
+    assert acl is not None
+    assert acl.may_read("b")
+
+
+def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(AclFileError, match="cannot be read: No such file"):
+        Authorizer(AuthConfig(acl_file=tmp_path / "none"), Counters())
+    (tmp_path / "bad").write_bytes(b"topic a\ntopic \xff\n")
+    with pytest.raises(AclFileError, match="line 2: not UTF-8"):
+        Authorizer(AuthConfig(acl_file=tmp_path / "bad"), Counters())

@@ -1,0 +1,277 @@
+"""Limits and rules that change under clients; a real edge, both ends played.
+
+Input: bytes of clients, ``Edge.reconfigure``, ``Edge.authorization_changed``, a router that answers
+late. Output: whose socket is read, what clients are told, what becomes of their wills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import mqtt_bytes
+from support.lone_edge import LoneEdge, Played, turns
+from support.mqtt_bytes import V5, Will
+from support.virtual_time import run_virtual
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.runtime.config.model import Config
+
+
+def _scenario(play: Callable[[LoneEdge], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    async def scenario() -> None:
+        async with LoneEdge(**settings) as alone:
+            await play(alone)
+
+    run_virtual(scenario())
+
+
+def _change(alone: LoneEdge, **limits: Any) -> None:
+    settings = {"auth": {"allow_anonymous": True}, "listeners": [{}], "limits": limits}
+    alone.edge.reconfigure(Config.model_validate(settings))
+
+
+async def _connecting(alone: LoneEdge, client_id: str, **options: Any) -> Played:
+    """A client whose session the router has not answered for yet."""
+    alone.router.reachable.clear()
+    played = alone.accept()
+    played.send(mqtt_bytes.connect(client_id, **options))
+    await turns()
+    assert client_id in alone.edge.attaching
+    return played
+
+
+async def _answered(alone: LoneEdge) -> None:
+    alone.router.reachable.set()
+    await turns()
+
+
+# Rates
+
+
+def _overdraw(client: Played) -> None:
+    client.send(*(client.publish(number) for number in range(21)))
+    assert client.channel.is_paused
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_publish_rate": 1000}])
+def test_a_client_goes_on_at_once_when_its_rate_is_raised_or_gone(limits: dict[str, Any]) -> None:
+    async def play(alone: LoneEdge) -> None:
+        client = await alone.connect("c")
+        _overdraw(client)
+        _change(alone, **limits)
+        assert not client.channel.is_paused
+        await asyncio.sleep(60)  # whatever was to come of the old rate has come
+        assert not client.channel.is_paused
+        assert alone.counters.internal_errors == 0
+
+    _scenario(play, limits={"max_publish_rate": 1})
+
+
+def test_a_rate_that_stays_is_not_forgiven_by_another_change() -> None:
+    async def play(alone: LoneEdge) -> None:
+        client = await alone.connect("c")
+        _overdraw(client)
+        _change(alone, max_publish_rate=1, max_subscriptions=7)
+        assert client.channel.is_paused
+        await asyncio.sleep(19)
+        assert client.channel.is_paused
+        await asyncio.sleep(2)
+        assert not client.channel.is_paused
+
+    _scenario(play, limits={"max_publish_rate": 1})
+
+
+def test_the_end_of_an_old_wait_does_not_shorten_a_new_one() -> None:
+    async def play(alone: LoneEdge) -> None:
+        client = await alone.connect("c")
+        _overdraw(client)  # until 20 s from now
+        _change(alone, max_publish_rate=0.5)
+        assert not client.channel.is_paused
+        _overdraw(client)  # until 41 s from now
+        await asyncio.sleep(30)
+        assert client.channel.is_paused
+        await asyncio.sleep(12)
+        assert not client.channel.is_paused
+
+    _scenario(play, limits={"max_publish_rate": 1})
+
+
+# Rules
+
+
+def _rules(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "rules").write_text("topic readwrite #\n")
+    return {"allow_anonymous": True, "acl_file": str(tmp_path / "rules")}
+
+
+def _forbid(alone: LoneEdge, tmp_path: Path, rules: str = "topic readwrite other\n") -> None:
+    (tmp_path / "rules").write_text(rules)
+    alone.edge.authorizer.reload()
+    alone.edge.authorization_changed()
+
+
+async def test_new_rules_count_for_a_client_that_waits_for_its_session(tmp_path: Path) -> None:
+    async with LoneEdge(auth=_rules(tmp_path)) as alone:
+        client = await _connecting(alone, "c", will=Will("t", b"gone"))
+        _forbid(alone, tmp_path)
+        await _answered(alone)
+        assert client.kinds() == ["CONNACK"]
+        client.send(client.publish(1, qos=1))
+        assert [packet.reason for packet in client.received()] == [0x87]
+        assert not alone.router.published
+        client.lose()
+        await turns()
+        assert [request.publish_will for request in alone.router.detached] == [False]
+
+
+async def test_the_will_of_who_left_before_its_session_came_goes_by_the_rules_then(
+    tmp_path: Path,
+) -> None:
+    async with LoneEdge(auth=_rules(tmp_path)) as alone:
+        client = await _connecting(alone, "c", will=Will("t", b"gone"))
+        client.lose()
+        _forbid(alone, tmp_path)
+        await _answered(alone)
+        assert [request.publish_will for request in alone.router.detached] == [False]
+
+
+@pytest.mark.parametrize("says_goodbye", [False, True])
+@pytest.mark.parametrize(("topic", "is_published"), [("t", False), ("other", True)])
+async def test_a_will_is_published_only_if_it_still_may_be(
+    tmp_path: Path, topic: str, is_published: bool, says_goodbye: bool
+) -> None:
+    async with LoneEdge(auth=_rules(tmp_path)) as alone:
+        client = await alone.connect("c", will=Will(topic, b"gone"))
+        _forbid(alone, tmp_path)
+        if says_goodbye:
+            client.send(mqtt_bytes.disconnect(0x04))
+        else:
+            client.lose()
+        await turns()
+        assert [request.publish_will for request in alone.router.detached] == [is_published]
+
+
+async def test_the_rules_for_a_will_are_those_under_the_mount_point(tmp_path: Path) -> None:
+    async with LoneEdge(auth=_rules(tmp_path), listeners=[{"mount_point": "m/"}]) as alone:
+        client = await alone.connect("c", will=Will("t", b"gone"))
+        _forbid(alone, tmp_path, "topic readwrite m/t\n")
+        client.lose()
+        await turns()
+        assert [request.publish_will for request in alone.router.detached] == [True]
+
+
+# What clients are told
+
+
+async def test_a_client_is_told_the_limits_its_connection_began_with() -> None:
+    limits = {"receive_maximum": 3, "max_packet_size_bytes": 2000, "max_topic_alias": 4}
+    async with LoneEdge(limits=limits) as alone:
+        client = alone.accept()
+        _change(alone, receive_maximum=7, max_packet_size_bytes=900, max_topic_alias=9)
+        client.send(mqtt_bytes.connect("c"))
+        await turns()
+        (connack,) = client.received()
+        told = [connack.get(name) for name in ("receive_maximum", "maximum_packet_size")]
+        assert told == [3, 2000]
+        assert connack.get("topic_alias_maximum") == 4
+        alone.router.answers_late = True
+        client.send(*(client.publish(number, qos=1) for number in range(1, 4)))
+        assert client.client.halted
+
+
+# How many
+
+
+def _connects(alone: LoneEdge, client_id: str, **options: Any) -> Played:
+    """A client whose CONNECT has been read, whatever becomes of it."""
+    played = alone.accept()
+    played.send(mqtt_bytes.connect(client_id, version=V5, **options))
+    return played
+
+
+async def test_a_storm_brings_no_more_clients_than_may_be() -> None:
+    """Those who wait for their session have their place; who is refused has lost nothing."""
+    async with LoneEdge(limits={"max_connections": 2}) as alone:
+        alone.router.reachable.clear()
+        storm = [_connects(alone, f"c{number}", will=Will("t", b"gone")) for number in range(5)]
+        await turns()
+        assert [request.client_id for request in alone.router.attached] == ["c0", "c1"]
+        await _answered(alone)
+        told = [packet.reason for client in storm for packet in client.received()]
+        assert told == [0, 0, 0x97, 0x97, 0x97]
+        assert list(alone.edge.clients) == ["c0", "c1"]
+        assert alone.counters.refused["quota_exceeded"] == 3
+        assert [client.channel.is_closed for client in storm[2:]] == [True] * 3
+        assert not alone.router.detached
+        assert not alone.edge.newcomers
+
+
+@pytest.mark.parametrize("goes_by", ["kick", "loss"])
+async def test_nobody_takes_the_place_of_a_client_that_takes_its_own_connection_over(
+    goes_by: str,
+) -> None:
+    async with LoneEdge(limits={"max_connections": 1}) as alone:
+        old = await alone.connect("c")
+        new = await _connecting(alone, "c", version=V5)
+        if goes_by == "kick":
+            alone.edge.kick("c", 1, ReasonCode.SESSION_TAKEN_OVER)
+        else:
+            old.lose()
+        other = _connects(alone, "other")
+        await turns()
+        assert [packet.reason for packet in other.received()] == [0x97]
+        await _answered(alone)
+        assert [packet.reason for packet in new.received()] == [0]
+        new.lose()
+        await turns()
+        await alone.connect("other")
+
+
+async def test_two_that_wait_for_the_same_session_take_one_place() -> None:
+    async with LoneEdge(limits={"max_connections": 2}) as alone:
+        first, second = await _connecting(alone, "c"), await _connecting(alone, "c")
+        other = await _connecting(alone, "other")
+        await _answered(alone)
+        assert [packet.reason for packet in first.received()] == [0, 0x8E]
+        assert [packet.reason for packet in second.received()] == [0]
+        assert [packet.reason for packet in other.received()] == [0]
+        assert not alone.edge.newcomers
+
+
+@pytest.mark.parametrize("goes_by", ["loss", "no_router"])
+async def test_who_goes_before_its_session_came_leaves_its_place(goes_by: str) -> None:
+    async with LoneEdge(limits={"max_connections": 1}) as alone:
+        gone = await _connecting(alone, "gone")
+        if goes_by == "loss":
+            gone.lose()
+        else:
+            alone.router.refuses_sessions = True
+        await _answered(alone)
+        alone.router.refuses_sessions = False
+        await alone.connect("other")
+
+
+async def test_who_may_not_come_in_takes_no_place() -> None:
+    async with LoneEdge(limits={"max_connections": 1}, auth={"allow_anonymous": False}) as alone:
+        for number in range(3):
+            refused = _connects(alone, f"c{number}")
+            await turns()
+            assert [packet.reason for packet in refused.received()] == [0x87]
+        assert not alone.edge.newcomers
+
+
+async def test_a_client_takes_its_own_connection_over_where_no_more_may_come() -> None:
+    async with LoneEdge(limits={"max_connections": 1}) as alone:
+        old = await alone.connect("c")
+        new = _connects(alone, "c")
+        await turns()
+        assert [packet.reason for packet in old.received()] == [0x8E]
+        assert [packet.reason for packet in new.received()] == [0]
+        other = _connects(alone, "other")
+        await turns()
+        assert [packet.reason for packet in other.received()] == [0x97]
+        assert len(alone.edge.clients) == 1

@@ -1,0 +1,763 @@
+"""What an edge asks of routers, and tells them: whom, in which order, and what becomes of failures.
+
+Inputs: calls of ``RouterLink`` on a real router client, routers that the test plays. Observed:
+requests, and what the caller gets. Routers that come and go: test_members.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from support.played_link import (
+    MOMENT_S,
+    PlayedEdge,
+    PlayedRouter,
+    fleet_of,
+    in_virtual_time,
+    turns,
+)
+from tidegate.core.rendezvous import owner
+from tidegate.link.edge_end.lease import DEGRADED_S
+from tidegate.link.edge_end.requests import RETRY_S
+from tidegate.link.edge_end.router_client import RouterClient
+from tidegate.link.edge_end.router_membership import GRACE_S
+from tidegate.link.edge_end.router_peer import State
+from tidegate.link.edge_end.snapshot import SNAPSHOT_FILTERS
+from tidegate.link.edge_end.verification import VERIFY_PAGE
+from tidegate.link.interfaces import (
+    AttachedSession,
+    AttachSession,
+    DetachSession,
+    RouterUnavailable,
+    SessionFenced,
+)
+from tidegate.link.messages import write_attached, write_message, write_options
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+
+QOS1 = SubscriptionOptions(1)
+
+
+def _client_of(name: str, *names: str) -> str:
+    """A client identifier that is ``name``'s among ``names``."""
+    clients = (f"client-{number}" for number in range(1000))
+    return next(client for client in clients if owner(client, names) == name)
+
+
+FIRST, SECOND = _client_of("r1", "r1", "r2"), _client_of("r2", "r1", "r2")
+
+
+async def _scene(*names: str) -> tuple[RouterClient, list[PlayedRouter]]:
+    router_client = fleet_of(PlayedEdge())
+    routers = [PlayedRouter(router_client, name) for name in names]
+    for router in routers:
+        await router.join()
+    await asyncio.sleep(1)  # the barriers, too
+    return router_client, routers
+
+
+def _edge(router_client: RouterClient) -> PlayedEdge:
+    edge = router_client.receiving.edge
+    assert isinstance(edge, PlayedEdge)
+    return edge
+
+
+def _failure(failure: pb.Failure, text: str = "") -> pb.Reply:
+    return pb.Reply(failure=failure, text=text)
+
+
+async def _calls(router_client: RouterClient) -> list[Coroutine[Any, Any, Any]]:
+    """Every request whose caller can be told that there is nobody."""
+    return [
+        router_client.attach("edge-1", AttachSession("c", False, 100)),
+        router_client.subscribe("edge-1", "c", 1, 1, [("t", QOS1)]),
+        router_client.unsubscribe("edge-1", "c", 1, 1, ["t"]),
+        router_client.fetch("c", 1, 0, 10, 1000),
+        router_client.release("c", 1, [1]),
+        router_client.complete_receipt("c", 1, 1, 1),
+        router_client.get_retained(["t"]),
+        _all_pages(router_client, "#"),
+    ]
+
+
+async def _all_pages(router_client: RouterClient, topic_filter: str) -> list[list[str]]:
+    return [page async for page in router_client.match_retained(topic_filter)]
+
+
+# Whom
+
+
+@in_virtual_time
+async def test_session_work_goes_to_the_router_of_the_client_identifier() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    await router_client.release(FIRST, 1, [1])
+    await router_client.release(SECOND, 1, [1])
+    assert [one.client_id for one in first.of("release")] == [FIRST]
+    assert [one.client_id for one in second.of("release")] == [SECOND]
+
+
+@in_virtual_time
+async def test_a_router_that_leaves_gets_no_new_session_work() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"barrier"}
+    second.say(leaving=pb.Leaving())
+    await asyncio.sleep(MOMENT_S)
+    await router_client.release(SECOND, 1, [1])
+    assert [one.client_id for one in first.of("release")] == [SECOND]
+
+
+@in_virtual_time
+async def test_a_request_whose_router_goes_away_is_asked_of_another() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"fetch"}
+    asked = asyncio.create_task(router_client.fetch(SECOND, 7, 3, 10, 1000))
+    await asyncio.sleep(MOMENT_S)
+    assert len(second.of("fetch")) == 1
+    first.replies["fetch"] = pb.Reply(fetch=pb.FetchReply(entries=[_entry(4, b"x")]))
+    second.lose()
+    assert [(seq, message.payload) for seq, message in await asked] == [(4, b"x")]
+    (request,) = first.of("fetch")
+    assert (request.client_id, request.incarnation, request.after_seq) == (SECOND, 7, 3)
+    assert (request.max_count, request.max_bytes) == (10, 1000)
+
+
+def _entry(seq: int, payload: bytes) -> pb.QueuedMessage:
+    entry = pb.QueuedMessage(seq=seq)
+    write_message(entry.message, Publish("t", payload, 1))
+    return entry
+
+
+@in_virtual_time
+async def test_routers_that_come_and_go_are_not_asked_for_ever() -> None:
+    router_client, (router,) = await _scene("r1")
+    router.silent_about = {"release"}
+    asked = asyncio.create_task(router_client.release("c", 1, [1]))
+    for _ in range(10):
+        await asyncio.sleep(MOMENT_S)
+        router.lose()
+        await router.join()
+        if asked.done():
+            break
+    with pytest.raises(RouterUnavailable):
+        await asked
+
+
+@in_virtual_time
+async def test_without_a_router_requests_fail() -> None:
+    for call in await _calls(fleet_of(PlayedEdge())):
+        with pytest.raises(RouterUnavailable):
+            await call
+
+
+@in_virtual_time
+async def test_a_store_that_is_away_fails_requests() -> None:
+    router_client, (router,) = await _scene("r1")
+    for kind in [
+        "attach",
+        "subscribe",
+        "unsubscribe",
+        "fetch",
+        "release",
+        "receipt",
+        "get_retained",
+    ]:
+        router.replies[kind] = _failure(pb.FAILURE_UNAVAILABLE, "the store is away")
+    router.replies["match_retained"] = _failure(pb.FAILURE_UNAVAILABLE, "the store is away")
+    for call in await _calls(router_client):
+        with pytest.raises(RouterUnavailable, match="the store is away"):
+            await call
+
+
+@in_virtual_time
+async def test_an_attach_waits_for_the_lease_of_the_edge() -> None:
+    # A session of an edge without a lease would be swept as lost.
+    router_client, (router,) = await _scene("r1")
+    router_client.lease.until_s = 0.0
+    router.silent_about = {"lease"}
+    keeping = asyncio.create_task(router_client.lease.keep())
+    asked = asyncio.create_task(router_client.attach("edge-1", AttachSession("c", False, 0)))
+    await asyncio.sleep(1)
+    assert not router.of("attach")
+    router.answer_all("lease")
+    await asked
+    assert len(router.of("attach")) == 1
+    keeping.cancel()
+
+
+# Fences
+
+
+@in_virtual_time
+async def test_a_newer_connection_fences_the_older_one() -> None:
+    router_client, (router,) = await _scene("r1")
+    for kind in ["subscribe", "unsubscribe", "release", "receipt"]:
+        router.replies[kind] = _failure(pb.FAILURE_FENCED)
+    for call in (
+        router_client.subscribe("edge-1", "c", 1, 1, [("t", QOS1)]),
+        router_client.unsubscribe("edge-1", "c", 1, 1, ["t"]),
+        router_client.release("c", 1, [1]),
+        router_client.complete_receipt("c", 1, 1, 1),
+    ):
+        with pytest.raises(SessionFenced):
+            await call
+
+
+# Asked until there is an answer
+
+
+@in_virtual_time
+async def test_the_end_of_a_connection_is_told_until_the_store_has_it() -> None:
+    router_client, (router,) = await _scene("r1")
+    router.replies["detach"] = _failure(pb.FAILURE_UNAVAILABLE)
+    told = asyncio.create_task(router_client.detach(DetachSession("c", 3, True, 60, 17)))
+    await asyncio.sleep(10 * RETRY_S)
+    assert not told.done()
+    router.lose()
+    await asyncio.sleep(10 * RETRY_S)
+    del router.replies["detach"]
+    await router.join()
+    await told
+    request = router.of("detach")[-1]
+    assert (request.client_id, request.epoch, request.publish_will) == ("c", 3, True)
+    assert (request.session_expiry_s, request.sent_seq) == (60, 17)
+
+
+# Sessions
+
+
+@in_virtual_time
+async def test_an_attached_session_arrives_whole_and_is_told_to_every_router() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    session = AttachedSession(9, 4, True, 12, True, 15, [13], b"\1\2", {3: 2}, [("a/#", QOS1)])
+    for router in (first, second):
+        write_attached(router.replies.setdefault("attach", pb.Reply()).attach, session)
+    assert await router_client.attach("edge-1", AttachSession(FIRST, False, 300)) == session
+    await asyncio.sleep(MOMENT_S)
+    for router in (first, second):
+        (hold,) = router.of("hold")
+        assert (hold.client_id, hold.epoch, hold.incarnation, hold.ended) == (FIRST, 9, 4, False)
+    await router_client.detach(DetachSession(FIRST, 9, False))
+    await asyncio.sleep(MOMENT_S)
+    for router in (first, second):
+        assert [hold.ended for hold in router.of("hold")] == [False, True]
+
+
+@in_virtual_time
+async def test_a_router_that_comes_later_is_told_of_the_sessions_that_are_here_now() -> None:
+    router_client, (first,) = await _scene("r1")
+    for client_id, epoch in (("stays", 1), ("goes", 2), ("ephemeral", 3)):
+        session = AttachedSession(epoch, 0 if client_id == "ephemeral" else 5, False)
+        first.replies["attach"] = pb.Reply()
+        write_attached(first.replies["attach"].attach, session)
+        await router_client.attach("edge-1", AttachSession(client_id, False, 300))
+    await router_client.detach(DetachSession("goes", 2, False))
+    second = PlayedRouter(router_client, "r2")
+    await second.join()
+    assert [(hold.client_id, hold.epoch) for hold in second.of("hold")] == [("stays", 1)]
+
+
+@in_virtual_time
+async def test_the_end_of_an_older_connection_does_not_end_the_newer_one() -> None:
+    router_client, (router,) = await _scene("r1")
+    for epoch in (1, 2):
+        router.replies["attach"] = pb.Reply()
+        write_attached(router.replies["attach"].attach, AttachedSession(epoch, 5, True))
+        await router_client.attach("edge-1", AttachSession("c", False, 300))
+    await router_client.detach(DetachSession("c", 1, False))
+    await asyncio.sleep(MOMENT_S)
+    assert [(hold.epoch, hold.ended) for hold in router.of("hold")] == [(1, False), (2, False)]
+
+
+# Subscriptions
+
+
+@in_virtual_time
+async def test_a_durable_subscription_is_stored_once_and_learned_by_every_router() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"catch_up"}
+    options = SubscriptionOptions(2, True, False, 1, 77)
+    asked = asyncio.create_task(
+        router_client.subscribe("edge-1", FIRST, 3, 4, [("a/+", options), ("$share/g/b", QOS1)])
+    )
+    await asyncio.sleep(MOMENT_S)
+    (request,) = first.of("subscribe")
+    assert (request.client_id, request.epoch, request.incarnation) == (FIRST, 3, 4)
+    assert [one.topic_filter for one in request.subscriptions] == ["a/+", "$share/g/b"]
+    assert set(request.told) == {"r1.a", "r2.a"}
+    assert not second.of("subscribe")
+    assert len(first.of("catch_up")) == len(second.of("catch_up")) == 1
+    assert not asked.done(), "a router does not know it yet"
+    second.answer_all("catch_up")
+    await asked
+
+
+@in_virtual_time
+async def test_a_router_lost_before_it_has_learned_a_subscription_is_waited_for() -> None:
+    # It may serve other edges still: a publish through it would miss the new subscription (G1).
+    router_client, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"catch_up"}
+    asked = asyncio.create_task(router_client.subscribe("edge-1", FIRST, 3, 4, [("a", QOS1)]))
+    await asyncio.sleep(MOMENT_S)
+    first.silent_about = {"subscribe"}
+    second.lose()
+    await asyncio.sleep(MOMENT_S)
+    # Whoever stores it is asked again, and this time the other router is not told by this edge.
+    once, again = first.of("subscribe")
+    assert set(once.told) == {"r1.a", "r2.a"}
+    assert set(again.told) == {"r1.a"}
+    assert not asked.done()
+    first.answer_all("subscribe")
+    await asked
+
+
+@in_virtual_time
+async def test_a_router_that_cannot_learn_a_subscription_fails_it() -> None:
+    router_client, (_, second) = await _scene("r1", "r2")
+    second.replies["catch_up"] = _failure(pb.FAILURE_UNAVAILABLE, "the store is away")
+    with pytest.raises(RouterUnavailable, match="the store is away"):
+        await router_client.subscribe("edge-1", FIRST, 3, 4, [("a", QOS1)])
+
+
+@in_virtual_time
+async def test_a_durable_unsubscription_is_learned_by_every_router() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    await router_client.unsubscribe("edge-1", SECOND, 3, 4, ["a", "b"])
+    (request,) = second.of("unsubscribe")
+    assert list(request.topic_filters) == ["a", "b"]
+    assert (request.client_id, request.epoch, request.incarnation) == (SECOND, 3, 4)
+    assert len(first.of("catch_up")) == len(second.of("catch_up")) == 1
+
+
+@in_virtual_time
+async def test_interest_is_settled_when_every_router_has_applied_it() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    for router in (first, second):
+        router.operations.clear()
+    second.silent_about = {"synced"}
+    router_client.add_interest("edge-1", "a")
+    settled = asyncio.create_task(router_client.settled())
+    await asyncio.sleep(MOMENT_S)
+    for router in (first, second):
+        assert [kind for kind, _ in router.operations] == ["interest", "synced"]
+    assert not settled.done()
+    second.say(applied=pb.Applied(id=second.of("synced")[0].id))
+    await settled
+
+
+@in_virtual_time
+async def test_interest_is_settled_without_a_router_that_goes_away() -> None:
+    router_client, (_, second) = await _scene("r1", "r2")
+    second.silent_about = {"synced"}
+    router_client.add_interest("edge-1", "a")
+    settled = asyncio.create_task(router_client.settled())
+    await asyncio.sleep(MOMENT_S)
+    second.lose()
+    await settled
+
+
+@in_virtual_time
+async def test_a_router_that_is_about_to_join_is_told_of_new_interest_too() -> None:
+    router_client, _ = await _scene("r1")
+    second = PlayedRouter(router_client, "r2")
+    second.silent_about = {"synced"}
+    await second.join()
+    assert list(router_client.routers.members) == ["r1"]
+    router_client.add_interest("edge-1", "new")
+    router_client.remove_interest("edge-1", "new")
+    await asyncio.sleep(MOMENT_S)
+    assert [list(one.added) for one in second.of("interest")] == [["new"], []]
+    assert [list(one.removed) for one in second.of("interest")] == [[], ["new"]]
+
+
+@in_virtual_time
+async def test_a_large_snapshot_goes_in_parts() -> None:
+    router_client = fleet_of(PlayedEdge())
+    count = 3 * SNAPSHOT_FILTERS + 1
+    for number in range(count):
+        router_client.add_interest("edge-1", f"f/{number}")
+    router = PlayedRouter(router_client, "r1")
+    await router.join()
+    parts = [len(one.added) for one in router.of("interest")]
+    assert sum(parts) == count
+    assert max(parts) == SNAPSHOT_FILTERS
+
+
+# Shared subscriptions
+
+
+@in_virtual_time
+async def test_members_without_a_durable_session_are_told_to_every_router() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    filters = [("$share/g/a", QOS1), ("plain", QOS1), ("$share/g/b", QOS1)]
+    await router_client.subscribe("edge-1", "c", 3, 0, filters)
+    await asyncio.sleep(MOMENT_S)
+    for router in (first, second):
+        (member,) = router.of("shared_member")
+        assert (member.client_id, member.epoch) == ("c", 3)
+        told = [one.topic_filter for one in member.subscriptions]
+        assert told == ["$share/g/a", "$share/g/b"]
+    router_client.leave_groups("c", 2, ["$share/g/a"])  # an older connection of the same name
+    await router_client.unsubscribe("edge-1", "c", 3, 0, ["$share/g/a", "$share/g/other"])
+    await asyncio.sleep(MOMENT_S)
+    for router in (first, second):
+        (left,) = router.of("leave_groups")
+        assert (left.epoch, list(left.topic_filters)) == (3, ["$share/g/a"])
+    third = PlayedRouter(router_client, "r3")
+    await third.join()
+    (member,) = third.of("shared_member")
+    assert [one.topic_filter for one in member.subscriptions] == ["$share/g/b"]
+
+
+def _shared(number: int, payload: bytes = b"x") -> pb.Shared:
+    shared = pb.Shared(client_id="c", epoch=3, group="$share/g/a", id=number)
+    write_message(shared.message, Publish("a", payload, 1))
+    write_options(shared.options, SubscriptionOptions(1, subscription_identifier=9))
+    return shared
+
+
+def _done(router: PlayedRouter) -> list[int]:
+    return [number for frame in router.received for number in frame.shared_done]
+
+
+@in_virtual_time
+async def test_a_shared_message_is_given_to_its_member_and_its_end_is_told() -> None:
+    router_client, (router,) = await _scene("r1")
+    edge = _edge(router_client)
+    router.say(shared=_shared(5))
+    ((client_id, epoch, message, group, options),) = edge.shared
+    assert (client_id, epoch, group) == ("c", 3, "$share/g/a")
+    assert (message.payload, options.subscription_identifier) == (b"x", 9)
+    assert _done(router) == []
+    edge.receipts[0].done()
+    await asyncio.sleep(MOMENT_S)
+    assert _done(router) == [5]
+    assert not router.of("shared_returned")
+
+
+@in_virtual_time
+async def test_a_shared_message_that_was_not_acknowledged_goes_back() -> None:
+    router_client, (router,) = await _scene("r1")
+    router.say(shared=_shared(5))
+    _edge(router_client).receipts[0].returned()
+    await asyncio.sleep(MOMENT_S)
+    assert [one.id for one in router.of("shared_returned")] == [5]
+
+
+@in_virtual_time
+async def test_a_shared_message_for_nobody_goes_back_at_once() -> None:
+    router_client, (router,) = await _scene("r1")
+    _edge(router_client).has_member = False
+    router.say(shared=_shared(5))
+    router.say(shared=_shared(0, b"untracked"))
+    await asyncio.sleep(MOMENT_S)
+    assert [one.id for one in router.of("shared_returned")] == [5]
+    (again,) = router.of("redispatch")
+    assert (again.topic_filter, again.message.payload) == ("$share/g/a", b"untracked")
+
+
+@in_virtual_time
+async def test_a_shared_message_whose_router_is_gone_goes_to_another_router() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    for router in (first, second):
+        router.say(shared=_shared(5, router.name.encode()))
+    first.lose()
+    edge = _edge(router_client)
+    for receipt in edge.receipts:
+        receipt.returned()
+    await asyncio.sleep(MOMENT_S)
+    # The one that has lost its router is dispatched anew; the number means nothing elsewhere.
+    assert [one.message.payload for one in second.of("redispatch")] == [b"r1"]
+    assert [one.id for one in second.of("shared_returned")] == [5]
+
+
+@in_virtual_time
+async def test_the_end_of_a_shared_message_whose_connection_is_gone_is_nobodys_business() -> None:
+    router_client, (router,) = await _scene("r1")
+    router.say(shared=_shared(5))
+    router.lose()
+    await router.join()
+    _edge(router_client).receipts[0].done()
+    await asyncio.sleep(MOMENT_S)
+    assert _done(router) == []
+
+
+@in_virtual_time
+async def test_a_shared_message_waits_for_a_router_that_knows_its_members() -> None:
+    router_client = fleet_of(PlayedEdge())
+    router_client.redispatch("$share/g/a", Publish("a", b"x", 1))
+    router = PlayedRouter(router_client, "r1")
+    router.replies["edges"] = pb.Reply(edges=pb.EdgesReply(living=["edge-2"]))
+    await router.join()
+    router_client.redispatch("$share/g/a", Publish("a", b"y", 1))
+    await asyncio.sleep(MOMENT_S)
+    assert not router.of("redispatch")
+    router.replies.clear()
+    await asyncio.sleep(1)
+    assert [one.message.payload for one in router.of("redispatch")] == [b"x", b"y"]
+    assert not router_client.counters.dropped["link_lost"]
+
+
+@in_virtual_time
+async def test_a_shared_message_of_qos_0_that_nobody_can_have_is_counted() -> None:
+    router_client = fleet_of(PlayedEdge())
+    router_client.redispatch("$share/g/a", Publish("a", b"x"))
+    assert router_client.counters.dropped["link_lost"] == router_client.counters.published == 1
+
+
+async def _redispatched(router: PlayedRouter, qos: int) -> RouterClient:
+    """A router client that has sent r2 a shared message for another member."""
+    router_client = router.router_client
+    group = next(
+        group
+        for group in (f"$share/{number}/a" for number in range(1000))
+        if owner(group, ["r1", "r2"]) == router.name
+    )
+    router_client.redispatch(group, Publish("a", b"x", qos))
+    await asyncio.sleep(MOMENT_S)
+    assert [one.message.payload for one in router.of("redispatch")] == [b"x"]
+    return router_client
+
+
+@in_virtual_time
+async def test_a_shared_message_on_its_way_to_a_router_that_is_lost_goes_to_another() -> None:
+    _, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"synced"}
+    router_client = await _redispatched(second, 1)
+    second.lose()
+    await asyncio.sleep(GRACE_S + 1)
+    assert [one.message.payload for one in first.of("redispatch")] == [b"x"]
+    assert not router_client.counters.dropped["link_lost"]
+
+
+@in_virtual_time
+async def test_a_shared_message_that_a_router_has_taken_is_its_own() -> None:
+    _, (first, second) = await _scene("r1", "r2")
+    router_client = await _redispatched(second, 1)
+    second.lose()
+    await asyncio.sleep(GRACE_S + 1)
+    assert not first.of("redispatch")
+    assert not router_client.counters.dropped["link_lost"]
+
+
+@in_virtual_time
+async def test_a_shared_message_of_qos_0_on_its_way_to_a_router_that_is_lost_is_counted() -> None:
+    _, (first, second) = await _scene("r1", "r2")
+    second.silent_about = {"synced"}
+    router_client = await _redispatched(second, 0)
+    second.lose()
+    await asyncio.sleep(GRACE_S + 1)
+    assert not first.of("redispatch")
+    assert router_client.counters.dropped["link_lost"] == router_client.counters.published == 1
+
+
+# Retained messages
+
+
+def _page(cursor: int, *topics: str) -> pb.Reply:
+    return pb.Reply(match_retained=pb.MatchRetainedReply(topics=topics, cursor=cursor))
+
+
+@in_virtual_time
+async def test_retained_topics_are_read_page_by_page_from_one_router() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    for router in (first, second):
+        router.replies["match_retained"] = _page(8, "a", "b")
+    pages = router_client.match_retained("#")
+    asked = first if owner("#", ["r1", "r2"]) == "r1" else second
+    assert await anext(pages) == ["a", "b"]
+    asked.replies["match_retained"] = _page(0, "c")
+    assert await anext(pages) == ["c"]
+    with pytest.raises(StopAsyncIteration):
+        await anext(pages)
+    requests = asked.of("match_retained")
+    assert [(one.topic_filter, one.cursor) for one in requests] == [("#", 0), ("#", 8)]
+    assert not (second if asked is first else first).of("match_retained")
+
+
+@in_virtual_time
+async def test_a_list_whose_router_goes_away_fails() -> None:
+    router_client, (router,) = await _scene("r1")
+    router.replies["match_retained"] = _page(8, "a")
+    pages = router_client.match_retained("#")
+    await anext(pages)
+    router.silent_about = {"match_retained"}
+    rest = asyncio.ensure_future(anext(pages))
+    await asyncio.sleep(MOMENT_S)
+    router.lose()
+    with pytest.raises(RouterUnavailable):
+        await rest
+
+
+@in_virtual_time
+async def test_retained_messages_are_read_through_the_routers_that_write_them() -> None:
+    router_client, routers = await _scene("r1", "r2")
+    topics = [f"t/{number}" for number in range(20)]
+    for router in routers:
+        mine = [topic for topic in topics if owner(topic, ["r1", "r2"]) == router.name]
+        reply = router.replies["get_retained"] = pb.Reply()
+        for topic in mine:
+            write_message(reply.get_retained.messages.add(), Publish(topic, b"x", retain=True))
+    found = await router_client.get_retained(topics)
+    assert sorted(message.topic for message in found) == sorted(topics)
+    for router in routers:
+        (request,) = router.of("get_retained")
+        assert {owner(topic, ["r1", "r2"]) for topic in request.topics} == {router.name}
+
+
+@in_virtual_time
+async def test_retained_messages_whose_routers_go_away_fail() -> None:
+    router_client, routers = await _scene("r1", "r2")
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
+    for router in routers:
+        router.silent_about = {"get_retained"}
+    asked = asyncio.create_task(router_client.get_retained([f"t/{number}" for number in range(20)]))
+    await asyncio.sleep(MOMENT_S)
+    for router in routers:
+        assert router.of("get_retained")
+        router.lose()
+    with pytest.raises(RouterUnavailable):
+        await asked
+    del asked
+    await turns()
+    gc.collect()
+    # Each of the answers was looked at: none is reported as forgotten.
+    assert not unheard
+
+
+@in_virtual_time
+async def test_messages_for_a_queue_travel_whole() -> None:
+    router_client, (router,) = await _scene("r1")
+    messages = [Publish("a", b"1", 1, True), Publish("b", b"2", 2, True, properties=b"\x01\x01")]
+    await router_client.enqueue("c", 4, messages)
+    (request,) = router.of("enqueue")
+    assert (request.client_id, request.incarnation) == ("c", 4)
+    assert [one.payload for one in request.messages] == [b"1", b"2"]
+    assert request.messages[1].properties == b"\x01\x01"
+
+
+# Deliveries
+
+
+@in_virtual_time
+async def test_deliveries_pushes_and_kicks_reach_the_edge_in_their_order() -> None:
+    router_client, (router,) = await _scene("r1")
+    edge = _edge(router_client)
+    frame = pb.RouterFrame()
+    for number in range(3):
+        deliver = frame.operations.add().deliver
+        deliver.publisher_id = "p"
+        write_message(deliver.message, Publish("t", b"%d" % number))
+    push = frame.operations.add().push
+    push.client_id, push.epoch, push.seq = "c", 3, 17
+    write_message(push.message, Publish("t", b"queued", 1))
+    frame.operations.add().kick.CopyFrom(
+        pb.Kick(client_id="c", epoch=3, reason_code=ReasonCode.SESSION_TAKEN_OVER)
+    )
+    router.send(frame)
+    assert edge.payloads == [b"0", b"1", b"2"]
+    assert edge.publishers == ["p"] * 3
+    ((client_id, epoch, seq, message),) = edge.pushed
+    assert (client_id, epoch, seq, message.payload, message.qos) == ("c", 3, 17, b"queued", 1)
+    assert edge.kicked == [("c", 3, ReasonCode.SESSION_TAKEN_OVER)]
+
+
+@in_virtual_time
+async def test_an_echo_comes_back_after_everything_before_it_was_acted_on() -> None:
+    router_client, (router,) = await _scene("r1")
+    frame = pb.RouterFrame()
+    write_message(frame.operations.add().deliver.message, Publish("t", b"x"))
+    frame.operations.add().echo.id = 12
+    router.send(frame)
+    assert _edge(router_client).payloads == [b"x"]
+    await asyncio.sleep(MOMENT_S)
+    assert [echo.id for echo in router.of("echo")] == [12]
+
+
+# Leases
+
+
+@in_virtual_time
+async def test_a_lease_that_had_run_out_has_every_connection_verified() -> None:
+    router_client, (router,) = await _scene("r1")
+    count = VERIFY_PAGE + 3
+    router_client.verification.connections = lambda: [
+        (f"c{number}", number) for number in range(count)
+    ]
+    keeping = asyncio.create_task(router_client.lease.keep())
+    await asyncio.sleep(MOMENT_S)
+    assert router.of("lease")
+    assert not router.of("verify")
+    router.replies["lease"] = pb.Reply(lease=pb.LeaseReply(was_lost=True))
+    router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[True, False]))
+    await asyncio.sleep(router_client.lease.duration_s / 4)
+    await asyncio.sleep(MOMENT_S)
+    keeping.cancel()
+    assert [len(one.client_ids) for one in router.of("verify")] == [VERIFY_PAGE, 3]
+    kicked = [client_id for client_id, _, _ in _edge(router_client).kicked]
+    assert kicked == ["c1", f"c{VERIFY_PAGE + 1}"]
+
+
+@in_virtual_time
+async def test_while_a_living_router_cannot_be_reached_its_pushes_are_looked_for() -> None:
+    router_client, (router,) = await _scene("r1")
+    edge = _edge(router_client)
+    router.replies["lease"] = pb.Reply(lease=pb.LeaseReply(routers=["r1.a", "r2.a"]))
+    tasks = [
+        asyncio.create_task(router_client.lease.keep()),
+        asyncio.create_task(router_client.lease.watch_absent()),
+    ]
+    await asyncio.sleep(10 * DEGRADED_S)
+    assert edge.pushes_lost_count >= 9
+    await PlayedRouter(router_client, "r2").join()
+    await asyncio.sleep(1)
+    before = edge.pushes_lost_count
+    await asyncio.sleep(10 * DEGRADED_S)
+    assert edge.pushes_lost_count == before
+    for task in tasks:
+        task.cancel()
+
+
+@in_virtual_time
+async def test_an_edge_ends_its_lease_after_all_it_published_is_settled() -> None:
+    router_client, (first, second) = await _scene("r1", "r2")
+    for router in (first, second):
+        router.silent_about = {"barrier"}
+        router.operations.clear()
+    stopping = asyncio.create_task(router_client.stop())
+    await asyncio.sleep(MOMENT_S)
+    assert not first.of("end_lease") + second.of("end_lease")
+    for router in (first, second):
+        router.answer_all("barrier")
+    await stopping
+    assert len(first.of("end_lease") + second.of("end_lease")) == 1
+
+
+@in_virtual_time
+async def test_an_edge_ends_in_time_also_when_no_router_answers() -> None:
+    router_client, (router,) = await _scene("r1")
+    router.silent_about = {"barrier", "end_lease"}
+    began_s = asyncio.get_running_loop().time()
+    await router_client.stop()
+    assert asyncio.get_running_loop().time() - began_s <= router_client.config.timeout_s + MOMENT_S
+    # Nothing is left that would go on after the end.
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@in_virtual_time
+async def test_an_edge_that_ends_while_a_router_joins_leaves_nothing_behind() -> None:
+    router_client, (first,) = await _scene("r1")
+    second = PlayedRouter(router_client, "r2")
+    first.silent_about = {"barrier"}
+    await second.join()
+    assert router_client.routers.members["r2"].state is State.GATED
+    await router_client.stop()
+    await turns()
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,0 +1,248 @@
+"""Which entries of a gone member's queue go to others, and when the queue is looked at again.
+
+The store here holds one queue; what becomes of lost queues is tested with ``abandoned_queues``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from support.waiting import wait_for_async
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.router import offline_members
+from tidegate.router.offline_members import LOOK_AGAIN_MS, OfflineMembers
+from tidegate.router.table import RoutingTable, SharedMember
+from tidegate.store.api import AbandonedQueue, OfflineMember, StoreUnavailable
+from tidegate.store.records import encode_queued
+
+NOW = 1000
+AGAIN = NOW + LOOK_AGAIN_MS
+
+
+class _Store:
+    """Has the queue of one member."""
+
+    def __init__(self, entries: dict[int, bytes]) -> None:
+        self.entries = entries
+        self.aside: list[list[int]] = []
+        self.again: list[int] = []
+        self.reported: list[list[str]] = []
+        self.is_back = False
+        self.down = False
+
+    async def fetch(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, bytes]]:
+        if self.down:
+            raise StoreUnavailable("down")
+        return [pair for pair in self.entries.items() if pair[0] > after_seq][:max_count]
+
+    async def set_aside(
+        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+    ) -> int | None:
+        if self.is_back:
+            return None
+        self.again.append(look_again_at_ms)
+        if seqs:
+            self.aside.append(list(seqs))
+        return 100 + len(self.aside) if seqs else 0
+
+    async def look_soon(self, client_ids: Sequence[str], now_ms: int) -> None:
+        if self.down:
+            raise StoreUnavailable("down")
+        self.reported.append(list(client_ids))
+
+
+class _LostQueues:
+    """Notes what it is to give away."""
+
+    def __init__(self) -> None:
+        self.found: list[AbandonedQueue] = []
+        self.refused = False
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def redispatch(self, lost: AbandonedQueue) -> bool:
+        self.found.append(lost)
+        await self.may_end.wait()
+        return self.refused
+
+
+class _Scene:
+    """A member "c" of $share/g/t/#, gone, and others that come."""
+
+    def __init__(self, entries: dict[int, bytes]) -> None:
+        self.store = _Store(entries)
+        self.lost = _LostQueues()
+        self.table = RoutingTable()
+        self.misplaced: set[str] = set()
+        session = self.session = self.table.session("c", 1)
+        self.table.subscribe_durable(session, "$share/g/t/#", SubscriptionOptions(2))
+        self.table.subscribe_durable(session, "$share/h/t/#", SubscriptionOptions(2))
+        store: Any = self.store
+        lost: Any = self.lost
+        self.members = OfflineMembers(store, self.table, lost, self.misplaced, lambda: NOW)
+
+    def comes(self, share_name: str = "g") -> None:
+        """Another member is connected."""
+        edge: Any = object()
+        member = SharedMember("x", SubscriptionOptions(1), None, edge, 1)
+        self.table.shared.subscribe(share_name, "t/#", "x", member, True)
+
+    async def redispatch(self, sent: int = 0, *, uncertain: bool = False) -> None:
+        """What a sweep makes the router do."""
+        await self.members.redispatch(OfflineMember("c", 1, 7, sent, uncertain))
+
+
+def _entry(qos: int = 1, group: str = "g/t/#", expires_at_ms: int = 0) -> bytes:
+    return encode_queued(Publish("t/1", b"m"), qos, False, (), expires_at_ms, group)
+
+
+async def test_what_came_through_a_group_goes_to_others_and_nothing_else() -> None:
+    scene = _Scene({1: _entry(), 2: _entry(group=""), 3: _entry(expires_at_ms=NOW), 4: _entry()})
+    scene.comes()
+    await scene.redispatch(3)
+    assert scene.store.aside == [[1, 4]]
+    assert scene.lost.found == [AbandonedQueue("c", 101, 3, False)]
+    # While it is given away another router may look again, in time; then there is nothing to see.
+    assert scene.store.again == [AGAIN, 0]
+
+
+@pytest.mark.parametrize(("uncertain", "expected"), [(False, [[1, 3]]), (True, [[1]])])
+@pytest.mark.statement("MQTT-4.8.2-4")
+async def test_qos_2_that_may_have_begun_waits_for_its_client(
+    uncertain: bool, expected: list[list[int]]
+) -> None:
+    scene = _Scene({1: _entry(1), 2: _entry(2), 3: _entry(2)})
+    scene.comes()
+    await scene.redispatch(2, uncertain=uncertain)
+    assert scene.store.aside == expected
+
+
+async def test_nothing_is_read_while_nobody_is_there() -> None:
+    scene = _Scene({1: _entry()})
+    scene.store.down = True
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
+
+
+async def test_what_came_through_a_group_without_others_waits() -> None:
+    scene = _Scene({1: _entry(group="h/t/#"), 2: _entry()})
+    scene.comes("g")
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again) == ([[2]], [AGAIN, AGAIN])
+
+
+async def test_a_member_that_is_unknown_here_is_left_to_others() -> None:
+    scene = _Scene({1: _entry()})
+    scene.comes()
+    scene.table.drop_session("c", 1)
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
+
+
+async def test_a_member_that_is_thought_to_be_connected_gets_nothing_back() -> None:
+    scene = _Scene({1: _entry()})
+    edge: Any = object()
+    scene.table.set_connected(scene.session, edge, 6)  # its edge is lost, and that is not known yet
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
+    assert scene.session.edge is None
+    scene.comes()
+    await scene.redispatch()
+    assert scene.store.aside == [[1]]
+
+
+async def test_a_member_that_is_known_to_be_back_is_left_alone() -> None:
+    scene = _Scene({1: _entry()})
+    edge: Any = object()
+    scene.table.set_connected(scene.session, edge, 8)
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again, scene.session.edge) == ([], [], edge)
+
+
+async def test_a_long_queue_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline_members, "PAGE", 2)
+    scene = _Scene({seq: _entry(group="" if seq == 3 else "g/t/#") for seq in range(1, 7)})
+    scene.comes()
+    await scene.redispatch()
+    assert scene.store.aside == [[1, 2], [4], [5, 6]]
+    assert [lost.incarnation for lost in scene.lost.found] == [101, 102, 103]
+
+
+async def test_it_stops_when_the_client_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline_members, "PAGE", 1)
+    scene = _Scene({1: _entry(), 2: _entry()})
+    scene.comes()
+    scene.store.is_back = True
+    await scene.redispatch()
+    assert (scene.store.aside, scene.lost.found) == ([], [])
+
+
+async def test_it_stops_for_now_when_others_cannot_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(offline_members, "PAGE", 1)
+    scene = _Scene({1: _entry(), 2: _entry()})
+    scene.comes()
+    scene.lost.refused = True
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again[-1]) == ([[1]], AGAIN)
+
+
+async def test_a_record_of_a_newer_version_is_left_to_newer_routers() -> None:
+    scene = _Scene({1: b"\x12" + _entry()[1:], 2: _entry()})
+    scene.comes()
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again[-1]) == ([[2]], AGAIN)
+
+
+async def test_when_the_store_is_away_the_claim_runs_out() -> None:
+    scene = _Scene({1: _entry()})
+    scene.comes()
+    scene.store.down = True
+    await scene.redispatch()
+    assert (scene.store.aside, scene.store.again) == ([], [])
+    scene.store.down = False
+    await scene.redispatch()
+    assert scene.store.aside == [[1]]
+
+
+async def test_a_member_is_not_looked_at_twice_at_a_time() -> None:
+    scene = _Scene({1: _entry()})
+    scene.comes()
+    scene.lost.may_end.clear()
+    first = asyncio.create_task(scene.redispatch())
+    await wait_for_async(lambda: scene.lost.found, 10, "its messages are given away")
+    await scene.redispatch()
+    scene.lost.may_end.set()
+    await first
+    assert scene.store.aside == [[1]]
+
+
+async def test_members_of_a_group_that_somebody_comes_to_are_reported_once() -> None:
+    scene = _Scene({})
+    await scene.members.look_soon()
+    scene.comes()
+    scene.misplaced.add("m")
+    scene.store.down = True
+    with pytest.raises(StoreUnavailable):
+        await scene.members.look_soon()
+    scene.store.down = False
+    await scene.members.look_soon()
+    await scene.members.look_soon()
+    assert [sorted(names) for names in scene.store.reported] == [["c", "m"]]
+    assert not scene.misplaced
+
+
+async def test_members_are_reported_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline_members, "REPORTED_AT_ONCE", 2)
+    scene = _Scene({})
+    scene.misplaced.update("abc")
+    await scene.members.look_soon()
+    await scene.members.look_soon()
+    assert sorted(map(len, scene.store.reported)) == [1, 2]

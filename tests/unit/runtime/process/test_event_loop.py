@@ -1,0 +1,40 @@
+"""The event loop and the collector's settings."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+
+import pytest
+
+from tidegate.runtime.process import event_loop as loops
+
+
+async def _which() -> str:
+    return loops.implementation(asyncio.get_running_loop())
+
+
+def test_uvloop_runs_where_it_is_installed() -> None:
+    pytest.importorskip("uvloop")
+    assert loops.run(_which()) == "uvloop"
+
+
+def test_asyncio_runs_when_asked_for() -> None:
+    assert loops.run(_which(), use_uvloop=False) == "asyncio"
+
+
+def test_asyncio_runs_where_uvloop_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert loops.run(_which()) == "asyncio"
+
+
+def test_what_exists_at_start_is_taken_from_the_collector() -> None:
+    thresholds = gc.get_threshold()
+    try:
+        loops.settle_garbage_collector()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold() == loops.GC_THRESHOLDS
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
