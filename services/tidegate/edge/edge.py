@@ -28,7 +28,6 @@ from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import Config, ListenerConfig
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.runtime.telemetry.tracing import DELIVER, Span, Tracer, message_attributes
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +61,6 @@ class Edge:
         self.now_ms = now_ms
         #: What a CONNECT is answered with while no client is taken (draining); None: it is taken.
         self.refusal: ReasonCode | None = None
-        #: None: nothing is traced.
-        self.tracer: Tracer | None = None
         #: Methods of enhanced authentication, by name.
         self.authentication_methods: dict[str, Method] = {}
         #: Seconds of the loop's clock, read once per tick: good enough for keep alive.
@@ -277,9 +274,6 @@ class Edge:
 
     def deliver(self, message: Publish, publisher_id: str) -> None:
         """Give a message to every client it matches (see EdgeLink)."""
-        if message.trace and self.tracer is not None:
-            self._deliver_traced(self.tracer, message, publisher_id)
-            return
         matches = self.index.match(message.topic)
         plan = self._plans.get(message.topic)
         if plan is None or plan.matches is not matches:
@@ -350,15 +344,8 @@ class Edge:
     def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
         """Offer a queued message (see EdgeLink)."""
         client = self.clients.get(client_id)
-        if client is None or client.epoch != epoch:
-            return
-        if not message.trace or self.tracer is None:
+        if client is not None and client.epoch == epoch:
             client.delivery.push(seq, message)
-            return
-        span = self.tracer.start(DELIVER, message.trace)
-        delivered = self.counters.delivered
-        client.delivery.push(seq, message)
-        self._end_span(span, message, client_id, delivered)
 
     def deliver_shared(
         self,
@@ -378,34 +365,13 @@ class Edge:
             if receipt is not None:
                 receipt.done()
             return True
-        if not message.trace or self.tracer is None:
-            return client.delivery.offer_shared(message, group, options, receipt)
-        span = self.tracer.start(DELIVER, message.trace)
-        delivered = self.counters.delivered
-        taken = client.delivery.offer_shared(message, group, options, receipt)
-        self._end_span(span, message, client_id, delivered)
-        return taken
+        return client.delivery.offer_shared(message, group, options, receipt)
 
     def pushes_lost(self) -> None:
         """Have every durable session look into its queue (see EdgeLink)."""
         for client in self.clients.values():
             if client.incarnation:
                 client.delivery.suspect()
-
-    def _deliver_traced(self, tracer: Tracer, message: Publish, publisher_id: str) -> None:
-        """Deliver with one span for all clients of this edge."""
-        trace, message.trace = message.trace, b""
-        span = tracer.start(DELIVER, trace)
-        delivered = self.counters.delivered
-        self.deliver(message, publisher_id)
-        message.trace = trace
-        self._end_span(span, message, "", delivered)
-
-    def _end_span(self, span: Span, message: Publish, client_id: str, delivered: int) -> None:
-        """Say how many connections have been given the message; others get it when they can."""
-        attributes = message_attributes(message, client_id)
-        attributes["tidegate.sent"] = self.counters.delivered - delivered
-        span.end(attributes)
 
     def remaining_s(self, message: Publish) -> int:
         """Seconds a message has left to live, at least 1; 0 when it has expired.

@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.edge_id import new_edge_id
+from tidegate.link.traced_links import TracedEdgeLink, TracedRouterLink
 from tidegate.roles import edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
 from tidegate.roles.process import Process
@@ -50,9 +51,10 @@ class EdgeProcess(Process):
         """Find a router, then accept clients."""
         tracer = self.install_telemetry(stack).tracer
         router_client, counters = self._router_client, self.counters
-        side = self._side = EdgeComponents(self, router_client.edge_id, router_client, tracer)
+        link = router_client if tracer is None else TracedRouterLink(router_client, tracer)
+        side = self._side = EdgeComponents(self, router_client.edge_id, link)
         edge = side.edge
-        router_client.serve(edge)
+        router_client.serve(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
         router_client.outgoing.hold_publishing = edge.hold_publishing
         router_client.outgoing.resume_publishing = edge.resume_publishing
         router_client.verification.connections = lambda: [

@@ -27,7 +27,6 @@ from tidegate.runtime.config.applied import NotTaken, Reading, sentence_of
 from tidegate.runtime.config.file_watch import FileWatch, Signature, signature_of
 from tidegate.runtime.config.model import AuthConfig, Config
 from tidegate.runtime.telemetry.metrics import Readings
-from tidegate.runtime.telemetry.tracing import Tracer
 
 #: What the environment is to blame for when an edge cannot start.
 STARTUP_ERRORS: tuple[type[Exception], ...] = (
@@ -46,7 +45,6 @@ class EdgeComponents:
         process: Process,
         edge_id: str,
         link: RouterLink,
-        tracer: Tracer | None,
         methods: Mapping[str, Method] | None = None,
     ) -> None:
         """Raises AclFileError, PasswordFileError."""
@@ -68,7 +66,6 @@ class EdgeComponents:
         )
         applied.took(reading.digests())
         self.edge.authentication_methods = dict(methods or {})
-        self.edge.tracer = tracer
         self.listeners = Listeners(
             config.listeners,
             self.edge.handler_factory,

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from typing import ClassVar, Final
 
 from tidegate import __version__
+from tidegate.link.interfaces import RouterService
 from tidegate.link.router_end.link_server import LinkServer
+from tidegate.link.traced_links import TracedRouterService
 from tidegate.roles import process
 from tidegate.roles.process import Process, now_ms
 from tidegate.roles.router_reload import RouterReload
@@ -70,8 +72,11 @@ class RouterProcess(Process):
         self._router = router
         stack.push_async_callback(store.close)
         stack.push_async_callback(router.stop)
+        service: RouterService = router
+        if tracer is not None:
+            service = TracedRouterService(router, tracer, router.table.route)
         link_server = self._link_server = LinkServer(
-            router, self.name, self.config.link, self.counters
+            service, self.name, self.config.link, self.counters
         )
         stack.push_async_callback(link_server.stop)
         self.exporter.add(_readings(router, link_server))
@@ -125,8 +130,8 @@ class RouterProcess(Process):
                 alone=False,
                 name=self.name,
                 on_fenced=self._fenced,
+                tracer=tracer,
             )
-            router.trace_with(tracer)
             await router.start()
         except BaseException:
             await store.close()

@@ -16,7 +16,8 @@ from typing import ClassVar, Final
 
 from tidegate import __version__
 from tidegate.edge.client.enhanced_auth import Method
-from tidegate.link.interfaces import RouterUnavailable
+from tidegate.link.interfaces import RouterLink, RouterUnavailable
+from tidegate.link.traced_links import TracedEdgeLink, TracedRouterLink, TracedRouterService
 from tidegate.roles import edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
 from tidegate.roles.process import Process, now_ms
@@ -66,15 +67,22 @@ class Broker(Process):
         tracer = self.install_telemetry(stack).tracer
         store = await self._open_store(stack)
         router = Router(
-            store, config.limits, config.features, counters, now_ms, config.store.edge_lease_s
+            store,
+            config.limits,
+            config.features,
+            counters,
+            now_ms,
+            config.store.edge_lease_s,
+            tracer=tracer,
         )
-        router.trace_with(tracer)
         edge_id = f"edge-{secrets.token_hex(6)}"
-        side = self._side = EdgeComponents(
-            self, edge_id, router, tracer, self._authentication_methods
-        )
+        link: RouterLink = router
+        if tracer is not None:
+            link = TracedRouterService(router, tracer, router.table.route)
+            link = TracedRouterLink(link, tracer)
+        side = self._side = EdgeComponents(self, edge_id, link, self._authentication_methods)
         edge = side.edge
-        router.attach_edge(edge)
+        router.attach_edge(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
         await router.heartbeat(edge_id)
         await router.start()
         stack.push_async_callback(router.stop)

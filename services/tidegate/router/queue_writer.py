@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from tidegate.link.interfaces import EdgeLink, Origin
@@ -21,7 +20,6 @@ from tidegate.router.pending import Pending
 from tidegate.router.storing import RETRY_FIRST_S, RETRY_MAX_S
 from tidegate.router.table import DurableSession
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.runtime.telemetry.tracing import APPEND, MAX_TRACED_COPIES, Tracer, message_attributes
 from tidegate.store.api import (
     Append,
     AppendOutcome,
@@ -73,7 +71,9 @@ class OfferListener(Protocol):
         """Queued, and the member is not connected."""
 
 
-class _Item:
+class QueueItem:
+    """A message that is to be appended to one session's queue."""
+
     __slots__ = (
         "append",
         "message",
@@ -125,14 +125,14 @@ class QueueWriter:
         self._counters = counters
         self._edges = edges
         self._on_fenced = on_fenced
-        self._waiting: list[_Item] = []
+        self._waiting: list[QueueItem] = []
         #: What the call under way is about; another list once that was forgotten.
-        self._batch: list[_Item] = []
+        self._batch: list[QueueItem] = []
         self._task: asyncio.Task[None] | None = None
         #: Set before the first offer.
         self.groups: OfferListener | None = None
-        #: None: nothing is traced.
-        self.tracer: Tracer | None = None
+        #: Appends a batch. The router replaces it when traces are on.
+        self.append: Callable[[list[QueueItem]], Awaitable[AppendReply]] = self._append
 
     def add(
         self,
@@ -154,7 +154,7 @@ class QueueWriter:
         record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms, group)
         append = Append(session.client_id, session.incarnation, record, identity)
         self._waiting.append(
-            _Item(append, session, message, qos, retain, subscription_ids, pending, offer)
+            QueueItem(append, session, message, qos, retain, subscription_ids, pending, offer)
         )
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -176,9 +176,8 @@ class QueueWriter:
             while self._waiting:
                 batch = self._batch = self._waiting[:MAX_BATCH]
                 del self._waiting[:MAX_BATCH]
-                began_ns = time.time_ns() if self.tracer is not None else 0
                 try:
-                    reply = await self._append(batch)
+                    reply = await self.append(batch)
                 except WriterFenced:
                     if self._batch is batch:  # otherwise that is known already
                         self.forget()
@@ -188,8 +187,6 @@ class QueueWriter:
                     log.exception("messages could not be queued")
                     self._give_up(batch)
                     continue
-                if self.tracer is not None:
-                    _trace(self.tracer, batch, began_ns)
                 locations = reply.locations
                 for item, result in zip(batch, reply.outcomes, strict=True):
                     self._settle(item, result, locations)
@@ -199,7 +196,7 @@ class QueueWriter:
             if self._waiting:  # a callback of the last batch added more
                 self._task = asyncio.create_task(self._run())
 
-    async def _append(self, batch: list[_Item]) -> AppendReply:
+    async def _append(self, batch: list[QueueItem]) -> AppendReply:
         """Append until the store has taken all of it. Raises WriterFenced."""
         delay = RETRY_FIRST_S
         appends = [item.append for item in batch]
@@ -225,7 +222,7 @@ class QueueWriter:
             if self._batch is not batch:  # the next life of this router may not write it either
                 raise WriterFenced
 
-    def _give_up(self, batch: list[_Item]) -> None:
+    def _give_up(self, batch: list[QueueItem]) -> None:
         """The store calls the operation wrong, a fault of ours: nobody is told that it worked."""
         self._counters.internal_errors += 1
         for item in batch:
@@ -234,7 +231,7 @@ class QueueWriter:
             item.pending.failed = True
             item.pending.release()
 
-    def _settle(self, item: _Item, result: int | AppendOutcome, locations: Locations) -> None:
+    def _settle(self, item: QueueItem, result: int | AppendOutcome, locations: Locations) -> None:
         session = item.session
         if isinstance(result, int):
             self._counters.published += 1
@@ -271,27 +268,8 @@ class QueueWriter:
             self._counters.dropped[result.value] += 1
         item.pending.release()
 
-    def _offer_to_others(self, item: _Item, offer: Offer, outcome: AppendOutcome) -> bool:
+    def _offer_to_others(self, item: QueueItem, offer: Offer, outcome: AppendOutcome) -> bool:
         client_id = item.session.client_id
         return self.groups is not None and self.groups.refused(
             client_id, item.message, offer, item.pending, outcome
         )
-
-
-def _trace(tracer: Tracer, batch: list[_Item], began_ns: int) -> None:
-    """End one span for each traced message of a batch that has been stored."""
-    copies: dict[bytes, list[_Item]] = {}
-    for item in batch:
-        if item.trace:
-            copies.setdefault(item.trace, []).append(item)
-    for parent, items in copies.items():
-        span = tracer.start(APPEND, parent, began_ns)
-        client_id = items[0].session.client_id if len(items) == 1 else ""
-        attributes = message_attributes(items[0].message, client_id)
-        attributes["tidegate.sessions"] = len(items)
-        attributes["messaging.batch.message_count"] = len(batch)
-        span.end(attributes)
-        for item in items[:MAX_TRACED_COPIES]:
-            item.trace = span.context
-        for item in items[MAX_TRACED_COPIES:]:
-            item.trace = b""

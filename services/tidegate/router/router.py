@@ -44,6 +44,7 @@ from tidegate.router.sessions import Sessions
 from tidegate.router.storing import available, insist
 from tidegate.router.sweeping import Sweeping
 from tidegate.router.table import RoutingTable
+from tidegate.router.traced_writes import TracedAppend, TracedRetain
 from tidegate.router.wills import Wills
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
 from tidegate.runtime.process.tasks import Tasks
@@ -72,11 +73,13 @@ class Router:
         alone: bool = True,
         name: str = "",
         on_fenced: Callable[[], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """``alone``: no other router uses this store (and edges are in this process).
 
         ``on_fenced`` is called after this life of the router was declared dead by others: every
-        edge must attach anew, and send again what it had no answer for.
+        edge must attach anew, and send again what it had no answer for. ``tracer``: writes for
+        traced messages get spans.
         """
         self._store = store
         self._on_fenced = on_fenced
@@ -115,6 +118,9 @@ class Router:
             retained=retained,
             deliveries=deliveries,
         )
+        if tracer is not None:
+            queues.append = TracedAppend(queues.append, tracer)
+            routing.retain = TracedRetain(routing.retain, tracer)
         self._wills = Wills(store, features, counters, now_ms, tasks=tasks, routing=routing)
         sessions = Sessions(
             store,
@@ -179,11 +185,6 @@ class Router:
         self._routing.limits = limits
         self._routing.features = features
         self._wills.features = features
-
-    def trace_with(self, tracer: Tracer | None) -> None:
-        """Make spans of what is traced."""
-        self._routing.tracer = tracer
-        self._queues.tracer = tracer
 
     async def start(self) -> None:
         """Load subscriptions and the retained index; begin sweeping. Raises StoreUnavailable."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 
 from tidegate.link.interfaces import (
     FENCED,
@@ -29,7 +30,6 @@ from tidegate.router.table import Route, RoutingTable
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.runtime.telemetry.tracing import RETAIN, ROUTE, Tracer, message_attributes
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,6 @@ class Routing:
         "_delayed",
         "_deliveries",
         "_groups",
-        "_is_tracing",
         "_membership",
         "_queues",
         "_retained",
@@ -50,7 +49,7 @@ class Routing:
         "_tasks",
         "features",
         "limits",
-        "tracer",
+        "retain",
     )
 
     def __init__(
@@ -79,14 +78,11 @@ class Routing:
         self._retained = retained
         self._deliveries = deliveries
         self._delayed: deque[tuple[Origin, Publish]] = deque()
-        #: None: nothing is traced.
-        self.tracer: Tracer | None = None
-        self._is_tracing = False
+        #: Stores a retained message. The router replaces it when traces are on.
+        self.retain: Callable[[Origin, Publish, Pending], None] = self._retain
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
-        if message.trace and self.tracer is not None and not self._is_tracing:
-            return self._publish_traced(self.tracer, origin, message)
         route = self._table.route(message.topic)
         for edge in route.edges:
             edge.deliver(message, origin.client_id)
@@ -123,23 +119,6 @@ class Routing:
         """Give up what waits: edges send it again."""
         self._delayed.clear()
 
-    def _publish_traced(self, tracer: Tracer, origin: Origin, message: Publish) -> int | None:
-        """Route with a span, which everything that follows from it has as parent."""
-        span = tracer.start(ROUTE, message.trace)
-        message.trace = span.context
-        self._is_tracing = True
-        try:
-            code = self.publish(origin, message)
-        finally:
-            self._is_tracing = False
-        route = self._table.route(message.topic)
-        attributes = message_attributes(message, origin.client_id)
-        attributes["tidegate.edges"] = len(route.edges)
-        attributes["tidegate.sessions"] = len(route.durable)
-        attributes["tidegate.groups"] = len(route.groups)
-        span.end(attributes)
-        return code
-
     def _count_unmatched(self) -> None:
         self._counters.published += 1
         self._counters.dropped["no_subscriber"] += 1
@@ -166,7 +145,11 @@ class Routing:
         for group in route.groups:
             self._groups.give(group, origin, message, pending)
         if message.retain:
-            self._retain(origin, message, pending)
+            if len(message.payload) > self.limits.max_retained_payload_bytes > 0:
+                self._counters.published += 1
+                self._counters.dropped["retained_too_large"] += 1
+            else:
+                self.retain(origin, message, pending)
         settled = pending.last_hold() and receipt < 0
         returned = not settled
         pending.release()
@@ -195,25 +178,8 @@ class Routing:
             retain = message.retain and target.retain_as_published
             self._queues.add(session, message, granted, retain, subscription_ids, pending, identity)
 
-    def _retain(self, origin: Origin, message: Publish, pending: Pending) -> None:
-        if len(message.payload) > self.limits.max_retained_payload_bytes > 0:
-            self._counters.published += 1
-            self._counters.dropped["retained_too_large"] += 1
-            return
-        if not message.trace or self.tracer is None:
-            self._retained.set(message, pending)
-            return
-        span = self.tracer.start(RETAIN, message.trace)
-        pending.hold()
-
-        def stored() -> None:
-            span.end(message_attributes(message, origin.client_id), failed=write.failed)
-            pending.failed |= write.failed
-            pending.release()
-
-        write = Pending(stored)
-        self._retained.set(message, write)
-        write.release()
+    def _retain(self, _origin: Origin, message: Publish, pending: Pending) -> None:
+        self._retained.set(message, pending)
 
     async def _store_receipt(
         self, origin: Origin, message: Publish, receipt: int, code: int

@@ -16,7 +16,6 @@ from tidegate.mqtt.encode import encode_ack
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import ProtocolViolation
 from tidegate.mqtt.packets import Publish, PubRel
-from tidegate.runtime.telemetry.tracing import PUBLISH, Span, Tracer, message_attributes
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
@@ -33,12 +32,11 @@ DENIED: Final = ReasonCode.NOT_AUTHORIZED
 class _Unanswered:
     """A publish whose acknowledgement has not gone out."""
 
-    __slots__ = ("code", "message", "span")
+    __slots__ = ("code", "message")
 
-    def __init__(self, message: Publish, code: int, span: Span | None) -> None:
+    def __init__(self, message: Publish, code: int) -> None:
         self.message = message
         self.code = code
-        self.span = span
 
 
 class PublishReceiver:
@@ -176,9 +174,6 @@ class PublishReceiver:
             if qos == 2:
                 self._received.add(message.packet_id)
                 self._exchange += 1
-            if edge.tracer is not None and (parent := edge.tracer.sample(message.properties)):
-                self._publish_traced(edge.tracer, parent, message)
-                return
             code = edge.router.publish(self, message)
         else:
             edge.counters.acl_denied["write"] += 1
@@ -190,18 +185,6 @@ class PublishReceiver:
                 self._acknowledge(message, code)
             return
         self._wait(message, code)
-
-    def _publish_traced(self, tracer: Tracer, parent: bytes, message: Publish) -> None:
-        """Publish with a span that ends when the publish has been answered."""
-        span = tracer.start(PUBLISH, parent)
-        message.trace = span.context
-        code = self._client.edge.router.publish(self, message)
-        if code is None or self._unanswered:
-            self._wait(message, code, span)
-            return
-        if message.qos:
-            self._acknowledge(message, code)
-        self._end_span(span, message, code)
 
     def _prepare(self, message: Publish) -> None:
         """Apply what the listener and the limits say to a message before it is looked at."""
@@ -257,9 +240,9 @@ class PublishReceiver:
 
     # Acknowledgements
 
-    def _wait(self, message: Publish, code: int | None, span: Span | None = None) -> None:
+    def _wait(self, message: Publish, code: int | None) -> None:
         """Keep the acknowledgement until the ones before it have gone out."""
-        self._unanswered.append(_Unanswered(message, PENDING if code is None else code, span))
+        self._unanswered.append(_Unanswered(message, PENDING if code is None else code))
         if len(self._unanswered) >= self._limit:
             self._client.pause_reading(UNANSWERED)
 
@@ -277,16 +260,8 @@ class PublishReceiver:
             item = unanswered.pop(0)
             if item.message.qos and not client.closed:
                 self._acknowledge(item.message, item.code)
-            if item.span is not None:
-                self._end_span(item.span, item.message, item.code)
         if len(unanswered) <= self._limit // 2:
             client.resume_reading(UNANSWERED)
-
-    def _end_span(self, span: Span, message: Publish, code: int) -> None:
-        """The publish has been answered, or needs no answer."""
-        attributes = message_attributes(message, self.client_id)
-        attributes["tidegate.reason_code"] = code
-        span.end(attributes, failed=code >= 0x80 or code == FENCED)
 
     def _acknowledge(self, message: Publish, code: int) -> None:
         client = self._client

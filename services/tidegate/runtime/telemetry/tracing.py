@@ -5,9 +5,10 @@ One trace per sampled publish: ``publish`` at the publisher's edge, ``route`` in
 them is a context of 25 bytes (trace identifier, span identifier, flags) that travels as
 ``Publish.trace`` and, between processes, in the link.
 
-Callers hold a ``Tracer`` or None; None is all that tracing costs when it is off. A span that ends
-goes into a bounded queue, which ``runtime.otlp`` empties in its own thread. Nothing here imports
-opentelemetry; ``install`` does, through ``runtime.otlp``, when an endpoint is configured.
+Spans are made by decorators (``link.traced_links``, ``router.traced_writes``) that the roles put in
+place when ``install`` returns a ``Tracer``; without one there are none, and tracing costs nothing.
+A span that ends goes into a bounded queue, which ``otlp`` empties in its own thread. Nothing here
+imports opentelemetry; ``install`` does, through ``otlp``, when an endpoint is configured.
 """
 
 from __future__ import annotations

@@ -1,0 +1,232 @@
+"""Spans around the link: ``publish`` and ``deliver`` of an edge, ``route`` of a router.
+
+Each class has the interface that it wraps, and passes on everything that has no span as it is. The
+roles put them between an edge and its routers when traces are on; without a tracer the edge and the
+router call each other directly, and nothing of this runs. What sets ``Publish.trace`` is here, and
+in ``router.traced_writes``. Never changes what is passed on, except that context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sized
+from typing import Protocol
+
+from tidegate.link.interfaces import (
+    FENCED,
+    EdgeLink,
+    Origin,
+    RouterLink,
+    RouterService,
+    SharedReceipt,
+)
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.runtime.telemetry.tracing import (
+    DELIVER,
+    PUBLISH,
+    ROUTE,
+    Span,
+    Tracer,
+    message_attributes,
+)
+
+
+class TracedOrigin:
+    """The publisher of a traced publish whose outcome comes later: it ends the span."""
+
+    __slots__ = ("_origin", "_span", "client_id", "epoch", "identity", "receipt")
+
+    def __init__(self, origin: Origin, span: Span) -> None:
+        self._origin = origin
+        self._span = span
+        self.client_id = origin.client_id
+        self.epoch = origin.epoch
+        self.identity = origin.identity
+        self.receipt = origin.receipt
+
+    def published(self, message: Publish, code: int) -> None:
+        """Pass on the outcome (see Origin), then end the span."""
+        self._origin.published(message, code)
+        self.end(message, code)
+
+    def end(self, message: Publish, code: int) -> None:
+        """End the span with an outcome."""
+        attributes = message_attributes(message, self.client_id)
+        attributes["tidegate.reason_code"] = code
+        self._span.end(attributes, failed=code >= 0x80 or code == FENCED)
+
+
+class TracedRouterLink:
+    """A ``RouterLink`` that samples publishes: a ``publish`` span from here to the outcome."""
+
+    def __init__(self, router: RouterLink, tracer: Tracer) -> None:
+        self._publish = router.publish
+        self._tracer = tracer
+        self.attach = router.attach
+        self.detach = router.detach
+        self.subscribe = router.subscribe
+        self.unsubscribe = router.unsubscribe
+        self.leave_groups = router.leave_groups
+        self.add_interest = router.add_interest
+        self.remove_interest = router.remove_interest
+        self.settled = router.settled
+        self.fetch = router.fetch
+        self.complete = router.complete
+        self.release = router.release
+        self.complete_receipt = router.complete_receipt
+        self.match_retained = router.match_retained
+        self.get_retained = router.get_retained
+        self.enqueue = router.enqueue
+        self.redispatch = router.redispatch
+
+    def publish(self, origin: Origin, message: Publish) -> int | None:
+        """Route a message (see RouterLink)."""
+        parent = self._tracer.sample(message.properties)
+        if not parent:
+            return self._publish(origin, message)
+        span = self._tracer.start(PUBLISH, parent)
+        message.trace = span.context
+        traced = TracedOrigin(origin, span)
+        code = self._publish(traced, message)
+        if code is not None:
+            traced.end(message, code)
+        return code
+
+
+class RouteSizes(Protocol):
+    """Where the messages of a topic go, as far as a span says it."""
+
+    @property
+    def edges(self) -> Sized:
+        """Edges with interest."""
+
+    @property
+    def durable(self) -> Sized:
+        """Durable sessions."""
+
+    @property
+    def groups(self) -> Sized:
+        """Groups of shared subscriptions."""
+
+
+class TracedRouterService:
+    """A ``RouterService`` with a ``route`` span: the parent of everything that a publish causes."""
+
+    def __init__(
+        self, router: RouterService, tracer: Tracer, route_of: Callable[[str], RouteSizes]
+    ) -> None:
+        """``route_of`` returns the route of a topic name."""
+        self._router = router
+        self._publish = router.publish
+        self._tracer = tracer
+        self._route_of = route_of
+        self.attach = router.attach
+        self.detach = router.detach
+        self.subscribe = router.subscribe
+        self.unsubscribe = router.unsubscribe
+        self.leave_groups = router.leave_groups
+        self.add_interest = router.add_interest
+        self.remove_interest = router.remove_interest
+        self.settled = router.settled
+        self.fetch = router.fetch
+        self.complete = router.complete
+        self.release = router.release
+        self.complete_receipt = router.complete_receipt
+        self.match_retained = router.match_retained
+        self.get_retained = router.get_retained
+        self.enqueue = router.enqueue
+        self.redispatch = router.redispatch
+        self.attach_edge = router.attach_edge
+        self.lose_edge = router.lose_edge
+        self.join_groups = router.join_groups
+        self.hold = router.hold
+        self.heartbeat = router.heartbeat
+        self.living_edges = router.living_edges
+        self.end_lease = router.end_lease
+        self.verify = router.verify
+        self.fence = router.fence
+        self.catch_up = router.catch_up
+        self.living_routers = router.living_routers
+
+    @property
+    def instance(self) -> str:
+        """See RouterService."""
+        return self._router.instance
+
+    def publish(self, origin: Origin, message: Publish) -> int | None:
+        """Route a message (see RouterLink)."""
+        if not message.trace:
+            return self._publish(origin, message)
+        span = self._tracer.start(ROUTE, message.trace)
+        message.trace = span.context
+        code = self._publish(origin, message)
+        route = self._route_of(message.topic)
+        attributes = message_attributes(message, origin.client_id)
+        attributes["tidegate.edges"] = len(route.edges)
+        attributes["tidegate.sessions"] = len(route.durable)
+        attributes["tidegate.groups"] = len(route.groups)
+        span.end(attributes)
+        return code
+
+
+class TracedEdgeLink:
+    """An ``EdgeLink`` with ``deliver`` spans.
+
+    One for all clients that ``deliver`` reaches, one for each durable session or member of a group.
+    They say how many connections have been given the message; others get it when they can.
+    """
+
+    def __init__(self, edge: EdgeLink, tracer: Tracer, counters: Counters) -> None:
+        """``counters`` are those of the edge: they say what was sent."""
+        self.edge_id = edge.edge_id
+        self._deliver = edge.deliver
+        self._push = edge.push
+        self._deliver_shared = edge.deliver_shared
+        self._tracer = tracer
+        self._counters = counters
+        self.kick = edge.kick
+        self.pushes_lost = edge.pushes_lost
+
+    def deliver(self, message: Publish, publisher_id: str) -> None:
+        """Give a message to every client it matches (see EdgeLink)."""
+        if not message.trace:
+            self._deliver(message, publisher_id)
+            return
+        span = self._tracer.start(DELIVER, message.trace)
+        delivered = self._counters.delivered
+        self._deliver(message, publisher_id)
+        self._end(span, message, "", delivered)
+
+    def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
+        """Offer a queued message (see EdgeLink)."""
+        if not message.trace:
+            self._push(client_id, epoch, seq, message)
+            return
+        span = self._tracer.start(DELIVER, message.trace)
+        delivered = self._counters.delivered
+        self._push(client_id, epoch, seq, message)
+        self._end(span, message, client_id, delivered)
+
+    def deliver_shared(
+        self,
+        client_id: str,
+        epoch: int,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
+        """Give a shared subscription's message to one member (see EdgeLink)."""
+        if not message.trace:
+            return self._deliver_shared(client_id, epoch, message, group, options, receipt)
+        span = self._tracer.start(DELIVER, message.trace)
+        delivered = self._counters.delivered
+        taken = self._deliver_shared(client_id, epoch, message, group, options, receipt)
+        if taken:
+            self._end(span, message, client_id, delivered)
+        return taken
+
+    def _end(self, span: Span, message: Publish, client_id: str, delivered: int) -> None:
+        attributes = message_attributes(message, client_id)
+        attributes["tidegate.sent"] = self._counters.delivered - delivered
+        span.end(attributes)
