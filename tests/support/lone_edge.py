@@ -140,7 +140,7 @@ class PlayedRouter:
     def remove_interest(self, *arguments: Any) -> None:
         """See RouterLink."""
 
-    async def settled(self) -> None:
+    async def interest_synced(self) -> None:
         """See RouterLink."""
 
     async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:

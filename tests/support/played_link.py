@@ -254,7 +254,7 @@ class PlayedService:
         """See RouterService."""
         self._call("hold", *arguments)
 
-    async def settled(self) -> None:
+    async def interest_synced(self) -> None:
         """See RouterLink."""
 
     async def fetch(self, *arguments: Any) -> list[tuple[int, Publish]]:

@@ -133,7 +133,7 @@ class RouterLink(Protocol):
     def remove_interest(self, edge_id: str, topic_filter: str) -> None:
         """No client of this edge wants this filter any more."""
 
-    async def settled(self) -> None:
+    async def interest_synced(self) -> None:
         """Return when all of this edge's interest is known to every router it is attached to."""
 
     async def fetch(

@@ -69,7 +69,7 @@ class TracedRouterLink:
         self.leave_groups = router.leave_groups
         self.add_interest = router.add_interest
         self.remove_interest = router.remove_interest
-        self.settled = router.settled
+        self.interest_synced = router.interest_synced
         self.fetch = router.fetch
         self.complete = router.complete
         self.release = router.release
@@ -127,7 +127,7 @@ class TracedRouterService:
         self.leave_groups = router.leave_groups
         self.add_interest = router.add_interest
         self.remove_interest = router.remove_interest
-        self.settled = router.settled
+        self.interest_synced = router.interest_synced
         self.fetch = router.fetch
         self.complete = router.complete
         self.release = router.release

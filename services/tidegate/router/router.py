@@ -236,7 +236,7 @@ class Router:
         """Instances of the routers that live (see RouterService)."""
         return self._membership.living if self._membership is not None else []
 
-    async def settled(self) -> None:
+    async def interest_synced(self) -> None:
         """Interest takes effect at once here (see RouterLink)."""
 
     # Retained messages

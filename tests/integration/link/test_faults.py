@@ -118,7 +118,7 @@ async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires
     edge = await wires.edge(router.address, edge=Faulty())
     await edge.uses("r1")
     edge.router_client.add_interest(edge.edge.edge_id, "t")
-    await edge.router_client.settled()
+    await edge.router_client.interest_synced()
     for payload in (b"before", b"poison", b"after"):
         edge.router_client.publish(PlayedOrigin(), Publish("t", payload))
     await until(lambda: edge.played.payloads == [b"before", b"after"], "the others arrive")
@@ -173,7 +173,7 @@ async def test_a_message_of_twenty_megabytes_passes(wires: Wires) -> None:
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     edge.router_client.add_interest(edge.edge.edge_id, "t")
-    await edge.router_client.settled()
+    await edge.router_client.interest_synced()
     origin = PlayedOrigin()
     payload = bytes(range(256)) * (20 * 4096)
     edge.router_client.publish(origin, Publish("t", payload, 1))
@@ -215,7 +215,7 @@ async def test_a_hundred_thousand_retained_topics_are_listed_in_pages(wires: Wir
         assert len(attached.cursors) <= 1
         if len(found) % 20_000 == 0:
             # The link goes on with other things meanwhile.
-            await edge.router_client.settled()
+            await edge.router_client.interest_synced()
             beside += 1
     assert found == topics
     assert beside == 5

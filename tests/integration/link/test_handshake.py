@@ -268,7 +268,7 @@ async def test_neighbouring_versions_work_together(
     (peer,) = router.link_server.edges
     assert peer.version == edge.router_client.routers.members["r1"].version == spoken
     edge.router_client.add_interest(edge.edge.edge_id, "t")
-    await edge.router_client.settled()
+    await edge.router_client.interest_synced()
     origin = PlayedOrigin()
     trace = bytes(range(25))
     edge.router_client.publish(origin, Publish("t", b"x", 1, trace=trace))

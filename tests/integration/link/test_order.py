@@ -75,7 +75,7 @@ class Scene:
         subscriber = self.edges[1]
         for topic in TOPICS:
             subscriber.router_client.add_interest(subscriber.edge.edge_id, topic)
-        await subscriber.router_client.settled()
+        await subscriber.router_client.interest_synced()
         self.stream = Stream(self.edges[0])
         await self.stream.go_on()
 
@@ -160,7 +160,7 @@ async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires)
     await scene.use("r1")
     for topic in TOPICS:
         late.router_client.add_interest(late.edge.edge_id, topic)
-    await late.router_client.settled()
+    await late.router_client.interest_synced()
     scene.stream = Stream(first)
     await scene.stream.go_on()
     await scene.router("r2")

@@ -86,7 +86,7 @@ async def subscribe(client: Client, packet: Subscribe) -> None:
         client.subscriptions[name] = options
         if not name.startswith("$share/"):
             edge.subscribe(client, name, options)
-    await edge.router.settled()
+    await edge.router.interest_synced()
     if client.closed:
         return
     client.send_packet(SubAck(packet.packet_id, codes))

@@ -272,7 +272,7 @@ class RouterClient:
         """Stop that (see RouterLink)."""
         self._announced.remove_interest(topic_filter)
 
-    async def settled(self) -> None:
+    async def interest_synced(self) -> None:
         """Wait until all routers know this edge's interest (see RouterLink)."""
         for answer in [channel.sync() for channel in self.routers.everywhere()]:
             try:

@@ -341,7 +341,7 @@ async def test_interest_is_settled_when_every_router_has_applied_it() -> None:
         router.operations.clear()
     second.silent_about = {"synced"}
     router_client.add_interest("edge-1", "a")
-    settled = asyncio.create_task(router_client.settled())
+    settled = asyncio.create_task(router_client.interest_synced())
     await asyncio.sleep(MOMENT_S)
     for router in (first, second):
         assert [kind for kind, _ in router.operations] == ["interest", "synced"]
@@ -355,7 +355,7 @@ async def test_interest_is_settled_without_a_router_that_goes_away() -> None:
     router_client, (_, second) = await _scene("r1", "r2")
     second.silent_about = {"synced"}
     router_client.add_interest("edge-1", "a")
-    settled = asyncio.create_task(router_client.settled())
+    settled = asyncio.create_task(router_client.interest_synced())
     await asyncio.sleep(MOMENT_S)
     second.lose()
     await settled
