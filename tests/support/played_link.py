@@ -250,9 +250,9 @@ class PlayedService:
         """See RouterLink."""
         self._call("leave_groups", *arguments)
 
-    def hold(self, *arguments: Any) -> None:
+    def set_session_location(self, *arguments: Any) -> None:
         """See RouterService."""
-        self._call("hold", *arguments)
+        self._call("set_session_location", *arguments)
 
     async def interest_synced(self) -> None:
         """See RouterLink."""

@@ -217,7 +217,9 @@ class RouterService(RouterLink, Protocol):
     ) -> None:
         """Make a connection without a durable session a member of shared subscriptions."""
 
-    def hold(self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool) -> None:
+    def set_session_location(
+        self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool
+    ) -> None:
         """A durable session's connection is, or is no longer, at this edge."""
 
     async def heartbeat(self, edge_id: str) -> bool:

@@ -139,7 +139,7 @@ class TracedRouterService:
         self.attach_edge = router.attach_edge
         self.lose_edge = router.lose_edge
         self.join_groups = router.join_groups
-        self.hold = router.hold
+        self.set_session_location = router.set_session_location
         self.heartbeat = router.heartbeat
         self.living_edges = router.living_edges
         self.end_lease = router.end_lease

@@ -62,7 +62,9 @@ class Edges:
         for topic_filter in filters:
             self._table.leave_group(client_id, epoch, topic_filter)
 
-    def hold(self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool) -> None:
+    def set_session_location(
+        self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool
+    ) -> None:
         """Note where a durable session is connected (see RouterService)."""
         if self._table.is_outdated(client_id, incarnation):
             return

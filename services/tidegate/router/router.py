@@ -163,7 +163,7 @@ class Router:
         self.remove_interest = edges.remove_interest
         self.join_groups = edges.join_groups
         self.leave_groups = edges.leave_groups
-        self.hold = edges.hold
+        self.set_session_location = edges.set_session_location
         self.heartbeat = leases.heartbeat
         self.living_edges = leases.living_edges
         self.end_lease = leases.end_lease

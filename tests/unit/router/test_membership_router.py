@@ -324,7 +324,7 @@ async def test_what_others_say_of_a_retained_topic_does_not_undo_what_is_being_w
 async def test_a_queued_message_is_pushed_where_the_store_says_that_its_session_is() -> None:
     scene = await _scene("c")
     # This router has heard of an older connection only; the store knows better.
-    scene.router.hold("edge-1", "c", 3, 1, False)
+    scene.router.set_session_location("edge-1", "c", 3, 1, False)
     other = PlayedEdge("edge-2")
     scene.router.attach_edge(other)
     scene.store.locations[("c", 1)] = ("edge-2", 4)
@@ -352,7 +352,7 @@ async def test_a_message_for_a_session_at_an_edge_that_is_not_here_is_queued_onl
 async def test_an_edge_that_is_lost_takes_its_interest_along() -> None:
     scene = await _scene("c")
     scene.router.add_interest("edge-1", "u")
-    scene.router.hold("edge-1", "c", 3, 1, False)
+    scene.router.set_session_location("edge-1", "c", 3, 1, False)
     assert scene.publish(b"a", topic="u") == 0
     scene.router.lose_edge(scene.edge)
     assert scene.publish(b"b", topic="u") == 0x10
@@ -383,12 +383,12 @@ async def test_the_newest_connection_of_a_session_counts() -> None:
     other = PlayedEdge("edge-2")
     scene.router.attach_edge(other)
     sessions = scene.router.table.sessions
-    scene.router.hold("edge-2", "c", 5, 1, False)
-    scene.router.hold("edge-1", "c", 4, 1, False)
+    scene.router.set_session_location("edge-2", "c", 5, 1, False)
+    scene.router.set_session_location("edge-1", "c", 4, 1, False)
     assert sessions["c"].edge is other
-    scene.router.hold("edge-1", "c", 4, 1, True)
+    scene.router.set_session_location("edge-1", "c", 4, 1, True)
     assert sessions["c"].edge is other
-    scene.router.hold("edge-2", "c", 5, 1, True)
+    scene.router.set_session_location("edge-2", "c", 5, 1, True)
     assert sessions["c"].edge is None
 
 
@@ -437,13 +437,13 @@ async def test_the_end_of_a_session_that_is_learned_late_leaves_its_successor_in
     scene = await _scene()
     scene.subscribed("c", SHARED)
     await scene.router.catch_up()
-    scene.router.hold("edge-1", "c", 1, 1, False)
+    scene.router.set_session_location("edge-1", "c", 1, 1, False)
     # It comes again without a durable session, through another router and another edge.
     other = PlayedEdge("edge-2")
     scene.router.attach_edge(other)
     scene.router.join_groups("edge-2", "c", 5, [(SHARED, QOS1)])
     assert _member(scene) == (5, True)
-    scene.router.hold("edge-1", "c", 1, 1, True)
+    scene.router.set_session_location("edge-1", "c", 1, 1, True)
     assert _member(scene) == (5, True)
     scene.store.logs[scene.store.partition("c")].append(SessionEnded("c", 1))
     await scene.router.catch_up()

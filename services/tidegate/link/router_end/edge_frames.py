@@ -181,7 +181,9 @@ class EdgeFrameHandler:
 
     def _on_hold(self, attached: AttachedEdge, hold: pb.Hold) -> None:
         edge_id = attached.peer.edge_id
-        self._router.hold(edge_id, hold.client_id, hold.epoch, hold.incarnation, hold.ended)
+        self._router.set_session_location(
+            edge_id, hold.client_id, hold.epoch, hold.incarnation, hold.ended
+        )
 
     def _on_shared_member(self, attached: AttachedEdge, member: pb.SharedMember) -> None:
         self._router.join_groups(

@@ -749,10 +749,10 @@ async def test_interest_holds_and_members_reach_the_router_in_order(scene: Scene
     await until(lambda: any(one.id == 5 for one in stream.of("applied")), "all is applied")
     assert scene.service.interest["edge-1"] == {"a"}
     assert [call for call in scene.service.calls if call[0] != "attach_edge"] == [
-        ("hold", ("edge-1", "c", 3, 4, False)),
+        ("set_session_location", ("edge-1", "c", 3, 4, False)),
         ("join_groups", ("edge-1", "c", 3, [("$share/g/a", QOS1)])),
         ("leave_groups", ("c", 3, ["$share/g/a"])),
-        ("hold", ("edge-1", "c", 3, 4, True)),
+        ("set_session_location", ("edge-1", "c", 3, 4, True)),
         ("redispatch", ("$share/g/a", Publish("a", b"x", 1))),
     ]
 
