@@ -187,9 +187,9 @@ class RouterService(RouterLink, Protocol):
         epoch: int,
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
-        told: Sequence[str] = (),
+        excluded: Sequence[str] = (),
     ) -> None:
-        """As in RouterLink, but leave the routers in ``told`` (instances) to the caller."""
+        """As in RouterLink; the caller itself waits for the router instances in ``excluded``."""
 
     async def unsubscribe(
         self,
@@ -198,9 +198,9 @@ class RouterService(RouterLink, Protocol):
         epoch: int,
         incarnation: int,
         filters: Sequence[str],
-        told: Sequence[str] = (),
+        excluded: Sequence[str] = (),
     ) -> None:
-        """As in RouterLink, but leave the routers in ``told`` (instances) to the caller."""
+        """As in RouterLink; the caller itself waits for the router instances in ``excluded``."""
 
     def attach_edge(self, edge: EdgeLink) -> None:
         """An edge has come (again: it takes the place of the one with its identifier)."""

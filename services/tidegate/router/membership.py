@@ -168,12 +168,12 @@ class Membership:
             except Exception:
                 log.exception("changes could not be followed, will retry")
 
-    async def wait_for_others(self, partition: int, position: int, told: Sequence[str]) -> None:
+    async def wait_for_others(self, partition: int, position: int, excluded: Sequence[str]) -> None:
         """Return when every living router has read up to a change, or lives no more.
 
-        ``told`` are instances that the caller asks by itself. Raises StoreUnavailable.
+        ``excluded`` are instances for which the caller waits itself. Raises StoreUnavailable.
         """
-        known = {self.instance, *told}
+        known = {self.instance, *excluded}
         while True:
             records = await self._store.routers(self._now_ms())
             if not any(

@@ -129,14 +129,14 @@ class Sessions:
         epoch: int,
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
-        told: Sequence[str] = (),
+        excluded: Sequence[str] = (),
     ) -> None:
         """Apply subscriptions (see RouterService)."""
         if not incarnation:
             self._edges.join_groups(edge_id, client_id, epoch, subscriptions)
             return
         stored = self._store.subscribe(client_id, epoch, subscriptions)
-        if await self._change(client_id, stored, told):
+        if await self._change(client_id, stored, excluded):
             session = self._table.session(client_id, incarnation)
             for topic_filter, options in subscriptions:
                 self._table.subscribe_durable(session, topic_filter, options)
@@ -148,25 +148,25 @@ class Sessions:
         epoch: int,
         incarnation: int,
         filters: Sequence[str],
-        told: Sequence[str] = (),
+        excluded: Sequence[str] = (),
     ) -> None:
         """Remove subscriptions (see RouterService)."""
         if not incarnation:
             self._edges.leave_groups(client_id, epoch, filters)
             return
         stored = self._store.unsubscribe(client_id, epoch, filters)
-        if await self._change(client_id, stored, told):
+        if await self._change(client_id, stored, excluded):
             session = self._table.session(client_id, incarnation)
             for topic_filter in filters:
                 self._table.unsubscribe_durable(session, topic_filter)
 
     async def _change(
-        self, client_id: str, stored: Coroutine[Any, Any, int], told: Sequence[str]
+        self, client_id: str, stored: Coroutine[Any, Any, int], excluded: Sequence[str]
     ) -> bool:
         """Store a change of a session's subscriptions; True if it is to be applied here.
 
         In a cluster this router learns it from the log, as all do, so that all see one order;
-        every living router that is not in ``told`` is waited for.
+        every living router that is not in ``excluded`` is waited for.
         """
         position = await fenced(stored)
         membership = self._membership
@@ -174,5 +174,5 @@ class Sessions:
             return True
         await membership.catch_up()
         partition = self._store.partition(client_id)
-        await available(membership.wait_for_others(partition, position, told))
+        await available(membership.wait_for_others(partition, position, excluded))
         return False
