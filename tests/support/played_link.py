@@ -207,13 +207,13 @@ class PlayedService:
         self._call("attach_edge", edge.edge_id)
         before = self.edges.get(edge.edge_id)
         if before is not None:
-            self.lose_edge(before)
+            self.detach_edge(before)
         self.edges[edge.edge_id] = edge
         self.interest[edge.edge_id] = set()
 
-    def lose_edge(self, edge: EdgeLink) -> None:
+    def detach_edge(self, edge: EdgeLink) -> None:
         """See RouterService."""
-        self._call("lose_edge", edge.edge_id)
+        self._call("detach_edge", edge.edge_id)
         if self.edges.get(edge.edge_id) is edge:
             del self.edges[edge.edge_id], self.interest[edge.edge_id]
 
@@ -315,11 +315,11 @@ class PlayedService:
         """See RouterService."""
         await self._ask("catch_up")
 
-    async def living_edges(self) -> list[str]:
+    async def leased_edges(self) -> list[str]:
         """See RouterService."""
         return self.edges_with_lease
 
-    def living_routers(self) -> list[str]:
+    def live_routers(self) -> list[str]:
         """See RouterService."""
         return self.living
 

@@ -77,6 +77,6 @@ class RouterFigures:
 
     def everybody(self) -> dict[str, dict[str, int]]:
         """The figures of every process that is there, as far as they are known, by its life."""
-        lives = {*self._edges.by_id, *self._router.living_routers()}
+        lives = {*self._edges.by_id, *self._router.live_routers()}
         self._known = {life: found for life, found in self._known.items() if life in lives}
         return {**self._known, self._router.instance: self.own()}

@@ -205,7 +205,7 @@ class RouterService(RouterLink, Protocol):
     def attach_edge(self, edge: EdgeLink) -> None:
         """An edge has come (again: it takes the place of the one with its identifier)."""
 
-    def lose_edge(self, edge: EdgeLink) -> None:
+    def detach_edge(self, edge: EdgeLink) -> None:
         """An edge has gone: forget its interest, its members, its connections."""
 
     def join_groups(
@@ -225,7 +225,7 @@ class RouterService(RouterLink, Protocol):
     async def heartbeat(self, edge_id: str) -> bool:
         """Renew an edge's lease; False: it had run out. Raises RouterUnavailable."""
 
-    async def living_edges(self) -> list[str]:
+    async def leased_edges(self) -> list[str]:
         """Every edge that has a lease, wherever it is attached. Raises RouterUnavailable."""
 
     async def end_lease(self, edge_id: str) -> None:
@@ -243,7 +243,7 @@ class RouterService(RouterLink, Protocol):
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
         """As in RouterLink. Raises RouterUnavailable: the caller asks another router."""
 
-    def living_routers(self) -> list[str]:
+    def live_routers(self) -> list[str]:
         """Instances of the routers that live, as far as known."""
 
 

@@ -137,16 +137,16 @@ class TracedRouterService:
         self.enqueue = router.enqueue
         self.redispatch = router.redispatch
         self.attach_edge = router.attach_edge
-        self.lose_edge = router.lose_edge
+        self.detach_edge = router.detach_edge
         self.join_groups = router.join_groups
         self.set_session_location = router.set_session_location
         self.heartbeat = router.heartbeat
-        self.living_edges = router.living_edges
+        self.leased_edges = router.leased_edges
         self.end_lease = router.end_lease
         self.verify = router.verify
         self.fence = router.fence
         self.catch_up = router.catch_up
-        self.living_routers = router.living_routers
+        self.live_routers = router.live_routers
 
     @property
     def instance(self) -> str:

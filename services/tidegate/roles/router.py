@@ -168,7 +168,7 @@ class RouterProcess(Process):
             link |= {
                 "store_reachable": router.current,
                 "instance": router.instance,
-                "routers": router.living_routers(),
+                "routers": router.live_routers(),
                 "edges": [edge.name for edge in link_server.edges],
             }
         return {
@@ -181,7 +181,7 @@ class RouterProcess(Process):
 
 def _leads(router: Router) -> bool:
     """Whether this is the router that speaks for all: the first by name of those that live."""
-    return router.current and router.instance == min(router.living_routers(), default="")
+    return router.current and router.instance == min(router.live_routers(), default="")
 
 
 def _readings(router: Router, link_server: LinkServer) -> Readings:

@@ -45,7 +45,7 @@ class EdgeLeases:
         lease_ms = int(self._duration_s * 1000)
         return await available(self._store.renew_lease(edge_id, self._now_ms(), lease_ms))
 
-    async def living_edges(self) -> list[str]:
+    async def leased_edges(self) -> list[str]:
         """Edges that have a lease and may not have come here yet (see RouterService).
 
         Also one whose lease has run out, however long ago: there was no router to renew it with,

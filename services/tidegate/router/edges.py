@@ -28,10 +28,10 @@ class Edges:
         """An edge has come (see RouterService)."""
         before = self.by_id.get(edge.edge_id)
         if before is not None:
-            self.lose_edge(before)
+            self.detach_edge(before)
         self.by_id[edge.edge_id] = edge
 
-    def lose_edge(self, edge: EdgeLink) -> None:
+    def detach_edge(self, edge: EdgeLink) -> None:
         """An edge has gone (see RouterService)."""
         if self.by_id.get(edge.edge_id) is not edge:
             return

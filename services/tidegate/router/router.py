@@ -158,14 +158,14 @@ class Router:
         self.subscribe = sessions.subscribe
         self.unsubscribe = sessions.unsubscribe
         self.attach_edge = edges.attach_edge
-        self.lose_edge = edges.lose_edge
+        self.detach_edge = edges.detach_edge
         self.add_interest = edges.add_interest
         self.remove_interest = edges.remove_interest
         self.join_groups = edges.join_groups
         self.leave_groups = edges.leave_groups
         self.set_session_location = edges.set_session_location
         self.heartbeat = leases.heartbeat
-        self.living_edges = leases.living_edges
+        self.leased_edges = leases.leased_edges
         self.end_lease = leases.end_lease
 
     # Life
@@ -232,7 +232,7 @@ class Router:
         if self._membership is not None:
             await self._membership.catch_up()
 
-    def living_routers(self) -> list[str]:
+    def live_routers(self) -> list[str]:
         """Instances of the routers that live (see RouterService)."""
         return self._membership.living if self._membership is not None else []
 

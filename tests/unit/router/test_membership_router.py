@@ -354,7 +354,7 @@ async def test_an_edge_that_is_lost_takes_its_interest_along() -> None:
     scene.router.add_interest("edge-1", "u")
     scene.router.set_session_location("edge-1", "c", 3, 1, False)
     assert scene.publish(b"a", topic="u") == 0
-    scene.router.lose_edge(scene.edge)
+    scene.router.detach_edge(scene.edge)
     assert scene.publish(b"b", topic="u") == 0x10
     assert scene.router.table.sessions["c"].edge is None
     # The durable session is there still.
@@ -371,7 +371,7 @@ async def test_an_edge_that_comes_again_begins_anew() -> None:
     scene.router.add_interest("edge-1", "t")
     scene.publish(b"b")
     # What is said of the first one now does nothing to the second.
-    scene.router.lose_edge(scene.edge)
+    scene.router.detach_edge(scene.edge)
     scene.publish(b"c")
     assert scene.edge.payloads == []
     assert again.payloads == [b"b", b"c"]
@@ -410,11 +410,11 @@ async def test_a_young_router_names_the_edges_that_may_still_come() -> None:
         "long lapsed": now_ms - 60_000,
     }
     await scene.start()
-    assert await scene.router.living_edges() == ["here", "just lapsed", "long lapsed"]
+    assert await scene.router.leased_edges() == ["here", "just lapsed", "long lapsed"]
     # Who lives has come to it when a lease has passed; nobody waits for one that dies later.
     await asyncio.sleep(10)
     scene.store.leases = {"died": scene.store.now_ms() + 5000}
-    assert await scene.router.living_edges() == []
+    assert await scene.router.leased_edges() == []
 
 
 # Shared subscriptions of clients that change their sessions
@@ -461,7 +461,7 @@ async def test_what_an_edge_says_late_of_a_connection_that_was_taken_over_counts
     scene.router.join_groups("edge-1", "c", 4, [(SHARED, QOS1)])
     assert _member(scene) == (5, True)
     scene.router.leave_groups("c", 4, [SHARED])
-    scene.router.lose_edge(scene.edge)
+    scene.router.detach_edge(scene.edge)
     assert _member(scene) == (5, True)
 
 

@@ -196,7 +196,7 @@ class LinkServer(LinkServicer):
         peer.end()
         if self.attached.by_id.get(peer.edge_id) is attached:
             del self.attached.by_id[peer.edge_id]
-        self._router.lose_edge(peer)
+        self._router.detach_edge(peer)
         self.frame_handler.take_back_all(peer)
         log.info("an edge is gone", extra={"edge": peer.name})
         self.attached.changed()

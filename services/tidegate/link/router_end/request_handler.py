@@ -213,7 +213,7 @@ class RequestHandler:
     ) -> None:
         lasted = await self._router.heartbeat(attached.peer.edge_id)
         reply.lease.was_lost = not lasted
-        reply.lease.routers.extend(self._router.living_routers())
+        reply.lease.routers.extend(self._router.live_routers())
 
     async def _end_lease(
         self, attached: AttachedEdge, _wanted: pb.EndLeaseRequest, _reply: pb.Reply
@@ -242,7 +242,7 @@ class RequestHandler:
         self, _attached: AttachedEdge, wanted: pb.EdgesRequest, reply: pb.Reply
     ) -> None:
         if wanted.living:
-            reply.edges.living.extend(self._that_may_come(await self._router.living_edges()))
+            reply.edges.living.extend(self._that_may_come(await self._router.leased_edges()))
         reply.edges.edge_ids.extend(peer.edge_id for peer in self._edges.peers if peer.synced)
 
     def _that_may_come(self, living: Sequence[str]) -> list[str]:

@@ -407,7 +407,7 @@ async def test_an_edge_that_is_not_heard_of_is_dropped(scene: Scene) -> None:
     assert scene.link_server.edges
     await asyncio.sleep(3)
     assert not scene.link_server.edges
-    assert scene.service.named("lose_edge") == [("edge-1",)]
+    assert scene.service.named("detach_edge") == [("edge-1",)]
     await stream.task
 
 
@@ -999,7 +999,7 @@ async def test_a_router_whose_life_has_ended_sends_every_edge_away(scene: Scene)
     assert not scene.link_server.edges
     # Their calls end as calls end: gRPC would say nothing of one whose task was cancelled.
     await asyncio.gather(*(stream.task for stream in streams))
-    assert sorted(scene.service.named("lose_edge")) == [("edge-1",), ("edge-2",)]
+    assert sorted(scene.service.named("detach_edge")) == [("edge-1",), ("edge-2",)]
     again = PlayedStream(scene.link_server)
     scene.streams.append(again)
     assert (await again.attach()).instance == "router-1.b"
