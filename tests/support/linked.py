@@ -65,8 +65,8 @@ class WiredEdge:
         )
         self.router_client.serve(edge)
         self.holding: list[bool] = []
-        self.router_client.outgoing.hold_publishing = lambda: self.holding.append(True)
-        self.router_client.outgoing.resume_publishing = lambda: self.holding.append(False)
+        self.router_client.publish_dispatcher.on_paused = lambda: self.holding.append(True)
+        self.router_client.publish_dispatcher.on_resumed = lambda: self.holding.append(False)
         self.stopped = False
 
     @property

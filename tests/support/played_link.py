@@ -383,7 +383,7 @@ class PlayedRouter:
     def send(self, frame: pb.RouterFrame) -> None:
         """Say something to the edge."""
         assert self.channel is not None
-        self.router_client.receiving.receive(self.channel, frame)
+        self.router_client.frame_handler.receive(self.channel, frame)
 
     def say(self, **operation: Any) -> None:
         """Say one operation to the edge."""

@@ -22,14 +22,16 @@ class EdgeFigures:
 
     __slots__ = ("_edge_id", "_of_routers", "_routers", "own")
 
-    def __init__(self, edge_id: str, routers: RouterTable, receiving: RouterFrameHandler) -> None:
+    def __init__(
+        self, edge_id: str, routers: RouterTable, frame_handler: RouterFrameHandler
+    ) -> None:
         self._edge_id = edge_id
         self._routers = routers
         #: By instance.
         self._of_routers: dict[str, dict[str, int]] = {}
         #: What this edge adds to the figures of the whole broker; nothing: it tells none.
         self.own: Callable[[], dict[str, int]] = dict
-        receiving.on("figures", self._heard)
+        frame_handler.on("figures", self._heard)
 
     def _heard(self, channel: RouterPeer, operation: pb.Figures) -> None:
         self._of_routers[channel.instance] = dict(operation.values)

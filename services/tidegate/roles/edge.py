@@ -55,8 +55,8 @@ class EdgeProcess(Process):
         side = self._side = EdgeComponents(self, router_client.edge_id, link)
         edge = side.edge
         router_client.serve(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
-        router_client.outgoing.hold_publishing = edge.hold_publishing
-        router_client.outgoing.resume_publishing = edge.resume_publishing
+        router_client.publish_dispatcher.on_paused = edge.hold_publishing
+        router_client.publish_dispatcher.on_resumed = edge.resume_publishing
         router_client.verification.connections = lambda: [
             (client.client_id, client.epoch) for client in edge.clients.values()
         ]

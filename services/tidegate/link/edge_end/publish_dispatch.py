@@ -2,7 +2,7 @@
 
 Owns the order in which the edge was asked, what belongs to no router yet (homeless), and whether
 publishers are held. The edge calls ``publish`` and ``complete`` (as the router client's, but
-without a call in between: this is the hot path), ``receiving`` says when routers take more, and
+without a call in between: this is the hot path), ``frame_handler`` says when routers take more, and
 ``membership`` brings what waited for a router that is given up. What a router has been sent and has
 not settled is with its ``channel``.
 """
@@ -28,9 +28,9 @@ class PublishDispatcher:
         "_order",
         "_owners",
         "_routers",
-        "hold_publishing",
         "holding",
-        "resume_publishing",
+        "on_paused",
+        "on_resumed",
     )
 
     def __init__(self, routers: RouterTable, counters: Counters) -> None:
@@ -42,8 +42,8 @@ class PublishDispatcher:
         #: Whether publishers have been told to wait.
         self.holding = False
         #: Called when publishers must wait, and when they may go on.
-        self.hold_publishing: Callable[[], None] = _nothing
-        self.resume_publishing: Callable[[], None] = _nothing
+        self.on_paused: Callable[[], None] = _nothing
+        self.on_resumed: Callable[[], None] = _nothing
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
@@ -124,7 +124,7 @@ class PublishDispatcher:
         """Have publishers wait."""
         if not self.holding:
             self.holding = True
-            self.hold_publishing()
+            self.on_paused()
 
     def let_publish(self) -> None:
         """Let publishers go on if every router takes something."""
@@ -134,7 +134,7 @@ class PublishDispatcher:
             and all(member.has_credit() for member in self._routers.members.values())
         ):
             self.holding = False
-            self.resume_publishing()
+            self.on_resumed()
 
 
 def _nothing() -> None:

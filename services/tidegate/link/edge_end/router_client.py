@@ -71,8 +71,8 @@ class RouterClient:
         self.routers = RouterTable()
         self._requests = Requests(self.routers)
         self._announced = Snapshot(self.routers)
-        self.outgoing = PublishDispatcher(self.routers, counters)
-        self.receiving = RouterFrameHandler(self.outgoing, counters)
+        self.publish_dispatcher = PublishDispatcher(self.routers, counters)
+        self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
         self.verification = Verification(edge_id, self._requests, self._tasks)
         self.membership = RouterMembership(
             edge_id,
@@ -82,11 +82,11 @@ class RouterClient:
             tasks=self._tasks,
             routers=self.routers,
             announced=self._announced,
-            outgoing=self.outgoing,
-            receiving=self.receiving,
+            publish_dispatcher=self.publish_dispatcher,
+            frame_handler=self.frame_handler,
             verification=self.verification,
         )
-        self.figures = EdgeFigures(edge_id, self.routers, self.receiving)
+        self.figures = EdgeFigures(edge_id, self.routers, self.frame_handler)
         self.lease = Lease(
             edge_id,
             lease_s,
@@ -97,15 +97,15 @@ class RouterClient:
             self.membership.look,
         )
         # The hot path: a call in between would show.
-        self.publish = self.outgoing.publish
-        self.complete = self.outgoing.complete
-        self.redispatch = self.outgoing.redispatch
+        self.publish = self.publish_dispatcher.publish
+        self.complete = self.publish_dispatcher.complete
+        self.redispatch = self.publish_dispatcher.redispatch
 
     # Life
 
     def serve(self, edge: EdgeLink) -> None:
         """Say which edge this is; before ``start``."""
-        self.receiving.edge = self.membership.edge = self.verification.edge = edge
+        self.frame_handler.edge = self.membership.edge = self.verification.edge = edge
 
     async def start(self) -> None:
         """Begin to look for routers."""

@@ -25,17 +25,17 @@ log = logging.getLogger(__name__)
 class RemoteReceipt:
     """Tells the router that gave a shared message what became of it."""
 
-    __slots__ = ("_channel", "_group", "_id", "_message", "_outbox", "_outgoing")
+    __slots__ = ("_channel", "_group", "_id", "_message", "_outbox", "_publish_dispatcher")
 
     def __init__(
         self,
-        outgoing: PublishDispatcher,
+        publish_dispatcher: PublishDispatcher,
         channel: RouterPeer,
         number: int,
         group: str,
         message: Publish,
     ) -> None:
-        self._outgoing = outgoing
+        self._publish_dispatcher = publish_dispatcher
         self._channel = channel
         self._outbox = channel.outbox
         self._id = number
@@ -56,18 +56,18 @@ class RemoteReceipt:
             outbox.frame.operations.add().shared_returned.id = self._id
             outbox.grew(SMALL)
         else:
-            self._outgoing.redispatch(self._group, self._message)
+            self._publish_dispatcher.redispatch(self._group, self._message)
 
 
 class RouterFrameHandler:
     """See the module's docstring. ``edge`` must be set before the first frame."""
 
-    __slots__ = ("_counters", "_handlers", "_outgoing", "edge")
+    __slots__ = ("_counters", "_handlers", "_publish_dispatcher", "edge")
 
     edge: EdgeLink
 
-    def __init__(self, outgoing: PublishDispatcher, counters: Counters) -> None:
-        self._outgoing = outgoing
+    def __init__(self, publish_dispatcher: PublishDispatcher, counters: Counters) -> None:
+        self._publish_dispatcher = publish_dispatcher
         self._counters = counters
         self._handlers: dict[str, Callable[[RouterPeer, Any], None]] = {
             "deliver": self._on_deliver,
@@ -100,8 +100,8 @@ class RouterFrameHandler:
         channel.taken(frame.ByteSize())
         if frame.credit_bytes or frame.done_ids or frame.unacknowledged_done:
             channel.settled(frame)
-            if self._outgoing.holding:
-                self._outgoing.let_publish()
+            if self._publish_dispatcher.holding:
+                self._publish_dispatcher.let_publish()
 
     def _on_deliver(self, _channel: RouterPeer, operation: pb.Deliver) -> None:
         self.edge.deliver(read_message(operation.message), operation.publisher_id)
@@ -116,7 +116,7 @@ class RouterFrameHandler:
         group = operation.group
         receipt = None
         if operation.id:
-            receipt = RemoteReceipt(self._outgoing, channel, operation.id, group, message)
+            receipt = RemoteReceipt(self._publish_dispatcher, channel, operation.id, group, message)
         taken = self.edge.deliver_shared(
             operation.client_id,
             operation.epoch,
@@ -130,7 +130,7 @@ class RouterFrameHandler:
         if receipt is not None:
             receipt.returned()
         else:
-            self._outgoing.redispatch(group, message)
+            self._publish_dispatcher.redispatch(group, message)
 
     def _on_kick(self, _channel: RouterPeer, operation: pb.Kick) -> None:
         try:

@@ -4,7 +4,7 @@ Owns the streams (one for each address that discovery finds), the life of every 
 only hand that changes ``routers``. ``stream`` says when a connection begins and ends; a router says
 itself when it leaves. A topic moves to another router only when everything published before is
 settled, or when the router that had it has been fenced in the store: ``docs/adr/0008-the-link.md``
-has the why. What is to be sent where in between is with ``outgoing``.
+has the why. What is to be sent where in between is with ``publish_dispatcher``.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class RouterMembership:
 
     __slots__ = (
         "_announced",
+        "_frame_handler",
         "_look",
-        "_outgoing",
-        "_receiving",
+        "_publish_dispatcher",
         "_tasks",
         "_verification",
         "config",
@@ -72,8 +72,8 @@ class RouterMembership:
         tasks: Tasks,
         routers: RouterTable,
         announced: Snapshot,
-        outgoing: PublishDispatcher,
-        receiving: RouterFrameHandler,
+        publish_dispatcher: PublishDispatcher,
+        frame_handler: RouterFrameHandler,
         verification: Verification,
     ) -> None:
         self.edge_id = edge_id
@@ -83,14 +83,14 @@ class RouterMembership:
         self._tasks = tasks
         self.routers = routers
         self._announced = announced
-        self._outgoing = outgoing
-        self._receiving = receiving
+        self._publish_dispatcher = publish_dispatcher
+        self._frame_handler = frame_handler
         self._verification = verification
         #: By address, with the task that runs it.
         self.streams: dict[str, tuple[RouterStream, asyncio.Task[None]]] = {}
         #: Set: look for routers now.
         self._look = asyncio.Event()
-        receiving.on("leaving", self._on_leaving)
+        frame_handler.on("leaving", self._on_leaving)
 
     # Addresses
 
@@ -107,7 +107,7 @@ class RouterMembership:
         while True:
             found, complete = await resolve(self.config.routers)
             for address in found - streams.keys():
-                stream = RouterStream(self, self._receiving, address)
+                stream = RouterStream(self, self._frame_handler, address)
                 streams[address] = (stream, asyncio.create_task(stream.run()))
             for address in streams.keys() - found:
                 # What could not be looked up may still be there; what serves is left alone.
@@ -188,8 +188,8 @@ class RouterMembership:
         channel.state = State.OPEN
         channel.flush_waiting()
         routers.changed()
-        self._outgoing.rehome()
-        self._outgoing.let_publish()
+        self._publish_dispatcher.rehome()
+        self._publish_dispatcher.let_publish()
         self._verification.missed()
 
     async def _wait_for_edges(self, channel: RouterPeer) -> None:
@@ -255,9 +255,9 @@ class RouterMembership:
             self._tasks.spawn(self._give_up(channel))
         else:
             # It had not joined, and nobody will look after what it was told.
-            self._outgoing.rehome(channel.take_waiting())
+            self._publish_dispatcher.rehome(channel.take_waiting())
         if not self.routers.reachable():
-            self._outgoing.hold()
+            self._publish_dispatcher.hold()
         self.edge.pushes_lost()
 
     async def _give_up(self, channel: RouterPeer) -> None:
@@ -297,8 +297,8 @@ class RouterMembership:
     def _remove(self, channel: RouterPeer) -> None:
         """Spread what waits for a router over the others, in order."""
         self.routers.remove(channel)
-        self._outgoing.rehome(channel.take_waiting())
-        self._outgoing.let_publish()
+        self._publish_dispatcher.rehome(channel.take_waiting())
+        self._publish_dispatcher.let_publish()
 
     # Leaving
 

@@ -1,6 +1,6 @@
 """One router, as an edge sees it: what has been sent to it and is not settled, what waits.
 
-Made and given up by ``membership``, fed by ``outgoing`` and ``receiving``. A channel outlives its
+Made and given up by ``router_membership``, fed by the publish and frame handlers. It outlives its
 connection: while the router is away, publishes for it wait here, in order, up to the credit; when
 the same life of the router is back they are sent again, and when it is given up they go to others.
 """

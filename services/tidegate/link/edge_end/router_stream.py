@@ -1,7 +1,7 @@
 """One address of a router: connects, says Hello, sends and receives frames, and connects again.
 
 Run by ``membership``, one task for each address that discovery finds; it is told when a connection
-begins and ends. What the frames mean is ``receiving``'s business.
+begins and ends. What the frames mean is ``frame_handler``'s business.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ class SecondWay(Exception):
 class RouterStream:
     """See the module's docstring."""
 
-    __slots__ = ("_membership", "_receiving", "_reported", "address", "channel")
+    __slots__ = ("_frame_handler", "_membership", "_reported", "address", "channel")
 
     def __init__(
-        self, membership: RouterMembership, receiving: RouterFrameHandler, address: str
+        self, membership: RouterMembership, frame_handler: RouterFrameHandler, address: str
     ) -> None:
         self._membership = membership
-        self._receiving = receiving
+        self._frame_handler = frame_handler
         self.address = address
         #: The router behind it, while connected.
         self.channel: RouterPeer | None = None
@@ -165,7 +165,7 @@ class RouterStream:
     async def _read(
         self, call: grpc.aio.StreamStreamCall, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame]
     ) -> None:
-        receive = self._receiving.receive
+        receive = self._frame_handler.receive
         while True:
             frame = await call.read()
             if frame is grpc.aio.EOF:

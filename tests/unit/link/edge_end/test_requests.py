@@ -63,7 +63,7 @@ async def _scene(*names: str) -> tuple[RouterClient, list[PlayedRouter]]:
 
 
 def _edge(router_client: RouterClient) -> PlayedEdge:
-    edge = router_client.receiving.edge
+    edge = router_client.frame_handler.edge
     assert isinstance(edge, PlayedEdge)
     return edge
 

@@ -45,8 +45,8 @@ class Scene:
         self.edge = PlayedEdge()
         self.router_client: RouterClient = fleet_of(self.edge)
         self.held: list[bool] = []
-        self.router_client.outgoing.hold_publishing = lambda: self.held.append(True)
-        self.router_client.outgoing.resume_publishing = lambda: self.held.append(False)
+        self.router_client.publish_dispatcher.on_paused = lambda: self.held.append(True)
+        self.router_client.publish_dispatcher.on_resumed = lambda: self.held.append(False)
         self.origin = PlayedOrigin()
         self.routers = [PlayedRouter(self.router_client, name, credit_bytes) for name in names]
 
