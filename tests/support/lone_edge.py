@@ -14,9 +14,9 @@ from support import mqtt_bytes
 from support.mqtt_bytes import V5, Packet
 from tidegate.edge.auth.acl import Authorizer
 from tidegate.edge.auth.authentication import Authenticator
+from tidegate.edge.channel import Peer
 from tidegate.edge.client.client import Client
 from tidegate.edge.edge import Edge
-from tidegate.edge.transport.channel import Peer
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from tidegate.edge.transport.channel import Channel
+from tidegate.edge.channel import Channel
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -15,13 +15,13 @@ from typing import Any, Final
 from tidegate.core.topic_index import TopicIndex
 from tidegate.edge.auth.acl import Authorizer
 from tidegate.edge.auth.authentication import Authenticator
+from tidegate.edge.channel import Channel, Handler, HandlerFactory
 from tidegate.edge.client.client import Client
 from tidegate.edge.client.connect import Attaching
 from tidegate.edge.client.enhanced_auth import Method
 from tidegate.edge.client.packet_queue import Reader
 from tidegate.edge.client.pause_reasons import LINK
 from tidegate.edge.fan_out import FanOut, Group, Recipient, build_fan_out
-from tidegate.edge.transport.channel import Channel, Handler, HandlerFactory
 from tidegate.link.interfaces import RouterLink, SharedReceipt
 from tidegate.mqtt.encode import encode_publish
 from tidegate.mqtt.enums import ReasonCode

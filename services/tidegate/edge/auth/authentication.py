@@ -18,7 +18,7 @@ from tidegate.edge.auth.passwords import (
     PasswordVerifier,
     Verdict,
 )
-from tidegate.edge.transport.channel import Peer
+from tidegate.edge.channel import Peer
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config.model import AuthConfig, ListenerConfig
 from tidegate.runtime.telemetry.counters import Counters

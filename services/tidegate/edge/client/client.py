@@ -42,8 +42,8 @@ from tidegate.runtime.config.model import ListenerConfig
 
 if TYPE_CHECKING:
     from tidegate.edge.auth.acl import ClientAcl
+    from tidegate.edge.channel import Channel
     from tidegate.edge.edge import Edge
-    from tidegate.edge.transport.channel import Channel
 
 log = logging.getLogger(__name__)
 

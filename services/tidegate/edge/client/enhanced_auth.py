@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from tidegate.edge.transport.channel import Peer
+from tidegate.edge.channel import Peer
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.errors import ProtocolViolation
 from tidegate.mqtt.packets import Auth, Properties

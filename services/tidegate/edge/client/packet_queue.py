@@ -32,10 +32,10 @@ from tidegate.mqtt.packets import (
 )
 
 if TYPE_CHECKING:
+    from tidegate.edge.channel import Channel
     from tidegate.edge.client.delivery import Delivery
     from tidegate.edge.client.publish import PublishReceiver
     from tidegate.edge.edge import Edge
-    from tidegate.edge.transport.channel import Channel
 
 log = logging.getLogger(__name__)
 

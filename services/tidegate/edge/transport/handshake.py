@@ -12,8 +12,8 @@ import ssl
 from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 
+from tidegate.edge.channel import CloseReason, Peer
 from tidegate.edge.transport import proxy_protocol
-from tidegate.edge.transport.channel import CloseReason, Peer
 from tidegate.edge.transport.forwarded import client_address
 from tidegate.edge.transport.listener import Refusal, address_of
 from tidegate.edge.transport.stream_channel import StreamChannel

@@ -13,7 +13,7 @@ from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from tidegate.edge.transport.channel import CloseReason, HandlerFactory, Peer
+from tidegate.edge.channel import CloseReason, HandlerFactory, Peer
 from tidegate.edge.transport.forwarded import TrustedNetworks
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 

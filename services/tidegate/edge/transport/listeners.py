@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from tidegate.edge.channel import HandlerFactory
 from tidegate.edge.transport.acceptor import Acceptor, bind
-from tidegate.edge.transport.channel import HandlerFactory
 from tidegate.edge.transport.listener import (
     Connection,
     ConnectionTotal,

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from tidegate.edge.transport.channel import CloseReason, Handler, Peer
+from tidegate.edge.channel import CloseReason, Handler, Peer
 
 if TYPE_CHECKING:
     from tidegate.edge.transport.listener import Listener

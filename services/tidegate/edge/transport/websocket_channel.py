@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tidegate.edge.transport.channel import CloseReason, Peer
+from tidegate.edge.channel import CloseReason, Peer
 from tidegate.edge.transport.stream_channel import StreamChannel
 from tidegate.edge.transport.websocket import WebSocketFrames, binary_frame_header
 

@@ -12,7 +12,7 @@ import pytest
 from tidegate.edge.auth.authentication import Authenticator, Decision
 from tidegate.edge.auth.password_file import delete_user, set_user
 from tidegate.edge.auth.passwords import PasswordFileError
-from tidegate.edge.transport.channel import Peer
+from tidegate.edge.channel import Peer
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config.model import AuthConfig, ListenerConfig
 from tidegate.runtime.telemetry.counters import AUTH_FAILURE_REASONS, Counters

@@ -1,8 +1,9 @@
 """The seam between listeners and clients: a listener makes channels, a client lives on one.
 
 A channel is a byte stream with a peer, whatever carries it (TCP, TLS, WebSocket, Unix socket).
-Listeners know no MQTT; clients know no sockets. A WebSocket channel reassembles incoming frames
-into the byte stream and sends every packet as one unfragmented binary frame.
+``edge.transport`` implements `Channel` and knows no MQTT; ``edge.client`` implements `Handler` and
+knows no sockets; ``edge.auth`` reads a `Peer`. A WebSocket channel reassembles incoming frames into
+the byte stream and sends every packet as one unfragmented binary frame.
 """
 
 from __future__ import annotations
