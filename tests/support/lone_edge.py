@@ -43,10 +43,6 @@ class PlayedChannel:
         if not self.is_closed:
             self.written += b"".join(packets)
 
-    def buffered_bytes(self) -> int:
-        """Everything is taken at once."""
-        return 0
-
     def pause_reading(self) -> None:
         """Note it."""
         self.is_paused = True

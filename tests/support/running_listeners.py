@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from support.lone_edge import turns
-from support.recording_handler import Handlers
+from support.recording_handler import Handlers, RecordingHandler
 from tidegate.edge.transport.listener import Listener, Refusal
 from tidegate.edge.transport.listeners import Listeners
+from tidegate.edge.transport.stream_channel import StreamChannel
 from tidegate.runtime.config.model import ListenerConfig
 
 
@@ -24,10 +25,14 @@ class Running:
 
     @property
     def state(self) -> Listener:
-        return self.listeners.states[0]
+        return self.listeners.all_listeners[0]
 
     def refused(self, reason: Refusal) -> int:
         return self.state.counters.refused[reason]
+
+    def open_connections(self) -> int:
+        """How many sockets are open, handshakes included."""
+        return self.listeners.connections_of().total()
 
     async def connect(
         self, label: str | None = None, **options: Any
@@ -59,6 +64,13 @@ class Running:
                 await writer.wait_closed()
 
 
+def unsent_bytes(handler: RecordingHandler) -> int:
+    """How much was written and not taken by the kernel yet."""
+    channel = handler.channel
+    assert isinstance(channel, StreamChannel)
+    return channel.transport.get_write_buffer_size()
+
+
 @contextlib.asynccontextmanager
 async def running(
     *configs: dict[str, Any], echo: bool = True, **options: Any
@@ -79,4 +91,4 @@ async def running(
         await turns()
         await listeners.close(0.0)
         await server.drop_clients()
-        assert listeners.open_connections() == 0
+        assert server.open_connections() == 0

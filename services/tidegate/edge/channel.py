@@ -66,9 +66,6 @@ class Channel(Protocol):
     def write(self, packets: Sequence[bytes]) -> None:
         """Send whole packets, in order, in one system call where possible."""
 
-    def buffered_bytes(self) -> int:
-        """Bytes written and not yet taken by the kernel."""
-
     def pause_reading(self) -> None:
         """Stop delivering ``data_received`` until ``resume_reading`` (idempotent)."""
 

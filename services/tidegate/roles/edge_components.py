@@ -70,7 +70,7 @@ class EdgeComponents:
             config.listeners,
             self.edge.handler_factory,
             max_packet_size_bytes=config.limits.max_packet_size_bytes,
-            opening_timeout_s=config.limits.connect_timeout_s,
+            connect_timeout_s=config.limits.connect_timeout_s,
             applied=applied,
         )
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
@@ -137,24 +137,24 @@ class EdgeComponents:
         auth, limits = config.auth, config.limits
         signatures = {path: signature_of(path) for path in _files_of(auth)}
         reading = Reading(_files_of(auth))
-        disturbances = listeners.disturbances
+        interruptions = listeners.interruptions
         try:
             passwords = self.authenticator.prepare(auth)
             rules = edge.authorizer.prepare(auth)
             change = await listeners.prepare(
                 config.listeners,
                 max_packet_size_bytes=limits.max_packet_size_bytes,
-                opening_timeout_s=limits.connect_timeout_s,
+                connect_timeout_s=limits.connect_timeout_s,
             )
-            gone = await listeners.take(change)
+            gone = await listeners.apply(change)
         except STARTUP_ERRORS as error:
-            disturbs = listeners.disturbances > disturbances
+            disturbs = listeners.interruptions > interruptions
             raise NotTaken(sentence_of(error), disturbs=disturbs) from error
         self._take_auth(auth, passwords, rules)
         self._take_files(auth, signatures, reading.digests())
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
-        self._listener_removal.begin(gone)
+        self._listener_removal.start(gone)
         if edge.refusal is not None:  # a drain has begun meanwhile
             await listeners.stop_accepting()
 
@@ -164,9 +164,9 @@ class EdgeComponents:
         passwords: PasswordFile | None,
         rules: AclFile | None,
     ) -> None:
-        self.authenticator.change(auth, passwords)
+        self.authenticator.apply(auth, passwords)
         self.edge.users_changed()
-        if self.edge.authorizer.change(auth, rules):
+        if self.edge.authorizer.apply(auth, rules):
             self.edge.authorization_changed()
 
     def _take_files(
@@ -191,7 +191,7 @@ class EdgeComponents:
 
     def problem(self) -> str:
         """Why clients should not be sent here."""
-        return self.drainer.sentence() if self.drainer.is_draining else ""
+        return self.drainer.not_ready_reason() if self.drainer.is_draining else ""
 
     def places(self, admin_url: str) -> str:
         """Name the listeners and the admin server, as the ready line does."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.edge.transport.acceptor import address_of, bind
+from tidegate.edge.transport.acceptor import bind, bound_address
 from tidegate.runtime.config.model import Config, ListenerConfig, ListenerProtocol
 
 
@@ -76,7 +76,7 @@ class SharedPorts:
             for sock in bind(listener.model_copy(update={"reuse_port": False})):
                 sock.close()
         sockets = bind(listener.model_copy(update={"reuse_port": True}))
-        addresses = [address_of(sock) for sock in sockets]
+        addresses = [bound_address(sock) for sock in sockets]
         port = sockets[0].getsockname()[1]
         return _Held(listener.label, listener.address, listener.port, port, addresses, sockets)
 

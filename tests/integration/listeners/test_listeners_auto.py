@@ -258,7 +258,7 @@ async def test_an_ended_connection_does_not_wait_for_the_collector(
             await until(lambda: server.handlers and server.handlers[0].data)
             handler = weakref.ref(server.handlers[0])
             writer.close()
-            await until(lambda: not server.listeners.open_connections())
+            await until(lambda: not server.open_connections())
             server.handlers.clear()
             await until(lambda: handler() is None)
         finally:

@@ -30,7 +30,7 @@ async def prepared(server: Running, *configs: dict[str, Any]) -> Change:
     return await server.listeners.prepare(
         [ListenerConfig.model_validate({"port": 0, **config}) for config in configs],
         max_packet_size_bytes=1000,
-        opening_timeout_s=5.0,
+        connect_timeout_s=5.0,
     )
 
 
@@ -86,13 +86,13 @@ async def test_a_change_that_gets_no_descriptor_leaves_everything_as_it_was(
         with monkeypatch.context() as patch:
             patch.setattr(Acceptor, "copies", refused)
             with pytest.raises(OSError, match="listener two: cannot be changed: Too many open"):
-                await server.listeners.take(change)
+                await server.listeners.apply(change)
         assert is_refused(port)
         assert list(server.listeners.addresses) == ["one"]
         assert server.state.config.max_qos == 2
         _, writer = await server.connect("one")
         writer.write(b"x")
-        await server.listeners.take(await prepared(server, ONE, TWO | {"port": port}))
+        await server.listeners.apply(await prepared(server, ONE, TWO | {"port": port}))
         await server.connect("two")
 
 
@@ -109,7 +109,7 @@ async def test_a_kept_listener_that_cannot_be_changed_goes_on_accepting(
         with monkeypatch.context() as patch:
             patch.setattr(Acceptor, "copies", refused)
             with pytest.raises(OSError, match="listener one: cannot be changed"):
-                await server.listeners.take(change)
+                await server.listeners.apply(change)
         assert is_refused(port)
         reader, writer = await server.connect("one")
         writer.write(b"hello")
@@ -124,7 +124,7 @@ async def test_a_listener_that_cannot_be_opened_again_is_opened_when_it_can_be(
     async with running(ONE) as server:
         port = port_of(server, "one")
         async with shut(server, monkeypatch):
-            assert server.listeners.disturbances == 1
+            assert server.listeners.interruptions == 1
             assert server.listeners.addresses == {"one": []}
             assert is_refused(port)
         await wait_for_async(lambda: not is_refused(port), DEADLINE_S, "it is open again")
@@ -140,7 +140,7 @@ async def test_a_listener_that_is_shut_is_not_kept_as_if_it_were_open(
         port = port_of(server, "one")
         async with shut(server, monkeypatch):
             pass
-        await server.listeners.take(await prepared(server, ONE | {"port": port}))
+        await server.listeners.apply(await prepared(server, ONE | {"port": port}))
         await server.connect("one")
 
 
@@ -158,7 +158,7 @@ async def test_what_is_taken_while_accepting_ends_accepts_nobody() -> None:
         change = await prepared(server, ONE, TWO)
         port = change.added[0].acceptor.port
         await server.listeners.stop_accepting()
-        await server.listeners.take(change)
+        await server.listeners.apply(change)
         assert is_refused(port)
 
 
@@ -180,7 +180,7 @@ async def test_a_socket_file_that_was_made_again_goes_with_a_change_that_is_undo
         writer.write(b"hello")
         async with asyncio.timeout(DEADLINE_S):
             assert await reader.readexactly(5) == b"hello"
-        await server.listeners.take(await prepared(server, unix))
+        await server.listeners.apply(await prepared(server, unix))
         await server.connect("unix")
         assert server.listeners.addresses == {"unix": [str(path)]}
 
@@ -188,8 +188,8 @@ async def test_a_socket_file_that_was_made_again_goes_with_a_change_that_is_undo
 async def test_who_is_being_accepted_when_its_listener_is_removed_does_not_stay() -> None:
     """Nobody would look after it: its handshake would have no end, nor would it be let go."""
     async with running(ONE, TWO) as server:
-        state = next(each for each in server.listeners.states if each.label == "two")
-        await server.listeners.take(await prepared(server, ONE))
+        state = next(each for each in server.listeners.all_listeners if each.label == "two")
+        await server.listeners.apply(await prepared(server, ONE))
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=theirs)
@@ -198,7 +198,7 @@ async def test_who_is_being_accepted_when_its_listener_is_removed_does_not_stay(
         async with asyncio.timeout(DEADLINE_S):
             assert await reader.read() == b""
         assert not state.connections
-        assert not server.listeners.open_connections()
+        assert not server.open_connections()
         writer.transport.abort()
 
 
@@ -207,7 +207,7 @@ async def test_who_came_when_a_proxy_header_was_optional_needs_none_when_it_is_o
     async with running(optional) as server:
         reader, writer = await server.connect("one")
         await wait_for_async(lambda: server.state.openings, DEADLINE_S, "it is waited for")
-        await server.listeners.take(await prepared(server, ONE))
+        await server.listeners.apply(await prepared(server, ONE))
         writer.write(b"hello")
         async with asyncio.timeout(DEADLINE_S):
             assert await reader.readexactly(5) == b"hello"

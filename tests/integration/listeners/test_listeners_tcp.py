@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.recording_handler import RecordingHandler, until
-from support.running_listeners import Running, running
+from support.running_listeners import Running, running, unsent_bytes
 from tidegate.edge.transport import listener as state_module
 from tidegate.edge.transport.listener import Refusal
 
@@ -35,7 +35,7 @@ async def test_bytes_go_both_ways() -> None:
         writer.close()
         await until(lambda: server.handlers[0].lost)
         assert server.handlers[0].lost == ["peer_closed"]
-        assert server.listeners.open_connections() == 0
+        assert server.open_connections() == 0
 
 
 async def test_the_peer_is_named() -> None:
@@ -107,7 +107,7 @@ async def test_a_slow_peer_pauses_and_resumes_the_handler() -> None:
         while not handler.write_pauses:
             handler.channel.write([BIG])
             sent += len(BIG)
-        assert handler.channel.buffered_bytes() > 65_536
+        assert unsent_bytes(handler) > 65_536
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len(await reader.readexactly(sent)) == sent
         await until(lambda: handler.write_pauses == [True, False])
@@ -150,7 +150,7 @@ async def test_a_peer_that_does_not_read_is_dropped_after_the_flush_bound(
         await slow_reader(server)
         handler = server.handlers[0]
         handler.channel.write([BIG] * 16)
-        assert handler.channel.buffered_bytes()
+        assert unsent_bytes(handler)
         handler.channel.close()
         await until(lambda: handler.lost)
         assert handler.lost == ["write_timeout"]
@@ -183,7 +183,7 @@ async def test_abort_drops_what_is_buffered() -> None:
         handler.channel.write([b"x"])
         handler.channel.pause_reading()
         handler.channel.resume_reading()
-        assert handler.channel.buffered_bytes() == 0
+        assert unsent_bytes(handler) == 0
         await asyncio.sleep(0)
         assert handler.lost == ["aborted"]
 
@@ -231,7 +231,7 @@ async def test_a_factory_that_fails_costs_its_own_connection_only() -> None:
         server.handlers.on_made = fail
         reader, _ = await server.connect()
         assert await reader.read(-1) == b""
-        await until(lambda: server.listeners.open_connections() == 0)
+        await until(lambda: server.open_connections() == 0)
 
 
 async def test_too_many_connections_are_closed_and_counted() -> None:
@@ -242,7 +242,7 @@ async def test_too_many_connections_are_closed_and_counted() -> None:
         assert await reader.read(-1) == b""
         assert server.refused(Refusal.MAX_CONNECTIONS) == 1
         kept[0][1].close()
-        await until(lambda: server.listeners.open_connections() == 1)
+        await until(lambda: server.open_connections() == 1)
         reader, writer = await server.connect()
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
@@ -295,7 +295,7 @@ async def test_close_ends_all_connections_within_its_deadline() -> None:
         assert await reader.read(-1) == b""
         writer.close()
         await closing
-        assert server.listeners.open_connections() == 0
+        assert server.open_connections() == 0
         assert server.handlers[0].lost == ["local_close"]
         assert server.handlers[1].lost == ["aborted"]
 

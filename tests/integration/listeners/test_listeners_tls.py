@@ -13,7 +13,7 @@ import pytest
 
 from support.certificates import Authority, KeyPair
 from support.recording_handler import until
-from support.running_listeners import Running, running
+from support.running_listeners import Running, running, unsent_bytes
 from tidegate.edge.transport.listener import Refusal
 from tidegate.edge.transport.tls import TlsConfigurationError
 
@@ -204,7 +204,7 @@ async def test_a_peer_that_leaves_in_the_handshake_is_counted(pair: KeyPair) -> 
         writer.write(b"\x16\x03\x01\x02")
         writer.close()
         await until(lambda: server.refused(Refusal.ABANDONED) == 1)
-        assert server.listeners.open_connections() == 0
+        assert server.open_connections() == 0
 
 
 async def test_nothing_is_delivered_while_paused_and_nothing_is_lost(
@@ -241,7 +241,7 @@ async def test_a_slow_peer_pauses_and_resumes_the_handler(
         while not handler.write_pauses:
             handler.channel.write([BIG])
             sent += len(BIG)
-        assert handler.channel.buffered_bytes() > 65_536
+        assert unsent_bytes(handler) > 65_536
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len(await reader.readexactly(sent)) == sent
         await until(lambda: handler.write_pauses == [True, False])

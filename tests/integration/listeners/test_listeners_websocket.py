@@ -130,7 +130,7 @@ async def test_refusals_are_http_answers_and_counted(
         assert caught.value.response.status_code == status
         assert words in caught.value.response.body.decode()
         assert server.refused(reason) == 1
-        await until(lambda: server.listeners.open_connections() == 0)
+        await until(lambda: server.open_connections() == 0)
 
 
 async def test_an_old_upstream_is_told_what_is_missing() -> None:

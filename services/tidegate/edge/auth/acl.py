@@ -308,14 +308,14 @@ class Authorizer:
             self._rules = self._load(self._path)
 
     def prepare(self, auth: AuthConfig) -> AclFile | None:
-        """Read the file that other settings name, for ``change``; None if it is the same, or none.
+        """Read the file that other settings name, for ``apply``; None if it is the same, or none.
 
         Raises AclFileError.
         """
         path = auth.acl_file
         return self._load(path) if path is not None and path != self._path else None
 
-    def change(self, auth: AuthConfig, rules: AclFile | None) -> bool:
+    def apply(self, auth: AuthConfig, rules: AclFile | None) -> bool:
         """Go by other settings from now on; ``rules`` is what ``prepare`` has read for them.
 
         Returns whether the rules are others now; connections keep theirs, as after ``reload``.

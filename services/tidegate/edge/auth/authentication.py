@@ -84,14 +84,14 @@ class Authenticator:
             self._verifier.replace(self._load(self._path))
 
     def prepare(self, auth: AuthConfig) -> PasswordFile | None:
-        """Read the file that other settings name, for ``change``; None if it is the same, or none.
+        """Read the file that other settings name, for ``apply``; None if it is the same, or none.
 
         Raises PasswordFileError.
         """
         path = auth.password_file
         return self._load(path) if path is not None and path != self._path else None
 
-    def change(self, auth: AuthConfig, file: PasswordFile | None) -> None:
+    def apply(self, auth: AuthConfig, file: PasswordFile | None) -> None:
         """Decide by other settings from now on; ``file`` is what ``prepare`` has read for them."""
         self._allow_anonymous = auth.allow_anonymous
         self._path = auth.password_file
@@ -104,7 +104,7 @@ class Authenticator:
             assert file is not None
             self._verifier = self._verifier_of(file, auth)
             return
-        self._verifier.change(
+        self._verifier.reconfigure(
             threads=auth.password_threads,
             max_pending=auth.max_pending_passwords,
             max_remembered=auth.max_remembered_passwords,

@@ -249,7 +249,7 @@ class PasswordVerifier:
         """Whether the file has a user."""
         return username in self._file.users
 
-    def change(self, *, threads: int, max_pending: int, max_remembered: int) -> None:
+    def reconfigure(self, *, threads: int, max_pending: int, max_remembered: int) -> None:
         """Take other bounds; hashes that wait or are computed come to their end."""
         if threads != self._threads:
             self.retire()

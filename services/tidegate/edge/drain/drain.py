@@ -122,7 +122,7 @@ class Drainer:
         """Return when no client is left, or the deadline has passed."""
         await self._done.wait()
 
-    def sentence(self) -> str:
+    def not_ready_reason(self) -> str:
         """Say in words why the edge is not ready."""
         left = len(self._edge.clients)
         if self._done.is_set() and not left:

@@ -37,7 +37,7 @@ class ListenerRemoval:
         )
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self, listeners: Iterable[Listener]) -> None:
+    def start(self, listeners: Iterable[Listener]) -> None:
         """Let the clients of these go too, from a running event loop; they accept nobody."""
         for listener in listeners:
             log.info(

@@ -89,7 +89,7 @@ class Acceptor:
     @property
     def addresses(self) -> list[str]:
         """``host:port``, ``[host]:port`` or a path, as bound."""
-        return [address_of(sock) for sock in self._sockets]
+        return [bound_address(sock) for sock in self._sockets]
 
     @property
     def port(self) -> int:
@@ -415,7 +415,7 @@ def _remove_own_socket(sock: socket.socket) -> None:
     Path(sock.getsockname()).unlink(missing_ok=True)
 
 
-def address_of(sock: socket.socket) -> str:
+def bound_address(sock: socket.socket) -> str:
     """Return ``host:port``, ``[host]:port`` or a path, as bound."""
     name = sock.getsockname()
     if isinstance(name, tuple):

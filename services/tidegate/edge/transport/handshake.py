@@ -143,7 +143,7 @@ class Opening(asyncio.Protocol):
 
     def _enter(self, stage: Stage, timeout_s: float) -> None:
         self._stage = stage
-        bound_s = min(timeout_s, self._listener.opening_timeout_s)
+        bound_s = min(timeout_s, self._listener.connect_timeout_s)
         self.deadline = self._listener.loop.time() + bound_s
 
     def _advance(self) -> None:

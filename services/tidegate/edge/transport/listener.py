@@ -127,6 +127,7 @@ class Listener:
         "_log_budget",
         "closing",
         "config",
+        "connect_timeout_s",
         "connections",
         "counters",
         "frames_class",
@@ -135,7 +136,6 @@ class Listener:
         "label",
         "loop",
         "max_frame_bytes",
-        "opening_timeout_s",
         "openings",
         "policy",
         "tls",
@@ -155,7 +155,7 @@ class Listener:
         policy: HandshakePolicy,
         frames_class: type[WebSocketFrames],
         tls: TlsContexts | None,
-        opening_timeout_s: float,
+        connect_timeout_s: float,
     ) -> None:
         self.loop = loop
         self.total = total
@@ -166,7 +166,7 @@ class Listener:
             max_frame_bytes=max_frame_bytes,
             policy=policy,
             tls=tls,
-            opening_timeout_s=opening_timeout_s,
+            connect_timeout_s=connect_timeout_s,
         )
         self.counters = ListenerCounters()
         #: Nobody looks after those who come now: they were accepted when it was removed.
@@ -188,7 +188,7 @@ class Listener:
         max_frame_bytes: int,
         policy: HandshakePolicy,
         tls: TlsContexts | None,
-        opening_timeout_s: float,
+        connect_timeout_s: float,
     ) -> None:
         """Go by other settings; connections that have their handler keep what it was made with."""
         self.config = config
@@ -198,7 +198,7 @@ class Listener:
         self.policy = policy
         self.tls = tls
         #: Bound of every stage before a connection has its handler.
-        self.opening_timeout_s = opening_timeout_s
+        self.connect_timeout_s = connect_timeout_s
         self.trusted = TrustedNetworks(config.trusted_proxies)
 
     def admit(self, connection: Connection, transport: asyncio.Transport) -> bool:

@@ -62,10 +62,10 @@ class _Kept:
 
 @dataclass(slots=True)
 class Change:
-    """Other settings, prepared: nothing of them counts before `Listeners.take`."""
+    """Other settings, prepared: nothing of them counts before `Listeners.apply`."""
 
     max_packet_size_bytes: int
-    opening_timeout_s: float
+    connect_timeout_s: float
     removed: list[OpenListener]
     doors: list[_Kept | OpenListener] = field(default_factory=list)
     #: Removed ones that do not accept any more, because their port (the value) is needed.
@@ -94,7 +94,7 @@ class Listeners:
         *,
         max_packet_size_bytes: int = 1_048_576,
         max_connections: int = 0,
-        opening_timeout_s: float = 15.0,
+        connect_timeout_s: float = 15.0,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         frames_class: type[WebSocketFrames] = WebSocketFrames,
         applied: Applied | None = None,
@@ -102,7 +102,7 @@ class Listeners:
         """Keep the configuration; nothing is opened before `start`.
 
         ``max_connections`` is of all listeners together (each has its own as well); 0: no limit.
-        ``opening_timeout_s`` bounds every stage before a connection has its handler.
+        ``connect_timeout_s`` bounds every stage before a connection has its handler.
         ``frames_class`` is for tests that look at the WebSocket layer alone. ``applied`` hears
         which certificates are in use.
         """
@@ -110,12 +110,12 @@ class Listeners:
         self._handler_factory_for = handler_factory_for
         self._max_packet_size_bytes = max_packet_size_bytes
         self._total = ConnectionTotal(max_connections)
-        self._opening_timeout_s = opening_timeout_s
+        self._opening_timeout_s = connect_timeout_s
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
         self._applied = applied or Applied()
         #: How many changes were undone for which listeners had been closed for a moment.
-        self.disturbances = 0
+        self.interruptions = 0
         self._doors: list[OpenListener] = []
         #: Those that an undone change has closed, and that could not be opened again; their ports.
         self._shut: dict[OpenListener, int] = {}
@@ -138,9 +138,9 @@ class Listeners:
         change = await self.prepare(
             self._configs,
             max_packet_size_bytes=self._max_packet_size_bytes,
-            opening_timeout_s=self._opening_timeout_s,
+            connect_timeout_s=self._opening_timeout_s,
         )
-        await self.take(change)
+        await self.apply(change)
         self._sweep()
 
     # Changing
@@ -150,16 +150,16 @@ class Listeners:
         configs: Sequence[ListenerConfig],
         *,
         max_packet_size_bytes: int,
-        opening_timeout_s: float,
+        connect_timeout_s: float,
     ) -> Change:
-        """Read the certificates and bind what other settings need; ``take`` or ``undo`` follows.
+        """Read the certificates and bind what other settings need; ``apply`` or ``undo`` follows.
 
         Raises OSError or `TlsConfigurationError` naming the listener; then
         everything is as before.
         """
         await self._reopen()
         found, removed = matched(self._doors, configs)
-        change = Change(max_packet_size_bytes, opening_timeout_s, removed)
+        change = Change(max_packet_size_bytes, connect_timeout_s, removed)
         try:
             for config, door in zip(configs, found, strict=True):
                 if door is None:
@@ -183,7 +183,7 @@ class Listeners:
                 kept.acceptor.stop()
         if not change.closed:
             return
-        self.disturbances += 1
+        self.interruptions += 1
         self._shut |= change.closed
         await self._reopen()
         for door in self._shut:
@@ -255,9 +255,9 @@ class Listeners:
             policy=HandshakePolicy(config.paths, config.allowed_origins),
             frames_class=self._frames_class,
             tls=self._tls_of(config, None),
-            opening_timeout_s=change.opening_timeout_s,
+            connect_timeout_s=change.connect_timeout_s,
         )
-        for old in self.states:
+        for old in self.all_listeners:
             is_gone = old in self._leaving or any(old is one.state for one in change.removed)
             if is_gone and old.label == state.label:
                 state.counters = old.counters  # one series goes on
@@ -272,7 +272,7 @@ class Listeners:
                 return door.state.tls
         return TlsContexts(config, self._applied)
 
-    async def take(self, change: Change) -> list[Listener]:
+    async def apply(self, change: Change) -> list[Listener]:
         """Go by a change that was prepared; return the listeners that are no more.
 
         Their connections stay until the caller ends them. Raises OSError when the system refuses
@@ -337,7 +337,7 @@ class Listeners:
             max_frame_bytes=change.max_packet_size_bytes + FRAME_SLACK_BYTES,
             policy=HandshakePolicy(kept.config.paths, kept.config.allowed_origins),
             tls=kept.tls,
-            opening_timeout_s=change.opening_timeout_s,
+            connect_timeout_s=change.connect_timeout_s,
         )
 
     # What is open
@@ -348,24 +348,20 @@ class Listeners:
         return self._addresses
 
     @property
-    def states(self) -> Sequence[Listener]:
+    def all_listeners(self) -> Sequence[Listener]:
         """The listeners, those that are no more and have connections still among them."""
         return [*(door.state for door in self._doors), *self._leaving]
-
-    def open_connections(self) -> int:
-        """How many sockets are open, handshakes included."""
-        return self._total.open
 
     def connections_of(self) -> Counter[str]:
         """How many sockets are open, by label of the listener."""
         found: Counter[str] = Counter()
-        for state in self.states:
+        for state in self.all_listeners:
             found[state.label] += len(state.connections)
         return found
 
     def counters(self) -> dict[str, ListenerCounters]:
         """What has been counted, by label of the listener; one that is open comes first."""
-        return {state.label: state.counters for state in reversed(self.states)}
+        return {state.label: state.counters for state in reversed(self.all_listeners)}
 
     def refused(self) -> dict[tuple[str, Refusal], int]:
         """Connections that got no handler, by listener and reason."""
@@ -394,7 +390,7 @@ class Listeners:
     async def close(self, deadline_s: float = 5.0) -> None:
         """Stop accepting, close all connections, and drop what is left after ``deadline_s``."""
         await self.stop_accepting()
-        for state in self.states:
+        for state in self.all_listeners:
             state.is_over = True
         if self._reopening is not None:
             await asyncio.gather(self._reopening, return_exceptions=True)
@@ -410,14 +406,14 @@ class Listeners:
             self._timer = None
 
     def _connections(self) -> Iterable[Connection]:
-        return [connection for state in self.states for connection in state.connections]
+        return [connection for state in self.all_listeners for connection in state.connections]
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         # Rescheduled first: whatever one connection raises, the next sweep comes.
         self._timer = loop.call_later(self._sweep_interval_s, self._sweep)
-        for state in self.states:
+        for state in self.all_listeners:
             state.sweep(now)
             if state.websockets and state.config.websocket_ping_s:
                 self._sweep_pings(state, now)

@@ -142,10 +142,6 @@ class StreamChannel(asyncio.Protocol):
         if not self._reason:
             self.transport.write(packets[0] if len(packets) == 1 else b"".join(packets))
 
-    def buffered_bytes(self) -> int:
-        """Bytes written and not yet taken by the kernel."""
-        return self.transport.get_write_buffer_size()
-
     def pause_reading(self) -> None:
         """Stop delivering until `resume_reading` (idempotent)."""
         self._is_paused = True

@@ -307,10 +307,10 @@ def test_it_says_how_far_it_has_come() -> None:
         assert progress.reason == "test"
         assert progress.since_s > 0
         assert (progress.clients_at_start, progress.clients_left) == (10, 4)
-        assert drain.drainer.sentence() == "draining: 4 clients left"
+        assert drain.drainer.not_ready_reason() == "draining: 4 clients left"
         assert alone.counters.draining == 1
         await running
         assert drain.drainer.progress().is_done
-        assert drain.drainer.sentence() == "drained: this process waits for its end"
+        assert drain.drainer.not_ready_reason() == "drained: this process waits for its end"
 
     _scenario(play)

@@ -52,7 +52,7 @@ class World:
         """There are no sockets."""
 
     def begin(self, *listeners: Gone) -> None:
-        self.listener_removal.begin(cast(list[Listener], list(listeners)))
+        self.listener_removal.start(cast(list[Listener], list(listeners)))
 
     async def until_empty(self, listener: Gone) -> float:
         """Wait until nobody is left; return how long it took."""
