@@ -248,7 +248,7 @@ async def test_nothing_counts_of_a_change_that_a_file_in_the_way_of_a_socket_sto
     anonymous = live.settings["auth"]
     live.settings["auth"] = {**anonymous, "allow_anonymous": False}
     problem = await live.refuse()
-    assert problem == f"listener unix: cannot listen on {path}: there is a file of another kind"
+    assert problem == f"listener unix: cannot listen on {path}: a file that is not a socket exists"
     assert path.read_text() == "somebody's"
     assert list(live.status()["listeners"]) == ["one", "unix"]
     await nobody_listens("127.0.0.1", port)
@@ -302,7 +302,7 @@ async def test_a_listener_that_cannot_have_its_port_alone_goes_on_and_has_it_whe
     live.listener("two").update(port=place.port, address="*")
 
     def times_opened_again() -> int:
-        return live.server.stderr().count("a listener is open again")
+        return live.server.stderr().count("listener reopened")
 
     with socket.create_server(("127.0.0.2", place.port)):
         assert "listener two: cannot listen" in await live.refuse()

@@ -9,7 +9,8 @@ from typing import Any
 
 from support.lone_edge import turns
 from support.recording_handler import Handlers, RecordingHandler
-from tidegate.edge.transport.listener import Listener, Refusal
+from tidegate.edge.transport.accepted_connection import Refusal
+from tidegate.edge.transport.listener import Listener
 from tidegate.edge.transport.listeners import Listeners
 from tidegate.edge.transport.stream_channel import StreamChannel
 from tidegate.runtime.config.model import ListenerConfig

@@ -28,7 +28,7 @@ class EchoFrames(WebSocketFrames):
 
     __slots__ = ("_decoder", "_message")
 
-    takes_messages = True
+    accepts_text = True
 
     def __init__(self, max_frame_bytes: int) -> None:
         super().__init__(max_frame_bytes)
@@ -41,9 +41,9 @@ class EchoFrames(WebSocketFrames):
         # What is still here came whole, past the library.
         self._echo_binary()
 
-    def _take(self, frame: Frame) -> None:
+    def _receive_frame(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-            super()._take(frame)
+            super()._receive_frame(frame)
             return
         # Earlier messages of the same chunk go first.
         self._echo_binary()
@@ -76,7 +76,7 @@ class EchoFrames(WebSocketFrames):
             self._collect(library)
         self.received.clear()
         if is_ours and not self.is_closing:
-            self.release()
+            self.drop_library()
 
 
 async def start_echo_server() -> tuple[Listeners, str]:

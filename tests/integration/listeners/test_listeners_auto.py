@@ -14,7 +14,7 @@ import pytest
 from support.certificates import Authority
 from support.recording_handler import until
 from support.running_listeners import Running, running
-from tidegate.edge.transport.listener import Refusal
+from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.proxy_protocol import V2_SIGNATURE
 
 REQUEST = (

@@ -22,11 +22,11 @@ from support.running_listeners import Running, running
 from support.waiting import wait_for_async
 from tidegate.edge.transport import listeners as module
 from tidegate.edge.transport.acceptor import Acceptor, protocol_factory
-from tidegate.edge.transport.listeners import Change
+from tidegate.edge.transport.listeners import ListenerChange
 from tidegate.runtime.config.model import ListenerConfig
 
 
-async def prepared(server: Running, *configs: dict[str, Any]) -> Change:
+async def prepared(server: Running, *configs: dict[str, Any]) -> ListenerChange:
     return await server.listeners.prepare(
         [ListenerConfig.model_validate({"port": 0, **config}) for config in configs],
         max_packet_size_bytes=1000,
@@ -76,15 +76,15 @@ async def test_a_change_that_gets_no_descriptor_leaves_everything_as_it_was(
         change = await prepared(server, ONE | settings | {"max_qos": 0}, TWO)
         (added,) = change.added
         port = added.acceptor.port
-        copies = Acceptor.copies
+        duplicate_sockets = Acceptor.duplicate_sockets
 
         def refused(acceptor: Acceptor) -> list[socket.socket]:
             if acceptor is added.acceptor:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            return copies(acceptor)
+            return duplicate_sockets(acceptor)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Acceptor, "copies", refused)
+            patch.setattr(Acceptor, "duplicate_sockets", refused)
             with pytest.raises(OSError, match="listener two: cannot be changed: Too many open"):
                 await server.listeners.apply(change)
         assert is_refused(port)
@@ -107,7 +107,7 @@ async def test_a_kept_listener_that_cannot_be_changed_goes_on_accepting(
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
         with monkeypatch.context() as patch:
-            patch.setattr(Acceptor, "copies", refused)
+            patch.setattr(Acceptor, "duplicate_sockets", refused)
             with pytest.raises(OSError, match="listener one: cannot be changed"):
                 await server.listeners.apply(change)
         assert is_refused(port)
@@ -206,7 +206,7 @@ async def test_who_came_when_a_proxy_header_was_optional_needs_none_when_it_is_o
     optional = ONE | {"proxy_protocol": "optional", "trusted_proxies": ["127.0.0.1/32"]}
     async with running(optional) as server:
         reader, writer = await server.connect("one")
-        await wait_for_async(lambda: server.state.openings, DEADLINE_S, "it is waited for")
+        await wait_for_async(lambda: server.state.handshakes, DEADLINE_S, "it is waited for")
         await server.listeners.apply(await prepared(server, ONE))
         writer.write(b"hello")
         async with asyncio.timeout(DEADLINE_S):

@@ -14,7 +14,7 @@ import pytest
 from support.recording_handler import RecordingHandler, until
 from support.running_listeners import Running, running, unsent_bytes
 from tidegate.edge.transport import listener as state_module
-from tidegate.edge.transport.listener import Refusal
+from tidegate.edge.transport.accepted_connection import Refusal
 
 BIG = b"\x30" + bytes(range(256)) * 4096
 

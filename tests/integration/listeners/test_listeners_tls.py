@@ -14,7 +14,7 @@ import pytest
 from support.certificates import Authority, KeyPair
 from support.recording_handler import until
 from support.running_listeners import Running, running, unsent_bytes
-from tidegate.edge.transport.listener import Refusal
+from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.tls import TlsConfigurationError
 
 BIG = b"\x30" + bytes(range(256)) * 4096

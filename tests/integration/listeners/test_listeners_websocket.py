@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 from support.certificates import Authority
 from support.recording_handler import until
 from support.running_listeners import Running, running
-from tidegate.edge.transport.listener import Refusal
+from tidegate.edge.transport.accepted_connection import Refusal
 
 BIG = b"\x30" + bytes(range(256)) * 2048
 REQUEST = (
@@ -115,7 +115,7 @@ async def test_a_request_in_pieces() -> None:
 @pytest.mark.parametrize(
     ("path", "options", "status", "reason", "words"),
     [
-        ("/nope", {}, 404, Refusal.WEBSOCKET_404, "WebSocket paths are"),
+        ("/nope", {}, 404, Refusal.WEBSOCKET_404, "WebSocket paths"),
         ("/mqtt", {"origin": "https://evil.net"}, 403, Refusal.WEBSOCKET_403, "origin"),
         ("/mqtt", {"subprotocols": ["chat"]}, 400, Refusal.WEBSOCKET_400, "mqttv3.1"),
     ],

@@ -1,8 +1,9 @@
-"""Listening sockets: binding, accepting, and not accepting for a while.
+"""Listening sockets: binding, accepting, and pausing while the accept rate is exceeded.
 
-Without an accept rate the event loop's own server accepts, which is the cheapest way on uvloop.
-With one, an `Acceptor` takes connections itself, one token each; out of tokens it stops looking at
-the listening socket, and the rest waits in the kernel's queue instead of being refused.
+Owns the sockets of one listener; called by `Listeners`, and ``bind`` by the supervisor. Without an
+accept rate the event loop's own server accepts, which is the cheapest way on uvloop. With one, an
+`Acceptor` accepts connections itself, one token each; out of tokens it stops polling the listening
+socket, and the rest waits in the kernel's queue instead of being refused.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tidegate.edge.transport.handshake import Opening
-from tidegate.edge.transport.listener import Listener, Refusal
+from tidegate.core.rate import TokenBucket
+from tidegate.edge.transport.accepted_connection import Refusal
+from tidegate.edge.transport.handshake import ConnectionHandshake
+from tidegate.edge.transport.listener import Listener
 from tidegate.edge.transport.stream_channel import StreamChannel
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
 log = logging.getLogger(__name__)
 
-#: Connections taken per wake-up, so that a storm does not starve those who are connected.
+#: Connections accepted per wake-up, so that a storm does not starve connected clients.
 ACCEPTS_PER_WAKE = 64
 #: Pause after an accept that failed for want of descriptors or memory.
 ERROR_PAUSE_S = 1.0
@@ -33,46 +36,21 @@ PORT_ATTEMPTS = 16
 _KEEPALIVE_PROBES = 4
 
 
-class TokenBucket:
-    """``rate`` tokens per second, up to ``burst`` of them saved."""
-
-    __slots__ = ("_burst", "_last", "_rate", "_tokens")
-
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        self._rate = rate
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._last = now
-
-    def take(self, now: float) -> bool:
-        """Take one token, if there is one."""
-        self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
-        self._last = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
-
-    def wait_s(self) -> float:
-        """Seconds until there is a token again."""
-        return max(0.0, (1.0 - self._tokens) / self._rate)
-
-
 class Acceptor:
     """The listening sockets of one listener."""
 
     __slots__ = ("_bucket", "_file", "_listener", "_servers", "_sockets", "_tasks", "_timer")
 
     def __init__(self, listener: Listener, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Bind and listen, or go on with ``sockets``. Raises OSError with the listener's name.
+        """Bind and listen, or use ``sockets``. Raises OSError with the listener's name.
 
-        What comes before ``start`` waits in the kernel's queue.
+        Connections that come before ``start`` wait in the kernel's queue.
         """
         config = listener.config
         self._listener = listener
         self._sockets = bind(config) if sockets is None else list(sockets)
-        #: Which file is a Unix socket's: another one may have its name some day.
-        self._file = _file_of(self._sockets)
+        #: Device and inode of a Unix socket: another file may replace it at its path.
+        self._file = _socket_file(self._sockets)
         try:
             for sock in self._sockets:
                 sock.listen(config.backlog)
@@ -93,7 +71,7 @@ class Acceptor:
 
     @property
     def port(self) -> int:
-        """The port that is bound; 0 for a Unix socket, and when nothing is."""
+        """The port that is bound; 0 for a Unix socket, and when there is no socket."""
         if not self._sockets or self._sockets[0].family == socket.AF_UNIX:
             return 0
         port: int = self._sockets[0].getsockname()[1]
@@ -101,32 +79,32 @@ class Acceptor:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has sockets, which somebody may connect to."""
+        """Whether it has listening sockets."""
         return bool(self._sockets)
 
     @property
-    def is_lost(self) -> bool:
-        """Whether a Unix socket's file is gone, so that nobody can connect any more."""
-        return self._file != _file_of(self._sockets)
+    def is_file_missing(self) -> bool:
+        """Whether a Unix socket's file is gone or replaced, so that no client can connect."""
+        return self._file != _socket_file(self._sockets)
 
     async def start(self) -> None:
-        """Accept connections from now on. Raises OSError; then nobody is accepted."""
+        """Accept connections from now on. Raises OSError; then none is accepted."""
         await self._accept_as(self._listener.config)
 
-    async def change(self, config: ListenerConfig) -> None:
-        """Accept as ``config`` says, which the listener has soon, on the sockets that are open.
+    async def reconfigure(self, config: ListenerConfig) -> None:
+        """Accept as ``config`` says, before the listener takes it, on the sockets that are open.
 
-        Raises OSError; then it goes on as before.
+        Raises OSError; then it accepts as before.
         """
         try:
-            self._set(config)
+            self._set_socket_options(config)
             await self._accept_as(config)
         except BaseException:
             with contextlib.suppress(OSError):
-                self._set(self._listener.config)
+                self._set_socket_options(self._listener.config)
             raise
 
-    def _set(self, config: ListenerConfig) -> None:
+    def _set_socket_options(self, config: ListenerConfig) -> None:
         for sock in self._sockets:
             sock.listen(config.backlog)
             if sock.family == socket.AF_UNIX:
@@ -135,7 +113,7 @@ class Acceptor:
                 _set_keepalive(sock, config.tcp_keepalive_s)
 
     async def _accept_as(self, config: ListenerConfig) -> None:
-        """Who has accepted until now does so until there is somebody else."""
+        """Start the new way of accepting before the one in use is stopped."""
         servers: list[asyncio.Server] = []
         if config.accept_rate:
             self._bucket = TokenBucket(
@@ -157,8 +135,8 @@ class Acceptor:
     async def _serve(self, backlog: int) -> list[asyncio.Server]:
         loop, factory = self._listener.loop, protocol_factory(self._listener)
         servers: list[asyncio.Server] = []
-        # The server closes the socket it is given; ours stays to name the address.
-        copies = self.copies()
+        # The server closes the socket it is given; the original stays to name the address.
+        copies = self.duplicate_sockets()
         try:
             for copy in copies:
                 if copy.family == socket.AF_UNIX:
@@ -178,8 +156,8 @@ class Acceptor:
             servers.clear()
         return servers
 
-    def copies(self) -> list[socket.socket]:
-        """Return the listening sockets once more, for one who goes on with them after ``stop``.
+    def duplicate_sockets(self) -> list[socket.socket]:
+        """Return duplicates of the listening sockets, which stay open after ``stop``.
 
         Raises OSError.
         """
@@ -194,19 +172,15 @@ class Acceptor:
         return copies
 
     def stop(self, *, keeps_path: bool = False) -> None:
-        """Close the listening sockets; what waits in the kernel's queue is refused by it.
+        """Close the listening sockets; the kernel resets what waits in its queue.
 
-        ``keeps_path``: somebody has copies of them, and a Unix socket's file stays for them.
+        ``keeps_path``: duplicates of them are in use, so a Unix socket's file stays.
         """
-        self._rest()
-        self._close_sockets(keeps_path=keeps_path)
-
-    def _rest(self) -> None:
-        """Accept nothing for now; who comes waits in the kernel's queue."""
         self._stop_watching()
         for server in self._servers:
             server.close()
         self._servers.clear()
+        self._close_sockets(keeps_path=keeps_path)
 
     def _stop_watching(self) -> None:
         self._cancel_timer()
@@ -221,7 +195,7 @@ class Acceptor:
 
     def _close_sockets(self, *, keeps_path: bool = False) -> None:
         for sock in self._sockets:
-            if sock.family == socket.AF_UNIX and not keeps_path and not self.is_lost:
+            if sock.family == socket.AF_UNIX and not keeps_path and not self.is_file_missing:
                 _remove_own_socket(sock)
             sock.close()
         self._sockets.clear()
@@ -258,34 +232,35 @@ class Acceptor:
                 self._pause(ERROR_PAUSE_S)
                 return
             connection.setblocking(False)
-            self._adopt(connection)
+            self._create_transport(connection)
 
-    def _adopt(self, connection: socket.socket) -> None:
+    def _create_transport(self, connection: socket.socket) -> None:
         listener = self._listener
         task: asyncio.Task[object] = listener.loop.create_task(
             listener.loop.connect_accepted_socket(protocol_factory(listener), connection)
         )
         self._tasks.add(task)
-        task.add_done_callback(self._adopted)
+        task.add_done_callback(self._transport_created)
 
-    def _adopted(self, task: asyncio.Task[object]) -> None:
+    def _transport_created(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._listener.refuse(Refusal.ACCEPT_ERROR, str(task.exception()))
 
 
 def protocol_factory(listener: Listener) -> Callable[[], asyncio.Protocol]:
-    """Plain listeners need no opening stage, and that is where most connections are.
+    """Return what makes the protocol of each new transport.
 
-    Whether a PROXY header comes first is asked for each connection: the answer may change.
+    Plain listeners need no handshake, and that is where most connections are. Whether a PROXY
+    header comes first is read for each connection: the setting may change.
     """
     if listener.config.protocol not in {ListenerProtocol.TCP, ListenerProtocol.UNIX}:
-        return lambda: Opening(listener)
+        return lambda: ConnectionHandshake(listener)
 
     def plain() -> asyncio.Protocol:
         if listener.config.proxy_protocol == "off":
             return StreamChannel(listener)
-        return Opening(listener)
+        return ConnectionHandshake(listener)
 
     return plain
 
@@ -357,7 +332,10 @@ def _bind_both(config: ListenerConfig) -> list[socket.socket]:
                 if attempt + 1 < attempts:
                     continue
                 raise
-            log.warning("no IPv6 here", extra={"listener": config.label, "error": str(exc)})
+            log.warning(
+                "IPv6 not available, listening on IPv4 only",
+                extra={"listener": config.label, "error": str(exc)},
+            )
             return [v4]
     raise AssertionError("unreachable")
 
@@ -367,7 +345,7 @@ def _bind_unix(path: Path, mode: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        # Nobody may connect between bind and chmod with more rights than the mode gives.
+        # Between bind and chmod no process may connect that the mode does not allow to.
         umask = os.umask(0o777 & ~mode)
         try:
             sock.bind(str(path))
@@ -381,10 +359,10 @@ def _bind_unix(path: Path, mode: int) -> socket.socket:
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """Remove a socket file that nobody listens on; anything else at the path is left alone."""
+    """Remove a socket file that no process listens on; keep anything else at the path."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EEXIST, "there is a file of another kind")
+            raise OSError(errno.EEXIST, "a file that is not a socket exists")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -397,8 +375,8 @@ def _remove_stale_socket(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def _file_of(sockets: Sequence[socket.socket]) -> tuple[int, int] | None:
-    """What has the name of a Unix socket; None if nothing has, or it has no name."""
+def _socket_file(sockets: Sequence[socket.socket]) -> tuple[int, int] | None:
+    """Device and inode at the path of a Unix socket; None if there is no file, or no path."""
     for sock in sockets:
         if sock.family == socket.AF_UNIX:
             with contextlib.suppress(OSError):

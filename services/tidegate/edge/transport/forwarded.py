@@ -1,7 +1,7 @@
-"""Who is behind the proxies: trusted networks, and X-Forwarded-For read from its right end.
+"""The client address behind proxies: trusted networks, and X-Forwarded-For from its right end.
 
-Used by the opening stage of a connection. Nothing here believes a header by itself: an entry counts
-only if the hop that added it is in the listener's ``trusted_proxies``.
+Called by `ConnectionHandshake`. Never trusts a header by itself: an entry counts only if the hop
+that added it is in the listener's ``trusted_proxies``. Pure.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
-#: How many entries are looked at; the rest of a longer list is the client's own invention.
+#: How many entries are read; the rest of a longer list is not from trusted proxies.
 MAX_ENTRIES = 32
 
 
 class TrustedNetworks:
-    """The networks whose word is taken."""
+    """The networks of a listener's ``trusted_proxies``."""
 
     __slots__ = ("_any", "_v4", "_v6")
 
@@ -25,7 +25,7 @@ class TrustedNetworks:
         self._any = bool(parsed)
 
     def __contains__(self, address: str) -> bool:
-        """Whether the address is in one of them. A Unix socket's peer ("") counts as 127.0.0.1."""
+        """Whether an address is in one of them. A Unix socket's peer ("") counts as 127.0.0.1."""
         if not self._any:
             return False
         try:
@@ -67,8 +67,8 @@ def client_address(
 ) -> tuple[str, int]:
     """Walk X-Forwarded-For from the right to the first address that is not a trusted proxy's.
 
-    ``values`` are the header's values in order, ``peer`` is whom the socket (or the PROXY header)
-    names. An entry that is no address ends the walk at the hop before it. If every entry is
+    ``values`` are the header's values in order, ``peer`` is the address of the socket (or of the
+    PROXY header). An entry that is no address ends the walk at the hop before it. If every entry is
     trusted, the left-most one is the client.
     """
     if peer[0] not in trusted:

@@ -1,8 +1,9 @@
 """A connection before its protocol is known: PROXY header, TLS, first byte, HTTP upgrade.
 
-An `Opening` is the protocol of a fresh transport. It reads as little as it needs, then hands the
-transport, with the bytes that were read already, to the channel that fits, and is forgotten. Its
-deadline is kept by the listener's sweep. Every way to fail here is one `Refusal`.
+A `ConnectionHandshake` is the protocol of a new transport, made by the acceptor. It reads as little
+as it needs, then hands the transport, with the bytes that were read already, to a `StreamChannel`
+or a `WebSocketChannel`. Its deadline is kept by the listener's sweep. Every failure is one
+`Refusal`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ from typing import TYPE_CHECKING, cast
 
 from tidegate.edge.channel import CloseReason, Peer
 from tidegate.edge.transport import proxy_protocol
+from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.forwarded import client_address
-from tidegate.edge.transport.listener import Refusal, address_of
+from tidegate.edge.transport.listener import Listener, peer_address
 from tidegate.edge.transport.stream_channel import StreamChannel
-from tidegate.edge.transport.websocket import MAX_HEAD_BYTES, Handshake, answer, head_size, refusal
+from tidegate.edge.transport.websocket import (
+    MAX_HEAD_BYTES,
+    HandshakeResult,
+    answer_handshake,
+    head_size,
+    http_error,
+)
 from tidegate.edge.transport.websocket_channel import WebSocketChannel
 from tidegate.runtime.config.model import ListenerProtocol
 
 if TYPE_CHECKING:
-    from tidegate.edge.transport.listener import Listener
     from tidegate.edge.transport.tls_transport import TlsTransport
 
-#: From the request's first byte due to its empty line.
+#: From the start of the HTTP stage to the empty line that ends the request head.
 UPGRADE_TIMEOUT_S = 10.0
 #: Until the first byte of a connection to an ``auto`` listener.
 FIRST_BYTE_TIMEOUT_S = 10.0
@@ -33,8 +40,6 @@ FIRST_BYTE_TIMEOUT_S = 10.0
 _TLS_HANDSHAKE = 0x16
 _MQTT_CONNECT = 0x10
 _HTTP_GET = 0x47
-
-_TLS_FIRST = frozenset({ListenerProtocol.TLS, ListenerProtocol.WSS})
 
 
 class Stage(Enum):
@@ -44,11 +49,11 @@ class Stage(Enum):
     DETECT = auto()
     TLS = auto()
     HTTP = auto()
-    OVER = auto()
+    DONE = auto()
 
 
-class Opening(asyncio.Protocol):
-    """One connection on its way to a channel."""
+class ConnectionHandshake(asyncio.Protocol):
+    """One connection that has no channel yet."""
 
     __slots__ = (
         "_address",
@@ -65,7 +70,7 @@ class Opening(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._buffer = b""
-        self._stage = Stage.OVER
+        self._stage = Stage.DONE
         self._tls: TlsTransport | None = None
         self._address = ""
         self._port = 0
@@ -81,62 +86,62 @@ class Opening(asyncio.Protocol):
         stream = cast(asyncio.Transport, transport)
         if not listener.admit(self, stream):
             return
-        listener.openings.add(self)
-        self._address, self._port = address_of(stream)
+        listener.handshakes.add(self)
+        self._address, self._port = peer_address(stream)
         wants_proxy = listener.config.proxy_protocol
         if wants_proxy != "off" and self._address in listener.trusted:
             self._enter(Stage.PROXY, listener.config.proxy_protocol_timeout_s)
         elif wants_proxy == "required":
             self._refuse(Refusal.PROXY_UNTRUSTED, "not from a trusted proxy")
         else:
-            self._choose()
+            self._enter_protocol()
 
     def data_received(self, data: bytes) -> None:
-        """Collect what the stage needs."""
-        if self._stage is Stage.OVER:
+        """Collect what the stage needs, and go on."""
+        if self._stage is Stage.DONE:
             return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 
     def eof_received(self) -> bool | None:
-        """Nothing can come of it any more."""
+        """Let the transport close: a handshake cannot end without the peer."""
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it, unless it was counted when we ended it."""
-        if self._stage is not Stage.OVER:
+        """Count it, unless it was counted when it was refused."""
+        if self._stage is not Stage.DONE:
             if self._stage is Stage.TLS and isinstance(exc, ssl.SSLError):
                 self._count(Refusal.TLS_HANDSHAKE, exc.reason or "")
             else:
                 self._count(Refusal.ABANDONED, self._stage.name.lower())
-        self._leave()
-        self._listener.forget(self)
+        self._end()
+        self._listener.remove(self)
 
     def pause_writing(self) -> None:
-        """Nothing that is sent here is large."""
+        """Do nothing: what is sent during a handshake is small."""
 
     def resume_writing(self) -> None:
-        """See `pause_writing`."""
+        """Do nothing (see `pause_writing`)."""
 
     # Called by the listener.
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """Refuse it: its deadline has passed."""
         stage = self._stage
         reason = Refusal.PROXY_HEADER if stage is Stage.PROXY else Refusal.TIMEOUT
-        self._refuse(reason, f"timeout in stage {stage.name.lower()}")
+        self._refuse(reason, f"timeout during {stage.name.lower()}")
 
     def abort(self) -> None:
-        """End it now (nobody is told: it has no handler)."""
-        self._leave()
+        """End it now; it has no handler to call."""
+        self._end()
         self.transport.abort()
 
     def close(self, websocket_code: int = 1000) -> None:
-        """The same: nothing has been promised to the peer yet."""
+        """End it now: the peer has no MQTT session to end in order."""
         self.abort()
 
-    def give_up(self, reason: CloseReason) -> None:
-        """End an answer that the peer did not take."""
+    def abort_closing(self, reason: CloseReason) -> None:
+        """End it now: the peer did not read an HTTP error."""
         self.abort()
 
     # Stages.
@@ -158,11 +163,11 @@ class Opening(asyncio.Protocol):
         data = self._buffer
         if not data:
             return
-        # "off" by now: the settings have changed since it came, when a header was expected.
+        # "off": the settings have changed since the connection was accepted.
         if self._listener.config.proxy_protocol != "required" and not (
             proxy_protocol.may_be_header(data)
         ):
-            self._choose()
+            self._enter_protocol()
             return
         try:
             header = proxy_protocol.parse(data)
@@ -175,13 +180,13 @@ class Opening(asyncio.Protocol):
         if header.address:
             self._address, self._port = header.address, header.port
             self._common_name = header.common_name
-        self._choose()
+        self._enter_protocol()
 
-    def _choose(self) -> None:
-        """What comes after the PROXY header, if there is one, is known from the configuration."""
+    def _enter_protocol(self) -> None:
+        """Enter the stage after the PROXY header, as configured."""
         match self._listener.config.protocol:
             case ListenerProtocol.TCP | ListenerProtocol.UNIX:
-                self._become_stream()
+                self._open_stream()
             case ListenerProtocol.TLS | ListenerProtocol.WSS:
                 self._start_tls()
             case ListenerProtocol.WS:
@@ -193,7 +198,7 @@ class Opening(asyncio.Protocol):
 
     def _detect(self, first: int) -> None:
         if first == _MQTT_CONNECT:
-            self._become_stream()
+            self._open_stream()
         elif first == _HTTP_GET:
             self._enter(Stage.HTTP, UPGRADE_TIMEOUT_S)
             self._read_request()
@@ -209,18 +214,18 @@ class Opening(asyncio.Protocol):
         assert contexts is not None
         self._enter(Stage.TLS, self._listener.config.tls.handshake_timeout_s)
         raw = self.transport
-        self._tls = TlsTransport(contexts.current, raw, self)
+        self._tls = TlsTransport(contexts.current, raw, self, self._tls_established)
         data, self._buffer = self._buffer, b""
         self.transport = self._tls
         raw.set_protocol(self._tls)
         if data:
             self._tls.data_received(data)
 
-    def tls_established(self, protocol: str | None) -> None:
-        """The handshake is done; ``protocol`` is what ALPN agreed on, if it did."""
+    def _tls_established(self, protocol: str | None) -> None:
+        """Enter the stage after TLS; ``protocol`` is what ALPN agreed on, if it did."""
         match self._listener.config.protocol, protocol:
             case (ListenerProtocol.TLS, _) | (ListenerProtocol.AUTO, "mqtt"):
-                self._become_stream()
+                self._open_stream()
             case (ListenerProtocol.WSS, _) | (ListenerProtocol.AUTO, "http/1.1"):
                 self._enter(Stage.HTTP, UPGRADE_TIMEOUT_S)
             case _:
@@ -230,24 +235,26 @@ class Opening(asyncio.Protocol):
         data = self._buffer
         size = head_size(data)
         if (size or len(data)) > MAX_HEAD_BYTES:
-            self._answer_refused(refusal(431, f"A request may have {MAX_HEAD_BYTES} bytes."))
+            self._send_http_error(
+                http_error(431, f"The request head is larger than {MAX_HEAD_BYTES} bytes.")
+            )
             return
         if not size:
             return
-        handshake = answer(data[:size], self._listener.policy)
-        if handshake.status != 101:
-            self._answer_refused(handshake)
+        result = answer_handshake(data[:size], self._listener.policy)
+        if result.status != 101:
+            self._send_http_error(result)
             return
-        self.transport.write(handshake.response)
-        self._become_websocket(handshake, data[size:])
+        self.transport.write(result.response)
+        self._open_websocket(result, data[size:])
 
     # Ends.
 
-    def _answer_refused(self, handshake: Handshake) -> None:
-        self._count(Refusal(f"websocket_{handshake.status}"), handshake.sentence)
-        self._leave()
+    def _send_http_error(self, result: HandshakeResult) -> None:
+        self._count(Refusal(f"websocket_{result.status}"), result.message)
+        self._end()
         self._listener.linger(self)
-        self.transport.write(handshake.response)
+        self.transport.write(result.response)
         try:
             self.transport.write_eof()
         except OSError:
@@ -260,17 +267,17 @@ class Opening(asyncio.Protocol):
     def _count(self, reason: Refusal, detail: str) -> None:
         self._listener.refuse(reason, detail, self._address)
 
-    def _leave(self) -> None:
-        self._stage = Stage.OVER
+    def _end(self) -> None:
+        self._stage = Stage.DONE
         self._buffer = b""
-        self._listener.openings.discard(self)
+        self._listener.handshakes.discard(self)
 
     def _hand_over(self, channel: StreamChannel, peer: Peer, data: bytes) -> None:
-        self._leave()
+        self._end()
         self._listener.replace(self, channel)
-        channel.begin(self.transport, peer, data)
+        channel.start(self.transport, peer, data)
 
-    def _become_stream(self) -> None:
+    def _open_stream(self) -> None:
         listener = self._listener
         if listener.config.protocol is ListenerProtocol.UNIX:
             kind = "unix"
@@ -279,20 +286,20 @@ class Opening(asyncio.Protocol):
         peer = self._peer(kind, (self._address, self._port))
         self._hand_over(StreamChannel(listener), peer, self._buffer)
 
-    def _become_websocket(self, handshake: Handshake, data: bytes) -> None:
+    def _open_websocket(self, result: HandshakeResult, data: bytes) -> None:
         listener = self._listener
         address = (self._address, self._port)
-        if handshake.forwarded_for:
-            address = client_address(handshake.forwarded_for, address, listener.trusted)
-        peer = self._peer("ws" if self._tls is None else "wss", address, handshake)
+        if result.forwarded_for:
+            address = client_address(result.forwarded_for, address, listener.trusted)
+        peer = self._peer("ws" if self._tls is None else "wss", address, result)
         self._hand_over(WebSocketChannel(listener), peer, data)
 
     def _peer(
-        self, kind: str, address: tuple[str, int], handshake: Handshake | None = None
+        self, kind: str, address: tuple[str, int], result: HandshakeResult | None = None
     ) -> Peer:
         tls = self._tls
-        headers = handshake.headers if handshake is not None else ()
-        subprotocol = handshake.subprotocol if handshake is not None else ""
+        headers = result.headers if result is not None else ()
+        subprotocol = result.subprotocol if result is not None else ""
         if tls is None:
             return Peer(
                 *address,

@@ -1,26 +1,31 @@
-"""What all connections of one listener share: its configuration, its counters, its sweeps.
+"""One listener: what all its connections share, and the sweep that keeps their deadlines.
 
-Connections register here and leave here; the acceptor and the `Listeners` look after time. There is
-one object per listener and nothing per connection but an entry in a set (and, while it is opening
-or closing, in a dictionary with its deadline).
+Owns the set of open connections, the counters, and the settings that connections read. Connections
+are added by `Listener.admit` and taken out by `Listener.remove`; `Listeners` calls ``sweep``. There
+is one object per listener and nothing per connection but an entry in a set (and, during its
+handshake or while it closes, in another with a deadline).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tidegate.edge.channel import CloseReason, HandlerFactory, Peer
+from tidegate.edge.transport.accepted_connection import (
+    AcceptedConnection,
+    HandshakingConnection,
+    ListenerCounters,
+    PingedConnection,
+    Refusal,
+)
 from tidegate.edge.transport.forwarded import TrustedNetworks
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
 if TYPE_CHECKING:
     from tidegate.edge.transport.tls import TlsContexts
     from tidegate.edge.transport.websocket import HandshakePolicy, WebSocketFrames
-    from tidegate.edge.transport.websocket_channel import WebSocketChannel
 
 log = logging.getLogger(__name__)
 
@@ -32,89 +37,30 @@ LINGER_TIMEOUT_S = 2.0
 LOGGED_REFUSALS_PER_SWEEP = 5
 
 
-class Refusal(StrEnum):
-    """Why a connection ended before it had a handler (label values of a metric)."""
-
-    MAX_CONNECTIONS = "max_connections"
-    ACCEPT_ERROR = "accept_error"
-    PROXY_UNTRUSTED = "proxy_untrusted"
-    PROXY_HEADER = "proxy_header"
-    TLS_HANDSHAKE = "tls_handshake"
-    NOT_MQTT = "not_mqtt"
-    TIMEOUT = "timeout"
-    ABANDONED = "abandoned"
-    WEBSOCKET_400 = "websocket_400"
-    WEBSOCKET_403 = "websocket_403"
-    WEBSOCKET_404 = "websocket_404"
-    WEBSOCKET_405 = "websocket_405"
-    WEBSOCKET_426 = "websocket_426"
-    WEBSOCKET_431 = "websocket_431"
-    INTERNAL_ERROR = "internal_error"
-
-
-class Connection(Protocol):
-    """What a listener needs of a connection, in whichever of its stages."""
-
-    transport: asyncio.Transport
-
-    def abort(self) -> None:
-        """End it now."""
-
-    def close(self, websocket_code: int = ...) -> None:
-        """End it in the orderly way of its stage."""
-
-    def give_up(self, reason: CloseReason) -> None:
-        """End what is already closing."""
-
-
-class Opening(Connection, Protocol):
-    """A connection whose protocol is not known yet."""
-
-    deadline: float
-
-    def expire(self) -> None:
-        """Its deadline has passed."""
-
-
-class ListenerCounters:
-    """Plain integers, read by whoever exports them."""
-
-    __slots__ = ("accept_pauses", "accepted", "refused", "reload_failures", "reloads")
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        #: How often accepting stopped because of ``accept_rate``.
-        self.accept_pauses = 0
-        #: Certificate files that changed and were taken, or could not be.
-        self.reloads = 0
-        self.reload_failures = 0
-        self.refused: Counter[Refusal] = Counter()
-
-
 class ConnectionTotal:
     """How many connections all listeners have together, and how many they may have (0: any)."""
 
-    __slots__ = ("_nobody", "limit", "open")
+    __slots__ = ("_none_open", "limit", "open")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.open = 0
-        self._nobody: asyncio.Event | None = None
+        self._none_open: asyncio.Event | None = None
 
-    def leave(self) -> None:
-        """One is gone."""
+    def remove(self) -> None:
+        """Count a connection that has ended."""
         self.open -= 1
-        if self.open == 0 and self._nobody is not None:
-            self._nobody.set()
+        if self.open == 0 and self._none_open is not None:
+            self._none_open.set()
 
     async def wait_for_none(self, timeout_s: float) -> bool:
-        """Wait until all are gone; False if some are left after ``timeout_s``."""
+        """Wait until all have ended; False if some are open after ``timeout_s``."""
         if self.open == 0:
             return True
-        self._nobody = asyncio.Event()
+        self._none_open = asyncio.Event()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._nobody.wait()
+                await self._none_open.wait()
         except TimeoutError:
             return False
         return True
@@ -132,11 +78,11 @@ class Listener:
         "counters",
         "frames_class",
         "handler_factory",
-        "is_over",
+        "handshakes",
+        "is_closed",
         "label",
         "loop",
         "max_frame_bytes",
-        "openings",
         "policy",
         "tls",
         "total",
@@ -160,7 +106,7 @@ class Listener:
         self.loop = loop
         self.total = total
         self.frames_class = frames_class
-        self.change(
+        self.reconfigure(
             config,
             handler_factory,
             max_frame_bytes=max_frame_bytes,
@@ -169,18 +115,18 @@ class Listener:
             connect_timeout_s=connect_timeout_s,
         )
         self.counters = ListenerCounters()
-        #: Nobody looks after those who come now: they were accepted when it was removed.
-        self.is_over = False
+        #: It was removed, or the process ends: whatever was still being accepted is aborted.
+        self.is_closed = False
         #: Every socket that is open, in any stage.
-        self.connections: set[Connection] = set()
-        #: Those whose protocol is not known yet.
-        self.openings: set[Opening] = set()
+        self.connections: set[AcceptedConnection] = set()
+        #: Those that have no handler yet.
+        self.handshakes: set[HandshakingConnection] = set()
         #: Those we have closed: flush deadline, then (negative) the deadline for the peer's FIN.
-        self.closing: dict[Connection, float] = {}
-        self.websockets: set[WebSocketChannel] = set()
+        self.closing: dict[AcceptedConnection, float] = {}
+        self.websockets: set[PingedConnection] = set()
         self._log_budget = LOGGED_REFUSALS_PER_SWEEP
 
-    def change(
+    def reconfigure(
         self,
         config: ListenerConfig,
         handler_factory: HandlerFactory,
@@ -190,7 +136,7 @@ class Listener:
         tls: TlsContexts | None,
         connect_timeout_s: float,
     ) -> None:
-        """Go by other settings; connections that have their handler keep what it was made with."""
+        """Take other settings; connections that have a handler keep what it was made with."""
         self.config = config
         self.label = config.label
         self.handler_factory = handler_factory
@@ -201,10 +147,10 @@ class Listener:
         self.connect_timeout_s = connect_timeout_s
         self.trusted = TrustedNetworks(config.trusted_proxies)
 
-    def admit(self, connection: Connection, transport: asyncio.Transport) -> bool:
-        """Take a new connection in, or drop it because there are too many, or it is too late."""
+    def admit(self, connection: AcceptedConnection, transport: asyncio.Transport) -> bool:
+        """Add a new connection; abort it if there are too many, or the listener is closed."""
         connection.transport = transport
-        if self.is_over:
+        if self.is_closed:
             connection.abort()
             return False
         limit = self.config.max_connections
@@ -220,19 +166,19 @@ class Listener:
         self.counters.accepted += 1
         return True
 
-    def replace(self, opening: Opening, channel: Connection) -> None:
-        """A connection has left its opening stage."""
-        self.connections.discard(opening)
+    def replace(self, handshake: HandshakingConnection, channel: AcceptedConnection) -> None:
+        """Put a channel in the place of the handshake that it came from."""
+        self.connections.discard(handshake)
         self.connections.add(channel)
 
-    def forget(self, connection: Connection) -> None:
-        """A connection is gone."""
+    def remove(self, connection: AcceptedConnection) -> None:
+        """Take out a connection that has ended (idempotent)."""
         if connection in self.connections:
             self.connections.discard(connection)
-            self.total.leave()
+            self.total.remove()
         self.closing.pop(connection, None)
 
-    def linger(self, connection: Connection) -> None:
+    def linger(self, connection: AcceptedConnection) -> None:
         """Bound the end of a connection that is closing."""
         self.closing[connection] = self.loop.time() + FLUSH_TIMEOUT_S
 
@@ -252,17 +198,17 @@ class Listener:
             )
 
     def peer_of(self, transport: asyncio.Transport) -> Peer:
-        """The peer of a plain connection, as the socket says."""
-        address, port = address_of(transport)
+        """Return the peer of a plain connection, as the socket names it."""
+        address, port = peer_address(transport)
         kind = "unix" if self.config.protocol is ListenerProtocol.UNIX else "tcp"
         return Peer(address, port, kind, self.label)
 
     def sweep(self, now: float) -> None:
         """End what has passed its deadline; called about twice a second."""
         self._log_budget = LOGGED_REFUSALS_PER_SWEEP
-        if self.openings:
-            for opening in [each for each in self.openings if each.deadline <= now]:
-                opening.expire()
+        if self.handshakes:
+            for handshake in [each for each in self.handshakes if each.deadline <= now]:
+                handshake.expire()
         if self.closing:
             self._sweep_closing(now)
 
@@ -270,18 +216,18 @@ class Listener:
         for connection, deadline in list(self.closing.items()):
             if deadline < 0:
                 if now >= -deadline:
-                    connection.give_up(CloseReason.LOCAL_CLOSE)
+                    connection.abort_closing(CloseReason.LOCAL_CLOSE)
             elif connection.transport.get_write_buffer_size() == 0:
                 self.closing[connection] = -(now + LINGER_TIMEOUT_S)
             elif now >= deadline:
-                connection.give_up(CloseReason.WRITE_TIMEOUT)
+                connection.abort_closing(CloseReason.WRITE_TIMEOUT)
 
 
-def address_of(transport: asyncio.Transport) -> tuple[str, int]:
-    """Address and port of the other end; a Unix socket's is ``("", 0)``."""
+def peer_address(transport: asyncio.Transport) -> tuple[str, int]:
+    """Return address and port of the other end; those of a Unix socket are ``("", 0)``."""
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple) and len(name) >= 2:
         address = str(name[0])
-        # A link-local IPv6 address may carry its scope, which is no part of who it is.
+        # A link-local IPv6 address may carry its scope, which is no part of the address.
         return address.partition("%")[0], int(name[1])
     return "", 0

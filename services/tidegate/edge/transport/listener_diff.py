@@ -1,7 +1,6 @@
-"""Which listening sockets stay when the configuration of the listeners changes, and which do not.
+"""Which open listeners stay when the configuration of the listeners changes, and which do not.
 
-Pure but for ``OpenListener``, which joins a listener's state with its sockets. Called by
-`Listeners`.
+Called by `Listeners`. Pure but for `OpenListener`, which joins a listener with its sockets.
 """
 
 from __future__ import annotations
@@ -13,11 +12,20 @@ from tidegate.edge.transport.acceptor import Acceptor
 from tidegate.edge.transport.listener import Listener
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
-Place = tuple[object, ...]
+#: What a listening socket is bound to.
+BindAddress = tuple[object, ...]
+
+_ACCEPTOR_SETTINGS = (
+    "accept_rate",
+    "accept_burst",
+    "backlog",
+    "tcp_keepalive_s",
+    "unix_mode",
+)
 
 
-def place_of(config: ListenerConfig, port: int = 0) -> Place:
-    """What a listening socket is bound to; ``port`` where the system was to choose."""
+def bind_address_of(config: ListenerConfig, port: int = 0) -> BindAddress:
+    """Return what a listener binds to; ``port`` is used where the system was to choose one."""
     if config.protocol is ListenerProtocol.UNIX:
         return ("unix", config.address)
     return (config.address, config.port or port, config.reuse_port)
@@ -25,67 +33,58 @@ def place_of(config: ListenerConfig, port: int = 0) -> Place:
 
 @dataclass(slots=True, eq=False)
 class OpenListener:
-    """A listener that is open."""
+    """A listener with its listening sockets."""
 
-    state: Listener
+    listener: Listener
     acceptor: Acceptor
 
     @property
     def config(self) -> ListenerConfig:
         """Its settings now."""
-        return self.state.config
+        return self.listener.config
 
     @property
-    def place(self) -> Place:
+    def bind_address(self) -> BindAddress:
         """What its sockets are bound to."""
-        return place_of(self.config, self.acceptor.port)
+        return bind_address_of(self.config, self.acceptor.port)
 
-    def becomes(self, wanted: ListenerConfig) -> bool:
-        """Whether it can become another listener, connections and all."""
+    def can_become(self, wanted: ListenerConfig) -> bool:
+        """Whether it can take the settings of ``wanted`` and keep its sockets and connections."""
         if not self.acceptor.is_open or self.config.protocol is not wanted.protocol:
             return False
         if self.config.label == wanted.label:
-            return self.place == place_of(wanted, self.acceptor.port)
-        return self.place == place_of(wanted)
+            return self.bind_address == bind_address_of(wanted, self.acceptor.port)
+        return self.bind_address == bind_address_of(wanted)
 
-    def is_in_the_way_of(self, wanted: ListenerConfig) -> bool:
-        """Whether it may be why a port cannot be had: ``*`` and one of its addresses."""
+    def may_block(self, wanted: ListenerConfig) -> bool:
+        """Whether it may be why ``wanted`` cannot bind its port: ``*`` and one of its addresses."""
         unix = ListenerProtocol.UNIX
         if not self.acceptor.is_open or unix in {self.config.protocol, wanted.protocol}:
             return False
         return self.acceptor.port == wanted.port
 
 
-def matched(
-    doors: Sequence[OpenListener], configs: Sequence[ListenerConfig]
+def match_listeners(
+    open_listeners: Sequence[OpenListener], configs: Sequence[ListenerConfig]
 ) -> tuple[list[OpenListener | None], list[OpenListener]]:
-    """Return for each wanted listener the open one that it becomes, and those left over.
+    """Return for each wanted listener the open one that becomes it, and the open ones left over.
 
-    Of several that would do, the one of the same name is taken.
+    Of several that could, the one of the same name is taken.
     """
-    free = list(doors)
-    found: list[OpenListener | None] = [None] * len(configs)
+    left_over = list(open_listeners)
+    matches: list[OpenListener | None] = [None] * len(configs)
     for by_name in (True, False):
         for index, config in enumerate(configs):
-            if found[index] is not None:
+            if matches[index] is not None:
                 continue
-            for door in free:
-                if door.becomes(config) and (not by_name or door.config.label == config.label):
-                    found[index] = door
-                    free.remove(door)
+            for each in left_over:
+                if each.can_become(config) and (not by_name or each.config.label == config.label):
+                    matches[index] = each
+                    left_over.remove(each)
                     break
-    return found, free
+    return matches, left_over
 
 
 def needs_new_acceptor(old: ListenerConfig, new: ListenerConfig) -> bool:
     """Whether a change concerns the accepting of connections, not only what becomes of them."""
-    return any(
-        getattr(old, key) != getattr(new, key)
-        for key in (
-            "accept_rate",
-            "accept_burst",
-            "backlog",
-            "tcp_keepalive_s",
-            "unix_mode",
-        )
-    )
+    return any(getattr(old, key) != getattr(new, key) for key in _ACCEPTOR_SETTINGS)

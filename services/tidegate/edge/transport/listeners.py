@@ -1,11 +1,11 @@
-"""All listeners of an edge: start, change, stop accepting, end, and what they count.
+"""All listeners of an edge: start, reconfigure, stop accepting, close, and what they count.
 
-Built by the edge from the configuration. It knows no MQTT: for every connection, once its transport
-is ready (PROXY header read, TLS and WebSocket handshakes done), it makes a channel and asks the
-edge's factory for a handler. One timer serves the deadlines of all connections.
+Built by ``roles`` from the configuration. It knows no MQTT: for every connection, once its
+transport is ready (PROXY header read, TLS and WebSocket handshakes done), a channel is made and the
+edge's factory is called for a handler. One timer serves the deadlines of all connections.
 
-A change of the configuration is prepared first, which may fail, and then taken: listeners whose
-address stays keep their sockets and connections, added ones open before removed ones close.
+Other settings are prepared first, which may fail, and then applied: listeners whose address stays
+keep their sockets and connections, added ones open before removed ones close.
 """
 
 from __future__ import annotations
@@ -18,70 +18,70 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.edge.channel import HandlerFactory
-from tidegate.edge.transport.acceptor import Acceptor, bind
-from tidegate.edge.transport.listener import (
-    Connection,
-    ConnectionTotal,
-    Listener,
+from tidegate.edge.transport.accepted_connection import (
+    SWEEPS_PER_PING,
+    AcceptedConnection,
     ListenerCounters,
     Refusal,
 )
+from tidegate.edge.transport.acceptor import Acceptor, bind
+from tidegate.edge.transport.listener import ConnectionTotal, Listener
 from tidegate.edge.transport.listener_diff import (
     OpenListener,
-    matched,
+    bind_address_of,
+    match_listeners,
     needs_new_acceptor,
-    place_of,
 )
 from tidegate.edge.transport.tls import TlsContexts
 from tidegate.edge.transport.websocket import FRAME_SLACK_BYTES, HandshakePolicy, WebSocketFrames
-from tidegate.edge.transport.websocket_channel import SWEEPS_PER_PING
 from tidegate.runtime.config.applied import Applied, sentence_of
 from tidegate.runtime.config.model import ListenerConfig
 
 log = logging.getLogger(__name__)
 
-#: How often it is tried to open a listener again that an undone change has closed.
+#: How often it is tried to reopen a listener that an undone change has closed.
 REOPEN_INTERVAL_S = 2.0
 #: Granularity of every deadline here.
 SWEEP_INTERVAL_S = 0.5
 _ABORT_TIMEOUT_S = 1.0
-#: WebSocket close code for an edge that goes away.
+#: WebSocket close code of an endpoint that shuts down (RFC 6455 §7.4.1).
 _GOING_AWAY = 1001
 
 
 @dataclass(slots=True, frozen=True)
-class _Kept:
-    """A listener that stays, with what it becomes."""
+class KeptListener:
+    """A listener that stays open, with the settings that it takes."""
 
-    door: OpenListener
+    current: OpenListener
     config: ListenerConfig
     tls: TlsContexts | None
-    #: Instead of the one it has, which nobody can connect to any more.
+    #: Replaces the one it has, whose Unix socket file is gone.
     acceptor: Acceptor | None = None
 
 
 @dataclass(slots=True)
-class Change:
-    """Other settings, prepared: nothing of them counts before `Listeners.apply`."""
+class ListenerChange:
+    """Prepared settings: none of them counts before `Listeners.apply`."""
 
     max_packet_size_bytes: int
     connect_timeout_s: float
     removed: list[OpenListener]
-    doors: list[_Kept | OpenListener] = field(default_factory=list)
+    #: In the order of the configuration.
+    wanted: list[KeptListener | OpenListener] = field(default_factory=list)
     #: Removed ones that do not accept any more, because their port (the value) is needed.
     closed: dict[OpenListener, int] = field(default_factory=dict)
-    #: Removed ones whose sockets an added one goes on with.
-    inherited: list[OpenListener] = field(default_factory=list)
+    #: Removed ones whose sockets an added one uses.
+    reused: list[OpenListener] = field(default_factory=list)
 
     @property
-    def kept(self) -> list[_Kept]:
+    def kept(self) -> list[KeptListener]:
         """Those that are open already."""
-        return [each for each in self.doors if isinstance(each, _Kept)]
+        return [each for each in self.wanted if isinstance(each, KeptListener)]
 
     @property
     def added(self) -> list[OpenListener]:
         """Those that are bound, and do not accept yet."""
-        return [door for door in self.doors if isinstance(door, OpenListener)]
+        return [each for each in self.wanted if isinstance(each, OpenListener)]
 
 
 class Listeners:
@@ -103,27 +103,27 @@ class Listeners:
 
         ``max_connections`` is of all listeners together (each has its own as well); 0: no limit.
         ``connect_timeout_s`` bounds every stage before a connection has its handler.
-        ``frames_class`` is for tests that look at the WebSocket layer alone. ``applied`` hears
+        ``frames_class`` is for tests that look at the WebSocket layer alone. ``applied`` records
         which certificates are in use.
         """
         self._configs = list(configs)
         self._handler_factory_for = handler_factory_for
         self._max_packet_size_bytes = max_packet_size_bytes
         self._total = ConnectionTotal(max_connections)
-        self._opening_timeout_s = connect_timeout_s
+        self._connect_timeout_s = connect_timeout_s
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
         self._applied = applied or Applied()
         #: How many changes were undone for which listeners had been closed for a moment.
         self.interruptions = 0
-        self._doors: list[OpenListener] = []
-        #: Those that an undone change has closed, and that could not be opened again; their ports.
-        self._shut: dict[OpenListener, int] = {}
+        self._open: list[OpenListener] = []
+        #: Those that an undone change has closed, and that could not be reopened; their ports.
+        self._to_reopen: dict[OpenListener, int] = {}
         self._reopen_at = 0.0
         self._reopening: asyncio.Task[None] | None = None
         self._stopped = False
-        #: Removed listeners that have connections still.
-        self._leaving: list[Listener] = []
+        #: Removed listeners that still have connections.
+        self._removed: list[Listener] = []
         self._timer: asyncio.TimerHandle | None = None
         self._next_ping: dict[Listener, float] = {}
         self._addresses: dict[str, list[str]] = {}
@@ -131,19 +131,18 @@ class Listeners:
     async def start(self) -> None:
         """Read certificates, bind everything, then accept.
 
-        Raises OSError or `TlsConfigurationError` naming the listener; then
-        nothing is left open.
+        Raises OSError or `TlsConfigurationError` naming the listener; then nothing is left open.
         """
         self._stopped = False
         change = await self.prepare(
             self._configs,
             max_packet_size_bytes=self._max_packet_size_bytes,
-            connect_timeout_s=self._opening_timeout_s,
+            connect_timeout_s=self._connect_timeout_s,
         )
         await self.apply(change)
         self._sweep()
 
-    # Changing
+    # Reconfiguration
 
     async def prepare(
         self,
@@ -151,32 +150,31 @@ class Listeners:
         *,
         max_packet_size_bytes: int,
         connect_timeout_s: float,
-    ) -> Change:
+    ) -> ListenerChange:
         """Read the certificates and bind what other settings need; ``apply`` or ``undo`` follows.
 
-        Raises OSError or `TlsConfigurationError` naming the listener; then
-        everything is as before.
+        Raises OSError or `TlsConfigurationError` naming the listener; then everything is as before.
         """
         await self._reopen()
-        found, removed = matched(self._doors, configs)
-        change = Change(max_packet_size_bytes, connect_timeout_s, removed)
+        matches, removed = match_listeners(self._open, configs)
+        change = ListenerChange(max_packet_size_bytes, connect_timeout_s, removed)
         try:
-            for config, door in zip(configs, found, strict=True):
-                if door is None:
-                    change.doors.append(self._open(config, change))
+            for config, current in zip(configs, matches, strict=True):
+                if current is None:
+                    change.wanted.append(self._bind_added(config, change))
                 else:
-                    change.doors.append(self._keep(door, config))
+                    change.wanted.append(self._prepare_kept(current, config))
         except BaseException:
             await self.undo(change)
             raise
         return change
 
-    async def undo(self, change: Change) -> None:
-        """Forget a change that was prepared."""
-        for door in change.added:
-            inherits = any(old.place == door.place for old in change.inherited)
-            door.acceptor.stop(keeps_path=inherits)
-            for connection in list(door.state.connections):
+    async def undo(self, change: ListenerChange) -> None:
+        """Drop a prepared change: close what it opened, reopen what it closed."""
+        for added in change.added:
+            reuses = any(old.bind_address == added.bind_address for old in change.reused)
+            added.acceptor.stop(keeps_path=reuses)
+            for connection in list(added.listener.connections):
                 connection.abort()
         for kept in change.kept:
             if kept.acceptor is not None:
@@ -184,69 +182,69 @@ class Listeners:
         if not change.closed:
             return
         self.interruptions += 1
-        self._shut |= change.closed
+        self._to_reopen |= change.closed
         await self._reopen()
-        for door in self._shut:
-            log.error("a listener cannot be opened again", extra={"listener": door.state.label})
+        for each in self._to_reopen:
+            log.error("listener not reopened, retrying", extra={"listener": each.listener.label})
 
     async def _reopen(self) -> None:
         """Open what an undone change has closed; what cannot be opened is tried again."""
-        for door in list(self._shut):
-            port = self._shut.pop(door, None)
+        for each in list(self._to_reopen):
+            port = self._to_reopen.pop(each, None)
             if port is None or self._stopped:
                 continue
             try:
-                door.acceptor = Acceptor(
-                    door.state, bind(door.config.model_copy(update={"port": port}))
+                each.acceptor = Acceptor(
+                    each.listener, bind(each.config.model_copy(update={"port": port}))
                 )
-                self._note_addresses()  # it can be connected to already
-                await door.acceptor.start()
+                self._note_addresses()  # clients can connect already
+                await each.acceptor.start()
             except OSError as exc:
-                door.acceptor.stop()
-                log.debug("not opened again", extra={"error": sentence_of(exc)})
-                if door in self._doors:
-                    self._shut[door] = port
+                each.acceptor.stop()
+                log.debug("listener not reopened", extra={"error": sentence_of(exc)})
+                if each in self._open:
+                    self._to_reopen[each] = port
             else:
-                log.info("a listener is open again", extra={"listener": door.state.label})
+                log.info("listener reopened", extra={"listener": each.listener.label})
             self._note_addresses()
 
     def _note_addresses(self) -> None:
-        self._addresses = {door.state.label: door.acceptor.addresses for door in self._doors}
+        self._addresses = {each.listener.label: each.acceptor.addresses for each in self._open}
 
-    def _keep(self, door: OpenListener, config: ListenerConfig) -> _Kept:
-        """Prepare what a listener becomes; a Unix socket's lost file is made again."""
-        tls = self._tls_of(config, door)
-        acceptor = Acceptor(door.state, bind(config)) if door.acceptor.is_lost else None
-        return _Kept(door, config, tls, acceptor)
+    def _prepare_kept(self, current: OpenListener, config: ListenerConfig) -> KeptListener:
+        """Prepare what a listener becomes; a Unix socket file that is gone is created again."""
+        tls = self._tls_contexts(config, current)
+        acceptor = None
+        if current.acceptor.is_file_missing:
+            acceptor = Acceptor(current.listener, bind(config))
+        return KeptListener(current, config, tls, acceptor)
 
-    def _open(self, config: ListenerConfig, change: Change) -> OpenListener:
-        """Bind a new listener, on the sockets of a removed one if it is at the same place."""
-        state = self._make_state(config, change)
+    def _bind_added(self, config: ListenerConfig, change: ListenerChange) -> OpenListener:
+        """Bind a new listener, on the sockets of a removed one if it has the same address."""
+        listener = self._new_listener(config, change)
         for old in change.removed:
             if not old.acceptor.is_open or old in change.closed:
                 continue
-            if old.place == place_of(config):
-                change.inherited.append(old)
-                return OpenListener(state, Acceptor(state, old.acceptor.copies()))
+            if old.bind_address == bind_address_of(config):
+                change.reused.append(old)
+                return OpenListener(listener, Acceptor(listener, old.acceptor.duplicate_sockets()))
         try:
-            return OpenListener(state, Acceptor(state))
+            return OpenListener(listener, Acceptor(listener))
         except OSError as exc:
-            in_the_way = [
+            blocking = [
                 old
                 for old in change.removed
-                if old.is_in_the_way_of(config)
-                and old not in change.closed
-                and old not in change.inherited
+                if old.may_block(config) and old not in change.closed and old not in change.reused
             ]
-            if exc.errno != errno.EADDRINUSE or not in_the_way:
+            if exc.errno != errno.EADDRINUSE or not blocking:
                 raise
-        for old in in_the_way:
+        for old in blocking:
             change.closed[old] = old.acceptor.port
             old.acceptor.stop()
-        return OpenListener(state, Acceptor(state))
+        return OpenListener(listener, Acceptor(listener))
 
-    def _make_state(self, config: ListenerConfig, change: Change) -> Listener:
-        state = Listener(
+    def _new_listener(self, config: ListenerConfig, change: ListenerChange) -> Listener:
+        listener = Listener(
             config,
             self._handler_factory_for(config),
             loop=asyncio.get_running_loop(),
@@ -254,52 +252,54 @@ class Listeners:
             max_frame_bytes=change.max_packet_size_bytes + FRAME_SLACK_BYTES,
             policy=HandshakePolicy(config.paths, config.allowed_origins),
             frames_class=self._frames_class,
-            tls=self._tls_of(config, None),
+            tls=self._tls_contexts(config, None),
             connect_timeout_s=change.connect_timeout_s,
         )
         for old in self.all_listeners:
-            is_gone = old in self._leaving or any(old is one.state for one in change.removed)
-            if is_gone and old.label == state.label:
-                state.counters = old.counters  # one series goes on
-        return state
+            is_removed = old in self._removed or any(old is one.listener for one in change.removed)
+            if is_removed and old.label == listener.label:
+                listener.counters = old.counters  # one series goes on
+        return listener
 
-    def _tls_of(self, config: ListenerConfig, door: OpenListener | None) -> TlsContexts | None:
+    def _tls_contexts(
+        self, config: ListenerConfig, current: OpenListener | None
+    ) -> TlsContexts | None:
         if not config.tls.certificates:
             return None
-        if door is not None and door.state.tls is not None:
-            old = door.config
+        if current is not None and current.listener.tls is not None:
+            old = current.config
             if (old.tls, old.label) == (config.tls, config.label):
-                return door.state.tls
+                return current.listener.tls
         return TlsContexts(config, self._applied)
 
-    async def apply(self, change: Change) -> list[Listener]:
-        """Go by a change that was prepared; return the listeners that are no more.
+    async def apply(self, change: ListenerChange) -> list[Listener]:
+        """Switch to prepared settings; return the listeners that were removed.
 
         Their connections stay until the caller ends them. Raises OSError when the system refuses
-        something; then nothing is taken.
+        something; then nothing is changed.
         """
-        await self._accept(change)
-        doors = []
-        for each in change.doors:
-            if isinstance(each, _Kept):
-                self._change(each, change)
-            doors.append(each.door if isinstance(each, _Kept) else each)
-            tls = doors[-1].state.tls
-            if tls is not None:
-                self._applied.took(tls.take_digests())
-        self._doors = doors
-        self._shut = {door: port for door, port in self._shut.items() if door in doors}
+        await self._start_accepting(change)
+        is_open: list[OpenListener] = []
+        for each in change.wanted:
+            if isinstance(each, KeptListener):
+                self._reconfigure(each, change)
+            current = each.current if isinstance(each, KeptListener) else each
+            is_open.append(current)
+            if current.listener.tls is not None:
+                self._applied.took(current.listener.tls.pop_digests())
+        self._open = is_open
+        self._to_reopen = {each: port for each, port in self._to_reopen.items() if each in is_open}
         for old in change.removed:
-            old.acceptor.stop(keeps_path=old in change.inherited)
-            old.state.is_over = True
+            old.acceptor.stop(keeps_path=old in change.reused)
+            old.listener.is_closed = True
         self._note_addresses()
-        gone = [old.state for old in change.removed]
-        self._leaving += gone
+        removed = [old.listener for old in change.removed]
+        self._removed += removed
         if self._stopped:  # meanwhile
             await self.stop_accepting()
-        return gone
+        return removed
 
-    async def _accept(self, change: Change) -> None:
+    async def _start_accepting(self, change: ListenerChange) -> None:
         """Do all of a change that may fail, or nothing of it."""
         changed: list[OpenListener] = []
         label = ""
@@ -307,31 +307,31 @@ class Listeners:
             for kept in change.kept:
                 if kept.acceptor is not None:
                     label = kept.config.label
-                    await kept.acceptor.change(kept.config)
-                elif needs_new_acceptor(kept.door.config, kept.config):
+                    await kept.acceptor.reconfigure(kept.config)
+                elif needs_new_acceptor(kept.current.config, kept.config):
                     label = kept.config.label
-                    await kept.door.acceptor.change(kept.config)
-                    changed.append(kept.door)
-            for door in change.added:
-                label = door.state.label
-                await door.acceptor.start()
+                    await kept.current.acceptor.reconfigure(kept.config)
+                    changed.append(kept.current)
+            for added in change.added:
+                label = added.listener.label
+                await added.acceptor.start()
         except BaseException as error:
-            for door in changed:
-                await _change_back(door)
+            for each in changed:
+                await _restore_acceptor(each)
             await self.undo(change)
             if isinstance(error, OSError):
                 problem = f"listener {label}: cannot be changed: {sentence_of(error)}"
                 raise OSError(error.errno, problem) from error
             raise
 
-    def _change(self, kept: _Kept, change: Change) -> None:
-        if kept.config != kept.door.config:
-            log.info("a listener has changed", extra={"listener": kept.config.label})
+    def _reconfigure(self, kept: KeptListener, change: ListenerChange) -> None:
+        if kept.config != kept.current.config:
+            log.info("listener reconfigured", extra={"listener": kept.config.label})
         if kept.acceptor is not None:
-            log.warning("a socket's file is made again", extra={"listener": kept.config.label})
-            kept.door.acceptor.stop()
-            kept.door.acceptor = kept.acceptor
-        kept.door.state.change(
+            log.warning("Unix socket file recreated", extra={"listener": kept.config.label})
+            kept.current.acceptor.stop()
+            kept.current.acceptor = kept.acceptor
+        kept.current.listener.reconfigure(
             kept.config,
             self._handler_factory_for(kept.config),
             max_frame_bytes=change.max_packet_size_bytes + FRAME_SLACK_BYTES,
@@ -344,24 +344,24 @@ class Listeners:
 
     @property
     def addresses(self) -> dict[str, list[str]]:
-        """Where each listener (by its label) really listens: ``host:port`` or a path."""
+        """Where each listener (by its label) listens: ``host:port`` or a path, as bound."""
         return self._addresses
 
     @property
     def all_listeners(self) -> Sequence[Listener]:
-        """The listeners, those that are no more and have connections still among them."""
-        return [*(door.state for door in self._doors), *self._leaving]
+        """The open listeners, then the removed ones that still have connections."""
+        return [*(each.listener for each in self._open), *self._removed]
 
     def connections_of(self) -> Counter[str]:
         """How many sockets are open, by label of the listener."""
         found: Counter[str] = Counter()
-        for state in self.all_listeners:
-            found[state.label] += len(state.connections)
+        for listener in self.all_listeners:
+            found[listener.label] += len(listener.connections)
         return found
 
     def counters(self) -> dict[str, ListenerCounters]:
         """What has been counted, by label of the listener; one that is open comes first."""
-        return {state.label: state.counters for state in reversed(self.all_listeners)}
+        return {each.label: each.counters for each in reversed(self.all_listeners)}
 
     def refused(self) -> dict[tuple[str, Refusal], int]:
         """Connections that got no handler, by listener and reason."""
@@ -374,24 +374,24 @@ class Listeners:
     def certificate_not_after(self) -> dict[str, float]:
         """When the first certificate of each TLS listener expires, seconds since the epoch."""
         return {
-            door.state.label: door.state.tls.certificate_not_after
-            for door in self._doors
-            if door.state.tls is not None
+            each.listener.label: each.listener.tls.certificate_not_after
+            for each in self._open
+            if each.listener.tls is not None
         }
 
-    # The end
+    # Stopping
 
     async def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay as they are."""
         self._stopped = True
-        for door in self._doors:
-            door.acceptor.stop()
+        for each in self._open:
+            each.acceptor.stop()
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Stop accepting, close all connections, and drop what is left after ``deadline_s``."""
         await self.stop_accepting()
-        for state in self.all_listeners:
-            state.is_over = True
+        for listener in self.all_listeners:
+            listener.is_closed = True
         if self._reopening is not None:
             await asyncio.gather(self._reopening, return_exceptions=True)
         for connection in self._connections():
@@ -399,61 +399,63 @@ class Listeners:
         if not await self._total.wait_for_none(deadline_s):
             for connection in self._connections():
                 connection.abort()
-            # An aborted transport says so in the next turns of the loop.
+            # An aborted transport calls connection_lost in the next turns of the loop.
             await self._total.wait_for_none(_ABORT_TIMEOUT_S)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _connections(self) -> Iterable[Connection]:
-        return [connection for state in self.all_listeners for connection in state.connections]
+    def _connections(self) -> Iterable[AcceptedConnection]:
+        return [
+            connection for listener in self.all_listeners for connection in listener.connections
+        ]
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         # Rescheduled first: whatever one connection raises, the next sweep comes.
         self._timer = loop.call_later(self._sweep_interval_s, self._sweep)
-        for state in self.all_listeners:
-            state.sweep(now)
-            if state.websockets and state.config.websocket_ping_s:
-                self._sweep_pings(state, now)
-        for door in self._doors:
-            tls = door.state.tls
+        for listener in self.all_listeners:
+            listener.sweep(now)
+            if listener.websockets and listener.config.websocket_ping_s:
+                self._sweep_pings(listener, now)
+        for each in self._open:
+            tls = each.listener.tls
             if tls is not None and tls.is_due(now):
-                tls.reload(now, door.state.counters)
-        if self._leaving:
-            self._forget_empty()
-        if self._shut and now >= self._reopen_at:
+                tls.reload(now, each.listener.counters)
+        if self._removed:
+            self._drop_empty()
+        if self._to_reopen and now >= self._reopen_at:
             self._reopen_at = now + REOPEN_INTERVAL_S
             self._reopening = loop.create_task(self._reopen())
 
-    def _forget_empty(self) -> None:
-        for state in self._leaving:
-            if not state.connections:
-                self._next_ping.pop(state, None)
-        self._leaving = [state for state in self._leaving if state.connections]
+    def _drop_empty(self) -> None:
+        for listener in self._removed:
+            if not listener.connections:
+                self._next_ping.pop(listener, None)
+        self._removed = [listener for listener in self._removed if listener.connections]
 
     def reload_certificates(self) -> None:
         """Look at the certificate files of every listener now (SIGHUP)."""
         now = asyncio.get_running_loop().time()
-        for door in self._doors:
-            if door.state.tls is not None:
-                door.state.tls.reload(now, door.state.counters)
+        for each in self._open:
+            if each.listener.tls is not None:
+                each.listener.tls.reload(now, each.listener.counters)
 
-    def _sweep_pings(self, state: Listener, now: float) -> None:
-        due = self._next_ping.get(state, 0.0)
+    def _sweep_pings(self, listener: Listener, now: float) -> None:
+        due = self._next_ping.get(listener, 0.0)
         if now < due:
             return
-        self._next_ping[state] = now + state.config.websocket_ping_s / SWEEPS_PER_PING
-        for channel in list(state.websockets):
+        self._next_ping[listener] = now + listener.config.websocket_ping_s / SWEEPS_PER_PING
+        for channel in list(listener.websockets):
             channel.sweep()
 
 
-async def _change_back(door: OpenListener) -> None:
+async def _restore_acceptor(current: OpenListener) -> None:
     try:
-        await door.acceptor.change(door.config)
+        await current.acceptor.reconfigure(current.config)
     except OSError as exc:
         log.error(  # noqa: TRY400 - the sentence says it all
-            "a listener cannot be changed back",
-            extra={"listener": door.state.label, "error": sentence_of(exc)},
+            "listener settings not restored",
+            extra={"listener": current.listener.label, "error": sentence_of(exc)},
         )

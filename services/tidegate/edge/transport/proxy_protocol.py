@@ -1,6 +1,6 @@
 """The PROXY protocol, versions 1 and 2, as a pure parser (haproxy.org, proxy-protocol.txt).
 
-Used by the opening stage of a connection, and only for peers in ``trusted_proxies``.
+Called by `ConnectionHandshake`, and only for peers in ``trusted_proxies``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 V1_PREFIX: Final = b"PROXY "
 V1_MAX_BYTES: Final = 107  # with CRLF, as the specification computes it
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-#: Addresses and TLVs of a version 2 header; more than any proxy sends, less than a nuisance.
+#: Addresses and TLVs of a version 2 header; more than any proxy sends.
 V2_MAX_LENGTH: Final = 16_384
 
 _V2_HEADER: Final = struct.Struct("!12sBBH")
@@ -30,7 +30,7 @@ class ProxyHeaderError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class ProxyHeader:
-    """What a header says. ``address`` is empty if it names no client (LOCAL, UNKNOWN, Unix)."""
+    """A parsed header. ``address`` is empty if it names no client (LOCAL, UNKNOWN, Unix)."""
 
     size: int
     address: str = ""
@@ -73,13 +73,13 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
     if words[1] == "UNKNOWN":
         return ProxyHeader(size)
     if len(words) != 6 or words[1] not in {"TCP4", "TCP6"}:
-        raise ProxyHeaderError("version 1 line has a wrong form")
+        raise ProxyHeaderError("malformed version 1 line")
     version = 4 if words[1] == "TCP4" else 6
     try:
         source = ipaddress.ip_address(words[2])
         destination = ipaddress.ip_address(words[3])
     except ValueError as exc:
-        raise ProxyHeaderError("version 1 line has a wrong address") from exc
+        raise ProxyHeaderError("invalid address in version 1 line") from exc
     if source.version != version or destination.version != version:
         raise ProxyHeaderError("version 1 line mixes address families")
     port = _port(words[4])
@@ -89,7 +89,7 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
 
 def _port(word: str) -> int:
     if not (word.isascii() and word.isdigit() and len(word) <= 5 and int(word) <= 65535):
-        raise ProxyHeaderError("version 1 line has a wrong port")
+        raise ProxyHeaderError("invalid port in version 1 line")
     return int(word)
 
 
@@ -98,7 +98,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
         return None
     _, version_command, family, length = _V2_HEADER.unpack_from(data)
     if version_command >> 4 != 2:
-        raise ProxyHeaderError("version 2 signature with another version")
+        raise ProxyHeaderError("version 2 signature with another version number")
     command = version_command & 0x0F
     if command > 1:
         raise ProxyHeaderError("unknown version 2 command")
@@ -115,7 +115,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
 
 
 def _v2_source(family: int, body: bytes) -> tuple[str, int, int]:
-    """Source address, source port, and how many bytes the address block takes."""
+    """Return source address, source port, and the size of the address block in bytes."""
     match family >> 4:
         case 0:
             return "", 0, 0
@@ -143,18 +143,18 @@ def _tlvs(data: bytes) -> list[tuple[int, bytes]]:
     position = 0
     while position < len(data):
         if len(data) - position < _TLV.size:
-            raise ProxyHeaderError("version 2 TLV cut off")
+            raise ProxyHeaderError("version 2 TLV truncated")
         kind, length = _TLV.unpack_from(data, position)
         position += _TLV.size
         if len(data) - position < length:
-            raise ProxyHeaderError("version 2 TLV cut off")
+            raise ProxyHeaderError("version 2 TLV truncated")
         found.append((kind, data[position : position + length]))
         position += length
     return found
 
 
 def _common_name(tlvs: bytes) -> str:
-    """The common name of the client certificate that the proxy verified, if it did."""
+    """Return the common name of the client certificate that the proxy verified, or ""."""
     for kind, value in _tlvs(tlvs):
         if kind != _TYPE_SSL:
             continue

@@ -1,9 +1,9 @@
 """Byte-stream channels: MQTT straight on a transport (TCP, Unix socket, or TLS on top of either).
 
 `StreamChannel` is the asyncio protocol and the channel in one object, because memory per idle
-connection counts. It has no per-connection task, timer or closure: whatever needs time is swept
-by the listener (`Listener`). What it reads goes to its handler without a call in between:
-the transport is given the handler's own ``data_received``.
+connection counts. It has no per-connection task, timer or closure: deadlines are kept by the
+listener's sweep. What it reads goes to its handler without a call in between: the transport is
+given the handler's own ``data_received``. Made by the acceptor or by a `ConnectionHandshake`.
 """
 
 from __future__ import annotations
@@ -12,27 +12,25 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from tidegate.edge.channel import CloseReason, Handler, Peer
-
-if TYPE_CHECKING:
-    from tidegate.edge.transport.listener import Listener
+from tidegate.edge.transport.listener import Listener
 
 log = logging.getLogger(__name__)
 
 
 def discard(data: bytes) -> None:
-    """Take bytes that nobody wants any more (after our FIN, until the peer's)."""
+    """Drop what is received after our FIN, until the peer's."""
 
 
 class StreamChannel(asyncio.Protocol):
     """A connection that carries MQTT packets back to back."""
 
     __slots__ = (
-        "_held",
         "_is_paused",
         "_listener",
+        "_paused_data",
         "_reason",
         "data_received",
         "handler",
@@ -40,7 +38,7 @@ class StreamChannel(asyncio.Protocol):
         "transport",
     )
 
-    # The three below are set once the connection is admitted, before anybody else sees the channel.
+    # The three below are set once the connection is admitted, before any other object has it.
     peer: Peer
     handler: Handler | None
     transport: asyncio.Transport
@@ -48,7 +46,7 @@ class StreamChannel(asyncio.Protocol):
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self.handler = None
-        self._held: list[bytes] | None = None
+        self._paused_data: list[bytes] | None = None
         self._is_paused = False
         #: Why it ends, once we have decided that it does; until then empty.
         self._reason = ""
@@ -57,12 +55,12 @@ class StreamChannel(asyncio.Protocol):
     # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start right away: nothing stands before the first packet on this listener."""
+        """Start at once: a plain listener needs no handshake."""
         stream = cast(asyncio.Transport, transport)
         if self._listener.admit(self, stream):
-            self.begin(stream, self._listener.peer_of(stream), b"")
+            self.start(stream, self._listener.peer_of(stream), b"")
 
-    def begin(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
+    def start(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
         """Give the connection its handler, then the bytes that were read already."""
         self.transport = transport
         self.peer = peer
@@ -71,7 +69,7 @@ class StreamChannel(asyncio.Protocol):
         try:
             self.handler = self._listener.handler_factory(self)
         except Exception:
-            log.exception("handler could not be made", extra={"listener": peer.listener})
+            log.exception("handler creation failed", extra={"listener": peer.listener})
             self._end(CloseReason.INTERNAL_ERROR)
             transport.abort()
             return
@@ -79,26 +77,26 @@ class StreamChannel(asyncio.Protocol):
             return
         if self._is_paused:
             # A transport that is just being made starts reading whatever we ask of it.
-            self._held = [data] if data else []
-            self.data_received = self._hold  # type: ignore[method-assign]
+            self._paused_data = [data] if data else []
+            self.data_received = self._buffer_data  # type: ignore[method-assign]
             transport.set_protocol(self)
             return
         self._set_receiver()
         transport.set_protocol(self)
         if data:
-            self._feed(data)
+            self._deliver(data)
 
     def _set_receiver(self) -> None:
         assert self.handler is not None
         self.data_received = self.handler.data_received  # type: ignore[method-assign]
 
-    def _hold(self, data: bytes) -> None:
-        assert self._held is not None
-        self._held.append(data)
+    def _buffer_data(self, data: bytes) -> None:
+        assert self._paused_data is not None
+        self._paused_data.append(data)
         self.transport.pause_reading()
 
-    def _feed(self, data: bytes) -> None:
-        """Deliver bytes that did not just come from the transport, with its way of failing."""
+    def _deliver(self, data: bytes) -> None:
+        """Deliver bytes that were read earlier; an exception ends the connection."""
         try:
             self.data_received(data)
         except Exception:
@@ -107,17 +105,17 @@ class StreamChannel(asyncio.Protocol):
             self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Tell the handler that the peer is slow."""
+        """Pass it on: the write buffer is above its high-water mark."""
         if self.handler is not None:
             self.handler.pause_writing()
 
     def resume_writing(self) -> None:
-        """Tell the handler that the peer has caught up."""
+        """Pass it on: the write buffer is below its low-water mark."""
         if self.handler is not None:
             self.handler.resume_writing()
 
     def eof_received(self) -> bool | None:
-        """Let the transport flush and close: half-open connections have no use here."""
+        """Let the transport flush and close: MQTT has no half-open connections."""
         if not self._reason:
             self._end(CloseReason.PEER_CLOSED)
             if self.transport.get_write_buffer_size():
@@ -125,12 +123,12 @@ class StreamChannel(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the handler, once, and break the reference cycles."""
+        """Call the handler, once, and break the reference cycles."""
         reason = self._reason or reason_for(exc)
         self._reason = reason
         self.data_received = discard  # type: ignore[method-assign]
-        self._held = None
-        self._listener.forget(self)
+        self._paused_data = None
+        self._listener.remove(self)
         handler, self.handler = self.handler, None
         if handler is not None:
             handler.connection_lost(reason)
@@ -145,35 +143,35 @@ class StreamChannel(asyncio.Protocol):
     def pause_reading(self) -> None:
         """Stop delivering until `resume_reading` (idempotent)."""
         self._is_paused = True
-        if not self._reason and self._held is None:
+        if not self._reason and self._paused_data is None:
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Undo `pause_reading` (idempotent). What was held meanwhile is delivered soon."""
+        """Undo `pause_reading` (idempotent). What was read meanwhile is delivered soon."""
         if not self._is_paused:
             return
         self._is_paused = False
         if self._reason:
             return
-        if self._held is not None:
-            asyncio.get_running_loop().call_soon(self._release)
+        if self._paused_data is not None:
+            asyncio.get_running_loop().call_soon(self._deliver_paused)
         else:
             self.transport.resume_reading()
 
-    def _release(self) -> None:
-        held = self._held
-        if held is None or self._is_paused or self._reason:
+    def _deliver_paused(self) -> None:
+        data = self._paused_data
+        if data is None or self._is_paused or self._reason:
             return
-        self._held = None
+        self._paused_data = None
         self._set_receiver()
         self.transport.set_protocol(self)
-        if held:
-            self._feed(b"".join(held))
+        if data:
+            self._deliver(b"".join(data))
         if not self._is_paused and not self._reason:
             self.transport.resume_reading()
 
     def close(self, websocket_code: int = 1000) -> None:
-        """Flush, say goodbye (FIN), and take what the peer still sends until it closes too.
+        """Flush, send FIN, and drop what the peer still sends until it closes too.
 
         Closing a socket with unread bytes would reset the connection, and the peer might never
         read our last packet. Both steps are bounded by the listener's sweep.
@@ -196,19 +194,19 @@ class StreamChannel(asyncio.Protocol):
             self._end(CloseReason.ABORTED)
         self.transport.abort()
 
-    def give_up(self, reason: CloseReason) -> None:
-        """End a lingering connection whose peer did not take what was left, or did not close."""
+    def abort_closing(self, reason: CloseReason) -> None:
+        """End a closing connection whose peer did not read what was left, or did not close."""
         self._reason = reason
         self.transport.abort()
 
     def _end(self, reason: CloseReason) -> None:
         self._reason = reason
-        self._held = None
+        self._paused_data = None
         self.data_received = discard  # type: ignore[method-assign]
 
 
 def reason_for(exc: Exception | None) -> CloseReason:
-    """The word for what a transport says of its end."""
+    """Return the reason for the exception that a transport ended with."""
     if exc is None:
         return CloseReason.PEER_CLOSED
     if isinstance(exc, ssl.SSLError):

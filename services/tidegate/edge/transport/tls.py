@@ -1,7 +1,7 @@
 """Certificates of a listener: contexts chosen by SNI, reloaded when their files change.
 
-Used by `Listeners` (reload) and by the opening stage (a context for a new connection). A connection
-keeps the context that it began with, so a reload never touches one that exists.
+Called by `Listeners` (reload) and by `ConnectionHandshake` (a context for a new connection). A
+connection keeps the context that it began with, so a reload never affects an open one.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
+from tidegate.edge.transport.accepted_connection import ListenerCounters
 from tidegate.runtime.config.applied import Applied, Reading, sentence_of, was_unreadable
 from tidegate.runtime.config.file_watch import Signature, signature_of
 from tidegate.runtime.config.model import (
@@ -23,9 +24,6 @@ from tidegate.runtime.config.model import (
     ListenerProtocol,
     TlsConfig,
 )
-
-if TYPE_CHECKING:
-    from tidegate.edge.transport.listener import ListenerCounters
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +44,14 @@ class TlsConfigurationError(Exception):
 
 
 class ServerSslObject(ssl.SSLObject):
-    """An SSLObject that remembers the name its client asked for."""
+    """An SSLObject that keeps the server name that its client asked for."""
 
     sni = ""
 
 
 @dataclass(slots=True, frozen=True)
 class ContextSet:
-    """What one reading of the files gave."""
+    """The contexts of one listener, from one reading of its files."""
 
     default: ssl.SSLContext
     exact: dict[str, ssl.SSLContext]
@@ -62,7 +60,7 @@ class ContextSet:
     not_after: float
 
     def find(self, name: str) -> ssl.SSLContext:
-        """The context for a server name: exact, then wildcard (one label), then the default."""
+        """Return the context for a server name: exact, wildcard (one label), or the default."""
         lowered = name.lower().rstrip(".")
         found = self.exact.get(lowered)
         if found is None:
@@ -71,7 +69,7 @@ class ContextSet:
 
 
 class TlsContexts:
-    """The contexts of one listener, as the files are now."""
+    """The contexts of one listener, reloaded when its files change."""
 
     __slots__ = (
         "_applied",
@@ -86,17 +84,17 @@ class TlsContexts:
     )
 
     def __init__(self, listener: ListenerConfig, applied: Applied | None = None) -> None:
-        """Read the files. Raises `TlsConfigurationError`. ``applied`` hears of later readings."""
+        """Read the files. Raises `TlsConfigurationError`. ``applied`` records later readings."""
         self._applied = applied or Applied()
         self._label = listener.label
         self._config = listener
-        # Looked at before reading: a change while reading is seen by the next look.
+        # Taken before reading: a change while reading is found by the next check.
         self._seen = _signatures(listener.tls)
         reading = Reading(files_of(listener.tls))
         self.current = load(listener)
         self._digests = reading.digests()
         self._next_check = 0.0
-        #: Whether the last reading failed for a reason that is not in the files; what was said.
+        #: Whether the last reading failed for a reason that is not in the files; its error text.
         self._unreadable = False
         self._problem = ""
 
@@ -105,19 +103,19 @@ class TlsContexts:
         """When the first certificate expires, seconds since the epoch."""
         return self.current.not_after
 
-    def take_digests(self) -> dict[Path, str]:
-        """The digests of the files as they were read for the first time, once."""
+    def pop_digests(self) -> dict[Path, str]:
+        """Return the digests of the files as first read; empty when called again."""
         digests, self._digests = self._digests, {}
         return digests
 
     def is_due(self, now: float) -> bool:
-        """Whether the files are to be looked at again."""
+        """Whether the next check of the files is due."""
         return now >= self._next_check
 
     def reload(self, now: float, counters: ListenerCounters) -> None:
-        """Look at the files; if they changed, read them. Bad ones change nothing but a counter.
+        """Check the files; if they changed, read them. If they are bad, the contexts stay.
 
-        What cannot be read, whatever is in it, is tried again at every look, and told of once.
+        A file that cannot be read is tried again at every check, and logged once.
         """
         self._next_check = now + self._config.tls.reload_interval_s
         seen = _signatures(self._config.tls)
@@ -137,7 +135,7 @@ class TlsContexts:
             counters.reload_failures += 1
             self._applied.refused(paths, sentence_of(exc))
             log.warning(
-                "certificates not reloaded, the last good ones stay",
+                "certificate reload failed, keeping the previous certificates",
                 extra={"listener": self._label, "error": str(exc)},
             )
             return
@@ -151,7 +149,7 @@ class TlsContexts:
 
 
 def files_of(config: TlsConfig) -> list[Path]:
-    """Every file of a listener's TLS."""
+    """Return every file of a listener's TLS settings."""
     paths = [path for each in config.certificates for path in (each.certificate, each.key)]
     if config.client_ca is not None:
         paths.append(config.client_ca)
@@ -159,7 +157,7 @@ def files_of(config: TlsConfig) -> list[Path]:
 
 
 def _signatures(config: TlsConfig) -> list[Signature]:
-    """Of every file, through symbolic links (``..data`` of a mounted Secret)."""
+    """Return those of every file, through symbolic links (``..data`` of a mounted Secret)."""
     return [signature_of(path) for path in files_of(config)]
 
 
@@ -199,7 +197,7 @@ def _context(listener: ListenerConfig, certificate: CertificateConfig) -> ssl.SS
     context.minimum_version = (
         ssl.TLSVersion.TLSv1_3 if config.minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
     )
-    # A peer must not be able to make us do public-key work again on a connection that exists.
+    # A peer must not be able to cause public-key work again on an open connection.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(_ALPN.get(listener.protocol, ["mqtt"]))
     context.verify_mode = _VERIFY[config.client_certificates]
@@ -231,7 +229,7 @@ def _leaf(listener: ListenerConfig, path: Path) -> x509.Certificate:
 
 
 def _names(listener: ListenerConfig, path: Path, leaf: x509.Certificate) -> list[str]:
-    """What OpenSSL takes may have names that cannot be read."""
+    """Return the names of a certificate; OpenSSL loads some whose names cannot be parsed."""
     try:
         return names_in(leaf)
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
@@ -239,7 +237,7 @@ def _names(listener: ListenerConfig, path: Path, leaf: x509.Certificate) -> list
 
 
 def names_in(certificate: x509.Certificate) -> list[str]:
-    """DNS names of a certificate; its common name if it has none."""
+    """Return the DNS names of a certificate; its common name if it has none."""
     try:
         extension = certificate.extensions.get_extension_for_oid(
             ExtensionOID.SUBJECT_ALTERNATIVE_NAME
@@ -258,7 +256,7 @@ def _common_names(certificate: x509.Certificate) -> list[str]:
 
 
 def identity_in(der: bytes) -> tuple[str, str]:
-    """Common name (the last one, as mosquitto takes it) and subject (RFC 4514) of a certificate."""
+    """Return common name (the last one, as in mosquitto) and subject (RFC 4514)."""
     certificate = x509.load_der_x509_certificate(der)
     names = _common_names(certificate)
     return (names[-1] if names else "", certificate.subject.rfc4514_string())

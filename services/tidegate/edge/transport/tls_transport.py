@@ -1,9 +1,9 @@
 """TLS between a transport and a protocol, on memory buffers.
 
-A `TlsTransport` is the protocol of the transport below and the transport of the protocol above. It
-exists because a connection may turn out to be TLS only after its first bytes were read (PROXY
-header, ``auto`` listener), and because it needs less memory per connection than the event
-loop's own layer.
+A `TlsTransport` is the protocol of the transport below and the transport of the protocol above,
+which is a `ConnectionHandshake` first and a channel later. It exists because a connection may turn
+out to be TLS only after its first bytes were read (PROXY header, ``auto`` listener), and because it
+needs less memory per connection than the event loop's own layer.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import cast
 
 from tidegate.edge.transport.tls import ContextSet, ServerSslObject, identity_in
 
-if TYPE_CHECKING:
-    from tidegate.edge.transport.handshake import Opening
-
 log = logging.getLogger(__name__)
 
-#: Ciphertext given to OpenSSL at once. Its memory buffers never shrink, so what one of them once
-#: held stays allocated for as long as the connection lives.
+#: Ciphertext given to OpenSSL at once. Its memory buffers never shrink: the largest content that
+#: one had stays allocated until the connection ends.
 _SLICE_BYTES = 32_768
-_NOBODY = asyncio.Protocol()
+_NO_PROTOCOL = asyncio.Protocol()
 #: The largest record; OpenSSL reads and writes one at a time.
 _RECORD_BYTES = 16_384
 
@@ -37,20 +35,27 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_deliver",
         "_error",
         "_incoming",
+        "_is_closed",
         "_is_established",
-        "_is_over",
-        "_opening",
+        "_on_established",
         "_outgoing",
         "_protocol",
         "_ssl",
     )
 
-    def __init__(self, contexts: ContextSet, below: asyncio.Transport, opening: Opening) -> None:
+    def __init__(
+        self,
+        contexts: ContextSet,
+        below: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        on_established: Callable[[str | None], None],
+    ) -> None:
+        """``on_established`` is called once with the protocol that ALPN agreed on, or None."""
         super().__init__()
         self._below = below
-        self._opening: Opening | None = opening
-        self._protocol: asyncio.Protocol = opening
-        self._deliver = opening.data_received
+        self._on_established: Callable[[str | None], None] | None = on_established
+        self._protocol = protocol
+        self._deliver = protocol.data_received
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = cast(
@@ -59,14 +64,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         )
         self._is_established = False
         #: Nothing more is read or written.
-        self._is_over = False
+        self._is_closed = False
         self._error: ssl.SSLError | None = None
 
     # The protocol of the transport below.
 
     def data_received(self, data: bytes) -> None:
         """Decrypt everything that is complete and deliver it at once."""
-        if self._is_over:
+        if self._is_closed:
             return
         parts: list[bytes] = []
         try:
@@ -82,11 +87,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         if parts:
             self._deliver(parts[0] if len(parts) == 1 else b"".join(parts))
-        if self._incoming.eof and not self._is_over:
+        if self._incoming.eof and not self._is_closed:
             self._peer_closed()
 
     def _read(self, parts: list[bytes]) -> None:
-        if not self._is_established and not self._shake_hands():
+        if not self._is_established and not self._do_handshake():
             return
         read = self._ssl.read
         try:
@@ -98,11 +103,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                     return
                 parts.append(part)
         except ssl.SSLWantReadError:
-            # TLS 1.3 may have something to say while reading (a key update to answer).
+            # TLS 1.3 may have something to send while reading (the answer to a key update).
             if self._outgoing.pending:
                 self._flush()
 
-    def _shake_hands(self) -> bool:
+    def _do_handshake(self) -> bool:
         try:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
@@ -110,9 +115,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return False
         self._flush()
         self._is_established = True
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.tls_established(self._ssl.selected_alpn_protocol())
+        on_established, self._on_established = self._on_established, None
+        if on_established is not None:
+            on_established(self._ssl.selected_alpn_protocol())
         return True
 
     def _flush(self) -> None:
@@ -124,13 +129,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Send the alert that OpenSSL has prepared, then close."""
         if parts:
             self._deliver(b"".join(parts))
-        if self._is_over:
+        if self._is_closed:
             return
-        self._is_over = True
+        self._is_closed = True
         self._error = exc
         self._flush()
         if self._below.get_write_buffer_size():
-            # Nobody sweeps this connection, and a peer that does not read must not keep it.
+            # No sweep covers this connection, and a peer that does not read must not keep it open.
             self._below.abort()
         else:
             self._below.close()
@@ -148,12 +153,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass it on, with the TLS error if there was one."""
-        self._is_over = True
-        self._opening = None
+        self._is_closed = True
+        self._on_established = None
         protocol = self._protocol
         # Channel and transport hold each other; OpenSSL's memory must not wait for the collector.
-        self._protocol = _NOBODY
-        self._deliver = _NOBODY.data_received
+        self._protocol = _NO_PROTOCOL
+        self._deliver = _NO_PROTOCOL.data_received
         protocol.connection_lost(self._error or exc)
 
     def pause_writing(self) -> None:
@@ -168,7 +173,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send."""
-        if self._is_over or not data:
+        if self._is_closed or not data:
             return
         try:
             if len(data) <= _RECORD_BYTES:
@@ -183,34 +188,34 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                     records.append(self._outgoing.read())
             self._below.write(b"".join(records))
         except ssl.SSLError as exc:
-            self._is_over = True
+            self._is_closed = True
             self._error = exc
             self._below.abort()
 
     def write_eof(self) -> None:
         """Send close_notify and the transport's own end; what still arrives is not decrypted."""
-        self._say_goodbye()
+        self._send_close_notify()
         self._below.write_eof()
 
     def close(self) -> None:
         """Send close_notify and close."""
-        self._say_goodbye()
+        self._send_close_notify()
         self._below.close()
 
-    def _say_goodbye(self) -> None:
-        if self._is_over:
+    def _send_close_notify(self) -> None:
+        if self._is_closed:
             return
-        self._is_over = True
+        self._is_closed = True
         if not self._is_established:
             return
-        # It wants the peer's close_notify, which nobody waits for.
+        # It asks for the peer's close_notify, which is not waited for.
         with contextlib.suppress(ssl.SSLError):
             self._ssl.unwrap()
         self._flush()
 
     def abort(self) -> None:
         """Drop the connection now."""
-        self._is_over = True
+        self._is_closed = True
         self._below.abort()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -219,7 +224,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._deliver = self._protocol.data_received
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """Whom it delivers to."""
+        """Return the protocol that it delivers to."""
         return self._protocol
 
     def is_closing(self) -> bool:
@@ -268,6 +273,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         try:
             return identity_in(der)
         except ValueError as exc:
-            # OpenSSL has verified it, so the connection may stay; but it names nobody.
+            # OpenSSL has verified it, so the connection may stay, without an identity.
             log.warning("client certificate cannot be read", extra={"error": str(exc)})
             return "", ""

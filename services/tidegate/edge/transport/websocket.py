@@ -1,8 +1,9 @@
 """WebSocket without I/O: the opening handshake and the frames, on the ``websockets`` library.
 
-The only module that imports ``websockets``. The library has every protocol rule; what is done
-here is what MQTT asks for (subprotocols, paths, origins, an honest answer for what is refused) and
-a fast way around the library for what nearly all traffic consists of: whole, masked, binary frames.
+The only module that imports ``websockets``; called by `ConnectionHandshake` and by
+`WebSocketChannel`. The library has every protocol rule; here is what MQTT and the configuration add
+(subprotocols, paths, origins, an error that says what is wrong) and a fast path around the library
+for what nearly all traffic consists of: whole, masked, binary frames.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ except ImportError:  # the pure wheel
 #: [MQTT-6.0.0-4]; the others are what clients in the field offer instead (![MQTT-6.0.0-4]).
 SUBPROTOCOLS: Final = frozenset({"mqtt", "mqttv3.1", "mqttv3.1.1", "mqttv5"})
 
-#: Request line and headers together. Cookies of a whole domain fit; an attack does not.
+#: Request line and headers together: enough for the cookies of a whole domain.
 MAX_HEAD_BYTES: Final = 16_384
 
-#: Added to the packet limit to get the frame limit: clients join packets that wait into one frame.
+#: Added to the packet limit to get the frame limit: clients put several packets into one frame.
 FRAME_SLACK_BYTES: Final = 1_048_576
 
 CLOSE_PROTOCOL_ERROR: Final = 1002
@@ -47,7 +48,7 @@ CLOSE_UNSUPPORTED_DATA: Final = 1003
 CLOSE_TOO_BIG: Final = 1009
 
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
-#: Headers that say nothing about the client once the handshake is done; the rest is kept.
+#: Headers that only concern the handshake; the others are kept.
 _TRANSIENT_HEADERS: Final = frozenset(
     {
         "accept",
@@ -63,7 +64,7 @@ _TRANSIENT_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-# The library's own INFO lines would be one per connection; ours say more.
+# The library would log one INFO line per connection.
 _LIBRARY_LOG: Final = logging.getLogger("tidegate.edge.transport.websocket.library")
 _LIBRARY_LOG.setLevel(logging.ERROR)
 
@@ -76,21 +77,21 @@ _PROXY_HINT: Final = (
 
 
 class HandshakeRefusedError(Exception):
-    """The request is answered with an HTTP error and one plain sentence."""
+    """The request is answered with an HTTP error whose body is ``message``."""
 
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
-        self.sentence = sentence
+        self.message = message
 
 
 @dataclass(slots=True, frozen=True)
-class Handshake:
-    """The answer to a request: 101 and what was agreed, or an error to send before closing."""
+class HandshakeResult:
+    """The response to a request: 101 and what was agreed, or an error to send before closing."""
 
     status: int
     response: bytes
-    sentence: str = ""
+    message: str = ""
     subprotocol: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     forwarded_for: tuple[str, ...] = ()
@@ -114,21 +115,22 @@ class HandshakePolicy:
     def check(self, request: Request) -> str:
         """Return the subprotocol to echo, or "" if the client offered none.
 
-        A client that offers none breaks [MQTT-6.0.0-3] but cannot be misunderstood, and is let in.
-        Raises `HandshakeRefusedError`.
+        A client that offers none breaks [MQTT-6.0.0-3], and is accepted: the path says that it is
+        MQTT. Raises `HandshakeRefusedError`.
         """
         headers = request.headers
         if request.method != "GET":
-            raise HandshakeRefusedError(405, "A WebSocket handshake is a GET request.")
+            raise HandshakeRefusedError(405, "A WebSocket handshake must be a GET request.")
         path = request.path.partition("?")[0]
         if path not in self._paths:
             known = ", ".join(sorted(self._paths))
             raise HandshakeRefusedError(
-                404, f"There is no MQTT here; WebSocket paths are: {known}."
+                404, f"No MQTT endpoint at this path. WebSocket paths: {known}."
             )
         if request.protocol != "HTTP/1.1":
             raise HandshakeRefusedError(
-                400, f"A WebSocket handshake needs HTTP/1.1, not {request.protocol}. {_PROXY_HINT}"
+                400,
+                f"A WebSocket handshake requires HTTP/1.1, not {request.protocol}. {_PROXY_HINT}",
             )
         _check_upgrade(headers)
         _check_version(headers)
@@ -136,15 +138,15 @@ class HandshakePolicy:
         return _choose_subprotocol(headers)
 
     def _check_origin(self, headers: Headers) -> None:
-        """Browsers always name their origin, others need not: an absent one is no browser's."""
+        """Refuse other origins. Browsers always send one; a client without one is no browser."""
         if self._origins is None:
             return
         try:
             origin = headers.get("Origin")
         except MultipleValuesError:
-            raise HandshakeRefusedError(400, "There is more than one Origin header.") from None
+            raise HandshakeRefusedError(400, "More than one Origin header.") from None
         if origin is not None and self._origins.fullmatch(origin.lower()) is None:
-            raise HandshakeRefusedError(403, "Pages of this origin may not connect here.")
+            raise HandshakeRefusedError(403, "This origin is not allowed.")
 
 
 def _check_upgrade(headers: Headers) -> None:
@@ -152,13 +154,13 @@ def _check_upgrade(headers: Headers) -> None:
         connection = [o for v in headers.get_all("Connection") for o in parse_connection(v)]
         upgrade = [u for v in headers.get_all("Upgrade") for u in parse_upgrade(v)]
     except InvalidHandshake as exc:
-        raise HandshakeRefusedError(400, f"The handshake is malformed: {exc}.") from exc
+        raise HandshakeRefusedError(400, f"Malformed handshake: {exc}.") from exc
     if "upgrade" not in {option.lower() for option in connection} or "websocket" not in {
         protocol.lower() for protocol in upgrade
     }:
         raise HandshakeRefusedError(
             426,
-            f"This is an MQTT WebSocket endpoint, and the request has no Upgrade. {_PROXY_HINT}",
+            f"This is an MQTT over WebSocket endpoint; the request has no Upgrade. {_PROXY_HINT}",
         )
 
 
@@ -169,59 +171,61 @@ def _check_version(headers: Headers) -> None:
 
 
 def _choose_subprotocol(headers: Headers) -> str:
-    """The first offered one that is supported, as the client spelled it [MQTT-6.0.0-4]."""
+    """Return the first supported one, as the client spelled it [MQTT-6.0.0-4]."""
     try:
         offered = [
             s for v in headers.get_all("Sec-WebSocket-Protocol") for s in parse_subprotocol(v)
         ]
     except InvalidHandshake as exc:
-        raise HandshakeRefusedError(400, f"The handshake is malformed: {exc}.") from exc
+        raise HandshakeRefusedError(400, f"Malformed handshake: {exc}.") from exc
     for subprotocol in offered:
         if subprotocol.lower() in SUBPROTOCOLS:
             return subprotocol
     if offered:
         known = ", ".join(sorted(SUBPROTOCOLS))
-        raise HandshakeRefusedError(400, f"None of the offered subprotocols is one of: {known}.")
+        raise HandshakeRefusedError(
+            400, f"No offered subprotocol is supported. Supported: {known}."
+        )
     return ""
 
 
 def head_size(data: bytes) -> int:
-    """Length of the request head including its empty line; 0 while it is incomplete."""
+    """Return the length of the request head with its empty line; 0 while it is incomplete."""
     match = _HEAD_END.search(data)
     return match.end() if match else 0
 
 
-def answer(head: bytes, policy: HandshakePolicy) -> Handshake:
+def answer_handshake(head: bytes, policy: HandshakePolicy) -> HandshakeResult:
     """Answer a complete request head.
 
-    Never raises for what a peer sent: a refusal comes back as a `Handshake` with an error status.
+    Never raises for what a peer sent: a refusal is a `HandshakeResult` with an error status.
     """
     library = _Library(logger=_LIBRARY_LOG)
     try:
         return _answer(library, head, policy)
     finally:
-        library.retire()
+        library.close_parser()
 
 
-def _answer(library: _Library, head: bytes, policy: HandshakePolicy) -> Handshake:
+def _answer(library: _Library, head: bytes, policy: HandshakePolicy) -> HandshakeResult:
     library.receive_data(head)
     events = library.events_received()
     if not events or not isinstance(events[0], Request):
         if isinstance(library.handshake_exc, _TOO_LARGE):
-            return refusal(431, "The request head is too large.")
-        return refusal(400, "This is not a WebSocket handshake request.")
+            return http_error(431, "The request head is too large.")
+        return http_error(400, "This is not a WebSocket handshake request.")
     request = events[0]
     try:
         subprotocol = policy.check(request)
     except HandshakeRefusedError as exc:
-        return refusal(exc.status, exc.sentence)
+        return http_error(exc.status, exc.message)
     response = library.accept(request)
     if response.status_code != 101:
         status = response.status_code if response.status_code < 500 else 400
-        sentence = response.body.decode(errors="replace").partition("\n")[0]
-        return refusal(status, sentence)
+        message = response.body.decode(errors="replace").partition("\n")[0]
+        return http_error(status, message)
     headers = request.headers
-    return Handshake(
+    return HandshakeResult(
         101,
         response.serialize(),
         subprotocol=subprotocol,
@@ -244,9 +248,9 @@ _PHRASES: Final = {
 }
 
 
-def refusal(status: int, sentence: str) -> Handshake:
-    """An HTTP error whose body is one sentence for the person who reads it."""
-    body = sentence.encode() + b"\n"
+def http_error(status: int, message: str) -> HandshakeResult:
+    """Return an HTTP error whose body is ``message``, for the person who debugs the client."""
+    body = message.encode() + b"\n"
     lines = [
         f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}",
         "Connection: close",
@@ -257,14 +261,14 @@ def refusal(status: int, sentence: str) -> Handshake:
         lines.append("Allow: GET")
     if status == 426:
         lines += ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    return Handshake(status, "\r\n".join([*lines, "", ""]).encode() + body, sentence)
+    return HandshakeResult(status, "\r\n".join([*lines, "", ""]).encode() + body, message)
 
 
 _SHORT_HEADERS: Final = tuple(bytes((0x82, size)) for size in range(126))
 
 
 def binary_frame_header(size: int) -> bytes:
-    """Header of an unfragmented, unmasked binary frame with ``size`` bytes of payload."""
+    """Return the header of an unfragmented, unmasked binary frame of ``size`` bytes of payload."""
     if size < 126:
         return _SHORT_HEADERS[size]
     if size < 65_536:
@@ -276,23 +280,23 @@ _KNOWN_OPCODES: Final = frozenset({0, 1, 2, 8, 9, 10})
 
 
 class _Library(ServerProtocol):
-    """The library's protocol, which chooses as `_choose_subprotocol` has already done."""
+    """The library's protocol; it chooses the same subprotocol as `_choose_subprotocol`."""
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         return next((each for each in subprotocols if each.lower() in SUBPROTOCOLS), None)
 
-    def retire(self) -> None:
-        """Break the cycle through its own parser, instead of leaving it to the collector."""
+    def close_parser(self) -> None:
+        """Break the reference cycle through the parser, so that no garbage collection is needed."""
         self.parser.close()
 
 
 class WebSocketFrames:
     """The frames of one open connection, server side.
 
-    Give it what the transport read with `receive`; afterwards take `received` (payloads of binary
+    Call `receive` with what the transport read; afterwards take `received` (payloads of binary
     frames, in order) and `outgoing` (bytes to write), and look at `is_closed`. Data frames of any
-    kind but binary end the connection with 1003 [MQTT-6.0.0-1]; where frames begin and end means
-    nothing to the byte stream [MQTT-6.0.0-2].
+    kind but binary end the connection with 1003 [MQTT-6.0.0-1]; frame boundaries mean nothing to
+    the byte stream [MQTT-6.0.0-2].
     """
 
     __slots__ = (
@@ -308,14 +312,14 @@ class WebSocketFrames:
         "received",
     )
 
-    #: Whether text is taken, and empty messages count; only an echo server for tests wants that.
-    takes_messages = False
+    #: Whether text frames and empty messages are accepted; true in an echo server of the tests.
+    accepts_text = False
 
     def __init__(self, max_frame_bytes: int) -> None:
         self._max_frame_bytes = max_frame_bytes
         self._buffer: bytearray | None = None
         self._needed = 0
-        #: Exists only while something other than whole binary frames is going on.
+        #: Exists only while something other than whole binary frames is received.
         self._library: _Library | None = None
         self.received: list[bytes] = []
         self.outgoing: list[bytes] = []
@@ -340,7 +344,7 @@ class WebSocketFrames:
         position, end = 0, len(data)
         while position < end and not self.is_closed:
             if end - position < 2:
-                self._wait(data, position, 2)
+                self._buffer_rest(data, position, 2)
                 return
             second = data[position + 1]
             size = second & 0x7F
@@ -349,7 +353,7 @@ class WebSocketFrames:
                 width = 2 if size == 126 else 8
                 start += width
                 if end - position < 2 + width:
-                    self._wait(data, position, 2 + width)
+                    self._buffer_rest(data, position, 2 + width)
                     return
                 size = int.from_bytes(data[position + 2 : position + 2 + width], "big")
             first = data[position]
@@ -358,48 +362,48 @@ class WebSocketFrames:
                 return
             stop = start + size
             if stop > end:
-                self._wait(data, position, stop - position)
+                self._buffer_rest(data, position, stop - position)
                 return
             if first == 0x82 and self._library is None:
-                if size or self.takes_messages:
+                if size or self.accepts_text:
                     self.received.append(apply_mask(data[start:stop], data[start - 4 : start]))
             elif first == 0x8A and size < 126 and self._library is None:
-                pass  # a pong: the answer to our ping, or unsolicited; either way it ends here
+                pass  # a pong: the answer to our ping, or unsolicited; both are ignored
             else:
                 if first == 0x88 and not self.is_closing:
                     # A peer may close in the middle of a message (RFC 6455 §5.4, control frames
-                    # between fragments); a library that has not seen its beginning agrees.
-                    self.release()
-                self._ask_library(data[position:stop])
+                    # between fragments); a library that has not seen its beginning accepts that.
+                    self.drop_library()
+                self._feed_library(data[position:stop])
             position = stop
 
-    def _wait(self, data: bytes, position: int, needed: int) -> None:
+    def _buffer_rest(self, data: bytes, position: int, needed: int) -> None:
         self._buffer = bytearray(data[position:] if position else data)
         self._needed = needed
 
     def _accepts(self, first: int) -> bool:
         opcode = first & 0x0F
-        return opcode in _KNOWN_OPCODES and (opcode != Opcode.TEXT or self.takes_messages)
+        return opcode in _KNOWN_OPCODES and (opcode != Opcode.TEXT or self.accepts_text)
 
     def _open_library(self) -> _Library:
         library = self._library
         if library is None:
-            # Sizes are checked before it sees a frame, text and UTF-8 are nothing it cares about.
+            # Sizes are checked before it receives a frame; it does not check text for UTF-8.
             library = _Library(state=OPEN, max_size=None, logger=_LIBRARY_LOG)
             self._library = library
         return library
 
-    def _ask_library(self, frame: bytes) -> None:
+    def _feed_library(self, frame: bytes) -> None:
         library = self._open_library()
         library.receive_data(frame)
         for event in library.events_received():
             if isinstance(event, Frame):
-                self._take(event)
+                self._receive_frame(event)
         self._collect(library)
         if library.current_size is None and not self.is_closing:
-            self.release()
+            self.drop_library()
 
-    def _take(self, frame: Frame) -> None:
+    def _receive_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.BINARY, Opcode.CONT):
             if frame.data:
                 self.received.append(bytes(frame.data))
@@ -407,10 +411,10 @@ class WebSocketFrames:
             library = self._open_library()
             self.close_code = library.close_rcvd.code if library.close_rcvd else 1005
 
-    def release(self) -> None:
-        """Let go of the library: nothing but whole binary frames is going on, or nothing at all."""
+    def drop_library(self) -> None:
+        """Drop the library: only whole binary frames are expected from now on, or nothing."""
         if self._library is not None:
-            self._library.retire()
+            self._library.close_parser()
             self._library = None
 
     def _collect(self, library: ServerProtocol) -> None:
@@ -427,16 +431,16 @@ class WebSocketFrames:
                 self.close_code = library.close_sent.code
 
     def _refuse(self, data: bytes, first: int, second: int, size: int) -> None:
-        """End the connection for a frame whose header is enough to know that it is wrong."""
+        """End the connection for a frame whose header already breaks a rule."""
         if second < 0x80 or first & 0x0F not in _KNOWN_OPCODES:
-            self._ask_library(data[:2])
+            self._feed_library(data[:2])
         elif size > self._max_frame_bytes:
             self.fail(CLOSE_TOO_BIG, f"frame larger than {self._max_frame_bytes} bytes")
         else:
-            self.fail(CLOSE_UNSUPPORTED_DATA, "MQTT needs binary frames")
+            self.fail(CLOSE_UNSUPPORTED_DATA, "MQTT requires binary frames")
 
     def fail(self, code: int, reason: str) -> None:
-        """End the connection at once, with a close frame that says why."""
+        """End the connection at once, with a close frame that has ``code`` and ``reason``."""
         self.has_failed = True
         library = self._open_library()
         library.fail(code, reason)

@@ -1,7 +1,8 @@
 """The WebSocket channel: a byte stream in frames, on any transport.
 
-Incoming payloads are joined into the stream, wherever frames begin and end; outgoing, every packet
-is one unfragmented binary frame, and all packets of a call are one write.
+Made by a `ConnectionHandshake` after the upgrade. Incoming payloads are joined into the stream,
+wherever frames begin and end; outgoing, every packet is one unfragmented binary frame, and all
+packets of a call are one write. The rules of the frames are in ``websocket``.
 """
 
 from __future__ import annotations
@@ -9,19 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from tidegate.edge.channel import CloseReason, Peer
+from tidegate.edge.transport.accepted_connection import SWEEPS_PER_PING
+from tidegate.edge.transport.listener import Listener
 from tidegate.edge.transport.stream_channel import StreamChannel
 from tidegate.edge.transport.websocket import WebSocketFrames, binary_frame_header
 
-if TYPE_CHECKING:
-    from tidegate.edge.transport.listener import Listener
-
 log = logging.getLogger(__name__)
-
-#: A ping is due after this many sweeps without traffic; the sweep runs that often per interval.
-SWEEPS_PER_PING = 4
 
 
 class WebSocketChannel(StreamChannel):
@@ -34,10 +30,10 @@ class WebSocketChannel(StreamChannel):
         self._frames: WebSocketFrames = listener.frames_class(listener.max_frame_bytes)
         self._idle_sweeps = 0
 
-    def begin(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
+    def start(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
         """Give the connection its handler, then the frames that came with the handshake."""
         self._listener.websockets.add(self)
-        super().begin(transport, peer, data)
+        super().start(transport, peer, data)
 
     def _set_receiver(self) -> None:
         assert self.handler is not None
@@ -58,7 +54,7 @@ class WebSocketChannel(StreamChannel):
             self._flush()
 
     def _flush(self) -> None:
-        """Write what the frame layer has to say; follow it if it says that this is the end."""
+        """Write what the frames have to send, and close if they are closed."""
         frames = self._frames
         if frames.outgoing:
             self.transport.write(b"".join(frames.outgoing))
@@ -74,14 +70,14 @@ class WebSocketChannel(StreamChannel):
                     "websocket protocol error",
                     extra={"listener": self.peer.listener, "code": frames.close_code},
                 )
-                # The peer is in the middle of something: let it read why before the reset.
+                # Let the peer read our close frame before the connection is reset.
                 self._shut_down()
                 return
         self.data_received = self._ignore  # type: ignore[method-assign]
         self.transport.close()
 
     def _ignore(self, data: bytes) -> None:
-        """The closing handshake is over."""
+        """Drop what arrives after the closing handshake."""
 
     def _shut_down(self) -> None:
         self.transport.set_protocol(self)
@@ -117,7 +113,7 @@ class WebSocketChannel(StreamChannel):
             self.transport.resume_reading()
 
     def sweep(self) -> None:
-        """Send a ping if nothing has moved for a whole interval."""
+        """Send a ping if nothing was received or sent for a whole interval."""
         self._idle_sweeps += 1
         if self._idle_sweeps >= SWEEPS_PER_PING and not self._reason:
             self._idle_sweeps = 0
@@ -125,7 +121,7 @@ class WebSocketChannel(StreamChannel):
             self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the handler, once."""
+        """Call the handler, once."""
         self._listener.websockets.discard(self)
-        self._frames.release()
+        self._frames.drop_library()
         super().connection_lost(exc)

@@ -9,7 +9,7 @@ import pytest
 
 from tidegate.edge.transport.acceptor import Acceptor
 from tidegate.edge.transport.listener import Listener
-from tidegate.edge.transport.listener_diff import OpenListener, matched, needs_new_acceptor
+from tidegate.edge.transport.listener_diff import OpenListener, match_listeners, needs_new_acceptor
 from tidegate.runtime.config.model import ListenerConfig
 
 
@@ -17,7 +17,7 @@ def config(**settings: Any) -> ListenerConfig:
     return ListenerConfig.model_validate(settings)
 
 
-def door(bound: int = 0, /, **settings: Any) -> OpenListener:
+def open_listener(bound: int = 0, /, **settings: Any) -> OpenListener:
     """An open one; ``bound`` is the port that the system chose."""
     listener = config(**settings)
     return OpenListener(
@@ -51,39 +51,39 @@ ANY = {"name": "a", "address": "127.0.0.1", "port": 0}
 def test_a_listener_stays_where_its_socket_does(
     was: dict[str, Any], wanted: dict[str, Any], stays: bool
 ) -> None:
-    assert door(40_000, **was).becomes(config(**wanted)) is stays
+    assert open_listener(40_000, **was).can_become(config(**wanted)) is stays
 
 
 def test_a_listener_that_has_no_sockets_becomes_nothing_and_is_in_nobodys_way() -> None:
-    shut = door(**TCP)
+    shut = open_listener(**TCP)
     shut.acceptor = cast(Acceptor, SimpleNamespace(port=0, is_open=False))
-    assert not shut.becomes(config(**TCP))
-    assert not shut.is_in_the_way_of(config(**TCP | {"port": 0}))
+    assert not shut.can_become(config(**TCP))
+    assert not shut.may_block(config(**TCP | {"port": 0}))
 
 
 def test_a_unix_socket_stays_with_its_path() -> None:
     unix: dict[str, Any] = {"name": "a", "protocol": "unix", "address": "/run/a"}
-    assert door(**unix).becomes(config(**unix))
-    assert not door(**unix).becomes(config(**unix | {"address": "/run/b"}))
+    assert open_listener(**unix).can_become(config(**unix))
+    assert not open_listener(**unix).can_become(config(**unix | {"address": "/run/b"}))
 
 
 def test_the_same_name_goes_before_the_same_place() -> None:
-    one, two = door(name="a", port=1), door(name="b", port=2)
-    found, free = matched(
+    one, two = open_listener(name="a", port=1), open_listener(name="b", port=2)
+    found, free = match_listeners(
         [one, two], [config(name="b", port=2), config(name="x", port=1), config(name="y", port=3)]
     )
     assert (found, free) == ([two, one, None], [])
 
 
 def test_two_that_exchange_their_ports_exchange_their_names() -> None:
-    one, two = door(name="a", port=1), door(name="b", port=2)
-    found, free = matched([one, two], [config(name="a", port=2), config(name="b", port=1)])
+    one, two = open_listener(name="a", port=1), open_listener(name="b", port=2)
+    found, free = match_listeners([one, two], [config(name="a", port=2), config(name="b", port=1)])
     assert (found, free) == ([two, one], [])
 
 
 def test_unnamed_listeners_with_free_ports_are_matched_one_by_one() -> None:
-    one, two = door(40_000, port=0), door(40_001, port=0)
-    found, free = matched([one, two], [config(port=0)])
+    one, two = open_listener(40_000, port=0), open_listener(40_001, port=0)
+    found, free = match_listeners([one, two], [config(port=0)])
     assert (found, free) == ([one], [two])
 
 

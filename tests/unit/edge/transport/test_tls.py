@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from support.certificates import Authority, KeyPair
-from tidegate.edge.transport.listener import ListenerCounters
+from tidegate.edge.transport.accepted_connection import ListenerCounters
 from tidegate.edge.transport.tls import TlsConfigurationError, TlsContexts, identity_in, names_in
 from tidegate.runtime.config.model import ListenerConfig
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 
 from tidegate.edge.transport.websocket import (
-    Handshake,
     HandshakePolicy,
+    HandshakeResult,
     WebSocketFrames,
-    answer,
+    answer_handshake,
     binary_frame_header,
     head_size,
 )
@@ -37,13 +37,13 @@ def request(line: str = "GET /mqtt HTTP/1.1", drop: str = "", extra: tuple[str, 
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def offering(*values: str) -> Handshake:
+def offering(*values: str) -> HandshakeResult:
     extra = tuple(f"Sec-WebSocket-Protocol: {value}" for value in values)
-    return answer(request(drop="Sec-WebSocket-Protocol", extra=extra), POLICY)
+    return answer_handshake(request(drop="Sec-WebSocket-Protocol", extra=extra), POLICY)
 
 
 def test_a_handshake_is_accepted() -> None:
-    handshake = answer(request(), POLICY)
+    handshake = answer_handshake(request(), POLICY)
     assert handshake.status == 101
     head = handshake.response.decode()
     assert head.startswith("HTTP/1.1 101 ")
@@ -79,13 +79,13 @@ def test_only_unsupported_subprotocols_are_refused_with_a_sentence() -> None:
     handshake = offering("chat, amqp")
     assert handshake.status == 400
     assert handshake.response.endswith(
-        b"None of the offered subprotocols is one of: mqtt, mqttv3.1, mqttv3.1.1, mqttv5.\n"
+        b"No offered subprotocol is supported. Supported: mqtt, mqttv3.1, mqttv3.1.1, mqttv5.\n"
     )
 
 
 def test_offers_of_compression_are_ignored() -> None:
     extra = ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",)
-    handshake = answer(request(extra=extra), POLICY)
+    handshake = answer_handshake(request(extra=extra), POLICY)
     assert handshake.status == 101
     assert b"Extensions" not in handshake.response
 
@@ -94,8 +94,8 @@ def test_offers_of_compression_are_ignored() -> None:
     ("head", "status", "words"),
     [
         (request("POST /mqtt HTTP/1.1"), 405, "GET request"),
-        (request("GET /other HTTP/1.1"), 404, "paths are: /, /mqtt"),
-        (request("GET /mqtt/ HTTP/1.1"), 404, "no MQTT here"),
+        (request("GET /other HTTP/1.1"), 404, "WebSocket paths: /, /mqtt"),
+        (request("GET /mqtt/ HTTP/1.1"), 404, "No MQTT endpoint"),
         (request("GET /mqtt HTTP/1.0"), 400, "proxy_http_version 1.1"),
         (request("GET /mqtt HTTP/2.0"), 400, "not a WebSocket handshake"),
         (request(drop="Upgrade"), 426, "proxy_set_header Upgrade"),
@@ -116,37 +116,40 @@ def test_offers_of_compression_are_ignored() -> None:
         (request(extra=("no colon here",)), 400, "not a WebSocket handshake"),
         (request(extra=("X: " + "y" * 9000,)), 431, "too large"),
         (request("GET /" + "y" * 9000 + " HTTP/1.1"), 431, "too large"),
-        (request(extra=("Connection: @",)), 400, "malformed"),
-        (request(extra=("Sec-WebSocket-Protocol: @",)), 400, "malformed"),
+        (request(extra=("Connection: @",)), 400, "Malformed handshake"),
+        (request(extra=("Sec-WebSocket-Protocol: @",)), 400, "Malformed handshake"),
         (b"\x00\x01\r\n\r\n", 400, "not a WebSocket handshake"),
         (b"GET / HTTP/1.1\n\n", 400, "not a WebSocket handshake"),
     ],
 )
 def test_what_is_refused_gets_one_plain_sentence(head: bytes, status: int, words: str) -> None:
-    handshake = answer(head, POLICY)
+    handshake = answer_handshake(head, POLICY)
     assert handshake.status == status
     top, _, body = handshake.response.decode().partition("\r\n\r\n")
     assert top.startswith(f"HTTP/1.1 {status} ")
     assert "Connection: close" in top
     assert f"Content-Length: {len(body)}" in top
-    assert body == handshake.sentence + "\n"
+    assert body == handshake.message + "\n"
     assert words in body
 
 
 def test_a_refusal_names_what_would_be_right() -> None:
-    assert b"Allow: GET\r\n" in answer(request("PUT / HTTP/1.1"), POLICY).response
-    response = answer(request(drop="Sec-WebSocket-Version"), POLICY).response
+    assert b"Allow: GET\r\n" in answer_handshake(request("PUT / HTTP/1.1"), POLICY).response
+    response = answer_handshake(request(drop="Sec-WebSocket-Version"), POLICY).response
     assert b"Sec-WebSocket-Version: 13\r\n" in response
     assert b"Upgrade: websocket\r\n" in response
 
 
 def test_the_query_string_is_no_part_of_the_path() -> None:
-    assert answer(request("GET /mqtt?token=1 HTTP/1.1"), POLICY).status == 101
+    assert answer_handshake(request("GET /mqtt?token=1 HTTP/1.1"), POLICY).status == 101
 
 
 def test_connection_options_and_upgrades_are_lists_of_tokens_in_any_case() -> None:
     head = request(drop="Connection", extra=("connection: keep-alive, UPGRADE",))
-    assert answer(head.replace(b"Upgrade: websocket", b"upgrade: WebSocket"), POLICY).status == 101
+    assert (
+        answer_handshake(head.replace(b"Upgrade: websocket", b"upgrade: WebSocket"), POLICY).status
+        == 101
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,24 +169,24 @@ def test_connection_options_and_upgrades_are_lists_of_tokens_in_any_case() -> No
 def test_origins(origin: str | None, status: int) -> None:
     policy = HandshakePolicy(["/mqtt"], ["https://app.example.com", "https://*.example.org"])
     extra = () if origin is None else (f"Origin: {origin}",)
-    assert answer(request(extra=extra), policy).status == status
+    assert answer_handshake(request(extra=extra), policy).status == status
 
 
 def test_two_origins_are_refused() -> None:
     policy = HandshakePolicy(["/mqtt"], ["https://app.example.com"])
     extra = ("Origin: https://app.example.com", "Origin: https://evil.net")
-    assert answer(request(extra=extra), policy).status == 400
+    assert answer_handshake(request(extra=extra), policy).status == 400
 
 
 def test_every_origin_may_come_if_none_or_a_star_is_configured() -> None:
     for allowed in ([], ["*"]):
         policy = HandshakePolicy(["/mqtt"], allowed)
-        assert answer(request(extra=("Origin: https://x.net",)), policy).status == 101
+        assert answer_handshake(request(extra=("Origin: https://x.net",)), policy).status == 101
 
 
 def test_headers_that_say_something_are_kept() -> None:
     extra = ("Cookie: a=b", "X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 2.2.2.2", "Accept: */*")
-    handshake = answer(request(extra=extra), POLICY)
+    handshake = answer_handshake(request(extra=extra), POLICY)
     assert handshake.forwarded_for == ("1.1.1.1", "2.2.2.2")
     assert ("Cookie", "a=b") in handshake.headers
     assert not {"Accept", "Sec-WebSocket-Key"} & {name for name, _ in handshake.headers}
@@ -359,4 +362,4 @@ def test_any_bytes_give_a_stream_or_a_close(first: bytes, second: bytes) -> None
 
 @given(st.binary(max_size=400))
 def test_any_request_is_answered(head: bytes) -> None:
-    assert answer(head + b"\r\n\r\n", POLICY).status >= 101
+    assert answer_handshake(head + b"\r\n\r\n", POLICY).status >= 101
