@@ -443,7 +443,7 @@ async def test_the_admin_api_drains_and_the_process_waits_for_its_end(
     assert progress["draining"]
     await client.expect_closed(reasons=[SHUTTING_DOWN])
     await wait_for_async(lambda: _ask(broker, "GET", "/drain")[1]["done"], DEADLINE_S, "drained")
-    assert _page(broker, "/readyz") == (503, "drained: this process waits for its end\n")
+    assert _page(broker, "/readyz") == (503, "drained: waiting for termination\n")
     assert "tidegate_draining 1.0" in _page(broker, "/metrics")[1]
     with pytest.raises(OSError):
         await _open(broker)

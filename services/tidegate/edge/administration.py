@@ -1,7 +1,7 @@
-"""What operators may see of an edge and do to it: the edge's part of the admin API.
+"""The edge's part of the admin API: status, clients, drain, shed, and readings for /metrics.
 
-Called by the composition root, which hands the result to the admin server. Reads the edge and its
-clients; changes nothing but through ``Drainer``, ``Shedder`` and ``Client.disconnect``.
+Called by ``roles``, which passes the result to the admin server. Reads the edge and its clients;
+changes nothing but through ``Drainer``, ``Shedder`` and ``Client.disconnect``.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tidegate.edge.drain.drain import Drainer
     from tidegate.edge.edge import Edge
 
-#: Subscriptions shown of one client.
-MAX_SHOWN: Final = 1000
+#: Subscriptions listed of one client.
+MAX_LISTED: Final = 1000
 
 _VERSIONS: Final = {
     ProtocolVersion.V31: "3.1",
@@ -32,7 +32,7 @@ _VERSIONS: Final = {
 
 
 def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Control:
-    """Return an edge's ``Control``. ``status`` says what the root knows of the process."""
+    """Return an edge's ``Control``. ``status`` returns what is known of the process."""
     pages = _Pages(edge, drainer, status)
     return Control(
         pages.status,
@@ -47,18 +47,18 @@ def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Cont
 
 
 def readings_of(edge: Edge) -> Readings:
-    """What /metrics says of publishers that wait."""
+    """Return the readings for /metrics of publishers that wait for a router."""
     return Readings(
         (
             (
                 "publishing_held",
-                "1 while no router takes publishes.",
+                "1 while no router accepts publishes.",
                 [],
                 lambda: [([], int(edge.is_holding))],
             ),
             (
                 "clients_held",
-                "Clients with a packet that no router takes.",
+                "Clients with a packet that waits for a router.",
                 [],
                 lambda: [([], len(edge.held))],
             ),
@@ -67,19 +67,19 @@ def readings_of(edge: Edge) -> Readings:
 
 
 class _Pages:
-    __slots__ = ("_drainer", "_edge", "_root", "_shedder")
+    __slots__ = ("_drainer", "_edge", "_process_status", "_shedder")
 
-    def __init__(self, edge: Edge, drainer: Drainer, root: Callable[[], Json]) -> None:
+    def __init__(self, edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> None:
         self._edge = edge
         self._drainer = drainer
         self._shedder = Shedder(edge, drainer)
-        self._root = root
+        self._process_status = status
 
     def status(self) -> Json:
-        """The root's part, then the edge's."""
+        """Return the status of the process, then that of the edge."""
         edge = self._edge
         return {
-            **self._root(),
+            **self._process_status(),
             "edge_id": edge.edge_id,
             "clients": len(edge.clients),
             "connecting": len(edge.waiting),
@@ -106,7 +106,7 @@ class _Pages:
         }
 
     def clients(self, count: int, after: str) -> list[Json]:
-        """Describe the next clients in the order of their identifiers."""
+        """Describe the next ``count`` clients in the order of their identifiers."""
         clients = self._edge.clients
         names = heapq.nsmallest(count, (name for name in clients if name > after))
         return [_describe(clients[name]) for name in names]
@@ -116,7 +116,7 @@ class _Pages:
         client = self._edge.clients.get(client_id)
         if client is None:
             return None
-        names = heapq.nsmallest(MAX_SHOWN, client.subscriptions)
+        names = heapq.nsmallest(MAX_LISTED, client.subscriptions)
         return {
             **_describe(client),
             "keep_alive_s": client.deadline_s / 1.5,
@@ -134,11 +134,11 @@ class _Pages:
         return True
 
     def shed(self, count: int) -> int | None:
-        """Let some clients go; how many, None while all go."""
+        """Shed clients; return how many, None while the edge drains."""
         return self._shedder.start(count)
 
     def shedding(self) -> int:
-        return self._shedder.left
+        return self._shedder.remaining
 
 
 def _describe(client: Client) -> Json:
@@ -163,5 +163,5 @@ def _describe(client: Client) -> Json:
 
 
 def _time_of(unix_s: float) -> str | None:
-    """RFC 3339, in UTC, to the second; None for 0."""
+    """Return a time in the form of RFC 3339, in UTC, to the second; None for 0."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s)) if unix_s else None

@@ -1,6 +1,7 @@
 """Checks the files that a configuration names: certificates, passwords, access rules, sockets.
 
-Called by ``tidegate check``. Opens and parses; changes nothing and listens nowhere.
+Called by ``tidegate check`` and by the supervisor. Opens and parses; changes nothing, and never
+listens.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def problems_of_files(config: Config) -> list[str]:
 def _of_auth(auth: AuthConfig) -> Iterator[str]:
     if auth.password_file is not None:
         try:
-            found = PasswordFile.load(auth.password_file).problems
+            problems = PasswordFile.load(auth.password_file).problems
         except PasswordFileError as error:
-            found = [str(error)]
-        for problem in found:
+            problems = [str(error)]
+        for problem in problems:
             yield f"auth.password_file: {auth.password_file}: {problem}"
     if auth.acl_file is not None:
         try:
@@ -55,15 +56,15 @@ def _of_admin(admin: AdminConfig) -> Iterator[str]:
         try:
             read_token(admin.token_file)
         except OSError as error:
-            yield f"admin.token_file: {admin.token_file}: {error.strerror or 'it is empty'}"
+            yield f"admin.token_file: {admin.token_file}: {error.strerror or 'the file is empty'}"
 
 
 def _of_tls(key: str, tls: TlsConfig) -> Iterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for index, pair in enumerate(tls.certificates):
-        here = f"{key}.certificates[{index}]"
+        pair_key = f"{key}.certificates[{index}]"
         unreadable = [
-            f"{here}.{name}: {path}: cannot be read: {problem}"
+            f"{pair_key}.{name}: {path}: cannot be read: {problem}"
             for name, path in (("certificate", pair.certificate), ("key", pair.key))
             if (problem := _unreadable(path))
         ]
@@ -73,7 +74,7 @@ def _of_tls(key: str, tls: TlsConfig) -> Iterator[str]:
         try:
             context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
         except (OSError, ValueError) as error:
-            yield f"{here}: not a certificate with its key: {_reason(error)}"
+            yield f"{pair_key}: unusable certificate and key: {_reason(error)}"
     if tls.client_ca is not None:
         problem = _unreadable(tls.client_ca)
         if problem:
@@ -82,12 +83,13 @@ def _of_tls(key: str, tls: TlsConfig) -> Iterator[str]:
         try:
             context.load_verify_locations(tls.client_ca)
         except OSError as error:
-            yield f"{key}.client_ca: {tls.client_ca}: no certificates in it: {_reason(error)}"
+            problem = f"no CA certificates in the file: {_reason(error)}"
+            yield f"{key}.client_ca: {tls.client_ca}: {problem}"
 
 
 def _no_password() -> str:
     # Without this OpenSSL would ask on the terminal.
-    raise ValueError("the key is encrypted, and there is nobody to ask for its passphrase")
+    raise ValueError("the private key is encrypted, which is not supported")
 
 
 def _unreadable(path: Path) -> str:

@@ -394,9 +394,9 @@ auth: {{password_file: users, acl_file: acl}}
         f"auth.password_file: {tmp_path}/users: line 1: user 'ann': expected a hash that begins",
         f"auth.acl_file: {tmp_path}/acl: line 1: expected topic, pattern or user, got 'nonsense'",
         f"auth.acl_file: {tmp_path}/acl: line 2: expected topic, pattern or user, got 'more'",
-        "listeners[0].tls.certificates[0]: not a certificate with its key: key values mismatch",
+        "listeners[0].tls.certificates[0]: unusable certificate and key: key values mismatch",
         f"listeners[0].tls.certificates[1].certificate: {tmp_path}/none.pem: cannot be read: No",
-        f"listeners[0].tls.client_ca: {tmp_path}/users: no certificates in it",
+        f"listeners[0].tls.client_ca: {tmp_path}/users: no CA certificates in the file",
         f"listeners[1].address: {tmp_path}/none is not a directory",
         f"listeners[2].tls.client_ca: {tmp_path}/none.pem: cannot be read: No such file",
     ]
@@ -433,7 +433,7 @@ def test_an_encrypted_key_is_a_problem_and_not_a_question(run: Any, tmp_path: Pa
     )
     code, out, _ = run("check", file)
     assert code == 1
-    assert "the key is encrypted" in out
+    assert "the private key is encrypted" in out
 
 
 def test_a_wrong_key_fails_the_check(run: Any, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Letting the clients of an edge go, a few at a time, so that nothing is lost.
+"""Graceful shutdown of an edge: its clients are disconnected at a rate, and nothing is lost.
 
-Called by the composition root at SIGTERM and by the admin API. Readiness fails at once (the root
-asks ``is_draining``); after ``drain.delay_s`` no connection is accepted any more, and the clients
-are asked to leave at ``drain.rate``. Each gets the acknowledgements it is owed, then DISCONNECT.
-There is no way back: a drained edge is ended and started again.
+Called by ``roles`` at SIGTERM and by the admin API. Readiness fails at once (``roles`` reads
+``is_draining``); after ``drain.delay_s`` no connection is accepted any more, and the clients are
+disconnected at ``drain.rate``: each gets its outstanding acknowledgements, then DISCONNECT. A drain
+cannot be undone: a drained edge is stopped and started again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The part of the deadline that is left for the last clients' acknowledgements.
+#: The part of the deadline that is reserved for the last clients' acknowledgements.
 RESERVED_SHARE: Final = 0.2
 
 
 @dataclass(slots=True, frozen=True)
 class Progress:
-    """How far a drain has come. Times are Unix seconds; 0: not begun."""
+    """The progress of a drain. Times are Unix seconds; 0: not started."""
 
     is_draining: bool
     is_done: bool
@@ -49,9 +49,9 @@ class Drainer:
         "_clients_at_start",
         "_config",
         "_deadline_s",
+        "_disconnector",
         "_done",
         "_edge",
-        "_paced_disconnector",
         "_reason",
         "_since_s",
         "_stop_accepting",
@@ -68,14 +68,14 @@ class Drainer:
         self._since_s = 0.0
         self._clients_at_start = 0
         self._deadline_s = 0.0
-        self._paced_disconnector = PacedDisconnector(
-            edge, lambda client: client.shut_down(self.goodbye)
+        self._disconnector = PacedDisconnector(
+            edge, lambda client: client.shut_down(self.reason_code)
         )
         self._task: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
 
     def start(self, reason: str) -> None:
-        """Begin, from a running event loop; a second call changes nothing."""
+        """Start, from a running event loop; a second call changes nothing."""
         if self._task is not None:
             return
         edge, config = self._edge, self._config
@@ -85,7 +85,7 @@ class Drainer:
         self._clients_at_start = len(edge.clients)
         edge.counters.draining = 1
         log.info(
-            "draining",
+            "drain started",
             extra={
                 "reason": reason,
                 "clients": self._clients_at_start,
@@ -98,39 +98,39 @@ class Drainer:
 
     @property
     def is_draining(self) -> bool:
-        """Whether it has begun (and for ever after)."""
+        """Whether it has started (true until the process ends)."""
         return self._task is not None
 
     @property
     def rate(self) -> float:
-        """Clients per second that may be asked to leave."""
+        """Clients per second that may be disconnected."""
         return self._config.rate
 
     @property
-    def goodbye(self) -> ReasonCode:
-        """What MQTT 5 clients are told when they are let go."""
+    def reason_code(self) -> ReasonCode:
+        """The reason code of the DISCONNECT that MQTT 5 clients get."""
         if self._config.reason == "use_another_server":
             return ReasonCode.USE_ANOTHER_SERVER
         return ReasonCode.SERVER_SHUTTING_DOWN
 
     def reconfigure(self, config: DrainConfig) -> None:
-        """Go by other settings; a drain that has begun goes on by its own."""
+        """Take other settings; a drain that has started keeps its own."""
         if self._task is None:
             self._config = config
 
     async def wait(self) -> None:
-        """Return when no client is left, or the deadline has passed."""
+        """Return when all clients are disconnected, or the deadline has passed."""
         await self._done.wait()
 
     def not_ready_reason(self) -> str:
-        """Say in words why the edge is not ready."""
+        """Return why the edge is not ready, for the readiness page."""
         left = len(self._edge.clients)
         if self._done.is_set() and not left:
-            return "drained: this process waits for its end"
+            return "drained: waiting for termination"
         return f"draining: {left} client{'' if left == 1 else 's'} left"
 
     def progress(self) -> Progress:
-        """Say how far it has come."""
+        """Return its progress."""
         return Progress(
             self.is_draining,
             self._done.is_set(),
@@ -145,50 +145,51 @@ class Drainer:
         try:
             async with asyncio.timeout_at(self._deadline_s):
                 await asyncio.sleep(self._config.delay_s)
-                await self._close_the_doors()
-                await self._shed()
+                await self._refuse_new_clients()
+                await self._disconnect_all()
                 while edge.detaching:
                     await asyncio.wait(list(edge.detaching.values()))
         except TimeoutError:
-            log.warning("drain deadline: the rest goes now", extra={"clients": len(edge.clients)})
-            await self._close_the_doors()
+            log.warning(
+                "drain deadline reached, disconnecting the remaining clients",
+                extra={"clients": len(edge.clients)},
+            )
+            await self._refuse_new_clients()
             for client in [*edge.waiting, *edge.clients.values()]:
-                client.shut_down(self.goodbye)
+                client.shut_down(self.reason_code)
         except Exception:
-            log.exception("draining failed: everybody goes at once")
+            log.exception("drain failed, disconnecting the remaining clients at shutdown")
         finally:
             self._done.set()
-        log.info("drained", extra={"clients": self._paced_disconnector.asked})
+        log.info("drain finished", extra={"clients": self._disconnector.selected_count})
 
-    async def _close_the_doors(self) -> None:
-        """Accept nobody any more; a CONNECT that is still on its way is refused."""
+    async def _refuse_new_clients(self) -> None:
+        """Stop accepting; a CONNECT of a connection that is open already is refused."""
         another = self._config.reason == "use_another_server"
         self._edge.refusal = (
             ReasonCode.USE_ANOTHER_SERVER if another else ReasonCode.SERVER_UNAVAILABLE
         )
         await self._stop_accepting()
 
-    async def _shed(self) -> None:
-        """Ask everybody to leave, those who came first first, and see them off."""
-        edge, paced_disconnector = self._edge, self._paced_disconnector
-        waiting: deque[Client] = deque()
-        paced_disconnector.begin()
+    async def _disconnect_all(self) -> None:
+        """Disconnect all clients at the rate, in the order in which they connected."""
+        edge, disconnector = self._edge, self._disconnector
+        candidates: deque[Client] = deque()
+        disconnector.start()
         while True:
-            if not waiting:
-                waiting.extend(
+            if not candidates:
+                candidates.extend(
                     client
                     for client in (*edge.waiting, *edge.clients.values())
-                    if client not in paced_disconnector
+                    if client not in disconnector
                 )
-            paced_disconnector.earn(self._rate(len(waiting)))
-            paced_disconnector.ask(waiting)
-            paced_disconnector.let_go()
-            if not (waiting or paced_disconnector or edge.clients or edge.waiting):
+            disconnector.tick(self._rate(len(candidates)), candidates)
+            if not (candidates or disconnector or edge.clients or edge.waiting):
                 return
             await asyncio.sleep(TICK_S)
 
     def _rate(self, count: int) -> float:
-        """Clients per second: what is configured, or more if the deadline could not be kept."""
+        """Return clients per second: the configured rate, or more if needed for the deadline."""
         config = self._config
         left_s = self._deadline_s - min(FLUSH_S, config.deadline_s * RESERVED_SHARE)
         left_s -= self._edge.time_s()

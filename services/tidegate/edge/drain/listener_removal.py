@@ -1,7 +1,7 @@
-"""Letting the clients of listeners go that the configuration names no more.
+"""Disconnecting the clients of listeners that were removed from the configuration.
 
-Called by the composition root when a listener was removed. They go as in a drain: at its rate, told
-the same, each with the acknowledgements that it is owed. A drain ends it, since then all go.
+Called by ``roles`` when a listener was removed. The clients are disconnected as in a drain: at its
+rate, with its reason code, after their packets are answered. A drain ends it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ log = logging.getLogger(__name__)
 
 
 class ListenerRemoval:
-    """See the module's docstring. ``drainer`` has the rate and the words, and comes first."""
+    """Disconnects clients of removed listeners, at the rate of ``drainer``, until that drains."""
 
-    __slots__ = ("_drainer", "_edge", "_listeners", "_paced_disconnector", "_task")
+    __slots__ = ("_disconnector", "_drainer", "_listeners", "_task")
 
     def __init__(self, edge: Edge, drainer: Drainer) -> None:
-        self._edge = edge
         self._drainer = drainer
         self._listeners: list[Listener] = []
-        self._paced_disconnector = PacedDisconnector(
-            edge, lambda client: client.shut_down(drainer.goodbye)
+        self._disconnector = PacedDisconnector(
+            edge, lambda client: client.shut_down(drainer.reason_code)
         )
         self._task: asyncio.Task[None] | None = None
 
     def start(self, listeners: Iterable[Listener]) -> None:
-        """Let the clients of these go too, from a running event loop; they accept nobody."""
+        """Disconnect the clients of these as well; the listeners are closed already.
+
+        From a running event loop.
+        """
         for listener in listeners:
             log.info(
-                "a listener is removed",
+                "listener removed",
                 extra={"listener": listener.label, "connections": len(listener.connections)},
             )
             self._listeners.append(listener)
@@ -49,32 +51,30 @@ class ListenerRemoval:
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Go no further: the process ends."""
+        """Disconnect no more clients: the process ends."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        paced_disconnector = self._paced_disconnector
-        paced_disconnector.begin()
-        waiting: deque[Client] = deque()
+        disconnector = self._disconnector
+        disconnector.start()
+        candidates: deque[Client] = deque()
         while self._listeners and not self._drainer.is_draining:
-            if not waiting:  # there may be very many: each is looked at once, or a little more
-                waiting.extend(self._not_asked())
-            paced_disconnector.earn(self._drainer.rate)
-            paced_disconnector.ask(waiting)
-            paced_disconnector.let_go()
-            self._listeners = [one for one in self._listeners if one.connections]
+            if not candidates:  # there may be very many: each is checked once, or a little more
+                candidates.extend(self._not_selected())
+            disconnector.tick(self._drainer.rate, candidates)
+            self._listeners = [each for each in self._listeners if each.connections]
             await asyncio.sleep(TICK_S)
-        paced_disconnector.forget()
+        disconnector.clear()
         self._listeners.clear()
 
-    def _not_asked(self) -> Iterator[Client]:
-        """Those who have not been asked yet; what has no handler yet is asked when it has."""
+    def _not_selected(self) -> Iterator[Client]:
+        """Yield clients that are not selected yet; a connection in its handshake has none yet."""
         for listener in self._listeners:
             for connection in listener.connections:
                 client = getattr(connection, "handler", None)
                 if not isinstance(client, Client) or client.closed:
                     continue
-                if client not in self._paced_disconnector:
+                if client not in self._disconnector:
                     yield client

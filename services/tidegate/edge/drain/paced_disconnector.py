@@ -1,7 +1,7 @@
-"""Seeing clients off: asked to leave at a rate, let go when they are owed nothing any more.
+"""Disconnecting clients at a rate, each after its packets are answered.
 
-What a drain, shedding and the end of a listener have in common; each chooses who goes, at which
-rate, until when, and what is said to them at the end.
+Used by `Drainer`, `Shedder` and `ListenerRemoval`; each of them chooses the clients, the rate, when
+it ends, and how a client is disconnected.
 """
 
 from __future__ import annotations
@@ -16,73 +16,78 @@ if TYPE_CHECKING:
 
 #: Between two batches: short enough that a load balancer sees an even stream.
 TICK_S: Final = 0.02
-#: How long a client may be owed acknowledgements before it is let go without them.
+#: How long a client may wait for acknowledgements before it is disconnected without them.
 FLUSH_S: Final = 2.0
-#: What a pause of the event loop may be caught up with at once, in batches.
-MOST_BATCHES: Final = 5
+#: How much of a pause of the event loop is made up for at once, in batches.
+MAX_BATCHES: Final = 5
 
 
 class PacedDisconnector:
-    """See the module's docstring. ``goodbye`` ends a client's connection.
+    """See the module's docstring. Call ``start``, then ``tick`` every ``TICK_S``."""
 
-    ``begin``, and then again and again, ``TICK_S`` apart: ``earn``, ``ask``, ``let_go``.
-    """
+    __slots__ = ("_credit", "_disconnect", "_edge", "_last_s", "_selected", "selected_count")
 
-    __slots__ = ("_earned", "_edge", "_goodbye", "_last_s", "_leaving", "asked")
-
-    def __init__(self, edge: Edge, goodbye: Callable[[Client], None]) -> None:
+    def __init__(self, edge: Edge, disconnect: Callable[[Client], None]) -> None:
         self._edge = edge
-        self._goodbye = goodbye
-        #: How many clients have been asked to leave.
-        self.asked = 0
-        #: Clients that are owed something, and until when they may be (the loop's clock).
-        self._leaving: dict[Client, float] = {}
+        self._disconnect = disconnect
+        #: How many clients have been selected since the beginning.
+        self.selected_count = 0
+        #: Clients that are not read any more, with the deadline of their acknowledgements (the
+        #: event loop's clock).
+        self._selected: dict[Client, float] = {}
         self._last_s = 0.0
-        #: How many may be asked now.
-        self._earned = 0.0
+        #: How many clients may be selected now.
+        self._credit = 0.0
 
     def __len__(self) -> int:
-        """How many have been asked, and are still here."""
-        return len(self._leaving)
+        """How many clients are selected and not disconnected yet."""
+        return len(self._selected)
 
     def __contains__(self, client: Client) -> bool:
-        """Whether a client has been asked, and is still here."""
-        return client in self._leaving
+        """Whether a client is selected and not disconnected yet."""
+        return client in self._selected
 
-    def begin(self) -> None:
-        """Count from now on; the first one goes at once, however low the rate is."""
+    def start(self) -> None:
+        """Count the rate from now on; the first client is selected at once, at any rate."""
         self._last_s = self._edge.time_s() - TICK_S
-        self._earned = 1.0
+        self._credit = 1.0
 
-    def earn(self, rate: float) -> None:
-        """Let so many clients per second be asked for the time since the last call."""
+    def tick(self, rate: float, candidates: deque[Client]) -> None:
+        """Select the first of ``candidates`` at ``rate`` per second, and disconnect who is ready.
+
+        Selected clients are taken out of ``candidates``.
+        """
+        self._add_credit(rate)
+        self._select(candidates)
+        self._disconnect_ready()
+
+    def _add_credit(self, rate: float) -> None:
         now_s = self._edge.time_s()
-        self._earned += rate * min(now_s - self._last_s, MOST_BATCHES * TICK_S)
+        self._credit += rate * min(now_s - self._last_s, MAX_BATCHES * TICK_S)
         self._last_s = now_s
 
-    def ask(self, waiting: deque[Client]) -> None:
-        """Ask the first of these to leave, as many as may be, and take them out."""
-        until_s = self._last_s + FLUSH_S
-        while waiting and (self._earned >= 1 or waiting[0].closed):
-            client = waiting.popleft()
+    def _select(self, candidates: deque[Client]) -> None:
+        deadline_s = self._last_s + FLUSH_S
+        while candidates and (self._credit >= 1 or candidates[0].closed):
+            client = candidates.popleft()
             if client.closed:
                 continue
-            self._earned -= 1
-            self.asked += 1
+            self._credit -= 1
+            self.selected_count += 1
             client.leave()
-            self._leaving[client] = until_s
-        if not waiting:
-            self._earned = min(self._earned, 1.0)
+            self._selected[client] = deadline_s
+        if not candidates:
+            self._credit = min(self._credit, 1.0)
 
-    def let_go(self) -> None:
-        """Say goodbye to those who are owed nothing any more, or have been for too long."""
-        for client, until_s in list(self._leaving.items()):
+    def _disconnect_ready(self) -> None:
+        """Disconnect clients whose packets are all answered, or whose deadline has passed."""
+        for client, deadline_s in list(self._selected.items()):
             if not client.closed:
-                if client.is_owed() and self._last_s < until_s:
+                if client.is_owed() and self._last_s < deadline_s:
                     continue
-                self._goodbye(client)
-            del self._leaving[client]
+                self._disconnect(client)
+            del self._selected[client]
 
-    def forget(self) -> None:
-        """See nobody off any more: somebody else does."""
-        self._leaving.clear()
+    def clear(self) -> None:
+        """Drop the selected clients without disconnecting them: a drain disconnects them."""
+        self._selected.clear()

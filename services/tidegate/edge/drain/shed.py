@@ -1,8 +1,8 @@
-"""Letting some clients of an edge go to others, so that all edges carry about the same.
+"""Shedding: disconnecting some clients of an edge, so that all edges carry about the same load.
 
-Called by the admin API. Who goes is left to chance, so that neither the oldest nor the newest are
-always meant; they go at the rate of a drain, with the acknowledgements that they are owed. Doors
-stay open: a client that comes back is taken like any other. A drain ends it, since then all go.
+Called by the admin API (rebalancing). The clients are chosen at random, so that neither the oldest
+nor the newest are preferred; they are disconnected at the rate of a drain, after their packets are
+answered. The listeners stay open: a client may connect again. A drain ends the shedding.
 """
 
 from __future__ import annotations
@@ -24,47 +24,45 @@ log = logging.getLogger(__name__)
 
 
 class Shedder:
-    """Sheds clients of one edge. ``drainer`` has the rate, and comes first."""
+    """Sheds clients of one edge, at the rate of ``drainer``, until that drains."""
 
-    __slots__ = ("_chosen", "_drainer", "_edge", "_paced_disconnector", "_task")
+    __slots__ = ("_candidates", "_disconnector", "_drainer", "_edge", "_task")
 
     def __init__(self, edge: Edge, drainer: Drainer) -> None:
         self._edge = edge
         self._drainer = drainer
-        #: Who is to go and has not been asked yet.
-        self._chosen: deque[Client] = deque()
-        self._paced_disconnector = PacedDisconnector(edge, lambda client: client.shed())
+        #: Chosen clients that are not selected for a batch yet.
+        self._candidates: deque[Client] = deque()
+        self._disconnector = PacedDisconnector(edge, lambda client: client.shed())
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def left(self) -> int:
-        """How many clients are still to go."""
-        return len(self._chosen) + len(self._paced_disconnector)
+    def remaining(self) -> int:
+        """How many clients are still to be disconnected."""
+        return len(self._candidates) + len(self._disconnector)
 
     def start(self, count: int) -> int | None:
-        """Choose ``count`` clients to go, instead of those that were chosen and have not gone.
+        """Choose ``count`` clients, in place of those chosen earlier and not selected yet.
 
-        Returns how many there are to choose from, if fewer; None, and nothing happens, while the
-        edge drains. From a running event loop.
+        Returns how many were chosen, which may be fewer; None, and nothing happens, while the edge
+        drains. From a running event loop.
         """
         if self._drainer.is_draining:
             return None
-        there = [one for one in self._edge.clients.values() if one not in self._paced_disconnector]
-        self._chosen = deque(random.sample(there, min(count, len(there))))
-        log.info("shedding clients", extra={"clients": len(self._chosen), "of": len(there)})
-        if self._chosen and (self._task is None or self._task.done()):
+        clients = [each for each in self._edge.clients.values() if each not in self._disconnector]
+        self._candidates = deque(random.sample(clients, min(count, len(clients))))
+        log.info("shedding started", extra={"clients": len(self._candidates), "of": len(clients)})
+        if self._candidates and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._run())
-        return len(self._chosen)
+        return len(self._candidates)
 
     async def _run(self) -> None:
-        paced_disconnector = self._paced_disconnector
-        paced_disconnector.begin()
-        while self._chosen or paced_disconnector:
+        disconnector = self._disconnector
+        disconnector.start()
+        while self._candidates or disconnector:
             if self._drainer.is_draining:
-                self._chosen.clear()
-                paced_disconnector.forget()
+                self._candidates.clear()
+                disconnector.clear()
                 return
-            paced_disconnector.earn(self._drainer.rate)
-            paced_disconnector.ask(self._chosen)
-            paced_disconnector.let_go()
+            disconnector.tick(self._drainer.rate, self._candidates)
             await asyncio.sleep(TICK_S)

@@ -311,6 +311,6 @@ def test_it_says_how_far_it_has_come() -> None:
         assert alone.counters.draining == 1
         await running
         assert drain.drainer.progress().is_done
-        assert drain.drainer.not_ready_reason() == "drained: this process waits for its end"
+        assert drain.drainer.not_ready_reason() == "drained: waiting for termination"
 
     _scenario(play)

@@ -39,7 +39,7 @@ class Shed:
         """Shed, and return how long it took."""
         began_s = self.alone.edge.time_s()
         assert self.shedder.start(count) is not None
-        while self.shedder.left:
+        while self.shedder.remaining:
             await asyncio.sleep(TICK_S / 4)
         return self.alone.edge.time_s() - began_s
 
@@ -100,7 +100,7 @@ def test_there_are_no_more_to_shed_than_there_are() -> None:
         assert shed.shedder.start(5) == 0
         await _connect(alone, 3)
         assert shed.shedder.start(5) == 3
-        assert shed.shedder.left == 3
+        assert shed.shedder.remaining == 3
 
     _scenario(play)
 
@@ -156,9 +156,9 @@ def test_those_who_are_leaving_are_not_chosen_again() -> None:
         shed = Shed(alone)
         shed.shedder.start(2)
         await asyncio.sleep(FLUSH_S / 2)
-        assert shed.shedder.left == 1
+        assert shed.shedder.remaining == 1
         assert shed.shedder.start(2) == 0
-        assert shed.shedder.left == 1
+        assert shed.shedder.remaining == 1
 
     _scenario(play)
 
@@ -172,7 +172,7 @@ def test_clients_that_go_by_themselves_are_not_replaced() -> None:
         for client in clients:
             client.client.shut_down(ReasonCode.SERVER_SHUTTING_DOWN)
         await asyncio.sleep(2 * TICK_S)
-        assert shed.shedder.left == 0
+        assert shed.shedder.remaining == 0
 
     _scenario(play)
 
@@ -189,7 +189,7 @@ def test_nobody_is_shed_while_all_are_drained_and_a_drain_takes_over() -> None:
         shed.drainer.start("test")
         assert shed.shedder.start(1) is None
         await shed.drainer.wait()
-        assert shed.shedder.left == 0
+        assert shed.shedder.remaining == 0
         assert alone.counters.closed["shed"] == 9
         assert alone.counters.closed["server_shutting_down"] == 1
 
