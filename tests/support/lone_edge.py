@@ -196,7 +196,7 @@ class LoneEdge:
             self.router,  # type: ignore[arg-type]  # a part of it
             self.config,
             Authenticator(self.config.auth, self.counters),
-            Authorizer(self.config.auth, self.counters),
+            Authorizer(self.config.auth),
             self.counters,
             lambda: 0,
         )

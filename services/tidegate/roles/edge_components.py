@@ -60,7 +60,7 @@ class EdgeComponents:
             link,
             config,
             self.authenticator,
-            Authorizer(config.auth, counters),
+            Authorizer(config.auth),
             counters,
             now_ms,
         )

@@ -1,12 +1,13 @@
 """Who may read and write which topics: mosquitto's access control file, with mosquitto's rules.
 
-Called by the edge's clients: ``Authorizer.for_client`` once per connection, then ``may_read`` and
-``may_write`` per topic. Topics here are the ones the broker works with, so under a mount point they
-begin with it, as in mosquitto. SUBSCRIBE is always granted; reading is checked at delivery.
+Called by ``edge.client``: ``Authorizer.for_client`` once per connection, then ``may_read`` and
+``may_write`` per topic; ``roles`` reloads the file. Topics include the mount point of a listener,
+as in mosquitto. SUBSCRIBE is always granted; reading is checked at delivery.
 
 The rules, in the order in which they decide:
 
-1. Nobody reads or writes below ``$share``, and the only topics below ``$SYS`` that a rule can let a
+1. No client reads or writes below ``$share``, and the only topics below ``$SYS`` that a rule can
+let a
    client write are ``$SYS/broker/connection/+/state``.
 2. The client's own list: that of its ``user`` section, or for clients without a user name the
    ``topic`` lines before the first section. Refusals (``deny``) come first, then file order; the
@@ -23,10 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from tidegate.runtime.config.model import AuthConfig
-from tidegate.runtime.telemetry.counters import Counters
 
 DENY: Final = 0
 READ: Final = 1
@@ -36,9 +36,9 @@ _ACCESS_WORDS: Final = {"read": READ, "write": WRITE, "readwrite": READ | WRITE,
 #: What C's isspace() knows; str.strip() without arguments would take more.
 _BLANKS: Final = " \t\n\v\f\r"
 _MAX_TOPIC_BYTES: Final = 65_535
-#: Remembered decisions of one client and action; forgotten all at once when there are more.
-_MAX_REMEMBERED: Final = 512
-#: Clients that share one object because no pattern looks at who they are.
+#: Cached decisions of one client and action; the cache is cleared when there are more.
+_MAX_CACHED: Final = 512
+#: Rules shared by clients, where no pattern depends on the client.
 _MAX_SHARED: Final = 4096
 _BRIDGE_STATE: Final = ("$SYS", "broker", "connection", "+", "state")
 
@@ -73,8 +73,8 @@ def matches(levels: Sequence[str], topic_levels: Sequence[str]) -> bool:
     return len(levels) == count
 
 
-def _compiled(entries: Sequence[Entry]) -> tuple[CompiledEntry, ...]:
-    """Split the filters, refusals first. ``a/#`` gets its parent ``a`` as an entry beside it."""
+def _compile(entries: Sequence[Entry]) -> tuple[CompiledEntry, ...]:
+    """Split the filters, refusals first. ``a/#`` gets a second entry for its parent ``a``."""
     result: list[CompiledEntry] = []
     for access, topic_filter in sorted(entries, key=lambda entry: entry[0] != DENY):
         levels = tuple(topic_filter.split("/"))
@@ -85,17 +85,17 @@ def _compiled(entries: Sequence[Entry]) -> tuple[CompiledEntry, ...]:
 
 
 class ClientAcl:
-    """The rules of one client (or of all clients that the rules cannot tell apart)."""
+    """The rules of one client (or of all clients that have the same rules)."""
 
-    __slots__ = ("_own", "_patterns", "_refuse_patterns", "_remembered")
+    __slots__ = ("_cache", "_own", "_patterns", "_refuse_patterns")
 
     def __init__(
         self, own: Sequence[Entry], patterns: Sequence[Entry], *, refuse_patterns: bool
     ) -> None:
-        self._own = _compiled(own)
-        self._patterns = () if refuse_patterns else _compiled(patterns)
+        self._own = _compile(own)
+        self._patterns = () if refuse_patterns else _compile(patterns)
         self._refuse_patterns = refuse_patterns
-        self._remembered: tuple[dict[str, bool], dict[str, bool]] | None = None
+        self._cache: tuple[dict[str, bool], dict[str, bool]] | None = None
 
     def may_read(self, topic: str) -> bool:
         """Whether a message of this topic may be delivered to the client."""
@@ -106,15 +106,15 @@ class ClientAcl:
         return self._may(WRITE, topic)
 
     def _may(self, access: int, topic: str) -> bool:
-        if self._remembered is None:  # most connections never get here
-            self._remembered = ({}, {})
-        remembered = self._remembered[access - 1]
-        verdict = remembered.get(topic)
-        if verdict is None:
-            if len(remembered) >= _MAX_REMEMBERED:
-                remembered.clear()
-            verdict = remembered[topic] = self._decide(access, topic)
-        return verdict
+        if self._cache is None:  # most connections never get here
+            self._cache = ({}, {})
+        cache = self._cache[access - 1]
+        allowed = cache.get(topic)
+        if allowed is None:
+            if len(cache) >= _MAX_CACHED:
+                cache.clear()
+            allowed = cache[topic] = self._decide(access, topic)
+        return allowed
 
     def _decide(self, access: int, topic: str) -> bool:
         if topic.startswith("$share"):
@@ -142,10 +142,10 @@ class AclFile:
 
     @classmethod
     def parse(cls, text: str) -> AclFile:
-        """Parse the file's text. Raises AclFileError with a line for every problem."""
+        """Parse the text of a file. Raises AclFileError with a line for every problem."""
         parser = _Parser()
         for number, line in enumerate(text.split("\n"), 1):
-            parser.take(number, line.rstrip(_BLANKS))
+            parser.parse_line(number, line.rstrip(_BLANKS))
         if parser.problems:
             raise AclFileError(parser.problems)
         return cls(parser.users, parser.patterns)
@@ -164,42 +164,35 @@ class AclFile:
     def for_client(self, client_id: str, username: str | None) -> ClientAcl:
         """Return the rules of a client; an empty user name is none, as in mosquitto."""
         username = username or None
-        dangerous = bool(self._patterns) and _has_wildcard(client_id, username)
+        refuse_patterns = bool(self._patterns) and _has_wildcard(client_id, username)
         if self._shared is None:
-            return self._made(client_id, username, dangerous)
-        key = (username if username in self._users else None, dangerous)
+            return self._make(client_id, username, refuse_patterns)
+        key = (username if username in self._users else None, refuse_patterns)
         if username is not None and key[0] is None:
-            key = ("", dangerous)  # a user without a section; no section has that name
+            key = ("", refuse_patterns)  # a user without a section; no section has that name
         acl = self._shared.get(key)
         if acl is None:
             if len(self._shared) >= _MAX_SHARED:
                 self._shared.clear()
-            acl = self._shared[key] = self._made(client_id, username, dangerous)
+            acl = self._shared[key] = self._make(client_id, username, refuse_patterns)
         return acl
 
-    def allows(
-        self, action: Literal["read", "write"], topic: str, client_id: str, username: str | None
-    ) -> bool:
-        """Answer one question; connections use ``for_client``."""
-        acl = self.for_client(client_id, username)
-        return acl.may_read(topic) if action == "read" else acl.may_write(topic)
-
-    def _made(self, client_id: str, username: str | None, dangerous: bool) -> ClientAcl:
+    def _make(self, client_id: str, username: str | None, refuse_patterns: bool) -> ClientAcl:
         patterns: list[Entry] = []
-        if not dangerous:
+        if not refuse_patterns:
             for access, text in self._patterns:
                 if "%u" not in text or username is not None:
-                    patterns.append((access, _substituted(text, client_id, username)))
+                    patterns.append((access, _substitute(text, client_id, username)))
         own = self._users.get(username, ())
-        return ClientAcl(own, patterns, refuse_patterns=dangerous)
+        return ClientAcl(own, patterns, refuse_patterns=refuse_patterns)
 
 
 def _has_wildcard(client_id: str, username: str | None) -> bool:
     return any(mark in text for text in (client_id, username or "") for mark in "+#")
 
 
-def _substituted(pattern: str, client_id: str, username: str | None) -> str:
-    """Replace %c and %u in one pass: what is put in is not looked at again."""
+def _substitute(pattern: str, client_id: str, username: str | None) -> str:
+    """Replace %c and %u in one pass: replaced text is not searched again."""
     pieces: list[str] = []
     position = 0
     while True:
@@ -219,7 +212,7 @@ def _substituted(pattern: str, client_id: str, username: str | None) -> str:
 
 
 class _Parser:
-    """Takes lines one by one, and gathers entries and problems."""
+    """Parses lines one by one, and collects entries and problems."""
 
     __slots__ = ("_user", "patterns", "problems", "users")
 
@@ -229,8 +222,8 @@ class _Parser:
         self.problems: list[str] = []
         self._user: str | None = None
 
-    def take(self, number: int, line: str) -> None:
-        """Take one line, without blanks at its end."""
+    def parse_line(self, number: int, line: str) -> None:
+        """Parse one line, without blanks at its end."""
         if line.startswith("#"):
             return
         word, _, rest = line.lstrip(" ").partition(" ")
@@ -241,9 +234,9 @@ class _Parser:
             if name:
                 self._user = name
             else:
-                self.problems.append(f"line {number}: user without a name")
+                self.problems.append(f"line {number}: user name missing")
         elif word in {"topic", "pattern"}:
-            problem = self._rule(word, rest.lstrip(" "))
+            problem = self._parse_rule(word, rest.lstrip(" "))
             if problem:
                 self.problems.append(f"line {number}: {problem}")
         else:
@@ -251,11 +244,11 @@ class _Parser:
                 f"line {number}: expected topic, pattern or user, got {word[:60]!r}"
             )
 
-    def _rule(self, word: str, rest: str) -> str:
-        """Add a rule; return what is wrong with it, or an empty text."""
+    def _parse_rule(self, word: str, rest: str) -> str:
+        """Add a rule; return what is wrong with it, or an empty string."""
         first, _, topic = rest.partition(" ")
         if not first:
-            return f"{word} without a topic"
+            return f"topic filter missing after {word}"
         access = READ | WRITE
         if topic:
             if first not in _ACCESS_WORDS:
@@ -273,13 +266,13 @@ class _Parser:
 
 def _filter_problem(topic_filter: str) -> str:
     if len(topic_filter.encode()) > _MAX_TOPIC_BYTES:
-        return "the topic is too long"
+        return f"topic filter longer than {_MAX_TOPIC_BYTES} bytes"
     levels = topic_filter.split("/")
     for index, level in enumerate(levels):
         if ("+" in level and level != "+") or (
             "#" in level and (level != "#" or index != len(levels) - 1)
         ):
-            return f"{topic_filter[:60]!r} is not a topic filter"
+            return f"invalid topic filter {topic_filter[:60]!r}"
     return ""
 
 
@@ -290,10 +283,9 @@ class Authorizer:
     the rules stay as they were.
     """
 
-    __slots__ = ("_counters", "_path", "_rules")
+    __slots__ = ("_path", "_rules")
 
-    def __init__(self, auth: AuthConfig, counters: Counters) -> None:
-        self._counters = counters
+    def __init__(self, auth: AuthConfig) -> None:
         self._path = auth.acl_file
         self._rules: AclFile | None = None
         self.reload()
@@ -303,7 +295,7 @@ class Authorizer:
         return [self._path] if self._path is not None else []
 
     def reload(self) -> None:
-        """Read the file again. Connections keep their old rules until ``for_client`` is asked."""
+        """Read the file again. Connections keep their old rules until ``for_client`` is called."""
         if self._path is not None:
             self._rules = self._load(self._path)
 
@@ -316,9 +308,9 @@ class Authorizer:
         return self._load(path) if path is not None and path != self._path else None
 
     def apply(self, auth: AuthConfig, rules: AclFile | None) -> bool:
-        """Go by other settings from now on; ``rules`` is what ``prepare`` has read for them.
+        """Take other settings; ``rules`` is what ``prepare`` returned for them.
 
-        Returns whether the rules are others now; connections keep theirs, as after ``reload``.
+        Returns whether the rules have changed; connections keep theirs, as after ``reload``.
         """
         if auth.acl_file == self._path:
             return False
@@ -336,18 +328,3 @@ class Authorizer:
     def for_client(self, client_id: str, username: str | None) -> ClientAcl | None:
         """Return the rules of a client; None: it may read and write everything but ``$SYS``."""
         return self._rules.for_client(client_id, username) if self._rules is not None else None
-
-    def allows(
-        self, action: Literal["read", "write"], topic: str, client_id: str, username: str | None
-    ) -> bool:
-        """Answer one question, and count a refusal.
-
-        Without a file only writing ``$SYS`` and ``$share`` is refused.
-        """
-        if self._rules is not None:
-            allowed = self._rules.allows(action, topic, client_id, username)
-        else:
-            allowed = not (action == "write" and topic.startswith(("$SYS", "$share")))
-        if not allowed:
-            self._counters.acl_denied[action] += 1
-        return allowed

@@ -1,8 +1,8 @@
-"""Who a client is: anonymous, named by its certificate, or by user name and password.
+"""Who a client is: anonymous, identified by its certificate, or by user name and password.
 
-Called by the edge for every CONNECT: ``authenticate_now`` first, and ``authenticate`` when that
-says None because a costly hash has to be computed. Counts nothing itself but hashes: a refusal
-carries its reason, and whoever answers the client counts it.
+Called by ``edge.client`` for every CONNECT: ``authenticate_now`` first, and ``authenticate`` when
+that returns None because a costly hash has to be computed; ``roles`` reloads the file. Counts only
+hashes: a refusal has its reason, and the caller that answers the client counts it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from tidegate.edge.auth.passwords import (
+    PasswordCheck,
     PasswordFile,
     PasswordFileError,
     PasswordVerifier,
-    Verdict,
 )
 from tidegate.edge.channel import Peer
 from tidegate.mqtt.enums import ReasonCode
@@ -30,10 +30,10 @@ _LOGGED_PROBLEMS: Final = 20
 
 @dataclass(slots=True, frozen=True)
 class Decision:
-    """The answer. ``username`` is the one that counts from now on (a certificate's, for example).
+    """Whether a client may connect, and under which user name (a certificate's, for example).
 
-    ``reason`` is empty when allowed, else a word of ``AUTH_FAILURE_REASONS``. ``by_password``: it
-    holds as long as the password file has the user.
+    ``reason`` is empty when allowed, else a word of ``AUTH_FAILURE_REASONS``. ``by_password``: the
+    client may stay connected as long as the password file has the user.
     """
 
     allowed: bool
@@ -61,7 +61,7 @@ class Authenticator:
     """Decides by the configuration and the password file.
 
     Raises PasswordFileError if the file cannot be read at the start; ``reload`` raises it too, and
-    then the users stay as they were. Single broken lines are logged and left out.
+    then the users stay as they were. Malformed lines are logged and ignored.
     """
 
     __slots__ = ("_allow_anonymous", "_counters", "_path", "_verifier")
@@ -72,7 +72,7 @@ class Authenticator:
         self._path = auth.password_file
         self._verifier: PasswordVerifier | None = None
         if self._path is not None:
-            self._verifier = self._verifier_of(self._load(self._path), auth)
+            self._verifier = self._make_verifier(self._load(self._path), auth)
 
     def files(self) -> list[Path]:
         """Return the files to watch."""
@@ -92,17 +92,17 @@ class Authenticator:
         return self._load(path) if path is not None and path != self._path else None
 
     def apply(self, auth: AuthConfig, file: PasswordFile | None) -> None:
-        """Decide by other settings from now on; ``file`` is what ``prepare`` has read for them."""
+        """Take other settings; ``file`` is what ``prepare`` returned for them."""
         self._allow_anonymous = auth.allow_anonymous
         self._path = auth.password_file
         if self._path is None:
             if self._verifier is not None:
-                self._verifier.retire()
+                self._verifier.release_threads()
                 self._verifier = None
             return
         if self._verifier is None:
             assert file is not None
-            self._verifier = self._verifier_of(file, auth)
+            self._verifier = self._make_verifier(file, auth)
             return
         self._verifier.reconfigure(
             threads=auth.password_threads,
@@ -112,7 +112,7 @@ class Authenticator:
         if file is not None:
             self._verifier.replace(file)
 
-    def _verifier_of(self, file: PasswordFile, auth: AuthConfig) -> PasswordVerifier:
+    def _make_verifier(self, file: PasswordFile, auth: AuthConfig) -> PasswordVerifier:
         return PasswordVerifier(
             file,
             self._counters,
@@ -122,7 +122,7 @@ class Authenticator:
         )
 
     def close(self) -> None:
-        """Give the threads up."""
+        """Shut the threads down."""
         if self._verifier is not None:
             self._verifier.close()
 
@@ -136,15 +136,15 @@ class Authenticator:
     ) -> Decision | None:
         """Return the decision if it needs no costly hash, else None.
 
-        With an identity from the certificate no password is needed, and what CONNECT says is not
-        looked at; where certificates are optional, a client without one is judged like any other.
-        A user name without a password file is as good as none: it counts if anonymous clients may
-        connect. An empty one is none, as in mosquitto and in the access rules.
+        With an identity from the certificate no password is needed, and user name and password of
+        CONNECT are ignored; where certificates are optional, a client without one authenticates
+        like any other. Without a password file a user name is not verified, and is accepted if
+        anonymous clients are. An empty one is none, as in mosquitto and in the access rules.
         """
         tls = listener.tls
         if tls.identity_as_username != "off":
-            shown = bool(peer.certificate_common_name or peer.certificate_subject)
-            if shown or tls.client_certificates == "required":
+            has_certificate = bool(peer.certificate_common_name or peer.certificate_subject)
+            if has_certificate or tls.client_certificates == "required":
                 return self._by_certificate(peer, tls.identity_as_username)
         allowed = listener.allow_anonymous
         anonymous = self._allow_anonymous if allowed is None else allowed
@@ -154,8 +154,8 @@ class Authenticator:
             return Decision(True, username) if anonymous else _UNKNOWN_USER
         if password is None:
             return _NO_PASSWORD
-        verdict = self._verifier.verify_now(username, password)
-        return None if verdict is None else _decision(verdict, username)
+        result = self._verifier.verify_now(username, password)
+        return None if result is None else _decision(result, username)
 
     async def authenticate(
         self,
@@ -173,11 +173,11 @@ class Authenticator:
         assert username is not None
         assert password is not None
         decision = _decision(await self._verifier.verify(username, password), username)
-        # The file may be another one by now.
+        # The file may have changed meanwhile.
         return decision if not decision.allowed or self.knows(username) else _UNKNOWN_USER
 
     def knows(self, username: str | None) -> bool:
-        """Whether the password file in use has a user; without such a file nobody is missing."""
+        """Whether the password file in use has a user; true for all without such a file."""
         return self._verifier is None or self._verifier.knows(username)
 
     @staticmethod
@@ -193,11 +193,14 @@ class Authenticator:
         except PasswordFileError as error:
             raise PasswordFileError(f"password_file {path}: {error}") from None
         for problem in file.problems[:_LOGGED_PROBLEMS]:
-            log.warning("password_file: %s", problem, extra={"path": str(path)})
+            log.warning(
+                "malformed or duplicate line in password file",
+                extra={"path": str(path), "problem": problem},
+            )
         return file
 
 
-def _decision(verdict: Verdict, username: str) -> Decision:
-    if verdict is Verdict.ACCEPTED:
+def _decision(result: PasswordCheck, username: str) -> Decision:
+    if result is PasswordCheck.ACCEPTED:
         return Decision(True, username, by_password=True)
-    return _BUSY if verdict is Verdict.BUSY else _refused(verdict.value)
+    return _BUSY if result is PasswordCheck.BUSY else _refused(result.value)

@@ -1,7 +1,7 @@
-"""Changing a password file, as mosquitto_passwd does: add, change, delete, hash a plain one.
+"""Editing a password file, as mosquitto_passwd does: add, change, delete, hash plain passwords.
 
 Called by ``tidegate passwd``. Comments, order and other users' lines stay as they are; the new
-content replaces the old one atomically, so that a broker that reads meanwhile sees one of the two.
+content replaces the old one atomically: a broker that reads meanwhile gets one of the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tidegate.edge.auth.passwords import PasswordFileError
 
 #: PBKDF2-SHA512 iterations; a verification takes about 0.1 s.
 PBKDF2_ITERATIONS: Final = 210_000
-#: What mosquitto 2.0 accepts, and nothing else.
+#: The only size that mosquitto 2.0 accepts.
 SALT_BYTES: Final = 12
 _MAX_BYTES: Final = 65_535
 
@@ -28,8 +28,8 @@ __all__ = [
     "PasswordFileError",
     "check_username",
     "delete_user",
+    "hash_password",
     "hash_plain_file",
-    "hashed",
     "set_user",
 ]
 
@@ -37,22 +37,22 @@ __all__ = [
 def check_username(username: str) -> None:
     """Raise PasswordFileError if a line of the file cannot hold the name."""
     if not username or username != username.strip():
-        raise PasswordFileError("a user name is not empty and has no blanks around it")
+        raise PasswordFileError("invalid user name: empty, or blanks around it")
     if username.startswith("#"):
-        raise PasswordFileError("a user name does not begin with #, which begins a comment")
+        raise PasswordFileError("invalid user name: # at the beginning starts a comment")
     if ":" in username or any(ord(c) < 32 or ord(c) == 127 for c in username):
-        raise PasswordFileError("a user name has no colon and no control characters")
+        raise PasswordFileError("invalid user name: it has a colon or a control character")
     if len(username.encode()) > _MAX_BYTES:
-        raise PasswordFileError(f"a user name has at most {_MAX_BYTES} bytes")
+        raise PasswordFileError(f"invalid user name: longer than {_MAX_BYTES} bytes")
 
 
-def hashed(password: str, kind: str) -> str:
+def hash_password(password: str, kind: str) -> str:
     """Return the hash of a password: ``argon2id``, ``sha512-pbkdf2`` or ``sha512``."""
     secret = password.encode("utf-8", "surrogateescape")
     if not secret:
         raise PasswordFileError("the password is empty")
     if len(secret) > _MAX_BYTES:
-        raise PasswordFileError(f"a password has at most {_MAX_BYTES} bytes")
+        raise PasswordFileError(f"the password is longer than {_MAX_BYTES} bytes")
     if kind == "argon2id":
         from argon2 import PasswordHasher  # noqa: PLC0415 - the other kinds do without it
 
@@ -72,7 +72,7 @@ def set_user(path: Path, username: str, password: str, kind: str, *, create: boo
     ``create`` begins a new file, whatever was there. Raises PasswordFileError.
     """
     check_username(username)
-    line = f"{username}:{hashed(password, kind)}"
+    line = f"{username}:{hash_password(password, kind)}"
     lines = [] if create else _read(path)
     replaced = False
     for index, old in enumerate(lines):
@@ -112,7 +112,7 @@ def hash_plain_file(path: Path, kind: str) -> int:
             continue
         try:
             check_username(username)
-            lines[index] = f"{username}:{hashed(password, kind)}"
+            lines[index] = f"{username}:{hash_password(password, kind)}"
         except PasswordFileError as error:
             raise PasswordFileError(f"{path}, line {index + 1}: {error}") from None
         changed += 1

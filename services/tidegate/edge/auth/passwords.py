@@ -1,6 +1,7 @@
-"""Password files in mosquitto's formats: parsing, and verifying without holding up the event loop.
+"""Password files in mosquitto's formats: parsing, and verifying without blocking the event loop.
 
-Called by ``authn``. A line is ``user:hash`` with one of
+Called by `Authenticator` and, for `PasswordFileError`, by ``password_file``. A line is
+``user:hash`` with one of
 
 - ``$6$salt$hash``: SHA-512 of password and salt, in base64 (mosquitto up to 1.6);
 - ``$7$iterations$salt$hash``: PBKDF2 with SHA-512 (mosquitto 1.6 to 2.0);
@@ -28,17 +29,17 @@ from tidegate.runtime.telemetry.counters import Counters
 _BLANKS: Final = " \t\n\v\f\r"
 _MAX_SALT_BYTES: Final = 256
 _DIGEST_BYTES: Final = 64
-#: PBKDF2 iterations above this are a broken line, not a choice.
+#: PBKDF2 iterations above this are a mistake.
 _MAX_ITERATIONS: Final = 100_000_000
 _ARGON2: Final = re.compile(
     r"\$argon2id\$(?:v=\d{1,3}\$)?m=(\d{1,10}),t=(\d{1,10}),p=(\d{1,8})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+"
 )
-#: KiB; what one verification may take of memory.
+#: KiB; what one verification may use of memory.
 _MAX_ARGON2_MEMORY: Final = 4 * 1024 * 1024
 
 
 class PasswordFileError(ValueError):
-    """The file (or a request to change it) cannot be used; the message is a sentence."""
+    """The file (or a request to change it) cannot be used; the message is for the user."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,7 +72,7 @@ class Pbkdf2Hash:
 
 @dataclass(slots=True, frozen=True)
 class Argon2Hash:
-    """``$argon2id$``: the encoded form as it stands."""
+    """``$argon2id$``: the encoded form, unparsed."""
 
     encoded: bytes
     costly = True
@@ -93,7 +94,7 @@ PasswordHash = Sha512Hash | Pbkdf2Hash | Argon2Hash
 
 
 def parse_hash(text: str) -> PasswordHash:
-    """Parse what stands after the user name. Raises PasswordFileError."""
+    """Parse what follows the user name. Raises PasswordFileError."""
     if text.startswith("$argon2"):
         return _parse_argon2(text)
     parts = text.split("$")
@@ -105,21 +106,21 @@ def parse_hash(text: str) -> PasswordHash:
         if not (iterations.isascii() and iterations.isdigit()) or not (
             1 <= int(iterations) <= _MAX_ITERATIONS
         ):
-            raise PasswordFileError("the number of iterations is not usable")
+            raise PasswordFileError("invalid number of iterations")
         return Pbkdf2Hash(_salt(parts[3]), _digest(parts[4]), int(iterations))
     if kind in {"6", "7"}:
-        raise PasswordFileError("the hash has too few or too many parts")
+        raise PasswordFileError("malformed hash: wrong number of fields")
     raise PasswordFileError("expected a hash that begins with $6$, $7$ or $argon2id$")
 
 
 def _parse_argon2(text: str) -> Argon2Hash:
-    import argon2  # noqa: F401, PLC0415 - better missed now than at the first CONNECT
+    import argon2  # noqa: F401, PLC0415 - a missing module is reported now, not at CONNECT
 
     found = _ARGON2.fullmatch(text)
     if found is None:
-        raise PasswordFileError("not an argon2id hash")
+        raise PasswordFileError("malformed argon2id hash")
     if int(found[1]) > _MAX_ARGON2_MEMORY:
-        raise PasswordFileError("the argon2id hash asks for too much memory")
+        raise PasswordFileError(f"argon2id memory cost above {_MAX_ARGON2_MEMORY} KiB")
     return Argon2Hash(text.encode())
 
 
@@ -133,19 +134,19 @@ def _decoded(text: str) -> bytes:
 def _salt(text: str) -> bytes:
     salt = _decoded(text)
     if not 1 <= len(salt) <= _MAX_SALT_BYTES:
-        raise PasswordFileError("the salt has a wrong length")
+        raise PasswordFileError("invalid length of the salt")
     return salt
 
 
 def _digest(text: str) -> bytes:
     digest = _decoded(text)
     if len(digest) != _DIGEST_BYTES:
-        raise PasswordFileError("the hash has a wrong length")
+        raise PasswordFileError("invalid length of the hash")
     return digest
 
 
 class PasswordFile:
-    """Users and their hashes. ``problems`` names the lines that were left out, and why."""
+    """Users and their hashes. ``problems`` has a line for each bad line of the file."""
 
     __slots__ = ("problems", "users")
 
@@ -155,9 +156,10 @@ class PasswordFile:
 
     @classmethod
     def parse(cls, text: str) -> PasswordFile:
-        """Parse the file's text; a broken line costs its user, not the others.
+        """Parse the text of a file; a malformed line is ignored.
 
-        Empty lines and those that begin with # are skipped. A user given twice has the later hash.
+        Empty lines and those that begin with # are skipped. Of two lines of a user the later
+        counts.
         """
         users: dict[str, PasswordHash] = {}
         problems: list[str] = []
@@ -170,9 +172,7 @@ class PasswordFile:
                 problems.append(f"line {number}: expected user:hash")
                 continue
             if name in users:
-                problems.append(
-                    f"line {number}: user {name!r} is given twice; the later one counts"
-                )
+                problems.append(f"line {number}: duplicate user {name!r}, this line is used")
             try:
                 users[name] = parse_hash(hashed.strip(_BLANKS))
             except PasswordFileError as error:
@@ -191,8 +191,8 @@ class PasswordFile:
             raise PasswordFileError(f"line {line}: not UTF-8") from None
 
 
-class Verdict(Enum):
-    """What became of a password. The values are reasons of ``Counters.auth_failures``."""
+class PasswordCheck(Enum):
+    """The result of a verification. The values are reasons of ``Counters.auth_failures``."""
 
     ACCEPTED = "accepted"
     BAD_PASSWORD = "bad_password"  # noqa: S105 - a reason, not a secret
@@ -203,9 +203,9 @@ class Verdict(Enum):
 class PasswordVerifier:
     """Verifies passwords against a file that may be replaced at any time.
 
-    Costly hashes run in ``threads`` threads; at most ``max_pending`` wait for one, then the answer
-    is BUSY. A password that was accepted is remembered under a MAC with a key of this process, so
-    that a storm of reconnects costs one hash per user. Unknown users cost what a known one costs.
+    Costly hashes run in ``threads`` threads; at most ``max_pending`` wait for one, then the result
+    is BUSY. A password that was accepted is remembered as a MAC with a key of this process, so that
+    a storm of reconnects costs one hash per user. Unknown users take as long as known ones.
     """
 
     __slots__ = (
@@ -241,7 +241,7 @@ class PasswordVerifier:
         self.replace(file)
 
     def replace(self, file: PasswordFile) -> None:
-        """Take another file; what is remembered of unchanged users stays good."""
+        """Use another file; remembered passwords of unchanged users stay valid."""
         self._file = file
         self._hashes = list(file.users.values()) or [_decoy()]
 
@@ -250,57 +250,57 @@ class PasswordVerifier:
         return username in self._file.users
 
     def reconfigure(self, *, threads: int, max_pending: int, max_remembered: int) -> None:
-        """Take other bounds; hashes that wait or are computed come to their end."""
+        """Take other bounds; hashes that wait or are being computed are finished."""
         if threads != self._threads:
-            self.retire()
+            self.release_threads()
         self._threads = threads
         self._max_pending = max_pending
         self._max_remembered = max_remembered
         while len(self._remembered) > max_remembered:
             self._remembered.pop(next(iter(self._remembered)))
 
-    def retire(self) -> None:
-        """Give the threads up when they have done what waits for them."""
+    def release_threads(self) -> None:
+        """Shut the threads down when all that waits for them is done."""
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
 
     def close(self) -> None:
-        """Give the threads up; hashes that wait are cancelled."""
+        """Shut the threads down; hashes that wait are cancelled."""
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
 
-    def verify_now(self, username: str, password: bytes) -> Verdict | None:
-        """Return the verdict if it is cheap (remembered, or a cheap hash), else None."""
+    def verify_now(self, username: str, password: bytes) -> PasswordCheck | None:
+        """Return the result if it is cheap (remembered, or a cheap hash), else None."""
         hashed, known = self._hash_of(username)
         if hashed.costly:
             remembered = self._remembered.get(self._mac(username, password))
-            return Verdict.ACCEPTED if known and remembered == hashed else None
+            return PasswordCheck.ACCEPTED if known and remembered == hashed else None
         self._counters.password_hashes += 1
-        return _verdict(known=known, right=hashed.verify(password))
+        return _result(known=known, right=hashed.verify(password))
 
-    async def verify(self, username: str, password: bytes) -> Verdict:
-        """Return the verdict, computing the hash in a thread if it is a costly one."""
-        verdict = self.verify_now(username, password)
-        if verdict is not None:
-            return verdict
+    async def verify(self, username: str, password: bytes) -> PasswordCheck:
+        """Return the result, computing the hash in a thread if it is a costly one."""
+        result = self.verify_now(username, password)
+        if result is not None:
+            return result
         hashed, known = self._hash_of(username)
         mac = self._mac(username, password)
         key = (mac, hashed)
         future = self._pending.get(key)
         if future is None:
             if len(self._pending) >= self._max_pending:
-                return Verdict.BUSY
+                return PasswordCheck.BUSY
             future = self._begin(key, password)
-        # A client that goes away must not cancel what others wait for.
+        # A client that disconnects must not cancel what others wait for.
         right = await asyncio.shield(future)
-        verdict = _verdict(known=known, right=right)
-        if verdict is Verdict.ACCEPTED and self._max_remembered:
+        result = _result(known=known, right=right)
+        if result is PasswordCheck.ACCEPTED and self._max_remembered:
             if len(self._remembered) >= self._max_remembered:
                 self._remembered.pop(next(iter(self._remembered)))
             self._remembered[mac] = hashed
-        return verdict
+        return result
 
     def _begin(self, key: tuple[bytes, PasswordHash], password: bytes) -> asyncio.Future[bool]:
         if self._executor is None:
@@ -324,10 +324,10 @@ class PasswordVerifier:
         return hmac.digest(self._key, username.encode() + b"\0" + password, "sha256")
 
 
-def _verdict(*, known: bool, right: bool) -> Verdict:
+def _result(*, known: bool, right: bool) -> PasswordCheck:
     if not known:
-        return Verdict.UNKNOWN_USER
-    return Verdict.ACCEPTED if right else Verdict.BAD_PASSWORD
+        return PasswordCheck.UNKNOWN_USER
+    return PasswordCheck.ACCEPTED if right else PasswordCheck.BAD_PASSWORD
 
 
 def _decoy() -> PasswordHash:

@@ -9,7 +9,6 @@ import pytest
 
 from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer, matches
 from tidegate.runtime.config.model import AuthConfig
-from tidegate.runtime.telemetry.counters import Counters
 
 Action = Literal["read", "write"]
 
@@ -17,7 +16,8 @@ Action = Literal["read", "write"]
 def _ask(
     text: str, action: Action, topic: str, username: str | None = None, client_id: str = "c"
 ) -> bool:
-    return AclFile.parse(text).allows(action, topic, client_id, username)
+    acl = AclFile.parse(text).for_client(client_id, username)
+    return acl.may_read(topic) if action == "read" else acl.may_write(topic)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +165,13 @@ def test_comments_and_blank_lines_are_skipped() -> None:
         ("nonsense x", "line 2: expected topic, pattern or user, got 'nonsense'"),
         (" # indented", "line 2: expected topic, pattern or user, got '#'"),
         ("topic\tread a", "line 2: expected topic, pattern or user"),
-        ("user", "line 2: user without a name"),
-        ("topic", "line 2: topic without a topic"),
+        ("user", "line 2: user name missing"),
+        ("topic", "line 2: topic filter missing after topic"),
         ("topic reed a", "line 2: expected read, write"),
-        ("topic read a/#/b", "line 2: 'a/#/b' is not a topic filter"),
-        ("pattern a+", "line 2: 'a+' is not a topic filter"),
-        ("topic a#", "line 2: 'a#' is not a topic filter"),
-        ("topic " + "a" * 65_536, "line 2: the topic is too long"),
+        ("topic read a/#/b", "line 2: invalid topic filter 'a/#/b'"),
+        ("pattern a+", "line 2: invalid topic filter 'a+'"),
+        ("topic a#", "line 2: invalid topic filter 'a#'"),
+        ("topic " + "a" * 65_536, "line 2: topic filter longer than 65535 bytes"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(line: str, problem: str) -> None:
@@ -199,48 +199,46 @@ def test_clients_that_the_rules_cannot_tell_apart_share_them() -> None:
     assert not by_identity.for_client("2", None).may_read("1")
 
 
-def test_what_is_remembered_is_bounded_and_right() -> None:
+def test_what_is_cache_is_bounded_and_right() -> None:
     acl = AclFile.parse("topic read a/+\ntopic write b/+").for_client("c", None)
     for number in range(1500):
         assert acl.may_read(f"a/{number}")
         assert not acl.may_write(f"a/{number}")
         assert acl.may_write(f"b/{number}")
-    assert acl._remembered is not None
-    assert all(len(remembered) <= 512 for remembered in acl._remembered)
+    assert acl._cache is not None
+    assert all(len(cache) <= 512 for cache in acl._cache)
 
 
-def test_without_a_file_only_system_topics_are_closed() -> None:
-    counters = Counters()
-    authorizer = Authorizer(AuthConfig(), counters)
+def _may_read(authorizer: Authorizer, topic: str) -> bool:
+    acl = authorizer.for_client("c", None)
+    assert acl is not None
+    return acl.may_read(topic)
+
+
+def test_without_a_file_there_are_no_rules() -> None:
+    authorizer = Authorizer(AuthConfig())
     assert authorizer.for_client("c", None) is None
     assert authorizer.files() == []
-    assert authorizer.allows("write", "a", "c", None)
-    assert authorizer.allows("read", "$SYS/a", "c", None)
-    assert not authorizer.allows("write", "$SYS/a", "c", None)
-    assert not authorizer.allows("write", "$share/a", "c", None)
-    assert counters.acl_denied == {"read": 0, "write": 2}
 
 
 def test_a_reload_takes_the_new_rules_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "acl"
     path.write_text("topic a\n")
-    authorizer = Authorizer(AuthConfig(acl_file=path), Counters())
+    authorizer = Authorizer(AuthConfig(acl_file=path))
     assert authorizer.files() == [path]
-    assert authorizer.allows("read", "a", "c", None)
+    assert _may_read(authorizer, "a")
     path.write_text("topic b\n")
     authorizer.reload()
-    assert not authorizer.allows("read", "a", "c", None)
+    assert not _may_read(authorizer, "a")
     path.write_text("nonsense\n")
     with pytest.raises(AclFileError, match=r"acl_file .*acl: line 1: expected topic"):
         authorizer.reload()
-    acl = authorizer.for_client("c", None)
-    assert acl is not None
-    assert acl.may_read("b")
+    assert _may_read(authorizer, "b")
 
 
 def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(AclFileError, match="cannot be read: No such file"):
-        Authorizer(AuthConfig(acl_file=tmp_path / "none"), Counters())
+        Authorizer(AuthConfig(acl_file=tmp_path / "none"))
     (tmp_path / "bad").write_bytes(b"topic a\ntopic \xff\n")
     with pytest.raises(AclFileError, match="line 2: not UTF-8"):
-        Authorizer(AuthConfig(acl_file=tmp_path / "bad"), Counters())
+        Authorizer(AuthConfig(acl_file=tmp_path / "bad"))

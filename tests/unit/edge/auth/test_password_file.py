@@ -88,7 +88,7 @@ def test_a_name_that_no_line_can_hold_is_refused(name: str) -> None:
 @pytest.mark.parametrize("password", ["", "a" * 70_000])
 def test_a_password_that_no_client_can_send_is_refused(password: str) -> None:
     with pytest.raises(PasswordFileError):
-        files.hashed(password, "sha512")
+        files.hash_password(password, "sha512")
 
 
 def test_a_missing_file_is_not_made_without_being_asked(tmp_path: Path) -> None:
