@@ -106,7 +106,7 @@ def _stopped(pids: set[int]) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
 
 
-async def test_mqtt_5_clients_are_told_and_the_others_see_the_socket_close(
+async def test_mqtt_5_clients_get_disconnect_and_older_ones_a_closed_socket(
     start_broker: StartBroker,
 ) -> None:
     broker = start_broker()
@@ -136,7 +136,7 @@ async def test_other_transports_are_closed_in_their_own_way(
     assert await _ended(broker) == 0
 
 
-async def test_clients_can_be_told_to_use_another_server(start_broker: StartBroker) -> None:
+async def test_the_reason_code_can_be_use_another_server(start_broker: StartBroker) -> None:
     broker = start_broker(drain={"reason": "use_another_server"})
     client = await _connected(broker, "c")
     _terminate(broker)
@@ -170,7 +170,7 @@ async def test_readiness_fails_before_the_first_client_goes(start_broker: StartB
     assert await _ended(broker) == 0
 
 
-async def test_what_was_read_is_acknowledged_before_the_goodbye(start_broker: StartBroker) -> None:
+async def test_what_was_read_is_acknowledged_before_disconnect(start_broker: StartBroker) -> None:
     """The store hangs when the signal comes, and answers a moment later."""
     broker = start_broker()
     sleeper = await _durable(broker, "sleeper", ("t", 2))

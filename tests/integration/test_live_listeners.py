@@ -62,7 +62,7 @@ async def nobody_listens(host: str, port: int) -> None:
     await wait_for_async(refused, DEADLINE_S, f"nobody listens on {port}")
 
 
-async def test_an_added_listener_is_open_and_nobody_notices(live: Live) -> None:
+async def test_an_added_listener_opens_without_an_effect_on_others(live: Live) -> None:
     first = await client(live, "one", "first")
     live.settings["listeners"].append(plain("three"))
     await live.take()
@@ -73,7 +73,7 @@ async def test_an_added_listener_is_open_and_nobody_notices(live: Live) -> None:
     assert live.metric('tidegate_listener_connections{listener="three"}') == 1
 
 
-async def test_a_removed_listener_closes_and_its_clients_are_told(live: Live) -> None:
+async def test_a_removed_listener_closes_and_its_clients_get_disconnect(live: Live) -> None:
     stays = await client(live, "one", "stays")
     told = await client(live, "two", "told")
     old = await client(live, "two", "old", V311)
@@ -102,7 +102,7 @@ async def test_clients_of_a_removed_listener_go_at_the_rate_and_with_the_word_of
     assert asyncio.get_running_loop().time() - began > 0.25
 
 
-async def test_what_a_client_of_a_removed_listener_is_owed_comes_first(live: Live) -> None:
+async def test_clients_of_a_removed_listener_get_their_acknowledgements_first(live: Live) -> None:
     raw = await client(live, "two", "publisher")
     live.settings["listeners"].pop()
     await raw.send(*(mqtt_bytes.publish("t", b"x", qos=1, packet_id=n) for n in range(1, 51)))
@@ -164,7 +164,7 @@ async def test_a_new_name_is_all_that_changes(live: Live) -> None:
     await is_alive(stays)
 
 
-async def test_a_port_that_somebody_has_is_waited_for_and_nothing_else_is_taken(
+async def test_a_port_in_use_holds_the_whole_change_until_it_is_free(
     live: Live,
 ) -> None:
     stays = await client(live, "one", "stays")

@@ -92,7 +92,7 @@ class Handler(Protocol):
         """The write buffer is below its low-water mark again."""
 
     def connection_lost(self, reason: str) -> None:
-        """The channel is gone (called exactly once). ``reason`` is a `CloseReason` value."""
+        """The channel has ended (called exactly once). ``reason`` is a `CloseReason` value."""
 
 
 #: Called by a listener for each accepted connection, after TLS and the WebSocket handshake.

@@ -144,7 +144,7 @@ async def test_a_listener_that_is_shut_is_not_kept_as_if_it_were_open(
         await server.connect("one")
 
 
-async def test_nothing_is_opened_again_once_nobody_is_to_be_accepted() -> None:
+async def test_no_listener_is_reopened_after_stop_accepting() -> None:
     async with running(ONE) as server:
         port = port_of(server, "one")
         change = await prepared(server, TWO | {"address": "*", "port": port})
@@ -153,7 +153,7 @@ async def test_nothing_is_opened_again_once_nobody_is_to_be_accepted() -> None:
         assert is_refused(port)
 
 
-async def test_what_is_taken_while_accepting_ends_accepts_nobody() -> None:
+async def test_a_change_applied_after_stop_accepting_accepts_no_connection() -> None:
     async with running(ONE) as server:
         change = await prepared(server, ONE, TWO)
         port = change.added[0].acceptor.port
@@ -185,7 +185,7 @@ async def test_a_socket_file_that_was_made_again_goes_with_a_change_that_is_undo
         assert server.listeners.addresses == {"unix": [str(path)]}
 
 
-async def test_who_is_being_accepted_when_its_listener_is_removed_does_not_stay() -> None:
+async def test_a_connection_accepted_while_its_listener_is_removed_is_aborted() -> None:
     """Nobody would look after it: its handshake would have no end, nor would it be let go."""
     async with running(ONE, TWO) as server:
         state = next(each for each in server.listeners.all_listeners if each.label == "two")
@@ -202,7 +202,7 @@ async def test_who_is_being_accepted_when_its_listener_is_removed_does_not_stay(
         writer.transport.abort()
 
 
-async def test_who_came_when_a_proxy_header_was_optional_needs_none_when_it_is_off() -> None:
+async def test_a_connection_from_before_proxy_protocol_was_off_needs_no_header() -> None:
     optional = ONE | {"proxy_protocol": "optional", "trusted_proxies": ["127.0.0.1/32"]}
     async with running(optional) as server:
         reader, writer = await server.connect("one")

@@ -188,7 +188,7 @@ async def test_abort_drops_what_is_buffered() -> None:
         assert handler.lost == ["aborted"]
 
 
-async def test_a_reset_is_told_from_a_close() -> None:
+async def test_a_reset_and_a_close_have_different_reasons() -> None:
     async with running({"protocol": "tcp"}, echo=False) as server:
         _, writer = await server.connect()
         await until(lambda: server.handlers)

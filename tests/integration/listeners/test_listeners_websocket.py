@@ -133,7 +133,7 @@ async def test_refusals_are_http_answers_and_counted(
         await until(lambda: server.open_connections() == 0)
 
 
-async def test_an_old_upstream_is_told_what_is_missing() -> None:
+async def test_an_http_1_0_upstream_gets_a_hint_for_its_configuration() -> None:
     async with running({"protocol": "ws"}) as server:
         reader, writer = await server.connect()
         writer.write(b"GET /mqtt HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\nand a body")

@@ -55,7 +55,7 @@ class KeptListener:
     current: OpenListener
     config: ListenerConfig
     tls: TlsContexts | None
-    #: Replaces the one it has, whose Unix socket file is gone.
+    #: Replaces the one it has, whose Unix socket file is missing.
     acceptor: Acceptor | None = None
 
 
@@ -212,7 +212,7 @@ class Listeners:
         self._addresses = {each.listener.label: each.acceptor.addresses for each in self._open}
 
     def _prepare_kept(self, current: OpenListener, config: ListenerConfig) -> KeptListener:
-        """Prepare what a listener becomes; a Unix socket file that is gone is created again."""
+        """Prepare what a listener becomes; a missing Unix socket file is created again."""
         tls = self._tls_contexts(config, current)
         acceptor = None
         if current.acceptor.is_file_missing:
@@ -436,7 +436,7 @@ class Listeners:
         self._removed = [listener for listener in self._removed if listener.connections]
 
     def reload_certificates(self) -> None:
-        """Look at the certificate files of every listener now (SIGHUP)."""
+        """Check the certificate files of every listener now (SIGHUP)."""
         now = asyncio.get_running_loop().time()
         for each in self._open:
             if each.listener.tls is not None:
@@ -455,7 +455,7 @@ async def _restore_acceptor(current: OpenListener) -> None:
     try:
         await current.acceptor.reconfigure(current.config)
     except OSError as exc:
-        log.error(  # noqa: TRY400 - the sentence says it all
+        log.error(  # noqa: TRY400 - a traceback adds nothing
             "listener settings not restored",
             extra={"listener": current.listener.label, "error": sentence_of(exc)},
         )

@@ -180,6 +180,10 @@ class StreamChannel(asyncio.Protocol):
             return
         self._end(CloseReason.LOCAL_CLOSE)
         self._listener.linger(self)
+        self._send_fin()
+
+    def _send_fin(self) -> None:
+        """End our side of the stream, and go on reading until the peer ends its side."""
         self.transport.set_protocol(self)
         try:
             self.transport.write_eof()

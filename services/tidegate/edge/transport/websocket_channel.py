@@ -71,22 +71,13 @@ class WebSocketChannel(StreamChannel):
                     extra={"listener": self.peer.listener, "code": frames.close_code},
                 )
                 # Let the peer read our close frame before the connection is reset.
-                self._shut_down()
+                self._send_fin()
                 return
         self.data_received = self._ignore  # type: ignore[method-assign]
         self.transport.close()
 
     def _ignore(self, data: bytes) -> None:
         """Drop what arrives after the closing handshake."""
-
-    def _shut_down(self) -> None:
-        self.transport.set_protocol(self)
-        try:
-            self.transport.write_eof()
-        except OSError:
-            self.transport.abort()
-            return
-        self.transport.resume_reading()
 
     def write(self, packets: Sequence[bytes]) -> None:
         """Send every packet as one frame, all of them in one write."""

@@ -66,7 +66,7 @@ def test_a_section_can_be_continued() -> None:
     assert not _ask(text, "read", "b", "ann")
 
 
-def test_patterns_are_for_everybody_wherever_they_stand() -> None:
+def test_patterns_apply_to_all_clients_at_any_line() -> None:
     text = "user ann\npattern read dev/%c/#\npattern write user/%u\n"
     assert _ask(text, "read", "dev/c/x", None)
     assert _ask(text, "read", "dev/c/x", "bob")
@@ -129,7 +129,7 @@ def test_system_topics_are_not_written_but_for_the_state_of_connections() -> Non
     assert not _ask("topic #", "write", "$SYS/broker/connection/c/state")
 
 
-def test_nobody_reads_or_writes_shared_names() -> None:
+def test_topics_below_share_are_refused() -> None:
     assert not _ask("topic $share/#", "read", "$share/g/a")
     assert not _ask("topic $share/#", "write", "$share/g/a")
 

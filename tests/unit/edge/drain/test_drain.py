@@ -64,7 +64,7 @@ async def _connect(alone: LoneEdge, count: int) -> list[Played]:
     return [await alone.connect(f"c{number:04}") for number in range(count)]
 
 
-def test_the_rate_is_kept_evenly_and_those_who_came_first_go_first() -> None:
+def test_the_rate_is_even_and_clients_are_disconnected_in_order_of_connecting() -> None:
     async def play(alone: LoneEdge) -> None:
         await _connect(alone, 1000)
         drain = Drain(alone, rate=100)
@@ -147,7 +147,7 @@ def test_clients_are_served_until_the_delay_is_over() -> None:
         ("use_another_server", V311, None),
     ],
 )
-def test_each_client_is_told_why(reason: str, version: int, code: int | None) -> None:
+def test_each_client_gets_the_reason_code(reason: str, version: int, code: int | None) -> None:
     async def play(alone: LoneEdge) -> None:
         client = await alone.connect("c", version)
         await Drain(alone, reason=reason).run()
@@ -186,7 +186,7 @@ def test_a_connection_that_has_not_been_accepted_is_refused() -> None:
 # What a client is owed
 
 
-def test_every_acknowledgement_comes_before_the_goodbye_and_nothing_new_is_read() -> None:
+def test_acknowledgements_come_before_disconnect_and_nothing_new_is_read() -> None:
     async def play(alone: LoneEdge) -> None:
         client = await alone.connect("c")
         alone.router.answers_late = True
@@ -281,7 +281,7 @@ def test_the_ends_of_the_sessions_are_waited_for() -> None:
     _scenario(play)
 
 
-def test_at_the_deadline_everybody_goes() -> None:
+def test_at_the_deadline_all_clients_are_disconnected() -> None:
     async def play(alone: LoneEdge) -> None:
         clients = await _connect(alone, 3)
         drain = Drain(alone, delay_s=600, deadline_s=2)

@@ -86,7 +86,7 @@ def test_its_clients_go_at_the_rate_and_those_of_others_stay() -> None:
     _scenario(play)
 
 
-def test_who_gets_its_handler_later_and_a_listener_removed_later_go_too() -> None:
+def test_clients_with_a_late_handler_and_listeners_removed_later_are_included() -> None:
     async def play(alone: LoneEdge) -> None:
         world, gone, other = World(alone, rate=10), Gone("gone"), Gone("other")
         opening = object()

@@ -72,7 +72,7 @@ def test_as_many_go_as_were_asked_for_at_the_rate_of_a_drain() -> None:
     _scenario(play)
 
 
-def test_who_goes_is_left_to_chance() -> None:
+def test_clients_are_chosen_at_random() -> None:
     async def play(alone: LoneEdge) -> None:
         await _connect(alone, 200)
         names = sorted(alone.edge.clients)
@@ -105,7 +105,7 @@ def test_there_are_no_more_to_shed_than_there_are() -> None:
     _scenario(play)
 
 
-def test_acknowledgements_come_before_the_goodbye_and_nothing_new_is_read() -> None:
+def test_acknowledgements_come_before_disconnect_and_nothing_new_is_read() -> None:
     async def play(alone: LoneEdge) -> None:
         client = await alone.connect("c")
         alone.router.answers_late = True
@@ -148,7 +148,7 @@ def test_a_second_call_replaces_what_is_left_of_the_first() -> None:
     _scenario(play)
 
 
-def test_those_who_are_leaving_are_not_chosen_again() -> None:
+def test_selected_clients_are_not_chosen_again() -> None:
     async def play(alone: LoneEdge) -> None:
         alone.router.answers_late = True
         slow, _ = await _connect(alone, 2)
@@ -177,7 +177,7 @@ def test_clients_that_go_by_themselves_are_not_replaced() -> None:
     _scenario(play)
 
 
-def test_nobody_is_shed_while_all_are_drained_and_a_drain_takes_over() -> None:
+def test_a_draining_edge_refuses_to_shed_and_a_drain_ends_shedding() -> None:
     async def play(alone: LoneEdge) -> None:
         alone.router.answers_late = True
         clients = await _connect(alone, 10)

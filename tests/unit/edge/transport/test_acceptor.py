@@ -70,7 +70,7 @@ def test_a_stale_unix_socket_is_removed(tmp_path: Path) -> None:
     sock.close()
 
 
-def test_a_unix_socket_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
+def test_a_unix_socket_in_use_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "mqtt.sock"
     (sock,) = bind(unix(path))
     with sock:
@@ -89,7 +89,7 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_port_can_be_shared_only_by_those_who_all_want_it() -> None:
+def test_a_port_is_shared_only_if_all_listeners_set_reuse_port() -> None:
     held = bind(ListenerConfig(port=0, reuse_port=True))[0]
     try:
         port = held.getsockname()[1]

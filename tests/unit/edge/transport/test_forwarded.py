@@ -31,7 +31,7 @@ def test_membership(address: str, is_trusted: bool) -> None:
     assert (address in TRUSTED) is is_trusted
 
 
-def test_no_networks_trust_nobody() -> None:
+def test_without_networks_no_address_is_trusted() -> None:
     assert "127.0.0.1" not in TrustedNetworks([])
 
 

@@ -128,7 +128,7 @@ async def test_new_rules_count_for_a_client_that_waits_for_its_session(tmp_path:
         assert [request.publish_will for request in alone.router.detached] == [False]
 
 
-async def test_the_will_of_who_left_before_its_session_came_goes_by_the_rules_then(
+async def test_the_will_of_a_client_that_left_early_follows_the_acl_when_its_session_comes(
     tmp_path: Path,
 ) -> None:
     async with LoneEdge(auth=_rules(tmp_path)) as alone:
@@ -167,7 +167,7 @@ async def test_the_rules_for_a_will_are_those_under_the_mount_point(tmp_path: Pa
 # What clients are told
 
 
-async def test_a_client_is_told_the_limits_its_connection_began_with() -> None:
+async def test_connack_announces_the_limits_that_the_connection_began_with() -> None:
     limits = {"receive_maximum": 3, "max_packet_size_bytes": 2000, "max_topic_alias": 4}
     async with LoneEdge(limits=limits) as alone:
         client = alone.accept()
@@ -211,7 +211,7 @@ async def test_a_storm_brings_no_more_clients_than_may_be() -> None:
 
 
 @pytest.mark.parametrize("goes_by", ["kick", "loss"])
-async def test_nobody_takes_the_place_of_a_client_that_takes_its_own_connection_over(
+async def test_a_takeover_keeps_its_place_under_the_connection_limit(
     goes_by: str,
 ) -> None:
     async with LoneEdge(limits={"max_connections": 1}) as alone:
@@ -243,7 +243,7 @@ async def test_two_that_wait_for_the_same_session_take_one_place() -> None:
 
 
 @pytest.mark.parametrize("goes_by", ["loss", "no_router"])
-async def test_who_goes_before_its_session_came_leaves_its_place(goes_by: str) -> None:
+async def test_a_client_that_leaves_while_connecting_frees_its_place(goes_by: str) -> None:
     async with LoneEdge(limits={"max_connections": 1}) as alone:
         gone = await _connecting(alone, "gone")
         if goes_by == "loss":
@@ -255,7 +255,7 @@ async def test_who_goes_before_its_session_came_leaves_its_place(goes_by: str) -
         await alone.connect("other")
 
 
-async def test_who_may_not_come_in_takes_no_place() -> None:
+async def test_a_refused_client_takes_no_place() -> None:
     async with LoneEdge(limits={"max_connections": 1}, auth={"allow_anonymous": False}) as alone:
         for number in range(3):
             refused = _connects(alone, f"c{number}")

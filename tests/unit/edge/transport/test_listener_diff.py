@@ -54,7 +54,7 @@ def test_a_listener_stays_where_its_socket_does(
     assert open_listener(40_000, **was).can_become(config(**wanted)) is stays
 
 
-def test_a_listener_that_has_no_sockets_becomes_nothing_and_is_in_nobodys_way() -> None:
+def test_a_listener_without_sockets_is_neither_matched_nor_blocking() -> None:
     shut = open_listener(**TCP)
     shut.acceptor = cast(Acceptor, SimpleNamespace(port=0, is_open=False))
     assert not shut.can_become(config(**TCP))
@@ -91,5 +91,7 @@ def test_unnamed_listeners_with_free_ports_are_matched_one_by_one() -> None:
     ("change", "needs"),
     [({"accept_rate": 5}, True), ({"backlog": 7}, True), ({"max_qos": 0}, False)],
 )
-def test_only_what_concerns_accepting_begins_it_anew(change: dict[str, Any], needs: bool) -> None:
+def test_only_settings_of_accepting_need_a_new_acceptor(
+    change: dict[str, Any], needs: bool
+) -> None:
     assert needs_new_acceptor(config(**TCP), config(**TCP | change)) is needs

@@ -48,7 +48,7 @@ def test_version_1_with_ipv6() -> None:
     assert (header.address, header.port) == ("2001:db8::1", 1)
 
 
-def test_version_1_unknown_names_nobody() -> None:
+def test_version_1_unknown_names_no_client() -> None:
     line = b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"
     assert parse(line) == ProxyHeader(len(line))
 
@@ -88,13 +88,13 @@ def test_version_2_with_ipv6() -> None:
     assert (header.address, header.port) == ("2001:db8::1", 5)
 
 
-def test_version_2_local_names_nobody_and_its_body_is_skipped() -> None:
+def test_version_2_local_names_no_client_and_its_body_is_skipped() -> None:
     data = v2(0, 0x00, b"whatever")
     assert parse(data) == ProxyHeader(len(data))
 
 
 @pytest.mark.parametrize("data", [v2(1, 0x00, b""), v2(1, 0x31, bytes(216))])
-def test_version_2_unspecified_and_unix_name_nobody(data: bytes) -> None:
+def test_version_2_unspecified_and_unix_name_no_client(data: bytes) -> None:
     assert parse(data) == ProxyHeader(len(data))
 
 
