@@ -15,8 +15,8 @@ import pytest
 from support import mqtt_bytes
 from support.mqtt_bytes import Property
 from support.raw_client import RawClient
+from tidegate.edge.auth.methods import Step
 from tidegate.edge.channel import Peer
-from tidegate.edge.client.enhanced_auth import Step
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.roles.serve import Broker
 from tidegate.runtime.config.model import Config

@@ -149,7 +149,8 @@ class PlayedRouter:
 class Played:
     """One client of the edge, with its channel."""
 
-    def __init__(self, client: Client, channel: PlayedChannel, version: int) -> None:
+    def __init__(self, edge: Edge, client: Client, channel: PlayedChannel, version: int) -> None:
+        self.edge = edge
         self.client = client
         self.channel = channel
         self.version = version
@@ -167,7 +168,7 @@ class Played:
 
     def received(self) -> list[Packet]:
         """Take what the client has been sent since the last time."""
-        self.client.edge.flush()
+        self.edge.flush()
         found = []
         while (raw := mqtt_bytes.split(self.channel.written)) is not None:
             found.append(mqtt_bytes.decode(raw, self.version))
@@ -216,7 +217,7 @@ class LoneEdge:
         channel = PlayedChannel()
         handler = self.edge.handler_factory(self.config.listeners[0])(channel)
         assert isinstance(handler, Client)
-        return Played(handler, channel, version)
+        return Played(self.edge, handler, channel, version)
 
     async def connect(self, client_id: str, version: int = V5, **options: Any) -> Played:
         """A connected client, CONNACK taken."""

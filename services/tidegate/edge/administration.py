@@ -54,13 +54,13 @@ def readings_of(edge: Edge) -> Readings:
                 "publishing_held",
                 "1 while no router accepts publishes.",
                 [],
-                lambda: [([], int(edge.is_holding))],
+                lambda: [([], int(edge.context.is_publishing_paused))],
             ),
             (
                 "clients_held",
                 "Clients with a packet that waits for a router.",
                 [],
-                lambda: [([], len(edge.held))],
+                lambda: [([], len(edge.context.waiting_for_router))],
             ),
         )
     )
@@ -82,10 +82,10 @@ class _Pages:
             **self._process_status(),
             "edge_id": edge.edge_id,
             "clients": len(edge.clients),
-            "connecting": len(edge.waiting),
-            "subscriptions": edge.subscription_count,
-            "holding": edge.is_holding,
-            "held": len(edge.held),
+            "connecting": len(edge.registry.connecting),
+            "subscriptions": edge.registry.subscription_count,
+            "holding": edge.context.is_publishing_paused,
+            "held": len(edge.context.waiting_for_router),
             "drain": self.progress(),
             "shedding": self.shedding(),
         }
@@ -121,7 +121,7 @@ class _Pages:
             **_describe(client),
             "keep_alive_s": client.deadline_s / 1.5,
             "session_expiry_s": client.session_expiry_s,
-            "idle_s": round(max(0.0, self._edge.time_s() - client.seen_s), 1),
+            "idle_s": round(max(0.0, self._edge.context.time_s() - client.queue.seen_s), 1),
             "filters": [{"filter": name, "qos": client.subscriptions[name].qos} for name in names],
         }
 
@@ -144,7 +144,7 @@ class _Pages:
 def _describe(client: Client) -> Json:
     peer = client.channel.peer
     under_way, queued = client.delivery.waiting()
-    connected_s = time.time() - (client.edge.time_s() - client.since_s)
+    connected_s = time.time() - (client.context.time_s() - client.since_s)
     host = f"[{peer.address}]" if ":" in peer.address else peer.address
     return {
         "client_id": client.client_id,
@@ -154,7 +154,7 @@ def _describe(client: Client) -> Json:
         "transport": peer.transport,
         "version": _VERSIONS[client.version],
         "since": _time_of(connected_s),
-        "durable": client.durable,
+        "durable": client.incarnation != 0,
         "subscriptions": len(client.subscriptions),
         "in_flight": under_way,
         "queued": queued,

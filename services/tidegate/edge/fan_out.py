@@ -1,4 +1,4 @@
-"""Delivery plans: for one topic, which connected clients get its messages, and in what form.
+"""The fan-out of one topic: which connected clients get its messages, and in what form.
 
 Built by the edge from its index and kept until something relevant changes, so that the hot path
 finds everything decided: permission, granted QoS, merged overlapping subscriptions, and clients
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from tidegate.core.overlap import Overlap
 from tidegate.mqtt.enums import ProtocolVersion
-from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
 
 
 class Recipient(Overlap):
-    """One client's due of one topic, over all of its matching subscriptions."""
+    """What one client gets of one topic, over all of its matching subscriptions."""
 
     __slots__ = ("client",)
 
@@ -27,8 +27,8 @@ class Recipient(Overlap):
         self.client = client
 
     @property
-    def needs_care(self) -> bool:
-        """True when its bytes cannot be shared with others, or depend on who published."""
+    def is_special(self) -> bool:
+        """Whether its bytes cannot be shared with others, or depend on who published."""
         client = self.client
         return (
             self.own_qos != self.qos
@@ -37,24 +37,55 @@ class Recipient(Overlap):
             or client.maximum_packet_size_bytes > 0
         )
 
+    def offer(self, message: Publish, publisher_id: str) -> None:
+        """Deliver a QoS 1 or 2 message to an ephemeral session."""
+        client = self.client
+        qos, subscription_ids = self.qos, self.subscription_ids
+        retain = message.retain and self.retain_as_published
+        if client.client_id == publisher_id:
+            qos, subscription_ids = self.own_qos, self.own_subscription_ids
+            if qos <= 0:
+                if not qos:
+                    client.delivery.send_qos0(message, retain, subscription_ids)
+                return
+        client.delivery.offer(message, min(qos, message.qos), retain, subscription_ids)
+
+    def send_qos0(self, message: Publish, publisher_id: str) -> None:
+        """Deliver at QoS 0 to one client whose bytes are its own."""
+        client = self.client
+        subscription_ids = self.subscription_ids
+        if client.client_id == publisher_id:
+            if self.own_qos < 0:
+                return
+            subscription_ids = self.own_subscription_ids
+        client.delivery.send_qos0(
+            message, message.retain and self.retain_as_published, subscription_ids
+        )
+
 
 class Group:
     """Clients that get the very same bytes."""
 
-    __slots__ = ("clients", "hidden", "retain_as_published", "subscription_ids", "version")
+    __slots__ = (
+        "clients",
+        "mount_point_length",
+        "retain_as_published",
+        "subscription_ids",
+        "version",
+    )
 
     def __init__(
         self,
         version: ProtocolVersion,
         retain_as_published: bool,
         subscription_ids: tuple[int, ...],
-        hidden: int,
+        mount_point_length: int,
     ) -> None:
         self.version = version
         self.retain_as_published = retain_as_published
         self.subscription_ids = subscription_ids
-        #: Characters of the topic that the mount point hides.
-        self.hidden = hidden
+        #: Characters at the beginning of the topic that the client does not see.
+        self.mount_point_length = mount_point_length
         self.clients: list[Client] = []
 
 
@@ -85,7 +116,7 @@ def build_fan_out(topic: str, matches: list[tuple[Client, SubscriptionOptions]])
         if recipient is None:
             recipient = recipients[id(client)] = Recipient(client)
         recipient.include(options)
-    plan = FanOut(matches)
+    fan_out = FanOut(matches)
     groups: dict[object, Group] = {}
     low_groups: dict[object, Group] = {}
     for recipient in recipients.values():
@@ -93,21 +124,21 @@ def build_fan_out(topic: str, matches: list[tuple[Client, SubscriptionOptions]])
         if not client.may_read(topic):
             continue
         low = recipient.qos == 0
-        if not low and not client.durable:
-            plan.windowed.append(recipient)
-        if recipient.needs_care:
-            plan.special.append(recipient)
+        if not low and not client.incarnation:
+            fan_out.windowed.append(recipient)
+        if recipient.is_special:
+            fan_out.special.append(recipient)
             if low:
-                plan.low_special.append(recipient)
+                fan_out.low_special.append(recipient)
             continue
         key = (
             client.version >= ProtocolVersion.V5,
             recipient.retain_as_published,
             recipient.subscription_ids,
-            client.hidden,
+            client.mount_point_length,
         )
-        for wanted, table in ((True, groups), (low, low_groups)):
-            if not wanted:
+        for applies, table in ((True, groups), (low, low_groups)):
+            if not applies:
                 continue
             group = table.get(key)
             if group is None:
@@ -115,9 +146,9 @@ def build_fan_out(topic: str, matches: list[tuple[Client, SubscriptionOptions]])
                     client.version,
                     recipient.retain_as_published,
                     recipient.subscription_ids,
-                    client.hidden,
+                    client.mount_point_length,
                 )
             group.clients.append(client)
-    plan.groups = list(groups.values())
-    plan.low_groups = list(low_groups.values())
-    return plan
+    fan_out.groups = list(groups.values())
+    fan_out.low_groups = list(low_groups.values())
+    return fan_out

@@ -55,7 +55,7 @@ class EdgeProcess(Process):
         side = self._side = EdgeComponents(self, router_client.edge_id, link)
         edge = side.edge
         router_client.serve(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
-        router_client.publish_dispatcher.on_paused = edge.hold_publishing
+        router_client.publish_dispatcher.on_paused = edge.pause_publishing
         router_client.publish_dispatcher.on_resumed = edge.resume_publishing
         router_client.verification.connections = lambda: [
             (client.client_id, client.epoch) for client in edge.clients.values()
@@ -70,7 +70,7 @@ class EdgeProcess(Process):
         await side.open()
 
         def measure() -> None:
-            counters.subscriptions = edge.subscription_count
+            counters.subscriptions = edge.registry.subscription_count
 
         self.every_second(stack, measure)
         return side.places(admin_url)

@@ -13,8 +13,8 @@ from pathlib import Path
 from tidegate.edge.administration import control_of, readings_of
 from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer
 from tidegate.edge.auth.authentication import Authenticator
+from tidegate.edge.auth.methods import Method
 from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
-from tidegate.edge.client.enhanced_auth import Method
 from tidegate.edge.drain.drain import Drainer
 from tidegate.edge.drain.listener_removal import ListenerRemoval
 from tidegate.edge.edge import Edge
@@ -63,9 +63,9 @@ class EdgeComponents:
             Authorizer(config.auth),
             counters,
             now_ms,
+            methods,
         )
         applied.took(reading.digests())
-        self.edge.authentication_methods = dict(methods or {})
         self.listeners = Listeners(
             config.listeners,
             self.edge.handler_factory,
@@ -123,7 +123,7 @@ class EdgeComponents:
         self.edge.users_changed()
 
     def _reload_rules(self) -> None:
-        self.edge.authorizer.reload()
+        self.edge.context.authorizer.reload()
         self.edge.authorization_changed()
 
     async def reconfigure(self, config: Config) -> None:
@@ -140,7 +140,7 @@ class EdgeComponents:
         interruptions = listeners.interruptions
         try:
             passwords = self.authenticator.prepare(auth)
-            rules = edge.authorizer.prepare(auth)
+            rules = edge.context.authorizer.prepare(auth)
             change = await listeners.prepare(
                 config.listeners,
                 max_packet_size_bytes=limits.max_packet_size_bytes,
@@ -155,7 +155,7 @@ class EdgeComponents:
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
         self._listener_removal.start(gone)
-        if edge.refusal is not None:  # a drain has begun meanwhile
+        if edge.context.refusal is not None:  # a drain has begun meanwhile
             await listeners.stop_accepting()
 
     def _take_auth(
@@ -166,7 +166,7 @@ class EdgeComponents:
     ) -> None:
         self.authenticator.apply(auth, passwords)
         self.edge.users_changed()
-        if self.edge.authorizer.apply(auth, rules):
+        if self.edge.context.authorizer.apply(auth, rules):
             self.edge.authorization_changed()
 
     def _take_files(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
 from tidegate import __version__
-from tidegate.edge.client.enhanced_auth import Method
+from tidegate.edge.auth.methods import Method
 from tidegate.link.interfaces import RouterLink, RouterUnavailable
 from tidegate.link.traced_links import TracedEdgeLink, TracedRouterLink, TracedRouterService
 from tidegate.roles import edge_components, process
@@ -96,7 +96,7 @@ class Broker(Process):
             counters.retained_count = len(router.retained)
             counters.sessions = len(router.table.sessions)
             counters.subscriptions = (
-                edge.subscription_count + router.table.offline_subscription_count()
+                edge.registry.subscription_count + router.table.offline_subscription_count()
             )
 
         self.every_second(stack, measure)

@@ -18,7 +18,7 @@ def figures_of(counters: Counters, edge: Edge | None = None) -> dict[str, int]:
     """What one process adds to the figures of the whole broker."""
     return {
         "clients_connected": len(edge.clients) if edge is not None else 0,
-        "subscriptions": edge.subscription_count if edge is not None else 0,
+        "subscriptions": edge.registry.subscription_count if edge is not None else 0,
         "heap_bytes": _peak_memory_bytes(),
         "queued": counters.queued,
         "clients_expired": counters.sessions_expired,

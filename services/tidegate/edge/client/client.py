@@ -1,109 +1,241 @@
-"""One client's connection: the rules of MQTT between a channel and the router.
+"""One client's connection: what it is, what it may do, what is sent to it, and how it ends.
 
-Owned by the edge; fed by a channel. Packets come decoded and in order from ``Reader``; what each
-means is decided here. What goes out is the business of ``Delivery``.
+Made by ``Edge`` for each channel, and fed by it through a ``PacketQueue``. Packets are handled
+above this module (``dispatch``), which is why it knows what goes in and out as ``Inbound`` and
+``Outbound`` only. Owns its state and the bytes of this turn; never awaits, and never looks at other
+clients.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
-from tidegate.edge.client.connect import connect
-from tidegate.edge.client.enhanced_auth import auth_packet, authenticate, check_method
-from tidegate.edge.client.packet_queue import Reader
-from tidegate.edge.client.pause_reasons import BUSY, LEAVING, SLOW
-from tidegate.edge.client.subscribe import subscribe, unsubscribe
-from tidegate.link.interfaces import DetachSession
-from tidegate.mqtt.connection import OutgoingAliases
-from tidegate.mqtt.encode import encode, encode_publish
-from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
-from tidegate.mqtt.errors import MqttError, ProtocolViolation
-from tidegate.mqtt.packets import (
-    Auth,
-    ConnAck,
-    Connect,
-    Disconnect,
-    Packet,
-    PingReq,
-    Properties,
-    PubAck,
-    PubComp,
-    Publish,
-    PubRec,
-    PubRel,
-    Subscribe,
-    SubscriptionOptions,
-    Unsubscribe,
+from tidegate.edge.client.packet_queue import PacketQueue
+from tidegate.edge.client.state import (
+    CLOSED,
+    CONNECTED,
+    CONNECTING,
+    DISCONNECTING,
+    SLOW,
+    ClientState,
 )
-from tidegate.runtime.config.model import ListenerConfig
+from tidegate.link.interfaces import AttachedSession, DetachSession
+from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
+from tidegate.mqtt.encode import encode, encode_publish
+from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.mqtt.packets import ConnAck, Connect, Disconnect, Packet, Properties, Publish
 
 if TYPE_CHECKING:
     from tidegate.edge.auth.acl import ClientAcl
     from tidegate.edge.channel import Channel
-    from tidegate.edge.edge import Edge
+    from tidegate.edge.client.context import EdgeContext
+    from tidegate.link.interfaces import SharedReceipt
+    from tidegate.mqtt.errors import MqttError
+    from tidegate.mqtt.packets import PubComp, PubRec, PubRel, SubscriptionOptions
+    from tidegate.runtime.config.model import LimitsConfig, ListenerConfig
 
 log = logging.getLogger(__name__)
 
-PINGRESP_BYTES: Final = b"\xd0\x00"
-#: What a WebSocket is closed with when the server ends (RFC 6455, 7.4.1).
+#: The client must be heard of within so many times its keep alive [MQTT-3.1.2-22].
+KEEP_ALIVE_FACTOR: Final = 1.5
+#: WebSocket close code of a server that ends (RFC 6455, 7.4.1).
 GOING_AWAY: Final = 1001
 
 
-class Client(Reader):
+@dataclass(slots=True, frozen=True)
+class Accepted:
+    """What a CONNECT was granted: all that the client goes by from CONNACK on."""
+
+    client_id: str
+    username: str | None
+    #: Whether it may stay only as long as the password file has its user.
+    by_password: bool
+    authentication_method: str | None
+    acl: ClientAcl | None
+    session: AttachedSession
+    session_expiry_s: int
+    #: 0: none.
+    keep_alive_s: int
+    receive_maximum: int
+    #: 0: none are sent.
+    topic_alias_maximum: int
+    connack: ConnAck
+
+
+class Inbound(Protocol):
+    """The publishes that come from one client (``publish.PublishReceiver``)."""
+
+    def on_pubrel(self, packet: PubRel) -> None:
+        """Complete a QoS 2 exchange. Raises ProtocolViolation."""
+
+    def has_unanswered(self) -> bool:
+        """Whether a PUBACK, PUBREC or PUBCOMP has to go out."""
+
+    def limits_changed(self, before: LimitsConfig) -> None:
+        """Go by the limits as they are now."""
+
+    def forget_topics(self) -> None:
+        """Permissions may have changed."""
+
+
+class Outbound(Protocol):
+    """The messages that go to one client (``delivery.Delivery``)."""
+
+    #: Highest sequence number that was put on the wire (durable sessions).
+    sent_seq: int
+
+    def offer(
+        self, message: Publish, qos: int, retain: bool, subscription_ids: tuple[int, ...]
+    ) -> None:
+        """Deliver a QoS 1 or 2 message to an ephemeral session."""
+
+    def offer_shared(
+        self,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
+        """Deliver a shared subscription's message; False when there is no place for it."""
+
+    def send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
+        """Send a QoS 0 copy now, or drop it, counted."""
+
+    def push(self, seq: int, message: Publish) -> None:
+        """Take a message that has just been queued in the store."""
+
+    def suspect(self) -> None:
+        """Pushes may have been lost: look into the store when there is room."""
+
+    def pump(self) -> None:
+        """Send what there is room for."""
+
+    def send_retained(self, filters: Sequence[tuple[str, SubscriptionOptions]]) -> None:
+        """Send the retained messages of new subscriptions, at the client's own pace."""
+
+    def on_pubrec(self, packet: PubRec) -> None:
+        """QoS 2, second step."""
+
+    def on_pubcomp(self, packet: PubComp) -> None:
+        """QoS 2 is complete."""
+
+    def waiting(self) -> tuple[int, int]:
+        """Messages under way to the client, and those in memory behind them."""
+
+    def end(self) -> None:
+        """The connection is gone."""
+
+
+class Registry(Protocol):
+    """Where the end of a connection is reported (``registry.ClientRegistry``)."""
+
+    def remove(self, client: Client, reason: str, was_connected: bool) -> None:
+        """The connection has ended, for a reason that is counted."""
+
+    def detach(self, request: DetachSession) -> None:
+        """Give the session back to the router."""
+
+
+def may_publish(acl: ClientAcl | None, topic: str) -> bool:
+    """Whether rules let a client publish to an (internal) topic; the broker's own are not for it.
+
+    As in mosquitto, only an ACL can grant something there, and only a bridge's state.
+    """
+    if acl is not None:
+        return acl.may_write(topic)
+    return not topic.startswith(("$SYS", "$share"))
+
+
+class Client:
     """See the module's docstring. Implements ``Handler`` for its channel."""
 
     __slots__ = (
         "_pending_bytes",
+        "_registry",
         "acl",
         "aliases",
+        "announced_limits",
         "authentication_method",
         "by_password",
+        "channel",
         "client_id",
+        "connection",
+        "connection_lost",
+        "context",
+        "data_received",
         "deadline_s",
-        "durable",
+        "delivery",
         "epoch",
         "expiry_at_end_s",
-        "hidden",
+        "inbound",
         "incarnation",
-        "keep_will",
         "listener",
         "maximum_packet_size_bytes",
+        "mount_point_length",
         "out",
-        "problem_information",
+        "publishes_will",
+        "queue",
         "session_expiry_s",
         "since_s",
         "slow",
+        "state",
         "subscriptions",
         "username",
         "version",
     )
 
-    def __init__(self, edge: Edge, channel: Channel, listener: ListenerConfig) -> None:
-        super().__init__(edge, channel)
+    #: Both are set when the client is accepted.
+    inbound: Inbound
+    delivery: Outbound
+
+    def __init__(
+        self,
+        context: EdgeContext,
+        channel: Channel,
+        listener: ListenerConfig,
+        registry: Registry,
+        dispatch: Callable[[Client, Packet], None],
+    ) -> None:
+        """``dispatch`` handles every packet but PUBLISH and PUBACK."""
+        self.context = context
+        self.channel = channel
         self.listener = listener
+        self._registry = registry
+        self.state: ClientState = CONNECTING
+        #: What the peer may do by the limits that the connection began with; CONNACK says so.
+        self.announced_limits = limits = context.limits
+        self.connection = ServerConnection(
+            max_packet_size_bytes=limits.max_packet_size_bytes,
+            receive_maximum=limits.receive_maximum,
+            topic_alias_maximum=limits.max_topic_alias,
+        )
+        self.queue = queue = PacketQueue(context, channel, self.connection, self, dispatch)
+        #: The channel calls the queue, without a call of the client in between.
+        self.data_received = queue.data_received
+        self.connection_lost = queue.connection_lost
         self.client_id = ""
         self.username: str | None = None
-        #: Whether it may stay only as long as the password file has its user.
         self.by_password = False
         self.version = ProtocolVersion.V311
         self.epoch = 0
+        #: That of the durable session; 0: the session ends with the connection.
         self.incarnation = 0
-        self.durable = False
         #: Whether the will is published when the connection ends.
-        self.keep_will = True
+        self.publishes_will = True
         self.session_expiry_s = 0
         self.expiry_at_end_s: int | None = None
-        self.problem_information = True
+        #: 0: the client has set no limit.
         self.maximum_packet_size_bytes = 0
         self.aliases: OutgoingAliases | None = None
         self.acl: ClientAcl | None = None
-        self.hidden = len(listener.mount_point)
+        self.mount_point_length = len(listener.mount_point)
         self.subscriptions: dict[str, SubscriptionOptions] = {}
         #: When it connected; the loop's clock.
-        self.since_s = edge.tick_s
+        self.since_s = context.tick_s
+        #: How long it may be silent; 0: for ever.
         self.deadline_s = 0.0
         #: Packets to send at the end of this turn; kept while the channel is slow.
         self.out: list[bytes] = []
@@ -111,10 +243,39 @@ class Client(Reader):
         self.authentication_method: str | None = None
         self._pending_bytes = 0
 
-    # Handler: what the channel calls, besides Reader's part
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended: to be asked anew after every wait."""
+        return self.state is CLOSED
+
+    # CONNECT
+
+    def answer_as(self, packet: Connect) -> None:
+        """Write from now on as a CONNECT asks for it, whatever becomes of it."""
+        self.version = packet.protocol_version
+        self.maximum_packet_size_bytes = packet.properties.maximum_packet_size or 0
+
+    def accept(self, accepted: Accepted) -> None:
+        """Go by what a CONNECT was granted; ``inbound`` and ``delivery`` are set next."""
+        session = accepted.session
+        self.state = CONNECTED
+        self.client_id = accepted.client_id
+        self.username = accepted.username
+        self.by_password = accepted.by_password
+        self.authentication_method = accepted.authentication_method
+        self.acl = accepted.acl
+        self.epoch = session.epoch
+        self.incarnation = session.incarnation
+        self.session_expiry_s = accepted.session_expiry_s
+        if accepted.topic_alias_maximum:
+            self.aliases = OutgoingAliases(accepted.topic_alias_maximum)
+        self.deadline_s = accepted.keep_alive_s * KEEP_ALIVE_FACTOR
+        self.queue.seen_s = self.context.tick_s
+
+    # Handler: what the channel calls, besides the queue's part
 
     def pause_writing(self) -> None:
-        """The client does not take what it is sent."""
+        """The client does not read what it is sent."""
         self.slow = True
         self._pending_bytes = 0
 
@@ -123,119 +284,34 @@ class Client(Reader):
         self.slow = False
         self._pending_bytes = 0
         if self.out:
-            self.edge.mark(self)
-        self.resume_reading(SLOW)
-        if self.connected and not self.closed:
+            self.context.mark(self)
+        self.queue.resume_reading(SLOW)
+        if self.state is CONNECTED:
             self.delivery.pump()
-
-    def in_order(self, work: Callable[[], Any]) -> None:
-        """Run something asynchronous; what the client sent after it waits until it is done."""
-        self.pause_reading(BUSY)
-        self.edge.spawn(self._run_in_order(work))
-
-    async def _run_in_order(self, work: Callable[[], Any]) -> None:
-        try:
-            await work()
-        except MqttError as error:
-            self.fail(error)
-        except Exception:
-            self.fail_of_ours()
-        finally:
-            self.release(BUSY)
-
-    # Packets
-
-    def _on_connect(self, packet: Connect) -> None:
-        if self.edge.refusal is not None:
-            self.version = packet.protocol_version
-            self.refuse(self.edge.refusal, "the server takes no new clients")
-            return
-        self.in_order(lambda: connect(self, packet))
-
-    def _on_subscribe(self, packet: Subscribe) -> None:
-        self.in_order(lambda: subscribe(self, packet))
-
-    def _on_unsubscribe(self, packet: Unsubscribe) -> None:
-        self.in_order(lambda: unsubscribe(self, packet))
-
-    def _on_puback(self, packet: PubAck) -> None:
-        self.delivery.on_puback(packet.packet_id)
-
-    def _on_pubrec(self, packet: PubRec) -> None:
-        self.delivery.on_pubrec(packet)
-
-    def _on_pubrel(self, packet: PubRel) -> None:
-        self.inbound.on_pubrel(packet)
-
-    def _on_pubcomp(self, packet: PubComp) -> None:
-        self.delivery.on_pubcomp(packet)
-
-    def _on_pingreq(self, _packet: PingReq) -> None:
-        self.send(PINGRESP_BYTES)
-
-    def _on_disconnect(self, packet: Disconnect) -> None:
-        properties = packet.properties
-        expiry_s = properties.session_expiry_interval if properties is not None else None
-        if expiry_s is not None:
-            if expiry_s and not self.session_expiry_s:
-                self.fail(
-                    ProtocolViolation("a session that ends with its connection cannot be extended")
-                )
-                return
-            self.expiry_at_end_s = min(expiry_s, self.edge.limits.max_session_expiry_s)
-        self.keep_will = packet.reason_code != ReasonCode.SUCCESS  # [MQTT-3.14.4-3]
-        self._close("disconnect_with_will" if self.keep_will else "disconnect")
-
-    def _on_auth(self, packet: Auth) -> None:
-        if self.authentication_method is None:
-            raise ProtocolViolation(
-                "AUTH without an authentication method in CONNECT", statement="MQTT-4.12.0-6"
-            )
-        check_method(packet, self.authentication_method)
-        if packet.reason_code != ReasonCode.RE_AUTHENTICATE:
-            raise ProtocolViolation("an AUTH that begins nothing", statement="MQTT-4.12.1-1")
-        self.in_order(lambda: self._reauthenticate(packet))
-
-    async def _reauthenticate(self, packet: Auth) -> None:
-        """Prove again who this is (MQTT5 §4.12.1) [MQTT-4.12.1-2]."""
-        method = self.authentication_method
-        assert method is not None
-        step = await authenticate(self, method, packet.properties.authentication_data)
-        if step is None:
-            return
-        if step.reason_code != ReasonCode.SUCCESS:
-            self.disconnect(step.reason_code)
-            return
-        self.send_packet(auth_packet(step.reason_code, method, step.data))
 
     # Permission
 
     def may_read(self, topic: str) -> bool:
         """Whether the client may get messages of an (internal) topic."""
-        if self.hidden and not topic.startswith(self.listener.mount_point):
+        if self.mount_point_length and not topic.startswith(self.listener.mount_point):
             return False  # "m/#" matches "m" too, which is no topic under the mount point "m/"
         acl = self.acl
         return acl is None or acl.may_read(topic)
 
     def may_write(self, topic: str) -> bool:
-        """Whether the client may publish to an (internal) topic; the broker's own are not for it.
-
-        As in mosquitto, only an ACL can grant something there, and only a bridge's state.
-        """
-        if self.acl is not None:
-            return self.acl.may_write(topic)
-        return not topic.startswith(("$SYS", "$share"))
+        """Whether the client may publish to an (internal) topic."""
+        return may_publish(self.acl, topic)
 
     def count_unreadable(self) -> None:
         """A matching message was withheld."""
-        counters = self.edge.counters
+        counters = self.context.counters
         counters.acl_denied["read"] += 1
         counters.published += 1
         counters.dropped["not_authorized"] += 1
 
     def authorization_changed(self) -> None:
         """Take the new rules."""
-        self.acl = self.edge.authorizer.for_client(self.client_id, self.username)
+        self.acl = self.context.authorizer.for_client(self.client_id, self.username)
         self.inbound.forget_topics()
 
     # Sending
@@ -245,18 +321,19 @@ class Client(Reader):
         out = self.out
         if self.slow:
             self._pending_bytes += len(packet)
-            if self._pending_bytes > self.edge.limits.max_queued_bytes:
-                self.pause_reading(SLOW)
+            if self._pending_bytes > self.context.limits.max_queued_bytes:
+                self.queue.pause_reading(SLOW)
         elif not out:
-            self.edge.mark(self)
+            self.context.mark(self)
         out.append(packet)
 
     def admit(self, size_bytes: int) -> bool:
         """Whether a slow client may be given one more QoS 0 message; a refused one is counted."""
-        if self._pending_bytes + size_bytes > self.edge.limits.max_queued_bytes or (
-            len(self.out) >= self.edge.limits.max_queued_messages
+        limits = self.context.limits
+        if self._pending_bytes + size_bytes > limits.max_queued_bytes or (
+            len(self.out) >= limits.max_queued_messages
         ):
-            self.edge.counters.dropped["slow_consumer"] += 1
+            self.context.counters.dropped["slow_consumer"] += 1
             return False
         self._pending_bytes += size_bytes
         return True
@@ -266,7 +343,7 @@ class Client(Reader):
         if self.slow or not self.out:
             return
         packets, self.out = self.out, []
-        counters = self.edge.counters
+        counters = self.context.counters
         counters.bytes_sent += sum(map(len, packets))
         sent = counters.packets_sent
         for packet in packets:
@@ -287,7 +364,8 @@ class Client(Reader):
 
         [MQTT-3.1.2-24], [MQTT-3.1.2-25]
         """
-        topic = message.topic[self.hidden :] if self.hidden else message.topic
+        hidden = self.mount_point_length
+        topic = message.topic[hidden:] if hidden else message.topic
         alias = 0
         if self.aliases is not None:
             alias, is_new = self.aliases.assign(topic)
@@ -301,7 +379,7 @@ class Client(Reader):
         if limit and len(wire) > limit:
             if alias and topic and self.aliases is not None:
                 self.aliases.forget(topic)  # the client has not seen the mapping
-            self.edge.counters.dropped["too_large"] += 1
+            self.context.counters.dropped["too_large"] += 1
             return None
         return wire
 
@@ -322,49 +400,49 @@ class Client(Reader):
     # The end
 
     def refuse(self, reason_code: ReasonCode, reason: str = "") -> None:
-        """Answer CONNECT with a refusal and close. ``reason`` is one plain sentence."""
-        if self.closed:
+        """Answer CONNECT with a refusal and close. ``reason`` is the Reason String, if any."""
+        if self.state is CLOSED:
             return
-        self.edge.counters.refused[reason_code.name.lower()] += 1
+        self.context.counters.refused[reason_code.name.lower()] += 1
         self.send_packet(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
-        self._close("")
+        self.close("")
 
     def fail(self, error: MqttError) -> None:
-        """The peer broke a rule: tell it which, and close."""
-        if self.closed:
+        """The peer broke a rule: say which, and close."""
+        if self.state is CLOSED:
             return
+        connect = self.connection.connect
         log.info(
-            "closing a connection: %s",
+            "closing connection: %s",
             error,
             extra={
-                "client_id": self.client_id,
+                "client_id": self.client_id or (connect.client_id if connect is not None else ""),
                 "address": self.channel.peer.address,
                 "listener": self.channel.peer.listener,
                 "statement": error.statement,
             },
         )
-        if self.connected:
-            self.edge.counters.protocol_errors += 1
+        self.context.counters.protocol_errors += 1
+        if self.state is CONNECTED:
             self.disconnect(error.reason_code, str(error))
             return
-        self.edge.counters.protocol_errors += 1
         version = self.connection.refusal_version
         unsupported = error.reason_code == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION
         if version is None or (version < ProtocolVersion.V5 and not unsupported):
             # Before 5.0 a CONNECT that breaks a rule is not answered [MQTT311-3.1.4-1].
-            self.edge.counters.refused["protocol_error"] += 1
-            self._close("")
+            self.context.counters.refused["protocol_error"] += 1
+            self.close("")
         else:
             self.version = version
             self.refuse(error.reason_code, str(error))
 
-    def fail_of_ours(self) -> None:
+    def fail_internally(self) -> None:
         """End the connection after an unexpected exception, our fault; the process goes on."""
         log.exception(  # noqa: LOG004 - called by handlers only
-            "a connection failed", extra={"client_id": self.client_id}
+            "connection closed after an internal error", extra={"client_id": self.client_id}
         )
-        self.edge.counters.internal_errors += 1
-        if self.connected:
+        self.context.counters.internal_errors += 1
+        if self.state is CONNECTED:
             self.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
         else:
             self.refuse(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
@@ -377,29 +455,29 @@ class Client(Reader):
         counted_as: str = "",
     ) -> None:
         """End the connection from our side, with a DISCONNECT where the version has one."""
-        if self.closed:
+        if self.state is CLOSED:
             return
-        if self.connected and self.version >= ProtocolVersion.V5:
+        if self.state is CONNECTED and self.version >= ProtocolVersion.V5:
             properties = Properties(reason_string=reason or None)
             self.send_packet(Disconnect(reason_code, properties))
-        self._close(counted_as or reason_code.name.lower(), websocket_code)
+        self.close(counted_as or reason_code.name.lower(), websocket_code)
 
     def taken_over(self, reason_code: ReasonCode) -> None:
         """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
-        self.keep_will = False
+        self.publishes_will = False
         self.disconnect(reason_code)
 
-    def leave(self) -> None:
+    def stop_reading(self) -> None:
         """Read nothing more: ``shut_down`` follows when all that was read is answered."""
-        self.pause_reading(LEAVING)
+        self.queue.pause_reading(DISCONNECTING)
 
-    def is_owed(self) -> bool:
+    def has_unanswered(self) -> bool:
         """Whether something that was read has not been answered yet."""
-        return self.connected and (self.halted or self.inbound.is_owed())
+        return self.state is CONNECTED and (self.queue.halted or self.inbound.has_unanswered())
 
     def shut_down(self, reason_code: ReasonCode) -> None:
-        """The process ends: goodbye; the will is published by its rules."""
-        if self.connected or self.connection.connect is None:
+        """The process ends: disconnect; the will is published by its rules."""
+        if self.state is CONNECTED or self.connection.connect is None:
             self.disconnect(reason_code, websocket_code=GOING_AWAY)
             return
         another = reason_code == ReasonCode.USE_ANOTHER_SERVER
@@ -407,24 +485,25 @@ class Client(Reader):
         self.refuse(reason_code if another else ReasonCode.SERVER_UNAVAILABLE)
 
     def shed(self) -> None:
-        """Another edge has more room: goodbye; the will is published by its rules."""
+        """Another edge has more room: disconnect; the will is published by its rules."""
         self.disconnect(ReasonCode.USE_ANOTHER_SERVER, websocket_code=GOING_AWAY, counted_as="shed")
 
     def keep_alive_ended(self) -> None:
         """Nothing came for one and a half times the keep alive [MQTT-3.1.2-22]."""
-        if self.is_unread():
-            self.seen_s = self.edge.tick_s
+        if self.queue.is_unread():
+            self.queue.seen_s = self.context.tick_s
             return
         self.disconnect(ReasonCode.KEEP_ALIVE_TIMEOUT)
 
     def connect_timed_out(self) -> None:
         """No CONNECT in time, or no answer to it."""
-        if not self.closed:
-            self.edge.counters.refused["connect_timeout"] += 1
-            self._close("")
+        if self.state is not CLOSED:
+            self.context.counters.refused["connect_timeout"] += 1
+            self.close("")
 
-    def _close(self, reason: str, websocket_code: int = 1000) -> None:
-        if self.closed:
+    def close(self, reason: str, websocket_code: int = 1000) -> None:
+        """Send what has gathered, end, and close the channel. ``reason`` is counted ("": not)."""
+        if self.state is CLOSED:
             return
         slow, self.slow = self.slow, False
         self.flush()
@@ -432,69 +511,38 @@ class Client(Reader):
         self.end(reason)
         self.channel.close(websocket_code)
 
+    def abandon(self, reason: str) -> None:
+        """End, and close the channel, without a packet."""
+        self.end(reason)
+        self.channel.close()
+
     def end(self, reason: str) -> None:
-        """Forget the connection, once; the router is told what becomes of session and will."""
-        if self.closed:
+        """Forget the connection, once; the router learns what becomes of session and will."""
+        if self.state is CLOSED:
             return
-        self.closed = self.halted = True
-        self.end_auth()
-        edge = self.edge
-        edge.waiting.discard(self)
-        edge.held.pop(self, None)
-        closed = edge.counters.closed
-        if not self.connected:
-            if reason:
-                edge.counters.refused["abandoned"] += 1
-            return
-        closed[reason if reason in closed else "lost"] += 1
-        last = self.waiting_disconnect()
-        if last is not None and last.reason_code == ReasonCode.SUCCESS:
-            self.keep_will = False  # it said goodbye, if only behind what we did not take any more
-        self.drop_backlog()
-        edge.counters.connections_open -= 1
-        if edge.clients.get(self.client_id) is self:
-            del edge.clients[self.client_id]
-            if self.client_id in edge.attaching:
-                edge.newcomers.add(self.client_id)
-        shared = [name for name in self.subscriptions if name.startswith("$share/")]
-        for topic_filter in self.subscriptions:
-            if not topic_filter.startswith("$share/"):
-                edge.unsubscribe(self, topic_filter)
-        if shared and not self.incarnation:
-            edge.router.leave_groups(self.client_id, self.epoch, shared)
-        self.delivery.end()
-        self.detach()
+        was_connected = self.state is CONNECTED
+        self.state = CLOSED
+        self.queue.stop()
+        if was_connected:
+            last = self.queue.waiting_disconnect()
+            if last is not None and last.reason_code == ReasonCode.SUCCESS:
+                self.publishes_will = False  # it came, if only behind what was not taken any more
+            self.queue.drop_backlog()
+        self._registry.remove(self, reason, was_connected)
+        if was_connected:
+            self.delivery.end()
+            self._registry.detach(
+                DetachSession(
+                    self.client_id,
+                    self.epoch,
+                    self.publishes_will and self._may_publish_will(),
+                    self.expiry_at_end_s,
+                    self.delivery.sent_seq,
+                )
+            )
 
-    def detach(self) -> None:
-        """Tell the router that the connection has ended."""
-        edge = self.edge
-        sent_seq = self.delivery.sent_seq if self.connected else 0
-        packet = self.connection.connect
-        if packet is not None and packet.will is not None and not self.may_write(packet.will.topic):
-            self.keep_will = False  # it might when it connected; the rules have changed
-        request = DetachSession(
-            self.client_id, self.epoch, self.keep_will, self.expiry_at_end_s, sent_seq
-        )
-        task = edge.spawn(edge.router.detach(request))
-        edge.detaching[self.client_id] = task
-        client_id = self.client_id
-
-        def done(ended: asyncio.Task[None]) -> None:
-            if edge.detaching.get(client_id) is ended:
-                del edge.detaching[client_id]
-
-        task.add_done_callback(done)
-
-
-Client.handlers = {
-    Connect: (Client._on_connect, PacketType.CONNECT, False),  # noqa: SLF001 - its own table
-    PubAck: (Client._on_puback, PacketType.PUBACK, False),  # noqa: SLF001
-    PubRec: (Client._on_pubrec, PacketType.PUBREC, False),  # noqa: SLF001
-    PubRel: (Client._on_pubrel, PacketType.PUBREL, True),  # noqa: SLF001
-    PubComp: (Client._on_pubcomp, PacketType.PUBCOMP, False),  # noqa: SLF001
-    Subscribe: (Client._on_subscribe, PacketType.SUBSCRIBE, True),  # noqa: SLF001
-    Unsubscribe: (Client._on_unsubscribe, PacketType.UNSUBSCRIBE, True),  # noqa: SLF001
-    PingReq: (Client._on_pingreq, PacketType.PINGREQ, False),  # noqa: SLF001
-    Disconnect: (Client._on_disconnect, PacketType.DISCONNECT, False),  # noqa: SLF001
-    Auth: (Client._on_auth, PacketType.AUTH, False),  # noqa: SLF001
-}
+    def _may_publish_will(self) -> bool:
+        """It might when it connected; the rules may have changed."""
+        connect = self.connection.connect
+        will = connect.will if connect is not None else None
+        return will is None or self.may_write(will.topic)

@@ -25,7 +25,6 @@ from tidegate.mqtt.packets import PubComp, Publish, PubRec, SubscriptionOptions
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
-    from tidegate.edge.fan_out import Recipient
 
 FETCH_MAX_BYTES: Final = 1_048_576
 #: Pushed messages kept while the window is full: enough to spare a fetch in every round.
@@ -65,7 +64,7 @@ class Delivery:
     __slots__ = (
         "_client",
         "_completed",
-        "_edge",
+        "_context",
         "_feed",
         "_fetching",
         "_more_room",
@@ -82,8 +81,8 @@ class Delivery:
 
     def __init__(self, client: Client, receive_maximum: int) -> None:
         self._client = client
-        self._edge = client.edge
-        limits = client.edge.limits
+        self._context = client.context
+        limits = client.context.limits
         self._window: Window[Outgoing | None] = Window(min(receive_maximum, limits.max_in_flight))
         self._queue: MemoryQueue[Outgoing] | None = None
         self._feed: DurableFeed[Publish] | None = None
@@ -131,7 +130,7 @@ class Delivery:
     def end(self) -> None:
         """The connection is gone: give back what belongs to others, wake what waits."""
         self._flush_completed()
-        counters = self._edge.counters
+        counters = self._context.counters
         for _, _, outgoing in self._window.unacknowledged():
             # A QoS 2 message that one member has been sent goes to no other [MQTT-4.8.2-5].
             if outgoing is not None and outgoing.group and outgoing.qos == 1:
@@ -156,24 +155,14 @@ class Delivery:
         if outgoing.receipt is not None:
             outgoing.receipt.returned()
         else:
-            self._edge.router.redispatch(outgoing.group, outgoing.message)
+            self._context.router.redispatch(outgoing.group, outgoing.message)
 
     # Live messages
 
-    def offer_to(self, recipient: Recipient, message: Publish, publisher_id: str) -> None:
-        """Deliver a QoS 1 or 2 message to an ephemeral session, as its plan says."""
-        qos, subscription_ids = recipient.qos, recipient.subscription_ids
-        if self._client.client_id == publisher_id:
-            qos, subscription_ids = recipient.own_qos, recipient.own_subscription_ids
-            if qos < 0:
-                return
-            if not qos:
-                self.send_qos0(
-                    message, message.retain and recipient.retain_as_published, subscription_ids
-                )
-                return
-        qos = min(qos, message.qos)
-        retain = message.retain and recipient.retain_as_published
+    def offer(
+        self, message: Publish, qos: int, retain: bool, subscription_ids: tuple[int, ...]
+    ) -> None:
+        """Deliver a QoS 1 or 2 message to an ephemeral session."""
         self._offer(Outgoing(message, qos, retain, subscription_ids))
 
     def offer_shared(
@@ -195,14 +184,14 @@ class Delivery:
         return True
 
     def _offer(self, outgoing: Outgoing) -> None:
-        counters = self._edge.counters
+        counters = self._context.counters
         counters.published += 1
         queue = self._queue
         if (queue is None or not queue) and self._window.room() > 0 and not self._client.slow:
             self._start(outgoing)
             return
         if queue is None:
-            limits = self._edge.limits
+            limits = self._context.limits
             queue = self._queue = MemoryQueue(
                 limits.max_queued_messages, limits.max_queued_bytes, limits.queue_full_policy
             )
@@ -221,9 +210,9 @@ class Delivery:
         message = outgoing.message
         expiry = None
         if message.expires_at_ms:
-            expiry = self._edge.remaining_s(message)
+            expiry = self._context.remaining_s(message)
             if not expiry:
-                self._edge.counters.dropped["expired"] += 1
+                self._context.counters.dropped["expired"] += 1
                 if outgoing.receipt is not None:
                     outgoing.receipt.done()
                 return
@@ -246,21 +235,21 @@ class Delivery:
         self._count_sent(outgoing.qos, message)
 
     def _count_sent(self, qos: int, message: Publish) -> None:
-        counters = self._edge.counters
+        counters = self._context.counters
         counters.messages_sent[qos] += 1
         counters.delivered += 1
         counters.publish_bytes_sent += len(message.payload)
 
     def send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
         """Send a QoS 0 copy now, or drop it, counted."""
-        self._edge.counters.published += 1
+        self._context.counters.published += 1
         self._send_qos0(message, retain, subscription_ids)
 
     def _send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
         expiry = None
-        counters = self._edge.counters
+        counters = self._context.counters
         if message.expires_at_ms:
-            expiry = self._edge.remaining_s(message)
+            expiry = self._context.remaining_s(message)
             if not expiry:
                 counters.dropped["expired"] += 1
                 return
@@ -288,12 +277,12 @@ class Delivery:
 
     def _send_durable(self, seq: int, message: Publish) -> None:
         client = self._client
-        counters = self._edge.counters
+        counters = self._context.counters
         expiry = None
         dup = seq <= self._resend_until
         again = dup and self._resend_left > 0
         if message.expires_at_ms:
-            expiry = self._edge.remaining_s(message)
+            expiry = self._context.remaining_s(message)
             if not expiry:
                 if not again:
                     counters.dropped["expired"] += 1
@@ -329,17 +318,17 @@ class Delivery:
 
     def _complete(self, seq: int) -> None:
         """Forget a durable entry; gathered, one call per turn of the event loop."""
-        self._edge.counters.queued -= 1
+        self._context.counters.queued -= 1
         completed = self._completed
         completed.append(seq)
         if len(completed) == 1:
-            asyncio.get_running_loop().call_soon(self._flush_completed)
+            self._context.soon(self._flush_completed)
 
     def _flush_completed(self) -> None:
         if self._completed:
             seqs, self._completed = self._completed, []
             client = self._client
-            self._edge.router.complete(client.client_id, client.epoch, seqs)
+            self._context.router.complete(client.client_id, client.epoch, seqs)
 
     def suspect(self) -> None:
         """Pushes may have been lost: look into the store when there is room."""
@@ -350,7 +339,7 @@ class Delivery:
     def pump(self) -> None:
         """Send what there is room for."""
         client = self._client
-        if client.closed:
+        if client.is_closed:
             return
         feed = self._feed
         if feed is not None:
@@ -358,7 +347,7 @@ class Delivery:
                 self._send_durable(seq, message)
             if not self._fetching and feed.wants_fetch(self._room()) is not None:
                 self._fetching = True
-                self._edge.spawn(self._fetch())
+                self._context.spawn(self._fetch())
         elif self._queue is not None:
             self._pump_memory(self._queue)
         if self._more_room is not None:
@@ -369,7 +358,7 @@ class Delivery:
             outgoing = queue.take(0)
             if outgoing is None:
                 break
-            self._edge.counters.queued -= 1
+            self._context.counters.queued -= 1
             self._start(outgoing)
 
     async def _fetch(self) -> None:
@@ -377,21 +366,21 @@ class Delivery:
         client, feed = self._client, self._feed
         assert feed is not None
         try:
-            while not client.closed:
+            while not client.is_closed:
                 room = self._room()
                 after_seq = feed.wants_fetch(room)
                 if after_seq is None:
                     return
                 feed.fetch_started()
                 try:
-                    entries = await self._edge.router.fetch(
+                    entries = await self._context.router.fetch(
                         client.client_id, client.incarnation, after_seq, room, FETCH_MAX_BYTES
                     )
                 except RouterUnavailable:
                     feed.fetch_failed()
                     await asyncio.sleep(RETRY_S)
                     continue
-                if client.closed:
+                if client.is_closed:
                     return
                 ready = feed.fetched(entries, not entries, self._room(), self._window.accepts)
                 for seq, message in ready:
@@ -434,16 +423,16 @@ class Delivery:
             else:
                 self._releasing.append((seq, packet.packet_id))
                 if len(self._releasing) == 1:
-                    self._edge.spawn(self._release())
+                    self._context.spawn(self._release())
             return
         self._finished(seq)
 
     async def _release(self) -> None:
         client = self._client
-        while self._releasing and not client.closed:
+        while self._releasing and not client.is_closed:
             batch = list(self._releasing)
             try:
-                await self._edge.router.release(
+                await self._context.router.release(
                     client.client_id, client.epoch, [seq for seq, _ in batch]
                 )
             except SessionFenced:
@@ -475,7 +464,7 @@ class Delivery:
             self._retained.filters.extend(filters)
         elif filters:
             self._retained = RetainedStream(self._client, self, filters)
-            self._edge.spawn(self._stream_retained(self._retained))
+            self._context.spawn(self._stream_retained(self._retained))
 
     async def _stream_retained(self, stream: RetainedStream) -> None:
         try:
@@ -495,11 +484,11 @@ class Delivery:
 
         One waits at a time. Returns also when the connection is over.
         """
-        if self._client.closed or self._has_room():
+        if self._client.is_closed or self._has_room():
             return
         more_room = self._more_room = asyncio.Event()
         try:
-            while not self._client.closed and not self._has_room():
+            while not self._client.is_closed and not self._has_room():
                 more_room.clear()
                 await more_room.wait()
         finally:

@@ -1,27 +1,36 @@
-"""What comes in from one client: the order of its packets, and when its socket is read.
+"""The packets of one client in their order, and when its socket is read.
 
-The half of ``Client`` that its channel feeds. Packets are handled in the order they came. When one
-must wait (an answer that keeps the order is outstanding, too many publishes are unanswered, no
-router takes publishes), those behind it wait with it, but reading goes on until
+Owned by a ``Client``, fed by the client's channel. Packets are handled in the order they came. When
+one must wait (an answer that keeps the order is outstanding, too many publishes are unacknowledged,
+no router takes publishes), those behind it wait with it, but reading goes on until
 ``READ_AHEAD_BYTES`` wait, so that PINGREQ is answered and the acknowledgements of what goes out are
 taken meanwhile: neither needs an order. (Behind SUBSCRIBE and the like they keep it all the same,
-unless that takes longer than ``PATIENCE_S``.) A client that publishes nothing notices nothing.
+unless that takes longer than ``PATIENCE_S``.) It never looks into a packet beyond its type: what it
+means is the business of ``dispatch``, and of who handles PUBLISH and PUBACK.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
-from tidegate.edge.client.pause_reasons import BUSY, LINK, SLOW, STOPPING, WAITING
-from tidegate.mqtt.connection import ServerConnection
+from tidegate.edge.client.state import (
+    ANSWERING,
+    CLOSED,
+    CONNECTED,
+    NO_ROUTER,
+    QUEUEING,
+    SLOW,
+    STOPPING,
+    ClientState,
+)
 from tidegate.mqtt.enums import PacketType, ReasonCode
 from tidegate.mqtt.errors import MqttError, ProtocolViolation
 from tidegate.mqtt.packets import (
     Auth,
+    Connect,
     Disconnect,
     Packet,
     PingReq,
@@ -29,15 +38,15 @@ from tidegate.mqtt.packets import (
     PubComp,
     Publish,
     PubRec,
+    PubRel,
+    Subscribe,
+    Unsubscribe,
 )
 
 if TYPE_CHECKING:
     from tidegate.edge.channel import Channel
-    from tidegate.edge.client.delivery import Delivery
-    from tidegate.edge.client.publish import PublishReceiver
-    from tidegate.edge.edge import Edge
-
-log = logging.getLogger(__name__)
+    from tidegate.edge.client.context import EdgeContext
+    from tidegate.mqtt.connection import ServerConnection
 
 #: What may wait for a client, besides one packet; about what the packets take in memory.
 READ_AHEAD_BYTES: Final = 65_536
@@ -50,57 +59,99 @@ LINGER_S: Final = 2.0
 
 #: Packets for which the order does not matter: they never wait once the client is connected.
 _OVERTAKING: Final = frozenset({PingReq, PubAck, PubRec, PubComp})
+#: Packets that only a router can answer. PUBLISH is one too, and is not looked up here.
+_FOR_A_ROUTER: Final = frozenset({PubRel, Subscribe, Unsubscribe})
+#: Under which number a type of packet is counted.
+_NUMBERS: Final[dict[type, PacketType]] = {
+    Connect: PacketType.CONNECT,
+    PubAck: PacketType.PUBACK,
+    PubRec: PacketType.PUBREC,
+    PubRel: PacketType.PUBREL,
+    PubComp: PacketType.PUBCOMP,
+    Subscribe: PacketType.SUBSCRIBE,
+    Unsubscribe: PacketType.UNSUBSCRIBE,
+    PingReq: PacketType.PINGREQ,
+    Disconnect: PacketType.DISCONNECT,
+    Auth: PacketType.AUTH,
+}
 
-#: How a type of packet is handled: the method, its number, and whether it needs a router.
-Handling = tuple[Callable[[Any, Any], None], PacketType, bool]
+
+class Owner(Protocol):
+    """The client, as its packet queue knows it."""
+
+    state: ClientState
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended."""
+
+    def fail(self, error: MqttError) -> None:
+        """End the connection because the peer broke a rule."""
+
+    def fail_internally(self) -> None:
+        """End the connection because of an unexpected exception."""
+
+    def disconnect(self, reason_code: ReasonCode) -> None:
+        """End the connection."""
+
+    def abandon(self, reason: str) -> None:
+        """Close the channel without a packet, and end the connection."""
+
+    def end(self, reason: str) -> None:
+        """Forget the connection."""
 
 
-class Reader:
-    """See the module's docstring. ``Client`` adds what packets mean, and all that is sent."""
+C = TypeVar("C", bound=Owner)
+
+
+def _not_accepted(_packet: object) -> None:
+    raise AssertionError("a packet of a connected client before CONNACK")
+
+
+class PacketQueue(Generic[C]):
+    """See the module's docstring. ``data_received`` and ``connection_lost`` are for the channel."""
 
     __slots__ = (
         "_auth",
         "_backlog",
         "_backlog_bytes",
         "_busy_since_s",
-        "_holds",
+        "_channel",
+        "_connection",
+        "_context",
+        "_dispatch",
         "_is_paused",
         "_lost",
-        "channel",
-        "closed",
-        "connected",
-        "connection",
-        "delivery",
-        "edge",
+        "_owner",
+        "_pause_reasons",
         "halted",
-        "inbound",
+        "on_puback",
+        "on_publish",
         "seen_s",
-        "told",
     )
 
-    #: By type of packet; PUBLISH and PUBACK, the many, are not looked up here.
-    handlers: ClassVar[dict[type, Handling]]
-
-    delivery: Delivery
-    inbound: PublishReceiver
-
-    def __init__(self, edge: Edge, channel: Channel) -> None:
-        #: What the peer may do by the limits that the connection began with; CONNACK says so.
-        self.told = limits = edge.limits
-        self.edge = edge
-        self.channel = channel
-        self.connection = ServerConnection(
-            max_packet_size_bytes=limits.max_packet_size_bytes,
-            receive_maximum=limits.receive_maximum,
-            topic_alias_maximum=limits.max_topic_alias,
-        )
-        self.connected = False
-        self.closed = False
+    def __init__(
+        self,
+        context: EdgeContext,
+        channel: Channel,
+        connection: ServerConnection,
+        owner: C,
+        dispatch: Callable[[C, Packet], None],
+    ) -> None:
+        """``dispatch`` handles every packet but PUBLISH and PUBACK."""
+        self._context = context
+        self._channel = channel
+        self._connection = connection
+        self._owner = owner
+        self._dispatch = dispatch
+        #: Called directly for the many; set when the client is accepted.
+        self.on_publish: Callable[[Publish], None] = _not_accepted
+        self.on_puback: Callable[[int], None] = _not_accepted
         #: Closed, or packets wait: nothing may be handled before its turn.
         self.halted = False
         #: When something came last; the loop's clock.
-        self.seen_s = edge.tick_s
-        self._holds = 0
+        self.seen_s = context.tick_s
+        self._pause_reasons = 0
         self._is_paused = False
         #: Packets that wait, and about how many bytes they take.
         self._backlog: list[Packet] = []
@@ -110,34 +161,14 @@ class Reader:
         #: Why the channel has gone while packets wait; "" while it is there.
         self._lost = ""
 
-    # What Client adds
-
-    def fail(self, error: MqttError) -> None:
-        """End the connection because the peer broke a rule."""
-        raise NotImplementedError
-
-    def fail_of_ours(self) -> None:
-        """End the connection because of an exception that nobody expected."""
-        raise NotImplementedError
-
-    def disconnect(
-        self, reason_code: ReasonCode, reason: str = "", websocket_code: int = 1000
-    ) -> None:
-        """End the connection."""
-        raise NotImplementedError
-
-    def end(self, reason: str) -> None:
-        """Forget the connection."""
-        raise NotImplementedError
-
     # From the channel
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client, in any chunking."""
-        edge = self.edge
-        self.seen_s = edge.tick_s
-        edge.counters.bytes_received += len(data)
-        connection = self.connection
+        context = self._context
+        self.seen_s = context.tick_s
+        context.counters.bytes_received += len(data)
+        connection = self._connection
         packets = connection.receive(data)
         if packets:
             try:
@@ -146,81 +177,83 @@ class Reader:
                 else:
                     self._process(packets)
             except MqttError as error:
-                self.fail(error)
+                self._owner.fail(error)
             except Exception:
-                self.fail_of_ours()
+                self._owner.fail_internally()
         if connection.error is not None:
             self._stream_failed(connection.error)
 
     def _stream_failed(self, error: MqttError) -> None:
         """Nothing more can be decoded; what came before that still has its turn."""
         if self._auth is not None or not self.halted:
-            self.fail(error)
+            self._owner.fail(error)
         else:
             self._adjust_reading()
 
     def connection_lost(self, reason: str) -> None:
         """The channel is gone. What was read before that may have its turn, for a while."""
-        if self._backlog and self.connected and not self.closed and self._auth is None:
+        if self._backlog and self._owner.state is CONNECTED and self._auth is None:
             self._lost = reason
-            self.edge.later(LINGER_S, self._linger_ended)
+            self._context.later(LINGER_S, self._linger_ended)
             return
-        self.end(reason)
+        self._owner.end(reason)
 
     def _linger_ended(self) -> None:
-        self.end(self._lost)
+        self._owner.end(self._lost)
 
     # In order
 
     def _process(self, packets: Iterable[Packet]) -> None:
-        edge = self.edge
-        received = edge.counters.packets_received
+        context = self._context
+        received = context.counters.packets_received
         left = iter(packets)
         for packet in left:
             kind = type(packet)
             if kind is Publish:
-                if edge.is_holding:
-                    self._hold_back(packet, left)
+                if context.is_publishing_paused:
+                    self._wait_for_router(packet, left)
                     return
                 received[3] += 1
-                self.inbound.on_publish(packet)  # type: ignore[arg-type]  # kind says so
+                self.on_publish(packet)  # type: ignore[arg-type]  # kind says so
             elif kind is PubAck:
                 received[4] += 1
-                self.delivery.on_puback(packet.packet_id)  # type: ignore[union-attr]
+                self.on_puback(packet.packet_id)  # type: ignore[union-attr]
             else:
-                handle, number, needs_router = self.handlers[kind]
-                if needs_router and edge.is_holding:
-                    self._hold_back(packet, left)
+                if context.is_publishing_paused and kind in _FOR_A_ROUTER:
+                    self._wait_for_router(packet, left)
                     return
-                received[number] += 1
-                handle(self, packet)
+                received[_NUMBERS[kind]] += 1
+                self._dispatch(self._owner, packet)
             if self.halted:
                 self._keep(left)
                 return
 
-    def _hold_back(self, packet: Packet, left: Iterable[Packet]) -> None:
-        """Nobody takes this packet now."""
-        self._holds |= LINK
+    def _wait_for_router(self, packet: Packet, left: Iterable[Packet]) -> None:
+        """No router takes this packet now."""
+        self._pause_reasons |= NO_ROUTER
         self.halted = True
-        self.edge.held[self] = None
+        self._context.waiting_for_router[self] = None
         self._keep(chain((packet,), left))
 
     def _keep(self, packets: Iterable[Packet]) -> None:
         """Let packets wait for their turn; those that need none are handled."""
-        if self.closed:
+        owner = self._owner
+        if owner.state is CLOSED:
             return
-        edge = self.edge
-        received = edge.counters.packets_received
-        may_overtake = self.connected and (
-            not self._holds & BUSY or self._busy_since_s + PATIENCE_S <= edge.tick_s
+        context = self._context
+        received = context.counters.packets_received
+        may_overtake = owner.state is CONNECTED and (
+            not self._pause_reasons & ANSWERING or self._busy_since_s + PATIENCE_S <= context.tick_s
         )
         for packet in packets:
             kind = type(packet)
             if may_overtake and kind in _OVERTAKING:
-                handle, number, _ = self.handlers[kind]
-                received[number] += 1
-                handle(self, packet)
-                if self.closed:
+                received[_NUMBERS[kind]] += 1
+                if kind is PubAck:
+                    self.on_puback(packet.packet_id)  # type: ignore[union-attr]
+                else:
+                    self._dispatch(owner, packet)
+                if owner.is_closed:
                     return
             else:
                 self._backlog.append(packet)
@@ -231,21 +264,22 @@ class Reader:
             self._look_for_auth()
         self._adjust_reading()
 
-    def relieve(self) -> None:
+    def let_overtake(self) -> None:
         """Look at what waits once more: the wait may have become too long for some of it."""
-        if self._backlog and self._holds & BUSY:
+        if self._backlog and self._pause_reasons & ANSWERING:
             waiting, self._backlog = self._backlog, []
             self._backlog_bytes = 0
             try:
                 self._keep(waiting)
             except MqttError as error:
-                self.fail(error)
+                self._owner.fail(error)
             except Exception:
-                self.fail_of_ours()
+                self._owner.fail_internally()
 
-    def go_on(self) -> None:
-        """Handle what has waited, now that nothing holds it back."""
-        if self.closed or self._holds & WAITING or not self.halted:
+    def _resume(self) -> None:
+        """Handle what has waited, unless something still pauses it."""
+        owner = self._owner
+        if owner.state is CLOSED or self._pause_reasons & QUEUEING or not self.halted:
             return
         self.halted = False
         waiting, self._backlog = self._backlog, []
@@ -253,24 +287,33 @@ class Reader:
         try:
             self._process(waiting)
         except MqttError as error:
-            self.fail(error)
+            owner.fail(error)
         except Exception:
-            self.fail_of_ours()
+            owner.fail_internally()
         if self.halted:
             return  # again, or for ever
         if self._lost:
-            self.end(self._lost)
-        elif self.connection.error is not None:
-            self.fail(self.connection.error)
+            owner.end(self._lost)
+        elif self._connection.error is not None:
+            owner.fail(self._connection.error)
         else:
             self._adjust_reading()
+
+    # The end
+
+    def stop(self) -> None:
+        """The connection has ended: handle nothing more, and wake who waits for an AUTH."""
+        self.halted = True
+        self._context.waiting_for_router.pop(self, None)
+        if self._auth is not None and not self._auth.done():
+            self._auth.set_result(None)
 
     def drop_backlog(self) -> None:
         """The connection ends before these had their turn.
 
         QoS 0 is lost, and counted; nothing else has been acknowledged, so a client sends it again.
         """
-        counters = self.edge.counters
+        counters = self._context.counters
         for packet in self._backlog:
             if isinstance(packet, Publish) and not packet.qos:
                 counters.packets_received[3] += 1
@@ -286,59 +329,60 @@ class Reader:
                 return packet
         return None
 
-    # Holds
+    # Pausing
 
     def pause_reading(self, reason: int) -> None:
-        """Let packets wait, or read nothing, for a reason (``edge.holds``)."""
-        self._holds |= reason
-        if reason & WAITING:
+        """Let packets wait, or read nothing, for a reason (``edge.client.state``)."""
+        self._pause_reasons |= reason
+        if reason & QUEUEING:
             self.halted = True
-            if reason == BUSY:
-                self._busy_since_s = self.edge.tick_s
+            if reason == ANSWERING:
+                self._busy_since_s = self._context.tick_s
         self._adjust_reading()
 
     def resume_reading(self, reason: int) -> None:
         """That reason is gone. What waited is handled in the next turn of the event loop."""
-        if not self._holds & reason:
+        if not self._pause_reasons & reason:
             return
-        self._holds &= ~reason
-        if self.halted and not self._holds & WAITING:
-            self.edge.soon(self.go_on)
+        self._pause_reasons &= ~reason
+        if self.halted and not self._pause_reasons & QUEUEING:
+            self._context.soon(self._resume)
         else:
             self._adjust_reading()
 
-    def release(self, reason: int) -> None:
+    def resume(self, reason: int) -> None:
         """That reason is gone: handle what waited now."""
-        self._holds &= ~reason
-        self.go_on()
+        self._pause_reasons &= ~reason
+        self._resume()
 
     def is_unread(self) -> bool:
         """Whether it is our doing that nothing comes from the client.
 
         Not when the client does not take what it is sent: then its keep alive decides.
         """
-        return self._is_paused and bool(self.halted or self._holds & ~SLOW)
+        return self._is_paused and bool(self.halted or self._pause_reasons & ~SLOW)
 
     def _adjust_reading(self) -> None:
-        if self.closed:
+        state = self._owner.state
+        if state is CLOSED:
             return
-        paused = bool(self._holds & STOPPING) or (
+        paused = bool(self._pause_reasons & STOPPING) or (
             self.halted
             and self._auth is None
             and (
-                not self.connected
+                state is not CONNECTED
                 or self._backlog_bytes >= READ_AHEAD_BYTES
-                or self.connection.error is not None
+                or self._connection.error is not None
             )
         )
         if paused == self._is_paused:
             return
         self._is_paused = paused
         if paused:
-            self.channel.pause_reading()
+            self._channel.pause_reading()
         else:
-            self.seen_s = self.edge.tick_s
-            self.channel.resume_reading()
+            self.seen_s = self._context.tick_s
+            self._channel.resume_reading()
 
     # Enhanced authentication
 
@@ -348,7 +392,7 @@ class Reader:
         Before CONNACK nothing else may come but DISCONNECT [MQTT-3.1.2-30]; in a
         re-authentication other packets wait.
         """
-        if self.closed:
+        if self._owner.state is CLOSED:
             return None
         self._auth = asyncio.get_running_loop().create_future()
         self._adjust_reading()
@@ -362,6 +406,7 @@ class Reader:
     def _look_for_auth(self) -> None:
         """Give the AUTH among the waiting packets to who waits for it."""
         assert self._auth is not None
+        owner = self._owner
         for position, packet in enumerate(self._backlog):
             if isinstance(packet, Auth):
                 if not self._auth.done():
@@ -369,20 +414,15 @@ class Reader:
                     self._auth.set_result(packet)
                 return
             if isinstance(packet, Disconnect):
-                self.end("disconnect")
-                self.channel.close()
+                owner.abandon("disconnect")
                 return
-            if not self.connected:
-                self.fail(
+            if owner.state is not CONNECTED:
+                owner.fail(
                     ProtocolViolation(
-                        "a packet before authentication is complete", statement="MQTT-3.1.2-30"
+                        "packet received before authentication completed",
+                        statement="MQTT-3.1.2-30",
                     )
                 )
                 return
-        if self._backlog_bytes > self.edge.limits.max_queued_bytes:
-            self.disconnect(ReasonCode.QUOTA_EXCEEDED)
-
-    def end_auth(self) -> None:
-        """Wake who waits for an AUTH: none will come."""
-        if self._auth is not None and not self._auth.done():
-            self._auth.set_result(None)
+        if self._backlog_bytes > self._context.limits.max_queued_bytes:
+            owner.disconnect(ReasonCode.QUOTA_EXCEEDED)

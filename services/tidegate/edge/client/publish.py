@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.rate import TokenBucket
-from tidegate.edge.client.pause_reasons import RATE, UNANSWERED
+from tidegate.edge.client.state import CLOSED, RATE, UNACKNOWLEDGED
 from tidegate.link.interfaces import FENCED, RouterUnavailable, SessionFenced
 from tidegate.mqtt.encode import encode_ack
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
@@ -64,7 +64,7 @@ class PublishReceiver:
         self._client = client
         self.client_id = client.client_id
         self.epoch = client.epoch
-        self._limit = client.told.receive_maximum
+        self._limit = client.announced_limits.receive_maximum
         self._unanswered: list[_Unanswered] = []
         #: PUBRELs that the store does not know of yet.
         self._completing = 0
@@ -91,7 +91,7 @@ class PublishReceiver:
 
     def limits_changed(self, before: LimitsConfig) -> None:
         """Go by the limits as they are now. Other rates begin anew, and with them no debts."""
-        limits = self._client.edge.limits
+        limits = self._client.context.limits
         if (limits.max_publish_rate, limits.max_publish_bytes_rate) != (
             before.max_publish_rate,
             before.max_publish_bytes_rate,
@@ -103,7 +103,7 @@ class PublishReceiver:
             self._rate_recovered()
 
     def _take_rates(self) -> None:
-        limits = self._client.edge.limits
+        limits = self._client.context.limits
         self._bucket = self._bytes_bucket = None
         if limits.max_publish_rate:
             self._bucket = TokenBucket(limits.max_publish_rate, limits.max_publish_rate)
@@ -116,11 +116,11 @@ class PublishReceiver:
             not self._client.listener.mount_point
             and self._bucket is None
             and self._bytes_bucket is None
-            and not self._client.edge.limits.max_message_expiry_s
+            and not self._client.context.limits.max_message_expiry_s
         )
         self._permitted.clear()
 
-    def is_owed(self) -> bool:
+    def has_unanswered(self) -> bool:
         """Whether a PUBACK, PUBREC or PUBCOMP has to go out."""
         return bool(self._unanswered or self._completing)
 
@@ -133,18 +133,18 @@ class PublishReceiver:
     def on_publish(self, message: Publish) -> None:
         """Check, route and acknowledge one message."""
         client = self._client
-        edge = client.edge
+        context = client.context
         qos = message.qos
-        edge.counters.messages_received[qos] += 1
-        edge.counters.publish_bytes_received += len(message.payload)
+        context.counters.messages_received[qos] += 1
+        context.counters.publish_bytes_received += len(message.payload)
         if not self._plain:
             self._prepare(message)
         if message.message_expiry_interval is not None:
-            message.expires_at_ms = edge.now_ms() + message.message_expiry_interval * 1000
+            message.expires_at_ms = context.now_ms() + message.message_expiry_interval * 1000
         permitted = self._permitted.get(message.topic)
         if permitted is None:
             permitted = self._permit(message.topic)
-            if client.closed:
+            if client.is_closed:
                 return
         if qos == 2 and message.packet_id in self._received:
             # Sent again: it is answered, not published again [MQTT-4.3.3-10].
@@ -154,16 +154,16 @@ class PublishReceiver:
         if qos > client.listener.max_qos:
             client.fail(
                 ProtocolViolation(
-                    "a QoS above the announced maximum",
+                    "QoS exceeds the announced Maximum QoS",
                     reason_code=ReasonCode.QOS_NOT_SUPPORTED,
                     statement="MQTT-3.2.2-11",
                 )
             )
             return
-        if message.retain and not edge.features.retain:
+        if message.retain and not context.features.retain:
             client.fail(
                 ProtocolViolation(
-                    "retained messages are not available",
+                    "retain is not supported",
                     reason_code=ReasonCode.RETAIN_NOT_SUPPORTED,
                     statement="MQTT-3.2.2-14",
                 )
@@ -174,11 +174,11 @@ class PublishReceiver:
             if qos == 2:
                 self._received.add(message.packet_id)
                 self._exchange += 1
-            code = edge.router.publish(self, message)
+            code = context.router.publish(self, message)
         else:
-            edge.counters.acl_denied["write"] += 1
-            edge.counters.published += 1
-            edge.counters.dropped["not_authorized"] += 1
+            context.counters.acl_denied["write"] += 1
+            context.counters.published += 1
+            context.counters.dropped["not_authorized"] += 1
             code = DENIED
         if code is not None and not self._unanswered:
             if qos:
@@ -189,7 +189,7 @@ class PublishReceiver:
     def _prepare(self, message: Publish) -> None:
         """Apply what the listener and the limits say to a message before it is looked at."""
         client = self._client
-        limits = client.edge.limits
+        limits = client.context.limits
         message.topic = client.listener.mount_point + message.topic
         if limits.max_message_expiry_s:
             asked = message.message_expiry_interval
@@ -202,32 +202,32 @@ class PublishReceiver:
 
     def _pay(self, bucket: TokenBucket, amount: float) -> None:
         """Take tokens; when there are too few, stop reading until there are enough again."""
-        wait_s = bucket.pay(amount, self._client.edge.time_s())
+        wait_s = bucket.pay(amount, self._client.context.time_s())
         if wait_s > 0 and self._paying is None:
-            self._client.pause_reading(RATE)
-            self._paying = self._client.edge.later(wait_s, self._rate_recovered)
+            self._client.queue.pause_reading(RATE)
+            self._paying = self._client.context.later(wait_s, self._rate_recovered)
 
     def _rate_recovered(self) -> None:
         """Read on if all debts are paid; what was in the last chunk may have added to them."""
-        edge = self._client.edge
+        context = self._client.context
         buckets = (self._bucket, self._bytes_bucket)
-        wait_s = max((bucket.pay(0, edge.time_s()) for bucket in buckets if bucket), default=0.0)
-        if wait_s > 0 and not self._client.closed:
-            self._paying = edge.later(wait_s, self._rate_recovered)
+        wait_s = max((bucket.pay(0, context.time_s()) for bucket in buckets if bucket), default=0.0)
+        if wait_s > 0 and not self._client.is_closed:
+            self._paying = context.later(wait_s, self._rate_recovered)
             return
         self._paying = None
-        self._client.resume_reading(RATE)
+        self._client.queue.resume_reading(RATE)
 
     def _permit(self, topic: str) -> bool:
         """Decide whether the client may publish to a topic, and remember it."""
         client = self._client
-        limits = client.edge.limits
+        limits = client.context.limits
         if topic.count("/") >= limits.max_topic_levels or (
             len(topic.encode()) > limits.max_topic_bytes
         ):
             client.fail(
                 ProtocolViolation(
-                    "the topic name has too many levels or is too long",
+                    "topic name is too long or has too many levels",
                     reason_code=ReasonCode.TOPIC_NAME_INVALID,
                 )
             )
@@ -244,7 +244,7 @@ class PublishReceiver:
         """Keep the acknowledgement until the ones before it have gone out."""
         self._unanswered.append(_Unanswered(message, PENDING if code is None else code))
         if len(self._unanswered) >= self._limit:
-            self._client.pause_reading(UNANSWERED)
+            self._client.queue.pause_reading(UNACKNOWLEDGED)
 
     def published(self, message: Publish, code: int) -> None:
         """Take the outcome of a publish (see Origin)."""
@@ -258,10 +258,10 @@ class PublishReceiver:
         unanswered = self._unanswered
         while unanswered and unanswered[0].code != PENDING:
             item = unanswered.pop(0)
-            if item.message.qos and not client.closed:
+            if item.message.qos and client.state is not CLOSED:
                 self._acknowledge(item.message, item.code)
         if len(unanswered) <= self._limit // 2:
-            client.resume_reading(UNANSWERED)
+            client.queue.resume_reading(UNACKNOWLEDGED)
 
     def _acknowledge(self, message: Publish, code: int) -> None:
         client = self._client
@@ -325,7 +325,7 @@ class PublishReceiver:
             client.send(encode_ack(0x70, packet_id, code, client.version))
             return
         if client.incarnation:
-            client.edge.spawn(self._complete(packet_id))
+            client.context.spawn(self._complete(packet_id))
             return
         self._finish(packet_id)
 
@@ -338,12 +338,12 @@ class PublishReceiver:
         try:
             while True:
                 try:
-                    await client.edge.router.complete_receipt(
+                    await client.context.router.complete_receipt(
                         self.client_id, self.epoch, packet_id, value
                     )
                     break
                 except RouterUnavailable:
-                    if client.closed:
+                    if client.is_closed:
                         return
                     await asyncio.sleep(RETRY_S)
         except SessionFenced:
@@ -354,7 +354,7 @@ class PublishReceiver:
         self._set_receipt(packet_id, value)
         if not count:
             self._wraps[packet_id] = self._wraps.get(packet_id, 0) + 1
-        if not client.closed:
+        if not client.is_closed:
             self._finish(packet_id)
 
     def _finish(self, packet_id: int) -> None:

@@ -15,6 +15,7 @@ from tidegate.mqtt.topics import has_wildcards, parse_shared
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
+    from tidegate.edge.client.registry import ClientRegistry
 
 
 def mounted(client: Client, topic_filter: str) -> str:
@@ -30,8 +31,8 @@ def mounted(client: Client, topic_filter: str) -> str:
 
 def _check(client: Client, topic_filter: str, options: SubscriptionOptions, count: int) -> int:
     """Return the granted QoS, or the reason code of a refusal (MQTT5 §3.9.3)."""
-    edge = client.edge
-    limits, features = edge.limits, edge.features
+    context = client.context
+    limits, features = context.limits, context.features
     if (
         topic_filter.count("/") >= limits.max_topic_levels
         or len(topic_filter.encode()) > limits.max_topic_bytes
@@ -47,9 +48,9 @@ def _check(client: Client, topic_filter: str, options: SubscriptionOptions, coun
     return min(options.qos, client.listener.max_qos)
 
 
-async def subscribe(client: Client, packet: Subscribe) -> None:
+async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry) -> None:
     """Answer a SUBSCRIBE [MQTT-3.8.4-1], [MQTT-3.8.4-5]."""
-    edge = client.edge
+    context = client.context
     codes: list[int] = []
     wanted: dict[str, SubscriptionOptions] = {}
     for topic_filter, options in packet.subscriptions:
@@ -71,8 +72,8 @@ async def subscribe(client: Client, packet: Subscribe) -> None:
     applied = list(wanted.items())
     new = {name for name in wanted if name not in client.subscriptions}
     try:
-        await edge.router.subscribe(
-            edge.edge_id, client.client_id, client.epoch, client.incarnation, applied
+        await context.router.subscribe(
+            context.edge_id, client.client_id, client.epoch, client.incarnation, applied
         )
     except SessionFenced:
         client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
@@ -80,14 +81,14 @@ async def subscribe(client: Client, packet: Subscribe) -> None:
     except RouterUnavailable:
         _refuse_all(client, packet.packet_id, codes)
         return
-    if client.closed:
+    if client.is_closed:
         return
     for name, options in applied:
         client.subscriptions[name] = options
         if not name.startswith("$share/"):
-            edge.subscribe(client, name, options)
-    await edge.router.interest_synced()
-    if client.closed:
+            registry.subscribe(client, name, options)
+    await context.router.interest_synced()
+    if client.is_closed:
         return
     client.send_packet(SubAck(packet.packet_id, codes))
     client.delivery.send_retained(
@@ -110,9 +111,9 @@ def _refuse_all(client: Client, packet_id: int, codes: list[int]) -> None:
     client.send_packet(SubAck(packet_id, refused))
 
 
-async def unsubscribe(client: Client, packet: Unsubscribe) -> None:
+async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegistry) -> None:
     """Answer an UNSUBSCRIBE [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6]."""
-    edge = client.edge
+    context = client.context
     names = [mounted(client, topic_filter) for topic_filter in packet.topic_filters]
     known: list[str] = []
     codes: list[int] = []
@@ -124,8 +125,8 @@ async def unsubscribe(client: Client, packet: Unsubscribe) -> None:
             codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
     try:
         if known:
-            await edge.router.unsubscribe(
-                edge.edge_id, client.client_id, client.epoch, client.incarnation, known
+            await context.router.unsubscribe(
+                context.edge_id, client.client_id, client.epoch, client.incarnation, known
             )
     except SessionFenced:
         client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
@@ -133,10 +134,10 @@ async def unsubscribe(client: Client, packet: Unsubscribe) -> None:
     except RouterUnavailable:
         client.disconnect(ReasonCode.SERVER_UNAVAILABLE)
         return
-    if client.closed:
+    if client.is_closed:
         return
     for name in known:
         client.subscriptions.pop(name, None)
         if not name.startswith("$share/"):
-            edge.unsubscribe(client, name)
+            registry.unsubscribe(client, name)
     client.send_packet(UnsubAck(packet.packet_id, codes))

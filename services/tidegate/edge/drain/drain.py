@@ -81,7 +81,7 @@ class Drainer:
         edge, config = self._edge, self._config
         self._reason = reason
         self._since_s = time.time()
-        self._deadline_s = edge.time_s() + config.deadline_s
+        self._deadline_s = edge.context.time_s() + config.deadline_s
         self._clients_at_start = len(edge.clients)
         edge.counters.draining = 1
         log.info(
@@ -147,15 +147,15 @@ class Drainer:
                 await asyncio.sleep(self._config.delay_s)
                 await self._refuse_new_clients()
                 await self._disconnect_all()
-                while edge.detaching:
-                    await asyncio.wait(list(edge.detaching.values()))
+                while edge.registry.detaching:
+                    await asyncio.wait(list(edge.registry.detaching.values()))
         except TimeoutError:
             log.warning(
                 "drain deadline reached, disconnecting the remaining clients",
                 extra={"clients": len(edge.clients)},
             )
             await self._refuse_new_clients()
-            for client in [*edge.waiting, *edge.clients.values()]:
+            for client in [*edge.registry.connecting, *edge.clients.values()]:
                 client.shut_down(self.reason_code)
         except Exception:
             log.exception("drain failed, disconnecting the remaining clients at shutdown")
@@ -166,7 +166,7 @@ class Drainer:
     async def _refuse_new_clients(self) -> None:
         """Stop accepting; a CONNECT of a connection that is open already is refused."""
         another = self._config.reason == "use_another_server"
-        self._edge.refusal = (
+        self._edge.refuse_connections(
             ReasonCode.USE_ANOTHER_SERVER if another else ReasonCode.SERVER_UNAVAILABLE
         )
         await self._stop_accepting()
@@ -180,11 +180,11 @@ class Drainer:
             if not candidates:
                 candidates.extend(
                     client
-                    for client in (*edge.waiting, *edge.clients.values())
+                    for client in (*edge.registry.connecting, *edge.clients.values())
                     if client not in disconnector
                 )
             disconnector.tick(self._rate(len(candidates)), candidates)
-            if not (candidates or disconnector or edge.clients or edge.waiting):
+            if not (candidates or disconnector or edge.clients or edge.registry.connecting):
                 return
             await asyncio.sleep(TICK_S)
 
@@ -192,7 +192,7 @@ class Drainer:
         """Return clients per second: the configured rate, or more if needed for the deadline."""
         config = self._config
         left_s = self._deadline_s - min(FLUSH_S, config.deadline_s * RESERVED_SHARE)
-        left_s -= self._edge.time_s()
+        left_s -= self._edge.context.time_s()
         if left_s <= TICK_S:
             return count / TICK_S
         return max(config.rate, count / left_s)

@@ -74,7 +74,7 @@ class ListenerRemoval:
         for listener in self._listeners:
             for connection in listener.connections:
                 client = getattr(connection, "handler", None)
-                if not isinstance(client, Client) or client.closed:
+                if not isinstance(client, Client) or client.is_closed:
                     continue
                 if client not in self._disconnector:
                     yield client

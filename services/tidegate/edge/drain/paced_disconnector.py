@@ -49,7 +49,7 @@ class PacedDisconnector:
 
     def start(self) -> None:
         """Count the rate from now on; the first client is selected at once, at any rate."""
-        self._last_s = self._edge.time_s() - TICK_S
+        self._last_s = self._edge.context.time_s() - TICK_S
         self._credit = 1.0
 
     def tick(self, rate: float, candidates: deque[Client]) -> None:
@@ -62,19 +62,19 @@ class PacedDisconnector:
         self._disconnect_ready()
 
     def _add_credit(self, rate: float) -> None:
-        now_s = self._edge.time_s()
+        now_s = self._edge.context.time_s()
         self._credit += rate * min(now_s - self._last_s, MAX_BATCHES * TICK_S)
         self._last_s = now_s
 
     def _select(self, candidates: deque[Client]) -> None:
         deadline_s = self._last_s + FLUSH_S
-        while candidates and (self._credit >= 1 or candidates[0].closed):
+        while candidates and (self._credit >= 1 or candidates[0].is_closed):
             client = candidates.popleft()
-            if client.closed:
+            if client.is_closed:
                 continue
             self._credit -= 1
             self.selected_count += 1
-            client.leave()
+            client.stop_reading()
             self._selected[client] = deadline_s
         if not candidates:
             self._credit = min(self._credit, 1.0)
@@ -82,8 +82,8 @@ class PacedDisconnector:
     def _disconnect_ready(self) -> None:
         """Disconnect clients whose packets are all answered, or whose deadline has passed."""
         for client, deadline_s in list(self._selected.items()):
-            if not client.closed:
-                if client.is_owed() and self._last_s < deadline_s:
+            if not client.is_closed:
+                if client.has_unanswered() and self._last_s < deadline_s:
                     continue
                 self._disconnect(client)
             del self._selected[client]

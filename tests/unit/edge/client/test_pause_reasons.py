@@ -1,6 +1,6 @@
 """What waits while publishers are held, and what does not; a real edge, both ends played.
 
-Input: bytes of clients, ``Edge.hold_publishing``, a router that answers late. Output: what reaches
+Input: bytes of clients, ``Edge.pause_publishing``, a router that answers late. Output: what reaches
 the router and in which order, what clients are sent, when their sockets are read.
 """
 
@@ -36,8 +36,8 @@ async def test_publishes_wait_in_order_until_they_are_taken_again(version: int) 
     async with LoneEdge() as alone:
         client = await alone.connect("c", version)
         client.send(client.publish(1), client.publish(2, qos=1))
-        alone.edge.hold_publishing()
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
+        alone.edge.pause_publishing()
         client.send(client.publish(3, qos=1), client.publish(4))
         client.send(client.publish(5, qos=2))
         assert _numbers(alone) == [1, 2]
@@ -55,11 +55,11 @@ async def test_publishes_wait_in_order_until_they_are_taken_again(version: int) 
 async def test_a_client_that_publishes_nothing_notices_nothing() -> None:
     async with LoneEdge() as alone:
         client = await alone.connect("c")
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(PINGREQ)
         assert client.kinds() == ["PINGRESP"]
         assert not client.channel.is_paused
-        assert not alone.edge.held
+        assert not alone.edge.context.waiting_for_router
         client.send(DISCONNECT)
         assert client.channel.is_closed
         assert alone.counters.closed["disconnect"] == 1
@@ -73,7 +73,7 @@ async def test_pings_and_acknowledgements_pass_what_waits() -> None:
         for qos in (1, 2):
             alone.edge.deliver(_message("s", qos), "")
         got = [packet for packet in reader.received() if packet.kind == "PUBLISH"]
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         reader.send(
             reader.publish(1),
             mqtt_bytes.acknowledge("PUBACK", got[0].packet_id),
@@ -91,7 +91,7 @@ async def test_subscribe_unsubscribe_and_pubrel_wait_too() -> None:
         client = await alone.connect("c")
         client.send(client.publish(1, qos=2))
         assert client.kinds() == ["PUBREC"]
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(
             mqtt_bytes.acknowledge("PUBREL", 1),
             mqtt_bytes.subscribe(2, [("a", 0)]),
@@ -108,7 +108,7 @@ async def test_subscribe_unsubscribe_and_pubrel_wait_too() -> None:
 async def test_reading_stops_when_enough_waits_and_goes_on_afterwards() -> None:
     async with LoneEdge() as alone:
         client = await alone.connect("c")
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         sent = 0
         while not client.channel.is_paused:
             sent += 1
@@ -123,7 +123,7 @@ async def test_reading_stops_when_enough_waits_and_goes_on_afterwards() -> None:
 async def test_one_large_packet_may_wait_whatever_its_size() -> None:
     async with LoneEdge() as alone:
         client = await alone.connect("c")
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         packet = client.publish(1, size=500_000)
         for start in range(0, len(packet), 50_000):
             client.send(packet[start : start + 50_000])
@@ -137,22 +137,22 @@ async def test_a_hold_from_inside_a_publish_stops_the_next_one() -> None:
     """The link runs out of credit in the middle of a chunk, again and again."""
     async with LoneEdge() as alone:
         client = await alone.connect("c")
-        alone.router.on_publish = lambda message: alone.edge.hold_publishing()
+        alone.router.on_publish = lambda message: alone.edge.pause_publishing()
         client.send(*(client.publish(number) for number in range(1, 5)))
         for count in range(1, 5):
             assert _numbers(alone) == list(range(1, count + 1))
             alone.edge.resume_publishing()
             await turns()
-        assert not alone.edge.held or alone.edge.is_holding
+        assert not alone.edge.context.waiting_for_router or alone.edge.context.is_publishing_paused
 
 
 async def test_many_held_clients_go_on_a_few_at_a_time() -> None:
     async with LoneEdge() as alone:
         clients = [await alone.connect(f"c{number}") for number in range(5)]
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         for number, client in enumerate(clients):
             client.send(client.publish(number))
-        assert len(alone.edge.held) == 5
+        assert len(alone.edge.context.waiting_for_router) == 5
         now_s = 0.0
 
         def slow(message: object) -> None:
@@ -160,23 +160,23 @@ async def test_many_held_clients_go_on_a_few_at_a_time() -> None:
             now_s += 1
 
         alone.router.on_publish = slow
-        alone.edge.time_s = lambda: now_s  # type: ignore[method-assign]  # each takes a second
+        alone.edge.context.time_s = lambda: now_s  # each takes a second
         alone.edge.resume_publishing()
         alone.edge.resume_publishing()
         await asyncio.sleep(0)
         assert _numbers(alone) == [0]
         await turns()
         assert _numbers(alone) == [0, 1, 2, 3, 4]
-        assert not alone.edge.held
+        assert not alone.edge.context.waiting_for_router
 
 
 async def test_a_hold_between_resuming_and_its_turn_keeps_them_waiting() -> None:
     async with LoneEdge() as alone:
         client = await alone.connect("c")
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(client.publish(1))
         alone.edge.resume_publishing()
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         await turns()
         assert _numbers(alone) == []
         alone.edge.resume_publishing()
@@ -186,7 +186,7 @@ async def test_a_hold_between_resuming_and_its_turn_keeps_them_waiting() -> None
 
 async def test_a_client_that_connects_meanwhile_is_held_from_its_first_publish() -> None:
     async with LoneEdge() as alone:
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client = await alone.connect("c")
         client.send(client.publish(1), PINGREQ)
         assert client.kinds() == ["PINGRESP"]
@@ -214,7 +214,7 @@ async def test_nothing_is_answered_before_connack() -> None:
 async def test_a_broken_rule_is_punished_after_what_came_before_it(version: int) -> None:
     async with LoneEdge() as alone:
         client = await alone.connect("c", version)
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(client.publish(1, qos=1), b"\xff\xff\xff\xff\xff\xff")
         assert client.channel.is_paused
         assert not client.channel.is_closed
@@ -230,7 +230,7 @@ async def test_a_broken_rule_is_punished_after_what_came_before_it(version: int)
 async def test_disconnect_behind_waiting_publishes_is_handled_after_them() -> None:
     async with LoneEdge() as alone:
         client = await _with_will(alone)
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(client.publish(1), client.publish(2, qos=1), DISCONNECT)
         assert not client.channel.is_closed
         alone.edge.resume_publishing()
@@ -244,7 +244,7 @@ async def test_disconnect_behind_waiting_publishes_is_handled_after_them() -> No
 async def test_what_was_read_before_the_connection_was_lost_still_has_its_turn() -> None:
     async with LoneEdge() as alone:
         client = await _with_will(alone)
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(client.publish(1))
         client.lose()
         assert "c" in alone.edge.clients
@@ -259,13 +259,13 @@ def test_what_waits_for_too_long_after_its_connection_is_dropped_and_counted() -
     async def scenario() -> None:
         async with LoneEdge() as alone:
             client = await _with_will(alone)
-            alone.edge.hold_publishing()
+            alone.edge.pause_publishing()
             client.send(client.publish(1), client.publish(2, qos=1), client.publish(3))
             client.lose()
             await asyncio.sleep(LINGER_S + 0.1)
             counters = alone.counters
             assert "c" not in alone.edge.clients
-            assert not alone.edge.held
+            assert not alone.edge.context.waiting_for_router
             assert counters.closed["peer_closed"] == 1
             assert counters.dropped["disconnected"] == 2  # QoS 0; the other is sent again
             assert counters.messages_received == [2, 0, 0]
@@ -281,7 +281,7 @@ def test_a_waiting_disconnect_holds_the_will_back_also_when_it_comes_too_late() 
     async def scenario() -> None:
         async with LoneEdge() as alone:
             client = await _with_will(alone)
-            alone.edge.hold_publishing()
+            alone.edge.pause_publishing()
             client.send(client.publish(1), DISCONNECT)
             client.lose()
             await asyncio.sleep(LINGER_S + 0.1)
@@ -294,11 +294,11 @@ def test_a_waiting_disconnect_holds_the_will_back_also_when_it_comes_too_late() 
 async def test_a_takeover_ends_a_held_client_at_once() -> None:
     async with LoneEdge() as alone:
         client = await alone.connect("c")
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(client.publish(1))
         alone.edge.kick("c", 0, ReasonCode.SESSION_TAKEN_OVER)
         assert client.channel.is_closed
-        assert not alone.edge.held
+        assert not alone.edge.context.waiting_for_router
         assert alone.counters.dropped["disconnected"] == 1
 
 
@@ -391,7 +391,7 @@ def _keep_alive_scenario(send: int) -> Coroutine[Any, Any, bool]:
     async def scenario() -> bool:
         async with LoneEdge() as alone:
             client = await alone.connect("c", keep_alive=10)
-            alone.edge.hold_publishing()
+            alone.edge.pause_publishing()
             for number in range(send):
                 client.send(client.publish(number, size=50_000))
             await asyncio.sleep(100)

@@ -23,9 +23,9 @@ class _Scene:
 
     def __init__(self, failures: dict[str, int]) -> None:
         self._failures = failures
-        self.closed = False
+        self.is_closed = False
         self.client_id, self.incarnation = "client", 1
-        self.edge = SimpleNamespace(router=self)
+        self.context = SimpleNamespace(router=self)
         self.sent: list[str] = []
         self.queued: list[str] = []
 
@@ -77,7 +77,7 @@ def test_it_ends_with_the_connection_while_no_router_is_there() -> None:
 
     def closes(call: str) -> None:
         if call == "enqueue" and scene._failures[call] == 997:
-            scene.closed = True
+            scene.is_closed = True
         may_fail(call)
 
     cast(Any, scene)._may_fail = closes

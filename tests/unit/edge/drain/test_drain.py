@@ -37,11 +37,11 @@ class Drain:
         self.doors_closed_s = self._since_start()
 
     def _since_start(self) -> float:
-        return self.alone.edge.time_s() - self.started_s
+        return self.alone.edge.context.time_s() - self.started_s
 
     async def run(self) -> float:
         """Drain to the end; return how long that took."""
-        self.started_s = self.alone.edge.time_s()
+        self.started_s = self.alone.edge.context.time_s()
         before = set(self.alone.edge.clients)
         self.drainer.start("test")
         watching = asyncio.create_task(self.drainer.wait())
@@ -252,7 +252,7 @@ def test_what_cannot_be_answered_is_not_waited_for_long() -> None:
 def test_a_held_client_loses_what_had_not_been_taken_and_it_is_counted() -> None:
     async def play(alone: LoneEdge) -> None:
         client = await alone.connect("c")
-        alone.edge.hold_publishing()
+        alone.edge.pause_publishing()
         client.send(client.publish(1), client.publish(2, qos=1))
         await Drain(alone).run()
         assert client.kinds() == ["DISCONNECT"]

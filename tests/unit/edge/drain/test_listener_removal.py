@@ -56,11 +56,11 @@ class World:
 
     async def until_empty(self, listener: Gone) -> float:
         """Wait until nobody is left; return how long it took."""
-        began_s = self.alone.edge.time_s()
+        began_s = self.alone.edge.context.time_s()
         while listener.connections:
             listener.sweep()
             await asyncio.sleep(TICK_S / 4)
-        return self.alone.edge.time_s() - began_s
+        return self.alone.edge.context.time_s() - began_s
 
 
 def _scenario(play: Callable[[LoneEdge], Coroutine[Any, Any, None]]) -> None:

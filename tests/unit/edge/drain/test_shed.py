@@ -37,11 +37,11 @@ class Shed:
 
     async def run(self, count: int) -> float:
         """Shed, and return how long it took."""
-        began_s = self.alone.edge.time_s()
+        began_s = self.alone.edge.context.time_s()
         assert self.shedder.start(count) is not None
         while self.shedder.remaining:
             await asyncio.sleep(TICK_S / 4)
-        return self.alone.edge.time_s() - began_s
+        return self.alone.edge.context.time_s() - began_s
 
 
 def _scenario(play: Callable[[LoneEdge], Coroutine[Any, Any, None]], **settings: Any) -> None:

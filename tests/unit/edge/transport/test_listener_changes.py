@@ -40,7 +40,7 @@ async def _connecting(alone: LoneEdge, client_id: str, **options: Any) -> Played
     played = alone.accept()
     played.send(mqtt_bytes.connect(client_id, **options))
     await turns()
-    assert client_id in alone.edge.attaching
+    assert client_id in alone.edge.registry.attaching
     return played
 
 
@@ -110,7 +110,7 @@ def _rules(tmp_path: Path) -> dict[str, Any]:
 
 def _forbid(alone: LoneEdge, tmp_path: Path, rules: str = "topic readwrite other\n") -> None:
     (tmp_path / "rules").write_text(rules)
-    alone.edge.authorizer.reload()
+    alone.edge.context.authorizer.reload()
     alone.edge.authorization_changed()
 
 
@@ -180,7 +180,7 @@ async def test_connack_announces_the_limits_that_the_connection_began_with() -> 
         assert connack.get("topic_alias_maximum") == 4
         alone.router.answers_late = True
         client.send(*(client.publish(number, qos=1) for number in range(1, 4)))
-        assert client.client.halted
+        assert client.client.queue.halted
 
 
 # How many
@@ -207,7 +207,7 @@ async def test_a_storm_brings_no_more_clients_than_may_be() -> None:
         assert alone.counters.refused["quota_exceeded"] == 3
         assert [client.channel.is_closed for client in storm[2:]] == [True] * 3
         assert not alone.router.detached
-        assert not alone.edge.newcomers
+        assert not alone.edge.registry.newcomers
 
 
 @pytest.mark.parametrize("goes_by", ["kick", "loss"])
@@ -239,7 +239,7 @@ async def test_two_that_wait_for_the_same_session_take_one_place() -> None:
         assert [packet.reason for packet in first.received()] == [0, 0x8E]
         assert [packet.reason for packet in second.received()] == [0]
         assert [packet.reason for packet in other.received()] == [0]
-        assert not alone.edge.newcomers
+        assert not alone.edge.registry.newcomers
 
 
 @pytest.mark.parametrize("goes_by", ["loss", "no_router"])
@@ -261,7 +261,7 @@ async def test_a_refused_client_takes_no_place() -> None:
             refused = _connects(alone, f"c{number}")
             await turns()
             assert [packet.reason for packet in refused.received()] == [0x87]
-        assert not alone.edge.newcomers
+        assert not alone.edge.registry.newcomers
 
 
 async def test_a_client_takes_its_own_connection_over_where_no_more_may_come() -> None:

@@ -1,0 +1,156 @@
+"""The clients of an edge: which are connecting, which are connected, and what they subscribe to.
+
+Owned by ``Edge``; changed by ``connect`` and ``subscribe`` and at the end of a connection. Keeps
+the edge's interest, which is announced to the routers, and the ends of connections that no router
+has confirmed yet. Pure bookkeeping, but for those calls of the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tidegate.core.topic_index import TopicIndex
+from tidegate.edge.client.client import Client
+from tidegate.link.interfaces import DetachSession
+from tidegate.mqtt.packets import SubscriptionOptions
+
+if TYPE_CHECKING:
+    from tidegate.edge.client.context import EdgeContext
+
+
+class Attaching:
+    """Connections of one client identifier that wait for their session."""
+
+    __slots__ = ("count", "lost_epoch")
+
+    def __init__(self) -> None:
+        self.count = 0
+        #: The newest epoch that is over: it may be one whose reply has not been looked at yet.
+        self.lost_epoch = 0
+
+
+class ClientRegistry:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_context",
+        "_interest",
+        "attaching",
+        "clients",
+        "connecting",
+        "detaching",
+        "index",
+        "newcomers",
+        "subscription_count",
+    )
+
+    def __init__(self, context: EdgeContext) -> None:
+        self._context = context
+        #: Connected clients, by client identifier.
+        self.clients: dict[str, Client] = {}
+        #: Connections that have not been accepted yet, with no client identifier to go by.
+        self.connecting: set[Client] = set()
+        #: Ends of connections that the router has not confirmed, by client identifier.
+        self.detaching: dict[str, asyncio.Task[None]] = {}
+        self.attaching: dict[str, Attaching] = {}
+        #: Those of ``attaching`` that have no client yet, or none any more: they have its place.
+        self.newcomers: set[str] = set()
+        self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
+        self.subscription_count = 0
+        #: How many clients have a filter.
+        self._interest: dict[str, int] = {}
+
+    # Connections
+
+    def is_full_for(self, client_id: str) -> bool:
+        """Whether no more may come; one that takes its own connection over needs no place."""
+        most = self._context.limits.max_connections
+        return (
+            0 < most <= len(self.clients) + len(self.newcomers)
+            and client_id not in self.clients
+            and client_id not in self.newcomers
+        )
+
+    def attach_begins(self, client_id: str) -> Attaching:
+        """A connection asks for its session; ``attach_ends`` must follow."""
+        attaching = self.attaching.setdefault(client_id, Attaching())
+        attaching.count += 1
+        if client_id not in self.clients:
+            self.newcomers.add(client_id)
+        return attaching
+
+    def attach_ends(self, client_id: str) -> None:
+        """It has been answered, or given up."""
+        attaching = self.attaching[client_id]
+        attaching.count -= 1
+        if not attaching.count:
+            del self.attaching[client_id]
+            self.newcomers.discard(client_id)
+
+    def add(self, client: Client) -> None:
+        """Take a client that was accepted, in the place of an older connection."""
+        self.connecting.discard(client)
+        self.clients[client.client_id] = client
+        self.newcomers.discard(client.client_id)
+        counters = self._context.counters
+        counters.connections_accepted += 1
+        counters.connections_open += 1
+        counters.clients_maximum = max(counters.clients_maximum, len(self.clients))
+
+    def remove(self, client: Client, reason: str, was_connected: bool) -> None:
+        """Forget a connection that has ended, and count why."""
+        self.connecting.discard(client)
+        counters = self._context.counters
+        if not was_connected:
+            if reason:
+                counters.refused["abandoned"] += 1
+            return
+        counters.closed[reason if reason in counters.closed else "lost"] += 1
+        counters.connections_open -= 1
+        client_id = client.client_id
+        if self.clients.get(client_id) is client:
+            del self.clients[client_id]
+            if client_id in self.attaching:
+                self.newcomers.add(client_id)
+        shared = [name for name in client.subscriptions if name.startswith("$share/")]
+        for topic_filter in client.subscriptions:
+            if not topic_filter.startswith("$share/"):
+                self.unsubscribe(client, topic_filter)
+        if shared and not client.incarnation:
+            self._context.router.leave_groups(client_id, client.epoch, shared)
+
+    def detach(self, request: DetachSession) -> None:
+        """Report the end of a connection to the router."""
+        context, client_id = self._context, request.client_id
+        task = context.spawn(context.router.detach(request))
+        self.detaching[client_id] = task
+
+        def done(ended: asyncio.Task[None]) -> None:
+            if self.detaching.get(client_id) is ended:
+                del self.detaching[client_id]
+
+        task.add_done_callback(done)
+
+    # Subscriptions of connected clients
+
+    def subscribe(self, client: Client, topic_filter: str, options: SubscriptionOptions) -> None:
+        """Add or replace a client's subscription (not a shared one)."""
+        if self.index.add(topic_filter, client, options):
+            self.subscription_count += 1
+            count = self._interest.get(topic_filter, 0)
+            self._interest[topic_filter] = count + 1
+            if not count:
+                self._context.router.add_interest(self._context.edge_id, topic_filter)
+
+    def unsubscribe(self, client: Client, topic_filter: str) -> None:
+        """Remove a client's subscription (not a shared one)."""
+        if not self.index.remove(topic_filter, client):
+            return
+        self.subscription_count -= 1
+        count = self._interest[topic_filter] - 1
+        if count:
+            self._interest[topic_filter] = count
+        else:
+            del self._interest[topic_filter]
+            self._context.router.remove_interest(self._context.edge_id, topic_filter)
