@@ -30,7 +30,7 @@ from tidegate.runtime.telemetry.counters import Counters
 
 MAX_CACHED_FAN_OUTS: Final = 10_000
 TICK_S: Final = 0.5
-#: How long waiting clients are resumed before everybody else has a turn.
+#: How long waiting clients are resumed before the event loop serves others.
 RESUME_S: Final = 0.005
 
 
@@ -162,7 +162,7 @@ class Edge:
 
         They count for connections to come and for every packet from now on; what CONNACK has
         announced to a client stays: Receive Maximum, Maximum Packet Size, Topic Alias Maximum.
-        These are taken when a connection begins, so what is announced is what counts for it.
+        These are read when a connection is accepted, so what is announced is what is enforced.
         """
         before = self.context.limits
         self.config = config
@@ -172,7 +172,7 @@ class Edge:
             client.inbound.limits_changed(before)
 
     def authorization_changed(self) -> None:
-        """The ACL is another one: forget every decision made under the old one.
+        """The ACL has changed: forget every decision made under the old one.
 
         A client that waits for its session takes the new rules when it has it.
         """
@@ -181,7 +181,7 @@ class Edge:
             client.authorization_changed()
 
     def users_changed(self) -> None:
-        """The password file is another one: disconnect whoever is not in it any more.
+        """The password file has changed: disconnect clients whose user has been removed.
 
         A client that waits for its session is looked up when it has it.
         """

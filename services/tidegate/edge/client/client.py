@@ -47,7 +47,7 @@ GOING_AWAY: Final = 1001
 
 @dataclass(slots=True, frozen=True)
 class Accepted:
-    """What a CONNECT was granted: all that the client goes by from CONNACK on."""
+    """What a CONNECT was granted: all that is in force for the client from CONNACK on."""
 
     client_id: str
     username: str | None
@@ -126,7 +126,7 @@ class Outbound(Protocol):
         """Messages under way to the client, and those in memory behind them."""
 
     def end(self) -> None:
-        """The connection is gone."""
+        """The connection has ended."""
 
 
 class Registry(Protocol):
@@ -245,7 +245,7 @@ class Client:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection has ended: to be asked anew after every wait."""
+        """Whether the connection has ended: to be checked again after every await."""
         return self.state is CLOSED
 
     # CONNECT

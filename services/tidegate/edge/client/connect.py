@@ -221,12 +221,12 @@ async def _attach(
     context, client_id = client.context, request.client_id
     ending = registry.detaching.get(client_id)
     if ending is not None:
-        # The end of this client's last connection must be known before the next one begins.
+        # The router must have the end of the last connection before the next one begins.
         await asyncio.wait([ending], timeout=context.limits.connect_timeout_s)
     if client.is_closed:
         return None
     if registry.is_full_for(client_id):
-        # Others have come meanwhile. Refused later, it would have taken a session from somebody.
+        # Others have connected meanwhile. Refused later, it would have taken over a session.
         return _FULL
     attaching = registry.attach_begins(client_id)
     try:

@@ -35,7 +35,7 @@ class Resumable(Protocol):
     """A packet queue that waits for a router."""
 
     def resume(self, reason: int) -> None:
-        """Handle what waits now that the reason is gone."""
+        """Remove a pause reason and handle what waits."""
 
 
 class EdgeContext:

@@ -54,7 +54,7 @@ class Outgoing:
         self.subscription_ids = subscription_ids
         #: The shared subscription it came through, "" for none.
         self.group = group
-        #: Who must be told what becomes of it, if it came through another process.
+        #: Reports what becomes of it, if it came through another process.
         self.receipt = receipt
 
 
@@ -101,7 +101,7 @@ class Delivery:
         self._fetching = False
         #: None when it has nothing to send.
         self._retained: RetainedStream | None = None
-        #: None: nobody waits for room.
+        #: Set when there may be room again; None: nothing waits for it.
         self._more_room: asyncio.Event | None = None
 
     # Begin and end
@@ -128,7 +128,7 @@ class Delivery:
             self._feed.begin(session.last_seq)
 
     def end(self) -> None:
-        """The connection is gone: give back what belongs to others, wake what waits."""
+        """The connection has ended: return shared messages to their groups, wake what waits."""
         self._flush_completed()
         counters = self._context.counters
         for _, _, outgoing in self._window.unacknowledged():

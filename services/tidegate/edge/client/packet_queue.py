@@ -158,7 +158,7 @@ class PacketQueue(Generic[C]):
         self._backlog_bytes = 0
         self._busy_since_s = 0.0
         self._auth: asyncio.Future[Auth | None] | None = None
-        #: Why the channel has gone while packets wait; "" while it is there.
+        #: Why the channel was lost while packets wait; "": it is open.
         self._lost = ""
 
     # From the channel
@@ -191,7 +191,7 @@ class PacketQueue(Generic[C]):
             self._adjust_reading()
 
     def connection_lost(self, reason: str) -> None:
-        """The channel is gone. What was read before that may have its turn, for a while."""
+        """The channel was lost. What was read before that is still handled, for a while."""
         if self._backlog and self._owner.state is CONNECTED and self._auth is None:
             self._lost = reason
             self._context.later(LINGER_S, self._linger_ended)
@@ -341,7 +341,7 @@ class PacketQueue(Generic[C]):
         self._adjust_reading()
 
     def resume_reading(self, reason: int) -> None:
-        """That reason is gone. What waited is handled in the next turn of the event loop."""
+        """Remove a pause reason. What waited is handled in the next turn of the event loop."""
         if not self._pause_reasons & reason:
             return
         self._pause_reasons &= ~reason
@@ -351,7 +351,7 @@ class PacketQueue(Generic[C]):
             self._adjust_reading()
 
     def resume(self, reason: int) -> None:
-        """That reason is gone: handle what waited now."""
+        """Remove a pause reason and handle what waited now."""
         self._pause_reasons &= ~reason
         self._resume()
 

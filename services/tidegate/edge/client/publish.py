@@ -30,7 +30,7 @@ DENIED: Final = ReasonCode.NOT_AUTHORIZED
 
 
 class _Unanswered:
-    """A publish whose acknowledgement has not gone out."""
+    """A publish whose acknowledgement has not been sent."""
 
     __slots__ = ("code", "message")
 
@@ -49,9 +49,9 @@ class PublishReceiver:
         "_completing",
         "_exchange",
         "_limit",
-        "_paying",
         "_permitted",
         "_plain",
+        "_rate_timer",
         "_receipts",
         "_received",
         "_unanswered",
@@ -66,7 +66,7 @@ class PublishReceiver:
         self.epoch = client.epoch
         self._limit = client.announced_limits.receive_maximum
         self._unanswered: list[_Unanswered] = []
-        #: PUBRELs that the store does not know of yet.
+        #: PUBRELs that are not in the store yet.
         self._completing = 0
         #: topic -> whether the client may publish there; bounded.
         self._permitted: dict[str, bool] = {}
@@ -80,8 +80,8 @@ class PublishReceiver:
             if value & 1:
                 self._received.add(packet_id)
         self._exchange = 0
-        #: Ends the wait for the rates' debts to be paid; None: there is none.
-        self._paying: asyncio.TimerHandle | None = None
+        #: Resumes reading when both rates allow it again; None: reading is not paused for them.
+        self._rate_timer: asyncio.TimerHandle | None = None
         self._bucket: TokenBucket | None = None
         self._bytes_bucket: TokenBucket | None = None
         #: Nothing but the topic needs a look: no mount point, no rate, no expiry cap.
@@ -90,7 +90,7 @@ class PublishReceiver:
         self._look_at_limits()
 
     def limits_changed(self, before: LimitsConfig) -> None:
-        """Go by the limits as they are now. Other rates begin anew, and with them no debts."""
+        """Go by the limits as they are now. Changed rates start with full buckets."""
         limits = self._client.context.limits
         if (limits.max_publish_rate, limits.max_publish_bytes_rate) != (
             before.max_publish_rate,
@@ -98,8 +98,8 @@ class PublishReceiver:
         ):
             self._take_rates()
         self._look_at_limits()
-        if self._paying is not None:
-            self._paying.cancel()
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
             self._rate_recovered()
 
     def _take_rates(self) -> None:
@@ -196,26 +196,26 @@ class PublishReceiver:
             if asked is None or asked > limits.max_message_expiry_s:
                 message.message_expiry_interval = limits.max_message_expiry_s
         if self._bucket is not None:
-            self._pay(self._bucket, 1)
+            self._charge(self._bucket, 1)
         if self._bytes_bucket is not None:
-            self._pay(self._bytes_bucket, len(message.payload) + len(message.topic))
+            self._charge(self._bytes_bucket, len(message.payload) + len(message.topic))
 
-    def _pay(self, bucket: TokenBucket, amount: float) -> None:
-        """Take tokens; when there are too few, stop reading until there are enough again."""
+    def _charge(self, bucket: TokenBucket, amount: float) -> None:
+        """Take tokens; when there are too few, pause reading until there are enough again."""
         wait_s = bucket.pay(amount, self._client.context.time_s())
-        if wait_s > 0 and self._paying is None:
+        if wait_s > 0 and self._rate_timer is None:
             self._client.queue.pause_reading(RATE)
-            self._paying = self._client.context.later(wait_s, self._rate_recovered)
+            self._rate_timer = self._client.context.later(wait_s, self._rate_recovered)
 
     def _rate_recovered(self) -> None:
-        """Read on if all debts are paid; what was in the last chunk may have added to them."""
+        """Resume reading, unless the rest of the last chunk has exceeded a rate again."""
         context = self._client.context
         buckets = (self._bucket, self._bytes_bucket)
         wait_s = max((bucket.pay(0, context.time_s()) for bucket in buckets if bucket), default=0.0)
         if wait_s > 0 and not self._client.is_closed:
-            self._paying = context.later(wait_s, self._rate_recovered)
+            self._rate_timer = context.later(wait_s, self._rate_recovered)
             return
-        self._paying = None
+        self._rate_timer = None
         self._client.queue.resume_reading(RATE)
 
     def _permit(self, topic: str) -> bool:
@@ -241,7 +241,7 @@ class PublishReceiver:
     # Acknowledgements
 
     def _wait(self, message: Publish, code: int | None) -> None:
-        """Keep the acknowledgement until the ones before it have gone out."""
+        """Keep the acknowledgement until the ones before it have been sent."""
         self._unanswered.append(_Unanswered(message, PENDING if code is None else code))
         if len(self._unanswered) >= self._limit:
             self._client.queue.pause_reading(UNACKNOWLEDGED)

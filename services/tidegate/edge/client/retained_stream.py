@@ -101,7 +101,7 @@ class RetainedStream:
                     )
                 )  # fmt: skip
         while durable and not client.is_closed:
-            # Here and not by beginning the filter anew: what was sent would be sent once more.
+            # Retried here: starting the filter over would send again what was sent.
             try:
                 await router.enqueue(client.client_id, client.incarnation, durable)
             except RouterUnavailable:
