@@ -28,7 +28,8 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
-setup: $(VENV)/.installed-lint ## Make the virtual environment with everything for development
+setup: $(VENV)/.installed-lint ## Make the virtual environment with everything for development, and git's commit-msg hook
+	@$(BIN)/python tools/commit_message.py --install
 	@echo "ready: $(BIN)/tidegate"
 
 run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, anonymous clients allowed)
