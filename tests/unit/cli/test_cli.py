@@ -212,8 +212,8 @@ def test_what_is_probably_not_meant_is_said(run: Any, served: list[Config]) -> N
     ("problem", "code", "text"),
     [
         (OSError(98, "Address already in use"), 1, "tidegate: cannot start: "),
-        (ModuleNotFoundError("no", name="websockets.server"), 1, "pip install 'tidegate[edge]'"),
-        (ModuleNotFoundError("no", name="redis"), 1, "pip install 'tidegate[router]'"),
+        (ModuleNotFoundError("no", name="websockets.server"), 1, "pip install '.[edge]'"),
+        (ModuleNotFoundError("no", name="redis"), 1, "pip install '.[router]'"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -317,7 +317,7 @@ def test_what_the_link_needs_is_named_with_the_commands_extra(
     )
     assert done.returncode == 1
     assert done.stderr.endswith(
-        f"is not installed; install it with: pip install 'tidegate[{extra}]'\n"
+        f"is not installed; in a checkout of Tidegate run: pip install '.[{extra}]'\n"
     )
 
 

@@ -310,6 +310,7 @@ def test_a_missing_extra_is_named_in_one_sentence(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "tidegate: opentelemetry is not installed; install it with: pip install 'tidegate[otlp]'"
+        "tidegate: opentelemetry is not installed; in a checkout of Tidegate run: "
+        "pip install '.[otlp]'"
     )
     assert "Traceback" not in done.stderr
