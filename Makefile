@@ -11,7 +11,7 @@ BUILDER ?= docker
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto crd chart-readme lock image lint fmt bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme lock image lint fmt bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,12 @@ fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for a minute
 proto: $(VENV)/.installed-test ## Generate services/tidegate/link/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=services --pyi_out=services \
 	  --grpc_python_out=services tidegate/link/v1/link.proto
+
+reference: $(VENV)/.installed-test ## Generate docs/configuration.md from the models of the configuration
+	$(BIN)/python -m tidegate.runtime.config.documentation docs/configuration.md
+
+ledger: $(VENV)/.installed-test ## Generate docs/conformance.md from the tests' statements
+	$(BIN)/python tests/conformance/ledger.py --write
 
 crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition from the models
 	$(BIN)/python -m tidegate_operator.spec.crd charts/tidegate/crds/mqttbrokers.yaml

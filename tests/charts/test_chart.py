@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+import tidegate
 from support import helm, tools
 from support.brokers import pick
 from tidegate_operator import __main__ as command
@@ -119,7 +120,7 @@ def test_versions_are_those_of_the_package() -> None:
     found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
     assert found is not None
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert chart["version"] == chart["appVersion"] == found[1]
+    assert chart["version"] == chart["appVersion"] == found[1] == tidegate.__version__
 
 
 def test_what_is_shown_of_the_chart_is_current() -> None:
