@@ -37,9 +37,10 @@ run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, an
 	@echo "WebSocket  ws://127.0.0.1:8083/mqtt"
 	@echo "admin      http://127.0.0.1:18083/metrics  (also /livez and /readyz)"
 	@echo "data       ./data"
-	@echo "Anybody on this machine may connect, without a password. Ctrl-C stops it. In another terminal try:"
-	@echo "  mosquitto_sub -V 5 -t 'greetings/#' -v"
-	@echo "  mosquitto_pub -V 5 -t greetings/world -m hello -q 1"
+	@echo "command    $(BIN)/tidegate"
+	@echo "Every user of this machine may connect, without a password. Ctrl-C stops it. In another terminal try:"
+	@echo "  mosquitto_pub -V 5 -t greetings/world -m hello -q 1 --retain"
+	@echo "  mosquitto_sub -V 5 -t 'greetings/#' -v -C 1"
 	@exec $(BIN)/tidegate serve --allow-anonymous --data-dir ./data --admin 127.0.0.1:18083 \
 	  --listener tcp://127.0.0.1:1883 --listener ws://127.0.0.1:8083/mqtt
 
