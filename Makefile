@@ -11,7 +11,7 @@ BUILDER ?= docker
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme lock image lint fmt bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme lock image lint fmt docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -114,6 +114,10 @@ lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
 fmt: $(VENV)/.installed-lint ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+# NO_MKDOCS_2_WARNING leaves out what the authors of the theme say about their plans.
+docs: $(VENV)/.installed-docs ## Build the web site in build/site (a broken link or anchor is an error)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 
 bench: $(VENV)/.installed-test ## Measure the cost of a delivery on this machine
 	$(BIN)/python bench/run.py
