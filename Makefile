@@ -11,7 +11,7 @@ BUILDER ?= docker
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme lock image lint fmt docs bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme pictures lock image lint fmt docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition fr
 
 chart-readme: $(VENV)/.installed-test ## Generate the chart's README from its values
 	$(BIN)/python charts/readme.py charts/tidegate/README.md
+
+pictures: $(VENV)/.installed-test ## Draw docs/images from the import contracts
+	$(BIN)/python tools/pictures.py
 
 # uv resolves for the image's Python and writes down the hashes of every file.
 LOCK := $(VENV)/lock/bin/uv pip compile --quiet --generate-hashes --no-annotate --upgrade \
