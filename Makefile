@@ -91,8 +91,8 @@ ledger: $(VENV)/.installed-test ## Generate docs/conformance.md from the tests' 
 crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition from the models
 	$(BIN)/python -m tidegate_operator.spec.crd charts/tidegate/crds/mqttbrokers.yaml
 
-chart-readme: $(VENV)/.installed-test ## Generate the chart's README from its values
-	$(BIN)/python charts/readme.py charts/tidegate/README.md
+chart-readme: $(VENV)/.installed-test ## Generate the chart's README, and its schema's descriptions, from its values
+	$(BIN)/python charts/readme.py
 
 pictures: $(VENV)/.installed-test ## Draw docs/images from the import contracts
 	$(BIN)/python tools/pictures.py

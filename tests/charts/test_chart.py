@@ -110,9 +110,22 @@ def test_every_value_is_described_and_has_a_default() -> None:
     check(schema, defaults, "")
 
 
-def test_the_readme_is_current() -> None:
-    generate = runpy.run_path(str(ROOT / "charts" / "readme.py"))["generate"]
-    assert (CHART / "README.md").read_text(encoding="utf-8") == generate(), "run: make chart-readme"
+def test_the_readme_and_the_schemas_descriptions_are_current() -> None:
+    module = runpy.run_path(str(ROOT / "charts" / "readme.py"))
+    for name, generate in (("README.md", "generate"), ("values.schema.json", "generate_schema")):
+        committed = (CHART / name).read_text(encoding="utf-8")
+        assert committed == module[generate](), "run: make chart-readme"
+
+
+def test_a_comment_of_a_value_ends_before_its_example() -> None:
+    comments = runpy.run_path(str(ROOT / "charts" / "readme.py"))["comments"]
+    assert comments(
+        "# About the file.\n"
+        "\n"
+        "# One\n# two.\n#\n#   first: [example]\nfirst: []\n"
+        "second:\n  # Three.\n  first: 1\n  other: 2\n"
+        "# Four.\nthird: x # not above it\n"
+    ) == {"first": "One two.", "second.first": "Three.", "third": "Four."}
 
 
 def test_versions_are_those_of_the_package() -> None:
