@@ -43,7 +43,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "A reason before the end",
+        "DISCONNECT with a reason",
         "unacceptable_connects",
         (
             "- bad | level-6: against the specification: reason code 0x01 is not one of CONNACK",
@@ -53,11 +53,11 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "A reason before the end", "a_second_connect", ("+ second | twice: DISCONNECT 0x82",)
+        "DISCONNECT with a reason", "a_second_connect", ("+ second | twice: DISCONNECT 0x82",)
     ),
-    Difference("A reason before the end", "takeover", ("+ new | five-old: DISCONNECT 0x8e",)),
+    Difference("DISCONNECT with a reason", "takeover", ("+ new | five-old: DISCONNECT 0x8e",)),
     Difference(
-        "A reason before the end",
+        "DISCONNECT with a reason",
         "malformed_packets",
         (
             "+ send | connack: DISCONNECT 0x82",
@@ -79,7 +79,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "When a QoS 2 message is passed on",
+        "When a QoS 2 message is forwarded",
         "redelivery",
         (
             "- delivered, not acknowledged | c: PUBLISH t qos2 two",
@@ -110,7 +110,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "Which reason code",
+        "Reason codes",
         "bad_filters",
         (
             *("- subscribe | empty: DISCONNECT 0x81", "+ subscribe | empty: DISCONNECT 0x8f"),
@@ -123,7 +123,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "Which reason code",
+        "Reason codes",
         "bad_publishes",
         (
             *("- publish | alias-0: DISCONNECT 0x81", "+ publish | alias-0: DISCONNECT 0x94"),
@@ -132,7 +132,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "Which reason code",
+        "Reason codes",
         "malformed_packets",
         (
             *("- send | type-0: DISCONNECT 0x82", "+ send | type-0: DISCONNECT 0x81"),
@@ -159,7 +159,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "Acknowledgements that say more",
+        "Reason codes in acknowledgements",
         "acknowledgements",
         (
             *("- nobody subscribes | c: PUBREC 0x00", "+ nobody subscribes | c: PUBREC 0x10"),

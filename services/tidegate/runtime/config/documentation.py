@@ -54,7 +54,7 @@ Units are in the names: `_s` seconds, `_bytes` bytes; rates are per second.
 
 A changed file is taken up while the process runs, where it says *live* below; the rest counts from
 the next start on, and `/status` names what is waiting for it (`restart_needed`). See
-[Changing the configuration while it runs](operations.md#changing-the-configuration-while-it-runs).
+[Hot reload](operations.md#hot-reload).
 """
 
 _OCTAL: Final = frozenset({"unix_mode"})
