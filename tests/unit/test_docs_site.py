@@ -1,7 +1,11 @@
-"""Links of the web site (tools/docs_site.py); ``make docs`` builds it, this needs no MkDocs."""
+"""Documents: links of the web site (tools/docs_site.py), and the files that they name.
+
+``make docs`` builds the site and checks its links and anchors; nothing here needs MkDocs.
+"""
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +17,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 MODULE: dict[str, Any] = runpy.run_path(str(ROOT / "tools" / "docs_site.py"))
 for_site: Callable[[str, str], str] = MODULE["for_site"]
+#: Where a path in a document may start: the top, or the package or folder that it is about.
+STARTS = ("", "services", "services/tidegate", "operator", "operator/tidegate_operator", "tests")
+NAMED = re.compile(r"`((?:[\w.*-]+/)+[\w.*-]+\.(?:py|md|lua|proto|c|tsv|json))\b")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SITE = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
 
@@ -46,3 +54,14 @@ def test_nothing_is_fetched_from_elsewhere() -> None:
     assert not any(
         "://" in word for word in [*config["extra_css"], *config.get("extra_javascript", [])]
     )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    named = sorted(set(NAMED.findall(document.read_text(encoding="utf-8"))))
+    missing = [
+        name
+        for name in named
+        if not any(any(ROOT.glob(f"{one}/{name}".lstrip("/"))) for one in STARTS)
+    ]
+    assert not missing
