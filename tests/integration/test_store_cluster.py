@@ -168,7 +168,7 @@ class Reader:
         found: list[Change] = []
         while True:
             reply = await self.store.changes(self.positions, limit)
-            assert not reply.lost
+            assert not reply.has_gap
             assert len(reply.changes) <= (max(64, 4 * limit) if self.store._apart else limit)
             found += reply.changes
             self.positions = reply.positions
@@ -336,10 +336,10 @@ async def test_a_reader_that_is_far_behind_is_told_so(store: RedisStore, reader:
         await store.set_retained(name, None, 0)
         await store.set_retained(name, b"x", 0)
         await reader.read()
-    assert (await store.changes(behind, 1000)).lost
-    assert (await store.changes([0] * 64, 1000)).lost
+    assert (await store.changes(behind, 1000)).has_gap
+    assert (await store.changes([0] * 64, 1000)).has_gap
     reply = await store.changes(reader.positions, 1000)
-    assert (reply.changes, reply.lost, reply.more) == ([], False, False)
+    assert (reply.changes, reply.has_gap, reply.more) == ([], False, False)
     assert reply.positions[partition] == reader.positions[partition]
 
 
@@ -370,7 +370,7 @@ async def test_a_server_that_lost_its_contents_is_noticed(
     await reader.read()
     server.command("FLUSHALL")
     await store.set_retained("t", b"x", 0)
-    assert (await store.changes(reader.positions, 10)).lost
+    assert (await store.changes(reader.positions, 10)).has_gap
 
 
 async def test_sessions_end_and_say_so_when_memory_is_full(

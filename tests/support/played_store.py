@@ -86,7 +86,7 @@ class PlayedStore:
         found = Changes(positions=list(after))
         if self.lost:
             self.lost = False
-            found.lost = True
+            found.has_gap = True
             return found
         for partition, position in enumerate(after):
             news = self.logs[partition][position : position + self.page]
@@ -179,8 +179,8 @@ class PlayedStore:
         self._asked("get_retained")
         return [b"" if topic in self.retained else None for topic in topics]
 
-    async def living_edges(self, now_ms: int) -> list[str]:
-        self._asked("living_edges")
+    async def leased_edges(self, now_ms: int) -> list[str]:
+        self._asked("leased_edges")
         return [edge_id for edge_id, until_ms in self.leases.items() if until_ms > now_ms]
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:

@@ -23,6 +23,6 @@ class RouterReload:
 
     def reconfigure(self, config: Config) -> None:
         """Go by these limits and features from now on."""
-        self._store.limit(config.limits)
+        self._store.set_limits(config.limits)
         self._router.reconfigure(config.limits, config.features)
-        self._system.change(config.features.sys_interval_s)
+        self._system.set_interval(config.features.sys_interval_s)

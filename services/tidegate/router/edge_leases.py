@@ -55,7 +55,7 @@ class EdgeLeases:
         """
         if asyncio.get_running_loop().time() >= self._young_until_s:
             return []
-        return await available(self._store.living_edges(0))
+        return await available(self._store.leased_edges(0))
 
     async def end_lease(self, edge_id: str) -> None:
         """An edge ends (see RouterService)."""

@@ -121,7 +121,7 @@ class Membership:
     async def _read(self) -> None:
         while True:
             found = await self._store.changes(self._positions, CHANGES_LIMIT)
-            if found.lost:
+            if found.has_gap:
                 log.warning("the change log has gaps: loading everything anew")
                 await self._load_all()
                 continue

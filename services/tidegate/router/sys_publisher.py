@@ -66,7 +66,7 @@ class SysPublisher:
         self._origin = _SystemOrigin()
         self._started_s = time.monotonic()
 
-    def change(self, interval_s: float) -> None:
+    def set_interval(self, interval_s: float) -> None:
         """Publish so often from now on."""
         if interval_s != self._interval_s:
             self._interval_s = interval_s

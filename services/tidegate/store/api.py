@@ -247,14 +247,14 @@ Change: TypeAlias = (
 class Changes:
     """What routers changed since a position, each client's and each topic's in their order.
 
-    ``positions``: where to go on reading, one for each partition. ``lost``: some changes before
+    ``positions``: where to go on reading, one for each partition. ``has_gap``: some changes before
     these are not known any more (or never were: the server has lost or replaced its contents), so
     everything must be loaded anew, beginning with ``log_positions``. ``more``: ask again at once.
     """
 
     changes: list[Change] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-    lost: bool = False
+    has_gap: bool = False
     more: bool = False
 
 
@@ -382,7 +382,7 @@ class Store(Protocol):
     async def end_lease(self, edge_id: str) -> None:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
 
-    async def living_edges(self, now_ms: int) -> list[str]:
+    async def leased_edges(self, now_ms: int) -> list[str]:
         """Every edge whose lease lasts until after ``now_ms``; the others are forgotten."""
 
     async def end_all_leases(self) -> None:

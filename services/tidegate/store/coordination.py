@@ -124,7 +124,7 @@ class Coordination:
         """Say that this edge ends now: its remaining sessions may be swept at once."""
         await self._plain(b"HDEL", EDGES_KEY, edge_id)
 
-    async def living_edges(self, now_ms: int) -> list[str]:
+    async def leased_edges(self, now_ms: int) -> list[str]:
         """Every edge whose lease lasts until after ``now_ms``; forget the others."""
         words: Words = [b"T", 2, GLOBAL_PREFIX, now_ms]
         _, *living = await self._bulk.submit(GLOBAL_PREFIX, words, 100)

@@ -68,7 +68,7 @@ class RedisStore(Coordination):
         self._keys = Keyspace(store.partitions)
         self._counters = counters
         self._header: list[Word] = []
-        self.limit(limits)
+        self.set_limits(limits)
         settings = LaneSettings(
             script=scripts.load(),
             prefixes=(GLOBAL_PREFIX, *self._keys.prefixes),
@@ -114,7 +114,7 @@ class RedisStore(Coordination):
             raise translate(error) from error
         return self
 
-    def limit(self, limits: LimitsConfig) -> None:
+    def set_limits(self, limits: LimitsConfig) -> None:
         """Bound queues by these limits from now on; what waits in a longer one stays."""
         evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
         self._header[:] = (limits.max_queued_messages, evict)

@@ -136,12 +136,12 @@ def position_of(entry: bytes | int) -> int:
 def read_changes(news: list[Any], first: int, reply: Changes) -> None:
     """Add what is new in partitions that were asked together, the first of them ``first``."""
     for number, lost, more, entries in news:
-        reply.lost = reply.lost or lost == 1
+        reply.has_gap = reply.has_gap or lost == 1
         reply.more = reply.more or more == 1
         for _, words in entries:
             change = _change(words)
             if change is None:
-                reply.lost = True
+                reply.has_gap = True
             else:
                 reply.changes.append(change)
         if entries:
