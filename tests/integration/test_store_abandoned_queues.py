@@ -71,10 +71,10 @@ async def test_the_queue_of_an_ended_session_waits_for_others(store: RedisStore)
     await store.complete("c", life.epoch, [2])
     await detach(store, life, 3, 0)
     assert await lost(store) == [AbandonedQueue("c", life.incarnation, 3, False)]
-    assert await store.fetch_lost("c", life.incarnation, 0, 10, 1000) == [
+    assert await store.fetch_abandoned("c", life.incarnation, 0, 10, 1000) == [
         (n, b"%d" % n) for n in (1, 3, 4, 5)
     ]
-    assert await store.fetch_lost("c", life.incarnation, 3, 1, 1000) == [(4, b"4")]
+    assert await store.fetch_abandoned("c", life.incarnation, 3, 1, 1000) == [(4, b"4")]
     assert await store.fetch("c", life.incarnation, 0, 10, 1000) == []
     reply = await store.append([Append("c", life.incarnation, b"x")])
     assert reply.outcomes == [AppendOutcome.NO_SESSION]
@@ -149,13 +149,17 @@ async def test_a_lost_queue_is_claimed_once_until_it_is_done(
     assert sum(map(len, found)) == 1
     assert await lost(store, NOW + 9_999) == []
     assert len(await lost(store, NOW + 10_000)) == 1
-    assert await store.lost_done("c", life.incarnation, 2, NOW + 15_000)
+    assert await store.trim_abandoned("c", life.incarnation, 2, NOW + 15_000)
     assert await lost(store, NOW + 24_999) == []
-    assert [seq for seq, _ in await store.fetch_lost("c", life.incarnation, 0, 9, 999)] == [3, 4, 5]
+    assert [seq for seq, _ in await store.fetch_abandoned("c", life.incarnation, 0, 9, 999)] == [
+        3,
+        4,
+        5,
+    ]
     assert len(await lost(store, NOW + 25_000)) == 1
-    assert not await store.lost_done("c", life.incarnation, 5, NOW + 25_000)
+    assert not await store.trim_abandoned("c", life.incarnation, 5, NOW + 25_000)
     assert await lost(store, NOW + 99_000) == []
-    assert not await store.lost_done("c", life.incarnation, 5, NOW + 25_000)
+    assert not await store.trim_abandoned("c", life.incarnation, 5, NOW + 25_000)
     assert not [name for name in server.key_names() if not name.endswith(b":edges")]
 
 

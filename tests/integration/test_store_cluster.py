@@ -15,6 +15,7 @@ import pytest
 from support.store_groups import AnyStore, start_store
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.store import operations as op
 from tidegate.store.api import (
     Append,
     AppendOutcome,
@@ -41,11 +42,11 @@ OTHERS = SubscriptionOptions(qos=2)
 #: Kinds of store, and whether operations may name partitions together there.
 SHAPES = [
     ("valkey", "together"),
-    ("valkey", "apart"),
+    ("valkey", "sharded"),
     ("redis", "together"),
-    ("redis", "apart"),
-    ("valkey-cluster", "apart"),
-    ("redis-cluster", "apart"),
+    ("redis", "sharded"),
+    ("valkey-cluster", "sharded"),
+    ("redis-cluster", "sharded"),
 ]
 
 
@@ -66,7 +67,7 @@ def server(shape: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 async def store(server: AnyStore, shape: tuple[str, str]) -> AsyncIterator[RedisStore]:
     server.command("FLUSHALL")
     store = await connect(server)
-    store._apart = shape[1] == "apart"
+    store._partitions.sharded = shape[1] == "sharded"
     yield store
     await store.close()
 
@@ -169,7 +170,9 @@ class Reader:
         while True:
             reply = await self.store.changes(self.positions, limit)
             assert not reply.has_gap
-            assert len(reply.changes) <= (max(64, 4 * limit) if self.store._apart else limit)
+            assert len(reply.changes) <= (
+                max(64, 4 * limit) if self.store._partitions.sharded else limit
+            )
             found += reply.changes
             self.positions = reply.positions
             if not reply.more:
@@ -308,7 +311,7 @@ async def test_large_changes_come_in_several_replies(store: RedisStore, reader: 
     for name in names:
         await store.set_retained(name, b"x", 0)
     reply = await store.changes(reader.positions, 1000)
-    if not store._apart:
+    if not store._partitions.sharded:
         assert reply.more
         assert len(reply.changes) < 40
     assert {change.topic for change in await reader.read()} == set(names)  # type: ignore[union-attr]
@@ -415,18 +418,18 @@ async def test_a_sweep_decided_on_before_an_edge_came_back_takes_nothing(
 ) -> None:
     await store.renew_lease("e1", NOW, 1000)
     life = await attach(store)
-    sweep = store._sweep
+    sweep = store._coordination._sweep
     came_back = False
 
     async def slow_sweep(letter: bytes, words: list[Any], limit: int) -> Any:
         nonlocal came_back
-        if letter == b"E" and not came_back:
+        if letter == op.SWEEP_EDGES and not came_back:
             came_back = True
             assert not await store.renew_lease("e1", NOW + 1001, 1000)
             assert await store.verify([("c", life.epoch)]) == [True]
         return await sweep(letter, words, limit)
 
-    monkeypatch.setattr(store, "_sweep", slow_sweep)
+    monkeypatch.setattr(store._coordination, "_sweep", slow_sweep)
     await store.sweep_edges(NOW + 1000, 10)
     assert came_back
     assert await store.verify([("c", life.epoch)]) == [True]
@@ -437,7 +440,7 @@ async def test_a_sweep_decided_on_before_an_edge_came_back_takes_nothing(
 async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = store._sweep
+    sweep = store._coordination._sweep
     epochs = []
 
     async def slow_sweep(letter: bytes, words: list[Any], limit: int) -> Any:
@@ -445,7 +448,7 @@ async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
         epochs.append((await attach(store, edge="new")).epoch)
         return await sweep(letter, words, limit)
 
-    monkeypatch.setattr(store, "_sweep", slow_sweep)
+    monkeypatch.setattr(store._coordination, "_sweep", slow_sweep)
     await store.sweep_edges(NOW, 10)
     assert await store.verify([("c", epochs[0])]) == [True]
 
@@ -453,15 +456,15 @@ async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
 async def test_a_lease_is_not_old_before_every_partition_knows_it(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    each = store._each
+    each = store._partitions.each
 
     async def fail(*_: object) -> Any:
         raise StoreUnavailable
 
-    monkeypatch.setattr(store, "_each", fail)
+    monkeypatch.setattr(store._partitions, "each", fail)
     with pytest.raises(StoreUnavailable):
         await store.renew_lease("e1", NOW, 1000)
-    monkeypatch.setattr(store, "_each", each)
+    monkeypatch.setattr(store._partitions, "each", each)
     assert not await store.renew_lease("e1", NOW, 1000)
     assert await store.renew_lease("e1", NOW, 1000)
 

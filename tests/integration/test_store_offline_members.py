@@ -105,7 +105,7 @@ async def test_a_member_that_is_back_at_once_keeps_its_messages(store: RedisStor
     expected = await gone(store)
     await attach(store)
     assert await due(store) == []
-    assert await store.set_aside(expected, [1], LATER, 0) is None
+    assert await store.abandon_entries(expected, [1], LATER, 0) is None
     assert await queued(store, expected.incarnation) == [1, 2, 3, 4, 5]
 
 
@@ -130,11 +130,11 @@ async def test_what_is_set_aside_is_a_lost_queue_that_the_caller_has_claimed(
 ) -> None:
     expected = await gone(store)
     await due(store)
-    number = await store.set_aside(expected, [2, 4, 9], LATER, 0)
+    number = await store.abandon_entries(expected, [2, 4, 9], LATER, 0)
     assert number
     assert number not in (expected.incarnation, expected.epoch)
     assert await queued(store, expected.incarnation) == [1, 3, 5]
-    assert await store.fetch_lost("c", number, 0, 10, 1000) == [(2, b"2"), (4, b"4")]
+    assert await store.fetch_abandoned("c", number, 0, 10, 1000) == [(2, b"2"), (4, b"4")]
     claimed_until = LATER + 10_000
     assert (await store.sweep_due(claimed_until - 1, 100)).abandoned_queues == []
     work = await store.sweep_due(claimed_until, 100)
@@ -142,14 +142,16 @@ async def test_what_is_set_aside_is_a_lost_queue_that_the_caller_has_claimed(
         [AbandonedQueue("c", number, 3, False)],
         [],
     )
-    assert not await store.lost_done("c", number, 4, claimed_until)
+    assert not await store.trim_abandoned("c", number, 4, claimed_until)
     life = await attach(store)
     assert (life.session_present, life.queued_count, life.last_seq) == (True, 3, 5)
 
 
 async def test_two_that_set_the_same_aside_get_it_once(store: RedisStore) -> None:
     expected = await gone(store)
-    numbers = await asyncio.gather(*(store.set_aside(expected, [1, 2], LATER, 0) for _ in "ab"))
+    numbers = await asyncio.gather(
+        *(store.abandon_entries(expected, [1, 2], LATER, 0) for _ in "ab")
+    )
     assert sorted(number == 0 for number in numbers if number is not None) == [False, True]
 
 
@@ -157,37 +159,37 @@ async def test_the_end_of_the_session_does_not_touch_what_was_set_aside(
     store: RedisStore,
 ) -> None:
     expected = await gone(store)
-    number = await store.set_aside(expected, [1, 2], LATER, 0)
+    number = await store.abandon_entries(expected, [1, 2], LATER, 0)
     await attach(store, clean=True)
-    assert await store.set_aside(expected, [3], LATER, 0) is None
+    assert await store.abandon_entries(expected, [3], LATER, 0) is None
     assert number
-    assert [seq for seq, _ in await store.fetch_lost("c", number, 0, 9, 999)] == [1, 2]
+    assert [seq for seq, _ in await store.fetch_abandoned("c", number, 0, 9, 999)] == [1, 2]
     (left,) = (await store.sweep_due(LATER, 100)).abandoned_queues
     assert left.incarnation == expected.incarnation
-    assert len(await store.fetch_lost("c", left.incarnation, 0, 9, 999)) == 3
+    assert len(await store.fetch_abandoned("c", left.incarnation, 0, 9, 999)) == 3
 
 
 async def test_it_says_when_to_look_again(store: RedisStore) -> None:
     expected = await gone(store)
     await due(store)
-    assert await store.set_aside(expected, [], LATER, LATER + 30_000) == 0
+    assert await store.abandon_entries(expected, [], LATER, LATER + 30_000) == 0
     assert await due(store, LATER + 29_999) == []
     assert await due(store, LATER + 30_000) == [expected]
-    assert await store.set_aside(expected, [], LATER, 0) == 0
+    assert await store.abandon_entries(expected, [], LATER, 0) == 0
     assert await due(store, LATER + 99_999) == []
 
 
 async def test_a_member_can_be_looked_at_sooner(store: RedisStore) -> None:
     expected = await gone(store)
-    await store.set_aside(expected, [], LATER, LATER + 30_000)
-    await store.look_soon(["c", "unknown"], LATER + 500)
+    await store.abandon_entries(expected, [], LATER, LATER + 30_000)
+    await store.schedule_checks(["c", "unknown"], LATER + 500)
     assert await due(store, LATER + 1499) == []
     assert await due(store, LATER + 1500) == [expected]
-    await store.set_aside(expected, [], LATER, 0)
-    await store.look_soon(["c"], LATER + 5000)
+    await store.abandon_entries(expected, [], LATER, 0)
+    await store.schedule_checks(["c"], LATER + 5000)
     assert await due(store, LATER + 6000) == [expected]
     await attach(store)
-    await store.look_soon(["c"], LATER + 5000)
+    await store.schedule_checks(["c"], LATER + 5000)
     assert await due(store, LATER + 60_000) == []
 
 
@@ -198,7 +200,7 @@ async def test_nothing_is_set_aside_by_halves_when_memory_is_full(
     server.command("CONFIG", "SET", "maxmemory", "1")
     try:
         with pytest.raises(StoreUnavailable):
-            await store.set_aside(expected, [1, 2], LATER, 0)
+            await store.abandon_entries(expected, [1, 2], LATER, 0)
     finally:
         server.command("CONFIG", "SET", "maxmemory", "0")
     assert await queued(store, expected.incarnation) == [1, 2, 3, 4, 5]

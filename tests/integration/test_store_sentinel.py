@@ -177,7 +177,7 @@ async def test_the_sentinel_with_the_latest_fail_over_is_believed() -> None:
 
 async def test_a_server_that_is_no_master_is_not_used() -> None:
     async with server(b"slave") as replica, sentinel(replica.address, 1) as one:
-        with pytest.raises(StoreUnavailable, match="no master now, but a slave"):
+        with pytest.raises(StoreUnavailable, match="not a master: its role is slave"):
             await connect(f"redis+sentinel://{one.host}/tide")
 
 

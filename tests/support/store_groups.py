@@ -33,14 +33,14 @@ def _info(server: TcpServer, section: str) -> dict[str, Any]:
         return found
 
 
-_STORAGE = Path(__file__).parents[2] / "docs" / "storage.md"
+STORAGE = Path(__file__).parents[2] / "docs" / "storage.md"
 
 
 def _documented_rules() -> str:
     """What docs/storage.md says that the store's user needs."""
     line = next(
         line
-        for line in _STORAGE.read_text(encoding="utf-8").splitlines()
+        for line in STORAGE.read_text(encoding="utf-8").splitlines()
         if line.startswith("ACL SETUSER tidegate on >PASSWORD ")
     )
     return line.removeprefix("ACL SETUSER tidegate on >PASSWORD ")

@@ -90,7 +90,7 @@ class AbandonedQueues:
         more = True
         while more:
             found = await self._retry(
-                lambda: self._store.fetch_lost(*key, 0, PAGE, PAGE_BYTES), "read a lost queue"
+                lambda: self._store.fetch_abandoned(*key, 0, PAGE, PAGE_BYTES), "read a lost queue"
             )
             page, reasons = await self._give_page(lost, found)
             refused |= page.refused
@@ -104,7 +104,7 @@ class AbandonedQueues:
     async def _forget(self, key: tuple[str, int], last: int) -> bool:
         """Forget what has been given away; True when there is more."""
         more: bool = await self._retry(
-            lambda: self._store.lost_done(*key, last, self._now_ms()), "forget a lost queue"
+            lambda: self._store.trim_abandoned(*key, last, self._now_ms()), "forget a lost queue"
         )
         return more
 

@@ -57,7 +57,7 @@ class OfflineMembers:
             misplaced.update(shared.offline(*group))
         if misplaced:
             chosen = list(islice(misplaced, REPORTED_AT_ONCE))
-            await self._store.look_soon(chosen, self._now_ms())
+            await self._store.schedule_checks(chosen, self._now_ms())
             misplaced.difference_update(chosen)
 
     async def redispatch(self, member: OfflineMember) -> None:
@@ -107,13 +107,13 @@ class OfflineMembers:
         if something_waits:
             await self._look_again(member)
         else:
-            await self._store.set_aside(member, [], self._now_ms(), 0)
+            await self._store.abandon_entries(member, [], self._now_ms(), 0)
 
     async def _give(self, member: OfflineMember, seqs: list[int]) -> bool:
         """Set entries aside and have them given away; True if that is to be the end of it."""
         now_ms = self._now_ms()
         again_ms = now_ms + LOOK_AGAIN_MS
-        number = await self._store.set_aside(member, seqs, now_ms, again_ms)
+        number = await self._store.abandon_entries(member, seqs, now_ms, again_ms)
         if number is None:
             return True
         if not number:
@@ -123,7 +123,7 @@ class OfflineMembers:
 
     async def _look_again(self, member: OfflineMember) -> None:
         now_ms = self._now_ms()
-        await self._store.set_aside(member, [], now_ms, now_ms + LOOK_AGAIN_MS)
+        await self._store.abandon_entries(member, [], now_ms, now_ms + LOOK_AGAIN_MS)
 
     def _others_are_connected(self, member: OfflineMember) -> bool:
         session = self._table.sessions.get(member.client_id)

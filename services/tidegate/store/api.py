@@ -1,8 +1,8 @@
-"""The store in domain words: what a router may ask of Redis, and what it is told.
+"""The store in domain words: what a router can call, and what is returned.
 
-Owns the value types that cross the seam. Implemented by ``tidegate.store.redis_store.RedisStore``.
-All times are Unix milliseconds and arguments; the store reads no clock. Every call is atomic by
-itself (one script), and concurrent calls are gathered into few round trips by the store.
+Owns the value types of these calls. Implemented by ``tidegate.store.redis_store.RedisStore``. All
+times are Unix milliseconds and arguments; the store reads no clock. Every call is atomic by itself
+(one script), and concurrent calls are gathered into few round trips.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class StoreUnavailable(Exception):
 
 
 class WriterFenced(Exception):
-    """This writer has been declared dead: what it did not get done, others have taken over."""
+    """This writer is fenced: other routers have taken over what it has not written."""
 
 
 class AppendOutcome(Enum):
-    """Why an append did not queue: the reasons that the drop counters carry.
+    """Why an append did not queue: the reasons of the drop counters.
 
-    UNAVAILABLE is none of them: the server of this session did not answer while others did. It is
-    to be tried again, with all later ones of the same session, in order.
+    UNAVAILABLE is none of them: the server of this session did not answer while others did. The
+    append is to be retried, with all later ones of the same session, in order.
     """
 
     QUEUE_FULL = "queue_full"
@@ -54,7 +54,7 @@ class AttachRequest:
 
 @dataclass(slots=True)
 class DueWill:
-    """A will that must be published now. ``will_id`` names it for ``will_published``."""
+    """A will that must be published now. ``will_id`` is for ``will_published``."""
 
     will_id: str
     client_id: str
@@ -73,12 +73,12 @@ class EndedSession:
 class AttachReply:
     """What CONNECT learns from the store.
 
-    ``epoch`` fences every later write of this connection. ``incarnation`` names the life of the
-    session (a new one begins whenever state is discarded); 0 for a session that is not durable,
+    ``epoch`` fences every later write of this connection. ``incarnation`` numbers the state of the
+    session: a new one begins whenever state is discarded; 0 for a session that is not durable,
     which has no queue. A durable session that is resumed with expiry 0 keeps its incarnation and
-    its queue until the connection ends. ``previous_edge``/``previous_epoch`` name the connection
+    its queue until the connection ends. ``previous_edge``/``previous_epoch`` are the connection
     that was live until now ("" and 0: none). ``sent_seq``: every queued entry up to it has been
-    sent before, unless ``sent_uncertain`` (the old edge never said), when any of them may
+    sent before, unless ``sent_uncertain`` (the old edge did not report it), when any of them may
     have been. ``released`` are the entries in PUBREL state; ``receipts`` has one byte per packet
     identifier (index 0 unused, may be shorter than 65536): bit 0 = PUBLISH received and not yet
     released, bits 1..7 = completed exchanges modulo 128.
@@ -100,7 +100,7 @@ class AttachReply:
     #: The incarnation that was discarded by this CONNECT (clean start), 0 if none.
     discarded_incarnation: int = 0
     #: Packet identifier → how often its count of completed exchanges (seven bits of ``receipts``)
-    #: has run over. An identity needs it: 128 exchanges later the byte is the same again.
+    #: has wrapped. An identity needs it: 128 exchanges later the byte is the same again.
     receipt_wraps: dict[int, int] = field(default_factory=dict)
 
 
@@ -142,7 +142,7 @@ class Append:
 
 @dataclass(slots=True)
 class AppendReply:
-    """What became of appends, and where to push what was queued.
+    """The outcomes of appends, and where to push what was queued.
 
     ``outcomes``: for each append the seq it got (1, 2, … within an incarnation), or why not.
     ``locations``: (client_id, incarnation) → (edge_id, epoch) of the connection that owned the
@@ -157,12 +157,12 @@ class AppendReply:
 class AbandonedQueue:
     """The queue of a durable session that has ended and had shared subscriptions.
 
-    Or entries of one that only its connection has left (``Store.set_aside``); then the incarnation
-    is a number that is used for nothing else.
+    Or entries of an offline member's queue (``Store.abandon_entries``); then the incarnation is a
+    number that is used for nothing else.
 
-    Its entries that came through one (``records.queued_group``) are for other members, except that
-    a message of QoS 2 whose delivery may have begun must not go to anybody else [MQTT-4.8.2-5]:
-    that are those up to ``sent_seq``, or all when ``sent_uncertain``.
+    Its entries that came through a shared subscription (``records.queued_group``) are redelivered
+    to other members, except QoS 2 messages whose delivery may have begun [MQTT-4.8.2-5]: those up
+    to ``sent_seq``, or all when ``sent_uncertain``.
     """
 
     client_id: str
@@ -175,10 +175,10 @@ class AbandonedQueue:
 class OfflineMember:
     """A durable session without a connection, with messages, and with shared subscriptions.
 
-    What came to it through these can go to members that are connected, except that a message of
-    QoS 2 must not whose delivery may have begun: it is for this client alone [MQTT-4.8.2-4]. That
-    are those up to ``sent_seq``, or all when ``sent_uncertain``. ``epoch`` is of its last
-    connection: with another one, it is back.
+    What was queued through these can be redelivered to connected members, except QoS 2 messages
+    whose delivery may have begun: they stay for this client [MQTT-4.8.2-4]. Those are the ones up
+    to ``sent_seq``, or all when ``sent_uncertain``. ``epoch`` is that of its last connection: with
+    another one, the client has reconnected.
     """
 
     client_id: str
@@ -190,7 +190,7 @@ class OfflineMember:
 
 @dataclass(slots=True)
 class DueWork:
-    """What a sweep found, by kind: sessions that have ended, wills whose time has come, …"""
+    """What a sweep found, by kind."""
 
     ended: list[EndedSession] = field(default_factory=list)
     wills: list[DueWill] = field(default_factory=list)
@@ -247,9 +247,9 @@ Change: TypeAlias = (
 class Changes:
     """What routers changed since a position, each client's and each topic's in their order.
 
-    ``positions``: where to go on reading, one for each partition. ``has_gap``: some changes before
-    these are not known any more (or never were: the server has lost or replaced its contents), so
-    everything must be loaded anew, beginning with ``log_positions``. ``more``: ask again at once.
+    ``positions``: where to continue reading, one for each partition. ``has_gap``: some changes
+    before these are missing (trimmed, or the server has lost or replaced its contents), so
+    everything must be reloaded, beginning with ``log_positions``. ``more``: read again at once.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -260,7 +260,7 @@ class Changes:
 
 @dataclass(slots=True)
 class RouterRecord:
-    """A living router: who it is, and up to where it has applied each partition's changes."""
+    """A router with a lease: its instance, and how far it has applied each partition's changes."""
 
     instance: str
     positions: list[int]
@@ -281,10 +281,10 @@ class StoredSubscriptions:
 
 
 class Store(Protocol):
-    """Everything a router asks of Redis. Every method may raise StoreUnavailable.
+    """Everything a router calls. Every method may raise StoreUnavailable.
 
-    ``writer`` names who appends and retains ("" = nobody that could be fenced). It belongs to what
-    is asked for at that time: operations that wait keep the name they came with.
+    ``writer`` names the router instance that appends and retains ("" = one that cannot be fenced).
+    Operations that wait keep the name that was set when they were called.
     """
 
     writer: str
@@ -300,15 +300,15 @@ class Store(Protocol):
     ) -> int:
         """Store subscriptions of a durable session; return a position in its change log.
 
-        Who has read up to that position knows of them, and of earlier equal ones. 0: fenced, and
-        nothing was stored. -1: there is nothing to read (the session is not durable).
+        A router that has read up to that position knows them, and earlier equal ones. 0: fenced,
+        and nothing was stored. -1: there is nothing to read (the session is not durable).
         """
 
     async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
         """Remove subscriptions of a durable session; return a position, as ``subscribe`` does."""
 
     async def append(self, appends: Sequence[Append]) -> AppendReply:
-        """Queue messages; say what became of each, and where their sessions are connected.
+        """Queue messages; the outcome of each, and where their sessions are connected.
 
         Raises WriterFenced when ``writer`` was fenced; some of them may have been queued.
         """
@@ -325,7 +325,7 @@ class Store(Protocol):
         """``complete`` for several (client_id, epoch, seqs) at once."""
 
     async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
-        """Note that PUBREC has come for these entries: from now on PUBREL is re-sent instead."""
+        """Store that PUBREC was received for these entries: from now on PUBREL is re-sent."""
 
     async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
         """Store one byte of ``receipts``; False when fenced."""
@@ -334,7 +334,7 @@ class Store(Protocol):
         """Change the session expiry of a live connection's session; False when fenced."""
 
     async def will_published(self, will_ids: Sequence[str]) -> None:
-        """Forget wills that have been published; without it they come due again."""
+        """Delete wills that have been published; without it they come due again."""
 
     async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry.
@@ -358,7 +358,7 @@ class Store(Protocol):
         """The partition of a client identifier or topic: an index into lists of positions."""
 
     async def log_positions(self) -> list[int]:
-        """The end of each partition's change log. Ask before loading, then read from there."""
+        """The end of each partition's change log. Read it before loading, then read from there."""
 
     async def changes(self, after: Sequence[int], limit: int) -> Changes:
         """Read what has changed after these positions (one for each partition).
@@ -369,69 +369,69 @@ class Store(Protocol):
         """
 
     async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> bool:
-        """Say that this edge lives; True when its lease had been there until now.
+        """Renew an edge's lease; True when it had not ended.
 
-        False: it is new, or it had lapsed, and sessions may have been taken from the edge. Then
-        ``verify`` its connections, those included that were being attached meanwhile. Sweeps that
-        began before this returned False change nothing any more afterwards.
+        False: the lease is new, or it had ended, and sessions may have been taken from the edge.
+        Then ``verify`` its connections, including those that were being attached meanwhile. Sweeps
+        that began before this returned False change nothing afterwards.
         """
 
     async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
         """Which of these connections (client identifier, epoch) still own their sessions."""
 
     async def end_lease(self, edge_id: str) -> None:
-        """Say that this edge ends now: its remaining sessions may be swept at once."""
+        """End an edge's lease: its remaining sessions may be swept at once."""
 
     async def leased_edges(self, now_ms: int) -> list[str]:
-        """Every edge whose lease lasts until after ``now_ms``; the others are forgotten."""
+        """Every edge whose lease lasts until after ``now_ms``; delete the other leases."""
 
     async def end_all_leases(self) -> None:
-        """Say that no edge lives: for who owns the server alone, before the first lease."""
+        """End the leases of all edges: for the only user of the server, before the first lease."""
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
-        """Claim due session expiries, delayed wills, lost queues, members that have gone.
+        """Claim expired sessions, delayed wills, abandoned queues, queues of offline members.
 
-        Also what was claimed ten seconds ago and is not done with.
+        Also what was claimed ten seconds ago and is not finished.
         """
 
-    async def fetch_lost(
+    async def fetch_abandoned(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, bytes]]:
-        """Read a lost queue, as ``fetch`` does."""
+        """Read an abandoned queue, as ``fetch`` does."""
 
-    async def lost_done(
+    async def trim_abandoned(
         self, client_id: str, incarnation: int, through_seq: int, now_ms: int
     ) -> bool:
-        """Forget entries of a lost queue; True when there are more, whose claim begins anew."""
+        """Delete entries of an abandoned queue; True when there are more: its claim is renewed."""
 
-    async def set_aside(
-        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+    async def abandon_entries(
+        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, next_check_ms: int
     ) -> int | None:
-        """Make these entries of a member's queue a lost queue, claimed now; its incarnation.
+        """Make these entries an abandoned queue of their own, claimed now; its incarnation.
 
-        0 if none of them is left, None if the client is back or its session has ended: then nothing
-        was done. The member comes due again at ``look_again_at_ms``, never if that is 0.
+        0 if none of them is left, None if the client has reconnected or its session has ended: then
+        nothing was done. The member's queue is due again at ``next_check_ms``, never if that is 0.
         """
 
-    async def look_soon(self, client_ids: Sequence[str], now_ms: int) -> None:
-        """Let these members come due in a moment, if they are still not connected then."""
+    async def schedule_checks(self, client_ids: Sequence[str], now_ms: int) -> None:
+        """Have the queues of these clients checked in a moment, if they are still offline then."""
 
     async def renew_router(
         self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]
     ) -> list[RouterRecord]:
-        """Say that this router lives and how far it has read; every living router, it included."""
+        """Renew this router's lease, with how far it has read; every router with a lease."""
 
     async def end_router(self, instance: str) -> None:
-        """Say that this router ends now."""
+        """End this router's lease."""
 
     async def routers(self, now_ms: int) -> list[RouterRecord]:
-        """Every living router."""
+        """Every router with a lease."""
 
     async def fence_writer(self, writer: str) -> None:
-        """Refuse what this writer may still append or retain, for a day."""
+        """Refuse later appends and retained messages of this writer, for a day."""
 
     async def ping(self) -> None:
         """Prove that the server answers and accepts writes."""

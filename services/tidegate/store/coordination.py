@@ -1,8 +1,7 @@
-"""What edges and routers need of the store to work together: logs, leases, fences, sweeps.
+"""What edges and routers share through the store: change logs, leases, fences, sweeps.
 
-The half of ``RedisStore`` that is about no single session: change logs, which edges and routers
-live, who may not write any more, and what has to happen without anybody asking. Only
-``redis_store`` uses it; it supplies keys and connections.
+The part of ``RedisStore`` that is about no single session. Made by ``redis_store``, which hands its
+methods out as its own; calls the servers through ``partitions``.
 """
 
 from __future__ import annotations
@@ -10,63 +9,34 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Final
 
+from tidegate.store import operations as op
 from tidegate.store.api import Changes, DueWork, RouterRecord
-from tidegate.store.client.servers import Word
-from tidegate.store.client.topology import Lanes
-from tidegate.store.keys import EDGES_KEY, GLOBAL_PREFIX, ROUTERS_KEY, Keyspace
+from tidegate.store.keys import EDGES_KEY, GLOBAL_PREFIX, ROUTERS_KEY
+from tidegate.store.partitions import REPLY_BYTES, Partitions, Words
 from tidegate.store.replies import due_work, entry_id, position_of, read_changes, router_records
 
-Words: TypeAlias = list[Word]
-
-#: Where a reply stops that may be short.
-REPLY_BYTES = 1_048_576
 #: Partitions that are swept at the same time where they are on different servers.
-_PARTITIONS_PER_WAVE = 8
-#: What a partition that is asked alone may answer of the bounds for all: few are busy at a time.
-_CHANGES_SHARE = 16
-#: Connections asked about in one operation.
-_VERIFIED_AT_ONCE = 500
+_PARTITIONS_PER_WAVE: Final = 8
+#: A partition that is read alone may return this part of the bounds for all: few change at a time.
+_CHANGES_SHARE: Final = 16
+#: Connections verified in one operation.
+_VERIFIED_AT_ONCE: Final = 500
 
 
 class Coordination:
-    """See the module's docstring."""
+    """See the module's docstring; ``tidegate.store.api.Store`` describes the methods."""
 
-    _keys: Keyspace
-    #: For what somebody waits for, and for scans and sweeps.
-    _hot: Lanes
-    _bulk: Lanes
-    #: True where partitions may be on different servers: then an operation names one only.
-    _apart: bool
-
-    def __init__(self) -> None:
+    def __init__(self, partitions: Partitions) -> None:
+        self._partitions = partitions
+        self._keys = partitions.keys
+        self._hot = partitions.hot
+        self._bulk = partitions.bulk
         self._first_partition = 0
-        # Where ``changes`` began to read last time, also as the script wants it.
+        # Where ``changes`` began to read last time, also in the form of the script.
         self._read_to: list[int] = []
         self._read_to_ids: list[bytes] = []
-
-    def _plain(self, *command: Word) -> asyncio.Future[Any]:
-        """Run one command on a key that belongs to no partition."""
-        return self._hot.submit(GLOBAL_PREFIX, [b"K", len(command), *command], 100)
-
-    async def _each(
-        self, lane: Lanes, letter: bytes, words: Words, partitions: Sequence[Words]
-    ) -> list[Any]:
-        """Ask the same of each partition (prefix first); one answer for each, in this order."""
-        if not self._apart:
-            words = [*words, *(word for partition in partitions for word in partition)]
-            result: list[Any] = await lane.submit(
-                GLOBAL_PREFIX, [letter, len(words), *words], 30 * len(partitions)
-            )
-            return result
-        parts = []
-        for partition in partitions:
-            each = [*words, *partition]
-            parts.append(
-                lane.submit(cast("bytes", each[len(words)]), [letter, len(each), *each], 100)
-            )
-        return [answer for (answer,) in await asyncio.gather(*parts)]
 
     # Change logs
 
@@ -75,8 +45,8 @@ class Coordination:
         return self._keys.number(name.encode())
 
     async def log_positions(self) -> list[int]:
-        """The end of each partition's change log. Ask before loading, then read from there."""
-        ids = await self._each(self._bulk, b"H", [], [[prefix] for prefix in self._keys.prefixes])
+        """The end of each partition's change log. Read it before loading, then read from there."""
+        ids = await self._partitions.each(self._bulk, op.LOG_ENDS)
         return [position_of(entry) if entry else 0 for entry in ids]
 
     async def changes(self, after: Sequence[int], limit: int) -> Changes:
@@ -86,16 +56,16 @@ class Coordination:
             self._read_to = list(after)
             self._read_to_ids = [entry_id(position) for position in after]
         ids = self._read_to_ids
-        if self._apart:
+        if self._partitions.sharded:
             share = [max(1, limit // _CHANGES_SHARE), REPLY_BYTES // _CHANGES_SHARE]
             parts = [
-                self._hot.submit(prefix, [b"J", 4, *share, *pair], 100)
+                self._hot.submit(prefix, [op.CHANGES, 4, *share, *pair], 100)
                 for prefix, *pair in zip(self._keys.prefixes, logs, ids, strict=True)
             ]
             found = await asyncio.gather(*parts)
         else:
-            all_words: Words = [b"J", 2 + 2 * len(ids), limit, REPLY_BYTES, *logs, *ids]
-            found = [await self._hot.submit(GLOBAL_PREFIX, all_words, 5000)]
+            words: Words = [op.CHANGES, 2 + 2 * len(ids), limit, REPLY_BYTES, *logs, *ids]
+            found = [await self._hot.submit(GLOBAL_PREFIX, words, 5000)]
         reply = Changes(positions=list(after))
         for first, news in enumerate(found):
             read_changes(news, first, reply)
@@ -104,41 +74,43 @@ class Coordination:
     # Leases of edges
 
     async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> bool:
-        """Say that this edge lives; True when its lease had been there until now."""
+        """Renew an edge's lease; True when it had not ended."""
         number = await self._renew(edge_id, now_ms, ttl_ms, 0)
         if not number:
             return True
         # Sweeps that were decided on before this lease must find its number in every partition.
-        await self._each(
-            self._hot, b"Q", [edge_id, number], [[prefix] for prefix in self._keys.prefixes]
-        )
+        await self._partitions.each(self._hot, op.ANNOUNCE_LEASE, edge_id, number)
         await self._renew(edge_id, now_ms, ttl_ms, number)
         return False
 
     async def _renew(self, edge_id: str, now_ms: int, ttl_ms: int, announced: int) -> int:
-        words: Words = [b"I", 5, GLOBAL_PREFIX, edge_id, now_ms, ttl_ms, announced]
+        words: Words = [op.RENEW_LEASE, 5, GLOBAL_PREFIX, edge_id, now_ms, ttl_ms, announced]
         number: int = await self._hot.submit(GLOBAL_PREFIX, words, 100)
         return number
 
     async def end_lease(self, edge_id: str) -> None:
-        """Say that this edge ends now: its remaining sessions may be swept at once."""
-        await self._plain(b"HDEL", EDGES_KEY, edge_id)
+        """End an edge's lease: its remaining sessions may be swept at once."""
+        await self._partitions.command(b"HDEL", EDGES_KEY, edge_id)
 
     async def leased_edges(self, now_ms: int) -> list[str]:
-        """Every edge whose lease lasts until after ``now_ms``; forget the others."""
-        words: Words = [b"T", 2, GLOBAL_PREFIX, now_ms]
-        _, *living = await self._bulk.submit(GLOBAL_PREFIX, words, 100)
-        return [edge_id.decode() for edge_id in living]
+        """Every edge whose lease lasts until after ``now_ms``; delete the other leases."""
+        _, *edges = await self._read_leases(now_ms)
+        return [edge_id.decode() for edge_id in edges]
+
+    async def _read_leases(self, now_ms: int) -> list[Any]:
+        words: Words = [op.LEASED_EDGES, 2, GLOBAL_PREFIX, now_ms]
+        reply: list[Any] = await self._bulk.submit(GLOBAL_PREFIX, words, 100)
+        return reply
 
     async def end_all_leases(self) -> None:
-        """Say that no edge lives: for who owns the server alone, before the first lease."""
-        await self._plain(b"DEL", EDGES_KEY)
+        """End the leases of all edges: for the only user of the server, before the first lease."""
+        await self._partitions.command(b"DEL", EDGES_KEY)
 
     async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
         """Which of these connections (client identifier, epoch) still own their sessions."""
         groups: dict[bytes, list[int]] = {}
         for place, (client_id, _) in enumerate(connections):
-            prefix = self._keys.prefix(client_id.encode()) if self._apart else GLOBAL_PREFIX
+            prefix = self._partitions.group_prefix(client_id.encode())
             groups.setdefault(prefix, []).append(place)
         owned = [False] * len(connections)
         for prefix, places in groups.items():
@@ -149,7 +121,7 @@ class Coordination:
                     client = connections[place][0].encode()
                     words += (self._keys.prefix(client), client, connections[place][1])
                 size = 100 * len(chosen)
-                answers = await self._bulk.submit(prefix, [b"V", len(words), *words], size)
+                answers = await self._bulk.submit(prefix, [op.VERIFY, len(words), *words], size)
                 for place, answer in zip(chosen, answers, strict=True):
                     owned[place] = answer == 1
         return owned
@@ -159,36 +131,40 @@ class Coordination:
     async def renew_router(
         self, instance: str, now_ms: int, ttl_ms: int, positions: Sequence[int]
     ) -> list[RouterRecord]:
-        """Say that this router lives and how far it has read; every living router, it included."""
+        """Renew this router's lease, with how far it has read; every router with a lease."""
         packed = struct.pack(f">{len(positions)}Q", *positions)
-        words: Words = [b"O", 5, ROUTERS_KEY, instance, now_ms, ttl_ms, packed]
+        words: Words = [op.RENEW_ROUTER, 5, ROUTERS_KEY, instance, now_ms, ttl_ms, packed]
         found = await self._hot.submit(GLOBAL_PREFIX, words, 1000)
         return router_records(found, now_ms)
 
     async def end_router(self, instance: str) -> None:
-        """Say that this router ends now."""
-        await self._plain(b"HDEL", ROUTERS_KEY, instance)
+        """End this router's lease."""
+        await self._partitions.command(b"HDEL", ROUTERS_KEY, instance)
 
     async def routers(self, now_ms: int) -> list[RouterRecord]:
-        """Every living router."""
-        return router_records(await self._plain(b"HGETALL", ROUTERS_KEY), now_ms)
+        """Every router with a lease."""
+        return router_records(await self._partitions.command(b"HGETALL", ROUTERS_KEY), now_ms)
 
     async def fence_writer(self, writer: str) -> None:
-        """Refuse what this writer may still append or retain, for a day."""
-        prefixes = self._keys.prefixes
-        await self._each(self._hot, b"Z", [writer], [[prefix] for prefix in prefixes])
+        """Refuse later appends and retained messages of this writer, for a day."""
+        await self._partitions.each(self._hot, op.FENCE_WRITER, writer)
 
     # Sweeps
 
     async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
-        words: Words = [b"T", 2, GLOBAL_PREFIX, now_ms]
-        newest, *living = await self._bulk.submit(GLOBAL_PREFIX, words, 100)
-        return due_work(await self._sweep(b"E", [now_ms, newest, len(living), *living], limit))
+        newest, *edges = await self._read_leases(now_ms)
+        words: Words = [now_ms, newest, len(edges), *edges]
+        return due_work(await self._sweep(op.SWEEP_EDGES, words, limit))
 
     async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
-        """Claim due session expiries, delayed wills, lost queues, members that have gone."""
-        return due_work(await self._sweep(b"W", [now_ms], limit))
+        """Claim expired sessions, delayed wills, abandoned queues, queues of offline members."""
+        return due_work(await self._sweep(op.SWEEP_DUE, [now_ms], limit))
+
+    async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
+        """Remove up to ``limit`` retained messages whose expiry has passed; their topics."""
+        (topics,) = await self._sweep(op.EXPIRED_RETAINED, [now_ms], limit)
+        return [topic.decode() for topic in topics]
 
     async def _sweep(self, letter: bytes, words: Words, limit: int) -> list[list[Any]]:
         """Sweep all partitions for at most about ``limit`` things; the lists that it found."""
@@ -196,10 +172,11 @@ class Coordination:
         prefixes = self._keys.prefixes
         first = self._first_partition = (self._first_partition + 1) % len(prefixes)
         left = [*prefixes[first:], *prefixes[:first]]
-        if not self._apart:
+        one_list = letter == op.EXPIRED_RETAINED
+        if not self._partitions.sharded:
             words = [*words, limit, *left]
             found = await self._bulk.submit(GLOBAL_PREFIX, [letter, len(words), *words], 10_000)
-            return [found] if letter == b"Y" else found
+            return [found] if one_list else found
         lists: list[list[Any]] = []
         while left and limit > 0:
             wave = left[: min(limit, _PARTITIONS_PER_WAVE)]
@@ -209,34 +186,33 @@ class Coordination:
                 each: Words = [*words, limit // len(wave), prefix]
                 parts.append(self._bulk.submit(prefix, [letter, len(each), *each], 10_000))
             for reply in await asyncio.gather(*parts):
-                found = [reply] if letter == b"Y" else reply
+                found = [reply] if one_list else reply
                 lists = [a + b for a, b in zip(lists, found, strict=True)] if lists else found
-                limit -= sum(len(one) for one in found) // (1 if letter == b"Y" else 2)
+                limit -= sum(map(len, found)) // (1 if one_list else 2)
         return lists
 
-    async def look_soon(self, client_ids: Sequence[str], now_ms: int) -> None:
-        """Let these members come due in a moment, if they are still not connected then."""
+    async def schedule_checks(self, client_ids: Sequence[str], now_ms: int) -> None:
+        """Have the queues of these clients checked in a moment, if they are still offline then."""
         groups: dict[bytes, Words] = {}
         for client_id in client_ids:
             client = client_id.encode()
-            prefix = self._keys.prefix(client)
-            group = groups.setdefault(prefix if self._apart else GLOBAL_PREFIX, [now_ms])
-            group += (prefix, client)
+            group = groups.setdefault(self._partitions.group_prefix(client), [now_ms])
+            group += (self._keys.prefix(client), client)
         parts = [
-            self._bulk.submit(prefix, [b"m", len(words), *words], 100 * len(words))
+            self._bulk.submit(prefix, [op.SCHEDULE_CHECKS, len(words), *words], 100 * len(words))
             for prefix, words in groups.items()
         ]
         await asyncio.gather(*parts)
 
     async def will_published(self, will_ids: Sequence[str]) -> None:
-        """Forget wills that have been published; without it they come due again."""
+        """Delete wills that have been published; without it they come due again."""
         groups: dict[bytes, Words] = {}
         for will_id in will_ids:
-            prefix = self._keys.prefix(will_id.split(":", 1)[1].encode())
-            group = groups.setdefault(prefix if self._apart else GLOBAL_PREFIX, [])
-            group += (prefix, will_id)
+            client = will_id.split(":", 1)[1].encode()
+            group = groups.setdefault(self._partitions.group_prefix(client), [])
+            group += (self._keys.prefix(client), will_id)
         parts = [
-            self._hot.submit(prefix, [b"P", len(words), *words], 100 * len(words))
+            self._hot.submit(prefix, [op.WILL_PUBLISHED, len(words), *words], 100 * len(words))
             for prefix, words in groups.items()
         ]
         await asyncio.gather(*parts)

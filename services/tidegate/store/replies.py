@@ -1,6 +1,7 @@
-"""What the script's results mean: raw replies in, the values of ``api`` out.
+"""The script's results, read into the values of ``api``.
 
-Pure. The forms are those that the comments in ``scripts/*.lua`` give; ``redis_store`` calls.
+Pure. The comments in ``scripts/*.lua`` describe the results; called by ``redis_store`` and
+``coordination``.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def read_appends(result: list[Any], queues: Queues, reply: AppendReply) -> None:
 def join_appends(
     count: int, places: Sequence[Sequence[int]], replies: Sequence[AppendReply | BaseException]
 ) -> AppendReply:
-    """Join the replies for parts of a list; ``places`` are where each part's appends stood in it.
+    """Join the replies for parts of a list; ``places``: the index of each part's appends in it.
 
     Raises what a part has failed with, unless only some of the servers are not available.
     """
@@ -115,7 +116,7 @@ def join_appends(
 
 
 def router_records(pairs: list[bytes], now_ms: int) -> list[RouterRecord]:
-    """Read instance, lease and positions, instance, …; those whose lease has ended are left out."""
+    """Read instance, lease and positions, instance, …, without those whose lease has ended."""
     records = []
     for n in range(0, len(pairs), 2):
         ends_at_ms, _, packed = pairs[n + 1].partition(b":")
@@ -134,9 +135,9 @@ def position_of(entry: bytes | int) -> int:
 
 
 def read_changes(news: list[Any], first: int, reply: Changes) -> None:
-    """Add what is new in partitions that were asked together, the first of them ``first``."""
-    for number, lost, more, entries in news:
-        reply.has_gap = reply.has_gap or lost == 1
+    """Add the changes of partitions that were read together, the first of them ``first``."""
+    for number, gap, more, entries in news:
+        reply.has_gap = reply.has_gap or gap == 1
         reply.more = reply.more or more == 1
         for _, words in entries:
             change = _change(words)
@@ -149,7 +150,7 @@ def read_changes(news: list[Any], first: int, reply: Changes) -> None:
 
 
 def _change(words: list[bytes]) -> Change | None:
-    """Read an entry of the log; None for a kind that only newer versions know."""
+    """Read an entry of the log; None for a kind that this version does not know."""
     kind, name = words[0], words[1].decode()
     match kind:
         case b"s":
@@ -191,17 +192,17 @@ def due_wills(pairs: list[bytes]) -> list[DueWill]:
 
 
 def due_work(result: list[Any]) -> DueWork:
-    """Read what a sweep found; not every sweep looks for lost queues and members."""
+    """Read what a sweep found; only ``sweep_due`` returns queues and members."""
     ended, wills = result[:2]
-    lost, members = result[2:] if len(result) > 2 else ([], [])
+    queues, members = result[2:] if len(result) > 2 else ([], [])
     return DueWork(
         [EndedSession(ended[n].decode(), int(ended[n + 1])) for n in range(0, len(ended), 2)],
         due_wills(wills),
         [
             AbandonedQueue(
-                lost[n].decode(), int(lost[n + 1]), int(lost[n + 2]), lost[n + 3] == b"1"
+                queues[n].decode(), int(queues[n + 1]), int(queues[n + 2]), queues[n + 3] == b"1"
             )
-            for n in range(0, len(lost), 4)
+            for n in range(0, len(queues), 4)
         ],
         [
             OfflineMember(

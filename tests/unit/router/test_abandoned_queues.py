@@ -30,13 +30,13 @@ class _Store:
         self.entries = entries
         self.fetches = 0
 
-    async def fetch_lost(
+    async def fetch_abandoned(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, bytes]]:
         self.fetches += 1
         return [pair for pair in self.entries.items() if pair[0] > after_seq][:max_count]
 
-    async def lost_done(
+    async def trim_abandoned(
         self, client_id: str, incarnation: int, through_seq: int, now_ms: int
     ) -> bool:
         self.entries = {seq: record for seq, record in self.entries.items() if seq > through_seq}

@@ -41,17 +41,17 @@ class _Store:
             raise StoreUnavailable("down")
         return [pair for pair in self.entries.items() if pair[0] > after_seq][:max_count]
 
-    async def set_aside(
-        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, look_again_at_ms: int
+    async def abandon_entries(
+        self, member: OfflineMember, seqs: Sequence[int], now_ms: int, next_check_ms: int
     ) -> int | None:
         if self.is_back:
             return None
-        self.again.append(look_again_at_ms)
+        self.again.append(next_check_ms)
         if seqs:
             self.aside.append(list(seqs))
         return 100 + len(self.aside) if seqs else 0
 
-    async def look_soon(self, client_ids: Sequence[str], now_ms: int) -> None:
+    async def schedule_checks(self, client_ids: Sequence[str], now_ms: int) -> None:
         if self.down:
             raise StoreUnavailable("down")
         self.reported.append(list(client_ids))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from hashlib import sha1
 
-from support.store_groups import ACL_RULES
-from tidegate.store import scripts
+from support.store_groups import ACL_RULES, STORAGE
+from tidegate.store import operations, scripts
 
 
 def test_the_script_is_whole_and_named_by_its_digest() -> None:
@@ -15,6 +15,17 @@ def test_the_script_is_whole_and_named_by_its_digest() -> None:
     for part in (b"local function append", b"local function disconnect", b"return results"):
         assert part in source
     assert source.rstrip().endswith(b"return results")
+
+
+def test_every_operation_has_its_letter_in_the_script_and_in_the_documentation() -> None:
+    table = rb"^ +(\w) = (\w+), +-- (.+)$"
+    found = re.findall(table, scripts.load()[0], re.MULTILINE)
+    letters = {(name, letter) for letter, name, _ in found}
+    names = [name for name in dir(operations) if name.isupper()]
+    assert letters == {(name.lower().encode(), getattr(operations, name)) for name in names}
+    text = STORAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w)` \| `(\w+)` \|", text, re.MULTILINE)
+    assert letters == {(name.encode(), letter.encode()) for letter, name in rows}
 
 
 def test_the_documented_rights_are_those_that_the_scripts_need() -> None:

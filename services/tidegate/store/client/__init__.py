@@ -1,5 +1,5 @@
 """Connections to the servers of the store: lanes, topologies, fail-over, circuit breaker.
 
-Owns sockets to Redis and what travels on them together. Entered by ``redis_store`` only. Never
-knows what an operation means.
+Owns the sockets to Redis and the batches on them. Entered by ``redis_store`` and ``partitions``.
+Never knows what an operation means.
 """

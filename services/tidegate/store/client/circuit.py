@@ -1,7 +1,7 @@
-"""Whether it is worth asking a server, and how long to wait before it is tried again.
+"""Circuit breaker: whether a server is called, and the back-off between probes.
 
-A lane (``batch``) owns one. While it is open nobody waits for the server: callers are told at once
-that the store is unavailable. Only a probe that succeeds closes it.
+Each lane owns one, and ``cluster`` one for its map. While it is open, operations fail at once with
+StoreUnavailable. Only a successful probe closes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_FAILURES: Final = 3
 #: Back-off between probes: jittered, doubled with each failure, bounded.
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
-#: How long each step of the first probe may take; doubled with each that fails.
+#: How long each step of the first probe may take; doubled with each failure.
 FIRST_PROBE_S: Final = 1.0
 _MAX_DOUBLINGS: Final = 16
 
@@ -35,15 +35,17 @@ class Circuit:
         self._counters = counters
         #: Failures since the last success.
         self.failures = 0
-        #: What callers are told while the circuit is open.
+        #: What callers get while the circuit is open.
         self.reason: StoreUnavailable | None = None
 
     def open(self, reason: str) -> None:
-        """Let nobody wait for the server from now on; if it is open already, only say why."""
+        """Fail operations at once from now on; if it is open already, only replace the reason."""
         if self.reason is None:
             self._counters.store_circuit_open += 1
             self._counters.store_circuit_openings += 1
-            log.warning("the store is unavailable", extra={"server": self._name, "error": reason})
+            log.warning(
+                "store unavailable, retrying", extra={"server": self._name, "reason": reason}
+            )
         self.reason = StoreUnavailable(reason)
 
     def close(self) -> None:
@@ -51,10 +53,10 @@ class Circuit:
         if self.reason is not None:
             self.reason = None
             self._counters.store_circuit_open -= 1
-            log.info("the store is available again", extra={"server": self._name})
+            log.info("store available again", extra={"server": self._name})
 
     def retire(self) -> None:
-        """Stop counting as open, without a word: nobody uses this server any more."""
+        """Stop counting as open, without a log line: the server is no longer used."""
         if self.reason is not None:
             self._counters.store_circuit_open -= 1
             self.reason = None

@@ -1,9 +1,9 @@
-"""Redis Cluster: which server has which partition, and operations that find it when it moves.
+"""Redis Cluster: which server has which partition, and where operations go when it moves.
 
-Every operation names one partition, whose keys share a slot. An operation that reaches a server
-without the whole slot is not begun there (``scripts/dispatch.lua``); it is held here, with all that
-follow it on its partition, until the map names a server that takes them, in their order. Made by
-``topology``; the lanes themselves are ``batch``'s.
+Every operation names one partition, whose keys share a slot. A server without the whole slot does
+not run an operation (``scripts/dispatch.lua``); the operation waits here, with all that follow on
+its partition, until the map names a server for them, in their order. Made by ``topology``; the
+lanes themselves are in ``lanes``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from tidegate.store.client.servers import DataServers, StoreRefused, Word, call,
 
 log = logging.getLogger(__name__)
 
-#: Pauses before an operation is tried on the next server, or the map is asked for again.
+#: Pauses before an operation is retried on the next server, or the map is read again.
 FIRST_PAUSE_S: Final = 0.01
 LONGEST_PAUSE_S: Final = 0.5
-#: How long a server may take to say which slots are where.
+#: How long a server may take to return the map of slots.
 MAP_STEP_S: Final = 1.0
-#: A partition that is refused again within this time has not arrived yet: it is tried less often.
+#: A partition that is refused again within this time is still moving: it is retried less often.
 _SAME_MOVE_S: Final = 2.0
 _MAX_DOUBLINGS: Final = 16
 
@@ -48,11 +48,11 @@ class ClusterMap:
         self._known: list[Address] = []
         self._silent: set[Address] = set()
         self._asking = asyncio.Lock()
-        #: Prefix → the server that has the partition; those whose slot nobody serves are missing.
+        #: Prefix → the server that has the partition; none for a slot that no server serves.
         self.owners: dict[bytes, Address] = {}
 
     async def refresh(self, step_s: float) -> None:
-        """Ask a server of the cluster, any, for the map.
+        """Read the map from any server of the cluster.
 
         Raises StoreRefused when all that answer are unusable, StoreUnavailable when none answers.
         """
@@ -67,7 +67,7 @@ class ClusterMap:
                     reply = await self._ask(address, step_s)
                 except StoreRefused as error:
                     refused = error
-                except Exception as error:  # the next one is asked, and all are named at the end
+                except Exception as error:  # the next one is tried, all are named at the end
                     self._silent.add(address)
                     reasons.append(f"{name_of(address)}: {translate(error)}")
                 else:
@@ -86,7 +86,7 @@ class ClusterMap:
 
     def _read(self, reply: list[Any], asked: Address) -> None:
         def address_of(server: list[Any]) -> Address:
-            # A server that does not know its own name leaves it out: it is the one we reached.
+            # A server that does not know its own name leaves it out: it is the one that answered.
             host = server[0].decode() if server[0] else ""
             return (asked[0] if host in {"", "?"} else host, int(server[1]))
 
@@ -100,8 +100,8 @@ class ClusterMap:
         }
 
 
-class _Held:
-    """A partition without a server: the operations on it, and since when the first one waits."""
+class _Unplaced:
+    """A partition without a lane: its operations, and since when the first one waits."""
 
     __slots__ = ("operations", "ready_s", "reason", "since_s", "tries")
 
@@ -109,16 +109,16 @@ class _Held:
         self.operations: deque[Operation] = deque()
         self.since_s = since_s
         self.tries = tries
-        #: Not before this time it is given to a server again.
+        #: Not placed on a lane again before this time.
         self.ready_s = ready_s
-        #: Set when it has taken too long: operations fail at once.
+        #: Set when it takes too long: operations fail at once.
         self.reason: StoreUnavailable | None = None
 
 
 class ClusterLanes:
-    """One lane to each server in use, and for each partition the lane that takes it now.
+    """One lane to each server in use, and for each partition the lane that serves it now.
 
-    A partition is either settled on one lane, or held: then its operations wait here.
+    A partition is either placed on one lane, or unplaced: then its operations wait here.
     """
 
     def __init__(
@@ -132,47 +132,47 @@ class ClusterLanes:
         self._timeout_s = settings.timeout_s
         self._loop = asyncio.get_running_loop()
         self._lanes: dict[Address, Lane] = {}
-        self._settled: dict[bytes, Lane] = {}
+        self._placed: dict[bytes, Lane] = {}
         now_s = self._loop.time()
-        self._held = {prefix: _Held(None, 0, now_s) for prefix in settings.prefixes}
-        # Prefix → when it was settled last, and how long that had taken.
-        self._history: dict[bytes, tuple[float, _Held]] = {}
+        self._unplaced = {prefix: _Unplaced(None, 0, now_s) for prefix in settings.prefixes}
+        # Prefix → when it was placed last, and its state before that.
+        self._history: dict[bytes, tuple[float, _Unplaced]] = {}
         self._circuit = Circuit("cluster", settings.counters)
         self._task: asyncio.Task[None] | None = None
-        self._stirred = asyncio.Event()
+        self._refresh_wanted = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = False
 
     def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
-        """Queue an operation; see ``batch.Lane.submit``."""
-        lane = self._settled.get(prefix)
+        """Queue an operation; see ``Lane.submit``."""
+        lane = self._placed.get(prefix)
         if lane is not None:
             return lane.submit(prefix, words, size)
         reply: asyncio.Future[Any] = self._loop.create_future()
-        held = self._held[prefix]
-        if held.reason is not None:
-            reply.set_exception(StoreUnavailable(*held.reason.args))
+        unplaced = self._unplaced[prefix]
+        if unplaced.reason is not None:
+            reply.set_exception(StoreUnavailable(*unplaced.reason.args))
         elif self._closing:
-            reply.set_exception(StoreUnavailable("the store is closed"))
-        elif len(held.operations) >= MAX_WAITING:
-            reply.set_exception(StoreUnavailable("too many operations wait for the store"))
+            reply.set_exception(StoreUnavailable("store closed"))
+        elif len(unplaced.operations) >= MAX_WAITING:
+            reply.set_exception(StoreUnavailable("too many operations are waiting for the store"))
         else:
-            if held.since_s is None:
-                held.since_s = self._loop.time()
-            held.operations.append((prefix, words, size, reply))
+            if unplaced.since_s is None:
+                unplaced.since_s = self._loop.time()
+            unplaced.operations.append((prefix, words, size, reply))
             self._watch()
         return reply
 
     def generation(self, prefix: bytes) -> object:
-        """Something that changes whenever the partition may have come to another server."""
-        lane = self._settled.get(prefix)
+        """Something that changes whenever the partition may have moved to another server."""
+        lane = self._placed.get(prefix)
         return None if lane is None else (lane.name, lane.generation(prefix))
 
     async def open(self) -> None:
-        """Learn the map and connect to every server in it. Raises what connecting raises."""
+        """Read the map and connect to every server in it. Raises what connecting raises."""
         await self._map.refresh(self._timeout_s)
         self._place()
-        if self._held:
+        if self._unplaced:
             raise StoreUnavailable("the cluster has slots that no server serves")
         await asyncio.gather(*(lane.open() for lane in self._lanes.values()))
 
@@ -180,138 +180,139 @@ class ClusterLanes:
         """Finish what has been submitted, then disconnect."""
         self._closing = True
         if self._task is not None:
-            self.stir()
+            self.refresh()
             await asyncio.wait([self._task])
-        for held in self._held.values():
-            fail(held.operations, held.reason or StoreUnavailable("the store is closed"))
+        for unplaced in self._unplaced.values():
+            fail(unplaced.operations, unplaced.reason or StoreUnavailable("store closed"))
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()), *self._retiring)
         self._circuit.retire()
 
-    def stir(self) -> None:
-        """Look at the map now: something is not where it was, or a server is down."""
-        self._stirred.set()
+    def refresh(self) -> None:
+        """Read the map again: a partition has moved, or a server is down."""
+        self._refresh_wanted.set()
         self._watch()
 
     def _watch(self) -> None:
         if self._task is None:
             self._task = self._loop.create_task(self._run())
-            self._task.add_done_callback(_report)
+            self._task.add_done_callback(_log_failure)
 
-    def displaced(self, lane: Lane, operations: Sequence[Operation]) -> None:
-        """Take operations back that a server has refused because it has not their partition."""
+    def take_back(self, lane: Lane, operations: Sequence[Operation]) -> None:
+        """Take operations back that a server refused because it does not have their partition."""
         prefixes = {operation[0] for operation in operations}
         groups: dict[bytes, list[Operation]] = {}
         for operation in (*operations, *lane.withdraw(prefixes)):
             groups.setdefault(operation[0], []).append(operation)
         for prefix, group in groups.items():
-            # Whatever is held already was submitted later.
-            self._hold(prefix).operations.extendleft(reversed(group))
-        self.stir()
+            # Operations that wait already were submitted later.
+            self._unplace(prefix).operations.extendleft(reversed(group))
+        self.refresh()
 
-    def _hold(self, prefix: bytes) -> _Held:
-        self._settled.pop(prefix, None)
-        held = self._held.get(prefix)
-        if held is not None:
-            return held
+    def _unplace(self, prefix: bytes) -> _Unplaced:
+        self._placed.pop(prefix, None)
+        unplaced = self._unplaced.get(prefix)
+        if unplaced is not None:
+            return unplaced
         now_s = self._loop.time()
-        settled_s, before = self._history.get(prefix, (0.0, None))
-        if before is not None and now_s - settled_s < _SAME_MOVE_S:
+        placed_s, before = self._history.get(prefix, (0.0, None))
+        if before is not None and now_s - placed_s < _SAME_MOVE_S:
             tries = before.tries + 1
-            held = _Held(before.since_s or now_s, tries, now_s + _pause_s(tries))
+            unplaced = _Unplaced(before.since_s or now_s, tries, now_s + _pause_s(tries))
         else:
-            held = _Held(now_s, 0, now_s)
-        self._held[prefix] = held
-        return held
+            unplaced = _Unplaced(now_s, 0, now_s)
+        self._unplaced[prefix] = unplaced
+        return unplaced
 
     async def _run(self) -> None:
-        """Follow the map until every partition is settled and every server answers."""
+        """Read the map until every partition is placed and every server answers."""
         try:
             tries = 0
-            while self._held or any(lane.is_down for lane in self._lanes.values()):
-                self._stirred.clear()
-                reason = await self._look()
+            while self._unplaced or any(lane.is_down for lane in self._lanes.values()):
+                self._refresh_wanted.clear()
+                reason = await self._refresh_map()
                 self._place()
-                self._give_up(reason)
-                if self._closing and not any(held.operations for held in self._held.values()):
+                self._fail_overdue(reason)
+                waiting = any(unplaced.operations for unplaced in self._unplaced.values())
+                if self._closing and not waiting:
                     return
                 tries += 1
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._rest_s(tries)):
-                        await self._stirred.wait()
+                    async with asyncio.timeout(self._next_pause_s(tries)):
+                        await self._refresh_wanted.wait()
             self._circuit.close()
         finally:
             self._task = None
 
-    async def _look(self) -> str:
-        """Ask for the map; what to tell those who have waited too long."""
+    async def _refresh_map(self) -> str:
+        """Read the map; the reason for operations that have waited too long."""
         try:
             await self._map.refresh(min(self._timeout_s, MAP_STEP_S))
-        except Exception as error:  # told to them
+        except Exception as error:  # the reason
             return str(translate(error))
-        return "its slot is on its way from one server to another, or nobody serves it"
+        return "its slot is moving between servers, or no server serves it"
 
-    def _rest_s(self, tries: int) -> float:
+    def _next_pause_s(self, tries: int) -> float:
         now_s = self._loop.time()
-        ready_s = (held.ready_s for held in self._held.values())
+        ready_s = (unplaced.ready_s for unplaced in self._unplaced.values())
         return min([_pause_s(tries), *(at_s - now_s for at_s in ready_s if at_s > now_s)])
 
     def _place(self) -> None:
-        """Settle partitions where the map says they are."""
+        """Place partitions on the lanes of the servers that the map names."""
         now_s = self._loop.time()
         owners = self._map.owners
-        for prefix, lane in list(self._settled.items()):
-            # A server that answers says itself when a partition has left it.
+        for prefix, lane in list(self._placed.items()):
+            # A server that answers refuses operations on a partition that has moved.
             if lane.is_down and owners.get(prefix) not in {None, self._address(lane)}:
-                self._hold(prefix).operations.extendleft(reversed(lane.withdraw({prefix})))
-        busy = {one[0] for lane in self._lanes.values() for one in lane.under_way}
-        for prefix, held in list(self._held.items()):
+                self._unplace(prefix).operations.extendleft(reversed(lane.withdraw({prefix})))
+        busy = {one[0] for lane in self._lanes.values() for one in lane.in_flight}
+        for prefix, unplaced in list(self._unplaced.items()):
             address = owners.get(prefix)
-            # What is under way somewhere else comes first, whatever becomes of it.
-            if address is None or prefix in busy or held.ready_s > now_s:
+            # Operations in flight on another server come first, whatever their outcome.
+            if address is None or prefix in busy or unplaced.ready_s > now_s:
                 continue
             lane = self._lanes.get(address) or self._make_lane(address, self)
             self._lanes[address] = lane
-            del self._held[prefix]
-            self._settled[prefix] = lane
-            self._history[prefix] = (now_s, held)
-            if held.operations:
-                lane.adopt(held.operations)
+            del self._unplaced[prefix]
+            self._placed[prefix] = lane
+            self._history[prefix] = (now_s, unplaced)
+            if unplaced.operations:
+                lane.requeue(unplaced.operations)
         self._retire_unused()
 
     def _address(self, lane: Lane) -> Address | None:
         return next((address for address, one in self._lanes.items() if one is lane), None)
 
     def _retire_unused(self) -> None:
-        used = {*self._settled.values()}
+        used = {*self._placed.values()}
         owning = {*self._map.owners.values()}
         for address, lane in list(self._lanes.items()):
-            if lane not in used and address not in owning and not lane.under_way:
+            if lane not in used and address not in owning and not lane.in_flight:
                 del self._lanes[address]
                 task = self._loop.create_task(lane.close())
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
 
-    def _give_up(self, reason: str) -> None:
-        """Fail what has been held for too long; as it was never begun, nothing is in doubt."""
+    def _fail_overdue(self, reason: str) -> None:
+        """Fail operations that have waited too long; they were not run, so nothing is in doubt."""
         too_old_s = self._loop.time() - self._timeout_s
         overdue = [
-            held
-            for held in self._held.values()
-            if held.since_s is not None and held.since_s <= too_old_s
+            unplaced
+            for unplaced in self._unplaced.values()
+            if unplaced.since_s is not None and unplaced.since_s <= too_old_s
         ]
-        for held in overdue:
-            held.reason = StoreUnavailable(reason)
-            fail(held.operations, held.reason)
-            held.operations.clear()
+        for unplaced in overdue:
+            unplaced.reason = StoreUnavailable(reason)
+            fail(unplaced.operations, unplaced.reason)
+            unplaced.operations.clear()
         if overdue:
             self._circuit.open(reason)
-        elif not self._held:
+        elif not self._unplaced:
             self._circuit.close()
 
 
-def _report(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("the map of the cluster cannot be followed", exc_info=error)
+        log.error("cluster map task failed", exc_info=error)
 
 
 def _pause_s(tries: int) -> float:

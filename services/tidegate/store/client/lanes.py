@@ -1,8 +1,8 @@
-"""One connection to a server, on which the operations of many callers travel together.
+"""Lanes: one connection to a server each, on which the operations of many callers are batched.
 
-While one script call is under way the next operations gather, and go out as one call when it has
-been answered: no timer when idle, natural batches under load, operations in the order they came.
-A caller that is cancelled leaves; what it asked for still happens, and nobody else notices.
+While one script call is in flight the next operations gather, and are sent as one call after its
+reply: no timer when idle, natural batches under load, operations in the order of ``submit``. The
+operation of a caller that was cancelled is still sent, and other callers are not affected.
 ``topology`` and ``cluster`` make lanes. redis-py makes the connection; commands are packed here,
 because its command objects cost more than the server's work.
 """
@@ -20,6 +20,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio.connection import AbstractConnection
 
 from tidegate.runtime.telemetry.counters import Counters
+from tidegate.store import operations as op
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.circuit import MAX_FAILURES, Circuit
 from tidegate.store.client.servers import Opened, StoreRefused, Word, call, drop, pack
@@ -32,8 +33,8 @@ MAX_BATCH_BYTES: Final = 1_048_576
 #: Operations that may wait; more are refused at once.
 MAX_WAITING: Final = 100_000
 
-#: The beginnings of error replies that pass by themselves; all others are faults of ours.
-_PASSING = (
+#: The beginnings of error replies that are transient; all others are faults of Tidegate.
+_TRANSIENT = (
     "READONLY",
     "OOM",
     "LOADING",
@@ -50,7 +51,7 @@ _PASSING = (
     "UNKILLABLE",
     "ERR max number of clients",
 )
-_PASSING_TYPES = (
+_TRANSIENT_TYPES = (
     OSError,
     TimeoutError,
     StoreRefused,
@@ -62,20 +63,19 @@ _PASSING_TYPES = (
     redis_errors.AuthenticationError,
     redis_errors.NoPermissionError,
 )
-#: What the script says of an operation whose partition is on its way to another server.
+#: The script's error for an operation whose partition is moving to another server.
 _ELSEWHERE: Final = "ELSEWHERE"
 
-#: Opens a connection to the server that a lane is for; each step may take so many seconds.
+#: Opens a connection to the server of a lane; the argument bounds each step, in seconds.
 Connect: TypeAlias = Callable[[float], Awaitable[Opened]]
 
-
-#: One operation under way: the prefix of its partition, its words in the script's language, about
-#: how many bytes it moves, who waits for it. A tuple, because there is one for each message.
+#: One operation: the prefix of its partition, its words (letter, count of arguments, arguments),
+#: about how many bytes it moves, the caller's future. A tuple, because each message has one.
 Operation: TypeAlias = tuple[bytes, Sequence[Word], int, asyncio.Future[Any]]
 
 
 class StoreFault(Exception):
-    """The server refused an operation as wrong: a fault of ours or foreign contents, no outage."""
+    """The server refused an operation as invalid: a fault of Tidegate or foreign data."""
 
 
 def translate(error: Exception) -> Exception:
@@ -83,7 +83,7 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, StoreUnavailable | StoreFault):
         return error
     text = str(error) or type(error).__name__
-    if isinstance(error, _PASSING_TYPES) or text.startswith(_PASSING):
+    if isinstance(error, _TRANSIENT_TYPES) or text.startswith(_TRANSIENT):
         return StoreUnavailable(text)
     if "cluster is down" in text:  # what a script's command says, in several wordings
         return StoreUnavailable(text)
@@ -95,12 +95,11 @@ class LaneSettings:
     """What the lanes of a store have in common.
 
     ``prefixes`` are those of all partitions, ``header`` the script's first words, whose values may
-    change while lanes use them. ``on_dropped`` is told how many queue entries a call has thrown
-    away because queues were full, how many because sessions ended, and how many of these had not
-    been sent. ``timeout_s`` bounds every round trip; after it the outcome is unknown, the
-    connection is dropped, and whoever waited gets
-    StoreUnavailable. With ``replicas`` an answer is held back until so many replicas have confirmed
-    the call.
+    change while lanes use them. ``on_dropped`` gets how many queue entries a call has removed
+    because queues were full, how many because sessions ended, and how many of these had not been
+    sent. ``timeout_s`` bounds every round trip; after it the outcome is unknown, the connection is
+    dropped, and callers get StoreUnavailable. With ``replicas``, replies wait until so many
+    replicas have confirmed the call.
     """
 
     script: tuple[bytes, bytes]
@@ -114,10 +113,10 @@ class LaneSettings:
 
 
 class Lane:
-    """Sends operations over one connection and hands out the answers.
+    """Sends operations over one connection and distributes the results.
 
-    In a cluster ``on_displaced`` gets, in their order, the operations that were not done because
-    their partition is no more on this server. ``on_down`` hears of an open circuit.
+    In a cluster ``on_moved`` gets, in their order, the operations that were not run because their
+    partition is no longer on this server. ``on_down`` is called when the circuit opens.
     """
 
     def __init__(
@@ -126,25 +125,25 @@ class Lane:
         connect: Connect,
         settings: LaneSettings,
         *,
-        on_displaced: Callable[[Lane, list[Operation]], None] | None = None,
+        on_moved: Callable[[Lane, list[Operation]], None] | None = None,
         on_down: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self._open_connection = connect
         self._settings = settings
-        self._on_displaced = on_displaced
+        self._on_moved = on_moved
         self._on_down = on_down
         self._head = (b"EVALSHA", settings.script[1], 0)
-        self._wait = b""
+        self._wait_command = b""
         self._round_s = settings.timeout_s
         if settings.replicas:
             self._round_s += settings.replication_timeout_s
             wait_ms = max(1, round(settings.replication_timeout_s * 1000))
-            self._wait = pack((b"WAIT", settings.replicas, wait_ms))
+            self._wait_command = pack((b"WAIT", settings.replicas, wait_ms))
         self._circuit = Circuit(name, settings.counters)
         self._waiting: deque[Operation] = deque()
-        #: What has been sent and not been answered.
-        self.under_way: Sequence[Operation] = ()
+        #: Sent, without a reply yet.
+        self.in_flight: Sequence[Operation] = ()
         self._wake: asyncio.Future[None] | None = None
         self._connection: AbstractConnection | None = None
         self._connects = 0
@@ -168,9 +167,9 @@ class Lane:
         if (reason := self._circuit.reason) is not None:
             reply.set_exception(StoreUnavailable(*reason.args))
         elif self._closing:
-            reply.set_exception(StoreUnavailable("the store is closed"))
+            reply.set_exception(StoreUnavailable("store closed"))
         elif len(self._waiting) >= MAX_WAITING:
-            reply.set_exception(StoreUnavailable("too many operations wait for the store"))
+            reply.set_exception(StoreUnavailable("too many operations are waiting for the store"))
         else:
             self._waiting.append((prefix, words, size, reply))
             if self._task is None:
@@ -179,10 +178,10 @@ class Lane:
                 self._wake.set_result(None)
         return reply
 
-    def adopt(self, operations: Sequence[Operation]) -> None:
-        """Queue operations that another lane has not done."""
+    def requeue(self, operations: Sequence[Operation]) -> None:
+        """Queue operations that another lane has not run."""
         if self._closing or self.is_down:
-            fail(operations, self._circuit.reason or StoreUnavailable("the store is closed"))
+            fail(operations, self._circuit.reason or StoreUnavailable("store closed"))
             return
         self._waiting.extend(operations)
         if self._task is None:
@@ -191,7 +190,7 @@ class Lane:
             self._wake.set_result(None)
 
     def withdraw(self, prefixes: Collection[bytes]) -> list[Operation]:
-        """Take back, in their order, the operations on these partitions that wait to be sent."""
+        """Remove and return, in order, the operations on these partitions that wait to be sent."""
         taken = [operation for operation in self._waiting if operation[0] in prefixes]
         if taken:
             rest = [operation for operation in self._waiting if operation[0] not in prefixes]
@@ -232,18 +231,18 @@ class Lane:
             if self._connection is None:
                 try:
                     await self._connect(self._circuit.probe_s(self._settings.timeout_s))
-                except Exception as error:  # translated and handed to every caller
+                except Exception as error:  # translated, for every caller
                     self._circuit.failures += 1
                     await self._outage(translate(error))
                     continue
             await self._send(self._take())
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
-        # Nobody may wait for a task that is gone; the next operation starts another one.
+        # No operation may wait for a task that has ended; the next one starts another task.
         self._task = None
-        self._fail_waiting(StoreUnavailable("the connection to the store was ended"))
+        self._fail_waiting(StoreUnavailable("connection to the store closed"))
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("the store's connection failed", exc_info=error)
+            log.error("store connection failed", exc_info=error)
 
     def _take(self) -> list[Operation]:
         waiting = self._waiting
@@ -251,8 +250,8 @@ class Lane:
         size = 0
         while waiting and len(batch) < MAX_BATCH_OPERATIONS and size < MAX_BATCH_BYTES:
             operation = waiting.popleft()
-            # Whoever has left before the call was sent asked for something that may still matter
-            # to others (a completed delivery, an ended connection): it goes all the same.
+            # Operations of cancelled callers are sent, too: they may matter to others (a completed
+            # delivery, an ended connection).
             batch.append(operation)
             size += operation[2]
         return batch
@@ -262,16 +261,16 @@ class Lane:
         counters.store_round_trips += 1
         counters.store_commands += len(batch)
         began_s = self._loop.time()
-        self.under_way = batch
+        self.in_flight = batch
         try:
             await self._round(batch)
             counters.store_latency.observe(self._loop.time() - began_s)
             self._circuit.failures = 0
-        except Exception as error:  # translated and handed to every caller
+        except Exception as error:  # translated, for every caller
             counters.store_errors += 1
             failure = translate(error)
             fail(batch, failure)
-            self.under_way = ()
+            self.in_flight = ()
             if isinstance(error, redis_errors.ResponseError):
                 return
             await self._disconnect()
@@ -280,10 +279,10 @@ class Lane:
             if hangs or self.is_down or self._circuit.failures >= MAX_FAILURES:
                 await self._outage(failure)
         except BaseException:
-            fail(batch, StoreUnavailable("the connection to the store was ended"))
+            fail(batch, StoreUnavailable("connection to the store closed"))
             raise
         finally:
-            self.under_way = ()
+            self.in_flight = ()
 
     async def _round(self, batch: list[Operation]) -> None:
         connection = self._connection
@@ -299,26 +298,26 @@ class Lane:
         if dropped:
             self._settings.on_dropped(*(dropped if type(dropped) is list else (dropped, 0, 0)))
         if any(isinstance(result, redis_errors.ReadOnlyError) for result in results):
-            # The server has become a replica; a new connection finds the one that took over.
+            # The server has become a replica; a new connection finds the master.
             await self._disconnect()
 
     def _hand_out(self, batch: list[Operation], results: list[Any]) -> None:
-        displaced: list[Operation] = []
+        moved: list[Operation] = []
         for operation, result in zip(batch, results, strict=False):
             reply = operation[3]
             if isinstance(result, Exception):
-                if self._on_displaced is not None and str(result).startswith(_ELSEWHERE):
-                    displaced.append(operation)
+                if self._on_moved is not None and str(result).startswith(_ELSEWHERE):
+                    moved.append(operation)
                 elif not reply.done():
                     reply.set_exception(translate(result))
             elif not reply.done():
                 reply.set_result(result)
-        if displaced and self._on_displaced is not None:
-            self._settings.counters.store_moved += len(displaced)
-            self._on_displaced(self, displaced)
+        if moved and self._on_moved is not None:
+            self._settings.counters.store_moved += len(moved)
+            self._on_moved(self, moved)
 
     async def _exchange(self, connection: AbstractConnection, packed: bytes) -> list[Any]:
-        """Send a call and return its reply, once enough replicas have it too."""
+        """Send a call and return its reply, after enough replicas have confirmed it."""
         settings = self._settings
         confirmed = 0
         async with asyncio.timeout(self._round_s):
@@ -328,51 +327,51 @@ class Lane:
                     disable_decoding=True, disconnect_on_error=False
                 )
             except redis_errors.ResponseError:
-                if self._wait:
+                if self._wait_command:
                     await connection.read_response(disconnect_on_error=False)
                 raise
-            if self._wait:
+            if self._wait_command:
                 confirmed = await self._read_confirmed(connection)
         if confirmed < settings.replicas:
-            await self._hold(connection)
+            await self._wait_for_replicas(connection)
         return results
 
-    async def _hold(self, connection: AbstractConnection) -> None:
-        """Hold the answers of the last call back until enough replicas have confirmed it.
+    async def _wait_for_replicas(self, connection: AbstractConnection) -> None:
+        """Wait until enough replicas have confirmed the last call.
 
-        What was asked may be done by now, so giving up would make callers do it twice. When it
-        takes longer than ``timeout_s`` new callers are refused.
+        Its operations have run on the master, so failing them would make callers repeat them. After
+        ``timeout_s`` new operations fail at once.
         """
         settings = self._settings
-        patient_until_s = self._loop.time() + settings.timeout_s
-        log.warning("replicas do not keep up, answers are held back", extra={"server": self.name})
-        held = False
+        deadline_s = self._loop.time() + settings.timeout_s
+        log.warning("waiting for replicas", extra={"server": self.name})
+        opened = False
         while True:
             settings.counters.store_replica_waits += 1
-            if self._loop.time() >= patient_until_s:
+            if self._loop.time() >= deadline_s:
                 if self._closing:
                     raise StoreUnavailable("replicas have not confirmed a write")
-                held = True
+                opened = True
                 self._circuit.open(f"fewer than {settings.replicas} replicas confirm writes")
                 self._fail_waiting(self._circuit.reason)
             async with asyncio.timeout(self._round_s):
-                await connection.send_packed_command(self._wait, check_health=False)
+                await connection.send_packed_command(self._wait_command, check_health=False)
                 if await self._read_confirmed(connection) >= settings.replicas:
                     break
-        if held:
+        if opened:
             self._circuit.close()
-        log.info("replicas have confirmed what was held back", extra={"server": self.name})
+        log.info("replicas confirmed", extra={"server": self.name})
 
     async def _read_confirmed(self, connection: AbstractConnection) -> int:
         try:
             return int(await connection.read_response(disconnect_on_error=False))
         except redis_errors.ResponseError as error:
-            # A server that has become a replica: what it did is as good as not done.
-            raise StoreUnavailable(f"replication cannot be waited for: {error}") from error
+            # The server has become a replica: its writes are lost.
+            raise StoreUnavailable(f"WAIT failed: {error}") from error
 
     def _pack_batch(self, batch: list[Operation]) -> bytes:
         words: list[Word] = [*self._head, *self._settings.header]
-        if self._on_displaced is None:
+        if self._on_moved is None:
             words.append(0)
         else:
             words.append(len(batch))
@@ -382,7 +381,7 @@ class Lane:
         try:
             packed = pack(tuple(words))
         except (TypeError, ValueError):
-            # One operation has words that are no bytes (a lone surrogate): it fails alone.
+            # One operation cannot be encoded (a lone surrogate): it fails alone.
             kept = []
             for operation in batch:
                 try:
@@ -393,21 +392,23 @@ class Lane:
                     kept.append(operation)
             batch[:] = kept
             return self._pack_batch(batch)
-        return packed + self._wait if self._wait else packed
+        return packed + self._wait_command if self._wait_command else packed
 
     async def _load(self, connection: AbstractConnection, step_s: float) -> None:
         await call(connection, step_s, b"SCRIPT", b"LOAD", self._settings.script[0])
 
-    async def _succeed(self, connection: AbstractConnection, process: bytes, step_s: float) -> None:
-        """Let numbers be skipped that a process before this one may have given out.
+    async def _skip_epochs(
+        self, connection: AbstractConnection, process: bytes, step_s: float
+    ) -> None:
+        """Skip epochs that an earlier server process may have assigned.
 
-        Partitions that are elsewhere, and a full memory, refuse it: nothing follows from that.
+        It may fail (the partition is on another server, memory is full): that is ignored.
         """
         prefixes = self._settings.prefixes
-        guards = () if self._on_displaced is None else prefixes
+        guards = () if self._on_moved is None else prefixes
         words: list[Word] = [*self._head, *self._settings.header, len(guards), *guards]
         for prefix in prefixes:
-            words += (b"o", 2, prefix, process)
+            words += (op.SKIP_EPOCHS, 2, prefix, process)
         await call(connection, step_s, *words)
 
     async def _connect(self, step_s: float) -> None:
@@ -417,7 +418,7 @@ class Lane:
         try:
             await self._load(connection, step_s)
             if process:
-                await self._succeed(connection, process, step_s)
+                await self._skip_epochs(connection, process, step_s)
         except BaseException:
             await drop(connection)
             raise
@@ -425,7 +426,7 @@ class Lane:
         self._connects += 1
 
     async def _outage(self, failure: Exception) -> None:
-        """Fail whoever waits, and everybody who comes, until the server answers again."""
+        """Fail waiting and new operations until the server can be reached again."""
         circuit = self._circuit
         circuit.open(str(failure))
         if self._on_down is not None:
@@ -438,7 +439,7 @@ class Lane:
                 break
             try:
                 await self._connect(circuit.probe_s(self._settings.timeout_s))
-            except Exception as error:  # the next attempt follows
+            except Exception as error:  # retried
                 circuit.failures += 1
                 circuit.open(str(translate(error)))
             else:
@@ -447,7 +448,7 @@ class Lane:
         self._fail_waiting(circuit.reason)
 
     def _fail_waiting(self, failure: Exception | None) -> None:
-        fail(self._waiting, failure or StoreUnavailable("the store is not reachable"))
+        fail(self._waiting, failure or StoreUnavailable("store unavailable"))
         self._waiting.clear()
 
     async def _disconnect(self) -> None:
@@ -457,8 +458,8 @@ class Lane:
 
 
 def fail(batch: Collection[Operation], failure: Exception) -> None:
-    """Tell whoever still waits for these operations that they have failed."""
+    """Fail these operations for callers that still wait."""
     for _, _, _, reply in batch:
         if not reply.done():
-            # An exception object of its own for each: a traceback grows with every raise.
+            # An exception object for each: a traceback grows with every raise.
             reply.set_exception(type(failure)(*failure.args))

@@ -1,8 +1,8 @@
-"""Connections to servers: how they are opened, proven, and what is asked of a server first.
+"""Connections to servers: opening, authentication, and checks of a server before it is used.
 
-``topology`` and ``cluster`` decide where to connect and ask here. Passwords and certificates are
-read from their files at every connect, so that a changed mount is taken up by the next connection;
-they are kept nowhere else and never logged. redis-py makes the connection itself.
+``topology`` and ``cluster`` decide where to connect and call this. Passwords and certificates are
+read from their files at every connect, so that the next connection uses a changed mount; they are
+kept nowhere else and never logged. redis-py makes the connection itself.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StoreRefused(Exception):
 
 
 class Credentials(CredentialProvider):
-    """A user name and a password, the latter read from its file whenever a connection is made."""
+    """A user name and a password, the latter read from its file at every connect."""
 
     def __init__(self, username: str, password: str, password_file: Path | None) -> None:
         self._username = username
@@ -57,7 +57,7 @@ class Credentials(CredentialProvider):
         return f"Credentials({self._username!r})"
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return what AUTH wants. Raises StoreUnavailable when the file cannot be read."""
+        """Return the arguments of AUTH. Raises StoreUnavailable when the file cannot be read."""
         password = self._password
         if self._password_file is not None:
             try:
@@ -77,7 +77,7 @@ class Credentials(CredentialProvider):
 
 
 class Access:
-    """How to connect to one kind of server (the data's, or the sentinels') of an installation."""
+    """How to connect to one kind of server: those with data, or the sentinels."""
 
     def __init__(
         self, url: StoreUrl, credentials: Credentials | None, database: int, store: StoreConfig
@@ -130,14 +130,14 @@ class Access:
 
 
 class Opened(NamedTuple):
-    """A connection, and the name of the server's process (empty when it does not tell)."""
+    """A connection, and the run_id of the server (empty when it is not known)."""
 
     connection: AbstractConnection
     process: bytes
 
 
 class DataServers:
-    """Opens connections to servers that hold data, and looks at each server before it is used."""
+    """Opens connections to servers that hold data, and checks each server before it is used."""
 
     def __init__(self, url: StoreUrl, store: StoreConfig) -> None:
         self._store = store
@@ -153,13 +153,15 @@ class DataServers:
         """Connect to a server that can be used. Raises StoreRefused, or what connecting raises."""
         connection = await self.access.open(address, step_s)
         try:
-            product, process = await examine(connection, step_s, self._store, cluster=self._cluster)
+            product, process = await check_server(
+                connection, step_s, self._store, cluster=self._cluster
+            )
         except BaseException:
             await drop(connection)
             raise
         if self._seen.get(address) != product:
             self._seen[address] = product
-            log.info("connected to the store", extra={"server": name_of(address), "kind": product})
+            log.info("store connected", extra={"server": name_of(address), "kind": product})
         return Opened(connection, process)
 
 
@@ -172,8 +174,8 @@ def name_of(address: Address) -> str:
 
 
 async def drop(connection: AbstractConnection) -> None:
-    """Close a connection at once, a TLS one without the farewell that a dead peer never answers."""
-    writer = connection._writer  # noqa: SLF001  # redis-py waits for the farewell or forgets it
+    """Close a connection at once, without a TLS shutdown that a dead peer never answers."""
+    writer = connection._writer  # noqa: SLF001  # redis-py waits for that shutdown
     if writer is not None:
         writer.transport.abort()
     await connection.disconnect(nowait=True)
@@ -186,10 +188,10 @@ async def call(connection: AbstractConnection, step_s: float, *command: Word) ->
         return await connection.read_response(disable_decoding=True, disconnect_on_error=False)
 
 
-async def examine(
+async def check_server(
     connection: AbstractConnection, step_s: float, store: StoreConfig, *, cluster: bool
 ) -> tuple[str, bytes]:
-    """Return the server's product with its version, and the name of its process.
+    """Return the server's product with its version, and its run_id.
 
     Raises StoreRefused when it cannot be used.
     """
@@ -204,29 +206,29 @@ async def examine(
     if is_cluster and not cluster:
         raise StoreRefused("the store is a cluster: its URL must begin with redis+cluster://")
     if cluster and not is_cluster:
-        raise StoreRefused("the store is no cluster: its URL must not say +cluster")
+        raise StoreRefused("the store is not a cluster: its URL must not say +cluster")
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
         raise StoreRefused(
-            f"the store throws data away when its memory is full (maxmemory-policy {policy}); "
+            f"the store evicts data when its memory is full (maxmemory-policy {policy}); "
             "Tidegate needs noeviction"
         )
     if store.durability == "always":
-        await _examine_file(connection, step_s)
+        await _check_append_only_file(connection, step_s)
     process = facts.get("run_id", "").encode()
     if "valkey_version" in facts:
         return f"Valkey {facts['valkey_version']}", process
     return f"Redis {version}", process
 
 
-async def _examine_file(connection: AbstractConnection, step_s: float) -> None:
-    """``always`` promises something that only the server can keep: ask whether it does."""
+async def _check_append_only_file(connection: AbstractConnection, step_s: float) -> None:
+    """``always`` needs settings of the server: check them."""
     try:
         found = await call(connection, step_s, "CONFIG", "GET", "append*")
     except redis_errors.ResponseError as error:
         log.warning(
-            "durability is always, but the server does not tell whether it keeps that",
-            extra={"error": str(error)},
+            "server settings for durability always cannot be read",
+            extra={"reason": str(error)},
         )
         return
     settings = {found[n].decode(): found[n + 1].decode() for n in range(0, len(found), 2)}

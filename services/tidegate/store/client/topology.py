@@ -1,7 +1,7 @@
-"""Which servers hold the state, and the lanes to them.
+"""Topologies: one server, sentinels, or a cluster, and the lanes to the servers.
 
-``redis_store`` asks for a topology and submits operations to its two sets of lanes; where an
-operation goes is decided here (one server, found directly or by sentinels) or in ``cluster``.
+``redis_store`` makes a topology and submits operations to its two sets of lanes; which server an
+operation is sent to is decided here (one server, found directly or by sentinels) or in ``cluster``.
 ``docs/storage.md`` says what each topology and durability can lose.
 """
 
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class Lanes(Protocol):
-    """Where operations go in; each partition's come out in their order."""
+    """Takes operations; runs those of each partition in their order."""
 
     def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
-        """Queue an operation on the partition with this prefix; see ``batch.Lane.submit``."""
+        """Queue an operation on the partition with this prefix; see ``Lane.submit``."""
 
     def generation(self, prefix: bytes) -> object:
         """Something that changes when the partition's server may be another (or a new) process."""
@@ -54,16 +54,16 @@ class Lanes(Protocol):
 class Topology:
     """Two sets of lanes: ``hot`` for what clients wait for, ``bulk`` for scans and sweeps.
 
-    ``apart``: partitions may be on different servers, so an operation may name only one.
+    ``sharded``: partitions may be on different servers, so an operation may name only one.
     """
 
     hot: Lanes
     bulk: Lanes
-    apart: bool = False
+    sharded: bool = False
 
 
 class Sentinels:
-    """Asks sentinels which server is the master now."""
+    """Finds the current master through sentinels."""
 
     def __init__(self, url: StoreUrl, store: StoreConfig, servers: DataServers) -> None:
         credentials = None
@@ -77,18 +77,18 @@ class Sentinels:
         self._servers = servers
 
     async def open_master(self, step_s: float) -> Opened:
-        """Connect to the master, proven to be one. Raises StoreUnavailable and other errors."""
+        """Connect to the master and check its role. Raises StoreUnavailable and other errors."""
         address = await self._find(step_s)
         opened = await self._servers.open(address, step_s)
         try:
-            await _prove_master(opened.connection, step_s)
+            await _check_master(opened.connection, step_s)
         except BaseException:
             await drop(opened.connection)
             raise
         return opened
 
     async def _find(self, step_s: float) -> Address:
-        """The master that the majority's freshest view names (or, without one, anybody's)."""
+        """The master in the newest view of a majority (or, without a majority, of any sentinel)."""
         asked = {asyncio.create_task(self._ask(address, step_s)) for address in self._addresses}
         majority = len(asked) // 2 + 1
         views: list[tuple[int, Address]] = []
@@ -106,11 +106,11 @@ class Sentinels:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
         if not views:
-            raise StoreUnavailable(f"no sentinel names the master: {'; '.join(sorted(reasons))}")
+            raise StoreUnavailable(f"no sentinel knows the master: {'; '.join(sorted(reasons))}")
         return max(views)[1]
 
     async def _ask(self, sentinel: Address, step_s: float) -> tuple[int, Address]:
-        """One sentinel's view: the epoch of its last fail-over, and the master."""
+        """One sentinel's view: the epoch of its last failover, and the master."""
         connection = await self._access.open(sentinel, step_s)
         try:
             reply = await call(connection, step_s, "SENTINEL", "MASTER", self._master)
@@ -167,16 +167,16 @@ def _cluster_topology(
                 name_of(address),
                 connect,
                 settings,
-                on_displaced=owner.displaced,
-                on_down=owner.stir,
+                on_moved=owner.take_back,
+                on_down=owner.refresh,
             )
 
         return ClusterLanes(cluster, make_lane, settings)
 
-    return Topology(lanes(hot_settings), lanes(bulk_settings), apart=True)
+    return Topology(lanes(hot_settings), lanes(bulk_settings), sharded=True)
 
 
-async def _prove_master(connection: AbstractConnection, step_s: float) -> None:
+async def _check_master(connection: AbstractConnection, step_s: float) -> None:
     role = (await call(connection, step_s, "ROLE"))[0].decode()
     if role != "master":
-        raise StoreUnavailable(f"the server that sentinels name is no master now, but a {role}")
+        raise StoreUnavailable(f"the server named by sentinels is not a master: its role is {role}")

@@ -12,8 +12,8 @@ from importlib.resources import files
 from typing import Final
 
 #: Run for every call.
-_OFTEN: Final = ("common.lua", "queue.lua", "retained.lua")
-#: The body of one function, ``rare``, that returns their operations.
+_FREQUENT: Final = ("common.lua", "queue.lua", "retained.lua")
+#: Run when the first rare operation of a call needs them.
 _RARE: Final = (
     "session_end.lua",
     "log.lua",
@@ -23,16 +23,17 @@ _RARE: Final = (
     "members.lua",
     "sweep.lua",
     "failover_epochs.lua",
-    "rare.lua",
 )
+#: The line of ``dispatch.lua`` that the rare parts replace.
+_RARE_PLACE: Final = b"-- <the rare parts>\n"
 
 
 def load() -> tuple[bytes, bytes]:
-    """Return the script and the name EVALSHA knows it by."""
+    """Return the script and its SHA-1, the name that EVALSHA takes."""
     folder = files(__name__)
-    often = b"\n".join(folder.joinpath(part).read_bytes() for part in _OFTEN)
+    frequent = b"\n".join(folder.joinpath(part).read_bytes() for part in _FREQUENT)
     rare = b"\n".join(folder.joinpath(part).read_bytes() for part in _RARE)
-    dispatch = folder.joinpath("dispatch.lua").read_bytes()
-    source = often + b"\nlocal function rare()\n" + rare + b"end\n\n" + dispatch
-    # SHA-1 is how the server names scripts; nothing secret hangs on it.
+    before, place, after = folder.joinpath("dispatch.lua").read_bytes().partition(_RARE_PLACE)
+    assert place
+    source = b"\n".join((frequent, before + rare, after))
     return source, sha1(source, usedforsecurity=False).hexdigest().encode()

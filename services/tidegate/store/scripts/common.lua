@@ -3,7 +3,7 @@
 --
 -- P is a partition's prefix, C a client identifier, I an incarnation. Session hash (P..'s:'..C):
 --   e epoch | g edge, '' when offline | i incarnation, 0 = not durable | x session expiry, seconds
---   n sent seq | u '1' while nobody has said which entries were sent | d when it ends, offline only
+--   n sent seq | u '1' when it is not known which entries were sent | d when it ends, offline only
 --   w will record | l will delay, seconds | a when the armed will is due, offline only
 --   h '1' when it has had a shared subscription
 -- Writes that need memory come before those that free it, or after: when the server is full only
@@ -12,14 +12,14 @@
 local call = redis.call
 local LOG_BYTES = 4194304
 
--- Lengths of queues read during this call; whoever takes from a queue forgets its length.
+-- Lengths of queues read during this call; what removes entries of a queue clears its length.
 local lengths = {}
--- Entries that drop_oldest has thrown away during this call; those that sessions left behind when
--- they ended, and how many of these had not been sent.
-local evicted, left_behind, left_unsent = 0, 0, 0
+-- During this call: entries that drop_oldest has removed, entries in the queues of sessions that
+-- ended, and how many of these had not been sent.
+local evicted, queued_at_end, unsent_at_end = 0, 0, 0
 
--- Where a writer was declared dead: a table of partitions, of which those in ARGV at first, first +
--- step, … last are looked up, each once in a call.
+-- Where a writer is fenced: a table of partitions, of which those in ARGV at first, first + step, …
+-- last are looked up, each once in a call.
 local fences = {}
 local function fences_of(writer, first, last, step)
   local known = fences[writer]
@@ -45,9 +45,9 @@ end
 
 -- Adds an entry to the partition's change log and returns its id. The words are the entry's fields
 -- and values; docs/storage.md lists them. The log is bounded by bytes: when as much as LOG_BYTES has
--- come since the last mark, what is older than that mark goes. Call it after the change itself: the
--- first write of a script is refused when memory is full, and later ones are not.
-local function note(P, ...)
+-- been added since the last mark, what is older than that mark is deleted. Call it after the change
+-- itself: the first write of a script is refused when memory is full, and later ones are not.
+local function log_change(P, ...)
   local log, size, bytes = P .. 'log', P .. 'log-size', 100
   local id = call('XADD', log, '*', ...)
   for _, word in ipairs({...}) do bytes = bytes + #tostring(word) end

@@ -53,12 +53,12 @@ local function attach(i)
     present = 1
     local q = P .. 'q:' .. C .. ':' .. f.i
     if call('EXISTS', q) == 0 then
-      -- Deleted by somebody else's hand: go on with an empty one, after what has been sent.
+      -- Deleted from outside: go on with an empty one, after what has been sent.
       call('XADD', q, '1-' .. sent, 'm', '')
       call('XDEL', q, '1-' .. sent)
     end
     local stream = call('XINFO', 'STREAM', q)
-    -- A flat list; its order is the server's business.
+    -- A flat list, in an order that the server chooses.
     for n = 1, #stream, 2 do
       if stream[n] == 'last-generated-id' then last = tonumber(string.sub(stream[n + 1], 3)) end
       if stream[n] == 'length' then queued = stream[n + 1] end

@@ -1,28 +1,66 @@
--- Does the operations of one call in their order. Comes last.
+-- Runs the operations of one call in their order. Comes last; the rare parts are put in below.
 --
 -- ARGV: queue limit, 1 = drop the oldest, count of guards, these, then for each operation its letter,
 -- how many arguments it has, and these. Outside of a cluster there are no guards; in one they are
 -- the prefixes of the operations' partitions, one for each operation. The result has one element
--- per operation and then the number of entries that drop_oldest has thrown away, or {that number, how
--- many entries sessions left behind when they ended, how many of these had not been sent}. An
+-- per operation and then the number of entries that drop_oldest has removed, or {that number, how
+-- many entries were in the queues of sessions that ended, how many of these had not been sent}. An
 -- operation that fails is an error in its place, the others go on.
 
 -- Any command, as its words; result: the command's.
-local function plain(i, last) return call(unpack(ARGV, i, last)) end
+local function command(i, last) return call(unpack(ARGV, i, last)) end
 
-local often = {
-  A = append, C = complete, F = fetch, L = release, R = receipt, M = set_retained, G = get_retained,
-  K = plain,
+-- Letter -> function. The letters are what store/operations.py names and docs/storage.md lists.
+local operations = {
+  A = append,        -- queue messages for durable sessions
+  C = complete,      -- delete queue entries whose delivery is complete
+  F = fetch,         -- read a queue
+  G = get_retained,  -- read retained messages
+  K = command,       -- any command of the server
+  L = release,       -- PUBREC received: PUBREL is sent from now on
+  M = set_retained,  -- replace or remove a retained message
+  R = receipt,       -- store the receipt byte of a packet identifier
 }
-local others
-local function operation(letter)
-  if often[letter] then return often[letter] end
-  others = others or rare()
-  return others[letter]
+
+-- Operations that few calls need. Making their functions costs microseconds, so this is called by
+-- the first of them in a call.
+local function rare_operations()
+-- <the rare parts>
+  return {
+    B = durable_sessions,  -- read durable sessions with their subscriptions
+    D = detach,            -- end a connection
+    E = sweep_edges,       -- disconnect the sessions of edges without a lease
+    H = log_ends,          -- the newest entries of change logs
+    I = renew_lease,       -- renew the lease of an edge
+    J = changes,           -- read change logs
+    N = attach,            -- CONNECT: take ownership of a session
+    O = renew_router,      -- renew the lease of a router
+    P = will_published,    -- delete wills that have been published
+    Q = announce_lease,    -- write the number of an edge's lease to partitions
+    S = subscribe,         -- store subscriptions
+    T = leased_edges,      -- every edge with a lease
+    U = unsubscribe,       -- remove subscriptions
+    V = verify,            -- which connections own their sessions
+    W = sweep_due,         -- claim sessions, wills and queues that are due
+    X = set_expiry,        -- change the session expiry interval
+    Y = expired_retained,  -- remove expired retained messages
+    Z = fence_writer,      -- refuse later writes of a router instance
+    a = abandon_entries,   -- move entries of an offline member to an abandoned queue
+    l = trim_abandoned,    -- delete entries of an abandoned queue
+    m = schedule_checks,   -- have the queues of offline members checked
+    o = skip_epochs,       -- skip numbers that may have been lost in a failover
+  }
 end
 
--- Why the server cannot do an operation on this partition; false if it can. An operation that found
--- some of its keys here and the others gone would be done by halves. The prefix itself is a key that
+local rare
+local function operation(letter)
+  if operations[letter] then return operations[letter] end
+  rare = rare or rare_operations()
+  return rare[letter]
+end
+
+-- Why the server cannot run an operation on this partition; false if it can. An operation that found
+-- some of its keys here and the others gone would be half done. The prefix itself is a key that
 -- never exists, and while a slot moves only those that do are answered: so all of them are here, and
 -- stay until the end of this call.
 local elsewhere = {}
@@ -55,5 +93,5 @@ while at < total do
   results[#results + 1] = result
   at = last + 1
 end
-results[#results + 1] = left_behind > 0 and {evicted, left_behind, left_unsent} or evicted
+results[#results + 1] = queued_at_end > 0 and {evicted, queued_at_end, unsent_at_end} or evicted
 return results

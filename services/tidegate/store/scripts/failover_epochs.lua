@@ -1,10 +1,10 @@
--- A server that takes another's place, or comes back, may have lost the last numbers that were given
--- out; the same number given twice would make two owners.
+-- A promoted replica, or a restarted server, may have lost the last numbers that were given out; a
+-- number given twice would make two owners of a session.
 
 local SKIPPED = 1048576
 
--- arguments: P, the server process' name; result: 1 if the partition had been another one's
-local function succeed(i)
+-- arguments: P, the run_id of the server; result: 1 if the partition was last on another server
+local function skip_epochs(i)
   local P, server = ARGV[i], ARGV[i + 1]
   if call('GET', P .. 'server') == server then return 0 end
   local found = 0

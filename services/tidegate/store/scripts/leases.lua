@@ -1,5 +1,5 @@
--- Who lives: leases of edges and routers, and writers that are declared dead. G is the prefix of what
--- belongs to no partition.
+-- Leases of edges and routers, and fences of router instances. G is the prefix of what belongs to no
+-- partition.
 
 local FENCE_S = 86400
 
@@ -31,7 +31,7 @@ local function announce_lease(i, last)
 end
 
 -- arguments: G, now; result: the newest number of a lease, and every edge that has one
-local function living_edges(i)
+local function leased_edges(i)
   local G, now = ARGV[i], tonumber(ARGV[i + 1])
   local found = {call('GET', G .. 'leases') or 0}
   local leases = call('HGETALL', G .. 'edges')

@@ -1,4 +1,4 @@
--- The change logs: how routers learn what others have changed.
+-- The change logs: how routers learn of each other's changes.
 
 local LOG_AGE_MS = 600000
 
@@ -17,7 +17,7 @@ end
 
 -- True unless the log holds every entry after this one. The entry itself must still be there: that
 -- is certain for a reader that keeps up (see trim_log), and fails when the server has lost or
--- replaced the history (a failover, a restored backup) that the reader knew.
+-- replaced the history that the reader knew (a failover, a restored backup).
 local function has_gap(log, after)
   if after ~= '0-0' then return #call('XRANGE', log, after, after) == 0 end
   local stream, added, length = call('XINFO', 'STREAM', log), 0, 0
@@ -68,7 +68,7 @@ local function changes(i, last)
   return results
 end
 
--- Forgets old entries. One that readers may stand at stays until its successor is old, too.
+-- Deletes old entries. One that may be a reader's position stays until its successor is old, too.
 local function trim_log(P, now)
   local old = call('XREVRANGE', P .. 'log', now - LOG_AGE_MS, '-', 'COUNT', 1)
   if old[1] then call('XTRIM', P .. 'log', 'MINID', '~', old[1][1], 'LIMIT', 0) end

@@ -1,8 +1,8 @@
--- Members of shared subscriptions that have gone while their sessions stay: what came to them through
--- a group, and can go to others, does not wait for them.
+-- Offline members: durable sessions without a connection that have shared subscriptions. Messages that
+-- were queued for them through these can be redelivered to other members.
 
--- Claims the queue of such a member, until somebody has said when it is to be looked at again. It
--- deletes first: a sweep must come to the sessions that end when memory is full.
+-- Claims the queue of such a member, until a router sets when it is checked again. It deletes first: a
+-- sweep must reach the sessions that end when memory is full.
 local function claim_member(P, C, now, members)
   local f = session(P, C)
   if not f or f.g ~= '' or not f.h or call('XLEN', P .. 'q:' .. C .. ':' .. f.i) == 0 then
@@ -14,12 +14,13 @@ local function claim_member(P, C, now, members)
   return true
 end
 
--- Takes entries out of the queue of a member that is not connected. They become a lost queue of their
--- own under a number that is used for nothing else, claimed by the caller.
+-- Moves entries out of the queue of an offline member. They become an abandoned queue of their own
+-- under a number that is used for nothing else, claimed by the caller.
 --
--- arguments: P, C, epoch, now, when to look into the queue again (0 = not), seq…
--- result: -1 = the client is back or the session has ended, else the number, 0 = nothing was taken
-local function set_aside(i, last)
+-- arguments: P, C, epoch, now, when to check the queue again (0 = never), seq…
+-- result: -1 = the client is connected again or the session has ended, else the number, 0 = nothing
+--   was moved
+local function abandon_entries(i, last)
   local P, C, now, again = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), ARGV[i + 4]
   local f = session(P, C)
   if not f or f.e ~= ARGV[i + 2] or f.g ~= '' then return -1 end
@@ -37,7 +38,7 @@ local function set_aside(i, last)
     end
   end
   if name then
-    call('EXPIRE', P .. 'lost:' .. name, LOST_S)
+    call('EXPIRE', P .. 'lost:' .. name, ABANDONED_S)
     call('HSET', P .. 'lost', name, f.n .. ' ' .. f.u)
     call('ZADD', P .. 'due', now + CLAIM_MS, 'g' .. name)
     lengths[q] = nil
@@ -51,10 +52,11 @@ local function set_aside(i, last)
   return number
 end
 
--- Has the queues of members looked into soon; not of those that are back, or wait to be looked at.
+-- Schedules a check of offline members' queues; not of members that are connected, or of which a
+-- check is due earlier.
 --
 -- arguments: now, (P, C)…; result: 1
-local function look_soon(i, last)
+local function schedule_checks(i, last)
   for at = i + 1, last, 2 do
     local P, C = ARGV[at], ARGV[at + 1]
     local v = call('HMGET', P .. 's:' .. C, 'g', 'h')

@@ -1,12 +1,12 @@
--- The queue of a durable session, and its deliveries under way: what happens for every message.
+-- The queue of a durable session, and its deliveries in flight: what runs for every message.
 
 local IDENTITIES = 4096
 local IDENTITY_AGE_S = 86400
 
 local clock
 
--- Remembers a QoS 2 publish; false when this session has seen it. Bounded by count and by age; both
--- are looked at now and then, so that the bound may be passed by a little, never for long.
+-- Records a QoS 2 publish; false when it is known to this session. Bounded by count and by age; both
+-- are checked at every 64th, so that the bound may be exceeded by a little.
 local function is_new(x, identity)
   clock = clock or tonumber(call('TIME')[1])
   if call('ZADD', x, 'NX', clock, identity) == 0 then return false end
@@ -40,8 +40,8 @@ end
 
 -- arguments: writer, count of queues, (P, C, incarnation) of each, (number of the queue, identity or
 --   '', record)…
--- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 = seen
---   before, -3 = the writer is fenced; then for each queue the edge and the epoch of the session's
+-- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 =
+--   duplicate, -3 = the writer is fenced; then for each queue the edge and the epoch of the session's
 --   connection ('' = offline)
 local function append(i, last)
   local limit, evict = tonumber(ARGV[1]), ARGV[2] == '1'
@@ -133,7 +133,7 @@ local function receipt(i)
   if incarnation == '0' then return 1 end
   local r, value = P .. 'r:' .. C, tonumber(ARGV[i + 4])
   if value < 2 then
-    -- The seven bits that count exchanges have run over, unless this identifier is used first now.
+    -- The seven bits that count exchanges have wrapped, unless this is the identifier's first use.
     local before = call('GETRANGE', r, id, id)
     if before ~= '' and string.byte(before) > 253 then call('HINCRBY', P .. 'w:' .. C, id, 1) end
   end

@@ -6,12 +6,12 @@ local function set_retained(i)
   local P, topic, record, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if fences_of(ARGV[i + 4], i, i, 1)[P] then return 0 end
   if record == '' then
-    if call('HDEL', P .. 'retained', topic) == 1 then note(P, 'd', topic) end
+    if call('HDEL', P .. 'retained', topic) == 1 then log_change(P, 'd', topic) end
     call('ZREM', P .. 'retained-due', topic)
     return 1
   end
   if expiry ~= '0' then call('ZADD', P .. 'retained-due', expiry, topic) end
-  if call('HSET', P .. 'retained', topic, record) == 1 then note(P, 'r', topic) end
+  if call('HSET', P .. 'retained', topic, record) == 1 then log_change(P, 'r', topic) end
   if expiry == '0' then call('ZREM', P .. 'retained-due', topic) end
   return 1
 end

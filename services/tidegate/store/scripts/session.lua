@@ -26,7 +26,7 @@ local function subscribe(i, last)
     if #changed > 0 then
       call('HSET', b, unpack(changed))
       if shared then call('HSET', P .. 's:' .. C, 'h', 1) end
-      id = note(P, 's', C, 'i', incarnation, unpack(changed))
+      id = log_change(P, 's', C, 'i', incarnation, unpack(changed))
     end
   end
   -- Clients subscribe again when they come back; the entry of an equal one may still be unread.
@@ -48,7 +48,7 @@ local function unsubscribe(i, last)
         words[#words + 1] = ARGV[at]
         words[#words + 1] = ''
       end
-      id = note(P, 'u', C, 'i', incarnation, unpack(words))
+      id = log_change(P, 'u', C, 'i', incarnation, unpack(words))
     end
   end
   return id or log_end(P) or -1

@@ -1,12 +1,12 @@
--- How connections and sessions end, and what becomes of their wills and shared messages.
+-- The end of connections and sessions, with their wills and their messages of shared subscriptions.
 
 local NEVER = 4294967295
 local CLAIM_MS = 10000
--- A client that is back within this time finds all that waited for it.
+-- A client that reconnects within this time finds its whole queue.
 local GRACE_MS = 1000
-local LOST_S = 86400
+local ABANDONED_S = 86400
 
--- Offers a will for publication: it stays until the broker says that it has published it.
+-- Makes a will due: it stays, claimed, until a router confirms that it has published it.
 local function pend_will(P, C, epoch, record, now)
   local id = epoch .. ':' .. C
   call('HSET', P .. 'wills', id, record)
@@ -14,9 +14,10 @@ local function pend_will(P, C, epoch, record, now)
   return id
 end
 
--- Deletes what one life of a session has kept; the session hash f is the caller's. A queue that may
--- hold messages of shared subscriptions is set aside for other members of these, with what is known
--- of the entries that were sent. It frees memory first, so that sessions can end when it is full.
+-- Deletes the state of one incarnation of a session; the session hash f is the caller's to delete. A
+-- queue that may hold messages of shared subscriptions becomes an abandoned queue for other members of
+-- these, with what is known of the entries that were sent. It frees memory first, so that sessions can
+-- end when it is full.
 local function discard(P, C, f, now, sent, uncertain)
   local name = C .. ':' .. f.i
   local q, lost = P .. 'q:' .. name, P .. 'lost:' .. name
@@ -26,24 +27,24 @@ local function discard(P, C, f, now, sent, uncertain)
   if kept then
     call('RENAME', q, lost)
   elseif queued > 0 then
-    left_behind = left_behind + queued
+    queued_at_end = queued_at_end + queued
     if not uncertain then
       queued = queued - call('XTRIM', q, 'MINID', string.format('1-%.0f', tonumber(sent) + 1))
     end
-    left_unsent = left_unsent + queued
+    unsent_at_end = unsent_at_end + queued
   end
   call('UNLINK', q, P .. 'x:' .. name, P .. 'o:' .. C, P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C)
   call('SREM', P .. 'durable', C)
   if kept then
-    call('EXPIRE', lost, LOST_S)
+    call('EXPIRE', lost, ABANDONED_S)
     call('HSET', P .. 'lost', name, sent .. ' ' .. (uncertain and 1 or 0))
     call('ZADD', P .. 'due', now, 'g' .. name)
   end
-  note(P, 'e', C, 'i', f.i)
+  log_change(P, 'e', C, 'i', f.i)
 end
 
--- Ends a live connection. An edge's own word (known) says what was sent; a lost edge's sessions
--- stay uncertain. Returns the incarnation that ended or 0, and the id and record of a due will.
+-- Ends a connection. When its edge ends it (known), it is known what was sent; for sessions of a lost
+-- edge it stays unknown. Returns the incarnation that ended or 0, and the id and record of a due will.
 local function disconnect(P, C, f, now, publish_will, known, sent)
   local s = P .. 's:' .. C
   sent = math.max(tonumber(f.n), sent)
@@ -74,7 +75,7 @@ local function disconnect(P, C, f, now, publish_will, known, sent)
   if known then
     call('HSET', s, 'g', '', 'x', expiry, 'u', '0', 'n', sent)
   else
-    -- A new epoch: should the edge be alive after all, its connection owns nothing any more.
+    -- A new epoch: if the edge still runs after all, its connection is fenced.
     call('HSET', s, 'g', '', 'e', call('INCR', P .. 'epoch'))
   end
   if f.w and not armed then call('HDEL', s, 'w', 'l') end

@@ -1,9 +1,9 @@
--- What has to happen without anybody asking: lost edges, ended sessions, wills whose time has come.
+-- What happens by time: lost edges, expired sessions, delayed wills, abandoned queues.
 -- Results of sweeps: {{C, incarnation, …} of ended sessions, {id, record, …} of wills, {C,
--- incarnation, sent seq, 1 = uncertain, …} of lost queues, {C, incarnation, epoch, sent seq, 1 =
--- uncertain, …} of members that have gone}, the last two of sweep_due only.
+-- incarnation, sent seq, 1 = uncertain, …} of abandoned queues, {C, incarnation, epoch, sent seq, 1 =
+-- uncertain, …} of offline members}, the last two of sweep_due only.
 
-local function lose_sessions(P, edge, now, limit, ended, wills)
+local function disconnect_edge(P, edge, now, limit, ended, wills)
   local members = call('SRANDMEMBER', P .. 'g:' .. edge, limit)
   for _, C in ipairs(members) do
     local f = session(P, C)
@@ -25,23 +25,23 @@ local function lose_sessions(P, edge, now, limit, ended, wills)
   return #members
 end
 
--- arguments: now, newest number of a lease, count of living edges, these, limit, P…
--- Leases are kept elsewhere, so that what they said is old when it comes here. An edge whose lease
--- has a number that is newer lives: it has come, or come back, since.
+-- arguments: now, newest number of a lease, count of edges with a lease, these, limit, P…
+-- Leases may be on another server and have been read earlier. An edge whose lease has a newer number
+-- here has begun, or come back, since.
 local function sweep_edges(i, last)
   local now, newest, count = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local ended, wills = {}, {}
-  local lives = {}
-  for at = i + 3, i + 2 + count do lives[ARGV[at]] = true end
+  local leased = {}
+  for at = i + 3, i + 2 + count do leased[ARGV[at]] = true end
   local limit = tonumber(ARGV[i + 3 + count])
   for at = i + 4 + count, last do
-    -- Every partition knows every living edge: if it knows as many, there is nobody else.
+    -- Every partition knows every edge with a lease: if it knows as many, there is no other edge.
     local key, edges = ARGV[at] .. 'edges', {}
     if call('HLEN', key) ~= count then edges = call('HGETALL', key) end
     for n = 1, #edges, 2 do
       local edge = edges[n]
-      if limit > 0 and not lives[edge] and tonumber(edges[n + 1]) <= newest then
-        limit = limit - lose_sessions(ARGV[at], edge, now, limit, ended, wills)
+      if limit > 0 and not leased[edge] and tonumber(edges[n + 1]) <= newest then
+        limit = limit - disconnect_edge(ARGV[at], edge, now, limit, ended, wills)
       end
     end
   end
@@ -58,8 +58,8 @@ local function claim_will(P, id, now, wills)
   return true
 end
 
--- Claims the queue of an ended session, until all that is in it has been given to others.
-local function claim_lost(P, name, now, lost)
+-- Claims an abandoned queue, until all entries in it have been redelivered.
+local function claim_abandoned(P, name, now, abandoned)
   local state = call('HGET', P .. 'lost', name)
   if not state then return false end
   if call('EXISTS', P .. 'lost:' .. name) == 0 then
@@ -67,8 +67,9 @@ local function claim_lost(P, name, now, lost)
     return false
   end
   call('ZADD', P .. 'due', now + CLAIM_MS, 'g' .. name)
-  lost[#lost + 1], lost[#lost + 2] = string.match(name, '^(.*):(%d+)$')
-  lost[#lost + 1], lost[#lost + 2] = string.match(state, '^(%d+) (%d)$')
+  local C, incarnation = string.match(name, '^(.*):(%d+)$')
+  local sent, uncertain = string.match(state, '^(%d+) (%d)$')
+  for _, word in ipairs({C, incarnation, sent, uncertain}) do abandoned[#abandoned + 1] = word end
   return true
 end
 
@@ -94,8 +95,8 @@ end
 -- arguments: now, limit, P…
 local function sweep_due(i, last)
   local now, limit = tonumber(ARGV[i]), tonumber(ARGV[i + 1])
-  local ended, wills, lost, members = {}, {}, {}, {}
-  -- Callers begin with another partition each time, so that each has its turn.
+  local ended, wills, abandoned, members = {}, {}, {}, {}
+  -- Callers begin with another partition each time, so that every log is trimmed.
   if last > i + 1 then trim_log(ARGV[i + 2], now) end
   for at = i + 2, last do
     if limit <= 0 then break end
@@ -103,24 +104,24 @@ local function sweep_due(i, last)
     local due = call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, limit)
     limit = limit - #due
     for _, member in ipairs(due) do
-      local kind, name, stays = string.sub(member, 1, 1), string.sub(member, 2), false
+      local kind, name, claimed = string.sub(member, 1, 1), string.sub(member, 2), false
       if kind == 'p' then
-        stays = claim_will(P, name, now, wills)
+        claimed = claim_will(P, name, now, wills)
       elseif kind == 'g' then
-        stays = claim_lost(P, name, now, lost)
+        claimed = claim_abandoned(P, name, now, abandoned)
       elseif kind == 'm' then
-        stays = claim_member(P, name, now, members)
+        claimed = claim_member(P, name, now, members)
       else
         end_or_publish(P, kind, name, now, ended, wills)
       end
-      if not stays then call('ZREM', P .. 'due', member) end
+      if not claimed then call('ZREM', P .. 'due', member) end
     end
   end
-  return {ended, wills, lost, members}
+  return {ended, wills, abandoned, members}
 end
 
--- arguments: P, C, incarnation, seq, now; result: 1 = something is left after the seq
-local function lost_done(i)
+-- arguments: P, C, incarnation, seq, now; result: 1 = there are entries after the seq
+local function trim_abandoned(i)
   local P, name, now = ARGV[i], ARGV[i + 1] .. ':' .. ARGV[i + 2], tonumber(ARGV[i + 4])
   local q = P .. 'lost:' .. name
   call('XTRIM', q, 'MINID', string.format('1-%.0f', tonumber(ARGV[i + 3]) + 1))
@@ -151,7 +152,7 @@ local function expired_retained(i, last)
     local P = ARGV[at]
     local due = call('ZRANGEBYSCORE', P .. 'retained-due', '-inf', now, 'LIMIT', 0, limit - #topics)
     for _, topic in ipairs(due) do
-      if call('HDEL', P .. 'retained', topic) == 1 then note(P, 'd', topic) end
+      if call('HDEL', P .. 'retained', topic) == 1 then log_change(P, 'd', topic) end
       call('ZREM', P .. 'retained-due', topic)
       topics[#topics + 1] = topic
     end
