@@ -1,4 +1,4 @@
-"""What the store does for several routers: where to push, what others have changed, who lives.
+"""The store for several routers: where to push, change logs, leases, sweeps.
 
 Inputs: calls of ``RedisStore`` on real servers, with operations that name many partitions, and with
 one operation for each, as in a Redis Cluster. Observed: its replies.
@@ -124,7 +124,7 @@ async def test_an_append_finds_the_connection_that_took_over(store: RedisStore) 
     assert reply.locations == {("c", old.incarnation): ("e2", new.epoch)}
 
 
-async def test_another_life_of_the_client_is_no_place_to_push(store: RedisStore) -> None:
+async def test_another_incarnation_is_no_location_to_push_to(store: RedisStore) -> None:
     old = await attach(store)
     new = await attach(store, clean=True)
     reply = await store.append(
@@ -138,12 +138,14 @@ async def test_another_life_of_the_client_is_no_place_to_push(store: RedisStore)
 
 
 async def test_a_long_list_of_appends_has_all_locations(store: RedisStore) -> None:
-    lives = {f"c{n}": await attach(store, f"c{n}", edge=f"e{n}") for n in range(300)}
-    reply = await store.append([Append(c, life.incarnation, b"x") for c, life in lives.items()])
+    sessions = {f"c{n}": await attach(store, f"c{n}", edge=f"e{n}") for n in range(300)}
+    reply = await store.append(
+        [Append(c, attached.incarnation, b"x") for c, attached in sessions.items()]
+    )
     assert reply.outcomes == [1] * 300
     assert reply.locations == {
-        (client_id, life.incarnation): (f"e{client_id[1:]}", life.epoch)
-        for client_id, life in lives.items()
+        (client_id, attached.incarnation): (f"e{client_id[1:]}", attached.epoch)
+        for client_id, attached in sessions.items()
     }
 
 
@@ -191,22 +193,22 @@ async def test_a_new_store_has_no_changes(reader: Reader) -> None:
     assert await reader.read() == []
 
 
-async def test_changes_of_a_session_are_told_in_order(store: RedisStore, reader: Reader) -> None:
-    life = await attach(store, "ü")
-    await store.subscribe("ü", life.epoch, [("a/+", OPTIONS), ("b", OTHERS)])
-    await store.subscribe("ü", life.epoch, [("b", OPTIONS)])
-    await store.unsubscribe("ü", life.epoch, ["b", "none"])
-    await store.detach(DetachRequest("ü", life.epoch, NOW, False, 0))
+async def test_changes_of_a_session_are_logged_in_order(store: RedisStore, reader: Reader) -> None:
+    attached = await attach(store, "ü")
+    await store.subscribe("ü", attached.epoch, [("a/+", OPTIONS), ("b", OTHERS)])
+    await store.subscribe("ü", attached.epoch, [("b", OPTIONS)])
+    await store.unsubscribe("ü", attached.epoch, ["b", "none"])
+    await store.detach(DetachRequest("ü", attached.epoch, NOW, False, 0))
     assert await reader.read() == [
-        SessionSubscribed("ü", life.incarnation, (("a/+", OPTIONS), ("b", OTHERS))),
-        SessionSubscribed("ü", life.incarnation, (("b", OPTIONS),)),
-        SessionUnsubscribed("ü", life.incarnation, ("b", "none")),
-        SessionEnded("ü", life.incarnation),
+        SessionSubscribed("ü", attached.incarnation, (("a/+", OPTIONS), ("b", OTHERS))),
+        SessionSubscribed("ü", attached.incarnation, (("b", OPTIONS),)),
+        SessionUnsubscribed("ü", attached.incarnation, ("b", "none")),
+        SessionEnded("ü", attached.incarnation),
     ]
     assert await reader.read() == []
 
 
-async def test_every_way_to_end_a_session_is_told(store: RedisStore, reader: Reader) -> None:
+async def test_every_way_to_end_a_session_is_logged(store: RedisStore, reader: Reader) -> None:
     cleaned = await attach(store, "cleaned")
     await attach(store, "cleaned", clean=True, expiry=0)
     expired = await attach(store, "expired")
@@ -218,21 +220,21 @@ async def test_every_way_to_end_a_session_is_told(store: RedisStore, reader: Rea
     overdue = await attach(store, "overdue")
     await store.detach(DetachRequest("overdue", overdue.epoch, NOW, False))
     await store.attach(AttachRequest("overdue", "e1", False, 0, NOW + 100_000))
-    lives = {"cleaned": cleaned, "expired": expired, "lost": lost, "overdue": overdue}
+    sessions = {"cleaned": cleaned, "expired": expired, "lost": lost, "overdue": overdue}
     assert sorted(await reader.read(), key=str) == [
-        SessionEnded(name, life.incarnation) for name, life in sorted(lives.items())
+        SessionEnded(name, attached.incarnation) for name, attached in sorted(sessions.items())
     ]
 
 
 async def test_an_ephemeral_session_changes_nothing(store: RedisStore, reader: Reader) -> None:
-    life = await attach(store, expiry=0)
-    assert await store.subscribe("c", life.epoch, [("a", OPTIONS)]) == -1
-    assert await store.unsubscribe("c", life.epoch, ["a"]) == -1
-    await store.detach(DetachRequest("c", life.epoch, NOW, False))
+    attached = await attach(store, expiry=0)
+    assert await store.subscribe("c", attached.epoch, [("a", OPTIONS)]) == -1
+    assert await store.unsubscribe("c", attached.epoch, ["a"]) == -1
+    await store.detach(DetachRequest("c", attached.epoch, NOW, False))
     assert await reader.read() == []
 
 
-async def test_retained_topics_are_told_when_they_come_and_go(
+async def test_retained_topics_are_logged_when_added_and_removed(
     store: RedisStore, reader: Reader
 ) -> None:
     await store.set_retained("t", b"1", 0)
@@ -246,13 +248,13 @@ async def test_retained_topics_are_told_when_they_come_and_go(
 
 
 async def test_a_position_says_when_a_reader_knows(store: RedisStore, reader: Reader) -> None:
-    life = await attach(store)
+    attached = await attach(store)
     partition = store.partition("c")
-    first = await store.subscribe("c", life.epoch, [("a", OPTIONS)])
+    first = await store.subscribe("c", attached.epoch, [("a", OPTIONS)])
     assert first > reader.positions[partition] == 0
     await reader.read()
     assert reader.positions[partition] == first
-    second = await store.unsubscribe("c", life.epoch, ["a"])
+    second = await store.unsubscribe("c", attached.epoch, ["a"])
     assert second > first
     await reader.read()
     assert reader.positions[partition] == second
@@ -262,19 +264,19 @@ async def test_a_position_says_when_a_reader_knows(store: RedisStore, reader: Re
 async def test_what_was_stored_before_has_the_position_of_the_end(
     store: RedisStore, reader: Reader
 ) -> None:
-    life = await attach(store)
-    position = await store.subscribe("c", life.epoch, [("a", OPTIONS), ("b", OTHERS)])
+    attached = await attach(store)
+    position = await store.subscribe("c", attached.epoch, [("a", OPTIONS), ("b", OTHERS)])
     # The first SUBACK may never have been sent: an equal request waits for the same entry.
-    assert await store.subscribe("c", life.epoch, [("b", OTHERS), ("a", OPTIONS)]) == position
-    assert await store.unsubscribe("c", life.epoch, ["none"]) == position
+    assert await store.subscribe("c", attached.epoch, [("b", OTHERS), ("a", OPTIONS)]) == position
+    assert await store.unsubscribe("c", attached.epoch, ["none"]) == position
     assert len(await reader.read()) == 1
 
 
 async def test_the_last_of_equal_filters_counts(store: RedisStore, reader: Reader) -> None:
-    life = await attach(store)
-    await store.subscribe("c", life.epoch, [("a", OPTIONS)])
-    await store.subscribe("c", life.epoch, [("a", OTHERS), ("a", OPTIONS)])
-    await store.subscribe("c", life.epoch, [("a", OPTIONS), ("a", OTHERS)])
+    attached = await attach(store)
+    await store.subscribe("c", attached.epoch, [("a", OPTIONS)])
+    await store.subscribe("c", attached.epoch, [("a", OTHERS), ("a", OPTIONS)])
+    await store.subscribe("c", attached.epoch, [("a", OPTIONS), ("a", OTHERS)])
     assert (await attach(store)).subscriptions == [("a", OTHERS)]
     assert [change.subscriptions[-1] for change in await reader.read()] == [  # type: ignore[union-attr]
         ("a", OPTIONS),
@@ -283,7 +285,7 @@ async def test_the_last_of_equal_filters_counts(store: RedisStore, reader: Reade
     ]
 
 
-async def test_a_fenced_change_is_not_told(store: RedisStore, reader: Reader) -> None:
+async def test_a_fenced_change_is_not_logged(store: RedisStore, reader: Reader) -> None:
     old = await attach(store)
     await attach(store)
     assert await store.subscribe("c", old.epoch, [("a", OPTIONS)]) == 0
@@ -317,20 +319,20 @@ async def test_large_changes_come_in_several_replies(store: RedisStore, reader: 
     assert {change.topic for change in await reader.read()} == set(names)  # type: ignore[union-attr]
 
 
-async def test_many_filters_at_once_are_all_told(store: RedisStore, reader: Reader) -> None:
-    life = await attach(store)
+async def test_many_filters_at_once_are_all_logged(store: RedisStore, reader: Reader) -> None:
+    attached = await attach(store)
     names = [f"filter/{number}" for number in range(2500)]
-    position = await store.subscribe("c", life.epoch, [(name, OPTIONS) for name in names])
+    position = await store.subscribe("c", attached.epoch, [(name, OPTIONS) for name in names])
     told = [name for change in await reader.read() for name, _ in change.subscriptions]  # type: ignore[union-attr]
     assert told == names
     assert reader.positions[store.partition("c")] == position
-    position = await store.unsubscribe("c", life.epoch, names)
+    position = await store.unsubscribe("c", attached.epoch, names)
     told = [name for change in await reader.read() for name in change.topic_filters]  # type: ignore[union-attr]
     assert told == names
     assert reader.positions[store.partition("c")] == position
 
 
-async def test_a_reader_that_is_far_behind_is_told_so(store: RedisStore, reader: Reader) -> None:
+async def test_a_reader_that_is_far_behind_finds_a_gap(store: RedisStore, reader: Reader) -> None:
     name = "t" * 60_000
     await store.set_retained(name, b"x", 0)
     await reader.read()
@@ -379,9 +381,9 @@ async def test_a_server_that_lost_its_contents_is_noticed(
 async def test_sessions_end_and_say_so_when_memory_is_full(
     store: RedisStore, server: AnyStore, reader: Reader
 ) -> None:
-    life = await attach(store)
-    await store.subscribe("c", life.epoch, [("a", OPTIONS)])
-    await store.detach(DetachRequest("c", life.epoch, NOW, False))
+    attached = await attach(store)
+    await store.subscribe("c", attached.epoch, [("a", OPTIONS)])
+    await store.detach(DetachRequest("c", attached.epoch, NOW, False))
     await store.set_retained("t", b"x", NOW)
     await reader.read()
     server.command("CONFIG", "SET", "maxmemory", "1")
@@ -390,7 +392,10 @@ async def test_sessions_end_and_say_so_when_memory_is_full(
         assert await store.expired_retained(NOW, 10) == ["t"]
     finally:
         server.command("CONFIG", "SET", "maxmemory", "0")
-    assert set(await reader.read()) == {SessionEnded("c", life.incarnation), RetainedRemoved("t")}
+    assert set(await reader.read()) == {
+        SessionEnded("c", attached.incarnation),
+        RetainedRemoved("t"),
+    }
 
 
 # Leases of edges
@@ -417,7 +422,7 @@ async def test_a_sweep_decided_on_before_an_edge_came_back_takes_nothing(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.renew_lease("e1", NOW, 1000)
-    life = await attach(store)
+    attached = await attach(store)
     sweep = store._coordination._sweep
     came_back = False
 
@@ -426,15 +431,15 @@ async def test_a_sweep_decided_on_before_an_edge_came_back_takes_nothing(
         if letter == op.SWEEP_EDGES and not came_back:
             came_back = True
             assert not await store.renew_lease("e1", NOW + 1001, 1000)
-            assert await store.verify([("c", life.epoch)]) == [True]
+            assert await store.verify([("c", attached.epoch)]) == [True]
         return await sweep(letter, words, limit)
 
     monkeypatch.setattr(store._coordination, "_sweep", slow_sweep)
     await store.sweep_edges(NOW + 1000, 10)
     assert came_back
-    assert await store.verify([("c", life.epoch)]) == [True]
+    assert await store.verify([("c", attached.epoch)]) == [True]
     await store.sweep_edges(NOW + 3000, 10)
-    assert await store.verify([("c", life.epoch)]) == [False]
+    assert await store.verify([("c", attached.epoch)]) == [False]
 
 
 async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
@@ -526,35 +531,35 @@ async def test_a_router_is_gone_when_its_lease_ends(store: RedisStore, server: A
 
 
 async def test_a_fenced_writer_writes_nothing_any_more(store: RedisStore, server: AnyStore) -> None:
-    life = await attach(store)
+    attached = await attach(store)
     store.writer = "r1"
-    await store.append([Append("c", life.incarnation, b"1", "id 1")])
+    await store.append([Append("c", attached.incarnation, b"1", "id 1")])
     await store.set_retained("t", b"1", 0)
     await store.fence_writer("r1")
     with pytest.raises(WriterFenced):
-        await store.append([Append("c", life.incarnation, b"2", "id 2")])
+        await store.append([Append("c", attached.incarnation, b"2", "id 2")])
     with pytest.raises(WriterFenced):
-        await store.append([Append("c", life.incarnation, b"2")] * 300)
+        await store.append([Append("c", attached.incarnation, b"2")] * 300)
     with pytest.raises(WriterFenced):
         await store.set_retained("t", b"2", 0)
     with pytest.raises(WriterFenced):
         await store.set_retained("t", None, 0)
     store.writer = "r2"
-    assert (await store.append([Append("c", life.incarnation, b"3", "id 2")])).outcomes == [2]
+    assert (await store.append([Append("c", attached.incarnation, b"3", "id 2")])).outcomes == [2]
     assert await store.get_retained(["t"]) == [b"1"]
     assert server.command("TTL", keys(server, "tg:*:f:r1")[0]) in range(86_300, 86_401)
     assert len(keys(server, "tg:*:f:r1")) == 64
 
 
 async def test_what_waits_keeps_the_name_of_its_writer(store: RedisStore) -> None:
-    life = await attach(store)
+    attached = await attach(store)
     store.writer = "r1"
     fence = asyncio.ensure_future(store.fence_writer("r1"))
-    late = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"late")]))
+    late = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"late")]))
     retained = asyncio.ensure_future(store.set_retained("t", b"late", 0))
     await asyncio.sleep(0)
     store.writer = "r2"
-    new = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"new")]))
+    new = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"new")]))
     results = await asyncio.gather(fence, late, retained, new, return_exceptions=True)
     assert [type(result) for result in results[1:3]] == [WriterFenced] * 2
     assert (await new).outcomes == [1]
@@ -564,7 +569,7 @@ async def test_what_waits_keeps_the_name_of_its_writer(store: RedisStore) -> Non
 async def test_a_fence_stops_nothing_else(store: RedisStore) -> None:
     store.writer = "r1"
     await store.fence_writer("r1")
-    life = await attach(store)
-    assert await store.subscribe("c", life.epoch, [("a", OPTIONS)]) > 0
-    assert await store.complete("c", life.epoch, [1])
-    assert not (await store.detach(DetachRequest("c", life.epoch, NOW, False))).fenced
+    attached = await attach(store)
+    assert await store.subscribe("c", attached.epoch, [("a", OPTIONS)]) > 0
+    assert await store.complete("c", attached.epoch, [1])
+    assert not (await store.detach(DetachRequest("c", attached.epoch, NOW, False))).fenced

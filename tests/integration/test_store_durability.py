@@ -116,15 +116,15 @@ async def test_everysec_loses_what_the_replica_did_not_have(
 ) -> None:
     """The promise of everysec is about one server; this is what it costs when that is gone."""
     store = await open_store(pair.url)
-    life = await attach(store)
-    early = await publish(store, life.incarnation, 0, 10)
+    attached = await attach(store)
+    early = await publish(store, attached.incarnation, 0, 10)
     pair.wait_for_replicas(1)
     wait_for(lambda: in_step(pair), DEADLINE_S, "the replica has all of it")
     pair.replicas[0].pause()
-    late = await publish(store, life.incarnation, 10, 400)  # 20 MB: more than sockets hold
+    late = await publish(store, attached.incarnation, 10, 400)  # 20 MB: more than sockets hold
     assert len(late) == 400
     promoted = await open_store(promote(pair).url)
-    kept = await queued(promoted, life.incarnation)
+    kept = await queued(promoted, attached.incarnation)
     assert early <= kept
     assert late - kept
 
@@ -142,30 +142,30 @@ async def test_replicated_acknowledges_only_what_a_promoted_replica_has(
     pair: Replicated, open_store: Open, counters: Counters
 ) -> None:
     store = await open_store(pair.url, durability="replicated", replication_timeout_s=0.1)
-    life = await attach(store)
-    early = await publish(store, life.incarnation, 0, 10)
+    attached = await attach(store)
+    early = await publish(store, attached.incarnation, 0, 10)
     assert len(early) == 10
     pair.replicas[0].pause()
-    late = asyncio.ensure_future(publish(store, life.incarnation, 10, 400))
+    late = asyncio.ensure_future(publish(store, attached.incarnation, 10, 400))
     await wait_for_async(lambda: counters.store_circuit_open, DEADLINE_S, "answers are held back")
     promoted_url = promote(pair).url
     acknowledged = early | await late
     promoted = await open_store(promoted_url)
-    assert acknowledged <= await queued(promoted, life.incarnation)
+    assert acknowledged <= await queued(promoted, attached.incarnation)
 
 
 async def test_answers_are_held_back_until_the_replica_has_confirmed(
     pair: Replicated, open_store: Open, counters: Counters
 ) -> None:
     store = await open_store(pair.url, durability="replicated", replication_timeout_s=0.1)
-    life = await attach(store)
+    attached = await attach(store)
     pair.replicas[0].pause()
-    append = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"1")]))
+    append = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"1")]))
     await wait_for_async(lambda: counters.store_replica_waits > 1, DEADLINE_S, "waits are repeated")
     assert not append.done()
     pair.replicas[0].resume()
     assert (await append).outcomes == [1]
-    assert (await store.append([Append("c", life.incarnation, b"2")])).outcomes == [2]
+    assert (await store.append([Append("c", attached.incarnation, b"2")])).outcomes == [2]
     assert counters.store_circuit_open == 0
 
 
@@ -173,11 +173,11 @@ async def test_new_callers_are_refused_while_replicas_are_missing(
     pair: Replicated, open_store: Open, counters: Counters
 ) -> None:
     store = await open_store(pair.url, durability="replicated", replication_timeout_s=0.1)
-    life = await attach(store)
+    attached = await attach(store)
     pair.replicas[0].pause()
-    held = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"1")]))
+    held = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"1")]))
     await asyncio.sleep(0)
-    behind = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"2")]))
+    behind = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"2")]))
     with pytest.raises(StoreUnavailable, match="replicas"):
         await behind
     refused = asyncio.ensure_future(store.ping())
@@ -191,16 +191,16 @@ async def test_new_callers_are_refused_while_replicas_are_missing(
     # What was refused has not been done: what follows gets the next number.
     assert (await held).outcomes == [1]
     await wait_for_async(lambda: not counters.store_circuit_open, DEADLINE_S, "the circuit closes")
-    assert (await store.append([Append("c", life.incarnation, b"3")])).outcomes == [2]
+    assert (await store.append([Append("c", attached.incarnation, b"3")])).outcomes == [2]
 
 
 async def test_what_is_held_back_is_in_doubt_when_the_master_is_lost(
     pair: Replicated, open_store: Open, counters: Counters
 ) -> None:
     store = await open_store(pair.url, durability="replicated", replication_timeout_s=0.1)
-    life = await attach(store)
+    attached = await attach(store)
     pair.replicas[0].pause()
-    held = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"1")]))
+    held = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"1")]))
     await wait_for_async(lambda: counters.store_replica_waits > 0, DEADLINE_S, "it is held back")
     pair.master.kill()
     with pytest.raises(StoreUnavailable):
@@ -212,9 +212,9 @@ async def test_a_store_that_waits_for_replicas_can_be_closed(
     pair: Replicated, open_store: Open, counters: Counters
 ) -> None:
     store = await open_store(pair.url, durability="replicated", replication_timeout_s=0.1)
-    life = await attach(store)
+    attached = await attach(store)
     pair.replicas[0].pause()
-    held = asyncio.ensure_future(store.append([Append("c", life.incarnation, b"1")]))
+    held = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"1")]))
     await wait_for_async(lambda: counters.store_replica_waits > 0, DEADLINE_S, "it is held back")
     began = time.monotonic()
     await store.close()

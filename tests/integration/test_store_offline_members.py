@@ -61,17 +61,17 @@ async def attach(store: RedisStore, *, clean: bool = False, expiry: int = 100) -
 
 async def member(store: RedisStore, count: int = 5) -> AttachReply:
     """A connected session with a shared subscription and messages in its queue."""
-    life = await attach(store)
-    await store.subscribe("c", life.epoch, SHARED)
-    await store.append([Append("c", life.incarnation, b"%d" % n) for n in range(1, count + 1)])
-    return life
+    attached = await attach(store)
+    await store.subscribe("c", attached.epoch, SHARED)
+    await store.append([Append("c", attached.incarnation, b"%d" % n) for n in range(1, count + 1)])
+    return attached
 
 
 async def gone(store: RedisStore, sent: int = 3) -> OfflineMember:
     """One whose connection has ended after so many of five messages."""
-    life = await member(store)
-    await store.detach(DetachRequest("c", life.epoch, NOW, False, None, sent))
-    return OfflineMember("c", life.incarnation, life.epoch, sent, False)
+    attached = await member(store)
+    await store.detach(DetachRequest("c", attached.epoch, NOW, False, None, sent))
+    return OfflineMember("c", attached.incarnation, attached.epoch, sent, False)
 
 
 async def due(store: RedisStore, now: int = LATER) -> list[OfflineMember]:
@@ -82,7 +82,7 @@ async def queued(store: RedisStore, incarnation: int) -> list[int]:
     return [seq for seq, _ in await store.fetch("c", incarnation, 0, 100, 10_000)]
 
 
-async def test_a_gone_member_comes_due_after_a_moment_and_is_claimed_once(
+async def test_an_offline_member_is_due_after_a_moment_and_is_claimed_once(
     store: RedisStore,
 ) -> None:
     expected = await gone(store)
@@ -93,12 +93,12 @@ async def test_a_gone_member_comes_due_after_a_moment_and_is_claimed_once(
     assert await due(store, LATER + 10_000) == [expected]
 
 
-async def test_nobody_knows_what_a_lost_edge_had_sent_to_a_member(store: RedisStore) -> None:
-    life = await member(store)
+async def test_what_a_lost_edge_had_sent_to_a_member_is_uncertain(store: RedisStore) -> None:
+    attached = await member(store)
     await store.sweep_edges(NOW, 10)
     (found,) = await due(store)
-    assert (found.incarnation, found.sent_uncertain) == (life.incarnation, True)
-    assert found.epoch > life.epoch
+    assert (found.incarnation, found.sent_uncertain) == (attached.incarnation, True)
+    assert found.epoch > attached.epoch
 
 
 async def test_a_member_that_is_back_at_once_keeps_its_messages(store: RedisStore) -> None:
@@ -112,20 +112,20 @@ async def test_a_member_that_is_back_at_once_keeps_its_messages(store: RedisStor
 async def test_a_member_without_messages_or_groups_is_not_due(
     store: RedisStore, server: AnyStore
 ) -> None:
-    life = await member(store, 1)
-    await store.complete("c", life.epoch, [1])
-    await store.detach(DetachRequest("c", life.epoch, NOW, False, None, 1))
+    attached = await member(store, 1)
+    await store.complete("c", attached.epoch, [1])
+    await store.detach(DetachRequest("c", attached.epoch, NOW, False, None, 1))
     assert await due(store) == []
-    life = await attach(store, clean=True)
-    await store.subscribe("c", life.epoch, SHARED[:1])
-    await store.append([Append("c", life.incarnation, b"x")])
-    await store.detach(DetachRequest("c", life.epoch, NOW, False, None, 0))
+    attached = await attach(store, clean=True)
+    await store.subscribe("c", attached.epoch, SHARED[:1])
+    await store.append([Append("c", attached.incarnation, b"x")])
+    await store.detach(DetachRequest("c", attached.epoch, NOW, False, None, 0))
     assert await due(store) == []
     (key,) = [name for name in server.key_names() if name.endswith(b":due")]
     assert server.command("ZCARD", key) == 1  # the session's own end
 
 
-async def test_what_is_set_aside_is_a_lost_queue_that_the_caller_has_claimed(
+async def test_abandoned_entries_are_a_queue_that_the_caller_has_claimed(
     store: RedisStore,
 ) -> None:
     expected = await gone(store)
@@ -143,8 +143,8 @@ async def test_what_is_set_aside_is_a_lost_queue_that_the_caller_has_claimed(
         [],
     )
     assert not await store.trim_abandoned("c", number, 4, claimed_until)
-    life = await attach(store)
-    assert (life.session_present, life.queued_count, life.last_seq) == (True, 3, 5)
+    attached = await attach(store)
+    assert (attached.session_present, attached.queued_count, attached.last_seq) == (True, 3, 5)
 
 
 async def test_two_that_set_the_same_aside_get_it_once(store: RedisStore) -> None:
@@ -211,12 +211,12 @@ async def test_nothing_is_set_aside_by_halves_when_memory_is_full(
 async def test_what_ends_with_a_session_is_counted(
     store: RedisStore, counters: Counters, end: str
 ) -> None:
-    life = await attach(store)
-    await store.append([Append("c", life.incarnation, b"%d" % n) for n in range(1, 8)])
-    await store.complete("c", life.epoch, [2])
+    attached = await attach(store)
+    await store.append([Append("c", attached.incarnation, b"%d" % n) for n in range(1, 8)])
+    await store.complete("c", attached.epoch, [2])
     counters.queued = 6
     expiry = 0 if end == "detach" else None
-    await store.detach(DetachRequest("c", life.epoch, NOW, False, expiry, 4))
+    await store.detach(DetachRequest("c", attached.epoch, NOW, False, expiry, 4))
     if end == "clean":
         await attach(store, clean=True)
     elif end == "due":
@@ -228,9 +228,9 @@ async def test_what_ends_with_a_session_is_counted(
 async def test_what_a_lost_edges_session_leaves_counts_as_dropped(
     store: RedisStore, counters: Counters
 ) -> None:
-    life = await attach(store)
-    await store.append([Append("c", life.incarnation, b"%d" % n) for n in range(3)])
-    await store.set_expiry("c", life.epoch, 0)
+    attached = await attach(store)
+    await store.append([Append("c", attached.incarnation, b"%d" % n) for n in range(3)])
+    await store.set_expiry("c", attached.epoch, 0)
     counters.queued = 3
     await store.sweep_edges(NOW, 10)
     assert (counters.queued, counters.dropped["session_ended"]) == (0, 3)

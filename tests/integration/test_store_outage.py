@@ -67,7 +67,7 @@ async def until_back(store: RedisStore) -> None:
 async def test_all_that_was_answered_is_there_after_a_kill(
     store: RedisStore, server: StoreServer
 ) -> None:
-    life = await attach(store, will=b"w")
+    attached = await attach(store, will=b"w")
     await store.renew_lease("e1", NOW, 1000)
     await store.set_retained("t", b"r", 0)
     answered = 0
@@ -75,7 +75,7 @@ async def test_all_that_was_answered_is_there_after_a_kill(
     async def publish() -> None:
         nonlocal answered
         while True:
-            await store.append([Append("c", life.incarnation, b"%d" % answered)])
+            await store.append([Append("c", attached.incarnation, b"%d" % answered)])
             answered += 1
 
     publisher = asyncio.create_task(publish())
@@ -88,7 +88,7 @@ async def test_all_that_was_answered_is_there_after_a_kill(
         await store.ping()
     server.start()
     await until_back(store)
-    found = await store.fetch("c", life.incarnation, 0, 100_000, 100_000_000)
+    found = await store.fetch("c", attached.incarnation, 0, 100_000, 100_000_000)
     assert [record for _, record in found][:answered] == [b"%d" % n for n in range(answered)]
     assert await store.get_retained(["t"]) == [b"r"]
     assert [will.record for will in (await store.sweep_edges(NOW + 1000, 10)).wills] == [b"w"]
@@ -113,9 +113,9 @@ async def test_nothing_waits_for_a_server_that_is_gone(
 
 async def test_a_server_that_hangs_is_given_up_after_the_timeout(server: StoreServer) -> None:
     store = await connect(server, timeout_s=0.2)
-    life = await attach(store)
+    attached = await attach(store)
     server.pause()
-    calls = [store.append([Append("c", life.incarnation, b"x")]) for _ in range(10)]
+    calls = [store.append([Append("c", attached.incarnation, b"x")]) for _ in range(10)]
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(result, StoreUnavailable) for result in results)
     server.resume()
@@ -141,17 +141,17 @@ async def test_forgotten_scripts_are_loaded_again(store: RedisStore, server: Sto
 async def test_a_full_server_refuses_writes_and_takes_deletions(
     store: RedisStore, server: StoreServer
 ) -> None:
-    life = await attach(store, will=b"w")
-    await store.append([Append("c", life.incarnation, b"x")])
+    attached = await attach(store, will=b"w")
+    await store.append([Append("c", attached.incarnation, b"x")])
     server.command("CONFIG", "SET", "maxmemory", "1")
     results = await asyncio.gather(
-        store.append([Append("c", life.incarnation, b"y", "id")]),
+        store.append([Append("c", attached.incarnation, b"y", "id")]),
         attach(store, "new"),
         attach(store),
-        store.detach(DetachRequest("c", life.epoch, NOW, True)),
+        store.detach(DetachRequest("c", attached.epoch, NOW, True)),
         store.ping(),
-        store.fetch("c", life.incarnation, 0, 10, 1000),
-        store.complete("c", life.epoch, [1]),
+        store.fetch("c", attached.incarnation, 0, 10, 1000),
+        store.complete("c", attached.epoch, [1]),
         return_exceptions=True,
     )
     assert [isinstance(result, StoreUnavailable) for result in results] == [True] * 5 + [False] * 2
@@ -159,8 +159,8 @@ async def test_a_full_server_refuses_writes_and_takes_deletions(
     assert results[6] is True
     server.command("CONFIG", "SET", "maxmemory", "0")
     # Nothing was done by halves: the connection is still the owner, its will still there.
-    assert (await store.append([Append("c", life.incarnation, b"y", "id")])).outcomes == [2]
-    reply = await store.detach(DetachRequest("c", life.epoch, NOW, True))
+    assert (await store.append([Append("c", attached.incarnation, b"y", "id")])).outcomes == [2]
+    reply = await store.detach(DetachRequest("c", attached.epoch, NOW, True))
     assert [will.record for will in reply.wills] == [b"w"]
 
 
@@ -175,12 +175,12 @@ async def test_a_replica_is_unavailable_until_it_is_one_no_more(
     await until_back(store)
 
 
-async def test_a_broken_connection_is_made_anew(store: RedisStore, server: StoreServer) -> None:
-    life = await attach(store)
+async def test_a_broken_connection_is_reopened(store: RedisStore, server: StoreServer) -> None:
+    attached = await attach(store)
     for _ in range(5):
         server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await until_back(store)
-    assert (await attach(store)).incarnation == life.incarnation
+    assert (await attach(store)).incarnation == attached.incarnation
 
 
 async def test_an_epoch_that_the_server_has_forgotten_is_not_given_again(
@@ -204,9 +204,9 @@ async def test_an_epoch_that_the_server_has_forgotten_is_not_given_again(
 
 async def test_closing_finishes_what_was_asked_for(server: StoreServer) -> None:
     store = await connect(server)
-    life = await attach(store)
+    attached = await attach(store)
     calls = [
-        asyncio.ensure_future(store.append([Append("c", life.incarnation, b"x")]))
+        asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"x")]))
         for _ in range(1000)
     ]
     await asyncio.sleep(0)

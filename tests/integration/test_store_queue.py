@@ -58,18 +58,18 @@ async def records(store: RedisStore, incarnation: int, after: int = 0) -> list[b
 
 @pytest.mark.statement("MQTT-4.5.0-1")
 async def test_entries_are_numbered_from_1_in_order(store: RedisStore) -> None:
-    life = (await attach(store)).incarnation
-    assert await append(store, [Append("c", life, b"a"), Append("c", life, b"b")]) == [1, 2]
-    assert await append(store, [Append("c", life, b"c")]) == [3]
-    assert await store.fetch("c", life, 0, 10, 1000) == [(1, b"a"), (2, b"b"), (3, b"c")]
-    assert await store.fetch("c", life, 2, 10, 1000) == [(3, b"c")]
-    assert await store.fetch("c", life, 3, 10, 1000) == []
+    attached = (await attach(store)).incarnation
+    assert await append(store, [Append("c", attached, b"a"), Append("c", attached, b"b")]) == [1, 2]
+    assert await append(store, [Append("c", attached, b"c")]) == [3]
+    assert await store.fetch("c", attached, 0, 10, 1000) == [(1, b"a"), (2, b"b"), (3, b"c")]
+    assert await store.fetch("c", attached, 2, 10, 1000) == [(3, b"c")]
+    assert await store.fetch("c", attached, 3, 10, 1000) == []
 
 
 async def test_callers_at_the_same_time_keep_their_order(store: RedisStore) -> None:
-    lives = [(await attach(store, f"c{number}")).incarnation for number in range(7)]
+    incarnations = [(await attach(store, f"c{number}")).incarnation for number in range(7)]
     calls = [
-        append(store, [Append(f"c{number % 7}", lives[number % 7], b"%d" % number)])
+        append(store, [Append(f"c{number % 7}", incarnations[number % 7], b"%d" % number)])
         for number in range(1000)
     ]
     seqs = await asyncio.gather(*calls)
@@ -77,16 +77,16 @@ async def test_callers_at_the_same_time_keep_their_order(store: RedisStore) -> N
 
 
 async def test_a_long_list_of_appends_is_cut_and_joined(store: RedisStore) -> None:
-    life = (await attach(store)).incarnation
-    assert await append(store, [Append("c", life, b"x")] * 700) == list(range(1, 701))
+    attached = (await attach(store)).incarnation
+    assert await append(store, [Append("c", attached, b"x")] * 700) == list(range(1, 701))
     assert await append(store, []) == []
 
 
-async def test_dead_sessions_take_nothing(store: RedisStore, server: AnyStore) -> None:
-    life = (await attach(store)).incarnation
+async def test_ended_sessions_take_nothing(store: RedisStore, server: AnyStore) -> None:
+    attached = (await attach(store)).incarnation
     before = server.key_names()
     replies = await append(
-        store, [Append("c", life + 1, b"x"), Append("nobody", 1, b"x", "identity")]
+        store, [Append("c", attached + 1, b"x"), Append("nobody", 1, b"x", "identity")]
     )
     assert replies == [AppendOutcome.NO_SESSION] * 2
     assert server.key_names() == before
@@ -95,14 +95,14 @@ async def test_dead_sessions_take_nothing(store: RedisStore, server: AnyStore) -
 async def test_a_full_queue_refuses_the_newest(server: AnyStore) -> None:
     server.command("FLUSHALL")
     store = await connect(server, max_queued_messages=3)
-    life = (await attach(store)).incarnation
-    replies = await append(store, [Append("c", life, b"%d" % number) for number in range(4)])
+    attached = (await attach(store)).incarnation
+    replies = await append(store, [Append("c", attached, b"%d" % number) for number in range(4)])
     assert replies == [1, 2, 3, AppendOutcome.QUEUE_FULL]
-    assert await append(store, [Append("c", life, b"x", "id")]) == [AppendOutcome.QUEUE_FULL]
-    assert await records(store, life) == [b"0", b"1", b"2"]
+    assert await append(store, [Append("c", attached, b"x", "id")]) == [AppendOutcome.QUEUE_FULL]
+    assert await records(store, attached) == [b"0", b"1", b"2"]
     (completed, replies) = await asyncio.gather(
         store.complete("c", 1, [1]),
-        append(store, [Append("c", life, b"y", "id"), Append("c", life, b"z")]),
+        append(store, [Append("c", attached, b"y", "id"), Append("c", attached, b"z")]),
     )
     assert completed
     assert replies == [4, AppendOutcome.QUEUE_FULL]
@@ -113,42 +113,43 @@ async def test_a_full_queue_refuses_the_newest(server: AnyStore) -> None:
 async def test_a_full_queue_drops_the_oldest_and_counts_it(server: AnyStore) -> None:
     server.command("FLUSHALL")
     store = await connect(server, max_queued_messages=3, queue_full_policy="drop_oldest")
-    life = (await attach(store)).incarnation
-    assert await append(store, [Append("c", life, b"%d" % number) for number in range(5)]) == [
+    attached = (await attach(store)).incarnation
+    assert await append(store, [Append("c", attached, b"%d" % number) for number in range(5)]) == [
         *range(1, 6)
     ]
-    assert await append(store, [Append("c", life, b"5")]) == [6]
-    assert await append(store, [Append("c", life + 1, b"5")]) == [AppendOutcome.NO_SESSION]
-    assert await records(store, life) == [b"3", b"4", b"5"]
+    assert await append(store, [Append("c", attached, b"5")]) == [6]
+    assert await append(store, [Append("c", attached + 1, b"5")]) == [AppendOutcome.NO_SESSION]
+    assert await records(store, attached) == [b"3", b"4", b"5"]
     assert store.evicted_count == 3
     await store.close()
 
 
 @pytest.mark.statement("MQTT-4.3.3-10")
 async def test_an_identity_is_queued_once(store: RedisStore) -> None:
-    life = (await attach(store)).incarnation
+    attached = (await attach(store)).incarnation
     other = (await attach(store, "d")).incarnation
     replies = await append(
         store,
         [
-            Append("c", life, b"x", "p/1/0"),
+            Append("c", attached, b"x", "p/1/0"),
             Append("d", other, b"x", "p/1/0"),
-            Append("c", life, b"x", "p/1/0"),
-            Append("c", life, b"y", "p/1/1"),
+            Append("c", attached, b"x", "p/1/0"),
+            Append("c", attached, b"y", "p/1/1"),
         ],
     )
     assert replies == [1, 1, AppendOutcome.DUPLICATE, 2]
     await store.complete("c", 1, [1])
-    assert await append(store, [Append("c", life, b"x", "p/1/0")]) == [AppendOutcome.DUPLICATE]
+    assert await append(store, [Append("c", attached, b"x", "p/1/0")]) == [AppendOutcome.DUPLICATE]
 
 
 async def test_identities_are_bounded_and_the_latest_stay(
     store: RedisStore, server: AnyStore
 ) -> None:
-    life = (await attach(store)).incarnation
+    attached = (await attach(store)).incarnation
     for start in range(0, 6400, 100):
         await append(
-            store, [Append("c", life, b"x", f"{number}") for number in range(start, start + 100)]
+            store,
+            [Append("c", attached, b"x", f"{number}") for number in range(start, start + 100)],
         )
         await store.complete("c", 1, range(start + 1, start + 101))
     (key,) = [name for name in server.key_names() if b":x:" in name]
@@ -156,31 +157,31 @@ async def test_identities_are_bounded_and_the_latest_stay(
     assert isinstance(kept, int)
     assert 4096 <= kept < 4096 + 64
     assert server.command("TTL", key) in range(86_300, 86_401)
-    assert await append(store, [Append("c", life, b"x", "6399")]) == [AppendOutcome.DUPLICATE]
+    assert await append(store, [Append("c", attached, b"x", "6399")]) == [AppendOutcome.DUPLICATE]
 
 
 async def test_fetch_is_bounded_by_count_and_by_bytes(store: RedisStore) -> None:
-    life = (await attach(store)).incarnation
-    await append(store, [Append("c", life, b"%04d" % number) for number in range(1, 501)])
-    assert [seq for seq, _ in await store.fetch("c", life, 0, 20, 10_000)] == [*range(1, 21)]
-    assert [seq for seq, _ in await store.fetch("c", life, 5, 100, 42)] == [*range(6, 16)]
-    assert [seq for seq, _ in await store.fetch("c", life, 5, 100, 1)] == [6]
-    assert [seq for seq, _ in await store.fetch("c", life, 0, 1000, 10_000)] == [*range(1, 501)]
-    assert len(await store.fetch("c", life, 490, 1000, 10_000)) == 10
+    attached = (await attach(store)).incarnation
+    await append(store, [Append("c", attached, b"%04d" % number) for number in range(1, 501)])
+    assert [seq for seq, _ in await store.fetch("c", attached, 0, 20, 10_000)] == [*range(1, 21)]
+    assert [seq for seq, _ in await store.fetch("c", attached, 5, 100, 42)] == [*range(6, 16)]
+    assert [seq for seq, _ in await store.fetch("c", attached, 5, 100, 1)] == [6]
+    assert [seq for seq, _ in await store.fetch("c", attached, 0, 1000, 10_000)] == [*range(1, 501)]
+    assert len(await store.fetch("c", attached, 490, 1000, 10_000)) == 10
 
 
 async def test_fetch_returns_a_record_larger_than_its_bound(store: RedisStore) -> None:
-    life = (await attach(store)).incarnation
-    await append(store, [Append("c", life, bytes(300_000)), Append("c", life, b"x")])
-    assert [seq for seq, _ in await store.fetch("c", life, 0, 10, 1000)] == [1]
+    attached = (await attach(store)).incarnation
+    await append(store, [Append("c", attached, bytes(300_000)), Append("c", attached, b"x")])
+    assert [seq for seq, _ in await store.fetch("c", attached, 0, 10, 1000)] == [1]
 
 
 async def test_completed_entries_are_gone_with_their_release(server: AnyStore) -> None:
     server.command("FLUSHALL")
     store = await connect(server, max_queued_messages=5000)
-    life = (await attach(store)).incarnation
-    await append(store, [Append("c", life, b"x")] * 100)
-    await append(store, [Append("c", life, b"x")] * 2400)
+    attached = (await attach(store)).incarnation
+    await append(store, [Append("c", attached, b"x")] * 100)
+    await append(store, [Append("c", attached, b"x")] * 2400)
     assert await store.release("c", 1, [*range(1, 2300)])
     assert await store.complete("c", 1, [*range(1, 2400)])
     assert await store.complete("c", 1, [1, 2])
@@ -189,10 +190,10 @@ async def test_completed_entries_are_gone_with_their_release(server: AnyStore) -
     await store.close()
 
 
-async def test_a_caller_that_gives_up_disturbs_nobody(store: RedisStore) -> None:
-    life = (await attach(store)).incarnation
+async def test_a_cancelled_caller_does_not_affect_others(store: RedisStore) -> None:
+    attached = (await attach(store)).incarnation
     tasks = [
-        asyncio.create_task(append(store, [Append("c", life, b"%d" % number)]))
+        asyncio.create_task(append(store, [Append("c", attached, b"%d" % number)]))
         for number in range(300)
     ]
     await asyncio.sleep(0)
@@ -205,14 +206,14 @@ async def test_a_caller_that_gives_up_disturbs_nobody(store: RedisStore) -> None
     for number, result in enumerate(results):
         if not isinstance(result, asyncio.CancelledError):
             assert result == [number + 1]
-    assert await records(store, life) == [b"%d" % number for number in range(300)]
+    assert await records(store, attached) == [b"%d" % number for number in range(300)]
 
 
 async def test_words_that_are_no_utf8_fail_alone(store: RedisStore) -> None:
-    life = (await attach(store)).incarnation
+    attached = (await attach(store)).incarnation
     bad, good = await asyncio.gather(
-        append(store, [Append("c", life, b"x", "\ud800")]),
-        append(store, [Append("c", life, b"y")]),
+        append(store, [Append("c", attached, b"x", "\ud800")]),
+        append(store, [Append("c", attached, b"y")]),
         return_exceptions=True,
     )
     assert isinstance(bad, Exception)
@@ -220,24 +221,24 @@ async def test_words_that_are_no_utf8_fail_alone(store: RedisStore) -> None:
 
 
 async def test_a_damaged_key_fails_alone(store: RedisStore, server: AnyStore) -> None:
-    life = (await attach(store)).incarnation
+    attached = (await attach(store)).incarnation
     damaged = (await attach(store, "d")).incarnation
     (key,) = [name for name in server.key_names() if b":q:d:" in name]
     server.command("SET", key, "not a stream")
     bad, good = await asyncio.gather(
         append(store, [Append("d", damaged, b"x")]),
-        append(store, [Append("c", life, b"y")]),
+        append(store, [Append("c", attached, b"y")]),
         return_exceptions=True,
     )
     assert isinstance(bad, StoreFault)
     assert good == [1]
 
 
-async def test_a_queue_deleted_by_hand_starts_anew(store: RedisStore, server: AnyStore) -> None:
-    life = (await attach(store)).incarnation
-    await append(store, [Append("c", life, b"x")] * 5)
+async def test_a_queue_deleted_by_hand_starts_empty(store: RedisStore, server: AnyStore) -> None:
+    attached = (await attach(store)).incarnation
+    await append(store, [Append("c", attached, b"x")] * 5)
     await store.detach(DetachRequest("c", 1, NOW, False, None, 3))
     (key,) = [name for name in server.key_names() if b":q:" in name]
     server.command("DEL", key)
     assert (await attach(store)).last_seq == 3
-    assert await append(store, [Append("c", life, b"x")]) == [4]
+    assert await append(store, [Append("c", attached, b"x")]) == [4]

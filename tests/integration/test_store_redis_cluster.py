@@ -78,7 +78,7 @@ class Load:
 
     def __init__(self, store: RedisStore) -> None:
         self.store = store
-        self.lives: dict[str, int] = {}
+        self.incarnations: dict[str, int] = {}
         #: Client identifier → what was acknowledged, in the order of the numbers.
         self.acknowledged: dict[str, list[bytes]] = {}
         self.failed_count = 0
@@ -89,9 +89,9 @@ class Load:
         for number in range(count):
             client = f"c{number}"
             reply = await self.store.attach(AttachRequest(client, "e1", False, 100, NOW))
-            self.lives[client] = reply.incarnation
+            self.incarnations[client] = reply.incarnation
             self.acknowledged[client] = []
-        self._tasks = [asyncio.create_task(self._publish(client)) for client in self.lives]
+        self._tasks = [asyncio.create_task(self._publish(client)) for client in self.incarnations]
 
     async def _publish(self, client: str) -> None:
         number = 0
@@ -108,7 +108,9 @@ class Load:
     async def _append(self, client: str, name: bytes) -> bool:
         identity = name.decode() if name[-1] % 2 else ""
         try:
-            reply = await self.store.append([Append(client, self.lives[client], name, identity)])
+            reply = await self.store.append(
+                [Append(client, self.incarnations[client], name, identity)]
+            )
         except StoreUnavailable:
             self.failed_count += 1
             await asyncio.sleep(0.01)
@@ -129,12 +131,14 @@ class Load:
         """End it; what is queued now, for each session."""
         self._stopped = True
         await asyncio.gather(*self._tasks)
-        return {client: await self._queued(client) for client in self.lives}
+        return {client: await self._queued(client) for client in self.incarnations}
 
     async def _queued(self, client: str) -> list[bytes]:
         records: list[bytes] = []
         after = 0
-        while page := await self.store.fetch(client, self.lives[client], after, 5000, 10_000_000):
+        while page := await self.store.fetch(
+            client, self.incarnations[client], after, 5000, 10_000_000
+        ):
             records += [record for _, record in page]
             after = page[-1][0]
         return records
@@ -190,18 +194,18 @@ async def test_a_slot_that_moves_at_once_is_followed(
     assert counters.store_moved > 0
 
 
-async def test_a_partition_that_nobody_serves_is_refused_after_the_timeout_and_comes_back(
+async def test_a_partition_without_server_is_refused_after_the_timeout_and_comes_back(
     cluster: Cluster, counters: Counters
 ) -> None:
     cluster.command("FLUSHALL")
     store = await connect(cluster.url, counters, operation_timeout_s=0.5)
-    life = await store.attach(AttachRequest("c0", "e1", False, 100, NOW))
+    attached = await store.attach(AttachRequest("c0", "e1", False, 100, NOW))
     slot = key_slot(PREFIX)
     source = cluster.owner(PREFIX)
     target = next(server for server in cluster.masters if server is not source)
     target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.identifier(source))
     source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.identifier(target))
-    waiting = [store.append([Append("c0", life.incarnation, b"%d" % n)]) for n in range(3)]
+    waiting = [store.append([Append("c0", attached.incarnation, b"%d" % n)]) for n in range(3)]
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, StoreUnavailable) for result in results)
     assert counters.store_circuit_open == 1
@@ -212,7 +216,7 @@ async def test_a_partition_that_nobody_serves_is_refused_after_the_timeout_and_c
         server.command("CLUSTER", "SETSLOT", slot, "STABLE")
     await wait_for_async(lambda: not counters.store_circuit_open, DEADLINE_S, "it comes back")
     # What was refused had not been begun.
-    assert (await store.append([Append("c0", life.incarnation, b"x", "id")])).outcomes == [1]
+    assert (await store.append([Append("c0", attached.incarnation, b"x", "id")])).outcomes == [1]
     await store.close()
 
 

@@ -98,14 +98,14 @@ async def test_nothing_acknowledged_is_lost_when_the_master_is_killed_under_load
     watched: Watched,
 ) -> None:
     store = await connect(watched.url, durability="replicated")
-    life = await store.attach(AttachRequest("c", "e1", False, 100, NOW))
-    load = Load(store, life.incarnation)
+    attached = await store.attach(AttachRequest("c", "e1", False, 100, NOW))
+    load = Load(store, attached.incarnation)
     await load.more(2000)
     watched.master.kill()
     await asyncio.to_thread(watched.wait_for_promotion)
     await load.more(2000)
     await load.stop()
-    records = await queued(store, life.incarnation)
+    records = await queued(store, attached.incarnation)
     assert set(load.acknowledged) <= set(records)
     # Each publisher's messages are there in its order.
     for publisher in range(20):
@@ -117,8 +117,8 @@ async def test_nothing_acknowledged_is_lost_when_the_master_is_killed_under_load
 @BY_VALKEY
 async def test_a_master_that_hangs_is_replaced(watched: Watched) -> None:
     store = await connect(watched.url)
-    life = await store.attach(AttachRequest("c", "e1", False, 100, NOW))
-    load = Load(store, life.incarnation)
+    attached = await store.attach(AttachRequest("c", "e1", False, 100, NOW))
+    load = Load(store, attached.incarnation)
     await load.more(100)
     old = watched.master
     old.pause()
@@ -131,7 +131,7 @@ async def test_a_master_that_hangs_is_replaced(watched: Watched) -> None:
     found = watched.master.command("KEYS", "*:q:c:*")
     assert isinstance(found, list)
     kept = watched.master.command("XLEN", found[0])
-    assert kept == len(await queued(store, life.incarnation))
+    assert kept == len(await queued(store, attached.incarnation))
     await store.close()
 
 

@@ -93,8 +93,8 @@ async def connect(url: str, counters: Counters | None = None, **settings: Any) -
 
 async def use(store: RedisStore) -> None:
     """Have one of each group of commands done, and close."""
-    life = await store.attach(AttachRequest("c", "e1", True, 100, NOW, b"w"))
-    reply = await store.append([Append("c", life.incarnation, b"1", "identity")])
+    attached = await store.attach(AttachRequest("c", "e1", True, 100, NOW, b"w"))
+    reply = await store.append([Append("c", attached.incarnation, b"1", "identity")])
     assert reply.outcomes == [1]
     await store.set_retained("t", b"r", NOW + 1000)
     assert [topic async for topics in store.retained_topics() for topic in topics] == ["t"]

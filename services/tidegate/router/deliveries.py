@@ -1,8 +1,7 @@
-"""The queues of durable sessions, as edges see them: read, filled for one session, worked off.
+"""The queues of durable sessions, as edges use them: fetch, enqueue, complete, QoS 2 receipts.
 
-Owns the deliveries that are complete and still have to be forgotten by the store: while one call
-is under way the next ones gather. Called for requests of edges, and by ``routing`` for the receipt
-of a QoS 2 publish.
+Owns the completed deliveries that the store has yet to delete: while one call is in flight the next
+ones gather. Called for requests of edges, and by ``routing`` for the receipt of a QoS 2 publish.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from tidegate.mqtt.packets import Publish
 from tidegate.router.edges import Edges
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
-from tidegate.router.storing import available, fenced, insist
+from tidegate.router.store_calls import call_fenced, call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Store
@@ -25,21 +24,21 @@ from tidegate.store.records import decode_queued
 log = logging.getLogger(__name__)
 
 
-class _Asked(Pending):
-    """Messages that an edge waits for: it hears of it when they are given up."""
+class _PendingEnqueue(Pending):
+    """Messages that an edge enqueues and waits for; it gets an error when they are cancelled."""
 
-    __slots__ = ("decided", "forgotten")
+    __slots__ = ("cancelled", "done")
 
     def __init__(self) -> None:
-        self.decided = asyncio.Event()
-        self.forgotten = False
-        super().__init__(self.decided.set)
+        self.done = asyncio.Event()
+        self.cancelled = False
+        super().__init__(self.done.set)
 
-    def forget(self) -> None:
-        """Tell the edge (see Pending)."""
-        super().forget()
-        self.forgotten = True
-        self.decided.set()
+    def cancel(self) -> None:
+        """End the waiting (see Pending)."""
+        super().cancel()
+        self.cancelled = True
+        self.done.set()
 
 
 class Deliveries:
@@ -69,13 +68,13 @@ class Deliveries:
         self._table = table
         self._queues = queues
         self._edges = edges
-        #: (client_id, epoch) -> sequence numbers, and whom to tell once they are gone.
+        #: (client_id, epoch) -> sequence numbers, and the callbacks for when they are deleted.
         self._completions: dict[tuple[str, int], list[int]] = {}
         self._completed: list[Callable[[], None]] = []
         self._completing: asyncio.Task[None] | None = None
 
     async def idle(self) -> None:
-        """Return when nothing is left to be forgotten."""
+        """Return when no completed delivery is left to be deleted."""
         while self._completing is not None:
             await asyncio.gather(self._completing, return_exceptions=True)
 
@@ -83,7 +82,7 @@ class Deliveries:
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
     ) -> list[tuple[int, Publish]]:
         """Read a session's queue (see RouterLink)."""
-        found = await available(
+        found = await call_once(
             self._store.fetch(client_id, incarnation, after_seq, max_count, max_bytes)
         )
         return [(seq, decode_queued(record)) for seq, record in found]
@@ -93,7 +92,7 @@ class Deliveries:
         session = self._table.sessions.get(client_id)
         if session is None or session.incarnation != incarnation:
             return
-        pending = _Asked()
+        pending = _PendingEnqueue()
         for message in messages:
             self._queues.add(
                 session,
@@ -105,16 +104,16 @@ class Deliveries:
                 "",
             )
         pending.release()
-        await pending.decided.wait()
-        if pending.forgotten:
-            raise RouterUnavailable("this router was declared dead")
+        await pending.done.wait()
+        if pending.cancelled:
+            raise RouterUnavailable("router fenced")
 
     # Complete deliveries
 
     def complete(
         self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
     ) -> None:
-        """Forget deliveries (see RouterLink)."""
+        """Delete completed deliveries (see RouterLink)."""
         if done is not None:
             self._completed.append(done)
         known = self._completions.get((client_id, epoch))
@@ -139,13 +138,15 @@ class Deliveries:
             self._completing = None
 
     async def _complete_batch(self, items: list[tuple[str, int, list[int]]]) -> list[int]:
-        """Delete until the store has done it; return which of the items were fenced."""
+        """Delete until the store has done it; return the indexes of fenced items."""
         try:
-            results = await insist(lambda: self._store.complete_many(items), "forget deliveries")
+            results = await retry_until_stored(
+                lambda: self._store.complete_many(items), "complete deliveries"
+            )
         except Exception:
-            # The store calls one of them wrong: a fault of ours, or foreign contents of a key.
+            # The store refuses one of them as invalid: a fault of Tidegate, or foreign data.
             if len(items) == 1:
-                log.exception("deliveries could not be forgotten")
+                log.exception("completing deliveries failed")
                 self._counters.internal_errors += 1
                 return []
             half = len(items) // 2
@@ -157,14 +158,14 @@ class Deliveries:
     # QoS 2
 
     async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
-        """PUBREC has come for these (see RouterLink)."""
-        await fenced(self._store.release(client_id, epoch, seqs))
+        """Store that PUBREC was received for these (see RouterLink)."""
+        await call_fenced(self._store.release(client_id, epoch, seqs))
 
     async def complete_receipt(
         self, client_id: str, epoch: int, packet_id: int, value: int
     ) -> None:
         """Store a receipt byte (see RouterLink)."""
-        current = await insist(
+        current = await retry_until_stored(
             lambda: self._store.receipt(client_id, epoch, packet_id, value), "store a receipt"
         )
         if not current:

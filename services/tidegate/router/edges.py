@@ -1,8 +1,8 @@
-"""The edges that are attached to this router, and what each of them has told of itself.
+"""The edges that are attached to this router.
 
-Owns which edges there are; their interest, the members of shared subscriptions and the connections
-that they hold are kept in the routing table. Called by the link (or by the one edge of this
-process) for what an edge tells; other parts look up here whom they can reach.
+Owns the list of edges; their interest, members of shared subscriptions and connections are kept in
+the routing table. Called by the link (or by the one edge of this process) with what an edge
+reports; other parts look edges up here.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Edges:
         self.by_id: dict[str, EdgeLink] = {}
 
     def attach_edge(self, edge: EdgeLink) -> None:
-        """An edge has come (see RouterService)."""
+        """Attach an edge (see RouterService)."""
         before = self.by_id.get(edge.edge_id)
         if before is not None:
             self.detach_edge(before)
         self.by_id[edge.edge_id] = edge
 
     def detach_edge(self, edge: EdgeLink) -> None:
-        """An edge has gone (see RouterService)."""
+        """Detach an edge (see RouterService)."""
         if self.by_id.get(edge.edge_id) is not edge:
             return
         del self.by_id[edge.edge_id]
@@ -43,7 +43,7 @@ class Edges:
         self._table.add_interest(self.by_id[edge_id], topic_filter)
 
     def remove_interest(self, edge_id: str, topic_filter: str) -> None:
-        """Stop that (see RouterLink)."""
+        """Send this edge no more of it (see RouterLink)."""
         self._table.remove_interest(self.by_id[edge_id], topic_filter)
 
     def join_groups(
@@ -58,14 +58,14 @@ class Edges:
             self._table.join_group(self.by_id[edge_id], client_id, epoch, topic_filter, options)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
-        """Take a connection out of its groups (see RouterLink)."""
+        """Remove a connection from its groups (see RouterLink)."""
         for topic_filter in filters:
             self._table.leave_group(client_id, epoch, topic_filter)
 
     def set_session_location(
         self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool
     ) -> None:
-        """Note where a durable session is connected (see RouterService)."""
+        """Set where a durable session is connected (see RouterService)."""
         if self._table.is_outdated(client_id, incarnation):
             return
         if ended and client_id not in self._table.sessions:
@@ -80,6 +80,6 @@ class Edges:
             self._table.set_connected(session, None, epoch)
 
     def kick(self, client_id: str, epoch: int) -> None:
-        """A newer connection owns the session: end this one, wherever it is."""
+        """End this connection, wherever it is: a newer one owns the session."""
         for edge in self.by_id.values():
             edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)

@@ -1,8 +1,9 @@
 """Shared subscriptions: each message goes to one member of a group (MQTT5 §4.8.2).
 
-Called by the router for publishes, and with what a member did not acknowledge before it went.
-Members that are connected are asked first; a durable one queues the message, the edge of another
-one takes it. Who refuses it is passed over. Holds nothing but names of clients to look at.
+Called by ``routing`` for publishes, and with messages that a member left unacknowledged. Connected
+members are tried first; a durable member queues the message, the edge of another one takes it, and
+the next member is tried when one cannot. Owns only the client identifiers whose queues are to be
+checked.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from tidegate.router.table import SharedMember
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import AppendOutcome
 
-#: Members whose queue may be full before a message is dropped: it costs an append each.
-MAX_FULL: Final = 4
+#: Members with a full queue that are tried before a message is dropped: each costs an append.
+MAX_FULL_QUEUES: Final = 4
 
 
-class LostMessage:
-    """The publisher of a message that had been queued for a client: nobody waits for an answer."""
+class RedispatchOrigin:
+    """The origin of a message that was queued for a client before: no publisher waits for it."""
 
-    __slots__ = ("_identity", "client_id", "epoch", "home")
+    __slots__ = ("_identity", "client_id", "epoch", "previous_client_id")
 
-    def __init__(self, identity: str, home: str) -> None:
+    def __init__(self, identity: str, previous_client_id: str) -> None:
         self.client_id = ""
         self.epoch = 0
-        #: The client that it was queued for: gets it back where otherwise it would be dropped.
-        self.home = home
+        #: The client that it was queued for: it is queued there again instead of being dropped.
+        self.previous_client_id = previous_client_id
         self._identity = identity
 
     def identity(self, message: Publish) -> str:
@@ -41,53 +42,53 @@ class LostMessage:
         return self._identity
 
     def receipt(self, message: Publish) -> int:
-        """Nobody waits for a PUBREC."""
+        """No PUBREC is waited for."""
         return -1
 
     def published(self, message: Publish, code: int) -> None:
-        """Nobody waits."""
+        """No publisher waits."""
 
 
 class Page(Pending):
-    """Messages that are given away together, and were kept for others until that is done.
+    """Messages that are redelivered together, and stay in an abandoned queue until that is done.
 
-    A member without a durable session has its message in the memory of its edge only, so until
-    ``close`` it is waited for, too: until it has acknowledged it, or another one has got it.
+    A member without a durable session has its message in the memory of its edge only. So it is
+    pending, too, until the member has acknowledged it, another member has it, or ``close``.
     """
 
-    __slots__ = ("_handovers", "closed")
+    __slots__ = ("_redeliveries", "closed")
 
     def __init__(self, finished: Callable[[], None]) -> None:
         super().__init__(finished)
         self.closed = False
-        self._handovers: set[Redelivery] = set()
+        self._redeliveries: set[Redelivery] = set()
 
     def watch(
         self, groups: Groups, group: tuple[str, str], origin: Origin | None, message: Publish
     ) -> Redelivery | None:
-        """Wait for a member's acknowledgement; None when nobody waits any more."""
+        """Wait for a member's acknowledgement; None after ``close``."""
         if self.closed:
             return None
         redelivery = Redelivery(self, groups, group, origin, message)
-        self._handovers.add(redelivery)
-        self.hold()
+        self._redeliveries.add(redelivery)
+        self.add()
         return redelivery
 
     def unwatch(self, redelivery: Redelivery) -> None:
-        """This one is decided."""
-        if redelivery in self._handovers:
-            self._handovers.remove(redelivery)
+        """Wait for this one no longer."""
+        if redelivery in self._redeliveries:
+            self._redeliveries.remove(redelivery)
             self.release()
 
     def close(self) -> None:
-        """Wait for acknowledgements no longer: they are left to the edges."""
+        """Wait for acknowledgements no longer: the edges redispatch what is not acknowledged."""
         self.closed = True
-        for redelivery in list(self._handovers):
+        for redelivery in list(self._redeliveries):
             self.unwatch(redelivery)
 
 
 class Redelivery:
-    """What becomes of a message that a member without a durable session was given."""
+    """The receipt of a message that was sent to a member without a durable session."""
 
     __slots__ = ("_group", "_groups", "_message", "_origin", "_page")
 
@@ -106,17 +107,17 @@ class Redelivery:
         self._message = message
 
     def done(self) -> None:
-        """It is over (see SharedReceipt)."""
+        """It is acknowledged or dropped (see SharedReceipt)."""
         self._page.unwatch(self)
 
     def returned(self) -> None:
-        """The member has gone: another one gets it (see SharedReceipt)."""
-        self._groups.give(self._group, self._origin, self._message, self._page)
+        """The member has disconnected: dispatch it to another one (see SharedReceipt)."""
+        self._groups.dispatch(self._group, self._origin, self._message, self._page)
         self._page.unwatch(self)
 
 
 class Groups:
-    """Gives messages to members; see the module's docstring."""
+    """Dispatches messages to members; see the module's docstring."""
 
     def __init__(
         self, shared: SharedGroups[SharedMember], queues: QueueWriter, counters: Counters
@@ -124,27 +125,27 @@ class Groups:
         self._shared = shared
         self._queues = queues
         self._counters = counters
-        #: Clients that are not connected, and have got something that a connected one should have.
-        self.misplaced: set[str] = set()
+        #: Offline clients with a message in their queue that a connected member could have.
+        self.clients_to_check: set[str] = set()
         queues.groups = self
 
-    def give(
+    def dispatch(
         self, group: tuple[str, str], origin: Origin | None, message: Publish, pending: Pending
     ) -> None:
-        """Give a message to one member, or drop it, counted; ``pending`` is held while it waits."""
-        if not self._give(group, origin, message, pending, ()):
+        """Dispatch a message to one member, or drop it, counted; ``pending`` counts its writes."""
+        if not self._dispatch(group, origin, message, pending, ()):
             self._counters.published += 1
             self._counters.dropped["no_subscriber"] += 1
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
-        """Give a message that a member has not acknowledged to another one."""
+        """Dispatch a message that a member has not acknowledged to another one."""
         share = parse_shared(topic_filter)
         if share is not None:
             pending = Pending(_nothing)
-            self.give(share, None, message, pending)
+            self.dispatch(share, None, message, pending)
             pending.release()
 
-    def _give(
+    def _dispatch(
         self,
         group: tuple[str, str],
         origin: Origin | None,
@@ -170,7 +171,7 @@ class Groups:
         pending: Pending,
         skip: tuple[str, ...],
     ) -> bool:
-        """Have a member queue a message, or take it; False when it is not there."""
+        """Queue a message for a member, or send it; False when it is not connected."""
         options = member.options
         granted = min(options.qos, message.qos)
         session = member.session
@@ -192,7 +193,7 @@ class Groups:
         epoch = session.epoch if session is not None else member.epoch
         if edge is None:
             return False
-        # QoS 2 goes to nobody else once it is sent, and QoS 0 is never acknowledged.
+        # QoS 2 goes to no other member once it is sent, and QoS 0 is never acknowledged.
         receipt = None
         if granted == 1 and isinstance(pending, Page):
             receipt = pending.watch(self, group, origin, message)
@@ -203,7 +204,7 @@ class Groups:
             receipt.done()
         return False
 
-    # What the queue writer tells
+    # Callbacks of the queue writer
 
     def refused(
         self,
@@ -223,22 +224,24 @@ class Groups:
         pending.refused = True
         skip = (*offer.skip, client_id)
         if outcome is AppendOutcome.QUEUE_FULL:
-            if isinstance(origin, LostMessage) and origin.home not in skip:
-                home = self._shared.member(*group, origin.home)
-                if home is not None and self._offer(home, group, origin, message, pending, skip):
+            if isinstance(origin, RedispatchOrigin) and origin.previous_client_id not in skip:
+                before = self._shared.member(*group, origin.previous_client_id)
+                if before is not None and self._offer(
+                    before, group, origin, message, pending, skip
+                ):
                     return True
-            if len(skip) >= MAX_FULL:
+            if len(skip) >= MAX_FULL_QUEUES:
                 return False
-        return self._give(group, origin, message, pending, skip)
+        return self._dispatch(group, origin, message, pending, skip)
 
     def queued_offline(self, client_id: str, offer: Offer) -> None:
         """A message was queued for a member that is not connected.
 
-        Nothing else was known of it, or of the others, than that it was its turn: perhaps that was
-        wrong, or is now.
+        When others are connected, its queue must be checked: connections may have changed between
+        the choice of the member and the append.
         """
         if not offer.skip and self._shared.has_connected(*offer.group, besides=client_id):
-            self.misplaced.add(client_id)
+            self.clients_to_check.add(client_id)
 
 
 def _nothing() -> None:

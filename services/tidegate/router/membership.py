@@ -1,10 +1,10 @@
-"""One router among others: its lease in the store, and what the others have changed.
+"""Membership of a router in the cluster: its lease in the store, and the change logs it follows.
 
 Owned by the router of a cluster. Every change of durable subscriptions and of retained topics is in
-the store's change logs; whoever answers a SUBSCRIBE waits until every living router has read up to
-its change. So a router that cannot reach the store is either waited for or, once its lease has run
-out, knows that it may be behind: it is not ``current``, and confirms no QoS 1 or 2 publish until it
-has caught up.
+the store's change logs; the router that handles a SUBSCRIBE waits until every live router has read
+up to its change. So a router that cannot reach the store is either waited for or, once its lease
+has ended, may be behind: it is not ``current``, and confirms no QoS 1 or 2 publish until it has
+caught up.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tidegate.store.api import Change, RouterRecord, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-#: How often the lease is renewed and the logs are read without anybody asking.
-TICK_S: Final = 0.5
-#: How often a router that somebody waits for is looked at.
-LOOK_S: Final = 0.05
+#: How often the lease is renewed and the logs are read, beside reads by ``catch_up``.
+RENEW_S: Final = 0.5
+#: How often the positions of routers are read while a change waits for them.
+POLL_S: Final = 0.05
 CHANGES_LIMIT: Final = 2000
-#: A router that died is waited for by SUBSCRIBE until its lease has run out: keep it short.
-LONGEST_LEASE_S: Final = 3.0
-#: The part of the lease after which it no longer counts here; in the store it runs on.
-SAFE_PART: Final = 0.7
+#: SUBSCRIBE waits for a router that died until its lease has ended: keep it short.
+MAX_LEASE_S: Final = 3.0
+#: The part of the lease that counts here; in the store the lease lasts longer.
+LEASE_SAFE_FRACTION: Final = 0.7
 
 
 class Membership:
@@ -47,59 +47,59 @@ class Membership:
         self._store = store
         self._name = name
         self._now_ms = now_ms
-        self._lease_s = min(lease_s, LONGEST_LEASE_S)
+        self._lease_s = min(lease_s, MAX_LEASE_S)
         self._apply = apply
         self._load = load
         self._became_current = became_current
-        #: Names this life of the router.
+        #: Names this instance of the router.
         self.instance = ""
-        #: Instances that live, as of the last renewal.
-        self.living: list[str] = []
-        #: Earlier lives that are registered still.
-        self._former: list[str] = []
+        #: Instances with a lease, as of the last renewal.
+        self.live: list[str] = []
+        #: Earlier instances of this router that still have a lease.
+        self._former_instances: list[str] = []
         self._positions: list[int] = []
         self._current_until_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._reading: asyncio.Task[None] | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
-    def new_life(self) -> None:
-        """Take a new name: the old one has been declared dead, or there was none."""
+    def new_instance(self) -> None:
+        """Become a new instance: the old one is fenced, or this is the first."""
         if self.instance:
-            self._former.append(self.instance)
+            self._former_instances.append(self.instance)
         self.instance = f"{self._name}.{secrets.token_hex(4)}"
         self._store.writer = self.instance
         self._current_until_s = 0.0
 
     @property
     def current(self) -> bool:
-        """Whether others can rely on this router knowing every confirmed change."""
+        """Whether this router knows every confirmed change."""
         return self._loop.time() < self._current_until_s
 
     async def start(self) -> None:
-        """Load everything, register, begin to follow changes. Raises StoreUnavailable."""
-        self.new_life()
-        # Nobody needs to wait for a router that loads: it reads on from where it began.
+        """Load everything, take a lease, begin to follow changes. Raises StoreUnavailable."""
+        self.new_instance()
+        # No lease while it loads, so no change waits for it: it reads on from where it began.
         await self._load_all()
         await self._read()
-        await self._follow()
-        self._ticking = asyncio.create_task(self._tick_forever())
+        await self._renew()
+        self._renewing = asyncio.create_task(self._renew_forever())
 
     async def stop(self) -> None:
-        """Unregister."""
-        tasks = [task for task in (self._ticking, self._reading) if task is not None]
+        """End the lease."""
+        tasks = [task for task in (self._renewing, self._reading) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await self._store.end_router(self.instance)
         except StoreUnavailable as error:
-            log.warning("cannot unregister this router", extra={"reason": str(error)})
+            log.warning("router lease not ended", extra={"reason": str(error)})
 
     async def catch_up(self) -> None:
         """Apply every change that was stored before this call. Raises RouterUnavailable."""
         if self._reading is not None:
-            # It may have begun before the change that the caller means.
+            # It may have begun before the change that the caller waits for.
             await asyncio.wait([self._reading])
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
@@ -107,7 +107,7 @@ class Membership:
         reading = self._reading
         await asyncio.wait([reading])
         if reading.cancelled():
-            raise RouterUnavailable("this router ends")
+            raise RouterUnavailable("router stopping")
         error = reading.exception()
         if error is not None:
             if isinstance(error, StoreUnavailable):
@@ -122,7 +122,7 @@ class Membership:
         while True:
             found = await self._store.changes(self._positions, CHANGES_LIMIT)
             if found.has_gap:
-                log.warning("the change log has gaps: loading everything anew")
+                log.warning("change log has a gap, reloading everything")
                 await self._load_all()
                 continue
             for change in found.changes:
@@ -132,44 +132,48 @@ class Membership:
                 return
 
     async def _load_all(self) -> None:
-        # Only what has been loaded may be read on from.
+        # The positions count only after everything has been loaded.
         positions = await self._store.log_positions()
         await self._load()
         self._positions = positions
 
-    async def _follow(self) -> None:
-        """Learn what others have changed, and promise to know it for a while."""
-        while self._former:
-            await self._store.end_router(self._former[-1])
-            self._former.pop()
+    async def _renew(self) -> None:
+        """Read changes, then renew the lease."""
+        while self._former_instances:
+            await self._store.end_router(self._former_instances[-1])
+            self._former_instances.pop()
         await self.catch_up()
         instance, asked_s = self.instance, self._loop.time()
         records = await self._store.renew_router(
             instance, self._now_ms(), int(self._lease_s * 1000), self._positions
         )
-        self.living = [record.instance for record in records]
+        self.live = [record.instance for record in records]
         was_current = self.current
         if not was_current:
-            # Until just now nobody waited for this router: what was changed before that, too.
+            # No change has waited for this router until now: read those before the renewal, too.
             await self.catch_up()
         if instance != self.instance:
-            return  # it was declared dead meanwhile: the new life is not registered yet
-        self._current_until_s = asked_s + self._lease_s * SAFE_PART
+            return  # it was fenced meanwhile: the new instance has no lease yet
+        self._current_until_s = asked_s + self._lease_s * LEASE_SAFE_FRACTION
         if not was_current:
             self._became_current()
 
-    async def _tick_forever(self) -> None:
+    async def _renew_forever(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(RENEW_S)
             try:
-                await self._follow()
+                await self._renew()
             except (StoreUnavailable, RouterUnavailable) as error:
-                log.warning("cannot follow changes, will retry", extra={"reason": str(error)})
+                log.warning(
+                    "reading changes failed, retrying in %.1f s",
+                    RENEW_S,
+                    extra={"reason": str(error)},
+                )
             except Exception:
-                log.exception("changes could not be followed, will retry")
+                log.exception("reading changes failed, retrying in %.1f s", RENEW_S)
 
     async def wait_for_others(self, partition: int, position: int, excluded: Sequence[str]) -> None:
-        """Return when every living router has read up to a change, or lives no more.
+        """Return when every other live router has read up to a change, or its lease has ended.
 
         ``excluded`` are instances for which the caller waits itself. Raises StoreUnavailable.
         """
@@ -181,7 +185,7 @@ class Membership:
                 for record in records
             ):
                 return
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
 
 
 def _is_behind(record: RouterRecord, partition: int, position: int) -> bool:

@@ -1,7 +1,7 @@
-"""What a message waits for: writes that are under way for it, counted.
+"""Pending writes of a message: counted, with a callback after the last one.
 
-Whoever has something written for a message makes one; the queue writer and the retained messages
-hold and release it, and tell it when its writes are given up.
+Made by the caller that has a message written; the queue writer and the retained messages add and
+release writes, and cancel it when its writes are given up.
 """
 
 from __future__ import annotations
@@ -10,39 +10,39 @@ from collections.abc import Callable
 
 
 class Pending:
-    """A message that waits for writes; ``finished`` is called once, after the last of them."""
+    """The pending writes of a message; ``finished`` is called once, after the last of them."""
 
     __slots__ = ("_finished", "_remaining", "failed", "refused")
 
     def __init__(self, finished: Callable[[], None]) -> None:
-        #: A write was refused for good: the publish must not be acknowledged as a success.
+        #: A write failed for good: the publish must not be acknowledged as a success.
         self.failed = False
-        #: A member of a group could not take its message; perhaps another one could.
+        #: A member of a group could not take its message; perhaps another member could.
         self.refused = False
         self._finished = finished
-        self._remaining = 1  # the caller's own hold, given back by ``release``
+        self._remaining = 1  # the caller's own, ended by its ``release``
 
-    def hold(self) -> None:
-        """Wait for one more write."""
+    def add(self) -> None:
+        """Count one more write."""
         self._remaining += 1
 
-    def last_hold(self) -> bool:
-        """True when nothing is waited for any more but the caller's own hold."""
+    def is_last(self) -> bool:
+        """True when no write is pending but the caller's own."""
         return self._remaining == 1
 
     def release(self) -> None:
         """One write is done."""
         self._remaining -= 1
         if not self._remaining:
-            # What is called holds this object more often than not: no circle may stay, because it
-            # would hold the message until a full garbage collection.
+            # The callback often refers to this object: that cycle is cut here, because it would
+            # keep the message until a full garbage collection.
             finished, self._finished = self._finished, _nothing
             finished()
 
-    def forget(self) -> None:
-        """Its writes were given up, because others have taken over: ``finished`` is not called.
+    def cancel(self) -> None:
+        """Give its writes up because this router is fenced: ``finished`` is not called.
 
-        A publisher must not be answered then: its edge sends the message again.
+        The publisher gets no answer then: its edge resends the message.
         """
         self._finished = _nothing
 

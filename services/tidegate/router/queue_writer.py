@@ -1,23 +1,22 @@
-"""The one writer of durable sessions' queues: gathers appends, retries them, reports each outcome.
+"""The writer of durable sessions' queues: batches appends, retries them, handles each outcome.
 
-Called by the router for every message that a durable session must get; calls the store. While one
-call is under way the next ones gather, so a busy router makes few, large calls. Order of ``add`` is
-order in every queue, also across retries, because there is one call at a time. What waits here is
-bounded by the publishers: each may have only so many messages unanswered.
+Called for every message to a durable session; calls the store. While one call is in flight the next
+ones gather, so a busy router makes few, large calls. Order of ``add`` is order in every queue, also
+across retries, because there is one call at a time. What waits here is bounded by the publishers:
+each may have only so many unanswered messages.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 from tidegate.link.interfaces import EdgeLink, Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
-from tidegate.router.storing import RETRY_FIRST_S, RETRY_MAX_S
+from tidegate.router.store_calls import Backoff
 from tidegate.router.table import DurableSession
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import (
@@ -35,13 +34,13 @@ log = logging.getLogger(__name__)
 MAX_BATCH: Final = 500
 #: (client_id, incarnation) -> (edge_id, epoch), as in ``AppendReply``.
 Locations: TypeAlias = dict[tuple[str, int], tuple[str, int]]
-NOWHERE: Final = ("", 0)
+NOT_CONNECTED: Final = ("", 0)
 
 
 class Offer:
-    """A shared subscription's message that is queued for one member: what another one would need.
+    """What another member needs when this one cannot queue a shared subscription's message.
 
-    ``skip`` names the members that have refused it before.
+    ``skip`` names the members that could not take it before.
     """
 
     __slots__ = ("group", "origin", "skip")
@@ -55,7 +54,7 @@ class Offer:
 
 
 class OfferListener(Protocol):
-    """Hears what became of offers."""
+    """Called with the outcome of offers."""
 
     def refused(
         self,
@@ -104,7 +103,7 @@ class QueueItem:
         self.retain = retain
         self.subscription_ids = subscription_ids
         self.pending = pending
-        #: None: it does not come through a shared subscription.
+        #: None unless it comes through a shared subscription.
         self.offer = offer
         #: Where the trace goes on from, once this is in the store.
         self.trace = message.trace
@@ -126,7 +125,7 @@ class QueueWriter:
         self._edges = edges
         self._on_fenced = on_fenced
         self._waiting: list[QueueItem] = []
-        #: What the call under way is about; another list once that was forgotten.
+        #: The batch in flight; another list once that was cancelled.
         self._batch: list[QueueItem] = []
         self._task: asyncio.Task[None] | None = None
         #: Set before the first offer.
@@ -145,11 +144,11 @@ class QueueWriter:
         identity: str,
         offer: Offer | None = None,
     ) -> None:
-        """Queue ``message`` for ``session``; ``pending`` is released when that is decided.
+        """Queue ``message`` for ``session``; ``pending`` is released at the outcome.
 
         ``offer`` if it comes through a shared subscription.
         """
-        pending.hold()
+        pending.add()
         group = "" if offer is None else f"{offer.group[0]}/{offer.group[1]}"
         record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms, group)
         append = Append(session.client_id, session.incarnation, record, identity)
@@ -159,12 +158,12 @@ class QueueWriter:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
-    def forget(self) -> None:
-        """Give up what is not known to be written: others have taken it over."""
-        given_up = self._batch + self._waiting
+    def cancel(self) -> None:
+        """Cancel what is not known to be written: this router is fenced."""
+        cancelled = self._batch + self._waiting
         self._batch, self._waiting = [], []
-        for item in given_up:
-            item.pending.forget()
+        for item in cancelled:
+            item.pending.cancel()
 
     async def idle(self) -> None:
         """Return when nothing waits."""
@@ -179,17 +178,17 @@ class QueueWriter:
                 try:
                     reply = await self.append(batch)
                 except WriterFenced:
-                    if self._batch is batch:  # otherwise that is known already
-                        self.forget()
+                    if self._batch is batch:  # otherwise it is cancelled already
+                        self.cancel()
                         self._on_fenced()
                     continue
                 except Exception:
-                    log.exception("messages could not be queued")
-                    self._give_up(batch)
+                    log.exception("queueing messages failed")
+                    self._fail_batch(batch)
                     continue
                 locations = reply.locations
                 for item, result in zip(batch, reply.outcomes, strict=True):
-                    self._settle(item, result, locations)
+                    self._finish_item(item, result, locations)
         finally:
             self._task = None
             self._batch = []
@@ -197,8 +196,8 @@ class QueueWriter:
                 self._task = asyncio.create_task(self._run())
 
     async def _append(self, batch: list[QueueItem]) -> AppendReply:
-        """Append until the store has taken all of it. Raises WriterFenced."""
-        delay = RETRY_FIRST_S
+        """Append until the store has done all of it. Raises WriterFenced."""
+        backoff = None
         appends = [item.append for item in batch]
         outcomes: list[int | AppendOutcome] = [AppendOutcome.UNAVAILABLE] * len(appends)
         locations: Locations = {}
@@ -216,14 +215,13 @@ class QueueWriter:
                 left = [place for place in left if outcomes[place] is AppendOutcome.UNAVAILABLE]
                 if not left:
                     return AppendReply(outcomes, locations)
-            log.warning("cannot queue messages, will retry", extra={"reason": reason})
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            delay = min(delay * 2, RETRY_MAX_S)
-            if self._batch is not batch:  # the next life of this router may not write it either
+            backoff = backoff or Backoff()
+            await backoff.pause("queue messages", reason)
+            if self._batch is not batch:  # it was cancelled: the new instance must not write it
                 raise WriterFenced
 
-    def _give_up(self, batch: list[QueueItem]) -> None:
-        """The store calls the operation wrong, a fault of ours: nobody is told that it worked."""
+    def _fail_batch(self, batch: list[QueueItem]) -> None:
+        """Fail a batch that the store refuses as invalid: a fault of Tidegate."""
         self._counters.internal_errors += 1
         for item in batch:
             self._counters.published += 1
@@ -231,14 +229,16 @@ class QueueWriter:
             item.pending.failed = True
             item.pending.release()
 
-    def _settle(self, item: QueueItem, result: int | AppendOutcome, locations: Locations) -> None:
+    def _finish_item(
+        self, item: QueueItem, result: int | AppendOutcome, locations: Locations
+    ) -> None:
         session = item.session
         if isinstance(result, int):
             self._counters.published += 1
             self._counters.queued += 1
-            # The store knows where the session was connected when this was queued; what this
-            # router knows may be older, or newer than what that connection has begun with.
-            edge_id, epoch = locations.get((session.client_id, session.incarnation), NOWHERE)
+            # The location of the session when this was queued comes from the store; the table of
+            # this router may be older, or newer than the start of that connection.
+            edge_id, epoch = locations.get((session.client_id, session.incarnation), NOT_CONNECTED)
             edge = self._edges.get(edge_id)
             if edge is not None:
                 source = item.message

@@ -1,8 +1,8 @@
-"""What the store says of durable subscriptions and retained topics, read into memory.
+"""Replica of the store's durable subscriptions and retained topics in memory.
 
-Owns nothing: it writes to the routing table and to the index of retained topics. Called by the
-membership of a cluster's router, for every change that the store's logs have, and for a new
-beginning when they have gaps; a router that is alone loads once.
+Owns nothing: it writes to the routing table and to the index of retained topics. Called by
+``membership`` in a cluster, for every change in the store's logs, and to reload everything after a
+gap in them; a router that is alone loads once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Replica:
     async def load(self) -> None:
         """Read all durable subscriptions and the names of all retained topics.
 
-        What was known before and is not there any more is forgotten. Raises StoreUnavailable.
+        Remove what is no longer in the store. Raises StoreUnavailable.
         """
         table = self._table
         seen: dict[str, set[str]] = {}
@@ -43,19 +43,21 @@ class Replica:
                     table.subscribe_durable(session, topic_filter, options)
                 seen[stored.client_id] = {name for name, _ in stored.subscriptions}
         for session in list(table.sessions.values()):
-            wanted = seen.get(session.client_id)
-            if wanted is None:
+            stored_filters = seen.get(session.client_id)
+            if stored_filters is None:
                 table.drop_session(session.client_id, session.incarnation)
                 continue
-            for topic_filter in [name for name in session.subscriptions if name not in wanted]:
+            for topic_filter in [
+                name for name in session.subscriptions if name not in stored_filters
+            ]:
                 table.unsubscribe_durable(session, topic_filter)
         await self._retained.load()
 
-    def learn(self, change: Change) -> None:
-        """Apply what another router (or this one) has changed in the store."""
+    def apply(self, change: Change) -> None:
+        """Apply a change that another router (or this one) has stored."""
         table = self._table
         if isinstance(change, RetainedAdded | RetainedRemoved):
-            self._retained.learn(change.topic, isinstance(change, RetainedAdded))
+            self._retained.apply(change.topic, isinstance(change, RetainedAdded))
         elif isinstance(change, SessionEnded):
             table.drop_session(change.client_id, change.incarnation)
         elif table.is_outdated(change.client_id, change.incarnation):

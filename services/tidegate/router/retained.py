@@ -1,21 +1,21 @@
 """Retained messages: an index of their topics in memory, the messages themselves in the store.
 
-Called by the router. One writer: of several messages for a topic that wait at the same time only
-the newest is written, so a retry can never put an older one over a newer one.
+Called by ``routing``, ``replica``, ``sweeper`` and the router. One writer: of several messages for
+a topic that wait at the same time only the newest is written, so a retry can never overwrite a
+newer message with an older one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from tidegate.core.retained_index import RetainedIndex
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
-from tidegate.router.storing import RETRY_FIRST_S, RETRY_MAX_S
+from tidegate.router.store_calls import Backoff
 from tidegate.store.api import Store, StoreUnavailable, WriterFenced
 from tidegate.store.records import decode_retained, encode_retained
 
@@ -39,11 +39,11 @@ class RetainedMessages:
         self._dirty: dict[str, Publish | None] = {}
         self._writing: dict[str, Publish | None] = {}
         self._waiters: dict[str, list[Pending]] = {}
-        # Who waits for what is being written. Other dictionaries, both, once that was forgotten.
+        # The pendings of what is being written. Both are replaced when that is cancelled.
         self._writing_for: dict[str, list[Pending]] = {}
-        # Topics of which the index may be wrong: their writes were given up.
-        self._unsure: set[str] = set()
-        # Topics written since each read under way began: what such a read returns may be stale.
+        # Topics of which the index may be wrong: their writes were cancelled.
+        self._unverified: set[str] = set()
+        # Topics written since each read in flight began: the result of such a read may be stale.
         self._reads: list[set[str]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -51,14 +51,14 @@ class RetainedMessages:
         return len(self._index)
 
     async def load(self) -> None:
-        """Build the index from the store (anew: what it says there replaces what was known)."""
+        """Build the index from the store, or replace it."""
         before = set(self._index.match("#"))
         async for topics in self._store.retained_topics():
             for topic in topics:
                 before.discard(topic)
                 self._index.add(topic)
         for topic in before:
-            self.learn(topic, False)
+            self.apply(topic, False)
 
     def set(self, message: Publish, pending: Pending) -> None:
         """Keep a copy of ``message`` as its topic's retained one; an empty payload removes it.
@@ -74,30 +74,30 @@ class RetainedMessages:
             self._dirty[topic] = None
         for read in self._reads:
             read.add(topic)
-        pending.hold()
+        pending.add()
         self._waiters.setdefault(topic, []).append(pending)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
-    def learn(self, topic: str, is_there: bool) -> None:
-        """Another router has stored the first retained message of a topic, or removed it."""
+    def apply(self, topic: str, exists: bool) -> None:
+        """Apply a change by another router: a topic has a retained message now, or none."""
         if topic in self._dirty or topic in self._writing:
             return
-        self._unsure.discard(topic)
-        if is_there:
+        self._unverified.discard(topic)
+        if exists:
             self._index.add(topic)
         else:
             self._index.discard(topic)
 
-    def forget(self) -> None:
-        """Give up what is not known to be written: others have taken it over."""
-        given_up = [*self._writing_for.values(), *self._waiters.values()]
-        self._unsure.update(self._writing, self._dirty)
+    def cancel(self) -> None:
+        """Cancel what is not known to be written: this router is fenced."""
+        cancelled = [*self._writing_for.values(), *self._waiters.values()]
+        self._unverified.update(self._writing, self._dirty)
         self._dirty, self._waiters = {}, {}
         self._writing, self._writing_for = {}, {}
-        for pendings in given_up:
+        for pendings in cancelled:
             for pending in pendings:
-                pending.forget()
+                pending.cancel()
 
     def match(self, topic_filter: str) -> list[str]:
         """Topics that have a retained message and match the filter."""
@@ -106,8 +106,8 @@ class RetainedMessages:
     async def get(self, topics: Sequence[str]) -> list[Publish]:
         """Return the retained messages of ``topics``, without those that have expired.
 
-        A topic written while the read was under way is left out: whoever asks has its subscription
-        in place already and has got the newer message as a live one.
+        A topic written during the read is left out: the subscription of the caller is in place
+        already, and it has got the newer message as a live one.
         """
         now_ms = self._now_ms()
         changed: set[str] = set()
@@ -141,23 +141,23 @@ class RetainedMessages:
 
     async def expire(self) -> int:
         """Remove what has expired; how many. Raises StoreUnavailable."""
-        await self._make_sure()
+        await self._verify_index()
         topics = await self._store.expired_retained(self._now_ms(), EXPIRY_BATCH)
         for topic in topics:
             if topic not in self._dirty and topic not in self._writing:
                 self._index.discard(topic)
         return len(topics)
 
-    async def _make_sure(self) -> None:
-        """Put the index right after a life of this router has ended."""
-        topics = list(self._unsure)[:MAX_BATCH]
+    async def _verify_index(self) -> None:
+        """Correct the index after writes were cancelled."""
+        topics = list(self._unverified)[:MAX_BATCH]
         if not topics:
             return
         records = await self._store.get_retained(topics)
         for topic, record in zip(topics, records, strict=True):
-            if topic in self._unsure:  # nobody has said anything of it meanwhile
-                self.learn(topic, record is not None)
-                self._unsure.discard(topic)
+            if topic in self._unverified:  # no change of it meanwhile
+                self.apply(topic, record is not None)
+                self._unverified.discard(topic)
 
     async def idle(self) -> None:
         """Return when everything is written."""
@@ -165,7 +165,7 @@ class RetainedMessages:
             await asyncio.shield(self._task)
 
     async def _run(self) -> None:
-        delay = RETRY_FIRST_S
+        backoff = Backoff()
         try:
             while self._dirty:
                 topics = list(self._dirty)[:MAX_BATCH]
@@ -178,22 +178,20 @@ class RetainedMessages:
                         *(self._write(topic, message) for topic, message in writing.items())
                     )
                 except StoreUnavailable as error:
-                    log.warning("cannot store retained messages", extra={"reason": str(error)})
                     self._restore()
-                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                    delay = min(delay * 2, RETRY_MAX_S)
+                    await backoff.pause("store retained messages", str(error))
                     continue
                 except WriterFenced:
-                    if self._writing is writing:  # otherwise that is known already
-                        self.forget()
+                    if self._writing is writing:  # otherwise it is cancelled already
+                        self.cancel()
                         self._on_fenced()
                     continue
                 except Exception:
-                    log.exception("retained messages could not be stored")
+                    log.exception("storing retained messages failed")
                     for pendings in waiters.values():
                         for pending in pendings:
                             pending.failed = True
-                delay = RETRY_FIRST_S
+                backoff.reset()
                 self._writing, self._writing_for = {}, {}
                 for pendings in waiters.values():
                     for pending in pendings:
@@ -204,7 +202,7 @@ class RetainedMessages:
                 self._task = asyncio.create_task(self._run())
 
     def _restore(self) -> None:
-        """Put a failed batch back, under what has come since; nothing, if it was forgotten."""
+        """Put a failed batch back, under newer messages; nothing, if it was cancelled."""
         for topic, message in self._writing.items():
             self._dirty.setdefault(topic, message)
         for topic, pendings in self._writing_for.items():

@@ -1,25 +1,25 @@
-"""The router: takes publishes and session work from edges, owns the store.
+"""The router: handles publishes and session operations of edges, owns the store.
 
-Implements ``RouterService``, and puts its parts together. Holds nothing that cannot be rebuilt from
-the store and the attached edges. The router owns its life, which others may declare over; its parts
-own the rest, and each of them calls only those before it (what goes back up is told by callbacks)::
+Implements ``RouterService`` by its parts, which it makes and connects. All its state can be rebuilt
+from the store and the attached edges. It owns its instance, which other routers can fence; its
+parts own the rest, and each of them calls only those above it here (the others by callbacks)::
 
-    tasks         work that nobody waits for
-    table         where topics go
-    edges         which edges are attached, and what they tell of themselves
-    queues        appends to durable sessions' queues
-    retained      the index of retained messages, and their writes
-    groups        shared subscriptions
-    abandoned queues   what clients that have gone had got through them
-    offline members  what waits for members that have gone
-    replica       what the store says of subscriptions and retained topics
-    membership    the lease among routers, and how far their changes are known
-    deliveries    durable sessions' queues, as edges see them
-    routing       publishes, at once or when this router is current again
-    wills         those that are due
-    sessions      attach, detach, subscribe
-    edge_leases   which edges live
-    sweeping      what the store says is due
+    tasks             background tasks
+    table             the routing table
+    edges             the attached edges
+    queues            appends to durable sessions' queues
+    retained          the index of retained messages, and their writes
+    groups            shared subscriptions
+    abandoned_queues  redelivery of messages of ended sessions
+    offline_members   redelivery of messages of offline members
+    replica           subscriptions and retained topics of the store, in memory
+    membership        the lease of this router, and the change logs
+    deliveries        durable sessions' queues, for edges
+    routing           publishes, at once or when this router is current again
+    wills             publishing of wills that are due
+    sessions          attach, detach, subscribe
+    edge_leases       leases of edges
+    sweeper           what is due by time
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.routing import Routing
 from tidegate.router.sessions import Sessions
-from tidegate.router.storing import available, insist
-from tidegate.router.sweeping import Sweeping
+from tidegate.router.store_calls import call_once, retry_until_stored
+from tidegate.router.sweeper import Sweeper
 from tidegate.router.table import RoutingTable
 from tidegate.router.traced_writes import TracedAppend, TracedRetain
 from tidegate.router.wills import Wills
@@ -54,7 +54,7 @@ from tidegate.store.api import Store
 
 log = logging.getLogger(__name__)
 
-#: Names of retained topics that are handed out at a time.
+#: Names of retained topics that are returned at a time.
 RETAINED_PAGE: Final = 500
 
 
@@ -77,9 +77,9 @@ class Router:
     ) -> None:
         """``alone``: no other router uses this store (and edges are in this process).
 
-        ``on_fenced`` is called after this life of the router was declared dead by others: every
-        edge must attach anew, and send again what it had no answer for. ``tracer``: writes for
-        traced messages get spans.
+        ``on_fenced`` is called after this instance of the router was fenced by others: every edge
+        must attach again, and resend what was not answered. ``tracer``: writes for traced messages
+        get spans.
         """
         self._store = store
         self._on_fenced = on_fenced
@@ -89,9 +89,11 @@ class Router:
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced)
         self.retained = retained = RetainedMessages(store, now_ms, self._was_fenced)
         groups = Groups(table.shared, queues, counters)
-        self._abandoned_queues = AbandonedQueues(store, groups.give, insist, now_ms, counters)
+        self._abandoned_queues = AbandonedQueues(
+            store, groups.dispatch, retry_until_stored, now_ms, counters
+        )
         offline_members = OfflineMembers(
-            store, table, self._abandoned_queues, groups.misplaced, now_ms
+            store, table, self._abandoned_queues, groups.clients_to_check, now_ms
         )
         self._replica = Replica(store, table, retained)
         self._membership: Membership | None = None
@@ -101,7 +103,7 @@ class Router:
                 name,
                 now_ms,
                 edge_lease_s,
-                self._replica.learn,
+                self._replica.apply,
                 self._replica.load,
                 self._became_current,
             )
@@ -132,7 +134,7 @@ class Router:
             wills=self._wills,
         )
         self._edge_leases = leases = EdgeLeases(store, now_ms, edge_lease_s)
-        self.sweeping = Sweeping(
+        self.sweeper = Sweeper(
             store,
             now_ms,
             counters,
@@ -144,7 +146,7 @@ class Router:
             sessions=sessions,
             wills=self._wills,
         )
-        # What edges ask and tell, without a call in between: on the hot path it would show.
+        # Operations of edges, without a call in between: it would cost time on the hot path.
         self.publish = routing.publish
         self.redispatch = groups.redispatch
         self.complete = deliveries.complete
@@ -168,20 +170,20 @@ class Router:
         self.leased_edges = leases.leased_edges
         self.end_lease = leases.end_lease
 
-    # Life
+    # Start and stop
 
     @property
     def instance(self) -> str:
-        """Names this life of the router; "" when it is alone."""
+        """Names this instance of the router; "" when it is alone."""
         return self._membership.instance if self._membership is not None else ""
 
     @property
     def current(self) -> bool:
-        """Whether this router knows all subscriptions; False while the store is away."""
+        """Whether this router knows all subscriptions; False during a store outage."""
         return self._membership is None or self._membership.current
 
     def reconfigure(self, limits: LimitsConfig, features: FeaturesConfig) -> None:
-        """Go by other limits and features from now on."""
+        """Use other limits and features from now on."""
         self._routing.limits = limits
         self._routing.features = features
         self._wills.features = features
@@ -192,12 +194,12 @@ class Router:
             await self._replica.load()
         else:
             await self._membership.start()
-            self._edge_leases.begin()
-        self.sweeping.start()
+            self._edge_leases.start_grace()
+        self.sweeper.start()
 
     async def stop(self) -> None:
-        """Finish what is under way. Edges must have detached their clients before."""
-        await self.sweeping.stop()
+        """Finish what is in progress. Edges must have detached their clients before."""
+        await self.sweeper.stop()
         if self._membership is not None:
             await self._membership.stop()
         await self._queues.idle()
@@ -206,35 +208,40 @@ class Router:
         await self._deliveries.idle()
 
     def _became_current(self) -> None:
-        self._routing.let_go()
+        self._routing.resume_delayed()
 
     def _was_fenced(self) -> None:
-        """Others have declared this life dead: what it had not done, they have taken over."""
+        """Others have fenced this instance: cancel its writes, which they have taken over."""
         if self._membership is None:
             return
-        log.warning("this router was declared dead; it begins a new life")
-        self._queues.forget()
-        self._abandoned_queues.forget()
-        self.retained.forget()
-        self._routing.forget()
-        self._membership.new_life()
+        self._queues.cancel()
+        self._abandoned_queues.cancel()
+        self.retained.cancel()
+        self._routing.cancel()
+        fenced = self._membership.instance
+        self._membership.new_instance()
+        log.warning(
+            "router fenced, restarting as instance %s",
+            self._membership.instance,
+            extra={"fenced": fenced},
+        )
         if self._on_fenced is not None:
             self._on_fenced()
 
     # Other routers
 
     async def fence(self, instance: str) -> None:
-        """Refuse every later write of a router's life (see RouterService)."""
-        await available(self._store.fence_writer(instance))
+        """Refuse every later write of a router instance (see RouterService)."""
+        await call_once(self._store.fence_writer(instance))
 
     async def catch_up(self) -> None:
-        """Learn what was stored until now (see RouterService)."""
+        """Apply every change that was stored before this call (see RouterService)."""
         if self._membership is not None:
             await self._membership.catch_up()
 
     def live_routers(self) -> list[str]:
-        """Instances of the routers that live (see RouterService)."""
-        return self._membership.living if self._membership is not None else []
+        """Instances of the routers with a lease (see RouterService)."""
+        return self._membership.live if self._membership is not None else []
 
     async def interest_synced(self) -> None:
         """Interest takes effect at once here (see RouterLink)."""
@@ -250,4 +257,4 @@ class Router:
 
     async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
         """Read retained messages (see RouterLink)."""
-        return await available(self.retained.get(topics))
+        return await call_once(self.retained.get(topics))

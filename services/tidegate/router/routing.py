@@ -1,8 +1,8 @@
 """Routing of publishes: at once to edges with interest, through queues to durable sessions.
 
-Owns the publishes that wait to be confirmed until this router is current again; what waits for the
-store is held by who writes it. ``publish`` is called for every message of every publisher, for
-wills, and for ``$SYS``; it answers only when everything that must be durable is (G1).
+Owns the publishes whose confirmation waits until this router is current again; writes in progress
+are owned by ``queue_writer`` and ``retained``. ``publish`` is called for every message of every
+publisher, for wills, and for ``$SYS``; it confirms when everything that must be durable is (G1).
 """
 
 from __future__ import annotations
@@ -100,23 +100,23 @@ class Routing:
         self._count_unmatched()
         return NO_MATCHING_SUBSCRIBERS
 
-    def let_go(self) -> None:
-        """This router is current again: finish what had to wait, as things stand now."""
+    def resume_delayed(self) -> None:
+        """Finish the publishes that waited until this router was current, by the table of now."""
         membership = self._membership
         while self._delayed and (membership is None or membership.current):
             origin, message = self._delayed.popleft()
             try:
                 code = self._publish_durably(origin, message, self._table.route(message.topic))
             except Exception:
-                # A fault of ours in one of them: what waits behind it would wait for ever.
-                log.exception("a message that has waited could not be routed")
+                # A fault of Tidegate in one of them must not stop those behind it.
+                log.exception("routing a delayed message failed")
                 self._counters.internal_errors += 1
                 code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
             if code is not None:
                 origin.published(message, code)
 
-    def forget(self) -> None:
-        """Give up what waits: edges send it again."""
+    def cancel(self) -> None:
+        """Cancel the delayed publishes: edges resend them."""
         self._delayed.clear()
 
     def _count_unmatched(self) -> None:
@@ -126,7 +126,7 @@ class Routing:
     def _publish_durably(self, origin: Origin, message: Publish, route: Route) -> int | None:
         matched = bool(route.edges or route.durable or route.groups)
         code = PUBLISHED if matched else NO_MATCHING_SUBSCRIBERS
-        if not matched and not message.retain:  # a retained one is kept: not lost on anybody
+        if not matched and not message.retain:  # a retained message is stored, so not dropped
             self._count_unmatched()
         returned = False
         receipt = origin.receipt(message)
@@ -143,17 +143,17 @@ class Routing:
         if route.durable:
             self._queue_for_sessions(origin, message, route, pending)
         for group in route.groups:
-            self._groups.give(group, origin, message, pending)
+            self._groups.dispatch(group, origin, message, pending)
         if message.retain:
             if len(message.payload) > self.limits.max_retained_payload_bytes > 0:
                 self._counters.published += 1
                 self._counters.dropped["retained_too_large"] += 1
             else:
                 self.retain(origin, message, pending)
-        settled = pending.last_hold() and receipt < 0
-        returned = not settled
+        is_complete = pending.is_last() and receipt < 0
+        returned = not is_complete
         pending.release()
-        return code if settled else None
+        return code if is_complete else None
 
     def _queue_for_sessions(
         self, origin: Origin, message: Publish, route: Route, pending: Pending
@@ -191,9 +191,9 @@ class Routing:
         except SessionFenced:
             code = FENCED
         except Exception:
-            # The store calls it wrong, a fault of ours. Were it not answered, its edge would be
-            # short of its credit, and wait for it whenever a router joins.
-            log.exception("a receipt could not be stored")
+            # The store refuses it as invalid, a fault of Tidegate. Without an answer the edge would
+            # miss its credit, and wait for it whenever a router joins.
+            log.exception("storing a receipt failed")
             self._counters.internal_errors += 1
             code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
         origin.published(message, code)

@@ -1,7 +1,7 @@
-"""Sessions: who owns them, how they begin and end, and their subscriptions.
+"""Sessions: attach, detach, verify, and their subscriptions.
 
-Owns nothing: the store decides, the routing table says what is known here. Called for requests of
-edges, and by ``sweeping`` for sessions that the store has ended.
+Owns nothing: the store decides, the routing table has what is known here. Called for requests of
+edges, and by ``sweeper`` for sessions that the store has ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.edges import Edges
 from tidegate.router.membership import Membership
-from tidegate.router.storing import available, fenced, insist
+from tidegate.router.store_calls import call_fenced, call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
 from tidegate.runtime.telemetry.counters import Counters
@@ -38,7 +38,7 @@ class Sessions:
         membership: Membership | None,
         wills: Wills,
     ) -> None:
-        """``membership`` None: no other router has to know of subscriptions."""
+        """``membership`` None: there is no other router to read changes of subscriptions."""
         self._store = store
         self._counters = counters
         self._now_ms = now_ms
@@ -51,7 +51,7 @@ class Sessions:
         """Make an edge the owner of a session (see RouterLink)."""
         client_id, will = request.client_id, request.will
         table, edges = self._table, self._edges.by_id
-        reply = await available(
+        reply = await call_once(
             self._store.attach(
                 AttachRequest(
                     client_id,
@@ -105,20 +105,20 @@ class Sessions:
             request.session_expiry_s,
             request.sent_seq,
         )
-        reply = await insist(lambda: self._store.detach(detach), "end a session")
+        reply = await retry_until_stored(lambda: self._store.detach(detach), "detach a session")
         if reply.ended is not None:
             self.ended(reply.ended)
         for due in reply.wills:
             self._wills.publish(due)
 
     def ended(self, ended: EndedSession) -> None:
-        """The store has ended a session."""
+        """Apply that the store has ended a session."""
         self._counters.sessions_expired += 1
         self._table.drop_session(ended.client_id, ended.incarnation)
 
     async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
         """Which connections still own their sessions (see RouterService)."""
-        return await available(self._store.verify(connections))
+        return await call_once(self._store.verify(connections))
 
     # Subscriptions
 
@@ -165,14 +165,14 @@ class Sessions:
     ) -> bool:
         """Store a change of a session's subscriptions; True if it is to be applied here.
 
-        In a cluster this router learns it from the log, as all do, so that all see one order;
-        every living router that is not in ``excluded`` is waited for.
+        In a cluster this router reads it from the log, as all do, so that all apply one order;
+        every live router that is not in ``excluded`` is waited for.
         """
-        position = await fenced(stored)
+        position = await call_fenced(stored)
         membership = self._membership
         if membership is None:
             return True
         await membership.catch_up()
         partition = self._store.partition(client_id)
-        await available(membership.wait_for_others(partition, position, excluded))
+        await call_once(membership.wait_for_others(partition, position, excluded))
         return False

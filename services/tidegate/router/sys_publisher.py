@@ -1,7 +1,7 @@
 """``$SYS``: the broker's figures as retained topics, with mosquitto's names.
 
-Every process counts its own (``roles.sys_figures``); one router publishes the sums, like any other
-publisher, so that existing dashboards and MQTT Explorer work. Run by the composition roots.
+Every process counts its own (``roles.sys_figures``); one router publishes the sums through
+``Router.publish``, so that existing dashboards and MQTT Explorer work. Run by ``roles``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _SystemOrigin:
-    """The publisher of ``$SYS`` topics: nobody's client identifier."""
+    """The origin of ``$SYS`` messages: no client."""
 
     client_id = ""
     epoch = 0
@@ -35,14 +35,14 @@ class _SystemOrigin:
         return -1
 
     def published(self, message: Publish, code: int) -> None:
-        """Nobody waits."""
+        """No publisher waits."""
 
 
 class SysPublisher:
-    """Publishes what has changed every ``interval_s`` seconds; 0: never.
+    """Publishes changed figures every ``interval_s`` seconds; 0: never.
 
-    ``parts`` are the figures of all processes, by life (see ``Totals``). ``leads`` says whether
-    this is the process that publishes; the others only keep their averages going.
+    ``parts`` are the figures of all processes, by instance (see ``Totals``). ``leads``: whether
+    this is the process that publishes; the others only update their averages.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SysPublisher:
         self._started_s = time.monotonic()
 
     def set_interval(self, interval_s: float) -> None:
-        """Publish so often from now on."""
+        """Change how often figures are published."""
         if interval_s != self._interval_s:
             self._interval_s = interval_s
             self._changed.set()
@@ -82,7 +82,7 @@ class SysPublisher:
                 continue
             now_s = time.monotonic() - self._started_s
             leads = self._leads()
-            snapshot = self._totals.add_up(self._parts(), self._whole())
+            snapshot = self._totals.add_up(self._parts(), self._broker_wide())
             for topic, value in self._tree.values(now_s, snapshot, full=leads and not led):
                 if leads:
                     self._router.publish(self._origin, Publish(topic, value, retain=True))
@@ -91,8 +91,8 @@ class SysPublisher:
                 async with asyncio.timeout(self._interval_s):
                     await self._changed.wait()
 
-    def _whole(self) -> dict[str, int]:
-        """What every router knows of the whole broker."""
+    def _broker_wide(self) -> dict[str, int]:
+        """The figures of the whole broker, which every router knows."""
         table = self._router.table
         counters = self._counters
         return {

@@ -1,7 +1,7 @@
 """The routing table: which edges and which durable sessions a topic goes to.
 
-Owns what a router holds in memory about interest; all of it can be rebuilt from the store and from
-the attached edges. Called by the router; pure bookkeeping, no I/O.
+Owns subscriptions and interest in memory; all of it can be rebuilt from the store and from the
+attached edges. Called by the parts of the router. Pure: no I/O.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SharedMember:
 
 
 class DurableTarget(Overlap):
-    """What one durable session is due of a topic, over all of its matching subscriptions."""
+    """How one durable session gets a topic, by all of its matching subscriptions."""
 
     __slots__ = ("session",)
 
@@ -62,7 +62,7 @@ class DurableTarget(Overlap):
 
 
 class Route:
-    """Where the messages of one topic go, valid while the index matches have not changed."""
+    """Where messages of one topic go; valid while the matches of the index are the same."""
 
     __slots__ = ("durable", "edges", "groups", "matches", "shared_matches")
 
@@ -85,7 +85,7 @@ class RoutingTable:
             TopicIndex()
         )
         self._routes: dict[str, Route] = {}
-        #: What an edge has told, to be forgotten when it goes.
+        #: What each edge has added, to be removed when it detaches.
         self._interest: dict[EdgeLink, set[str]] = {}
         self._members: dict[EdgeLink, set[tuple[str, str]]] = {}
 
@@ -129,17 +129,17 @@ class RoutingTable:
         return route
 
     def add_interest(self, edge: EdgeLink, topic_filter: str) -> None:
-        """An edge wants what matches."""
+        """Add a filter to an edge's interest."""
         self._index.add(topic_filter, edge, None)
         self._interest.setdefault(edge, set()).add(topic_filter)
 
     def remove_interest(self, edge: EdgeLink, topic_filter: str) -> None:
-        """An edge no longer wants it."""
+        """Remove a filter from an edge's interest."""
         self._index.remove(topic_filter, edge)
         self._interest.get(edge, set()).discard(topic_filter)
 
     def drop_edge(self, edge: EdgeLink) -> None:
-        """An edge is gone, with all it had told; durable sessions stay, not connected."""
+        """Remove an edge with all it had added; durable sessions stay, not connected."""
         for topic_filter in self._interest.pop(edge, ()):
             self._index.remove(topic_filter, edge)
         for client_id, topic_filter in self._members.pop(edge, ()):
@@ -154,7 +154,7 @@ class RoutingTable:
                 self.set_connected(session, None, session.epoch)
 
     def is_outdated(self, client_id: str, incarnation: int) -> bool:
-        """Whether a later life of a session is known already."""
+        """Whether a later incarnation of a session is known already."""
         session = self.sessions.get(client_id)
         return session is not None and session.incarnation > incarnation
 
@@ -168,7 +168,7 @@ class RoutingTable:
         return session
 
     def drop_session(self, client_id: str, incarnation: int) -> None:
-        """A durable session's state is gone, and its subscriptions with it."""
+        """Remove a durable session with its subscriptions."""
         session = self.sessions.get(client_id)
         if session is None or session.incarnation != incarnation:
             return
@@ -206,7 +206,7 @@ class RoutingTable:
         topic_filter: str,
         options: SubscriptionOptions,
     ) -> None:
-        """A connection without a durable session has joined a shared subscription."""
+        """Add a connection without a durable session to a shared subscription."""
         share = parse_shared(topic_filter)
         if share is None or self._has_newer_member(share, client_id, epoch):
             return
@@ -215,7 +215,7 @@ class RoutingTable:
         self._members.setdefault(edge, set()).add((client_id, topic_filter))
 
     def leave_group(self, client_id: str, epoch: int, topic_filter: str) -> None:
-        """It has left it."""
+        """Remove it from a shared subscription."""
         share = parse_shared(topic_filter)
         member = self.shared.member(*share, client_id) if share is not None else None
         if share is None or member is None or member.session is not None or member.epoch != epoch:
@@ -225,9 +225,9 @@ class RoutingTable:
             self._members.get(member.edge, set()).discard((client_id, topic_filter))
 
     def _has_newer_member(self, share: tuple[str, str], client_id: str, epoch: int) -> bool:
-        """Whether a later connection, or a later session, of a client has this place in a group.
+        """Whether a later connection, or a later session, of the client is a member already.
 
-        Edges tell of their connections, and the store's log of sessions: either may be late.
+        Connections are reported by edges, sessions by the store's log: either may be late.
         """
         member = self.shared.member(*share, client_id)
         if member is None:
@@ -236,12 +236,12 @@ class RoutingTable:
         return epoch < (member.epoch if member.session is None else member.session.incarnation)
 
     def _is_member(self, share: tuple[str, str], session: DurableSession) -> bool:
-        """Whether the client's place in a group is this session's, not one that came after it."""
+        """Whether the client is a member by this session, not by a later one."""
         member = self.shared.member(*share, session.client_id)
         return member is not None and member.session is session
 
     def set_connected(self, session: DurableSession, edge: EdgeLink | None, epoch: int) -> None:
-        """Note which edge holds the session's connection (None: no one)."""
+        """Set the edge that holds the session's connection (None: not connected)."""
         session.edge = edge
         session.epoch = epoch
         for topic_filter in session.subscriptions:

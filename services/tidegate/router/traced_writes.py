@@ -68,7 +68,7 @@ class TracedRetain:
             self._retain(origin, message, pending)
             return
         span = self._tracer.start(RETAIN, message.trace)
-        pending.hold()
+        pending.add()
 
         def stored() -> None:
             span.end(message_attributes(message, origin.client_id), failed=write.failed)

@@ -1,7 +1,7 @@
-"""Wills that are due: published like any other message, then forgotten by the store.
+"""Wills that are due: published like any other message, then deleted from the store.
 
-Owns nothing but the feature that it goes by. Called by ``sessions`` for wills that a connection's
-end or its successor makes due, and by ``sweeping`` for those whose time has come.
+Owns nothing but its configuration. Called by ``sessions`` for wills that are due at the end of a
+connection, and by ``sweeper`` for delayed ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tidegate.mqtt.packets import Publish
 from tidegate.router.routing import Routing
-from tidegate.router.storing import insist
+from tidegate.router.store_calls import retry_until_stored
 from tidegate.runtime.config.model import FeaturesConfig
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class _WillOrigin:
-    """The publisher of a will, which no longer has a connection."""
+    """The origin of a will: its publisher has no connection."""
 
     __slots__ = ("_done", "_will_id", "client_id", "epoch")
 
@@ -37,11 +37,11 @@ class _WillOrigin:
         return f"will|{self._will_id}"
 
     def receipt(self, message: Publish) -> int:
-        """Nobody waits for a PUBREC."""
+        """No PUBREC is waited for."""
         return -1
 
     def published(self, message: Publish, code: int) -> None:
-        """It is durable: forget the claim."""
+        """It is durable: delete the will."""
         self._done()
 
 
@@ -68,13 +68,13 @@ class Wills:
         self._routing = routing
 
     def publish(self, due: DueWill) -> None:
-        """Publish a will that this router has claimed; one that it cannot read is left alone."""
+        """Publish a will that this router has claimed; one that it cannot decode is left."""
         try:
             will = decode_will(due.record).will
         except RecordError:
-            # Perhaps of a newer version: the claim runs out, and who can read it publishes it.
+            # Perhaps of a newer version: the claim ends, and a newer router publishes it.
             self._counters.internal_errors += 1
-            log.exception("a will cannot be read", extra={"will": due.will_id})
+            log.exception("decoding a will failed", extra={"will": due.will_id})
             return
         message = Publish(
             will.topic,
@@ -89,10 +89,12 @@ class Wills:
         self._counters.wills_published += 1
 
         def done() -> None:
-            self._tasks.spawn(self._forget(due.will_id))
+            self._tasks.spawn(self._delete(due.will_id))
 
         if self._routing.publish(_WillOrigin(due, done), message) is not None:
             done()
 
-    async def _forget(self, will_id: str) -> None:
-        await insist(lambda: self._store.will_published([will_id]), "forget a will")
+    async def _delete(self, will_id: str) -> None:
+        await retry_until_stored(
+            lambda: self._store.will_published([will_id]), "delete a published will"
+        )

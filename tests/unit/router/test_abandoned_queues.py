@@ -1,6 +1,6 @@
-"""Which messages of a lost queue go to other members, and when they are forgotten.
+"""Which messages of an abandoned queue are redelivered, and when they are deleted.
 
-The store here holds one queue; giving a message away is noted, and finished by the test.
+The store here has one queue; dispatching a message is recorded, and finished by the test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tidegate.link.interfaces import Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.router import abandoned_queues
 from tidegate.router.abandoned_queues import AbandonedQueues
-from tidegate.router.groups import LostMessage, Page
+from tidegate.router.groups import Page, RedispatchOrigin
 from tidegate.router.pending import Pending
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import AbandonedQueue
@@ -24,7 +24,7 @@ from tidegate.store.records import UnknownRecordVersion, encode_queued
 
 
 class _Store:
-    """Has one lost queue."""
+    """Has one abandoned queue."""
 
     def __init__(self, entries: dict[int, bytes]) -> None:
         self.entries = entries
@@ -49,7 +49,7 @@ class _Given:
     def __init__(self) -> None:
         self.found: list[tuple[tuple[str, str], str, bytes]] = []
         self.held: list[Pending] = []
-        self.hold = False
+        self.wait = False
         #: Refuse everything.
         self.refuse = False
 
@@ -60,13 +60,17 @@ class _Given:
         message: Publish,
         pending: Pending,
     ) -> None:
-        assert isinstance(origin, LostMessage)
-        assert (origin.home, origin.client_id, origin.receipt(message)) == ("c", "", -1)
+        assert isinstance(origin, RedispatchOrigin)
+        assert (origin.previous_client_id, origin.client_id, origin.receipt(message)) == (
+            "c",
+            "",
+            -1,
+        )
         assert message.subscription_identifiers == ()
         self.found.append((group, origin.identity(message), message.payload))
         pending.refused |= self.refuse
-        if self.hold:
-            pending.hold()
+        if self.wait:
+            pending.add()
             self.held.append(pending)
 
     @property
@@ -124,7 +128,7 @@ async def test_a_long_queue_is_given_page_by_page(monkeypatch: pytest.MonkeyPatc
 async def test_a_page_is_forgotten_when_it_is_queued_elsewhere() -> None:
     store = _Store({1: _entry(b"a")})
     given = _Given()
-    given.hold = True
+    given.wait = True
     queues = _queues(store, given)
     task = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
     await wait_for_async(lambda: given.held, 10, "the message is given")
@@ -140,7 +144,7 @@ async def test_a_page_is_forgotten_when_it_is_queued_elsewhere() -> None:
 async def test_what_could_not_be_queued_is_left_for_the_next_claim() -> None:
     store = _Store({1: _entry(b"a")})
     given = _Given()
-    given.hold = True
+    given.wait = True
     queues = _queues(store, given)
     task = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
     await wait_for_async(lambda: given.held, 10, "the message is given")
@@ -184,33 +188,33 @@ async def test_it_tells_whether_a_member_refused(refuse: bool) -> None:
 async def test_a_page_is_not_held_for_ever_by_a_member_that_does_not_acknowledge(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(abandoned_queues, "HANDOVER_S", 0.01)
+    monkeypatch.setattr(abandoned_queues, "ACKNOWLEDGE_TIMEOUT_S", 0.01)
     store = _Store({1: _entry(b"a")})
     pages = []
 
-    def give(group: tuple[str, str], origin: Any, message: Publish, pending: Pending) -> None:
+    def dispatch(group: tuple[str, str], origin: Any, message: Publish, pending: Pending) -> None:
         assert isinstance(pending, Page)
         pages.append(pending)
         # What the groups would do with it does not matter: nothing comes back.
         assert pending.watch(None, group, origin, message) is not None  # type: ignore[arg-type]
 
-    queues = AbandonedQueues(store, give, _once, lambda: 1000, Counters())  # type: ignore[arg-type]
+    queues = AbandonedQueues(store, dispatch, _once, lambda: 1000, Counters())  # type: ignore[arg-type]
     await queues.redispatch(AbandonedQueue("c", 9, 0, False))
     assert not store.entries
     assert pages[0].closed
 
 
-async def test_what_another_life_has_taken_over_is_given_up() -> None:
+async def test_a_redelivery_that_is_cancelled_can_be_repeated() -> None:
     given = _Given()
-    given.hold = True
+    given.wait = True
     queues = _queues(_Store({1: _entry(b"a")}), given)
     lost = AbandonedQueue("c", 9, 0, False)
     task = asyncio.create_task(queues.redispatch(lost))
     await wait_for_async(lambda: given.held, 10, "the message is given")
-    queues.forget()
+    queues.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    given.hold = False
+    given.wait = False
     await queues.redispatch(lost)
     assert given.payloads == [b"a", b"a"]
 
@@ -218,14 +222,14 @@ async def test_what_another_life_has_taken_over_is_given_up() -> None:
 async def test_more_queues_than_can_be_emptied_at_once_have_their_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(abandoned_queues, "AT_ONCE", 1)
+    monkeypatch.setattr(abandoned_queues, "MAX_CONCURRENT", 1)
     given = _Given()
-    given.hold = True
+    given.wait = True
     queues = _queues(_Store({1: _entry(b"a")}), given)
     first = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
     await wait_for_async(lambda: given.held, 10, "the message is given")
     second = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 10, 0, False)))
-    given.hold = False
+    given.wait = False
     given.held[0].release()
     await asyncio.gather(first, second)
 
@@ -233,10 +237,10 @@ async def test_more_queues_than_can_be_emptied_at_once_have_their_turn(
 async def test_a_queue_that_has_no_turn_in_time_is_left_for_the_next_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(abandoned_queues, "AT_ONCE", 1)
-    monkeypatch.setattr(abandoned_queues, "TURN_S", 0.01)
+    monkeypatch.setattr(abandoned_queues, "MAX_CONCURRENT", 1)
+    monkeypatch.setattr(abandoned_queues, "TURN_TIMEOUT_S", 0.01)
     store, given = _Store({1: _entry(b"a")}), _Given()
-    given.hold = True
+    given.wait = True
     queues = _queues(store, given)
     first = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
     await wait_for_async(lambda: given.held, 10, "the message is given")

@@ -65,32 +65,32 @@ def _leases(store: Any) -> EdgeLeases:
 async def test_edges_may_be_judged_while_the_store_answers() -> None:
     leases = _leases(_Store())
     for _ in range(100):
-        assert leases.may_judge()
-        leases.swept()
+        assert leases.may_sweep_edges()
+        leases.sweep_done()
         await asyncio.sleep(LEASE_S / 2)
 
 
 @in_virtual_time
 async def test_after_an_outage_edges_have_one_lease_to_come_back() -> None:
     leases = _leases(_Store())
-    leases.swept()
+    leases.sweep_done()
     await asyncio.sleep(LEASE_S / 2 + 0.1)
-    assert not leases.may_judge()
-    leases.swept()
+    assert not leases.may_sweep_edges()
+    leases.sweep_done()
     await asyncio.sleep(LEASE_S / 2)
-    assert not leases.may_judge()
-    leases.swept()
+    assert not leases.may_sweep_edges()
+    leases.sweep_done()
     await asyncio.sleep(LEASE_S / 2)
-    assert leases.may_judge()
+    assert leases.may_sweep_edges()
 
 
 @in_virtual_time
 async def test_edges_that_come_to_a_young_router_have_one_lease_to_do_so() -> None:
     leases = _leases(_Store())
-    leases.begin()
-    assert not leases.may_judge()
+    leases.start_grace()
+    assert not leases.may_sweep_edges()
     await asyncio.sleep(LEASE_S)
-    assert leases.may_judge()
+    assert leases.may_sweep_edges()
 
 
 @in_virtual_time
@@ -113,7 +113,7 @@ async def test_a_lease_is_renewed_and_ended_and_says_whether_it_had_lasted() -> 
 async def test_a_router_sweeps_edges_but_for_one_lease_after_an_outage() -> None:
     store: Any = _Store()
     router = Router(store, LimitsConfig(), FeaturesConfig(), Counters(), _now_ms, LEASE_S)
-    router.sweeping.start()
+    router.sweeper.start()
     await asyncio.sleep(LEASE_S)
     before = store.edge_sweeps
     assert before > LEASE_S
@@ -125,4 +125,4 @@ async def test_a_router_sweeps_edges_but_for_one_lease_after_an_outage() -> None
     assert store.edge_sweeps == before
     await asyncio.sleep(3)
     assert store.edge_sweeps > before
-    await router.sweeping.stop()
+    await router.sweeper.stop()

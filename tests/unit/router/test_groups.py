@@ -12,7 +12,7 @@ import pytest
 
 from tidegate.link.interfaces import SharedReceipt
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
-from tidegate.router.groups import Groups, LostMessage, Page
+from tidegate.router.groups import Groups, Page, RedispatchOrigin
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.table import DurableSession, RoutingTable, SharedMember
@@ -108,12 +108,12 @@ class _Scene:
             member = SharedMember(name, SubscriptionOptions(qos), None, self.edge, 1)
             self.table.shared.subscribe(*GROUP, name, member, True)
 
-    async def give(
+    async def dispatch(
         self, pending: Pending | None = None, origin: Any = None, qos: int = 1
     ) -> Pending:
         """Give one message; return when all is decided that the store decides."""
         pending = pending or Pending(self._finish)
-        self.groups.give(GROUP, origin, Publish("t/1", b"m", qos), pending)
+        self.groups.dispatch(GROUP, origin, Publish("t/1", b"m", qos), pending)
         await self.queues.idle()
         return pending
 
@@ -137,7 +137,7 @@ async def test_a_member_whose_session_has_ended_is_passed_over() -> None:
     scene = _Scene()
     scene.durable("a", "b")
     scene.store.outcomes["a"] = AppendOutcome.NO_SESSION
-    pending = await scene.give(qos=2)
+    pending = await scene.dispatch(qos=2)
     assert scene.store.asked == ["a", "b"]
     pending.release()
     assert (scene.finished, pending.failed, pending.refused) == (1, False, True)
@@ -149,7 +149,7 @@ async def test_a_message_that_no_session_takes_goes_to_a_member_without_one() ->
     scene.durable("a", "b")
     scene.store.outcomes = dict.fromkeys("ab", AppendOutcome.NO_SESSION)
     scene.ephemeral("x")
-    await scene.give()
+    await scene.dispatch()
     assert scene.store.asked == ["a", "b"]
     assert scene.edge.taken == [("x", b"m")]
 
@@ -158,12 +158,12 @@ async def test_a_message_that_nobody_takes_is_dropped_for_the_last_reason() -> N
     scene = _Scene()
     scene.durable("a", "b")
     scene.store.outcomes = {"a": AppendOutcome.QUEUE_FULL, "b": AppendOutcome.NO_SESSION}
-    pending = await scene.give()
+    pending = await scene.dispatch()
     pending.release()
     assert (scene.finished, scene.counters.published) == (1, 1)
     assert scene.drops() == {"no_session": 1}
     empty = _Scene()
-    await empty.give()
+    await empty.dispatch()
     assert empty.drops() == {"no_subscriber": 1}
 
 
@@ -171,7 +171,7 @@ async def test_full_queues_are_tried_a_few_only() -> None:
     scene = _Scene()
     scene.durable(*"abcdefgh")
     scene.store.outcomes = dict.fromkeys("abcdefgh", AppendOutcome.QUEUE_FULL)
-    await scene.give()
+    await scene.dispatch()
     assert scene.store.asked == list("abcd")
     assert (scene.counters.published, scene.drops()) == (1, {"queue_full": 1})
 
@@ -180,7 +180,7 @@ async def test_a_message_that_a_session_has_seen_stays_there() -> None:
     scene = _Scene()
     scene.durable("a", "b")
     scene.store.outcomes["a"] = AppendOutcome.DUPLICATE
-    pending = await scene.give(qos=2)
+    pending = await scene.dispatch(qos=2)
     assert (scene.store.asked, scene.drops(), pending.refused) == (["a"], {"duplicate": 1}, False)
 
 
@@ -189,11 +189,11 @@ async def test_a_message_goes_back_home_before_it_is_dropped() -> None:
     scene.durable("a", "b")
     scene.durable("home", connected=False)
     scene.store.outcomes = dict.fromkeys("ab", AppendOutcome.QUEUE_FULL)
-    pending = await scene.give(origin=LostMessage("lost|1", "home"))
+    pending = await scene.dispatch(origin=RedispatchOrigin("lost|1", "home"))
     assert scene.store.appends == [("a", "lost|1|g/t/+"), ("home", "lost|1|g/t/+")]
     assert (pending.refused, scene.counters.queued, scene.drops()) == (True, 1, {})
     scene.store.outcomes["home"] = AppendOutcome.QUEUE_FULL
-    await scene.give(origin=LostMessage("lost|2", "home"))
+    await scene.dispatch(origin=RedispatchOrigin("lost|2", "home"))
     assert scene.store.asked[2:] == ["b", "home", "a"]
     assert scene.drops() == {"queue_full": 1}
 
@@ -202,35 +202,35 @@ async def test_an_edge_that_has_not_the_member_is_passed_over() -> None:
     scene = _Scene()
     scene.ephemeral("x", "y")
     scene.edge.refuses.add("x")
-    pending = await scene.give()
+    pending = await scene.dispatch()
     assert (scene.edge.taken, pending.refused) == ([("y", b"m")], True)
 
 
-async def test_a_queue_for_somebody_who_is_gone_while_others_are_here_is_noticed() -> None:
+async def test_an_offline_member_with_a_message_is_checked_while_others_are_connected() -> None:
     scene = _Scene()
     (gone,) = scene.durable("gone")
     scene.store.connected.clear()  # the store knows better than this router
-    await scene.give()
-    assert scene.groups.misplaced == set()  # nobody else is here
+    await scene.dispatch()
+    assert scene.groups.clients_to_check == set()  # nobody else is here
     scene.durable("b", connected=False)
-    await scene.give()
-    assert scene.groups.misplaced == set()
+    await scene.dispatch()
+    assert scene.groups.clients_to_check == set()
     scene.ephemeral("x")
     scene.table.shared.pick(*GROUP, ("gone",))
-    await scene.give()
-    assert scene.groups.misplaced == {"gone"}
-    scene.groups.misplaced.clear()
+    await scene.dispatch()
+    assert scene.groups.clients_to_check == {"gone"}
+    scene.groups.clients_to_check.clear()
     scene.table.set_connected(gone, None, 1)
     scene.edge.refuses.add("x")
-    await scene.give()  # it has been offered to those who are here
-    assert scene.groups.misplaced == set()
+    await scene.dispatch()  # it has been offered to those who are here
+    assert scene.groups.clients_to_check == set()
 
 
 async def test_a_page_waits_for_the_acknowledgement_of_a_member_without_a_session() -> None:
     scene = _Scene()
     scene.ephemeral("x", "y")
     page = scene.page()
-    await scene.give(page)
+    await scene.dispatch(page)
     page.release()
     assert scene.finished == 0
     first = scene.edge.receipts[0]
@@ -248,7 +248,7 @@ async def test_a_page_does_not_wait_where_nothing_comes_back(granted: int, qos: 
     scene = _Scene()
     scene.ephemeral("x", qos=granted)
     page = scene.page()
-    await scene.give(page, qos=qos)
+    await scene.dispatch(page, qos=qos)
     page.release()
     assert (scene.edge.receipts, scene.finished) == ([None], 1)
 
@@ -257,7 +257,7 @@ async def test_a_closed_page_waits_no_longer_and_messages_still_find_others() ->
     scene = _Scene()
     scene.ephemeral("x", "y")
     page = scene.page()
-    await scene.give(page)
+    await scene.dispatch(page)
     page.release()
     page.close()
     assert scene.finished == 1
@@ -271,6 +271,6 @@ async def test_what_an_edge_refuses_is_not_waited_for() -> None:
     scene.ephemeral("x")
     scene.edge.refuses.add("x")
     page = scene.page()
-    await scene.give(page)
+    await scene.dispatch(page)
     page.release()
     assert (scene.finished, scene.drops()) == (1, {"no_subscriber": 1})

@@ -1,4 +1,4 @@
-"""One router among others: what it promises to know, and what it waits for others to know.
+"""Membership of a router: when it is current, and which routers a change waits for.
 
 Inputs: a store that the test plays (change logs, registered routers), time that passes at once.
 Observed: what is applied, who is waited for, when the router calls itself current. Real stores:
@@ -17,7 +17,7 @@ import pytest
 from support.played_link import in_virtual_time, turns
 from support.played_store import PlayedStore
 from tidegate.link.interfaces import RouterUnavailable
-from tidegate.router.membership import LONGEST_LEASE_S, SAFE_PART, TICK_S, Membership
+from tidegate.router.membership import LEASE_SAFE_FRACTION, MAX_LEASE_S, RENEW_S, Membership
 from tidegate.store.api import Change, RetainedAdded, StoreUnavailable
 
 
@@ -57,7 +57,7 @@ async def _started(store: PlayedStore, name: str = "r1") -> Member:
     return member
 
 
-LEASE_S = LONGEST_LEASE_S
+LEASE_S = MAX_LEASE_S
 
 
 # Beginning
@@ -72,7 +72,7 @@ async def test_a_router_is_current_once_it_has_loaded_and_registered() -> None:
     await member.membership.start()
     assert member.membership.current
     assert (member.loads, member.became_current) == (1, 1)
-    assert member.membership.living == [member.membership.instance] == list(store.registered)
+    assert member.membership.live == [member.membership.instance] == list(store.registered)
     # What was there before is loaded, not read.
     assert member.applied == []
     await member.membership.stop()
@@ -91,7 +91,7 @@ async def test_what_changes_while_a_router_loads_is_learned_before_it_is_current
 
 
 @in_virtual_time
-async def test_nobody_waits_for_a_router_that_still_loads() -> None:
+async def test_a_router_that_loads_has_no_lease() -> None:
     store = PlayedStore()
     member = Member(store)
     seen: list[list[str]] = []
@@ -150,13 +150,13 @@ async def test_changes_are_learned_without_anybody_asking() -> None:
     store = PlayedStore()
     member = await _started(store)
     store.change("x")
-    await asyncio.sleep(1.5 * TICK_S)
+    await asyncio.sleep(1.5 * RENEW_S)
     assert member.applied == ["x"]
     await member.membership.stop()
 
 
 @in_virtual_time
-async def test_who_catches_up_waits_for_a_reading_that_began_after_the_call() -> None:
+async def test_catching_up_waits_for_a_reading_that_began_after_the_call() -> None:
     store = PlayedStore()
     member = await _started(store)
     store.may_read.clear()
@@ -218,7 +218,7 @@ async def test_catching_up_ends_with_the_router() -> None:
 
 
 @in_virtual_time
-async def test_after_a_gap_in_the_log_everything_is_loaded_anew() -> None:
+async def test_after_a_gap_in_the_log_everything_is_reloaded() -> None:
     store = PlayedStore()
     member = await _started(store)
     store.change("in the gap")
@@ -253,7 +253,7 @@ async def test_a_router_stays_current_while_the_store_answers() -> None:
     store = PlayedStore()
     member = await _started(store)
     for _ in range(50):
-        await asyncio.sleep(TICK_S)
+        await asyncio.sleep(RENEW_S)
         assert member.membership.current
     assert member.became_current == 1
     await member.membership.stop()
@@ -270,7 +270,7 @@ async def test_a_router_stops_relying_on_its_lease_before_the_others_do() -> Non
     living = {record.instance for record in store._living(store.now_ms())}
     assert instance in living
     left_ms = store.registered[instance][0] - store.now_ms()
-    assert left_ms > (1 - SAFE_PART) * LEASE_S * 1000 * 0.9
+    assert left_ms > (1 - LEASE_SAFE_FRACTION) * LEASE_S * 1000 * 0.9
     await member.membership.stop()
 
 
@@ -327,43 +327,43 @@ async def test_a_fault_in_one_change_does_not_end_the_following(
         await asyncio.sleep(2 * LEASE_S)
     assert not member.membership.current
     member.membership._apply = apply
-    await asyncio.sleep(2 * TICK_S)
+    await asyncio.sleep(2 * RENEW_S)
     assert member.membership.current
     assert member.applied == ["x"]
     await member.membership.stop()
 
 
-# New lives
+# New instances
 
 
 @in_virtual_time
-async def test_a_new_life_has_a_new_name_and_is_not_current_until_it_is_registered() -> None:
+async def test_a_new_instance_has_a_new_name_and_is_not_current_until_it_has_a_lease() -> None:
     store = PlayedStore()
     member = await _started(store)
     old = member.membership.instance
     assert store.writer == old
-    member.membership.new_life()
+    member.membership.new_instance()
     new = member.membership.instance
     assert new != old
     assert new.startswith("r1.")
     assert store.writer == new
     assert not member.membership.current
-    await asyncio.sleep(1.5 * TICK_S)
+    await asyncio.sleep(1.5 * RENEW_S)
     assert member.membership.current
     assert member.became_current == 2
-    # The old life is not waited for: nobody lives it any more.
+    # The old instance is not waited for: its lease has ended.
     assert list(store.registered) == [new]
     await member.membership.stop()
 
 
 @in_virtual_time
-async def test_a_life_that_ends_while_it_is_renewed_does_not_make_the_next_one_current() -> None:
+async def test_a_renewal_of_a_fenced_instance_does_not_make_the_next_one_current() -> None:
     store = PlayedStore()
     member = await _started(store)
 
     def declared_dead() -> None:
         store.on_renew = None
-        member.membership.new_life()
+        member.membership.new_instance()
 
     store.on_renew = declared_dead
     while store.on_renew is not None:
@@ -371,7 +371,7 @@ async def test_a_life_that_ends_while_it_is_renewed_does_not_make_the_next_one_c
     await turns()
     assert member.membership.instance not in store.registered
     assert not member.membership.current
-    await asyncio.sleep(1.5 * TICK_S)
+    await asyncio.sleep(1.5 * RENEW_S)
     assert list(store.registered) == [member.membership.instance]
     assert member.membership.current
     await member.membership.stop()
@@ -381,7 +381,7 @@ async def test_a_life_that_ends_while_it_is_renewed_does_not_make_the_next_one_c
 
 
 @in_virtual_time
-async def test_a_change_waits_for_every_living_router_to_have_read_it() -> None:
+async def test_a_change_waits_for_every_live_router_to_have_read_it() -> None:
     store = PlayedStore()
     member = await _started(store, "r1")
     store.registered["r2.x"] = (store.now_ms() + 60_000, [0, 0])
@@ -418,7 +418,7 @@ async def test_routers_that_the_caller_asks_itself_are_not_waited_for() -> None:
 
 
 @in_virtual_time
-async def test_a_router_that_has_told_no_position_of_a_partition_is_behind() -> None:
+async def test_a_router_without_a_position_of_a_partition_is_behind() -> None:
     store = PlayedStore()
     member = await _started(store, "r1")
     store.registered["r2.x"] = (store.now_ms() + 1000, [])
@@ -442,9 +442,9 @@ async def test_waiting_for_others_fails_without_the_store() -> None:
 async def test_of_two_routers_each_knows_what_the_other_has_confirmed() -> None:
     store = PlayedStore()
     one, other = await _started(store, "r1"), await _started(store, "r2")
-    await asyncio.sleep(1.5 * TICK_S)
-    assert sorted(one.membership.living) == sorted(other.membership.living)
-    assert len(one.membership.living) == 2
+    await asyncio.sleep(1.5 * RENEW_S)
+    assert sorted(one.membership.live) == sorted(other.membership.live)
+    assert len(one.membership.live) == 2
     place = store.change("x")
     await one.membership.catch_up()
     await one.membership.wait_for_others(*place, [])

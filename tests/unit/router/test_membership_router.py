@@ -1,4 +1,4 @@
-"""A router among others: what it confirms, to whom it pushes, and how one of its lives ends.
+"""A router in a cluster: what it confirms, where it pushes, and how an instance is fenced.
 
 Inputs: a played store, played edges, publishes and operations of edges. Observed: what the store is
 asked, what publishers and edges are told.
@@ -17,7 +17,7 @@ from support.played_store import PlayedStore
 from tidegate.link.interfaces import AttachSession, RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
-from tidegate.router.membership import LONGEST_LEASE_S
+from tidegate.router.membership import MAX_LEASE_S
 from tidegate.router.router import Router
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
 from tidegate.runtime.telemetry.counters import Counters
@@ -66,7 +66,7 @@ class Scene:
     async def lapse(self) -> None:
         """Take the store away for longer than the lease."""
         self.store.fails = {"changes", "renew_router"}
-        await asyncio.sleep(2 * LONGEST_LEASE_S)
+        await asyncio.sleep(2 * MAX_LEASE_S)
         assert not self.router.current
 
     def back(self) -> None:
@@ -96,7 +96,7 @@ async def _scene(*subscribed: str) -> Scene:
 
 
 @in_virtual_time
-async def test_a_publish_that_nobody_durable_wants_is_answered_at_once() -> None:
+async def test_a_publish_without_durable_subscriber_is_answered_at_once() -> None:
     scene = await _scene()
     assert scene.publish(b"a") == 0x10
     scene.router.add_interest("edge-1", "t")
@@ -136,7 +136,7 @@ async def test_what_waited_reaches_a_session_that_subscribed_meanwhile() -> None
 
 
 @in_virtual_time
-async def test_what_waited_and_matches_nobody_is_answered_so() -> None:
+async def test_a_delayed_publish_without_subscriber_is_answered_so() -> None:
     scene = await _scene()
     await scene.lapse()
     assert scene.publish(b"a") is None
@@ -237,7 +237,7 @@ async def test_what_others_have_changed_is_routed_by_after_a_catch_up() -> None:
 
 
 @in_virtual_time
-async def test_a_change_of_an_earlier_life_of_a_session_is_not_applied() -> None:
+async def test_a_change_of_an_earlier_incarnation_is_not_applied() -> None:
     scene = await _scene()
     log = scene.store.logs[scene.store.partition("c")]
     log += [SessionSubscribed("c", 7, (("t", QOS1),)), SessionEnded("c", 6)]
@@ -307,11 +307,11 @@ async def test_a_list_of_retained_topics_knows_what_others_have_stored() -> None
 async def test_what_others_say_of_a_retained_topic_does_not_undo_what_is_being_written() -> None:
     scene = await _scene()
     scene.router.publish(scene.origin, Publish("mine", b"x", 1, True))
-    scene.router.retained.learn("mine", False)
+    scene.router.retained.apply("mine", False)
     assert scene.router.retained.match("#") == ["mine"]
     await asyncio.sleep(1)
     scene.router.publish(scene.origin, Publish("mine", b"", 1, True))
-    scene.router.retained.learn("mine", True)
+    scene.router.retained.apply("mine", True)
     assert scene.router.retained.match("#") == []
     await asyncio.sleep(1)
     assert scene.origin.answers == [(b"x", 0x10), (b"", 0x10)]
@@ -349,7 +349,7 @@ async def test_a_message_for_a_session_at_an_edge_that_is_not_here_is_queued_onl
 
 
 @in_virtual_time
-async def test_an_edge_that_is_lost_takes_its_interest_along() -> None:
+async def test_a_detached_edge_has_no_interest() -> None:
     scene = await _scene("c")
     scene.router.add_interest("edge-1", "u")
     scene.router.set_session_location("edge-1", "c", 3, 1, False)
@@ -362,7 +362,7 @@ async def test_an_edge_that_is_lost_takes_its_interest_along() -> None:
 
 
 @in_virtual_time
-async def test_an_edge_that_comes_again_begins_anew() -> None:
+async def test_an_edge_that_attaches_again_has_no_interest_yet() -> None:
     scene = await _scene()
     scene.router.add_interest("edge-1", "t")
     again = PlayedEdge("edge-1")
@@ -411,7 +411,7 @@ async def test_a_young_router_names_the_edges_that_may_still_come() -> None:
     }
     await scene.start()
     assert await scene.router.leased_edges() == ["here", "just lapsed", "long lapsed"]
-    # Who lives has come to it when a lease has passed; nobody waits for one that dies later.
+    # Running edges have attached after the length of a lease; edges that die later are left out.
     await asyncio.sleep(10)
     scene.store.leases = {"died": scene.store.now_ms() + 5000}
     assert await scene.router.leased_edges() == []
@@ -483,7 +483,7 @@ async def test_a_durable_session_takes_the_place_of_an_earlier_connection_in_a_g
 
 
 @in_virtual_time
-async def test_a_router_that_was_declared_dead_begins_a_new_life() -> None:
+async def test_a_fenced_router_restarts_as_a_new_instance() -> None:
     scene = await _scene("c")
     old = scene.router.instance
     scene.store.fenced.add(old)
@@ -505,7 +505,7 @@ async def test_a_router_that_was_declared_dead_begins_a_new_life() -> None:
 
 
 @in_virtual_time
-async def test_a_retained_message_of_a_life_that_was_declared_dead_is_not_confirmed() -> None:
+async def test_a_retained_message_of_a_fenced_instance_is_not_confirmed() -> None:
     scene = await _scene()
     scene.store.fenced.add(scene.router.instance)
     assert scene.router.publish(scene.origin, Publish("kept", b"x", 1, True)) is None
@@ -515,7 +515,7 @@ async def test_a_retained_message_of_a_life_that_was_declared_dead_is_not_confir
 
 
 @in_virtual_time
-async def test_what_waited_to_be_confirmed_is_forgotten_with_its_life() -> None:
+async def test_delayed_publishes_are_cancelled_with_their_instance() -> None:
     scene = await _scene("c")
     await scene.lapse()
     scene.publish(b"waits")
@@ -528,7 +528,7 @@ async def test_what_waited_to_be_confirmed_is_forgotten_with_its_life() -> None:
 
 
 @in_virtual_time
-async def test_messages_that_an_edge_waits_for_fail_when_their_life_ends() -> None:
+async def test_messages_that_an_edge_enqueues_fail_when_the_instance_is_fenced() -> None:
     # The edge asks again elsewhere; without an answer it would wait for ever.
     scene = await _scene("c")
     scene.store.fenced.add(scene.router.instance)
@@ -549,7 +549,7 @@ async def test_messages_that_an_edge_waits_for_fail_when_their_life_ends() -> No
 
 
 @in_virtual_time
-async def test_a_new_life_does_not_write_what_the_old_one_was_trying_to_queue() -> None:
+async def test_a_new_instance_does_not_write_what_the_old_one_was_trying_to_queue() -> None:
     scene = await _scene("c")
     scene.store.fails = {"append"}
     assert scene.publish(b"old") is None
@@ -570,7 +570,7 @@ async def test_a_new_life_does_not_write_what_the_old_one_was_trying_to_queue() 
 
 
 @in_virtual_time
-async def test_a_new_life_does_not_write_what_the_old_one_was_trying_to_retain() -> None:
+async def test_a_new_instance_does_not_write_what_the_old_one_was_trying_to_retain() -> None:
     scene = await _scene("c")
     answer = _hold_back(scene.store, "set_retained")
     scene.router.publish(scene.origin, Publish("kept", b"old", 1, True))
@@ -591,7 +591,7 @@ async def test_a_new_life_does_not_write_what_the_old_one_was_trying_to_retain()
 
 
 @in_virtual_time
-async def test_retained_topics_are_known_rightly_after_the_end_of_a_life() -> None:
+async def test_the_retained_index_is_verified_after_an_instance_is_fenced() -> None:
     scene = Scene()
     scene.store.retained = {"stays", "goes"}
     await scene.start()
@@ -612,7 +612,7 @@ async def test_retained_topics_are_known_rightly_after_the_end_of_a_life() -> No
 
 
 @in_virtual_time
-async def test_a_life_ends_once_however_many_of_its_writes_are_refused() -> None:
+async def test_an_instance_is_fenced_once_however_many_of_its_writes_are_refused() -> None:
     scene = await _scene("c")
     answers = [_hold_back(scene.store, what) for what in ("append", "set_retained")]
     scene.publish(b"a")

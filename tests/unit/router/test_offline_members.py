@@ -1,6 +1,6 @@
-"""Which entries of a gone member's queue go to others, and when the queue is looked at again.
+"""Which entries of an offline member's queue are redelivered, and when it is checked again.
 
-The store here holds one queue; what becomes of lost queues is tested with ``abandoned_queues``.
+The store here has one queue; abandoned queues are tested with ``abandoned_queues``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pytest
 from support.waiting import wait_for_async
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router import offline_members
-from tidegate.router.offline_members import LOOK_AGAIN_MS, OfflineMembers
+from tidegate.router.offline_members import RECHECK_MS, OfflineMembers
 from tidegate.router.table import RoutingTable, SharedMember
 from tidegate.store.api import AbandonedQueue, OfflineMember, StoreUnavailable
 from tidegate.store.records import encode_queued
 
 NOW = 1000
-AGAIN = NOW + LOOK_AGAIN_MS
+AGAIN = NOW + RECHECK_MS
 
 
 class _Store:
@@ -57,8 +57,8 @@ class _Store:
         self.reported.append(list(client_ids))
 
 
-class _LostQueues:
-    """Notes what it is to give away."""
+class _AbandonedQueues:
+    """Records what it is to redeliver."""
 
     def __init__(self) -> None:
         self.found: list[AbandonedQueue] = []
@@ -73,19 +73,19 @@ class _LostQueues:
 
 
 class _Scene:
-    """A member "c" of $share/g/t/#, gone, and others that come."""
+    """A member "c" of $share/g/t/#, offline, and others that connect."""
 
     def __init__(self, entries: dict[int, bytes]) -> None:
         self.store = _Store(entries)
-        self.lost = _LostQueues()
+        self.abandoned_queues = _AbandonedQueues()
         self.table = RoutingTable()
-        self.misplaced: set[str] = set()
+        self.clients_to_check: set[str] = set()
         session = self.session = self.table.session("c", 1)
         self.table.subscribe_durable(session, "$share/g/t/#", SubscriptionOptions(2))
         self.table.subscribe_durable(session, "$share/h/t/#", SubscriptionOptions(2))
         store: Any = self.store
-        lost: Any = self.lost
-        self.members = OfflineMembers(store, self.table, lost, self.misplaced, lambda: NOW)
+        lost: Any = self.abandoned_queues
+        self.members = OfflineMembers(store, self.table, lost, self.clients_to_check, lambda: NOW)
 
     def comes(self, share_name: str = "g") -> None:
         """Another member is connected."""
@@ -107,7 +107,7 @@ async def test_what_came_through_a_group_goes_to_others_and_nothing_else() -> No
     scene.comes()
     await scene.redispatch(3)
     assert scene.store.aside == [[1, 4]]
-    assert scene.lost.found == [AbandonedQueue("c", 101, 3, False)]
+    assert scene.abandoned_queues.found == [AbandonedQueue("c", 101, 3, False)]
     # While it is given away another router may look again, in time; then there is nothing to see.
     assert scene.store.again == [AGAIN, 0]
 
@@ -123,7 +123,7 @@ async def test_qos_2_that_may_have_begun_waits_for_its_client(
     assert scene.store.aside == expected
 
 
-async def test_nothing_is_read_while_nobody_is_there() -> None:
+async def test_nothing_is_read_while_no_member_is_connected() -> None:
     scene = _Scene({1: _entry()})
     scene.store.down = True
     await scene.redispatch()
@@ -171,7 +171,7 @@ async def test_a_long_queue_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch
     scene.comes()
     await scene.redispatch()
     assert scene.store.aside == [[1, 2], [4], [5, 6]]
-    assert [lost.incarnation for lost in scene.lost.found] == [101, 102, 103]
+    assert [lost.incarnation for lost in scene.abandoned_queues.found] == [101, 102, 103]
 
 
 async def test_it_stops_when_the_client_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ async def test_it_stops_when_the_client_is_back(monkeypatch: pytest.MonkeyPatch)
     scene.comes()
     scene.store.is_back = True
     await scene.redispatch()
-    assert (scene.store.aside, scene.lost.found) == ([], [])
+    assert (scene.store.aside, scene.abandoned_queues.found) == ([], [])
 
 
 async def test_it_stops_for_now_when_others_cannot_take_it(
@@ -189,7 +189,7 @@ async def test_it_stops_for_now_when_others_cannot_take_it(
     monkeypatch.setattr(offline_members, "PAGE", 1)
     scene = _Scene({1: _entry(), 2: _entry()})
     scene.comes()
-    scene.lost.refused = True
+    scene.abandoned_queues.refused = True
     await scene.redispatch()
     assert (scene.store.aside, scene.store.again[-1]) == ([[1]], AGAIN)
 
@@ -215,34 +215,34 @@ async def test_when_the_store_is_away_the_claim_runs_out() -> None:
 async def test_a_member_is_not_looked_at_twice_at_a_time() -> None:
     scene = _Scene({1: _entry()})
     scene.comes()
-    scene.lost.may_end.clear()
+    scene.abandoned_queues.may_end.clear()
     first = asyncio.create_task(scene.redispatch())
-    await wait_for_async(lambda: scene.lost.found, 10, "its messages are given away")
+    await wait_for_async(lambda: scene.abandoned_queues.found, 10, "its messages are given away")
     await scene.redispatch()
-    scene.lost.may_end.set()
+    scene.abandoned_queues.may_end.set()
     await first
     assert scene.store.aside == [[1]]
 
 
-async def test_members_of_a_group_that_somebody_comes_to_are_reported_once() -> None:
+async def test_members_of_a_group_with_a_first_connected_member_are_checked_once() -> None:
     scene = _Scene({})
-    await scene.members.look_soon()
+    await scene.members.schedule_checks()
     scene.comes()
-    scene.misplaced.add("m")
+    scene.clients_to_check.add("m")
     scene.store.down = True
     with pytest.raises(StoreUnavailable):
-        await scene.members.look_soon()
+        await scene.members.schedule_checks()
     scene.store.down = False
-    await scene.members.look_soon()
-    await scene.members.look_soon()
+    await scene.members.schedule_checks()
+    await scene.members.schedule_checks()
     assert [sorted(names) for names in scene.store.reported] == [["c", "m"]]
-    assert not scene.misplaced
+    assert not scene.clients_to_check
 
 
-async def test_members_are_reported_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offline_members, "REPORTED_AT_ONCE", 2)
+async def test_checks_are_scheduled_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline_members, "REPORT_BATCH", 2)
     scene = _Scene({})
-    scene.misplaced.update("abc")
-    await scene.members.look_soon()
-    await scene.members.look_soon()
+    scene.clients_to_check.update("abc")
+    await scene.members.schedule_checks()
+    await scene.members.schedule_checks()
     assert sorted(map(len, scene.store.reported)) == [1, 2]

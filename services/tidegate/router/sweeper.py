@@ -1,7 +1,7 @@
-"""What is due: dead edges, ended sessions, wills, expired messages, queues of who has gone.
+"""Sweeper: lost edges, expired sessions, wills, expired messages, abandoned queues.
 
-Owns the task that asks the store, again and again, and does what it is told. The router starts and
-stops it. Every router sweeps; the store gives each thing to one of them.
+Owns the task that sweeps the store every SWEEP_INTERVAL_S and processes what is due. The router
+starts and stops it. Every router sweeps; each thing is claimed by one of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SWEEP_INTERVAL_S: Final = 0.5
 SWEEP_LIMIT: Final = 500
 
 
-class Sweeping:
+class Sweeper:
     """See the module's docstring."""
 
     __slots__ = (
@@ -71,11 +71,11 @@ class Sweeping:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to sweep."""
         self._task = asyncio.create_task(self._sweep_forever())
 
     async def stop(self) -> None:
-        """Ask the store no more; what was begun goes on."""
+        """Sweep no more; what was begun continues."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -86,29 +86,33 @@ class Sweeping:
             try:
                 busy = await self.sweep()
             except StoreUnavailable as error:
-                log.warning("cannot sweep, will retry", extra={"reason": str(error)})
+                log.warning(
+                    "sweep failed, retrying in %.1f s",
+                    SWEEP_INTERVAL_S,
+                    extra={"reason": str(error)},
+                )
             except Exception:
-                # Whatever it was, everything else that is due must not wait for ever.
+                # A fault in one sweep must not stop the later ones.
                 self._counters.internal_errors += 1
-                log.exception("a sweep failed, will retry")
+                log.exception("sweep failed, retrying in %.1f s", SWEEP_INTERVAL_S)
             if not busy:
                 await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def sweep(self) -> bool:
-        """Act on what is due; True when there may be more at once. Raises StoreUnavailable."""
-        # What the store hands out it hands out once: act on it before the next call may fail.
+        """Process what is due; True when there may be more now. Raises StoreUnavailable."""
+        # The store returns each ended session once: process a reply before the next call may fail.
         found = 0
-        if self._leases.may_judge():
-            found += self._act(await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT))
-        await self._offline_members.look_soon()
-        found += self._act(await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT))
+        if self._leases.may_sweep_edges():
+            found += self._process(await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT))
+        await self._offline_members.schedule_checks()
+        found += self._process(await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT))
         expired = await self._retained.expire()
-        self._leases.swept()
+        self._leases.sweep_done()
         return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
 
-    def _act(self, work: DueWork) -> int:
-        for lost in work.abandoned_queues:
-            self._tasks.spawn(self._abandoned_queues.redispatch(lost))
+    def _process(self, work: DueWork) -> int:
+        for queue in work.abandoned_queues:
+            self._tasks.spawn(self._abandoned_queues.redispatch(queue))
         for member in work.offline_members:
             self._tasks.spawn(self._offline_members.redispatch(member))
         for ended in work.ended:

@@ -14,7 +14,7 @@ import pytest
 
 from support.played_link import in_virtual_time
 from tidegate.mqtt.packets import Will
-from tidegate.router.sweeping import SWEEP_INTERVAL_S, Sweeping
+from tidegate.router.sweeper import SWEEP_INTERVAL_S, Sweeper
 from tidegate.router.wills import Wills
 from tidegate.runtime.config.model import FeaturesConfig
 from tidegate.runtime.telemetry.counters import Counters
@@ -53,13 +53,13 @@ class _Played:
     def ended(self, ended: EndedSession) -> None:
         self.ended_sessions.append(ended)
 
-    def may_judge(self) -> bool:
+    def may_sweep_edges(self) -> bool:
         return False
 
-    def swept(self) -> None:
+    def sweep_done(self) -> None:
         pass
 
-    async def look_soon(self) -> None:
+    async def schedule_checks(self) -> None:
         pass
 
     async def expire(self) -> int:
@@ -74,10 +74,10 @@ class _Played:
         asyncio.get_running_loop().create_task(work)
 
 
-def _sweeping(store: Any, counters: Counters, beside: _Played | None = None) -> Sweeping:
+def _sweeper(store: Any, counters: Counters, beside: _Played | None = None) -> Sweeper:
     played: Any = beside or _Played()
     wills = Wills(store, FeaturesConfig(), counters, lambda: 0, tasks=played, routing=played)
-    return Sweeping(
+    return Sweeper(
         store,
         lambda: 0,
         counters,
@@ -99,7 +99,7 @@ async def test_a_will_that_cannot_be_read_holds_no_other_up(
     record = encode_will(Will("a", b"gone"), "c", None)
     store.due = DueWork(wills=[DueWill("bad", "b", b"\xff\xff"), DueWill("good", "c", record)])
     with caplog.at_level(logging.CRITICAL):
-        await _sweeping(store, counters).sweep()
+        await _sweeper(store, counters).sweep()
     await asyncio.sleep(0)
     # The claim of the other one runs out: who can read it publishes it.
     assert store.forgotten == ["good"]
@@ -115,7 +115,7 @@ async def test_what_was_handed_out_is_done_whatever_the_store_answers_next() -> 
     played = _Played()
     played.is_away = True
     with pytest.raises(StoreUnavailable):
-        await _sweeping(store, counters, played).sweep()
+        await _sweeper(store, counters, played).sweep()
     # Nobody else will say that the session has ended.
     assert played.ended_sessions == [EndedSession("c", 7)]
     assert counters.wills_published == 1
@@ -125,10 +125,10 @@ async def test_what_was_handed_out_is_done_whatever_the_store_answers_next() -> 
 async def test_a_sweep_that_fails_is_followed_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
     store, counters = _Store(), Counters()
     store.fault = ValueError("nobody has thought of this")
-    sweeping = _sweeping(store, counters)
+    sweeper = _sweeper(store, counters)
     with caplog.at_level(logging.CRITICAL):
-        sweeping.start()
+        sweeper.start()
         await asyncio.sleep(3.5 * SWEEP_INTERVAL_S)
-    await sweeping.stop()
+    await sweeper.stop()
     assert store.sweep_count == 4
     assert counters.internal_errors == 1
