@@ -1,4 +1,4 @@
-"""Draining: SIGTERM to a broker with clients, and what each of them is told on the way out (G9).
+"""Draining: SIGTERM to a broker with clients, and what each of them is sent before the end (G9).
 
 Input: raw clients against ``tidegate serve`` with its embedded store, signals, the admin API.
 Output: the packets before the end, their order, what the admin pages say meanwhile, and what is in
@@ -64,7 +64,7 @@ async def _durable(broker: Tidegate, client_id: str, *filters: tuple[str, int]) 
 
 
 def _page(broker: Tidegate, path: str) -> tuple[int, str]:
-    """Status and body of an admin page; (0, "") when nobody answers any more."""
+    """Status and body of an admin page; (0, "") when there is no answer any more."""
     address = broker.address("admin")
     try:
         with urllib.request.urlopen(f"http://{address.host}:{address.port}{path}") as answer:
@@ -299,10 +299,10 @@ async def test_the_will_of_a_client_that_is_sent_away_is_published(
 # Under load
 
 
-async def _write_until_told(
+async def _write_until_disconnect(
     client: RawClient, name: str, reason: int = SHUTTING_DOWN
 ) -> list[bytes]:
-    """Publish with QoS 1 as fast as it is acknowledged; return what was, by the goodbye."""
+    """Publish with QoS 1 as fast as it is acknowledged; return what was, at DISCONNECT."""
     acknowledged: list[bytes] = []
     sent = 0
     open_numbers: dict[int, bytes] = {}
@@ -315,7 +315,7 @@ async def _write_until_told(
         packet = await client.receive()
         if packet.kind == "DISCONNECT":
             assert packet.reason == reason
-            assert await client.receive_or_end() is None, "something came after the goodbye"
+            assert await client.receive_or_end() is None, "a packet came after DISCONNECT"
             return acknowledged
         assert packet.kind == "PUBACK"
         acknowledged.append(open_numbers.pop(packet.packet_id))
@@ -330,7 +330,7 @@ async def test_a_drain_under_load_loses_nothing_and_leaves_nothing_unanswered(
     await sleeper.disconnect()
     writers = [await _connected(broker, f"w{number}") for number in range(10)]
     writing = [
-        asyncio.create_task(_write_until_told(writer, f"w{number}"))
+        asyncio.create_task(_write_until_disconnect(writer, f"w{number}"))
         for number, writer in enumerate(writers)
     ]
     received = re.compile(r'tidegate_packets_received_total\{type="publish"\} (\S+)')
@@ -363,7 +363,7 @@ async def test_shedding_under_load_loses_nothing_and_leaves_nothing_unanswered(
     await sleeper.disconnect()
     writers = [await _connected(broker, f"w{number}") for number in range(10)]
     writing = [
-        asyncio.create_task(_write_until_told(writer, f"w{number}", USE_ANOTHER_SERVER))
+        asyncio.create_task(_write_until_disconnect(writer, f"w{number}", USE_ANOTHER_SERVER))
         for number, writer in enumerate(writers)
     ]
     received = re.compile(r'tidegate_packets_received_total\{type="publish"\} (\S+)')

@@ -1,7 +1,7 @@
 """Listeners that change while clients are connected: opened, closed, moved, set otherwise.
 
 Inputs: a broker of its own for each test, its file rewritten, raw clients on several listeners.
-Observed: which connections stay, what the others are told, what new ones meet, what /status says.
+Observed: which connections stay, what the others are sent, what new ones meet, what /status says.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ async def is_alive(raw: RawClient) -> None:
     await raw.expect("PINGRESP")
 
 
-async def nobody_listens(host: str, port: int) -> None:
+async def is_not_listening(host: str, port: int) -> None:
     def refused() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex((host, port)) == errno.ECONNREFUSED
 
-    await wait_for_async(refused, DEADLINE_S, f"nobody listens on {port}")
+    await wait_for_async(refused, DEADLINE_S, f"port {port} is closed")
 
 
 async def test_an_added_listener_opens_without_an_effect_on_others(live: Live) -> None:
@@ -75,15 +75,15 @@ async def test_an_added_listener_opens_without_an_effect_on_others(live: Live) -
 
 async def test_a_removed_listener_closes_and_its_clients_get_disconnect(live: Live) -> None:
     stays = await client(live, "one", "stays")
-    told = await client(live, "two", "told")
+    removed = await client(live, "two", "removed")
     old = await client(live, "two", "old", V311)
     place = live.address("two")
     live.settings["listeners"].pop()
     await live.take()
-    assert (await told.expect("DISCONNECT")).reason == SHUTTING_DOWN
-    await told.expect_closed()
+    assert (await removed.expect("DISCONNECT")).reason == SHUTTING_DOWN
+    await removed.expect_closed()
     await old.expect_closed()
-    await nobody_listens(place.host, place.port)
+    await is_not_listening(place.host, place.port)
     await is_alive(stays)
     assert list(live.status()["listeners"]) == ["one"]
     assert live.status()["clients"] == 1
@@ -122,7 +122,7 @@ async def test_a_changed_port_is_another_listener(live: Live) -> None:
     live.listener("two")["port"] = port
     await live.take()
     assert (await moved.expect("DISCONNECT")).reason == SHUTTING_DOWN
-    await nobody_listens(before.host, before.port)
+    await is_not_listening(before.host, before.port)
     assert live.address("two").port == port
     await client(live, "two", "again")
     await is_alive(stays)
@@ -251,7 +251,7 @@ async def test_nothing_counts_of_a_change_that_a_file_in_the_way_of_a_socket_sto
     assert problem == f"listener unix: cannot listen on {path}: a file that is not a socket exists"
     assert path.read_text() == "somebody's"
     assert list(live.status()["listeners"]) == ["one", "unix"]
-    await nobody_listens("127.0.0.1", port)
+    await is_not_listening("127.0.0.1", port)
     await client(live, "one", "anonymous still")
     live.settings["auth"] = anonymous
     path.unlink()  # what the change needs is free again

@@ -186,7 +186,7 @@ async def test_a_socket_file_that_was_made_again_goes_with_a_change_that_is_undo
 
 
 async def test_a_connection_accepted_while_its_listener_is_removed_is_aborted() -> None:
-    """Nobody would look after it: its handshake would have no end, nor would it be let go."""
+    """No sweep would end its handshake, and no removal would disconnect it."""
     async with running(ONE, TWO) as server:
         state = next(each for each in server.listeners.all_listeners if each.label == "two")
         await server.listeners.apply(await prepared(server, ONE))

@@ -28,13 +28,13 @@ class Drain:
 
     def __init__(self, alone: LoneEdge, **settings: Any) -> None:
         self.alone = alone
-        self.doors_closed_s: float | None = None
+        self.stopped_accepting_s: float | None = None
         self.drainer = Drainer(alone.edge, DrainConfig(**settings), self._stop_accepting)
         self.started_s = 0.0
         self.gone_s: dict[str, float] = {}
 
     async def _stop_accepting(self) -> None:
-        self.doors_closed_s = self._since_start()
+        self.stopped_accepting_s = self._since_start()
 
     def _since_start(self) -> float:
         return self.alone.edge.context.time_s() - self.started_s
@@ -126,13 +126,13 @@ def test_clients_are_served_until_the_delay_is_over() -> None:
         running = asyncio.create_task(drain.run())
         await asyncio.sleep(4.9)
         assert drain.drainer.is_draining
-        assert drain.doors_closed_s is None
+        assert drain.stopped_accepting_s is None
         late = await alone.connect("late")
         for client in (first, late):
             client.send(client.publish(1, qos=1))
             assert client.kinds() == ["PUBACK"]
         await running
-        assert drain.doors_closed_s == pytest.approx(5, abs=TICK_S)
+        assert drain.stopped_accepting_s == pytest.approx(5, abs=TICK_S)
         assert drain.gone_s["c0000"] == pytest.approx(5, abs=TICK_S)
         assert late.kinds() == ["DISCONNECT"]
 
@@ -183,7 +183,7 @@ def test_a_connection_that_has_not_been_accepted_is_refused() -> None:
     _scenario(play)
 
 
-# What a client is owed
+# Acknowledgements
 
 
 def test_acknowledgements_come_before_disconnect_and_nothing_new_is_read() -> None:
@@ -286,7 +286,7 @@ def test_at_the_deadline_all_clients_are_disconnected() -> None:
         clients = await _connect(alone, 3)
         drain = Drain(alone, delay_s=600, deadline_s=2)
         assert await drain.run() == pytest.approx(2, abs=0.1)
-        assert drain.doors_closed_s is not None
+        assert drain.stopped_accepting_s is not None
         assert all(client.kinds() == ["DISCONNECT"] for client in clients)
 
     _scenario(play)

@@ -1,4 +1,4 @@
-"""Letting the clients of removed listeners go: who goes, how fast, at what cost; time is virtual.
+"""Disconnecting the clients of removed listeners: which, how fast, at what cost; time is virtual.
 
 Input: a real edge with played clients and router, listeners that are no more. Output: whose
 connection closes when, and how often all clients of the edge were looked through for that.
@@ -41,7 +41,7 @@ class Gone:
 
 
 class World:
-    """A lone edge with its departures."""
+    """A lone edge with its listener removal."""
 
     def __init__(self, alone: LoneEdge, **settings: Any) -> None:
         self.alone = alone
@@ -55,7 +55,7 @@ class World:
         self.listener_removal.start(cast(list[Listener], list(listeners)))
 
     async def until_empty(self, listener: Gone) -> float:
-        """Wait until nobody is left; return how long it took."""
+        """Wait until it has no connection; return how long that took."""
         began_s = self.alone.edge.context.time_s()
         while listener.connections:
             listener.sweep()
@@ -89,15 +89,15 @@ def test_its_clients_go_at_the_rate_and_those_of_others_stay() -> None:
 def test_clients_with_a_late_handler_and_listeners_removed_later_are_included() -> None:
     async def play(alone: LoneEdge) -> None:
         world, gone, other = World(alone, rate=10), Gone("gone"), Gone("other")
-        opening = object()
-        gone.connections.add(opening)
+        handshake = object()
+        gone.connections.add(handshake)
         gone.has(await alone.connect("first"))
         other.has(await alone.connect("second"))
         world.begin(gone)
         await asyncio.sleep(1.0)
         world.begin(other)
         await world.until_empty(other)
-        gone.connections.discard(opening)
+        gone.connections.discard(handshake)
         gone.has(alone.accept())
         await world.until_empty(gone)
         assert not alone.edge.clients

@@ -1,4 +1,4 @@
-"""Shedding clients of an edge: who goes, how fast, what they are told; time is virtual.
+"""Shedding clients of an edge: which, how fast, what they are sent; time is virtual.
 
 Input: a real edge with played clients and router, a ``Shedder``. Output: whose connection closes
 when, what they were sent before, and what is counted.

@@ -1,7 +1,7 @@
 """Limits and rules that change under clients; a real edge, both ends played.
 
 Input: bytes of clients, ``Edge.reconfigure``, ``Edge.authorization_changed``, a router that answers
-late. Output: whose socket is read, what clients are told, what becomes of their wills.
+late. Output: whose socket is read, what clients are sent, what becomes of their wills.
 """
 
 from __future__ import annotations
@@ -139,15 +139,15 @@ async def test_the_will_of_a_client_that_left_early_follows_the_acl_when_its_ses
         assert [request.publish_will for request in alone.router.detached] == [False]
 
 
-@pytest.mark.parametrize("says_goodbye", [False, True])
+@pytest.mark.parametrize("sends_disconnect", [False, True])
 @pytest.mark.parametrize(("topic", "is_published"), [("t", False), ("other", True)])
 async def test_a_will_is_published_only_if_it_still_may_be(
-    tmp_path: Path, topic: str, is_published: bool, says_goodbye: bool
+    tmp_path: Path, topic: str, is_published: bool, sends_disconnect: bool
 ) -> None:
     async with LoneEdge(auth=_rules(tmp_path)) as alone:
         client = await alone.connect("c", will=Will(topic, b"gone"))
         _forbid(alone, tmp_path)
-        if says_goodbye:
+        if sends_disconnect:
             client.send(mqtt_bytes.disconnect(0x04))
         else:
             client.lose()
@@ -164,7 +164,7 @@ async def test_the_rules_for_a_will_are_those_under_the_mount_point(tmp_path: Pa
         assert [request.publish_will for request in alone.router.detached] == [True]
 
 
-# What clients are told
+# Announced limits
 
 
 async def test_connack_announces_the_limits_that_the_connection_began_with() -> None:
@@ -175,8 +175,8 @@ async def test_connack_announces_the_limits_that_the_connection_began_with() -> 
         client.send(mqtt_bytes.connect("c"))
         await turns()
         (connack,) = client.received()
-        told = [connack.get(name) for name in ("receive_maximum", "maximum_packet_size")]
-        assert told == [3, 2000]
+        announced = [connack.get(name) for name in ("receive_maximum", "maximum_packet_size")]
+        assert announced == [3, 2000]
         assert connack.get("topic_alias_maximum") == 4
         alone.router.answers_late = True
         client.send(*(client.publish(number, qos=1) for number in range(1, 4)))
@@ -201,8 +201,8 @@ async def test_a_storm_brings_no_more_clients_than_may_be() -> None:
         await turns()
         assert [request.client_id for request in alone.router.attached] == ["c0", "c1"]
         await _answered(alone)
-        told = [packet.reason for client in storm for packet in client.received()]
-        assert told == [0, 0, 0x97, 0x97, 0x97]
+        reasons = [packet.reason for client in storm for packet in client.received()]
+        assert reasons == [0, 0, 0x97, 0x97, 0x97]
         assert list(alone.edge.clients) == ["c0", "c1"]
         assert alone.counters.refused["quota_exceeded"] == 3
         assert [client.channel.is_closed for client in storm[2:]] == [True] * 3
