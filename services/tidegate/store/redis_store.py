@@ -83,7 +83,7 @@ class RedisStore:
         self._hot = partitions.hot
         self._bulk = partitions.bulk
         self._names_only: tuple[str, ...] = ("NOVALUES",)
-        #: Who appends and retains: a router's instance; see ``fence_writer``.
+        #: The router instance that appends and retains; see ``fence_writer``.
         self.writer = ""
         #: Queue entries that the policy drop_oldest has removed since the start.
         self.evicted_count = 0

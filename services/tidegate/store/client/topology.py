@@ -89,27 +89,27 @@ class Sentinels:
 
     async def _find(self, step_s: float) -> Address:
         """The master in the newest view of a majority (or, without a majority, of any sentinel)."""
-        asked = {asyncio.create_task(self._ask(address, step_s)) for address in self._addresses}
-        majority = len(asked) // 2 + 1
+        queries = {asyncio.create_task(self._query(address, step_s)) for address in self._addresses}
+        majority = len(queries) // 2 + 1
         views: list[tuple[int, Address]] = []
         reasons: list[str] = []
         try:
-            while asked and len(views) < majority:
-                answered, asked = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-                for task in answered:
+            while queries and len(views) < majority:
+                done, queries = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
                     if (error := task.exception()) is None:
                         views.append(task.result())
                     else:
                         reasons.append(str(error) or type(error).__name__)
         finally:
-            for task in asked:
+            for task in queries:
                 task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+            await asyncio.gather(*queries, return_exceptions=True)
         if not views:
             raise StoreUnavailable(f"no sentinel knows the master: {'; '.join(sorted(reasons))}")
         return max(views)[1]
 
-    async def _ask(self, sentinel: Address, step_s: float) -> tuple[int, Address]:
+    async def _query(self, sentinel: Address, step_s: float) -> tuple[int, Address]:
         """One sentinel's view: the epoch of its last failover, and the master."""
         connection = await self._access.open(sentinel, step_s)
         try:
