@@ -1,7 +1,7 @@
-"""The operator: brings Kubernetes to what an ``MqttBroker`` says.
+"""The operator: reconciles the objects of Kubernetes with ``MqttBroker`` resources.
 
-Pure parts (no clock, no network, no event loop): ``spec``, ``status_model``, ``crd``, ``problems``,
-``references``, ``certificates``, ``owned_secrets``, ``render``, ``plan``, ``configuration``,
-``rebalance``, ``config_tracker``, ``conditions``. The rim: ``kube`` (the only access to the API),
-``observe`` (asks pods), ``reconcile``, ``handlers`` (kopf).
+Pure (no clock, no network, no event loop): ``spec``, ``secrets``, ``render``, ``plan``,
+``live_state``, ``live_objects``, ``old_store``, ``conditions``, and ``pods`` except
+``admin_client`` and ``poller``. With I/O: ``kube`` (all access to the API server), ``pods``,
+``reconcile``, ``handlers`` (kopf), ``health``, ``smoke`` (helm test).
 """

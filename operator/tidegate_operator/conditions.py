@@ -1,9 +1,10 @@
-"""The status of a broker: conditions with reasons of a closed set, and sentences that help.
+"""The status of a broker: conditions with a closed set of reasons, and what to do about them.
 
-Pure: made from facts (``Situation``), the status before it, and the time.
+Pure: made from a ``BrokerState``, the status before, and the time. Called by ``reconcile``. The
+messages say what is wrong, where, and what to do; docs/kubernetes.md lists the reasons.
 
-A spec that cannot be used changes nothing that runs, so it does not touch ``Ready``, which is about
-what serves now: it shows as ``Degraded`` and as ``ConfigApplied`` False.
+An invalid spec does not change what runs, so it does not affect ``Ready``: it is ``Degraded``, and
+``ConfigApplied`` is False.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any, Final
 from tidegate_operator import names
 from tidegate_operator.live_state import Addresses, Pod, Workload
 from tidegate_operator.plan import ObjectRef
-from tidegate_operator.pods.config_state import Lag, is_counted
-from tidegate_operator.secrets.certificates import Facts
-from tidegate_operator.secrets.references import Problem, Trouble
+from tidegate_operator.pods.config_state import Outdated, has_config
+from tidegate_operator.secrets.certificates import CertificateInfo
+from tidegate_operator.secrets.references import Fault, Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.status import (
     MAX_ADDRESSES,
@@ -31,20 +32,21 @@ from tidegate_operator.spec.status import (
     Reason,
 )
 
-#: Before a certificate ends, somebody should know: whatever renews it has not done so.
+#: How long before a certificate expires a missing renewal is reported.
 ENDS_SOON: Final = timedelta(days=7)
-#: How long something may keep pods away before it counts: quotas are counted, accounts are seen.
+#: How long pods may not be creatable before that is reported: quotas and ServiceAccounts are
+#: eventually consistent.
 PATIENCE: Final = timedelta(seconds=5)
 _MAX_NAMED: Final = 3
 
 
 @dataclass(slots=True, frozen=True)
-class Situation:
+class BrokerState:
     """Everything that a status is made of.
 
-    ``spec`` is None if it cannot be used (``spec_problems`` says why). ``lagging`` are the pods
-    that do not have the configuration that is wanted, by name; of them ``stubborn`` have said for
-    long that they cannot use it.
+    ``spec`` is None if it is invalid (``spec_problems`` says why). ``outdated``: pods that do not
+    use the desired configuration, by name; ``failing``: those of them that have rejected it for
+    long.
     """
 
     name: str
@@ -53,79 +55,94 @@ class Situation:
     spec_problems: Sequence[str] = ()
     reference_problems: Sequence[Problem] = ()
     foreign: Sequence[ObjectRef] = ()
-    #: Whether that is left of a broker of the same name, and goes by itself.
-    is_left_over: bool = False
+    #: Whether these belong to a deleted broker of the same name, and will be garbage-collected.
+    is_garbage: bool = False
     apply_error: str = ""
-    #: Whether it was refused only when it was written, after it had been tried out.
-    is_refused_late: bool = False
+    #: Whether the rejection came after the dry run, so that other objects may have been applied.
+    is_partly_applied: bool = False
     edges: Workload = field(default_factory=Workload)
     routers: Workload = field(default_factory=Workload)
     redis: Workload | None = None
-    #: Whether the bundled store is there although another one is wanted.
+    #: Whether the bundled store still exists although the spec names another one.
     keeps_store: bool = False
     pods: Sequence[Pod] = ()
-    lagging: Mapping[str, Lag] = field(default_factory=dict)
-    stubborn: Sequence[str] = ()
+    outdated: Mapping[str, Outdated] = field(default_factory=dict)
+    failing: Sequence[str] = ()
     addresses: Addresses = field(default_factory=Addresses)
-    certificates: Mapping[str, Sequence[Facts]] = field(default_factory=dict)
+    certificates: Mapping[str, Sequence[CertificateInfo]] = field(default_factory=dict)
     connections: int | None = None
 
     @property
     def is_paused(self) -> bool:
-        """Whether the operator is told to change nothing."""
+        """Whether reconciliation is suspended."""
         return self.spec is not None and self.spec.paused
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether the broker has been created."""
+        return self.edges.exists
 
-#: Status, reason, message.
-_Verdict = tuple[str, Reason, str]
+    @property
+    def workloads(self) -> list[tuple[str, Workload]]:
+        """The workloads, with their names in messages."""
+        workloads = [("edges", self.edges), ("routers", self.routers)]
+        return workloads if self.redis is None else [("the store", self.redis), *workloads]
 
 
-def status(situation: Situation, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
-    """Return the new status. Times of transitions are kept while a condition stays as it is."""
-    situation = replace(
-        situation,
-        edges=_patient(situation.edges, now),
-        routers=_patient(situation.routers, now),
+#: Status, reason and message of a condition.
+_Value = tuple[str, Reason, str]
+
+
+def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+    """Return the new status. ``lastTransitionTime`` is kept while a condition's status is."""
+    state = replace(
+        state,
+        edges=_ignore_short_failure(state.edges, now),
+        routers=_ignore_short_failure(state.routers, now),
     )
-    verdicts: dict[ConditionType, _Verdict] = {
-        "Ready": _ready(situation),
-        "Progressing": _progressing(situation),
-        "Degraded": _degraded(situation),
-        "CertificatesReady": _certificates_ready(situation, now),
-        "ConfigApplied": _config_applied(situation),
+    values: dict[ConditionType, _Value] = {
+        "Ready": _ready(state),
+        "Progressing": _progressing(state),
+        "Degraded": _degraded(state),
+        "CertificatesReady": _certificates_ready(state, now),
+        "ConfigApplied": _config_applied(state),
     }
-    old = {one["type"]: one for one in (before or {}).get("conditions") or []}
-    conditions = []
-    for kind, (state, reason, message) in verdicts.items():
-        last = old.get(kind, {})
-        same = last.get("status") == state and last.get("lastTransitionTime")
-        conditions.append(
-            Condition.model_validate(
-                {
-                    "type": kind,
-                    "status": state,
-                    "reason": reason.value,
-                    "message": _cut(message),
-                    "lastTransitionTime": last["lastTransitionTime"] if same else _time(now),
-                    "observedGeneration": situation.generation,
-                }
-            )
-        )
-    found = BrokerStatus.model_validate(
+    old = {condition["type"]: condition for condition in (before or {}).get("conditions") or []}
+    new = BrokerStatus.model_validate(
         {
-            "observedGeneration": situation.generation,
-            "conditions": conditions,
-            "address": situation.addresses.first(),
-            "listeners": _listeners(situation, before),
-            "edges": _pods_status(situation, situation.edges, "edge"),
-            "routers": _pods_status(situation, situation.routers, "router"),
-            "connections": situation.connections,
+            "observedGeneration": state.generation,
+            "conditions": [
+                _condition(kind, value, old.get(kind, {}), state.generation, now)
+                for kind, value in values.items()
+            ],
+            "address": state.addresses.first(),
+            "listeners": _listeners(state, before),
+            "edges": _pods_status(state, state.edges, "edge"),
+            "routers": _pods_status(state, state.routers, "router"),
+            "connections": state.connections,
         }
     )
-    return found.model_dump(by_alias=True, exclude_none=True)
+    return new.model_dump(by_alias=True, exclude_none=True)
 
 
-def _cut(message: str) -> str:
+def _condition(
+    kind: ConditionType, value: _Value, last: Mapping[str, Any], generation: int, now: datetime
+) -> Condition:
+    state, reason, message = value
+    is_same = last.get("status") == state and last.get("lastTransitionTime")
+    return Condition.model_validate(
+        {
+            "type": kind,
+            "status": state,
+            "reason": reason.value,
+            "message": _truncated(message),
+            "lastTransitionTime": last["lastTransitionTime"] if is_same else _time(now),
+            "observedGeneration": generation,
+        }
+    )
+
+
+def _truncated(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…"
 
 
@@ -133,87 +150,95 @@ def _time(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _pods_status(it: Situation, workload: Workload, component: names.Component) -> PodsStatus:
-    labels = names.selector(it.name, component)
-    pods = [pod for pod in it.pods if pod.component == component and is_counted(pod)]
+def _pods_status(state: BrokerState, workload: Workload, component: names.Component) -> PodsStatus:
+    labels = names.selector(state.name, component)
+    pods = [pod for pod in state.pods if pod.component == component and has_config(pod)]
     return PodsStatus.model_validate(
         {
             "desired": workload.desired,
             "ready": workload.ready,
             "updated": workload.updated,
-            "configured": sum(pod.name not in it.lagging for pod in pods),
+            "configured": sum(pod.name not in state.outdated for pod in pods),
             "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         }
     )
 
 
-def _listeners(situation: Situation, before: Mapping[str, Any] | None) -> list[Any]:
-    if situation.spec is None:
-        # What runs is what there was before.
+def _listeners(state: BrokerState, before: Mapping[str, Any] | None) -> list[Any]:
+    if state.spec is None:
+        # The listeners that run are those of the previous spec.
         return list((before or {}).get("listeners") or [])
-    ports = dict(situation.addresses.ports)
-    found = []
-    for listener in situation.spec.listeners:
-        certificates = situation.certificates.get(listener.name, ())
-        ends = min((one.not_after for one in certificates), default=None)
-        found.append(
+    ports = dict(state.addresses.ports)
+    listeners = []
+    for listener in state.spec.listeners:
+        certificates = state.certificates.get(listener.name, ())
+        expiry = min((certificate.not_after for certificate in certificates), default=None)
+        listeners.append(
             ListenerStatus.model_validate(
                 {
                     "name": listener.name,
                     "protocol": listener.protocol,
                     "port": ports.get(listener.name, listener.exposed_port),
-                    "addresses": list(situation.addresses.hosts[:MAX_ADDRESSES]),
-                    "certificateNotAfter": None if ends is None else _time(ends),
+                    "addresses": list(state.addresses.hosts[:MAX_ADDRESSES]),
+                    "certificateNotAfter": None if expiry is None else _time(expiry),
                 }
             )
         )
-    return found
+    return listeners
 
 
-# Conditions
+# Ready
 
 
-def _ready(it: Situation) -> _Verdict:
-    edges, routers, redis = it.edges, it.routers, it.redis
-    count = f"{_of(edges)} edges and {_of(routers)} routers are ready"
+def _ready(state: BrokerState) -> _Value:
+    edges, routers, redis = state.edges, state.routers, state.redis
     if redis is not None and redis.ready == 0:
         return (
             "False",
             Reason.STORE_NOT_READY,
-            f"The bundled store is not ready{_why(it, 'redis')}; sessions cannot be reached.",
+            f"The bundled store is not ready{_why(state, 'redis')}; new connections are rejected. "
+            "Check its pod and its PersistentVolumeClaim.",
         )
     if routers.ready == 0:
-        hint = (
-            "" if redis is not None else " A router is ready once it reaches spec.redis.external."
-        )
-        return (
-            "False",
-            Reason.ROUTERS_NOT_READY,
-            f"{_of(routers)} routers are ready{_why(it, 'router')}.{hint}",
-        )
+        return "False", Reason.ROUTERS_NOT_READY, _routers_not_ready(state)
     if edges.exists and edges.desired == 0:
         return (
             "False",
             Reason.SCALED_TO_ZERO,
-            "There are no edges, because spec.edge.replicas is 0; sessions are kept.",
+            "There are no edges: spec.edge.replicas is 0. Sessions are kept.",
         )
     if edges.ready == 0:
-        return "False", Reason.EDGES_NOT_READY, f"{_of(edges)} edges are ready{_why(it, 'edge')}."
-    if it.addresses.is_pending:
+        return (
+            "False",
+            Reason.EDGES_NOT_READY,
+            f"{_ready_of(edges)} edges are ready{_why(state, 'edge')}. Edges become ready when "
+            "they reach a router: check their logs.",
+        )
+    if state.addresses.is_pending:
+        service = names.client_service(state.name)
         return (
             "False",
             Reason.ADDRESS_PENDING,
-            f"The cloud has not given Service {names.client_service(it.name)} an address yet; its "
-            "events say why (kubectl describe service).",
+            f"Service {service} has no load balancer address yet: check its events (kubectl "
+            f"describe service {service}).",
         )
-    return "True", Reason.SERVING, f"{count}.{_locked(it.spec)}"
+    count = f"{_ready_of(edges)} edges and {_ready_of(routers)} routers are ready"
+    return "True", Reason.SERVING, f"{count}.{_unusable_listeners(state.spec)}"
 
 
-def _locked(spec: MqttBrokerSpec | None) -> str:
-    """Say which listeners nobody can use, because there is no way to say who one is."""
+def _routers_not_ready(state: BrokerState) -> str:
+    check = "their logs" if state.redis is not None else "spec.redis.external and their logs"
+    return (
+        f"{_ready_of(state.routers)} routers are ready{_why(state, 'router')}. Routers become "
+        f"ready when they reach the store: check {check}."
+    )
+
+
+def _unusable_listeners(spec: MqttBrokerSpec | None) -> str:
+    """Return a sentence about listeners where no client can authenticate, "" without any."""
     if spec is None or spec.auth.passwords is not None:
         return ""
-    found = [
+    unusable = [
         listener.name
         for listener in spec.listeners
         if not (
@@ -223,124 +248,124 @@ def _locked(spec: MqttBrokerSpec | None) -> str:
         )
         and (listener.tls is None or listener.tls.identity_as_username == "off")
     ]
-    if not found:
+    if not unusable:
         return ""
     return (
-        f" Nobody can connect to {', '.join(found)}: anonymous clients are not allowed, and "
-        "spec.auth.passwords names no users."
+        f" No client can connect to listener {', '.join(unusable)}: anonymous clients are not "
+        "allowed, and spec.auth.passwords is not set."
     )
 
 
-def _of(workload: Workload) -> str:
+def _ready_of(workload: Workload) -> str:
     return f"{workload.ready} of {workload.desired}"
 
 
-def _why(it: Situation, component: str) -> str:
-    """Return the first trouble of a component's pods, to be put after a statement."""
-    found = next((pod for pod in it.pods if pod.component == component and pod.trouble), None)
-    if found is not None:
-        return f" (pod {found.name}: {found.trouble})"
-    workload = {"edge": it.edges, "router": it.routers}.get(component)
-    return f" ({workload.trouble})" if workload is not None and workload.trouble else ""
+def _why(state: BrokerState, component: str) -> str:
+    """Return the first failure of a component's pods in parentheses, "" if none is known."""
+    for pod in state.pods:
+        if pod.component == component and pod.failure:
+            return f" (pod {pod.name}: {pod.failure})"
+    workload = {"edge": state.edges, "router": state.routers}.get(component)
+    return f" ({workload.failure})" if workload is not None and workload.failure else ""
 
 
-def _progressing(it: Situation) -> _Verdict:
-    if it.is_paused:
-        return "False", Reason.PAUSED, "spec.paused is true: nothing is changed."
-    workloads = _workloads(it)
-    stuck = [name for name, workload in workloads if workload.is_stuck]
+# Progressing
+
+
+def _progressing(state: BrokerState) -> _Value:
+    if state.is_paused:
+        return "False", Reason.PAUSED, "Reconciliation is paused (spec.paused is true)."
+    stuck = _stuck_workloads(state)
     if stuck:
+        kept = ", and the bundled store is kept for them" if state.keeps_store else ""
         return (
             "False",
             Reason.DEADLINE_EXCEEDED,
-            f"The rollout of {' and '.join(stuck)} stands still{_any_trouble(it)}. Old pods "
-            f"serve on{', and the bundled store is kept for them' if it.keeps_store else ''}.",
+            f"The rollout of {stuck} has exceeded its progress deadline{_first_failure(state)}. "
+            f"Old pods keep serving{kept}.",
         )
-    if _only_waits(it):
+    if _only_waits_for_certificates(state):
         return (
             "True",
             Reason.WAITING_FOR_CERTIFICATES,
-            "Pods are made once cert-manager has issued the certificates.",
+            "Waiting for cert-manager to issue certificates before pods are created (kubectl "
+            "describe certificate).",
         )
-    blocked = _blocked(it)
-    if blocked is not None and not edges_exist(it):
+    blocked = _blocked(state)
+    if blocked is not None and not state.has_edges:
         return "False", blocked[0], blocked[1]
     rolling = [
-        f"{name} {workload.ready} of {workload.desired} ready, {workload.updated} new"
-        for name, workload in workloads
+        f"{name}: {workload.ready} of {workload.desired} ready, {workload.updated} updated"
+        for name, workload in state.workloads
         if not workload.is_complete
     ]
-    if it.keeps_store and blocked is None:
-        rolling.append("the bundled store is kept until no router may use it")
+    if state.keeps_store and blocked is None:
+        rolling.append("the bundled store is kept until no router uses it")
     if rolling:
-        return "True", Reason.ROLLING_OUT, f"Rolling out: {'; '.join(rolling)}."
-    return "False", Reason.COMPLETE, "All pods are as they should be."
+        return "True", Reason.ROLLING_OUT, f"Rolling out {'; '.join(rolling)}."
+    return "False", Reason.COMPLETE, "All rollouts are complete."
 
 
-def edges_exist(it: Situation) -> bool:
-    """Whether there is anything that runs already."""
-    return it.edges.exists
+def _stuck_workloads(state: BrokerState) -> str:
+    return " and ".join(name for name, workload in state.workloads if workload.is_stuck)
 
 
-def _workloads(it: Situation) -> list[tuple[str, Workload]]:
-    found = [("edges", it.edges), ("routers", it.routers)]
-    return found if it.redis is None else [("the store", it.redis), *found]
+def _first_failure(state: BrokerState) -> str:
+    for pod in state.pods:
+        if pod.failure and not pod.is_terminating:
+            return f": pod {pod.name}: {pod.failure}"
+    failures = _workload_failures(state)
+    return f": {failures[0]}" if failures else ""
 
 
-def _any_trouble(it: Situation) -> str:
-    found = [pod for pod in it.pods if pod.trouble and not pod.is_ending]
-    if found:
-        return f": pod {found[0].name}: {found[0].trouble}"
-    kept = _kept_away(it)
-    return f": {kept[0]}" if kept else ""
+def _ignore_short_failure(workload: Workload, now: datetime) -> Workload:
+    """Return a workload without a failure to create pods that is younger than ``PATIENCE``."""
+    since = workload.failure_since
+    is_lasting = since is None or now - since >= PATIENCE
+    return workload if is_lasting else replace(workload, failure="")
 
 
-def _patient(workload: Workload, now: datetime) -> Workload:
-    """Leave out what keeps pods away, unless it lasts."""
-    since = workload.trouble_since
-    lasts = since is None or now - since >= PATIENCE
-    return workload if lasts else replace(workload, trouble="")
+def _workload_failures(state: BrokerState) -> list[str]:
+    """Return why pods cannot be created."""
+    return [f"{name}: {workload.failure}" for name, workload in state.workloads if workload.failure]
 
 
-def _kept_away(it: Situation) -> list[str]:
-    """Return why pods cannot even be made."""
-    return [f"{name}: {one.trouble}" for name, one in _workloads(it) if one.trouble]
+# What blocks writing
 
 
-def _blocked(it: Situation) -> tuple[Reason, str] | None:
-    """Return why what is wanted is not applied, and what to do; None if it is."""
-    unchanged = " What runs is unchanged." if edges_exist(it) else ""
-    if it.spec_problems:
-        return (
-            Reason.INVALID_SPEC,
-            f"The spec cannot be used: {_some(it.spec_problems)}.{unchanged}",
-        )
-    if it.foreign:
-        taken = _some([str(ref) for ref in it.foreign])
-        if it.is_left_over:
-            return (
-                Reason.NAME_TAKEN,
-                f"{taken} is left of an MqttBroker of this name that was deleted, and goes after "
-                f"it; that is waited for.{unchanged}",
-            )
-        return (
-            Reason.NAME_TAKEN,
-            f"{taken} is there already and belongs to something else; delete it, or give the "
-            f"MqttBroker another name.{unchanged}",
-        )
-    blocking = [problem for problem in it.reference_problems if problem.blocking]
-    if blocking and not (it.apply_error and _are_pending(blocking)):
-        missing = any(one.trouble is not Trouble.INVALID for one in blocking)
-        reason = Reason.REFERENCE_MISSING if missing else Reason.REFERENCE_INVALID
-        return reason, f"{_some([one.sentence for one in blocking])}.{unchanged}"
-    if it.apply_error:
-        if it.is_refused_late:
-            unchanged = " It passed when it was tried out, so other parts may be applied already."
+def _blocked(state: BrokerState) -> tuple[Reason, str] | None:
+    """Return why the spec is not applied, and what to do; None if it is."""
+    unchanged = " Running pods are unchanged." if state.has_edges else ""
+    if state.spec_problems:
+        return Reason.INVALID_SPEC, f"Invalid spec: {_some(state.spec_problems)}.{unchanged}"
+    if state.foreign:
+        return Reason.NAME_TAKEN, f"{_conflict(state)}.{unchanged}"
+    blocking = [problem for problem in state.reference_problems if problem.blocking]
+    if blocking and not (state.apply_error and _are_pending(blocking)):
+        return _reference_reason(blocking), f"{_sentences(blocking)}.{unchanged}"
+    if state.apply_error:
+        if state.is_partly_applied:
+            unchanged = " Its dry run was accepted, so other objects may have been applied."
         return (
             Reason.APPLY_REFUSED,
-            f"The API server refuses what follows from the spec: {it.apply_error}.{unchanged}",
+            f"The API server rejects {state.apply_error}.{unchanged}",
         )
     return None
+
+
+def _conflict(state: BrokerState) -> str:
+    taken = _some([str(ref) for ref in state.foreign])
+    if state.is_garbage:
+        return f"Waiting for the garbage collection of a deleted MqttBroker of this name: {taken}"
+    return (
+        f"Objects with required names are not owned by this MqttBroker: {taken}. Delete them, or "
+        "give the MqttBroker another name"
+    )
+
+
+def _reference_reason(problems: Sequence[Problem]) -> Reason:
+    is_missing = any(problem.fault is not Fault.INVALID for problem in problems)
+    return Reason.REFERENCE_MISSING if is_missing else Reason.REFERENCE_INVALID
 
 
 def _some(sentences: Sequence[str]) -> str:
@@ -349,129 +374,165 @@ def _some(sentences: Sequence[str]) -> str:
     return "; ".join(sentences[:_MAX_NAMED]) + more
 
 
-def _degraded(it: Situation) -> _Verdict:
-    blocked = _blocked(it)
-    waits = blocked is not None and _only_waits(it)
-    if blocked is not None and not waits:
+def _sentences(problems: Sequence[Problem]) -> str:
+    return _some([problem.sentence for problem in problems])
+
+
+def _only_waits_for_certificates(state: BrokerState) -> bool:
+    """Whether nothing but pending certificates blocks writing."""
+    blocking = [problem for problem in state.reference_problems if problem.blocking]
+    is_blocked_otherwise = state.spec_problems or state.foreign or state.apply_error
+    return not is_blocked_otherwise and bool(blocking) and _are_pending(blocking)
+
+
+def _are_pending(problems: Sequence[Problem]) -> bool:
+    return all(problem.fault is Fault.PENDING for problem in problems)
+
+
+# Degraded
+
+
+def _degraded(state: BrokerState) -> _Value:
+    blocked = _blocked(state)
+    if blocked is not None and not _only_waits_for_certificates(state):
         return "True", blocked[0], blocked[1]
-    others = [one for one in it.reference_problems if not one.blocking]
+    others = [problem for problem in state.reference_problems if not problem.blocking]
     if others:
-        invalid = any(one.trouble is Trouble.INVALID for one in others)
-        reason = Reason.REFERENCE_INVALID if invalid else Reason.REFERENCE_MISSING
-        return "True", reason, f"{_some([one.sentence for one in others])}."
-    failing = [pod for pod in it.pods if pod.trouble and not pod.is_ending]
+        is_invalid = any(problem.fault is Fault.INVALID for problem in others)
+        reason = Reason.REFERENCE_INVALID if is_invalid else Reason.REFERENCE_MISSING
+        return "True", reason, f"{_sentences(others)}."
+    failing = _failing_pods(state)
     if failing:
-        named = _some([f"{pod.name}: {pod.trouble}" for pod in failing])
-        return "True", Reason.PODS_FAILING, f"Pods do not run: {named}."
-    kept = _kept_away(it)
-    if kept:
-        return "True", Reason.PODS_FAILING, f"Pods cannot be made: {_some(kept)}."
-    rejected = _rejected(it)
-    if rejected:
+        return "True", Reason.PODS_FAILING, failing
+    rejecting = _rejecting_pods(state)
+    if rejecting:
         return (
             "True",
             Reason.CONFIG_REJECTED,
-            f"Pods go on with an older configuration, because they cannot use the newest: "
-            f"{_some(rejected)}. Correct what is named; the pods' logs have more.",
+            "Pods reject the newest configuration and keep using the previous one: "
+            f"{_some(rejecting)}. Correct the named settings or files; the pods' logs have "
+            "details.",
         )
-    stuck = [name for name, workload in _workloads(it) if workload.is_stuck]
+    stuck = _stuck_workloads(state)
     if stuck:
         return (
             "True",
             Reason.DEADLINE_EXCEEDED,
-            f"The rollout of {' and '.join(stuck)} stands still; the pods' logs and events say "
-            "why.",
+            f"The rollout of {stuck} has exceeded its progress deadline: check the pods' logs and "
+            "events.",
         )
-    return "False", Reason.AS_EXPECTED, "Nothing is wrong."
+    return "False", Reason.AS_EXPECTED, "No problems found."
 
 
-def _only_waits(it: Situation) -> bool:
-    """Whether nothing is wrong but that certificates are still being made."""
-    blocking = [problem for problem in it.reference_problems if problem.blocking]
-    is_refused = it.spec_problems or it.foreign or it.apply_error
-    return not is_refused and bool(blocking) and _are_pending(blocking)
+def _failing_pods(state: BrokerState) -> str:
+    failures = [
+        f"{pod.name}: {pod.failure}" for pod in state.pods if pod.failure and not pod.is_terminating
+    ]
+    if failures:
+        return f"Pods are failing: {_some(failures)}."
+    failures = _workload_failures(state)
+    return f"Pods cannot be created: {_some(failures)}." if failures else ""
 
 
-def _are_pending(problems: Sequence[Problem]) -> bool:
-    return all(one.trouble is Trouble.PENDING for one in problems)
+def _rejecting_pods(state: BrokerState) -> list[str]:
+    """Return which pods have rejected the desired configuration for long, and why.
+
+    Not during a rollout: pods to be replaced may be of a version that does not support it.
+    """
+    is_replaced = {"edge": state.edges.is_replaced, "router": state.routers.is_replaced}
+    return [
+        f"{pod.name}: {state.outdated[pod.name].text}"
+        for pod in state.pods
+        if pod.name in state.failing
+        and pod.name in state.outdated
+        and is_replaced.get(pod.component)
+    ]
 
 
-def _certificates_ready(it: Situation, now: datetime) -> _Verdict:
-    if it.spec is None:
-        return "Unknown", Reason.INVALID_SPEC, "The spec cannot be used."
-    problems = [problem for problem in it.reference_problems if problem.is_certificate]
-    for trouble, reason in (
-        (Trouble.INVALID, Reason.INVALID),
-        (Trouble.MISSING, Reason.MISSING),
-        (Trouble.PENDING, Reason.PENDING),
+# CertificatesReady
+
+
+def _certificates_ready(state: BrokerState, now: datetime) -> _Value:
+    if state.spec is None:
+        return "Unknown", Reason.INVALID_SPEC, "The spec is invalid."
+    problems = [problem for problem in state.reference_problems if problem.is_certificate]
+    for fault, reason, hint in (
+        (Fault.INVALID, Reason.INVALID, ""),
+        (Fault.MISSING, Reason.MISSING, ""),
+        (Fault.PENDING, Reason.PENDING, " (kubectl describe certificate)"),
     ):
-        found = [problem.sentence for problem in problems if problem.trouble is trouble]
-        if found:
-            hint = " (kubectl describe certificate)" if trouble is Trouble.PENDING else ""
-            return "False", reason, f"{_some(found)}{hint}."
-    if not any(listener.tls for listener in it.spec.listeners):
-        return "True", Reason.NOT_NEEDED, "No listener has TLS."
+        faulty = [problem for problem in problems if problem.fault is fault]
+        if faulty:
+            return "False", reason, f"{_sentences(faulty)}{hint}."
+    if not any(listener.tls for listener in state.spec.listeners):
+        return "True", Reason.NOT_NEEDED, "No listener uses TLS."
     missing = [
-        f"listener {one.name}: its certificate has not been issued yet"
-        for one in it.spec.listeners
-        if one.tls is not None and not it.certificates.get(one.name)
+        f"listener {listener.name}: certificate not issued yet"
+        for listener in state.spec.listeners
+        if listener.tls is not None and not state.certificates.get(listener.name)
     ]
     if missing:
         return "False", Reason.PENDING, f"{_some(missing)}."
-    over = [text for one, text in _ends(it) if one <= now]
-    if over:
-        return "False", Reason.INVALID, f"{_some(over)}; that is over, and clients refuse it."
-    soon = [text for one, text in _ends(it) if one <= now + ENDS_SOON]
-    if soon:
-        return "True", Reason.ENDS_SOON, f"{_some(soon)}; whatever renews it should have by now."
-    ends = [one.not_after for found in it.certificates.values() for one in found]
-    first = f" The first ends at {min(ends):%Y-%m-%d %H:%M} UTC." if ends else ""
-    return "True", Reason.ISSUED, f"All certificates are valid.{first}"
+    return _expiry(state, now)
 
 
-def _ends(it: Situation) -> Iterator[tuple[datetime, str]]:
-    """Yield when each certificate ends, and a sentence that says so."""
-    for listener, certificates in it.certificates.items():
-        for one in certificates:
-            yield (
-                one.not_after,
-                f"listener {listener}: the certificate of {one.subject} ends at "
-                f"{one.not_after:%Y-%m-%d %H:%M} UTC",
-            )
-
-
-def _rejected(it: Situation) -> list[str]:
-    """Return which pods have said for long why they cannot use what is wanted.
-
-    Pods that are to be replaced by others may be of a version that cannot.
-    """
-    replaced = {"edge": it.edges.is_replaced, "router": it.routers.is_replaced}
-    return [
-        f"{pod.name}: {it.lagging[pod.name].text}"
-        for pod in it.pods
-        if pod.name in it.stubborn and pod.name in it.lagging and replaced.get(pod.component)
+def _expiry(state: BrokerState, now: datetime) -> _Value:
+    certificates = list(_named_certificates(state))
+    expired = [
+        f"{name} expired at {_minute(expiry)}" for expiry, name in certificates if expiry <= now
     ]
+    if expired:
+        return "False", Reason.INVALID, f"{_some(expired)}; clients reject it."
+    expiring = [
+        f"{name} expires at {_minute(expiry)}"
+        for expiry, name in certificates
+        if expiry <= now + ENDS_SOON
+    ]
+    if expiring:
+        return (
+            "True",
+            Reason.ENDS_SOON,
+            f"{_some(expiring)}; its renewal is overdue: check what renews it.",
+        )
+    first = min((expiry for expiry, _ in certificates), default=None)
+    until = f" The first expires at {_minute(first)}." if first is not None else ""
+    return "True", Reason.ISSUED, f"All certificates are valid.{until}"
 
 
-def _config_applied(it: Situation) -> _Verdict:
-    pods = [pod for pod in it.pods if is_counted(pod)]
-    late = [pod.name for pod in pods if pod.name in it.lagging]
-    count = f"{len(pods) - len(late)} of {len(pods)} pods have it"
-    blocked = _blocked(it)
+def _named_certificates(state: BrokerState) -> Iterator[tuple[datetime, str]]:
+    """Yield the expiry of each certificate, and its name in messages."""
+    for listener, certificates in state.certificates.items():
+        for certificate in certificates:
+            name = f"listener {listener}: certificate {certificate.subject}"
+            yield certificate.not_after, name
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+# ConfigApplied
+
+
+def _config_applied(state: BrokerState) -> _Value:
+    blocked = _blocked(state)
     if blocked is not None:
         return "False", blocked[0], blocked[1]
-    if it.is_paused:
-        return "Unknown", Reason.PAUSED, "spec.paused is true: nothing is changed."
+    if state.is_paused:
+        return "Unknown", Reason.PAUSED, "Reconciliation is paused (spec.paused is true)."
+    pods = [pod for pod in state.pods if has_config(pod)]
     if not pods:
-        return "False", Reason.NO_PODS, "There are no pods that could have it."
-    if late:
-        late.sort(key=lambda name: not it.lagging[name].is_problem)
-        named = _some([f"{name} {_joined(it.lagging[name])}" for name in late])
-        return "False", Reason.APPLYING, f"{count}; {named}."
-    if not (it.edges.is_replaced and it.routers.is_replaced):
-        return "False", Reason.APPLYING, f"{count}; new ones come."
+        return "False", Reason.NO_PODS, "There are no pods."
+    outdated = [pod.name for pod in pods if pod.name in state.outdated]
+    count = f"{len(pods) - len(outdated)} of {len(pods)} pods use the newest configuration"
+    if outdated:
+        outdated.sort(key=lambda name: not state.outdated[name].is_rejected)
+        reasons = _some([f"{name} {_continued(state.outdated[name])}" for name in outdated])
+        return "False", Reason.APPLYING, f"{count}; {reasons}."
+    if not (state.edges.is_replaced and state.routers.is_replaced):
+        return "False", Reason.APPLYING, f"{count}; a rollout is in progress."
     return "True", Reason.APPLIED, f"{count}."
 
 
-def _joined(lag: Lag) -> str:
-    return f"cannot use it: {lag.text}" if lag.is_problem else lag.text
+def _continued(outdated: Outdated) -> str:
+    return f"rejects it: {outdated.text}" if outdated.is_rejected else outdated.text

@@ -1,7 +1,8 @@
-"""kopf's part: it finds MqttBrokers and logs in. What happens to them is ``reconcile``'s.
+"""kopf's part: watches MqttBrokers, and logs in. ``reconcile`` decides what happens to them.
 
-Only event handlers are used: kopf's other kinds would put finalizers and annotations into the
-resource. ``Operator`` owns the queue, the API client and the tasks; ``register`` ties it to kopf.
+``Operator`` owns the work queue, the API client, the watches and the tasks; ``register`` connects
+it to kopf. Only event handlers are used: kopf's other kinds would add finalizers and annotations to
+the resource.
 """
 
 from __future__ import annotations
@@ -11,69 +12,70 @@ import contextlib
 import datetime
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
 
 from tidegate_operator import names
-from tidegate_operator.health import Vitals, server_of
+from tidegate_operator.health import OperatorHealth, admin_server
 from tidegate_operator.kube.cache import CachedCluster, slim
 from tidegate_operator.kube.client import KubeApi, object_path
 from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
+from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.pods.admin_client import AdminClient
 from tidegate_operator.reconcile import Reconciler
 from tidegate_operator.render import Manifest
-from tidegate_operator.secrets.reference_index import Referrers
+from tidegate_operator.secrets.reference_index import ReferenceIndex
 from tidegate_operator.secrets.references import Kind
 from tidegate_operator.spec import crd
-from tidegate_operator.work_queue import Key, WorkQueue
+from tidegate_operator.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)
 
-#: Which broker it is, and what it says: its uid and its generation.
-State = tuple[str, int]
+#: Uid and generation of a broker.
+BrokerVersion = tuple[str, int]
 
-#: Between two attempts to watch something.
-PAUSE_S: Final = 5.0
-#: How long the first look at everything may take before brokers are looked at without it.
-FIRST_LIST_S: Final = 30.0
-#: What is watched: everything that is made, and the pods.
-WATCHED: Final = (*MANAGED_KINDS, ("v1", "Pod"))
-#: What specs refer to: of these, also the objects of others are watched.
-REFERRED: Final[tuple[Kind, ...]] = ("Secret", "ConfigMap")
-OURS: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
+#: Pause before a failed watch or request is retried.
+RETRY_S: Final = 5.0
+#: How long to wait for the initial lists before brokers are reconciled without the cache.
+FIRST_SYNC_S: Final = 30.0
+#: Kinds whose objects with the operator's label are watched.
+WATCHED_KINDS: Final = (*MANAGED_KINDS, ("v1", "Pod"))
+#: Kinds that specs refer to: all their objects are watched (metadata only).
+REFERENCED_KINDS: Final[tuple[Kind, ...]] = ("Secret", "ConfigMap")
+OWN_SELECTOR: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
 
 
 @dataclass(slots=True, frozen=True)
 class Options:
-    """What the command line says."""
+    """Options of the command line."""
 
     image: str
     namespace: str
-    #: Namespaces that are served; empty: all.
+    #: Watched namespaces; empty: all.
     watched: Sequence[str] = ()
     resync_s: float = 60.0
     workers: int = 8
     upgrade_crd: bool = True
-    #: Where health and metrics are; no port: nowhere. ``*`` is every address.
+    #: Address and port of health and metrics. ``*``: all addresses; None: no server.
     admin_address: str = "*"
     admin_port: int | None = None
 
 
 async def log_in(**_: Any) -> kopf.ConnectionInfo:
-    """Find credentials: those of the pod, else a kubeconfig's. Raises kopf.LoginError."""
+    """Return credentials of the pod, else of a kubeconfig. Raises kopf.LoginError."""
     options: dict[str, Any] = {"logger": log, "settings": kopf.OperatorSettings()}
-    found = kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
-    if found is None:
-        raise kopf.LoginError("neither a ServiceAccount's token nor a kubeconfig is there")
-    return found
+    connection = kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
+    if connection is None:
+        raise kopf.LoginError("no ServiceAccount token and no kubeconfig found")
+    return connection
 
 
 def utc_now() -> datetime.datetime:
-    """The time that certificates are compared with."""
+    """Return the time that certificates are compared with."""
     return datetime.datetime.now(datetime.UTC)
 
 
@@ -85,93 +87,79 @@ class Operator:
         self._stack = contextlib.AsyncExitStack()
         self._queue: WorkQueue | None = None
         self._reconciler: Reconciler | None = None
-        self._states: dict[Key, State] = {}
-        self._referrers = Referrers()
-        self.vitals = Vitals()
+        self._versions: dict[BrokerKey, BrokerVersion] = {}
+        self._reference_index = ReferenceIndex()
+        self.health = OperatorHealth()
 
     async def start(self) -> None:
-        """Connect, bring the CRD up to date, begin to work."""
-        options, vitals = self.options, self.vitals
+        """Connect, upgrade the CRD, start watches and workers."""
+        options, health = self.options, self.health
         await self._serve_health()
-        vitals.waiting_for = "MqttBrokers cannot be listed yet; is the CRD installed?"
+        health.waiting_for = "MqttBrokers cannot be listed yet; is the CRD installed?"
         api = await self._stack.enter_async_context(KubeApi(log_in))
-        vitals.requests = api.answers
-        pods = await self._stack.enter_async_context(AdminClient())
+        health.requests = api.responses
+        admin = await self._stack.enter_async_context(AdminClient())
         if options.upgrade_crd:
             await upgrade_crd(api)
         await wait_for_crd(api, options.watched)
-        places = list(options.watched) or [""]
-        watches = [(one, kind, place) for place in places for one, kind in WATCHED]
-        referred = [(kind, place) for place in places for kind in REFERRED]
-        cache = CachedCluster(
-            api,
-            [f"{kind} {place}" for _, kind, place in watches]
-            + [f"{kind}s of others {place}" for kind, place in referred],
-        )
+        namespaces = list(options.watched) or [""]
+        cache = self._start_watches(api, namespaces)
         self._reconciler = Reconciler(
             cache,
             options.image,
             options.namespace,
             utc_now,
-            pods,
+            admin,
             options.resync_s,
-            self._referrers,
+            self._reference_index,
         )
-        vitals.brokers = lambda: len(self._states)
-        vitals.watches_down = cache.watches_down
-        vitals.ask_served = lambda: api.not_served(places[0])
-        for api_version, kind, place in watches:
-            stream = functools.partial(api.follow, api_version, kind, place, OURS, slim)
-            work = self._follow(cache, kind, place, stream)
-            self._background(f"watch of {kind} {place}", work)
-        for kind, place in referred:
-            name = f"{kind}s of others {place}"
-            changes = functools.partial(api.changes, "v1", kind, place, "")
-            self._background(f"watch of {name}", self._watch(cache, name, kind, changes))
-        # What there is costs a few lists now, and some for each broker later. Who is to be looked
-        # at is told by kopf, after this.
-        vitals.waiting_for = "what belongs to brokers has not been listed yet"
-        await cache.until_up(FIRST_LIST_S)
+        health.brokers = lambda: len(self._versions)
+        health.watches_down = cache.watches_down
+        health.check_served = lambda: api.unserved_reason(namespaces[0])
+        # Waiting costs one list per kind; reconciling without the cache several per broker. kopf
+        # reports the brokers after this.
+        health.waiting_for = "waiting for the initial list of objects"
+        await cache.wait_until_watching(FIRST_SYNC_S)
         self._queue = WorkQueue(self._work, options.workers, (KubeUnavailable, KubeError))
-        vitals.queue = self._queue.load
-        self._background("queue", self._queue.run())
-        vitals.waiting_for = ""
+        health.queue = self._queue.load
+        self._background("work queue", self._queue.run())
+        health.waiting_for = ""
 
     async def stop(self) -> None:
-        """End what ``start`` has begun."""
+        """Stop everything that ``start`` has started."""
         await self._stack.aclose()
 
-    def seen(self, namespace: str, name: str) -> None:
-        """Something has happened to a broker, or to what it has made."""
+    def enqueue(self, namespace: str, name: str) -> None:
+        """Queue a broker: it, or an object of it, has changed."""
         if self._queue is not None:
             self._queue.add((namespace, name))
 
-    def broker_seen(self, namespace: str, name: str, state: State | None) -> None:
-        """A broker is there in this state, or has gone (None).
+    def broker_changed(self, namespace: str, name: str, version: BrokerVersion | None) -> None:
+        """Queue a broker if its version has changed; None: it was deleted.
 
-        Its status changes without a new generation: that is our own work, and no news.
+        Status updates, which are the operator's own, do not change the generation.
         """
         key = (namespace, name)
-        if state is not None and self._states.get(key) == state:
+        if version is not None and self._versions.get(key) == version:
             return
-        if state is None:
-            self._states.pop(key, None)
+        if version is None:
+            self._versions.pop(key, None)
         else:
-            self._states[key] = state
-        self.seen(namespace, name)
+            self._versions[key] = version
+        self.enqueue(namespace, name)
 
-    async def _work(self, key: Key) -> float | None:
+    async def _work(self, key: BrokerKey) -> float | None:
         assert self._reconciler is not None
-        before = self._states.get(key)
-        async with self.vitals.reconciling():
+        before = self._versions.get(key)
+        async with self.health.reconciling():
             outcome = await self._reconciler.reconcile(*key)
-        # A watch that was down does not tell who has gone. Who has come meanwhile is another.
-        if outcome.again_s is None and self._states.get(key) == before:
-            self._states.pop(key, None)
-        self.vitals.reconciled(outcome.applied, outcome.deleted)
+        # kopf's watch may have missed the deletion; a new version is another broker of this name.
+        if outcome.requeue_after_s is None and self._versions.get(key) == before:
+            self._versions.pop(key, None)
+        self.health.reconciled(outcome.applied, outcome.deleted)
         if outcome.applied or outcome.deleted:
             log.info(
-                "reconciled",
+                "broker reconciled",
                 extra={
                     "namespace": key[0],
                     "broker": key[1],
@@ -179,141 +167,183 @@ class Operator:
                     "deleted": outcome.deleted,
                 },
             )
-        return outcome.again_s
+        return outcome.requeue_after_s
 
-    async def _follow(
+    # Watches
+
+    def _start_watches(self, api: KubeApi, namespaces: Sequence[str]) -> CachedCluster:
+        """Start all watches; return the cache that they fill."""
+        children = [
+            (api_version, kind, namespace)
+            for namespace in namespaces
+            for api_version, kind in WATCHED_KINDS
+        ]
+        references = [(kind, namespace) for namespace in namespaces for kind in REFERENCED_KINDS]
+        cache = CachedCluster(
+            api,
+            [f"{kind} {namespace}" for _, kind, namespace in children]
+            + [f"referenced {kind} {namespace}" for kind, namespace in references],
+        )
+        for api_version, kind, namespace in children:
+            stream = functools.partial(
+                api.list_and_watch, api_version, kind, namespace, OWN_SELECTOR, slim
+            )
+            work = self._watch_children(cache, kind, namespace, stream)
+            self._background(f"watch of {kind} {namespace}", work)
+        for kind, namespace in references:
+            watch = f"referenced {kind} {namespace}"
+            changes = functools.partial(api.watch_metadata, "v1", kind, namespace, "")
+            work = self._watch_references(cache, watch, kind, changes)
+            self._background(f"watch of {watch}", work)
+        return cache
+
+    async def _watch_children(
         self,
         cache: CachedCluster,
         kind: str,
-        place: str,
+        namespace: str,
         stream: Callable[[], AsyncIterator[Listed | Event]],
     ) -> None:
-        """Tell the cache what there is, and have brokers looked at of which anything changes."""
-        watch = f"{kind} {place}"
-        while True:
-            try:
-                async for news in stream():
-                    if isinstance(news, Listed):
-                        for key in cache.listed(kind, place, news):
-                            self.seen(*key)
-                        cache.began(watch)
-                    else:
-                        for key in cache.happened(news):
-                            self.seen(*key)
-            except (KubeError, KubeUnavailable) as error:
-                cache.ended(watch)
-                log.warning("cannot watch", extra={"watch": watch, "reason": str(error)})
-                await asyncio.sleep(PAUSE_S)
+        """Fill the cache with the objects of a kind, and queue the brokers of changed ones."""
+        watch = f"{kind} {namespace}"
 
-    async def _watch(
+        async def run() -> None:
+            async for news in stream():
+                if isinstance(news, Listed):
+                    for key in cache.replace(kind, namespace, news):
+                        self.enqueue(*key)
+                    cache.watch_started(watch)
+                else:
+                    for key in cache.apply_event(news):
+                        self.enqueue(*key)
+
+        await self._run_watch(cache, watch, run)
+
+    async def _watch_references(
         self,
         cache: CachedCluster,
         watch: str,
         kind: Kind,
         changes: Callable[[], AsyncIterator[Manifest | None]],
     ) -> None:
-        """Have brokers looked at that refer to an object that changes, for ever."""
+        """Queue the brokers that refer to changed objects of a kind."""
+
+        async def run() -> None:
+            async for changed in changes():
+                if changed is None:
+                    cache.watch_started(watch)
+                    continue
+                namespace, name = changed["metadata"]["namespace"], changed["metadata"]["name"]
+                index = self._reference_index
+                for broker in index.brokers_referring_to(namespace, (kind, name)):
+                    self.enqueue(namespace, broker)
+
+        await self._run_watch(cache, watch, run)
+
+    async def _run_watch(
+        self, cache: CachedCluster, watch: str, run: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Run a watch for ever, again after failures."""
         while True:
             try:
-                async for changed in changes():
-                    if changed is None:
-                        cache.began(watch)
-                        continue
-                    where = changed["metadata"]
-                    for name in self._referrers.of(where["namespace"], (kind, where["name"])):
-                        self.seen(where["namespace"], name)
+                await run()
             except (KubeError, KubeUnavailable) as error:
-                cache.ended(watch)
-                log.warning("cannot watch", extra={"watch": watch, "reason": str(error)})
-                await asyncio.sleep(PAUSE_S)
+                cache.watch_ended(watch)
+                extra = {"watch": watch, "reason": str(error), "retry_s": RETRY_S}
+                log.warning("watch failed, retrying", extra=extra)
+                await asyncio.sleep(RETRY_S)
+
+    # Tasks
 
     async def _serve_health(self) -> None:
-        """Say how it is from the first moment on. Raises OSError."""
+        """Serve health and metrics from the beginning. Raises OSError."""
         if self.options.admin_port is not None:
-            server = server_of(self.vitals, self.options.admin_address, self.options.admin_port)
+            server = admin_server(self.health, self.options.admin_address, self.options.admin_port)
             await server.start()
             self._stack.push_async_callback(server.stop)
-            log.info("health and metrics", extra={"url": server.url})
+            log.info("admin server started", extra={"url": server.url})
 
     def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
             if not task.cancelled():
-                self.vitals.broken = f"the {name} has ended"
-                log.error("a background task has failed", exc_info=task.exception())
+                self.health.fatal = f"background task failed: {name.strip()}"
+                log.error("background task failed", extra={"task": name}, exc_info=task.exception())
 
-        task.add_done_callback(ended)
+        task.add_done_callback(done)
 
-        async def end() -> None:
+        async def cancel() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-        self._stack.push_async_callback(end)
+        self._stack.push_async_callback(cancel)
 
 
 async def upgrade_crd(api: KubeApi) -> bool:
-    """Apply the CRD that belongs to this version, unless there is a newer one; return whether.
+    """Apply the CRD of this version, unless the installed one is newer; return whether applied.
 
-    An API server that is away is waited for.
+    Retried while the API server is unavailable.
     """
     while True:
         try:
             return await _upgrade_crd(api)
         except KubeUnavailable as error:
-            log.warning("the API server is waited for", extra={"reason": str(error)})
-        await asyncio.sleep(PAUSE_S)
+            extra = {"reason": str(error), "retry_s": RETRY_S}
+            log.warning("API server unavailable, retrying", extra=extra)
+        await asyncio.sleep(RETRY_S)
 
 
 async def _upgrade_crd(api: KubeApi) -> bool:
-    wanted = crd.definition()
-    path = object_path(wanted["apiVersion"], wanted["kind"], "", names.CRD_NAME)
+    desired = crd.definition()
+    path = object_path(desired["apiVersion"], desired["kind"], "", names.CRD_NAME)
     try:
-        there = await api.get(path)
-        annotations = {} if there is None else there["metadata"].get("annotations") or {}
+        live = await api.get(path)
+        annotations = {} if live is None else live["metadata"].get("annotations") or {}
         revision = str(annotations.get(names.CRD_REVISION, ""))
         if revision.isdecimal() and int(revision) >= crd.REVISION:
             return False
-        await api.apply(wanted)
+        await api.apply(desired)
     except KubeError as error:
-        log.warning("the CRD is not brought up to date", extra={"reason": str(error)})
+        log.warning("CRD upgrade rejected", extra={"reason": str(error)})
         return False
-    log.info("brought the CRD up to date", extra={"revision": crd.REVISION})
+    log.info("CRD upgraded", extra={"revision": crd.REVISION})
     return True
 
 
 async def wait_for_crd(api: KubeApi, watched: Sequence[str]) -> None:
-    """Return once MqttBrokers can be listed: kopf looks for them once, and not again."""
+    """Return once MqttBrokers can be listed: kopf looks up the resource only once."""
     while True:
         try:
             for namespace in watched or [""]:
                 await api.brokers(namespace)
         except (KubeError, KubeUnavailable) as error:
+            extra = {"reason": str(error), "retry_s": RETRY_S}
             log.warning(
-                "MqttBrokers cannot be listed; is the CRD installed, and are the roles?",
-                extra={"reason": str(error)},
+                "MqttBrokers cannot be listed, retrying; are the CRD and the roles installed?",
+                extra=extra,
             )
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(RETRY_S)
         else:
             return
 
 
 def register(operator: Operator) -> kopf.OperatorRegistry:
-    """Return kopf's registry with our handlers."""
+    """Return kopf's registry with the operator's handlers."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
-        # Nothing of the cluster's structure interests us: no right to see it is needed.
+        # No discovery of namespaces and resources: the operator has no right to list them.
         settings.scanning.disabled = True
         settings.posting.enabled = False
-        # A handler only puts a key into our queue: there is nothing to wait for.
+        # Handlers only queue a key: there is nothing to wait for.
         settings.queueing.idle_timeout = 1.0
         settings.queueing.exit_timeout = 0.1
         try:
             await operator.start()
         except BaseException:
-            # kopf tries again after a while, from the beginning.
+            # kopf retries the whole start-up.
             await operator.stop()
             raise
 
@@ -324,10 +354,10 @@ def register(operator: Operator) -> kopf.OperatorRegistry:
     kopf.on.login(registry=registry)(log_in)
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
-    async def seen(event: kopf.RawEvent, **_: Any) -> None:
+    async def on_event(event: kopf.RawEvent, **_: Any) -> None:
         metadata: dict[str, Any] = dict(event["object"]["metadata"])
-        ends = event["type"] == "DELETED" or "deletionTimestamp" in metadata
-        state = None if ends else (metadata.get("uid", ""), metadata.get("generation", 0))
-        operator.broker_seen(metadata["namespace"], metadata["name"], state)
+        is_deleted = event["type"] == "DELETED" or "deletionTimestamp" in metadata
+        version = None if is_deleted else (metadata.get("uid", ""), metadata.get("generation", 0))
+        operator.broker_changed(metadata["namespace"], metadata["name"], version)
 
     return registry

@@ -1,7 +1,7 @@
-"""What the operator says of itself: /livez, /readyz and /metrics.
+"""Health and metrics of the operator: /livez, /readyz and /metrics.
 
-Built by ``handlers.Operator``, which writes into ``Vitals`` what happens; served by the runtime's
-admin server, as an edge's pages are. Knows nothing of brokers.
+``handlers.Operator`` owns ``OperatorHealth`` and updates it; the runtime's admin server serves it,
+as for edges and routers. Never knows anything of brokers.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from tidegate.runtime.admin.server import AdminServer, Verdict
 from tidegate.runtime.telemetry.counters import Histogram
 from tidegate.runtime.telemetry.metrics import Exporter, Histograms, Readings
 
-#: Looking at a broker that nobody has touched takes milliseconds, making one some seconds.
+#: Reconciling an unchanged broker takes milliseconds, creating one some seconds.
 DURATION_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-#: How long the answer to the question whether MqttBrokers are served is good for.
-SERVED_S: Final = 15.0
+#: How long the result of the check whether MqttBrokers can be listed is cached.
+SERVED_TTL_S: Final = 15.0
 
 RESULTS: Final = ("changed", "unchanged", "failed")
 
 
-class Vitals:
-    """How the operator is. Its owner sets what is not a method."""
+class OperatorHealth:
+    """Health of the operator. Its owner sets the attributes."""
 
     def __init__(self) -> None:
-        #: Why it is not ready although nothing has failed; "" once it has started.
+        #: Why it is not ready yet during start; "" once it has started.
         self.waiting_for = "starting"
-        #: What has ended that must not; "" as long as the process is worth keeping.
-        self.broken = ""
+        #: The background task that has failed, so that a restart is needed; "" if none has.
+        self.fatal = ""
         self.results = dict.fromkeys(RESULTS, 0)
         self.duration = Histogram(DURATION_BOUNDS_S)
         #: Objects applied and deleted.
         self.written = {"apply": 0, "delete": 0}
-        #: Answers of the API server, by method and status ("none": no answer).
+        #: Responses of the API server, by method and status ("none": no response).
         self.requests: Counter[tuple[str, str]] = Counter()
         #: Names of watches that are down.
         self.watches_down: Callable[[], Iterable[str]] = tuple
-        #: Keys that wait, and keys that are worked on.
+        #: How many keys are waiting, and how many are being processed.
         self.queue: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.brokers: Callable[[], int] = lambda: 0
-        #: Asks the API server whether it serves MqttBrokers; the reason why not, or "".
-        self.ask_served: Callable[[], Awaitable[str]] | None = None
+        #: Checks whether MqttBrokers can be listed; returns the reason why not, or "".
+        self.check_served: Callable[[], Awaitable[str]] | None = None
         self._served = ""
         self._served_until_s = 0.0
 
     @contextlib.asynccontextmanager
     async def reconciling(self) -> AsyncIterator[None]:
-        """Time a reconcile, and count it if it fails."""
+        """Measure the duration of a reconcile, and count it if it fails."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         try:
@@ -62,75 +62,75 @@ class Vitals:
             self.duration.observe(loop.time() - began_s)
 
     def reconciled(self, applied: int, deleted: int) -> None:
-        """A reconcile has ended well."""
+        """Count a successful reconcile, and what it has written."""
         self.results["changed" if applied or deleted else "unchanged"] += 1
         self.written["apply"] += applied
         self.written["delete"] += deleted
 
     def liveness(self) -> Verdict:
-        """Whether a restart would help."""
-        return not self.broken, self.broken or "alive"
+        """Return whether the process is alive, and a text."""
+        return not self.fatal, self.fatal or "alive"
 
     async def readiness(self) -> Verdict:
-        """Whether brokers are looked after: they are served, and everything is watched."""
-        problem = self.broken or self.waiting_for or await self._not_served()
+        """Return whether MqttBrokers can be listed and all watches are up, and a text."""
+        problem = self.fatal or self.waiting_for or await self._unserved_reason()
         if not problem:
             down = sorted(name.strip() for name in self.watches_down())
-            problem = f"not watched: {', '.join(down)}" if down else ""
+            problem = f"watches down: {', '.join(down)}" if down else ""
         return not problem, problem or "ready"
 
-    async def _not_served(self) -> str:
-        if self.ask_served is None:
+    async def _unserved_reason(self) -> str:
+        if self.check_served is None:
             return ""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._served_until_s:
-            self._served = await self.ask_served()
-            self._served_until_s = now_s + SERVED_S
+            self._served = await self.check_served()
+            self._served_until_s = now_s + SERVED_TTL_S
         return self._served
 
     def readings(self) -> Readings:
-        """What /metrics says besides the process' own."""
+        """Return the metrics besides those of the process."""
         return Readings(
             (
                 (
                     "operator_reconciles_total",
-                    "Looks at a broker: something was written, nothing had to be, or it failed.",
+                    "Reconciles by result: changed (objects written), unchanged, failed.",
                     ["result"],
                     lambda: [([result], count) for result, count in self.results.items()],
                 ),
                 (
                     "operator_writes_total",
-                    "Objects applied and deleted (status and events not counted).",
+                    "Objects applied and deleted, without status and events.",
                     ["action"],
                     lambda: [([action], count) for action, count in self.written.items()],
                 ),
                 (
                     "operator_api_requests_total",
-                    "Requests to the API server; code none: it has not answered.",
+                    "Requests to the API server by method and status code; none: no response.",
                     ["method", "code"],
                     lambda: [(key, count) for key, count in sorted(self.requests.items())],
                 ),
                 (
                     "operator_queue_waiting",
-                    "Brokers that wait to be looked at.",
+                    "Brokers waiting in the work queue.",
                     [],
                     lambda: [([], self.queue()[0])],
                 ),
                 (
                     "operator_queue_working",
-                    "Brokers that are being looked at.",
+                    "Brokers being reconciled.",
                     [],
                     lambda: [([], self.queue()[1])],
                 ),
                 (
                     "operator_brokers",
-                    "MqttBrokers that are served.",
+                    "MqttBrokers in the watched namespaces.",
                     [],
                     lambda: [([], self.brokers())],
                 ),
                 (
                     "operator_watches_down",
-                    "Watches that do not run; nothing is remembered meanwhile.",
+                    "Watches that are down; the cache is bypassed meanwhile.",
                     [],
                     lambda: [([], len(list(self.watches_down())))],
                 ),
@@ -138,21 +138,21 @@ class Vitals:
         )
 
 
-def server_of(vitals: Vitals, address: str, port: int) -> AdminServer:
-    """Return the server of the operator's pages; ``*`` is every address of IPv4 and IPv6."""
+def admin_server(health: OperatorHealth, address: str, port: int) -> AdminServer:
+    """Return the server of health and metrics; address ``*`` is all, IPv4 and IPv6."""
     exporter = Exporter(None, {"role": "operator"})
-    exporter.add(vitals.readings())
+    exporter.add(health.readings())
     exporter.add(
         Histograms(
             (
                 (
                     "operator_reconcile_duration_seconds",
-                    "How long looks at a broker take.",
-                    vitals.duration,
+                    "Duration of reconciles.",
+                    health.duration,
                 ),
             )
         )
     )
     return AdminServer(
-        address, port, ready=vitals.readiness, live=vitals.liveness, metrics=exporter.render
+        address, port, ready=health.readiness, live=health.liveness, metrics=exporter.render
     )

@@ -1,6 +1,6 @@
-"""What the cluster says of a broker, taken out of the objects of the API. Pure.
+"""Observed state of workloads, pods and addresses, parsed from objects of the API. Pure.
 
-``reconcile`` reads the objects and hands these facts to ``conditions``.
+Called by ``reconcile``; ``conditions`` and ``pods`` use the values.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 from tidegate_operator import names
 from tidegate_operator.spec.listeners import ListenerSpec
 
-#: Why a container that waits will probably never run as things are.
-_BAD_WAITS: Final = frozenset(
+#: Waiting reasons of containers that need a change to run.
+_FAILED_WAITING_REASONS: Final = frozenset(
     {
         "CrashLoopBackOff",
         "ImagePullBackOff",
@@ -26,41 +26,41 @@ _BAD_WAITS: Final = frozenset(
         "RunContainerError",
     }
 )
-#: A container that has ended so often may well end again, and begins to count anew after so long.
-#: Between two ends it only runs: nothing in its state says then that anything is wrong.
-_OFTEN: Final = 2
-_LONG: Final = timedelta(minutes=10)
-#: Phases of pods that never run again.
-_OVER: Final = frozenset({"Succeeded", "Failed"})
+#: A container with so many restarts counts as crash looping until it has run for so long: between
+#: two crashes its state is just "running".
+_CRASH_LOOP_RESTARTS: Final = 2
+_CRASH_LOOP_RESET: Final = timedelta(minutes=10)
+#: Phases of pods that have finished.
+_FINISHED_PHASES: Final = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(slots=True, frozen=True)
 class Workload:
-    """A Deployment or StatefulSet: how many pods there should be, and are."""
+    """Observed state of a Deployment or StatefulSet."""
 
     desired: int = 0
     ready: int = 0
     updated: int = 0
     total: int = 0
-    #: Whether its controller has seen the newest version of it.
+    #: Whether its controller has observed the newest generation.
     is_current: bool = False
-    #: Whether a rollout has stood still for longer than its deadline.
+    #: Whether a rollout has exceeded its progress deadline.
     is_stuck: bool = False
-    #: Why pods cannot even be made: a quota, an admission webhook; "" if they can.
-    trouble: str = ""
-    #: Since when; for a moment, many a thing keeps them away.
-    trouble_since: datetime | None = None
-    #: Whether there is such an object at all.
+    #: Why pods cannot be created (ReplicaFailure): a quota, an admission webhook; "" if they can.
+    failure: str = ""
+    #: Since when. Short failures are normal: see ``conditions.PATIENCE``.
+    failure_since: datetime | None = None
+    #: Whether the object exists.
     exists: bool = False
 
     @property
     def is_replaced(self) -> bool:
-        """Whether no pod of an older template is left."""
+        """Whether all pods have the newest template."""
         return self.is_current and self.updated >= self.total
 
     @property
     def is_complete(self) -> bool:
-        """Whether exactly the pods that are wanted are there, and ready."""
+        """Whether the rollout is complete: exactly the desired pods exist, and are ready."""
         return (
             self.exists
             and self.is_current
@@ -72,136 +72,143 @@ class Workload:
 
 @dataclass(slots=True, frozen=True)
 class Pod:
-    """One pod of a broker. ``trouble`` says in words why it does not run, if that is known."""
+    """Observed state of a pod. ``failure``: why it does not run, if known."""
 
     name: str
     component: str
     restart_hash: str
     is_ready: bool
-    is_ending: bool
-    trouble: str
+    is_terminating: bool
+    failure: str
     address: str = ""
     uid: str = ""
-    #: Which configuration it was told to look at (``names.CONFIGURATION``).
+    #: Digest of the configuration that it was annotated with (``names.CONFIGURATION``).
     configuration: str = ""
-    #: From SIGTERM to SIGKILL, in seconds; 0 if that is not known.
+    #: Termination grace period in seconds; 0 if unknown.
     grace_s: int = 0
 
     @property
     def key(self) -> str:
-        """What it is known by: of two pods with one name, one after the other, each has its own."""
+        """Identity of the pod: a new pod with the same name has another one."""
         return self.uid or self.name
 
 
-def workload(found: Mapping[str, Any] | None) -> Workload:
-    """Return what a Deployment or StatefulSet says; nothing there counts as empty."""
-    if found is None:
+def workload(manifest: Mapping[str, Any] | None) -> Workload:
+    """Return the state of a Deployment or StatefulSet; empty if there is none."""
+    if manifest is None:
         return Workload()
-    status: Mapping[str, Any] = found.get("status") or {}
+    status: Mapping[str, Any] = manifest.get("status") or {}
     conditions = status.get("conditions") or []
-    trouble: Mapping[str, Any] = next(
+    failure: Mapping[str, Any] = next(
         (
-            one
-            for one in conditions
-            if one.get("type") == "ReplicaFailure" and one.get("status") == "True"
+            condition
+            for condition in conditions
+            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True"
         ),
         {},
     )
     return Workload(
-        desired=found["spec"].get("replicas", 1),
+        desired=manifest["spec"].get("replicas", 1),
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0),
         total=status.get("replicas", 0),
-        is_current=status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0),
+        is_current=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
         is_stuck=any(
-            one.get("type") == "Progressing" and one.get("reason") == "ProgressDeadlineExceeded"
-            for one in conditions
+            condition.get("type") == "Progressing"
+            and condition.get("reason") == "ProgressDeadlineExceeded"
+            for condition in conditions
         ),
-        trouble=str(trouble.get("message", "")),
-        trouble_since=_moment(trouble.get("lastTransitionTime")),
+        failure=str(failure.get("message", "")),
+        failure_since=_timestamp(failure.get("lastTransitionTime")),
         exists=True,
     )
 
 
-def _moment(text: object) -> datetime | None:
-    """Return a time of the API server."""
+def _timestamp(text: object) -> datetime | None:
+    """Parse a timestamp of the API server."""
     return datetime.fromisoformat(text) if isinstance(text, str) else None
 
 
-def template_hash(found: Mapping[str, Any] | None) -> str:
+def template_hash(manifest: Mapping[str, Any] | None) -> str:
     """Return the restart hash of a workload's pod template."""
-    if found is None:
+    if manifest is None:
         return ""
-    annotations = found["spec"]["template"]["metadata"].get("annotations") or {}
+    annotations = manifest["spec"]["template"]["metadata"].get("annotations") or {}
     return str(annotations.get(names.RESTART_HASH, ""))
 
 
-def pods(found: Iterable[Mapping[str, Any]], now: datetime) -> list[Pod]:
-    """Return what pods say, by name. Those that are over (evicted ones stay listed) are left out:
-    others have taken their place."""
-    alive = (one for one in found if (one.get("status") or {}).get("phase") not in _OVER)
-    return sorted((_pod(one, now) for one in alive), key=lambda pod: pod.name)
+def pods(manifests: Iterable[Mapping[str, Any]], now: datetime) -> list[Pod]:
+    """Return the state of pods, ordered by name. Finished pods (such as evicted ones, which stay
+    listed) are left out: they have been replaced."""
+    running = (
+        manifest
+        for manifest in manifests
+        if (manifest.get("status") or {}).get("phase") not in _FINISHED_PHASES
+    )
+    return sorted((_pod(manifest, now) for manifest in running), key=lambda pod: pod.name)
 
 
-def _pod(found: Mapping[str, Any], now: datetime) -> Pod:
-    metadata, status = found["metadata"], found.get("status") or {}
+def _pod(manifest: Mapping[str, Any], now: datetime) -> Pod:
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
     annotations = metadata.get("annotations") or {}
     return Pod(
         name=metadata["name"],
         component=(metadata.get("labels") or {}).get(names.COMPONENT_LABEL, ""),
         restart_hash=annotations.get(names.RESTART_HASH, ""),
         is_ready=_condition(status, "Ready") == "True",
-        is_ending="deletionTimestamp" in metadata,
-        trouble=_trouble(status, now),
+        is_terminating="deletionTimestamp" in metadata,
+        failure=_failure(status, now),
         address=status.get("podIP", ""),
         uid=metadata.get("uid", ""),
         configuration=annotations.get(names.CONFIGURATION, ""),
-        grace_s=(found.get("spec") or {}).get("terminationGracePeriodSeconds", 0),
+        grace_s=(manifest.get("spec") or {}).get("terminationGracePeriodSeconds", 0),
     )
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> str:
-    for one in status.get("conditions") or []:
-        if one.get("type") == kind:
-            return str(one.get("status", "Unknown"))
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == kind:
+            return str(condition.get("status", "Unknown"))
     return "Unknown"
 
 
-def _trouble(status: Mapping[str, Any], now: datetime) -> str:
-    for one in status.get("conditions") or []:
-        if one.get("type") == "PodScheduled" and one.get("reason") == "Unschedulable":
-            return f"no node can take it: {one.get('message', '')}".rstrip(": ")
+def _failure(status: Mapping[str, Any], now: datetime) -> str:
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return f"unschedulable: {condition.get('message', '')}".rstrip(": ")
     containers = [
         *(status.get("initContainerStatuses") or []),
         *(status.get("containerStatuses") or []),
     ]
-    for one in containers:
-        state = one.get("state") or {}
+    for container in containers:
+        state = container.get("state") or {}
         waiting = state.get("waiting") or {}
-        ended = state.get("terminated") or (one.get("lastState") or {}).get("terminated") or {}
-        if waiting.get("reason") in _BAD_WAITS:
-            more = [str(waiting.get("message", "")), *_end(ended)]
-            text = "; ".join(part.strip() for part in more if part.strip())
+        terminated = (
+            state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+        )
+        if waiting.get("reason") in _FAILED_WAITING_REASONS:
+            parts = [str(waiting.get("message", "")), *_exit_message(terminated)]
+            text = "; ".join(part.strip() for part in parts if part.strip())
             return f"{waiting['reason']}: {text}".rstrip(": ")
-        if ended.get("exitCode") and _ends_again(one, now):
-            text = "; ".join(part.strip() for part in _end(ended) if part.strip())
-            return f"it ends again and again: {text}"
+        if terminated.get("exitCode") and _is_crash_looping(container, now):
+            text = "; ".join(part.strip() for part in _exit_message(terminated) if part.strip())
+            return f"crash looping: {text}"
     return ""
 
 
-def _end(ended: Mapping[str, Any]) -> list[str]:
-    """Say how a container has ended."""
-    if not ended:
+def _exit_message(terminated: Mapping[str, Any]) -> list[str]:
+    """Return the exit code and message of a terminated container."""
+    if not terminated:
         return []
-    return [f"it ended with code {ended.get('exitCode')}", str(ended.get("message", ""))]
+    return [f"exit code {terminated.get('exitCode')}", str(terminated.get("message", ""))]
 
 
-def _ends_again(container: Mapping[str, Any], now: datetime) -> bool:
-    """Whether a container that has ended often is on its way to the next end."""
-    if container.get("ready") or container.get("restartCount", 0) < _OFTEN:
+def _is_crash_looping(container: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a container has restarted several times, is not ready, and has not run for long."""
+    if container.get("ready") or container.get("restartCount", 0) < _CRASH_LOOP_RESTARTS:
         return False
     running = (container.get("state") or {}).get("running") or {}
-    return now - (_moment(running.get("startedAt")) or now) < _LONG
+    return now - (_timestamp(running.get("startedAt")) or now) < _CRASH_LOOP_RESET
 
 
 # Addresses
@@ -211,16 +218,16 @@ AddressKind = Literal["load balancer", "node port", "cluster"]
 
 @dataclass(slots=True, frozen=True)
 class Addresses:
-    """Where clients connect. ``hosts`` is empty while a load balancer has none yet."""
+    """Addresses for clients. ``hosts`` is empty while a load balancer has none yet."""
 
     kind: AddressKind = "cluster"
     hosts: tuple[str, ...] = ()
-    #: By listener: the port that clients use.
+    #: Name of a listener and its port for clients.
     ports: tuple[tuple[str, int], ...] = ()
 
     @property
     def is_pending(self) -> bool:
-        """Whether the cloud still has to give an address."""
+        """Whether the load balancer has no address yet."""
         return self.kind == "load balancer" and not self.hosts
 
     def first(self) -> str:
@@ -233,18 +240,18 @@ class Addresses:
         return f"[{host}]:{self.ports[0][1]}" if ":" in host else f"{host}:{self.ports[0][1]}"
 
 
-def balanced_addresses(service: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return the names or addresses that a cloud has given a Service of type LoadBalancer."""
+def load_balancer_addresses(service: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the host names or addresses of a load balancer."""
     status: Mapping[str, Any] = (service or {}).get("status") or {}
     ingress = (status.get("loadBalancer") or {}).get("ingress") or []
-    hosts = (str(one.get("hostname") or one.get("ip") or "") for one in ingress)
+    hosts = (str(entry.get("hostname") or entry.get("ip") or "") for entry in ingress)
     return tuple(host for host in hosts if host)
 
 
 def addresses(
     service: Mapping[str, Any] | None, namespace: str, listeners: Sequence[ListenerSpec]
 ) -> Addresses:
-    """Return where the client Service can be reached."""
+    """Return the addresses of the client Service."""
     if service is None:
         return Addresses()
     spec = service["spec"]
@@ -257,9 +264,9 @@ def addresses(
         if listener.name in by_name
     )
     if service_type == "LoadBalancer":
-        return Addresses("load balancer", balanced_addresses(service), ports)
+        return Addresses("load balancer", load_balancer_addresses(service), ports)
     name = f"{service['metadata']['name']}.{namespace}.svc"
     if service_type == "NodePort":
-        # Every node has it; which of them clients can reach is not for us to know.
+        # A placeholder: the operator does not know which nodes clients can reach.
         return Addresses("node port", ("NODE",), ports)
     return Addresses("cluster", (name,), ports)

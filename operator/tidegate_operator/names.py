@@ -1,6 +1,7 @@
-"""Names that the operator gives, in one place: API group, labels, objects, ports, files.
+"""Names in Kubernetes: API group, labels and annotations, objects, ports, files. Pure.
 
-What is a selector of a Deployment or StatefulSet can never change; a test holds these still.
+Used by every other module; imports none. Selectors of Deployments and StatefulSets are immutable in
+Kubernetes, so these names never change; a test pins them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ SINGULAR: Final = "mqttbroker"
 SHORT_NAME: Final = "mqb"
 CRD_NAME: Final = f"{PLURAL}.{GROUP}"
 
-#: Who owns the fields that the operator applies (server-side apply).
+#: Namespace and name of an MqttBroker.
+BrokerKey = tuple[str, str]
+
+#: The field manager of server-side apply.
 FIELD_MANAGER: Final = "tidegate-operator"
-#: The same for what it writes onto pods, which are their controllers'.
+#: The field manager of annotations on pods, which belong to their controllers.
 POD_FIELD_MANAGER: Final = f"{FIELD_MANAGER}-pods"
 
 NAME_LABEL: Final = "app.kubernetes.io/name"
@@ -28,17 +32,21 @@ MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
 APPLICATION: Final = "tidegate"
 
-#: On pods that have an admin port.
+#: Label of pods that have an admin port.
 METRICS_LABEL: Final = f"{GROUP}/metrics"
-#: On a pod template: what of the configuration needs a restart (see ``render.restart``).
+#: Annotation of pod templates: hash of the configuration that needs a restart (see
+#: ``render.restart_hash``).
 RESTART_HASH: Final = f"{GROUP}/restart-hash"
-#: On pods that have to look at their configuration again: which one they shall find.
+#: Annotation of pods that are to reload their configuration: its digest.
 CONFIGURATION: Final = f"{GROUP}/configuration"
-#: On every object: what was applied last, so that nothing is written without need.
+#: Annotation of every object: hash of what was applied last; an equal object is not written.
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
-#: On the CRD: how new it is; an older operator leaves a newer one alone.
+#: Annotation of the CRD: its revision. An operator does not replace a newer one.
 CRD_REVISION: Final = f"{GROUP}/crd-revision"
 
+#: A component that runs ``tidegate``: it has a configuration, and an admin API.
+Process = Literal["edge", "router"]
+PROCESSES: Final[tuple[Process, ...]] = ("edge", "router")
 #: A part of a broker that runs as pods.
 Component = Literal["edge", "router", "redis"]
 
@@ -50,8 +58,8 @@ CONFIG_DIR: Final = "/etc/tidegate/config"
 FILES_DIR: Final = "/etc/tidegate/files"
 CONFIG_FILE: Final = "tidegate.yaml"
 
-#: Names of brokers are short enough for every name that is made of them, the revision labels of
-#: their StatefulSet's pods included.
+#: The longest broker name for which all derived names are valid, including the revision label of
+#: the StatefulSet's pods.
 MAX_BROKER_NAME: Final = 40
 BROKER_NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
@@ -77,7 +85,7 @@ def labels(broker: str, component: str) -> dict[str, str]:
 
 
 def workload(broker: str, component: Component) -> str:
-    """The Deployment or StatefulSet of a component, and all that belongs to its pods."""
+    """The Deployment or StatefulSet of a component, its ConfigMap, Secret and ServiceAccount."""
     return f"{broker}-{component}"
 
 
@@ -87,22 +95,22 @@ def client_service(broker: str) -> str:
 
 
 def routers_service(broker: str) -> str:
-    """The headless Service by which edges find routers."""
+    """The headless Service that edges resolve to find routers."""
     return f"{broker}-routers"
 
 
 def metrics_service(broker: str) -> str:
-    """The headless Service by which Prometheus finds edges and routers."""
+    """The headless Service that Prometheus uses to find edges and routers."""
     return f"{broker}-metrics"
 
 
 def authorities_secret(broker: str) -> str:
-    """The Secret with the keys of the broker's own authorities; no pod mounts it."""
+    """The Secret with the keys of the broker's certificate authorities; no pod mounts it."""
     return f"{broker}-authorities"
 
 
 def authorities_map(broker: str) -> str:
-    """The ConfigMap with the certificates of its authority, for clients."""
+    """The ConfigMap with the certificate of the authority that clients trust."""
     return f"{broker}-ca"
 
 
@@ -112,5 +120,5 @@ def admin_secret(broker: str) -> str:
 
 
 def listener_certificate(broker: str, listener: str) -> str:
-    """cert-manager's Certificate of a listener, and the Secret that it fills."""
+    """The cert-manager Certificate of a listener, and its Secret."""
     return f"{broker}-{listener}-tls"

@@ -1,8 +1,8 @@
-"""From what there should be and what there is to what has to be written. Pure.
+"""Compares desired objects with live ones: which to apply, which to delete. Pure.
 
-Everything is written by server-side apply with a field manager of the operator's own, so fields and
-annotations of others survive. Nothing is written without need: an object is left alone if it says
-(in an annotation) that just this was applied last, and still has every value of it.
+Objects are written by server-side apply, so fields and annotations of other managers are kept. An
+object is not written if its annotation says that the same manifest was applied last, and it still
+has all values of it. Called by ``reconcile``; ``kube.writer`` executes a ``Plan``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tidegate_operator.render.bundled_store import quantity
 from tidegate_operator.render.inputs import Manifest
 from tidegate_operator.render.restart_hash import digest
 
-#: Kinds that are looked at, and deleted when they are not wanted any more. Never a volume: a
-#: StatefulSet's claims are kept or deleted by its own policy.
+#: Kinds that are listed, watched, and deleted when obsolete. Never volumes: the StatefulSet's
+#: retention policy keeps or deletes its claims.
 MANAGED_KINDS: Final = (
     ("v1", "Secret"),
     ("v1", "ConfigMap"),
@@ -30,13 +30,13 @@ MANAGED_KINDS: Final = (
     ("networking.k8s.io/v1", "NetworkPolicy"),
     ("policy/v1", "PodDisruptionBudget"),
 )
-#: The same, where the cluster knows them.
+#: The same for kinds whose CRDs may not be installed.
 OPTIONAL_KINDS: Final = (
     ("cert-manager.io/v1", "Certificate"),
     ("monitoring.coreos.com/v1", "ServiceMonitor"),
 )
 
-#: What items of a list are told apart by; items of others in it are theirs.
+#: Merge keys of lists; items with other keys belong to other managers.
 _LIST_KEYS: Final = {
     "containers": ("name",),
     "initContainers": ("name",),
@@ -47,22 +47,21 @@ _LIST_KEYS: Final = {
     "ownerReferences": ("uid",),
     "ports": ("containerPort", "port"),
 }
-#: Maps that are one value to the server: nobody may add to them.
-_WHOLE: Final = frozenset(
+#: Atomic maps: additional keys are drift.
+_ATOMIC_MAPS: Final = frozenset(
     {"selector", "matchLabels", "podSelector", "namespaceSelector", "labelSelector", "nodeSelector"}
 )
-#: A NetworkPolicy's rules are one value too, with all that is in them: whoever adds a port or a
-#: peer opens the broker.
-_RULES: Final = frozenset({"ingress", "egress"})
-#: What the server fills in there.
+#: Rules of a NetworkPolicy are atomic too: an additional port or peer is drift.
+_ATOMIC_RULES: Final = frozenset({"ingress", "egress"})
+#: Defaults of the API server in these rules.
 _RULE_DEFAULTS: Final = {"protocol": "TCP"}
-#: Where amounts stand, which the server writes in its own way.
-_AMOUNTS: Final = frozenset({"requests", "limits", "hard", "averageValue", "sizeLimit"})
+#: Keys of quantities, which the API server normalizes.
+_QUANTITY_KEYS: Final = frozenset({"requests", "limits", "hard", "averageValue", "sizeLimit"})
 
 
 @dataclass(slots=True, frozen=True, order=True)
 class ObjectRef:
-    """Names one object of a namespace."""
+    """Identifies an object within a namespace."""
 
     api_version: str
     kind: str
@@ -70,7 +69,7 @@ class ObjectRef:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> ObjectRef:
-        """Return the name of an object."""
+        """Return the reference of an object."""
         return cls(manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"])
 
     def __str__(self) -> str:
@@ -79,10 +78,9 @@ class ObjectRef:
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """What has to be written, in this order: ``apply``, then ``delete``.
+    """What to write, in this order: ``apply``, then ``delete``.
 
-    ``foreign`` are objects that are in the way: they have a name that is needed, and belong to
-    somebody else. Then nothing is written at all.
+    ``foreign``: objects with a required name that the broker does not own. Then nothing is written.
     """
 
     apply: tuple[Manifest, ...] = ()
@@ -91,7 +89,7 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there is nothing to write."""
         return not (self.apply or self.delete)
 
 
@@ -102,34 +100,39 @@ def plan(
     *,
     delete: bool = True,
 ) -> Plan:
-    """Compare. ``live`` holds whatever is there under the names that are needed, and everything
-    that has the broker's labels; ``delete=False`` leaves alone what is not wanted any more."""
-    there = {ObjectRef.of(one): one for one in live}
-    wanted = {ObjectRef.of(one): one for one in desired}
+    """Compare. ``live``: all objects with a required name, and all with the broker's labels.
+    ``delete=False`` keeps obsolete objects."""
+    live_objects = {ObjectRef.of(manifest): manifest for manifest in live}
+    desired_objects = {ObjectRef.of(manifest): manifest for manifest in desired}
     foreign = tuple(
         ref
-        for ref, one in wanted.items()
-        if ref in there and not (belongs_to(there[ref], owner_uid) or _is_lost(there[ref], one))
+        for ref, manifest in desired_objects.items()
+        if ref in live_objects
+        and not (
+            belongs_to(live_objects[ref], owner_uid) or _is_orphaned(live_objects[ref], manifest)
+        )
     )
     if foreign:
         return Plan(foreign=foreign)
     autoscaled = _autoscaled(desired)
     apply = []
-    for ref, rendered in wanted.items():
-        now = there.get(ref)
-        manifest = stamped(keep_replicas(rendered, now) if ref in autoscaled else rendered)
-        if now is None or not is_applied(manifest, now):
+    for ref, rendered in desired_objects.items():
+        current = live_objects.get(ref)
+        manifest = with_applied_hash(
+            keep_replicas(rendered, current) if ref in autoscaled else rendered
+        )
+        if current is None or not is_applied(manifest, current):
             apply.append(manifest)
-    gone = [
+    obsolete = [
         ref
-        for ref, one in there.items()
-        if ref not in wanted
+        for ref, manifest in live_objects.items()
+        if ref not in desired_objects
         and delete
-        and belongs_to(one, owner_uid)
-        and _labels(one).get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER
-        and "deletionTimestamp" not in one["metadata"]
+        and belongs_to(manifest, owner_uid)
+        and _labels(manifest).get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER
+        and "deletionTimestamp" not in manifest["metadata"]
     ]
-    return Plan(tuple(apply), tuple(sorted(gone)))
+    return Plan(tuple(apply), tuple(sorted(obsolete)))
 
 
 def belongs_to(manifest: Mapping[str, Any], owner_uid: str) -> bool:
@@ -138,9 +141,9 @@ def belongs_to(manifest: Mapping[str, Any], owner_uid: str) -> bool:
     return any(owner.get("uid") == owner_uid and owner.get("controller") for owner in owners)
 
 
-def is_left_over(manifest: Mapping[str, Any], name: str) -> bool:
-    """Whether an object belongs to an MqttBroker of this name. If that has another uid, it has been
-    deleted, and the object goes too."""
+def awaits_garbage_collection(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether an object is owned by an MqttBroker of this name. If the owner has another uid, it
+    has been deleted, and Kubernetes will delete the object."""
     owners = manifest["metadata"].get("ownerReferences") or []
     return any(
         (owner.get("apiVersion"), owner.get("kind"), owner.get("name"))
@@ -150,14 +153,14 @@ def is_left_over(manifest: Mapping[str, Any], name: str) -> bool:
     )
 
 
-def _is_lost(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether an object is one of ours whose owner somebody has taken away: it is adopted."""
+def _is_orphaned(live: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
+    """Whether an object of the operator has lost its owner reference: it is adopted."""
     owners = live["metadata"].get("ownerReferences") or []
     return (
         not any(owner.get("controller") for owner in owners)
         and names.APPLIED_HASH in (live["metadata"].get("annotations") or {})
         and all(
-            _labels(live).get(label) == _labels(wanted)[label]
+            _labels(live).get(label) == _labels(desired)[label]
             for label in (names.MANAGED_BY_LABEL, names.INSTANCE_LABEL)
         )
     )
@@ -168,79 +171,85 @@ def _labels(manifest: Mapping[str, Any]) -> Mapping[str, str]:
     return labels
 
 
-# What was applied
+# Drift
 
 
-def stamped(manifest: Manifest) -> Manifest:
-    """Return a manifest with an annotation that says what it is."""
-    found = copy.deepcopy(manifest)
-    annotations = found["metadata"].setdefault("annotations", {})
+def with_applied_hash(manifest: Manifest) -> Manifest:
+    """Return a manifest with the annotation of its own hash."""
+    stamped = copy.deepcopy(manifest)
+    annotations = stamped["metadata"].setdefault("annotations", {})
     annotations[names.APPLIED_HASH] = digest(manifest)
-    return found
+    return stamped
 
 
 def is_applied(manifest: Manifest, live: Mapping[str, Any]) -> bool:
-    """Whether an object is as it was applied the last time, and that was this."""
+    """Whether a manifest was applied last, and the object has not drifted since."""
     annotations = live["metadata"].get("annotations") or {}
-    wanted = manifest["metadata"]["annotations"][names.APPLIED_HASH]
-    return annotations.get(names.APPLIED_HASH) == wanted and covers(live, manifest)
+    expected = manifest["metadata"]["annotations"][names.APPLIED_HASH]
+    return annotations.get(names.APPLIED_HASH) == expected and covers(live, manifest)
 
 
-def covers(live: object, wanted: object, key: str = "", above: str = "") -> bool:
-    """Whether a value of the API server has everything that is wanted; it may have more.
+def covers(live: object, desired: object, key: str = "", parent: str = "") -> bool:
+    """Whether a live value has all desired values; it may have more.
 
-    Defaults that the server has filled in, and items of keyed lists that others have put there, do
-    not count; neither does the way in which an amount is written.
+    Defaults of the API server, items of other managers in keyed lists, and the notation of
+    quantities are ignored.
     """
-    if isinstance(wanted, Mapping):
+    if isinstance(desired, Mapping):
         if not isinstance(live, Mapping):
-            return not wanted and live is None
-        if key in _WHOLE and live.keys() != wanted.keys():
+            return not desired and live is None
+        if key in _ATOMIC_MAPS and live.keys() != desired.keys():
             return False
-        return all(covers(live.get(name), value, name, key) for name, value in wanted.items())
-    if isinstance(wanted, list):
-        return _is_same(live, wanted) if key in _RULES else _covers_list(live, wanted, key)
-    if live == wanted:
+        return all(covers(live.get(name), value, name, key) for name, value in desired.items())
+    if isinstance(desired, list):
+        return (
+            _is_equal(live, desired) if key in _ATOMIC_RULES else _covers_list(live, desired, key)
+        )
+    if live == desired:
         return True
     if live is None:
-        # The server leaves empty values out.
-        return not wanted
-    return bool({key, above} & _AMOUNTS) and _same_amount(live, wanted)
+        # The API server omits empty values.
+        return not desired
+    return bool({key, parent} & _QUANTITY_KEYS) and _same_quantity(live, desired)
 
 
-def _covers_list(live: object, wanted: list[Any], key: str) -> bool:
+def _covers_list(live: object, desired: list[Any], key: str) -> bool:
     if not isinstance(live, list):
-        return not wanted and live is None
+        return not desired and live is None
     if key not in _LIST_KEYS:
-        return len(live) == len(wanted) and all(
-            covers(one, other, key) for one, other in zip(live, wanted, strict=True)
+        return len(live) == len(desired) and all(
+            covers(live_item, desired_item, key)
+            for live_item, desired_item in zip(live, desired, strict=True)
         )
-    found = {_identity(item, key): item for item in live}
+    by_identity = {_identity(item, key): item for item in live}
     return all(
-        _identity(item, key) in found and covers(found[_identity(item, key)], item)
-        for item in wanted
+        _identity(item, key) in by_identity and covers(by_identity[_identity(item, key)], item)
+        for item in desired
     )
 
 
-def _is_same(live: object, wanted: object) -> bool:
-    """Whether a value is just what is wanted, but for defaults and empty values left out."""
+def _is_equal(live: object, desired: object) -> bool:
+    """Whether a live value equals the desired one, except for defaults and omitted empty values."""
     if live is None:
-        return not wanted
-    if isinstance(wanted, Mapping):
+        return not desired
+    if isinstance(desired, Mapping):
         return (
             isinstance(live, Mapping)
             and all(
-                name in wanted or _RULE_DEFAULTS.get(name) == value for name, value in live.items()
+                name in desired or _RULE_DEFAULTS.get(name) == value for name, value in live.items()
             )
-            and all(_is_same(live.get(name), value) for name, value in wanted.items())
+            and all(_is_equal(live.get(name), value) for name, value in desired.items())
         )
-    if isinstance(wanted, list):
+    if isinstance(desired, list):
         return (
             isinstance(live, list)
-            and len(live) == len(wanted)
-            and all(_is_same(one, other) for one, other in zip(live, wanted, strict=True))
+            and len(live) == len(desired)
+            and all(
+                _is_equal(live_item, desired_item)
+                for live_item, desired_item in zip(live, desired, strict=True)
+            )
         )
-    return live == wanted
+    return live == desired
 
 
 def _identity(item: object, key: str) -> object:
@@ -249,7 +258,7 @@ def _identity(item: object, key: str) -> object:
     return next((item[name] for name in _LIST_KEYS[key] if name in item), None)
 
 
-def _same_amount(one: object, other: object) -> bool:
+def _same_quantity(one: object, other: object) -> bool:
     try:
         return quantity(str(one)) == quantity(str(other))
     except ValueError:
@@ -260,28 +269,33 @@ def _same_amount(one: object, other: object) -> bool:
 
 
 def _autoscaled(desired: Sequence[Manifest]) -> set[ObjectRef]:
-    """Return what autoscalers set the size of."""
+    """Return the targets of autoscalers."""
     targets = [
-        one["spec"]["scaleTargetRef"] for one in desired if one["kind"] == "HorizontalPodAutoscaler"
+        manifest["spec"]["scaleTargetRef"]
+        for manifest in desired
+        if manifest["kind"] == "HorizontalPodAutoscaler"
     ]
-    return {ObjectRef(one["apiVersion"], one["kind"], one["name"]) for one in targets}
+    return {
+        ObjectRef(manifest["apiVersion"], manifest["kind"], manifest["name"])
+        for manifest in targets
+    }
 
 
 def keep_replicas(manifest: Manifest, live: Mapping[str, Any] | None) -> Manifest:
-    """Return a manifest that leaves the number of pods to the autoscaler.
+    """Return a manifest that leaves the number of replicas to the autoscaler.
 
-    Whoever stops applying a field that nobody else owns sets it back to its default, so the number
-    that is there is applied until the autoscaler has written one of its own.
+    A field that is no longer applied and has no other manager is reset to its default, so the live
+    number is applied until the autoscaler has written the field.
     """
-    # At none an autoscaler does nothing, so it would stay there for ever.
+    # An autoscaler is disabled at 0 replicas, so it would never scale up.
     if live is None or not live["spec"].get("replicas", 1):
         return manifest
-    found = copy.deepcopy(manifest)
+    kept = copy.deepcopy(manifest)
     if _others_own_replicas(live):
-        del found["spec"]["replicas"]
+        del kept["spec"]["replicas"]
     else:
-        found["spec"]["replicas"] = live["spec"].get("replicas", 1)
-    return found
+        kept["spec"]["replicas"] = live["spec"].get("replicas", 1)
+    return kept
 
 
 def _others_own_replicas(live: Mapping[str, Any]) -> bool:

@@ -284,7 +284,7 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         # Every broker has edges and routers, always.
         if kind not in {"Deployment", "PodDisruptionBudget"}:
             verbs.add("delete")
-        if (api_version, kind) in handlers.WATCHED:
+        if (api_version, kind) in handlers.WATCHED_KINDS:
             verbs.add("watch")
         wanted |= {(group, PLURALS[kind], verb) for verb in verbs}
     assert rules_of(made(home)) == wanted

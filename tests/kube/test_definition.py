@@ -100,7 +100,7 @@ def test_what_cannot_be_changed_later_is_refused(space: Space) -> None:
     larger["redis"]["bundled"]["storage"]["size"] = "9Gi"
     with pytest.raises(Refused, match="the size and the class of a volume cannot be changed"):
         space.put("demo", larger)
-    with pytest.raises(Refused, match="partitions cannot be changed on existing data"):
+    with pytest.raises(Refused, match="partitions is immutable"):
         space.put("demo", spec | {"redis": spec["redis"] | {"partitions": 64}})
 
 

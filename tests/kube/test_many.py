@@ -28,7 +28,7 @@ from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
 from support.waiting import wait_for
 from tidegate_operator import names
-from tidegate_operator.reconcile import SOON_S
+from tidegate_operator.reconcile import PROGRESSING_S
 
 BROKERS: Final = int(os.environ.get("TIDEGATE_BROKERS", "24"))
 IS_LONG: Final = BROKERS > 100
@@ -203,7 +203,7 @@ def test_many_brokers(
     waiting = say("no pod starts")
     # The status of those that were made last says a moment later how many pods there are.
     assert waiting["objects_written"] == 0
-    assert waiting["requests"] < BROKERS * (WINDOW_S / SOON_S + 2)
+    assert waiting["requests"] < BROKERS * (WINDOW_S / PROGRESSING_S + 2)
 
     kubelet.heal(space.name, "")
     until(lambda: reasons(space, "ConfigApplied") == {"Applied": BROKERS}, "all serve")

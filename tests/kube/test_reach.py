@@ -34,7 +34,7 @@ def test_pods_that_lag_behind_are_told_and_named(
     kubelet.hold_mounts(space.name)
     space.put("demo", spec_of(limits={"maxInFlight": 10}, log={"level": "debug"}))
     found = space.until("demo", "ConfigApplied", "Applying")
-    assert "still has the old configuration" in found["message"]
+    assert "still uses the old configuration" in found["message"]
     space.wait(lambda: "" not in told(space), "all pods are told")
     assert len(told(space)) == 2  # what edges shall find, and what routers shall find
     pod = space.pods("demo", "edge")[0]
@@ -72,7 +72,7 @@ def test_pods_say_why_they_cannot_use_it(space: Space, kubelet: FakeKubelet) -> 
     space.put("demo", spec_of(limits={"maxInFlight": 12}))
     space.wait(
         lambda: (
-            "cannot use it: port 1884 is taken"
+            "rejects it: port 1884 is taken"
             in space.condition("demo", "ConfigApplied").get("message", "")
         ),
         "the pods' own words",
@@ -89,7 +89,7 @@ def test_a_pod_that_does_not_answer_is_said_to(space: Space, kubelet: FakeKubele
     space.put("demo", spec_of(limits={"maxInFlight": 12}))
     space.wait(
         lambda: (
-            "does not answer the operator on port 18083"
+            "does not respond to the operator on port 18083"
             in space.condition("demo", "ConfigApplied").get("message", "")
         ),
         "it is said",

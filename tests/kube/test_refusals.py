@@ -53,14 +53,14 @@ CASES: list[tuple[Object, str, str]] = [
     (
         {"acl": {"source": {"configMapName": "nowhere", "key": "acl"}}},
         "ReferenceMissing",
-        "ConfigMap nowhere: there is none",
+        "ConfigMap nowhere not found",
     ),
     (
         {"auth": {"passwords": {"secretName": "users", "key": "other"}}},
         "ReferenceMissing",
-        "Secret users has no other; what was there before stays in use",
+        "Secret users has no other; the previous content stays in use",
     ),
-    (tls(secretName="nowhere"), "ReferenceMissing", "Secret nowhere: there is none"),
+    (tls(secretName="nowhere"), "ReferenceMissing", "Secret nowhere not found"),
     (tls(secretName="broken-tls"), "ReferenceInvalid", "Secret broken-tls"),
     (tls(secretName="mixed-tls"), "ReferenceInvalid", "Secret mixed-tls"),
     (tls(selfSigned=True, clientCa={"secretName": "nowhere"}), "ReferenceMissing", "clientCa"),
@@ -72,12 +72,12 @@ CASES: list[tuple[Object, str, str]] = [
     (
         {"redis": {"external": {"url": "redis://:secret@elsewhere"}}},
         "InvalidSpec",
-        "the password belongs into a Secret",
+        "a password is not allowed in the url",
     ),
     (
         {"redis": {"external": {"url": "redis://elsewhere", "tls": {}}}},
         "InvalidSpec",
-        "tls needs a url that begins with rediss",
+        "tls requires a url with scheme rediss",
     ),
     (
         {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["somewhere"]}},
@@ -161,7 +161,7 @@ def test_what_is_refused_changes_nothing(
     if "stays in use" not in words:
         is_late = "Service demo" in words
         assert found["message"].endswith(
-            "applied already." if is_late else "What runs is unchanged."
+            "applied already." if is_late else "Running pods are unchanged."
         )
         assert space.condition("demo", "ConfigApplied")["reason"] == reason
     assert space.condition("demo", "Ready")["reason"] == "Serving"
@@ -197,7 +197,7 @@ def test_a_bad_spec_from_the_start_makes_nothing_that_runs(space: Space) -> None
 def test_a_missing_secret_is_named_and_waited_for(space: Space, operator: OperatorProcess) -> None:
     space.put("demo", BASE)
     found = space.until("demo", "Degraded", "ReferenceMissing", "True")
-    assert "spec.auth.passwords: Secret users: there is none" in found["message"]
+    assert "spec.auth.passwords: Secret users not found" in found["message"]
     assert space.listed("Deployment") == []
 
     def looks() -> int:
@@ -221,7 +221,7 @@ def test_a_secret_that_goes_leaves_what_was_good(space: Space) -> None:
     pods = space.pod_uids("demo", "edge")
     space.api.delete("Secret", "users", space.name)
     found = space.until("demo", "Degraded", "ReferenceMissing", "True")
-    assert "what was there before stays in use" in found["message"]
+    assert "the previous content stays in use" in found["message"]
     assert space.get("Secret", "demo-edge")["data"]["passwords"] == kept
     space.until("demo", "Ready", "Serving")
     space.hold("Secret", "users", {"passwords": b"new:one\n"})

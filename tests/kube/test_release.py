@@ -151,7 +151,9 @@ def test_the_operator_waits_for_its_definition(
     operator.install({"crd": {"upgrade": False}}, "--skip-crds")
     operator.start(wait=False)
     wait_for(
-        lambda: "is the CRD installed" in operator.log_text(), DEADLINE_S, "it says what it needs"
+        lambda: "are the CRD and the roles installed" in operator.log_text(),
+        DEADLINE_S,
+        "it says what it needs",
     )
     with pytest.raises(OSError, match="503"):
         operator.page("/readyz")

@@ -68,7 +68,7 @@ def test_its_rights_are_enough_to_come_as_far_as_the_brokers_service(
     space.until_settled("demo")
     done = run(plane, operator, space, account, "--timeout-s=0")
     assert done.stdout == "operator: ready\n", done.stderr
-    assert done.stderr.startswith(f"NOT SO: demo.{space.name}.svc port 443: ")
+    assert done.stderr.startswith(f"FAILED: demo.{space.name}.svc port 443: ")
 
 
 def test_a_broker_that_is_not_ready_is_said_to_be(

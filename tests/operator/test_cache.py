@@ -13,7 +13,7 @@ from support.cluster_double import ClusterDouble
 from support.virtual_time import run_virtual
 from tidegate_operator import names
 from tidegate_operator.kube import cache as module
-from tidegate_operator.kube.cache import LONGEST_S, CachedCluster
+from tidegate_operator.kube.cache import OPTIONAL_TTL_S, CachedCluster
 from tidegate_operator.kube.interface import Event, Listed
 from tidegate_operator.plan import MANAGED_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
@@ -48,9 +48,9 @@ def cached(*, up: bool = True) -> tuple[CachedCluster, ClusterDouble]:
 
 
 def tell(cache: CachedCluster, kind: str, objects: list[Manifest], version: str = "5") -> Any:
-    listed = Listed([one for one in objects if one["kind"] == kind], version)
-    changed = cache.listed(kind, "", listed)
-    cache.began(kind)
+    replace = Listed([one for one in objects if one["kind"] == kind], version)
+    changed = cache.replace(kind, "", replace)
+    cache.watch_started(kind)
     return changed
 
 
@@ -86,34 +86,34 @@ async def test_nothing_is_believed_while_a_watch_is_down() -> None:
     assert double.reads == 2
     for kind in KINDS:
         tell(cache, kind, there())
-    cache.ended("Pod")
+    cache.watch_ended("Pod")
     await cache.children(*DEMO)
     assert double.reads == 3
-    cache.began("Pod")
+    cache.watch_started("Pod")
     await cache.children(*DEMO)
     assert double.reads == 3
 
 
 async def test_what_happens_is_known_and_belongs_to_somebody() -> None:
     cache, _ = cached()
-    assert cache.happened(Event(edge(2, status={"replicas": 1}))) == [DEMO]
+    assert cache.apply_event(Event(edge(2, status={"replicas": 1}))) == [DEMO]
     assert (await known_edge(cache) or {})["status"] == {"replicas": 1}
     # Old news, and the same again.
-    assert cache.happened(Event(edge(1))) == []
-    assert cache.happened(Event(edge(2, status={"replicas": 1}))) == []
-    assert cache.happened(Event(edge(3), is_deleted=True)) == [DEMO]
+    assert cache.apply_event(Event(edge(1))) == []
+    assert cache.apply_event(Event(edge(2, status={"replicas": 1}))) == []
+    assert cache.apply_event(Event(edge(3), is_deleted=True)) == [DEMO]
     assert await known_edge(cache) is None
     stranger = edge(4)
     stranger["metadata"]["name"] = "else"
     stranger["metadata"]["labels"] = {"app": "other"}
-    assert cache.happened(Event(stranger)) == []
+    assert cache.apply_event(Event(stranger)) == []
 
 
 async def test_the_end_of_an_earlier_object_of_that_name_is_no_end() -> None:
     cache, _ = cached()
     earlier = edge(9)
     earlier["metadata"]["uid"] = "another"
-    assert cache.happened(Event(earlier, is_deleted=True)) == [DEMO]
+    assert cache.apply_event(Event(earlier, is_deleted=True)) == [DEMO]
     assert await known_edge(cache) is not None
 
 
@@ -137,30 +137,30 @@ def given_to(broker: str | None, version: int) -> Manifest:
 
 async def test_what_loses_its_label_is_not_kept() -> None:
     cache, _ = cached()
-    assert cache.happened(Event(given_to(None, 2))) == [DEMO]
+    assert cache.apply_event(Event(given_to(None, 2))) == [DEMO]
     assert await known_edge(cache) is None
-    assert cache.happened(Event(given_to(None, 3))) == []
-    assert cache.happened(Event(given_to(None, 4), is_deleted=True)) == []
+    assert cache.apply_event(Event(given_to(None, 3))) == []
+    assert cache.apply_event(Event(given_to(None, 4), is_deleted=True)) == []
     # It has its label again.
-    assert cache.happened(Event(edge(5))) == [DEMO]
+    assert cache.apply_event(Event(edge(5))) == [DEMO]
     assert await known_edge(cache) is not None
 
 
 async def test_what_gets_another_label_is_news_to_both_brokers() -> None:
     cache, _ = cached()
-    assert cache.happened(Event(given_to("other", 2))) == [DEMO, OTHER]
+    assert cache.apply_event(Event(given_to("other", 2))) == [DEMO, OTHER]
     assert await of_both(cache) == (0, 1)
     # What it was before is no news any more.
-    assert cache.happened(Event(edge(1))) == []
+    assert cache.apply_event(Event(edge(1))) == []
     assert await of_both(cache) == (0, 1)
-    assert cache.happened(Event(given_to("other", 3), is_deleted=True)) == [OTHER]
+    assert cache.apply_event(Event(given_to("other", 3), is_deleted=True)) == [OTHER]
     assert await of_both(cache) == (0, 0)
 
 
 async def test_the_end_of_what_was_known_as_anothers_is_news_to_both() -> None:
     """A watch that was down has not told of the label."""
     cache, _ = cached()
-    assert set(cache.happened(Event(given_to("other", 3), is_deleted=True))) == {DEMO, OTHER}
+    assert set(cache.apply_event(Event(given_to("other", 3), is_deleted=True))) == {DEMO, OTHER}
     assert await of_both(cache) == (0, 0)
     assert await cache.pods(*DEMO)
 
@@ -169,7 +169,7 @@ async def test_a_pod_that_is_nobodys_is_no_pod_of_the_broker() -> None:
     cache, _ = cached()
     (pod,) = (one for one in there(2) if one["kind"] == "Pod")
     pod["metadata"]["labels"].pop(names.INSTANCE_LABEL)
-    assert cache.happened(Event(pod)) == [DEMO]
+    assert cache.apply_event(Event(pod)) == [DEMO]
     assert await cache.pods(*DEMO) == []
 
 
@@ -195,7 +195,7 @@ async def test_an_answer_that_comes_late_brings_nothing_back() -> None:
         await cache.apply(edge(1))
         return await known_edge(cache)
 
-    assert cache.happened(Event(edge(4), is_deleted=True)) == [DEMO]
+    assert cache.apply_event(Event(edge(4), is_deleted=True)) == [DEMO]
     assert await late(3) is None
     # It had lost its labels only, and has them again.
     assert await late(5) is not None
@@ -203,36 +203,36 @@ async def test_an_answer_that_comes_late_brings_nothing_back() -> None:
     tell(cache, "Deployment", [], "20")
     assert await late(19) is None
     assert await late(21) is not None
-    assert cache.happened(Event(given_to(None, 23))) == [DEMO]
+    assert cache.apply_event(Event(given_to(None, 23))) == [DEMO]
     assert await late(22) is None
 
 
 async def test_the_end_of_labels_that_comes_late_takes_nothing_away() -> None:
     """A watch of labels tells of what has lost them as if it were deleted."""
     cache, _ = cached()
-    cache.happened(Event(edge(8)))
-    cache.happened(Event(edge(7), is_deleted=True))
+    cache.apply_event(Event(edge(8)))
+    cache.apply_event(Event(edge(7), is_deleted=True))
     assert await known_edge(cache) is not None
 
 
 async def test_our_answer_leaves_it_to_the_watch_to_tell_an_owner_of_its_loss() -> None:
     cache, double = cached()
-    cache.happened(Event(given_to("other", 2)))
+    cache.apply_event(Event(given_to("other", 2)))
     answer = edge(3)
     double.apply = lambda *_, **__: asyncio.sleep(0, answer)  # type: ignore[method-assign]
     await cache.apply(edge(1))
-    assert set(cache.happened(Event(answer))) == {DEMO, OTHER}
+    assert set(cache.apply_event(Event(answer))) == {DEMO, OTHER}
     assert await of_both(cache) == (1, 0)
 
 
 def test_of_what_has_gone_only_the_last_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_GONE", 3)
+    monkeypatch.setattr(module, "MAX_DELETED", 3)
     cache, _ = cached()
     for number in range(9):
         one = edge(number)
         one["metadata"]["uid"] = f"uid-{number}"
-        cache.happened(Event(one, is_deleted=True))
-    assert list(cache._gone) == ["uid-6", "uid-7", "uid-8"]
+        cache.apply_event(Event(one, is_deleted=True))
+    assert list(cache._deleted) == ["uid-6", "uid-7", "uid-8"]
 
 
 async def test_what_we_have_written_is_known_before_it_is_told() -> None:
@@ -243,11 +243,11 @@ async def test_what_we_have_written_is_known_before_it_is_told() -> None:
     assert (await known_edge(cache) or {})["spec"]["replicas"] == 2
     applied = await cache.apply(wanted)
     applied["metadata"]["resourceVersion"] = "8"
-    cache.happened(Event(applied))
+    cache.apply_event(Event(applied))
     assert (await known_edge(cache) or {})["spec"]["replicas"] == 7
     # It comes back, which is no news, and what was before it comes late.
-    assert cache.happened(Event(copy.deepcopy(applied))) == []
-    assert cache.happened(Event(edge(7))) == []
+    assert cache.apply_event(Event(copy.deepcopy(applied))) == []
+    assert cache.apply_event(Event(edge(7))) == []
     assert (await known_edge(cache) or {})["spec"]["replicas"] == 7
     await cache.delete(ObjectRef.of(wanted), NAMESPACE, applied["metadata"].get("uid", ""))
 
@@ -260,8 +260,8 @@ async def test_what_we_have_deleted_is_gone_at_once() -> None:
 
 async def test_a_list_says_what_was_missed() -> None:
     cache, _ = cached()
-    cache.ended("Deployment")
-    cache.happened(Event(edge(20)))
+    cache.watch_ended("Deployment")
+    cache.apply_event(Event(edge(20)))
     # The list is older than what was written meanwhile; the routers have gone.
     assert tell(cache, "Deployment", [], "10") == [DEMO]
     left = [one for one in await cache.children(*DEMO) if one["kind"] == "Deployment"]
@@ -272,7 +272,7 @@ async def test_a_list_says_what_was_missed() -> None:
 
 async def test_lists_of_one_namespace_say_nothing_about_others() -> None:
     cache, _ = cached()
-    assert cache.listed("Deployment", "elsewhere", Listed([], "50")) == []
+    assert cache.replace("Deployment", "elsewhere", Listed([], "50")) == []
     assert await known_edge(cache) is not None
 
 
@@ -293,7 +293,7 @@ async def test_what_nobody_looks_at_is_not_kept() -> None:
         one["metadata"]["managedFields"] = [copy.deepcopy(scaled), {"manager": "me"}]
         if one["kind"] == "Pod":
             one["spec"] = {"containers": [], "terminationGracePeriodSeconds": 7}
-        cache.happened(Event(one))
+        cache.apply_event(Event(one))
     kept = {
         one["kind"]: one["metadata"]["managedFields"]
         for one in await cache.children(*DEMO)
@@ -312,7 +312,7 @@ def test_kinds_of_others_are_asked_for_from_time_to_time() -> None:
         for _ in range(2):
             await cache.children(*DEMO)
         assert double.reads == 1
-        await asyncio.sleep(LONGEST_S + 1)
+        await asyncio.sleep(OPTIONAL_TTL_S + 1)
         await cache.children(*DEMO)
         assert double.reads == 2
         await cache.apply(rendered(spec_of())[0])
@@ -326,11 +326,11 @@ def test_watches_are_waited_for_but_not_for_ever() -> None:
     async def play() -> None:
         cache, _ = cached(up=False)
         began_s = asyncio.get_running_loop().time()
-        await cache.until_up(10)
+        await cache.wait_until_watching(10)
         assert asyncio.get_running_loop().time() - began_s >= 10
         for kind in KINDS:
-            cache.began(kind)
-        await cache.until_up(10)
+            cache.watch_started(kind)
+        await cache.wait_until_watching(10)
         assert asyncio.get_running_loop().time() - began_s < 11
 
     run_virtual(play())
@@ -354,6 +354,6 @@ async def test_everything_else_is_passed_on() -> None:
     assert await cluster.broker(*OTHER) is None
     assert await cluster.read(ObjectRef("v1", "Secret", "demo-admin"), NAMESPACE)
     await cluster.set_status(*DEMO, {"a": 1})
-    await cluster.say(broker, "Normal", "Serving", "")
+    await cluster.record_event(broker, "Normal", "Serving", "")
     assert double.status_writes == len(double.events) == 1
     assert await cluster.optional_kinds() == double.kinds

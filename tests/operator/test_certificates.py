@@ -20,23 +20,25 @@ from cryptography.hazmat.primitives.serialization import (
 from support.brokers import DAY, NOW
 from tidegate_operator.secrets.certificates import (
     CertificateProblem,
+    CertificateRequest,
     KeyPair,
-    Policy,
-    Request,
+    RotationPolicy,
     authorities,
+    certificate_info,
     check_authorities,
     check_pair,
-    facts,
-    is_due,
     issue,
     new_authority,
     next_change,
+    reissue_reason,
     renewal_time,
 )
 
 HOUR = datetime.timedelta(hours=1)
-POLICY = Policy(90 * DAY, 30 * DAY, 3650 * DAY, HOUR)
-REQUEST = Request("broker", ("broker", "*.example.com"), ("192.0.2.7", "::1"), server=True)
+POLICY = RotationPolicy(90 * DAY, 30 * DAY, 3650 * DAY, HOUR)
+REQUEST = CertificateRequest(
+    "broker", ("broker", "*.example.com"), ("192.0.2.7", "::1"), server=True
+)
 
 
 def shake_hands(server: KeyPair, client: KeyPair, trusted: bytes, directory: Path) -> None:
@@ -80,21 +82,25 @@ def now() -> datetime.datetime:
 
 def test_edges_and_routers_accept_each_others_certificates(tmp_path: Path) -> None:
     authority = new_authority("link", now(), POLICY)
-    server = issue(authority, Request("router", ("tidegate-router",), server=True), now(), POLICY)
-    client = issue(authority, Request("edge", ("edge",), client=True), now(), POLICY)
+    server = issue(
+        authority, CertificateRequest("router", ("tidegate-router",), server=True), now(), POLICY
+    )
+    client = issue(authority, CertificateRequest("edge", ("edge",), client=True), now(), POLICY)
     shake_hands(server, client, authority.certificate, tmp_path)
 
 
 def test_an_edge_cannot_pass_for_a_router(tmp_path: Path) -> None:
     authority = new_authority("link", now(), POLICY)
-    client = issue(authority, Request("edge", ("tidegate-router",), client=True), now(), POLICY)
+    client = issue(
+        authority, CertificateRequest("edge", ("tidegate-router",), client=True), now(), POLICY
+    )
     with pytest.raises(ssl.SSLError, match=r"(?i)purpose|certificate"):
         shake_hands(client, client, authority.certificate, tmp_path)
 
 
 def test_another_authority_is_not_trusted(tmp_path: Path) -> None:
     authority, other = (new_authority("link", now(), POLICY) for _ in range(2))
-    pair = issue(other, Request("x", ("x",), server=True, client=True), now(), POLICY)
+    pair = issue(other, CertificateRequest("x", ("x",), server=True, client=True), now(), POLICY)
     with pytest.raises(ssl.SSLError):
         shake_hands(pair, pair, authority.certificate, tmp_path)
 
@@ -112,18 +118,28 @@ def test_a_certificate_says_what_was_asked_for() -> None:
 def test_a_certificate_never_outlives_its_authority() -> None:
     authority = new_authority("x", NOW - 3600 * DAY, POLICY)
     pair = issue(authority, REQUEST, NOW, POLICY)
-    assert facts(pair.certificate).not_after == facts(authority.certificate).not_after
+    assert (
+        certificate_info(pair.certificate).not_after
+        == certificate_info(authority.certificate).not_after
+    )
 
 
 def test_two_authorities_are_never_called_the_same() -> None:
-    subjects = {facts(new_authority("x", NOW, POLICY).certificate).subject for _ in range(4)}
+    subjects = {
+        certificate_info(new_authority("x", NOW, POLICY).certificate).subject for _ in range(4)
+    }
     assert len(subjects) == 4
 
 
 def test_names_may_be_missing() -> None:
     authority = new_authority("x", NOW, POLICY)
-    assert facts(authority.certificate).names == ()
-    assert facts(issue(authority, Request("x", client=True), NOW, POLICY).certificate).names == ()
+    assert certificate_info(authority.certificate).names == ()
+    assert (
+        certificate_info(
+            issue(authority, CertificateRequest("x", client=True), NOW, POLICY).certificate
+        ).names
+        == ()
+    )
 
 
 # Reading what people bring
@@ -137,10 +153,10 @@ def test_what_is_wrong_with_a_pair_is_said() -> None:
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
     )
     for certificate, private, words in (
-        (b"nonsense", pair.key, "the certificate is not in PEM form"),
-        (pair.certificate, b"nonsense", "the key is not a private key in PEM form"),
-        (pair.certificate, encrypted, "the key is encrypted with a passphrase"),
-        (pair.certificate, authority.key, "the key does not belong to the certificate"),
+        (b"nonsense", pair.key, "the certificate is not valid PEM"),
+        (pair.certificate, b"nonsense", "the private key is not valid PEM"),
+        (pair.certificate, encrypted, "the private key is encrypted with a passphrase"),
+        (pair.certificate, authority.key, "the private key does not match the certificate"),
     ):
         with pytest.raises(CertificateProblem, match=words):
             check_pair(certificate, private)
@@ -165,7 +181,7 @@ def test_other_kinds_of_keys_are_fine() -> None:
 
 def test_a_bundle_has_at_least_one_certificate() -> None:
     check_authorities(new_authority("x", NOW, POLICY).certificate * 2)
-    with pytest.raises(CertificateProblem, match="no certificate"):
+    with pytest.raises(CertificateProblem, match="no PEM certificate"):
         check_authorities(b"")
 
 
@@ -178,30 +194,30 @@ def test_a_certificate_is_due_when_something_about_it_is_not_right() -> None:
 
     def due(at: datetime.datetime = NOW, **changes: object) -> str:
         values = {"pair": pair, "request": REQUEST, "signer": authority} | changes
-        return is_due(**values, now=at, policy=POLICY)  # type: ignore[arg-type]  # all given
+        return reissue_reason(**values, now=at, policy=POLICY)  # type: ignore[arg-type]  # all given
 
     assert due() == ""
-    assert due(pair=None) == "there is none"
-    assert due(pair=KeyPair(b"", b"")) == "the certificate is not in PEM form"
-    assert due(request=Request("broker", ("broker",), server=True)) == "it is for other names"
+    assert due(pair=None) == "missing"
+    assert due(pair=KeyPair(b"", b"")) == "the certificate is not valid PEM"
+    assert due(request=CertificateRequest("broker", ("broker",), server=True)) == "names changed"
     other = new_authority("x", NOW, POLICY)
-    assert due(signer=other) == "its authority is being replaced"
+    assert due(signer=other) == "certificate authority rotated"
     assert due(NOW + 60 * DAY - HOUR) == ""
-    assert due(NOW + 60 * DAY) == "it ends soon"
+    assert due(NOW + 60 * DAY) == "expires soon"
 
 
 def test_the_way_an_address_is_written_does_not_count() -> None:
     authority = new_authority("x", NOW, POLICY)
-    request = Request("x", (), ("2001:DB8:0::1",), server=True)
+    request = CertificateRequest("x", (), ("2001:DB8:0::1",), server=True)
     pair = issue(authority, request, NOW, POLICY)
-    assert is_due(pair, request, authority, NOW, POLICY) == ""
+    assert reissue_reason(pair, request, authority, NOW, POLICY) == ""
 
 
 def test_a_short_certificate_is_not_renewed_all_the_time() -> None:
-    policy = Policy(90 * DAY, 30 * DAY, 91 * DAY, HOUR)
+    policy = RotationPolicy(90 * DAY, 30 * DAY, 91 * DAY, HOUR)
     authority = new_authority("x", NOW - 80 * DAY, policy)
     pair = issue(authority, REQUEST, NOW, policy)
-    found = facts(pair.certificate)
+    found = certificate_info(pair.certificate)
     assert found.not_after - NOW == 11 * DAY
     assert renewal_time(found, policy) > NOW + 7 * DAY
 
@@ -212,11 +228,11 @@ def test_a_certificate_whose_authority_ends_at_once_is_not_renewed_in_vain() -> 
     found = authorities([old], [], "x", NOW, POLICY)
     assert found.signer == old
     leaf = issue(old, REQUEST, NOW, POLICY)
-    assert is_due(leaf, REQUEST, old, NOW, POLICY) == ""
+    assert reissue_reason(leaf, REQUEST, old, NOW, POLICY) == ""
     assert next_change(found, [leaf], NOW, POLICY) > NOW
     later = NOW + HOUR / 5
     after = authorities(found.trusted, [leaf], "x", later, POLICY)
-    assert is_due(leaf, REQUEST, after.signer, later, POLICY)
+    assert reissue_reason(leaf, REQUEST, after.signer, later, POLICY)
 
 
 # Replacing an authority
@@ -228,7 +244,7 @@ class World:
     The operator looks every ``step``; each pod has what was stored ``delay`` before.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: RotationPolicy) -> None:
         self.policy = policy
         self.now = NOW
         self.authorities: tuple[KeyPair, ...] = ()
@@ -242,8 +258,8 @@ class World:
         self.made += sum(one not in self.authorities for one in found.trusted)
         self.authorities = found.trusted
         for name, leaf in self.leaves.items():
-            request = Request(name, (name,), server=True, client=True)
-            if is_due(leaf, request, found.signer, self.now, self.policy):
+            request = CertificateRequest(name, (name,), server=True, client=True)
+            if reissue_reason(leaf, request, found.signer, self.now, self.policy):
                 self.leaves[name] = issue(found.signer, request, self.now, self.policy)
         current = {name: leaf for name, leaf in self.leaves.items() if leaf is not None}
         self.stored.append((self.now, found.bundle, current))
@@ -278,7 +294,7 @@ def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
 
 @pytest.mark.parametrize("step", [20, 60, 600], ids=lambda minutes: f"every-{minutes}-minutes")
 def test_no_two_pods_ever_meet_that_do_not_trust_each_other(step: int) -> None:
-    policy = Policy(9 * DAY, 3 * DAY, 30 * DAY, HOUR)
+    policy = RotationPolicy(9 * DAY, 3 * DAY, 30 * DAY, HOUR)
     world = World(policy)
     most = 1
     due = world.now

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.brokers import DAY, NOW, pair, spec_of
-from tidegate_operator.conditions import PATIENCE, Situation, status
+from tidegate_operator.conditions import PATIENCE, BrokerState, status
 from tidegate_operator.live_state import (
     Addresses,
     Pod,
@@ -23,9 +23,9 @@ from tidegate_operator.live_state import (
 )
 from tidegate_operator.names import CONFIGURATION, RESTART_HASH
 from tidegate_operator.plan import ObjectRef
-from tidegate_operator.pods.config_state import Lag
-from tidegate_operator.secrets.certificates import facts
-from tidegate_operator.secrets.references import Problem, Trouble
+from tidegate_operator.pods.config_state import Outdated
+from tidegate_operator.secrets.certificates import certificate_info
+from tidegate_operator.secrets.references import Fault, Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.problems import parse
 from tidegate_operator.spec.status import Reason
@@ -46,13 +46,13 @@ def pod(name: str, component: str = "edge", **changes: Any) -> Pod:
         "component": component,
         "restart_hash": HASHES.get(component, ""),
         "is_ready": True,
-        "is_ending": False,
-        "trouble": "",
+        "is_terminating": False,
+        "failure": "",
     }
     return Pod(**(values | changes))
 
 
-def healthy(**changes: Any) -> Situation:
+def healthy(**changes: Any) -> BrokerState:
     """A broker that is as it should be, with some changes."""
     values: dict[str, Any] = {
         "name": "demo",
@@ -64,31 +64,31 @@ def healthy(**changes: Any) -> Situation:
         "pods": [pod("e1"), pod("e2"), pod("r1", "router"), pod("s", "redis")],
         "addresses": Addresses("cluster", ("demo.iot.svc",), (("mqtt", 1883),)),
     }
-    return Situation(**(values | changes))
+    return BrokerState(**(values | changes))
 
 
-def conditions(situation: Situation) -> dict[str, tuple[str, str, str]]:
-    found = status(situation, None, NOW)["conditions"]
+def conditions(state: BrokerState) -> dict[str, tuple[str, str, str]]:
+    found = status(state, None, NOW)["conditions"]
     return {one["type"]: (one["status"], one["reason"], one["message"]) for one in found}
 
 
-def reasons(situation: Situation) -> dict[str, tuple[str, str]]:
-    return {kind: found[:2] for kind, found in conditions(situation).items()}
+def reasons(state: BrokerState) -> dict[str, tuple[str, str]]:
+    return {kind: found[:2] for kind, found in conditions(state).items()}
 
 
 def test_a_broker_that_is_well() -> None:
     assert conditions(healthy()) == {
         "Ready": ("True", "Serving", "2 of 2 edges and 2 of 2 routers are ready."),
-        "Progressing": ("False", "Complete", "All pods are as they should be."),
-        "Degraded": ("False", "AsExpected", "Nothing is wrong."),
-        "CertificatesReady": ("True", "NotNeeded", "No listener has TLS."),
-        "ConfigApplied": ("True", "Applied", "3 of 3 pods have it."),
+        "Progressing": ("False", "Complete", "All rollouts are complete."),
+        "Degraded": ("False", "AsExpected", "No problems found."),
+        "CertificatesReady": ("True", "NotNeeded", "No listener uses TLS."),
+        "ConfigApplied": ("True", "Applied", "3 of 3 pods use the newest configuration."),
     }
 
 
 def test_the_rest_of_the_status() -> None:
-    situation = healthy(connections=17)
-    found = status(situation, None, NOW)
+    state = healthy(connections=17)
+    found = status(state, None, NOW)
     assert found["observedGeneration"] == 3
     assert found["address"] == "demo.iot.svc:1883"
     assert found["connections"] == 17
@@ -118,14 +118,14 @@ def test_the_rest_of_the_status() -> None:
             {"routers": NONE, "redis": None},
             "False",
             "RoutersNotReady",
-            "once it reaches spec.redis.external",
+            "check spec.redis.external",
         ),
         ({"redis": NONE}, "False", "StoreNotReady", "The bundled store is not ready;"),
         (
-            {"redis": NONE, "pods": [pod("s", "redis", trouble="no node can take it: full")]},
+            {"redis": NONE, "pods": [pod("s", "redis", failure="unschedulable: full")]},
             "False",
             "StoreNotReady",
-            "(pod s: no node can take it: full)",
+            "(pod s: unschedulable: full)",
         ),
         (
             {"edges": Workload(exists=True, is_current=True)},
@@ -173,25 +173,25 @@ def test_listeners_that_nobody_can_use_are_named() -> None:
     ]
     found = conditions(healthy(spec=spec(listeners=listeners, auth={})))["Ready"]
     assert found[1] == "Serving"
-    assert "Nobody can connect to a: " in found[2]
+    assert "No client can connect to listener a: " in found[2]
     with_users = spec(listeners=listeners, auth={"passwords": {"secretName": "users"}})
-    assert "Nobody" not in conditions(healthy(spec=with_users))["Ready"][2]
+    assert "No client" not in conditions(healthy(spec=with_users))["Ready"][2]
 
 
 # What is not applied
 
 
 def problem(
-    trouble: Trouble = Trouble.MISSING, *, blocking: bool = True, is_certificate: bool = True
+    failure: Fault = Fault.MISSING, *, blocking: bool = True, is_certificate: bool = True
 ) -> Problem:
-    return Problem(trouble, "spec.x: something is wrong", blocking, is_certificate)
+    return Problem(failure, "spec.x: something is wrong", blocking, is_certificate)
 
 
 BLOCKED: Sequence[tuple[dict[str, Any], str]] = [
     ({"spec": None, "spec_problems": ["spec.x: is wrong"]}, "InvalidSpec"),
     ({"foreign": [ObjectRef("v1", "Secret", "demo-edge")]}, "NameTaken"),
     ({"reference_problems": [problem()]}, "ReferenceMissing"),
-    ({"reference_problems": [problem(Trouble.INVALID)]}, "ReferenceInvalid"),
+    ({"reference_problems": [problem(Fault.INVALID)]}, "ReferenceInvalid"),
     ({"apply_error": "Deployment demo-edge: spec.x: unknown"}, "ApplyRefused"),
 ]
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_applied_leaves_what_runs_alone(
     assert found["Progressing"][:2] == ("False", "Complete")
     assert found["Degraded"][:2] == ("True", reason)
     assert found["ConfigApplied"][:2] == ("False", reason)
-    assert found["Degraded"][2].endswith("What runs is unchanged.")
+    assert found["Degraded"][2].endswith("Running pods are unchanged.")
 
 
 @pytest.mark.parametrize(("changes", "reason"), BLOCKED)
@@ -235,14 +235,14 @@ def test_a_bad_spec_keeps_the_listeners_that_run() -> None:
 
 def test_a_first_certificate_that_is_on_its_way_is_no_fault() -> None:
     nothing = {"edges": NONE, "routers": NONE, "redis": NONE, "pods": []}
-    found = reasons(healthy(reference_problems=[problem(Trouble.PENDING)], **nothing))
+    found = reasons(healthy(reference_problems=[problem(Fault.PENDING)], **nothing))
     assert found["Progressing"] == ("True", "WaitingForCertificates")
     assert found["Degraded"] == ("False", "AsExpected")
     assert found["CertificatesReady"] == ("False", "Pending")
 
 
 def test_what_is_broken_and_still_in_use_is_a_fault_that_blocks_nothing() -> None:
-    found = reasons(healthy(reference_problems=[problem(Trouble.INVALID, blocking=False)]))
+    found = reasons(healthy(reference_problems=[problem(Fault.INVALID, blocking=False)]))
     assert found["Degraded"] == ("True", "ReferenceInvalid")
     assert found["ConfigApplied"] == ("True", "Applied")
     found = reasons(healthy(reference_problems=[problem(blocking=False)]))
@@ -268,7 +268,7 @@ def test_a_rollout_progresses_until_the_old_pods_have_gone() -> None:
     ):
         found = conditions(healthy(edges=rolling))["Progressing"]
         assert found[:2] == ("True", "RollingOut")
-        assert found[2].startswith("Rolling out: edges")
+        assert found[2].startswith("Rolling out edges")
 
 
 def test_a_rollout_that_stands_still_is_said() -> None:
@@ -276,7 +276,7 @@ def test_a_rollout_that_stands_still_is_said() -> None:
     found = conditions(healthy(edges=stuck))
     assert found["Progressing"][:2] == ("False", "DeadlineExceeded")
     assert found["Degraded"][:2] == ("True", "DeadlineExceeded")
-    failing = healthy(edges=stuck, pods=[pod("e3", is_ready=False, trouble="ImagePullBackOff: x")])
+    failing = healthy(edges=stuck, pods=[pod("e3", is_ready=False, failure="ImagePullBackOff: x")])
     assert "pod e3: ImagePullBackOff: x" in conditions(failing)["Progressing"][2]
     assert conditions(failing)["Degraded"][:2] == ("True", "PodsFailing")
 
@@ -296,42 +296,42 @@ def test_a_store_that_is_kept_is_said_to_be() -> None:
 
 
 def test_what_keeps_pods_away_is_said() -> None:
-    away = Workload(3, 2, 2, 2, is_current=True, exists=True, trouble="exceeded quota: few")
+    away = Workload(3, 2, 2, 2, is_current=True, exists=True, failure="exceeded quota: few")
     found = conditions(healthy(edges=away))
     assert found["Degraded"][:2] == ("True", "PodsFailing")
     assert "edges: exceeded quota: few" in found["Degraded"][2]
-    none = Workload(3, 0, 0, 0, is_current=True, exists=True, trouble="exceeded quota: few")
+    none = Workload(3, 0, 0, 0, is_current=True, exists=True, failure="exceeded quota: few")
     assert "(exceeded quota: few)" in conditions(healthy(edges=none))["Ready"][2]
-    stuck = Workload(3, 2, 2, 2, is_current=True, is_stuck=True, exists=True, trouble="quota")
+    stuck = Workload(3, 2, 2, 2, is_current=True, is_stuck=True, exists=True, failure="quota")
     assert "edges: quota" in conditions(healthy(edges=stuck))["Progressing"][2]
 
 
 def test_what_keeps_pods_away_for_a_moment_is_not_said() -> None:
     since = NOW - PATIENCE + datetime.timedelta(seconds=1)
-    away = Workload(3, 2, 2, 2, is_current=True, exists=True, trouble="x", trouble_since=since)
+    away = Workload(3, 2, 2, 2, is_current=True, exists=True, failure="x", failure_since=since)
     assert reasons(healthy(edges=away))["Degraded"] == ("False", "AsExpected")
-    long = replace(away, trouble_since=NOW - PATIENCE)
+    long = replace(away, failure_since=NOW - PATIENCE)
     assert reasons(healthy(edges=long))["Degraded"] == ("True", "PodsFailing")
 
 
 def test_pods_that_end_are_no_trouble() -> None:
-    ending = pod("e9", is_ready=False, is_ending=True, trouble="CrashLoopBackOff")
+    ending = pod("e9", is_ready=False, is_terminating=True, failure="CrashLoopBackOff")
     found = reasons(healthy(pods=[pod("e1"), ending]))
     assert found["Degraded"] == ("False", "AsExpected")
     assert found["ConfigApplied"] == ("True", "Applied")
 
 
 def test_the_configuration_is_applied_when_every_pod_has_it() -> None:
-    lagging = {f"e{n}": Lag("still has the old passwords") for n in range(1, 5)}
-    lagging["e5"] = Lag("the port is taken", is_problem=True)
-    edges = [pod(name) for name in lagging]
-    it = healthy(pods=[pod("r1", "router"), *edges], lagging=lagging)
+    outdated = {f"e{n}": Outdated("still uses the old passwords") for n in range(1, 5)}
+    outdated["e5"] = Outdated("the port is taken", is_rejected=True)
+    edges = [pod(name) for name in outdated]
+    it = healthy(pods=[pod("r1", "router"), *edges], outdated=outdated)
     found = conditions(it)["ConfigApplied"]
     assert found == (
         "False",
         "Applying",
-        "1 of 6 pods have it; e5 cannot use it: the port is taken; "
-        "e1 still has the old passwords; e2 still has the old passwords (and 2 more).",
+        "1 of 6 pods use the newest configuration; e5 rejects it: the port is taken; "
+        "e1 still uses the old passwords; e2 still uses the old passwords (and 2 more).",
     )
     counts = status(it, None, NOW)
     assert (counts["edges"]["configured"], counts["routers"]["configured"]) == (0, 1)
@@ -344,34 +344,41 @@ def test_the_configuration_is_not_applied_while_old_pods_are_left() -> None:
         Workload(2, 2, 2, 3, is_current=True, exists=True),
     ):
         found = conditions(healthy(edges=rolling))["ConfigApplied"]
-        assert found == ("False", "Applying", "3 of 3 pods have it; new ones come.")
+        assert found == (
+            "False",
+            "Applying",
+            "3 of 3 pods use the newest configuration; a rollout is in progress.",
+        )
 
 
 def test_a_pod_that_cannot_use_its_configuration_for_long_is_a_fault() -> None:
-    lagging = {"e1": Lag("port 1884 is taken", is_problem=True), "e2": Lag("x", is_problem=True)}
-    quick = healthy(lagging=lagging)
+    outdated = {
+        "e1": Outdated("port 1884 is taken", is_rejected=True),
+        "e2": Outdated("x", is_rejected=True),
+    }
+    quick = healthy(outdated=outdated)
     assert reasons(quick)["Degraded"] == ("False", "AsExpected")
     assert reasons(quick)["ConfigApplied"] == ("False", "Applying")
-    found = conditions(healthy(lagging=lagging, stubborn=["e1"]))["Degraded"]
+    found = conditions(healthy(outdated=outdated, failing=["e1"]))["Degraded"]
     assert found[:2] == ("True", "ConfigRejected")
     assert "e1: port 1884 is taken." in found[2]
     assert "e2" not in found[2]
-    assert reasons(healthy(lagging=lagging, stubborn=["e1"]))["Ready"] == ("True", "Serving")
+    assert reasons(healthy(outdated=outdated, failing=["e1"]))["Ready"] == ("True", "Serving")
 
 
 def test_pods_that_are_being_replaced_may_not_understand_the_newest() -> None:
     rolling = Workload(2, 2, 1, 2, is_current=True, exists=True)
-    lagging = {"e1": Lag("unknown key", is_problem=True)}
-    found = reasons(healthy(edges=rolling, lagging=lagging, stubborn=["e1"]))
+    outdated = {"e1": Outdated("unknown key", is_rejected=True)}
+    found = reasons(healthy(edges=rolling, outdated=outdated, failing=["e1"]))
     assert found["Degraded"] == ("False", "AsExpected")
 
 
 # Certificates
 
 
-def with_tls(**changes: Any) -> Situation:
+def with_tls(**changes: Any) -> BrokerState:
     listeners = [{"name": "mqtt", "protocol": "tls", "tls": {"secretName": "s"}}]
-    certificates = {"mqtt": [facts(pair().certificate)]}
+    certificates = {"mqtt": [certificate_info(pair().certificate)]}
     return healthy(spec=spec(listeners=listeners), certificates=certificates, **changes)
 
 
@@ -380,7 +387,7 @@ def test_certificates_are_valid() -> None:
     assert found == (
         "True",
         "Issued",
-        "All certificates are valid. The first ends at 2026-05-30 12:00 UTC.",
+        "All certificates are valid. The first expires at 2026-05-30 12:00 UTC.",
     )
     listed = status(with_tls(), None, NOW)["listeners"]
     assert listed[0]["certificateNotAfter"] == "2026-05-30T12:00:00Z"
@@ -389,24 +396,24 @@ def test_certificates_are_valid() -> None:
 def test_a_certificate_that_ends_soon_is_said_while_it_still_works() -> None:
     found = status(with_tls(), None, NOW + 84 * DAY)["conditions"][3]
     assert (found["status"], found["reason"]) == ("True", "EndsSoon")
-    assert "listener mqtt: the certificate of CN=broker.example ends at" in found["message"]
+    assert "listener mqtt: certificate CN=broker.example expires at" in found["message"]
 
 
 @pytest.mark.parametrize(
-    ("trouble", "reason"),
+    ("fault", "reason"),
     [
-        (Trouble.INVALID, "Invalid"),
-        (Trouble.MISSING, "Missing"),
-        (Trouble.PENDING, "Pending"),
+        (Fault.INVALID, "Invalid"),
+        (Fault.MISSING, "Missing"),
+        (Fault.PENDING, "Pending"),
     ],
 )
-def test_certificates_that_are_not_there(trouble: Trouble, reason: str) -> None:
-    found = reasons(with_tls(reference_problems=[problem(trouble, blocking=False)]))
+def test_certificates_that_are_not_there(fault: Fault, reason: str) -> None:
+    found = reasons(with_tls(reference_problems=[problem(fault, blocking=False)]))
     assert found["CertificatesReady"] == ("False", reason)
 
 
 def test_other_files_are_not_certificates() -> None:
-    other = problem(Trouble.INVALID, is_certificate=False)
+    other = problem(Fault.INVALID, is_certificate=False)
     assert reasons(with_tls(reference_problems=[other]))["CertificatesReady"] == ("True", "Issued")
 
 
@@ -433,13 +440,13 @@ def test_the_same_situation_gives_the_same_status() -> None:
 
 def test_what_is_too_long_for_a_status_is_cut() -> None:
     hosts = tuple(f"192.0.2.{number}" for number in range(40))
-    situation = healthy(
+    state = healthy(
         apply_error="x" * 9000, addresses=Addresses("load balancer", hosts, (("mqtt", 443),))
     )
-    found = status(situation, None, NOW)
+    found = status(state, None, NOW)
     assert found["listeners"][0]["addresses"] == list(hosts[:32])
     assert max(len(one["message"]) for one in found["conditions"]) == 4096
-    assert conditions(situation)["Degraded"][2].endswith("x…")
+    assert conditions(state)["Degraded"][2].endswith("x…")
 
 
 def test_every_reason_is_explained() -> None:
@@ -475,8 +482,8 @@ def test_a_deployment_is_read() -> None:
     away = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
     away |= {"lastTransitionTime": "2026-03-01T12:00:00Z"}
     found = workload(deployment(conditions=[away]))
-    assert (found.trouble, found.trouble_since) == ("exceeded quota", NOW)
-    assert workload(deployment(conditions=[away | {"status": "False"}])).trouble == ""
+    assert (found.failure, found.failure_since) == ("exceeded quota", NOW)
+    assert workload(deployment(conditions=[away | {"status": "False"}])).failure == ""
 
 
 def test_the_hash_of_a_template_is_read() -> None:
@@ -528,7 +535,7 @@ def test_pods_are_read() -> None:
                     },
                 ]
             },
-            "no node can take it: 0/3 nodes are available",
+            "unschedulable: 0/3 nodes are available",
         ),
         (
             {
@@ -540,7 +547,7 @@ def test_pods_are_read() -> None:
                     },
                 ]
             },
-            "CrashLoopBackOff: back-off; it ended with code 2; no token",
+            "CrashLoopBackOff: back-off; exit code 2; no token",
         ),
         (
             {"initContainerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]},
@@ -551,7 +558,7 @@ def test_pods_are_read() -> None:
 )
 def test_the_trouble_of_a_pod_is_found(fields: dict[str, Any], words: str) -> None:
     (found,) = pods([a_pod(**fields)], NOW)
-    assert found.trouble == words
+    assert found.failure == words
 
 
 def ending(state: dict[str, Any], count: int = 3, code: int = 1, *, ready: bool = False) -> str:
@@ -559,12 +566,12 @@ def ending(state: dict[str, Any], count: int = 3, code: int = 1, *, ready: bool 
     last = {"terminated": {"exitCode": code, "message": "no token"}}
     container = {"ready": ready, "restartCount": count, "state": state, "lastState": last}
     (found,) = pods([a_pod(containerStatuses=[container])], NOW)
-    return found.trouble
+    return found.failure
 
 
 def test_a_pod_that_ends_again_and_again_is_in_trouble_between_two_ends_too() -> None:
     """Else a fault would come and go with each end, and be told each time."""
-    words = "it ends again and again: it ended with code 1; no token"
+    words = "crash looping: exit code 1; no token"
     assert ending({"running": {"startedAt": "2026-03-01T11:59:58Z"}}) == words
     assert ending({"terminated": {"exitCode": 1, "message": "no token"}}) == words
     assert ending({"waiting": {"reason": "ContainerCreating"}}) == words

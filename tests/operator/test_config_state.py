@@ -16,17 +16,17 @@ from tidegate_operator import names
 from tidegate_operator.live_state import Pod, template_hash
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import (
-    NO_ANSWER,
-    REFUSED,
-    Answer,
-    Heard,
-    InUse,
-    Lag,
-    Reported,
-    answer_of,
-    lag_of,
-    lagging,
-    wanted,
+    UNAUTHORIZED,
+    UNREACHABLE,
+    Outdated,
+    PodReport,
+    PollResult,
+    ReportedConfig,
+    ReportedFile,
+    desired_configs,
+    outdated_pods,
+    outdated_reason,
+    parse_report,
 )
 
 MANIFESTS = rendered(spec_of("headline"))
@@ -34,7 +34,7 @@ THERE = {ObjectRef.of(one): one for one in MANIFESTS}
 HASHES = {
     one: template_hash(pick(MANIFESTS, "Deployment", f"demo-{one}")) for one in ("edge", "router")
 }
-STANDARD = wanted("demo", HASHES, THERE)
+STANDARD = desired_configs("demo", HASHES, THERE)
 EDGE = STANDARD["edge"]
 CRT = f"{names.FILES_DIR}/listener.mqtt.crt"
 
@@ -45,35 +45,35 @@ def pod(component: str = "edge", **changes: Any) -> Pod:
         "component": component,
         "restart_hash": HASHES.get(component, ""),
         "is_ready": True,
-        "is_ending": False,
-        "trouble": "",
+        "is_terminating": False,
+        "failure": "",
         "address": "10.0.0.1",
     }
     return Pod(**(values | changes))
 
 
-def report(component: str = "edge", **changes: Any) -> Reported:
+def report(component: str = "edge", **changes: Any) -> ReportedConfig:
     usual = usual_report(
         pick(MANIFESTS, "ConfigMap", f"demo-{component}"),
         pick(MANIFESTS, "Secret", f"demo-{component}"),
     )
     values: dict[str, Any] = {"config": usual.config, "restart_needed": (), "files": usual.files}
-    return Reported(**(values | changes))
+    return ReportedConfig(**(values | changes))
 
 
-def answered(**changes: Any) -> Answer:
-    return Answer(Heard.ANSWER, 3, report(**changes))
+def answered(**changes: Any) -> PodReport:
+    return PodReport(PollResult.REPORTED, 3, report(**changes))
 
 
-def files(**changes: InUse) -> dict[str, InUse]:
+def files(**changes: ReportedFile) -> dict[str, ReportedFile]:
     return {**report().files, CRT: changes["crt"]}
 
 
 def test_a_pod_that_uses_everything_as_it_is_in_the_cluster_has_it() -> None:
-    assert lag_of(pod(), answered(), EDGE) is None
-    assert lag_of(pod(is_ready=False), answered(), EDGE) is None
-    router = Answer(Heard.ANSWER, None, report("router"))
-    assert lag_of(pod("router"), router, STANDARD["router"]) is None
+    assert outdated_reason(pod(), answered(), EDGE) is None
+    assert outdated_reason(pod(is_ready=False), answered(), EDGE) is None
+    router = PodReport(PollResult.REPORTED, None, report("router"))
+    assert outdated_reason(pod("router"), router, STANDARD["router"]) is None
 
 
 def test_a_digest_is_the_beginning_of_a_sha_256() -> None:
@@ -86,86 +86,90 @@ def test_a_digest_is_the_beginning_of_a_sha_256() -> None:
 @pytest.mark.parametrize(
     ("one", "answer", "words"),
     [
-        (pod(restart_hash="old"), answered(), "waits to be replaced"),
-        (pod(trouble="CrashLoopBackOff: x."), None, "CrashLoopBackOff: x"),
-        (pod(is_ready=False), None, "has not started yet"),
-        (pod(is_ready=False), NO_ANSWER, "has not started yet"),
-        (pod(), None, "has not been asked yet"),
-        (pod(), NO_ANSWER, "does not answer the operator on port 18083"),
-        (pod(), REFUSED, "has not got the operator's token yet"),
-        (pod(), Answer(Heard.ANSWER, 3), "does not say which configuration it uses"),
-        (pod(), answered(config=InUse("0" * 16)), "still has the old configuration"),
-        (pod(), answered(files=files(crt=InUse("0"))), "still has the old listener.mqtt.crt"),
+        (pod(restart_hash="old"), answered(), "waits for its replacement"),
+        (pod(failure="CrashLoopBackOff: x."), None, "CrashLoopBackOff: x"),
+        (pod(is_ready=False), None, "is starting"),
+        (pod(is_ready=False), UNREACHABLE, "is starting"),
+        (pod(), None, "has not been polled yet"),
+        (pod(), UNREACHABLE, "does not respond to the operator on port 18083"),
+        (pod(), UNAUTHORIZED, "does not accept the operator's token yet"),
+        (pod(), PodReport(PollResult.REPORTED, 3), "does not report its configuration"),
+        (pod(), answered(config=ReportedFile("0" * 16)), "still uses the old configuration"),
         (
             pod(),
-            answered(files={f"{names.FILES_DIR}/gone": InUse("1")}),
-            "still has the old gone",
+            answered(files=files(crt=ReportedFile("0"))),
+            "still uses the old listener.mqtt.crt",
+        ),
+        (
+            pod(),
+            answered(files={f"{names.FILES_DIR}/gone": ReportedFile("1")}),
+            "still uses the old gone",
         ),
     ],
 )
-def test_a_pod_that_lags_behind_says_why(one: Pod, answer: Answer | None, words: str) -> None:
-    found = lag_of(one, answer, EDGE)
+def test_a_pod_that_lags_behind_says_why(one: Pod, answer: PodReport | None, words: str) -> None:
+    found = outdated_reason(one, answer, EDGE)
     assert found is not None
     assert words in found.text
-    assert not found.is_problem
+    assert not found.is_rejected
 
 
 def test_what_a_pod_cannot_use_comes_before_everything_else_that_it_says() -> None:
-    bad = InUse("0" * 16, "the port 1884\nis taken.")
-    expected = Lag("the port 1884 is taken", is_problem=True, is_told=True)
-    assert lag_of(pod(), answered(config=bad), EDGE) == expected
-    assert lag_of(pod(), answered(files=files(crt=bad)), EDGE) == expected
+    bad = ReportedFile("0" * 16, "the port 1884\nis taken.")
+    expected = Outdated("the port 1884 is taken", is_rejected=True, needs_refresh=True)
+    assert outdated_reason(pod(), answered(config=bad), EDGE) == expected
+    assert outdated_reason(pod(), answered(files=files(crt=bad)), EDGE) == expected
     # It may be of a version that is older than what it cannot use.
-    replaced = lag_of(pod(restart_hash="old"), answered(config=bad), EDGE)
-    assert replaced == Lag("waits to be replaced")
+    replaced = outdated_reason(pod(restart_hash="old"), answered(config=bad), EDGE)
+    assert replaced == Outdated("waits for its replacement")
 
 
 def test_a_pod_of_another_version_may_have_to_start_anew() -> None:
-    found = lag_of(pod(), answered(restart_needed=("limits.a", "log")), EDGE)
-    text = "its version has to start anew for limits.a, log; delete the pod"
-    assert found == Lag(text, is_problem=True)
+    found = outdated_reason(pod(), answered(restart_needed=("limits.a", "log")), EDGE)
+    text = "its version needs a restart for limits.a, log; delete the pod"
+    assert found == Outdated(text, is_rejected=True)
 
 
 def test_long_sentences_and_lists_are_cut() -> None:
-    found = lag_of(pod(), answered(config=InUse("", "x" * 5000)), EDGE)
+    found = outdated_reason(pod(), answered(config=ReportedFile("", "x" * 5000)), EDGE)
     assert found is not None
     assert len(found.text) < 320
-    late = {f"{names.FILES_DIR}/{n}": InUse("0") for n in range(9)}
-    found = lag_of(pod(), answered(files=late), EDGE)
+    late = {f"{names.FILES_DIR}/{n}": ReportedFile("0") for n in range(9)}
+    found = outdated_reason(pod(), answered(files=late), EDGE)
     assert found is not None
-    assert found.text == "still has the old 0, 1, 2, 3 and 5 more"
+    assert found.text == "still uses the old 0, 1, 2, 3 and 5 more"
 
 
 def test_files_that_come_from_elsewhere_are_not_compared() -> None:
-    elsewhere = {"/etc/ssl/own.crt": InUse("1"), **report().files}
-    assert lag_of(pod(), answered(files=elsewhere), EDGE) is None
+    elsewhere = {"/etc/ssl/own.crt": ReportedFile("1"), **report().files}
+    assert outdated_reason(pod(), answered(files=elsewhere), EDGE) is None
 
 
 def test_only_looking_again_is_told() -> None:
     told = [
-        lag.is_told
+        outdated.needs_refresh
         for one, answer in (
             (pod(restart_hash="old"), answered()),
-            (pod(is_ready=False), NO_ANSWER),
-            (pod(trouble="ErrImagePull"), None),
-            (pod(), NO_ANSWER),
-            (pod(), REFUSED),
-            (pod(), answered(config=InUse("0"))),
+            (pod(is_ready=False), UNREACHABLE),
+            (pod(failure="ErrImagePull"), None),
+            (pod(), UNREACHABLE),
+            (pod(), UNAUTHORIZED),
+            (pod(), answered(config=ReportedFile("0"))),
         )
-        if (lag := lag_of(one, answer, EDGE))
+        if (outdated := outdated_reason(one, answer, EDGE))
     ]
     assert told == [False, False, False, True, True, True]
 
 
 def test_only_edges_and_routers_that_stay_are_counted() -> None:
-    pods = [pod(), pod("router"), pod("redis"), pod(name="e2", is_ending=True)]
-    assert set(lagging(pods, {}, STANDARD)) == {"demo-edge-1", "demo-router-1"}
-    assert lagging(pods[:1], {"demo-edge-1": answered()}, STANDARD) == {}
+    pods = [pod(), pod("router"), pod("redis"), pod(name="e2", is_terminating=True)]
+    assert set(outdated_pods(pods, {}, STANDARD)) == {"demo-edge-1", "demo-router-1"}
+    assert outdated_pods(pods[:1], {"demo-edge-1": answered()}, STANDARD) == {}
 
 
 def test_another_configuration_or_file_is_another_digest_of_all() -> None:
     def digests(**changes: Any) -> list[str]:
-        found = wanted("demo", HASHES, THERE | changes.get("there", {}))
+        found = desired_configs("demo", HASHES, THERE | changes.get("there", {}))
         return [found[one].digest for one in ("edge", "router")]
 
     before = digests()
@@ -177,7 +181,7 @@ def test_another_configuration_or_file_is_another_digest_of_all() -> None:
 
 
 def test_nothing_that_is_mounted_is_a_configuration_of_nothing() -> None:
-    found = wanted("demo", {}, {})
+    found = desired_configs("demo", {}, {})
     assert found["edge"].files == {}
     assert found["edge"].config == digest_of(b"")
 
@@ -186,7 +190,7 @@ def test_nothing_that_is_mounted_is_a_configuration_of_nothing() -> None:
 
 
 def test_a_status_is_read() -> None:
-    found = answer_of(
+    found = parse_report(
         {
             "clients": 7,
             "configuration": {
@@ -197,13 +201,13 @@ def test_a_status_is_read() -> None:
             },
         }
     )
-    reported = Reported(InUse("abc", "p"), ("a.b",), {"/x": InUse("d")})
-    assert found == Answer(Heard.ANSWER, 7, reported)
-    assert answer_of({"clients": True}) == Answer(Heard.ANSWER)
-    assert answer_of({}) == Answer(Heard.ANSWER)
+    config = ReportedConfig(ReportedFile("abc", "p"), ("a.b",), {"/x": ReportedFile("d")})
+    assert found == PodReport(PollResult.REPORTED, 7, config)
+    assert parse_report({"clients": True}) == PodReport(PollResult.REPORTED)
+    assert parse_report({}) == PodReport(PollResult.REPORTED)
     others: list[object] = [None, [], "x", 3]
     for other in others:
-        assert answer_of(other) == NO_ANSWER
+        assert parse_report(other) == UNREACHABLE
 
 
 json = st.recursive(
@@ -224,7 +228,7 @@ json = st.recursive(
 
 @given(json)
 def test_whatever_a_pod_answers_is_understood_or_said_not_to_be(status: object) -> None:
-    answer = answer_of(status)
-    lag = lag_of(pod(), answer, EDGE)
-    assert lag is not None
-    assert lag.text
+    answer = parse_report(status)
+    outdated = outdated_reason(pod(), answer, EDGE)
+    assert outdated is not None
+    assert outdated.text

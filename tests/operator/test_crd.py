@@ -263,7 +263,7 @@ def test_names_that_no_service_can_have_are_refused() -> None:
 
 
 def test_partitions_cannot_be_changed_on_existing_data() -> None:
-    message = "partitions cannot be changed on existing data"
+    message = "partitions is immutable"
     old, new = spec_of(redis={"partitions": 128}), spec_of(redis={"partitions": 64})
     assert api_server_refuses(new, old=old) == [message]
     assert api_server_refuses(old, old=old) == []
@@ -275,7 +275,7 @@ def test_the_volume_of_the_store_cannot_be_changed() -> None:
     for change in ({"size": "9Gi"}, {"size": "8Gi", "storageClassName": "fast"}):
         new = spec_of(redis={"bundled": {"storage": change}})
         assert api_server_refuses(new, old=old) == [
-            "the size and the class of a volume cannot be changed here (docs/kubernetes.md)"
+            "size and storageClassName are immutable (docs/kubernetes.md)"
         ]
     kept = spec_of(redis={"bundled": {"storage": {"size": "8Gi", "onDelete": "delete"}}})
     assert api_server_refuses(kept, old=old) == []

@@ -20,41 +20,41 @@ from support.fake_api import FakeApi
 from support.fake_cluster import FakeCluster
 from support.waiting import wait_for, wait_for_async
 from tidegate_operator import handlers, names
-from tidegate_operator.health import SERVED_S, Vitals, server_of
+from tidegate_operator.health import SERVED_TTL_S, OperatorHealth, admin_server
 
 DEADLINE_S = 20.0
 
 
 async def test_it_is_not_ready_before_it_has_started() -> None:
-    vitals = Vitals()
-    assert await vitals.readiness() == (False, "starting")
-    assert vitals.liveness() == (True, "alive")
-    vitals.waiting_for = ""
-    assert await vitals.readiness() == (True, "ready")
+    health = OperatorHealth()
+    assert await health.readiness() == (False, "starting")
+    assert health.liveness() == (True, "alive")
+    health.waiting_for = ""
+    assert await health.readiness() == (True, "ready")
 
 
 async def test_it_is_not_ready_while_something_is_not_watched() -> None:
-    vitals = Vitals()
-    vitals.waiting_for = ""
+    health = OperatorHealth()
+    health.waiting_for = ""
     down = {"Secret iot", "Pod "}
-    vitals.watches_down = lambda: down
-    assert await vitals.readiness() == (False, "not watched: Pod, Secret iot")
+    health.watches_down = lambda: down
+    assert await health.readiness() == (False, "watches down: Pod, Secret iot")
     down.clear()
-    assert (await vitals.readiness())[0]
-    assert vitals.liveness()[0]
+    assert (await health.readiness())[0]
+    assert health.liveness()[0]
 
 
 async def test_a_task_that_ended_is_worth_a_restart() -> None:
-    vitals = Vitals()
-    vitals.waiting_for = ""
-    vitals.broken = "the queue has ended"
-    assert vitals.liveness() == (False, "the queue has ended")
-    assert await vitals.readiness() == (False, "the queue has ended")
+    health = OperatorHealth()
+    health.waiting_for = ""
+    health.fatal = "the queue has ended"
+    assert health.liveness() == (False, "the queue has ended")
+    assert await health.readiness() == (False, "the queue has ended")
 
 
 async def test_it_asks_now_and_then_whether_brokers_are_served() -> None:
-    vitals = Vitals()
-    vitals.waiting_for = ""
+    health = OperatorHealth()
+    health.waiting_for = ""
     asked = 0
     answer = "MqttBrokers cannot be listed: gone"
 
@@ -63,30 +63,30 @@ async def test_it_asks_now_and_then_whether_brokers_are_served() -> None:
         asked += 1
         return answer
 
-    vitals.ask_served = ask
+    health.check_served = ask
     for _ in range(3):
-        assert await vitals.readiness() == (False, answer)
+        assert await health.readiness() == (False, answer)
     assert asked == 1
     answer = ""
-    vitals._served_until_s -= SERVED_S
-    assert (await vitals.readiness())[0]
+    health._served_until_s -= SERVED_TTL_S
+    assert (await health.readiness())[0]
     assert asked == 2
 
 
 async def test_reconciles_are_timed_and_counted_by_their_result() -> None:
-    vitals = Vitals()
-    async with vitals.reconciling():
+    health = OperatorHealth()
+    async with health.reconciling():
         pass
-    vitals.reconciled(3, 1)
-    async with vitals.reconciling():
+    health.reconciled(3, 1)
+    async with health.reconciling():
         pass
-    vitals.reconciled(0, 0)
+    health.reconciled(0, 0)
     with contextlib.suppress(RuntimeError):
-        async with vitals.reconciling():
+        async with health.reconciling():
             raise RuntimeError
-    assert vitals.results == {"changed": 1, "unchanged": 1, "failed": 1}
-    assert vitals.written == {"apply": 3, "delete": 1}
-    assert vitals.duration.cumulative()[-1] == ("+Inf", 3.0)
+    assert health.results == {"changed": 1, "unchanged": 1, "failed": 1}
+    assert health.written == {"apply": 3, "delete": 1}
+    assert health.duration.cumulative()[-1] == ("+Inf", 3.0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -96,7 +96,7 @@ async def test_it_is_reached_over_both_families(host: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = server_of(Vitals(), "*", port)
+    server = admin_server(OperatorHealth(), "*", port)
     await server.start()
     try:
         shown = f"[{host}]" if ":" in host else host
@@ -133,10 +133,10 @@ async def _running(monkeypatch: pytest.MonkeyPatch, api: FakeApi) -> AsyncIterat
 
     monkeypatch.setattr(handlers, "log_in", log_in)
     served: list[str] = []
-    make = server_of
+    make = admin_server
 
-    def noted(vitals: Vitals, address: str, port: int) -> Any:
-        server = make(vitals, address, port)
+    def noted(health: OperatorHealth, address: str, port: int) -> Any:
+        server = make(health, address, port)
         start = server.start
 
         async def start_and_note() -> None:
@@ -145,7 +145,7 @@ async def _running(monkeypatch: pytest.MonkeyPatch, api: FakeApi) -> AsyncIterat
 
         return _Started(server, start_and_note)
 
-    monkeypatch.setattr(handlers, "server_of", noted)
+    monkeypatch.setattr(handlers, "admin_server", noted)
     operator = handlers.Operator(
         handlers.Options("image:1", "system", admin_address="127.0.0.1", admin_port=0)
     )
@@ -233,7 +233,7 @@ class Away(FakeApi):
 async def test_an_api_server_that_is_away_at_the_start_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(handlers, "PAUSE_S", 0.1)
+    monkeypatch.setattr(handlers, "RETRY_S", 0.1)
     api = Away(FakeCluster())
     await api.start()
     async with _running(monkeypatch, api) as url:

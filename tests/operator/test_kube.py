@@ -229,15 +229,15 @@ async def test_the_status_is_replaced_as_a_whole(server: Server, api: KubeApi) -
 async def test_an_event_names_the_broker_and_is_no_reason_to_fail(
     server: Server, api: KubeApi, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await api.say(BROKER, "Warning", "InvalidSpec", "x" * 2000)
+    await api.record_event(BROKER, "Warning", "InvalidSpec", "x" * 2000)
     (asked,) = server.asked
     assert asked.path == "/api/v1/namespaces/iot/events"
     assert asked.body["involvedObject"]["uid"] == "u"
     assert len(asked.body["message"]) == 1024
     server.answer = lambda _: refusal(403, "forbidden")
     with caplog.at_level(logging.WARNING):
-        await api.say(BROKER, "Normal", "Serving", "")
-    assert "an event was refused" in caplog.text
+        await api.record_event(BROKER, "Normal", "Serving", "")
+    assert "event rejected" in caplog.text
 
 
 # What answers mean
@@ -247,22 +247,22 @@ async def test_the_servers_own_words_are_kept(server: Server, api: KubeApi) -> N
     server.answer = lambda _: refusal(422, "spec.x: Invalid value")
     with pytest.raises(KubeError, match=r"spec\.x: Invalid value") as caught:
         await api.apply(rendered(spec_of())[0])
-    assert caught.value.is_about_the_object
+    assert caught.value.is_rejection
     server.answer = lambda _: web.Response(status=418, text="a teapot")
     with pytest.raises(KubeError, match="a teapot") as caught:
         await api.broker("iot", "demo")
-    assert not caught.value.is_about_the_object
+    assert not caught.value.is_rejection
 
 
 async def test_a_conflict_is_not_the_objects_fault(server: Server, api: KubeApi) -> None:
     server.answer = lambda _: refusal(409, "the object has been modified")
     with pytest.raises(KubeError) as caught:
         await api.apply(rendered(spec_of())[0])
-    assert not caught.value.is_about_the_object
+    assert not caught.value.is_rejection
     server.answer = lambda _: refusal(400, "webhook x does not support dry run")
     with pytest.raises(KubeError) as caught:
         await api.apply(rendered(spec_of())[0], dry_run=True)
-    assert caught.value.is_about_dry_runs
+    assert caught.value.is_unsupported_dry_run
     with pytest.raises(KubeError):
         await api.optional_kinds()
 
@@ -290,7 +290,7 @@ async def test_what_the_server_cannot_read_is_no_failure_of_the_server(
     server.answer = lambda _: refusal(500, text)
     with pytest.raises(KubeError, match=r"\.spec\.x") as caught:
         await api.broker("iot", "demo")
-    assert caught.value.is_about_the_object
+    assert caught.value.is_rejection
 
 
 async def test_a_webhook_that_is_away_is_named(server: Server, api: KubeApi) -> None:
@@ -299,8 +299,8 @@ async def test_a_webhook_that_is_away_is_named(server: Server, api: KubeApi) -> 
     server.answer = lambda _: refusal(500, text)
     with pytest.raises(KubeError, match=r"x\.example") as caught:
         await api.apply(rendered(spec_of())[0])
-    assert caught.value.is_about_the_object
-    assert not KubeError(500, "etcd is busy").is_about_the_object
+    assert caught.value.is_rejection
+    assert not KubeError(500, "etcd is busy").is_rejection
 
 
 async def test_a_server_that_is_not_there_is_tried_later(api: KubeApi, server: Server) -> None:
@@ -309,7 +309,7 @@ async def test_a_server_that_is_not_there_is_tried_later(api: KubeApi, server: S
         return kopf.ConnectionInfo(server="http://127.0.0.1:1")
 
     async with KubeApi(nowhere) as other:
-        with pytest.raises(KubeUnavailable, match="cannot be reached"):
+        with pytest.raises(KubeUnavailable, match="API server unreachable"):
             await other.broker("iot", "demo")
     server.answer = lambda _: web.Response(text="not json")
     with pytest.raises(KubeUnavailable):
@@ -353,7 +353,9 @@ async def test_changes_are_yielded_and_gone_on_with_where_they_ended(
 
     server.answer = answer
     found: list[str | None] = []
-    async with contextlib.aclosing(api.changes("v1", "Secret", "", handlers.OURS)) as changes:
+    async with contextlib.aclosing(
+        api.watch_metadata("v1", "Secret", "", handlers.OWN_SELECTOR)
+    ) as changes:
         async for one in changes:
             found.append(None if one is None else one["metadata"]["name"])
             if found[-1] == "c":
@@ -398,7 +400,9 @@ async def test_everything_is_listed_and_then_followed(server: Server, api: KubeA
         assert one["apiVersion"] == "v1"
         return one | {"kept": True}
 
-    async with contextlib.aclosing(api.follow("v1", "Secret", "", handlers.OURS, keep)) as news:
+    async with contextlib.aclosing(
+        api.list_and_watch("v1", "Secret", "", handlers.OWN_SELECTOR, keep)
+    ) as news:
         async for one in news:
             if isinstance(one, Listed):
                 found.append((one.version, *(each["metadata"]["name"] for each in one.objects)))
@@ -411,7 +415,7 @@ async def test_everything_is_listed_and_then_followed(server: Server, api: KubeA
     assert found == [("77", "a", "b"), ("a", False), ("a", True), ("100",), ("c", False)]
     watches = [asked for asked in server.asked if "watch" in asked.query]
     assert [asked.query["resourceVersion"] for asked in watches] == ["77", "91", "100"]
-    assert {asked.query["labelSelector"] for asked in server.asked} == {handlers.OURS}
+    assert {asked.query["labelSelector"] for asked in server.asked} == {handlers.OWN_SELECTOR}
     assert watches[0].headers["Accept"] == "application/json"
 
 
@@ -426,7 +430,7 @@ async def test_a_watch_that_is_refused_or_breaks_is_an_error(
     server: Server, api: KubeApi, status: int, error: type[Exception]
 ) -> None:
     server.answer = beginning(status)
-    changes = api.changes("v1", "Secret", "", handlers.OURS)
+    changes = api.watch_metadata("v1", "Secret", "", handlers.OWN_SELECTOR)
     assert await anext(changes) is None
     with pytest.raises(error):
         await anext(changes)
@@ -448,7 +452,7 @@ async def test_new_credentials_do_not_cut_a_watch_off(server: Server, api: KubeA
         return {"metadata": {"resourceVersion": "7"}, "items": []}
 
     server.answer = answer
-    changes = api.changes("v1", "Secret", "", handlers.OURS)
+    changes = api.watch_metadata("v1", "Secret", "", handlers.OWN_SELECTOR)
     assert await anext(changes) is None
     waiting = asyncio.ensure_future(anext(changes))
     await wait_for_async(
@@ -463,26 +467,26 @@ async def test_new_credentials_do_not_cut_a_watch_off(server: Server, api: KubeA
             found = await asyncio.wait_for(waiting, 10)
             assert found is not None
             assert found["metadata"]["resourceVersion"] == "10"
-    assert len(api._server._old) == 2
+    assert len(api._server._previous) == 2
     await changes.aclose()
 
 
 async def test_a_watch_that_is_too_late_begins_again(server: Server, api: KubeApi) -> None:
     server.answer = beginning(410)
-    changes = api.changes("v1", "Secret", "", handlers.OURS)
+    changes = api.watch_metadata("v1", "Secret", "", handlers.OWN_SELECTOR)
     assert [await anext(changes), await anext(changes)] == [None, None]
     await changes.aclose()
 
 
-@pytest.mark.parametrize("stream", ["changes", "follow"])
+@pytest.mark.parametrize("stream", ["watch_metadata", "list_and_watch"])
 async def test_a_server_that_forgets_at_once_is_not_asked_without_a_pause(
     server: Server, api: KubeApi, pauses: list[int], stream: str
 ) -> None:
     error = json.dumps({"type": "ERROR", "object": {"code": 410}}).encode() + b"\n"
     start: dict[str, Any] = {"metadata": {"resourceVersion": "1"}, "items": []}
     server.answer = lambda asked: web.Response(body=error) if "watch" in asked.query else start
-    keep = (lambda one: one,) if stream == "follow" else ()
-    news = getattr(api, stream)("v1", "Secret", "", handlers.OURS, *keep)
+    keep = (lambda one: one,) if stream == "list_and_watch" else ()
+    news = getattr(api, stream)("v1", "Secret", "", handlers.OWN_SELECTOR, *keep)
     for _ in range(4):
         await anext(news)
     await news.aclose()
@@ -490,7 +494,7 @@ async def test_a_server_that_forgets_at_once_is_not_asked_without_a_pause(
     assert pauses == [2, 4, 6]
 
 
-@pytest.mark.parametrize("stream", ["changes", "follow"])
+@pytest.mark.parametrize("stream", ["watch_metadata", "list_and_watch"])
 async def test_a_watch_that_ends_at_once_is_not_begun_again_without_a_pause(
     server: Server, api: KubeApi, pauses: list[int], stream: str
 ) -> None:
@@ -505,8 +509,8 @@ async def test_a_watch_that_ends_at_once_is_not_begun_again_without_a_pause(
         return web.Response(body=told if len(server.asked) > 4 else b"")
 
     server.answer = answer
-    keep = (lambda one: one,) if stream == "follow" else ()
-    news = getattr(api, stream)("v1", "Secret", "", handlers.OURS, *keep)
+    keep = (lambda one: one,) if stream == "list_and_watch" else ()
+    news = getattr(api, stream)("v1", "Secret", "", handlers.OWN_SELECTOR, *keep)
     await anext(news)
     await anext(news)
     await news.aclose()
@@ -582,7 +586,7 @@ async def test_a_newer_definition_and_one_that_may_not_be_seen_are_left_alone(
     server.answer = lambda _: refusal(403, "forbidden")
     with caplog.at_level(logging.WARNING):
         assert not await handlers.upgrade_crd(api)
-    assert "not brought up to date" in caplog.text
+    assert "CRD upgrade rejected" in caplog.text
 
 
 # kopf's part
@@ -597,18 +601,18 @@ def test_kopf_adds_no_finalizers_and_no_annotations() -> None:
 
 
 async def test_a_broker_that_is_seen_before_the_start_is_no_failure() -> None:
-    handlers.Operator(handlers.Options("image", "ns")).seen("iot", "demo")
+    handlers.Operator(handlers.Options("image", "ns")).enqueue("iot", "demo")
 
 
 def test_a_broker_is_news_when_its_generation_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own writes of its status are not."""
     operator = handlers.Operator(handlers.Options("image", "ns"))
     news: list[str] = []
-    monkeypatch.setattr(operator, "seen", lambda _, name: news.append(name))
+    monkeypatch.setattr(operator, "enqueue", lambda _, name: news.append(name))
     for generation in (1, 1, 2, 2, None, None, 1, 1):
         state = None if generation is None else ("u", generation)
-        operator.broker_seen("iot", f"{generation}", state)
-        operator.broker_seen("iot", "demo", state)
+        operator.broker_changed("iot", f"{generation}", state)
+        operator.broker_changed("iot", "demo", state)
     assert [name for name in news if name == "demo"] == ["demo"] * 5
 
 
@@ -616,7 +620,7 @@ def test_a_broker_that_was_made_again_is_news(monkeypatch: pytest.MonkeyPatch) -
     """While its watch was down, nobody has told that the first one has gone."""
     operator = handlers.Operator(handlers.Options("image", "ns"))
     news: list[str] = []
-    monkeypatch.setattr(operator, "seen", lambda _, name: news.append(name))
+    monkeypatch.setattr(operator, "enqueue", lambda _, name: news.append(name))
     registry = handlers.register(operator)
     (handler,) = registry._watching.get_all_handlers()
     told: Any = handler.fn
@@ -633,27 +637,27 @@ def test_a_broker_that_was_made_again_is_news(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_broker_that_is_found_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     operator = handlers.Operator(handlers.Options("image", "ns"))
     key, old, new = ("iot", "demo"), ("a", 1), ("b", 1)
-    again_s: float | None = None
-    comes: handlers.State | None = None
+    requeue_after_s: float | None = None
+    comes: handlers.BrokerVersion | None = None
 
     class Double:
         async def reconcile(self, namespace: str, name: str) -> Outcome:
             if comes is not None:
-                operator.broker_seen(namespace, name, comes)
-            return Outcome(again_s)
+                operator.broker_changed(namespace, name, comes)
+            return Outcome(requeue_after_s)
 
     monkeypatch.setattr(operator, "_reconciler", Double())
-    operator.broker_seen(*key, old)
+    operator.broker_changed(*key, old)
     assert await operator._work(key) is None
-    assert operator._states == {}
+    assert operator._versions == {}
     # It comes back after it was found gone.
-    operator.broker_seen(*key, old)
+    operator.broker_changed(*key, old)
     comes = new
     await operator._work(key)
-    assert operator._states == {key: new}
-    again_s, comes = 60.0, None
+    assert operator._versions == {key: new}
+    requeue_after_s, comes = 60.0, None
     assert await operator._work(key) == 60
-    assert operator._states == {key: new}
+    assert operator._versions == {key: new}
 
 
 async def test_the_operator_works_on_what_it_sees_until_it_stops(
@@ -675,7 +679,7 @@ async def test_the_operator_works_on_what_it_sees_until_it_stops(
     operator = handlers.Operator(handlers.Options("image", "ns"))
     with caplog.at_level(logging.CRITICAL):
         await operator.start()
-        operator.seen("iot", "demo")
+        operator.enqueue("iot", "demo")
         await asyncio.wait_for(asked.wait(), 5)
         await operator.stop()
 
@@ -684,20 +688,20 @@ async def test_brokers_are_looked_for_until_they_can_be_listed(
     server: Server, api: KubeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """kopf looks once which kinds there are: a CRD that comes later would never be served."""
-    monkeypatch.setattr(handlers, "PAUSE_S", 0.01)
+    monkeypatch.setattr(handlers, "RETRY_S", 0.01)
     answers: list[Any] = [refusal(404, "the server could not find it"), refusal(503, "later")]
     empty: dict[str, Any] = {"metadata": {}, "items": []}
     server.answer = lambda _: answers.pop(0) if answers else empty
     with caplog.at_level(logging.WARNING):
         await handlers.wait_for_crd(api, ["a", "b"])
-    assert caplog.text.count("is the CRD installed") == 2
+    assert caplog.text.count("are the CRD and the roles installed") == 2
     assert [asked.path.split("/")[-2] for asked in server.asked[-2:]] == ["a", "b"]
 
 
 async def test_a_watch_that_is_down_is_begun_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handlers, "PAUSE_S", 0.0)
+    monkeypatch.setattr(handlers, "RETRY_S", 0.0)
     runs = 0
     labels = {names.INSTANCE_LABEL: "demo", names.MANAGED_BY_LABEL: names.FIELD_MANAGER}
     metadata = {"name": "demo-edge", "namespace": "iot", "labels": labels}
@@ -721,16 +725,16 @@ async def test_a_watch_that_is_down_is_begun_again(
     cache = CachedCluster(ClusterDouble(), ["Secret "])
     operator = handlers.Operator(handlers.Options("image", "ns"))
     seen: list[str] = []
-    monkeypatch.setattr(operator, "seen", lambda _, name: seen.append(name))
+    monkeypatch.setattr(operator, "enqueue", lambda _, name: seen.append(name))
     with caplog.at_level(logging.CRITICAL), pytest.raises(asyncio.CancelledError):
-        await operator._follow(cache, "Secret", "", stream)
+        await operator._watch_children(cache, "Secret", "", stream)
     assert seen == ["demo", "demo", "other", "other"] * 2
 
 
 async def test_who_refers_to_what_has_changed_is_looked_at(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handlers, "PAUSE_S", 0.0)
+    monkeypatch.setattr(handlers, "RETRY_S", 0.0)
     runs = 0
 
     async def changes() -> AsyncIterator[dict[str, Any] | None]:
@@ -745,11 +749,11 @@ async def test_who_refers_to_what_has_changed_is_looked_at(
 
     cache = CachedCluster(ClusterDouble(), ["users"])
     operator = handlers.Operator(handlers.Options("image", "ns"))
-    operator._referrers.refers(("iot", "demo"), [("Secret", "users")])
+    operator._reference_index.update(("iot", "demo"), [("Secret", "users")])
     seen: list[str] = []
-    monkeypatch.setattr(operator, "seen", lambda _, name: seen.append(name))
+    monkeypatch.setattr(operator, "enqueue", lambda _, name: seen.append(name))
     with caplog.at_level(logging.CRITICAL), pytest.raises(asyncio.CancelledError):
-        await operator._watch(cache, "users", "Secret", changes)
+        await operator._watch_references(cache, "users", "Secret", changes)
     assert seen == ["demo", "demo"]
     assert cache.watches_down() == {"users"}
 

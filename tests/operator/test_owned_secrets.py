@@ -10,36 +10,36 @@ from typing import Any
 from cryptography import x509
 
 from support.brokers import DAY, NAMESPACE, NOW, pick, rendered, secret_data, spec_of
-from tidegate_operator.secrets.certificates import facts
+from tidegate_operator.secrets.certificates import certificate_info
 from tidegate_operator.secrets.owned_secrets import (
     LINK_AUTHORITY_VALIDITY,
-    Existing,
+    LiveSecrets,
     OwnedSecrets,
     link_policy,
     listeners_policy,
-    renewed,
+    renew_secrets,
 )
 from tidegate_operator.spec.problems import parse
 
 
 def owned_secrets(
-    existing: Existing | None = None,
+    existing: LiveSecrets | None = None,
     now: datetime.datetime = NOW,
     spec: dict[str, Any] | None = None,
     addresses: Sequence[str] = (),
 ) -> OwnedSecrets:
     parsed = parse("demo", spec or spec_of("headline"))
-    return renewed("demo", NAMESPACE, parsed, existing or Existing(), now, addresses)
+    return renew_secrets("demo", NAMESPACE, parsed, existing or LiveSecrets(), now, addresses)
 
 
-def stored(now: datetime.datetime = NOW, **options: Any) -> Existing:
+def stored(now: datetime.datetime = NOW, **options: Any) -> LiveSecrets:
     """Return what the Secrets hold after a first time."""
     manifests = rendered(spec_of("headline"), now=now, **options)
     return existing_in(manifests)
 
 
-def existing_in(manifests: list[dict[str, Any]]) -> Existing:
-    return Existing(
+def existing_in(manifests: list[dict[str, Any]]) -> LiveSecrets:
+    return LiveSecrets(
         **{
             part: secret_data(pick(manifests, "Secret", f"demo-{part}"))
             for part in ("authorities", "edge", "router", "admin", "redis")
@@ -64,10 +64,10 @@ def test_no_password_is_made_for_a_store_that_is_not_bundled() -> None:
 def test_the_addresses_of_the_load_balancer_are_in_the_certificate() -> None:
     addresses = ("203.0.113.7", "2001:DB8::1", "LB-1.Example.com", "fe80::1%eth0", "bücher.example")
     before, found = owned_secrets(), owned_secrets(stored(), addresses=addresses)
-    assert found.changes == ("certificate of demo: it is for other names",)
-    names = set(facts(found.listener_pairs["mqtt"].certificate).names)
+    assert found.changes == ("certificate of demo: names changed",)
+    names = set(certificate_info(found.listener_pairs["mqtt"].certificate).names)
     assert names == {
-        *facts(before.listener_pairs["mqtt"].certificate).names,
+        *certificate_info(before.listener_pairs["mqtt"].certificate).names,
         *("203.0.113.7", "2001:db8::1", "lb-1.example.com"),
     }
 
@@ -86,7 +86,7 @@ def test_what_is_there_is_kept_to_the_byte() -> None:
 def test_certificates_are_renewed_before_they_end() -> None:
     existing = stored()
     found = owned_secrets(existing, NOW + 61 * DAY)
-    assert [one.partition(":")[2].strip() for one in found.changes] == ["it ends soon"] * 3
+    assert [one.partition(":")[2].strip() for one in found.changes] == ["expires soon"] * 3
     assert found.edge_link.certificate != existing.edge["link.crt"]
     assert found.authorities_data() == existing.authorities
 
@@ -96,11 +96,11 @@ def test_a_secret_that_was_deleted_or_damaged_is_made_again() -> None:
     found = owned_secrets(dataclasses.replace(existing, admin={"token": b" \n"}, redis={}))
     assert [one.partition(":")[0] for one in found.changes] == [
         "admin token",
-        "password of the store",
+        "store password",
     ]
     broken = dict(existing.edge) | {"link.key": b"nonsense"}
     found = owned_secrets(dataclasses.replace(existing, edge=broken))
-    assert found.changes == ("certificate of demo edge: the key is not a private key in PEM form",)
+    assert found.changes == ("certificate of demo edge: the private key is not valid PEM",)
 
 
 def test_edges_are_clients_and_routers_are_servers_with_the_name_that_edges_look_for() -> None:
@@ -111,7 +111,7 @@ def test_edges_are_clients_and_routers_are_servers_with_the_name_that_edges_look
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         usages[name] = [one._name for one in usage]
     assert usages == {"edge": ["clientAuth"], "router": ["serverAuth"]}
-    assert "tidegate-router" in facts(found.router_link.certificate).names
+    assert "tidegate-router" in certificate_info(found.router_link.certificate).names
 
 
 def test_a_self_signed_listener_has_the_names_of_the_service_and_its_own() -> None:
@@ -129,7 +129,7 @@ def test_a_self_signed_listener_has_the_names_of_the_service_and_its_own() -> No
         ]
     )
     found = owned_secrets(spec=spec).listener_pairs["mqtt"]
-    assert facts(found.certificate).names == (
+    assert certificate_info(found.certificate).names == (
         "mqtt.example.com",
         "demo",
         "demo.iot",
@@ -143,7 +143,7 @@ def test_new_names_are_in_the_certificate_at_once() -> None:
     spec = spec_of("headline")
     spec["listeners"][0]["tls"]["dnsNames"] = ["mqtt.example.com"]
     found = owned_secrets(existing, spec=spec)
-    assert found.changes == ("certificate of mqtt.example.com: it is for other names",)
+    assert found.changes == ("certificate of mqtt.example.com: names changed",)
 
 
 def test_without_self_signed_listeners_there_is_no_second_authority() -> None:
@@ -154,11 +154,11 @@ def test_without_self_signed_listeners_there_is_no_second_authority() -> None:
 
 def test_the_authority_of_clients_rests_while_no_listener_is_self_signed() -> None:
     existing = stored()
-    resting = owned_secrets(existing, NOW + DAY, spec_of())
-    assert resting.listeners is None
-    assert resting.listener_pairs == {}
-    assert resting.authorities_data() == existing.authorities
-    kept = Existing(authorities=resting.authorities_data())
+    without = owned_secrets(existing, NOW + DAY, spec_of())
+    assert without.listeners is None
+    assert without.listener_pairs == {}
+    assert without.authorities_data() == existing.authorities
+    kept = LiveSecrets(authorities=without.authorities_data())
     again = owned_secrets(kept, NOW + 100 * DAY)
     assert again.listeners is not None
     assert again.listeners.bundle == existing.authorities["listeners-0.crt"]
@@ -167,8 +167,8 @@ def test_the_authority_of_clients_rests_while_no_listener_is_self_signed() -> No
 def test_an_authority_that_has_ended_while_it_rested_is_not_used_again() -> None:
     existing = stored()
     late = NOW + 4000 * DAY
-    resting = owned_secrets(existing, late, spec_of())
-    again = owned_secrets(Existing(authorities=resting.authorities_data()), late)
+    without = owned_secrets(existing, late, spec_of())
+    again = owned_secrets(LiveSecrets(authorities=without.authorities_data()), late)
     assert again.listeners is not None
     assert existing.authorities["listeners-0.crt"] not in again.listeners.bundle
     assert set(again.authorities_data()) == {
@@ -183,7 +183,7 @@ def test_both_authorities_are_trusted_while_one_is_replaced() -> None:
     found = owned_secrets(existing, late)
     assert len(found.link.trusted) == 2
     assert found.link.bundle.count(b"BEGIN CERTIFICATE") == 2
-    assert "authorities of link: 1 made, 0 dropped" in found.changes
+    assert "certificate authorities of link: 1 created, 0 removed" in found.changes
     assert set(found.authorities_data()) >= {"link-0.key", "link-1.key", "listeners-1.key"}
     data = found.authorities_data()
     edge = dict(existing.edge) | {

@@ -10,20 +10,20 @@ import pytest
 from support.brokers import spec_of
 from support.operator_world import World
 from tidegate_operator.kube.interface import KubeError
-from tidegate_operator.reconcile import SOON_S, WRONG_S
+from tidegate_operator.reconcile import DEGRADED_S, PROGRESSING_S
 
 
 async def again(it: World, later_s: float) -> float:
     it.pass_time(later_s)
-    return (await it.reconcile()).again_s or 0
+    return (await it.reconcile()).requeue_after_s or 0
 
 
 async def test_pods_that_never_come_are_waited_for_with_patience() -> None:
     it = World(spec_of())
     pauses = [await again(it, later_s) for later_s in (0, 1, 60, 240, 900)]
-    assert pauses[:2] == [SOON_S, SOON_S]
+    assert pauses[:2] == [PROGRESSING_S, PROGRESSING_S]
     assert pauses == sorted(pauses)
-    assert SOON_S < pauses[2] < 10
+    assert PROGRESSING_S < pauses[2] < 10
     assert pauses[-1] == 60
 
 
@@ -33,12 +33,12 @@ async def test_a_change_brings_the_haste_back() -> None:
         await again(it, later_s)
     it.put_spec(spec_of(log={"level": "debug"}))
     await again(it, 1)
-    assert await again(it, 1) == SOON_S
+    assert await again(it, 1) == PROGRESSING_S
 
 
 async def test_what_is_wrong_is_looked_at_later_and_later() -> None:
     it = World(spec_of(auth={"passwords": {"secretName": "users"}}))
-    assert await again(it, 0) == WRONG_S
+    assert await again(it, 0) == DEGRADED_S
     await again(it, 300)
     assert 20 < await again(it, 1) <= 60
 

@@ -18,7 +18,7 @@ from tidegate_operator.plan import (
     covers,
     is_applied,
     plan,
-    stamped,
+    with_applied_hash,
 )
 from tidegate_operator.render import Manifest, render
 
@@ -333,10 +333,10 @@ def test_an_object_covers_what_is_wanted(live: object, wanted: object, same: boo
 
 def test_an_object_that_was_applied_differently_is_applied_again() -> None:
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {}}
-    live = stamped(manifest)
-    assert is_applied(stamped(manifest), live)
-    assert not is_applied(stamped(manifest | {"data": {"x": "1"}}), live)
-    assert not is_applied(stamped(manifest), manifest)
+    live = with_applied_hash(manifest)
+    assert is_applied(with_applied_hash(manifest), live)
+    assert not is_applied(with_applied_hash(manifest | {"data": {"x": "1"}}), live)
+    assert not is_applied(with_applied_hash(manifest), manifest)
     assert "annotations" not in manifest["metadata"]
 
 

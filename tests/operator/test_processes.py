@@ -33,7 +33,7 @@ from tidegate.store.embedded import EmbeddedError, find_server
 from tidegate_operator import names
 from tidegate_operator.live_state import Pod
 from tidegate_operator.pods.admin_client import AdminClient
-from tidegate_operator.pods.config_state import REFUSED, InUse
+from tidegate_operator.pods.config_state import UNAUTHORIZED, ReportedFile
 from tidegate_operator.render import Manifest
 from tidegate_operator.render.bundled_store import DATA_DIR
 
@@ -196,16 +196,16 @@ async def test_what_pods_say_they_use_is_what_was_rendered(
         address = node.addresses["admin"]
         pod = Pod("p", component, "", True, False, "", address.host)
         async with AdminClient(address.port) as client:
-            (answer,) = (await client.ask([pod], token)).values()
-            refused = await client.ask([pod], b"another")
-        assert list(refused.values()) == [REFUSED]
-        reported = answer.reported
+            (answer,) = (await client.poll([pod], token)).values()
+            refused = await client.poll([pod], b"another")
+        assert list(refused.values()) == [UNAUTHORIZED]
+        reported = answer.config
         assert reported is not None
         config = (node.directory / "tidegate.yaml").read_bytes()
-        assert reported.config == InUse(digest_of(config))
+        assert reported.config == ReportedFile(digest_of(config))
         assert reported.restart_needed == ()
         assert reported.files == {
-            str(files / name): InUse(digest_of((files / name).read_bytes()))
+            str(files / name): ReportedFile(digest_of((files / name).read_bytes()))
             for name in sorted(NAMED[component])
         }
 

@@ -12,9 +12,9 @@ from support.brokers import DAY, NAMESPACE, NOW, pair, secret_data, spec_of
 from support.operator_world import World, world
 from tidegate_operator import names
 from tidegate_operator.kube.interface import KubeError, KubeUnavailable
-from tidegate_operator.reconcile import SOON_S, Outcome
+from tidegate_operator.reconcile import PROGRESSING_S, Outcome
 from tidegate_operator.render import Manifest
-from tidegate_operator.secrets.certificates import facts
+from tidegate_operator.secrets.certificates import certificate_info
 
 PARTS = ("authorities", "edge", "router")
 
@@ -23,7 +23,7 @@ async def test_a_new_broker_is_made_and_becomes_ready() -> None:
     it = await world()
     first = await it.reconcile()
     assert first.applied == 24
-    assert first.again_s == SOON_S
+    assert first.requeue_after_s == PROGRESSING_S
     assert it.conditions()["Progressing"] == ("True", "RollingOut")
     it.make_ready()
     it.admin.connections = 6
@@ -119,9 +119,9 @@ async def test_the_address_that_the_cloud_gives_gets_into_the_certificate() -> N
         service["status"] = {"loadBalancer": {"ingress": [given]}}
         await it.reconcile()
         shown = secret_data(it.fake.get("Secret", "demo-edge"))["listener.mqtt.crt"]
-        assert wanted in facts(shown).names
+        assert wanted in certificate_info(shown).names
         assert (await it.reconcile()).applied == 0
-    assert "192.0.2.9" not in facts(shown).names
+    assert "192.0.2.9" not in certificate_info(shown).names
 
 
 async def test_drift_is_repaired() -> None:
@@ -154,7 +154,7 @@ async def test_a_bad_spec_changes_nothing_and_says_why() -> None:
     it.put_spec(spec_of(listeners=[{"name": "mqtt", "port": 80}]))
     outcome = await it.reconcile()
     assert it.fake.writes == []
-    assert outcome.again_s == 10
+    assert outcome.requeue_after_s == 10
     found = it.conditions()
     assert found["Ready"] == ("True", "Serving")
     assert found["Degraded"] == ("True", "InvalidSpec")
@@ -194,10 +194,10 @@ async def test_what_was_not_written_is_not_logged_as_made(
     it = await world()
     it.fake.refuse[("Deployment", "demo-edge")] = "no"
     await it.reconcile()
-    assert "made anew" not in caplog.messages
+    assert "credentials rotated" not in caplog.messages
     it.fake.refuse.clear()
     await it.reconcile()
-    assert "made anew" in caplog.messages
+    assert "credentials rotated" in caplog.messages
 
 
 async def test_what_is_refused_only_when_it_is_meant_is_said_too() -> None:
@@ -271,11 +271,11 @@ async def test_what_is_left_of_a_deleted_broker_is_not_counted_as_the_new_ones()
     assert it.conditions()["Ready"] == ("False", "StoreNotReady")
     assert it.status["address"] == ""
     assert it.conditions()["Degraded"] == ("True", "NameTaken")
-    assert "that is waited for." in it.message("Degraded")
-    assert "delete it" not in it.message("Degraded")
+    assert "Waiting for the garbage collection" in it.message("Degraded")
+    assert "Delete them" not in it.message("Degraded")
     it.put_data("Secret", "demo-edge", {"theirs": b"1"})
     await it.reconcile()
-    assert it.message("Degraded").startswith("Secret demo-edge is there already")
+    assert "are not owned by this MqttBroker: Secret demo-edge. Delete" in it.message("Degraded")
 
 
 async def test_a_missing_secret_is_waited_for() -> None:
@@ -312,7 +312,7 @@ async def test_a_certificate_of_cert_manager_is_waited_for() -> None:
     it = World(spec_of(listeners=[{"name": "web", "protocol": "tls", "tls": ISSUED}]))
     outcome = await it.reconcile()
     assert it.fake.get("Certificate", "demo-web-tls")
-    assert outcome.again_s == SOON_S
+    assert outcome.requeue_after_s == PROGRESSING_S
     assert it.conditions()["Progressing"] == ("True", "WaitingForCertificates")
     assert it.conditions()["Degraded"] == ("False", "AsExpected")
     made = pair("a.example")
@@ -418,7 +418,7 @@ async def test_the_next_look_is_in_time_for_the_next_certificate() -> None:
     it = await world("headline")
     await it.settle()
     it.now = NOW + 60 * DAY - datetime.timedelta(seconds=5)
-    assert (await it.reconcile()).again_s == 5
+    assert (await it.reconcile()).requeue_after_s == 5
 
 
 async def test_new_passwords_and_certificates_reach_pods_without_a_restart() -> None:
@@ -426,8 +426,12 @@ async def test_new_passwords_and_certificates_reach_pods_without_a_restart() -> 
     await it.settle()
     before = it.hashes()
     it.put_data("Secret", "users", {"file": b"new:hash\n"})
-    renewed = pair("renewed")
-    it.put_data("Secret", "devices-tls", {"tls.crt": renewed.certificate, "tls.key": renewed.key})
+    new_pair = pair("renewed")
+    it.put_data(
+        "Secret",
+        "devices-tls",
+        {"tls.crt": new_pair.certificate, "tls.key": new_pair.key},
+    )
     it.fake.writes.clear()
     await it.reconcile()
     assert it.fake.writes == [("apply", "Secret", "demo-edge")]
@@ -466,13 +470,13 @@ async def test_a_store_that_is_replaced_by_an_external_one_goes_when_no_router_u
     for _ in range(2):
         # The new routers are not ready, perhaps never: the old ones still need all of it.
         outcome = await it.reconcile()
-        assert (outcome.deleted, outcome.again_s) == (0, SOON_S)
+        assert (outcome.deleted, outcome.requeue_after_s) == (0, PROGRESSING_S)
         assert store_kinds(it) == STORE_KINDS
         assert password_files(it) == {"store-password"}
     it.make_ready()
     it.cluster.pods_there += old
     outcome = await it.reconcile()
-    assert (outcome.deleted, outcome.again_s) == (0, SOON_S)
+    assert (outcome.deleted, outcome.requeue_after_s) == (0, PROGRESSING_S)
     it.cluster.pods_there.remove(old[0])
     assert (await it.reconcile()).deleted == len(STORE_KINDS)
     assert store_kinds(it) == set()
@@ -620,9 +624,9 @@ async def test_a_store_that_leaves_is_not_looked_at_for_ever_as_often() -> None:
     it.put_spec(spec_of(redis={"external": {"url": "redis://elsewere"}}))
     await it.reconcile()
     it.pass_time(300)
-    again_s = (await it.reconcile()).again_s
-    assert again_s is not None
-    assert again_s > SOON_S
+    requeue_after_s = (await it.reconcile()).requeue_after_s
+    assert requeue_after_s is not None
+    assert requeue_after_s > PROGRESSING_S
 
 
 async def test_a_certificate_that_is_not_issued_is_not_said_to_be() -> None:

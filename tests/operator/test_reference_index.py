@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_operator.secrets.reference_index import Referrers
+from tidegate_operator.secrets.reference_index import ReferenceIndex
 from tidegate_operator.secrets.references import ObjectKey
 
 OBJECTS: list[ObjectKey] = [("Secret", "a"), ("Secret", "b"), ("ConfigMap", "a")]
@@ -23,10 +23,10 @@ OBJECTS: list[ObjectKey] = [("Secret", "a"), ("Secret", "b"), ("ConfigMap", "a")
 def test_only_what_a_broker_refers_to_now_leads_to_it(
     steps: list[tuple[str, str, set[ObjectKey]]],
 ) -> None:
-    referrers = Referrers()
+    index = ReferenceIndex()
     model: dict[tuple[str, str], set[ObjectKey]] = {}
     for namespace, name, objects in steps:
-        referrers.refers((namespace, name), objects)
+        index.update((namespace, name), objects)
         model[namespace, name] = objects
     for namespace in ("iot", "other"):
         for one in OBJECTS:
@@ -35,11 +35,13 @@ def test_only_what_a_broker_refers_to_now_leads_to_it(
                 for (where, name), objects in model.items()
                 if where == namespace and one in objects
             }
-            assert referrers.of(namespace, one) == wanted
+            assert index.brokers_referring_to(namespace, one) == wanted
     for broker in model:
-        referrers.forget(broker)
+        index.forget(broker)
     assert not any(
-        referrers.of(namespace, one) for namespace in ("iot", "other") for one in OBJECTS
+        index.brokers_referring_to(namespace, one)
+        for namespace in ("iot", "other")
+        for one in OBJECTS
     )
-    assert not referrers._objects
-    assert not referrers._brokers
+    assert not index._objects
+    assert not index._brokers

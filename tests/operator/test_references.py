@@ -8,9 +8,9 @@ from typing import Any
 from support.brokers import DAY, NOW, contents_for, pair, spec_of
 from tidegate_operator.secrets.references import (
     MAX_FILES_BYTES,
-    Collected,
     Contents,
-    Trouble,
+    Fault,
+    ReferencedFiles,
     collect,
     references,
 )
@@ -19,14 +19,14 @@ from tidegate_operator.spec.problems import parse
 Live = dict[str, dict[str, bytes]]
 
 
-def collected(
+def referenced_files(
     spec: dict[str, Any],
     contents: Contents | None = None,
     live: Live | None = None,
     now: datetime.datetime = NOW,
     *,
     has_cert_manager: bool = True,
-) -> Collected:
+) -> ReferencedFiles:
     parsed = parse("demo", spec)
     there = live or {}
     return collect(
@@ -67,7 +67,7 @@ EVERYTHING, SENTINEL = spec_of("everything"), spec_of("sentinel")
 
 
 def test_what_is_there_and_good_becomes_files() -> None:
-    found = collected(EVERYTHING)
+    found = referenced_files(EVERYTHING)
     assert found.problems == []
     assert set(found.edge) == {
         "acl",
@@ -84,7 +84,7 @@ def test_what_is_there_and_good_becomes_files() -> None:
         "devices": 2,
         "web": 1,
     }
-    files = {file.split("-", 2)[2] for file in collected(SENTINEL).router}
+    files = {file.split("-", 2)[2] for file in referenced_files(SENTINEL).router}
     assert files == {"password", "sentinel-password", "ca.crt", "client.crt", "client.key"}
 
 
@@ -108,90 +108,90 @@ def test_names_of_files_never_meet() -> None:
 
 
 def test_what_is_missing_blocks_and_is_named() -> None:
-    (problem,) = collected(listener({"secretName": "mine"}), {}).problems
-    assert problem.sentence == "spec.listeners[0].tls.secretName: Secret mine: there is none"
-    assert problem.trouble is Trouble.MISSING
+    (problem,) = referenced_files(listener({"secretName": "mine"}), {}).problems
+    assert problem.sentence == "spec.listeners[0].tls.secretName: Secret mine not found"
+    assert problem.fault is Fault.MISSING
     assert problem.blocking
     assert problem.is_certificate
 
 
 def test_a_key_that_is_missing_is_named() -> None:
     contents = {("Secret", "mine"): {"tls.crt": pair().certificate, "tls.key": b""}}
-    (problem,) = collected(listener({"secretName": "mine"}), contents).problems  # type: ignore[arg-type] # a literal's keys
-    assert problem.sentence.endswith("Secret mine has no tls.key")
+    (problem,) = referenced_files(listener({"secretName": "mine"}), contents).problems  # type: ignore[arg-type] # a literal's keys
+    assert problem.sentence.endswith("Secret mine has no key tls.key")
 
 
 def test_a_key_of_another_certificate_is_refused() -> None:
     contents: Contents = {
         ("Secret", "mine"): {"tls.crt": pair().certificate, "tls.key": pair("other").key}
     }
-    (problem,) = collected(listener({"secretName": "mine"}), contents).problems
-    assert problem.trouble is Trouble.INVALID
-    assert "the key does not belong to the certificate" in problem.sentence
+    (problem,) = referenced_files(listener({"secretName": "mine"}), contents).problems
+    assert problem.fault is Fault.INVALID
+    assert "the private key does not match the certificate" in problem.sentence
 
 
 def test_what_was_good_stays_in_use() -> None:
     spec = listener({"secretName": "mine"})
-    good = collected(spec)
-    found = collected(spec, {}, {"edge": good.edge})
+    good = referenced_files(spec)
+    found = referenced_files(spec, {}, {"edge": good.edge})
     assert found.is_complete
     assert found.edge == good.edge
     assert found.certificates == good.certificates
     (problem,) = found.problems
-    assert problem.sentence.endswith("there is none; what was there before stays in use")
+    assert problem.sentence.endswith("not found; the previous content stays in use")
 
 
 def test_what_was_damaged_does_not() -> None:
     spec = listener({"secretName": "mine"})
     damaged = {"listener.mqtt.crt": b"x", "listener.mqtt.key": b"y"}
-    assert not collected(spec, {}, {"edge": damaged}).is_complete
+    assert not referenced_files(spec, {}, {"edge": damaged}).is_complete
 
 
 def test_a_first_certificate_of_cert_manager_is_waited_for() -> None:
     spec = listener({"issuer": {"name": "le"}, "dnsNames": ["a.example"]})
-    (problem,) = collected(spec, {}).problems
-    assert problem.trouble is Trouble.PENDING
+    (problem,) = referenced_files(spec, {}).problems
+    assert problem.fault is Fault.PENDING
     assert problem.sentence == (
-        "spec.listeners[0].tls.issuer: Secret demo-mqtt-tls: cert-manager has not made it yet"
+        "spec.listeners[0].tls.issuer: Secret demo-mqtt-tls not found: "
+        "cert-manager has not issued it yet"
     )
-    (problem,) = collected(spec, {}, has_cert_manager=False).problems
+    (problem,) = referenced_files(spec, {}, has_cert_manager=False).problems
     assert "(cert-manager is not installed in this cluster)" in problem.sentence
 
 
 def test_an_expired_certificate_is_said_and_blocks_nothing() -> None:
     spec = listener({"secretName": "mine"})
-    found = collected(spec, now=NOW + 91 * DAY)
+    found = referenced_files(spec, now=NOW + 91 * DAY)
     assert found.is_complete
     (problem,) = found.problems
     assert problem.sentence == (
-        "listener mqtt: the certificate of CN=mine has expired at 2026-05-30 12:00 UTC; clients "
-        "refuse it"
+        "listener mqtt: certificate CN=mine expired at 2026-05-30 12:00 UTC; clients reject it"
     )
 
 
 def test_rules_that_cannot_be_read_are_refused_with_their_line() -> None:
     bad = spec_of(acl={"rules": "frobnicate #\ntopic write a\n"})
-    (problem,) = collected(bad).problems
+    (problem,) = referenced_files(bad).problems
     assert problem.sentence.startswith("spec.acl.rules: line 1")
     assert problem.blocking
-    found = collected(bad, live={"edge": {"acl": b"topic read #\n"}})
+    found = referenced_files(bad, live={"edge": {"acl": b"topic read #\n"}})
     assert found.is_complete
     assert found.edge["acl"] == b"topic read #\n"
     from_map = spec_of(acl={"source": {"configMapName": "rules", "key": "acl"}})
     contents: Contents = {("ConfigMap", "rules"): {"acl": b"\xff"}}
-    (problem,) = collected(from_map, contents).problems
-    assert problem.sentence == "spec.acl.source: ConfigMap rules: is not UTF-8"
+    (problem,) = referenced_files(from_map, contents).problems
+    assert problem.sentence == "spec.acl.source: ConfigMap rules: content is not UTF-8"
 
 
 def test_nothing_of_a_secret_is_quoted() -> None:
     lines = b"hunter2\ntopic hunter2 x\ntopic read hunter2/#/x\n"
-    said = "line 1, line 2, line 3 cannot be read as access rules"
+    said = "invalid access rules: line 1, line 2, line 3"
     for source, kind, sentence in (
         ({"secretName": "db", "key": "password"}, "Secret", said),
         ({"configMapName": "db", "key": "password"}, "ConfigMap", "'hunter2'"),
     ):
         contents: Contents = {(kind, "db"): {"password": lines}}  # type: ignore[dict-item]
-        (problem,) = collected(spec_of(acl={"source": source}), contents).problems
+        (problem,) = referenced_files(spec_of(acl={"source": source}), contents).problems
         assert sentence in problem.sentence
         assert ("hunter2" in problem.sentence) == (kind == "ConfigMap")
 
@@ -200,13 +200,13 @@ def test_an_authority_that_is_none_is_refused() -> None:
     spec = listener(
         {"selfSigned": True, "clientCa": {"secretName": "ca"}, "clientCertificates": "required"}
     )
-    (problem,) = collected(spec, {("Secret", "ca"): {"ca.crt": b"hello"}}).problems
-    assert "there is no certificate in PEM form in it" in problem.sentence
+    (problem,) = referenced_files(spec, {("Secret", "ca"): {"ca.crt": b"hello"}}).problems
+    assert "no PEM certificate found" in problem.sentence
 
 
 def test_what_does_not_fit_into_a_secret_is_refused() -> None:
     spec = spec_of(auth={"passwords": {"secretName": "users"}})
     contents: Contents = {("Secret", "users"): {"passwords": b"x" * (MAX_FILES_BYTES + 1)}}
-    (problem,) = collected(spec, contents).problems
+    (problem,) = referenced_files(spec, contents).problems
     assert problem.blocking
-    assert "a Secret has room for" in problem.sentence
+    assert "the limit is" in problem.sentence

@@ -16,7 +16,7 @@ from tidegate.runtime.config import config_file
 from tidegate.runtime.config.model import Config
 from tidegate_operator import names
 from tidegate_operator.render import Manifest, Settings, prerequisites, render
-from tidegate_operator.render.broker_config import refused
+from tidegate_operator.render.broker_config import runtime_problems
 from tidegate_operator.render.merge import merged
 from tidegate_operator.render.restart_hash import restart_hash
 from tidegate_operator.spec.broker import LinkSpec
@@ -36,7 +36,7 @@ def test_manifests_are_as_committed(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_what_is_made_of_a_good_spec_is_a_configuration(name: str) -> None:
-    assert refused(brokers.inputs_for(SPECS[name]).broker) == []
+    assert runtime_problems(brokers.inputs_for(SPECS[name]).broker) == []
 
 
 def test_what_no_process_would_start_with_is_refused() -> None:
@@ -44,9 +44,8 @@ def test_what_no_process_would_start_with_is_refused() -> None:
     # As if the spec had no rule of its own for it.
     link = LinkSpec.model_construct(_fields_set={"heartbeat_s"}, heartbeat_s=9.0)
     spec = broker.spec.model_copy(update={"link": link})
-    assert refused(dataclasses.replace(broker, spec=spec)) == [
-        "spec: the configuration made of it cannot be used: "
-        "link: timeout_s must be at least twice heartbeat_s"
+    assert runtime_problems(dataclasses.replace(broker, spec=spec)) == [
+        "spec: invalid configuration: link: timeout_s must be at least twice heartbeat_s"
     ]
 
 
@@ -282,7 +281,7 @@ def test_cert_manager_is_asked_for_the_names_of_the_listener() -> None:
 
 def test_prerequisites_need_nothing_that_is_referred_to() -> None:
     inputs = brokers.inputs_for(spec_of("everything"), contents={})
-    assert not inputs.collected.is_complete
+    assert not inputs.referenced_files.is_complete
     assert [(one["kind"], one["metadata"]["name"]) for one in prerequisites(inputs)] == [
         ("Secret", "demo-authorities"),
         ("Secret", "demo-admin"),
@@ -321,8 +320,10 @@ def test_files_are_changed_without_new_pods() -> None:
     assert template_of(before) == template_of(after)
     edge = {"edge": "other"}
     inputs = brokers.inputs_for(before)
-    inputs.collected.edge["passwords"] = b"someone:else\n"
-    assert template_of(before) == template_of(before, collected=inputs.collected), edge
+    inputs.referenced_files.edge["passwords"] = b"someone:else\n"
+    assert template_of(before) == template_of(before, referenced_files=inputs.referenced_files), (
+        edge
+    )
 
 
 def templates_of(spec: dict[str, Any], **options: Any) -> dict[str, Manifest]:

@@ -1,7 +1,7 @@
 """What `helm test` runs: against the operator's pages, an API behind HTTP, and a real broker.
 
 Input: a spec and a broker that is like it, or not. Output: the line that is printed, or the
-sentence that says what is not so.
+reason why a check fails.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from support.certificates import Certificates
 from support.fake_api import FakeApi
 from support.fake_cluster import FakeCluster
 from tidegate_operator import names, smoke
-from tidegate_operator.health import Vitals, server_of
-from tidegate_operator.smoke import Door, NotSo
+from tidegate_operator.health import OperatorHealth, admin_server
+from tidegate_operator.smoke import BrokerEndpoint, CheckFailed
 from tidegate_operator.spec.problems import parse
 
 READY = {"type": "Ready", "status": "True", "reason": "Serving", "message": "all is well"}
@@ -47,20 +47,20 @@ def cluster_dns(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_operator_is_asked_through_its_service(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    vitals = Vitals()
-    server = server_of(vitals, "127.0.0.1", 0)
+    health = OperatorHealth()
+    server = admin_server(health, "127.0.0.1", 0)
     await server.start()
     try:
         arguments = ["--operator", f"{server.url}/", "--timeout-s", "0"]
-        with pytest.raises(NotSo, match="the operator is not ready: starting"):
+        with pytest.raises(CheckFailed, match="operator is not ready: starting"):
             await smoke.check(smoke.parser().parse_args(arguments))
-        vitals.waiting_for = ""
+        health.waiting_for = ""
         await smoke.check(smoke.parser().parse_args(arguments))
         assert capsys.readouterr().out == "operator: ready\n"
     finally:
         await server.stop()
     async with aiohttp.ClientSession() as http:
-        with pytest.raises(NotSo, match="does not answer"):
+        with pytest.raises(CheckFailed, match="does not respond"):
             await smoke.operator_is_ready(http, server.url)
 
 
@@ -74,7 +74,7 @@ def test_what_is_not_so_is_one_line_and_an_exit_code(
         port = nobody.getsockname()[1]
         assert smoke.main(["--operator", f"http://127.0.0.1:{port}", "--timeout-s", "0"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("NOT SO: the operator does not answer")
+    assert err.startswith("FAILED: operator does not respond")
     assert err.count("\n") == 1
 
 
@@ -119,18 +119,18 @@ def test_a_listener_is_chosen_that_needs_nothing_else(
 @pytest.mark.parametrize(
     ("conditions", "sentence"),
     [
-        ([], "no condition yet"),
+        ([], "no status yet"),
         (
             [READY | {"status": "False", "reason": "EdgesNotReady", "message": "pod x waits"}],
             "EdgesNotReady: pod x waits",
         ),
-        ([READY | {"observedGeneration": 2}], "was changed"),
+        ([READY | {"observedGeneration": 2}], "has changed"),
     ],
 )
 def test_a_broker_that_is_not_ready_says_why(
     conditions: list[dict[str, Any]], sentence: str
 ) -> None:
-    with pytest.raises(NotSo, match=sentence):
+    with pytest.raises(CheckFailed, match=sentence):
         smoke.is_ready(
             {
                 "metadata": {"name": "demo", "generation": 3},
@@ -191,9 +191,9 @@ async def test_a_message_goes_through_the_brokers_service_and_back(
 ) -> None:
     async with cluster_with(monkeypatch, spec_for(broker, "tcp")):
         assert await smoke.broker_answers(NAMESPACE, "demo") == (
-            "listener mqtt: a message with QoS 1 came back"
+            "listener mqtt: published and received a message with QoS 1"
         )
-        with pytest.raises(NotSo, match="no MqttBroker other in iot"):
+        with pytest.raises(CheckFailed, match="MqttBroker other not found in namespace iot"):
             await smoke.broker_answers(NAMESPACE, "other")
 
 
@@ -201,7 +201,7 @@ async def test_a_certificate_of_somebody_else_is_not_checked(
     monkeypatch: pytest.MonkeyPatch, broker: Tidegate
 ) -> None:
     async with cluster_with(monkeypatch, spec_for(broker, "auto", secretName="x")):
-        assert "came back" in await smoke.broker_answers(NAMESPACE, "demo")
+        assert "published and received" in await smoke.broker_answers(NAMESPACE, "demo")
 
 
 async def test_the_brokers_own_certificate_is_checked(
@@ -220,9 +220,9 @@ async def test_the_brokers_own_certificate_is_checked(
     spec = spec_for(broker, "tls", selfSigned=True)
     authority = certificates.authority.certificate.read_text()
     async with cluster_with(monkeypatch, spec, authority):
-        assert "came back" in await smoke.broker_answers(NAMESPACE, "demo")
+        assert "published and received" in await smoke.broker_answers(NAMESPACE, "demo")
     async with cluster_with(monkeypatch, spec):
-        with pytest.raises(NotSo, match="ConfigMap demo-ca is not there"):
+        with pytest.raises(CheckFailed, match="ConfigMap demo-ca not found"):
             await smoke.broker_answers(NAMESPACE, "demo")
 
 
@@ -230,14 +230,14 @@ async def test_a_certificate_for_other_names_is_noticed(
     broker: Tidegate, certificates: Certificates
 ) -> None:
     tls = ssl.create_default_context(cafile=str(certificates.authority.certificate))
-    with pytest.raises(NotSo, match="certificate"):
-        await smoke.exchange(Door("demo.elsewhere.svc", broker.address("tls").port, tls))
+    with pytest.raises(CheckFailed, match="certificate"):
+        await smoke.exchange(BrokerEndpoint("demo.elsewhere.svc", broker.address("tls").port, tls))
 
 
 async def test_being_refused_for_want_of_a_name_is_an_answer(start_broker: StartBroker) -> None:
     broker = start_broker(auth={"allow_anonymous": False})
-    door = Door("127.0.0.1", broker.address("tcp").port, None)
-    assert await smoke.exchange(door) == "it answers, and lets nobody in without a name"
+    endpoint = BrokerEndpoint("127.0.0.1", broker.address("tcp").port, None)
+    assert await smoke.exchange(endpoint) == "broker responds; CONNECT requires credentials"
 
 
 async def test_other_limits_of_a_broker_are_respected(
@@ -246,17 +246,17 @@ async def test_other_limits_of_a_broker_are_respected(
     acl = tmp_path / "acl"
     acl.write_text("topic read only/this\n")
     broker = start_broker(auth={"allow_anonymous": True, "acl_file": str(acl)})
-    door = Door("127.0.0.1", broker.address("tcp").port, None)
-    assert "permits no test" in await smoke.exchange(door)
+    endpoint = BrokerEndpoint("127.0.0.1", broker.address("tcp").port, None)
+    assert "does not allow the test topic" in await smoke.exchange(endpoint)
     listener = {"name": "tcp", "address": "127.0.0.1", "port": 0, "max_qos": 0}
     broker = start_broker(listeners=[listener])
-    door = Door("127.0.0.1", broker.address("tcp").port, None)
-    assert await smoke.exchange(door) == "a message with QoS 0 came back"
+    endpoint = BrokerEndpoint("127.0.0.1", broker.address("tcp").port, None)
+    assert await smoke.exchange(endpoint) == "published and received a message with QoS 0"
 
 
 async def test_nobody_there_is_said_with_the_place() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        door = Door("127.0.0.1", nobody.getsockname()[1], None)
-        with pytest.raises(NotSo, match=f"127.0.0.1 port {door.port}"):
-            await smoke.exchange(door)
+        endpoint = BrokerEndpoint("127.0.0.1", nobody.getsockname()[1], None)
+        with pytest.raises(CheckFailed, match=f"127.0.0.1 port {endpoint.port}"):
+            await smoke.exchange(endpoint)

@@ -17,7 +17,7 @@ from tidegate.runtime.config.model import (
     TlsConfig,
 )
 from tidegate_operator.spec.broker import AuthSpec, LinkSpec
-from tidegate_operator.spec.fields import amount, camel, camel_text
+from tidegate_operator.spec.fields import camel, camel_text, count_or_percent
 from tidegate_operator.spec.listeners import DEFAULT_PORTS, ListenerSpec, ListenerTls
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.workloads import EdgeSpec, RedisSpec, RouterSpec
@@ -98,8 +98,8 @@ def test_names_are_spelled_as_kubernetes_spells_them(name: str, wanted: str) -> 
 
 def test_names_in_sentences_are_spelled_so_too() -> None:
     assert camel_text("trace_ratio needs otlp_endpoint") == "traceRatio needs otlpEndpoint"
-    assert amount("25%") == "25%"
-    assert amount("3") == 3
+    assert count_or_percent("25%") == "25%"
+    assert count_or_percent("3") == 3
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -118,19 +118,19 @@ def test_every_problem_is_named_at_once() -> None:
         edge={"replicas": "many"},
     )
     assert found == [
-        "metadata.name: expected lower-case letters, digits and inner hyphens, a letter first, "
-        "because a Service is called so",
-        "spec.listeners[0].port: expected a number not below 1024, got 80",
-        "spec.listeners[0].protocl: unknown key; did you mean protocol?; a newer operator may know "
-        "it",
+        "metadata.name: expected lower-case letters, digits and inner hyphens, starting with a "
+        "letter, because it is the name of a Service",
+        "spec.listeners[0].port: expected a number of at least 1024, got 80",
+        "spec.listeners[0].protocl: unknown key; did you mean protocol? (it may require a newer "
+        "operator version)",
         "spec.edge.replicas: expected a whole number, got many",
-        "spec.image: expected text, got 3",
+        "spec.image: expected a string, got 3",
     ]
 
 
 def test_names_that_are_too_long_for_what_is_made_of_them_are_refused() -> None:
     (found,) = problems(name="a" * 41)
-    assert "has 41 characters; 40 are possible" in found
+    assert "41 characters, the maximum is 40" in found
 
 
 def test_many_problems_are_cut_short() -> None:
@@ -152,32 +152,32 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"listeners": listener(protocol="tls")},
-            "spec.listeners[0]: protocol tls needs tls",
+            "spec.listeners[0]: protocol tls requires tls",
         ),
         (
             {"listeners": listener(protocol="ws", tls=TLS)},
-            "spec.listeners[0]: tls is for protocols tls, wss and auto, not for ws",
+            "spec.listeners[0]: tls requires protocol tls, wss or auto, not ws",
         ),
         (
             {"listeners": listener(protocol="tls", tls={})},
-            "spec.listeners[0].tls: exactly one of secretName, issuer and selfSigned is needed",
+            "spec.listeners[0].tls: exactly one of secretName, issuer and selfSigned is required",
         ),
         (
             {"listeners": listener(protocol="tls", tls={"issuer": {"name": "le"}})},
-            "spec.listeners[0].tls: issuer needs dnsNames or ipAddresses",
+            "spec.listeners[0].tls: issuer requires dnsNames or ipAddresses",
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "clientCertificates": "required"})},
-            "spec.listeners[0].tls: clientCertificates needs clientCa",
+            "spec.listeners[0].tls: clientCertificates requires clientCa",
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "identityAsUsername": "cn"})},
-            "spec.listeners[0].tls: identityAsUsername needs clientCertificates",
+            "spec.listeners[0].tls: identityAsUsername requires clientCertificates",
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["fe80::1%0"]})},
-            "spec.listeners[0].tls.ipAddresses: 'fe80::1%0' has a zone, which certificates cannot "
-            "have",
+            "spec.listeners[0].tls.ipAddresses: 'fe80::1%0' has a zone, which is not allowed "
+            "in certificates",
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["x"]})},
@@ -185,15 +185,16 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "clientCa": {"key": "ca.crt"}})},
-            "spec.listeners[0].tls.clientCa: exactly one of secretName and configMapName is needed",
+            "spec.listeners[0].tls.clientCa: exactly one of secretName and "
+            "configMapName is required",
         ),
         (
             {"listeners": listener(port=18083)},
-            "spec.listeners[0].port: 18083 is the port of health and metrics",
+            "spec.listeners[0].port: 18083 is reserved for health, metrics and the admin API",
         ),
         (
             {"listeners": listener(proxyProtocol="required")},
-            "spec.listeners[0]: proxyProtocol needs trustedProxies",
+            "spec.listeners[0]: proxyProtocol requires trustedProxies",
         ),
         (
             {"listeners": listener(trustedProxies=["nowhere"])},
@@ -202,7 +203,7 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"listeners": listener(mountPoint="a/#")},
-            "spec.listeners[0].mountPoint: a mount point has no wildcards",
+            "spec.listeners[0].mountPoint: wildcards are not allowed in a mount point",
         ),
         (
             {"listeners": [{"name": "a"}, {"name": "a", "port": 1884}]},
@@ -229,7 +230,7 @@ def test_many_problems_are_cut_short() -> None:
                     "resources": {"limits": {"memory": "1Gi"}},
                 }
             },
-            "spec.edge: autoscaling needs resources.requests.cpu",
+            "spec.edge: autoscaling requires resources.requests.cpu",
         ),
         (
             {"edge": {"drain": {"delaySeconds": 60}}},
@@ -237,54 +238,57 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"edge": {"disruptionBudget": {}}},
-            "spec.edge.disruptionBudget: exactly one of minAvailable and maxUnavailable is needed",
+            "spec.edge.disruptionBudget: exactly one of minAvailable and maxUnavailable is "
+            "required",
         ),
         (
             {"router": {"podTemplate": {"kind": "Pod"}}},
-            "spec.router.podTemplate: has metadata and spec, not kind",
+            "spec.router.podTemplate: expected metadata and spec, not kind",
         ),
         (
             {"router": {"podTemplate": {"spec": []}}},
-            "spec.router.podTemplate: spec is a section (keys and values)",
+            "spec.router.podTemplate: spec must be a section (keys and values)",
         ),
         (
             {"redis": {"bundled": {}, "external": {"url": "redis://r"}}},
-            "spec.redis: bundled and external exclude each other",
+            "spec.redis: bundled and external are mutually exclusive",
         ),
         (
             {"redis": {"durability": "replicated"}},
-            "spec.redis: durability replicated needs external: the bundled server has no replicas",
+            "spec.redis: durability replicated requires external: the bundled server has no "
+            "replicas",
         ),
-        ({"redis": {"replicas": 2}}, "spec.redis: replicas needs durability replicated"),
+        ({"redis": {"replicas": 2}}, "spec.redis: replicas requires durability replicated"),
         (
             {"redis": {"external": {"url": "redis://user:secret@r"}}},
-            "spec.redis.external.url: the password belongs into a Secret (passwordSecret)",
+            "spec.redis.external.url: a password is not allowed in the url",
         ),
         (
             {"redis": {"external": {"url": "unix:///run/redis.sock"}}},
-            "spec.redis.external.url: pods share no Unix sockets: expected redis:// or rediss://",
+            "spec.redis.external.url: Unix sockets are not supported in Kubernetes: expected "
+            "redis:// or rediss://",
         ),
         (
             {"redis": {"external": {"url": "redis://r", "username": "a"}}},
-            "spec.redis.external: username needs passwordSecret",
+            "spec.redis.external: username requires passwordSecret",
         ),
         (
             {"redis": {"external": {"url": "redis://r", "sentinelUsername": "a"}}},
-            "spec.redis.external: sentinelUsername needs sentinelPasswordSecret",
+            "spec.redis.external: sentinelUsername requires sentinelPasswordSecret",
         ),
         (
             {"redis": {"external": {"url": "redis://r", "sentinelPasswordSecret": {"name": "s"}}}},
-            "spec.redis.external: sentinelPasswordSecret needs a url with +sentinel",
+            "spec.redis.external: sentinelPasswordSecret requires a url with +sentinel",
         ),
         (
             {"redis": {"external": {"url": "redis://r", "tls": {}}}},
-            "spec.redis.external: tls needs a url that begins with rediss",
+            "spec.redis.external: tls requires a url with scheme rediss",
         ),
-        ({"acl": {}}, "spec.acl: exactly one of rules and source is needed"),
+        ({"acl": {}}, "spec.acl: exactly one of rules and source is required"),
         ({"telemetry": {"traceRatio": 0.5}}, "spec.telemetry: traceRatio needs otlpEndpoint"),
         (
             {"limits": {"receiveMaximum": 70000}},
-            "spec.limits.receiveMaximum: expected a number not above 65535, got 70000",
+            "spec.limits.receiveMaximum: expected a number of at most 65535, got 70000",
         ),
         (
             {"limits": {"connectTimeoutSeconds": 0}},
@@ -292,16 +296,16 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"limits": {"max_qos": 1}},
-            "spec.limits.max_qos: unknown key; a newer operator may know it",
+            "spec.limits.max_qos: unknown key (it may require a newer operator version)",
         ),
-        ({"service": {"class": "x"}}, "spec.service: class needs type LoadBalancer"),
+        ({"service": {"class": "x"}}, "spec.service: class requires type LoadBalancer"),
         (
             {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
-            "spec.service: loadBalancerSourceRanges needs type LoadBalancer",
+            "spec.service: loadBalancerSourceRanges requires type LoadBalancer",
         ),
         (
             {"service": {"externalTrafficPolicy": "Local"}},
-            "spec.service: externalTrafficPolicy needs type LoadBalancer or NodePort",
+            "spec.service: externalTrafficPolicy requires type LoadBalancer or NodePort",
         ),
         (
             {"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["x"]}},
@@ -318,13 +322,16 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"edge": {"resources": {"requests": {"cpu": "much"}}}},
-            "spec.edge.resources.requests.cpu: expected an amount such as 500m or 8Gi, got much",
+            "spec.edge.resources.requests.cpu: expected a quantity such as 500m or 8Gi, got much",
         ),
         (
             {"image": "i" * 501},
             "spec.image: expected at most 500 characters, got " + "i" * 60 + "…",
         ),
-        ({"imagePullSecrets": [{"name": ""}]}, "spec.imagePullSecrets[0].name: expected text that"),
+        (
+            {"imagePullSecrets": [{"name": ""}]},
+            "spec.imagePullSecrets[0].name: expected a non-empty string",
+        ),
         (
             {"listeners": [{"name": f"l{n}", "port": 2000 + n} for n in range(33)]},
             "spec.listeners: expected at most 32 entries, got 33",

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.virtual_time import run_virtual
-from tidegate_operator.work_queue import FIRST_PAUSE_S, LONGEST_PAUSE_S, Key, WorkQueue
+from tidegate_operator.names import BrokerKey
+from tidegate_operator.work_queue import FIRST_RETRY_S, MAX_RETRY_S, WorkQueue
 
 A, B = ("iot", "a"), ("iot", "b")
 
@@ -19,13 +20,13 @@ class Worker:
     """Does what it is told, and remembers when."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[Key, float]] = []
-        self.running: set[Key] = set()
+        self.calls: list[tuple[BrokerKey, float]] = []
+        self.running: set[BrokerKey] = set()
         self.takes_s = 1.0
-        self.again_s: float | None = None
+        self.requeue_after_s: float | None = None
         self.fails = 0
 
-    async def __call__(self, key: Key) -> float | None:
+    async def __call__(self, key: BrokerKey) -> float | None:
         assert key not in self.running
         self.running.add(key)
         try:
@@ -34,11 +35,11 @@ class Worker:
             if self.fails:
                 self.fails -= 1
                 raise RuntimeError("no")
-            return self.again_s
+            return self.requeue_after_s
         finally:
             self.running.discard(key)
 
-    def count(self, key: Key) -> int:
+    def count(self, key: BrokerKey) -> int:
         return sum(one == key for one, _ in self.calls)
 
 
@@ -87,7 +88,7 @@ def test_a_key_is_worked_on_by_one_worker_at_a_time_and_once_more_for_what_came_
 
 def test_a_key_comes_again_when_it_is_due_or_sooner() -> None:
     worker = Worker()
-    worker.again_s = 60
+    worker.requeue_after_s = 60
 
     async def script(queue: WorkQueue) -> None:
         queue.add(A)
@@ -134,8 +135,8 @@ def test_failures_are_tried_again_after_longer_and_longer_pauses(
     times = [time for _, time in worker.calls]
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert len(pauses) == 12
-    assert FIRST_PAUSE_S / 2 <= pauses[0] <= FIRST_PAUSE_S
-    assert LONGEST_PAUSE_S / 2 <= pauses[-1] <= LONGEST_PAUSE_S
+    assert FIRST_RETRY_S / 2 <= pauses[0] <= FIRST_RETRY_S
+    assert MAX_RETRY_S / 2 <= pauses[-1] <= MAX_RETRY_S
 
 
 def test_one_that_fails_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,13 +14,13 @@ import pytest
 from support.brokers import NOW, pick, rendered, spec_of
 from support.operator_world import World
 from tidegate_operator.kube.write_backoff import (
-    FIRST_PAUSE_S,
-    FORGOTTEN_S,
-    FREE,
-    LONGEST_PAUSE_S,
+    FIRST_WAIT_S,
+    FORGET_AFTER_S,
+    IMMEDIATE_WRITES,
+    MAX_WAIT_S,
     WriteBackoff,
 )
-from tidegate_operator.plan import stamped
+from tidegate_operator.plan import with_applied_hash
 
 
 def undo(it: World) -> None:
@@ -40,9 +40,9 @@ async def fight(it: World, seconds: int, every_s: float = 0.5) -> int:
 async def test_a_fight_is_fought_ever_less_often(caplog: pytest.LogCaptureFixture) -> None:
     it = World(spec_of())
     await it.settle()
-    assert FREE <= await fight(it, 10) <= FREE + 3
+    assert IMMEDIATE_WRITES <= await fight(it, 10) <= IMMEDIATE_WRITES + 3
     assert await fight(it, 600, every_s=4) <= 10
-    assert await fight(it, 3600, every_s=20) <= 3600 / LONGEST_PAUSE_S + 1
+    assert await fight(it, 3600, every_s=20) <= 3600 / MAX_WAIT_S + 1
     told = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert len(told) == 1
     assert vars(told[0])["object"] == "Deployment demo-edge"
@@ -55,7 +55,7 @@ async def test_the_operator_looks_again_when_it_may_write() -> None:
     undo(it)
     outcome = await it.reconcile()
     assert outcome.applied == 0
-    assert 0 < (outcome.again_s or 0) <= LONGEST_PAUSE_S
+    assert 0 < (outcome.requeue_after_s or 0) <= MAX_WAIT_S
 
 
 async def test_what_is_wanted_now_is_written_at_once() -> None:
@@ -69,22 +69,22 @@ async def test_what_is_wanted_now_is_written_at_once() -> None:
 
 def test_pauses_grow_and_peace_is_forgotten() -> None:
     write_backoff = WriteBackoff()
-    one = stamped(pick(rendered(spec_of()), "Service", "demo"))
+    one = with_applied_hash(pick(rendered(spec_of()), "Service", "demo"))
     now = NOW
-    for count in range(1, FREE + 1):
-        assert not write_backoff.wrote(one, now), count
+    for count in range(1, IMMEDIATE_WRITES + 1):
+        assert not write_backoff.record(one, now), count
         assert write_backoff.wait_s(one, now) == 0
-    assert write_backoff.wrote(one, now)
-    assert write_backoff.wait_s(one, now) == FIRST_PAUSE_S
-    assert not write_backoff.wrote(one, now)
-    assert write_backoff.wait_s(one, now) == 2 * FIRST_PAUSE_S
+    assert write_backoff.record(one, now)
+    assert write_backoff.wait_s(one, now) == FIRST_WAIT_S
+    assert not write_backoff.record(one, now)
+    assert write_backoff.wait_s(one, now) == 2 * FIRST_WAIT_S
     assert write_backoff.wait_s(one, now + datetime.timedelta(seconds=9)) == 1
     for _ in range(20):
-        write_backoff.wrote(one, now)
-    assert write_backoff.wait_s(one, now) == LONGEST_PAUSE_S
-    later = now + datetime.timedelta(seconds=FORGOTTEN_S)
+        write_backoff.record(one, now)
+    assert write_backoff.wait_s(one, now) == MAX_WAIT_S
+    later = now + datetime.timedelta(seconds=FORGET_AFTER_S)
     assert write_backoff.wait_s(one, later) == 0
-    assert not write_backoff.wrote(one, later)
+    assert not write_backoff.record(one, later)
     # A clock that is set back makes no pause longer.
     assert write_backoff.wait_s(one, now - datetime.timedelta(days=1)) == 0
     write_backoff.forget(one["metadata"]["namespace"], "demo")

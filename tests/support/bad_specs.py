@@ -14,22 +14,22 @@ TLS: Schema = {"selfSigned": True}
 BAD: list[tuple[Schema, str]] = [
     ({"listeners": []}, "schema"),
     ({"listeners": [{"name": "a", "port": 80}]}, "schema"),
-    ({"listeners": [{"name": "a", "protocol": "tls"}]}, "protocols tls and wss need tls"),
+    ({"listeners": [{"name": "a", "protocol": "tls"}]}, "protocols tls and wss require tls"),
     (
         {"listeners": [{"name": "a", "protocol": "tcp", "tls": TLS}]},
-        "tls is for protocols tls, wss and auto",
+        "tls requires protocol tls, wss or auto",
     ),
     (
         {"listeners": [{"name": "a", "protocol": "tls", "tls": {"secretName": "s", **TLS}}]},
-        "exactly one of secretName, issuer and selfSigned is needed",
+        "exactly one of secretName, issuer and selfSigned is required",
     ),
     (
         {"listeners": [{"name": "a", "protocol": "tls", "tls": {}}]},
-        "exactly one of secretName, issuer and selfSigned is needed",
+        "exactly one of secretName, issuer and selfSigned is required",
     ),
     (
         {"listeners": [{"name": "a", "protocol": "tls", "tls": {"issuer": {"name": "i"}}}]},
-        "issuer needs dnsNames or ipAddresses",
+        "issuer requires dnsNames or ipAddresses",
     ),
     (
         {
@@ -37,7 +37,7 @@ BAD: list[tuple[Schema, str]] = [
                 {"name": "a", "protocol": "tls", "tls": {**TLS, "clientCertificates": "required"}}
             ]
         },
-        "clientCertificates needs clientCa",
+        "clientCertificates requires clientCa",
     ),
     (
         {
@@ -45,17 +45,20 @@ BAD: list[tuple[Schema, str]] = [
                 {"name": "a", "protocol": "tls", "tls": {**TLS, "identityAsUsername": "cn"}}
             ]
         },
-        "identityAsUsername needs clientCertificates",
+        "identityAsUsername requires clientCertificates",
     ),
     (
         {"listeners": [{"name": "a", "protocol": "tls", "tls": {**TLS, "clientCa": {}}}]},
-        "exactly one of secretName and configMapName is needed",
+        "exactly one of secretName and configMapName is required",
     ),
     (
         {"listeners": [{"name": "a", "proxyProtocol": "required"}]},
-        "proxyProtocol needs trustedProxies",
+        "proxyProtocol requires trustedProxies",
     ),
-    ({"listeners": [{"name": "a", "port": 18083}]}, "18083 is the port of health and metrics"),
+    (
+        {"listeners": [{"name": "a", "port": 18083}]},
+        "18083 is reserved for health, metrics and the admin API",
+    ),
     ({"edge": {"drain": {"delaySeconds": 60}}}, "delaySeconds must be below deadlineSeconds"),
     ({"edge": {"drain": {"deadlineSeconds": 5}}}, "delaySeconds must be below deadlineSeconds"),
     (
@@ -65,7 +68,7 @@ BAD: list[tuple[Schema, str]] = [
                 "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}},
             }
         },
-        "autoscaling needs resources.requests.cpu",
+        "autoscaling requires resources.requests.cpu",
     ),
     ({"listeners": [{"name": "a"}, {"name": "b"}]}, "two listeners have the same port"),
     (
@@ -82,29 +85,29 @@ BAD: list[tuple[Schema, str]] = [
     ),
     (
         {"edge": {"disruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}},
-        "exactly one of minAvailable and maxUnavailable is needed",
+        "exactly one of minAvailable and maxUnavailable is required",
     ),
     (
         {"redis": {"bundled": {}, "external": {"url": "redis://r"}}},
-        "bundled and external exclude each other",
+        "bundled and external are mutually exclusive",
     ),
     (
         {"redis": {"durability": "replicated"}},
-        "durability replicated needs external: the bundled server has no replicas",
+        "durability replicated requires external: the bundled server has no replicas",
     ),
     (
         {"redis": {"replicas": 2}},
-        "replicas and replicationTimeoutSeconds need durability replicated",
+        "replicas and replicationTimeoutSeconds require durability replicated",
     ),
-    ({"acl": {}}, "exactly one of rules and source is needed"),
-    ({"service": {"class": "x"}}, "class needs type LoadBalancer"),
+    ({"acl": {}}, "exactly one of rules and source is required"),
+    ({"service": {"class": "x"}}, "class requires type LoadBalancer"),
     (
         {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
-        "loadBalancerSourceRanges needs type LoadBalancer",
+        "loadBalancerSourceRanges requires type LoadBalancer",
     ),
     (
         {"service": {"externalTrafficPolicy": "Local"}},
-        "externalTrafficPolicy needs type LoadBalancer or NodePort",
+        "externalTrafficPolicy requires type LoadBalancer or NodePort",
     ),
     ({"certificates": {"validityDays": 10}}, "renewBeforeDays must be below validityDays"),
     (

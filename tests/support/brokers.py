@@ -15,9 +15,21 @@ from typing import Any
 import yaml
 
 from tidegate_operator.render import Broker, Inputs, Manifest, Settings, render
-from tidegate_operator.secrets.certificates import KeyPair, Policy, Request, issue, new_authority
-from tidegate_operator.secrets.owned_secrets import Existing, OwnedSecrets, renewed
-from tidegate_operator.secrets.references import Collected, Contents, Kind, collect, references
+from tidegate_operator.secrets.certificates import (
+    CertificateRequest,
+    KeyPair,
+    RotationPolicy,
+    issue,
+    new_authority,
+)
+from tidegate_operator.secrets.owned_secrets import LiveSecrets, OwnedSecrets, renew_secrets
+from tidegate_operator.secrets.references import (
+    Contents,
+    Kind,
+    ReferencedFiles,
+    collect,
+    references,
+)
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.problems import parse
 
@@ -182,9 +194,9 @@ def spec_of(name: str = "minimal", **changes: Any) -> dict[str, Any]:
 @cache
 def pair(name: str = "broker.example", lifetime_days: int = 90) -> KeyPair:
     """Return a certificate with its key, of an authority of its own, made at ``NOW``."""
-    policy = Policy(lifetime_days * DAY, DAY, 1000 * DAY, DAY)
+    policy = RotationPolicy(lifetime_days * DAY, DAY, 1000 * DAY, DAY)
     authority = new_authority("test", NOW, policy)
-    return issue(authority, Request(name, (name,), server=True), NOW, policy)
+    return issue(authority, CertificateRequest(name, (name,), server=True), NOW, policy)
 
 
 def contents_for(
@@ -194,7 +206,7 @@ def contents_for(
     found: dict[tuple[Kind, str], dict[str, bytes]] = {}
     for one in references(name, spec):
         data = found.setdefault(one.object_key, {})
-        match one.check:
+        match one.file_format:
             case "pair":
                 made = pair(one.name)
                 data |= {"tls.crt": made.certificate, "tls.key": made.key}
@@ -212,20 +224,20 @@ def inputs_for(
     *,
     name: str = "demo",
     contents: Contents | None = None,
-    existing: Existing | None = None,
+    existing: LiveSecrets | None = None,
     settings: Settings | None = None,
     owned_secrets: OwnedSecrets | None = None,
-    collected: Collected | None = None,
+    referenced_files: ReferencedFiles | None = None,
     now: datetime.datetime = NOW,
 ) -> Inputs:
     """Return everything that manifests are made of."""
     parsed = parse(name, spec)
-    existing = existing or Existing()
+    existing = existing or LiveSecrets()
     return Inputs(
         Broker(name, NAMESPACE, UID, parsed),
         settings or Settings("registry.example/tidegate:1", "tidegate-system", ALL_OPTIONAL),
-        owned_secrets or renewed(name, NAMESPACE, parsed, existing, now),
-        collected
+        owned_secrets or renew_secrets(name, NAMESPACE, parsed, existing, now),
+        referenced_files
         or collect(
             name,
             parsed,

@@ -87,7 +87,7 @@ class ClusterDouble:
         self.status_writes += 1
         self.fake.get(names.KIND, name)["status"] = copy.deepcopy(dict(status))
 
-    async def say(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
         self.events.append((kind, reason, message))
 
     async def optional_kinds(self) -> frozenset[str]:

@@ -8,7 +8,7 @@ from support.fake_cluster import FakeCluster, Object
 from tidegate.runtime.config.applied import digest_of
 from tidegate_operator import names
 from tidegate_operator.live_state import Pod
-from tidegate_operator.pods.config_state import Answer, Heard, InUse, Reported
+from tidegate_operator.pods.config_state import PodReport, PollResult, ReportedConfig, ReportedFile
 from tidegate_operator.render.inputs import decoded
 
 
@@ -17,7 +17,7 @@ class PodsDouble:
 
     def __init__(self, cluster: FakeCluster) -> None:
         self._cluster = cluster
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, PodReport] = {}
         #: Clients of an edge, by name; of all others there are ``connections``.
         self.clients: dict[str, int] = {}
         self.connections = 0
@@ -28,7 +28,7 @@ class PodsDouble:
         #: Whether edges know how to let clients go.
         self.can_shed = True
 
-    async def ask(self, pods: Iterable[Pod], token: bytes) -> dict[str, Answer]:
+    async def poll(self, pods: Iterable[Pod], token: bytes) -> dict[str, PodReport]:
         found = list(pods)
         self.rounds.append([pod.name for pod in found])
         self.tokens.append(token)
@@ -38,21 +38,21 @@ class PodsDouble:
         self.shedding.append((pod.name, connections))
         return connections if self.can_shed else None
 
-    def usual(self, pod: Pod) -> Answer:
+    def usual(self, pod: Pod) -> PodReport:
         """Return what a pod says that uses everything as it is in the cluster now."""
         workload = pod.name.rpartition("-")[0]
-        reported = usual_report(
+        config = usual_report(
             self._cluster.get("ConfigMap", workload), self._cluster.get("Secret", workload)
         )
         count = self.clients.get(pod.name, self.connections)
-        return Answer(Heard.ANSWER, count if pod.component == "edge" else None, reported)
+        return PodReport(PollResult.REPORTED, count if pod.component == "edge" else None, config)
 
 
-def usual_report(config_map: Object, secret: Object) -> Reported:
+def usual_report(config_map: Object, secret: Object) -> ReportedConfig:
     """Return what a pod says that uses all of a ConfigMap and a Secret."""
     files = {
-        f"{names.FILES_DIR}/{name}": InUse(digest_of(content))
+        f"{names.FILES_DIR}/{name}": ReportedFile(digest_of(content))
         for name, content in decoded(secret).items()
     }
     config = config_map["data"][names.CONFIG_FILE].encode()
-    return Reported(InUse(digest_of(config)), files=files)
+    return ReportedConfig(ReportedFile(digest_of(config)), files=files)

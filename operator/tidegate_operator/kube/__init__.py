@@ -1,5 +1,5 @@
-"""The API server: requests, watches, a cache of what brokers consist of, and write back-off.
+"""The API server: requests, watches, a cache of the objects of brokers, and their writer.
 
-Owns connections to the API server. Entered by ``reconcile`` and ``handlers`` through ``interface``.
-Never knows a rule about brokers.
+Owns connections to the API server. ``handlers``, ``reconcile`` and ``pods`` use it, mostly through
+``interface``. Never knows what objects mean for a broker.
 """

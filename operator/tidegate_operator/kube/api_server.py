@@ -1,7 +1,7 @@
-"""HTTP with the API server: who we are, one request, one watch. Called by ``kube`` alone.
+"""HTTP with the API server: authentication, one request, one watch. Called by ``client`` alone.
 
-Credentials are asked for anew when they are not accepted any more; what is under way with the old
-ones goes on. Answers that say no are raised as ``cluster``'s errors.
+When credentials are rejected, it logs in again; requests and watches with the previous ones
+continue. Rejections are raised as the errors of ``interface``.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ import kopf
 from tidegate_operator import names
 from tidegate_operator.kube.interface import KubeError, KubeUnavailable
 
-#: How long one request may take; a watch is ended by the server before that.
+#: Timeout of a request, and duration after which the server closes a watch.
 REQUEST_TIMEOUT_S: Final = 30.0
 WATCH_S: Final = 240
-#: What a watch and a request accept.
-WHOLE: Final = "application/json"
+#: Accept headers.
+FULL_OBJECT: Final = "application/json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-#: The largest line of a watch; objects have at most about three MiB.
+#: The longest line of a watch; objects have at most about 3 MiB.
 _MAX_LINE_BYTES: Final = 8 * 1024 * 1024
-#: Sessions with credentials of before that are kept for what is under way.
-_MAX_OLD: Final = 2
-#: What there may be instead of an answer; a session that is closed ends what is under way with a
-#: RuntimeError.
-_NO_ANSWER: Final = (TimeoutError, OSError, aiohttp.ClientError, ValueError, RuntimeError)
-#: How the server complains of a field that it does not know, and of an amount that is none: as an
-#: error of its own.
-_MISSPELLED: Final = ("failed to create typed patch object", "failed to convert new object")
+#: How many sessions with previous credentials are kept for running requests.
+_MAX_PREVIOUS: Final = 2
+#: Errors without a response; closing a session aborts its requests with a RuntimeError.
+_TRANSPORT_ERRORS: Final = (TimeoutError, OSError, aiohttp.ClientError, ValueError, RuntimeError)
+#: Messages of status 500 for an unknown field and an invalid quantity, which are the client's
+#: errors.
+_TYPE_ERRORS: Final = ("failed to create typed patch object", "failed to convert new object")
 
-#: Asks for credentials anew, when the old ones are not accepted any more.
+#: Returns credentials; called again when they are rejected.
 Login = Callable[[], Awaitable[kopf.ConnectionInfo]]
 
 
@@ -49,17 +48,17 @@ class ApiServer:
     def __init__(self, login: Login) -> None:
         self._login = login
         self._session: aiohttp.ClientSession | None = None
-        self._old: deque[aiohttp.ClientSession] = deque()
+        self._previous: deque[aiohttp.ClientSession] = deque()
         self._logging_in = asyncio.Lock()
-        #: What came of each request, by method and status; "none" where there was no answer.
-        self.answers: Counter[tuple[str, str]] = Counter()
+        #: Responses by method and status; "none" without a response.
+        self.responses: Counter[tuple[str, str]] = Counter()
 
     async def __aenter__(self) -> ApiServer:
         await self._log_in()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for session in (*self._old, self._session):
+        for session in (*self._previous, self._session):
             if session is not None:
                 await session.close()
 
@@ -73,14 +72,14 @@ class ApiServer:
             read_bufsize=2**20,
         )
         if self._session is not None:
-            # Watches go on with the old credentials until the server ends them, soon enough.
-            self._old.append(self._session)
+            # Watches continue with the previous credentials until the server closes them.
+            self._previous.append(self._session)
         self._session = session
-        while len(self._old) > _MAX_OLD:
-            await self._old.popleft().close()
+        while len(self._previous) > _MAX_PREVIOUS:
+            await self._previous.popleft().close()
 
     async def _log_in_again(self, refused: aiohttp.ClientSession) -> None:
-        """Log in, unless somebody else has done so since a session was refused."""
+        """Log in, unless another request has done so since the session was rejected."""
         async with self._logging_in:
             if self._session is refused:
                 await self._log_in()
@@ -99,21 +98,21 @@ class ApiServer:
         body: object = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        """Ask once, with new credentials if the old ones are refused; return the answer.
+        """Send a request, again with new credentials if they are rejected; return the response.
 
         Raises KubeError and KubeUnavailable.
         """
         session = self._http
         try:
-            return await self._try(method, path, query, body, content_type)
+            return await self._send(method, path, query, body, content_type)
         except KubeError as error:
             if error.status != 401:
                 raise
-        # Tokens of ServiceAccounts are replaced every hour.
+        # Tokens of ServiceAccounts are rotated every hour.
         await self._log_in_again(session)
-        return await self._try(method, path, query, body, content_type)
+        return await self._send(method, path, query, body, content_type)
 
-    async def _try(
+    async def _send(
         self,
         method: str,
         path: str,
@@ -122,25 +121,25 @@ class ApiServer:
         content_type: str,
     ) -> dict[str, Any]:
         payload = None if body is None else json.dumps(body).encode()
-        headers = {"Accept": WHOLE}
+        headers = {"Accept": FULL_OBJECT}
         if payload is not None:
             headers["Content-Type"] = content_type
         try:
             async with self._http.request(
                 method, path, params=query, data=payload, headers=headers
-            ) as answer:
-                self.answers[method, str(answer.status)] += 1
-                await check(answer)
-                found: dict[str, Any] = await answer.json(content_type=None)
-                return found
-        except _NO_ANSWER as error:
-            self.answers[method, "none"] += 1
-            raise KubeUnavailable(f"the API server cannot be reached: {error!r}") from error
+            ) as response:
+                self.responses[method, str(response.status)] += 1
+                await raise_for_status(response)
+                body_json: dict[str, Any] = await response.json(content_type=None)
+                return body_json
+        except _TRANSPORT_ERRORS as error:
+            self.responses[method, "none"] += 1
+            raise KubeUnavailable(f"API server unreachable: {error!r}") from error
 
     async def events(
         self, path: str, version: str, selector: str, accepted: str
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the events of one watch until the server ends it."""
+        """Yield the events of one watch until the server closes it."""
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -152,43 +151,43 @@ class ApiServer:
         try:
             async with self._http.get(
                 path, params=query, headers=headers, timeout=timeout
-            ) as answer:
-                self.answers["WATCH", str(answer.status)] += 1
-                if answer.status == 410:
+            ) as response:
+                self.responses["WATCH", str(response.status)] += 1
+                if response.status == 410:
                     yield {"type": "ERROR"}
                     return
-                await check(answer)
+                await raise_for_status(response)
                 buffer = b""
-                async for chunk in answer.content.iter_any():
+                async for chunk in response.content.iter_any():
                     *lines, buffer = (buffer + chunk).split(b"\n")
                     for line in lines:
                         yield json.loads(line)
                     if len(buffer) > _MAX_LINE_BYTES:
                         yield {"type": "ERROR"}
                         return
-        except _NO_ANSWER as error:
-            raise KubeUnavailable(f"the watch has ended: {error!r}") from error
+        except _TRANSPORT_ERRORS as error:
+            raise KubeUnavailable(f"watch closed: {error!r}") from error
 
 
-async def check(answer: aiohttp.ClientResponse) -> None:
-    """Raise what an answer that is not good means."""
-    if answer.status < 400:
+async def raise_for_status(response: aiohttp.ClientResponse) -> None:
+    """Raise KubeError or KubeUnavailable for a response with an error status."""
+    if response.status < 400:
         return
-    text = await answer.text(errors="replace")
+    text = await response.text(errors="replace")
     try:
         message = str(json.loads(text)["message"])
     except (ValueError, LookupError, TypeError):
-        message = text.strip() or answer.reason or str(answer.status)
-    if answer.status == 500 and message.startswith(_MISSPELLED):
+        message = text.strip() or response.reason or str(response.status)
+    if response.status == 500 and message.startswith(_TYPE_ERRORS):
         raise KubeError(422, message)
-    refusal = KubeError(answer.status, message)
-    if answer.status == 429 or (answer.status >= 500 and not refusal.is_about_a_webhook):
+    error = KubeError(response.status, message)
+    if response.status == 429 or (response.status >= 500 and not error.is_webhook_failure):
         raise KubeUnavailable(message)
-    raise refusal
+    raise error
 
 
 def tls_context(connection: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
-    """Return how the API server is recognised, and how we show who we are."""
+    """Return the TLS context: how to verify the API server, and the client certificate."""
     if not connection.server.startswith("https"):
         return True
     ca_data = _pem(connection.ca_data)
@@ -213,7 +212,7 @@ def tls_context(connection: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
 
 
 def _pem(data: str | bytes | None) -> str | None:
-    """Return data of a kubeconfig, which is PEM or PEM in base64."""
+    """Return PEM data of a kubeconfig, which may be in base64."""
     if data is None:
         return None
     text = data.decode() if isinstance(data, bytes) else data

@@ -1,9 +1,9 @@
-"""What brokers consist of, as watches tell it: looking at one lists nothing.
+"""A cache of the objects of brokers, filled by watches: reconciling a broker lists nothing.
 
-``CachedCluster`` is a ``Cluster`` around another one. Every kind that the operator makes, and the
-pods, are listed once and then watched, for all brokers together; what is written is known at once,
-before its watch tells it. While any watch is down nothing is believed. Kinds of others (those of
-cert-manager and Prometheus) are not watched: they are asked for, and remembered for a while.
+``CachedCluster`` wraps another ``Cluster``. All kinds that the operator creates, and pods, are
+listed once and then watched by ``handlers``, for all brokers together; written objects are in the
+cache at once. While any watch is down the cache is bypassed. Optional kinds (of cert-manager and
+Prometheus) are not watched: they are listed, and cached for a while.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ from typing import Any, Final, Protocol
 
 from tidegate_operator import names
 from tidegate_operator.kube.interface import Cluster, Event, Listed
+from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import OPTIONAL_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 
-#: Namespace and name of a broker.
-Key = tuple[str, str]
-#: Where an object is: its namespace, and its kind and name.
-_Place = tuple[str, ObjectRef]
+#: Namespace and reference of an object.
+_Location = tuple[str, ObjectRef]
 
-#: The longest that anything of others' kinds is believed.
-LONGEST_S: Final = 600.0
-#: Of how many objects it is remembered that they have gone: those to which an answer may be late.
-MOST_GONE: Final = 4096
-#: Only of these it matters who has set their number of pods (see ``plan.keep_replicas``).
-_FIELDS_MATTER: Final = frozenset({"Deployment"})
+#: How long objects of optional kinds are cached.
+OPTIONAL_TTL_S: Final = 600.0
+#: How many deleted objects are remembered: a response to an earlier write of them may be late.
+MAX_DELETED: Final = 4096
+#: Kinds whose managed fields are kept (see ``plan.keep_replicas``).
+_KINDS_WITH_MANAGED_FIELDS: Final = frozenset({"Deployment"})
 _REPLICAS: Final = "f:replicas"
-#: What is looked at of a pod's spec (see ``observed.pods``).
-_OF_PODS: Final = ("terminationGracePeriodSeconds",)
+#: Fields of a pod's spec that are kept (see ``live_state.pods``).
+_POD_SPEC_FIELDS: Final = ("terminationGracePeriodSeconds",)
 _NOT_WATCHED: Final = frozenset(kind for _, kind in OPTIONAL_KINDS)
 
 
-class Source(Cluster, Protocol):
-    """What is asked when nothing is known."""
+class UncachedCluster(Cluster, Protocol):
+    """The cluster that the cache reads from."""
 
     async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
-        """Return what has the labels of a broker, of the kinds that are not watched."""
+        """Return the objects of optional kinds with the labels of a broker."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """What was read, and when (the loop's clock)."""
+    """Objects, and when they were read (the loop's clock)."""
 
     objects: list[Manifest]
     read_s: float
@@ -54,168 +53,176 @@ class _Entry:
 class CachedCluster:
     """See the module's docstring. ``watched`` are the names of all watches that must be up."""
 
-    def __init__(self, cluster: Source, watched: Iterable[str]) -> None:
+    def __init__(self, cluster: UncachedCluster, watched: Iterable[str]) -> None:
         self._cluster = cluster
-        self._down = set(watched)
-        self._are_up = asyncio.Event()
-        #: By broker: what belongs to it, its pods included.
-        self._objects: dict[Key, dict[ObjectRef, Manifest]] = {}
-        #: By place: the broker that what is there belongs to. Labels change, places do not.
-        self._owners: dict[_Place, Key] = {}
-        #: By uid, oldest first: since which version watches have said that it is nobody's.
-        self._gone: dict[str, str] = {}
-        self._optional: dict[Key, _Entry] = {}
+        self._watches_down = set(watched)
+        self._all_watching = asyncio.Event()
+        #: Objects by broker, including pods.
+        self._objects: dict[BrokerKey, dict[ObjectRef, Manifest]] = {}
+        #: The broker of each object by location: labels may change, locations do not.
+        self._owners: dict[_Location, BrokerKey] = {}
+        #: Deleted objects by uid, oldest first: the resource version of the deletion.
+        self._deleted: dict[str, str] = {}
+        self._optional: dict[BrokerKey, _Entry] = {}
 
-    # What watches say
+    # Watches
 
-    def began(self, watch: str) -> None:
-        """A watch is up from now on."""
-        self._down.discard(watch)
-        if not self._down:
-            self._are_up.set()
+    def watch_started(self, watch: str) -> None:
+        """Note that a watch is up."""
+        self._watches_down.discard(watch)
+        if not self._watches_down:
+            self._all_watching.set()
 
-    def ended(self, watch: str) -> None:
-        """A watch is down."""
-        self._down.add(watch)
-        self._are_up.clear()
+    def watch_ended(self, watch: str) -> None:
+        """Note that a watch is down."""
+        self._watches_down.add(watch)
+        self._all_watching.clear()
 
-    async def until_up(self, deadline_s: float) -> None:
-        """Wait until all watches are up, but not for ever: it works without them, slowly."""
+    async def wait_until_watching(self, deadline_s: float) -> None:
+        """Wait until all watches are up, at most ``deadline_s``; without them every read lists."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
-                await self._are_up.wait()
+                await self._all_watching.wait()
 
     def watches_down(self) -> frozenset[str]:
         """Return the names of all watches that are down."""
-        return frozenset(self._down)
+        return frozenset(self._watches_down)
 
-    def listed(self, kind: str, namespace: str, found: Listed) -> list[Key]:
-        """Take in all objects of a kind, of one namespace or (with "") of all; return the brokers
-        of which anything is different."""
-        there = {_place(one) for one in found.objects}
-        gone = [
-            place
-            for place, key in self._owners.items()
-            if place[1].kind == kind
-            and namespace in {"", place[0]}
-            and place not in there
-            # What was written after it was listed cannot be in the list.
-            and not _is_newer(self._objects[key][place[1]], found.version)
+    def replace(self, kind: str, namespace: str, listed: Listed) -> list[BrokerKey]:
+        """Replace all objects of a kind, of one namespace or (with "") of all; return the brokers
+        whose objects have changed."""
+        listed_locations = {_location(manifest) for manifest in listed.objects}
+        removed = [
+            location
+            for location, key in self._owners.items()
+            if location[1].kind == kind
+            and namespace in {"", location[0]}
+            and location not in listed_locations
+            # Objects written after the list are not in it.
+            and not _is_newer(self._objects[key][location[1]], listed.version)
         ]
-        changed: dict[Key, None] = {}
-        for place in gone:
-            key, one = self._drop(place)
-            self._has_gone(one, found.version)
+        changed: dict[BrokerKey, None] = {}
+        for location in removed:
+            key, manifest = self._forget(location)
+            self._mark_deleted(manifest, listed.version)
             changed[key] = None
-        for one in found.objects:
-            changed |= dict.fromkeys(self._take(one))
+        for manifest in listed.objects:
+            changed |= dict.fromkeys(self._store(manifest))
         return list(changed)
 
-    def happened(self, event: Event) -> list[Key]:
-        """Take in what has happened to an object; return the brokers that it belongs to and has
-        belonged to, none if that was known: our own writes come back."""
-        one = event.manifest
+    def apply_event(self, event: Event) -> list[BrokerKey]:
+        """Apply an event; return the current and previous broker of the object, none if the event
+        is known already: the operator's own writes are watched too."""
+        manifest = event.manifest
         if not event.is_deleted:
-            return self._take(one)
-        self._has_gone(one, _version(one))
-        place = _place(one)
-        changed = [key_of(one)]
-        known = self._at(place)
-        # One that has only lost its labels is told as deleted too, and may have them again.
-        if known is not None and _uid(known) == _uid(one) and not _is_newer(known, _version(one)):
-            changed.append(self._drop(place)[0])
+            return self._store(manifest)
+        self._mark_deleted(manifest, _version(manifest))
+        location = _location(manifest)
+        changed = [broker_of(manifest)]
+        known = self._lookup(location)
+        # An object that loses its labels is reported as deleted, and may get them back.
+        if (
+            known is not None
+            and _uid(known) == _uid(manifest)
+            and not _is_newer(known, _version(manifest))
+        ):
+            changed.append(self._forget(location)[0])
         return [key for key in dict.fromkeys(changed) if key is not None]
 
-    def _take(self, one: Manifest) -> list[Key]:
-        """Remember an object, unless a newer one is known; return the brokers to which it is news:
-        the one it belongs to, and the one it has belonged to."""
-        one = slim(one)
-        place, owner = _place(one), key_of(one)
-        known, before = self._at(place), self._owners.get(place)
-        if known is not None and (_is_newer(known, _version(one)) or known == one):
+    def _store(self, manifest: Manifest) -> list[BrokerKey]:
+        """Store an object, unless a newer one is known; return its current and previous broker if
+        it has changed."""
+        manifest = slim(manifest)
+        location, owner = _location(manifest), broker_of(manifest)
+        known, previous_owner = self._lookup(location), self._owners.get(location)
+        if known is not None and (_is_newer(known, _version(manifest)) or known == manifest):
             return []
-        if before is not None and before != owner:
-            self._drop(place)
+        if previous_owner is not None and previous_owner != owner:
+            self._forget(location)
         if owner is not None:
-            self._owners[place] = owner
-            self._objects.setdefault(owner, {})[place[1]] = one
-        elif before is not None:
-            self._has_gone(one, _version(one))
-        return [key for key in dict.fromkeys((before, owner)) if key is not None]
+            self._owners[location] = owner
+            self._objects.setdefault(owner, {})[location[1]] = manifest
+        elif previous_owner is not None:
+            self._mark_deleted(manifest, _version(manifest))
+        return [key for key in dict.fromkeys((previous_owner, owner)) if key is not None]
 
-    def _take_answer(self, one: Manifest) -> None:
-        """Remember what we have written, unless its watch has told more of it already."""
-        version = self._gone.get(_uid(one))
-        if version is not None and not _is_newer(one, version):
+    def _store_written(self, manifest: Manifest) -> None:
+        """Store a written object, unless its watch has reported a newer version already."""
+        version = self._deleted.get(_uid(manifest))
+        if version is not None and not _is_newer(manifest, version):
             return
-        if self._owners.get(_place(one), key_of(one)) == key_of(one):
-            self._take(one)
-        # Else it has been another broker's, which has to learn that: its watch will tell both.
+        if self._owners.get(_location(manifest), broker_of(manifest)) == broker_of(manifest):
+            self._store(manifest)
+        # Else it belonged to another broker, which has to be requeued: the watch's event does that.
 
-    def _has_gone(self, one: Manifest, version: str) -> None:
-        """Remember that an object is nobody's since a version of the cluster."""
-        self._gone.pop(_uid(one), None)
-        self._gone[_uid(one)] = version
-        if len(self._gone) > MOST_GONE:
-            del self._gone[next(iter(self._gone))]
+    def _mark_deleted(self, manifest: Manifest, version: str) -> None:
+        """Remember that an object belongs to no broker since a resource version."""
+        self._deleted.pop(_uid(manifest), None)
+        self._deleted[_uid(manifest)] = version
+        if len(self._deleted) > MAX_DELETED:
+            del self._deleted[next(iter(self._deleted))]
 
-    def _at(self, place: _Place) -> Manifest | None:
-        owner = self._owners.get(place)
-        return None if owner is None else self._objects[owner][place[1]]
+    def _lookup(self, location: _Location) -> Manifest | None:
+        owner = self._owners.get(location)
+        return None if owner is None else self._objects[owner][location[1]]
 
-    def _drop(self, place: _Place) -> tuple[Key, Manifest]:
-        """Forget what is known at a place; return whose it was, and it."""
-        key = self._owners.pop(place)
+    def _forget(self, location: _Location) -> tuple[BrokerKey, Manifest]:
+        """Remove the object at a location; return its broker and the object."""
+        key = self._owners.pop(location)
         objects = self._objects[key]
-        one = objects.pop(place[1])
+        manifest = objects.pop(location[1])
         if not objects:
             del self._objects[key]
-        return key, one
+        return key, manifest
 
     # Cluster
 
     async def children(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
-        if self._down:
+        if self._watches_down:
             return await self._cluster.children(namespace, name)
-        found = [one for one in self._known((namespace, name)) if one["kind"] != "Pod"]
-        if not found and await self._has_begun(namespace, name):
+        manifests = [
+            manifest for manifest in self._known((namespace, name)) if manifest["kind"] != "Pod"
+        ]
+        if not manifests and await self._has_authorities(namespace, name):
             return await self._cluster.children(namespace, name)
-        return found + await self._optional_children((namespace, name))
+        return manifests + await self._optional_children((namespace, name))
 
     async def pods(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
-        if self._down:
+        if self._watches_down:
             return await self._cluster.pods(namespace, name)
-        return [one for one in self._known((namespace, name)) if one["kind"] == "Pod"]
+        return [
+            manifest for manifest in self._known((namespace, name)) if manifest["kind"] == "Pod"
+        ]
 
-    def _known(self, key: Key) -> Iterator[Manifest]:
+    def _known(self, key: BrokerKey) -> Iterator[Manifest]:
         yield from self._objects.get(key, {}).values()
 
-    async def _has_begun(self, namespace: str, name: str) -> bool:
-        """Whether a broker that nothing is known of has something after all.
+    async def _has_authorities(self, namespace: str, name: str) -> bool:
+        """Whether a broker without cached objects has a Secret with authorities after all.
 
-        Its authorities are never made twice, however late a watch is.
+        They must never be created twice, however late a watch is.
         """
         ref = ObjectRef("v1", "Secret", names.authorities_secret(name))
         return await self._cluster.read(ref, namespace) is not None
 
-    async def _optional_children(self, key: Key) -> list[Manifest]:
+    async def _optional_children(self, key: BrokerKey) -> list[Manifest]:
         if not await self._cluster.optional_kinds():
             return []
         now_s = asyncio.get_running_loop().time()
         entry = self._optional.get(key)
-        if entry is None or now_s - entry.read_s > LONGEST_S:
+        if entry is None or now_s - entry.read_s > OPTIONAL_TTL_S:
             entry = _Entry(await self._cluster.optional_children(*key), now_s)
             self._optional[key] = entry
         return list(entry.objects)
 
     async def broker(self, namespace: str, name: str) -> Manifest | None:
         """See ``Cluster``."""
-        found = await self._cluster.broker(namespace, name)
-        if found is None:
+        manifest = await self._cluster.broker(namespace, name)
+        if manifest is None:
             self._optional.pop((namespace, name), None)
-        return found
+        return manifest
 
     async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
         """See ``Cluster``."""
@@ -223,21 +230,21 @@ class CachedCluster:
 
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """See ``Cluster``."""
-        found = await self._cluster.apply(manifest, dry_run=dry_run)
-        key = key_of(found)
+        applied = await self._cluster.apply(manifest, dry_run=dry_run)
+        key = broker_of(applied)
         if not dry_run and key is not None:
             self._optional.pop(key, None)
-            if found["kind"] not in _NOT_WATCHED:
-                self._take_answer(found)
-        return found
+            if applied["kind"] not in _NOT_WATCHED:
+                self._store_written(applied)
+        return applied
 
     async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
         """See ``Cluster``."""
         await self._cluster.delete(ref, namespace, uid)
-        known = self._at((namespace, ref))
+        known = self._lookup((namespace, ref))
         if known is not None and _uid(known) == uid:
-            self._drop((namespace, ref))
-        for key in [one for one in self._optional if one[0] == namespace]:
+            self._forget((namespace, ref))
+        for key in [broker for broker in self._optional if broker[0] == namespace]:
             del self._optional[key]
 
     async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
@@ -248,18 +255,18 @@ class CachedCluster:
         """See ``Cluster``."""
         await self._cluster.set_status(namespace, name, status)
 
-    async def say(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
         """See ``Cluster``."""
-        await self._cluster.say(broker, kind, reason, message)
+        await self._cluster.record_event(broker, kind, reason, message)
 
     async def optional_kinds(self) -> frozenset[str]:
         """See ``Cluster``."""
         return await self._cluster.optional_kinds()
 
 
-def key_of(one: Mapping[str, Any]) -> Key | None:
-    """Return the broker whose labels an object has, None if it has none."""
-    metadata = one["metadata"]
+def broker_of(manifest: Mapping[str, Any]) -> BrokerKey | None:
+    """Return the broker in an object's labels, None without them."""
+    metadata = manifest["metadata"]
     labels = metadata.get("labels") or {}
     broker = labels.get(names.INSTANCE_LABEL)
     if not broker or labels.get(names.MANAGED_BY_LABEL) != names.FIELD_MANAGER:
@@ -267,38 +274,38 @@ def key_of(one: Mapping[str, Any]) -> Key | None:
     return metadata["namespace"], broker
 
 
-def _place(one: Mapping[str, Any]) -> _Place:
-    return one["metadata"]["namespace"], ObjectRef.of(one)
+def _location(manifest: Mapping[str, Any]) -> _Location:
+    return manifest["metadata"]["namespace"], ObjectRef.of(manifest)
 
 
-def _uid(one: Mapping[str, Any]) -> str:
-    return str(one["metadata"].get("uid", ""))
+def _uid(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["metadata"].get("uid", ""))
 
 
-def slim(one: Manifest) -> Manifest:
-    """Return an object without what nobody looks at: most of what a cluster of many brokers is."""
-    metadata = one["metadata"]
-    managed = metadata.get("managedFields")
-    if managed is not None:
+def slim(manifest: Manifest) -> Manifest:
+    """Return an object without unused fields, which are most of its size."""
+    metadata = manifest["metadata"]
+    managed_fields = metadata.get("managedFields")
+    if managed_fields is not None:
         metadata = {key: value for key, value in metadata.items() if key != "managedFields"}
-        if one["kind"] in _FIELDS_MATTER:
+        if manifest["kind"] in _KINDS_WITH_MANAGED_FIELDS:
             metadata["managedFields"] = [
                 {"manager": entry.get("manager"), "fieldsV1": {"f:spec": {_REPLICAS: {}}}}
-                for entry in managed
+                for entry in managed_fields
                 if _REPLICAS in entry.get("fieldsV1", {}).get("f:spec", {})
             ]
-    found = one | {"metadata": metadata}
-    if one["kind"] == "Pod":
-        spec = one.get("spec") or {}
-        found["spec"] = {key: spec[key] for key in _OF_PODS if key in spec}
-    return found
+    slimmed = manifest | {"metadata": metadata}
+    if manifest["kind"] == "Pod":
+        spec = manifest.get("spec") or {}
+        slimmed["spec"] = {key: spec[key] for key in _POD_SPEC_FIELDS if key in spec}
+    return slimmed
 
 
-def _version(one: Mapping[str, Any]) -> str:
-    return str(one["metadata"].get("resourceVersion", ""))
+def _version(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["metadata"].get("resourceVersion", ""))
 
 
-def _is_newer(one: Mapping[str, Any], version: str) -> bool:
-    """Whether an object is newer than a version of the cluster; versions are numbers that grow."""
-    own = _version(one)
+def _is_newer(manifest: Mapping[str, Any], version: str) -> bool:
+    """Whether an object is newer than a resource version; versions are increasing numbers."""
+    own = _version(manifest)
     return own.isdecimal() and version.isdecimal() and int(own) > int(version)

@@ -1,7 +1,7 @@
-"""The calls to the API server that the operator makes: ``Cluster`` over HTTP, lists and watches.
+"""The protocol ``Cluster`` over HTTP, and lists and watches.
 
-Called by ``reconcile`` (through the protocol ``Cluster``) and by ``handlers``. Knows no rules: it
-reads, writes, and says why something was refused; ``api_server`` carries it.
+Called by ``reconcile`` (through ``interface`` and ``cache``) and by ``handlers``; ``api_server``
+sends the requests. Never knows what objects mean.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from tidegate_operator import names
-from tidegate_operator.kube.api_server import METADATA_ONLY, WHOLE, ApiServer, Login
+from tidegate_operator.kube.api_server import FULL_OBJECT, METADATA_ONLY, ApiServer, Login
 from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 
 log = logging.getLogger(__name__)
 
-#: How long the answer to the question which kinds there are is good for.
-KINDS_S: Final = 60.0
-#: A page of a list.
-PAGE: Final = 250
-#: Before everything is listed again: a server may answer each watch that it has forgotten. Watches
-#: last for minutes, but something between us and the server may end each of them at once.
+#: How long the set of installed optional kinds is cached.
+KINDS_TTL_S: Final = 60.0
+#: Objects per page of a list.
+PAGE_SIZE: Final = 250
+#: Pause before objects are listed again, and after a watch that was closed at once: the server may
+#: reply to every watch with "resource version too old", a proxy may close every connection.
 RELIST_PAUSE_S: Final = 1.0
 
 PLURALS: Final = {
@@ -56,8 +56,8 @@ class KubeApi:
         self._server = ApiServer(login)
         self._kinds: frozenset[str] = frozenset()
         self._kinds_until_s = 0.0
-        #: What came of each request, by method and status.
-        self.answers = self._server.answers
+        #: Responses by method and status.
+        self.responses = self._server.responses
 
     async def __aenter__(self) -> KubeApi:
         await self._server.__aenter__()
@@ -76,8 +76,8 @@ class KubeApi:
         """Return all MqttBrokers, of one namespace or of all."""
         return await self._list(names.API_VERSION, names.KIND, namespace, "")
 
-    async def not_served(self, namespace: str = "") -> str:
-        """Ask whether MqttBrokers can be listed; return why not, "" if they can."""
+    async def unserved_reason(self, namespace: str = "") -> str:
+        """Check whether MqttBrokers can be listed; return why not, "" if they can."""
         path = collection_path(names.API_VERSION, names.KIND, namespace)
         try:
             await self._server.request("GET", path, query={"limit": "1"})
@@ -94,9 +94,9 @@ class KubeApi:
         return watched + others
 
     async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
-        """Return the same of the kinds of others alone."""
+        """Return the objects of optional kinds with the labels of a broker."""
         known = await self.optional_kinds()
-        kinds = [one for one in OPTIONAL_KINDS if one[1] in known]
+        kinds = [kind_ref for kind_ref in OPTIONAL_KINDS if kind_ref[1] in known]
         return await self._children(namespace, name, kinds)
 
     async def _children(
@@ -104,7 +104,7 @@ class KubeApi:
     ) -> list[Manifest]:
         selector = f"{names.INSTANCE_LABEL}={name},{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
         lists = (self._list(api, kind, namespace, selector) for api, kind in kinds)
-        return [one for found in await asyncio.gather(*lists) for one in found]
+        return [manifest for listed in await asyncio.gather(*lists) for manifest in listed]
 
     async def pods(self, namespace: str, name: str) -> list[Manifest]:
         """See ``Cluster``."""
@@ -116,7 +116,7 @@ class KubeApi:
         return await self.get(object_path(ref.api_version, ref.kind, namespace, ref.name))
 
     async def get(self, path: str) -> Manifest | None:
-        """Return what is at a path, None if there is nothing."""
+        """Return the object at a path, None if there is none."""
         try:
             return await self._server.request("GET", path)
         except KubeError as error:
@@ -136,7 +136,7 @@ class KubeApi:
             object_path(ref.api_version, ref.kind, namespace, ref.name),
             query=query,
             body=manifest,
-            # JSON is YAML, and the server reads it faster.
+            # JSON is valid YAML, and faster to parse.
             content_type="application/apply-patch+yaml",
         )
 
@@ -156,8 +156,8 @@ class KubeApi:
                 raise
 
     async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
-        """See ``Cluster``. Kubelets look at what a pod mounts when the pod changes."""
-        # With the uid, a pod that has gone is a conflict instead of a new one.
+        """See ``Cluster``. Kubelets sync what a pod mounts when the pod changes."""
+        # With the uid, a deleted pod is a conflict; without it, apply would create a pod.
         annotations = {names.CONFIGURATION: value}
         metadata = {"name": name, "namespace": namespace, "uid": uid, "annotations": annotations}
         await self._server.request(
@@ -183,8 +183,8 @@ class KubeApi:
             if error.status != 404:
                 raise
 
-    async def say(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
-        """See ``Cluster``. An event that is refused is not worth a failure."""
+    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+        """See ``Cluster``. A rejected event is logged only."""
         metadata = broker["metadata"]
         namespace = metadata["namespace"]
         moment = _now()
@@ -213,44 +213,45 @@ class KubeApi:
                 "POST", collection_path("v1", "Event", namespace), body=event
             )
         except KubeError as error:
-            log.warning("an event was refused", extra={"reason": str(error)})
+            log.warning("event rejected", extra={"reason": str(error)})
 
     async def optional_kinds(self) -> frozenset[str]:
-        """See ``Cluster``. Asked again from time to time: CRDs come and go."""
+        """See ``Cluster``. Cached for ``KINDS_TTL_S``: CRDs may be installed later."""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._kinds_until_s:
-            found = await asyncio.gather(*(self._knows(api, kind) for api, kind in OPTIONAL_KINDS))
-            self._kinds = frozenset(
-                kind for (_, kind), known in zip(OPTIONAL_KINDS, found, strict=True) if known
+            installed = await asyncio.gather(
+                *(self._has_kind(api, kind) for api, kind in OPTIONAL_KINDS)
             )
-            self._kinds_until_s = now_s + KINDS_S
+            self._kinds = frozenset(
+                kind for (_, kind), known in zip(OPTIONAL_KINDS, installed, strict=True) if known
+            )
+            self._kinds_until_s = now_s + KINDS_TTL_S
         return self._kinds
 
-    async def _knows(self, api_version: str, kind: str) -> bool:
+    async def _has_kind(self, api_version: str, kind: str) -> bool:
         try:
-            found = await self._server.request("GET", f"apis/{api_version}")
+            group = await self._server.request("GET", f"apis/{api_version}")
         except KubeError as error:
             if error.status in {403, 404}:
                 return False
             raise
-        return any(one.get("kind") == kind for one in found.get("resources") or [])
+        return any(resource.get("kind") == kind for resource in group.get("resources") or [])
 
-    async def changes(
+    async def watch_metadata(
         self, api_version: str, kind: str, namespace: str, selector: str
     ) -> AsyncGenerator[Manifest | None, None]:
         """Yield the metadata of objects of a kind as they change, for ever.
 
-        ``selector`` is of labels; "" is everything.
-
-        None means: from here on; what has happened before is not told, at the beginning and when
-        the server has forgotten where we were. Raises KubeError and KubeUnavailable.
+        ``selector`` is a label selector; "" selects all. None is yielded when the watch starts, and
+        when it restarts because the resource version is too old: changes before are not reported.
+        Raises KubeError and KubeUnavailable.
         """
         path = collection_path(api_version, kind, namespace)
         version = ""
         clock = asyncio.get_running_loop().time
         while True:
             if not version:
-                version = await self._newest(path)
+                version = await self._current_version(path)
                 yield None
             began_s = clock()
             async with contextlib.aclosing(
@@ -266,7 +267,7 @@ class KubeApi:
             if not version or clock() - began_s < RELIST_PAUSE_S:
                 await relist_pause()
 
-    async def follow(
+    async def list_and_watch(
         self,
         api_version: str,
         kind: str,
@@ -274,70 +275,68 @@ class KubeApi:
         selector: str,
         keep: Callable[[Manifest], Manifest],
     ) -> AsyncGenerator[Listed | Event, None]:
-        """Yield all objects of a kind, and then what happens to them, for ever.
+        """Yield all objects of a kind, then their changes, for ever.
 
-        ``keep`` takes out of each what is wanted: of a large cluster the rest is too much at once.
-        They are listed again when the server has forgotten where we were. Raises KubeError and
-        KubeUnavailable.
+        ``keep`` reduces each object as soon as it is read, to limit memory. Objects are listed
+        again when the resource version is too old. Raises KubeError and KubeUnavailable.
         """
         path = collection_path(api_version, kind, namespace)
         version = ""
         clock = asyncio.get_running_loop().time
         while True:
             if not version:
-                found = await self._listed(api_version, kind, namespace, selector, keep)
-                version = found.version
-                yield found
+                listed = await self._list_all(api_version, kind, namespace, selector, keep)
+                version = listed.version
+                yield listed
             began_s = clock()
             async with contextlib.aclosing(
-                self._server.events(path, version, selector, WHOLE)
+                self._server.events(path, version, selector, FULL_OBJECT)
             ) as events:
                 async for event in events:
                     if event["type"] == "ERROR":
                         version = ""
                         break
-                    one = {"apiVersion": api_version, "kind": kind} | event["object"]
-                    version = one["metadata"]["resourceVersion"]
+                    manifest = {"apiVersion": api_version, "kind": kind} | event["object"]
+                    version = manifest["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
-                        yield Event(keep(one), event["type"] == "DELETED")
+                        yield Event(keep(manifest), event["type"] == "DELETED")
             if not version or clock() - began_s < RELIST_PAUSE_S:
                 await relist_pause()
 
-    async def _newest(self, path: str) -> str:
-        found = await self._server.request("GET", path, query={"limit": "1"})
-        return str(found["metadata"]["resourceVersion"])
+    async def _current_version(self, path: str) -> str:
+        page = await self._server.request("GET", path, query={"limit": "1"})
+        return str(page["metadata"]["resourceVersion"])
 
     async def _list(
         self, api_version: str, kind: str, namespace: str, selector: str
     ) -> list[Manifest]:
-        return (await self._listed(api_version, kind, namespace, selector)).objects
+        return (await self._list_all(api_version, kind, namespace, selector)).objects
 
-    async def _listed(
+    async def _list_all(
         self,
         api_version: str,
         kind: str,
         namespace: str,
         selector: str,
-        keep: Callable[[Manifest], Manifest] = lambda one: one,
+        keep: Callable[[Manifest], Manifest] = lambda manifest: manifest,
     ) -> Listed:
         path = collection_path(api_version, kind, namespace)
-        query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
-        found: list[Manifest] = []
+        query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": selector} if selector else {})
+        objects: list[Manifest] = []
         while True:
             page = await self._server.request("GET", path, query=query)
-            # Items of a list say neither of what kind they are.
-            found += [
+            # Items of a list have no apiVersion and kind.
+            objects += [
                 keep({"apiVersion": api_version, "kind": kind} | item) for item in page["items"]
             ]
             token = page["metadata"].get("continue")
             if not token:
-                return Listed(found, page["metadata"].get("resourceVersion", ""))
+                return Listed(objects, page["metadata"].get("resourceVersion", ""))
             query["continue"] = token
 
 
 async def relist_pause() -> None:
-    """Wait for a moment, before everything is listed again, or a watch that ended at once is begun
-    again."""
+    """Wait before objects are listed again, or a watch that was closed at once is restarted."""
     await asyncio.sleep(RELIST_PAUSE_S)
 
 
@@ -345,14 +344,14 @@ async def relist_pause() -> None:
 
 
 def collection_path(api_version: str, kind: str, namespace: str) -> str:
-    """Return where objects of a kind are listed; "" as namespace means all of them."""
+    """Return the path of objects of a kind; namespace "" is all namespaces."""
     root = f"api/{api_version}" if "/" not in api_version else f"apis/{api_version}"
-    place = f"/namespaces/{quote(namespace)}" if namespace else ""
-    return f"{root}{place}/{PLURALS[kind]}"
+    namespaced = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"{root}{namespaced}/{PLURALS[kind]}"
 
 
 def object_path(api_version: str, kind: str, namespace: str, name: str) -> str:
-    """Return where one object is."""
+    """Return the path of an object."""
     return f"{collection_path(api_version, kind, namespace)}/{quote(name)}"
 
 

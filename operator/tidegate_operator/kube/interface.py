@@ -1,6 +1,7 @@
-"""What the operator needs of a cluster, in words of its own: no HTTP, nothing of kopf's.
+"""The calls to the API server that the operator needs, as a protocol: no HTTP, no kopf.
 
-``reconcile`` and ``cache`` know this only; ``kube`` does it, and tests can stand in for a server.
+Used by ``reconcile``, ``writer``, ``cache`` and ``pods.poller``; implemented by ``client`` and
+``cache``, and by a fake in tests.
 """
 
 from __future__ import annotations
@@ -14,36 +15,36 @@ from tidegate_operator.render import Manifest
 
 
 class KubeError(Exception):
-    """The API server says no. ``status`` is HTTP's; the message is the server's own sentence."""
+    """The API server rejects a request. ``status`` is HTTP's; the message is the server's."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
     @property
-    def is_about_the_object(self) -> bool:
-        """Whether what was sent is to blame, and sending it again will not help."""
-        return self.status in {400, 403, 404, 413, 422} or self.is_about_a_webhook
+    def is_rejection(self) -> bool:
+        """Whether the object was rejected, so that a retry without a change does not help."""
+        return self.status in {400, 403, 404, 413, 422} or self.is_webhook_failure
 
     @property
-    def is_about_a_webhook(self) -> bool:
-        """Whether an admission webhook was to be asked, and did not answer: whoever runs it has to
-        know, for without it nothing is accepted."""
+    def is_webhook_failure(self) -> bool:
+        """Whether an admission webhook did not respond. It is reported like a rejection, because no
+        object is accepted until the webhook is repaired."""
         return self.status == 500 and "failed calling webhook" in str(self)
 
     @property
-    def is_about_dry_runs(self) -> bool:
-        """Whether only the question was refused: some admission webhooks cannot be asked."""
+    def is_unsupported_dry_run(self) -> bool:
+        """Whether only the dry run was rejected: some admission webhooks do not support it."""
         return self.status == 400 and "dry run" in str(self)
 
 
 class KubeUnavailable(Exception):
-    """The API server cannot be reached, or is too busy: later."""
+    """The API server is unreachable or overloaded: retry later."""
 
 
 @dataclass(slots=True, frozen=True)
 class Listed:
-    """All objects of a kind, as they were at a version of the cluster; events go on from there."""
+    """All objects of a kind at a resource version; a watch continues from there."""
 
     objects: list[Manifest]
     version: str
@@ -51,20 +52,20 @@ class Listed:
 
 @dataclass(slots=True, frozen=True)
 class Event:
-    """An object has come, has changed, or has gone."""
+    """An object was added, modified, or deleted."""
 
     manifest: Manifest
     is_deleted: bool = False
 
 
 class Cluster(Protocol):
-    """What ``reconcile`` needs of a cluster. Every call raises KubeError and KubeUnavailable."""
+    """Access to the API server. Every call raises KubeError and KubeUnavailable."""
 
     async def broker(self, namespace: str, name: str) -> Manifest | None:
         """Return an MqttBroker, None if there is none."""
 
     async def children(self, namespace: str, name: str) -> list[Manifest]:
-        """Return everything that has the labels of a broker, in all managed kinds."""
+        """Return all objects of managed kinds with the labels of a broker."""
 
     async def pods(self, namespace: str, name: str) -> list[Manifest]:
         """Return a broker's pods."""
@@ -73,19 +74,19 @@ class Cluster(Protocol):
         """Return one object, None if there is none."""
 
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
-        """Apply one object, or only ask whether it would be accepted; return what is there."""
+        """Apply an object (server-side apply), or validate it only; return the result."""
 
     async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
-        """Delete one object, if it is still that one; what is gone already is fine."""
+        """Delete an object if it still has this uid; a missing one is no error."""
 
     async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
-        """Tell a pod which configuration it shall find, if it is still that pod."""
+        """Annotate a pod with the digest of its configuration, if it still has this uid."""
 
     async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
         """Replace an MqttBroker's status."""
 
-    async def say(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
-        """Record an event about a broker: ``kind`` is Normal or Warning."""
+    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+        """Record an event of a broker: ``kind`` is Normal or Warning."""
 
     async def optional_kinds(self) -> frozenset[str]:
-        """Return which kinds of others the cluster knows."""
+        """Return which kinds of ``plan.OPTIONAL_KINDS`` are installed."""

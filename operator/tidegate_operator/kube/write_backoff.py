@@ -1,8 +1,8 @@
-"""Who sets the same thing back again and again: ever less often, so that no fight is without end.
+"""Back-off for objects that are written again and again, because another writer changes them.
 
-``reconcile`` asks before it writes, and says what it has written. Two operators of different
-versions, or a controller that wants a field otherwise, would else answer each other for ever. Pure
-but for its memory; the time is handed in.
+Without it, two operators of different versions, or a controller with another opinion about a field,
+would overwrite each other in a busy loop. ``writer`` asks before it applies an object, and records
+it afterwards. Pure but for its memory; the time is an argument.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tidegate_operator import names
+from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef
 
-#: So often something is set back at once.
-FREE: Final = 10
-#: The pauses after that: the first one, doubled each time up to the longest.
-FIRST_PAUSE_S: Final = 5.0
-LONGEST_PAUSE_S: Final = 300.0
-#: After so long without a write, nobody fights any more.
-FORGOTTEN_S: Final = 900.0
+#: How many times the same manifest is applied without a wait.
+IMMEDIATE_WRITES: Final = 10
+#: The waits after that: the first one, doubled each time up to the maximum.
+FIRST_WAIT_S: Final = 5.0
+MAX_WAIT_S: Final = 300.0
+#: After so long without a write the count starts again.
+FORGET_AFTER_S: Final = 900.0
 
 
 @dataclass(slots=True)
-class _Round:
-    """What was written last, how often just that, and when last."""
+class _History:
+    """Hash of the manifest that was written last, how many times, and when last."""
 
     written: str
     count: int
@@ -37,42 +38,42 @@ class WriteBackoff:
     """See the module's docstring."""
 
     def __init__(self) -> None:
-        #: By namespace and broker, and then by object.
-        self._rounds: dict[tuple[str, str], dict[ObjectRef, _Round]] = {}
+        #: By broker, then by object.
+        self._histories: dict[BrokerKey, dict[ObjectRef, _History]] = {}
 
     def wait_s(self, manifest: Mapping[str, Any], now: datetime) -> float:
-        """Return for how many seconds an object is not to be written yet; 0: write it."""
-        found = self._rounds.get(_broker(manifest), {}).get(ObjectRef.of(manifest))
-        if found is None or found.written != _hash(manifest) or _is_forgotten(found, now):
+        """Return for how many seconds an object must not be written yet; 0: write it."""
+        history = self._histories.get(_broker(manifest), {}).get(ObjectRef.of(manifest))
+        if history is None or history.written != _hash(manifest) or _is_expired(history, now):
             return 0.0
-        if found.count <= FREE:
+        if history.count <= IMMEDIATE_WRITES:
             return 0.0
-        pause_s = min(FIRST_PAUSE_S * 2.0 ** (found.count - FREE - 1), LONGEST_PAUSE_S)
-        return max(0.0, pause_s - (now - found.last).total_seconds())
+        pause_s = min(FIRST_WAIT_S * 2.0 ** (history.count - IMMEDIATE_WRITES - 1), MAX_WAIT_S)
+        return max(0.0, pause_s - (now - history.last).total_seconds())
 
-    def wrote(self, manifest: Mapping[str, Any], now: datetime) -> bool:
-        """Note that an object was written; return whether that has just become a fight."""
-        rounds = self._rounds.setdefault(_broker(manifest), {})
+    def record(self, manifest: Mapping[str, Any], now: datetime) -> bool:
+        """Record that an object was written; return whether back-off begins with it."""
+        rounds = self._histories.setdefault(_broker(manifest), {})
         ref = ObjectRef.of(manifest)
-        found = rounds.get(ref)
-        if found is None or found.written != _hash(manifest) or _is_forgotten(found, now):
-            rounds[ref] = _Round(_hash(manifest), 1, now)
+        history = rounds.get(ref)
+        if history is None or history.written != _hash(manifest) or _is_expired(history, now):
+            rounds[ref] = _History(_hash(manifest), 1, now)
             return False
-        found.count += 1
-        found.last = now
-        return found.count == FREE + 1
+        history.count += 1
+        history.last = now
+        return history.count == IMMEDIATE_WRITES + 1
 
     def forget(self, namespace: str, broker: str) -> None:
-        """A broker has gone."""
-        self._rounds.pop((namespace, broker), None)
+        """Remove a deleted broker."""
+        self._histories.pop((namespace, broker), None)
 
 
-def _is_forgotten(found: _Round, now: datetime) -> bool:
-    """Whether it is long ago; a clock that was set back would make every pause as much longer."""
-    return now < found.last or now - found.last >= timedelta(seconds=FORGOTTEN_S)
+def _is_expired(history: _History, now: datetime) -> bool:
+    """Whether the last write is long ago, or later than now (the clock was set back)."""
+    return now < history.last or now - history.last >= timedelta(seconds=FORGET_AFTER_S)
 
 
-def _broker(manifest: Mapping[str, Any]) -> tuple[str, str]:
+def _broker(manifest: Mapping[str, Any]) -> BrokerKey:
     metadata = manifest["metadata"]
     return metadata["namespace"], metadata["labels"][names.INSTANCE_LABEL]
 

@@ -1,5 +1,5 @@
-"""What running edges and routers report over their admin port, and what follows from it.
+"""Running edges and routers: what they report over their admin port, and what follows from it.
 
-Owns which pods run with which configuration, and rebalancing. Entered by ``reconcile``. Never
-writes an object of the API.
+Owns which pods use which configuration, and rebalancing. ``reconcile`` calls ``poller``;
+``conditions`` uses its results. Never writes an object other than an annotation of pods.
 """

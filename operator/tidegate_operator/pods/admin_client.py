@@ -1,7 +1,7 @@
-"""Asks edges and routers how they are, over their admin port, and tells edges to let clients go.
+"""HTTP client of the admin API of edges and routers: their status, and shedding clients.
 
-Called by ``reconcile`` from time to time. A pod that does not answer soon is no error: it is said
-in the status. See ``configuration`` for what pods say.
+Called by ``poller``. A pod that does not respond in time is a result, not an error;
+``config_state`` parses what pods report. Never accesses the API server.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ import aiohttp
 
 from tidegate_operator.live_state import Pod
 from tidegate_operator.names import ADMIN_PORT
-from tidegate_operator.pods.config_state import NO_ANSWER, REFUSED, Answer, answer_of
+from tidegate_operator.pods.config_state import (
+    UNAUTHORIZED,
+    UNREACHABLE,
+    PodReport,
+    parse_report,
+)
 
 log = logging.getLogger(__name__)
 
-#: How long one pod may take, and all pods of a broker together.
+#: Timeout of one request, and of polling all pods of a broker.
 TIMEOUT_S: Final = 2.0
 ROUND_S: Final = 8.0
-_MAX_ANSWER_BYTES: Final = 1_048_576
-_AT_ONCE: Final = 64
+_MAX_RESPONSE_BYTES: Final = 1_048_576
+_MAX_CONCURRENT: Final = 64
 
 
 class AdminClient:
@@ -34,10 +39,10 @@ class AdminClient:
     def __init__(self, port: int = ADMIN_PORT) -> None:
         self._port = port
         self._session: aiohttp.ClientSession | None = None
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def __aenter__(self) -> AdminClient:
-        # Each pod is asked once in a while: nothing is gained by keeping connections.
+        # Pods are polled at long intervals: keeping connections open has no benefit.
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
@@ -47,37 +52,37 @@ class AdminClient:
         if self._session is not None:
             await self._session.close()
 
-    async def ask(self, pods: Iterable[Pod], token: bytes) -> dict[str, Answer]:
-        """Return what pods say, by key, of those that could be asked within ``ROUND_S``; pods that
-        come first are asked first."""
-        found: dict[str, Answer] = {}
+    async def poll(self, pods: Iterable[Pod], token: bytes) -> dict[str, PodReport]:
+        """Return the reports of pods, by key, that were polled within ``ROUND_S``; the first ones
+        are polled first."""
+        reports: dict[str, PodReport] = {}
 
-        async def ask_one(pod: Pod) -> None:
-            async with self._places:
-                found[pod.key] = await self._status(pod, token)
+        async def poll_one(pod: Pod) -> None:
+            async with self._slots:
+                reports[pod.key] = await self._status(pod, token)
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ROUND_S):
-                await asyncio.gather(*(ask_one(pod) for pod in pods))
-        return found
+                await asyncio.gather(*(poll_one(pod) for pod in pods))
+        return reports
 
     async def shed(self, pod: Pod, token: bytes, connections: int) -> int | None:
-        """Tell an edge to let so many clients go. Returns how many will; None if it does not."""
-        status, found = await self._send("POST", pod, f"shed?connections={connections}", token)
-        count = found.get("shedding") if isinstance(found, dict) else None
+        """Make an edge disconnect so many clients. Returns how many it will; None if it rejects."""
+        status, body = await self._send("POST", pod, f"shed?connections={connections}", token)
+        count = body.get("shedding") if isinstance(body, dict) else None
         if not isinstance(count, int):
-            log.warning("an edge sheds no clients", extra={"pod": pod.name, "status": status})
+            log.warning("edge rejected shed request", extra={"pod": pod.name, "status": status})
             return None
         return count
 
-    async def _status(self, pod: Pod, token: bytes) -> Answer:
-        status, found = await self._send("GET", pod, "status", token)
+    async def _status(self, pod: Pod, token: bytes) -> PodReport:
+        status, body = await self._send("GET", pod, "status", token)
         if status == 401:
-            return REFUSED
-        return answer_of(found) if status == 200 else NO_ANSWER
+            return UNAUTHORIZED
+        return parse_report(body) if status == 200 else UNREACHABLE
 
     async def _send(self, method: str, pod: Pod, page: str, token: bytes) -> tuple[int, object]:
-        """Return the status (0: no answer) and the JSON of an answer."""
+        """Return the status (0: no response) and the JSON of a response."""
         assert self._session is not None
         host = f"[{pod.address}]" if ":" in pod.address else pod.address
         url = f"http://{host}:{self._port}/{page}"
@@ -85,14 +90,14 @@ class AdminClient:
         try:
             async with self._session.request(
                 method, url, headers=headers, allow_redirects=False
-            ) as answer:
+            ) as response:
                 body = b""
-                async for chunk in answer.content.iter_any():
+                async for chunk in response.content.iter_any():
                     body += chunk
-                    if len(body) > _MAX_ANSWER_BYTES:
+                    if len(body) > _MAX_RESPONSE_BYTES:
                         return 0, None
-                is_json = answer.status in {200, 202}
-                return answer.status, json.loads(body) if is_json else None
-        # Whatever a pod answers: too deep for a parser is as good as nothing.
+                is_json = response.status in {200, 202}
+                return response.status, json.loads(body) if is_json else None
+        # Whatever a pod responds: JSON that is nested too deeply counts as no response.
         except (TimeoutError, OSError, aiohttp.ClientError, ValueError, RecursionError):
             return 0, None

@@ -1,7 +1,7 @@
-"""Whether pods run with the configuration that is wanted. Pure.
+"""Whether pods use the desired configuration. Pure.
 
-``observe`` asks pods what they use, ``reconcile`` has what they should use from the ConfigMap and
-the Secret that they mount, ``conditions`` puts into words who lags behind.
+``admin_client`` parses what pods report, ``desired_configs`` takes what they should use from the
+ConfigMap and Secret that they mount, and ``conditions`` says which pods are outdated.
 """
 
 from __future__ import annotations
@@ -18,86 +18,88 @@ from tidegate_operator.plan import ObjectRef
 from tidegate_operator.render.inputs import decoded
 from tidegate_operator.render.restart_hash import digest
 
-#: Parts of a broker that have a configuration of ours, and say which one they use.
-COMPONENTS: Final[tuple[names.Component, ...]] = ("edge", "router")
-
-#: A sentence of a pod is not repeated beyond this.
+#: A problem that a pod reports is truncated to this.
 _MAX_SENTENCE: Final = 300
 _MAX_NAMED: Final = 4
 
 
-class Heard(Enum):
-    """How a pod answers."""
+# What pods report
 
-    #: With its status.
-    ANSWER = "answer"
-    #: It does not accept the token, as it has not got the new one yet.
-    REFUSAL = "refusal"
-    #: Not at all, or with something that is no status.
-    NOTHING = "nothing"
+
+class PollResult(Enum):
+    """The result of polling a pod."""
+
+    #: It has returned its status.
+    REPORTED = "reported"
+    #: It rejects the token: it has not reloaded the newest one yet.
+    UNAUTHORIZED = "unauthorized"
+    #: No response, or one that is not a status.
+    UNREACHABLE = "unreachable"
 
 
 @dataclass(slots=True, frozen=True)
-class InUse:
-    """What a pod says of a configuration or a file: which one it uses, and why not the newest."""
+class ReportedFile:
+    """A file (or the configuration) in use, by its digest, and why a newer one is not."""
 
     digest: str = ""
     problem: str = ""
 
 
 @dataclass(slots=True, frozen=True)
-class Reported:
-    """What a pod says of its configuration. ``files`` are by their path."""
+class ReportedConfig:
+    """The configuration that a pod uses. ``files`` are by their path."""
 
-    config: InUse = InUse()
+    config: ReportedFile = ReportedFile()
     restart_needed: tuple[str, ...] = ()
-    files: Mapping[str, InUse] = field(default_factory=dict)
+    files: Mapping[str, ReportedFile] = field(default_factory=dict)
 
     def problems(self) -> Iterator[str]:
-        """Yield why what is there is not in use, in sentences without a full stop."""
-        for one in (self.config, *self.files.values()):
-            if one.problem:
-                yield _sentence(one.problem)
+        """Yield why the newest content is not in use, in sentences without a full stop."""
+        for file in (self.config, *self.files.values()):
+            if file.problem:
+                yield _sentence(file.problem)
 
 
 @dataclass(slots=True, frozen=True)
-class Answer:
-    """What came of asking a pod. ``reported`` is None if its version does not say."""
+class PodReport:
+    """What polling a pod returned. ``config`` is None if its version does not report it."""
 
-    heard: Heard
+    result: PollResult
     connections: int | None = None
-    reported: Reported | None = None
+    config: ReportedConfig | None = None
 
 
-NO_ANSWER: Final = Answer(Heard.NOTHING)
-REFUSED: Final = Answer(Heard.REFUSAL)
+UNREACHABLE: Final = PodReport(PollResult.UNREACHABLE)
+UNAUTHORIZED: Final = PodReport(PollResult.UNAUTHORIZED)
 
 
-def answer_of(status: object) -> Answer:
-    """Return what is in a pod's status, which may be of any version."""
+def parse_report(status: object) -> PodReport:
+    """Return the report in a pod's status, which may be of any version."""
     if not isinstance(status, Mapping):
-        return NO_ANSWER
+        return UNREACHABLE
     clients = status.get("clients")
     is_count = isinstance(clients, int) and not isinstance(clients, bool)
-    found = status.get("configuration")
-    reported = None
-    if isinstance(found, Mapping):
-        files = found.get("files")
-        keys = found.get("restart_needed")
-        reported = Reported(
-            _in_use(found),
-            tuple(map(str, keys)) if isinstance(keys, list) else (),
-            {str(path): _in_use(one) for path, one in files.items()}
-            if isinstance(files, Mapping)
-            else {},
-        )
-    return Answer(Heard.ANSWER, clients if is_count else None, reported)
+    configuration = status.get("configuration")
+    config = _parse_config(configuration) if isinstance(configuration, Mapping) else None
+    return PodReport(PollResult.REPORTED, clients if is_count else None, config)
 
 
-def _in_use(found: object) -> InUse:
-    if not isinstance(found, Mapping):
-        return InUse()
-    return InUse(str(found.get("digest") or ""), str(found.get("problem") or ""))
+def _parse_config(configuration: Mapping[Any, Any]) -> ReportedConfig:
+    files = configuration.get("files")
+    keys = configuration.get("restart_needed")
+    return ReportedConfig(
+        _parse_file(configuration),
+        tuple(map(str, keys)) if isinstance(keys, list) else (),
+        {str(path): _parse_file(file) for path, file in files.items()}
+        if isinstance(files, Mapping)
+        else {},
+    )
+
+
+def _parse_file(file: object) -> ReportedFile:
+    if not isinstance(file, Mapping):
+        return ReportedFile()
+    return ReportedFile(str(file.get("digest") or ""), str(file.get("problem") or ""))
 
 
 def _sentence(text: str) -> str:
@@ -105,12 +107,12 @@ def _sentence(text: str) -> str:
     return text if len(text) <= _MAX_SENTENCE else text[:_MAX_SENTENCE] + "…"
 
 
-# What is wanted
+# What they should use
 
 
 @dataclass(slots=True, frozen=True)
-class Wanted:
-    """What the pods of a component should run with: digests as pods report them.
+class DesiredConfig:
+    """What the pods of a component should use: digests as pods report them.
 
     ``files`` are by their name in the Secret; ``digest`` is of all of it.
     """
@@ -121,99 +123,106 @@ class Wanted:
     digest: str = ""
 
 
-def wanted(
-    name: str, restart_hashes: Mapping[str, str], there: Mapping[ObjectRef, Mapping[str, Any]]
-) -> dict[str, Wanted]:
-    """Return what is wanted of each component of the broker ``name``, from what it mounts."""
-    found: dict[str, Wanted] = {}
-    for component in COMPONENTS:
+def desired_configs(
+    name: str, restart_hashes: Mapping[str, str], live: Mapping[ObjectRef, Mapping[str, Any]]
+) -> dict[str, DesiredConfig]:
+    """Return what the components of the broker ``name`` should use, from what their pods mount."""
+    desired: dict[str, DesiredConfig] = {}
+    for component in names.PROCESSES:
         workload = names.workload(name, component)
-        config_map = decoded(there.get(ObjectRef("v1", "ConfigMap", workload)))
+        config_map = decoded(live.get(ObjectRef("v1", "ConfigMap", workload)))
         config = digest_of(config_map.get(names.CONFIG_FILE, b""))
-        secret = decoded(there.get(ObjectRef("v1", "Secret", workload)))
+        secret = decoded(live.get(ObjectRef("v1", "Secret", workload)))
         files = {file: digest_of(content) for file, content in secret.items()}
-        found[component] = Wanted(
+        desired[component] = DesiredConfig(
             restart_hashes.get(component, ""), config, files, digest([config, files])
         )
-    return found
+    return desired
 
 
-# Who lags behind
+# Outdated pods
 
 
 @dataclass(slots=True, frozen=True)
-class Lag:
-    """Why a pod does not have what is wanted, to be put after its name.
+class Outdated:
+    """Why a pod does not use the desired configuration; ``text`` continues after its name.
 
-    ``is_problem``: it cannot use what it has found. ``is_told``: looking again may help it.
+    ``is_rejected``: it cannot use the new content. ``needs_refresh``: if its kubelet syncs what it
+    mounts, that may help.
     """
 
     text: str
-    is_problem: bool = False
-    is_told: bool = False
+    is_rejected: bool = False
+    needs_refresh: bool = False
 
 
-def is_counted(pod: Pod) -> bool:
-    """Whether a pod should have a configuration of ours."""
-    return pod.component in COMPONENTS and not pod.is_ending
+def has_config(pod: Pod) -> bool:
+    """Whether a pod should have a configuration: an edge or router that is not terminating."""
+    return pod.component in names.PROCESSES and not pod.is_terminating
 
 
-def lagging(
-    pods: Iterable[Pod], answers: Mapping[str, Answer], standard: Mapping[str, Wanted]
-) -> dict[str, Lag]:
-    """Return by name who of the pods that count does not have it. ``answers`` are by key."""
-    found = {}
+def outdated_pods(
+    pods: Iterable[Pod],
+    reports: Mapping[str, PodReport],
+    desired: Mapping[str, DesiredConfig],
+) -> dict[str, Outdated]:
+    """Return by name which pods are outdated. ``reports`` are by the pods' key."""
+    outdated = {}
     for pod in pods:
-        if is_counted(pod):
-            lag = lag_of(pod, answers.get(pod.key), standard[pod.component])
-            if lag is not None:
-                found[pod.name] = lag
-    return found
+        if has_config(pod):
+            reason = outdated_reason(pod, reports.get(pod.key), desired[pod.component])
+            if reason is not None:
+                outdated[pod.name] = reason
+    return outdated
 
 
-def lag_of(pod: Pod, answer: Answer | None, standard: Wanted) -> Lag | None:
-    """Return why one pod does not have what is wanted; None if it has."""
-    if pod.restart_hash != standard.restart_hash:
-        return Lag("waits to be replaced")
-    if pod.trouble:
-        return Lag(_sentence(pod.trouble))
-    if answer is None or answer.heard is Heard.NOTHING:
+def outdated_reason(pod: Pod, report: PodReport | None, desired: DesiredConfig) -> Outdated | None:
+    """Return why a pod does not use the desired configuration; None if it does."""
+    if pod.restart_hash != desired.restart_hash:
+        return Outdated("waits for its replacement")
+    if pod.failure:
+        return Outdated(_sentence(pod.failure))
+    if report is None or report.result is PollResult.UNREACHABLE:
         if not pod.is_ready:
-            return Lag("has not started yet")
-        if answer is None:
-            return Lag("has not been asked yet")
-        return Lag(f"does not answer the operator on port {names.ADMIN_PORT}", is_told=True)
-    if answer.heard is Heard.REFUSAL:
-        return Lag("has not got the operator's token yet", is_told=True)
-    reported = answer.reported
-    if reported is None:
-        return Lag(
-            "is of a version that does not say which configuration it uses; if that is not the "
-            "newest, delete the pod",
-            is_told=True,
+            return Outdated("is starting")
+        if report is None:
+            return Outdated("has not been polled yet")
+        text = f"does not respond to the operator on port {names.ADMIN_PORT}"
+        return Outdated(text, needs_refresh=True)
+    if report.result is PollResult.UNAUTHORIZED:
+        return Outdated("does not accept the operator's token yet", needs_refresh=True)
+    if report.config is None:
+        return Outdated(
+            "runs a version that does not report its configuration; if it is outdated, delete the "
+            "pod",
+            needs_refresh=True,
         )
-    for problem in reported.problems():
-        return Lag(problem, is_problem=True, is_told=True)
-    if reported.restart_needed:
-        # Pods of our own version would have been replaced for these.
-        keys = _some(reported.restart_needed)
-        text = f"its version has to start anew for {keys}; delete the pod"
-        return Lag(text, is_problem=True)
-    late = list(_late(reported, standard))
-    return Lag(f"still has the old {_some(late)}", is_told=True) if late else None
+    return _outdated_config(report.config, desired)
 
 
-def _late(reported: Reported, standard: Wanted) -> Iterator[str]:
-    """Yield what is not in use as it is wanted."""
-    if reported.config.digest != standard.config:
+def _outdated_config(config: ReportedConfig, desired: DesiredConfig) -> Outdated | None:
+    for problem in config.problems():
+        return Outdated(problem, is_rejected=True, needs_refresh=True)
+    if config.restart_needed:
+        # Pods of the operator's own version would have been replaced for these.
+        keys = _some(config.restart_needed)
+        text = f"its version needs a restart for {keys}; delete the pod"
+        return Outdated(text, is_rejected=True)
+    old = list(_outdated_files(config, desired))
+    return Outdated(f"still uses the old {_some(old)}", needs_refresh=True) if old else None
+
+
+def _outdated_files(config: ReportedConfig, desired: DesiredConfig) -> Iterator[str]:
+    """Yield what is not in use as desired."""
+    if config.config.digest != desired.config:
         yield "configuration"
-    for path, one in sorted(reported.files.items()):
+    for path, reported in sorted(config.files.items()):
         directory, _, file = path.rpartition("/")
-        if directory == names.FILES_DIR and one.digest != standard.files.get(file):
+        if directory == names.FILES_DIR and reported.digest != desired.files.get(file):
             yield file
 
 
 def _some(words: Iterable[str]) -> str:
-    found = list(words)
-    rest = len(found) - _MAX_NAMED
-    return ", ".join(found[:_MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    listed = list(words)
+    rest = len(listed) - _MAX_NAMED
+    return ", ".join(listed[:_MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,7 @@
-"""From a spec to manifests. Pure: the same inputs give the same manifests, in the same order."""
+"""From a spec to manifests: the same inputs give the same manifests, in the same order.
+
+Pure. Used by ``reconcile`` and, for its values, by the layers above. Never reads the cluster.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from tidegate_operator.names import Component
 from tidegate_operator.render import bundled_store, network, scaling, workloads
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Owner, Settings
 from tidegate_operator.render.workloads import edge_files, router_files
-from tidegate_operator.secrets.owned_secrets import Existing, OwnedSecrets
+from tidegate_operator.secrets.owned_secrets import LiveSecrets, OwnedSecrets
 
 __all__ = [
     "Broker",
@@ -24,39 +27,41 @@ __all__ = [
 
 
 def prerequisites(inputs: Inputs) -> list[Manifest]:
-    """Return what is asked for before anything else, and does not need what is referred to."""
+    """Return the objects that are applied first, and do not depend on referenced files."""
     return [*_own_secrets(inputs), *network.certificates(inputs)]
 
 
-def upkeep(owner: Owner, owned_secrets: OwnedSecrets, existing: Existing) -> list[Manifest]:
-    """Return what must not wait for a spec that can be used: certificates that are due.
+def upkeep(owner: Owner, owned_secrets: OwnedSecrets, live: LiveSecrets) -> list[Manifest]:
+    """Return the live Secrets with renewed certificates, which must not wait for a valid spec.
 
-    Only Secrets that are there, with all that they hold but what ``owned_secrets`` has anew.
+    Secrets that do not exist are left out; other data in them is kept.
     """
     authorities = owned_secrets.authorities_data()
     name = owner.name
     secrets = (
-        (names.authorities_secret(name), "authorities", existing.authorities, authorities),
+        (names.authorities_secret(name), "authorities", live.authorities, authorities),
         (
             names.workload(name, "edge"),
             "edge",
-            existing.edge,
-            edge_files(owned_secrets, existing.edge),
+            live.edge,
+            edge_files(owned_secrets, live.edge),
         ),
         (
             names.workload(name, "router"),
             "router",
-            existing.router,
-            router_files(owned_secrets, existing.router),
+            live.router,
+            router_files(owned_secrets, live.router),
         ),
     )
     return [
-        owner.secret(secret, component, data) for secret, component, there, data in secrets if there
+        owner.secret(secret, component, data)
+        for secret, component, current, data in secrets
+        if current
     ]
 
 
 def render(inputs: Inputs) -> list[Manifest]:
-    """Return everything that a broker consists of, in the order in which it is applied."""
+    """Return all objects of a broker, in the order in which they are applied."""
     return [
         *prerequisites(inputs),
         *_accounts(inputs),
@@ -71,7 +76,7 @@ def render(inputs: Inputs) -> list[Manifest]:
 
 
 def _own_secrets(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield what the operator keeps, and what it tells people."""
+    """Yield the Secrets of the operator, and the ConfigMap with the authority for clients."""
     broker, owned_secrets = inputs.broker, inputs.owned_secrets
     name = names.authorities_secret(broker.name)
     yield broker.secret(name, "authorities", owned_secrets.authorities_data())
@@ -88,7 +93,7 @@ def _own_secrets(inputs: Inputs) -> Iterator[Manifest]:
 
 
 def _accounts(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield a ServiceAccount without any right for each component that has not got one."""
+    """Yield a ServiceAccount without rights for each component that does not name one."""
     broker, spec = inputs.broker, inputs.spec
     components: list[tuple[Component, str | None]] = [
         ("edge", spec.edge.service_account_name),

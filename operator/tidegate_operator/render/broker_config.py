@@ -1,7 +1,6 @@
-"""The configuration that edges and routers read: a ``Config`` of the runtime, as YAML.
+"""The configuration file of edges and routers: a ``Config`` of the runtime, as YAML. Pure.
 
-Only what the spec says is written, so that everything else has the default of the version that
-runs. What is written here is what ``tidegate check`` checks.
+Only explicit settings are written, so that everything else has the default of the running version.
 """
 
 from __future__ import annotations
@@ -40,68 +39,74 @@ from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.fields import SpecSection
 from tidegate_operator.spec.listeners import ListenerSpec, ListenerTls
 
-Data = dict[str, Any]
+ConfigValues = dict[str, Any]
 
-_ANYWHERE: Final = "*"
-#: The file with the bundled store's password; those for external ones are called otherwise (see
+_ALL_ADDRESSES: Final = "*"
+#: The file with the password of the bundled store. Files for external stores have other names (see
 #: ``references.store_file``).
 BUNDLED_PASSWORD: Final = "store-password"  # noqa: S105  # the name of a file
 
 
-def edge_config(broker: Broker) -> Data:
+def edge_config(broker: Broker) -> ConfigValues:
     """Return the configuration of the edges."""
     spec = broker.spec
-    auth = given(spec.auth, AuthConfig)
+    auth = explicit_settings(spec.auth, AuthConfig)
     if spec.auth.passwords is not None:
         auth["password_file"] = f"{FILES_DIR}/passwords"
     if spec.acl is not None:
         auth["acl_file"] = f"{FILES_DIR}/acl"
-    link = given(spec.link, LinkConfig)
+    link = explicit_settings(spec.link, LinkConfig)
     link["routers"] = [f"{routers_service(broker.name)}.{broker.namespace}.svc:{LINK_PORT}"]
     link["tls"] = _link_tls()
-    drain = given(spec.edge.drain, DrainConfig)
+    drain = explicit_settings(spec.edge.drain, DrainConfig)
     drain["delay_s"] = spec.edge.drain.delay_s
-    config: Data = {
+    config: ConfigValues = {
         "listeners": [_listener(listener) for listener in spec.listeners],
         "auth": auth,
         **_common(spec),
         "link": link,
         "drain": drain,
     }
-    # Edges and routers must agree on when an edge is dead.
-    lease = {key: value for key, value in given(spec.redis, StoreConfig).items() if _is_lease(key)}
-    return _finished(config | {"store": lease}, spec.edge)
+    # Edges and routers must use the same lease.
+    lease = {
+        key: value
+        for key, value in explicit_settings(spec.redis, StoreConfig).items()
+        if _is_lease(key)
+    }
+    return _complete(config | {"store": lease}, spec.edge)
 
 
-def router_config(broker: Broker) -> Data:
+def router_config(broker: Broker) -> ConfigValues:
     """Return the configuration of the routers."""
     spec = broker.spec
-    link = given(spec.link, LinkConfig)
+    link = explicit_settings(spec.link, LinkConfig)
     link.pop("discovery_interval_s", None)
     link["listen"] = f"[::]:{LINK_PORT}"
     link["tls"] = _link_tls()
-    config: Data = {"store": _store(broker), **_common(spec), "link": link}
-    return _finished(config, spec.router)
+    config: ConfigValues = {"store": _store(broker), **_common(spec), "link": link}
+    return _complete(config, spec.router)
 
 
-def refused(broker: Broker) -> list[str]:
-    """Return why edges or routers would refuse to start with this spec: nothing, if the spec's own
-    rules have seen to it. Whatever they have missed must not reach a pod either."""
-    found: dict[str, None] = {}
+def runtime_problems(broker: Broker) -> list[str]:
+    """Return why edges or routers would reject the configuration of this spec, one sentence each.
+
+    Empty if the validation of the spec is complete; this keeps what it misses out of pods.
+    """
+    problems: dict[str, None] = {}
     for config in (edge_config(broker), router_config(broker)):
         try:
             Config.model_validate(config)
         except ValidationError as error:
             for problem in error.errors():
-                place = path_text(tuple(problem["loc"]))
-                why = problem.get("ctx", {}).get("error", problem["msg"])
-                # Mostly the same for both.
-                found[f"spec: the configuration made of it cannot be used: {place}: {why}"] = None
-    return list(found)
+                path = path_text(tuple(problem["loc"]))
+                reason = problem.get("ctx", {}).get("error", problem["msg"])
+                # Mostly the same for edges and routers.
+                problems[f"spec: invalid configuration: {path}: {reason}"] = None
+    return list(problems)
 
 
-def _finished(config: Data, workload_spec: SpecSection) -> Data:
-    """Add what is set for a workload, and leave out empty sections."""
+def _complete(config: ConfigValues, workload_spec: SpecSection) -> ConfigValues:
+    """Add the settings of a workload, and remove empty sections."""
     config |= {
         key: getattr(workload_spec, key)
         for key in ("shutdown_timeout_s",)
@@ -114,23 +119,23 @@ def _is_lease(key: str) -> bool:
     return key == "edge_lease_s"
 
 
-def _common(spec: MqttBrokerSpec) -> Data:
-    """Return what edges and routers have in common."""
-    log = given(spec.log, LogConfig)
+def _common(spec: MqttBrokerSpec) -> ConfigValues:
+    """Return the sections that edges and routers share."""
+    log = explicit_settings(spec.log, LogConfig)
     return {
-        "limits": given(spec.limits, LimitsConfig),
-        "features": given(spec.features, FeaturesConfig),
+        "limits": explicit_settings(spec.limits, LimitsConfig),
+        "features": explicit_settings(spec.features, FeaturesConfig),
         "admin": {
-            "address": _ANYWHERE,
+            "address": _ALL_ADDRESSES,
             "port": ADMIN_PORT,
             "token_file": f"{FILES_DIR}/admin-token",
         },
-        "telemetry": given(spec.telemetry, TelemetryConfig),
+        "telemetry": explicit_settings(spec.telemetry, TelemetryConfig),
         "log": {"format": spec.log.format} | log,
     }
 
 
-def _link_tls() -> Data:
+def _link_tls() -> ConfigValues:
     return {
         "certificate": f"{FILES_DIR}/link.crt",
         "key": f"{FILES_DIR}/link.key",
@@ -138,72 +143,72 @@ def _link_tls() -> Data:
     }
 
 
-def _listener(listener: ListenerSpec) -> Data:
-    found: Data = {
+def _listener(listener: ListenerSpec) -> ConfigValues:
+    config: ConfigValues = {
         "name": listener.name,
         "protocol": listener.protocol,
-        "address": _ANYWHERE,
+        "address": _ALL_ADDRESSES,
         "port": listener.pod_port,
     }
-    for key, value in given(listener, ListenerConfig).items():
-        found.setdefault(key, value)
+    for key, value in explicit_settings(listener, ListenerConfig).items():
+        config.setdefault(key, value)
     if listener.allow_anonymous is None:
-        found.pop("allow_anonymous", None)
-    found.pop("tls", None)
+        config.pop("allow_anonymous", None)
+    config.pop("tls", None)
     if listener.tls is not None:
-        found["tls"] = _tls(listener.name, listener.tls)
-    return found
+        config["tls"] = _tls(listener.name, listener.tls)
+    return config
 
 
-def _tls(name: str, tls: ListenerTls) -> Data:
+def _tls(name: str, tls: ListenerTls) -> ConfigValues:
     file = f"{FILES_DIR}/listener.{name}"
-    certificates: list[Data] = [{"certificate": f"{file}.crt", "key": f"{file}.key"}]
-    for number, more in enumerate(tls.additional_certificates, 1):
-        pair: Data = {"certificate": f"{file}.{number}.crt", "key": f"{file}.{number}.key"}
-        if more.server_names:
-            pair["server_names"] = list(more.server_names)
+    certificates: list[ConfigValues] = [{"certificate": f"{file}.crt", "key": f"{file}.key"}]
+    for number, additional in enumerate(tls.additional_certificates, 1):
+        pair: ConfigValues = {"certificate": f"{file}.{number}.crt", "key": f"{file}.{number}.key"}
+        if additional.server_names:
+            pair["server_names"] = list(additional.server_names)
         certificates.append(pair)
-    found: Data = {"certificates": certificates, **given(tls, TlsConfig)}
-    found.pop("client_ca", None)
+    config: ConfigValues = {"certificates": certificates, **explicit_settings(tls, TlsConfig)}
+    config.pop("client_ca", None)
     if tls.client_ca is not None:
-        found["client_ca"] = f"{file}.client-ca"
-    return found
+        config["client_ca"] = f"{file}.client-ca"
+    return config
 
 
-def _store(broker: Broker) -> Data:
+def _store(broker: Broker) -> ConfigValues:
     redis = broker.spec.redis
-    found = given(redis, StoreConfig)
+    config = explicit_settings(redis, StoreConfig)
     external = redis.external
     if external is None:
         service = workload(broker.name, "redis")
-        return found | {
+        return config | {
             "url": f"redis://{service}.{broker.namespace}.svc:{REDIS_PORT}/0",
             "password_file": f"{FILES_DIR}/{BUNDLED_PASSWORD}",
         }
-    found["url"] = external.url
+    config["url"] = external.url
     for key, value in (
         ("username", external.username),
         ("sentinel_username", external.sentinel_username),
     ):
         if value is not None:
-            found[key] = value
+            config[key] = value
     if external.password_secret is not None:
-        found["password_file"] = f"{FILES_DIR}/{store_file(external, 'password')}"
+        config["password_file"] = f"{FILES_DIR}/{store_file(external, 'password')}"
     if external.sentinel_password_secret is not None:
         file = store_file(external, "sentinel-password")
-        found["sentinel_password_file"] = f"{FILES_DIR}/{file}"
+        config["sentinel_password_file"] = f"{FILES_DIR}/{file}"
     tls = external.tls
     if tls is not None and tls.ca is not None:
-        found["tls_ca"] = f"{FILES_DIR}/{store_file(external, 'ca.crt')}"
+        config["tls_ca"] = f"{FILES_DIR}/{store_file(external, 'ca.crt')}"
     if tls is not None and tls.certificate_secret_name is not None:
         pair = f"{FILES_DIR}/{store_file(external, 'client')}"
-        found["tls_certificate"] = f"{pair}.crt"
-        found["tls_key"] = f"{pair}.key"
-    return found
+        config["tls_certificate"] = f"{pair}.crt"
+        config["tls_key"] = f"{pair}.key"
+    return config
 
 
-def given(section: SpecSection, target: type[Section]) -> Data:
-    """Return what is set in a section of the spec and is a setting of ``target`` too."""
+def explicit_settings(section: SpecSection, target: type[Section]) -> ConfigValues:
+    """Return the explicit settings of a section that ``target`` has too."""
     return {
         name: getattr(section, name)
         for name in target.model_fields
@@ -211,7 +216,7 @@ def given(section: SpecSection, target: type[Section]) -> Data:
     }
 
 
-def as_yaml(config: Data) -> str:
-    """Return a configuration as the file that a process reads."""
+def as_yaml(config: ConfigValues) -> str:
+    """Return the configuration file as YAML."""
     text: str = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
     return text

@@ -1,7 +1,7 @@
-"""The bundled store: a Valkey server with a volume and an append-only file.
+"""The bundled store: a Valkey server with a volume and an append-only file. Pure.
 
-One pod: a second one without failover would only look like safety. Whoever needs a store that
-outlives a node brings one (``spec.redis.external``).
+One pod: a second one without failover would not add availability. A store that survives the loss of
+a node is external (``spec.redis.external``).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from tidegate_operator.spec.workloads import BundledRedis
 
 CONFIG_FILE: Final = "valkey.conf"
 DATA_DIR: Final = "/data"
-#: Writing a large file out at the end takes its time.
+#: Time to write and sync the append-only file at shutdown.
 SHUTDOWN_S: Final = 55
-#: What of the container's memory data may take; the rest is for rewriting the file and for clients.
+#: ``maxmemory`` as a share of the memory limit; the rest is for AOF rewrites and client buffers.
 MEMORY_SHARE: Final = Decimal("0.7")
 
-#: Kubernetes counts no further.
-_MOST_BYTES: Final = 2**63
-#: Three digits of an exponent are more than anything has.
-_AMOUNT: Final = re.compile(
+#: Quantities are 64-bit in Kubernetes.
+_MAX_BYTES: Final = 2**63
+#: Exponents are limited to three digits.
+_QUANTITY: Final = re.compile(
     r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,3}))?"
 )
 _SUFFIXES: Final = {
@@ -61,7 +61,7 @@ _SUFFIXES: Final = {
 
 
 def redis(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield what the bundled store needs; nothing if an external one is used."""
+    """Yield the objects of the bundled store; none with an external one."""
     settings = inputs.spec.redis.own
     if settings is None:
         return
@@ -91,13 +91,13 @@ def redis(inputs: Inputs) -> Iterator[Manifest]:
             ],
         },
     }
-    # The server reads its password when it starts; it is random, so its hash says nothing.
+    # The server reads its password at start only. It is random, so its hash discloses nothing.
     restart = digest([config, hashlib.sha256(auth).hexdigest()])
     yield _stateful_set(inputs, settings, restart)
 
 
 def valkey_config(inputs: Inputs) -> str:
-    """Return the server's configuration file."""
+    """Return the configuration file of the server."""
     redis_spec = inputs.spec.redis
     settings = redis_spec.own
     assert settings is not None
@@ -105,14 +105,14 @@ def valkey_config(inputs: Inputs) -> str:
     lines = [
         f"port {REDIS_PORT}",
         "bind * -::*",
-        # There is a password, and a NetworkPolicy where the cluster enforces them.
+        # A password is set, and a NetworkPolicy restricts access.
         "protected-mode no",
         f"dir {DATA_DIR}",
         "databases 1",
         "appendonly yes",
         f"appendfsync {fsync}",
         'save ""',
-        # What is acknowledged is never thrown away: a full store refuses.
+        # Acknowledged data is never evicted: a full store rejects writes.
         "maxmemory-policy noeviction",
         f"include {FILES_DIR}/auth.conf",
     ]
@@ -123,24 +123,24 @@ def valkey_config(inputs: Inputs) -> str:
 
 
 def _memory_limit(settings: BundledRedis) -> Decimal | None:
-    """Return the bytes that the server's container may take, by the spec and ``podTemplate``; None
-    if there is no limit, or one that the API server will refuse or cut."""
-    own = {"containers": [{"name": CONTAINER, "resources": resources("redis", settings)}]}
-    laid_over = settings.pod_template.get("spec", {}).get("containers")
-    pod = merged(own, {"containers": laid_over} if isinstance(laid_over, list) else {})
+    """Return the memory limit of the server's container in bytes, by the spec and ``podTemplate``;
+    None without a limit, or with one that the API server will reject or truncate."""
+    base = {"containers": [{"name": CONTAINER, "resources": resources("redis", settings)}]}
+    overlay = settings.pod_template.get("spec", {}).get("containers")
+    pod = merged(base, {"containers": overlay} if isinstance(overlay, list) else {})
     try:
-        found = quantity(str(pod["containers"][0]["resources"]["limits"]["memory"]))
+        limit = quantity(str(pod["containers"][0]["resources"]["limits"]["memory"]))
     except (KeyError, TypeError, ValueError):
         return None
-    return found if found < _MOST_BYTES else None
+    return limit if limit < _MAX_BYTES else None
 
 
 def quantity(text: str) -> Decimal:
-    """Return an amount as a number: 1Gi is 1073741824, 500m is 0.5. Raises ValueError."""
-    found = _AMOUNT.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text} is no amount")
-    number, suffix, exponent = found.groups()
+    """Return a quantity as a number: 1Gi is 1073741824, 500m is 0.5. Raises ValueError."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text} is not a quantity")
+    number, suffix, exponent = match.groups()
     return Decimal(number) * _SUFFIXES[suffix or ""] * Decimal(10) ** int(exponent or 0)
 
 
@@ -161,7 +161,8 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manif
         "spec": {
             "replicas": 1,
             "serviceName": name,
-            # In order, a pod that never became ready would be waited for, whatever takes its place.
+            # With OrderedReady, a pod that never becomes ready blocks the rollout of its
+            # replacement.
             "podManagementPolicy": "Parallel",
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": names.selector(broker.name, "redis")},
@@ -206,7 +207,7 @@ def _container(inputs: Inputs, settings: BundledRedis) -> Manifest:
         "command": ["valkey-server", f"{CONFIG_DIR}/{CONFIG_FILE}"],
         "ports": [{"name": "redis", "containerPort": REDIS_PORT, "protocol": "TCP"}],
         "readinessProbe": check | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 4},
-        # Loading a large file takes as long as it takes; the port is open meanwhile.
+        # The port is open while a large file is loaded.
         "livenessProbe": check | {"periodSeconds": 20, "failureThreshold": 6},
         "resources": resources("redis", settings),
         "securityContext": container_security(),

@@ -1,4 +1,4 @@
-"""What a rendering is made of, and what it gives: plain values in, plain manifests out."""
+"""Inputs of rendering, and the type of its result: plain values in, plain manifests out. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from tidegate_operator import names
 from tidegate_operator.secrets.owned_secrets import OwnedSecrets
-from tidegate_operator.secrets.references import Collected
+from tidegate_operator.secrets.references import ReferencedFiles
 from tidegate_operator.spec.broker import MqttBrokerSpec
 
 #: An object as the API server takes it.
@@ -18,24 +18,24 @@ Manifest: TypeAlias = dict[str, Any]
 
 @dataclass(slots=True, frozen=True)
 class Settings:
-    """What the operator itself was told: the image, and what the cluster can do."""
+    """Settings of the operator, and the optional kinds of the cluster."""
 
     image: str
     operator_namespace: str = "tidegate-system"
-    #: Kinds of others that the cluster knows: ServiceMonitor, Certificate.
+    #: Optional kinds that are installed: ServiceMonitor, Certificate.
     optional_kinds: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(slots=True, frozen=True)
 class Owner:
-    """An MqttBroker, whatever its spec says."""
+    """An MqttBroker as owner of objects, independent of its spec."""
 
     name: str
     namespace: str
     uid: str
 
     def owner_reference(self) -> Manifest:
-        """Return what makes Kubernetes delete an object together with the broker."""
+        """Return the owner reference by which Kubernetes deletes an object with the broker."""
         return {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
@@ -66,42 +66,42 @@ class Owner:
 
 @dataclass(slots=True, frozen=True)
 class Broker(Owner):
-    """An MqttBroker with a spec that can be used."""
+    """An MqttBroker with a valid spec."""
 
     spec: MqttBrokerSpec
 
 
 @dataclass(slots=True, frozen=True)
 class Inputs:
-    """Everything that manifests are made of. The same inputs give the same manifests."""
+    """All inputs of rendering. The same inputs give the same manifests."""
 
     broker: Broker
     settings: Settings
     owned_secrets: OwnedSecrets
-    collected: Collected
-    #: The shortest grace period of the edges that are there, in seconds; None if there are none.
+    referenced_files: ReferencedFiles
+    #: The shortest grace period of live edges, in seconds; None if there are none.
     edge_grace_s: int | None = None
-    #: Files of routers that may still use another store than the one that is wanted.
+    #: Files of routers that may still use the previous store.
     old_router_files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def spec(self) -> MqttBrokerSpec:
-        """What is wanted."""
+        """The desired spec."""
         return self.broker.spec
 
 
 def encoded(data: Mapping[str, bytes]) -> dict[str, str]:
-    """Return a Secret's data as the API server has it."""
+    """Return the data of a Secret in base64."""
     return {key: base64.b64encode(value).decode("ascii") for key, value in sorted(data.items())}
 
 
 def decoded(secret: Mapping[str, Any] | None) -> dict[str, bytes]:
-    """Return what a Secret or ConfigMap holds; nothing if there is none."""
+    """Return the data of a Secret or ConfigMap; empty if there is none."""
     if secret is None:
         return {}
     data: Mapping[str, str] = secret.get("data") or {}
     if secret.get("kind") == "ConfigMap":
         binary: Mapping[str, str] = secret.get("binaryData") or {}
-        found = {key: value.encode() for key, value in data.items()}
-        return found | {key: base64.b64decode(value) for key, value in binary.items()}
+        values = {key: value.encode() for key, value in data.items()}
+        return values | {key: base64.b64decode(value) for key, value in binary.items()}
     return {key: base64.b64decode(value) for key, value in data.items()}

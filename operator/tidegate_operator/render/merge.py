@@ -1,4 +1,4 @@
-"""Lays ``podTemplate`` over a pod template, the way people expect of Kubernetes.
+"""Merges ``podTemplate`` into a pod template, like a strategic merge patch of Kubernetes. Pure.
 
 Maps are merged, null deletes a key, lists whose items have names are merged by name, all other
 lists are replaced.
@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
-#: What items of a list are told apart by.
+#: Merge keys of lists.
 _KEYS: Final = {
     "containers": "name",
     "initContainers": "name",
@@ -24,35 +24,35 @@ _KEYS: Final = {
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``over`` laid over it; neither is changed."""
-    found = dict(copy.deepcopy(base))
+    """Return ``base`` with ``over`` merged into it; neither is modified."""
+    result = dict(copy.deepcopy(base))
     for key, value in over.items():
-        below = found.get(key)
+        current = result.get(key)
         if value is None:
-            found.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(below, Mapping):
-            found[key] = merged(below, value)
-        elif isinstance(value, list) and isinstance(below, list) and key in _KEYS:
-            found[key] = _merged_lists(below, value, _KEYS[key])
+            result.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(current, Mapping):
+            result[key] = merged(current, value)
+        elif isinstance(value, list) and isinstance(current, list) and key in _KEYS:
+            result[key] = _merged_lists(current, value, _KEYS[key])
         else:
-            found[key] = copy.deepcopy(value)
-    return found
+            result[key] = copy.deepcopy(value)
+    return result
 
 
 def _merged_lists(base: list[Any], over: list[Any], key: str) -> list[Any]:
-    found = list(base)
+    result = list(base)
     for item in over:
         name = item.get(key) if isinstance(item, Mapping) else None
-        place = next(
+        position = next(
             (
                 index
-                for index, one in enumerate(found)
-                if name is not None and isinstance(one, Mapping) and one.get(key) == name
+                for index, current in enumerate(result)
+                if name is not None and isinstance(current, Mapping) and current.get(key) == name
             ),
             None,
         )
-        if place is None:
-            found.append(copy.deepcopy(item))
+        if position is None:
+            result.append(copy.deepcopy(item))
         else:
-            found[place] = merged(found[place], item)
-    return found
+            result[position] = merged(result[position], item)
+    return result

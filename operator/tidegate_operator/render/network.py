@@ -1,4 +1,4 @@
-"""How pods are reached: Services, NetworkPolicies, ServiceMonitors, cert-manager's Certificates."""
+"""Services, NetworkPolicies, ServiceMonitors, and Certificates of cert-manager. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidegate_operator.spec.listeners import ListenerSpec
 
 SERVICE_MONITOR: Final = "ServiceMonitor"
 CERTIFICATE: Final = "Certificate"
-#: What protocol a Service says that a port speaks, for what can make use of it.
+#: ``appProtocol`` of a Service's port.
 _APP_PROTOCOLS: Final = {"ws": "kubernetes.io/ws", "wss": "kubernetes.io/wss"}
 
 
@@ -28,9 +28,9 @@ def services(inputs: Inputs) -> Iterator[Manifest]:
         "link",
         LINK_PORT,
     )
-    everyone = {names.INSTANCE_LABEL: broker.name, names.METRICS_LABEL: "true"}
+    selector = {names.INSTANCE_LABEL: broker.name, names.METRICS_LABEL: "true"}
     metrics = _headless(
-        broker, names.metrics_service(broker.name), "metrics", everyone, "admin", ADMIN_PORT
+        broker, names.metrics_service(broker.name), "metrics", selector, "admin", ADMIN_PORT
     )
     metrics["spec"]["publishNotReadyAddresses"] = True
     yield metrics
@@ -59,17 +59,17 @@ def _client_service(inputs: Inputs) -> Manifest:
 
 
 def _port(listener: ListenerSpec, service_type: str) -> Manifest:
-    found: Manifest = {
+    port: Manifest = {
         "name": listener.name,
         "port": listener.exposed_port,
         "targetPort": listener.pod_port,
         "protocol": "TCP",
     }
     if listener.protocol in _APP_PROTOCOLS:
-        found["appProtocol"] = _APP_PROTOCOLS[listener.protocol]
+        port["appProtocol"] = _APP_PROTOCOLS[listener.protocol]
     if listener.node_port is not None and service_type != "ClusterIP":
-        found["nodePort"] = listener.node_port
-    return found
+        port["nodePort"] = listener.node_port
+    return port
 
 
 def _headless(
@@ -94,7 +94,7 @@ def _headless(
 
 
 def service_monitor(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield a ServiceMonitor, if it is wanted and the cluster knows them."""
+    """Yield the ServiceMonitor, if enabled and its CRD is installed."""
     broker, monitor = inputs.broker, inputs.spec.telemetry.service_monitor
     if not monitor.enabled or SERVICE_MONITOR not in inputs.settings.optional_kinds:
         return
@@ -114,7 +114,7 @@ def service_monitor(inputs: Inputs) -> Iterator[Manifest]:
 
 
 def certificates(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield what cert-manager is asked for, if it is there (``collect`` says so if not)."""
+    """Yield Certificates, if cert-manager is installed (``collect`` reports if it is not)."""
     broker = inputs.broker
     if CERTIFICATE not in inputs.settings.optional_kinds:
         return
@@ -155,14 +155,14 @@ def policies(inputs: Inputs) -> Iterator[Manifest]:
     if spec.network_policy.clients:
         clients["from"] = spec.network_policy.clients
     yield _policy(broker, "edge", [clients, admin])
-    yield _policy(broker, "router", [_from(broker, "edge", LINK_PORT), admin])
+    yield _policy(broker, "router", [_ingress_from(broker, "edge", LINK_PORT), admin])
     if spec.redis.own is not None:
-        yield _policy(broker, "redis", [_from(broker, "router", REDIS_PORT)])
+        yield _policy(broker, "redis", [_ingress_from(broker, "router", REDIS_PORT)])
 
 
 def _admin_rule(inputs: Inputs) -> Manifest:
-    """Who reaches health, metrics and the admin API; kubelets are not subject to policies."""
-    found: Manifest = {"ports": [_tcp(ADMIN_PORT)]}
+    """Return the rule for the admin port. NetworkPolicies do not apply to kubelets' probes."""
+    rule: Manifest = {"ports": [_tcp(ADMIN_PORT)]}
     if inputs.spec.network_policy.metrics:
         operator = {
             "namespaceSelector": {
@@ -170,11 +170,11 @@ def _admin_rule(inputs: Inputs) -> Manifest:
             },
             "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
         }
-        found["from"] = [operator, *inputs.spec.network_policy.metrics]
-    return found
+        rule["from"] = [operator, *inputs.spec.network_policy.metrics]
+    return rule
 
 
-def _from(broker: Broker, component: Component, port: int) -> Manifest:
+def _ingress_from(broker: Broker, component: Component, port: int) -> Manifest:
     peer = {"podSelector": {"matchLabels": names.selector(broker.name, component)}}
     return {"ports": [_tcp(port)], "from": [peer]}
 

@@ -1,7 +1,7 @@
-"""Pod templates: what every pod of a broker has in common.
+"""Pod templates: the common part of all pods of a broker. Pure.
 
-Restricted in the sense of Kubernetes' Pod Security Standards: no root, no privilege, a root file
-system that cannot be written, no token of the API server.
+They meet the restricted Pod Security Standard of Kubernetes: no root, no privileges, a read-only
+root file system, no token of the API server.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from tidegate_operator.render.inputs import Broker, Inputs, Manifest
 from tidegate_operator.render.merge import merged
 from tidegate_operator.spec.workloads import PodSettings
 
-#: The user that the image has, and that owns what is mounted.
+#: User and group of the image, and of mounted files.
 USER: Final = 65532
-#: Between the last deadline of a process and SIGKILL.
+#: Margin between the last deadline of a process and SIGKILL.
 MARGIN_S: Final = 5
-#: What a grace period is rounded up to.
+#: Grace periods are rounded up to these.
 GRACE_STEPS_S: Final = (30, 90, 180, 300, 600, 1200, 1800, 3600)
 CONTAINER: Final = "tidegate"
 
-#: Without a limit of CPU: throttled event loops miss deadlines; requests alone share fairly.
+#: No CPU limit: a throttled event loop misses deadlines.
 DEFAULT_RESOURCES: Final[dict[Component, Manifest]] = {
     "edge": {
         "requests": {"cpu": "250m", "memory": "256Mi"},
@@ -42,18 +42,18 @@ DEFAULT_RESOURCES: Final[dict[Component, Manifest]] = {
 
 def grace_period_s(*parts_s: float) -> int:
     """Return the seconds from SIGTERM to SIGKILL that a process needs in the worst case, rounded up
-    generously: processes take up other deadlines while they run, pods cannot."""
+    because processes reload deadlines, and grace periods of running pods are immutable."""
     needed_s = math.ceil(sum(parts_s)) + MARGIN_S
     return next((step_s for step_s in GRACE_STEPS_S if step_s >= needed_s), needed_s)
 
 
 def image(inputs: Inputs) -> Manifest:
-    """Return the image of edges and routers, and how it is pulled."""
+    """Return the image of edges and routers, and its pull policy."""
     spec = inputs.spec
-    found: Manifest = {"image": spec.image or inputs.settings.image}
+    fields: Manifest = {"image": spec.image or inputs.settings.image}
     if spec.image_pull_policy is not None:
-        found["imagePullPolicy"] = spec.image_pull_policy
-    return found
+        fields["imagePullPolicy"] = spec.image_pull_policy
+    return fields
 
 
 def account_name(broker: Broker, component: Component, settings: PodSettings) -> str:
@@ -62,19 +62,19 @@ def account_name(broker: Broker, component: Component, settings: PodSettings) ->
 
 
 def resources(component: Component, settings: PodSettings) -> Manifest:
-    """Return what the main container is given."""
-    given = settings.resources
-    if given is None:
+    """Return the resources of the main container."""
+    configured = settings.resources
+    if configured is None:
         return DEFAULT_RESOURCES[component]
     return {
         key: dict(amounts)
-        for key, amounts in (("requests", given.requests), ("limits", given.limits))
+        for key, amounts in (("requests", configured.requests), ("limits", configured.limits))
         if amounts
     }
 
 
 def container_security() -> Manifest:
-    """Return what the restricted standard asks of a container, and a root that is read-only."""
+    """Return the security context of containers: the restricted standard, and a read-only root."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -101,9 +101,9 @@ def template(
     grace_s: int,
     annotations: dict[str, str],
 ) -> Manifest:
-    """Return a pod template with ``podTemplate`` laid over it.
+    """Return a pod template with ``podTemplate`` merged into it.
 
-    What selects the pods, and what says when they have to be replaced, cannot be overridden.
+    Labels of the selector and the restart hash cannot be overridden.
     """
     broker, spec = inputs.broker, inputs.spec
     labels = names.labels(broker.name, component)
@@ -127,7 +127,7 @@ def template(
         "topologySpreadConstraints": _spread(broker, component, settings),
     }
     if spec.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": one.name} for one in spec.image_pull_secrets]
+        pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image_pull_secrets]
     for key, value in (
         ("nodeSelector", settings.node_selector),
         ("affinity", settings.affinity),
@@ -137,9 +137,9 @@ def template(
         if value:
             pod[key] = value
     base = {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod}
-    found = merged(base, settings.pod_template)
-    found["metadata"] = merged(found["metadata"], base["metadata"])
-    return found
+    pod_template = merged(base, settings.pod_template)
+    pod_template["metadata"] = merged(pod_template["metadata"], base["metadata"])
+    return pod_template
 
 
 def _spread(broker: Broker, component: Component, settings: PodSettings) -> list[dict[str, Any]]:
@@ -166,7 +166,7 @@ def process_container(inputs: Inputs, component: Component, settings: PodSetting
             component,
             "--config",
             f"{CONFIG_DIR}/{names.CONFIG_FILE}",
-            # Kept over restarts of the container: a router that is back soon is known as such.
+            # Stable over container restarts, so that a restarted router is recognized.
             "--name",
             "$(POD_NAME)",
         ],
@@ -174,7 +174,8 @@ def process_container(inputs: Inputs, component: Component, settings: PodSetting
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
         "ports": [{"name": "admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],
-        # Edges find routers only once these are ready, and clients edges: rollouts wait for it.
+        # Edges resolve only ready routers, and clients reach only ready edges: rollouts wait for
+        # it.
         "readinessProbe": probe("/readyz", 2, 2, 4),
         "livenessProbe": probe("/livez", 10, 5, 6),
         "resources": resources(component, settings),
@@ -192,7 +193,7 @@ def process_volumes(broker: Broker, component: Component) -> list[Manifest]:
     name = names.workload(broker.name, component)
     return [
         {"name": "config", "configMap": {"name": name}},
-        # Readable for the pod's group only.
+        # Readable by the pod's group only.
         {"name": "files", "secret": {"secretName": name, "defaultMode": 0o440}},
         {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
     ]

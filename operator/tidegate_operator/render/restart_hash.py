@@ -1,9 +1,8 @@
-"""Which part of a configuration needs new pods: a hash of it is on the pod template.
+"""The restart hash of a pod template: of the settings that need new pods. Pure.
 
-Files (certificates, passwords, access rules, the admin token, the store's password) are in a Secret
-that is mounted whole; processes look at them again when they change, so they are never part of the
-hash. Of the configuration itself, the runtime says what a process takes up while it runs. Ports and
-files of listeners are not named in pod templates.
+Files (certificates, passwords, access rules, the admin token, the store's password) are in a
+mounted Secret; processes reload them when they change, so they are not part of the hash. The
+runtime defines which settings are reloadable. Pod templates do not depend on listeners.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from tidegate.runtime.config.reloadable import restart_part
 
 
 def restart_hash(config: Mapping[str, Any], role: Literal["edge", "router"]) -> str:
-    """Return what changes when pods have to be replaced for a configuration."""
+    """Return the hash of the settings that need a restart."""
     return digest(restart_part(config, role))
 
 
 def digest(value: object) -> str:
-    """Return a short name for a value made of plain types; the order of keys does not count."""
+    """Return a short digest of a value made of plain types; independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

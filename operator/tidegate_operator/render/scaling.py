@@ -1,4 +1,4 @@
-"""How many pods there are: HorizontalPodAutoscalers and PodDisruptionBudgets."""
+"""HorizontalPodAutoscalers and PodDisruptionBudgets. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from tidegate_operator import names
 from tidegate_operator.names import Component
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest
-from tidegate_operator.spec.fields import amount
+from tidegate_operator.spec.fields import count_or_percent
 from tidegate_operator.spec.workloads import (
     Autoscaling,
     DisruptionBudget,
@@ -32,13 +32,13 @@ def scaling(inputs: Inputs) -> Iterator[Manifest]:
 def _budget(broker: Broker, component: Component, budget: DisruptionBudget | None) -> Manifest:
     spec: Manifest = {
         "selector": {"matchLabels": names.selector(broker.name, component)},
-        # Without the store nobody is ready, and the store may wait for the node that is emptied.
+        # Without the store no pod is ready, and the store may need the node that is drained.
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
     if budget is not None and budget.min_available is not None:
-        spec["minAvailable"] = amount(budget.min_available)
+        spec["minAvailable"] = count_or_percent(budget.min_available)
     elif budget is not None and budget.max_unavailable is not None:
-        spec["maxUnavailable"] = amount(budget.max_unavailable)
+        spec["maxUnavailable"] = count_or_percent(budget.max_unavailable)
     else:
         spec["maxUnavailable"] = 1
     return {
@@ -86,7 +86,7 @@ def _autoscaler(broker: Broker, component: Component, autoscaling: Autoscaling) 
             "maxReplicas": autoscaling.max_replicas,
             "metrics": metrics,
             "behavior": {
-                # One at a time: every edge that goes sends its clients to the others.
+                # One at a time: the clients of a removed edge reconnect to the others.
                 "scaleDown": {
                     "stabilizationWindowSeconds": autoscaling.scale_down_stabilization_s,
                     "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],

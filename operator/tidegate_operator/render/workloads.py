@@ -1,7 +1,7 @@
-"""What runs: the Deployments of edges and routers, and their configuration.
+"""Deployments of edges and routers, and their ConfigMaps and Secrets. Pure.
 
-Routers are a Deployment too: they hold nothing that has to be found again after a restart, a new
-one is there before an old one goes, and a node that is lost takes no name with it (docs/adr/0010).
+Routers are a Deployment, not a StatefulSet: they have no local state, a rollout starts a new one
+before it stops an old one, and no pod name is bound to a lost node (docs/adr/0010).
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ from tidegate_operator.secrets.certificates import KeyPair
 from tidegate_operator.secrets.owned_secrets import OwnedSecrets
 from tidegate_operator.spec.workloads import Autoscaling, EdgeSpec, RouterSpec
 
-#: How long a rollout may stand still before it counts as failed.
+#: progressDeadlineSeconds of Deployments.
 PROGRESS_DEADLINE_S: Final = 600
-_KEPT_REVISIONS: Final = 3
+_REVISION_HISTORY: Final = 3
 
 
 def edge(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield what edges need, in the order in which it is needed."""
+    """Yield the objects of edges, in the order in which they are applied."""
     settings = inputs.spec.edge
     config = edge_config(inputs.broker)
     grace_s = grace_period_s(settings.drain.deadline_s, settings.shutdown_timeout_s)
-    _hold_deadlines(config, inputs, grace_s)
-    yield from _configuration(
-        inputs, "edge", config, edge_files(inputs.owned_secrets, inputs.collected.edge)
+    _limit_deadlines(config, inputs, grace_s)
+    yield from _config_objects(
+        inputs, "edge", config, edge_files(inputs.owned_secrets, inputs.referenced_files.edge)
     )
     yield _deployment(inputs, "edge", settings, config, grace_s)
 
 
-def _hold_deadlines(config: dict[str, Any], inputs: Inputs, grace_s: int) -> None:
-    """Keep the end of edges that are there within the grace period that they were made with.
+def _limit_deadlines(config: dict[str, Any], inputs: Inputs, grace_s: int) -> None:
+    """Limit deadlines to the grace period of live edges, which is immutable.
 
-    Pods that have longer take their place; when none of the others is left, all get what is wanted.
+    A rollout replaces them by pods with a longer one; after it the desired deadlines are used.
     """
-    settings, there_s = inputs.spec.edge, inputs.edge_grace_s
+    settings, live_s = inputs.spec.edge, inputs.edge_grace_s
     is_overridden = "terminationGracePeriodSeconds" in settings.pod_template.get("spec", {})
-    if there_s is None or there_s >= grace_s or is_overridden:
+    if live_s is None or live_s >= grace_s or is_overridden:
         return
     drain = settings.drain
-    room_s = max(2.0, float(there_s - MARGIN_S))
-    # Clients that go need their time; what comes after them seldom needs more than is usual.
+    room_s = max(2.0, float(live_s - MARGIN_S))
+    # Draining clients takes the time; the rest of a shutdown seldom needs more than the default.
     usual_s = max(Config().shutdown_timeout_s, room_s - drain.deadline_s)
     shutdown_s = min(settings.shutdown_timeout_s, usual_s, room_s / 2)
     deadline_s = min(drain.deadline_s, room_s - shutdown_s)
-    # Who waits to the deadline has no time left to let clients go one after the other.
+    # A delay as long as the deadline would leave no time to disconnect clients at a rate.
     delay_s = min(drain.delay_s, deadline_s / 2)
     if shutdown_s < settings.shutdown_timeout_s:
         config["shutdown_timeout_s"] = shutdown_s
@@ -74,36 +74,40 @@ def _hold_deadlines(config: dict[str, Any], inputs: Inputs, grace_s: int) -> Non
 
 
 def router(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield what routers need, in the order in which it is needed."""
+    """Yield the objects of routers, in the order in which they are applied."""
     settings = inputs.spec.router
     config = router_config(inputs.broker)
-    # A router lets its edges go first, for no longer than its own timeout.
+    # A router waits for its edges to leave first, no longer than its own timeout.
     drain_s = float(Config().drain.deadline_s)
     leave_s = min(drain_s, settings.shutdown_timeout_s)
     grace_s = grace_period_s(leave_s, settings.shutdown_timeout_s)
     files = dict(inputs.old_router_files)
-    files |= router_files(inputs.owned_secrets, inputs.collected.router)
+    files |= router_files(inputs.owned_secrets, inputs.referenced_files.router)
     if inputs.spec.redis.own is not None:
         files[BUNDLED_PASSWORD] = inputs.owned_secrets.redis_password
-    yield from _configuration(inputs, "router", config, files)
+    yield from _config_objects(inputs, "router", config, files)
     yield _deployment(inputs, "router", settings, config, grace_s)
 
 
-def edge_files(owned_secrets: OwnedSecrets, collected: Mapping[str, bytes]) -> dict[str, bytes]:
+def edge_files(
+    owned_secrets: OwnedSecrets, referenced_files: Mapping[str, bytes]
+) -> dict[str, bytes]:
     """Return the files that edges read: their Secret's data."""
-    found = dict(collected)
+    files = dict(referenced_files)
     for name, pair in owned_secrets.listener_pairs.items():
-        found[f"listener.{name}.crt"] = pair.certificate
-        found[f"listener.{name}.key"] = pair.key
-    return found | _own_files(owned_secrets, owned_secrets.edge_link)
+        files[f"listener.{name}.crt"] = pair.certificate
+        files[f"listener.{name}.key"] = pair.key
+    return files | _internal_files(owned_secrets, owned_secrets.edge_link)
 
 
-def router_files(owned_secrets: OwnedSecrets, collected: Mapping[str, bytes]) -> dict[str, bytes]:
+def router_files(
+    owned_secrets: OwnedSecrets, referenced_files: Mapping[str, bytes]
+) -> dict[str, bytes]:
     """Return the files that routers read: their Secret's data."""
-    return dict(collected) | _own_files(owned_secrets, owned_secrets.router_link)
+    return dict(referenced_files) | _internal_files(owned_secrets, owned_secrets.router_link)
 
 
-def _own_files(owned_secrets: OwnedSecrets, pair: KeyPair) -> dict[str, bytes]:
+def _internal_files(owned_secrets: OwnedSecrets, pair: KeyPair) -> dict[str, bytes]:
     return {
         "link.crt": pair.certificate,
         "link.key": pair.key,
@@ -112,7 +116,7 @@ def _own_files(owned_secrets: OwnedSecrets, pair: KeyPair) -> dict[str, bytes]:
     }
 
 
-def _configuration(
+def _config_objects(
     inputs: Inputs, component: Component, config: dict[str, Any], files: dict[str, bytes]
 ) -> Iterator[Manifest]:
     broker = inputs.broker
@@ -139,10 +143,10 @@ def _deployment(
         container["ports"].append({"name": "link", "containerPort": LINK_PORT, "protocol": "TCP"})
     spec: Manifest = {
         "replicas": initial_replicas(settings.replicas, settings.autoscaling),
-        "revisionHistoryLimit": _KEPT_REVISIONS,
+        "revisionHistoryLimit": _REVISION_HISTORY,
         "progressDeadlineSeconds": PROGRESS_DEADLINE_S,
         "selector": {"matchLabels": names.selector(broker.name, component)},
-        # A new pod is ready before an old one is told to go.
+        # A new pod is ready before an old one is terminated.
         "strategy": {
             "type": "RollingUpdate",
             "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0},
@@ -166,5 +170,5 @@ def _deployment(
 
 
 def initial_replicas(replicas: int, autoscaling: Autoscaling | None) -> int:
-    """Return how many pods there are to begin with (see ``plan.keep_replicas``)."""
+    """Return the initial number of pods (see ``plan.keep_replicas``)."""
     return replicas if autoscaling is None else autoscaling.min_replicas

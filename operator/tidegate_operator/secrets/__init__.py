@@ -1,5 +1,5 @@
-"""Certificates and Secrets: those that brokers own, and those that their specs refer to.
+"""Certificates and Secrets: those that the operator creates, and those that specs refer to.
 
-Pure: objects and the time in, objects and problems out. Entered by ``reconcile``, ``render`` and
-``conditions``. Never reads or writes the API server.
+Pure: objects and the time in, objects and problems out. Used by ``reconcile``, ``handlers``,
+``render`` and ``conditions``. Never accesses the API server.
 """

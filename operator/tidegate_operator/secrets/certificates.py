@@ -1,11 +1,11 @@
-"""Certificates: what is in one, issuing one, when to replace it, and changing authorities.
+"""Certificates: reading, issuing, renewal times, and rotation of certificate authorities.
 
-Pure but for the randomness of keys: the time is an argument. Everything that has to be known about
-an authority's age is in its certificate, so that there is no other state to lose.
+Pure except for the randomness of keys: the time is an argument. The age of an authority is read
+from its certificate, so there is no other state. Called by ``owned_secrets`` and ``references``.
 
-An authority is replaced in three steps, each at least ``trust_delay`` after the one before, so that
-no two processes ever meet that do not trust each other: the new one is trusted beside the old one;
-the new one signs, and what the old one has signed is replaced; the old one is dropped.
+An authority is rotated in three steps, each at least ``trust_delay`` after the previous one, so
+that all processes trust each other at any time: the new one is trusted beside the old one; the new
+one signs, and the certificates signed by the old one are reissued; the old one is removed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-#: Clocks differ: a certificate is valid from a little before it was made.
+#: Clock skew: ``notBefore`` of a new certificate is this much before now.
 BACKDATED: Final = timedelta(hours=1)
 _MAX_COMMON_NAME: Final = 64
 
 
 class CertificateProblem(ValueError):
-    """What should be a certificate, or its key, is not; the message says which, in words."""
+    """A certificate or its private key cannot be used; the message says why."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,8 +48,8 @@ class KeyPair:
 
 
 @dataclass(slots=True, frozen=True)
-class Facts:
-    """What a certificate says."""
+class CertificateInfo:
+    """Fields of a certificate."""
 
     subject: str
     names: tuple[str, ...]
@@ -58,8 +58,8 @@ class Facts:
 
 
 @dataclass(slots=True, frozen=True)
-class Request:
-    """A certificate that is wanted. ``server`` and ``client`` are what it may be used for."""
+class CertificateRequest:
+    """A certificate to issue. ``server`` and ``client`` are its extended key usages."""
 
     common_name: str
     dns_names: tuple[str, ...] = ()
@@ -69,11 +69,11 @@ class Request:
 
 
 @dataclass(slots=True, frozen=True)
-class Policy:
-    """How long things are valid, and how long before their end they are replaced.
+class RotationPolicy:
+    """Validity periods, and how long before expiry things are replaced.
 
-    ``trust_delay`` is how long a new authority is only trusted before it signs, and an old one is
-    still trusted after that: the time that its certificate needs to reach everybody.
+    ``trust_delay``: how long a new authority is trusted before it signs, and an old one stays
+    trusted after it has stopped signing: the time that its certificate needs to reach all peers.
     """
 
     validity: timedelta
@@ -83,42 +83,44 @@ class Policy:
 
     @property
     def authority_renew_before(self) -> timedelta:
-        """When the successor is made: in time for all three steps and a whole leaf certificate."""
-        wanted = self.validity + 3 * self.trust_delay
-        return min(wanted, self.authority_validity / 2)
+        """When the successor is created: early enough for all three steps and one leaf validity."""
+        needed = self.validity + 3 * self.trust_delay
+        return min(needed, self.authority_validity / 2)
 
 
 @dataclass(slots=True, frozen=True)
 class Authorities:
-    """Authorities that are trusted, the oldest first, and the one that signs."""
+    """The trusted authorities, oldest first, and the one that signs."""
 
     trusted: tuple[KeyPair, ...]
     signer: KeyPair
 
     @property
     def bundle(self) -> bytes:
-        """What those who must trust them are given."""
+        """The certificates of all trusted authorities, as PEM."""
         return b"".join(pair.certificate for pair in self.trusted)
 
 
 # Reading
 
 
-def facts(certificate: bytes) -> Facts:
-    """Return what the first certificate of a PEM text says. Raises CertificateProblem."""
-    return _facts(_load(certificate))
+def certificate_info(certificate: bytes) -> CertificateInfo:
+    """Return the fields of the first certificate of a PEM text. Raises CertificateProblem."""
+    return _certificate_info(_load(certificate))
 
 
-def _facts(certificate: x509.Certificate) -> Facts:
+def _certificate_info(certificate: x509.Certificate) -> CertificateInfo:
     names: list[str] = []
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        alternatives = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
     except x509.ExtensionNotFound:
-        found = None
-    if found is not None:
-        names += found.get_values_for_type(x509.DNSName)
-        names += [str(address) for address in found.get_values_for_type(x509.IPAddress)]
-    return Facts(
+        alternatives = None
+    if alternatives is not None:
+        names += alternatives.get_values_for_type(x509.DNSName)
+        names += [str(address) for address in alternatives.get_values_for_type(x509.IPAddress)]
+    return CertificateInfo(
         certificate.subject.rfc4514_string(),
         tuple(names),
         certificate.not_valid_before_utc,
@@ -126,33 +128,33 @@ def _facts(certificate: x509.Certificate) -> Facts:
     )
 
 
-def check_pair(certificate: bytes, key: bytes) -> Facts:
-    """Return what a certificate says that belongs to a key. Raises CertificateProblem."""
+def check_pair(certificate: bytes, key: bytes) -> CertificateInfo:
+    """Return the fields of a certificate that matches a key. Raises CertificateProblem."""
     loaded = _load(certificate)
     try:
         private = load_pem_private_key(key, password=None)
     except (ValueError, TypeError) as error:
         encrypted = isinstance(error, TypeError)
-        why = "is encrypted with a passphrase" if encrypted else "is not a private key in PEM form"
-        raise CertificateProblem(f"the key {why}") from None
+        why = "is encrypted with a passphrase" if encrypted else "is not valid PEM"
+        raise CertificateProblem(f"the private key {why}") from None
     if _public(private.public_key()) != _public(loaded.public_key()):
-        raise CertificateProblem("the key does not belong to the certificate")
-    return _facts(loaded)
+        raise CertificateProblem("the private key does not match the certificate")
+    return _certificate_info(loaded)
 
 
 def check_authorities(bundle: bytes) -> None:
-    """Raise CertificateProblem unless there is at least one certificate, and nothing else."""
+    """Raise CertificateProblem unless a bundle has at least one certificate and nothing else."""
     try:
         x509.load_pem_x509_certificates(bundle)
     except ValueError:
-        raise CertificateProblem("there is no certificate in PEM form in it") from None
+        raise CertificateProblem("no PEM certificate found") from None
 
 
 def _load(certificate: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(certificate)
     except ValueError:
-        raise CertificateProblem("the certificate is not in PEM form") from None
+        raise CertificateProblem("the certificate is not valid PEM") from None
 
 
 def _public(key: PublicKeyTypes) -> bytes:
@@ -162,8 +164,8 @@ def _public(key: PublicKeyTypes) -> bytes:
 # Issuing
 
 
-def new_authority(name: str, now: datetime, policy: Policy) -> KeyPair:
-    """Make a self-signed authority. Its name gets a random end: no two are called the same."""
+def new_authority(name: str, now: datetime, policy: RotationPolicy) -> KeyPair:
+    """Create a self-signed authority. A random suffix makes its common name unique."""
     serial = x509.random_serial_number()
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(f"{name[: _MAX_COMMON_NAME - 9]} {serial & 0xFFFFFFFF:08x}")
@@ -183,8 +185,10 @@ def new_authority(name: str, now: datetime, policy: Policy) -> KeyPair:
     return _pair(certificate, key)
 
 
-def issue(authority: KeyPair, request: Request, now: datetime, policy: Policy) -> KeyPair:
-    """Sign a new certificate with a new key. It never outlives its authority."""
+def issue(
+    authority: KeyPair, request: CertificateRequest, now: datetime, policy: RotationPolicy
+) -> KeyPair:
+    """Issue a certificate with a new key. It never expires after its authority."""
     issuer = _load(authority.certificate)
     signing_key = load_pem_private_key(authority.key, password=None)
     assert isinstance(signing_key, ec.EllipticCurvePrivateKey)
@@ -216,9 +220,9 @@ def issue(authority: KeyPair, request: Request, now: datetime, policy: Policy) -
     return _pair(builder.sign(signing_key, hashes.SHA256()), key)
 
 
-def _alternatives(request: Request) -> list[x509.GeneralName]:
+def _alternatives(request: CertificateRequest) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in request.dns_names]
-    names += [x509.IPAddress(ipaddress.ip_address(one)) for one in request.ip_addresses]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in request.ip_addresses]
     return names
 
 
@@ -248,42 +252,46 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 # Replacing
 
 
-def is_due(
-    pair: KeyPair | None, request: Request, signer: KeyPair, now: datetime, policy: Policy
+def reissue_reason(
+    pair: KeyPair | None,
+    request: CertificateRequest,
+    signer: KeyPair,
+    now: datetime,
+    policy: RotationPolicy,
 ) -> str:
-    """Say why a new certificate is due, in words; "" while the one that is there will do."""
+    """Return why a certificate has to be reissued; "" if it need not be."""
     if pair is None:
-        return "there is none"
+        return "missing"
     try:
-        found = check_pair(pair.certificate, pair.key)
+        current = check_pair(pair.certificate, pair.key)
     except CertificateProblem as problem:
         return str(problem)
-    wanted = set(request.dns_names) | {
+    names = set(request.dns_names) | {
         str(ipaddress.ip_address(address)) for address in request.ip_addresses
     }
-    if set(found.names) != wanted:
-        return "it is for other names"
-    if not _signed_by(pair, signer):
-        return "its authority is being replaced"
-    if now >= renewal_time(found, policy) and not _lasts_as_long(found, signer):
-        return "it ends soon"
+    if set(current.names) != names:
+        return "names changed"
+    if not _is_signed_by(pair, signer):
+        return "certificate authority rotated"
+    if now >= renewal_time(current, policy) and not _is_limited_by_signer(current, signer):
+        return "expires soon"
     return ""
 
 
-def renewal_time(found: Facts, policy: Policy) -> datetime:
-    """Return when a certificate is to be replaced: as configured, or after two thirds of its life
-    if that is shorter than what was configured for it."""
-    third = (found.not_after - found.not_before) / 3
-    return found.not_after - min(policy.renew_before, third)
+def renewal_time(info: CertificateInfo, policy: RotationPolicy) -> datetime:
+    """Return when a certificate is to be renewed: as configured, or after two thirds of its
+    validity if that is later."""
+    third = (info.not_after - info.not_before) / 3
+    return info.not_after - min(policy.renew_before, third)
 
 
-def _lasts_as_long(found: Facts, signer: KeyPair) -> bool:
-    """Whether a new certificate would end no later: that authority's own end is so near. It is
-    replaced when there is another authority that may sign."""
-    return found.not_after >= facts(signer.certificate).not_after
+def _is_limited_by_signer(info: CertificateInfo, signer: KeyPair) -> bool:
+    """Whether a certificate lasts as long as its signer, so that a new one would expire no later.
+    It is reissued once another authority signs."""
+    return info.not_after >= certificate_info(signer.certificate).not_after
 
 
-def _signed_by(pair: KeyPair, signer: KeyPair) -> bool:
+def _is_signed_by(pair: KeyPair, signer: KeyPair) -> bool:
     try:
         _load(pair.certificate).verify_directly_issued_by(_load(signer.certificate))
     except (ValueError, TypeError, InvalidSignature):
@@ -296,22 +304,25 @@ def authorities(
     leaves: Iterable[KeyPair],
     name: str,
     now: datetime,
-    policy: Policy,
+    policy: RotationPolicy,
 ) -> Authorities:
-    """Return the authorities as they should be now.
+    """Return the desired authorities.
 
-    ``leaves`` are the certificates in use. What cannot be read, or has ended, is left out.
+    ``leaves`` are the certificates in use. Unreadable and expired authorities are left out.
     """
     usable = sorted(
         (pair for pair in existing if _is_usable(pair, now)),
-        key=lambda pair: facts(pair.certificate).not_before,
+        key=lambda pair: certificate_info(pair.certificate).not_before,
     )
-    if not usable or now >= facts(usable[-1].certificate).not_after - policy.authority_renew_before:
+    if (
+        not usable
+        or now >= certificate_info(usable[-1].certificate).not_after - policy.authority_renew_before
+    ):
         usable.append(new_authority(name, now, policy))
     signer = next(
         (pair for pair in reversed(usable) if _age(pair, now) >= policy.trust_delay), usable[0]
     )
-    if all(_has_settled(leaf, signer, now, policy) for leaf in leaves):
+    if all(_is_distributed(leaf, signer, now, policy) for leaf in leaves):
         usable = usable[usable.index(signer) :]
     return Authorities(tuple(usable), signer)
 
@@ -324,24 +335,28 @@ def _is_usable(pair: KeyPair, now: datetime) -> bool:
 
 
 def _age(pair: KeyPair, now: datetime) -> timedelta:
-    return now - facts(pair.certificate).not_before - BACKDATED
+    return now - certificate_info(pair.certificate).not_before - BACKDATED
 
 
-def _has_settled(leaf: KeyPair, signer: KeyPair, now: datetime, policy: Policy) -> bool:
-    """Whether everybody who uses ``leaf`` has it by now, and ``signer`` has signed it."""
-    return _signed_by(leaf, signer) and _age(leaf, now) >= policy.trust_delay
+def _is_distributed(leaf: KeyPair, signer: KeyPair, now: datetime, policy: RotationPolicy) -> bool:
+    """Whether ``signer`` has signed ``leaf``, and all peers have it by now."""
+    return _is_signed_by(leaf, signer) and _age(leaf, now) >= policy.trust_delay
 
 
 def next_change(
-    found: Authorities, leaves: Iterable[KeyPair], now: datetime, policy: Policy
+    current: Authorities, leaves: Iterable[KeyPair], now: datetime, policy: RotationPolicy
 ) -> datetime:
-    """Return when something will be due next, if nobody changes anything."""
+    """Return when the next renewal or rotation step is due."""
     leaves = list(leaves)
-    newest = facts(found.trusted[-1].certificate)
+    newest = certificate_info(current.trusted[-1].certificate)
     times = [newest.not_after - policy.authority_renew_before]
-    used = [facts(leaf.certificate) for leaf in leaves]
-    times += [renewal_time(leaf, policy) for leaf in used if not _lasts_as_long(leaf, found.signer)]
-    if len(found.trusted) > 1:
+    used = [certificate_info(leaf.certificate) for leaf in leaves]
+    times += [
+        renewal_time(leaf, policy)
+        for leaf in used
+        if not _is_limited_by_signer(leaf, current.signer)
+    ]
+    if len(current.trusted) > 1:
         waiting = [newest.not_before + BACKDATED + policy.trust_delay]
         waiting += [leaf.not_before + BACKDATED + policy.trust_delay for leaf in used]
         times += [time for time in waiting if time > now]

@@ -1,10 +1,11 @@
-"""The secrets that a broker has of its own: authorities, certificates, passwords, the admin token.
+"""Secrets that the operator creates: authorities, certificates, store password, admin token.
 
-``renewed`` takes what there is (from the live Secrets) and returns what there should be; as long as
-nothing is due, that is the same bytes. The caller stores it.
+``renew_secrets`` takes the live values and returns the desired ones: the same bytes unless
+something is due. ``reconcile`` calls it, and writes the result as Secrets. Pure except for
+randomness.
 
-Two authorities, because they are trusted by different people: that of the link between edges and
-routers is known to these alone, that of self-signed listeners is given to clients.
+There are two authorities with different audiences: edges and routers trust the link's, clients
+trust the one of self-signed listeners.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from tidegate.runtime.config.model import LinkTlsConfig
 from tidegate_operator.names import client_service, routers_service
 from tidegate_operator.secrets.certificates import (
     Authorities,
+    CertificateRequest,
     KeyPair,
-    Policy,
-    Request,
+    RotationPolicy,
     authorities,
-    is_due,
     issue,
     next_change,
+    reissue_reason,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.listeners import ListenerSpec, ListenerTls
 
-Data = Mapping[str, bytes]
+SecretData = Mapping[str, bytes]
 
 LINK: Final = "link"
 LISTENERS: Final = "listeners"
 
-#: How long a changed Secret may take to reach every pod (the kubelet looks every minute or so).
+#: How long a changed Secret may take to reach all pods (kubelets sync about once a minute).
 LINK_TRUST_DELAY: Final = timedelta(hours=1)
-#: How long clients have to take up a new authority.
+#: How long clients have to trust a new authority.
 LISTENERS_TRUST_DELAY: Final = timedelta(days=30)
-#: Nobody sees the link's authority, so nobody has to choose how long it is valid.
+#: The link's authority is internal, so its validity is not configurable.
 LINK_VALIDITY: Final = timedelta(days=90)
 LINK_RENEW_BEFORE: Final = timedelta(days=30)
 LINK_AUTHORITY_VALIDITY: Final = timedelta(days=3650)
@@ -49,19 +50,19 @@ _TOKEN_BYTES: Final = 32
 
 
 @dataclass(slots=True, frozen=True)
-class Existing:
-    """What the live Secrets hold, empty where there is none."""
+class LiveSecrets:
+    """Data of the live Secrets; empty where the Secret is missing."""
 
-    authorities: Data = field(default_factory=dict)
-    edge: Data = field(default_factory=dict)
-    router: Data = field(default_factory=dict)
-    admin: Data = field(default_factory=dict)
-    redis: Data = field(default_factory=dict)
+    authorities: SecretData = field(default_factory=dict)
+    edge: SecretData = field(default_factory=dict)
+    router: SecretData = field(default_factory=dict)
+    admin: SecretData = field(default_factory=dict)
+    redis: SecretData = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
 class OwnedSecrets:
-    """What there should be. ``listener_pairs`` is by the names of self-signed listeners."""
+    """The desired secrets. ``listener_pairs`` is by the names of self-signed listeners."""
 
     link: Authorities
     edge_link: KeyPair
@@ -70,34 +71,36 @@ class OwnedSecrets:
     listener_pairs: Mapping[str, KeyPair]
     admin_token: bytes
     redis_password: bytes
-    #: When something will be due next.
+    #: When the next renewal or rotation step is due.
     next_change: datetime
-    #: What was made new, and why, for the log.
+    #: What was created or reissued, and why, for the log.
     changes: tuple[str, ...]
-    #: The clients' authorities while no listener is self-signed. They are kept as they are: devices
-    #: may still trust them, and are not asked before a listener is self-signed again.
-    resting: Data = field(default_factory=dict)
+    #: Authorities of listeners while no listener is self-signed, kept unchanged: clients may still
+    #: trust them when a listener becomes self-signed again.
+    unused_listener_authorities: SecretData = field(default_factory=dict)
 
     def authorities_data(self) -> dict[str, bytes]:
-        """Return what is kept of the authorities."""
-        found = dict(self.resting)
+        """Return the data of the Secret with all authorities."""
+        data = dict(self.unused_listener_authorities)
         for kind, group in ((LINK, self.link), (LISTENERS, self.listeners)):
             for number, pair in enumerate(group.trusted if group is not None else ()):
-                found[f"{kind}-{number}.crt"] = pair.certificate
-                found[f"{kind}-{number}.key"] = pair.key
-        return found
+                data[f"{kind}-{number}.crt"] = pair.certificate
+                data[f"{kind}-{number}.key"] = pair.key
+        return data
 
 
-def link_policy() -> Policy:
-    """How the link's certificates are kept."""
-    return Policy(LINK_VALIDITY, LINK_RENEW_BEFORE, LINK_AUTHORITY_VALIDITY, LINK_TRUST_DELAY)
+def link_policy() -> RotationPolicy:
+    """The rotation policy of the link's certificates."""
+    return RotationPolicy(
+        LINK_VALIDITY, LINK_RENEW_BEFORE, LINK_AUTHORITY_VALIDITY, LINK_TRUST_DELAY
+    )
 
 
-def listeners_policy(spec: MqttBrokerSpec) -> Policy:
-    """How the certificates of self-signed listeners are kept."""
+def listeners_policy(spec: MqttBrokerSpec) -> RotationPolicy:
+    """The rotation policy of self-signed listeners' certificates."""
     given = spec.certificates
     authority = timedelta(days=given.authority_validity_days)
-    return Policy(
+    return RotationPolicy(
         timedelta(days=given.validity_days),
         timedelta(days=given.renew_before_days),
         authority,
@@ -105,44 +108,48 @@ def listeners_policy(spec: MqttBrokerSpec) -> Policy:
     )
 
 
-def renewed(
+def renew_secrets(
     name: str,
     namespace: str,
     spec: MqttBrokerSpec | None,
-    existing: Existing,
+    live: LiveSecrets,
     now: datetime,
     addresses: Sequence[str] = (),
 ) -> OwnedSecrets:
-    """Return what there should be; what will do is kept as it is.
+    """Return the desired secrets; live ones are kept unless something is due.
 
-    Without a spec (one that cannot be used), that is what edges and routers have in any case.
-    ``addresses`` are those of the load balancer: clients that connect there find them in the
-    certificates of self-signed listeners.
+    With an invalid spec (None) only the secrets that do not depend on it are renewed. ``addresses``
+    of the load balancer are added to the certificates of self-signed listeners.
     """
     changes: list[str] = []
     policy = link_policy()
-    edge_pair, router_pair = pair_in(existing.edge, LINK), pair_in(existing.router, LINK)
+    edge_pair, router_pair = pair_in(live.edge, LINK), pair_in(live.router, LINK)
     link = _authorities(
-        existing.authorities, LINK, [edge_pair, router_pair], f"{name} link", now, policy, changes
+        live.authorities, LINK, [edge_pair, router_pair], f"{name} link", now, policy, changes
     )
-    edge_link = _kept(edge_pair, edge_request(name), link, now, policy, changes)
-    router_link = _kept(router_pair, router_request(name, namespace), link, now, policy, changes)
+    edge_link = _keep_or_reissue(edge_pair, edge_request(name), link, now, policy, changes)
+    router_link = _keep_or_reissue(
+        router_pair, router_request(name, namespace), link, now, policy, changes
+    )
     due = [next_change(link, [edge_link, router_link], now, policy)]
 
     listeners: Authorities | None = None
     pairs: dict[str, KeyPair] = {}
-    signed = [] if spec is None else _self_signed(spec)
-    if spec is not None and signed:
+    self_signed = [] if spec is None else _self_signed(spec)
+    if spec is not None and self_signed:
         policy = listeners_policy(spec)
-        old = {one.name: pair_in(existing.edge, f"listener.{one.name}") for one in signed}
+        current = {
+            listener.name: pair_in(live.edge, f"listener.{listener.name}")
+            for listener in self_signed
+        }
         listeners = _authorities(
-            existing.authorities, LISTENERS, old.values(), name, now, policy, changes
+            live.authorities, LISTENERS, current.values(), name, now, policy, changes
         )
-        for listener in signed:
+        for listener in self_signed:
             assert listener.tls is not None
             request = listener_request(name, namespace, listener.tls, addresses)
-            pairs[listener.name] = _kept(
-                old[listener.name], request, listeners, now, policy, changes
+            pairs[listener.name] = _keep_or_reissue(
+                current[listener.name], request, listeners, now, policy, changes
             )
         due.append(next_change(listeners, pairs.values(), now, policy))
     return OwnedSecrets(
@@ -151,19 +158,21 @@ def renewed(
         router_link=router_link,
         listeners=listeners,
         listener_pairs=pairs,
-        admin_token=_token(existing.admin.get("token"), "admin token", changes),
+        admin_token=_token(live.admin.get("token"), "admin token", changes),
         redis_password=_token(
-            existing.redis.get("password"),
-            "password of the store",
+            live.redis.get("password"),
+            "store password",
             changes if spec is not None and spec.redis.own is not None else [],
         ),
         next_change=min(due),
         changes=tuple(changes),
-        resting={} if listeners is not None else _of_listeners(existing.authorities),
+        unused_listener_authorities={}
+        if listeners is not None
+        else _listener_authorities(live.authorities),
     )
 
 
-def _of_listeners(authorities_data: Data) -> dict[str, bytes]:
+def _listener_authorities(authorities_data: SecretData) -> dict[str, bytes]:
     prefix = f"{LISTENERS}-"
     return {file: kept for file, kept in authorities_data.items() if file.startswith(prefix)}
 
@@ -172,88 +181,90 @@ def _self_signed(spec: MqttBrokerSpec) -> list[ListenerSpec]:
     return [listener for listener in spec.listeners if listener.tls and listener.tls.self_signed]
 
 
-def edge_request(name: str) -> Request:
-    """What edges show to routers: they are clients, and can never pass for a router."""
-    return Request(f"{name} edge", (f"{name}-edge",), client=True)
+def edge_request(name: str) -> CertificateRequest:
+    """The edges' certificate on the link: for clients only, so an edge cannot act as a router."""
+    return CertificateRequest(f"{name} edge", (f"{name}-edge",), client=True)
 
 
-def router_request(name: str, namespace: str) -> Request:
-    """What routers show to edges, which look for the one name that all routers have."""
+def router_request(name: str, namespace: str) -> CertificateRequest:
+    """The routers' certificate on the link, with the one server name that edges verify."""
     service = routers_service(name)
-    wanted = str(LinkTlsConfig.model_fields["server_name"].default)
-    return Request(f"{name} router", (wanted, service, f"{service}.{namespace}.svc"), server=True)
+    server_name = str(LinkTlsConfig.model_fields["server_name"].default)
+    return CertificateRequest(
+        f"{name} router", (server_name, service, f"{service}.{namespace}.svc"), server=True
+    )
 
 
 def listener_request(
     name: str, namespace: str, tls: ListenerTls, addresses: Sequence[str] = ()
-) -> Request:
-    """What a self-signed listener shows: the names and addresses that are given, and those of the
+) -> CertificateRequest:
+    """The certificate of a self-signed listener: configured names and addresses, and those of the
     Service."""
     service = client_service(name)
-    own = (service, f"{service}.{namespace}", f"{service}.{namespace}.svc")
-    # What a certificate cannot have is left out: a zone, a name that is not ASCII.
-    fitting = (one for one in addresses if one.isascii() and "%" not in one)
-    outside = {one: _ip_address(one) for one in fitting}
-    hosts = (one.lower() for one, address in outside.items() if not address)
-    names = dict.fromkeys((*tls.dns_names, *own, *hosts))
-    given = (_ip_address(one) for one in tls.ip_addresses)
-    numbers = dict.fromkeys((*given, *filter(None, outside.values())))
-    return Request(next(iter(names)), tuple(names), tuple(numbers), server=True)
+    service_names = (service, f"{service}.{namespace}", f"{service}.{namespace}.svc")
+    # Certificates cannot have addresses with a zone, or names that are not ASCII.
+    valid = (address for address in addresses if address.isascii() and "%" not in address)
+    external = {address: _ip_address(address) for address in valid}
+    hosts = (host.lower() for host, ip_address in external.items() if not ip_address)
+    names = dict.fromkeys((*tls.dns_names, *service_names, *hosts))
+    configured = (_ip_address(address) for address in tls.ip_addresses)
+    ip_addresses = dict.fromkeys((*configured, *filter(None, external.values())))
+    return CertificateRequest(next(iter(names)), tuple(names), tuple(ip_addresses), server=True)
 
 
 def _ip_address(text: str) -> str:
-    """Return an IP address as it is written usually; "" if it is none."""
+    """Return the canonical form of an IP address; "" if it is none."""
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
         return ""
 
 
-def pair_in(data: Data, file: str) -> KeyPair | None:
-    """Return the pair FILE.crt and FILE.key, if both are there."""
+def pair_in(data: SecretData, file: str) -> KeyPair | None:
+    """Return the pair FILE.crt and FILE.key, if both are present."""
     certificate, key = data.get(f"{file}.crt"), data.get(f"{file}.key")
     return None if certificate is None or key is None else KeyPair(certificate, key)
 
 
 def _authorities(
-    data: Data,
+    data: SecretData,
     kind: str,
     leaves: Iterable[KeyPair | None],
     name: str,
     now: datetime,
-    policy: Policy,
+    policy: RotationPolicy,
     changes: list[str],
 ) -> Authorities:
-    existing: list[KeyPair] = []
-    while (pair := pair_in(data, f"{kind}-{len(existing)}")) is not None:
-        existing.append(pair)
+    live: list[KeyPair] = []
+    while (pair := pair_in(data, f"{kind}-{len(live)}")) is not None:
+        live.append(pair)
     used = [leaf for leaf in leaves if leaf is not None]
-    found = authorities(existing, used, f"{name} authority", now, policy)
-    if tuple(existing) != found.trusted:
-        known = set(existing)
-        made = sum(pair not in known for pair in found.trusted)
-        dropped = len(known - set(found.trusted))
-        changes.append(f"authorities of {kind}: {made} made, {dropped} dropped")
-    return found
+    current = authorities(live, used, f"{name} authority", now, policy)
+    if tuple(live) != current.trusted:
+        known = set(live)
+        created = sum(pair not in known for pair in current.trusted)
+        dropped = len(known - set(current.trusted))
+        changes.append(f"certificate authorities of {kind}: {created} created, {dropped} removed")
+    return current
 
 
-def _kept(
+def _keep_or_reissue(
     pair: KeyPair | None,
-    request: Request,
+    request: CertificateRequest,
     group: Authorities,
     now: datetime,
-    policy: Policy,
+    policy: RotationPolicy,
     changes: list[str],
 ) -> KeyPair:
-    why = is_due(pair, request, group.signer, now, policy)
-    if not why and pair is not None:
+    reason = reissue_reason(pair, request, group.signer, now, policy)
+    if not reason and pair is not None:
         return pair
-    changes.append(f"certificate of {request.common_name}: {why}")
+    changes.append(f"certificate of {request.common_name}: {reason}")
     return issue(group.signer, request, now, policy)
 
 
 def _token(existing: bytes | None, what: str, changes: list[str]) -> bytes:
     if existing and existing.strip():
         return existing
-    changes.append(f"{what}: there is none")
+    changes.append(f"{what}: missing")
     return secrets.token_hex(_TOKEN_BYTES).encode()

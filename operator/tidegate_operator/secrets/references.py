@@ -1,8 +1,8 @@
-"""What a spec refers to: Secrets and ConfigMaps of its namespace, and what must be in them.
+"""Secrets and ConfigMaps that a spec refers to, and the files that pods get from them. Pure.
 
-``references`` names them, the caller reads them, ``collect`` checks their content and puts it
-together as the files that pods get. What was good once is kept when its source breaks: a file that
-cannot be used is replaced by the one that pods have already, and said to be a problem.
+``references`` lists them, ``reconcile`` reads them, ``collect`` validates their content and returns
+the files. If a source becomes missing or invalid, the file that pods already have is kept, and the
+problem is reported.
 """
 
 from __future__ import annotations
@@ -15,27 +15,24 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from tidegate.edge.auth.acl import AclFile, AclFileError
-from tidegate_operator.names import listener_certificate
+from tidegate_operator.names import Process, listener_certificate
 from tidegate_operator.secrets.certificates import (
+    CertificateInfo,
     CertificateProblem,
-    Facts,
+    certificate_info,
     check_authorities,
     check_pair,
-    facts,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.listeners import FileSource, ListenerSpec
 from tidegate_operator.spec.workloads import ExternalRedis
 
 Kind = Literal["Secret", "ConfigMap"]
-#: Where an object is found: kind and name.
+#: Kind and name of an object.
 ObjectKey = tuple[Kind, str]
-#: What a Secret or ConfigMap holds; None: there is no such object.
+#: Data of Secrets and ConfigMaps; None: the object does not exist.
 Contents = Mapping[ObjectKey, Mapping[str, bytes] | None]
-#: Whose pods get a file.
-Owner = Literal["edge", "router"]
-
-#: A Secret may have 1 MiB; a part of it is for what the operator adds.
+#: The limit of a Secret is 1 MiB; the rest is for what the operator adds.
 MAX_FILES_BYTES: Final = 900_000
 
 NO_CERT_MANAGER: Final = "cert-manager is not installed in this cluster"
@@ -46,8 +43,8 @@ CERTIFICATE_KEY: Final = "tls.crt"
 PRIVATE_KEY: Final = "tls.key"
 
 
-class Check(StrEnum):
-    """What a file must be."""
+class FileFormat(StrEnum):
+    """What a file must contain."""
 
     PAIR = "pair"  # a certificate and its key: two files
     AUTHORITIES = "authorities"
@@ -57,76 +54,76 @@ class Check(StrEnum):
 
 @dataclass(slots=True, frozen=True)
 class Reference:
-    """One thing that is referred to. ``file`` is its name for the pods, without the end for pairs.
+    """A reference of the spec. ``file`` is the file name in pods, without extension for pairs.
 
-    ``listener`` is the listener that it belongs to, ``pending`` whether cert-manager makes it.
+    ``listener``: the listener that it belongs to. ``pending``: cert-manager creates the object.
     """
 
     kind: Kind
     name: str
     key: str
     field: str
-    owner: Owner
+    component: Process
     file: str
-    check: Check
+    file_format: FileFormat
     listener: str = ""
     pending: bool = False
 
     @property
     def object_key(self) -> ObjectKey:
-        """Where it is found."""
+        """The kind and name of the object."""
         return (self.kind, self.name)
 
     @property
     def files(self) -> tuple[tuple[str, str], ...]:
         """Pairs of the key in the object and the name of the file."""
-        if self.check is Check.PAIR:
+        if self.file_format is FileFormat.PAIR:
             return ((CERTIFICATE_KEY, f"{self.file}.crt"), (PRIVATE_KEY, f"{self.file}.key"))
         return ((self.key, self.file),)
 
 
-class Trouble(StrEnum):
-    """What is wrong with something that is referred to."""
+class Fault(StrEnum):
+    """What is wrong with a reference."""
 
-    MISSING = "missing"  # the object, or the key in it
-    PENDING = "pending"  # cert-manager has not made it yet
+    MISSING = "missing"  # the object, or a key in it
+    PENDING = "pending"  # cert-manager has not issued it yet
     INVALID = "invalid"
 
 
 @dataclass(slots=True, frozen=True)
 class Problem:
-    """``sentence`` names the field; ``blocking``: without it, pods cannot run."""
+    """``sentence`` names the field; ``blocking``: pods cannot run without the reference."""
 
-    trouble: Trouble
+    fault: Fault
     sentence: str
     blocking: bool
     is_certificate: bool
 
 
 @dataclass(slots=True)
-class Collected:
-    """Files for the pods, what is wrong, and what the listeners' certificates say."""
+class ReferencedFiles:
+    """The files for pods, problems, and the certificates of listeners."""
 
     edge: dict[str, bytes] = field(default_factory=dict)
     router: dict[str, bytes] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    certificates: dict[str, list[Facts]] = field(default_factory=dict)
+    certificates: dict[str, list[CertificateInfo]] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
-        """Whether pods can run with it."""
+        """Whether pods can run with these files."""
         return not any(problem.blocking for problem in self.problems)
 
 
-# What is referred to
+# References of a spec
 
 
 def references(broker: str, spec: MqttBrokerSpec) -> list[Reference]:
-    """Return everything that a spec refers to."""
-    return [*_of_listeners(broker, spec), *_of_access(spec), *_of_redis(spec)]
+    """Return all references of a spec."""
+    return [*_listener_references(broker, spec), *_auth_references(spec), *_redis_references(spec)]
 
 
-def _of_listeners(broker: str, spec: MqttBrokerSpec) -> Iterator[Reference]:
+def _listener_references(broker: str, spec: MqttBrokerSpec) -> Iterator[Reference]:
     for index, listener in enumerate(spec.listeners):
         tls, file = listener.tls, f"listener.{listener.name}"
         if tls is None:
@@ -147,19 +144,23 @@ def _of_listeners(broker: str, spec: MqttBrokerSpec) -> Iterator[Reference]:
                 name=name,
                 key=CERTIFICATE_KEY,
                 field=where,
-                owner="edge",
+                component="edge",
                 file=pair_file,
-                check=Check.PAIR,
+                file_format=FileFormat.PAIR,
                 listener=listener.name,
                 pending=pending,
             )
         if tls.client_ca is not None:
-            yield _file(
-                tls.client_ca, f"{path}.clientCa", "edge", f"{file}.client-ca", Check.AUTHORITIES
+            yield _file_reference(
+                tls.client_ca,
+                f"{path}.clientCa",
+                "edge",
+                f"{file}.client-ca",
+                FileFormat.AUTHORITIES,
             )
 
 
-def _of_access(spec: MqttBrokerSpec) -> Iterator[Reference]:
+def _auth_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
     passwords = spec.auth.passwords
     if passwords is not None:
         yield Reference(
@@ -167,15 +168,15 @@ def _of_access(spec: MqttBrokerSpec) -> Iterator[Reference]:
             name=passwords.secret_name,
             key=passwords.key,
             field="spec.auth.passwords",
-            owner="edge",
+            component="edge",
             file="passwords",
-            check=Check.TEXT,
+            file_format=FileFormat.TEXT,
         )
     if spec.acl is not None and spec.acl.source is not None:
-        yield _file(spec.acl.source, "spec.acl.source", "edge", "acl", Check.ACL)
+        yield _file_reference(spec.acl.source, "spec.acl.source", "edge", "acl", FileFormat.ACL)
 
 
-def _of_redis(spec: MqttBrokerSpec) -> Iterator[Reference]:
+def _redis_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
     external = spec.redis.external
     if external is None:
         return
@@ -190,178 +191,186 @@ def _of_redis(spec: MqttBrokerSpec) -> Iterator[Reference]:
                 name=secret.name,
                 key=secret.key,
                 field=f"{path}.{name}",
-                owner="router",
+                component="router",
                 file=store_file(external, file),
-                check=Check.TEXT,
+                file_format=FileFormat.TEXT,
             )
     tls = external.tls
     if tls is not None and tls.ca is not None:
         file = store_file(external, "ca.crt")
-        yield _file(tls.ca, f"{path}.tls.ca", "router", file, Check.AUTHORITIES)
+        yield _file_reference(tls.ca, f"{path}.tls.ca", "router", file, FileFormat.AUTHORITIES)
     if tls is not None and tls.certificate_secret_name is not None:
         yield Reference(
             kind="Secret",
             name=tls.certificate_secret_name,
             key=CERTIFICATE_KEY,
             field=f"{path}.tls.certificateSecretName",
-            owner="router",
+            component="router",
             file=store_file(external, "client"),
-            check=Check.PAIR,
+            file_format=FileFormat.PAIR,
         )
 
 
 def store_file(external: ExternalRedis, what: str) -> str:
-    """Return what a file for an external store is called: after the store and who we are there.
+    """Return the file name for a credential of an external store; it depends on the URL and users.
 
-    While one store takes the other's place, old and new routers read the same Secret, and the old
-    ones connect anew with what the old store wants.
+    While the store is being changed, old and new routers mount the same Secret, and old routers
+    reconnect with the credentials of the old store.
     """
     who = repr((external.url, external.username, external.sentinel_username))
     return f"store-{hashlib.sha256(who.encode()).hexdigest()[:8]}-{what}"
 
 
-def _file(source: FileSource, path: str, owner: Owner, file: str, check: Check) -> Reference:
+def _file_reference(
+    source: FileSource, path: str, component: Process, file: str, file_format: FileFormat
+) -> Reference:
     kind: Kind = "Secret" if source.secret_name is not None else "ConfigMap"
     name = source.secret_name or source.config_map_name
     assert name is not None
-    return Reference(kind, name, source.key, path, owner, file, check)
+    return Reference(kind, name, source.key, path, component, file, file_format)
 
 
-# What is in it
+# Their content
 
 
 def collect(
     broker: str,
     spec: MqttBrokerSpec,
     contents: Contents,
-    live: Mapping[Owner, Mapping[str, bytes]],
+    live: Mapping[Process, Mapping[str, bytes]],
     now: datetime,
     *,
     has_cert_manager: bool,
-) -> Collected:
-    """Check what is referred to, and put it together.
+) -> ReferencedFiles:
+    """Validate the content of all references, and return the files for pods.
 
-    ``live`` is what pods have already (the Secrets that were put together the last time).
+    ``live``: the files that pods have now (from the Secrets that they mount).
     """
-    found = Collected()
+    collected = ReferencedFiles()
     if spec.acl is not None and spec.acl.rules is not None:
-        _inline_acl(spec.acl.rules, live["edge"], found)
+        _inline_acl(spec.acl.rules, live["edge"], collected)
     for reference in references(broker, spec):
         hint = f" ({NO_CERT_MANAGER})" if reference.pending and not has_cert_manager else ""
-        _add(reference, contents, live[reference.owner], found, hint)
+        _add(reference, contents, live[reference.component], collected, hint)
     for listener in spec.listeners:
-        found.problems += _of_time(listener, found.certificates.get(listener.name, []), now)
-    _check_size(found)
-    return found
+        collected.problems += _expired_certificates(
+            listener, collected.certificates.get(listener.name, []), now
+        )
+    _check_size(collected)
+    return collected
 
 
-def _inline_acl(rules: str, live: Mapping[str, bytes], found: Collected) -> None:
-    problem = _content_problem(Check.ACL, {"acl": rules.encode()})
+def _inline_acl(rules: str, live: Mapping[str, bytes], collected: ReferencedFiles) -> None:
+    problem = _content_error(FileFormat.ACL, {"acl": rules.encode()})
     if not problem:
-        found.edge["acl"] = rules.encode()
+        collected.edge["acl"] = rules.encode()
         return
     kept = "acl" in live
     if kept:
-        found.edge["acl"] = live["acl"]
-    text = f"spec.acl.rules: {problem}{_consequence(kept)}"
-    found.problems.append(Problem(Trouble.INVALID, text, not kept, is_certificate=False))
+        collected.edge["acl"] = live["acl"]
+    text = f"spec.acl.rules: {problem}{_fallback_text(kept)}"
+    collected.problems.append(Problem(Fault.INVALID, text, not kept, is_certificate=False))
 
 
 def _add(
     reference: Reference,
     contents: Contents,
     live: Mapping[str, bytes],
-    found: Collected,
+    collected: ReferencedFiles,
     hint: str,
 ) -> None:
-    target = found.edge if reference.owner == "edge" else found.router
-    files, trouble, problem = _read(reference, contents)
-    is_certificate = reference.check in {Check.PAIR, Check.AUTHORITIES}
+    target = collected.edge if reference.component == "edge" else collected.router
+    files, fault, problem = _read(reference, contents)
+    is_certificate = reference.file_format in {FileFormat.PAIR, FileFormat.AUTHORITIES}
     if problem:
         old = {file: live[file] for _, file in reference.files if file in live}
-        kept = len(old) == len(reference.files) and not _content_problem(reference.check, old)
-        if reference.pending and trouble is Trouble.MISSING:
-            trouble = Trouble.PENDING
-        text = f"{reference.field}: {problem}{hint}{_consequence(kept)}"
-        found.problems.append(Problem(trouble, text, not kept, is_certificate))
+        kept = len(old) == len(reference.files) and not _content_error(reference.file_format, old)
+        if reference.pending and fault is Fault.MISSING:
+            fault = Fault.PENDING
+        text = f"{reference.field}: {problem}{hint}{_fallback_text(kept)}"
+        collected.problems.append(Problem(fault, text, not kept, is_certificate))
         if not kept:
             return
         files = old
     target.update(files)
     if reference.listener:
-        pair = facts(files[f"{reference.file}.crt"])
-        found.certificates.setdefault(reference.listener, []).append(pair)
+        pair = certificate_info(files[f"{reference.file}.crt"])
+        collected.certificates.setdefault(reference.listener, []).append(pair)
 
 
-def _consequence(kept: bool) -> str:
-    return "; what was there before stays in use" if kept else ""
+def _fallback_text(kept: bool) -> str:
+    return "; the previous content stays in use" if kept else ""
 
 
-def _read(reference: Reference, contents: Contents) -> tuple[dict[str, bytes], Trouble, str]:
-    """Return the files, or what is wrong."""
+def _read(reference: Reference, contents: Contents) -> tuple[dict[str, bytes], Fault, str]:
+    """Return the files, or the fault and why."""
     content = contents.get(reference.object_key)
     where = f"{reference.kind} {reference.name}"
     if content is None:
-        why = "cert-manager has not made it yet" if reference.pending else "there is none"
-        return {}, Trouble.MISSING, f"{where}: {why}"
+        why = ": cert-manager has not issued it yet" if reference.pending else ""
+        return {}, Fault.MISSING, f"{where} not found{why}"
     missing = [key for key, _ in reference.files if not content.get(key)]
     if missing:
-        return {}, Trouble.MISSING, f"{where} has no {' and no '.join(missing)}"
+        return {}, Fault.MISSING, f"{where} has no key {' and no key '.join(missing)}"
     files = {file: content[key] for key, file in reference.files}
     is_secret = reference.kind == "Secret"
-    problem = _content_problem(reference.check, files, is_secret=is_secret)
-    return files, Trouble.INVALID, f"{where}: {problem}" if problem else ""
+    problem = _content_error(reference.file_format, files, is_secret=is_secret)
+    return files, Fault.INVALID, f"{where}: {problem}" if problem else ""
 
 
-def _content_problem(check: Check, files: Mapping[str, bytes], *, is_secret: bool = False) -> str:
-    """Say what is wrong with a content, "" if nothing is. Nothing of a Secret is quoted: more
-    people may read a status and events than Secrets."""
+def _content_error(
+    file_format: FileFormat, files: Mapping[str, bytes], *, is_secret: bool = False
+) -> str:
+    """Return why a content is invalid, "" if it is valid. Secrets are never quoted: more users may
+    read a status and events than Secrets."""
     first = next(iter(files.values()))
     try:
-        match check:
-            case Check.PAIR:
+        match file_format:
+            case FileFormat.PAIR:
                 certificate, key = files.values()
                 check_pair(certificate, key)
-            case Check.AUTHORITIES:
+            case FileFormat.AUTHORITIES:
                 check_authorities(first)
-            case Check.ACL:
+            case FileFormat.ACL:
                 AclFile.parse(first.decode())
             case _:
                 first.decode()
     except UnicodeDecodeError:
-        return "is not UTF-8"
+        return "content is not UTF-8"
     except CertificateProblem as problem:
         return str(problem)
     except AclFileError as error:
         problems = error.problems[:_SHOWN_PROBLEMS]
         if is_secret:
             lines = ", ".join(problem.partition(":")[0] for problem in problems)
-            return f"{lines} cannot be read as access rules"
+            return f"invalid access rules: {lines}"
         return "; ".join(problems)
     return ""
 
 
-def _of_time(listener: ListenerSpec, certificates: list[Facts], now: datetime) -> list[Problem]:
-    """Certificates that have ended: they block nothing, for clients may still accept them."""
+def _expired_certificates(
+    listener: ListenerSpec, certificates: list[CertificateInfo], now: datetime
+) -> list[Problem]:
+    """Return problems of expired certificates. They do not block: clients may still accept them."""
     return [
         Problem(
-            Trouble.INVALID,
-            f"listener {listener.name}: the certificate of {one.subject} has expired at "
-            f"{one.not_after:%Y-%m-%d %H:%M} UTC; clients refuse it",
+            Fault.INVALID,
+            f"listener {listener.name}: certificate {certificate.subject} expired at "
+            f"{certificate.not_after:%Y-%m-%d %H:%M} UTC; clients reject it",
             blocking=False,
             is_certificate=True,
         )
-        for one in certificates
-        if one.not_after <= now
+        for certificate in certificates
+        if certificate.not_after <= now
     ]
 
 
-def _check_size(found: Collected) -> None:
-    for owner, files in (("edges", found.edge), ("routers", found.router)):
+def _check_size(collected: ReferencedFiles) -> None:
+    for component, files in (("edges", collected.edge), ("routers", collected.router)):
         size = sum(map(len, files.values()))
         if size > MAX_FILES_BYTES:
             text = (
-                f"the files of {owner} have {size} bytes together (certificates, passwords, access "
-                f"rules); a Secret has room for {MAX_FILES_BYTES}"
+                f"the files of {component} are {size} bytes in total (certificates, passwords, "
+                f"access rules); the limit is {MAX_FILES_BYTES} bytes"
             )
-            found.problems.append(Problem(Trouble.INVALID, text, True, is_certificate=False))
+            collected.problems.append(Problem(Fault.INVALID, text, True, is_certificate=False))

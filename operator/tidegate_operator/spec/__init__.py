@@ -1,4 +1,4 @@
 """``MqttBroker``: the models of spec and status, their validation, and the CRD made from them.
 
-Pure. Entered by every other room of the operator. Never knows what is rendered from a spec.
+Pure. Used by all other packages of the operator. Never knows what is rendered from a spec.
 """

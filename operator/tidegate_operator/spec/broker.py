@@ -1,12 +1,12 @@
-"""``MqttBroker.spec``: one schema for the CRD, its validation here, and what is rendered.
+"""``MqttBroker.spec``: one model for the CRD, for validation, and for rendering.
 
-Sections that are the same in the runtime's configuration derive from it. ``problems`` turns what
-is wrong into sentences, ``crd`` makes the OpenAPI schema.
+Sections that are the same in the runtime's configuration derive from it. ``problems`` turns
+validation errors into sentences, ``crd`` generates the OpenAPI schema. Docstrings of fields are the
+descriptions that ``kubectl explain`` shows.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Literal, Self
@@ -28,6 +28,7 @@ from tidegate_operator.spec.fields import (
     OpaqueList,
     RuntimeSection,
     SpecSection,
+    check_networks,
     like,
     rules,
 )
@@ -51,7 +52,7 @@ def _service_port(listener: str) -> str:
 
 
 def _unique(value: Callable[[str], str]) -> str:
-    """The CEL expression that says that no two listeners have the same value."""
+    """The CEL expression for a value that is unique among listeners."""
     return (
         "self.listeners.all(one, self.listeners.exists_one(other, "
         f"{value('one')} == {value('other')}))"
@@ -59,7 +60,7 @@ def _unique(value: Callable[[str], str]) -> str:
 
 
 class PasswordsSource(SpecSection):
-    """A password file, as `tidegate passwd` writes it, in a Secret."""
+    """A password file, as written by `tidegate passwd`, in a Secret."""
 
     secret_name: ObjectName
     """The Secret."""
@@ -68,11 +69,11 @@ class PasswordsSource(SpecSection):
 
 
 class AuthSpec(SpecSection):
-    """Who may connect."""
+    """Authentication of clients."""
 
     allow_anonymous: bool = like(AuthConfig, "allow_anonymous")
     passwords: PasswordsSource | None = None
-    """Users and hashes in mosquitto's format; changes are taken up without a restart."""
+    """Users and password hashes in the format of mosquitto_passwd; reloaded without a restart."""
     reload_interval_s: float = like(AuthConfig, "reload_interval_s")
     password_threads: int = like(AuthConfig, "password_threads")
     max_pending_passwords: int = like(AuthConfig, "max_pending_passwords")
@@ -80,41 +81,41 @@ class AuthSpec(SpecSection):
 
 
 class AclSpec(SpecSection):
-    """What clients may do, in the format of mosquitto's acl_file; taken up without a restart."""
+    """Authorization of clients, in the format of mosquitto's acl_file; reloaded without restart."""
 
     model_config = rules(
-        ("has(self.rules) != has(self.source)", "exactly one of rules and source is needed"),
+        ("has(self.rules) != has(self.source)", "exactly one of rules and source is required"),
     )
 
     rules: Annotated[str, Field(max_length=262_144)] | None = None
-    """The rules themselves."""
+    """The rules, inline."""
     source: FileSource | None = None
     """A Secret or ConfigMap with the rules."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.rules is None) == (self.source is None):
-            raise ValueError("exactly one of rules and source is needed")
+            raise ValueError("exactly one of rules and source is required")
         return self
 
 
 class LimitsSpec(RuntimeSection, LimitsConfig):
-    """Bounds. What is above one is refused or dropped with a counted reason, never silently."""
+    """Limits. What exceeds one is rejected or dropped, and counted by reason."""
 
 
 class FeaturesSpec(RuntimeSection, FeaturesConfig):
-    """Parts of the protocol that can be switched off (announced to MQTT 5 clients)."""
+    """Protocol features that can be disabled (announced to MQTT 5 clients)."""
 
 
 class LogSpec(RuntimeSection, LogConfig):
     """Logging."""
 
     format: Literal["text", "json"] = "json"
-    """Lines for people, or JSON for collectors."""
+    """Plain text, or one JSON object per line."""
 
 
 class LinkSpec(SpecSection):
-    """Between edges and routers."""
+    """The link between edges and routers."""
 
     model_config = rules(
         (
@@ -139,21 +140,21 @@ class LinkSpec(SpecSection):
 
 
 class ServiceMonitorSpec(SpecSection):
-    """A ServiceMonitor, where the Prometheus operator is installed."""
+    """A ServiceMonitor for the Prometheus operator."""
 
     enabled: bool = True
-    """Make one if its CRD is there."""
+    """Create it if the ServiceMonitor CRD is installed."""
     interval_s: Annotated[int, Field(ge=1, le=3600)] = 30
-    """How often Prometheus asks."""
+    """Scrape interval."""
     labels: LabelMap = Field(default_factory=dict)
-    """Labels by which a Prometheus selects it."""
+    """Labels of the ServiceMonitor, for Prometheus' selector."""
 
 
 class TelemetrySpec(RuntimeSection, TelemetryConfig):
     """Metrics and traces."""
 
     service_monitor: ServiceMonitorSpec = ServiceMonitorSpec()
-    """For Prometheus."""
+    """The ServiceMonitor for Prometheus."""
 
 
 class ServiceSpec(SpecSection):
@@ -162,67 +163,63 @@ class ServiceSpec(SpecSection):
     model_config = rules(
         (
             "!has(self.class) || (has(self.type) && self.type == 'LoadBalancer')",
-            "class needs type LoadBalancer",
+            "class requires type LoadBalancer",
         ),
         (
             "!has(self.loadBalancerSourceRanges) || self.loadBalancerSourceRanges.size() == 0"
             " || (has(self.type) && self.type == 'LoadBalancer')",
-            "loadBalancerSourceRanges needs type LoadBalancer",
+            "loadBalancerSourceRanges requires type LoadBalancer",
         ),
         (
             "!has(self.externalTrafficPolicy) || (has(self.type) && self.type != 'ClusterIP')",
-            "externalTrafficPolicy needs type LoadBalancer or NodePort",
+            "externalTrafficPolicy requires type LoadBalancer or NodePort",
         ),
     )
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """LoadBalancer asks the cloud for an address that the world can reach."""
+    """Type of the Service. LoadBalancer requests an external address from the cloud provider."""
     load_balancer_class: Annotated[str, Field(max_length=253)] | None = Field(
         default=None, alias="class"
     )
-    """Which implementation of load balancers (spec.loadBalancerClass)."""
+    """The load balancer implementation (spec.loadBalancerClass of the Service)."""
     annotations: LabelMap = Field(default_factory=dict)
-    """Annotations of the Service; those that others put there are left alone."""
+    """Annotations of the Service; annotations set by others are kept."""
     labels: LabelMap = Field(default_factory=dict)
     """Labels of the Service."""
     load_balancer_source_ranges: list[Annotated[str, Field(max_length=49)]] = Field(
         default_factory=list, max_length=256
     )
-    """Networks that may connect; empty: all."""
+    """Networks (CIDR) that may connect; empty: all."""
     external_traffic_policy: Literal["Cluster", "Local"] | None = None
-    """Local keeps the clients' addresses, and sends them only to nodes that have edges."""
+    """Local preserves client addresses, and routes only to nodes that run edges."""
     ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
-    """IPv4, IPv6 or both; unset: what the Service has (at first the cluster's default)."""
+    """IPv4, IPv6 or both; unset: the current value of the Service (initially the cluster's
+    default)."""
 
-    @field_validator("load_balancer_source_ranges")
-    @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        for network in value:
-            ipaddress.ip_network(network, strict=False)
-        return value
+    _check_networks = field_validator("load_balancer_source_ranges")(check_networks)
 
     @model_validator(mode="after")
     def _type_fits(self) -> Self:
         if self.type != "LoadBalancer":
             if self.load_balancer_class is not None:
-                raise ValueError("class needs type LoadBalancer")
+                raise ValueError("class requires type LoadBalancer")
             if self.load_balancer_source_ranges:
-                raise ValueError("load_balancer_source_ranges needs type LoadBalancer")
+                raise ValueError("load_balancer_source_ranges requires type LoadBalancer")
         if self.type == "ClusterIP" and self.external_traffic_policy is not None:
-            raise ValueError("external_traffic_policy needs type LoadBalancer or NodePort")
+            raise ValueError("external_traffic_policy requires type LoadBalancer or NodePort")
         return self
 
 
 class NetworkPolicySpec(SpecSection):
-    """Who may reach the pods, where the cluster's network enforces NetworkPolicies."""
+    """Who may connect to the pods, if the cluster's network plugin enforces NetworkPolicies."""
 
     enabled: bool = True
-    """Make them: clients to edges, edges to routers, routers to the bundled store."""
+    """Create them: clients to edges, edges to routers, routers to the bundled store."""
     clients: OpaqueList = Field(default_factory=list)
-    """Where clients may come from (peers as in a NetworkPolicy); empty: anywhere."""
+    """Peers (as in a NetworkPolicy) that may connect as clients; empty: all."""
     metrics: OpaqueList = Field(default_factory=list)
-    """Who may reach health, metrics and the admin API besides the operator; empty: anyone in the
-    cluster (the admin API needs its token all the same)."""
+    """Peers that may reach health, metrics and the admin API besides the operator; empty: all in
+    the cluster (the admin API always requires its token)."""
 
 
 class CertificatesSpec(SpecSection):
@@ -242,12 +239,12 @@ class CertificatesSpec(SpecSection):
     )
 
     validity_days: Annotated[int, Field(ge=1, le=3650)] = 90
-    """How long a certificate is valid."""
+    """Validity of a certificate."""
     renew_before_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    """How long before its end it is replaced."""
+    """How long before expiry it is renewed."""
     authority_validity_days: Annotated[int, Field(ge=2, le=36500)] = 3650
-    """How long the broker's own authority is valid; its successor is trusted beside it before it
-    signs anything."""
+    """Validity of the broker's own certificate authority; its successor is trusted for a while
+    before it signs certificates."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -266,7 +263,7 @@ class ImagePullSecret(SpecSection):
 
 
 class MqttBrokerSpec(SpecSection):
-    """What is wanted."""
+    """Desired state of the broker."""
 
     model_config = rules(
         (_unique(_pod_port), "two listeners have the same port"),
@@ -281,23 +278,23 @@ class MqttBrokerSpec(SpecSection):
             "x-kubernetes-list-map-keys": ["name"],
         },
     )
-    """Where clients come in."""
+    """Ports for clients."""
     edge: EdgeSpec = EdgeSpec()
-    """The pods that hold the clients' connections."""
+    """Pods that hold client connections."""
     router: RouterSpec = RouterSpec()
-    """The pods that decide where messages go."""
+    """Pods that route messages and access the store."""
     redis: RedisSpec = RedisSpec()
-    """Where sessions, queues and retained messages are."""
+    """Store of sessions, queues and retained messages."""
     auth: AuthSpec = AuthSpec()
-    """Who may connect."""
+    """Authentication of clients."""
     acl: AclSpec | None = None
-    """What clients may do; unset: everything."""
+    """Authorization of clients; unset: everything is allowed."""
     limits: LimitsSpec = LimitsSpec()
-    """Bounds."""
+    """Limits."""
     features: FeaturesSpec = FeaturesSpec()
-    """Protocol switches."""
+    """Protocol features."""
     link: LinkSpec = LinkSpec()
-    """Between edges and routers."""
+    """The link between edges and routers."""
     telemetry: TelemetrySpec = TelemetrySpec()
     """Metrics and traces."""
     log: LogSpec = LogSpec()
@@ -305,20 +302,20 @@ class MqttBrokerSpec(SpecSection):
     service: ServiceSpec = ServiceSpec()
     """The Service that clients connect to."""
     network_policy: NetworkPolicySpec = NetworkPolicySpec()
-    """Who may reach the pods."""
+    """NetworkPolicies of the pods."""
     certificates: CertificatesSpec = CertificatesSpec()
     """Certificates that the operator issues."""
     image: Annotated[str, Field(max_length=500)] | None = None
     """Image of edges, routers and the bundled Valkey; unset: the operator's own."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    """When it is pulled; unset: the cluster's default."""
+    """When the image is pulled; unset: the cluster's default."""
     image_pull_secrets: list[ImagePullSecret] = Field(default_factory=list, max_length=16)
-    """Credentials for it."""
+    """Registry credentials for the image."""
     paused: bool = False
-    """The operator changes nothing until this is false again; the status is kept."""
+    """Suspend reconciliation: the operator changes nothing, and keeps the status up to date."""
 
     @model_validator(mode="after")
-    def _listeners_are_apart(self) -> Self:
+    def _listeners_are_distinct(self) -> Self:
         for what, values in (
             ("are called", [listener.name for listener in self.listeners]),
             ("have the port", [listener.pod_port for listener in self.listeners]),

@@ -1,12 +1,13 @@
-"""What the models of the resource are made of: names in camelCase, rules in CEL, Kubernetes' types.
+"""Building blocks of the resource's models: camelCase names, CEL rules, Kubernetes' types.
 
 A ``SpecSection`` is a ``Section`` of the runtime's configuration whose keys are spelled as
 Kubernetes spells them: ``deadline_s`` is ``deadlineSeconds``. Sections that are the same in both
-derive from the runtime's; single fields are taken over with ``like``. So there is one schema.
+derive from the runtime's; single fields are copied with ``like``. So there is one schema.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Any, Final
 
@@ -25,7 +26,7 @@ from tidegate.runtime.config.model import Section
 
 _BOUNDS: Final = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
 _UNITS: Final = {"s": "seconds", "ms": "milliseconds"}
-#: In a field's schema: the default is the runtime's, and may change with its version.
+#: Marks a field's schema: the default is the runtime's, and may change with its version.
 DESCRIBED_DEFAULT: Final = "x-tidegate-described-default"
 
 
@@ -39,7 +40,7 @@ def camel(name: str) -> str:
 
 def camel_text(text: str) -> str:
     """Return a sentence with the keys in it spelled as the resource spells them."""
-    return re.sub(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b", lambda found: camel(found.group()), text)
+    return re.sub(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b", lambda match: camel(match.group()), text)
 
 
 class SpecSection(Section):
@@ -86,7 +87,7 @@ def like(section: type[Section], name: str) -> Any:
 
 
 def rules(*pairs: tuple[str, str]) -> ConfigDict:
-    """Return what gives a model's schema CEL rules: (expression, message) each."""
+    """Return the model configuration with CEL rules: (expression, message) each."""
     return ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
@@ -101,7 +102,7 @@ QUANTITY: Final = (
 )
 
 
-def _text(value: object) -> object:
+def _number_as_text(value: object) -> object:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_number else value
 
@@ -109,7 +110,7 @@ def _text(value: object) -> object:
 #: An amount as Kubernetes writes it: 500m, 2, 8Gi.
 Quantity = Annotated[
     str,
-    BeforeValidator(_text),
+    BeforeValidator(_number_as_text),
     StringConstraints(pattern=QUANTITY, max_length=32),
     WithJsonSchema(
         {
@@ -120,23 +121,23 @@ Quantity = Annotated[
     ),
 ]
 
-AMOUNT: Final = r"^[0-9]{1,5}%?$"
+COUNT_OR_PERCENT: Final = r"^[0-9]{1,5}%?$"
 
 #: A number of pods, or a share of them: 1, 25%.
 CountOrPercent = Annotated[
     str,
-    BeforeValidator(_text),
-    StringConstraints(pattern=AMOUNT, max_length=6),
+    BeforeValidator(_number_as_text),
+    StringConstraints(pattern=COUNT_OR_PERCENT, max_length=6),
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": AMOUNT,
+            "pattern": COUNT_OR_PERCENT,
             "x-kubernetes-int-or-string": True,
         }
     ),
 ]
 
-#: Something that Kubernetes itself defines and checks when it is applied.
+#: A part of the Kubernetes API; the API server validates it when it is applied.
 Opaque = Annotated[
     dict[str, Any],
     WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
@@ -163,7 +164,7 @@ ObjectName = Annotated[str, StringConstraints(pattern=_SUBDOMAIN, min_length=1, 
 DataKey = Annotated[
     str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", min_length=1, max_length=253)
 ]
-#: A name that a certificate is for.
+#: A DNS name of a certificate.
 DnsName = Annotated[
     str,
     StringConstraints(
@@ -176,6 +177,13 @@ LabelMap = Annotated[
 ]
 
 
-def amount(value: str) -> int | str:
+def check_networks(networks: list[str]) -> list[str]:
+    """Return networks unchanged. Raises ValueError if one is not in CIDR notation."""
+    for network in networks:
+        ipaddress.ip_network(network, strict=False)
+    return networks
+
+
+def count_or_percent(value: str) -> int | str:
     """Return a ``CountOrPercent`` as Kubernetes wants it: 1 or "25%"."""
     return int(value) if value.isdigit() else value

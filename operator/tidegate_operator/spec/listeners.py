@@ -1,6 +1,6 @@
-"""``spec.listeners``: where clients come in, and the certificates that they see.
+"""``spec.listeners``: ports for clients, and their certificates.
 
-Fields that the runtime's configuration has too are taken over from it (``like``).
+Fields that the runtime's configuration has too are copied from it (``like``).
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from pydantic import Field, field_validator, model_validator
 
 from tidegate.runtime.config.model import ListenerConfig, TlsConfig
 from tidegate_operator.names import ADMIN_PORT
-from tidegate_operator.spec.fields import DataKey, DnsName, ObjectName, SpecSection, like, rules
+from tidegate_operator.spec.fields import (
+    DataKey,
+    DnsName,
+    ObjectName,
+    SpecSection,
+    check_networks,
+    like,
+    rules,
+)
 
 Protocol = Literal["tcp", "tls", "ws", "wss", "auto"]
 
-#: Where a listener listens when it does not say.
+#: The default port of a listener.
 DEFAULT_PORTS: Final[dict[str, int]] = {
     "tcp": 1883,
     "tls": 8883,
@@ -24,7 +32,7 @@ DEFAULT_PORTS: Final[dict[str, int]] = {
     "wss": 8084,
     "auto": 8443,
 }
-#: The port of the Service for a listener that takes everything.
+#: The default port of the Service for a listener with protocol auto.
 AUTO_SERVICE_PORT: Final = 443
 
 
@@ -34,7 +42,7 @@ class FileSource(SpecSection):
     model_config = rules(
         (
             "has(self.secretName) != has(self.configMapName)",
-            "exactly one of secretName and configMapName is needed",
+            "exactly one of secretName and configMapName is required",
         ),
     )
 
@@ -48,76 +56,76 @@ class FileSource(SpecSection):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.secret_name is None) == (self.config_map_name is None):
-            raise ValueError("exactly one of secret_name and config_map_name is needed")
+            raise ValueError("exactly one of secret_name and config_map_name is required")
         return self
 
 
 class Issuer(SpecSection):
-    """An issuer of cert-manager."""
+    """A cert-manager issuer."""
 
     name: ObjectName
     """Its name."""
     kind: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z]+$")] = "Issuer"
-    """Issuer (of this namespace), ClusterIssuer, or an issuer's kind of another group."""
+    """Issuer (in this namespace), ClusterIssuer, or the kind of an external issuer."""
     group: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+$")] = "cert-manager.io"
     """Its API group."""
 
 
 class AdditionalCertificate(SpecSection):
-    """One more certificate of a listener, for other names."""
+    """An additional certificate of a listener, for other names."""
 
     secret_name: ObjectName
     """A Secret of type kubernetes.io/tls."""
     server_names: list[DnsName] = Field(default_factory=list, max_length=32)
-    """Names (SNI, `*.example.com` allowed) it serves; empty: those in the certificate."""
+    """SNI names (`*.example.com` allowed) it is used for; empty: the names in the certificate."""
 
 
 class ListenerTls(SpecSection):
-    """TLS of a listener: a certificate from one of three places, changed without a restart."""
+    """TLS of a listener: a certificate from one of three sources, reloaded without a restart."""
 
     model_config = rules(
         (
             "[has(self.secretName), has(self.issuer), has(self.selfSigned) && self.selfSigned]"
             ".filter(given, given).size() == 1",
-            "exactly one of secretName, issuer and selfSigned is needed",
+            "exactly one of secretName, issuer and selfSigned is required",
         ),
         (
             "!has(self.issuer) || (has(self.dnsNames) && self.dnsNames.size() > 0)"
             " || (has(self.ipAddresses) && self.ipAddresses.size() > 0)",
-            "issuer needs dnsNames or ipAddresses",
+            "issuer requires dnsNames or ipAddresses",
         ),
         (
             "!has(self.clientCertificates) || self.clientCertificates == 'off'"
             " || has(self.clientCa)",
-            "clientCertificates needs clientCa",
+            "clientCertificates requires clientCa",
         ),
         (
             "!has(self.identityAsUsername) || self.identityAsUsername == 'off'"
             " || (has(self.clientCertificates) && self.clientCertificates != 'off')",
-            "identityAsUsername needs clientCertificates",
+            "identityAsUsername requires clientCertificates",
         ),
     )
 
     secret_name: ObjectName | None = None
-    """A Secret of type kubernetes.io/tls with the certificate and its key."""
+    """A Secret of type kubernetes.io/tls with the certificate and its private key."""
     issuer: Issuer | None = None
     """cert-manager issues the certificate for `dnsNames` and `ipAddresses`, and renews it."""
     self_signed: bool = False
-    """The operator issues the certificate from an authority of this broker, and renews it. Clients
-    find the authority in the ConfigMap NAME-ca, key ca.crt."""
+    """The operator issues the certificate from a certificate authority of this broker, and renews
+    it. The CA certificate for clients is in the ConfigMap NAME-ca, key ca.crt."""
     dns_names: list[DnsName] = Field(default_factory=list, max_length=32)
-    """Names that `issuer` or `selfSigned` put into the certificate; the latter adds those of the
-    Service and of its load balancer."""
+    """DNS names of the certificate (`issuer`, `selfSigned`); the latter adds those of the Service
+    and of its load balancer."""
     ip_addresses: list[Annotated[str, Field(max_length=45)]] = Field(
         default_factory=list, max_length=32
     )
-    """Addresses that they put into it; `selfSigned` adds those of the load balancer."""
+    """IP addresses of the certificate; `selfSigned` adds those of the load balancer."""
     additional_certificates: list[AdditionalCertificate] = Field(
         default_factory=list, max_length=32
     )
-    """More certificates, chosen by SNI."""
+    """Additional certificates, selected by SNI."""
     client_ca: FileSource | None = None
-    """The authorities that sign client certificates."""
+    """The CA certificates that client certificates are verified against."""
     client_certificates: Literal["off", "optional", "required"] = like(
         TlsConfig, "client_certificates"
     )
@@ -131,59 +139,58 @@ class ListenerTls(SpecSection):
         for address in value:
             ipaddress.ip_address(address)
             if "%" in address:
-                raise ValueError(f"{address!r} has a zone, which certificates cannot have")
+                raise ValueError(f"{address!r} has a zone, which is not allowed in certificates")
         return value
 
     @model_validator(mode="after")
     def _one_certificate(self) -> Self:
         given = (self.secret_name is not None, self.issuer is not None, self.self_signed)
         if sum(given) != 1:
-            raise ValueError("exactly one of secret_name, issuer and self_signed is needed")
+            raise ValueError("exactly one of secret_name, issuer and self_signed is required")
         if self.issuer is not None and not (self.dns_names or self.ip_addresses):
-            raise ValueError("issuer needs dns_names or ip_addresses")
+            raise ValueError("issuer requires dns_names or ip_addresses")
         if self.client_certificates != "off" and self.client_ca is None:
-            raise ValueError("client_certificates needs client_ca")
+            raise ValueError("client_certificates requires client_ca")
         if self.identity_as_username != "off" and self.client_certificates == "off":
-            raise ValueError("identity_as_username needs client_certificates")
+            raise ValueError("identity_as_username requires client_certificates")
         return self
 
 
 class ListenerSpec(SpecSection):
-    """One way in for clients: a port of the edges, and of the Service."""
+    """A port for clients, on the edges and on the Service."""
 
     model_config = rules(
         (
             "!(self.protocol in ['tls', 'wss']) || has(self.tls)",
-            "protocols tls and wss need tls",
+            "protocols tls and wss require tls",
         ),
         (
             "!has(self.tls) || self.protocol in ['tls', 'wss', 'auto']",
-            "tls is for protocols tls, wss and auto",
+            "tls requires protocol tls, wss or auto",
         ),
         (
             "!has(self.proxyProtocol) || self.proxyProtocol == 'off'"
             " || (has(self.trustedProxies) && self.trustedProxies.size() > 0)",
-            "proxyProtocol needs trustedProxies",
+            "proxyProtocol requires trustedProxies",
         ),
         (
             f"!has(self.port) || self.port != {ADMIN_PORT}",
-            f"{ADMIN_PORT} is the port of health and metrics",
+            f"{ADMIN_PORT} is reserved for health, metrics and the admin API",
         ),
     )
 
     name: Annotated[str, Field(max_length=15, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
-    """Its name in logs, metrics and the Service; unique."""
+    """Unique name of the listener, used in logs, metrics and as port name of the Service."""
     protocol: Protocol = "tcp"
-    """tcp, tls, ws, wss, or auto: all of them on one port (those with TLS if `tls` is given)."""
+    """tcp, tls, ws, wss, or auto: all of them on one port (those with TLS if `tls` is set)."""
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """Port of the pods. Unset: 1883 for tcp, 8883 tls, 8083 ws, 8084 wss, 8443 auto."""
     service_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port of the Service. Unset: 443 for auto, otherwise the port of the pods."""
     node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port of the nodes, for Services of type NodePort and LoadBalancer; unset: Kubernetes
-    chooses."""
+    """Node port, for Services of type NodePort and LoadBalancer; unset: assigned by Kubernetes."""
     tls: ListenerTls | None = None
-    """Certificates."""
+    """TLS settings and certificates."""
     paths: Annotated[
         list[Annotated[str, Field(max_length=253, pattern=r"^/[^\s?#]*$")]],
         Field(min_length=1, max_length=32),
@@ -211,31 +218,26 @@ class ListenerSpec(SpecSection):
     @classmethod
     def _not_the_admin_port(cls, value: int | None) -> int | None:
         if value == ADMIN_PORT:
-            raise ValueError(f"{ADMIN_PORT} is the port of health and metrics")
+            raise ValueError(f"{ADMIN_PORT} is reserved for health, metrics and the admin API")
         return value
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        for network in value:
-            ipaddress.ip_network(network, strict=False)
-        return value
+    _check_networks = field_validator("trusted_proxies")(check_networks)
 
     @field_validator("mount_point")
     @classmethod
     def _no_wildcards(cls, value: str) -> str:
         if "+" in value or "#" in value:
-            raise ValueError("a mount point has no wildcards")
+            raise ValueError("wildcards are not allowed in a mount point")
         return value
 
     @model_validator(mode="after")
     def _keys_belong_together(self) -> Self:
         if self.protocol in {"tls", "wss"} and self.tls is None:
-            raise ValueError(f"protocol {self.protocol} needs tls")
+            raise ValueError(f"protocol {self.protocol} requires tls")
         if self.tls is not None and self.protocol in {"tcp", "ws"}:
-            raise ValueError(f"tls is for protocols tls, wss and auto, not for {self.protocol}")
+            raise ValueError(f"tls requires protocol tls, wss or auto, not {self.protocol}")
         if self.proxy_protocol != "off" and not self.trusted_proxies:
-            raise ValueError("proxy_protocol needs trusted_proxies")
+            raise ValueError("proxy_protocol requires trusted_proxies")
         return self
 
     @property

@@ -1,7 +1,7 @@
-"""Turns what is in an ``MqttBroker`` into a spec, or into sentences that name the field.
+"""Parses the spec of an ``MqttBroker``; validation errors become sentences that name the field.
 
-The API server checks the same by the CRD; this is for what it could not (an object that is older
-than a rule, a schema that says less) and for the people who read the status.
+The API server validates the same by the CRD. This covers what it cannot (an object older than a
+rule, rules beyond the schema), and gives the text for the status. Called by ``reconcile``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tidegate.runtime.config.config_file import path_text
 from tidegate.runtime.config.model import Section
 from tidegate_operator.names import BROKER_NAME_PATTERN, MAX_BROKER_NAME
 from tidegate_operator.spec.broker import MqttBrokerSpec
-from tidegate_operator.spec.fields import AMOUNT, QUANTITY, camel, camel_text
+from tidegate_operator.spec.fields import COUNT_OR_PERCENT, QUANTITY, camel, camel_text
 
-#: A status is no place for hundreds of them.
+#: At most this many problems are listed.
 MAX_PROBLEMS: Final = 20
 
 
 class SpecError(Exception):
-    """The spec cannot be used. ``problems`` has one sentence for each reason."""
+    """The spec is invalid. ``problems`` has one sentence for each reason."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -33,9 +33,9 @@ class SpecError(Exception):
 
 def parse(name: str, spec: Mapping[str, Any]) -> MqttBrokerSpec:
     """Return the spec of the broker called ``name``. Raises SpecError."""
-    problems = _of_name(name)
+    problems = _name_problems(name)
     try:
-        found = MqttBrokerSpec.model_validate(spec)
+        parsed = MqttBrokerSpec.model_validate(spec)
     except ValidationError as error:
         problems += [_sentence(dict(problem)) for problem in error.errors()]
     if problems:
@@ -43,43 +43,43 @@ def parse(name: str, spec: Mapping[str, Any]) -> MqttBrokerSpec:
         if rest > 0:
             problems = [*problems[:MAX_PROBLEMS], f"and {rest} more problems"]
         raise SpecError(problems)
-    return found
+    return parsed
 
 
-def _of_name(name: str) -> list[str]:
+def _name_problems(name: str) -> list[str]:
     problems = []
     if len(name) > MAX_BROKER_NAME:
         problems.append(
-            f"metadata.name: has {len(name)} characters; {MAX_BROKER_NAME} are possible, because "
-            "names of Services and pods are made of it"
+            f"metadata.name: {len(name)} characters, the maximum is {MAX_BROKER_NAME}, because "
+            "names of Services and pods are derived from it"
         )
     if not re.match(BROKER_NAME_PATTERN, name):
         problems.append(
-            "metadata.name: expected lower-case letters, digits and inner hyphens, a letter first, "
-            "because a Service is called so"
+            "metadata.name: expected lower-case letters, digits and inner hyphens, starting with a "
+            "letter, because it is the name of a Service"
         )
     return problems
 
 
-_KINDS: Final = {
+_TYPES: Final = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
-    "string": "text",
+    "string": "a string",
     "list": "a list",
     "dict": "a section (keys and values)",
     "model": "a section (keys and values)",
 }
 _PATTERNS: Final = {
-    QUANTITY: "an amount such as 500m or 8Gi",
-    AMOUNT: "a number or a percentage",
-    BROKER_NAME_PATTERN: "lower-case letters, digits and inner hyphens, a letter first",
+    QUANTITY: "a quantity such as 500m or 8Gi",
+    COUNT_OR_PERCENT: "a number or a percentage",
+    BROKER_NAME_PATTERN: "lower-case letters, digits and inner hyphens, starting with a letter",
 }
 _BOUNDS: Final = {
     "greater_than": ("gt", "a number above"),
-    "greater_than_equal": ("ge", "a number not below"),
+    "greater_than_equal": ("ge", "a number of at least"),
     "less_than": ("lt", "a number below"),
-    "less_than_equal": ("le", "a number not above"),
+    "less_than_equal": ("le", "a number of at most"),
 }
 
 
@@ -88,7 +88,7 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     kind: str = problem["type"]
     context = problem.get("ctx", {})
     if kind == "extra_forbidden":
-        text = _unknown(location)
+        text = _unknown_key(location)
     elif kind == "missing":
         text = "is missing"
     elif kind == "value_error":
@@ -111,12 +111,12 @@ def _expected(kind: str, problem: Mapping[str, Any], context: Mapping[str, Any])
     if kind == "string_too_long":
         return f"at most {context['max_length']} characters"
     if kind == "string_too_short":
-        return "text that is not empty"
+        return "a non-empty string"
     if kind == "string_pattern_mismatch":
         pattern = str(context["pattern"])
-        return _PATTERNS.get(pattern, f"text that matches {pattern}")
+        return _PATTERNS.get(pattern, f"a string that matches {pattern}")
     word = kind.partition("_")[0]
-    return _KINDS.get(word, str(problem["msg"]))
+    return _TYPES.get(word, str(problem["msg"]))
 
 
 def _got(value: object) -> str:
@@ -130,14 +130,14 @@ def _got(value: object) -> str:
     return f", got {text if len(text) <= 60 else text[:60] + '…'}"
 
 
-def _unknown(location: tuple[int | str, ...]) -> str:
-    close = difflib.get_close_matches(str(location[-1]), _known(location[:-1]), n=1)
+def _unknown_key(location: tuple[int | str, ...]) -> str:
+    close = difflib.get_close_matches(str(location[-1]), _known_keys(location[:-1]), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown key{hint}; a newer operator may know it"
+    return f"unknown key{hint} (it may require a newer operator version)"
 
 
-def _known(location: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that there are at a place."""
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Return the valid keys at a location."""
     model: type[Section] = MqttBrokerSpec
     for part in location:
         if isinstance(part, str):

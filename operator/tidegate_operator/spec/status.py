@@ -1,4 +1,4 @@
-"""``MqttBroker.status``: what the operator found, for the CRD's schema. See ``conditions``."""
+"""``MqttBroker.status``: the model for the CRD's schema. ``conditions`` fills it. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tidegate_operator.spec.fields import SpecSection
 ConditionType = Literal["Ready", "Progressing", "Degraded", "CertificatesReady", "ConfigApplied"]
 
 
-#: What does not fit is cut: some clouds name every node as an address, and what webhooks and
-#: containers say has no limit.
+#: Longer values are truncated: some clouds list every node as an address, and messages of webhooks
+#: and containers are unbounded.
 MAX_MESSAGE: Final = 4096
 MAX_ADDRESSES: Final = 32
 
 
 class Reason(StrEnum):
-    """Why a condition is as it is. docs/kubernetes.md says what to do about each."""
+    """Reasons of conditions. docs/kubernetes.md says what to do about each."""
 
     # Ready
     SERVING = "Serving"
@@ -33,7 +33,7 @@ class Reason(StrEnum):
     WAITING_FOR_CERTIFICATES = "WaitingForCertificates"
     COMPLETE = "Complete"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
-    # Degraded, and others that follow from it
+    # Degraded, and conditions that follow from it
     AS_EXPECTED = "AsExpected"
     INVALID_SPEC = "InvalidSpec"
     NAME_TAKEN = "NameTaken"
@@ -57,59 +57,59 @@ class Reason(StrEnum):
 
 
 class Condition(SpecSection):
-    """One statement about the broker, as Kubernetes words them."""
+    """A condition of the broker."""
 
     type: ConditionType
     """Ready, Progressing, Degraded, CertificatesReady or ConfigApplied."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it holds."""
+    """Status of the condition."""
     reason: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]+$")]
-    """Why, in one word of a closed set (docs/kubernetes.md)."""
+    """Reason in CamelCase, of a closed set (docs/kubernetes.md)."""
     message: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
-    """Why, and what to do, in words."""
+    """Details, and what to do."""
     last_transition_time: str = Field(default="", json_schema_extra={"format": "date-time"})
     """When `status` changed last."""
     observed_generation: int = 0
-    """The generation of the resource that this is about."""
+    """The generation of the resource that this refers to."""
 
 
 class ListenerStatus(SpecSection):
-    """Where a listener can be reached."""
+    """Addresses and certificate of a listener."""
 
     name: str
-    """The listener."""
+    """Name of the listener."""
     protocol: str = ""
-    """What it speaks."""
+    """Protocol of the listener."""
     port: int = 0
     """Port of the Service."""
     addresses: list[str] = Field(default_factory=list, max_length=MAX_ADDRESSES)
-    """Host names and addresses that clients use."""
+    """Host names and addresses for clients."""
     certificate_not_after: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}
     )
-    """When its first certificate expires."""
+    """Expiry of the certificate that expires first."""
 
 
 class PodsStatus(SpecSection):
     """Pods of one component."""
 
     desired: int = 0
-    """How many are wanted."""
+    """Desired number of pods."""
     ready: int = 0
-    """How many serve."""
+    """Number of ready pods."""
     updated: int = 0
-    """How many have the newest pod template."""
+    """Number of pods with the newest pod template."""
     configured: int = 0
-    """How many have said that they use the newest configuration and the newest files."""
+    """Number of pods that have confirmed the newest configuration and files."""
     selector: str = ""
-    """Labels that select them (for the scale subresource)."""
+    """Label selector of the pods (for the scale subresource)."""
 
 
 class BrokerStatus(SpecSection):
-    """What is there."""
+    """Observed state of the broker."""
 
     observed_generation: int = 0
-    """The generation of the resource that this is about."""
+    """The generation of the resource that this refers to."""
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
@@ -118,14 +118,14 @@ class BrokerStatus(SpecSection):
             "x-kubernetes-list-map-keys": ["type"],
         },
     )
-    """Statements about the broker."""
+    """Conditions of the broker."""
     address: str = ""
-    """Where clients connect: the first address and port."""
+    """HOST:PORT of the first listener."""
     listeners: list[ListenerStatus] = Field(default_factory=list, max_length=32)
-    """Where each listener can be reached."""
+    """Addresses and certificates by listener."""
     edges: PodsStatus = PodsStatus()
-    """Edges."""
+    """Pods of edges."""
     routers: PodsStatus = PodsStatus()
-    """Routers."""
+    """Pods of routers."""
     connections: int | None = None
-    """Clients connected to all edges, as of the last look."""
+    """Clients connected to all edges, updated every 30 seconds."""

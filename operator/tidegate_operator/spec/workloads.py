@@ -1,4 +1,4 @@
-"""``spec.edge``, ``spec.router``, ``spec.redis``: what runs as pods, and where state is."""
+"""``spec.edge``, ``spec.router``, ``spec.redis``: settings of pods, and of the store."""
 
 from __future__ import annotations
 
@@ -29,73 +29,74 @@ _TEMPLATE_KEYS: Final = frozenset({"metadata", "spec"})
 
 
 class Resources(SpecSection):
-    """What a container may use, and what is set aside for it."""
+    """Resource requests and limits of a container."""
 
     requests: Amounts = Field(default_factory=dict)
-    """Set aside: cpu, memory, …"""
+    """Requests: cpu, memory, …"""
     limits: Amounts = Field(default_factory=dict)
-    """Never more than this."""
+    """Limits: cpu, memory, …"""
 
 
 class DisruptionBudget(SpecSection):
-    """How many pods may go at once when nodes are drained."""
+    """How many pods may be evicted at once when nodes are drained."""
 
     model_config = rules(
         (
             "has(self.minAvailable) != has(self.maxUnavailable)",
-            "exactly one of minAvailable and maxUnavailable is needed",
+            "exactly one of minAvailable and maxUnavailable is required",
         ),
     )
 
     min_available: CountOrPercent | None = None
-    """Pods that must stay: a number or a percentage."""
+    """Pods that must stay available: a number or a percentage."""
     max_unavailable: CountOrPercent | None = None
-    """Pods that may be gone."""
+    """Pods that may be unavailable: a number or a percentage."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if (self.min_available is None) == (self.max_unavailable is None):
-            raise ValueError("exactly one of min_available and max_unavailable is needed")
+            raise ValueError("exactly one of min_available and max_unavailable is required")
         return self
 
 
 class PodSettings(SpecSection):
-    """What the pods of every component can be given."""
+    """Settings of pods, for every component."""
 
     resources: Resources | None = None
-    """Of the main container. Unset: modest requests and a limit of memory (docs/kubernetes.md)."""
+    """Resources of the main container. Unset: small requests and a memory limit
+    (docs/kubernetes.md)."""
     node_selector: Annotated[
         dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)
     ] = Field(default_factory=dict)
-    """Labels that nodes must have."""
+    """As in a pod (spec.nodeSelector)."""
     affinity: Opaque | None = None
     """As in a pod (spec.affinity)."""
     tolerations: OpaqueList = Field(default_factory=list)
     """As in a pod (spec.tolerations)."""
     topology_spread_constraints: OpaqueList | None = None
-    """As in a pod. Unset: spread over nodes and zones as far as that is possible."""
+    """As in a pod. Unset: spread over nodes and zones (ScheduleAnyway)."""
     priority_class_name: ObjectName | None = None
-    """As in a pod."""
+    """As in a pod (spec.priorityClassName)."""
     service_account_name: ObjectName | None = None
-    """An account that is there already. Unset: one of its own, without any right."""
+    """An existing ServiceAccount. Unset: a dedicated one without any rights."""
     pod_template: Opaque = Field(default_factory=dict)
-    """Laid over the pod template (`metadata` and `spec`): maps are merged, lists whose items have
-    names (containers, volumes, env, …) by name, other lists replaced. The main container is called
-    tidegate."""
+    """Merged into the pod template (`metadata` and `spec`): maps are merged, lists whose items have
+    names (containers, volumes, env, …) are merged by name, other lists are replaced. The main
+    container is named tidegate."""
 
     @field_validator("pod_template")
     @classmethod
     def _only_a_template(cls, value: dict[str, Any]) -> dict[str, Any]:
         for key, part in value.items():
             if key not in _TEMPLATE_KEYS:
-                raise ValueError(f"has metadata and spec, not {key}")
+                raise ValueError(f"expected metadata and spec, not {key}")
             if not isinstance(part, dict):
-                raise ValueError(f"{key} is a section (keys and values)")  # noqa: TRY004  # pydantic's
+                raise ValueError(f"{key} must be a section (keys and values)")  # noqa: TRY004  # pydantic's
         return value
 
 
 class Autoscaling(SpecSection):
-    """Pods come and go with the load, by a HorizontalPodAutoscaler."""
+    """Autoscaling by a HorizontalPodAutoscaler."""
 
     model_config = rules(
         (
@@ -105,13 +106,13 @@ class Autoscaling(SpecSection):
     )
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 2
-    """The fewest pods."""
+    """Minimum number of pods."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
-    """The most pods."""
+    """Maximum number of pods."""
     target_cpu_percent: Annotated[int, Field(ge=1, le=1000)] = 70
-    """Mean CPU use that is aimed at, as a share of what is requested."""
+    """Target mean CPU utilization, in percent of the requests."""
     scale_down_stabilization_s: Annotated[int, Field(ge=0, le=3600)] = 300
-    """How long the load must have been lower before pods go."""
+    """How long the load must have been lower before pods are removed."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -121,15 +122,15 @@ class Autoscaling(SpecSection):
 
 
 class EdgeAutoscaling(Autoscaling):
-    """Edges come and go with the load, by a HorizontalPodAutoscaler."""
+    """Autoscaling of edges by a HorizontalPodAutoscaler."""
 
     target_connections: Annotated[int, Field(ge=1)] | None = None
-    """Mean number of connections per edge that is aimed at as well; needs an adapter that serves
-    the metric tidegate_connections_open as a custom metric of pods."""
+    """Target mean number of connections per edge; requires an adapter that serves
+    tidegate_connections_open as a custom metric of pods."""
 
 
 class DrainSpec(RuntimeSection, DrainConfig):
-    """How an edge lets its clients go when its pod ends."""
+    """How an edge disconnects its clients when its pod is terminated."""
 
     model_config = rules(
         (
@@ -140,60 +141,63 @@ class DrainSpec(RuntimeSection, DrainConfig):
     )
 
     delay_s: Annotated[float, Field(ge=0, le=600)] = 5.0
-    """From failing readiness to the first client: time for the load balancer to notice."""
+    """Delay between failing readiness and the first disconnect, so that the load balancer stops
+    sending new connections first."""
 
 
 class RebalanceSpec(SpecSection):
-    """Whether edges that have many more clients than others let some of them go. Load balancers
-    choose an edge when a client connects, so without it a new edge stays almost empty."""
+    """Rebalancing of connections: edges with many more clients than others disconnect some of them.
+    Load balancers choose an edge when a client connects, so without rebalancing a new edge stays
+    almost empty."""
 
     enabled: bool = False
-    """Do it: at `edge.drain.rate`, MQTT 5 clients are told to use another server."""
+    """Rebalance, at `edge.drain.rate`; MQTT 5 clients get DISCONNECT 0x9C (Use another server)."""
     excess_percent: Annotated[int, Field(ge=1, le=1000)] = 20
-    """How far above the mean of all edges is too much."""
+    """An edge is overloaded above the mean of all edges plus this percentage."""
     minimum_excess: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """Fewer connections above the mean are never too much."""
+    """An edge is overloaded only with at least this many connections above the mean."""
     stabilization_s: Annotated[int, Field(ge=0, le=3600)] = 60
-    """How long all edges must have been ready, without one coming or going."""
+    """How long all edges must have been ready, with none added or removed."""
     interval_s: Annotated[int, Field(ge=30, le=3600)] = 60
-    """From one round to the next; longer after rounds that have not helped."""
+    """Interval between rounds; increased while rounds have no effect."""
 
 
 class ScaledPods(PodSettings):
-    """Pods of which there are several."""
+    """Settings of pods with several replicas."""
 
     model_config = rules(
         (
             "!has(self.autoscaling) || !has(self.resources)"
             " || (has(self.resources.requests) && 'cpu' in self.resources.requests)"
             " || (has(self.resources.limits) && 'cpu' in self.resources.limits)",
-            "autoscaling needs resources.requests.cpu",
+            "autoscaling requires resources.requests.cpu",
         ),
     )
 
     disruption_budget: DisruptionBudget | None = None
-    """Unset: one pod may be gone at a time."""
+    """PodDisruptionBudget. Unset: one pod may be unavailable at a time."""
 
     def check_cpu_request(self, autoscaling: Autoscaling | None) -> None:
-        """Raise ValueError if the autoscaler would have nothing to compare the CPU use with."""
+        """Raise ValueError if there is no CPU request to compute a utilization from."""
         given = self.resources
         if autoscaling is None or given is None:
             return
         if "cpu" not in given.requests and "cpu" not in given.limits:
-            raise ValueError("autoscaling needs resources.requests.cpu")
+            raise ValueError("autoscaling requires resources.requests.cpu")
 
 
 class EdgeSpec(ScaledPods):
-    """Edges: they hold the clients' connections, and nothing that lasts."""
+    """Edges: they hold client connections, and no persistent state."""
 
     replicas: Annotated[int, Field(ge=0, le=1000)] = 2
-    """How many, unless `autoscaling` is given; `kubectl scale mqb/NAME --replicas=N` sets it."""
+    """Number of edges, unless `autoscaling` is set; `kubectl scale mqb/NAME --replicas=N` sets
+    it."""
     autoscaling: EdgeAutoscaling | None = None
-    """Let the number follow the load."""
+    """Scale with the load."""
     drain: DrainSpec = DrainSpec()
-    """Leaving without a jolt."""
+    """Graceful shutdown of edges."""
     rebalance: RebalanceSpec = RebalanceSpec()
-    """Evening out the number of connections."""
+    """Rebalancing of connections."""
     shutdown_timeout_s: float = like(Config, "shutdown_timeout_s")
 
     @model_validator(mode="after")
@@ -205,12 +209,12 @@ class EdgeSpec(ScaledPods):
 
 
 class RouterSpec(ScaledPods):
-    """Routers: they decide where messages go, and write to the store."""
+    """Routers: they route messages, and access the store."""
 
     replicas: Annotated[int, Field(ge=1, le=100)] = 2
-    """How many, unless `autoscaling` is given."""
+    """Number of routers, unless `autoscaling` is set."""
     autoscaling: Autoscaling | None = None
-    """Let the number follow the load."""
+    """Scale with the load."""
     shutdown_timeout_s: float = like(Config, "shutdown_timeout_s")
 
     @model_validator(mode="after")
@@ -228,25 +232,25 @@ class Storage(SpecSection):
             " && has(self.storageClassName) == has(oldSelf.storageClassName)"
             " && (!has(self.storageClassName)"
             " || self.storageClassName == oldSelf.storageClassName)",
-            "the size and the class of a volume cannot be changed here (docs/kubernetes.md)",
+            "size and storageClassName are immutable (docs/kubernetes.md)",
         ),
     )
 
     size: Quantity = "8Gi"
-    """How large."""
+    """Requested size."""
     storage_class_name: ObjectName | None = None
-    """Its storage class; unset: the cluster's default."""
+    """Storage class; unset: the cluster's default."""
     on_delete: Literal["retain", "delete"] = "retain"
-    """What becomes of the volume when the MqttBroker is deleted."""
+    """What happens to the volume when the MqttBroker is deleted."""
 
 
 class BundledRedis(PodSettings):
-    """A Valkey server of the broker's own: one pod with a volume and an append-only file."""
+    """A Valkey server for this broker: one pod with a volume and an append-only file."""
 
     image: Annotated[str, Field(max_length=500)] | None = None
-    """Unset: the broker's own image, which carries valkey-server."""
+    """Image with valkey-server. Unset: the broker's image, which contains it."""
     storage: Storage = Storage()
-    """Its volume; cannot be changed later, except `onDelete`."""
+    """Its volume; immutable except `onDelete`."""
 
 
 class SecretKey(SpecSection):
@@ -259,16 +263,16 @@ class SecretKey(SpecSection):
 
 
 class RedisTls(SpecSection):
-    """TLS to an external server (a url that begins with rediss)."""
+    """TLS to an external server (a url with scheme rediss)."""
 
     ca: FileSource | None = None
-    """The authorities that sign the servers' certificates; unset: the system's."""
+    """CA certificates that the server is verified against; unset: those of the system."""
     certificate_secret_name: ObjectName | None = None
-    """A Secret of type kubernetes.io/tls with our certificate, for servers that ask for one."""
+    """A Secret of type kubernetes.io/tls with the client certificate."""
 
 
 class ExternalRedis(SpecSection):
-    """A Redis (7.0 or newer) or Valkey that is there already."""
+    """An existing Redis (7.0 or newer) or Valkey."""
 
     url: Annotated[str, Field(max_length=2000)]
     """redis://HOST:PORT[/DB], redis+sentinel://HOST:PORT,…/MASTER or redis+cluster://HOST:PORT,…;
@@ -280,18 +284,20 @@ class ExternalRedis(SpecSection):
     sentinel_username: Annotated[str, Field(max_length=253)] | None = None
     """The ACL user of the sentinels; unset: their default user."""
     sentinel_password_secret: SecretKey | None = None
-    """The sentinels' password; unset: they ask for none."""
+    """The sentinels' password; unset: none."""
     tls: RedisTls | None = None
-    """Certificates."""
+    """TLS certificates."""
 
     @field_validator("url")
     @classmethod
     def _url_is_understood(cls, value: str) -> str:
         url = parse_store_url(value)
         if url.unix:
-            raise ValueError("pods share no Unix sockets: expected redis:// or rediss://")
+            raise ValueError(
+                "Unix sockets are not supported in Kubernetes: expected redis:// or rediss://"
+            )
         if url.password:
-            raise ValueError("the password belongs into a Secret (password_secret)")
+            raise ValueError("a password is not allowed in the url: use password_secret")
         return value
 
     @property
@@ -302,42 +308,45 @@ class ExternalRedis(SpecSection):
     @model_validator(mode="after")
     def _keys_belong_together(self) -> Self:
         if self.username is not None and self.password_secret is None:
-            raise ValueError("username needs password_secret")
+            raise ValueError("username requires password_secret")
         if self.sentinel_username is not None and self.sentinel_password_secret is None:
-            raise ValueError("sentinel_username needs sentinel_password_secret")
+            raise ValueError("sentinel_username requires sentinel_password_secret")
         if self.tls is not None and not self.parsed.tls:
-            raise ValueError("tls needs a url that begins with rediss")
+            raise ValueError("tls requires a url with scheme rediss")
         is_sentinel = self.parsed.kind is StoreKind.SENTINEL
         if self.sentinel_password_secret is not None and not is_sentinel:
-            raise ValueError("sentinel_password_secret needs a url with +sentinel")
+            raise ValueError("sentinel_password_secret requires a url with +sentinel")
         return self
 
 
 class RedisSpec(SpecSection):
-    """Where state lives: a bundled Valkey (also if neither is given), or an external server."""
+    """Store of the broker: a bundled Valkey (the default), or an external server."""
 
     model_config = rules(
-        ("!(has(self.bundled) && has(self.external))", "bundled and external exclude each other"),
+        (
+            "!(has(self.bundled) && has(self.external))",
+            "bundled and external are mutually exclusive",
+        ),
         (
             "!has(self.durability) || self.durability != 'replicated' || has(self.external)",
-            "durability replicated needs external: the bundled server has no replicas",
+            "durability replicated requires external: the bundled server has no replicas",
         ),
         (
             "(!has(self.replicas) && !has(self.replicationTimeoutSeconds))"
             " || (has(self.durability) && self.durability == 'replicated')",
-            "replicas and replicationTimeoutSeconds need durability replicated",
+            "replicas and replicationTimeoutSeconds require durability replicated",
         ),
         (
             "(has(self.partitions) ? self.partitions : 64)"
             " == (has(oldSelf.partitions) ? oldSelf.partitions : 64)",
-            "partitions cannot be changed on existing data",
+            "partitions is immutable",
         ),
     )
 
     bundled: BundledRedis | None = None
-    """A Valkey of the broker's own."""
+    """A Valkey server for this broker."""
     external: ExternalRedis | None = None
-    """A server that is there already."""
+    """An existing server."""
     durability: Literal["everysec", "always", "replicated"] = like(StoreConfig, "durability")
     replicas: int = like(StoreConfig, "replicas")
     replication_timeout_s: float = like(StoreConfig, "replication_timeout_s")
@@ -348,17 +357,17 @@ class RedisSpec(SpecSection):
     @model_validator(mode="after")
     def _keys_belong_together(self) -> Self:
         if self.bundled is not None and self.external is not None:
-            raise ValueError("bundled and external exclude each other")
+            raise ValueError("bundled and external are mutually exclusive")
         if self.durability == "replicated" and self.external is None:
             raise ValueError(
-                "durability replicated needs external: the bundled server has no replicas"
+                "durability replicated requires external: the bundled server has no replicas"
             )
         for key in ("replicas", "replication_timeout_s"):
             if key in self.model_fields_set and self.durability != "replicated":
-                raise ValueError(f"{key} needs durability replicated")
+                raise ValueError(f"{key} requires durability replicated")
         return self
 
     @property
     def own(self) -> BundledRedis | None:
-        """The bundled server, if that is what is used."""
+        """The bundled server; None with an external one."""
         return None if self.external is not None else self.bundled or BundledRedis()

@@ -14,7 +14,7 @@ from support.kube.api import Api, Object, Refused
 from support.waiting import wait_for
 from tidegate_operator import names
 from tidegate_operator.plan import MANAGED_KINDS
-from tidegate_operator.secrets.references import Check, references
+from tidegate_operator.secrets.references import FileFormat, references
 from tidegate_operator.spec.problems import parse
 
 #: Everything is there within a second or two on an idle machine.
@@ -170,13 +170,13 @@ class Space:
         found: dict[tuple[str, str], dict[str, bytes]] = {}
         for one in references(broker, parse(broker, spec)):
             content = found.setdefault((one.kind, one.name), {})
-            match one.check:
-                case Check.PAIR:
+            match one.file_format:
+                case FileFormat.PAIR:
                     made = pair(one.name, VALID_DAYS)
                     content |= {"tls.crt": made.certificate, "tls.key": made.key}
-                case Check.AUTHORITIES:
+                case FileFormat.AUTHORITIES:
                     content[one.key] = pair("authority", VALID_DAYS).certificate
-                case Check.ACL:
+                case FileFormat.ACL:
                     content[one.key] = b"topic read #\n"
                 case _:
                     content[one.key] = b"something\n"
