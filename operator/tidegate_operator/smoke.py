@@ -100,7 +100,7 @@ def is_ready(broker: dict[str, Any]) -> bool:
     if ready.get("observedGeneration", 0) < broker["metadata"].get("generation", 0):
         raise CheckFailed(f"MqttBroker {name} has changed and is not reconciled yet")
     if ready["status"] != "True":
-        raise CheckFailed(f"MqttBroker {name} is not Ready: {ready['reason']}: {ready['message']}")
+        raise CheckFailed(f"MqttBroker {name} is not Ready ({ready['reason']}): {ready['message']}")
     return True
 
 

@@ -163,10 +163,10 @@ def test_what_is_shown_of_the_chart_is_current() -> None:
     ("settings", "words"),
     [
         ([], "kubectl apply"),
-        (["broker.create=true"], "Nobody can connect to it yet"),
-        (["broker.create=true", "watchNamespaces={iot}"], "nobody serves that broker"),
-        (["broker.create=true", "broker.spec.auth=null"], "Nobody can connect to it yet"),
-        (["broker.create=true", "broker.spec=null"], "Nobody can connect to it yet"),
+        (["broker.create=true"], "No client can connect to it yet"),
+        (["broker.create=true", "watchNamespaces={iot}"], "the operator ignores that broker"),
+        (["broker.create=true", "broker.spec.auth=null"], "No client can connect to it yet"),
+        (["broker.create=true", "broker.spec=null"], "No client can connect to it yet"),
     ],
 )
 def test_the_notes_say_what_comes_next(home: Path, settings: list[str], words: str) -> None:
@@ -192,7 +192,7 @@ def test_the_notes_know_who_can_connect(home: Path, settings: list[str]) -> None
     first = ("--dry-run=client", "--set", "broker.create=true")
     notes = helm.run(home, "install", "x", CHART, *first, *more).stdout.partition("NOTES:")[2]
     assert "Your broker:" in notes
-    assert "Nobody can connect" not in notes
+    assert "No client can connect" not in notes
 
 
 @pytest.mark.parametrize("major", [4, 3])

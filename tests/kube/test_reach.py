@@ -115,5 +115,5 @@ def test_an_edge_with_far_too_many_clients_is_told_to_let_some_go(
         "it is said",
     )
     assert event["message"] == (
-        f"Evening out connections: {full} lets 500 clients go (the mean is 500)."
+        f"Rebalancing connections (mean 500 per edge): {full} disconnects 500 clients."
     )

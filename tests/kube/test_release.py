@@ -192,7 +192,7 @@ def test_two_releases_at_once(
     two.stop()
     two.install(values | {"brokerImage": "registry.example/tidegate:2"}, verb="upgrade")
     two.start()
-    warning = "somebody else changes it again and again"
+    warning = "object is repeatedly changed by another writer, backing off"
     wait_for(lambda: one.log_lines(warning), DEADLINE_S, "the first one has noticed")
     wait_for(lambda: two.log_lines(warning), DEADLINE_S, "the second one has noticed")
     mark, began_s = spare_plane.audit.mark(), time.monotonic()

@@ -75,11 +75,11 @@ def test_a_broker_that_is_not_ready_is_said_to_be(
     plane: ControlPlane, operator: OperatorProcess, space: Space, account: Object
 ) -> None:
     done = run(plane, operator, space, account, "--timeout-s=0")
-    assert f"there is no MqttBroker demo in {space.name}" in done.stderr
+    assert f"MqttBroker demo not found in namespace {space.name}" in done.stderr
     space.put("demo", spec_of(edge={"replicas": 0}))
     space.until("demo", "Ready", "ScaledToZero")
     done = run(plane, operator, space, account, "--timeout-s=0")
-    assert "MqttBroker demo is not Ready, ScaledToZero: " in done.stderr
+    assert "MqttBroker demo is not Ready (ScaledToZero): " in done.stderr
     assert done.returncode == 1
 
 

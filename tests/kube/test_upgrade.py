@@ -185,7 +185,7 @@ def test_an_upgrade_and_back_and_forth_again(
     story.newer_version(PINNED)
     until_looked(story.operator)
     assert (revision(plane), knows_new_field(plane)) == (crd.REVISION, True)
-    assert story.operator.log_lines("brought the CRD up to date")
+    assert story.operator.log_lines("CRD upgraded")
     assert plane.audit.writes(mark, user=story.operator.user, namespace=space.name) == []
     assert everything_of(space) == before
 

@@ -122,7 +122,7 @@ def test_a_listener_is_chosen_that_needs_nothing_else(
         ([], "no status yet"),
         (
             [READY | {"status": "False", "reason": "EdgesNotReady", "message": "pod x waits"}],
-            "EdgesNotReady: pod x waits",
+            r"\(EdgesNotReady\): pod x waits",
         ),
         ([READY | {"observedGeneration": 2}], "has changed"),
     ],

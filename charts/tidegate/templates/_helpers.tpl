@@ -1,4 +1,4 @@
-{{/* The name of the release's objects: that of the release, which says more than the chart's. */}}
+{{/* The name of the release's objects: the release name, with the chart's name unless it contains it. */}}
 {{- define "tidegate.name" -}}
 {{- if contains "tidegate" .Release.Name -}}
 {{- .Release.Name | trunc 53 | trimSuffix "-" -}}
@@ -26,14 +26,14 @@ app.kubernetes.io/part-of: tidegate
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{/* What the test needs: made for it, and gone after it. */}}
+{{/* Objects of the test: created for it, and deleted after it. */}}
 {{- define "tidegate.testHook" -}}
 helm.sh/hook: test
 helm.sh/hook-weight: "-1"
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 {{- end -}}
 
-{{/* The restricted Pod Security Standard, and the user that the image has. */}}
+{{/* The restricted Pod Security Standard, and the user of the image. */}}
 {{- define "tidegate.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -71,7 +71,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (include "tidegate.name" .) .Values.serviceAccount.name -}}
 {{- end -}}
 
-{{/* What the operator does in the namespaces that it serves: exactly these calls, no others. */}}
+{{/* The rights of the operator in the watched namespaces: exactly the requests that it sends. */}}
 {{- define "tidegate.rules" -}}
 - apiGroups: [tidegate.io]
   resources: [mqttbrokers]
