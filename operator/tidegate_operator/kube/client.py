@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import datetime
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from tidegate_operator import names
@@ -21,6 +21,8 @@ from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 
 log = logging.getLogger(__name__)
+
+StartT = TypeVar("StartT")
 
 #: How long the set of installed optional kinds is cached.
 KINDS_TTL_S: Final = 60.0
@@ -247,25 +249,15 @@ class KubeApi:
         Raises KubeError and KubeUnavailable.
         """
         path = collection_path(api_version, kind, namespace)
-        version = ""
-        clock = asyncio.get_running_loop().time
-        while True:
-            if not version:
-                version = await self._current_version(path)
-                yield None
-            began_s = clock()
-            async with contextlib.aclosing(
-                self._server.events(path, version, selector, METADATA_ONLY)
-            ) as events:
-                async for event in events:
-                    if event["type"] == "ERROR":
-                        version = ""
-                        break
-                    version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "BOOKMARK":
-                        yield event["object"]
-            if not version or clock() - began_s < RELIST_PAUSE_S:
-                await relist_pause()
+
+        async def start() -> tuple[str, None]:
+            page = await self._server.request("GET", path, query={"limit": "1"})
+            return str(page["metadata"]["resourceVersion"]), None
+
+        watch = self._watch(path, selector, METADATA_ONLY, start)
+        async with contextlib.aclosing(watch) as news:
+            async for event in news:
+                yield None if event is None else event["object"]
 
     async def list_and_watch(
         self,
@@ -281,31 +273,50 @@ class KubeApi:
         again when the resource version is too old. Raises KubeError and KubeUnavailable.
         """
         path = collection_path(api_version, kind, namespace)
+
+        async def start() -> tuple[str, Listed]:
+            listed = await self._list_all(api_version, kind, namespace, selector, keep)
+            return listed.version, listed
+
+        watch = self._watch(path, selector, FULL_OBJECT, start)
+        async with contextlib.aclosing(watch) as news:
+            async for event in news:
+                if isinstance(event, Listed):
+                    yield event
+                else:
+                    manifest = {"apiVersion": api_version, "kind": kind} | event["object"]
+                    yield Event(keep(manifest), event["type"] == "DELETED")
+
+    async def _watch(
+        self,
+        path: str,
+        selector: str,
+        accepted: str,
+        start: Callable[[], Awaitable[tuple[str, StartT]]],
+    ) -> AsyncGenerator[StartT | dict[str, Any], None]:
+        """Yield what ``start`` returns with a resource version, then the events after it, for ever.
+
+        Started again when the resource version is too old.
+        """
         version = ""
         clock = asyncio.get_running_loop().time
         while True:
             if not version:
-                listed = await self._list_all(api_version, kind, namespace, selector, keep)
-                version = listed.version
-                yield listed
+                version, started = await start()
+                yield started
             began_s = clock()
             async with contextlib.aclosing(
-                self._server.events(path, version, selector, FULL_OBJECT)
+                self._server.events(path, version, selector, accepted)
             ) as events:
                 async for event in events:
                     if event["type"] == "ERROR":
                         version = ""
                         break
-                    manifest = {"apiVersion": api_version, "kind": kind} | event["object"]
-                    version = manifest["metadata"]["resourceVersion"]
+                    version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
-                        yield Event(keep(manifest), event["type"] == "DELETED")
+                        yield event
             if not version or clock() - began_s < RELIST_PAUSE_S:
                 await relist_pause()
-
-    async def _current_version(self, path: str) -> str:
-        page = await self._server.request("GET", path, query={"limit": "1"})
-        return str(page["metadata"]["resourceVersion"])
 
     async def _list(
         self, api_version: str, kind: str, namespace: str, selector: str

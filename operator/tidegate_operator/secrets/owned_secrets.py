@@ -135,23 +135,9 @@ def renew_secrets(
 
     listeners: Authorities | None = None
     pairs: dict[str, KeyPair] = {}
-    self_signed = [] if spec is None else _self_signed(spec)
-    if spec is not None and self_signed:
-        policy = listeners_policy(spec)
-        current = {
-            listener.name: pair_in(live.edge, f"listener.{listener.name}")
-            for listener in self_signed
-        }
-        listeners = _authorities(
-            live.authorities, LISTENERS, current.values(), name, now, policy, changes
-        )
-        for listener in self_signed:
-            assert listener.tls is not None
-            request = listener_request(name, namespace, listener.tls, addresses)
-            pairs[listener.name] = _keep_or_reissue(
-                current[listener.name], request, listeners, now, policy, changes
-            )
-        due.append(next_change(listeners, pairs.values(), now, policy))
+    if spec is not None and _self_signed(spec):
+        listeners, pairs = _renew_listeners(name, namespace, spec, live, now, addresses, changes)
+        due.append(next_change(listeners, pairs.values(), now, listeners_policy(spec)))
     return OwnedSecrets(
         link=link,
         edge_link=edge_link,
@@ -170,6 +156,31 @@ def renew_secrets(
         if listeners is not None
         else _listener_authorities(live.authorities),
     )
+
+
+def _renew_listeners(
+    name: str,
+    namespace: str,
+    spec: MqttBrokerSpec,
+    live: LiveSecrets,
+    now: datetime,
+    addresses: Sequence[str],
+    changes: list[str],
+) -> tuple[Authorities, dict[str, KeyPair]]:
+    """Return the authorities of self-signed listeners, and their certificates by listener."""
+    policy, listeners = listeners_policy(spec), _self_signed(spec)
+    current = {
+        listener.name: pair_in(live.edge, f"listener.{listener.name}") for listener in listeners
+    }
+    group = _authorities(live.authorities, LISTENERS, current.values(), name, now, policy, changes)
+    pairs = {}
+    for listener in listeners:
+        assert listener.tls is not None
+        request = listener_request(name, namespace, listener.tls, addresses)
+        pairs[listener.name] = _keep_or_reissue(
+            current[listener.name], request, group, now, policy, changes
+        )
+    return group, pairs
 
 
 def _listener_authorities(authorities_data: SecretData) -> dict[str, bytes]:

@@ -107,18 +107,22 @@ def _number_as_text(value: object) -> object:
     return str(value) if is_number else value
 
 
-#: An amount as Kubernetes writes it: 500m, 2, 8Gi.
+def _int_or_string(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": pattern,
+            "x-kubernetes-int-or-string": True,
+        }
+    )
+
+
+#: A quantity of Kubernetes: 500m, 2, 8Gi.
 Quantity = Annotated[
     str,
     BeforeValidator(_number_as_text),
     StringConstraints(pattern=QUANTITY, max_length=32),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": QUANTITY,
-            "x-kubernetes-int-or-string": True,
-        }
-    ),
+    _int_or_string(QUANTITY),
 ]
 
 COUNT_OR_PERCENT: Final = r"^[0-9]{1,5}%?$"
@@ -128,13 +132,7 @@ CountOrPercent = Annotated[
     str,
     BeforeValidator(_number_as_text),
     StringConstraints(pattern=COUNT_OR_PERCENT, max_length=6),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": COUNT_OR_PERCENT,
-            "x-kubernetes-int-or-string": True,
-        }
-    ),
+    _int_or_string(COUNT_OR_PERCENT),
 ]
 
 #: A part of the Kubernetes API; the API server validates it when it is applied.
