@@ -359,7 +359,7 @@ class PlayedRouter:
         welcome = pb.Welcome(
             version=2, instance=self.instance, name=self.name, credit_bytes=self.credit_bytes
         )
-        channel = self.channel = self.router_client.membership.welcomed(self.address, welcome)
+        channel = self.channel = self.router_client.membership.connected(self.address, welcome)
         outbox = channel.outbox
         assert outbox is not None
         self._writing = asyncio.create_task(outbox.send(self._take, lambda: None))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 
-RETAIN = 0x04
-#: What a message costs beside its topic, payload and properties, when bytes are counted.
-OVERHEAD_BYTES = 100
+RETAIN: Final = 0x04
+#: What a message counts beside its topic, payload and properties, in bytes of an outbox.
+OVERHEAD_BYTES: Final = 100
+#: What a request, or an operation without a message, counts.
+SMALL_BYTES: Final = 64
 
 
 def size_of(message: Publish) -> int:

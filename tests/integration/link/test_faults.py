@@ -152,14 +152,14 @@ async def test_an_unexpected_end_of_a_stream_is_not_the_last_attempt(
 ) -> None:
     router = await wires.router("r1")
     failures = [ZeroDivisionError(), RuntimeError("who would have thought")]
-    welcomed = RouterMembership.welcomed
+    connected = RouterMembership.connected
 
     def fail_first(self: RouterMembership, address: str, welcome: Welcome) -> RouterPeer:
         if failures:
             raise failures.pop()
-        return welcomed(self, address, welcome)
+        return connected(self, address, welcome)
 
-    monkeypatch.setattr(RouterMembership, "welcomed", fail_first)
+    monkeypatch.setattr(RouterMembership, "connected", fail_first)
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     assert edge.counters.internal_errors == 2

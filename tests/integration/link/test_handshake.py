@@ -17,10 +17,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.certificates import Authority, KeyPair
 from support.linked import WiredRouter, Wires
 from support.played_link import PlayedOrigin, until
-from tidegate.link.edge_end.router_stream import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.link.transport import SERVICE, LinkAddressError
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
+from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.mqtt.packets import Publish
 
 _STREAM = sys.modules["tidegate.link.edge_end.router_stream"]

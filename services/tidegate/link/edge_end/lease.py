@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from tidegate.link.edge_end.edge_figures import EdgeFigures
 from tidegate.link.edge_end.requests import RETRY_S, Requests
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.edge_end.verification import Verification
-from tidegate.link.figures import EdgeFigures
 from tidegate.link.interfaces import RouterUnavailable
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.runtime.process.tasks import Tasks

@@ -9,9 +9,10 @@ import asyncio
 import logging
 from typing import Final
 
-from tidegate.link.edge_end.router_peer import SMALL, LinkLost
+from tidegate.link.edge_end.router_peer import LinkLost
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
+from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.v1 import link_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class Requests:
     def __init__(self, routers: RouterTable) -> None:
         self._routers = routers
 
-    async def ask(self, key: str, request: pb.Request, size: int = SMALL) -> pb.Reply:
+    async def ask(self, key: str, request: pb.Request, size: int = SMALL_BYTES) -> pb.Reply:
         """Ask the router for ``key``, another one if that one goes away.
 
         Every request may be repeated. Raises SessionFenced, RouterUnavailable.

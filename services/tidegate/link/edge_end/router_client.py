@@ -24,16 +24,16 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 
 from tidegate.core.rendezvous import owner
+from tidegate.link.edge_end.edge_figures import EdgeFigures
 from tidegate.link.edge_end.lease import Lease
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.requests import TRIES, Requests, check
 from tidegate.link.edge_end.router_frames import RouterFrameHandler
 from tidegate.link.edge_end.router_membership import RouterMembership
-from tidegate.link.edge_end.router_peer import SMALL, LinkLost
+from tidegate.link.edge_end.router_peer import LinkLost
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.edge_end.snapshot import Snapshot
 from tidegate.link.edge_end.verification import Verification
-from tidegate.link.figures import EdgeFigures
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
@@ -42,6 +42,7 @@ from tidegate.link.interfaces import (
     RouterUnavailable,
 )
 from tidegate.link.messages import (
+    SMALL_BYTES,
     read_attached,
     read_message,
     write_attach,
@@ -141,7 +142,7 @@ class RouterClient:
         await self.lease.wait(self.config.timeout_s)
         message = pb.Request()
         write_attach(message.attach, request)
-        size = SMALL + (len(request.will.payload) if request.will else 0)
+        size = SMALL_BYTES + (len(request.will.payload) if request.will else 0)
         reply = await self._requests.ask(request.client_id, message, size)
         session = read_attached(reply.attach)
         if session.incarnation:

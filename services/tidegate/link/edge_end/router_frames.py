@@ -1,25 +1,20 @@
-"""Frames from routers: each operation in them becomes a call of the edge, or of who waits for it.
+"""Frames from routers: each operation in them becomes a call of the edge, or of a part of this end.
 
-Owns nothing but the table of who handles what. ``stream`` calls ``receive`` with every frame; parts
-of the router client that want an operation for themselves name their handler with ``on``.
+Owns the table of the functions for each kind. ``router_stream`` calls ``receive`` with every frame;
+other parts of the router client register their functions with ``on``.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Any
-
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
-from tidegate.link.edge_end.router_peer import SMALL, RouterPeer
+from tidegate.link.edge_end.router_peer import RouterPeer
+from tidegate.link.frames import OperationTable
 from tidegate.link.interfaces import EdgeLink
-from tidegate.link.messages import read_message, read_options
+from tidegate.link.messages import SMALL_BYTES, read_message, read_options
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.telemetry.counters import Counters
-
-log = logging.getLogger(__name__)
 
 
 class RemoteReceipt:
@@ -54,7 +49,7 @@ class RemoteReceipt:
         outbox = self._outbox
         if outbox is not None and self._channel.outbox is outbox:
             outbox.frame.operations.add().shared_returned.id = self._id
-            outbox.grew(SMALL)
+            outbox.grew(SMALL_BYTES)
         else:
             self._publish_dispatcher.redispatch(self._group, self._message)
 
@@ -62,41 +57,31 @@ class RemoteReceipt:
 class RouterFrameHandler:
     """See the module's docstring. ``edge`` must be set before the first frame."""
 
-    __slots__ = ("_counters", "_handlers", "_publish_dispatcher", "edge")
+    __slots__ = ("_dispatch", "_publish_dispatcher", "edge", "on")
 
     edge: EdgeLink
 
     def __init__(self, publish_dispatcher: PublishDispatcher, counters: Counters) -> None:
         self._publish_dispatcher = publish_dispatcher
-        self._counters = counters
-        self._handlers: dict[str, Callable[[RouterPeer, Any], None]] = {
-            "deliver": self._on_deliver,
-            "push": self._on_push,
-            "shared": self._on_shared,
-            "kick": self._on_kick,
-            "reply": _on_reply,
-            "applied": _on_applied,
-            "echo": _on_echo,
-            "pushes_lost": self._on_pushes_lost,
-        }
-
-    def on(self, kind: str, handle: Callable[[RouterPeer, Any], None]) -> None:
-        """Have ``handle`` called with every operation of this kind, and the router it is from."""
-        self._handlers[kind] = handle
+        table: OperationTable[RouterPeer] = OperationTable(
+            counters,
+            {
+                "deliver": self._on_deliver,
+                "push": self._on_push,
+                "shared": self._on_shared,
+                "kick": self._on_kick,
+                "reply": _on_reply,
+                "applied": _on_applied,
+                "echo": _on_echo,
+                "pushes_lost": self._on_pushes_lost,
+            },
+        )
+        self._dispatch = table.dispatch
+        self.on = table.on
 
     def receive(self, channel: RouterPeer, frame: pb.RouterFrame) -> None:
         """Act on a frame from a router."""
-        handlers = self._handlers
-        for operation in frame.operations:
-            kind = operation.WhichOneof("kind")
-            handle = handlers.get(kind)
-            if handle is not None:
-                try:
-                    handle(channel, getattr(operation, kind))
-                except Exception:
-                    # A fault of ours in one of them: the rest of the frame is for other clients.
-                    log.exception("what a router sent could not be acted on")
-                    self._counters.internal_errors += 1
+        self._dispatch(channel, frame.operations)
         channel.taken(frame.ByteSize())
         if frame.credit_bytes or frame.done_ids or frame.unacknowledged_done:
             channel.settled(frame)
@@ -155,4 +140,4 @@ def _on_echo(channel: RouterPeer, operation: pb.Echo) -> None:
     outbox = channel.outbox
     if outbox is not None:
         outbox.frame.operations.add().echo.id = operation.id
-        outbox.grew(SMALL)
+        outbox.grew(SMALL_BYTES)

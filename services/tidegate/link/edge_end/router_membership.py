@@ -131,7 +131,7 @@ class RouterMembership:
 
     # Coming
 
-    def welcomed(self, address: str, welcome: pb.Welcome) -> RouterPeer:
+    def connected(self, address: str, welcome: pb.Welcome) -> RouterPeer:
         """Take up a new connection: tell the router everything about this edge."""
         routers = self.routers
         channel = routers.members.get(welcome.name) or routers.attached_to(welcome.name)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from tidegate.link.messages import size_of, write_message
+from tidegate.link.messages import SMALL_BYTES, size_of, write_message
 from tidegate.link.outbox import Outbox
 from tidegate.link.v1 import link_pb2 as pb
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tidegate.link.interfaces import Origin
     from tidegate.mqtt.packets import Publish
 
-#: What a request or a small operation counts as, in bytes of an outbox.
-SMALL: Final = 64
 #: So much may have been taken from a router without telling it.
 TELL_BYTES: Final = 131_072
 
@@ -199,7 +197,7 @@ class RouterPeer:
         complete.client_id = sent.client_id
         complete.epoch = sent.epoch
         complete.seqs.extend(sent.seqs)
-        self.outbox.grew(SMALL + 8 * len(sent.seqs))
+        self.outbox.grew(SMALL_BYTES + 8 * len(sent.seqs))
 
     def redispatch(self, sent: Redispatched) -> None:
         """Have a shared message given to another member, or keep it until that can be said."""
@@ -215,7 +213,7 @@ class RouterPeer:
         number = self.next_id()
         self.unsettled[number] = sent
         operations.add().synced.id = number
-        self.outbox.grew(SMALL + size_of(sent.message))
+        self.outbox.grew(SMALL_BYTES + size_of(sent.message))
 
     def settled(self, frame: pb.RouterFrame) -> None:
         """Take what a frame says of operations that are done."""
@@ -293,7 +291,7 @@ class RouterPeer:
 
     # Requests
 
-    def request(self, request: pb.Request, size: int = SMALL) -> asyncio.Future[pb.Reply]:
+    def request(self, request: pb.Request, size: int = SMALL_BYTES) -> asyncio.Future[pb.Reply]:
         """Send a request; the future ends with its reply, or LinkLost."""
         future: asyncio.Future[pb.Reply] = asyncio.get_running_loop().create_future()
         if self.outbox is None:
@@ -320,7 +318,7 @@ class RouterPeer:
         number = self.next_id()
         self.synced[number] = future
         self.outbox.frame.operations.add().synced.id = number
-        self.outbox.grew(SMALL)
+        self.outbox.grew(SMALL_BYTES)
         return future
 
     def applied(self, number: int) -> None:

@@ -10,25 +10,24 @@ import asyncio
 import contextlib
 import logging
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
 from tidegate.link.transport import open_channel
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
+from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 
 if TYPE_CHECKING:
     from tidegate.link.edge_end.router_frames import RouterFrameHandler
-    from tidegate.link.edge_end.router_membership import RouterMembership
     from tidegate.link.edge_end.router_peer import RouterPeer
+    from tidegate.link.edge_end.router_table import RouterTable
     from tidegate.link.outbox import Outbox
+    from tidegate.runtime.config.model import LinkConfig
+    from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
-
-#: The versions of the link that this edge or router speaks; see link.proto.
-OLDEST_VERSION: Final = 1
-NEWEST_VERSION: Final = 2
 
 FIRST_PAUSE_S: Final = 0.05
 #: Short, because others wait for an edge to come: routers that begin, with what is published.
@@ -49,15 +48,29 @@ class SecondWay(Exception):
         self.channel = channel
 
 
+class StreamOwner(Protocol):
+    """What a stream asks of, and reports to, the part that runs it."""
+
+    edge_id: str
+    name: str
+    config: LinkConfig
+    counters: Counters
+    routers: RouterTable
+
+    def connected(self, address: str, welcome: pb.Welcome) -> RouterPeer:
+        """A router has answered Hello: return what to exchange frames for."""
+
+    def disconnected(self, channel: RouterPeer) -> None:
+        """That connection has ended."""
+
+
 class RouterStream:
     """See the module's docstring."""
 
-    __slots__ = ("_frame_handler", "_membership", "_reported", "address", "channel")
+    __slots__ = ("_frame_handler", "_owner", "_reported", "address", "channel")
 
-    def __init__(
-        self, membership: RouterMembership, frame_handler: RouterFrameHandler, address: str
-    ) -> None:
-        self._membership = membership
+    def __init__(self, owner: StreamOwner, frame_handler: RouterFrameHandler, address: str) -> None:
+        self._owner = owner
         self._frame_handler = frame_handler
         self.address = address
         #: The router behind it, while connected.
@@ -79,7 +92,7 @@ class RouterStream:
             except Exception:
                 # A fault, here or in what a frame has called: the next connection may do better.
                 log.exception("a connection to a router failed", extra={"address": self.address})
-                self._membership.counters.internal_errors += 1
+                self._owner.counters.internal_errors += 1
             if other is not None:
                 await self._stand_by(other)
             if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
@@ -92,7 +105,7 @@ class RouterStream:
         log.debug("a second way to a router", extra={"address": self.address})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SECOND_WAY_S):
-                await self._membership.routers.until_gone(other)
+                await self._owner.routers.until_gone(other)
 
     def _report(self, error: Exception) -> None:
         reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
@@ -103,7 +116,7 @@ class RouterStream:
         self._reported = True
 
     async def _connect(self) -> None:
-        config = self._membership.config
+        config = self._owner.config
         async with open_channel(self.address, config.tls) as connection:
             call = LinkStub(connection).Attach()
             try:
@@ -118,11 +131,11 @@ class RouterStream:
         hello = pb.Hello(
             oldest_version=OLDEST_VERSION,
             newest_version=NEWEST_VERSION,
-            edge_id=self._membership.edge_id,
-            name=self._membership.name,
+            edge_id=self._owner.edge_id,
+            name=self._owner.name,
         )
         try:
-            async with asyncio.timeout(self._membership.config.timeout_s):
+            async with asyncio.timeout(self._owner.config.timeout_s):
                 await call.write(pb.EdgeFrame(hello=hello))
                 frame = await call.read()
         except TimeoutError:
@@ -135,12 +148,12 @@ class RouterStream:
         return welcome
 
     async def _converse(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
-        membership = self._membership
-        other = membership.routers.attached_to(welcome.name, welcome.instance)
+        owner = self._owner
+        other = owner.routers.attached_to(welcome.name, welcome.instance)
         if other is not None:
             # Nothing has been sent but the Hello, so the router goes on with the other connection.
             raise SecondWay(other)
-        channel = membership.welcomed(self.address, welcome)
+        channel = owner.connected(self.address, welcome)
         outbox = channel.outbox
         assert outbox is not None
         self.channel = channel
@@ -160,7 +173,7 @@ class RouterStream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if channel.outbox is outbox:
-                membership.disconnected(channel)
+                owner.disconnected(channel)
 
     async def _read(
         self, call: grpc.aio.StreamStreamCall, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame]
@@ -177,7 +190,7 @@ class RouterStream:
 
     async def _beat(self, channel: RouterPeer) -> None:
         """Say that we live when there is nothing else to say; notice when the router does not."""
-        config = self._membership.config
+        config = self._owner.config
         outbox = channel.outbox
         assert outbox is not None
         received, said, silent_s = channel.frames_received, outbox.sent_count, 0.0

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tidegate.link.edge_end.router_peer import SMALL
 from tidegate.link.edge_end.router_table import RouterTable
-from tidegate.link.messages import write_subscriptions
+from tidegate.link.messages import SMALL_BYTES, write_subscriptions
 from tidegate.link.outbox import Outbox
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -39,7 +38,7 @@ class Snapshot:
         for start in range(0, len(filters), SNAPSHOT_FILTERS):
             part = filters[start : start + SNAPSHOT_FILTERS]
             outbox.frame.operations.add().interest.added.extend(part)
-            outbox.grew(sum(map(len, part)) + SMALL)
+            outbox.grew(sum(map(len, part)) + SMALL_BYTES)
         for client_id, (epoch, incarnation) in self._held.items():
             _tell_hold(outbox, client_id, epoch, incarnation, False)
         for client_id, (epoch, subscriptions) in self._shared.items():
@@ -55,14 +54,14 @@ class Snapshot:
         self._interest.add(topic_filter)
         for outbox in self._outboxes():
             outbox.frame.operations.add().interest.added.append(topic_filter)
-            outbox.grew(SMALL + len(topic_filter))
+            outbox.grew(SMALL_BYTES + len(topic_filter))
 
     def remove_interest(self, topic_filter: str) -> None:
         """No client wants it any more."""
         self._interest.discard(topic_filter)
         for outbox in self._outboxes():
             outbox.frame.operations.add().interest.removed.append(topic_filter)
-            outbox.grew(SMALL + len(topic_filter))
+            outbox.grew(SMALL_BYTES + len(topic_filter))
 
     def hold(self, client_id: str, epoch: int, incarnation: int) -> None:
         """A durable session's connection is here."""
@@ -104,7 +103,7 @@ class Snapshot:
             operation = outbox.frame.operations.add().leave_groups
             operation.client_id, operation.epoch = client_id, epoch
             operation.topic_filters.extend(left)
-            outbox.grew(SMALL + sum(map(len, left)))
+            outbox.grew(SMALL_BYTES + sum(map(len, left)))
 
 
 def _tell_hold(
@@ -113,7 +112,7 @@ def _tell_hold(
     operation = outbox.frame.operations.add().hold
     operation.client_id, operation.epoch = client_id, epoch
     operation.incarnation, operation.ended = incarnation, ended
-    outbox.grew(SMALL)
+    outbox.grew(SMALL_BYTES)
 
 
 def _tell_shared(
@@ -125,4 +124,4 @@ def _tell_shared(
     operation = outbox.frame.operations.add().shared_member
     operation.client_id, operation.epoch = client_id, epoch
     operation.subscriptions.extend(write_subscriptions(subscriptions))
-    outbox.grew(SMALL + sum(len(name) for name, _ in subscriptions))
+    outbox.grew(SMALL_BYTES + sum(len(name) for name, _ in subscriptions))

@@ -32,6 +32,11 @@ class AttachedEdge:
         #: Bounds the answers that may be large and are under way at the same time.
         self.reads = asyncio.Semaphore(MAX_READS)
 
+    @property
+    def name(self) -> str:
+        """The name of the edge."""
+        return self.peer.name
+
 
 class AttachedEdges:
     """See the module's docstring."""

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import itertools
 
+from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
-from tidegate.link.router_end.edge_peer import SMALL, Batch, EdgePeer
+from tidegate.link.router_end.edge_peer import Batch, EdgePeer
 from tidegate.link.v1 import link_pb2 as pb
 
 
@@ -59,7 +60,7 @@ class Barriers:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._echoes[number] = future
             peer.outbox.frame.operations.add().echo.id = number
-            peer.outbox.grew(SMALL)
+            peer.outbox.grew(SMALL_BYTES)
             waiting[future] = (number, peer, peer.frames_received)
         try:
             while waiting:

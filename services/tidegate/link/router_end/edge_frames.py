@@ -8,16 +8,16 @@ store is answered later, bounded by the credit of the edge that asked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from tidegate.link.figures import RouterFigures
+from tidegate.link.frames import OperationTable
 from tidegate.link.interfaces import RouterService, SharedReceipt
-from tidegate.link.messages import read_message, read_subscriptions, size_of
+from tidegate.link.messages import SMALL_BYTES, read_message, read_subscriptions, size_of
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
-from tidegate.link.router_end.edge_peer import SMALL, EdgePeer
+from tidegate.link.router_end.edge_peer import EdgePeer
 from tidegate.link.router_end.request_handler import RequestHandler
+from tidegate.link.router_end.router_figures import RouterFigures
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish
@@ -25,9 +25,9 @@ from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
-#: What a router must know of an edge; where it cannot be noted the connection ends, for with the
-#: next one all of it is told again. Of other operations a fault spoils only the one.
-TOLD_AT_FIRST: Final = frozenset({"interest", "hold", "shared_member", "leave_groups", "synced"})
+#: What a router must know of an edge: where it cannot be noted the connection ends, for the edge
+#: sends all of it again over the next one. Of other operations a fault spoils only the one.
+ESSENTIAL: Final = frozenset({"interest", "hold", "shared_member", "leave_groups", "synced"})
 
 
 class RemoteOrigin:
@@ -78,7 +78,7 @@ class RemoteOrigin:
 class EdgeFrameHandler:
     """See the module's docstring."""
 
-    __slots__ = ("_counters", "_edges", "_handlers", "_router")
+    __slots__ = ("_counters", "_dispatch", "_edges", "_router")
 
     def __init__(
         self,
@@ -92,36 +92,29 @@ class EdgeFrameHandler:
         self._router = router
         self._counters = counters
         self._edges = edges
-        self._handlers: dict[str, Callable[[AttachedEdge, Any], None]] = {
-            "publish": self._on_publish,
-            "request": answers.asked,
-            "interest": self._on_interest,
-            "hold": self._on_hold,
-            "leave_groups": self._on_leave_groups,
-            "redispatch": self._on_redispatch,
-            "complete": self._on_complete,
-            "synced": _on_synced,
-            "echo": barriers.echoed,
-            "shared_member": self._on_shared_member,
-            "shared_returned": self._on_shared_returned,
-            "figures": figures.heard,
-        }
+        table: OperationTable[AttachedEdge] = OperationTable(
+            counters,
+            {
+                "publish": self._on_publish,
+                "request": answers.asked,
+                "interest": self._on_interest,
+                "hold": self._on_hold,
+                "leave_groups": self._on_leave_groups,
+                "redispatch": self._on_redispatch,
+                "complete": self._on_complete,
+                "synced": _on_synced,
+                "echo": barriers.echoed,
+                "shared_member": self._on_shared_member,
+                "shared_returned": self._on_shared_returned,
+                "figures": figures.heard,
+            },
+            ESSENTIAL,
+        )
+        self._dispatch = table.dispatch
 
     def receive(self, attached: AttachedEdge, frame: pb.EdgeFrame) -> None:
         """Act on a frame from an edge."""
-        handlers = self._handlers
-        for operation in frame.operations:
-            kind = operation.WhichOneof("kind")
-            handle = handlers.get(kind)
-            if handle is not None:
-                try:
-                    handle(attached, getattr(operation, kind))
-                except Exception:
-                    if kind in TOLD_AT_FIRST:
-                        raise
-                    # A fault of ours in one of them: the rest of the frame is for other clients.
-                    log.exception("what an edge sent could not be acted on")
-                    self._counters.internal_errors += 1
+        self._dispatch(attached, frame.operations)
         peer = attached.peer
         if frame.frames_taken:
             peer.outbox.confirm(frame.frames_taken)
@@ -215,4 +208,4 @@ class EdgeFrameHandler:
 def _on_synced(attached: AttachedEdge, synced: pb.Synced) -> None:
     attached.peer.synced = True
     attached.peer.outbox.frame.operations.add().applied.id = synced.id
-    attached.peer.outbox.grew(SMALL)
+    attached.peer.outbox.grew(SMALL_BYTES)

@@ -11,7 +11,7 @@ import asyncio
 from typing import Final
 
 from tidegate.link.interfaces import SharedReceipt
-from tidegate.link.messages import size_of, write_message, write_options
+from tidegate.link.messages import SMALL_BYTES, size_of, write_message, write_options
 from tidegate.link.outbox import Outbox
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
@@ -19,7 +19,6 @@ from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
 from tidegate.runtime.telemetry.counters import Counters
 
-SMALL: Final = 64
 #: Shared messages of one edge that are remembered until their member has acknowledged them.
 MAX_SHARED: Final = 10_000
 #: A mailbox never holds more than so many times what makes publishers wait.
@@ -181,12 +180,12 @@ class EdgePeer:
         operation.client_id = client_id
         operation.epoch = epoch
         operation.reason_code = reason_code
-        self.outbox.grew(SMALL)
+        self.outbox.grew(SMALL_BYTES)
 
     def pushes_lost(self) -> None:
         """See EdgeLink."""
         self.outbox.frame.operations.add().pushes_lost.SetInParent()
-        self.outbox.grew(SMALL)
+        self.outbox.grew(SMALL_BYTES)
 
     # What the link server says
 
@@ -221,7 +220,7 @@ class EdgePeer:
     def reply(self, reply: pb.Reply) -> None:
         """Answer a request."""
         self.outbox.frame.operations.add().reply.CopyFrom(reply)
-        self.outbox.grew(SMALL + reply.ByteSize())
+        self.outbox.grew(SMALL_BYTES + reply.ByteSize())
 
     def done(self, number: int, code: int) -> None:
         """An operation that was numbered is settled."""

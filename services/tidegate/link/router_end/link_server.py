@@ -18,17 +18,18 @@ from typing import Final
 
 import grpc
 
-from tidegate.link.edge_end.router_stream import NEWEST_VERSION, OLDEST_VERSION
-from tidegate.link.figures import RouterFigures
 from tidegate.link.interfaces import RouterService
+from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
 from tidegate.link.router_end.edge_frames import EdgeFrameHandler
-from tidegate.link.router_end.edge_peer import SMALL, EdgePeer
+from tidegate.link.router_end.edge_peer import EdgePeer
 from tidegate.link.router_end.request_handler import RequestHandler
+from tidegate.link.router_end.router_figures import RouterFigures
 from tidegate.link.transport import LinkListener
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkServicer
+from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.runtime.config.model import LinkConfig
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
@@ -73,7 +74,7 @@ class LinkServer(LinkServicer):
         await self._listener.set_serving(False)
         for attached in self.attached.by_id.values():
             attached.peer.outbox.frame.operations.add().leaving.SetInParent()
-            attached.peer.outbox.grew(SMALL)
+            attached.peer.outbox.grew(SMALL_BYTES)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
         while self.attached.by_id and loop.time() < until_s:

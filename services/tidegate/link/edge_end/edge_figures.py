@@ -1,0 +1,52 @@
+"""An edge's part in the figures of the whole broker (``$SYS``).
+
+Owns what each router has last said of itself. Routers do not speak to each other, so an edge passes
+on to each of them what the others have said, with its own: ``lease`` has that done at each renewal.
+Called by ``lease``, and by ``router_frames`` with what routers say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tidegate.link.edge_end.router_frames import RouterFrameHandler
+from tidegate.link.edge_end.router_peer import RouterPeer
+from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.messages import SMALL_BYTES
+from tidegate.link.v1 import link_pb2 as pb
+
+
+class EdgeFigures:
+    """See the module's docstring."""
+
+    __slots__ = ("_edge_id", "_of_routers", "_routers", "own")
+
+    def __init__(
+        self, edge_id: str, routers: RouterTable, frame_handler: RouterFrameHandler
+    ) -> None:
+        self._edge_id = edge_id
+        self._routers = routers
+        #: By instance.
+        self._of_routers: dict[str, dict[str, int]] = {}
+        #: What this edge adds to the figures of the whole broker; nothing: it tells none.
+        self.own: Callable[[], dict[str, int]] = dict
+        frame_handler.on("figures", self._heard)
+
+    def _heard(self, channel: RouterPeer, operation: pb.Figures) -> None:
+        self._of_routers[channel.instance] = dict(operation.values)
+
+    def tell(self) -> None:
+        """Tell every router this edge's figures, and those of the routers it does not speak to."""
+        there = self._routers.reachable()
+        lives = {channel.instance for channel in there}
+        known = {life: self._of_routers.get(life, {}) for life in lives}
+        self._of_routers = known
+        parts = [(self._edge_id, self.own()), *known.items()]
+        for channel in there:
+            assert channel.outbox is not None
+            for life, values in parts:
+                if values and life != channel.instance:
+                    operation = channel.outbox.frame.operations.add().figures
+                    operation.life = life
+                    operation.values.update(values)
+                    channel.outbox.grew(SMALL_BYTES * len(values))

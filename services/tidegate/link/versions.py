@@ -1,0 +1,8 @@
+"""The versions of the link that this release speaks; ``link.proto`` says what each of them adds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OLDEST_VERSION: Final = 1
+NEWEST_VERSION: Final = 2
