@@ -63,7 +63,7 @@ class WiredEdge:
         self.router_client = RouterClient(
             edge.edge_id, edge.edge_id, config, lease_s, self.counters
         )
-        self.router_client.serve(edge)
+        self.router_client.set_edge(edge)
         self.holding: list[bool] = []
         self.router_client.publish_dispatcher.on_paused = lambda: self.holding.append(True)
         self.router_client.publish_dispatcher.on_resumed = lambda: self.holding.append(False)

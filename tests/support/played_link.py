@@ -466,7 +466,7 @@ class PlayedRouter:
 def fleet_of(edge: PlayedEdge, **config: Any) -> RouterClient:
     """A router client that has not been started: the test brings its routers. It has a lease."""
     router_client = RouterClient(edge.edge_id, "edge", LinkConfig(**config), 10.0, Counters())
-    router_client.serve(edge)
+    router_client.set_edge(edge)
     router_client.lease.until_s = float("inf")
     return router_client
 

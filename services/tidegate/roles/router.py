@@ -84,7 +84,7 @@ class RouterProcess(Process):
         link_server.figures.own = lambda: figures_of(counters)
         system = SysPublisher(
             router,
-            link_server.figures.everybody,
+            link_server.figures.all_processes,
             __version__,
             self.config.features.sys_interval_s,
             leads=lambda: _leads(router),

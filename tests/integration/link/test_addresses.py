@@ -129,7 +129,7 @@ async def test_a_name_that_cannot_be_looked_up_for_a_while_is_still_tried(
     known = False
     before = edge.router_client.membership.streams[wires.place("r1")]
     once = looked
-    edge.router_client.membership.look()
+    edge.router_client.membership.discover_now()
     # The second time it has been asked what came of the first.
     await until(lambda: looked > once + 1, "it was looked up again")
     assert edge.router_client.membership.streams[wires.place("r1")] is before

@@ -30,23 +30,23 @@ class EdgeFigures:
         self._of_routers: dict[str, dict[str, int]] = {}
         #: What this edge adds to the figures of the whole broker; nothing: it tells none.
         self.own: Callable[[], dict[str, int]] = dict
-        frame_handler.on("figures", self._heard)
+        frame_handler.on("figures", self._on_figures)
 
-    def _heard(self, channel: RouterPeer, operation: pb.Figures) -> None:
-        self._of_routers[channel.instance] = dict(operation.values)
+    def _on_figures(self, peer: RouterPeer, operation: pb.Figures) -> None:
+        self._of_routers[peer.instance] = dict(operation.values)
 
-    def tell(self) -> None:
+    def send(self) -> None:
         """Tell every router this edge's figures, and those of the routers it does not speak to."""
-        there = self._routers.reachable()
-        lives = {channel.instance for channel in there}
-        known = {life: self._of_routers.get(life, {}) for life in lives}
+        reachable = self._routers.reachable()
+        instances = {peer.instance for peer in reachable}
+        known = {process: self._of_routers.get(process, {}) for process in instances}
         self._of_routers = known
         parts = [(self._edge_id, self.own()), *known.items()]
-        for channel in there:
-            assert channel.outbox is not None
-            for life, values in parts:
-                if values and life != channel.instance:
-                    operation = channel.outbox.frame.operations.add().figures
-                    operation.life = life
+        for peer in reachable:
+            assert peer.outbox is not None
+            for process, values in parts:
+                if values and process != peer.instance:
+                    operation = peer.outbox.frame.operations.add().figures
+                    operation.life = process
                     operation.values.update(values)
-                    channel.outbox.grew(SMALL_BYTES * len(values))
+                    peer.outbox.grew(SMALL_BYTES * len(values))

@@ -23,18 +23,18 @@ DEGRADED_S: Final = 1.0
 
 
 class Lease:
-    """See the module's docstring. ``look`` is called to have routers looked for."""
+    """See the module's docstring. ``discover_now`` is called to have routers looked for."""
 
     __slots__ = (
+        "_discover_now",
         "_edge_id",
         "_figures",
-        "_living",
-        "_look",
+        "_live_routers",
         "_requests",
         "_routers",
         "_verification",
         "duration_s",
-        "known",
+        "granted",
         "until_s",
     )
 
@@ -46,7 +46,7 @@ class Lease:
         requests: Requests,
         verification: Verification,
         figures: EdgeFigures,
-        look: Callable[[], None],
+        discover_now: Callable[[], None],
     ) -> None:
         self._edge_id = edge_id
         self.duration_s = duration_s
@@ -54,18 +54,18 @@ class Lease:
         self._requests = requests
         self._verification = verification
         self._figures = figures
-        self._look = look
+        self._discover_now = discover_now
         #: Whether it has been given once.
-        self.known = False
+        self.granted = False
         #: Until when it lasts, in the time of the event loop.
         self.until_s = 0.0
         #: Instances of routers.
-        self._living: set[str] = set()
+        self._live_routers: set[str] = set()
 
     def start(self, tasks: Tasks) -> None:
         """Begin to keep it."""
         tasks.spawn(self.keep())
-        tasks.spawn(self.watch_absent())
+        tasks.spawn(self.watch_unreachable())
 
     async def keep(self) -> None:
         """Say that this edge lives; when that was not known for a time, ask who is still ours."""
@@ -73,30 +73,32 @@ class Lease:
         while True:
             asked_s = loop.time()
             try:
-                reply = await self._requests.ask(self._edge_id, pb.Request(lease=pb.LeaseRequest()))
+                reply = await self._requests.send(
+                    self._edge_id, pb.Request(lease=pb.LeaseRequest())
+                )
             except RouterUnavailable:
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._living = set(reply.lease.routers)
-            self._figures.tell()
-            if reply.lease.was_lost and self.known:
+            self._live_routers = set(reply.lease.routers)
+            self._figures.send()
+            if reply.lease.was_lost and self.granted:
                 self._verification.start()
-            self.known = True
+            self.granted = True
             self.until_s = asked_s + self.duration_s
-            self._routers.changed()
+            self._routers.notify_changed()
             await asyncio.sleep(self.duration_s / 4)
 
-    async def watch_absent(self) -> None:
+    async def watch_unreachable(self) -> None:
         """While a living router cannot be reached from here, its pushes cannot come either.
 
         Neither can it say that a session has been taken over elsewhere.
         """
         while True:
             await asyncio.sleep(DEGRADED_S)
-            here = {channel.instance for channel in self._routers.everywhere()}
-            if self._living - here:
-                self._look()
-                self._verification.missed()
+            here = {peer.instance for peer in self._routers.connected()}
+            if self._live_routers - here:
+                self._discover_now()
+                self._verification.events_missed()
 
     async def wait(self, timeout_s: float) -> None:
         """Return while the lease lasts: sessions of an edge without one are taken for lost.
@@ -109,10 +111,10 @@ class Lease:
         try:
             async with asyncio.timeout(timeout_s):
                 while loop.time() >= self.until_s:
-                    await self._routers.change()
+                    await self._routers.wait_changed()
         except TimeoutError:
             raise RouterUnavailable("no router gives this edge a lease") from None
 
     async def end(self) -> None:
         """Have the store forget this edge. Raises RouterUnavailable."""
-        await self._requests.ask(self._edge_id, pb.Request(end_lease=pb.EndLeaseRequest()))
+        await self._requests.send(self._edge_id, pb.Request(end_lease=pb.EndLeaseRequest()))

@@ -4,14 +4,14 @@ Owns the order in which the edge was asked, what belongs to no router yet (homel
 publishers are held. The edge calls ``publish`` and ``complete`` (as the router client's, but
 without a call in between: this is the hot path), ``frame_handler`` says when routers take more, and
 ``membership`` brings what waited for a router that is given up. What a router has been sent and has
-not settled is with its ``channel``.
+not settled is with its ``peer``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tidegate.link.edge_end.router_peer import Redispatched, Sent, State
+from tidegate.link.edge_end.router_peer import State, Unconfirmed, UnconfirmedRedispatch
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.interfaces import PUBLISHED, Origin
 from tidegate.link.messages import size_of
@@ -24,11 +24,11 @@ class PublishDispatcher:
 
     __slots__ = (
         "_counters",
-        "_homeless",
         "_order",
         "_owners",
         "_routers",
-        "holding",
+        "_unrouted",
+        "is_paused",
         "on_paused",
         "on_resumed",
     )
@@ -38,34 +38,34 @@ class PublishDispatcher:
         self._owners = routers.owners
         self._counters = counters
         self._order = 0
-        self._homeless: list[Sent] = []
+        self._unrouted: list[Unconfirmed] = []
         #: Whether publishers have been told to wait.
-        self.holding = False
+        self.is_paused = False
         #: Called when publishers must wait, and when they may go on.
         self.on_paused: Callable[[], None] = _nothing
         self.on_resumed: Callable[[], None] = _nothing
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
-        channel = self._owners.get(message.topic) or self._routers.owner(message.topic)
+        peer = self._owners.get(message.topic) or self._routers.owner(message.topic)
         qos = message.qos
-        if not qos and channel is not None and channel.state is State.OPEN:
-            channel.publish_unanswered(message, origin.client_id)
+        if not qos and peer is not None and peer.state is State.OPEN:
+            peer.publish_qos0(message, origin.client_id)
         else:
             self._order += 1
-            sent = Sent(origin.client_id, origin.epoch, self._order, size_of(message))
-            sent.origin = origin
-            sent.message = message
+            entry = Unconfirmed(origin.client_id, origin.epoch, self._order, size_of(message))
+            entry.origin = origin
+            entry.message = message
             if qos == 2:
-                sent.receipt = origin.receipt(message)
-                sent.identity = origin.identity(message)
-            if channel is None:
-                self._homeless.append(sent)
-                self.hold()
+                entry.receipt = origin.receipt(message)
+                entry.identity = origin.identity(message)
+            if peer is None:
+                self._unrouted.append(entry)
+                self.pause()
             else:
-                channel.publish(sent)
-        if channel is not None and channel.outstanding_bytes >= channel.credit_bytes:
-            self.hold()
+                peer.publish(entry)
+        if peer is not None and peer.outstanding_bytes >= peer.credit_bytes:
+            self.pause()
         return None if qos else PUBLISHED
 
     def complete(
@@ -73,67 +73,67 @@ class PublishDispatcher:
     ) -> None:
         """Forget deliveries (see RouterLink)."""
         self._order += 1
-        sent = Sent(client_id, epoch, self._order, 0)
-        sent.seqs = seqs
-        sent.done = done
-        self._complete(sent)
+        entry = Unconfirmed(client_id, epoch, self._order, 0)
+        entry.seqs = seqs
+        entry.done = done
+        self._complete(entry)
 
-    def _complete(self, sent: Sent) -> None:
-        channel = self._routers.session_router(sent.client_id)
-        if channel is None:
-            self._homeless.append(sent)
+    def _complete(self, entry: Unconfirmed) -> None:
+        peer = self._routers.session_router(entry.client_id)
+        if peer is None:
+            self._unrouted.append(entry)
         else:
-            channel.complete(sent)
+            peer.complete(entry)
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """Give a lost member's message to another one (see RouterLink)."""
         self._order += 1
-        self._redispatch(Redispatched(topic_filter, message, self._order))
+        self._redispatch(UnconfirmedRedispatch(topic_filter, message, self._order))
 
-    def _redispatch(self, sent: Redispatched) -> None:
-        channel = self._routers.session_router(sent.group)
+    def _redispatch(self, entry: UnconfirmedRedispatch) -> None:
+        peer = self._routers.session_router(entry.group)
         # One that has not joined does not know what other edges have members for.
-        if channel is not None and channel.state is not State.DOWN:
-            channel.redispatch(sent)
-        elif sent.message is not None and sent.message.qos:
-            self._homeless.append(sent)
+        if peer is not None and peer.state is not State.DOWN:
+            peer.redispatch(entry)
+        elif entry.message is not None and entry.message.qos:
+            self._unrouted.append(entry)
         else:
             self._counters.dropped["link_lost"] += 1
             self._counters.published += 1
 
     # When routers come and go
 
-    def rehome(self, left: Sequence[Sent] = ()) -> None:
+    def reroute(self, left: Sequence[Unconfirmed] = ()) -> None:
         """Give what belongs to no router, and what one has left, to those that are there."""
-        homeless, self._homeless = [*self._homeless, *left], []
-        homeless.sort(key=lambda sent: sent.order)
-        for sent in homeless:
-            if isinstance(sent, Redispatched):
-                self._redispatch(sent)
+        unrouted, self._unrouted = [*self._unrouted, *left], []
+        unrouted.sort(key=lambda entry: entry.order)
+        for entry in unrouted:
+            if isinstance(entry, UnconfirmedRedispatch):
+                self._redispatch(entry)
                 continue
-            if sent.message is None:
-                self._complete(sent)
+            if entry.message is None:
+                self._complete(entry)
                 continue
-            channel = self._routers.owner(sent.message.topic)
-            if channel is None:
-                self._homeless.append(sent)
+            peer = self._routers.owner(entry.message.topic)
+            if peer is None:
+                self._unrouted.append(entry)
             else:
-                channel.publish(sent)
+                peer.publish(entry)
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Have publishers wait."""
-        if not self.holding:
-            self.holding = True
+        if not self.is_paused:
+            self.is_paused = True
             self.on_paused()
 
-    def let_publish(self) -> None:
+    def resume(self) -> None:
         """Let publishers go on if every router takes something."""
         if (
-            self.holding
+            self.is_paused
             and self._routers.reachable()
             and all(member.has_credit() for member in self._routers.members.values())
         ):
-            self.holding = False
+            self.is_paused = False
             self.on_resumed()
 
 

@@ -29,34 +29,34 @@ class Requests:
     def __init__(self, routers: RouterTable) -> None:
         self._routers = routers
 
-    async def ask(self, key: str, request: pb.Request, size: int = SMALL_BYTES) -> pb.Reply:
+    async def send(self, key: str, request: pb.Request, size: int = SMALL_BYTES) -> pb.Reply:
         """Ask the router for ``key``, another one if that one goes away.
 
         Every request may be repeated. Raises SessionFenced, RouterUnavailable.
         """
         for _ in range(TRIES):
-            channel = self._routers.session_router(key)
-            if channel is None:
+            peer = self._routers.session_router(key)
+            if peer is None:
                 raise RouterUnavailable("no router can be reached")
             try:
-                reply = await channel.request(request, size)
+                reply = await peer.request(request, size)
             except LinkLost:
                 continue
-            check(reply)
+            raise_failure(reply)
             return reply
         raise RouterUnavailable("routers come and go")
 
-    async def insist(self, key: str, request: pb.Request) -> pb.Reply:
+    async def send_until_answered(self, key: str, request: pb.Request) -> pb.Reply:
         """Ask until there is an answer. Raises SessionFenced."""
         while True:
             try:
-                return await self.ask(key, request)
+                return await self.send(key, request)
             except RouterUnavailable as error:
                 log.debug("a router is awaited", extra={"reason": str(error)})
             await asyncio.sleep(RETRY_S)
 
 
-def check(reply: pb.Reply) -> None:
+def raise_failure(reply: pb.Reply) -> None:
     """Raise what a reply says has failed: SessionFenced, RouterUnavailable."""
     failure = reply.failure
     if not failure:

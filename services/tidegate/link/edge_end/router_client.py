@@ -27,7 +27,7 @@ from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.edge_figures import EdgeFigures
 from tidegate.link.edge_end.lease import Lease
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
-from tidegate.link.edge_end.requests import TRIES, Requests, check
+from tidegate.link.edge_end.requests import TRIES, Requests, raise_failure
 from tidegate.link.edge_end.router_frames import RouterFrameHandler
 from tidegate.link.edge_end.router_membership import RouterMembership
 from tidegate.link.edge_end.router_peer import LinkLost
@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class RouterClient:
-    """See the module's docstring. Call ``serve``, then ``start``."""
+    """See the module's docstring. Call ``set_edge``, then ``start``."""
 
     def __init__(
         self, edge_id: str, name: str, config: LinkConfig, lease_s: float, counters: Counters
@@ -71,7 +71,7 @@ class RouterClient:
         self._tasks = Tasks(counters)
         self.routers = RouterTable()
         self._requests = Requests(self.routers)
-        self._announced = Snapshot(self.routers)
+        self._snapshot = Snapshot(self.routers)
         self.publish_dispatcher = PublishDispatcher(self.routers, counters)
         self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
         self.verification = Verification(edge_id, self._requests, self._tasks)
@@ -82,7 +82,7 @@ class RouterClient:
             counters,
             tasks=self._tasks,
             routers=self.routers,
-            announced=self._announced,
+            snapshot=self._snapshot,
             publish_dispatcher=self.publish_dispatcher,
             frame_handler=self.frame_handler,
             verification=self.verification,
@@ -95,7 +95,7 @@ class RouterClient:
             self._requests,
             self.verification,
             self.figures,
-            self.membership.look,
+            self.membership.discover_now,
         )
         # The hot path: a call in between would show.
         self.publish = self.publish_dispatcher.publish
@@ -104,7 +104,7 @@ class RouterClient:
 
     # Life
 
-    def serve(self, edge: EdgeLink) -> None:
+    def set_edge(self, edge: EdgeLink) -> None:
         """Say which edge this is; before ``start``."""
         self.frame_handler.edge = self.membership.edge = self.verification.edge = edge
 
@@ -115,8 +115,8 @@ class RouterClient:
 
     async def ready(self) -> None:
         """Return when at least one router can be reached, and every router knows that we live."""
-        while not self.routers.reachable() or not self.lease.known:
-            await self.routers.change()
+        while not self.routers.reachable() or not self.lease.granted:
+            await self.routers.wait_changed()
 
     async def stop(self) -> None:
         """End the lease and the connections; the edge's clients are gone already."""
@@ -125,8 +125,8 @@ class RouterClient:
                 # What clients published last may still be on its way.
                 await asyncio.gather(
                     *(
-                        channel.request(pb.Request(barrier=pb.BarrierRequest()))
-                        for channel in self.routers.reachable()
+                        peer.request(pb.Request(barrier=pb.BarrierRequest()))
+                        for peer in self.routers.reachable()
                     ),
                     return_exceptions=True,
                 )
@@ -143,19 +143,19 @@ class RouterClient:
         message = pb.Request()
         write_attach(message.attach, request)
         size = SMALL_BYTES + (len(request.will.payload) if request.will else 0)
-        reply = await self._requests.ask(request.client_id, message, size)
+        reply = await self._requests.send(request.client_id, message, size)
         session = read_attached(reply.attach)
         if session.incarnation:
-            self._announced.hold(request.client_id, session.epoch, session.incarnation)
+            self._snapshot.add_session(request.client_id, session.epoch, session.incarnation)
         return session
 
     async def detach(self, request: DetachSession) -> None:
         """End a connection (see RouterLink)."""
         client_id = request.client_id
-        self._announced.release(client_id, request.epoch)
+        self._snapshot.remove_session(client_id, request.epoch)
         message = pb.Request()
         write_detach(message.detach, request)
-        await self._requests.insist(client_id, message)
+        await self._requests.send_until_answered(client_id, message)
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
@@ -170,12 +170,12 @@ class RouterClient:
                 max_bytes=max_bytes,
             )
         )
-        reply = await self._requests.ask(client_id, request)
+        reply = await self._requests.send(client_id, request)
         return [(entry.seq, read_message(entry.message)) for entry in reply.fetch.entries]
 
     async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
         """PUBREC has come for these (see RouterLink)."""
-        await self._requests.ask(
+        await self._requests.send(
             client_id,
             pb.Request(release=pb.ReleaseRequest(client_id=client_id, epoch=epoch, seqs=seqs)),
         )
@@ -184,7 +184,7 @@ class RouterClient:
         self, client_id: str, epoch: int, packet_id: int, value: int
     ) -> None:
         """PUBREL has come (see RouterLink)."""
-        await self._requests.ask(
+        await self._requests.send(
             client_id,
             pb.Request(
                 receipt=pb.ReceiptRequest(
@@ -199,7 +199,7 @@ class RouterClient:
         request.enqueue.client_id, request.enqueue.incarnation = client_id, incarnation
         for message in messages:
             write_message(request.enqueue.messages.add(), message)
-        await self._requests.insist(client_id, request)
+        await self._requests.send_until_answered(client_id, request)
 
     # Subscriptions
 
@@ -215,15 +215,15 @@ class RouterClient:
         if not incarnation:
             shared = [item for item in subscriptions if item[0].startswith("$share/")]
             if shared:
-                self._announced.join_groups(client_id, epoch, shared)
+                self._snapshot.join_groups(client_id, epoch, shared)
             return
         request = pb.Request()
         wanted = request.subscribe
         wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
         wanted.subscriptions.extend(write_subscriptions(subscriptions))
-        await self._change_everywhere(client_id, request, wanted)
+        await self._change_on_all(client_id, request, wanted)
 
-    async def _change_everywhere(
+    async def _change_on_all(
         self,
         client_id: str,
         request: pb.Request,
@@ -231,17 +231,17 @@ class RouterClient:
     ) -> None:
         """Have a durable session's subscriptions stored, and known to every living router."""
         for _ in range(TRIES):
-            told = self.routers.everywhere()
+            excluded = self.routers.connected()
             del wanted.told[:]
-            wanted.told.extend(channel.instance for channel in told)
-            await self._requests.ask(client_id, request, request.ByteSize())
+            wanted.told.extend(peer.instance for peer in excluded)
+            await self._requests.send(client_id, request, request.ByteSize())
             answers = await asyncio.gather(
-                *(channel.request(pb.Request(catch_up=pb.CatchUpRequest())) for channel in told),
+                *(peer.request(pb.Request(catch_up=pb.CatchUpRequest())) for peer in excluded),
                 return_exceptions=True,
             )
             for answer in answers:
                 if isinstance(answer, pb.Reply):
-                    check(answer)
+                    raise_failure(answer)
             if all(isinstance(answer, pb.Reply) for answer in answers):
                 return
             # A router that went away may live on for other edges, and not know the change. This
@@ -259,23 +259,23 @@ class RouterClient:
         wanted = request.unsubscribe
         wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
         wanted.topic_filters.extend(filters)
-        await self._change_everywhere(client_id, request, wanted)
+        await self._change_on_all(client_id, request, wanted)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
         """Take a connection out of its groups (see RouterLink)."""
-        self._announced.leave_groups(client_id, epoch, filters)
+        self._snapshot.leave_groups(client_id, epoch, filters)
 
     def add_interest(self, edge_id: str, topic_filter: str) -> None:
         """Send this edge what matches (see RouterLink)."""
-        self._announced.add_interest(topic_filter)
+        self._snapshot.add_interest(topic_filter)
 
     def remove_interest(self, edge_id: str, topic_filter: str) -> None:
         """Stop that (see RouterLink)."""
-        self._announced.remove_interest(topic_filter)
+        self._snapshot.remove_interest(topic_filter)
 
     async def interest_synced(self) -> None:
         """Wait until all routers know this edge's interest (see RouterLink)."""
-        for answer in [channel.sync() for channel in self.routers.everywhere()]:
+        for answer in [peer.sync() for peer in self.routers.connected()]:
             try:
                 await answer
             except LinkLost:
@@ -286,18 +286,18 @@ class RouterClient:
     async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
         """Topics with a retained message (see RouterLink)."""
         cursor = 0
-        channel = self.routers.session_router(topic_filter)
+        peer = self.routers.session_router(topic_filter)
         while True:
-            if channel is None:
+            if peer is None:
                 raise RouterUnavailable("no router can be reached")
             request = pb.Request(
                 match_retained=pb.MatchRetainedRequest(topic_filter=topic_filter, cursor=cursor)
             )
             try:
-                reply = await channel.request(request)
+                reply = await peer.request(request)
             except LinkLost:
                 raise RouterUnavailable("a router went away") from None
-            check(reply)
+            raise_failure(reply)
             if reply.match_retained.topics:
                 yield list(reply.match_retained.topics)
             cursor = reply.match_retained.cursor
@@ -306,7 +306,7 @@ class RouterClient:
 
     async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
         """Read retained messages, each through the router that writes it (see RouterLink)."""
-        there = {channel.name: channel for channel in self.routers.reachable()}
+        there = {peer.name: peer for peer in self.routers.reachable()}
         if not there:
             raise RouterUnavailable("no router can be reached")
         parts: dict[str, list[str]] = {}
@@ -320,6 +320,6 @@ class RouterClient:
         for reply in await asyncio.gather(*answers, return_exceptions=True):
             if not isinstance(reply, pb.Reply):
                 raise RouterUnavailable("a router went away")
-            check(reply)
+            raise_failure(reply)
             found += map(read_message, reply.get_retained.messages)
         return found

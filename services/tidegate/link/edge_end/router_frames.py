@@ -20,19 +20,19 @@ from tidegate.runtime.telemetry.counters import Counters
 class RemoteReceipt:
     """Tells the router that gave a shared message what became of it."""
 
-    __slots__ = ("_channel", "_group", "_id", "_message", "_outbox", "_publish_dispatcher")
+    __slots__ = ("_group", "_id", "_message", "_outbox", "_peer", "_publish_dispatcher")
 
     def __init__(
         self,
         publish_dispatcher: PublishDispatcher,
-        channel: RouterPeer,
+        peer: RouterPeer,
         number: int,
         group: str,
         message: Publish,
     ) -> None:
         self._publish_dispatcher = publish_dispatcher
-        self._channel = channel
-        self._outbox = channel.outbox
+        self._peer = peer
+        self._outbox = peer.outbox
         self._id = number
         self._group = group
         self._message = message
@@ -40,14 +40,14 @@ class RemoteReceipt:
     def done(self) -> None:
         """Over (see api.RemoteReceipt)."""
         outbox = self._outbox
-        if outbox is not None and self._channel.outbox is outbox:
+        if outbox is not None and self._peer.outbox is outbox:
             outbox.frame.shared_done.append(self._id)
             outbox.grew(8)
 
     def returned(self) -> None:
         """For another member (see api.RemoteReceipt)."""
         outbox = self._outbox
-        if outbox is not None and self._channel.outbox is outbox:
+        if outbox is not None and self._peer.outbox is outbox:
             outbox.frame.operations.add().shared_returned.id = self._id
             outbox.grew(SMALL_BYTES)
         else:
@@ -79,29 +79,29 @@ class RouterFrameHandler:
         self._dispatch = table.dispatch
         self.on = table.on
 
-    def receive(self, channel: RouterPeer, frame: pb.RouterFrame) -> None:
+    def receive(self, peer: RouterPeer, frame: pb.RouterFrame) -> None:
         """Act on a frame from a router."""
-        self._dispatch(channel, frame.operations)
-        channel.taken(frame.ByteSize())
+        self._dispatch(peer, frame.operations)
+        peer.frame_handled(frame.ByteSize())
         if frame.credit_bytes or frame.done_ids or frame.unacknowledged_done:
-            channel.settled(frame)
-            if self._publish_dispatcher.holding:
-                self._publish_dispatcher.let_publish()
+            peer.confirm(frame)
+            if self._publish_dispatcher.is_paused:
+                self._publish_dispatcher.resume()
 
-    def _on_deliver(self, _channel: RouterPeer, operation: pb.Deliver) -> None:
+    def _on_deliver(self, _peer: RouterPeer, operation: pb.Deliver) -> None:
         self.edge.deliver(read_message(operation.message), operation.publisher_id)
 
-    def _on_push(self, _channel: RouterPeer, operation: pb.Push) -> None:
+    def _on_push(self, _peer: RouterPeer, operation: pb.Push) -> None:
         self.edge.push(
             operation.client_id, operation.epoch, operation.seq, read_message(operation.message)
         )
 
-    def _on_shared(self, channel: RouterPeer, operation: pb.Shared) -> None:
+    def _on_shared(self, peer: RouterPeer, operation: pb.Shared) -> None:
         message = read_message(operation.message)
         group = operation.group
         receipt = None
         if operation.id:
-            receipt = RemoteReceipt(self._publish_dispatcher, channel, operation.id, group, message)
+            receipt = RemoteReceipt(self._publish_dispatcher, peer, operation.id, group, message)
         taken = self.edge.deliver_shared(
             operation.client_id,
             operation.epoch,
@@ -117,27 +117,27 @@ class RouterFrameHandler:
         else:
             self._publish_dispatcher.redispatch(group, message)
 
-    def _on_kick(self, _channel: RouterPeer, operation: pb.Kick) -> None:
+    def _on_kick(self, _peer: RouterPeer, operation: pb.Kick) -> None:
         try:
             reason = ReasonCode(operation.reason_code)
         except ValueError:  # the router is newer
             reason = ReasonCode.UNSPECIFIED_ERROR
         self.edge.kick(operation.client_id, operation.epoch, reason)
 
-    def _on_pushes_lost(self, _channel: RouterPeer, _operation: pb.PushesLost) -> None:
+    def _on_pushes_lost(self, _peer: RouterPeer, _operation: pb.PushesLost) -> None:
         self.edge.pushes_lost()
 
 
-def _on_reply(channel: RouterPeer, operation: pb.Reply) -> None:
-    channel.replied(operation)
+def _on_reply(peer: RouterPeer, operation: pb.Reply) -> None:
+    peer.replied(operation)
 
 
-def _on_applied(channel: RouterPeer, operation: pb.Applied) -> None:
-    channel.applied(operation.id)
+def _on_applied(peer: RouterPeer, operation: pb.Applied) -> None:
+    peer.applied(operation.id)
 
 
-def _on_echo(channel: RouterPeer, operation: pb.Echo) -> None:
-    outbox = channel.outbox
+def _on_echo(peer: RouterPeer, operation: pb.Echo) -> None:
+    outbox = peer.outbox
     if outbox is not None:
         outbox.frame.operations.add().echo.id = operation.id
         outbox.grew(SMALL_BYTES)

@@ -33,9 +33,9 @@ from tidegate.runtime.telemetry.counters import Counters
 log = logging.getLogger(__name__)
 
 #: How often routers are looked for while there is none: everybody waits.
-LOST_S: Final = 1.0
+NO_ROUTER_INTERVAL_S: Final = 1.0
 #: A router that is gone may be back, as it was, after a moment.
-GRACE_S: Final = 1.0
+RECONNECT_GRACE_S: Final = 1.0
 #: How often it is asked whether all edges have come to a router that joins.
 EDGES_PAUSE_S: Final = 0.02
 LONGEST_EDGES_PAUSE_S: Final = 0.5
@@ -45,10 +45,10 @@ class RouterMembership:
     """See the module's docstring. ``edge`` must be set before the first connection."""
 
     __slots__ = (
-        "_announced",
+        "_discover_now",
         "_frame_handler",
-        "_look",
         "_publish_dispatcher",
+        "_snapshot",
         "_tasks",
         "_verification",
         "config",
@@ -71,7 +71,7 @@ class RouterMembership:
         *,
         tasks: Tasks,
         routers: RouterTable,
-        announced: Snapshot,
+        snapshot: Snapshot,
         publish_dispatcher: PublishDispatcher,
         frame_handler: RouterFrameHandler,
         verification: Verification,
@@ -82,14 +82,14 @@ class RouterMembership:
         self.counters = counters
         self._tasks = tasks
         self.routers = routers
-        self._announced = announced
+        self._snapshot = snapshot
         self._publish_dispatcher = publish_dispatcher
         self._frame_handler = frame_handler
         self._verification = verification
         #: By address, with the task that runs it.
         self.streams: dict[str, tuple[RouterStream, asyncio.Task[None]]] = {}
         #: Set: look for routers now.
-        self._look = asyncio.Event()
+        self._discover_now = asyncio.Event()
         frame_handler.on("leaving", self._on_leaving)
 
     # Addresses
@@ -98,9 +98,9 @@ class RouterMembership:
         """Begin to look for routers."""
         self._tasks.spawn(self._discover())
 
-    def look(self) -> None:
+    def discover_now(self) -> None:
         """Look for routers now."""
-        self._look.set()
+        self._discover_now.set()
 
     async def _discover(self) -> None:
         streams = self.streams
@@ -111,21 +111,21 @@ class RouterMembership:
                 streams[address] = (stream, asyncio.create_task(stream.run()))
             for address in streams.keys() - found:
                 # What could not be looked up may still be there; what serves is left alone.
-                if complete and streams[address][0].channel is None:
+                if complete and streams[address][0].peer is None:
                     streams.pop(address)[1].cancel()
             interval_s = self.config.discovery_interval_s
-            if not self.routers.everywhere():
-                interval_s = min(interval_s, LOST_S)
+            if not self.routers.connected():
+                interval_s = min(interval_s, NO_ROUTER_INTERVAL_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
-                    await self._look.wait()
-            self._look.clear()
+                    await self._discover_now.wait()
+            self._discover_now.clear()
 
-    def _forget_stream(self, channel: RouterPeer) -> None:
+    def _forget_stream(self, peer: RouterPeer) -> None:
         """Close the connection to a router that leaves; it sees that nobody needs it any more."""
-        self.routers.disconnect(channel)
+        self.routers.disconnect(peer)
         for address, (stream, task) in list(self.streams.items()):
-            if stream.channel is channel:
+            if stream.peer is peer:
                 task.cancel()
                 del self.streams[address]
 
@@ -134,65 +134,65 @@ class RouterMembership:
     def connected(self, address: str, welcome: pb.Welcome) -> RouterPeer:
         """Take up a new connection: tell the router everything about this edge."""
         routers = self.routers
-        channel = routers.members.get(welcome.name) or routers.attached_to(welcome.name)
-        if channel is None:
-            channel = RouterPeer(welcome.name, address)
-        elif channel.attached:
+        peer = routers.members.get(welcome.name) or routers.find_connected(welcome.name)
+        if peer is None:
+            peer = RouterPeer(welcome.name, address)
+        elif peer.attached:
             # An earlier life of it: dead, only nobody has told us yet.
-            self.disconnected(channel)
-        is_new_life = channel.instance != welcome.instance
-        channel.address = address
-        channel.instance = welcome.instance
-        channel.lives.add(welcome.instance)
-        channel.version = welcome.version
-        channel.credit_bytes = welcome.credit_bytes
-        channel.outbox = Outbox(pb.EdgeFrame, gather_s=self.config.gather_s)
-        channel.frames_taken = channel.untold_bytes = 0
-        routers.connect(channel)
-        self._announced.tell_all(channel.outbox)
-        self._tasks.spawn(self._join(channel, channel.outbox, is_new_life))
-        return channel
+            self.disconnected(peer)
+        is_new_instance = peer.instance != welcome.instance
+        peer.address = address
+        peer.instance = welcome.instance
+        peer.unfenced_instances.add(welcome.instance)
+        peer.version = welcome.version
+        peer.credit_bytes = welcome.credit_bytes
+        peer.outbox = Outbox(pb.EdgeFrame, gather_s=self.config.gather_s)
+        peer.frames_taken = peer.unreported_bytes = 0
+        routers.connect(peer)
+        self._snapshot.send_all(peer.outbox)
+        self._tasks.spawn(self._join(peer, peer.outbox, is_new_instance))
+        return peer
 
     async def _join(
-        self, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame], is_new_life: bool
+        self, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame], is_new_instance: bool
     ) -> None:
         """From the first frame to the first publish. Ends early when the connection does."""
         routers = self.routers
         try:
-            await channel.sync()
-            await self._fence_lives(channel, channel)
-            if is_new_life:
-                if routers.is_member(channel) and routers.serving(channel):
+            await peer.sync()
+            await self._fence_instances(peer, peer)
+            if is_new_instance:
+                if routers.is_member(peer) and routers.serving(peer):
                     # It begins anew, as any router that joins: others have its topics until then.
-                    self._remove(channel)
-                await self._wait_for_edges(channel)
+                    self._remove(peer)
+                await self._wait_for_edges(peer)
         except LinkLost:
             return
-        if channel.outbox is not outbox or channel.state is State.LEAVING:
+        if peer.outbox is not outbox or peer.state is State.LEAVING:
             return
-        log.info("attached to a router", extra={"router": channel.name, "address": channel.address})
-        if not routers.is_member(channel):
+        log.info("attached to a router", extra={"router": peer.name, "address": peer.address})
+        if not routers.is_member(peer):
             others = list(routers.members.values())
-            routers.add(channel)
-            channel.gate = None
+            routers.add(peer)
+            peer.gate = None
             if others:
-                channel.gate = asyncio.Event()
-                self._tasks.spawn(self._open(channel.gate, others))
-        if channel.gate is not None and not channel.gate.is_set():
-            channel.state = State.GATED
-            routers.changed()
-            await channel.gate.wait()
-        if channel.outbox is not outbox or channel.state is State.LEAVING:
+                peer.gate = asyncio.Event()
+                self._tasks.spawn(self._open_gate(peer.gate, others))
+        if peer.gate is not None and not peer.gate.is_set():
+            peer.state = State.GATED
+            routers.notify_changed()
+            await peer.gate.wait()
+        if peer.outbox is not outbox or peer.state is State.LEAVING:
             # It went away meanwhile: the next connection finds it a member, and opens it.
             return
-        channel.state = State.OPEN
-        channel.flush_waiting()
-        routers.changed()
-        self._publish_dispatcher.rehome()
-        self._publish_dispatcher.let_publish()
-        self._verification.missed()
+        peer.state = State.OPEN
+        peer.send_waiting()
+        routers.notify_changed()
+        self._publish_dispatcher.reroute()
+        self._publish_dispatcher.resume()
+        self._verification.events_missed()
 
-    async def _wait_for_edges(self, channel: RouterPeer) -> None:
+    async def _wait_for_edges(self, peer: RouterPeer) -> None:
         """Wait until edges that other routers serve have come to this router too.
 
         Until then it does not know what their clients want, and what is published through it does
@@ -205,14 +205,14 @@ class RouterMembership:
         until_s = loop.time() + 2 * config.discovery_interval_s + config.timeout_s
         pause_s = EDGES_PAUSE_S
         while True:
-            there: set[str] = set()
-            others = self.routers.serving(channel)
+            known_edges: set[str] = set()
+            others = self.routers.serving(peer)
             for other in others:
                 with contextlib.suppress(LinkLost):
-                    there.update((await _edges_of(other)).edges.edge_ids)
-            reply = await _edges_of(channel, living=not others)
+                    known_edges.update((await _edges_of(other)).edges.edge_ids)
+            reply = await _edges_of(peer, living=not others)
             here = reply.edges
-            missing = there.union(here.living).difference(here.edge_ids)
+            missing = known_edges.union(here.living).difference(here.edge_ids)
             # Without the store a router cannot say who lives; that does not mean: nobody.
             if not missing and reply.failure in {pb.FAILURE_NONE, pb.FAILURE_UNSUPPORTED}:
                 return
@@ -222,10 +222,10 @@ class RouterMembership:
             pause_s = min(2 * pause_s, LONGEST_EDGES_PAUSE_S)
         log.warning(
             "a router is used although not all edges have come to it",
-            extra={"router": channel.name, "edges": len(missing)},
+            extra={"router": peer.name, "edges": len(missing)},
         )
 
-    async def _open(self, gate: asyncio.Event, others: list[RouterPeer]) -> None:
+    async def _open_gate(self, gate: asyncio.Event, others: list[RouterPeer]) -> None:
         """Open a gate once what was published through the other members is settled."""
         await asyncio.gather(*(self._barrier(member) for member in others))
         gate.set()
@@ -239,95 +239,95 @@ class RouterMembership:
                 except LinkLost:
                     continue
                 return
-            await self.routers.change()
+            await self.routers.wait_changed()
 
     # Going
 
-    def disconnected(self, channel: RouterPeer) -> None:
+    def disconnected(self, peer: RouterPeer) -> None:
         """The connection is gone; what is not settled waits for the router, or for another."""
-        lost = channel.disconnected()
+        lost = peer.disconnected()
         if lost:
             self.counters.published += lost
             self.counters.dropped["link_lost"] += lost
-        self.routers.disconnect(channel)
-        if self.routers.is_member(channel):
-            log.warning("a router is gone", extra={"router": channel.name})
-            self._tasks.spawn(self._give_up(channel))
+        self.routers.disconnect(peer)
+        if self.routers.is_member(peer):
+            log.warning("a router is gone", extra={"router": peer.name})
+            self._tasks.spawn(self._handle_loss(peer))
         else:
             # It had not joined, and nobody will look after what it was told.
-            self._publish_dispatcher.rehome(channel.take_waiting())
+            self._publish_dispatcher.reroute(peer.take_waiting())
         if not self.routers.reachable():
-            self._publish_dispatcher.hold()
+            self._publish_dispatcher.pause()
         self.edge.pushes_lost()
 
-    async def _give_up(self, channel: RouterPeer) -> None:
+    async def _handle_loss(self, peer: RouterPeer) -> None:
         """Wait a moment for a router to come back; then give what it had to others."""
         routers = self.routers
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE_S):
-                while not channel.attached:
-                    await routers.change()
-        while routers.is_member(channel) and not channel.attached:
-            others = routers.others(channel)
+            async with asyncio.timeout(RECONNECT_GRACE_S):
+                while not peer.attached:
+                    await routers.wait_changed()
+        while routers.is_member(peer) and not peer.attached:
+            others = routers.others(peer)
             if not others:
-                await routers.change()
+                await routers.wait_changed()
                 continue
             with contextlib.suppress(LinkLost):
-                await self._fence_lives(channel, others[0])
-                if routers.is_member(channel) and not channel.attached:
-                    log.warning("gave a router up", extra={"router": channel.name})
-                    self._remove(channel)
+                await self._fence_instances(peer, others[0])
+                if routers.is_member(peer) and not peer.attached:
+                    log.warning("gave a router up", extra={"router": peer.name})
+                    self._remove(peer)
 
-    async def _fence_lives(self, channel: RouterPeer, through: RouterPeer) -> None:
+    async def _fence_instances(self, peer: RouterPeer, through: RouterPeer) -> None:
         """Have the store refuse what lives of a router that have ended here may still write.
 
         Ends early when the router comes back while another one is asked. Raises LinkLost.
         """
-        own = channel.instance if through is channel else ""
-        for instance in channel.lives - {own}:
+        own = peer.instance if through is peer else ""
+        for instance in peer.unfenced_instances - {own}:
             while True:
                 request = pb.Request(fence=pb.FenceRequest(instance=instance))
                 if not (await through.request(request)).failure:
                     break
                 await asyncio.sleep(RETRY_S)
-                if through is not channel and channel.attached:
+                if through is not peer and peer.attached:
                     return
-            channel.lives.discard(instance)
+            peer.unfenced_instances.discard(instance)
 
-    def _remove(self, channel: RouterPeer) -> None:
+    def _remove(self, peer: RouterPeer) -> None:
         """Spread what waits for a router over the others, in order."""
-        self.routers.remove(channel)
-        self._publish_dispatcher.rehome(channel.take_waiting())
-        self._publish_dispatcher.let_publish()
+        self.routers.remove(peer)
+        self._publish_dispatcher.reroute(peer.take_waiting())
+        self._publish_dispatcher.resume()
 
     # Leaving
 
-    def _on_leaving(self, channel: RouterPeer, _operation: pb.Leaving) -> None:
-        if channel.state is not State.LEAVING:
-            self._tasks.spawn(self._leave(channel, channel.outbox))
+    def _on_leaving(self, peer: RouterPeer, _operation: pb.Leaving) -> None:
+        if peer.state is not State.LEAVING:
+            self._tasks.spawn(self._leave(peer, peer.outbox))
 
-    async def _leave(self, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame] | None) -> None:
+    async def _leave(self, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame] | None) -> None:
         """A router is about to end: settle what it has, then go on without it."""
         routers = self.routers
-        while not routers.serving(channel):
+        while not routers.serving(peer):
             # Nobody could take its place: it goes on until it ends.
-            await routers.change()
-            if channel.outbox is not outbox:
+            await routers.wait_changed()
+            if peer.outbox is not outbox:
                 return
-        channel.state = State.LEAVING
-        routers.changed()
+        peer.state = State.LEAVING
+        routers.notify_changed()
         try:
-            await channel.request(pb.Request(barrier=pb.BarrierRequest(last=True)))
+            await peer.request(pb.Request(barrier=pb.BarrierRequest(last=True)))
         except LinkLost:
             return
         # All that it was sent has been settled, whether it has found the time to say so or not.
-        channel.sent_unanswered = 0
-        if routers.is_member(channel):
-            log.info("a router leaves", extra={"router": channel.name})
-            self._remove(channel)
-        self._forget_stream(channel)
+        peer.unacknowledged_count = 0
+        if routers.is_member(peer):
+            log.info("a router leaves", extra={"router": peer.name})
+            self._remove(peer)
+        self._forget_stream(peer)
 
 
-async def _edges_of(channel: RouterPeer, *, living: bool = False) -> pb.Reply:
+async def _edges_of(peer: RouterPeer, *, living: bool = False) -> pb.Reply:
     """Ask a router for edges (none if it does not know the request). Raises LinkLost."""
-    return await channel.request(pb.Request(edges=pb.EdgesRequest(living=living)))
+    return await peer.request(pb.Request(edges=pb.EdgesRequest(living=living)))

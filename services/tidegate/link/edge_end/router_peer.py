@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tidegate.mqtt.packets import Publish
 
 #: So much may have been taken from a router without telling it.
-TELL_BYTES: Final = 131_072
+REPORT_BYTES: Final = 131_072
 
 
 class LinkLost(Exception):
@@ -37,7 +37,7 @@ class State(Enum):
     LEAVING = "leaving"  # it is about to end: publishes wait until others can take them
 
 
-class Sent:
+class Unconfirmed:
     """A publish that is not settled, or a completed delivery (then ``seqs``) that is not."""
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Sent:
         self.done: Callable[[], None] | None = None
 
 
-class Redispatched(Sent):
+class UnconfirmedRedispatch(Unconfirmed):
     """A shared message for another member than its first one, that no router is known to have."""
 
     __slots__ = ("group",)
@@ -89,16 +89,16 @@ class RouterPeer:
         "frames_taken",
         "gate",
         "instance",
-        "lives",
         "name",
         "outbox",
         "outstanding_bytes",
         "requests",
-        "sent_unanswered",
         "state",
         "synced",
-        "unsettled",
-        "untold_bytes",
+        "unacknowledged_count",
+        "unconfirmed",
+        "unfenced_instances",
+        "unreported_bytes",
         "version",
         "waiting",
     )
@@ -109,22 +109,22 @@ class RouterPeer:
         self.instance = ""
         #: Lives of the router that may still be at what they were sent: this one, and earlier ones
         #: that have not been fenced.
-        self.lives: set[str] = set()
+        self.unfenced_instances: set[str] = set()
         self.version = 0
         self.state = State.DOWN
         self.credit_bytes = 0
         self.outstanding_bytes = 0
         #: Publishes without an answer (QoS 0) that the router has not said to have taken.
-        self.sent_unanswered = 0
+        self.unacknowledged_count = 0
         self.outbox: Outbox[pb.EdgeFrame] | None = None
-        self.unsettled: dict[int, Sent] = {}
-        self.waiting: list[Sent] = []
+        self.unconfirmed: dict[int, Unconfirmed] = {}
+        self.waiting: list[Unconfirmed] = []
         self.requests: dict[int, asyncio.Future[Any]] = {}
         self.synced: dict[int, asyncio.Future[None]] = {}
         self.frames_received = 0
         #: Frames of this connection that were acted on, and bytes of them it has not been told of.
         self.frames_taken = 0
-        self.untold_bytes = 0
+        self.unreported_bytes = 0
         #: Set when what other routers had been sent before this one came is settled.
         self.gate: asyncio.Event | None = None
         self._next_id = 0
@@ -145,123 +145,125 @@ class RouterPeer:
 
     # Publishes and completions
 
-    def publish(self, sent: Sent) -> None:
+    def publish(self, entry: Unconfirmed) -> None:
         """Send a publish, or keep it until that is possible."""
-        self.outstanding_bytes += sent.size
+        self.outstanding_bytes += entry.size
         if self.state is State.OPEN:
-            self._send_publish(sent)
+            self._send_publish(entry)
         else:
-            self.waiting.append(sent)
+            self.waiting.append(entry)
 
-    def publish_unanswered(self, message: Publish, client_id: str) -> None:
+    def publish_qos0(self, message: Publish, client_id: str) -> None:
         """Send a QoS 0 publish; only in state OPEN."""
         outbox = self.outbox
         assert outbox is not None
         size = size_of(message)
         self.outstanding_bytes += size
-        self.sent_unanswered += 1
+        self.unacknowledged_count += 1
         publish = outbox.frame.operations.add().publish
         publish.client_id = client_id
         write_message(publish.message, message)
         outbox.grew(size)
 
-    def _send_publish(self, sent: Sent) -> None:
-        message = sent.message
+    def _send_publish(self, entry: Unconfirmed) -> None:
+        message = entry.message
         assert message is not None
         assert self.outbox is not None
         publish = self.outbox.frame.operations.add().publish
-        publish.client_id = sent.client_id
+        publish.client_id = entry.client_id
         write_message(publish.message, message)
         if message.qos:
             publish.id = number = self.next_id()
-            self.unsettled[number] = sent
-            publish.epoch = sent.epoch
-            if sent.identity:
-                publish.identity = sent.identity
-            if sent.receipt >= 0:
-                publish.receipt = sent.receipt + 1
+            self.unconfirmed[number] = entry
+            publish.epoch = entry.epoch
+            if entry.identity:
+                publish.identity = entry.identity
+            if entry.receipt >= 0:
+                publish.receipt = entry.receipt + 1
                 publish.packet_id = message.packet_id
         else:
-            self.sent_unanswered += 1
-        self.outbox.grew(sent.size)
+            self.unacknowledged_count += 1
+        self.outbox.grew(entry.size)
 
-    def complete(self, sent: Sent) -> None:
+    def complete(self, entry: Unconfirmed) -> None:
         """Say that deliveries are complete, or keep that until it can be said."""
         if self.outbox is None:
-            self.waiting.append(sent)
+            self.waiting.append(entry)
             return
         number = self.next_id()
-        self.unsettled[number] = sent
+        self.unconfirmed[number] = entry
         complete = self.outbox.frame.operations.add().complete
         complete.id = number
-        complete.client_id = sent.client_id
-        complete.epoch = sent.epoch
-        complete.seqs.extend(sent.seqs)
-        self.outbox.grew(SMALL_BYTES + 8 * len(sent.seqs))
+        complete.client_id = entry.client_id
+        complete.epoch = entry.epoch
+        complete.seqs.extend(entry.seqs)
+        self.outbox.grew(SMALL_BYTES + 8 * len(entry.seqs))
 
-    def redispatch(self, sent: Redispatched) -> None:
+    def redispatch(self, entry: UnconfirmedRedispatch) -> None:
         """Have a shared message given to another member, or keep it until that can be said."""
         if self.outbox is None:
-            self.waiting.append(sent)
+            self.waiting.append(entry)
             return
-        assert sent.message is not None
+        assert entry.message is not None
         operations = self.outbox.frame.operations
         redispatch = operations.add().redispatch
-        redispatch.topic_filter = sent.group
-        write_message(redispatch.message, sent.message)
+        redispatch.topic_filter = entry.group
+        write_message(redispatch.message, entry.message)
         # The router says when it has it: until then it may be lost with the connection.
         number = self.next_id()
-        self.unsettled[number] = sent
+        self.unconfirmed[number] = entry
         operations.add().synced.id = number
-        self.outbox.grew(SMALL_BYTES + size_of(sent.message))
+        self.outbox.grew(SMALL_BYTES + size_of(entry.message))
 
-    def settled(self, frame: pb.RouterFrame) -> None:
+    def confirm(self, frame: pb.RouterFrame) -> None:
         """Take what a frame says of operations that are done."""
         if frame.credit_bytes:
             self.outstanding_bytes = max(0, self.outstanding_bytes - frame.credit_bytes)
         if frame.unacknowledged_done:
-            self.sent_unanswered = max(0, self.sent_unanswered - frame.unacknowledged_done)
-        unsettled = self.unsettled
+            self.unacknowledged_count = max(
+                0, self.unacknowledged_count - frame.unacknowledged_done
+            )
+        unconfirmed = self.unconfirmed
         for number, code in zip(frame.done_ids, frame.done_codes, strict=False):
-            sent = unsettled.pop(number, None)
-            if sent is None:
+            entry = unconfirmed.pop(number, None)
+            if entry is None:
                 continue
-            if sent.message is not None:
-                assert sent.origin is not None
-                sent.origin.published(sent.message, code)
-            elif sent.done is not None:
-                sent.done()
+            if entry.message is not None:
+                assert entry.origin is not None
+                entry.origin.published(entry.message, code)
+            elif entry.done is not None:
+                entry.done()
 
-    def flush_waiting(self) -> None:
+    def send_waiting(self) -> None:
         """Send what has waited, in the order in which it was asked for; only in state OPEN."""
         waiting, self.waiting = self.waiting, []
         waiting.sort(key=_order_of)
-        for sent in waiting:
-            if isinstance(sent, Redispatched):
-                self.redispatch(sent)
-            elif sent.message is None:
-                self.complete(sent)
+        for entry in waiting:
+            if isinstance(entry, UnconfirmedRedispatch):
+                self.redispatch(entry)
+            elif entry.message is None:
+                self.complete(entry)
             else:
-                self._send_publish(sent)
+                self._send_publish(entry)
 
     def disconnected(self) -> int:
         """The connection is gone: keep what is not settled, fail what is asked.
 
         Returns how many messages of QoS 0 may not have arrived.
         """
-        lost = self.sent_unanswered
-        unsettled = []
-        for sent in self.unsettled.values():
-            if sent.message is not None and not sent.message.qos:
+        lost = self.unacknowledged_count
+        unconfirmed = []
+        for entry in self.unconfirmed.values():
+            if entry.message is not None and not entry.message.qos:
                 lost += 1
             else:
-                unsettled.append(sent)
-        self.sent_unanswered = 0
+                unconfirmed.append(entry)
+        self.unacknowledged_count = 0
         self.outbox = None
         self.state = State.DOWN
-        self.waiting = [*unsettled, *self.waiting]
-        self.unsettled = {}
-        self.outstanding_bytes = sum(sent.size for sent in self.waiting)
+        self.waiting = [*unconfirmed, *self.waiting]
+        self.unconfirmed = {}
+        self.outstanding_bytes = sum(entry.size for entry in self.waiting)
         for future in [*self.requests.values(), *self.synced.values()]:
             if not future.done():
                 future.set_exception(LinkLost(self.name))
@@ -269,24 +271,24 @@ class RouterPeer:
         self.synced.clear()
         return lost
 
-    def take_waiting(self) -> list[Sent]:
+    def take_waiting(self) -> list[Unconfirmed]:
         """Hand over everything that waits or is not settled, in order: the router is given up."""
-        waiting = [*self.unsettled.values(), *self.waiting]
-        self.unsettled, self.waiting = {}, []
+        waiting = [*self.unconfirmed.values(), *self.waiting]
+        self.unconfirmed, self.waiting = {}, []
         self.outstanding_bytes = 0
         waiting.sort(key=_order_of)
         return waiting
 
-    def taken(self, size_bytes: int) -> None:
+    def frame_handled(self, size_bytes: int) -> None:
         """A frame has been acted on: say so with the next one, or now if much has come."""
         outbox = self.outbox
         if outbox is None:
             return
         self.frames_taken += 1
         outbox.frame.frames_taken = self.frames_taken
-        self.untold_bytes += size_bytes
-        if self.untold_bytes >= TELL_BYTES:
-            self.untold_bytes = 0
+        self.unreported_bytes += size_bytes
+        if self.unreported_bytes >= REPORT_BYTES:
+            self.unreported_bytes = 0
             outbox.grew(8)
 
     # Requests
@@ -325,10 +327,10 @@ class RouterPeer:
         """Everything up to ``sync``, or ``redispatch``, number so-and-so has taken effect."""
         future = self.synced.pop(number, None)
         if future is None:
-            self.unsettled.pop(number, None)
+            self.unconfirmed.pop(number, None)
         elif not future.done():
             future.set_result(None)
 
 
-def _order_of(sent: Sent) -> int:
-    return sent.order
+def _order_of(entry: Unconfirmed) -> int:
+    return entry.order

@@ -33,19 +33,19 @@ FIRST_PAUSE_S: Final = 0.05
 #: Short, because others wait for an edge to come: routers that begin, with what is published.
 LONGEST_PAUSE_S: Final = 1.0
 #: How long an address is left alone whose router is reached through another one.
-SECOND_WAY_S: Final = 30.0
+STANDBY_S: Final = 30.0
 
 
 class LinkFailed(Exception):
     """A connection to a router ended, or never began; the message says why."""
 
 
-class SecondWay(Exception):
+class AlreadyConnected(Exception):
     """The router at this address is reached through another one already."""
 
-    def __init__(self, channel: RouterPeer) -> None:
-        super().__init__(channel.address)
-        self.channel = channel
+    def __init__(self, peer: RouterPeer) -> None:
+        super().__init__(peer.address)
+        self.peer = peer
 
 
 class StreamOwner(Protocol):
@@ -60,21 +60,21 @@ class StreamOwner(Protocol):
     def connected(self, address: str, welcome: pb.Welcome) -> RouterPeer:
         """A router has answered Hello: return what to exchange frames for."""
 
-    def disconnected(self, channel: RouterPeer) -> None:
+    def disconnected(self, peer: RouterPeer) -> None:
         """That connection has ended."""
 
 
 class RouterStream:
     """See the module's docstring."""
 
-    __slots__ = ("_frame_handler", "_owner", "_reported", "address", "channel")
+    __slots__ = ("_frame_handler", "_owner", "_reported", "address", "peer")
 
     def __init__(self, owner: StreamOwner, frame_handler: RouterFrameHandler, address: str) -> None:
         self._owner = owner
         self._frame_handler = frame_handler
         self.address = address
         #: The router behind it, while connected.
-        self.channel: RouterPeer | None = None
+        self.peer: RouterPeer | None = None
         self._reported = False
 
     async def run(self) -> None:
@@ -85,8 +85,8 @@ class RouterStream:
             other = None
             try:
                 await self._connect()
-            except SecondWay as error:
-                other = error.channel
+            except AlreadyConnected as error:
+                other = error.peer
             except (LinkFailed, grpc.aio.AioRpcError, OSError) as error:
                 self._report(error)
             except Exception:
@@ -104,8 +104,8 @@ class RouterStream:
         """Leave the address alone while the other way to its router is good, but not for ever."""
         log.debug("a second way to a router", extra={"address": self.address})
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SECOND_WAY_S):
-                await self._owner.routers.until_gone(other)
+            async with asyncio.timeout(STANDBY_S):
+                await self._owner.routers.wait_disconnected(other)
 
     def _report(self, error: Exception) -> None:
         reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
@@ -120,14 +120,14 @@ class RouterStream:
         async with open_channel(self.address, config.tls) as connection:
             call = LinkStub(connection).Attach()
             try:
-                welcome = await self._greet(call)
-                await self._converse(call, welcome)
+                welcome = await self._handshake(call)
+                await self._exchange_frames(call, welcome)
             except asyncio.InvalidStateError as error:
                 raise LinkFailed("the connection has ended") from error
             finally:
                 call.cancel()
 
-    async def _greet(self, call: grpc.aio.StreamStreamCall) -> pb.Welcome:
+    async def _handshake(self, call: grpc.aio.StreamStreamCall) -> pb.Welcome:
         hello = pb.Hello(
             oldest_version=OLDEST_VERSION,
             newest_version=NEWEST_VERSION,
@@ -147,20 +147,20 @@ class RouterStream:
             raise LinkFailed(f"it refused: {welcome.text}")
         return welcome
 
-    async def _converse(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
+    async def _exchange_frames(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
         owner = self._owner
-        other = owner.routers.attached_to(welcome.name, welcome.instance)
+        other = owner.routers.find_connected(welcome.name, welcome.instance)
         if other is not None:
             # Nothing has been sent but the Hello, so the router goes on with the other connection.
-            raise SecondWay(other)
-        channel = owner.connected(self.address, welcome)
-        outbox = channel.outbox
+            raise AlreadyConnected(other)
+        peer = owner.connected(self.address, welcome)
+        outbox = peer.outbox
         assert outbox is not None
-        self.channel = channel
+        self.peer = peer
         self._reported = False
         writer = asyncio.create_task(outbox.send(call.write, _nothing))
-        reader = asyncio.create_task(self._read(call, channel, outbox))
-        beat = asyncio.create_task(self._beat(channel))
+        reader = asyncio.create_task(self._read(call, peer, outbox))
+        beat = asyncio.create_task(self._heartbeat(peer))
         tasks = [writer, reader, beat]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -168,37 +168,37 @@ class RouterStream:
                 if task.done():
                     task.result()
         finally:
-            self.channel = None
+            self.peer = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if channel.outbox is outbox:
-                owner.disconnected(channel)
+            if peer.outbox is outbox:
+                owner.disconnected(peer)
 
     async def _read(
-        self, call: grpc.aio.StreamStreamCall, channel: RouterPeer, outbox: Outbox[pb.EdgeFrame]
+        self, call: grpc.aio.StreamStreamCall, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame]
     ) -> None:
         receive = self._frame_handler.receive
         while True:
             frame = await call.read()
             if frame is grpc.aio.EOF:
                 raise LinkFailed("it closed the connection")
-            if channel.outbox is not outbox:
+            if peer.outbox is not outbox:
                 raise LinkFailed("a newer connection has taken its place")
-            channel.frames_received += 1
-            receive(channel, frame)
+            peer.frames_received += 1
+            receive(peer, frame)
 
-    async def _beat(self, channel: RouterPeer) -> None:
+    async def _heartbeat(self, peer: RouterPeer) -> None:
         """Say that we live when there is nothing else to say; notice when the router does not."""
         config = self._owner.config
-        outbox = channel.outbox
+        outbox = peer.outbox
         assert outbox is not None
-        received, said, silent_s = channel.frames_received, outbox.sent_count, 0.0
+        received, said, silent_s = peer.frames_received, outbox.sent_count, 0.0
         while True:
             await asyncio.sleep(config.heartbeat_s)
             # Counted in beats of our own, so that a pause of this process is not the router's.
-            silent_s = silent_s + config.heartbeat_s if channel.frames_received == received else 0.0
-            received = channel.frames_received
+            silent_s = silent_s + config.heartbeat_s if peer.frames_received == received else 0.0
+            received = peer.frames_received
             if silent_s >= config.timeout_s:
                 raise LinkFailed("it has not been heard of")
             sent = outbox.sent_count

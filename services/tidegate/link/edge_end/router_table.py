@@ -34,33 +34,33 @@ class RouterTable:
 
     # What there is
 
-    def is_member(self, channel: RouterPeer) -> bool:
+    def is_member(self, peer: RouterPeer) -> bool:
         """Whether topics are spread over this router too."""
-        return self.members.get(channel.name) is channel
+        return self.members.get(peer.name) is peer
 
     def reachable(self) -> list[RouterPeer]:
         """The members that are there now."""
-        return [channel for channel in self.members.values() if channel.attached]
+        return [peer for peer in self.members.values() if peer.attached]
 
-    def everywhere(self) -> list[RouterPeer]:
+    def connected(self) -> list[RouterPeer]:
         """Every router with a connection, also one that is about to join."""
         return self._connected.copy()
 
-    def others(self, channel: RouterPeer) -> list[RouterPeer]:
+    def others(self, peer: RouterPeer) -> list[RouterPeer]:
         """Members that are there, and stay, beside this one."""
         return [
-            one for one in self.reachable() if one is not channel and one.state is not State.LEAVING
+            one for one in self.reachable() if one is not peer and one.state is not State.LEAVING
         ]
 
-    def serving(self, channel: RouterPeer) -> list[RouterPeer]:
+    def serving(self, peer: RouterPeer) -> list[RouterPeer]:
         """Members beside this one that take publishes: they know what all edges want."""
-        return [one for one in self.others(channel) if one.state is State.OPEN]
+        return [one for one in self.others(peer) if one.state is State.OPEN]
 
-    def attached_to(self, name: str, instance: str = "") -> RouterPeer | None:
+    def find_connected(self, name: str, instance: str = "") -> RouterPeer | None:
         """The channel with a connection to a router (only to that life, if one is named)."""
-        for channel in self._connected:
-            if channel.name == name and instance in {"", channel.instance}:
-                return channel
+        for peer in self._connected:
+            if peer.name == name and instance in {"", peer.instance}:
+                return peer
         return None
 
     # Who gets what
@@ -70,11 +70,11 @@ class RouterTable:
         members = self.members
         if not members:
             return None
-        channel = members[owner(topic, members)]
+        peer = members[owner(topic, members)]
         if len(self.owners) >= MAX_OWNERS:
             self.owners.clear()
-        self.owners[topic] = channel
-        return channel
+        self.owners[topic] = peer
+        return peer
 
     def session_router(self, key: str) -> RouterPeer | None:
         """The router for a client's session work: one that is there.
@@ -85,42 +85,40 @@ class RouterTable:
         known = self._session_routers.get(key)
         if known is not None and known.attached and known.state is not State.LEAVING:
             return known
-        there = {channel.name: channel for channel in self.reachable() or self._connected}
+        there = {peer.name: peer for peer in self.reachable() or self._connected}
         if len(there) > 1:
             staying = {
-                name: channel
-                for name, channel in there.items()
-                if channel.state is not State.LEAVING
+                name: peer for name, peer in there.items() if peer.state is not State.LEAVING
             }
             there = staying or there
         if not there:
             return None
         if len(self._session_routers) >= MAX_OWNERS:
             self._session_routers.clear()
-        channel = self._session_routers[key] = there[owner(key, there)]
-        return channel
+        peer = self._session_routers[key] = there[owner(key, there)]
+        return peer
 
     # What changes
 
-    def connect(self, channel: RouterPeer) -> None:
+    def connect(self, peer: RouterPeer) -> None:
         """There is a connection to this router."""
-        self._connected.append(channel)
+        self._connected.append(peer)
 
-    def disconnect(self, channel: RouterPeer) -> None:
+    def disconnect(self, peer: RouterPeer) -> None:
         """There is none any more, or none that anything may be asked over."""
-        if channel in self._connected:
-            self._connected.remove(channel)
+        if peer in self._connected:
+            self._connected.remove(peer)
         self._forget_owners()
         self._changed.set()
 
-    def add(self, channel: RouterPeer) -> None:
+    def add(self, peer: RouterPeer) -> None:
         """Spread topics over this router too."""
-        self.members[channel.name] = channel
+        self.members[peer.name] = peer
         self._forget_owners()
 
-    def remove(self, channel: RouterPeer) -> None:
+    def remove(self, peer: RouterPeer) -> None:
         """Spread its topics over the others."""
-        del self.members[channel.name]
+        del self.members[peer.name]
         self._forget_owners()
         self._changed.set()
 
@@ -129,17 +127,17 @@ class RouterTable:
         self.owners.clear()
         self._session_routers.clear()
 
-    def changed(self) -> None:
+    def notify_changed(self) -> None:
         """Wake those who wait: a router has changed its state, or something else they look at."""
         self._changed.set()
 
-    async def change(self) -> None:
+    async def wait_changed(self) -> None:
         """Wait until a router has come, gone, or changed its state."""
         self._changed.clear()
         await self._changed.wait()
 
-    async def until_gone(self, channel: RouterPeer) -> None:
+    async def wait_disconnected(self, peer: RouterPeer) -> None:
         """Return when a connection that there is now is there no more."""
-        outbox = channel.outbox
-        while channel.attached and channel.outbox is outbox:
-            await self.change()
+        outbox = peer.outbox
+        while peer.attached and peer.outbox is outbox:
+            await self.wait_changed()

@@ -22,7 +22,7 @@ SNAPSHOT_FILTERS: Final = 500
 class Snapshot:
     """See the module's docstring."""
 
-    __slots__ = ("_held", "_interest", "_routers", "_shared")
+    __slots__ = ("_interest", "_routers", "_sessions", "_shared")
 
     def __init__(self, routers: RouterTable) -> None:
         self._routers = routers
@@ -30,24 +30,22 @@ class Snapshot:
         #: By client identifier: (epoch, shared subscriptions), of ephemeral sessions.
         self._shared: dict[str, tuple[int, dict[str, SubscriptionOptions]]] = {}
         #: By client identifier: (epoch, incarnation), of durable sessions.
-        self._held: dict[str, tuple[int, int]] = {}
+        self._sessions: dict[str, tuple[int, int]] = {}
 
-    def tell_all(self, outbox: Outbox[pb.EdgeFrame]) -> None:
+    def send_all(self, outbox: Outbox[pb.EdgeFrame]) -> None:
         """Say what a router must know of this edge when it begins."""
         filters = list(self._interest)
         for start in range(0, len(filters), SNAPSHOT_FILTERS):
             part = filters[start : start + SNAPSHOT_FILTERS]
             outbox.frame.operations.add().interest.added.extend(part)
             outbox.grew(sum(map(len, part)) + SMALL_BYTES)
-        for client_id, (epoch, incarnation) in self._held.items():
-            _tell_hold(outbox, client_id, epoch, incarnation, False)
+        for client_id, (epoch, incarnation) in self._sessions.items():
+            _write_session(outbox, client_id, epoch, incarnation, False)
         for client_id, (epoch, subscriptions) in self._shared.items():
-            _tell_shared(outbox, client_id, epoch, list(subscriptions.items()))
+            _write_members(outbox, client_id, epoch, list(subscriptions.items()))
 
     def _outboxes(self) -> list[Outbox[pb.EdgeFrame]]:
-        return [
-            channel.outbox for channel in self._routers.everywhere() if channel.outbox is not None
-        ]
+        return [peer.outbox for peer in self._routers.connected() if peer.outbox is not None]
 
     def add_interest(self, topic_filter: str) -> None:
         """A client of this edge wants what matches."""
@@ -63,22 +61,22 @@ class Snapshot:
             outbox.frame.operations.add().interest.removed.append(topic_filter)
             outbox.grew(SMALL_BYTES + len(topic_filter))
 
-    def hold(self, client_id: str, epoch: int, incarnation: int) -> None:
+    def add_session(self, client_id: str, epoch: int, incarnation: int) -> None:
         """A durable session's connection is here."""
-        known = self._held.get(client_id)
+        known = self._sessions.get(client_id)
         if known is not None and known[0] > epoch:
             return
-        self._held[client_id] = (epoch, incarnation)
+        self._sessions[client_id] = (epoch, incarnation)
         for outbox in self._outboxes():
-            _tell_hold(outbox, client_id, epoch, incarnation, False)
+            _write_session(outbox, client_id, epoch, incarnation, False)
 
-    def release(self, client_id: str, epoch: int) -> None:
+    def remove_session(self, client_id: str, epoch: int) -> None:
         """A connection has ended, durable or not."""
-        known = self._held.get(client_id)
+        known = self._sessions.get(client_id)
         if known is not None and known[0] == epoch:
-            del self._held[client_id]
+            del self._sessions[client_id]
             for outbox in self._outboxes():
-                _tell_hold(outbox, client_id, epoch, known[1], True)
+                _write_session(outbox, client_id, epoch, known[1], True)
 
     def join_groups(
         self, client_id: str, epoch: int, shared: Sequence[tuple[str, SubscriptionOptions]]
@@ -89,7 +87,7 @@ class Snapshot:
         filters.update(shared)
         self._shared[client_id] = (epoch, filters)
         for outbox in self._outboxes():
-            _tell_shared(outbox, client_id, epoch, shared)
+            _write_members(outbox, client_id, epoch, shared)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
         """It is a member of these no more."""
@@ -106,7 +104,7 @@ class Snapshot:
             outbox.grew(SMALL_BYTES + sum(map(len, left)))
 
 
-def _tell_hold(
+def _write_session(
     outbox: Outbox[pb.EdgeFrame], client_id: str, epoch: int, incarnation: int, ended: bool
 ) -> None:
     operation = outbox.frame.operations.add().hold
@@ -115,7 +113,7 @@ def _tell_hold(
     outbox.grew(SMALL_BYTES)
 
 
-def _tell_shared(
+def _write_members(
     outbox: Outbox[pb.EdgeFrame],
     client_id: str,
     epoch: int,

@@ -34,7 +34,7 @@ class Verification:
         #: Connections of this edge, as (client_id, epoch).
         self.connections: Callable[[], list[tuple[str, int]]] = list
 
-    def missed(self) -> None:
+    def events_missed(self) -> None:
         """A router was away: what it pushed, or said of sessions, may have passed this edge by."""
         self.start()
         self.edge.pushes_lost()
@@ -60,7 +60,7 @@ class Verification:
         request = pb.Request()
         request.verify.client_ids.extend(client_id for client_id, _ in page)
         request.verify.epochs.extend(epoch for _, epoch in page)
-        reply = await self._requests.insist(self._edge_id, request)
+        reply = await self._requests.send_until_answered(self._edge_id, request)
         for (client_id, epoch), live in zip(page, reply.verify.live, strict=False):
             if not live:
                 self.edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)

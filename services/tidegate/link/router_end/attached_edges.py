@@ -41,13 +41,13 @@ class AttachedEdge:
 class AttachedEdges:
     """See the module's docstring."""
 
-    __slots__ = ("_changed", "_mailbox_bytes", "_paying", "by_id")
+    __slots__ = ("_changed", "_credit_scheduled", "_mailbox_bytes", "by_id")
 
     def __init__(self, mailbox_bytes: int) -> None:
         self._mailbox_bytes = mailbox_bytes
         #: By edge_id.
         self.by_id: dict[str, AttachedEdge] = {}
-        self._paying = False
+        self._credit_scheduled = False
         self._changed = asyncio.Event()
 
     @property
@@ -55,48 +55,48 @@ class AttachedEdges:
         """The edges that are attached."""
         return [attached.peer for attached in self.by_id.values()]
 
-    def changed(self) -> None:
+    def notify_changed(self) -> None:
         """An edge has gone, or ends; or nothing of some batch is under way any more."""
         self._changed.set()
 
-    async def change(self) -> None:
+    async def wait_changed(self) -> None:
         """Wait for that."""
         self._changed.clear()
         await self._changed.wait()
 
     # Credit
 
-    def settle(
+    def publish_done(
         self, peer: EdgePeer, number: int, size: int, code: int, *, now: bool = True
     ) -> None:
         """A publish has come to its end: answer it, and give its credit back."""
         if peer.closed:
             return
-        peer.owed_bytes += size
+        peer.credit_due_bytes += size
         if number:
-            peer.done(number, code)
+            peer.confirm(number, code)
         else:
-            peer.owed_unanswered += 1
-        if now and not self._paying:
+            peer.unacknowledged_done += 1
+        if now and not self._credit_scheduled:
             # A batch of the store's settles hundreds at a time: once for all of them.
-            self._paying = True
-            asyncio.get_running_loop().call_soon(self._pay_soon)
+            self._credit_scheduled = True
+            asyncio.get_running_loop().call_soon(self._return_credit_soon)
 
-    def _pay_soon(self) -> None:
-        self._paying = False
-        self.pay_all()
+    def _return_credit_soon(self) -> None:
+        self._credit_scheduled = False
+        self.return_all_credit()
 
-    def sent(self, peer: EdgePeer) -> None:
+    def frame_sent(self, peer: EdgePeer) -> None:
         """A frame is on its way: there may be place again."""
         peer.stalled = False
-        peer.progressed()
+        peer.frame_taken()
         if peer.outbox.queued_bytes <= self._mailbox_bytes:
-            self.pay_all()
+            self.return_all_credit()
 
-    def pay_all(self) -> None:
+    def return_all_credit(self) -> None:
         """Give edges their credit back, unless one has to be waited for."""
         streams = self.by_id.values()
         if any(attached.peer.congested for attached in streams):
             return
         for attached in streams:
-            attached.peer.pay()
+            attached.peer.return_credit()

@@ -32,12 +32,12 @@ class Barriers:
         # What comes after this does not count: under load there is always something under way.
         before, peer.batch = [*peer.batches, peer.batch], Batch()
         peer.batches = before
-        while any(batch.unsettled for batch in before) and not peer.closed:
-            await self._edges.change()
-        peer.batches = [batch for batch in peer.batches if batch.unsettled]
+        while any(batch.unconfirmed for batch in before) and not peer.closed:
+            await self._edges.wait_changed()
+        peer.batches = [batch for batch in peer.batches if batch.unconfirmed]
         if last:
-            peer.left = True
-            self._edges.changed()
+            peer.has_left = True
+            self._edges.notify_changed()
             await self._all_left()
         await self._reach_all()
 
@@ -45,8 +45,8 @@ class Barriers:
         """Return when no edge publishes here any more, or when that has taken too long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._stall_s):
-                while not all(peer.left for peer in self._edges.peers):
-                    await self._edges.change()
+                while not all(peer.has_left for peer in self._edges.peers):
+                    await self._edges.wait_changed()
 
     async def _reach_all(self) -> None:
         """Return when every edge has acted on what it was sent until now.

@@ -69,10 +69,10 @@ class RemoteOrigin:
 
     def published(self, message: Publish, code: int) -> None:
         """Tell the edge (see Origin)."""
-        self._batch.unsettled -= 1
-        self._edges.settle(self._peer, self._id, self._size, code)
-        if not self._batch.unsettled:
-            self._edges.changed()
+        self._batch.unconfirmed -= 1
+        self._edges.publish_done(self._peer, self._id, self._size, code)
+        if not self._batch.unconfirmed:
+            self._edges.notify_changed()
 
 
 class EdgeFrameHandler:
@@ -85,7 +85,7 @@ class EdgeFrameHandler:
         router: RouterService,
         counters: Counters,
         edges: AttachedEdges,
-        answers: RequestHandler,
+        request_handler: RequestHandler,
         barriers: Barriers,
         figures: RouterFigures,
     ) -> None:
@@ -96,7 +96,7 @@ class EdgeFrameHandler:
             counters,
             {
                 "publish": self._on_publish,
-                "request": answers.asked,
+                "request": request_handler.on_request,
                 "interest": self._on_interest,
                 "hold": self._on_hold,
                 "leave_groups": self._on_leave_groups,
@@ -106,7 +106,7 @@ class EdgeFrameHandler:
                 "echo": barriers.echoed,
                 "shared_member": self._on_shared_member,
                 "shared_returned": self._on_shared_returned,
-                "figures": figures.heard,
+                "figures": figures.on_figures,
             },
             ESSENTIAL,
         )
@@ -122,8 +122,8 @@ class EdgeFrameHandler:
             found = peer.shared.pop(number, None)
             if found is not None and found[2] is not None:
                 found[2].done()
-        if peer.owed_bytes or peer.owed_unanswered:
-            self._edges.pay_all()
+        if peer.credit_due_bytes or peer.unacknowledged_done:
+            self._edges.return_all_credit()
 
     def take_back_all(self, peer: EdgePeer) -> None:
         """An edge has gone: other members get what those of this one have not acknowledged."""
@@ -141,7 +141,7 @@ class EdgeFrameHandler:
         size = size_of(message)
         origin = RemoteOrigin(self._edges, peer, publish, size)
         batch = peer.batch
-        batch.unsettled += 1
+        batch.unconfirmed += 1
         code: int | None
         try:
             code = self._router.publish(origin, message)
@@ -151,15 +151,15 @@ class EdgeFrameHandler:
             self._counters.internal_errors += 1
             code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
         if code is not None:
-            batch.unsettled -= 1
-            self._edges.settle(peer, publish.id, size, code, now=False)
+            batch.unconfirmed -= 1
+            self._edges.publish_done(peer, publish.id, size, code, now=False)
 
     def _on_complete(self, attached: AttachedEdge, complete: pb.Complete) -> None:
         peer, number = attached.peer, complete.id
 
         def done() -> None:
             if not peer.closed:
-                peer.done(number, 0)
+                peer.confirm(number, 0)
 
         self._router.complete(complete.client_id, complete.epoch, list(complete.seqs), done)
 

@@ -24,16 +24,16 @@ MAX_SHARED: Final = 10_000
 #: A mailbox never holds more than so many times what makes publishers wait.
 HARD_FACTOR: Final = 4
 #: An edge says what it has taken after 128 KiB of it; as counted here that may be a megabyte.
-LEAST_WINDOW_BYTES: Final = 1_048_576
+MIN_WINDOW_BYTES: Final = 1_048_576
 
 
 class Batch:
     """Publishes that came between two barriers; how many of them are not settled."""
 
-    __slots__ = ("unsettled",)
+    __slots__ = ("unconfirmed",)
 
     def __init__(self) -> None:
-        self.unsettled = 0
+        self.unconfirmed = 0
 
 
 class EdgePeer:
@@ -41,25 +41,25 @@ class EdgePeer:
 
     __slots__ = (
         "_counters",
+        "_credit_frame_bytes",
         "_mailbox_bytes",
         "_next_shared",
-        "_pay_bytes",
         "_pushes_lost",
         "_room",
-        "_untold_bytes",
+        "_unsent_credit_bytes",
         "batch",
         "batches",
         "closed",
+        "credit_due_bytes",
         "edge_id",
         "frames_received",
-        "left",
+        "has_left",
         "name",
         "outbox",
-        "owed_bytes",
-        "owed_unanswered",
         "shared",
         "stalled",
         "synced",
+        "unacknowledged_done",
         "version",
     )
 
@@ -76,19 +76,19 @@ class EdgePeer:
         self.name = name
         self.version = version
         self.outbox: Outbox[pb.RouterFrame] = Outbox(
-            pb.RouterFrame, max(mailbox_bytes // 2, LEAST_WINDOW_BYTES), config.gather_s
+            pb.RouterFrame, max(mailbox_bytes // 2, MIN_WINDOW_BYTES), config.gather_s
         )
         self.closed = False
         #: It has told all that its clients want.
         self.synced = False
         #: It publishes nothing more here.
-        self.left = False
+        self.has_left = False
         #: It has taken nothing for a while: nobody waits for it.
         self.stalled = False
         self.frames_received = 0
         #: Credit that it has not been given back yet: bytes, and publishes without an answer.
-        self.owed_bytes = 0
-        self.owed_unanswered = 0
+        self.credit_due_bytes = 0
+        self.unacknowledged_done = 0
         #: What has come since the last barrier, and what came before it and is not settled.
         self.batch = Batch()
         self.batches: list[Batch] = []
@@ -99,8 +99,8 @@ class EdgePeer:
         self._counters = counters
         self._pushes_lost = False
         self._room = asyncio.Event()
-        self._pay_bytes = credit_bytes // 8
-        self._untold_bytes = 0
+        self._credit_frame_bytes = credit_bytes // 8
+        self._unsent_credit_bytes = 0
 
     @property
     def congested(self) -> bool:
@@ -189,7 +189,7 @@ class EdgePeer:
 
     # What the link server says
 
-    def end(self) -> None:
+    def close(self) -> None:
         """The stream is gone: count what was for connected clients and did not get on its way.
 
         What was pushed is in queues still, and what was shared is somebody else's now.
@@ -204,14 +204,14 @@ class EdgePeer:
         self._counters.published += lost
         self._counters.dropped["link_lost"] += lost
 
-    def progressed(self) -> None:
+    def frame_taken(self) -> None:
         """A frame has been taken: own up to what was left out when there was no place."""
         self._room.set()
         if self._pushes_lost and not self._refuses():
             self._pushes_lost = False
             self.pushes_lost()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Return when there is place for a large answer, or nobody to take it."""
         while not self.closed and self.outbox.queued_bytes > self._mailbox_bytes // 2:
             self._room.clear()
@@ -222,23 +222,23 @@ class EdgePeer:
         self.outbox.frame.operations.add().reply.CopyFrom(reply)
         self.outbox.grew(SMALL_BYTES + reply.ByteSize())
 
-    def done(self, number: int, code: int) -> None:
+    def confirm(self, number: int, code: int) -> None:
         """An operation that was numbered is settled."""
         frame = self.outbox.frame
         frame.done_ids.append(number)
         frame.done_codes.append(code)
         self.outbox.grew(4)
 
-    def pay(self) -> None:
+    def return_credit(self) -> None:
         """Give back the credit that is owed."""
-        if self.owed_bytes or self.owed_unanswered:
+        if self.credit_due_bytes or self.unacknowledged_done:
             frame = self.outbox.frame
-            frame.credit_bytes += self.owed_bytes
-            frame.unacknowledged_done += self.owed_unanswered
-            self._untold_bytes += self.owed_bytes
-            self.owed_bytes = self.owed_unanswered = 0
+            frame.credit_bytes += self.credit_due_bytes
+            frame.unacknowledged_done += self.unacknowledged_done
+            self._unsent_credit_bytes += self.credit_due_bytes
+            self.credit_due_bytes = self.unacknowledged_done = 0
             # It travels with whatever is sent next; alone it would cost as much as a hundred
             # messages, so it goes alone only when the edge may run short of it.
-            if self._untold_bytes >= self._pay_bytes:
-                self._untold_bytes = 0
+            if self._unsent_credit_bytes >= self._credit_frame_bytes:
+                self._unsent_credit_bytes = 0
                 self.outbox.grew(4)

@@ -55,9 +55,9 @@ class LinkServer(LinkServicer):
         self.attached = AttachedEdges(config.mailbox_bytes)
         barriers = Barriers(self.attached, config.stall_s)
         self.figures = RouterFigures(router, self.attached)
-        answers = RequestHandler(router, counters, self.tasks, self.attached, barriers)
+        request_handler = RequestHandler(router, counters, self.tasks, self.attached, barriers)
         self.frame_handler = EdgeFrameHandler(
-            router, counters, self.attached, answers, barriers, self.figures
+            router, counters, self.attached, request_handler, barriers, self.figures
         )
 
     # Life
@@ -80,7 +80,7 @@ class LinkServer(LinkServicer):
         while self.attached.by_id and loop.time() < until_s:
             try:
                 async with asyncio.timeout_at(until_s):
-                    await self.attached.change()
+                    await self.attached.wait_changed()
             except TimeoutError:
                 break
 
@@ -139,7 +139,7 @@ class LinkServer(LinkServicer):
         log.info("an edge is attached", extra={"edge": peer.name})
         reader = asyncio.create_task(self._read(context, attached, frame))
         writer = asyncio.create_task(
-            peer.outbox.send(context.write, lambda: self.attached.sent(peer))
+            peer.outbox.send(context.write, lambda: self.attached.frame_sent(peer))
         )
         watch = asyncio.create_task(self._watch(attached))
         del frame  # it may be large
@@ -194,14 +194,14 @@ class LinkServer(LinkServicer):
         peer = attached.peer
         if peer.closed:
             return
-        peer.end()
+        peer.close()
         if self.attached.by_id.get(peer.edge_id) is attached:
             del self.attached.by_id[peer.edge_id]
         self._router.detach_edge(peer)
         self.frame_handler.take_back_all(peer)
         log.info("an edge is gone", extra={"edge": peer.name})
-        self.attached.changed()
-        self.attached.pay_all()
+        self.attached.notify_changed()
+        self.attached.return_all_credit()
 
     async def _watch(self, attached: AttachedEdge) -> None:
         """Say that we live; notice when the edge does not, or takes nothing."""
@@ -222,7 +222,7 @@ class LinkServer(LinkServicer):
             stuck_s = 0.0 if moved or not outbox.queued_bytes else stuck_s + config.heartbeat_s
             if stuck_s >= config.stall_s and not peer.stalled:
                 peer.stalled = True
-                self.attached.pay_all()
+                self.attached.return_all_credit()
             sent = outbox.sent_count
             if sent <= said and not outbox.queued_bytes:
                 outbox.grew(1)

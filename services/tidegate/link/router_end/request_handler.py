@@ -75,7 +75,7 @@ class RequestHandler:
             "edges": self._edges_of,
         }
 
-    def asked(self, attached: AttachedEdge, request: pb.Request) -> None:
+    def on_request(self, attached: AttachedEdge, request: pb.Request) -> None:
         """Begin to answer a request."""
         kind = request.WhichOneof("kind")
         handle = self._handlers.get(kind) if kind is not None else None
@@ -145,7 +145,7 @@ class RequestHandler:
         self, attached: AttachedEdge, wanted: pb.FetchRequest, reply: pb.Reply
     ) -> None:
         async with attached.reads:
-            await attached.peer.room()
+            await attached.peer.wait_for_room()
             entries = await self._router.fetch(
                 wanted.client_id,
                 wanted.incarnation,
@@ -197,7 +197,7 @@ class RequestHandler:
     ) -> None:
         reply.get_retained.SetInParent()
         async with attached.reads:
-            await attached.peer.room()
+            await attached.peer.wait_for_room()
             messages = await self._router.get_retained(list(wanted.topics))
         for message in messages:
             write_message(reply.get_retained.messages.add(), message)

@@ -28,19 +28,21 @@ class RouterFigures:
         #: What this router adds to the figures of the whole broker; nothing: it tells none.
         self.own: Callable[[], dict[str, int]] = dict
 
-    def heard(self, attached: AttachedEdge, told: pb.Figures) -> None:
+    def on_figures(self, attached: AttachedEdge, figures: pb.Figures) -> None:
         """An edge tells figures: answer its own with this router's."""
-        self._known[told.life] = dict(told.values)
+        self._known[figures.life] = dict(figures.values)
         peer = attached.peer
         own = self.own()
-        if own and told.life == peer.edge_id:
+        if own and figures.life == peer.edge_id:
             operation = peer.outbox.frame.operations.add().figures
             operation.life = self._router.instance
             operation.values.update(own)
             peer.outbox.grew(SMALL_BYTES * len(own))
 
-    def everybody(self) -> dict[str, dict[str, int]]:
+    def all_processes(self) -> dict[str, dict[str, int]]:
         """The figures of every process that is there, as far as they are known, by its life."""
-        lives = {*self._edges.by_id, *self._router.live_routers()}
-        self._known = {life: found for life, found in self._known.items() if life in lives}
+        processes = {*self._edges.by_id, *self._router.live_routers()}
+        self._known = {
+            process: found for process, found in self._known.items() if process in processes
+        }
         return {**self._known, self._router.instance: self.own()}

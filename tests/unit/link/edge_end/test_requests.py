@@ -25,7 +25,7 @@ from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.lease import DEGRADED_S
 from tidegate.link.edge_end.requests import RETRY_S
 from tidegate.link.edge_end.router_client import RouterClient
-from tidegate.link.edge_end.router_membership import GRACE_S
+from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.edge_end.snapshot import SNAPSHOT_FILTERS
 from tidegate.link.edge_end.verification import VERIFY_PAGE
@@ -530,7 +530,7 @@ async def test_a_shared_message_on_its_way_to_a_router_that_is_lost_goes_to_anot
     second.silent_about = {"synced"}
     router_client = await _redispatched(second, 1)
     second.lose()
-    await asyncio.sleep(GRACE_S + 1)
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
     assert [one.message.payload for one in first.of("redispatch")] == [b"x"]
     assert not router_client.counters.dropped["link_lost"]
 
@@ -540,7 +540,7 @@ async def test_a_shared_message_that_a_router_has_taken_is_its_own() -> None:
     _, (first, second) = await _scene("r1", "r2")
     router_client = await _redispatched(second, 1)
     second.lose()
-    await asyncio.sleep(GRACE_S + 1)
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
     assert not first.of("redispatch")
     assert not router_client.counters.dropped["link_lost"]
 
@@ -551,7 +551,7 @@ async def test_a_shared_message_of_qos_0_on_its_way_to_a_router_that_is_lost_is_
     second.silent_about = {"synced"}
     router_client = await _redispatched(second, 0)
     second.lose()
-    await asyncio.sleep(GRACE_S + 1)
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
     assert not first.of("redispatch")
     assert router_client.counters.dropped["link_lost"] == router_client.counters.published == 1
 
@@ -711,7 +711,7 @@ async def test_while_a_living_router_cannot_be_reached_its_pushes_are_looked_for
     router.replies["lease"] = pb.Reply(lease=pb.LeaseReply(routers=["r1.a", "r2.a"]))
     tasks = [
         asyncio.create_task(router_client.lease.keep()),
-        asyncio.create_task(router_client.lease.watch_absent()),
+        asyncio.create_task(router_client.lease.watch_unreachable()),
     ]
     await asyncio.sleep(10 * DEGRADED_S)
     assert edge.pushes_lost_count >= 9

@@ -21,7 +21,7 @@ from support.played_link import (
 )
 from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.router_client import RouterClient
-from tidegate.link.edge_end.router_membership import GRACE_S
+from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish
@@ -277,7 +277,7 @@ async def test_who_is_gone_while_its_barrier_is_awaited_does_not_stop_the_newcom
     await second.join()
     scene.publish(MOVES, b"b")
     first.lose()
-    await asyncio.sleep(GRACE_S + 1)
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
     # r1 was given up; what it had, and what came after it, are r2's, in their order.
     assert scene.states() == {"r2": State.OPEN}
     assert second.payloads == [b"a", b"b"]
@@ -297,7 +297,7 @@ async def test_a_router_that_comes_back_gets_what_it_has_not_answered_again_in_o
     router.settle(b"b")
     router.lose()
     scene.publish("t", b"d")
-    await asyncio.sleep(GRACE_S / 2)
+    await asyncio.sleep(RECONNECT_GRACE_S / 2)
     await router.join()
     assert not router.of("fence")
     scene.publish("t", b"e")
@@ -370,9 +370,9 @@ async def test_a_router_that_does_not_come_back_is_fenced_through_another_and_gi
     second.lose()
     scene.publish(MOVES, b"b")
     first.silent_about = {"fence"}
-    await asyncio.sleep(GRACE_S / 2)
+    await asyncio.sleep(RECONNECT_GRACE_S / 2)
     assert not first.of("fence")
-    await asyncio.sleep(GRACE_S)
+    await asyncio.sleep(RECONNECT_GRACE_S)
     (request,) = first.of("fence")
     assert request.instance == "r2.a"
     assert first.payloads == [b"x"]
@@ -394,7 +394,7 @@ async def test_a_router_that_is_back_while_it_is_being_fenced_is_not_given_up() 
     await asyncio.sleep(MOMENT_S)
     second.lose()
     first.replies["fence"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
-    await asyncio.sleep(GRACE_S + 1)
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
     asked = len(first.of("fence"))
     await second.join("a")
     await asyncio.sleep(5)
@@ -444,7 +444,7 @@ async def test_completions_that_nobody_has_confirmed_are_told_to_another_router(
     assert [list(one.seqs) for one in second.of("complete")] == [[1, 2]]
     second.lose()
     scene.router_client.complete(client, 3, [3], lambda: done.append(2))
-    await asyncio.sleep(GRACE_S + 1)
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
     assert [list(one.seqs) for one in first.of("complete")] == [[3], [1, 2]]
     first.send(pb.RouterFrame(done_ids=[one.id for one in first.of("complete")], done_codes=[0, 0]))
     assert sorted(done) == [1, 2]
@@ -712,7 +712,7 @@ async def test_a_router_that_dies_while_it_leaves_is_treated_as_lost() -> None:
     await turns()
     scene.publish(MOVES, b"b")
     second.lose()
-    await asyncio.sleep(GRACE_S + 1)
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
     assert [fence.instance for fence in first.of("fence")] == ["r2.a"]
     assert first.payloads == [b"a", b"b"]
 
