@@ -291,7 +291,7 @@ async def test_the_last_router_ends_within_its_time(cluster: Cluster, guests: Gu
     await asyncio.to_thread(cluster.edges[1].stop)
     await asyncio.to_thread(cluster.edges[0].stop)
     await wait_for_async(
-        lambda: router.stderr().count("an edge is gone") == 2, DEADLINE_S, "both edges gone"
+        lambda: router.stderr().count("edge detached") == 2, DEADLINE_S, "both edges gone"
     )
     router.terminate()
     # Nobody is attached: there is nothing to wait for.

@@ -1,5 +1,6 @@
 """The link between edges and routers: interfaces, messages, and the two ends of a gRPC stream.
 
-Owns the wire between pods (``proto/tidegate/link/v1``). The two ends never import each other; what
-both use is in this folder itself. Only ``transport`` imports grpc. Never calls Redis.
+Owns the wire between pods (``proto/tidegate/link/v1``). Edges, routers and roles use the
+interfaces; roles also build the two ends, ``edge_end`` and ``router_end``, which never import each
+other. Nothing outside imports grpc. Never calls the store.
 """

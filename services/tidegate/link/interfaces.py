@@ -2,8 +2,8 @@
 
 In one process an ``Edge`` and a ``Router`` hold each other directly; between processes the same
 calls travel in frames. Everything here is in domain words; nothing here knows sockets or Redis.
-Calls that are plain functions never wait: they do their work at once or start it and report back
-through the callback named in their docstring. Order of calls is order of effect.
+Plain functions never wait: they do their work at once, or start it and report the outcome through
+the callback named in their docstring. Calls take effect in their order.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import Protocol
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 
-#: What a publish came to, when it is known at once or later. Reason codes of PUBACK and PUBREC.
+#: The outcome of a publish, at once or later: reason codes of PUBACK and PUBREC.
 PUBLISHED = 0x00
 NO_MATCHING_SUBSCRIBERS = 0x10
-#: Not a reason code: a newer connection owns the publisher's session, so nothing may be answered.
+#: Not a reason code: a newer connection owns the publisher's session; send no acknowledgement.
 FENCED = -1
 
 
 class SessionFenced(Exception):
-    """A newer connection owns the session; the caller's connection is over."""
+    """A newer connection owns the session; the caller's connection must be closed."""
 
 
 class RouterUnavailable(Exception):
-    """No router, or no store behind it, can do this now."""
+    """No router is reachable, or the store behind it is not available."""
 
 
 class SharedReceipt(Protocol):
-    """What an edge says of a shared subscription's message that it was given for one member."""
+    """How delivery of a shared subscription's message to one member ended."""
 
     def done(self) -> None:
-        """The member has acknowledged it, or it was dropped and counted."""
+        """The member acknowledged it, or it was dropped and counted."""
 
     def returned(self) -> None:
-        """The member has gone without acknowledging it: another one must have it."""
+        """The member disconnected without acknowledging it: give it to another one."""
 
 
 class Origin(Protocol):
@@ -47,13 +47,13 @@ class Origin(Protocol):
     epoch: int
 
     def identity(self, message: Publish) -> str:
-        """Name a QoS 2 exchange, the same name on every attempt; "" for other messages."""
+        """Name a QoS 2 exchange, the same at every attempt; "" for other messages."""
 
     def receipt(self, message: Publish) -> int:
-        """The receipt byte to store before this QoS 2 publish is answered; -1: none is kept."""
+        """The receipt byte to store before PUBREC for this QoS 2 publish; -1: none is stored."""
 
     def published(self, message: Publish, code: int) -> None:
-        """Take the outcome of a publish for which ``RouterLink.publish`` returned None."""
+        """Handle the outcome of a publish for which ``RouterLink.publish`` returned None."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,7 +69,7 @@ class AttachSession:
 
 @dataclass(slots=True)
 class AttachedSession:
-    """The session a connection has got; see ``store.api.AttachReply`` for the fields."""
+    """The session of a connection; see ``store.api.AttachReply`` for the fields."""
 
     epoch: int
     incarnation: int
@@ -85,7 +85,7 @@ class AttachedSession:
 
 @dataclass(slots=True, frozen=True)
 class DetachSession:
-    """The end of a connection. ``session_expiry_s`` None keeps what CONNECT said."""
+    """The end of a connection. ``session_expiry_s`` None keeps that of CONNECT."""
 
     client_id: str
     epoch: int
@@ -95,16 +95,16 @@ class DetachSession:
 
 
 class RouterLink(Protocol):
-    """What an edge may ask of routers."""
+    """What an edge calls."""
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
-        """Route a message. A code when it is done; None when ``origin.published`` will tell."""
+        """Route a message. Returns the outcome, or None: ``origin.published`` is called with it."""
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make this edge the owner of a session. Raises RouterUnavailable."""
 
     async def detach(self, request: DetachSession) -> None:
-        """End a connection; retried until the store has it."""
+        """End a connection; retried until it is stored."""
 
     async def subscribe(
         self,
@@ -114,7 +114,7 @@ class RouterLink(Protocol):
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
     ) -> None:
-        """Apply subscriptions (filters as sent, $share/… included) everywhere before returning.
+        """Apply subscriptions (filters as sent, $share/… included) at every router, then return.
 
         Raises SessionFenced, RouterUnavailable.
         """
@@ -125,16 +125,16 @@ class RouterLink(Protocol):
         """Remove subscriptions. Raises SessionFenced, RouterUnavailable."""
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
-        """Take a connection that ended out of its shared subscription groups."""
+        """Remove a connection that ended from its shared subscription groups."""
 
     def add_interest(self, edge_id: str, topic_filter: str) -> None:
-        """Send this edge what matches, from now on."""
+        """Send this edge the messages that match a filter, from now on."""
 
     def remove_interest(self, edge_id: str, topic_filter: str) -> None:
-        """No client of this edge wants this filter any more."""
+        """Stop that: no client of this edge has this filter any more."""
 
     async def interest_synced(self) -> None:
-        """Return when all of this edge's interest is known to every router it is attached to."""
+        """Return when every attached router knows all of this edge's interest."""
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
@@ -144,41 +144,41 @@ class RouterLink(Protocol):
     def complete(
         self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
     ) -> None:
-        """Deliveries are complete: forget them, then call ``done``.
+        """Remove completed deliveries from the queue, then call ``done``.
 
-        A fenced one ends in ``EdgeLink.kick``.
+        If the session is fenced, ``EdgeLink.kick`` is called before that.
         """
 
     async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
-        """PUBREC has come for these. Raises SessionFenced, RouterUnavailable."""
+        """Store that PUBREC was received for these. Raises SessionFenced, RouterUnavailable."""
 
     async def complete_receipt(
         self, client_id: str, epoch: int, packet_id: int, value: int
     ) -> None:
-        """PUBREL has come: store the receipt byte. Raises SessionFenced, RouterUnavailable."""
+        """Store the receipt byte after PUBREL. Raises SessionFenced, RouterUnavailable."""
 
     def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
-        """Topics with a retained message that match a filter, in pages.
+        """Return the topics with a retained message that match a filter, in pages.
 
         Raises RouterUnavailable.
         """
 
     async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
-        """The retained messages of these topics that are there and have not expired."""
+        """Return the retained messages of these topics, without those that have expired."""
 
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
         """Queue messages for one durable session (retained ones after SUBSCRIBE)."""
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
-        """Give a shared subscription's message to another member: the first one has gone."""
+        """Give a shared subscription's message to another member: the first one disconnected."""
 
 
 class RouterService(RouterLink, Protocol):
-    """What the router's end of a link asks of the router, beside what edges ask."""
+    """What the router's end of the link calls, in addition to what edges call."""
 
     @property
     def instance(self) -> str:
-        """Names this life of the router; a new one after it has been declared dead."""
+        """Names this instance of the router; another one after it has been fenced."""
 
     async def subscribe(
         self,
@@ -203,10 +203,10 @@ class RouterService(RouterLink, Protocol):
         """As in RouterLink; the caller itself waits for the router instances in ``excluded``."""
 
     def attach_edge(self, edge: EdgeLink) -> None:
-        """An edge has come (again: it takes the place of the one with its identifier)."""
+        """Add an edge; it replaces one with the same identifier."""
 
     def detach_edge(self, edge: EdgeLink) -> None:
-        """An edge has gone: forget its interest, its members, its connections."""
+        """Remove an edge with its interest, its group members and its connections."""
 
     def join_groups(
         self,
@@ -220,46 +220,46 @@ class RouterService(RouterLink, Protocol):
     def set_session_location(
         self, edge_id: str, client_id: str, epoch: int, incarnation: int, ended: bool
     ) -> None:
-        """A durable session's connection is, or is no longer, at this edge."""
+        """Note that a durable session is connected at this edge, or (``ended``) is no longer."""
 
     async def heartbeat(self, edge_id: str) -> bool:
-        """Renew an edge's lease; False: it had run out. Raises RouterUnavailable."""
+        """Renew an edge's lease; False: it had expired. Raises RouterUnavailable."""
 
     async def leased_edges(self) -> list[str]:
-        """Every edge that has a lease, wherever it is attached. Raises RouterUnavailable."""
+        """Return every edge with a lease, wherever it is attached. Raises RouterUnavailable."""
 
     async def end_lease(self, edge_id: str) -> None:
-        """An edge ends, after its last connection. Raises RouterUnavailable."""
+        """Remove the lease of an edge that shuts down. Raises RouterUnavailable."""
 
     async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
-        """Which (client_id, epoch) still own their sessions. Raises RouterUnavailable."""
+        """Return which (client_id, epoch) still own their sessions. Raises RouterUnavailable."""
 
     async def fence(self, instance: str) -> None:
-        """Refuse every later write of another router's life. Raises RouterUnavailable."""
+        """Have the store refuse later writes of a router instance. Raises RouterUnavailable."""
 
     async def catch_up(self) -> None:
-        """Learn every change of subscriptions stored until now. Raises RouterUnavailable."""
+        """Apply every change of subscriptions stored until now. Raises RouterUnavailable."""
 
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
-        """As in RouterLink. Raises RouterUnavailable: the caller asks another router."""
+        """As in RouterLink. Raises RouterUnavailable: the caller tries another router."""
 
     def live_routers(self) -> list[str]:
-        """Instances of the routers that live, as far as known."""
+        """Return the instances of the routers whose lease lasts, as far as known."""
 
 
 class EdgeLink(Protocol):
-    """What a router may ask of an edge."""
+    """What a router calls."""
 
     edge_id: str
 
     def deliver(self, message: Publish, publisher_id: str) -> None:
-        """Give a message to every connected client of this edge that it matches.
+        """Deliver a message to every connected client of this edge that it matches.
 
-        Durable sessions take only QoS 0 from here; the rest reaches them through ``push``.
+        Durable sessions are sent only QoS 0 from here; the rest reaches them through ``push``.
         """
 
     def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
-        """Offer a queued message to the connected client whose session it belongs to."""
+        """Deliver a queued message to the connected client whose session it belongs to."""
 
     def deliver_shared(
         self,
@@ -270,14 +270,14 @@ class EdgeLink(Protocol):
         options: SubscriptionOptions,
         receipt: SharedReceipt | None = None,
     ) -> bool:
-        """Give a shared subscription's message to one member; False when it is not here.
+        """Deliver a shared subscription's message to one member; False when it is not here.
 
-        What becomes of a QoS 1 message is told to ``receipt`` if there is one, and otherwise
-        through ``RouterLink.redispatch``.
+        How delivery at QoS 1 ends is reported to ``receipt``; without one, a message that was not
+        acknowledged goes to ``RouterLink.redispatch``.
         """
 
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
-        """End the connection of an older epoch (or, with epoch 0, any)."""
+        """Close the connection with this epoch (0: with any)."""
 
     def pushes_lost(self) -> None:
-        """Pushes may have been lost: durable sessions look into their queues."""
+        """Have durable sessions read their queues: pushes may have been lost."""

@@ -1,4 +1,7 @@
-"""Between the broker's objects and the messages of the link. Pure; used by both of its ends."""
+"""Conversion between the broker's objects and the messages of the link.
+
+Called by both ends. Pure functions: no state, no I/O.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What waits to be sent over one stream, as frames that fill while the last one is on its way.
+"""What waits to be sent over one stream, as frames that fill while the one before is being sent.
 
-Both ends of a link have one. Whoever adds an operation to ``frame`` calls ``grew``; one task runs
-``send``. No timer when idle, natural batches under load, frames of bounded size.
+Both ends have one for each stream. A part that adds an operation to ``frame`` calls ``grew``; one
+task runs ``send``. No timer while idle, batches under load, frames of bounded size. Never reads a
+frame.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ F = TypeVar("F")
 
 #: A frame that has grown to this size is closed, and the next one begins.
 FRAME_BYTES: Final = 1_048_576
-#: A frame of this size does not wait for company.
+#: A frame of this size is sent without waiting for more operations.
 FULL_BYTES: Final = 65_536
-#: From one frame to the next, unless it is full. A frame costs as much as a hundred messages in it,
-#: so a busy stream waits this long for more; an idle one sends at once.
+#: Least time from one frame to the next, unless it is full. A frame costs as much as a hundred
+#: messages in it, so a busy stream waits this long for more; an idle one sends at once.
 GATHER_S: Final = 0.003
 
 
 class Outbox(Generic[F]):
     """See the module's docstring. ``queued_bytes`` is what has been added and not yet sent.
 
-    ``window_bytes`` bounds what has been sent and not confirmed (0: nobody confirms). The transport
-    has bounds too, but takes megabytes before it makes anybody wait.
+    ``window_bytes`` bounds what has been sent and not confirmed (0: the peer confirms nothing).
+    gRPC has bounds too, but it takes megabytes before a write waits.
     """
 
     __slots__ = (
@@ -63,7 +64,7 @@ class Outbox(Generic[F]):
         self._full: deque[tuple[F, int]] = deque()
         self._sending: F | None = None
         self.queued_bytes = 0
-        #: Frames that the transport has taken, in all.
+        #: Frames that gRPC has accepted, in all.
         self.sent_count = 0
         self._wake: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -79,7 +80,7 @@ class Outbox(Generic[F]):
             wake.set_result(None)
 
     def confirm(self, count: int) -> None:
-        """The peer has taken so many frames in all."""
+        """The peer has handled so many frames in all."""
         sizes = self._unconfirmed
         while self._confirmed < count and sizes:
             self._confirmed += 1
@@ -89,7 +90,7 @@ class Outbox(Generic[F]):
             room.set_result(None)
 
     def unsent(self) -> list[F]:
-        """The frames that the transport has not taken, in order."""
+        """The frames that gRPC has not accepted, in order."""
         first = [] if self._sending is None else [self._sending]
         return [*first, *(frame for frame, _ in self._full), self.frame]
 
@@ -99,7 +100,7 @@ class Outbox(Generic[F]):
         self._size = 0
 
     async def send(self, write: Callable[[F], Awaitable[object]], sent: Callable[[], None]) -> None:
-        """Give frames to ``write``, one after the other, for ever; ``sent`` is called after each.
+        """Write frames with ``write``, one after the other, without end; call ``sent`` after each.
 
         Ends with whatever ``write`` raises.
         """

@@ -1,4 +1,7 @@
-"""gRPC as the link uses it: channels, servers, certificates, limits. The only importer of grpc."""
+"""gRPC as the link uses it: channels, servers, certificates, limits.
+
+Called by ``edge_end.router_stream`` and ``router_end.link_server``. Never reads a frame.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ log = logging.getLogger(__name__)
 
 SERVICE: Final = "tidegate.link.v1.Link"
 
-#: The link finds out by itself whether its peer lives, and opens every connection itself.
+#: The link has its own heartbeats, and reconnects by itself.
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -38,7 +41,7 @@ def target(address: str) -> str:
 
 
 def open_channel(address: str, tls: LinkTlsConfig) -> grpc.aio.Channel:
-    """Make a channel to one router. Certificates are read anew each time. Raises OSError."""
+    """Make a channel to one router; certificates are read at each call. Raises OSError."""
     options: list[tuple[str, int | str]] = [*_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 100)]
     if tls.ca is None or tls.key is None or tls.certificate is None:
         return grpc.aio.insecure_channel(target(address), options=options)
@@ -50,7 +53,7 @@ def open_channel(address: str, tls: LinkTlsConfig) -> grpc.aio.Channel:
 
 
 class _Certificates:
-    """Gives the server its certificates, read again when a file has changed."""
+    """The server's certificates, read again when a file has changed."""
 
     def __init__(self, tls: LinkTlsConfig) -> None:
         assert tls.ca is not None
@@ -72,14 +75,17 @@ class _Certificates:
         return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what to use from now on, None if nothing has changed; asked at every handshake."""
+        """Return what to use from now on, None for no change; called at every handshake."""
         try:
             stamps = self._stamps()
             if stamps == self._seen:
                 return None
             configuration = self.read()
         except OSError as error:
-            log.warning("the link's certificates cannot be read", extra={"reason": str(error)})
+            log.warning(
+                "link certificates not read, keeping the previous ones",
+                extra={"reason": str(error)},
+            )
             return None
         self._seen = stamps
         return configuration
@@ -95,9 +101,9 @@ class LinkListener:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self, address: str, tls: LinkTlsConfig) -> str:
-        """Listen at ADDRESS:PORT or unix:PATH; return it, with the port that the system chose.
+        """Listen at ADDRESS:PORT or unix:PATH; return that, with the port that the system chose.
 
-        Raises OSError when the address cannot be had or a certificate cannot be read.
+        Raises OSError when the address cannot be bound or a certificate cannot be read.
         """
         try:
             if tls.ca is None:
@@ -116,7 +122,7 @@ class LinkListener:
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def set_serving(self, serving: bool) -> None:
-        """Say to gRPC's health checks whether edges are welcome."""
+        """Set the status of gRPC's health checks: whether edges are accepted."""
         states = health_pb2.HealthCheckResponse
         state = states.SERVING if serving else states.NOT_SERVING
         for service in ("", SERVICE):

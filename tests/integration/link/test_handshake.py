@@ -85,7 +85,7 @@ def _reasons(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.__dict__["reason"]
         for record in caplog.records
-        if record.message == "a router is not reachable"
+        if record.message == "router unreachable, retrying"
     ]
 
 
@@ -187,7 +187,10 @@ async def test_a_certificate_that_cannot_be_read_changes_nothing(
     pki.router.key.unlink()
     edge = await wires.edge(router.address, tls=pki.settings(pki.edge))
     await edge.uses("r1")
-    await until(lambda: "the link's certificates cannot be read" in quiet.messages, "it is logged")
+    await until(
+        lambda: "link certificates not read, keeping the previous ones" in quiet.messages,
+        "it is logged",
+    )
 
 
 async def test_an_edge_whose_certificate_is_not_there_yet_tries_again(
@@ -235,8 +238,8 @@ async def test_versions_are_agreed_upon_or_refused_with_a_sentence(
     if not spoken:
         assert welcome.refusal == pb.REFUSAL_VERSION
         assert welcome.text == (
-            f"this router speaks versions {OLDEST_VERSION} to {NEWEST_VERSION} of the link, "
-            f"the edge {oldest} to {newest}"
+            f"no common version of the link: router {OLDEST_VERSION} to {NEWEST_VERSION}, "
+            f"edge {oldest} to {newest}"
         )
 
 
@@ -249,7 +252,7 @@ async def test_an_edge_says_why_a_router_refuses_it(
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
     (reason,) = _reasons(quiet)
-    assert "this router speaks versions 1 to 2 of the link, the edge 7 to 9" in reason
+    assert "no common version of the link: router 1 to 2, edge 7 to 9" in reason
     assert not edge.router_client.routers.reachable()
     # After an upgrade of one of the two it goes on by itself, and the reason was logged once.
     monkeypatch.undo()
@@ -282,7 +285,7 @@ async def test_a_router_that_ends_refuses_newcomers(
     await router.link_server.leave(0.1)
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
-    assert _reasons(quiet) == ["it refused: this router is about to end"]
+    assert _reasons(quiet) == ["router refused the edge: router is shutting down"]
     assert not edge.router_client.routers.reachable()
 
 

@@ -1,5 +1,6 @@
-"""The link's end that an edge runs: one object that answers for all routers.
+"""The link's end that an edge runs: all routers, behind one object.
 
-Owns which routers there are, what each was sent and has not confirmed, and the edge's lease.
-Entered through ``RouterClient`` (a ``RouterLink``). Never decides what the store has to decide.
+Owns the connections to routers, what each was sent and has not confirmed, and the edge's lease.
+Entered through ``RouterClient`` (a ``RouterLink``) by ``roles``. Leaves what is correct to the
+store's scripts.
 """

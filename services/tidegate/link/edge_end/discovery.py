@@ -1,4 +1,4 @@
-"""Where the routers are: names of the configuration, looked up again and again."""
+"""The addresses of routers: names in the configuration, resolved at each call. Owns no state."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ log = logging.getLogger(__name__)
 
 
 async def resolve(places: Sequence[str]) -> tuple[set[str], bool]:
-    """Return the addresses of all places, and whether every name could be looked up.
+    """Return the addresses of all places, and whether every name was resolved.
 
-    A place is HOST:PORT, every address of the host counts (a headless Service has one for each
-    pod), or unix:PATH.
+    A place is HOST:PORT, with every address of the host (a headless Service has one for each pod),
+    or unix:PATH.
     """
     loop = asyncio.get_running_loop()
     found: set[str] = set()
@@ -28,7 +28,7 @@ async def resolve(places: Sequence[str]) -> tuple[set[str], bool]:
             answers = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             # A headless Service without ready pods has no addresses at all.
-            log.debug("no address for routers", extra={"place": place, "reason": str(error)})
+            log.debug("router address not resolved", extra={"place": place, "reason": str(error)})
             complete = False
             continue
         for family, *_, address in answers:

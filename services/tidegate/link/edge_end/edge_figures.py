@@ -1,8 +1,8 @@
 """An edge's part in the figures of the whole broker (``$SYS``).
 
-Owns what each router has last said of itself. Routers do not speak to each other, so an edge passes
-on to each of them what the others have said, with its own: ``lease`` has that done at each renewal.
-Called by ``lease``, and by ``router_frames`` with what routers say.
+Owns the last figures of each router. Routers have no connections among themselves, so an edge sends
+each of them the figures of the others, with its own. Called by ``lease`` at each renewal, and by
+``router_frames`` with the figures of a router.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class EdgeFigures:
         self._routers = routers
         #: By instance.
         self._of_routers: dict[str, dict[str, int]] = {}
-        #: What this edge adds to the figures of the whole broker; nothing: it tells none.
+        #: This edge's own figures; none are sent while it returns nothing.
         self.own: Callable[[], dict[str, int]] = dict
         frame_handler.on("figures", self._on_figures)
 
@@ -36,7 +36,7 @@ class EdgeFigures:
         self._of_routers[peer.instance] = dict(operation.values)
 
     def send(self) -> None:
-        """Tell every router this edge's figures, and those of the routers it does not speak to."""
+        """Send every router this edge's figures, and those of the other routers."""
         reachable = self._routers.reachable()
         instances = {peer.instance for peer in reachable}
         known = {process: self._of_routers.get(process, {}) for process in instances}

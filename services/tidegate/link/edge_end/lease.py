@@ -1,7 +1,7 @@
-"""The lease of an edge: that it lives, as the store knows it.
+"""The lease of an edge in the store: while it lasts, the edge's sessions stay its own.
 
-Owns until when the lease lasts, and which routers live as far as the last renewal has said. The
-router client starts it, and waits for it before a session is attached.
+Owns until when the lease lasts, and which routers had a lease at the last renewal. Started by the
+router client, which also waits for it before a session is attached.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tidegate.link.interfaces import RouterUnavailable
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.runtime.process.tasks import Tasks
 
-#: How often queues are looked into while a living router cannot be reached.
+#: How often queues are read while a router with a lease is not connected.
 DEGRADED_S: Final = 1.0
 
 
 class Lease:
-    """See the module's docstring. ``discover_now`` is called to have routers looked for."""
+    """See the module's docstring. ``discover_now`` starts a search for routers at once."""
 
     __slots__ = (
         "_discover_now",
@@ -55,20 +55,20 @@ class Lease:
         self._verification = verification
         self._figures = figures
         self._discover_now = discover_now
-        #: Whether it has been given once.
+        #: Whether it has been granted once.
         self.granted = False
-        #: Until when it lasts, in the time of the event loop.
+        #: Until when it lasts, in the event loop's time.
         self.until_s = 0.0
-        #: Instances of routers.
+        #: Instances of the routers with a lease.
         self._live_routers: set[str] = set()
 
     def start(self, tasks: Tasks) -> None:
-        """Begin to keep it."""
+        """Begin to renew it."""
         tasks.spawn(self.keep())
         tasks.spawn(self.watch_unreachable())
 
     async def keep(self) -> None:
-        """Say that this edge lives; when that was not known for a time, ask who is still ours."""
+        """Renew the lease; when it had expired, verify which sessions are still this edge's."""
         loop = asyncio.get_running_loop()
         while True:
             asked_s = loop.time()
@@ -89,9 +89,9 @@ class Lease:
             await asyncio.sleep(self.duration_s / 4)
 
     async def watch_unreachable(self) -> None:
-        """While a living router cannot be reached from here, its pushes cannot come either.
+        """Have queues read and sessions verified while a router with a lease is not connected.
 
-        Neither can it say that a session has been taken over elsewhere.
+        Its pushes do not arrive, and neither do its kicks for sessions taken over elsewhere.
         """
         while True:
             await asyncio.sleep(DEGRADED_S)
@@ -101,7 +101,7 @@ class Lease:
                 self._verification.events_missed()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return while the lease lasts: sessions of an edge without one are taken for lost.
+        """Return once the lease lasts: sessions of an edge without one are given to others.
 
         Raises RouterUnavailable after ``timeout_s``.
         """
@@ -113,8 +113,8 @@ class Lease:
                 while loop.time() >= self.until_s:
                     await self._routers.wait_changed()
         except TimeoutError:
-            raise RouterUnavailable("no router gives this edge a lease") from None
+            raise RouterUnavailable("edge lease not renewed") from None
 
     async def end(self) -> None:
-        """Have the store forget this edge. Raises RouterUnavailable."""
+        """Remove the lease from the store. Raises RouterUnavailable."""
         await self._requests.send(self._edge_id, pb.Request(end_lease=pb.EndLeaseRequest()))

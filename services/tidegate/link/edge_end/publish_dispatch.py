@@ -1,10 +1,10 @@
-"""What an edge hands over and does not wait for: publishes, completed deliveries, and the like.
+"""What an edge sends without waiting: publishes, completed deliveries, redispatched messages.
 
-Owns the order in which the edge was asked, what belongs to no router yet (homeless), and whether
-publishers are held. The edge calls ``publish`` and ``complete`` (as the router client's, but
-without a call in between: this is the hot path), ``frame_handler`` says when routers take more, and
-``membership`` brings what waited for a router that is given up. What a router has been sent and has
-not settled is with its ``peer``.
+Owns the order in which the edge called, what has no router yet (unrouted), and whether publishers
+are paused. The edge calls ``publish``, ``complete`` and ``redispatch`` through the router client,
+without a call in between, for this is the hot path; ``router_frames`` calls ``resume`` when routers
+return credit, ``router_membership`` calls ``reroute`` with what a removed router had not confirmed.
+What a router has been sent and has not confirmed is in its ``RouterPeer``.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class PublishDispatcher:
         self._counters = counters
         self._order = 0
         self._unrouted: list[Unconfirmed] = []
-        #: Whether publishers have been told to wait.
+        #: Whether publishers have been paused.
         self.is_paused = False
-        #: Called when publishers must wait, and when they may go on.
+        #: Called when publishers must wait, and when they may continue.
         self.on_paused: Callable[[], None] = _nothing
         self.on_resumed: Callable[[], None] = _nothing
 
@@ -71,7 +71,7 @@ class PublishDispatcher:
     def complete(
         self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
     ) -> None:
-        """Forget deliveries (see RouterLink)."""
+        """Remove completed deliveries (see RouterLink)."""
         self._order += 1
         entry = Unconfirmed(client_id, epoch, self._order, 0)
         entry.seqs = seqs
@@ -86,13 +86,13 @@ class PublishDispatcher:
             peer.complete(entry)
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
-        """Give a lost member's message to another one (see RouterLink)."""
+        """Give a message to another member (see RouterLink)."""
         self._order += 1
         self._redispatch(UnconfirmedRedispatch(topic_filter, message, self._order))
 
     def _redispatch(self, entry: UnconfirmedRedispatch) -> None:
         peer = self._routers.session_router(entry.group)
-        # One that has not joined does not know what other edges have members for.
+        # A router that has not joined does not know the members on other edges.
         if peer is not None and peer.state is not State.DOWN:
             peer.redispatch(entry)
         elif entry.message is not None and entry.message.qos:
@@ -101,10 +101,10 @@ class PublishDispatcher:
             self._counters.dropped["link_lost"] += 1
             self._counters.published += 1
 
-    # When routers come and go
+    # When routers join and leave
 
     def reroute(self, left: Sequence[Unconfirmed] = ()) -> None:
-        """Give what belongs to no router, and what one has left, to those that are there."""
+        """Send what has no router, and ``left`` by a removed one, to the connected routers."""
         unrouted, self._unrouted = [*self._unrouted, *left], []
         unrouted.sort(key=lambda entry: entry.order)
         for entry in unrouted:
@@ -121,13 +121,13 @@ class PublishDispatcher:
                 peer.publish(entry)
 
     def pause(self) -> None:
-        """Have publishers wait."""
+        """Pause publishers."""
         if not self.is_paused:
             self.is_paused = True
             self.on_paused()
 
     def resume(self) -> None:
-        """Let publishers go on if every router takes something."""
+        """Resume publishers if there is a router, and every router has credit."""
         if (
             self.is_paused
             and self._routers.reachable()

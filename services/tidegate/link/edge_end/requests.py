@@ -1,6 +1,7 @@
-"""Questions to routers, and who is asked again when a router goes away before it has answered.
+"""Requests to routers, repeated at another router when the connection is lost before the reply.
 
-Owns nothing: the router client and the lease ask through it, ``routers`` says whom.
+Owns no state. Called by ``router_client``, ``lease`` and ``verification``; ``router_table`` says
+which router to use.
 """
 
 from __future__ import annotations
@@ -30,34 +31,34 @@ class Requests:
         self._routers = routers
 
     async def send(self, key: str, request: pb.Request, size: int = SMALL_BYTES) -> pb.Reply:
-        """Ask the router for ``key``, another one if that one goes away.
+        """Send a request to the router for ``key``, to another one if that connection is lost.
 
         Every request may be repeated. Raises SessionFenced, RouterUnavailable.
         """
         for _ in range(TRIES):
             peer = self._routers.session_router(key)
             if peer is None:
-                raise RouterUnavailable("no router can be reached")
+                raise RouterUnavailable("no router reachable")
             try:
                 reply = await peer.request(request, size)
             except LinkLost:
                 continue
             raise_failure(reply)
             return reply
-        raise RouterUnavailable("routers come and go")
+        raise RouterUnavailable("router connection lost at every attempt")
 
     async def send_until_answered(self, key: str, request: pb.Request) -> pb.Reply:
-        """Ask until there is an answer. Raises SessionFenced."""
+        """Send a request until it is answered. Raises SessionFenced."""
         while True:
             try:
                 return await self.send(key, request)
             except RouterUnavailable as error:
-                log.debug("a router is awaited", extra={"reason": str(error)})
+                log.debug("router unavailable, retrying", extra={"reason": str(error)})
             await asyncio.sleep(RETRY_S)
 
 
 def raise_failure(reply: pb.Reply) -> None:
-    """Raise what a reply says has failed: SessionFenced, RouterUnavailable."""
+    """Raise the failure in a reply, if there is one: SessionFenced, RouterUnavailable."""
     failure = reply.failure
     if not failure:
         return

@@ -1,20 +1,19 @@
-"""All routers, as an edge sees them: one that answers for all of them.
+"""All routers, as an edge uses them: one object for all of them.
 
-Implements ``RouterLink`` for an edge in a process of its own, and puts its parts together. A
-publish goes to the router that rendezvous hashing names for its topic, session work to the one for
-its client identifier, subscriptions to all. Nothing here decides about correctness: the store's
-scripts do. The router client owns nothing but its parts, and each of them calls only those before
-it::
+Implements ``RouterLink`` for an edge in a process of its own, and builds its parts. A publish goes
+to the router that rendezvous hashing names for its topic, session work to the one for its client
+identifier, subscriptions to all. Nothing here decides about correctness: the store's scripts do.
+Each part calls only those before it::
 
-    routers       which routers there are, and which of them gets what
-    requests      questions, asked again when a router goes away
-    announced     what every router is told of this edge
-    outgoing      publishes and completed deliveries; whether publishers are held
-    receiving     frames from routers
-    verification  which connections are still this edge's
-    membership    routers that come, go, come back and leave (it runs the streams)
-    figures       what this edge and routers count
-    lease         that this edge lives
+    router_table       which routers there are, and which of them gets what
+    requests           requests and replies, repeated when a router connection is lost
+    snapshot           what every router must know of this edge
+    publish_dispatch   publishes and completed deliveries; whether publishers are paused
+    router_frames      frames from routers
+    verification       which connections still own their sessions
+    router_membership  routers that join, leave and return (it runs the streams)
+    edge_figures       what this edge and routers count
+    lease              this edge's lease in the store
 """
 
 from __future__ import annotations
@@ -97,15 +96,15 @@ class RouterClient:
             self.figures,
             self.membership.discover_now,
         )
-        # The hot path: a call in between would show.
+        # The hot path: without a call in between.
         self.publish = self.publish_dispatcher.publish
         self.complete = self.publish_dispatcher.complete
         self.redispatch = self.publish_dispatcher.redispatch
 
-    # Life
+    # Start and stop
 
     def set_edge(self, edge: EdgeLink) -> None:
-        """Say which edge this is; before ``start``."""
+        """Set the edge that frames of routers are for; before ``start``."""
         self.frame_handler.edge = self.membership.edge = self.verification.edge = edge
 
     async def start(self) -> None:
@@ -114,15 +113,15 @@ class RouterClient:
         self.lease.start(self._tasks)
 
     async def ready(self) -> None:
-        """Return when at least one router can be reached, and every router knows that we live."""
+        """Return when a router is connected, and this edge has a lease."""
         while not self.routers.reachable() or not self.lease.granted:
             await self.routers.wait_changed()
 
     async def stop(self) -> None:
-        """End the lease and the connections; the edge's clients are gone already."""
+        """End the lease and the connections; the edge has no clients any more."""
         try:
             async with asyncio.timeout(self.config.timeout_s):
-                # What clients published last may still be on its way.
+                # What clients published last may not have arrived yet.
                 await asyncio.gather(
                     *(
                         peer.request(pb.Request(barrier=pb.BarrierRequest()))
@@ -132,7 +131,7 @@ class RouterClient:
                 )
                 await self.lease.end()
         except (RouterUnavailable, TimeoutError) as error:
-            log.warning("the lease could not be ended", extra={"reason": str(error)})
+            log.warning("edge lease not ended", extra={"reason": str(error)})
         await self._tasks.stop(*(task for _, task in self.membership.streams.values()))
 
     # Sessions
@@ -174,7 +173,7 @@ class RouterClient:
         return [(entry.seq, read_message(entry.message)) for entry in reply.fetch.entries]
 
     async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
-        """PUBREC has come for these (see RouterLink)."""
+        """Store that PUBREC was received (see RouterLink)."""
         await self._requests.send(
             client_id,
             pb.Request(release=pb.ReleaseRequest(client_id=client_id, epoch=epoch, seqs=seqs)),
@@ -183,7 +182,7 @@ class RouterClient:
     async def complete_receipt(
         self, client_id: str, epoch: int, packet_id: int, value: int
     ) -> None:
-        """PUBREL has come (see RouterLink)."""
+        """Store a receipt byte (see RouterLink)."""
         await self._requests.send(
             client_id,
             pb.Request(
@@ -229,7 +228,7 @@ class RouterClient:
         request: pb.Request,
         wanted: pb.SubscribeRequest | pb.UnsubscribeRequest,
     ) -> None:
-        """Have a durable session's subscriptions stored, and known to every living router."""
+        """Have subscriptions of a durable session stored, and known to every router."""
         for _ in range(TRIES):
             excluded = self.routers.connected()
             del wanted.told[:]
@@ -244,9 +243,9 @@ class RouterClient:
                     raise_failure(answer)
             if all(isinstance(answer, pb.Reply) for answer in answers):
                 return
-            # A router that went away may live on for other edges, and not know the change. This
-            # time whoever stores it waits for that router.
-        raise RouterUnavailable("routers come and go")
+            # A router whose connection was lost may still serve other edges, without knowing the
+            # change. At the next attempt the router that stores it waits for that one.
+        raise RouterUnavailable("router connection lost at every attempt")
 
     async def unsubscribe(
         self, edge_id: str, client_id: str, epoch: int, incarnation: int, filters: Sequence[str]
@@ -262,15 +261,15 @@ class RouterClient:
         await self._change_on_all(client_id, request, wanted)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
-        """Take a connection out of its groups (see RouterLink)."""
+        """Remove a connection from its groups (see RouterLink)."""
         self._snapshot.leave_groups(client_id, epoch, filters)
 
     def add_interest(self, edge_id: str, topic_filter: str) -> None:
-        """Send this edge what matches (see RouterLink)."""
+        """Add interest (see RouterLink)."""
         self._snapshot.add_interest(topic_filter)
 
     def remove_interest(self, edge_id: str, topic_filter: str) -> None:
-        """Stop that (see RouterLink)."""
+        """Remove interest (see RouterLink)."""
         self._snapshot.remove_interest(topic_filter)
 
     async def interest_synced(self) -> None:
@@ -284,19 +283,19 @@ class RouterClient:
     # Retained messages
 
     async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
-        """Topics with a retained message (see RouterLink)."""
+        """Return topics with a retained message (see RouterLink)."""
         cursor = 0
         peer = self.routers.session_router(topic_filter)
         while True:
             if peer is None:
-                raise RouterUnavailable("no router can be reached")
+                raise RouterUnavailable("no router reachable")
             request = pb.Request(
                 match_retained=pb.MatchRetainedRequest(topic_filter=topic_filter, cursor=cursor)
             )
             try:
                 reply = await peer.request(request)
             except LinkLost:
-                raise RouterUnavailable("a router went away") from None
+                raise RouterUnavailable("router connection lost") from None
             raise_failure(reply)
             if reply.match_retained.topics:
                 yield list(reply.match_retained.topics)
@@ -308,7 +307,7 @@ class RouterClient:
         """Read retained messages, each through the router that writes it (see RouterLink)."""
         there = {peer.name: peer for peer in self.routers.reachable()}
         if not there:
-            raise RouterUnavailable("no router can be reached")
+            raise RouterUnavailable("no router reachable")
         parts: dict[str, list[str]] = {}
         for topic in topics:
             parts.setdefault(owner(topic, there), []).append(topic)
@@ -319,7 +318,7 @@ class RouterClient:
         found: list[Publish] = []
         for reply in await asyncio.gather(*answers, return_exceptions=True):
             if not isinstance(reply, pb.Reply):
-                raise RouterUnavailable("a router went away")
+                raise RouterUnavailable("router connection lost")
             raise_failure(reply)
             found += map(read_message, reply.get_retained.messages)
         return found

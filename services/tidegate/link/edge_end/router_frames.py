@@ -18,7 +18,7 @@ from tidegate.runtime.telemetry.counters import Counters
 
 
 class RemoteReceipt:
-    """Tells the router that gave a shared message what became of it."""
+    """Reports to the router that sent a shared message how its delivery ended."""
 
     __slots__ = ("_group", "_id", "_message", "_outbox", "_peer", "_publish_dispatcher")
 
@@ -38,14 +38,14 @@ class RemoteReceipt:
         self._message = message
 
     def done(self) -> None:
-        """Over (see api.RemoteReceipt)."""
+        """Report that it is done (see SharedReceipt)."""
         outbox = self._outbox
         if outbox is not None and self._peer.outbox is outbox:
             outbox.frame.shared_done.append(self._id)
             outbox.grew(8)
 
     def returned(self) -> None:
-        """For another member (see api.RemoteReceipt)."""
+        """Return it for another member (see SharedReceipt)."""
         outbox = self._outbox
         if outbox is not None and self._peer.outbox is outbox:
             outbox.frame.operations.add().shared_returned.id = self._id
@@ -80,7 +80,7 @@ class RouterFrameHandler:
         self.on = table.on
 
     def receive(self, peer: RouterPeer, frame: pb.RouterFrame) -> None:
-        """Act on a frame from a router."""
+        """Handle a frame from a router."""
         self._dispatch(peer, frame.operations)
         peer.frame_handled(frame.ByteSize())
         if frame.credit_bytes or frame.done_ids or frame.unacknowledged_done:

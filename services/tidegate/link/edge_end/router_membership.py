@@ -1,10 +1,11 @@
-"""Routers that come, go, come back and leave, and the order that is kept meanwhile (G4).
+"""Routers that join, leave, fail and return, and the order of publishes meanwhile (G4).
 
-Owns the streams (one for each address that discovery finds), the life of every channel, and the
-only hand that changes ``routers``. ``stream`` says when a connection begins and ends; a router says
-itself when it leaves. A topic moves to another router only when everything published before is
-settled, or when the router that had it has been fenced in the store: ``docs/adr/0008-the-link.md``
-has the why. What is to be sent where in between is with ``publish_dispatcher``.
+Owns the streams (one for each address that discovery finds), the state of every ``RouterPeer``, and
+is the only part that changes ``router_table``. ``router_stream`` reports when a connection begins
+and ends; a router announces itself that it leaves. A topic moves to another router only when
+everything published before is confirmed, or when the router that had it has been fenced in the
+store: ``docs/adr/0008-the-link.md`` has the reason. Which publish goes where meanwhile is decided
+in ``publish_dispatch``.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
-#: How often routers are looked for while there is none: everybody waits.
+#: How often addresses are resolved while no router is connected: all clients wait.
 NO_ROUTER_INTERVAL_S: Final = 1.0
-#: A router that is gone may be back, as it was, after a moment.
+#: For so long a router whose connection was lost may return as the same instance.
 RECONNECT_GRACE_S: Final = 1.0
-#: How often it is asked whether all edges have come to a router that joins.
+#: How often a router that joins is asked whether all edges have attached to it.
 EDGES_PAUSE_S: Final = 0.02
 LONGEST_EDGES_PAUSE_S: Final = 0.5
 
@@ -88,18 +89,18 @@ class RouterMembership:
         self._verification = verification
         #: By address, with the task that runs it.
         self.streams: dict[str, tuple[RouterStream, asyncio.Task[None]]] = {}
-        #: Set: look for routers now.
+        #: Set: resolve addresses now.
         self._discover_now = asyncio.Event()
         frame_handler.on("leaving", self._on_leaving)
 
     # Addresses
 
     def start(self) -> None:
-        """Begin to look for routers."""
+        """Begin to search for routers."""
         self._tasks.spawn(self._discover())
 
     def discover_now(self) -> None:
-        """Look for routers now."""
+        """Resolve the addresses of routers now."""
         self._discover_now.set()
 
     async def _discover(self) -> None:
@@ -110,7 +111,7 @@ class RouterMembership:
                 stream = RouterStream(self, self._frame_handler, address)
                 streams[address] = (stream, asyncio.create_task(stream.run()))
             for address in streams.keys() - found:
-                # What could not be looked up may still be there; what serves is left alone.
+                # Names that were not resolved may still be valid; keep streams that are in use.
                 if complete and streams[address][0].peer is None:
                     streams.pop(address)[1].cancel()
             interval_s = self.config.discovery_interval_s
@@ -122,23 +123,23 @@ class RouterMembership:
             self._discover_now.clear()
 
     def _forget_stream(self, peer: RouterPeer) -> None:
-        """Close the connection to a router that leaves; it sees that nobody needs it any more."""
+        """Close the connection to a router that leaves: it waits for that before it ends."""
         self.routers.disconnect(peer)
         for address, (stream, task) in list(self.streams.items()):
             if stream.peer is peer:
                 task.cancel()
                 del self.streams[address]
 
-    # Coming
+    # Joining
 
     def connected(self, address: str, welcome: pb.Welcome) -> RouterPeer:
-        """Take up a new connection: tell the router everything about this edge."""
+        """Begin a connection: send the router the snapshot of this edge."""
         routers = self.routers
         peer = routers.members.get(welcome.name) or routers.find_connected(welcome.name)
         if peer is None:
             peer = RouterPeer(welcome.name, address)
         elif peer.attached:
-            # An earlier life of it: dead, only nobody has told us yet.
+            # An earlier instance of it: it has ended, only its stream has not been closed yet.
             self.disconnected(peer)
         is_new_instance = peer.instance != welcome.instance
         peer.address = address
@@ -156,21 +157,21 @@ class RouterMembership:
     async def _join(
         self, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame], is_new_instance: bool
     ) -> None:
-        """From the first frame to the first publish. Ends early when the connection does."""
+        """Prepare a router for its first publish. Returns early when the connection is lost."""
         routers = self.routers
         try:
             await peer.sync()
             await self._fence_instances(peer, peer)
             if is_new_instance:
                 if routers.is_member(peer) and routers.serving(peer):
-                    # It begins anew, as any router that joins: others have its topics until then.
+                    # It joins like a new router: the others have its topics until then.
                     self._remove(peer)
                 await self._wait_for_edges(peer)
         except LinkLost:
             return
         if peer.outbox is not outbox or peer.state is State.LEAVING:
             return
-        log.info("attached to a router", extra={"router": peer.name, "address": peer.address})
+        log.info("attached to router", extra={"router": peer.name, "address": peer.address})
         if not routers.is_member(peer):
             others = list(routers.members.values())
             routers.add(peer)
@@ -183,7 +184,7 @@ class RouterMembership:
             routers.notify_changed()
             await peer.gate.wait()
         if peer.outbox is not outbox or peer.state is State.LEAVING:
-            # It went away meanwhile: the next connection finds it a member, and opens it.
+            # The connection was lost meanwhile: the next one finds it a member, and opens it.
             return
         peer.state = State.OPEN
         peer.send_waiting()
@@ -193,12 +194,12 @@ class RouterMembership:
         self._verification.events_missed()
 
     async def _wait_for_edges(self, peer: RouterPeer) -> None:
-        """Wait until edges that other routers serve have come to this router too.
+        """Wait until the edges attached to other routers are attached to this router too.
 
-        Until then it does not know what their clients want, and what is published through it does
-        not reach them. One that cannot come is waited for only so long. Where there is no other
-        router to ask, those are meant that have a lease: all routers have begun anew, and edges
-        come one by one. Raises LinkLost.
+        Until then it does not know the interest of their clients, and what is published through it
+        does not reach them. The wait is bounded. Without another router to ask, it is for the edges
+        with a lease: all routers have restarted, and edges attach one after the other. Raises
+        LinkLost.
         """
         loop = asyncio.get_running_loop()
         config = self.config
@@ -213,7 +214,7 @@ class RouterMembership:
             reply = await _edges_of(peer, living=not others)
             here = reply.edges
             missing = known_edges.union(here.living).difference(here.edge_ids)
-            # Without the store a router cannot say who lives; that does not mean: nobody.
+            # Without the store a router does not know the leases; that does not mean: none.
             if not missing and reply.failure in {pb.FAILURE_NONE, pb.FAILURE_UNSUPPORTED}:
                 return
             if loop.time() >= until_s:
@@ -221,17 +222,17 @@ class RouterMembership:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_EDGES_PAUSE_S)
         log.warning(
-            "a router is used although not all edges have come to it",
+            "router used before all edges have attached to it",
             extra={"router": peer.name, "edges": len(missing)},
         )
 
     async def _open_gate(self, gate: asyncio.Event, others: list[RouterPeer]) -> None:
-        """Open a gate once what was published through the other members is settled."""
+        """Open a gate once what was published through the other members is confirmed."""
         await asyncio.gather(*(self._barrier(member) for member in others))
         gate.set()
 
     async def _barrier(self, member: RouterPeer) -> None:
-        """Return when what was published through a member is settled, or is nobody's any more."""
+        """Return when what was published through a member is confirmed, or it is removed."""
         while self.routers.is_member(member):
             if member.state is State.OPEN:
                 try:
@@ -241,27 +242,27 @@ class RouterMembership:
                 return
             await self.routers.wait_changed()
 
-    # Going
+    # Connections lost
 
     def disconnected(self, peer: RouterPeer) -> None:
-        """The connection is gone; what is not settled waits for the router, or for another."""
+        """A connection ended: keep what is not confirmed for the router, or for another one."""
         lost = peer.disconnected()
         if lost:
             self.counters.published += lost
             self.counters.dropped["link_lost"] += lost
         self.routers.disconnect(peer)
         if self.routers.is_member(peer):
-            log.warning("a router is gone", extra={"router": peer.name})
+            log.warning("router connection lost", extra={"router": peer.name})
             self._tasks.spawn(self._handle_loss(peer))
         else:
-            # It had not joined, and nobody will look after what it was told.
+            # It had not joined: no task handles its loss.
             self._publish_dispatcher.reroute(peer.take_waiting())
         if not self.routers.reachable():
             self._publish_dispatcher.pause()
         self.edge.pushes_lost()
 
     async def _handle_loss(self, peer: RouterPeer) -> None:
-        """Wait a moment for a router to come back; then give what it had to others."""
+        """Wait a moment for a router to return; then fence it, and resend what it had."""
         routers = self.routers
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RECONNECT_GRACE_S):
@@ -275,13 +276,13 @@ class RouterMembership:
             with contextlib.suppress(LinkLost):
                 await self._fence_instances(peer, others[0])
                 if routers.is_member(peer) and not peer.attached:
-                    log.warning("gave a router up", extra={"router": peer.name})
+                    log.warning("router lost, resending its publishes", extra={"router": peer.name})
                     self._remove(peer)
 
     async def _fence_instances(self, peer: RouterPeer, through: RouterPeer) -> None:
-        """Have the store refuse what lives of a router that have ended here may still write.
+        """Have the store refuse later writes of a router's instances that have ended here.
 
-        Ends early when the router comes back while another one is asked. Raises LinkLost.
+        Returns early when the router returns while another one is asked. Raises LinkLost.
         """
         own = peer.instance if through is peer else ""
         for instance in peer.unfenced_instances - {own}:
@@ -295,7 +296,7 @@ class RouterMembership:
             peer.unfenced_instances.discard(instance)
 
     def _remove(self, peer: RouterPeer) -> None:
-        """Spread what waits for a router over the others, in order."""
+        """Remove a router from the table, and reroute what waits for it, in order."""
         self.routers.remove(peer)
         self._publish_dispatcher.reroute(peer.take_waiting())
         self._publish_dispatcher.resume()
@@ -307,10 +308,10 @@ class RouterMembership:
             self._tasks.spawn(self._leave(peer, peer.outbox))
 
     async def _leave(self, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame] | None) -> None:
-        """A router is about to end: settle what it has, then go on without it."""
+        """A router shuts down: wait until what it has is confirmed, then remove it."""
         routers = self.routers
         while not routers.serving(peer):
-            # Nobody could take its place: it goes on until it ends.
+            # No other router could replace it: use it until it ends.
             await routers.wait_changed()
             if peer.outbox is not outbox:
                 return
@@ -320,14 +321,14 @@ class RouterMembership:
             await peer.request(pb.Request(barrier=pb.BarrierRequest(last=True)))
         except LinkLost:
             return
-        # All that it was sent has been settled, whether it has found the time to say so or not.
+        # All that it was sent is confirmed, also where the frame with that has not arrived.
         peer.unacknowledged_count = 0
         if routers.is_member(peer):
-            log.info("a router leaves", extra={"router": peer.name})
+            log.info("router stopping, detached from it", extra={"router": peer.name})
             self._remove(peer)
         self._forget_stream(peer)
 
 
 async def _edges_of(peer: RouterPeer, *, living: bool = False) -> pb.Reply:
-    """Ask a router for edges (none if it does not know the request). Raises LinkLost."""
+    """Request the edges of a router (none if it is too old for that). Raises LinkLost."""
     return await peer.request(pb.Request(edges=pb.EdgesRequest(living=living)))

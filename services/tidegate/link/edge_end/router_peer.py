@@ -1,8 +1,9 @@
-"""One router, as an edge sees it: what has been sent to it and is not settled, what waits.
+"""One router, as an edge sees it: what has been sent to it and is not confirmed, and what waits.
 
-Made and given up by ``router_membership``, fed by the publish and frame handlers. It outlives its
-connection: while the router is away, publishes for it wait here, in order, up to the credit; when
-the same life of the router is back they are sent again, and when it is given up they go to others.
+Created and removed by ``router_membership``, used by ``publish_dispatch`` and ``router_frames``. It
+outlives its connection: while the router is not connected, publishes for it wait here, in order, up
+to the credit; when the same instance returns they are sent again, and when the router is removed
+they go to others. Never decides which of the two.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ if TYPE_CHECKING:
     from tidegate.link.interfaces import Origin
     from tidegate.mqtt.packets import Publish
 
-#: So much may have been taken from a router without telling it.
+#: So many bytes may be handled before that is reported to the router.
 REPORT_BYTES: Final = 131_072
 
 
 class LinkLost(Exception):
-    """The router went away before it answered."""
+    """The connection to the router was lost before the reply."""
 
 
 class State(Enum):
-    """What becomes of a publish for this router."""
+    """How a publish for this router is handled."""
 
-    DOWN = "down"  # there is no connection: publishes wait
-    GATED = "gated"  # it has just come: what was sent to others before must be settled first
+    DOWN = "down"  # not connected: publishes wait
+    GATED = "gated"  # just joined: what others were sent before must be confirmed first
     OPEN = "open"
-    LEAVING = "leaving"  # it is about to end: publishes wait until others can take them
+    LEAVING = "leaving"  # shutting down: publishes wait until it is removed
 
 
 class Unconfirmed:
-    """A publish that is not settled, or a completed delivery (then ``seqs``) that is not."""
+    """A publish that no router has confirmed, or a completed delivery (then with ``seqs``)."""
 
     __slots__ = (
         "client_id",
@@ -56,7 +57,7 @@ class Unconfirmed:
     def __init__(self, client_id: str, epoch: int, order: int, size: int) -> None:
         self.client_id = client_id
         self.epoch = epoch
-        #: Counts over all routers: the order in which the edge was asked.
+        #: Counts over all routers: the order in which the edge called.
         self.order = order
         self.size = size
         self.origin: Origin | None = None
@@ -68,7 +69,7 @@ class Unconfirmed:
 
 
 class UnconfirmedRedispatch(Unconfirmed):
-    """A shared message for another member than its first one, that no router is known to have."""
+    """A shared message for another member than its first one."""
 
     __slots__ = ("group",)
 
@@ -107,14 +108,14 @@ class RouterPeer:
         self.name = name
         self.address = address
         self.instance = ""
-        #: Lives of the router that may still be at what they were sent: this one, and earlier ones
-        #: that have not been fenced.
+        #: Instances of the router that may still write what they were sent: this one, and earlier
+        #: ones that have not been fenced.
         self.unfenced_instances: set[str] = set()
         self.version = 0
         self.state = State.DOWN
         self.credit_bytes = 0
         self.outstanding_bytes = 0
-        #: Publishes without an answer (QoS 0) that the router has not said to have taken.
+        #: Publishes of QoS 0 that the router has not confirmed; they have no number.
         self.unacknowledged_count = 0
         self.outbox: Outbox[pb.EdgeFrame] | None = None
         self.unconfirmed: dict[int, Unconfirmed] = {}
@@ -122,31 +123,31 @@ class RouterPeer:
         self.requests: dict[int, asyncio.Future[Any]] = {}
         self.synced: dict[int, asyncio.Future[None]] = {}
         self.frames_received = 0
-        #: Frames of this connection that were acted on, and bytes of them it has not been told of.
+        #: Frames of this connection that were handled, and bytes of them not yet reported.
         self.frames_taken = 0
         self.unreported_bytes = 0
-        #: Set when what other routers had been sent before this one came is settled.
+        #: Set when what other routers were sent before this one joined is confirmed.
         self.gate: asyncio.Event | None = None
         self._next_id = 0
 
     @property
     def attached(self) -> bool:
-        """Whether there is a connection."""
+        """Whether it is connected."""
         return self.outbox is not None
 
     def has_credit(self) -> bool:
-        """Whether more publishes may be on their way to the router, or wait while it is away."""
+        """Whether more publishes may be sent, or wait while it is not connected."""
         return self.outstanding_bytes < self.credit_bytes
 
     def next_id(self) -> int:
-        """A number that no other operation on this channel has."""
+        """Return a number that no other operation for this router has."""
         self._next_id += 1
         return self._next_id
 
     # Publishes and completions
 
     def publish(self, entry: Unconfirmed) -> None:
-        """Send a publish, or keep it until that is possible."""
+        """Send a publish, or keep it until state OPEN."""
         self.outstanding_bytes += entry.size
         if self.state is State.OPEN:
             self._send_publish(entry)
@@ -186,7 +187,7 @@ class RouterPeer:
         self.outbox.grew(entry.size)
 
     def complete(self, entry: Unconfirmed) -> None:
-        """Say that deliveries are complete, or keep that until it can be said."""
+        """Send completed deliveries, or keep them until it is connected."""
         if self.outbox is None:
             self.waiting.append(entry)
             return
@@ -200,7 +201,7 @@ class RouterPeer:
         self.outbox.grew(SMALL_BYTES + 8 * len(entry.seqs))
 
     def redispatch(self, entry: UnconfirmedRedispatch) -> None:
-        """Have a shared message given to another member, or keep it until that can be said."""
+        """Send a shared message for another member, or keep it until it is connected."""
         if self.outbox is None:
             self.waiting.append(entry)
             return
@@ -209,14 +210,14 @@ class RouterPeer:
         redispatch = operations.add().redispatch
         redispatch.topic_filter = entry.group
         write_message(redispatch.message, entry.message)
-        # The router says when it has it: until then it may be lost with the connection.
+        # Answered once the router has it: until then it may be lost with the connection.
         number = self.next_id()
         self.unconfirmed[number] = entry
         operations.add().synced.id = number
         self.outbox.grew(SMALL_BYTES + size_of(entry.message))
 
     def confirm(self, frame: pb.RouterFrame) -> None:
-        """Take what a frame says of operations that are done."""
+        """Handle the credit and the confirmations in a frame."""
         if frame.credit_bytes:
             self.outstanding_bytes = max(0, self.outstanding_bytes - frame.credit_bytes)
         if frame.unacknowledged_done:
@@ -235,7 +236,7 @@ class RouterPeer:
                 entry.done()
 
     def send_waiting(self) -> None:
-        """Send what has waited, in the order in which it was asked for; only in state OPEN."""
+        """Send what has waited, in the order of the calls; only in state OPEN."""
         waiting, self.waiting = self.waiting, []
         waiting.sort(key=_order_of)
         for entry in waiting:
@@ -247,7 +248,7 @@ class RouterPeer:
                 self._send_publish(entry)
 
     def disconnected(self) -> int:
-        """The connection is gone: keep what is not settled, fail what is asked.
+        """The connection is lost: keep what is not confirmed, fail requests.
 
         Returns how many messages of QoS 0 may not have arrived.
         """
@@ -272,7 +273,7 @@ class RouterPeer:
         return lost
 
     def take_waiting(self) -> list[Unconfirmed]:
-        """Hand over everything that waits or is not settled, in order: the router is given up."""
+        """Return all that waits or is not confirmed, in order, and keep nothing: it is removed."""
         waiting = [*self.unconfirmed.values(), *self.waiting]
         self.unconfirmed, self.waiting = {}, []
         self.outstanding_bytes = 0
@@ -280,7 +281,7 @@ class RouterPeer:
         return waiting
 
     def frame_handled(self, size_bytes: int) -> None:
-        """A frame has been acted on: say so with the next one, or now if much has come."""
+        """A frame was handled: report it with the next frame sent, or now after many bytes."""
         outbox = self.outbox
         if outbox is None:
             return
@@ -294,7 +295,7 @@ class RouterPeer:
     # Requests
 
     def request(self, request: pb.Request, size: int = SMALL_BYTES) -> asyncio.Future[pb.Reply]:
-        """Send a request; the future ends with its reply, or LinkLost."""
+        """Send a request; the future ends with its reply, or with LinkLost."""
         future: asyncio.Future[pb.Reply] = asyncio.get_running_loop().create_future()
         if self.outbox is None:
             future.set_exception(LinkLost(self.name))
@@ -306,13 +307,13 @@ class RouterPeer:
         return future
 
     def replied(self, reply: pb.Reply) -> None:
-        """Take the answer to a request."""
+        """Handle the reply to a request."""
         future = self.requests.pop(reply.id, None)
         if future is not None and not future.done():
             future.set_result(reply)
 
     def sync(self) -> asyncio.Future[None]:
-        """Ask to be told when everything sent until now has taken effect."""
+        """Return a future that ends when everything sent until now has taken effect."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.outbox is None:
             future.set_exception(LinkLost(self.name))
@@ -324,7 +325,7 @@ class RouterPeer:
         return future
 
     def applied(self, number: int) -> None:
-        """Everything up to ``sync``, or ``redispatch``, number so-and-so has taken effect."""
+        """Everything up to the ``sync`` or ``redispatch`` with this number has taken effect."""
         future = self.synced.pop(number, None)
         if future is None:
             self.unconfirmed.pop(number, None)

@@ -1,7 +1,8 @@
-"""One address of a router: connects, says Hello, sends and receives frames, and connects again.
+"""One address of a router: connects, sends Hello, exchanges frames, and reconnects.
 
-Run by ``membership``, one task for each address that discovery finds; it is told when a connection
-begins and ends. What the frames mean is ``frame_handler``'s business.
+Run by ``router_membership``, one task for each address that discovery finds, which it calls when a
+connection begins and ends (``StreamOwner``). Frames go to ``router_frames``; nothing here reads the
+operations in them.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S: Final = 0.05
-#: Short, because others wait for an edge to come: routers that begin, with what is published.
+#: Short, because a router that starts waits for the edges before it routes anything.
 LONGEST_PAUSE_S: Final = 1.0
-#: How long an address is left alone whose router is reached through another one.
+#: How long an address is not used while its router is connected through another one.
 STANDBY_S: Final = 30.0
 
 
 class LinkFailed(Exception):
-    """A connection to a router ended, or never began; the message says why."""
+    """A connection to a router ended, or did not begin; the message says why."""
 
 
 class AlreadyConnected(Exception):
-    """The router at this address is reached through another one already."""
+    """The router at this address is connected through another one already."""
 
     def __init__(self, peer: RouterPeer) -> None:
         super().__init__(peer.address)
@@ -73,7 +74,7 @@ class RouterStream:
         self._owner = owner
         self._frame_handler = frame_handler
         self.address = address
-        #: The router behind it, while connected.
+        #: The router at this address, while connected.
         self.peer: RouterPeer | None = None
         self._reported = False
 
@@ -90,8 +91,8 @@ class RouterStream:
             except (LinkFailed, grpc.aio.AioRpcError, OSError) as error:
                 self._report(error)
             except Exception:
-                # A fault, here or in what a frame has called: the next connection may do better.
-                log.exception("a connection to a router failed", extra={"address": self.address})
+                # A fault here, or in what an operation has called: try the next connection.
+                log.exception("router connection failed", extra={"address": self.address})
                 self._owner.counters.internal_errors += 1
             if other is not None:
                 await self._stand_by(other)
@@ -101,8 +102,8 @@ class RouterStream:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 
     async def _stand_by(self, other: RouterPeer) -> None:
-        """Leave the address alone while the other way to its router is good, but not for ever."""
-        log.debug("a second way to a router", extra={"address": self.address})
+        """Wait while the router is connected through another address, for a bounded time."""
+        log.debug("router connected through another address", extra={"address": self.address})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STANDBY_S):
                 await self._owner.routers.wait_disconnected(other)
@@ -111,7 +112,7 @@ class RouterStream:
         reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
         if not self._reported:
             log.warning(
-                "a router is not reachable", extra={"address": self.address, "reason": reason}
+                "router unreachable, retrying", extra={"address": self.address, "reason": reason}
             )
         self._reported = True
 
@@ -123,7 +124,7 @@ class RouterStream:
                 welcome = await self._handshake(call)
                 await self._exchange_frames(call, welcome)
             except asyncio.InvalidStateError as error:
-                raise LinkFailed("the connection has ended") from error
+                raise LinkFailed("connection closed") from error
             finally:
                 call.cancel()
 
@@ -139,19 +140,19 @@ class RouterStream:
                 await call.write(pb.EdgeFrame(hello=hello))
                 frame = await call.read()
         except TimeoutError:
-            raise LinkFailed("it does not answer") from None
+            raise LinkFailed("no answer to Hello") from None
         if frame is grpc.aio.EOF or not frame.HasField("welcome"):
-            raise LinkFailed("it closed the connection")
+            raise LinkFailed("router closed the connection")
         welcome: pb.Welcome = frame.welcome
         if welcome.refusal:
-            raise LinkFailed(f"it refused: {welcome.text}")
+            raise LinkFailed(f"router refused the edge: {welcome.text}")
         return welcome
 
     async def _exchange_frames(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
         owner = self._owner
         other = owner.routers.find_connected(welcome.name, welcome.instance)
         if other is not None:
-            # Nothing has been sent but the Hello, so the router goes on with the other connection.
+            # Only Hello has been sent, so the router keeps the other connection.
             raise AlreadyConnected(other)
         peer = owner.connected(self.address, welcome)
         outbox = peer.outbox
@@ -160,8 +161,8 @@ class RouterStream:
         self._reported = False
         writer = asyncio.create_task(outbox.send(call.write, _nothing))
         reader = asyncio.create_task(self._read(call, peer, outbox))
-        beat = asyncio.create_task(self._heartbeat(peer))
-        tasks = [writer, reader, beat]
+        heartbeat = asyncio.create_task(self._heartbeat(peer))
+        tasks = [writer, reader, heartbeat]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
@@ -182,29 +183,29 @@ class RouterStream:
         while True:
             frame = await call.read()
             if frame is grpc.aio.EOF:
-                raise LinkFailed("it closed the connection")
+                raise LinkFailed("router closed the connection")
             if peer.outbox is not outbox:
-                raise LinkFailed("a newer connection has taken its place")
+                raise LinkFailed("replaced by a newer connection")
             peer.frames_received += 1
             receive(peer, frame)
 
     async def _heartbeat(self, peer: RouterPeer) -> None:
-        """Say that we live when there is nothing else to say; notice when the router does not."""
+        """Send a frame when there was none to send; raise when the router sends none."""
         config = self._owner.config
         outbox = peer.outbox
         assert outbox is not None
         received, said, silent_s = peer.frames_received, outbox.sent_count, 0.0
         while True:
             await asyncio.sleep(config.heartbeat_s)
-            # Counted in beats of our own, so that a pause of this process is not the router's.
+            # Counted in own heartbeats: a pause of this process is not one of the router.
             silent_s = silent_s + config.heartbeat_s if peer.frames_received == received else 0.0
             received = peer.frames_received
             if silent_s >= config.timeout_s:
-                raise LinkFailed("it has not been heard of")
+                raise LinkFailed("heartbeat timeout")
             sent = outbox.sent_count
             if sent <= said and not outbox.queued_bytes:
                 outbox.grew(1)
-                said = sent + 1  # the beat itself does not count
+                said = sent + 1  # the heartbeat itself does not count
             else:
                 said = sent
 

@@ -1,8 +1,9 @@
-"""Which routers there are, and which of them gets what: the table that all of an edge's end reads.
+"""Which routers there are, and which of them gets what: read by all parts of the edge's end.
 
-Owns the members (routers that topics are spread over, here or not), the connections, and what is
-remembered of who owns which topic or client. Only ``membership`` changes it. A topic belongs to the
-member that rendezvous hashing names, a client identifier to the connected router that it names.
+Owns the members (routers that topics are spread over, connected or not), the connections, and a
+cache of the owner of each topic and client. Only ``router_membership`` changes it. A topic belongs
+to the member that rendezvous hashing names, a client identifier to the connected router that it
+names.
 """
 
 from __future__ import annotations
@@ -24,49 +25,49 @@ class RouterTable:
     def __init__(self) -> None:
         #: By name; change it with ``add`` and ``remove``.
         self.members: dict[str, RouterPeer] = {}
-        #: By topic: what ``owner`` has found. The same object for ever, so that who publishes may
-        #: look into it without a call.
+        #: By topic: what ``owner`` has returned. Always the same object: ``publish_dispatch`` reads
+        #: it without a call.
         self.owners: dict[str, RouterPeer] = {}
-        #: By client identifier; any router that is there would do as well.
+        #: By client identifier; any connected router can do session work.
         self._session_routers: dict[str, RouterPeer] = {}
         self._connected: list[RouterPeer] = []
         self._changed = asyncio.Event()
 
-    # What there is
+    # Members and connections
 
     def is_member(self, peer: RouterPeer) -> bool:
-        """Whether topics are spread over this router too."""
+        """Whether this router owns topics."""
         return self.members.get(peer.name) is peer
 
     def reachable(self) -> list[RouterPeer]:
-        """The members that are there now."""
+        """Return the members that are connected."""
         return [peer for peer in self.members.values() if peer.attached]
 
     def connected(self) -> list[RouterPeer]:
-        """Every router with a connection, also one that is about to join."""
+        """Return every connected router, including those that have not joined yet."""
         return self._connected.copy()
 
     def others(self, peer: RouterPeer) -> list[RouterPeer]:
-        """Members that are there, and stay, beside this one."""
+        """Return the other connected members that are not leaving."""
         return [
             one for one in self.reachable() if one is not peer and one.state is not State.LEAVING
         ]
 
     def serving(self, peer: RouterPeer) -> list[RouterPeer]:
-        """Members beside this one that take publishes: they know what all edges want."""
+        """Return the other members in state OPEN: they know the interest of all edges."""
         return [one for one in self.others(peer) if one.state is State.OPEN]
 
     def find_connected(self, name: str, instance: str = "") -> RouterPeer | None:
-        """The channel with a connection to a router (only to that life, if one is named)."""
+        """Return the connected router of this name (only that instance, if one is given)."""
         for peer in self._connected:
             if peer.name == name and instance in {"", peer.instance}:
                 return peer
         return None
 
-    # Who gets what
+    # Owners of topics and sessions
 
     def owner(self, topic: str) -> RouterPeer | None:
-        """Find the member that a topic belongs to; look into ``owners`` first."""
+        """Return the member that owns a topic; read ``owners`` before calling this."""
         members = self.members
         if not members:
             return None
@@ -77,10 +78,10 @@ class RouterTable:
         return peer
 
     def session_router(self, key: str) -> RouterPeer | None:
-        """The router for a client's session work: one that is there.
+        """Return the connected router for a client's session work.
 
-        If need be one that has not joined yet: it may not route, but leases and sessions are the
-        store's, and must not run out while edges are waited for.
+        If there is no other, one that has not joined yet: it does not route, but leases and
+        sessions are in the store, and must not expire while it waits for edges.
         """
         known = self._session_routers.get(key)
         if known is not None and known.attached and known.state is not State.LEAVING:
@@ -98,46 +99,46 @@ class RouterTable:
         peer = self._session_routers[key] = there[owner(key, there)]
         return peer
 
-    # What changes
+    # Changes
 
     def connect(self, peer: RouterPeer) -> None:
-        """There is a connection to this router."""
+        """Add a connection."""
         self._connected.append(peer)
 
     def disconnect(self, peer: RouterPeer) -> None:
-        """There is none any more, or none that anything may be asked over."""
+        """Remove a connection."""
         if peer in self._connected:
             self._connected.remove(peer)
         self._forget_owners()
         self._changed.set()
 
     def add(self, peer: RouterPeer) -> None:
-        """Spread topics over this router too."""
+        """Make a router a member."""
         self.members[peer.name] = peer
         self._forget_owners()
 
     def remove(self, peer: RouterPeer) -> None:
-        """Spread its topics over the others."""
+        """Remove a member: its topics belong to others."""
         del self.members[peer.name]
         self._forget_owners()
         self._changed.set()
 
     def _forget_owners(self) -> None:
-        """Routers have come or gone: what belongs to whom is found anew."""
+        """Clear the caches: routers have joined or left."""
         self.owners.clear()
         self._session_routers.clear()
 
     def notify_changed(self) -> None:
-        """Wake those who wait: a router has changed its state, or something else they look at."""
+        """Wake the tasks in ``wait_changed``."""
         self._changed.set()
 
     async def wait_changed(self) -> None:
-        """Wait until a router has come, gone, or changed its state."""
+        """Wait until a router joins, leaves or changes its state, or the lease is renewed."""
         self._changed.clear()
         await self._changed.wait()
 
     async def wait_disconnected(self, peer: RouterPeer) -> None:
-        """Return when a connection that there is now is there no more."""
+        """Return when the present connection has ended."""
         outbox = peer.outbox
         while peer.attached and peer.outbox is outbox:
             await self.wait_changed()

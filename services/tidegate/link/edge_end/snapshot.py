@@ -1,7 +1,7 @@
-"""What every router is told of an edge: its interest, its members of groups, its durable sessions.
+"""What every router must know of an edge: its interest, its group members, its durable sessions.
 
-Owns all three as they are now. The router client says what changes, which goes to every connected
-router at once; ``membership`` has a router told everything when its connection begins.
+Owns all three as they are now. The router client reports changes, which are sent to every connected
+router at once; ``router_membership`` has all of it sent over a connection that begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tidegate.link.outbox import Outbox
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import SubscriptionOptions
 
-#: How many filters go into one operation when a router is told everything.
+#: How many filters go into one operation of a snapshot.
 SNAPSHOT_FILTERS: Final = 500
 
 
@@ -33,7 +33,7 @@ class Snapshot:
         self._sessions: dict[str, tuple[int, int]] = {}
 
     def send_all(self, outbox: Outbox[pb.EdgeFrame]) -> None:
-        """Say what a router must know of this edge when it begins."""
+        """Send all of it: a connection begins."""
         filters = list(self._interest)
         for start in range(0, len(filters), SNAPSHOT_FILTERS):
             part = filters[start : start + SNAPSHOT_FILTERS]
@@ -48,21 +48,21 @@ class Snapshot:
         return [peer.outbox for peer in self._routers.connected() if peer.outbox is not None]
 
     def add_interest(self, topic_filter: str) -> None:
-        """A client of this edge wants what matches."""
+        """A client of this edge has subscribed to a filter."""
         self._interest.add(topic_filter)
         for outbox in self._outboxes():
             outbox.frame.operations.add().interest.added.append(topic_filter)
             outbox.grew(SMALL_BYTES + len(topic_filter))
 
     def remove_interest(self, topic_filter: str) -> None:
-        """No client wants it any more."""
+        """No client of this edge has this filter any more."""
         self._interest.discard(topic_filter)
         for outbox in self._outboxes():
             outbox.frame.operations.add().interest.removed.append(topic_filter)
             outbox.grew(SMALL_BYTES + len(topic_filter))
 
     def add_session(self, client_id: str, epoch: int, incarnation: int) -> None:
-        """A durable session's connection is here."""
+        """A durable session is connected here."""
         known = self._sessions.get(client_id)
         if known is not None and known[0] > epoch:
             return
@@ -90,7 +90,7 @@ class Snapshot:
             _write_members(outbox, client_id, epoch, shared)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
-        """It is a member of these no more."""
+        """It is not a member of these any more."""
         known = self._shared.get(client_id)
         if known is None or known[0] != epoch:
             return

@@ -1,7 +1,7 @@
-"""Which connections of an edge still own their sessions, asked after it could not be told.
+"""Which connections of an edge still own their sessions, verified after kicks may have been missed.
 
-Owns whether the question is being asked, and must be asked again. ``membership`` and ``lease`` call
-it; the answer ends connections.
+Owns whether a verification is under way, and whether another one must follow. Called by
+``router_membership`` and ``lease``; closes the connections that own nothing any more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VERIFY_PAGE: Final = 500
 
 
 class Verification:
-    """See the module's docstring. ``edge`` must be set before it is asked for."""
+    """See the module's docstring. ``edge`` must be set before the first call."""
 
     __slots__ = ("_again", "_edge_id", "_requests", "_running", "_tasks", "connections", "edge")
 
@@ -35,12 +35,12 @@ class Verification:
         self.connections: Callable[[], list[tuple[str, int]]] = list
 
     def events_missed(self) -> None:
-        """A router was away: what it pushed, or said of sessions, may have passed this edge by."""
+        """Verify sessions and read queues: pushes and kicks of a router may have been missed."""
         self.start()
         self.edge.pushes_lost()
 
     def start(self) -> None:
-        """End the connections whose sessions have gone to others while we could not be told."""
+        """Close the connections whose sessions other edges have taken over meanwhile."""
         self._again = True
         if not self._running:
             self._running = True

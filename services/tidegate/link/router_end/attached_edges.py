@@ -1,8 +1,8 @@
-"""The edges attached to a router: who is there, and what they are paid for their publishes.
+"""The edges attached to a router, and the return of credit for their publishes.
 
-Owns the table of streams, and the credit of all edges together: it is given back as publishes are
-settled, unless one edge has to be waited for. ``link_server`` adds and removes; ``frame_handler``
-and the answers of the store settle; ``answers`` and ``barriers`` look who is there.
+Owns the table of streams, and the credit of all edges together: it is returned as publishes are
+done, unless one edge is congested. ``link_server`` adds and removes edges; ``edge_frames`` and the
+store's outcomes report publishes that are done; ``request_handler`` and ``barriers`` read it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Final
 
 from tidegate.link.router_end.edge_peer import EdgePeer
 
-#: Queues, and retained messages, that are read at the same time for one edge; more wait.
+#: Reads of queues and of retained messages at the same time for one edge; others wait.
 MAX_READS: Final = 16
 
 
 class AttachedEdge:
-    """What belongs to one stream: the peer, its end, and lists that are read page by page."""
+    """What belongs to one stream: the peer, its end, and lists that are being read in pages."""
 
     __slots__ = ("closing", "cursors", "peer", "reads")
 
     def __init__(self, peer: EdgePeer) -> None:
         self.peer = peer
-        #: Done: the stream is to be closed from this side. (Were its task cancelled instead, gRPC
-        #: would say nothing to the edge.)
+        #: Done: close the stream from this side. (Were its task cancelled instead, gRPC would not
+        #: close it.)
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.cursors: OrderedDict[int, AsyncIterator[list[str]]] = OrderedDict()
-        #: Bounds the answers that may be large and are under way at the same time.
+        #: Bounds the large replies that are under way at the same time.
         self.reads = asyncio.Semaphore(MAX_READS)
 
     @property
@@ -56,11 +56,11 @@ class AttachedEdges:
         return [attached.peer for attached in self.by_id.values()]
 
     def notify_changed(self) -> None:
-        """An edge has gone, or ends; or nothing of some batch is under way any more."""
+        """Wake ``wait_changed``: an edge has left or is closed, or a batch is confirmed."""
         self._changed.set()
 
     async def wait_changed(self) -> None:
-        """Wait for that."""
+        """Wait for ``notify_changed``."""
         self._changed.clear()
         await self._changed.wait()
 
@@ -69,7 +69,7 @@ class AttachedEdges:
     def publish_done(
         self, peer: EdgePeer, number: int, size: int, code: int, *, now: bool = True
     ) -> None:
-        """A publish has come to its end: answer it, and give its credit back."""
+        """A publish has its outcome: confirm it, and return its credit."""
         if peer.closed:
             return
         peer.credit_due_bytes += size
@@ -78,7 +78,7 @@ class AttachedEdges:
         else:
             peer.unacknowledged_done += 1
         if now and not self._credit_scheduled:
-            # A batch of the store's settles hundreds at a time: once for all of them.
+            # A batch of the store's completes hundreds at a time: once for all of them.
             self._credit_scheduled = True
             asyncio.get_running_loop().call_soon(self._return_credit_soon)
 
@@ -87,14 +87,14 @@ class AttachedEdges:
         self.return_all_credit()
 
     def frame_sent(self, peer: EdgePeer) -> None:
-        """A frame is on its way: there may be place again."""
+        """gRPC has accepted a frame: there may be room again."""
         peer.stalled = False
         peer.frame_taken()
         if peer.outbox.queued_bytes <= self._mailbox_bytes:
             self.return_all_credit()
 
     def return_all_credit(self) -> None:
-        """Give edges their credit back, unless one has to be waited for."""
+        """Return the credit of all edges, unless one of them is congested."""
         streams = self.by_id.values()
         if any(attached.peer.congested for attached in streams):
             return

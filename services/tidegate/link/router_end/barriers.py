@@ -1,7 +1,7 @@
-"""Barriers: everything an edge has published is settled, and every edge has what it was sent.
+"""Barriers: all that an edge has published is confirmed, and every edge has handled its frames.
 
-Owns the echoes that are awaited. ``answers`` asks for a barrier, ``frame_handler`` brings the
-echoes; what is not settled yet is counted in the batches of the peer.
+Owns the echoes that are awaited. ``request_handler`` waits for a barrier, ``edge_frames`` calls it
+with the echoes; publishes that are not confirmed are counted in the batches of ``EdgePeer``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tidegate.link.v1 import link_pb2 as pb
 
 
 class Barriers:
-    """See the module's docstring. ``stall_s``: who takes nothing for so long is not waited for."""
+    """See the module's docstring. ``stall_s``: an edge that is silent for so long is skipped."""
 
     __slots__ = ("_echoes", "_edges", "_numbers", "_stall_s")
 
@@ -28,8 +28,8 @@ class Barriers:
         self._echoes: dict[int, asyncio.Future[None]] = {}
 
     async def wait(self, peer: EdgePeer, *, last: bool) -> None:
-        """Return when it is reached; ``last``: the edge publishes nothing more here."""
-        # What comes after this does not count: under load there is always something under way.
+        """Return when it is reached; ``last``: the edge publishes nothing more to this router."""
+        # What arrives after this does not count: under load there is always something under way.
         before, peer.batch = [*peer.batches, peer.batch], Batch()
         peer.batches = before
         while any(batch.unconfirmed for batch in before) and not peer.closed:
@@ -42,17 +42,16 @@ class Barriers:
         await self._reach_all()
 
     async def _all_left(self) -> None:
-        """Return when no edge publishes here any more, or when that has taken too long."""
+        """Return when no edge publishes to this router any more, or after ``stall_s``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._stall_s):
                 while not all(peer.has_left for peer in self._edges.peers):
                     await self._edges.wait_changed()
 
     async def _reach_all(self) -> None:
-        """Return when every edge has acted on what it was sent until now.
+        """Return when every edge has handled what it was sent until now.
 
-        One that does not answer while it is not heard of at all takes nothing: there is nothing to
-        be overtaken.
+        An edge that sends nothing at all handles nothing either: no later message can overtake.
         """
         waiting: dict[asyncio.Future[None], tuple[int, EdgePeer, int]] = {}
         for peer in self._edges.peers:
@@ -66,10 +65,10 @@ class Barriers:
             while waiting:
                 await asyncio.wait(waiting, timeout=self._stall_s)
                 left = {}
-                for future, (number, peer, heard) in waiting.items():
+                for future, (number, peer, received) in waiting.items():
                     if future.done() or peer.closed or peer.stalled:
                         self._echoes.pop(number, None)
-                    elif peer.frames_received != heard:
+                    elif peer.frames_received != received:
                         left[future] = (number, peer, peer.frames_received)
                     else:
                         self._echoes.pop(number, None)
@@ -79,7 +78,7 @@ class Barriers:
                 self._echoes.pop(number, None)
 
     def echoed(self, _attached: AttachedEdge, echo: pb.Echo) -> None:
-        """An edge has acted on what it was sent before this echo."""
+        """An edge has handled what it was sent before this echo."""
         future = self._echoes.pop(echo.id, None)
         if future is not None and not future.done():
             future.set_result(None)

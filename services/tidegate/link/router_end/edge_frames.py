@@ -1,8 +1,8 @@
 """Frames from edges: each operation in them becomes a call of the router.
 
-Owns nothing but the table of who handles what. ``link_server`` calls ``receive`` with every frame
-of every edge. Operations are taken as they come, in order, and never wait: what has to wait for the
-store is answered later, bounded by the credit of the edge that asked.
+Owns the table of the functions for each kind. ``link_server`` calls ``receive`` with every frame of
+every edge. Operations are handled in their order and never wait: the outcome of what must be stored
+follows later, bounded by the credit of the edge.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ESSENTIAL: Final = frozenset({"interest", "hold", "shared_member", "leave_groups
 
 
 class RemoteOrigin:
-    """A publisher on an edge: answers travel back over the link."""
+    """A publisher on an edge: outcomes are sent back over the link."""
 
     __slots__ = (
         "_batch",
@@ -60,15 +60,15 @@ class RemoteOrigin:
         self.epoch = publish.epoch
 
     def identity(self, message: Publish) -> str:
-        """What the edge has said (see Origin)."""
+        """Return what the edge has sent (see Origin)."""
         return self._identity
 
     def receipt(self, message: Publish) -> int:
-        """What the edge has said (see Origin)."""
+        """Return what the edge has sent (see Origin)."""
         return self._receipt
 
     def published(self, message: Publish, code: int) -> None:
-        """Tell the edge (see Origin)."""
+        """Send the outcome to the edge (see Origin)."""
         self._batch.unconfirmed -= 1
         self._edges.publish_done(self._peer, self._id, self._size, code)
         if not self._batch.unconfirmed:
@@ -113,7 +113,7 @@ class EdgeFrameHandler:
         self._dispatch = table.dispatch
 
     def receive(self, attached: AttachedEdge, frame: pb.EdgeFrame) -> None:
-        """Act on a frame from an edge."""
+        """Handle a frame from an edge."""
         self._dispatch(attached, frame.operations)
         peer = attached.peer
         if frame.frames_taken:
@@ -126,7 +126,7 @@ class EdgeFrameHandler:
             self._edges.return_all_credit()
 
     def take_back_all(self, peer: EdgePeer) -> None:
-        """An edge has gone: other members get what those of this one have not acknowledged."""
+        """An edge is detached: other members get what its own have not acknowledged."""
         lost, peer.shared = list(peer.shared.values()), {}
         for found in lost:
             self._take_back(*found)
@@ -146,8 +146,8 @@ class EdgeFrameHandler:
         try:
             code = self._router.publish(origin, message)
         except Exception:
-            # A fault of ours: were it not answered, the edge would send it again and again.
-            log.exception("a message could not be routed")
+            # A fault of ours: without an outcome the edge would send it again at every connection.
+            log.exception("routing a publish failed")
             self._counters.internal_errors += 1
             code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
         if code is not None:
@@ -163,7 +163,7 @@ class EdgeFrameHandler:
 
         self._router.complete(complete.client_id, complete.epoch, list(complete.seqs), done)
 
-    # What an edge says of itself
+    # What a router must know of an edge
 
     def _on_interest(self, attached: AttachedEdge, interest: pb.Interest) -> None:
         edge_id = attached.peer.edge_id
@@ -198,7 +198,7 @@ class EdgeFrameHandler:
             self._take_back(*found)
 
     def _take_back(self, group: str, message: Publish, receipt: SharedReceipt | None) -> None:
-        """A member has not acknowledged a message: another one gets it."""
+        """A member has not acknowledged a message: give it to another one."""
         if receipt is not None:
             receipt.returned()
         else:

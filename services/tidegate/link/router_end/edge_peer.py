@@ -1,8 +1,8 @@
-"""One attached edge, as a router sees it: what is sent to it, what it is owed.
+"""One attached edge, as a router sees it: what it is sent, and the credit that is due to it.
 
-Implements ``EdgeLink`` over a stream. Owned by the link server. What waits for an edge that takes
-nothing is bounded: beyond the bound copies are dropped and counted, and durable sessions are told
-to look into their queues.
+Implements ``EdgeLink`` over a stream. Owned by ``link_server``. What waits for a slow edge is
+bounded: beyond the bound, copies are dropped and counted, and durable sessions read their queues
+instead. Never waits, except in ``wait_for_room``.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
 from tidegate.runtime.telemetry.counters import Counters
 
-#: Shared messages of one edge that are remembered until their member has acknowledged them.
+#: Shared messages of one edge that are kept until their member has acknowledged them.
 MAX_SHARED: Final = 10_000
-#: A mailbox never holds more than so many times what makes publishers wait.
+#: A mailbox never holds more than so many times ``mailbox_bytes``, which makes publishers wait.
 HARD_FACTOR: Final = 4
-#: An edge says what it has taken after 128 KiB of it; as counted here that may be a megabyte.
+#: An edge reports frames after 128 KiB of them; as counted here that may be a megabyte.
 MIN_WINDOW_BYTES: Final = 1_048_576
 
 
 class Batch:
-    """Publishes that came between two barriers; how many of them are not settled."""
+    """Publishes between two barriers: how many of them are not confirmed."""
 
     __slots__ = ("unconfirmed",)
 
@@ -79,20 +79,20 @@ class EdgePeer:
             pb.RouterFrame, max(mailbox_bytes // 2, MIN_WINDOW_BYTES), config.gather_s
         )
         self.closed = False
-        #: It has told all that its clients want.
+        #: It has sent its whole snapshot.
         self.synced = False
-        #: It publishes nothing more here.
+        #: It publishes nothing more to this router.
         self.has_left = False
-        #: It has taken nothing for a while: nobody waits for it.
+        #: It has taken nothing for a while: publishers do not wait for it.
         self.stalled = False
         self.frames_received = 0
-        #: Credit that it has not been given back yet: bytes, and publishes without an answer.
+        #: Credit that has not been returned yet: bytes, and publishes without a number (QoS 0).
         self.credit_due_bytes = 0
         self.unacknowledged_done = 0
-        #: What has come since the last barrier, and what came before it and is not settled.
+        #: Publishes since the last barrier, and earlier ones that are not confirmed.
         self.batch = Batch()
         self.batches: list[Batch] = []
-        #: Shared messages of QoS 1 given to it, by number, and who wants to know of them.
+        #: Shared messages of QoS 1 sent to it, by number, with their receipts.
         self.shared: dict[int, tuple[str, Publish, SharedReceipt | None]] = {}
         self._next_shared = 0
         self._mailbox_bytes = mailbox_bytes
@@ -108,7 +108,7 @@ class EdgePeer:
         return not self.stalled and self.outbox.queued_bytes > self._mailbox_bytes
 
     def _refuses(self) -> bool:
-        """Whether there is no place for another copy."""
+        """Whether there is no room for another copy."""
         queued = self.outbox.queued_bytes
         return queued > self._mailbox_bytes and (
             self.stalled or queued > HARD_FACTOR * self._mailbox_bytes
@@ -154,7 +154,7 @@ class EdgePeer:
         options: SubscriptionOptions,
         receipt: SharedReceipt | None = None,
     ) -> bool:
-        """See EdgeLink; whether the member is really there, the edge says later."""
+        """See EdgeLink; a member that is not connected any more is reported later."""
         if self.closed or self._refuses():
             return False
         outbox = self.outbox
@@ -164,7 +164,7 @@ class EdgePeer:
         operation.group = group
         write_message(operation.message, message)
         write_options(operation.options, options)
-        # QoS 0 is over when it is sent; QoS 2 must not go to anybody else [MQTT-4.8.2-5].
+        # QoS 0 is done when it is sent; QoS 2 must not go to another member [MQTT-4.8.2-5].
         if min(message.qos, options.qos) == 1 and len(self.shared) < MAX_SHARED:
             self._next_shared += 1
             operation.id = self._next_shared
@@ -187,12 +187,12 @@ class EdgePeer:
         self.outbox.frame.operations.add().pushes_lost.SetInParent()
         self.outbox.grew(SMALL_BYTES)
 
-    # What the link server says
+    # Called by other parts of this end
 
     def close(self) -> None:
-        """The stream is gone: count what was for connected clients and did not get on its way.
+        """The stream has ended: count what was for connected clients and was not sent.
 
-        What was pushed is in queues still, and what was shared is somebody else's now.
+        What was pushed is still in queues, and shared messages are given to other members.
         """
         self.closed = True
         self._room.set()
@@ -205,14 +205,14 @@ class EdgePeer:
         self._counters.dropped["link_lost"] += lost
 
     def frame_taken(self) -> None:
-        """A frame has been taken: own up to what was left out when there was no place."""
+        """A frame was sent: report pushes that were left out while there was no room."""
         self._room.set()
         if self._pushes_lost and not self._refuses():
             self._pushes_lost = False
             self.pushes_lost()
 
     async def wait_for_room(self) -> None:
-        """Return when there is place for a large answer, or nobody to take it."""
+        """Return when there is room for a large reply, or the stream has ended."""
         while not self.closed and self.outbox.queued_bytes > self._mailbox_bytes // 2:
             self._room.clear()
             await self._room.wait()
@@ -223,22 +223,22 @@ class EdgePeer:
         self.outbox.grew(SMALL_BYTES + reply.ByteSize())
 
     def confirm(self, number: int, code: int) -> None:
-        """An operation that was numbered is settled."""
+        """Confirm an operation that has a number."""
         frame = self.outbox.frame
         frame.done_ids.append(number)
         frame.done_codes.append(code)
         self.outbox.grew(4)
 
     def return_credit(self) -> None:
-        """Give back the credit that is owed."""
+        """Return the credit that is due."""
         if self.credit_due_bytes or self.unacknowledged_done:
             frame = self.outbox.frame
             frame.credit_bytes += self.credit_due_bytes
             frame.unacknowledged_done += self.unacknowledged_done
             self._unsent_credit_bytes += self.credit_due_bytes
             self.credit_due_bytes = self.unacknowledged_done = 0
-            # It travels with whatever is sent next; alone it would cost as much as a hundred
-            # messages, so it goes alone only when the edge may run short of it.
+            # It is sent with the next operation: a frame of its own costs as much as a hundred
+            # messages, so it gets one only when the edge may run short of credit.
             if self._unsent_credit_bytes >= self._credit_frame_bytes:
                 self._unsent_credit_bytes = 0
                 self.outbox.grew(4)

@@ -1,13 +1,13 @@
-"""The router's end of the link: accepts edges, and serves each for as long as its stream lives.
+"""The router's end of the link: accepts edges, and serves each while its stream lasts.
 
-Run by the composition root of ``tidegate router``. Owns the life of the streams; its parts own the
-rest, and each of them calls only those before it::
+Run by ``roles.router``. Owns the streams, and builds the parts; each of them calls only those
+before it::
 
-    attached  which edges there are, and the credit they are paid
-    barriers  everything an edge has published is settled, and every edge has what it was sent
-    figures   what this router and others count
-    answers   requests of edges
-    frame handler    frames from edges
+    attached_edges   which edges there are, and the return of their credit
+    barriers         everything an edge has published is confirmed, every edge has what it was sent
+    router_figures   what this router and other processes count
+    request_handler  requests of edges
+    edge_frames      frames from edges
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ class LinkServer(LinkServicer):
             router, counters, self.attached, request_handler, barriers, self.figures
         )
 
-    # Life
+    # Start and stop
 
     async def start(self) -> str:
-        """Accept edges; the address that is listened on. Raises OSError."""
+        """Accept edges; return the address. Raises OSError."""
         address = await self._listener.start(self._config.listen, self._config.tls)
         await self._listener.set_serving(True)
         return address
 
     async def leave(self, timeout_s: float) -> None:
-        """Ask the edges to go on without this router; return when all have gone, or in time."""
+        """Have the edges detach; return when all have, or after ``timeout_s``."""
         self.stopping = True
         await self._listener.set_serving(False)
         for attached in self.attached.by_id.values():
@@ -92,7 +92,7 @@ class LinkServer(LinkServicer):
         await self.tasks.stop()
 
     def drop_all(self) -> None:
-        """Close every stream; edges come again by themselves, and send again what they must."""
+        """Close every stream; edges reconnect, and resend what was not confirmed."""
         for attached in list(self.attached.by_id.values()):
             self._drop(attached)
 
@@ -111,7 +111,7 @@ class LinkServer(LinkServicer):
     async def Attach(  # noqa: N802 - the name in link.proto
         self, _requests: object, context: grpc.aio.ServicerContext[pb.EdgeFrame, pb.RouterFrame]
     ) -> None:
-        """Serve one edge for as long as its stream lives."""
+        """Serve one edge while its stream lasts."""
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 first = await context.read()
@@ -121,8 +121,8 @@ class LinkServer(LinkServicer):
                 await context.write(pb.RouterFrame(welcome=welcome))
                 if welcome.refusal:
                     return
-                # An edge that has come by two addresses goes on with one of them only: until it
-                # says something here, the connection that it has stays.
+                # An edge that connects through two addresses keeps one of them: until it sends a
+                # frame here, its other connection stays.
                 frame = await context.read()
         except TimeoutError:
             return
@@ -136,7 +136,7 @@ class LinkServer(LinkServicer):
             self._drop(before)
         self.attached.by_id[peer.edge_id] = attached
         self._router.attach_edge(peer)
-        log.info("an edge is attached", extra={"edge": peer.name})
+        log.info("edge attached", extra={"edge": peer.name})
         reader = asyncio.create_task(self._read(context, attached, frame))
         writer = asyncio.create_task(
             peer.outbox.send(context.write, lambda: self.attached.frame_sent(peer))
@@ -176,16 +176,16 @@ class LinkServer(LinkServicer):
         hello = first.hello
         if not first.HasField("hello") or not hello.edge_id:
             welcome.refusal = pb.REFUSAL_PROTOCOL
-            welcome.text = "the first frame must be a hello with an edge_id"
+            welcome.text = "the first frame must be Hello with an edge_id"
         elif hello.oldest_version > NEWEST_VERSION or hello.newest_version < OLDEST_VERSION:
             welcome.refusal = pb.REFUSAL_VERSION
             welcome.text = (
-                f"this router speaks versions {OLDEST_VERSION} to {NEWEST_VERSION} of the link, "
-                f"the edge {hello.oldest_version} to {hello.newest_version}"
+                f"no common version of the link: router {OLDEST_VERSION} to {NEWEST_VERSION}, "
+                f"edge {hello.oldest_version} to {hello.newest_version}"
             )
         elif self.stopping:
             welcome.refusal = pb.REFUSAL_STOPPING
-            welcome.text = "this router is about to end"
+            welcome.text = "router is shutting down"
         else:
             welcome.version = min(hello.newest_version, NEWEST_VERSION)
         return welcome
@@ -199,23 +199,23 @@ class LinkServer(LinkServicer):
             del self.attached.by_id[peer.edge_id]
         self._router.detach_edge(peer)
         self.frame_handler.take_back_all(peer)
-        log.info("an edge is gone", extra={"edge": peer.name})
+        log.info("edge detached", extra={"edge": peer.name})
         self.attached.notify_changed()
         self.attached.return_all_credit()
 
     async def _watch(self, attached: AttachedEdge) -> None:
-        """Say that we live; notice when the edge does not, or takes nothing."""
+        """Send heartbeats; notice when the edge sends none, or takes no frames."""
         config, peer = self._config, attached.peer
         outbox = peer.outbox
         received, sent = peer.frames_received, outbox.sent_count
-        said = sent  # beats of the heart included
+        said = sent  # heartbeats included
         silent_s = stuck_s = 0.0
         while True:
             await asyncio.sleep(config.heartbeat_s)
             silent_s = silent_s + config.heartbeat_s if peer.frames_received == received else 0.0
             received = peer.frames_received
             if silent_s >= config.timeout_s:
-                log.warning("an edge has not been heard of", extra={"edge": peer.name})
+                log.warning("edge heartbeat timeout", extra={"edge": peer.name})
                 self._drop(attached)
                 return
             moved = outbox.sent_count != sent

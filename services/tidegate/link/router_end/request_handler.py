@@ -1,7 +1,7 @@
-"""Requests of edges, and their answers: what the router is asked, in words of the link.
+"""Requests of edges: each becomes a call of the router, and its result a reply.
 
-Owns the lists of retained topics that edges are reading page by page. ``frame_handler`` hands over
-every request; each is a task of its own, so answers come in any order.
+Owns no state of its own; the lists of retained topics that an edge reads in pages are kept with the
+edge. ``edge_frames`` calls it with every request; each is a task, so replies are in any order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
-#: Lists of retained topics that are being read page by page, for one edge.
+#: Lists of retained topics that are being read in pages, for one edge.
 MAX_CURSORS: Final = 1000
 
 
@@ -76,11 +76,11 @@ class RequestHandler:
         }
 
     def on_request(self, attached: AttachedEdge, request: pb.Request) -> None:
-        """Begin to answer a request."""
+        """Start a task that answers a request."""
         kind = request.WhichOneof("kind")
         handle = self._handlers.get(kind) if kind is not None else None
         if kind is None or handle is None:
-            text = "this router does not know the request"
+            text = "unknown request"
             attached.peer.reply(pb.Reply(id=request.id, failure=pb.FAILURE_UNSUPPORTED, text=text))
             return
         self._tasks.spawn(self._answer(attached, handle, getattr(request, kind), request.id))
@@ -100,9 +100,11 @@ class RequestHandler:
         except RouterUnavailable as error:
             reply = pb.Reply(id=number, failure=pb.FAILURE_UNAVAILABLE, text=str(error))
         except Exception:
-            log.exception("a request of an edge failed")
+            log.exception("edge request failed")
             self._counters.internal_errors += 1
-            reply = pb.Reply(id=number, failure=pb.FAILURE_INTERNAL, text="a fault of the router")
+            reply = pb.Reply(
+                id=number, failure=pb.FAILURE_INTERNAL, text="internal error of the router"
+            )
         if not attached.peer.closed:
             attached.peer.reply(reply)
 
@@ -179,7 +181,7 @@ class RequestHandler:
         if number:
             pages = cursors.pop(number, None)
             if pages is None:
-                raise RouterUnavailable("the list was given up; ask again")
+                raise RouterUnavailable("list of retained topics dropped, start again")
         else:
             number = next(self._numbers)
             pages = self._router.match_retained(wanted.topic_filter)
@@ -242,18 +244,20 @@ class RequestHandler:
         self, _attached: AttachedEdge, wanted: pb.EdgesRequest, reply: pb.Reply
     ) -> None:
         if wanted.living:
-            reply.edges.living.extend(self._that_may_come(await self._router.leased_edges()))
+            reply.edges.living.extend(self._awaited(await self._router.leased_edges()))
         reply.edges.edge_ids.extend(peer.edge_id for peer in self._edges.peers if peer.synced)
 
-    def _that_may_come(self, living: Sequence[str]) -> list[str]:
-        """Leave out lives of edges that have been started again since.
+    def _awaited(self, leased: Sequence[str]) -> list[str]:
+        """Leave out instances of edges that have been restarted since.
 
-        A process that was killed keeps its lease for a while, and nobody has to wait for it. Where
-        two are here under one name, it says nothing about who came after whom.
+        A process that was killed keeps its lease for a while, and need not be waited for. Where two
+        with one name are attached, their order is not known.
         """
         here = self._edges.by_id
-        lives = Counter(map(name_in, here))
-        return [edge_id for edge_id in living if edge_id in here or lives[name_in(edge_id)] != 1]
+        instances = Counter(map(name_in, here))
+        return [
+            edge_id for edge_id in leased if edge_id in here or instances[name_in(edge_id)] != 1
+        ]
 
     async def _barrier(
         self, attached: AttachedEdge, wanted: pb.BarrierRequest, _reply: pb.Reply

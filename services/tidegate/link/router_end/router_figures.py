@@ -1,8 +1,8 @@
 """A router's part in the figures of the whole broker (``$SYS``).
 
-Owns what each edge and each other router has last said, through edges. Called by ``edge_frames``
-with what edges send, which is answered with this router's own figures, and by the publisher of
-``$SYS`` for those of all processes.
+Owns the last figures of each edge and of each other router, which edges pass on. Called by
+``edge_frames`` with what edges send, and answers with this router's own figures; read by the
+publisher of ``$SYS``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class RouterFigures:
     def __init__(self, router: RouterService, edges: AttachedEdges) -> None:
         self._router = router
         self._edges = edges
-        #: By life: the instance of a router, the identifier of an edge.
+        #: By process: the instance of a router, the identifier of an edge.
         self._known: dict[str, dict[str, int]] = {}
-        #: What this router adds to the figures of the whole broker; nothing: it tells none.
+        #: This router's own figures; none are sent while it returns nothing.
         self.own: Callable[[], dict[str, int]] = dict
 
     def on_figures(self, attached: AttachedEdge, figures: pb.Figures) -> None:
-        """An edge tells figures: answer its own with this router's."""
+        """Store figures that an edge has sent; answer those of its own with this router's."""
         self._known[figures.life] = dict(figures.values)
         peer = attached.peer
         own = self.own()
@@ -40,7 +40,7 @@ class RouterFigures:
             peer.outbox.grew(SMALL_BYTES * len(own))
 
     def all_processes(self) -> dict[str, dict[str, int]]:
-        """The figures of every process that is there, as far as they are known, by its life."""
+        """Return the figures of every live process, as far as known, by process."""
         processes = {*self._edges.by_id, *self._router.live_routers()}
         self._known = {
             process: found for process, found in self._known.items() if process in processes
