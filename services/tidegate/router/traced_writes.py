@@ -2,7 +2,7 @@
 
 Each class is called in place of what it wraps; the router puts them there when it is given a
 tracer, and without one nothing of this runs. The ``route`` span, their parent, is made by
-``link.traced_links``.
+``link.traced_links``. Proven by ``tests/integration/test_telemetry.py``.
 """
 
 from __future__ import annotations

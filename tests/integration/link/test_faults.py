@@ -87,11 +87,11 @@ async def test_a_cut_is_noticed_at_once_and_repaired(wires: Wires) -> None:
         await until(lambda: len(origin.answers) == 5, "all are answered")
         firsts = list(dict.fromkeys(router.played.payloads))
         assert firsts == [b"0", b"1", b"2", b"3", b"4"]
-        await until(lambda: edge.played.payloads[-1:] == [b"4"], "interest was told again")
+        await until(lambda: edge.played.payloads[-1:] == [b"4"], "interest was sent again")
 
 
 async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> None:
-    # As after a fence: what it has no answer for is for the router's next life.
+    # As after a fence: what it has no answer for is for the router's next instance.
     router = await wires.router("r1", heartbeat_s=30.0, timeout_s=60.0)
     edge = await wires.edge(router.address, heartbeat_s=30.0, timeout_s=60.0)
     await edge.uses("r1")
@@ -102,7 +102,7 @@ async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> No
     old = router.played.instance
     router.played.instance, router.played.answers_late = "r1.next", False
     router.link_server.drop_all()
-    await until(lambda: origin.answers, "it is answered by the next life")
+    await until(lambda: origin.answers, "it is answered by the next instance")
     assert [one for name, one in router.played.calls if name == "fence"] == [(old,)]
     assert router.played.payloads == [b"x", b"x"]
 
@@ -280,7 +280,7 @@ async def test_frames_are_bounded_also_when_much_waits(
 # Shared subscriptions, end to end
 
 
-async def test_a_shared_message_is_settled_over_the_wire(wires: Wires) -> None:
+async def test_a_shared_message_is_done_over_the_wire(wires: Wires) -> None:
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")

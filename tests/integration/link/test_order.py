@@ -143,7 +143,7 @@ async def test_nothing_is_lost_or_reordered_in_a_rolling_restart(scene: Scene) -
     for name in ("r1", "r2", "r1"):
         await scene.stream.go_on()
         await scene.routers[name].leave()
-        await scene.router(name)  # the same name and place, another life
+        await scene.router(name)  # the same name and place, another instance
         await scene.use("r1", "r2")
     await scene.stream.go_on()
     await scene.all_has_come()

@@ -52,7 +52,7 @@ class Origin(PlayedOrigin):
 
 
 class Node:
-    """A router with its store, on a place of its own; each start is another life of it."""
+    """A router with its store, on a place of its own; each start is another instance of it."""
 
     def __init__(self, scene: Scene, name: str) -> None:
         self.scene = scene
@@ -65,7 +65,7 @@ class Node:
         self.held_back = 0
 
     async def start(self) -> None:
-        """Begin a life."""
+        """Begin an instance."""
         store = await RedisStore.connect(
             url=self.scene.server.url, limits=LIMITS, store=StoreConfig()
         )
@@ -108,13 +108,13 @@ class Node:
         self.wired = None
 
     async def lose_its_edges(self) -> None:
-        """End for the edges; the router itself lives on, and does what it was told."""
+        """End for the edges; the router itself goes on with what it was sent."""
         assert self.wired is not None
         await self.wired.stop()
         self.wired = None
 
     async def end(self) -> None:
-        """End every life."""
+        """End every instance."""
         self.may_append.set()
         if self.wired is not None:
             await self.wired.stop()
@@ -316,7 +316,7 @@ async def test_a_router_that_was_given_up_queues_nothing_more(scene: Scene) -> N
     router, _ = node._all[0]
     old = router.instance
     node.may_append.set()
-    await until(lambda: router.instance != old, "it finds out, and begins a new life")
+    await until(lambda: router.instance != old, "it finds out, and begins a new instance")
     await scene.check(once=True)
 
 
@@ -338,7 +338,9 @@ async def test_an_edge_cut_off_from_one_router_goes_on_in_order_through_another(
     await scene.check(once=False)
 
 
-async def test_a_new_life_of_a_router_does_not_repeat_what_the_old_one_did(scene: Scene) -> None:
+async def test_a_new_instance_of_a_router_does_not_repeat_what_the_old_one_did(
+    scene: Scene,
+) -> None:
     scene.go()
     await scene.go_on()
     for name in ("r1", "r2"):

@@ -1,4 +1,4 @@
-"""What becomes of a shared subscription's message at its member's edge is told to who gave it.
+"""How delivery of a shared message at its member's edge is reported to the router that sent it.
 
 Inputs: real ends of the link; the edge and the router behind them are played. Observed: the receipt
 that the router's side handed in.

@@ -212,7 +212,7 @@ async def test_a_newer_connection_fences_the_older_one() -> None:
 
 
 @in_virtual_time
-async def test_the_end_of_a_connection_is_told_until_the_store_has_it() -> None:
+async def test_the_end_of_a_connection_is_sent_until_the_store_has_it() -> None:
     router_client, (router,) = await _scene("r1")
     router.replies["detach"] = _failure(pb.FAILURE_UNAVAILABLE)
     told = asyncio.create_task(router_client.detach(DetachSession("c", 3, True, 60, 17)))
@@ -232,7 +232,7 @@ async def test_the_end_of_a_connection_is_told_until_the_store_has_it() -> None:
 
 
 @in_virtual_time
-async def test_an_attached_session_arrives_whole_and_is_told_to_every_router() -> None:
+async def test_an_attached_session_arrives_whole_and_is_sent_to_every_router() -> None:
     router_client, (first, second) = await _scene("r1", "r2")
     session = AttachedSession(9, 4, True, 12, True, 15, [13], b"\1\2", {3: 2}, [("a/#", QOS1)])
     for router in (first, second):
@@ -249,7 +249,7 @@ async def test_an_attached_session_arrives_whole_and_is_told_to_every_router() -
 
 
 @in_virtual_time
-async def test_a_router_that_comes_later_is_told_of_the_sessions_that_are_here_now() -> None:
+async def test_a_router_that_comes_later_is_sent_the_sessions_that_are_here_now() -> None:
     router_client, (first,) = await _scene("r1")
     for client_id, epoch in (("stays", 1), ("goes", 2), ("ephemeral", 3)):
         session = AttachedSession(epoch, 0 if client_id == "ephemeral" else 5, False)
@@ -335,7 +335,7 @@ async def test_a_durable_unsubscription_is_learned_by_every_router() -> None:
 
 
 @in_virtual_time
-async def test_interest_is_settled_when_every_router_has_applied_it() -> None:
+async def test_interest_is_synced_when_every_router_has_applied_it() -> None:
     router_client, (first, second) = await _scene("r1", "r2")
     for router in (first, second):
         router.operations.clear()
@@ -351,7 +351,7 @@ async def test_interest_is_settled_when_every_router_has_applied_it() -> None:
 
 
 @in_virtual_time
-async def test_interest_is_settled_without_a_router_that_goes_away() -> None:
+async def test_interest_is_synced_without_a_router_that_goes_away() -> None:
     router_client, (_, second) = await _scene("r1", "r2")
     second.silent_about = {"synced"}
     router_client.add_interest("edge-1", "a")
@@ -362,7 +362,7 @@ async def test_interest_is_settled_without_a_router_that_goes_away() -> None:
 
 
 @in_virtual_time
-async def test_a_router_that_is_about_to_join_is_told_of_new_interest_too() -> None:
+async def test_a_router_that_is_about_to_join_is_sent_new_interest_too() -> None:
     router_client, _ = await _scene("r1")
     second = PlayedRouter(router_client, "r2")
     second.silent_about = {"synced"}
@@ -392,7 +392,7 @@ async def test_a_large_snapshot_goes_in_parts() -> None:
 
 
 @in_virtual_time
-async def test_members_without_a_durable_session_are_told_to_every_router() -> None:
+async def test_members_without_a_durable_session_are_sent_to_every_router() -> None:
     router_client, (first, second) = await _scene("r1", "r2")
     filters = [("$share/g/a", QOS1), ("plain", QOS1), ("$share/g/b", QOS1)]
     await router_client.subscribe("edge-1", "c", 3, 0, filters)
@@ -426,7 +426,7 @@ def _done(router: PlayedRouter) -> list[int]:
 
 
 @in_virtual_time
-async def test_a_shared_message_is_given_to_its_member_and_its_end_is_told() -> None:
+async def test_a_shared_message_is_given_to_its_member_and_its_end_is_reported() -> None:
     router_client, (router,) = await _scene("r1")
     edge = _edge(router_client)
     router.say(shared=_shared(5))
@@ -450,7 +450,7 @@ async def test_a_shared_message_that_was_not_acknowledged_goes_back() -> None:
 
 
 @in_virtual_time
-async def test_a_shared_message_for_nobody_goes_back_at_once() -> None:
+async def test_a_shared_message_without_a_member_goes_back_at_once() -> None:
     router_client, (router,) = await _scene("r1")
     _edge(router_client).has_member = False
     router.say(shared=_shared(5))
@@ -477,7 +477,7 @@ async def test_a_shared_message_whose_router_is_gone_goes_to_another_router() ->
 
 
 @in_virtual_time
-async def test_the_end_of_a_shared_message_whose_connection_is_gone_is_nobodys_business() -> None:
+async def test_the_end_of_a_shared_message_whose_connection_is_gone_is_not_reported() -> None:
     router_client, (router,) = await _scene("r1")
     router.say(shared=_shared(5))
     router.lose()
@@ -504,7 +504,7 @@ async def test_a_shared_message_waits_for_a_router_that_knows_its_members() -> N
 
 
 @in_virtual_time
-async def test_a_shared_message_of_qos_0_that_nobody_can_have_is_counted() -> None:
+async def test_a_shared_message_of_qos_0_without_a_member_is_counted() -> None:
     router_client = fleet_of(PlayedEdge())
     router_client.redispatch("$share/g/a", Publish("a", b"x"))
     assert router_client.counters.dropped["link_lost"] == router_client.counters.published == 1
@@ -725,7 +725,7 @@ async def test_while_a_living_router_cannot_be_reached_its_pushes_are_looked_for
 
 
 @in_virtual_time
-async def test_an_edge_ends_its_lease_after_all_it_published_is_settled() -> None:
+async def test_an_edge_ends_its_lease_after_all_it_published_is_confirmed() -> None:
     router_client, (first, second) = await _scene("r1", "r2")
     for router in (first, second):
         router.silent_about = {"barrier"}

@@ -1,4 +1,4 @@
-"""Routers that come, go, come back and leave, as an edge lives through it: the order is kept (G4).
+"""Routers that come, go, come back and leave, as an edge sees it: the order is kept (G4).
 
 Inputs: routers that the test plays (``support.played_link``), publishes. Observed: which router is
 sent what, and when. The same over real gRPC with real routers: tests/integration/link.
@@ -126,7 +126,7 @@ async def test_qos_0_waits_for_the_barriers_too() -> None:
 
 
 @in_virtual_time
-async def test_a_router_that_comes_is_told_what_this_edge_wants_first() -> None:
+async def test_a_router_that_joins_is_sent_the_snapshot_first() -> None:
     scene = Scene("r1")
     router_client, (router,) = scene.router_client, scene.routers
     for number in range(1200):
@@ -178,7 +178,7 @@ async def test_an_edge_that_cannot_come_to_a_router_is_not_waited_for_for_ever()
 
 
 @in_virtual_time
-async def test_where_all_routers_begin_anew_the_edges_with_a_lease_are_waited_for() -> None:
+async def test_where_all_routers_restart_the_edges_with_a_lease_are_waited_for() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers
     waiting = pb.EdgesReply(edge_ids=["edge-1"], living=["edge-1", "edge-2"])
@@ -203,8 +203,8 @@ async def test_where_all_routers_begin_anew_the_edges_with_a_lease_are_waited_fo
 
 
 @in_virtual_time
-async def test_a_router_that_cannot_say_who_lives_is_asked_again() -> None:
-    """The store is away for a moment just when all routers have begun anew."""
+async def test_a_router_that_cannot_read_the_leases_is_asked_again() -> None:
+    """The store is away for a moment just when all routers have restarted."""
     scene = Scene("r1")
     (router,) = scene.routers
     router.replies["edges"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
@@ -223,7 +223,7 @@ async def test_a_router_that_cannot_say_who_lives_is_asked_again() -> None:
 
 
 @in_virtual_time
-async def test_a_router_that_does_not_know_how_to_say_who_lives_is_used() -> None:
+async def test_a_router_that_is_too_old_to_report_leases_is_used() -> None:
     scene = Scene("r1")
     (router,) = scene.routers
     router.replies["edges"] = pb.Reply(failure=pb.FAILURE_UNSUPPORTED)
@@ -233,7 +233,7 @@ async def test_a_router_that_does_not_know_how_to_say_who_lives_is_used() -> Non
 
 
 @in_virtual_time
-async def test_of_routers_that_begin_anew_together_none_takes_the_others_word() -> None:
+async def test_of_routers_that_restart_together_none_relies_on_the_others() -> None:
     scene = Scene("r1", "r2")
     await scene.joined()
     await asyncio.sleep(MOMENT_S)
@@ -308,7 +308,7 @@ async def test_a_router_that_comes_back_gets_what_it_has_not_answered_again_in_o
 
 
 @in_virtual_time
-async def test_a_new_life_of_a_router_gets_nothing_before_the_old_one_is_fenced() -> None:
+async def test_a_new_instance_of_a_router_gets_nothing_before_the_old_one_is_fenced() -> None:
     scene = Scene("r1")
     (router,) = scene.routers
     await router.join("a")
@@ -327,7 +327,7 @@ async def test_a_new_life_of_a_router_gets_nothing_before_the_old_one_is_fenced(
 
 
 @in_virtual_time
-async def test_every_life_that_may_still_write_is_fenced() -> None:
+async def test_every_instance_that_may_still_write_is_fenced() -> None:
     scene = Scene("r1")
     (router,) = scene.routers
     await router.join("a")
@@ -405,7 +405,7 @@ async def test_a_router_that_is_back_while_it_is_being_fenced_is_not_given_up() 
 
 
 @in_virtual_time
-async def test_a_new_life_takes_its_topics_like_any_newcomer() -> None:
+async def test_a_new_instance_takes_its_topics_like_any_newcomer() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers
     await scene.joined()
@@ -417,7 +417,7 @@ async def test_a_new_life_takes_its_topics_like_any_newcomer() -> None:
     second.replies["edges"] = _edges("edge-1")
     await second.join("b")
     await asyncio.sleep(MOMENT_S)
-    # Its old life is fenced, and until the other edges are there too, r1 has its topics.
+    # Its old instance is fenced, and until the other edges are there too, r1 has its topics.
     assert [fence.instance for fence in second.of("fence")] == ["r2.a"]
     assert first.payloads == [b"a", b"b"]
     second.replies["edges"] = _edges("edge-1", "edge-2")
@@ -433,7 +433,7 @@ async def test_a_new_life_takes_its_topics_like_any_newcomer() -> None:
 
 
 @in_virtual_time
-async def test_completions_that_nobody_has_confirmed_are_told_to_another_router() -> None:
+async def test_completions_that_are_not_confirmed_are_sent_to_another_router() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers
     await scene.joined()
@@ -451,7 +451,7 @@ async def test_completions_that_nobody_has_confirmed_are_told_to_another_router(
 
 
 @in_virtual_time
-async def test_completions_told_to_a_router_that_never_joined_are_told_again() -> None:
+async def test_completions_sent_to_a_router_that_never_joined_are_sent_again() -> None:
     scene = Scene("r1")
     (router,) = scene.routers
     router.replies["edges"] = pb.Reply(edges=pb.EdgesReply(living=["edge-2"]))
@@ -617,7 +617,7 @@ async def test_a_router_that_leaves_is_emptied_before_others_get_its_topics() ->
 
 
 @in_virtual_time
-async def test_completions_on_their_way_to_a_router_that_leaves_are_told_to_another() -> None:
+async def test_completions_on_their_way_to_a_router_that_leaves_are_sent_to_another() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers
     await scene.joined()
@@ -650,7 +650,7 @@ async def test_the_only_router_may_not_leave_until_another_is_there() -> None:
 
 
 @in_virtual_time
-async def test_the_next_life_of_a_router_is_not_asked_to_leave_with_the_last_one() -> None:
+async def test_the_next_instance_of_a_router_is_not_asked_to_leave_with_the_last_one() -> None:
     scene = Scene("r1", "r2")
     first, second = scene.routers
     await first.join("a")

@@ -82,7 +82,7 @@ async def test_an_answer_reaches_the_publisher_once() -> None:
 
 
 @in_virtual_time
-async def test_credit_is_used_up_by_what_is_not_settled() -> None:
+async def test_credit_is_used_up_by_what_is_not_confirmed() -> None:
     peer, publisher = _peer(), _Publisher()
     sent = publisher.sent(b"x" * 5000)
     peer.publish(sent)
@@ -137,7 +137,7 @@ async def test_what_has_waited_goes_in_the_order_in_which_it_was_asked_for() -> 
 
 
 @in_virtual_time
-async def test_what_was_not_settled_is_sent_again_before_what_has_come_since() -> None:
+async def test_what_was_not_confirmed_is_sent_again_before_what_has_come_since() -> None:
     peer, publisher = _peer(), _Publisher()
     for payload in (b"a", b"b", b"c"):
         peer.publish(publisher.sent(payload))
@@ -215,7 +215,7 @@ async def test_answers_find_their_requests_in_any_order() -> None:
 
 
 @in_virtual_time
-async def test_nobody_may_be_waiting_for_an_answer_any_more() -> None:
+async def test_a_reply_that_is_not_awaited_any_more_is_dropped() -> None:
     peer = _peer()
     request, sync = peer.request(pb.Request()), peer.sync()
     request.cancel()
@@ -267,7 +267,7 @@ async def test_who_gives_a_router_up_gets_all_that_was_asked_of_it_in_order() ->
 
 
 @in_virtual_time
-async def test_a_router_is_told_what_was_taken_before_much_is_outstanding() -> None:
+async def test_frames_are_reported_before_much_is_outstanding() -> None:
     peer = _peer()
     outbox = peer.outbox
     assert outbox is not None

@@ -295,7 +295,7 @@ async def test_a_publish_without_receipt_asks_for_none(scene: Scene) -> None:
 
 
 @_scene(credit_bytes=65_536)
-async def test_credit_comes_back_only_for_what_is_settled(scene: Scene) -> None:
+async def test_credit_comes_back_only_for_what_is_confirmed(scene: Scene) -> None:
     stream = await scene.edge()
     scene.service.answers_late = True
     payload = b"x" * 20_000
@@ -311,7 +311,7 @@ async def test_credit_comes_back_only_for_what_is_settled(scene: Scene) -> None:
 
 
 @_scene(heartbeat_s=1.0)
-async def test_credit_is_told_with_the_next_heartbeat_at_the_latest(scene: Scene) -> None:
+async def test_credit_is_sent_with_the_next_heartbeat_at_the_latest(scene: Scene) -> None:
     stream = await scene.edge()
     stream.say(publish=_publish(b"x"))
     await asyncio.sleep(2.5)
@@ -341,7 +341,7 @@ async def test_publishers_wait_for_an_edge_that_takes_slowly(scene: Scene) -> No
 
 
 @_scene(**SMALL_MAILBOX, stall_s=2.0, heartbeat_s=0.5)
-async def test_nobody_waits_for_an_edge_that_takes_nothing(scene: Scene) -> None:
+async def test_no_publisher_waits_for_an_edge_that_takes_nothing(scene: Scene) -> None:
     publisher, stuck = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
     stuck.takes.clear()
     for _ in range(2):
@@ -412,7 +412,7 @@ async def test_an_edge_that_is_not_heard_of_is_dropped(scene: Scene) -> None:
 
 
 @_scene(heartbeat_s=1.0, timeout_s=3.0)
-async def test_an_edge_hears_that_the_router_lives(scene: Scene) -> None:
+async def test_a_router_sends_heartbeats(scene: Scene) -> None:
     stream = await scene.edge()
     before = len(stream.frames)
     await asyncio.sleep(10)  # its answers keep it alive, too
@@ -434,7 +434,7 @@ async def test_copies_that_never_got_to_a_lost_edge_are_counted(scene: Scene) ->
 
 
 @_scene()
-async def test_answers_for_an_edge_that_is_gone_are_nobodys_business(scene: Scene) -> None:
+async def test_replies_for_an_edge_that_is_gone_are_dropped(scene: Scene) -> None:
     stream = await scene.edge()
     scene.service.answers_late = True
     scene.service.may_answer.clear()
@@ -475,7 +475,7 @@ async def test_a_fault_in_one_operation_takes_nothing_from_the_others(scene: Sce
 
 
 @_scene()
-async def test_an_edge_whose_interest_could_not_be_noted_has_to_come_anew(scene: Scene) -> None:
+async def test_an_edge_whose_interest_could_not_be_noted_has_to_reconnect(scene: Scene) -> None:
     stream = await scene.edge()
     del scene.service.interest["edge-1"]
     stream.say(interest=pb.Interest(added=["t"]))
@@ -539,7 +539,7 @@ async def test_a_barrier_waits_until_every_edge_has_what_it_was_sent(scene: Scen
 
 
 @_scene(stall_s=1.0, heartbeat_s=0.5, timeout_s=60.0)
-async def test_a_barrier_waits_for_an_edge_that_is_slow_but_lives(scene: Scene) -> None:
+async def test_a_barrier_waits_for_an_edge_that_is_slow_but_alive(scene: Scene) -> None:
     # What it was sent before must not be overtaken by what another router sends it after.
     publisher, slow = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
     slow.confirms = False
@@ -633,7 +633,7 @@ async def test_an_edge_that_comes_while_the_router_leaves_is_refused(scene: Scen
 
 
 @_scene()
-async def test_edges_are_named_once_they_have_told_what_they_want(scene: Scene) -> None:
+async def test_edges_are_named_once_they_have_sent_their_interest(scene: Scene) -> None:
     first = await scene.edge("edge-1")
     half = PlayedStream(scene.link_server, "edge-2")
     scene.streams.append(half)
@@ -654,7 +654,7 @@ async def test_edges_are_named_once_they_have_told_what_they_want(scene: Scene) 
 
 
 @_scene()
-async def test_an_edge_that_was_started_again_is_not_waited_for_in_its_former_life(
+async def test_an_edge_that_was_started_again_is_not_waited_for_under_its_former_instance(
     scene: Scene,
 ) -> None:
     former, other = new_edge_id("pod-1"), new_edge_id("pod-2")
@@ -707,7 +707,7 @@ class _Receipt:
 
 
 @_scene()
-async def test_who_wants_to_know_what_became_of_a_shared_message_is_told(scene: Scene) -> None:
+async def test_the_receipt_of_a_shared_message_is_called(scene: Scene) -> None:
     stream = await scene.edge()
     peer = scene.peer()
     receipts = [_Receipt() for _ in range(4)]
@@ -926,7 +926,7 @@ async def test_queues_are_read_when_there_is_place_for_what_is_in_them(scene: Sc
 
 
 @_scene(**SMALL_MAILBOX)
-async def test_nobody_waits_for_place_at_an_edge_that_is_gone(scene: Scene) -> None:
+async def test_no_reply_waits_for_room_at_an_edge_that_is_gone(scene: Scene) -> None:
     stream = await scene.edge()
     stream.takes.clear()
     for seq in range(2):
@@ -957,7 +957,7 @@ async def test_lists_of_retained_topics_are_read_page_by_page(scene: Scene) -> N
 
 
 @_scene()
-async def test_lists_that_nobody_reads_on_are_given_up(scene: Scene) -> None:
+async def test_lists_that_are_not_read_on_are_dropped(scene: Scene) -> None:
     stream = await scene.edge()
     scene.service.pages = [["a"], ["b"], ["c"]]
     frame = pb.EdgeFrame()
@@ -992,7 +992,7 @@ async def test_a_list_that_ends_leaves_nothing_behind(scene: Scene) -> None:
 
 
 @_scene()
-async def test_a_router_whose_life_has_ended_sends_every_edge_away(scene: Scene) -> None:
+async def test_a_fenced_router_closes_every_stream(scene: Scene) -> None:
     streams = [await scene.edge("edge-1", "t"), await scene.edge("edge-2", "t")]
     scene.service.instance = "router-1.b"
     scene.link_server.drop_all()
