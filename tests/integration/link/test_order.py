@@ -177,7 +177,7 @@ async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires)
 async def test_when_a_router_dies_the_order_is_kept(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate.link.edge_end.router_membership.GRACE_S", 0.1)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.RECONNECT_GRACE_S", 0.1)
     await scene.router("r2")
     await scene.use("r1", "r2")
     await scene.stream.go_on()

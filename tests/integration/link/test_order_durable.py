@@ -264,7 +264,7 @@ class Scene:
 async def scene(
     wires: Wires, server: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Scene]:
-    monkeypatch.setattr("tidegate.link.edge_end.router_membership.GRACE_S", 0.1)
+    monkeypatch.setattr("tidegate.link.edge_end.router_membership.RECONNECT_GRACE_S", 0.1)
     made = Scene(wires, server)
     try:
         await made.begin()
