@@ -98,7 +98,7 @@ def test_what_cannot_be_changed_later_is_refused(space: Space) -> None:
     space.put("demo", spec)
     larger = copy.deepcopy(spec)
     larger["redis"]["bundled"]["storage"]["size"] = "9Gi"
-    with pytest.raises(Refused, match="the size and the class of a volume cannot be changed"):
+    with pytest.raises(Refused, match="size and storageClassName are immutable"):
         space.put("demo", larger)
     with pytest.raises(Refused, match="partitions is immutable"):
         space.put("demo", spec | {"redis": spec["redis"] | {"partitions": 64}})

@@ -66,7 +66,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rules.write_text(less)
     source = Path(tidegate_operator.__file__).parent
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    module = package / "crd.py"
+    module = package / "spec" / "crd.py"
     text = module.read_text()
     text = text.replace(
         f"REVISION: Final = {crd.REVISION}", f"REVISION: Final = {crd.REVISION - 1}"
