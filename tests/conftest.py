@@ -20,6 +20,7 @@ from support.broker import Server, Settings, StartBroker, Tidegate, all_listener
 from support.certificates import Certificates
 from support.mosquitto import Mosquitto
 from support.raw_client import RawClient
+from tidegate.runtime.process.parent import end_with
 
 _MARK_OF_DIRECTORY = {
     "integration": pytest.mark.integration,
@@ -44,6 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("TIDEGATE_TEST_BROKER", "tidegate"),
         help="which broker the fixture `broker` starts",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have a worker of pytest-xdist end with the run, as all ends that it starts."""
+    if hasattr(config, "workerinput"):
+        end_with(os.getppid())
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -20,6 +20,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from support import processes
 from support.cluster import Cluster, Node, ended
 from support.faulting_proxy import FaultingProxy
 from support.node_clients import installed
@@ -108,7 +109,7 @@ class Scripts:
         }
         self._output = directory / "js.txt"
         with self._output.open("wb") as out:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 [require("node"), "stable.mjs", json.dumps(job)],
                 cwd=installed(),
                 stdin=subprocess.PIPE,

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from support import processes
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -22,7 +24,7 @@ TESTS = Path(__file__).parents[1]
 def echo_url() -> Iterator[str]:
     """The address of an echo server on the project's WebSocket stack."""
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
-    with subprocess.Popen(
+    with processes.start(
         [sys.executable, "-m", "support.ws_echo_server"],
         stdout=subprocess.PIPE,
         env=environment,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support import processes
 from support.tools import missing
 
 RUNS = 8000
@@ -19,13 +20,12 @@ RUNS = 8000
 def test_a_fuzz_target_finds_nothing_at_once(target: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         missing("atheris (PyPI)")
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, str(Path(__file__).with_name(target)), f"-runs={RUNS}", "-seed=7"],
+        60,
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     ran = re.search(r"^Done (\d+) runs", done.stderr, re.MULTILINE)

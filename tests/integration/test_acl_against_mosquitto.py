@@ -13,13 +13,12 @@ import contextlib
 import os
 import pwd
 import random
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from support import mqtt_bytes
+from support import mqtt_bytes, processes
 from support.raw_client import RawClient
 from support.tools import require
 from support.waiting import wait_for_async
@@ -126,7 +125,7 @@ async def sockets(tmp_path: Path) -> AsyncIterator[_Sockets]:
     file = tmp_path / "mosquitto.conf"
     file.write_text(sockets.configuration())
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([program, "-c", file], stdout=log, stderr=log)
+        process = processes.start([program, "-c", file], stdout=log, stderr=log)
     try:
         last = tmp_path / f"{SETS - 1}.sock"
         await wait_for_async(

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support import processes
 from support.broker import Server, StartBroker
 from support.certificates import Certificates
 from support.tools import require
@@ -57,7 +58,7 @@ class Subscriber:
 
     def __init__(self, *options: str) -> None:
         self._lines: queue.Queue[str] = queue.Queue()
-        self.process = subprocess.Popen(
+        self.process = processes.start(
             [require("mosquitto_sub"), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

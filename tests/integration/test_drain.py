@@ -15,7 +15,6 @@ import re
 import secrets
 import signal
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from support import mqtt_bytes
+from support import mqtt_bytes, processes
 from support.broker import STOP_DEADLINE_S, StartBroker, Tidegate
 from support.certificates import Certificates
 from support.mqtt_bytes import V5, V311
@@ -404,7 +403,7 @@ async def test_mosquitto_sub_understands_why_it_has_to_go(start_broker: StartBro
     options = ["-V", "5", "-d", "-t", "x", "-i", "sub", "-h", address.host, "-p", str(address.port)]
     with output.open("wb") as stdout:
         command = ["stdbuf", "-oL", require("mosquitto_sub"), *options]
-        process = subprocess.Popen(command, stdout=stdout, stderr=stdout)
+        process = processes.start(command, stdout=stdout, stderr=stdout)
     try:
         await wait_for_async(
             lambda: "received SUBACK" in output.read_text(), DEADLINE_S, "its subscription"

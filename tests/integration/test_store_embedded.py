@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from support import processes
 from support.waiting import wait_for_async
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store import embedded
@@ -68,7 +69,7 @@ def restarted(server: EmbeddedValkey, count: int) -> bool:
 
 
 def start_broker(data_dir: Path) -> tuple[subprocess.Popen[str], int]:
-    broker = subprocess.Popen(
+    broker = processes.start(
         [sys.executable, "-c", _BROKER, str(data_dir)], stdout=subprocess.PIPE, text=True
     )
     assert broker.stdout is not None
@@ -234,7 +235,7 @@ async def test_a_server_left_behind_is_ended_and_its_data_kept(
 
 
 async def test_a_pid_file_of_another_process_harms_nobody(data_dir: Path) -> None:
-    bystander = subprocess.Popen(["sleep", "60"])
+    bystander = processes.start(["sleep", "60"])
     data_dir.mkdir()
     note = f'{{"pid": {bystander.pid}, "started": "1", "socket": "{data_dir}/valkey.sock"}}'
     (data_dir / "valkey.pid.json").write_text(note)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from support import processes
 from support.certificates import Authority, KeyPair
 from support.waiting import wait_for
 
@@ -152,7 +153,7 @@ class Server(ABC):
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         # Files, not pipes: a child that outlives the broker would keep a pipe open.
         with self._stdout.open("wb") as stdout, self._stderr.open("ab") as stderr:
-            self.process = subprocess.Popen(
+            self.process = processes.start(
                 command,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

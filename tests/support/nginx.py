@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from support import processes
 from support.broker import Address
 from support.tools import free_port, require
 from support.waiting import wait_for
@@ -52,7 +53,7 @@ def nginx_before(target: Address, directory: Path, directives: str) -> Iterator[
         "-e",
         str(directory / "error.log"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = processes.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: _listens(port) or process.poll() is not None, 15, "nginx listens")
         assert process.poll() is None, (directory / "error.log").read_text()

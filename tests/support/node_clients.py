@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from support import processes
 from support.tools import cached, require, run_or_missing
 
 _SOURCES = Path(__file__).with_name("node")
@@ -42,17 +43,15 @@ def installed() -> Path:
 def run_script(script: str, job: dict[str, Any], timeout_s: float = 100.0) -> Any:
     """Run one of our scripts with ``job`` and return the JSON that it prints."""
     try:
-        done = subprocess.run(
+        done = processes.run(
             [require("node"), script, json.dumps(job)],
+            timeout_s,
             cwd=installed(),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
     except subprocess.TimeoutExpired as error:
-        said = (error.stderr or b"").decode(errors="replace")
-        late = f"{script} took more than {timeout_s:.0f} s; it said:\n{said}"
+        late = f"{script} took more than {timeout_s:.0f} s; it said:\n{error.stderr!s}"
         raise AssertionError(late) from None
     print(done.stderr, end="")
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from support import processes
 from support.certificates import Certificates
 from support.tools import free_port
 from tidegate.store import embedded
@@ -57,7 +58,7 @@ class StoreServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._process = subprocess.Popen(self._command_line(), stdout=subprocess.DEVNULL)
+        self._process = processes.start(self._command_line(), stdout=subprocess.DEVNULL)
         self._wait_until_it_answers()
 
     def _command_line(self) -> list[str]:

@@ -14,6 +14,8 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import processes
+
 SUPPORT = Path(__file__).parent
 
 
@@ -54,17 +56,15 @@ def run_suite(
     ]
     command += [f"--junitxml={results}", *options, *tests]
     path = [str(library), str(source), str(SUPPORT.parent)]
-    done = subprocess.run(
+    done = processes.run(
         command,
+        timeout_s,
         cwd=source,
         env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         | {"PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
         | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout_s,
-        check=False,
     )
     if not results.exists():
         raise AssertionError(f"the suite did not run:\n{done.stdout[-8000:]}")

@@ -19,7 +19,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from support import tools
+from support import processes, tools
 from support.certificates import Authority
 from support.kube import binaries
 from support.kube.api import Api, Object, Refused
@@ -217,7 +217,7 @@ class ControlPlane:
     def _run(self, name: str, command: list[str]) -> None:
         self._commands[name] = command
         with (self.directory / f"{name}.stderr").open("ab") as log:
-            self._programs[name] = subprocess.Popen(
+            self._programs[name] = processes.start(
                 command, stdout=log, stderr=subprocess.STDOUT, cwd=self.directory
             )
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from support import helm
+from support import helm, processes
 from support.kube.node import Node
 from support.kube.node_api import ApiError, Manifest, path_of
 from support.kube.node_images import ROOT, Image
@@ -256,7 +256,7 @@ def ends_of_containers(broker: Broker) -> Iterator[Callable[[], dict[str, int]]]
     Of a pod that is deleted by force nothing is seen.
     """
     with tempfile.TemporaryFile("w+") as seen:
-        watch = subprocess.Popen(
+        watch = processes.start(
             [
                 *(str(helm.program("kubectl")), "--kubeconfig", str(broker.node.kubeconfig)),
                 *("get", "pods", "--namespace", broker.namespace, "--watch", "-o", "json"),

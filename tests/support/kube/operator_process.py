@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from support import helm, tools
+from support import helm, processes, tools
 from support.kube.api import Object
 from support.kube.audit import Request
 from support.kube.control_plane import ControlPlane
@@ -130,7 +130,7 @@ class OperatorProcess:
         if self.package is not None:
             environment["PYTHONPATH"] = str(self.package)
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 [sys.executable, *command[1:]],
                 cwd=self.directory,
                 env=_own_environment() | environment,
