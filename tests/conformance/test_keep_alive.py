@@ -11,6 +11,11 @@ from support.peers import Peers, both_transports, both_versions, let_pass
 
 statement = pytest.mark.statement
 
+#: The broker looks twice a second, and knows when a packet came to within as much.
+STEP_S = 1.0
+#: How late a busy machine may be. (That the broker is not late is tested in virtual time.)
+LATE_S = 1.5
+
 
 @both_transports
 @both_versions
@@ -28,13 +33,15 @@ async def test_every_pingreq_gets_one_pingresp(peers: Peers, version: int) -> No
 async def test_silence_of_one_and_a_half_keep_alive_ends_the_connection(
     peers: Peers, version: int
 ) -> None:
-    client = await peers.connect(version=version, keep_alive=1)
+    keep_alive_s = 2
     began = time.monotonic()
+    client = await peers.connect(version=version, keep_alive=keep_alive_s)
     assert client.connack is not None
     assert client.connack.get("server_keep_alive") is None
     last = await client.expect_closed()
     assert last is None or last.reason == 0x8D
-    assert 1.4 <= time.monotonic() - began <= 4
+    ended_s = time.monotonic() - began
+    assert 1.5 * keep_alive_s <= ended_s <= 1.5 * keep_alive_s + STEP_S + LATE_S
 
 
 @both_versions

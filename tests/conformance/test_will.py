@@ -12,6 +12,12 @@ from support.peers import Peers, both_transports, both_versions, let_pass
 
 statement = pytest.mark.statement
 
+#: The broker keeps these times in milliseconds, and looks twice a second at what is due.
+MILLISECOND_S = 0.001
+STEP_S = 0.5
+#: How late a busy machine may be.
+LATE_S = 1.5
+
 
 @both_transports
 @both_versions
@@ -125,7 +131,7 @@ async def test_will_waits_for_its_delay(peers: Peers) -> None:
     began = time.monotonic()
     dying.reset()
     await watcher.expect("PUBLISH", payload=b"will")
-    assert 1.5 <= time.monotonic() - began <= 6
+    assert 2 - MILLISECOND_S <= time.monotonic() - began <= 2 + STEP_S + LATE_S
 
 
 @statement("MQTT-3.1.3-9", "MQTT-3.1.2-8")
@@ -147,7 +153,7 @@ async def test_session_end_comes_before_a_longer_will_delay(peers: Peers) -> Non
     began = time.monotonic()
     dying.reset()
     await watcher.expect("PUBLISH", payload=b"will")
-    assert time.monotonic() - began >= 0.5
+    assert 1 - MILLISECOND_S <= time.monotonic() - began <= 1 + STEP_S + LATE_S
 
 
 @statement("MQTT-3.1.2-8")

@@ -75,6 +75,12 @@ class PlayedRouter:
         #: No session can be had.
         self.refuses_sessions = False
         self.incarnation = 0
+        #: What the next connections get, if it is no new session.
+        self.session: AttachedSession | None = None
+        #: What waits in the one durable session's queue, by sequence number.
+        self.queued: dict[int, Publish] = {}
+        #: Deliveries that are to be forgotten: client identifier, epoch, sequence numbers.
+        self.completed: list[tuple[str, int, list[int]]] = []
         #: How many of the next calls of ``complete_receipt`` fail.
         self.failures = 0
         #: Cleared: everything that is awaited waits.
@@ -91,13 +97,13 @@ class PlayedRouter:
             return None
         return 0
 
-    def answer(self, count: int = -1) -> None:
+    def answer(self, count: int = -1, code: int = 0) -> None:
         """Answer the oldest open publishes (-1: all)."""
         if count < 0:
             count = len(self.open)
         for _ in range(count):
             origin, message = self.open.pop(0)
-            origin.published(message, 0)
+            origin.published(message, code)
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """See RouterLink."""
@@ -105,7 +111,7 @@ class PlayedRouter:
         await self.reachable.wait()
         if self.refuses_sessions:
             raise RouterUnavailable("none is there")
-        return AttachedSession(1, self.incarnation, False)
+        return self.session or AttachedSession(1, self.incarnation, False)
 
     async def detach(self, request: DetachSession) -> None:
         """See RouterLink."""
@@ -126,6 +132,17 @@ class PlayedRouter:
             self.failures -= 1
             raise RouterUnavailable("none is there")
         await self.reachable.wait()
+
+    async def fetch(
+        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+    ) -> list[tuple[int, Publish]]:
+        """See RouterLink."""
+        await self.reachable.wait()
+        return [item for item in self.queued.items() if item[0] > after_seq][:max_count]
+
+    def complete(self, client_id: str, epoch: int, seqs: list[int]) -> None:
+        """See RouterLink."""
+        self.completed.append((client_id, epoch, seqs))
 
     def leave_groups(self, *arguments: Any) -> None:
         """See RouterLink."""

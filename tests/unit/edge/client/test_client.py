@@ -1,16 +1,75 @@
-"""What a client may do, and how its connection ends; a real edge, both ends played.
-
-What is sent and in which order is in ``test_pause_reasons.py`` and in the conformance tests.
-"""
+"""What a client may do, and how its connection ends: taken over, by the process, by keep alive."""
 
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 
 from support import mqtt_bytes
 from support.lone_edge import LoneEdge, turns
+from support.mqtt_bytes import V5, Will
+from support.virtual_time import run_virtual
 from tidegate.edge.client.client import may_publish
 from tidegate.edge.client.state import ClientState
+from tidegate.edge.edge import TICK_S
+from tidegate.mqtt.enums import ReasonCode
+
+TAKEN_OVER = ReasonCode.SESSION_TAKEN_OVER
+
+
+@pytest.mark.statement("MQTT-3.1.4-3")
+async def test_a_connection_that_is_taken_over_asks_for_no_will() -> None:
+    """The session has its successor's will now; its own was the store's to publish, or not."""
+    async with LoneEdge() as alone:
+        client = await alone.connect("c", will=Will("w"))
+        alone.edge.kick("c", 1, TAKEN_OVER)
+        await turns()
+        assert [packet.reason for packet in client.received()] == [TAKEN_OVER]
+        assert [one.publish_will for one in alone.router.detached] == [False]
+
+
+async def test_an_mqtt_5_client_whose_connect_has_just_come_is_refused_as_one_at_the_end() -> None:
+    alone = LoneEdge()
+    alone.edge.start()
+    client = alone.accept(V5)
+    client.send(mqtt_bytes.connect("c"))
+    await alone.edge.stop()  # before anything else has its turn
+    assert [packet.reason for packet in client.received()] == [ReasonCode.SERVER_UNAVAILABLE]
+
+
+async def test_a_disconnect_lengthens_a_session_up_to_the_limit() -> None:
+    async with LoneEdge(limits={"max_session_expiry_s": 60}) as alone:
+        client = await alone.connect("c", props=[("session_expiry", 30)])
+        client.send(mqtt_bytes.disconnect(0, [("session_expiry", 1000)]))
+        await turns()
+        assert [one.session_expiry_s for one in alone.router.detached] == [60]
+
+
+# Keep alive
+
+
+@pytest.mark.parametrize("keep_alive_s", [1, 10])
+@pytest.mark.parametrize("sends", [False, True])
+@pytest.mark.statement("MQTT-3.1.2-22", "MQTT311-3.1.2-24")
+def test_silence_of_one_and_a_half_keep_alive_ends_a_connection(
+    keep_alive_s: int, sends: bool
+) -> None:
+    async def scenario() -> None:
+        async with LoneEdge() as alone:
+            client = await alone.connect("c", keep_alive=keep_alive_s)
+            await asyncio.sleep(1.5 * keep_alive_s)
+            assert not client.channel.is_closed
+            if sends:
+                client.send(mqtt_bytes.PINGREQ)
+                await asyncio.sleep(1.5 * keep_alive_s)
+                assert not client.channel.is_closed
+            # What came when is known to within a tick, and looked at at each.
+            await asyncio.sleep(2 * TICK_S + 0.01)
+            assert client.channel.is_closed
+            assert alone.counters.closed["keep_alive_timeout"] == 1
+
+    run_virtual(scenario())
 
 
 @pytest.mark.parametrize("topic", ["$SYS/broker/uptime", "$share/g/t", "$SYS"])

@@ -15,6 +15,7 @@ from support import mqtt_bytes
 from support.lone_edge import LoneEdge, Played, turns
 from support.mqtt_bytes import Will
 from tidegate.edge.auth.password_file import set_user
+from tidegate.link.interfaces import AttachedSession
 from tidegate.mqtt.enums import ReasonCode
 
 statement = pytest.mark.statement
@@ -79,11 +80,29 @@ async def test_a_user_removed_before_connack_is_refused(tmp_path: Path) -> None:
         assert alone.counters.refused["not_authorized"] == 1
 
 
-async def test_a_newer_epoch_that_was_kicked_meanwhile_is_refused() -> None:
+@pytest.mark.parametrize("kicked_epoch", [5, 6, 7])
+async def test_an_epoch_that_was_kicked_before_its_answer_came_is_refused(
+    kicked_epoch: int,
+) -> None:
     async with LoneEdge() as alone:
+        alone.router.session = AttachedSession(6, 0, False)
         client = await _connecting(alone)
-        alone.edge.kick("c", 1, ReasonCode.SESSION_TAKEN_OVER)
+        alone.edge.kick("c", kicked_epoch, ReasonCode.SESSION_TAKEN_OVER)
         await _answer(alone)
-        assert [packet.reason for packet in client.received()] == [ReasonCode.SERVER_BUSY]
-        assert not alone.edge.clients
+        is_refused = kicked_epoch >= 6  # otherwise it was an older connection's
+        answer = ReasonCode.SERVER_BUSY if is_refused else ReasonCode.SUCCESS
+        assert [packet.reason for packet in client.received()] == [answer]
+        assert list(alone.edge.clients) == ([] if is_refused else ["c"])
+        assert [request.epoch for request in alone.router.detached] == [6] * is_refused
         assert not alone.edge.registry.newcomers
+
+
+@pytest.mark.parametrize(
+    ("topic", "answer"), [("a/b/c", 0), ("a/b/c/d", ReasonCode.TOPIC_NAME_INVALID)]
+)
+async def test_a_wills_topic_has_as_many_levels_as_any(topic: str, answer: int) -> None:
+    async with LoneEdge(limits={"max_topic_levels": 3}) as alone:
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c", will=Will(topic)))
+        await turns()
+        assert [packet.reason for packet in client.received()] == [answer]

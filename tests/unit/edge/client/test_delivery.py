@@ -1,0 +1,92 @@
+"""What is sent to one client, where two rules meet: sizes with aliases, queues and groups."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import mqtt_bytes
+from support.lone_edge import LoneEdge, Played, turns
+from tidegate.link.interfaces import AttachedSession
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
+
+LARGE = b"x" * 500
+#: Of every client here: more than a small message takes, less than a large one.
+MAXIMUM_BYTES = 200
+
+
+class _Receipt:
+    """What became of a shared message."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def done(self) -> None:
+        self.said.append("done")
+
+    def returned(self) -> None:
+        self.said.append("returned")
+
+
+async def _subscriber(alone: LoneEdge, qos: int = 0, aliases: int = 0) -> Played:
+    props = [("maximum_packet_size", MAXIMUM_BYTES)]
+    if aliases:
+        props.append(("topic_alias_maximum", aliases))
+    client = await alone.connect("c", props=props)
+    client.send(mqtt_bytes.subscribe(1, [("t", qos)]))
+    await turns()
+    assert client.kinds() == ["SUBACK"]
+    return client
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.statement("MQTT-3.1.2-24", "MQTT-3.3.2-8")
+async def test_an_alias_is_announced_by_the_first_message_that_is_sent(qos: int) -> None:
+    """Not by one before it that was too large: its client has never seen the mapping."""
+    async with LoneEdge() as alone:
+        client = await _subscriber(alone, qos, aliases=10)
+        alone.edge.deliver(Publish("t", LARGE, qos), "")
+        alone.edge.deliver(Publish("t", b"first", qos), "")
+        alone.edge.deliver(Publish("t", b"second", qos), "")
+        first, second = client.received()
+        assert (first.topic, first.get("topic_alias"), first.payload) == ("t", 1, b"first")
+        assert (second.topic, second.get("topic_alias"), second.payload) == ("", 1, b"second")
+        assert alone.counters.dropped["too_large"] == 1
+
+
+@pytest.mark.statement("MQTT-3.1.2-25")
+async def test_a_message_too_large_for_a_durable_sessions_client_leaves_its_queue() -> None:
+    async with LoneEdge() as alone:
+        alone.router.incarnation = 7
+        client = await _subscriber(alone, 1)
+        alone.edge.push("c", 1, 1, Publish("t", LARGE, 1))
+        alone.edge.push("c", 1, 2, Publish("t", b"small", 1))
+        await turns()
+        assert [packet.payload for packet in client.received()] == [b"small"]
+        assert alone.router.completed == [("c", 1, [1])]
+
+
+async def test_a_shared_message_too_large_for_its_member_is_settled() -> None:
+    async with LoneEdge() as alone:
+        client = await _subscriber(alone)
+        receipt = _Receipt()
+        message = Publish("t", LARGE, 1)
+        options = SubscriptionOptions(1)
+        assert alone.edge.deliver_shared("c", 1, message, "$share/g/t", options, receipt)
+        assert receipt.said == ["done"]
+        assert client.kinds() == []
+
+
+@pytest.mark.statement("MQTT-4.4.0-1", "MQTT-3.3.1-1")
+async def test_exactly_what_has_been_sent_before_is_sent_again_with_dup() -> None:
+    async with LoneEdge() as alone:
+        alone.router.session = AttachedSession(9, 7, True, sent_seq=2, last_seq=3)
+        alone.router.queued = {seq: Publish("t", b"%d" % seq, 1) for seq in (1, 2, 3)}
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c", clean=False))
+        await turns()
+        sent = [packet for packet in client.received() if packet.kind == "PUBLISH"]
+        assert [(packet.packet_id, bool(packet.flags & 8)) for packet in sent] == [
+            (1, True),
+            (2, True),
+            (3, False),
+        ]

@@ -1,0 +1,38 @@
+"""PUBLISH and PUBREL from one client, where a refusal meets what is remembered of an exchange."""
+
+from __future__ import annotations
+
+import pytest
+
+from support import mqtt_bytes
+from support.lone_edge import LoneEdge, turns
+from tidegate.mqtt.enums import ReasonCode
+
+QUOTA = int(ReasonCode.QUOTA_EXCEEDED)
+
+
+@pytest.mark.statement("MQTT-4.3.3-9")
+async def test_a_packet_identifier_refused_in_pubrec_can_be_used_for_another_message() -> None:
+    async with LoneEdge() as alone:
+        client = await alone.connect("c")
+        alone.router.answers_late = True
+        client.send(mqtt_bytes.publish("t", b"refused", qos=2, packet_id=1))
+        alone.router.answer(code=QUOTA)
+        client.send(mqtt_bytes.publish("t", b"another", qos=2, packet_id=1))
+        alone.router.answer()
+        assert [packet.reason for packet in client.received()] == [QUOTA, 0]
+        assert [message.payload for message in alone.router.published] == [b"refused", b"another"]
+
+
+@pytest.mark.statement("MQTT-3.3.4-7")
+async def test_a_message_refused_in_pubrec_is_no_longer_under_way() -> None:
+    async with LoneEdge(limits={"receive_maximum": 1}) as alone:
+        client = await alone.connect("c")
+        alone.router.answers_late = True
+        for packet_id in (1, 2):
+            client.send(mqtt_bytes.publish("t", qos=2, packet_id=packet_id))
+            alone.router.answer(code=QUOTA)
+            await turns()
+        assert [(packet.kind, packet.reason) for packet in client.received()] == [
+            ("PUBREC", QUOTA)
+        ] * 2
