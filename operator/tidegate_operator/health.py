@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
-from tidegate.runtime.admin.server import AdminServer, Verdict
+from tidegate.runtime.admin.server import AdminServer, Readiness
 from tidegate.runtime.telemetry.counters import Histogram
-from tidegate.runtime.telemetry.metrics import Exporter, Histograms, Readings
+from tidegate.runtime.telemetry.metrics import CallbackMetrics, Exporter, HistogramMetrics
 
 #: Reconciling an unchanged broker takes milliseconds, creating one some seconds.
 DURATION_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -67,11 +67,11 @@ class OperatorHealth:
         self.written["apply"] += applied
         self.written["delete"] += deleted
 
-    def liveness(self) -> Verdict:
+    def liveness(self) -> Readiness:
         """Return whether the process is alive, and a text."""
         return not self.fatal, self.fatal or "alive"
 
-    async def readiness(self) -> Verdict:
+    async def readiness(self) -> Readiness:
         """Return whether MqttBrokers can be listed and all watches are up, and a text."""
         problem = self.fatal or self.waiting_for or await self._unserved_reason()
         if not problem:
@@ -88,9 +88,9 @@ class OperatorHealth:
             self._served_until_s = now_s + SERVED_TTL_S
         return self._served
 
-    def readings(self) -> Readings:
+    def readings(self) -> CallbackMetrics:
         """Return the metrics besides those of the process."""
-        return Readings(
+        return CallbackMetrics(
             (
                 (
                     "operator_reconciles_total",
@@ -143,7 +143,7 @@ def admin_server(health: OperatorHealth, address: str, port: int) -> AdminServer
     exporter = Exporter(None, {"role": "operator"})
     exporter.add(health.readings())
     exporter.add(
-        Histograms(
+        HistogramMetrics(
             (
                 (
                     "operator_reconcile_duration_seconds",

@@ -23,7 +23,7 @@ from support.live import Live
 from support.mqtt_bytes import V5, V311
 from support.raw_client import DEADLINE_S, RawClient
 from support.waiting import wait_for_async
-from tidegate.runtime.config.file_watch import INTERVAL_S
+from tidegate.runtime.reload.file_watch import INTERVAL_S
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 

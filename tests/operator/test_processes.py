@@ -28,7 +28,7 @@ from support.cluster import Node
 from support.raw_client import RawClient
 from support.store_server import StoreServer
 from tidegate.edge.auth.password_file import set_user
-from tidegate.runtime.config.applied import digest_of
+from tidegate.runtime.config.file_version import digest_of
 from tidegate.store.embedded import EmbeddedError, find_server
 from tidegate_operator import names
 from tidegate_operator.live_state import Pod

@@ -97,12 +97,12 @@ class FeedAgainstStore(RuleBasedStateMachine):
     def router_dies(self) -> None:
         """Its pushes are lost; the edge notices."""
         self.pushes.pop(0)
-        self.suspect()
+        self.resync()
 
     @rule()
-    def suspect(self) -> None:
+    def resync(self) -> None:
         """A router has died; perhaps it had pushed everything."""
-        self.feed.suspect()
+        self.feed.resync()
         self.pump()
 
     @precondition(lambda self: self.asked is not None and self.answer is None)
@@ -245,6 +245,6 @@ def test_long_random_walks_lose_and_repeat_nothing(seed: int) -> None:
                 if walk.pushes and generator.random() < 0.5:
                     walk.router_dies()
                 else:
-                    walk.suspect()
+                    walk.resync()
         walk.memory_is_bounded()
     walk.teardown()

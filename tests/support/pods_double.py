@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from support.fake_cluster import FakeCluster, Object
-from tidegate.runtime.config.applied import digest_of
+from tidegate.runtime.config.file_version import digest_of
 from tidegate_operator import names
 from tidegate_operator.live_state import Pod
 from tidegate_operator.pods.config_state import PodReport, PollResult, ReportedConfig, ReportedFile

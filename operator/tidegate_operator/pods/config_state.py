@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from tidegate.runtime.config.applied import digest_of
+from tidegate.runtime.config.file_version import digest_of
 from tidegate_operator import names
 from tidegate_operator.live_state import Pod
 from tidegate_operator.plan import ObjectRef

@@ -106,7 +106,7 @@ class SharedGroups(Generic[M]):
                 self._revived.add((share_name, topic_filter))
             target[client_id] = source.pop(client_id)
 
-    def take_revived(self) -> list[tuple[str, str]]:
+    def take_reconnected(self) -> list[tuple[str, str]]:
         """Return the groups that had no connected member and have one now, each once.
 
         Those without a member that is not connected are left out.

@@ -469,7 +469,7 @@ class DurableFeed(Generic[M]):
         if self._early:
             self._missed = max(self._missed, *self._early)
 
-    def suspect(self) -> None:
+    def resync(self) -> None:
         """Pushes may have been lost (a router is gone): look into the queue when there is room."""
         self._more = True
 

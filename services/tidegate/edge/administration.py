@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from tidegate.edge.drain.shed import Shedder
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.runtime.admin.server import Control, Json
-from tidegate.runtime.telemetry.metrics import Readings
+from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
@@ -46,9 +46,9 @@ def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Cont
     )
 
 
-def readings_of(edge: Edge) -> Readings:
+def readings_of(edge: Edge) -> CallbackMetrics:
     """Return the readings for /metrics of publishers that wait for a router."""
-    return Readings(
+    return CallbackMetrics(
         (
             (
                 "publishing_held",

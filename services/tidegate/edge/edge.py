@@ -291,7 +291,7 @@ class Edge:
         """Have every durable session look into its queue (see EdgeLink)."""
         for client in self.clients.values():
             if client.incarnation:
-                client.delivery.suspect()
+                client.delivery.resync()
 
     # Sending
 

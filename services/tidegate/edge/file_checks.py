@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tidegate.edge.auth.acl import AclFile, AclFileError
 from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
-from tidegate.runtime.admin.server import read_token
 from tidegate.runtime.config.model import (
     AdminConfig,
     AuthConfig,
@@ -20,6 +19,7 @@ from tidegate.runtime.config.model import (
     ListenerProtocol,
     TlsConfig,
 )
+from tidegate.runtime.config.referenced_files import read_token
 
 
 def problems_of_files(config: Config) -> list[str]:

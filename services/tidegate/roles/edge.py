@@ -22,7 +22,7 @@ from tidegate.runtime.admin.server import Json
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import Loaded
-from tidegate.runtime.telemetry.metrics import Readings
+from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 NO_ROUTER: Final = "no router can be reached"
 
@@ -49,7 +49,7 @@ class EdgeProcess(Process):
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Find a router, then accept clients."""
-        tracer = self.install_telemetry(stack).tracer
+        tracer = self.start_telemetry(stack).tracer
         router_client, counters = self._router_client, self.counters
         link = router_client if tracer is None else TracedRouterLink(router_client, tracer)
         side = self._side = EdgeComponents(self, router_client.edge_id, link)
@@ -106,9 +106,9 @@ class EdgeProcess(Process):
         }
 
 
-def _readings(router_client: RouterClient) -> Readings:
+def _readings(router_client: RouterClient) -> CallbackMetrics:
     """What /metrics says of the link."""
-    return Readings(
+    return CallbackMetrics(
         (
             (
                 "link_routers",

@@ -23,10 +23,11 @@ from tidegate.edge.transport.tls import TlsConfigurationError
 from tidegate.link.interfaces import RouterLink
 from tidegate.roles.process import Process, now_ms
 from tidegate.runtime.admin.server import Control, Json
-from tidegate.runtime.config.applied import NotTaken, Reading, sentence_of
-from tidegate.runtime.config.file_watch import FileWatch, Signature, signature_of
+from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
 from tidegate.runtime.config.model import AuthConfig, Config
-from tidegate.runtime.telemetry.metrics import Readings
+from tidegate.runtime.reload.errors import NotApplied, error_text
+from tidegate.runtime.reload.file_watch import FileWatch
+from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 #: What the environment is to blame for when an edge cannot start.
 STARTUP_ERRORS: tuple[type[Exception], ...] = (
@@ -48,12 +49,12 @@ class EdgeComponents:
         methods: Mapping[str, Method] | None = None,
     ) -> None:
         """Raises AclFileError, PasswordFileError."""
-        config, counters, applied = process.config, process.counters, process.applied
+        config, counters, config_status = process.config, process.counters, process.config_status
         self._process = process
         # Before the files are read: what changes meanwhile is seen.
         self._passwords = self._watch("password_file", self._reload_passwords)
         self._rules = self._watch("acl_file", self._reload_rules)
-        reading = Reading(_files_of(config.auth))
+        reading = FileDigests(_files_of(config.auth))
         self.authenticator = Authenticator(config.auth, counters)
         self.edge = Edge(
             edge_id,
@@ -65,13 +66,13 @@ class EdgeComponents:
             now_ms,
             methods,
         )
-        applied.took(reading.digests())
+        config_status.mark_applied(reading.unchanged())
         self.listeners = Listeners(
             config.listeners,
             self.edge.handler_factory,
             max_packet_size_bytes=config.limits.max_packet_size_bytes,
             connect_timeout_s=config.limits.connect_timeout_s,
-            applied=applied,
+            config_status=config_status,
         )
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
         self._listener_removal = ListenerRemoval(self.edge, self.drainer)
@@ -115,7 +116,7 @@ class EdgeComponents:
             reload,
             self._process.counters,
             interval_s=auth.reload_interval_s,
-            applied=self._process.applied,
+            config_status=self._process.config_status,
         )
 
     def _reload_passwords(self) -> None:
@@ -127,16 +128,16 @@ class EdgeComponents:
         self.edge.authorization_changed()
 
     async def reconfigure(self, config: Config) -> None:
-        """Take other settings up: all of them, or none. Raises NotTaken.
+        """Take other settings up: all of them, or none. Raises NotApplied.
 
         Everything that may fail comes first: files are read, sockets are bound, listeners accept.
         """
         edge, listeners = self.edge, self.listeners
         if self.drainer.is_draining:
-            raise NotTaken("the clients of this process are let go, it takes no changes any more")
+            raise NotApplied("the clients of this process are let go, it takes no changes any more")
         auth, limits = config.auth, config.limits
         signatures = {path: signature_of(path) for path in _files_of(auth)}
-        reading = Reading(_files_of(auth))
+        reading = FileDigests(_files_of(auth))
         interruptions = listeners.interruptions
         try:
             passwords = self.authenticator.prepare(auth)
@@ -149,9 +150,9 @@ class EdgeComponents:
             gone = await listeners.apply(change)
         except STARTUP_ERRORS as error:
             disturbs = listeners.interruptions > interruptions
-            raise NotTaken(sentence_of(error), disturbs=disturbs) from error
+            raise NotApplied(error_text(error), disturbs=disturbs) from error
         self._take_auth(auth, passwords, rules)
-        self._take_files(auth, signatures, reading.digests())
+        self._take_files(auth, signatures, reading.unchanged())
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
         self._listener_removal.start(gone)
@@ -183,7 +184,7 @@ class EdgeComponents:
                 continue
             watch.watch([path], auth.reload_interval_s, [signatures[path]])
             if path != old and path in digests:
-                self._process.applied.took({path: digests[path]})
+                self._process.config_status.mark_applied({path: digests[path]})
 
     def control(self, status: Callable[[], Json]) -> Control:
         """What operators may see and do; ``status`` says what the role knows."""
@@ -213,9 +214,9 @@ def _files_of(auth: AuthConfig) -> list[Path]:
     return [path for path in (auth.password_file, auth.acl_file) if path is not None]
 
 
-def listener_readings(listeners: Listeners) -> Readings:
+def listener_readings(listeners: Listeners) -> CallbackMetrics:
     """What /metrics says of each listener."""
-    return Readings(
+    return CallbackMetrics(
         (
             (
                 "listener_connections",

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from tidegate.roles.child import Child, ChildError
 from tidegate.roles.process import Process
-from tidegate.runtime.admin.server import MAX_LIMIT, Control, Json, Verdict
+from tidegate.runtime.admin.server import MAX_LIMIT, Control, Json, Readiness
 from tidegate.runtime.telemetry.metrics import merge
 
 #: How the supervisor calls itself in the merged metrics.
@@ -43,7 +43,7 @@ class Overview:
             self._shedding,
         )
 
-    async def readiness(self) -> Verdict:
+    async def readiness(self) -> Readiness:
         """Ready when all are; otherwise who is not, and why."""
         ready, reason = self._process.readiness()
         said = await asyncio.gather(*(_problem_of(child) for child in self._children))

@@ -19,21 +19,23 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
 from tidegate import __version__
-from tidegate.runtime.admin.server import AdminServer, Control, Json, Soon, Verdict
-from tidegate.runtime.config.applied import Applied, NotTaken, Reading, sentence_of
+from tidegate.runtime.admin.server import AdminServer, Control, Json, MaybeAwaitable, Readiness
 from tidegate.runtime.config.config_file import Role
-from tidegate.runtime.config.file_watch import FileWatch
+from tidegate.runtime.config.file_version import FileDigests
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.referenced_files import paths_named, read_at_use
-from tidegate.runtime.config.reload import ConfigReload
 from tidegate.runtime.config.reloadable import restart_needed, taken_up
 from tidegate.runtime.config.source import Loaded
 from tidegate.runtime.process import event_loop as loops
 from tidegate.runtime.process.shutdown import Shutdown
+from tidegate.runtime.reload.config_reload import ConfigReload
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.errors import NotApplied, error_text
+from tidegate.runtime.reload.file_watch import FileWatch
 from tidegate.runtime.telemetry import log as logs
 from tidegate.runtime.telemetry.counters import Counters, watch_event_loop_lag
+from tidegate.runtime.telemetry.export import TelemetryExport, start_export
 from tidegate.runtime.telemetry.metrics import Exporter
-from tidegate.runtime.telemetry.tracing import Telemetry, install
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +72,8 @@ class Process(ABC):
         self.name = config.name or default_name()
         self.counters = Counters()
         self.exporter = Exporter(self.counters, {"role": self.role, "name": self.name})
-        self.applied = Applied()
-        self.exporter.add(self.applied.readings())
+        self.config_status = ConfigStatus()
+        self.exporter.add(self.config_status.metrics())
         self._announce = announce
         self._serving = False
         self._started_s = time.monotonic()
@@ -119,7 +121,7 @@ class Process(ABC):
         ``loaded`` is what the configuration was made of; without it, it stays as it is.
         """
         if loaded is not None:
-            self.applied.digest = loaded.digest
+            self.config_status.digest = loaded.digest
         with Shutdown(
             self.config.shutdown_timeout_s, grace_s=self.grace_s, exit_process=self.exit
         ) as shutdown:
@@ -140,15 +142,19 @@ class Process(ABC):
     def _watch_files(self, stack: contextlib.AsyncExitStack) -> None:
         """Look at the files that are read whenever they are used, now and from time to time."""
         for group in read_at_use(self.config, self.command):
-            reading = Reading(group.paths)
+            reading = FileDigests(group.paths)
             try:
                 group.check()
             except (OSError, ValueError) as error:
-                self.applied.refused(group.paths, sentence_of(error))
+                self.config_status.mark_rejected(group.paths, error_text(error))
             else:
-                self.applied.took(reading.digests())
+                self.config_status.mark_applied(reading.unchanged())
             watch = FileWatch(
-                group.name, group.paths, group.check, self.counters, applied=self.applied
+                group.name,
+                group.paths,
+                group.check,
+                self.counters,
+                config_status=self.config_status,
             )
             self.on_hangup(watch.trigger)
             self.background(stack, watch.run())
@@ -156,14 +162,14 @@ class Process(ABC):
     # The configuration while it runs
 
     def _watch_configuration(self, stack: contextlib.AsyncExitStack, loaded: Loaded) -> None:
-        watch = ConfigReload(loaded, self._take, self.applied, self.counters)
+        watch = ConfigReload(loaded, self._take, self.config_status, self.counters)
         self.on_hangup(watch.trigger)
         self.background(stack, watch.run())
 
     async def _take(self, wanted: Config) -> None:
         """Take up what needs no restart. Raises NotTaken, and then nothing has changed."""
         if self._shutdown is None or self._shutdown.requested:
-            raise NotTaken("this process is ending")
+            raise NotApplied("this process is ending")
         running = self.config
         wanted = self.prepared(wanted)
         config = taken_up(running, wanted)
@@ -172,8 +178,8 @@ class Process(ABC):
         if config.log != running.log:
             logs.configure(config.log.level, config.log.format, process=config.name)
         self._shutdown.allow(config.shutdown_timeout_s, self.grace_s)
-        self.applied.only(paths_named(config))
-        self.applied.restart_needed = restart_needed(config, wanted, self.command)
+        self.config_status.keep_only(paths_named(config))
+        self.config_status.restart_needed = restart_needed(config, wanted, self.command)
 
     def exit(self, code: int) -> None:
         """End at once: the deadline has passed, or a second signal has come."""
@@ -201,9 +207,9 @@ class Process(ABC):
 
     # Parts
 
-    def install_telemetry(self, stack: contextlib.AsyncExitStack) -> Telemetry:
+    def start_telemetry(self, stack: contextlib.AsyncExitStack) -> TelemetryExport:
         """Begin to send what the configuration says, and to watch the event loop."""
-        telemetry = install(self.config.telemetry, self.role, self.name, self.exporter)
+        telemetry = start_export(self.config.telemetry, self.role, self.name, self.exporter)
         stack.push_async_callback(telemetry.close)
         self.background(stack, watch_event_loop_lag(self.counters))
         return telemetry
@@ -212,8 +218,8 @@ class Process(ABC):
         self,
         stack: contextlib.AsyncExitStack,
         control: Control,
-        ready: Callable[[], Soon[Verdict]] | None = None,
-        metrics: Callable[[], Soon[bytes]] | None = None,
+        ready: Callable[[], MaybeAwaitable[Readiness]] | None = None,
+        metrics: Callable[[], MaybeAwaitable[bytes]] | None = None,
     ) -> str:
         """Start the admin server; return where, or "" if it is off.
 
@@ -262,7 +268,7 @@ class Process(ABC):
 
     # What others are told
 
-    def readiness(self) -> Verdict:
+    def readiness(self) -> Readiness:
         """What /readyz says."""
         problem = self.problem()
         if not problem and not self._serving:
@@ -277,7 +283,7 @@ class Process(ABC):
             "role": self.role,
             "name": self.name,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
-            "configuration": self.applied.status(),
+            "configuration": self.config_status.status(),
         }
 
 

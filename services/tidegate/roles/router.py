@@ -28,7 +28,7 @@ from tidegate.runtime.admin.server import Control, Json
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import Loaded
-from tidegate.runtime.telemetry.metrics import Readings
+from tidegate.runtime.telemetry.metrics import CallbackMetrics
 from tidegate.runtime.telemetry.tracing import Tracer
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.redis_store import RedisStore, StoreRefused
@@ -66,7 +66,7 @@ class RouterProcess(Process):
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Reach the store, load from it what routing needs, then accept edges."""
-        tracer = self.install_telemetry(stack).tracer
+        tracer = self.start_telemetry(stack).tracer
         admin_url = await self.start_admin(stack, Control(self.status))
         store, router = await self.unless_stopped(self._bring_up(tracer))
         self._router = router
@@ -184,9 +184,9 @@ def _leads(router: Router) -> bool:
     return router.current and router.instance == min(router.live_routers(), default="")
 
 
-def _readings(router: Router, link_server: LinkServer) -> Readings:
+def _readings(router: Router, link_server: LinkServer) -> CallbackMetrics:
     """What /metrics says of the link."""
-    return Readings(
+    return CallbackMetrics(
         (
             (
                 "link_edges",

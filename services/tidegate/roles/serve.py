@@ -64,7 +64,7 @@ class Broker(Process):
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Start the store, the router, the edge, and what looks after them."""
         config, counters = self.config, self.counters
-        tracer = self.install_telemetry(stack).tracer
+        tracer = self.start_telemetry(stack).tracer
         store = await self._open_store(stack)
         router = Router(
             store,

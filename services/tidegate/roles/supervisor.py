@@ -27,11 +27,12 @@ from tidegate.roles.child import Child, ChildError
 from tidegate.roles.overview import Overview
 from tidegate.roles.process import Process
 from tidegate.roles.shared_ports import SharedPorts, dump, places_of
-from tidegate.runtime.config.applied import NotTaken, digest_of, sentence_of
 from tidegate.runtime.config.config_file import resolved
+from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import Loaded
-from tidegate.runtime.telemetry.metrics import Readings
+from tidegate.runtime.reload.errors import NotApplied, error_text
+from tidegate.runtime.telemetry.metrics import CallbackMetrics
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
 from tidegate.store.redis_store import RedisStore, StoreRefused
@@ -121,14 +122,14 @@ class Supervisor(Process):
         Ports are bound and files are read first; what fails then is told of by the process itself.
         """
         if any(edge.is_let_go for edge in self._edges):
-            raise NotTaken("the clients of this broker are let go, it takes no changes any more")
+            raise NotApplied("the clients of this broker are let go, it takes no changes any more")
         problems = problems_of_files(config)
         if problems:
-            raise NotTaken("; ".join(problems))
+            raise NotApplied("; ".join(problems))
         try:
             listeners = self._ports.hold(config.listeners)
         except OSError as error:
-            raise NotTaken(sentence_of(error)) from error
+            raise NotApplied(error_text(error)) from error
         contents = self._contents(config, listeners)
         try:
             for child in self._children:
@@ -140,7 +141,7 @@ class Supervisor(Process):
         except BaseException as error:
             self._ports.undo()
             if isinstance(error, OSError):
-                raise NotTaken(sentence_of(error)) from error
+                raise NotApplied(error_text(error)) from error
             raise
         self._ports.take()
 
@@ -244,8 +245,8 @@ class Supervisor(Process):
         """Those who are looked after have their own reasons (``Overview``)."""
         return ""
 
-    def _readings(self) -> Readings:
-        return Readings(
+    def _readings(self) -> CallbackMetrics:
+        return CallbackMetrics(
             (
                 (
                     "child_ready",

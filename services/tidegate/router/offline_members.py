@@ -59,7 +59,7 @@ class OfflineMembers:
         """Schedule checks of members that a message may wait for. Raises StoreUnavailable."""
         shared = self._table.shared
         clients_to_check = self._clients_to_check
-        for group in shared.take_revived():
+        for group in shared.take_reconnected():
             clients_to_check.update(shared.offline(*group))
         if clients_to_check:
             chosen = list(islice(clients_to_check, REPORT_BATCH))

@@ -84,16 +84,16 @@ def test_a_group_is_revived_by_the_first_member_that_comes_to_others_that_are_go
     groups = _groups(offline=("o", "p"))
     groups.set_connected("g", "a/+", "o", True)
     groups.set_connected("g", "a/+", "p", True)
-    assert groups.take_revived() == [("g", "a/+")]
-    assert groups.take_revived() == []
+    assert groups.take_reconnected() == [("g", "a/+")]
+    assert groups.take_reconnected() == []
     assert groups.offline("g", "a/+") == []
     groups.set_connected("g", "a/+", "o", False)
     groups.subscribe("g", "a/+", "x", "X", True)
-    assert groups.take_revived() == []  # "p" had been there all the time
+    assert groups.take_reconnected() == []  # "p" had been there all the time
     groups.set_connected("g", "a/+", "p", False)
     groups.unsubscribe("g", "a/+", "x")
     groups.subscribe("g", "a/+", "x", "X", True)
-    assert groups.take_revived() == [("g", "a/+")]
+    assert groups.take_reconnected() == [("g", "a/+")]
     assert sorted(groups.offline("g", "a/+")) == ["o", "p"]
 
 
@@ -102,7 +102,7 @@ def test_a_member_that_comes_back_alone_revives_nothing() -> None:
     groups.set_connected("g", "a/+", "x", False)
     groups.set_connected("g", "a/+", "x", True)
     groups.subscribe("g", "a/+", "x", "X2", True)
-    assert groups.take_revived() == []
+    assert groups.take_reconnected() == []
 
 
 def test_a_group_that_ends_is_not_revived() -> None:
@@ -110,7 +110,7 @@ def test_a_group_that_ends_is_not_revived() -> None:
     groups.subscribe("g", "a/+", "x", "X", True)
     groups.unsubscribe("g", "a/+", "x")
     groups.unsubscribe("g", "a/+", "o")
-    assert groups.take_revived() == []
+    assert groups.take_reconnected() == []
     assert groups.offline("g", "a/+") == []
 
 

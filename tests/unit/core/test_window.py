@@ -263,7 +263,7 @@ def test_a_resumed_queue_whose_tail_is_gone_is_read_to_the_end() -> None:
 def test_an_answer_with_what_was_pushed_meanwhile_is_no_duplicate() -> None:
     feed: DurableFeed[str] = DurableFeed(max_held=5)
     feed.begin(0)
-    feed.suspect()
+    feed.resync()
     assert feed.wants_fetch(5) == 0
     feed.fetch_started()
     assert not feed.pushed(1, "a", 5)
@@ -323,7 +323,7 @@ def test_entries_whose_identifier_is_in_use_stay_in_the_store() -> None:
     window.start(1, 1, "stuck")
     feed: DurableFeed[str] = DurableFeed()
     feed.begin(1)
-    feed.suspect()
+    feed.resync()
     assert feed.wants_fetch(window.room()) == 1
     feed.fetch_started()
     far = PACKET_IDS + 1
@@ -417,7 +417,7 @@ def test_reading_up_to_what_was_pushed_is_enough_unless_pushes_may_be_lost() -> 
     feed.fetch_started()
     assert feed.fetched([(1, "a")], False) == [(1, "a")]
     assert feed.wants_fetch(5) is None
-    feed.suspect()
+    feed.resync()
     feed.fetch_started()
     assert feed.fetched([(2, "b")], False) == [(2, "b")]
     assert feed.wants_fetch(5) == 2

@@ -13,8 +13,8 @@ from tidegate.edge.transport.acceptor import bind
 from tidegate.roles.child import Child
 from tidegate.roles.supervisor import Supervisor
 from tidegate.runtime.config import config_file
-from tidegate.runtime.config.applied import NotTaken
 from tidegate.runtime.config.model import Config, ListenerConfig
+from tidegate.runtime.reload.errors import NotApplied
 
 URL = "unix:///run/valkey"
 
@@ -124,7 +124,7 @@ async def test_ports_of_a_change_that_cannot_be_handed_on_are_free_again(tmp_pat
     with bind(ListenerConfig(port=0))[0] as probe:
         port = probe.getsockname()[1]
     changed = Config.model_validate({"listeners": [{"port": port}]})
-    with pytest.raises(NotTaken, match="No such file or directory"):
+    with pytest.raises(NotApplied, match="No such file or directory"):
         await supervisor.reconfigure(changed)
     (free,) = bind(ListenerConfig(port=port))
     free.close()

@@ -107,7 +107,7 @@ class Outbound(Protocol):
     def push(self, seq: int, message: Publish) -> None:
         """Take a message that has just been queued in the store."""
 
-    def suspect(self) -> None:
+    def resync(self) -> None:
         """Pushes may have been lost: look into the store when there is room."""
 
     def pump(self) -> None:

@@ -330,10 +330,10 @@ class Delivery:
             client = self._client
             self._context.router.complete(client.client_id, client.epoch, seqs)
 
-    def suspect(self) -> None:
+    def resync(self) -> None:
         """Pushes may have been lost: look into the store when there is room."""
         if self._feed is not None:
-            self._feed.suspect()
+            self._feed.resync()
             self.pump()
 
     def pump(self) -> None:

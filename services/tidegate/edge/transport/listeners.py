@@ -34,8 +34,9 @@ from tidegate.edge.transport.listener_diff import (
 )
 from tidegate.edge.transport.tls import TlsContexts
 from tidegate.edge.transport.websocket import FRAME_SLACK_BYTES, HandshakePolicy, WebSocketFrames
-from tidegate.runtime.config.applied import Applied, sentence_of
 from tidegate.runtime.config.model import ListenerConfig
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.errors import error_text
 
 log = logging.getLogger(__name__)
 
@@ -97,14 +98,14 @@ class Listeners:
         connect_timeout_s: float = 15.0,
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         frames_class: type[WebSocketFrames] = WebSocketFrames,
-        applied: Applied | None = None,
+        config_status: ConfigStatus | None = None,
     ) -> None:
         """Keep the configuration; nothing is opened before `start`.
 
         ``max_connections`` is of all listeners together (each has its own as well); 0: no limit.
         ``connect_timeout_s`` bounds every stage before a connection has its handler.
-        ``frames_class`` is for tests that look at the WebSocket layer alone. ``applied`` records
-        which certificates are in use.
+        ``frames_class`` is for tests that look at the WebSocket layer alone. ``config_status``
+        records which certificates are in use.
         """
         self._configs = list(configs)
         self._handler_factory_for = handler_factory_for
@@ -113,7 +114,7 @@ class Listeners:
         self._connect_timeout_s = connect_timeout_s
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
-        self._applied = applied or Applied()
+        self._config_status = config_status or ConfigStatus()
         #: How many changes were undone for which listeners had been closed for a moment.
         self.interruptions = 0
         self._open: list[OpenListener] = []
@@ -201,7 +202,7 @@ class Listeners:
                 await each.acceptor.start()
             except OSError as exc:
                 each.acceptor.stop()
-                log.debug("listener not reopened", extra={"error": sentence_of(exc)})
+                log.debug("listener not reopened", extra={"error": error_text(exc)})
                 if each in self._open:
                     self._to_reopen[each] = port
             else:
@@ -270,7 +271,7 @@ class Listeners:
             old = current.config
             if (old.tls, old.label) == (config.tls, config.label):
                 return current.listener.tls
-        return TlsContexts(config, self._applied)
+        return TlsContexts(config, self._config_status)
 
     async def apply(self, change: ListenerChange) -> list[Listener]:
         """Switch to prepared settings; return the listeners that were removed.
@@ -286,7 +287,7 @@ class Listeners:
             current = each.current if isinstance(each, KeptListener) else each
             is_open.append(current)
             if current.listener.tls is not None:
-                self._applied.took(current.listener.tls.pop_digests())
+                self._config_status.mark_applied(current.listener.tls.pop_digests())
         self._open = is_open
         self._to_reopen = {each: port for each, port in self._to_reopen.items() if each in is_open}
         for old in change.removed:
@@ -320,7 +321,7 @@ class Listeners:
                 await _restore_acceptor(each)
             await self.undo(change)
             if isinstance(error, OSError):
-                problem = f"listener {label}: cannot be changed: {sentence_of(error)}"
+                problem = f"listener {label}: cannot be changed: {error_text(error)}"
                 raise OSError(error.errno, problem) from error
             raise
 
@@ -457,5 +458,5 @@ async def _restore_acceptor(current: OpenListener) -> None:
     except OSError as exc:
         log.error(  # noqa: TRY400 - a traceback adds nothing
             "listener settings not restored",
-            extra={"listener": current.listener.label, "error": sentence_of(exc)},
+            extra={"listener": current.listener.label, "error": error_text(exc)},
         )

@@ -16,14 +16,15 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from tidegate.edge.transport.accepted_connection import ListenerCounters
-from tidegate.runtime.config.applied import Applied, Reading, sentence_of, was_unreadable
-from tidegate.runtime.config.file_watch import Signature, signature_of
+from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
 from tidegate.runtime.config.model import (
     CertificateConfig,
     ListenerConfig,
     ListenerProtocol,
     TlsConfig,
 )
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.errors import error_text, is_read_error
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,8 @@ class TlsContexts:
     """The contexts of one listener, reloaded when its files change."""
 
     __slots__ = (
-        "_applied",
         "_config",
+        "_config_status",
         "_digests",
         "_label",
         "_next_check",
@@ -83,16 +84,16 @@ class TlsContexts:
         "current",
     )
 
-    def __init__(self, listener: ListenerConfig, applied: Applied | None = None) -> None:
-        """Read the files. Raises `TlsConfigurationError`. ``applied`` records later readings."""
-        self._applied = applied or Applied()
+    def __init__(self, listener: ListenerConfig, config_status: ConfigStatus | None = None) -> None:
+        """Read the files. Raises `TlsConfigurationError`. ``config_status`` gets later ones."""
+        self._config_status = config_status or ConfigStatus()
         self._label = listener.label
         self._config = listener
         # Taken before reading: a change while reading is found by the next check.
         self._seen = _signatures(listener.tls)
-        reading = Reading(files_of(listener.tls))
+        reading = FileDigests(files_of(listener.tls))
         self.current = load(listener)
-        self._digests = reading.digests()
+        self._digests = reading.unchanged()
         self._next_check = 0.0
         #: Whether the last reading failed for a reason that is not in the files; its error text.
         self._unreadable = False
@@ -124,16 +125,16 @@ class TlsContexts:
             return
         self._seen = seen
         paths = files_of(self._config.tls)
-        reading = Reading(paths)
+        reading = FileDigests(paths)
         try:
             self.current = load(self._config)
         except TlsConfigurationError as exc:
-            self._unreadable = was_unreadable(exc)
+            self._unreadable = is_read_error(exc)
             if again and str(exc) == self._problem:
                 return
             self._problem = str(exc)
             counters.reload_failures += 1
-            self._applied.refused(paths, sentence_of(exc))
+            self._config_status.mark_rejected(paths, error_text(exc))
             log.warning(
                 "certificate reload failed, keeping the previous certificates",
                 extra={"listener": self._label, "error": str(exc)},
@@ -141,7 +142,7 @@ class TlsContexts:
             return
         self._unreadable = False
         counters.reloads += 1
-        self._applied.took(reading.digests())
+        self._config_status.mark_applied(reading.unchanged())
         log.info(
             "certificates reloaded",
             extra={"listener": self._label, "not_after": self.current.not_after},

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from tidegate.runtime.config.referenced_files import read_token
 from tidegate.runtime.telemetry.metrics import CONTENT_TYPE
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,8 @@ UNIX: Final = "unix:"
 Json = dict[str, Any]
 T = TypeVar("T")
 #: An answer that is there, or one that has to be waited for (others are asked).
-Soon: TypeAlias = T | Awaitable[T]
-Verdict: TypeAlias = tuple[bool, str]
+MaybeAwaitable: TypeAlias = T | Awaitable[T]
+Readiness: TypeAlias = tuple[bool, str]
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,14 +55,14 @@ class Control:
     the process drains; ``shedding`` how many are still to go.
     """
 
-    status: Callable[[], Soon[Json]]
-    drain: Callable[[str], Soon[Json]] | None = None
-    progress: Callable[[], Soon[Json]] | None = None
-    clients: Callable[[int, str], Soon[list[Json]]] | None = None
-    client: Callable[[str], Soon[Json | None]] | None = None
-    disconnect: Callable[[str], Soon[bool]] | None = None
-    shed: Callable[[int], Soon[int | None]] | None = None
-    shedding: Callable[[], Soon[int]] | None = None
+    status: Callable[[], MaybeAwaitable[Json]]
+    drain: Callable[[str], MaybeAwaitable[Json]] | None = None
+    progress: Callable[[], MaybeAwaitable[Json]] | None = None
+    clients: Callable[[int, str], MaybeAwaitable[list[Json]]] | None = None
+    client: Callable[[str], MaybeAwaitable[Json | None]] | None = None
+    disconnect: Callable[[str], MaybeAwaitable[bool]] | None = None
+    shed: Callable[[int], MaybeAwaitable[int | None]] | None = None
+    shedding: Callable[[], MaybeAwaitable[int]] | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,11 +97,11 @@ def _json(status: HTTPStatus, value: Json) -> _Answer:
     return _Answer(status, _JSON, json.dumps(value, ensure_ascii=False).encode() + b"\n")
 
 
-async def _now(value: Soon[T]) -> T:
+async def _now(value: MaybeAwaitable[T]) -> T:
     return await value if isinstance(value, Awaitable) else value
 
 
-def _verdict(verdict: Verdict) -> _Answer:
+def _verdict(verdict: Readiness) -> _Answer:
     good, text = verdict
     return _sentence(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, text)
 
@@ -113,14 +114,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def read_token(path: Path) -> bytes:
-    """Read a token file. Raises OSError when there is none in it."""
-    token = path.read_bytes().strip()
-    if not token:
-        raise OSError(f"{path} has no token in it")
-    return token
 
 
 class AdminServer:
@@ -150,9 +143,9 @@ class AdminServer:
         host: str,
         port: int,
         *,
-        ready: Callable[[], Soon[Verdict]],
-        metrics: Callable[[], Soon[bytes]],
-        live: Callable[[], Verdict] | None = None,
+        ready: Callable[[], MaybeAwaitable[Readiness]],
+        metrics: Callable[[], MaybeAwaitable[bytes]],
+        live: Callable[[], Readiness] | None = None,
         control: Control | None = None,
         token_file: Path | None = None,
         timeout_s: float = 5.0,

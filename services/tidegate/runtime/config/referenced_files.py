@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.runtime.admin.server import read_token
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config, Section
 
@@ -24,6 +23,14 @@ class ReadAtUse:
     name: str
     paths: tuple[Path, ...]
     check: Callable[[], object]
+
+
+def read_token(path: Path) -> bytes:
+    """Read a token file. Raises OSError when there is none in it."""
+    token = path.read_bytes().strip()
+    if not token:
+        raise OSError(f"{path} has no token in it")
+    return token
 
 
 def paths_named(section: Section) -> Iterator[Path]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.runtime.config.applied import digest_of
 from tidegate.runtime.config.config_file import ConfigError, Flags, Role, laid_over, parse, read
-from tidegate.runtime.config.file_watch import Signature, signature_of
+from tidegate.runtime.config.file_version import Signature, digest_of, signature_of
 from tidegate.runtime.config.model import Config
 
 

@@ -164,10 +164,10 @@ class CountersCollector(Collector):
 
 
 #: Reads labelled values when somebody asks: (values of the labels, value) pairs.
-Reading = Callable[[], Iterable[tuple[Sequence[str], float]]]
+ReadSamples = Callable[[], Iterable[tuple[Sequence[str], float]]]
 
 
-class Readings(Collector):
+class CallbackMetrics(Collector):
     """Families whose values are read from their owners: (name, help, labels, reading) each.
 
     A name that ends in ``_total`` is a counter, any other a gauge; ``tidegate_`` is put before it.
@@ -175,7 +175,7 @@ class Readings(Collector):
 
     __slots__ = ("_rows",)
 
-    def __init__(self, rows: Sequence[tuple[str, str, Sequence[str], Reading]]) -> None:
+    def __init__(self, rows: Sequence[tuple[str, str, Sequence[str], ReadSamples]]) -> None:
         self._rows = rows
 
     def collect(self) -> Iterable[Metric]:
@@ -188,7 +188,7 @@ class Readings(Collector):
             yield family
 
 
-class Histograms(Collector):
+class HistogramMetrics(Collector):
     """Families of histograms that their owners observe into: (name, help, histogram) each."""
 
     __slots__ = ("_rows",)

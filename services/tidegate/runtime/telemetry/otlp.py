@@ -1,6 +1,6 @@
 """Sends metrics and spans to an OTLP receiver, from a thread of its own.
 
-The only importer of opentelemetry; imported by ``runtime.tracing`` when an endpoint is configured.
+The only importer of opentelemetry; imported by ``telemetry.export`` when an endpoint is configured.
 The event loop does two things for it: it collects the metric families when asked (a third of what
 a scrape of /metrics costs), and it appends spans to a bounded queue. Everything else, from turning
 them into OTLP to waiting for the receiver, happens in the thread. A receiver that is away costs a

@@ -6,31 +6,21 @@ them is a context of 25 bytes (trace identifier, span identifier, flags) that tr
 ``Publish.trace`` and, between processes, in the link.
 
 Spans are made by decorators (``link.traced_links``, ``router.traced_writes``) that the roles put in
-place when ``install`` returns a ``Tracer``; without one there are none, and tracing costs nothing.
-A span that ends goes into a bounded queue, which ``otlp`` empties in its own thread. Nothing here
-imports opentelemetry; ``install`` does, through ``otlp``, when an endpoint is configured.
+place when ``export.start_export`` returns a ``Tracer``; without one there are none, and tracing
+costs nothing. A span that ends goes into a bounded queue, which ``otlp`` empties in its own thread.
+Never imports opentelemetry, nor ``otlp``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 import random
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from tidegate.mqtt.packets import Publish
-from tidegate.runtime.config.model import TelemetryConfig
-from tidegate.runtime.telemetry.metrics import Exporter, Reading, Readings
-
-if TYPE_CHECKING:
-    from tidegate.runtime.telemetry.otlp import Sender
-
-log = logging.getLogger(__name__)
 
 #: Names of spans, one for each hop.
 PUBLISH: Final = "publish"
@@ -269,79 +259,3 @@ def message_attributes(message: Publish, client_id: str) -> Attributes:
     if client_id:
         attributes["messaging.client.id"] = client_id[:MAX_TEXT]
     return attributes
-
-
-# Life
-
-
-class Telemetry:
-    """What ``install`` has set up. ``tracer`` is None when nothing is traced."""
-
-    __slots__ = ("_exporter", "_sender", "tracer")
-
-    def __init__(
-        self,
-        tracer: Tracer | None = None,
-        sender: Sender | None = None,
-        exporter: Exporter | None = None,
-    ) -> None:
-        self.tracer = tracer
-        self._sender = sender
-        self._exporter = exporter
-
-    async def close(self, timeout_s: float = 2.0) -> None:
-        """Send what is left, for no longer than ``timeout_s``, and stop."""
-        sender, self._sender = self._sender, None
-        if sender is None or self._exporter is None:
-            return
-        sender.finish(self._exporter.families())
-        loop = asyncio.get_running_loop()
-        if not await loop.run_in_executor(None, sender.wait, timeout_s):
-            log.info("the telemetry receiver did not take the last metrics and spans in time")
-            sender.abandon()
-
-
-def install(config: TelemetryConfig, role: str, name: str, exporter: Exporter) -> Telemetry:
-    """Begin to send metrics, and spans if ``trace_ratio`` says so. Call from a running event loop.
-
-    ``role`` is edge, router or serve; ``name`` tells this process from its peers. Raises
-    ImportError when the packages of the extra ``otlp`` are missing. Without an endpoint nothing
-    happens and nothing is imported.
-    """
-    if config.otlp_endpoint is None:
-        return Telemetry()
-    from tidegate.runtime.telemetry import otlp  # noqa: PLC0415 - costs memory and time only where it is used
-
-    loop = asyncio.get_running_loop()
-    tracer = Tracer(config.trace_ratio) if config.trace_ratio else None
-    sender = otlp.Sender(config, role, name, tracer, loop, exporter.families)
-    exporter.add(Readings(_rows(sender, tracer)))
-    sender.start()
-    return Telemetry(tracer, sender, exporter)
-
-
-def _rows(
-    sender: Sender, tracer: Tracer | None
-) -> Sequence[tuple[str, str, Sequence[str], Reading]]:
-    rows: list[tuple[str, str, Sequence[str], Reading]] = [
-        (
-            "telemetry_exports_total",
-            "Requests to the OTLP receiver.",
-            ["signal", "result"],
-            lambda: list(sender.exports.items()),
-        )
-    ]
-    if tracer is not None:
-        rows.append(
-            (
-                "telemetry_spans_total",
-                "Spans by what became of them; dropped: too many waited.",
-                ["result"],
-                lambda: [
-                    (["sent"], sender.spans_sent),
-                    (["failed"], sender.spans_failed),
-                    (["dropped"], tracer.dropped),
-                ],
-            )
-        )
-    return rows

@@ -16,6 +16,7 @@ from tidegate.mqtt.packets import Publish
 from tidegate.runtime.config.model import TelemetryConfig
 from tidegate.runtime.telemetry import tracing
 from tidegate.runtime.telemetry.counters import Counters
+from tidegate.runtime.telemetry.export import start_export
 from tidegate.runtime.telemetry.metrics import Exporter
 from tidegate.runtime.telemetry.tracing import (
     MAX_CONTINUED_PER_S,
@@ -27,7 +28,6 @@ from tidegate.runtime.telemetry.tracing import (
     decode,
     encode,
     from_properties,
-    install,
     message_attributes,
 )
 
@@ -223,7 +223,7 @@ def test_attributes_name_the_message_and_are_never_long() -> None:
 
 
 async def test_without_an_endpoint_there_is_no_tracer() -> None:
-    telemetry = install(TelemetryConfig(), "serve", "", Exporter(Counters()))
+    telemetry = start_export(TelemetryConfig(), "serve", "", Exporter(Counters()))
     assert telemetry.tracer is None
     await telemetry.close()
 
@@ -246,10 +246,10 @@ for name in sys.argv[1:]:
 from tidegate.runtime.config.model import TelemetryConfig
 from tidegate.runtime.telemetry.metrics import Exporter
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.runtime.telemetry.tracing import install
+from tidegate.runtime.telemetry.export import start_export
 
 async def main():
-    telemetry = install(TelemetryConfig(), "serve", "", Exporter(Counters()))
+    telemetry = start_export(TelemetryConfig(), "serve", "", Exporter(Counters()))
     await telemetry.close()
 
 asyncio.run(main())

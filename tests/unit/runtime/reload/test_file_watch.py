@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from support.waiting import wait_for_async
-from tidegate.runtime.config.applied import Applied
-from tidegate.runtime.config.file_watch import FileWatch, signature_of
+from tidegate.runtime.config.file_version import signature_of
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.file_watch import FileWatch
 from tidegate.runtime.telemetry.counters import Counters
 
 DEADLINE_S = 10.0
@@ -132,19 +133,19 @@ def test_what_could_not_be_read_is_tried_again_and_told_of_once(
                 raise ValueError(f"cannot be read: {error.strerror}") from None
             raise
 
-    counters, applied = Counters(), Applied()
-    watch = FileWatch("thing", [path], read, counters, applied=applied)
+    counters, config_status = Counters(), ConfigStatus()
+    watch = FileWatch("thing", [path], read, counters, config_status=config_status)
     path.write_text("two!")
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             assert watch.check()
     assert len(caplog.records) == counters.config_reloads["failed"] == 1
-    assert "Too many open files" in applied.status()["files"][str(path)]["problem"]
+    assert "Too many open files" in config_status.status()["files"][str(path)]["problem"]
     fault = None
     assert watch.check()
     assert not watch.check()
     assert found == ["two!"]
-    assert applied.status()["files"][str(path)]["problem"] == ""
+    assert config_status.status()["files"][str(path)]["problem"] == ""
 
 
 def test_who_may_read_a_file_is_part_of_it(path: Path) -> None:

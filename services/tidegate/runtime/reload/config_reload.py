@@ -16,11 +16,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from tidegate.runtime.config.applied import Applied, NotTaken, sentence_of
 from tidegate.runtime.config.config_file import ConfigError, Unreadable
-from tidegate.runtime.config.file_watch import INTERVAL_S, signature_of
+from tidegate.runtime.config.file_version import signature_of
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.errors import NotApplied, error_text
+from tidegate.runtime.reload.file_watch import INTERVAL_S
 from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class ConfigReload:
     """See the module's docstring. ``take`` raises NotTaken, and then has changed nothing."""
 
     __slots__ = (
-        "_applied",
+        "_config_status",
         "_counters",
         "_path",
         "_pause_s",
@@ -54,7 +56,7 @@ class ConfigReload:
         self,
         loaded: Loaded,
         take: Callable[[Config], Awaitable[None]],
-        applied: Applied,
+        config_status: ConfigStatus,
         counters: Counters,
     ) -> None:
         """``loaded`` is what the process has read for its start, from a file."""
@@ -64,7 +66,7 @@ class ConfigReload:
         self._path: Path = source.path
         self._seen = loaded.signature
         self._take = take
-        self._applied = applied
+        self._config_status = config_status
         self._counters = counters
         self._wake = asyncio.Event()
         #: Whether what is on disk could not be read, or is valid and could not be used yet.
@@ -113,30 +115,30 @@ class ConfigReload:
             self._retry = False
             self._counters.internal_errors += 1
             log.exception("reading a configuration failed")
-            self._failed(f"{self._path}: cannot be read: {sentence_of(error)}", again=False)
+            self._failed(f"{self._path}: cannot be read: {error_text(error)}", again=False)
             return
         try:
             await self._take(loaded.config)
-        except NotTaken as error:
+        except NotApplied as error:
             self._retry = True
             self._retry_at = self._time()
             if error.disturbs:
                 longer = max(FIRST_PAUSE_S, 2 * self._pause_s)
                 self._pause_s = min(longer, LONGEST_PAUSE_S)
                 self._retry_at += self._pause_s
-            self._failed(sentence_of(error), again=not is_new)
+            self._failed(error_text(error), again=not is_new)
             return
         except Exception as error:
             self._retry = False
             self._counters.internal_errors += 1
             log.exception("taking a configuration failed")
-            self._failed(f"an internal error: {sentence_of(error)}", again=False)
+            self._failed(f"an internal error: {error_text(error)}", again=False)
             return
         self._retry = False
-        self._applied.digest = loaded.digest
-        self._applied.problem = ""
+        self._config_status.digest = loaded.digest
+        self._config_status.problem = ""
         self._counters.config_reloads["ok"] += 1
-        restart = self._applied.restart_needed
+        restart = self._config_status.restart_needed
         log.info(
             "the configuration is in use",
             extra={"file": str(self._path), "digest": loaded.digest}
@@ -147,9 +149,9 @@ class ConfigReload:
         return asyncio.get_running_loop().time()
 
     def _failed(self, problem: str, *, again: bool) -> None:
-        if again and problem == self._applied.problem:
+        if again and problem == self._config_status.problem:
             return
-        self._applied.problem = problem
+        self._config_status.problem = problem
         self._counters.config_reloads["failed"] += 1
         log.error(
             "the configuration file cannot be used; the last good one stays",

@@ -14,32 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tidegate.runtime.config.applied import Applied, Reading, sentence_of, was_unreadable
+from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.errors import error_text, is_read_error
 from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
-#: Device, inode, size and times of change of a file, of its content and of its attributes (who may
-#: read it is one; writing in place changes both); None while it is missing.
-Signature = tuple[int, int, int, int, int] | None
-
 #: How often files are looked at that have no setting of their own for it.
 INTERVAL_S: Final = 2.0
-
-
-def signature_of(path: Path) -> Signature:
-    """Return what tells one version of a file from another, symlinks followed."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
 
 
 class FileWatch:
@@ -49,12 +32,12 @@ class FileWatch:
     changed nothing: the last good content stays, one line is logged, and the failure is counted. It
     is tried again when the files change once more, and at every look while they cannot be read, in
     silence; so is a missing file waited for.
-    ``applied`` hears what was taken and what was not.
+    ``config_status`` hears what was taken and what was not.
     """
 
     __slots__ = (
-        "_applied",
         "_changed",
+        "_config_status",
         "_counters",
         "_interval_s",
         "_missing",
@@ -74,12 +57,12 @@ class FileWatch:
         counters: Counters,
         *,
         interval_s: float = INTERVAL_S,
-        applied: Applied | None = None,
+        config_status: ConfigStatus | None = None,
     ) -> None:
         self._name = name
         self._reload = reload
         self._counters = counters
-        self._applied = applied or Applied()
+        self._config_status = config_status or ConfigStatus()
         self._paths = list(paths)
         self._interval_s = interval_s
         self._missing = False
@@ -109,7 +92,7 @@ class FileWatch:
             self._missing = True
             for path, signature in zip(self._paths, signatures, strict=True):
                 if signature is None:
-                    self._applied.refused([path], f"{path} is missing")
+                    self._config_status.mark_rejected([path], f"{path} is missing")
             return False
         if signatures == self._seen and not self._missing and not self._unreadable:
             return False
@@ -145,18 +128,18 @@ class FileWatch:
         self._seen = signatures
         self._unreadable = False
         self._missing = None in signatures
-        reading = Reading(self._paths)
+        reading = FileDigests(self._paths)
         try:
             self._reload()
         except (OSError, ValueError) as error:
-            self._unreadable = was_unreadable(error)
-            self._failed(sentence_of(error), again=again)
+            self._unreadable = is_read_error(error)
+            self._failed(error_text(error), again=again)
         except Exception as error:
             self._counters.internal_errors += 1
             log.exception("reading a changed file failed", extra={"what": self._name})
-            self._failed(f"an internal error: {sentence_of(error)}", again=False)
+            self._failed(f"an internal error: {error_text(error)}", again=False)
         else:
-            self._applied.took(reading.digests())
+            self._config_status.mark_applied(reading.unchanged())
             self._counters.config_reloads["ok"] += 1
             log.info("read a changed file", extra={"what": self._name})
 
@@ -164,7 +147,7 @@ class FileWatch:
         if again and problem == self._problem:
             return
         self._problem = problem
-        self._applied.refused(self._paths, problem)
+        self._config_status.mark_rejected(self._paths, problem)
         self._counters.config_reloads["failed"] += 1
         log.error(
             "a changed file cannot be used; the last good one stays",

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.runtime.config.applied import Applied, Reading, digest_of, sentence_of
+from tidegate.runtime.config.file_version import FileDigests, digest_of
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.errors import error_text
 
 
 @pytest.fixture
@@ -18,10 +20,10 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return one, two
 
 
-def _taken(paths: tuple[Path, ...]) -> Applied:
-    applied = Applied()
-    applied.took(Reading(paths).digests())
-    return applied
+def _taken(paths: tuple[Path, ...]) -> ConfigStatus:
+    config_status = ConfigStatus()
+    config_status.mark_applied(FileDigests(paths).unchanged())
+    return config_status
 
 
 def test_a_digest_is_the_beginning_of_a_sha256() -> None:
@@ -29,9 +31,9 @@ def test_a_digest_is_the_beginning_of_a_sha256() -> None:
 
 
 def test_what_was_read_is_told_with_its_digest(pair: tuple[Path, Path]) -> None:
-    applied = _taken(pair)
-    applied.digest, applied.restart_needed = "abc", ["name"]
-    assert applied.status() == {
+    config_status = _taken(pair)
+    config_status.digest, config_status.restart_needed = "abc", ["name"]
+    assert config_status.status() == {
         "digest": "abc",
         "problem": "",
         "restart_needed": ["name"],
@@ -43,39 +45,42 @@ def test_what_was_read_is_told_with_its_digest(pair: tuple[Path, Path]) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_told_of(pair: tuple[Path, Path]) -> None:
-    reading = Reading(pair)
+    reading = FileDigests(pair)
     pair[0].write_text("another")
-    assert reading.digests() == {pair[1]: digest_of(b"2")}
+    assert reading.unchanged() == {pair[1]: digest_of(b"2")}
 
 
 def test_a_file_that_cannot_be_read_has_no_digest(pair: tuple[Path, Path]) -> None:
     pair[0].unlink()
-    assert list(Reading(pair).digests()) == [pair[1]]
+    assert list(FileDigests(pair).unchanged()) == [pair[1]]
 
 
 def test_of_a_pair_that_cannot_be_used_the_changed_file_has_the_problem(
     pair: tuple[Path, Path],
 ) -> None:
-    applied = _taken(pair)
+    config_status = _taken(pair)
     pair[1].write_text("bad")
-    applied.refused(pair, "they do not match")
-    files = applied.status()["files"]
+    config_status.mark_rejected(pair, "they do not match")
+    files = config_status.status()["files"]
     assert files[str(pair[0])]["problem"] == ""
     assert files[str(pair[1])] == {"digest": digest_of(b"2"), "problem": "they do not match"}
-    applied.took(Reading(pair).digests())
-    assert applied.status()["files"][str(pair[1])] == {"digest": digest_of(b"bad"), "problem": ""}
+    config_status.mark_applied(FileDigests(pair).unchanged())
+    assert config_status.status()["files"][str(pair[1])] == {
+        "digest": digest_of(b"bad"),
+        "problem": "",
+    }
 
 
 def test_a_problem_without_a_change_is_that_of_all(pair: tuple[Path, Path]) -> None:
-    applied = _taken(pair)
-    applied.refused(pair, "no more memory")
-    assert all(one["problem"] for one in applied.status()["files"].values())
+    config_status = _taken(pair)
+    config_status.mark_rejected(pair, "no more memory")
+    assert all(one["problem"] for one in config_status.status()["files"].values())
 
 
 def test_files_that_are_not_named_any_more_are_forgotten(pair: tuple[Path, Path]) -> None:
-    applied = _taken(pair)
-    applied.only([pair[1], Path("/never/read")])
-    assert list(applied.status()["files"]) == [str(pair[1])]
+    config_status = _taken(pair)
+    config_status.keep_only([pair[1], Path("/never/read")])
+    assert list(config_status.status()["files"]) == [str(pair[1])]
 
 
 @pytest.mark.parametrize(
@@ -88,18 +93,20 @@ def test_files_that_are_not_named_any_more_are_forgotten(pair: tuple[Path, Path]
     ],
 )
 def test_an_error_is_one_line(error: Exception, sentence: str) -> None:
-    assert sentence_of(error) == sentence
+    assert error_text(error) == sentence
 
 
 def test_the_gauges_say_how_many_problems_there_are(pair: tuple[Path, Path]) -> None:
-    applied = _taken(pair)
+    config_status = _taken(pair)
 
     def gauges() -> dict[str, float]:
-        return {family.name: family.samples[0].value for family in applied.readings().collect()}
+        return {
+            family.name: family.samples[0].value for family in config_status.metrics().collect()
+        }
 
     assert set(gauges().values()) == {0}
-    applied.problem, applied.restart_needed = "a problem", ["a", "b"]
-    applied.refused(pair, "bad")
+    config_status.problem, config_status.restart_needed = "a problem", ["a", "b"]
+    config_status.mark_rejected(pair, "bad")
     assert gauges() == {
         "tidegate_configuration_problem": 1,
         "tidegate_configuration_files_problem": 2,

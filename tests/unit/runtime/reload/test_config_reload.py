@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from support.waiting import wait_for_async
-from tidegate.runtime.config import reload, source
-from tidegate.runtime.config.applied import Applied, NotTaken, digest_of
+from tidegate.runtime.config import source
 from tidegate.runtime.config.config_file import Flags, Unreadable
+from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.reload import ConfigReload
 from tidegate.runtime.config.source import Source
+from tidegate.runtime.reload import config_reload
+from tidegate.runtime.reload.config_reload import ConfigReload
+from tidegate.runtime.reload.config_status import ConfigStatus
+from tidegate.runtime.reload.errors import NotApplied
 from tidegate.runtime.telemetry.counters import Counters
 
 DEADLINE_S = 10.0
@@ -28,14 +31,14 @@ class _Process:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.applied = Applied()
+        self.config_status = ConfigStatus()
         self.counters = Counters()
         self.taken: list[Config] = []
         self.error: Exception | None = None
         self.attempts = 0
         loaded = Source(Flags(config=file), "serve").load()
-        self.applied.digest = loaded.digest
-        self.watch = ConfigReload(loaded, self.take, self.applied, self.counters)
+        self.config_status.digest = loaded.digest
+        self.watch = ConfigReload(loaded, self.take, self.config_status, self.counters)
 
     async def take(self, config: Config) -> None:
         self.attempts += 1
@@ -52,8 +55,8 @@ class _Process:
 
 @pytest.fixture
 async def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[_Process]:
-    monkeypatch.setattr(reload, "INTERVAL_S", 0.01)
-    monkeypatch.setattr(reload, "SETTLED_S", 0.01)
+    monkeypatch.setattr(config_reload, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(config_reload, "SETTLED_S", 0.01)
     file = tmp_path / "tidegate.yaml"
     file.write_text("name: first\n")
     process = _Process(file)
@@ -73,7 +76,7 @@ async def test_a_changed_file_is_taken_once(process: _Process) -> None:
     process.file.write_text("name: second\n")
     await process.until(lambda: process.taken, "it is taken")
     assert process.taken[0].name == "second"
-    assert process.applied.digest == digest_of(b"name: second\n")
+    assert process.config_status.digest == digest_of(b"name: second\n")
     assert process.counters.config_reloads == {"ok": 1, "failed": 0}
     assert process.attempts == 1
 
@@ -81,29 +84,32 @@ async def test_a_changed_file_is_taken_once(process: _Process) -> None:
 async def test_what_cannot_be_used_now_is_tried_again_and_told_once(
     process: _Process, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process.error = NotTaken("the port is in use")
-    before = process.applied.digest
+    process.error = NotApplied("the port is in use")
+    before = process.config_status.digest
     with caplog.at_level(logging.ERROR):
         process.file.write_text("name: second\n")
         await process.until(lambda: process.attempts >= 3, "it is tried again")
-    assert (process.applied.problem, process.applied.digest) == ("the port is in use", before)
+    assert (process.config_status.problem, process.config_status.digest) == (
+        "the port is in use",
+        before,
+    )
     assert process.counters.config_reloads == {"ok": 0, "failed": 1}
     (record,) = caplog.records
     assert vars(record)["problem"] == "the port is in use"
-    process.error = NotTaken("a file is missing")
+    process.error = NotApplied("a file is missing")
     await process.until(
-        lambda: process.applied.problem == "a file is missing", "another reason is told"
+        lambda: process.config_status.problem == "a file is missing", "another reason is told"
     )
     process.error = None
     await process.until(lambda: process.taken, "it is taken")
-    assert process.applied.problem == ""
-    assert process.applied.digest == digest_of(b"name: second\n")
+    assert process.config_status.problem == ""
+    assert process.config_status.digest == digest_of(b"name: second\n")
 
 
 async def test_what_clients_feel_is_tried_again_after_a_pause_or_when_somebody_asks(
     process: _Process,
 ) -> None:
-    process.error = NotTaken("the port is in use", disturbs=True)
+    process.error = NotApplied("the port is in use", disturbs=True)
     process.file.write_text("name: second\n")
     await process.until(lambda: process.attempts, "it is tried")
     with pytest.raises(AssertionError):
@@ -120,9 +126,9 @@ async def test_what_clients_feel_is_tried_again_after_a_pause_or_when_somebody_a
 async def test_pauses_grow_up_to_the_longest(
     process: _Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reload, "FIRST_PAUSE_S", 0.02)
-    monkeypatch.setattr(reload, "LONGEST_PAUSE_S", 0.05)
-    process.error = NotTaken("the port is in use", disturbs=True)
+    monkeypatch.setattr(config_reload, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(config_reload, "LONGEST_PAUSE_S", 0.05)
+    process.error = NotApplied("the port is in use", disturbs=True)
     process.file.write_text("name: second\n")
     pauses = []
     for _ in range(4):
@@ -136,13 +142,13 @@ async def test_pauses_grow_up_to_the_longest(
 async def test_a_bug_does_not_end_the_watch(process: _Process) -> None:
     process.error = RuntimeError("oops")
     process.file.write_text("name: second\n")
-    await process.until(lambda: process.applied.problem, "it is told")
-    assert process.applied.problem == "an internal error: oops"
+    await process.until(lambda: process.config_status.problem, "it is told")
+    assert process.config_status.problem == "an internal error: oops"
     assert process.counters.internal_errors == 1
     process.error = None
     process.file.write_text("name: third one\n")
     await process.until(lambda: process.taken, "the next change is taken")
-    assert process.applied.problem == ""
+    assert process.config_status.problem == ""
 
 
 async def test_a_file_that_breaks_its_reader_does_not_end_the_watch(
@@ -154,8 +160,8 @@ async def test_a_file_that_breaks_its_reader_does_not_end_the_watch(
     with monkeypatch.context() as patch:
         patch.setattr(Source, "load_again", broken)
         process.file.write_text("name: second\n")
-        await process.until(lambda: process.applied.problem, "it is told")
-    assert process.applied.problem == f"{process.file}: cannot be read: no room"
+        await process.until(lambda: process.config_status.problem, "it is told")
+    assert process.config_status.problem == f"{process.file}: cannot be read: no room"
     assert process.counters.config_reloads == {"ok": 0, "failed": 1}
     process.file.write_text("name: third one\n")
     await process.until(lambda: process.taken, "the next change is taken")
@@ -163,8 +169,8 @@ async def test_a_file_that_breaks_its_reader_does_not_end_the_watch(
 
 async def test_a_file_nested_too_deeply_does_not_end_the_watch(process: _Process) -> None:
     process.file.write_text("name: " + "[" * 5_000)
-    await process.until(lambda: process.applied.problem, "it is told")
-    assert "nested too deeply" in process.applied.problem
+    await process.until(lambda: process.config_status.problem, "it is told")
+    assert "nested too deeply" in process.config_status.problem
     process.file.write_text("name: third one\n")
     await process.until(lambda: process.taken, "the next change is taken")
 
@@ -183,19 +189,19 @@ async def test_a_file_that_could_not_be_read_is_tried_again_and_told_of_once(
         patch.setattr(source, "read", refused)
         process.file.write_text("name: second\n")
         await process.until(lambda: attempts > 2, "it is tried again")
-    assert process.applied.problem == f"{process.file}: cannot be read: Too many open files"
+    assert process.config_status.problem == f"{process.file}: cannot be read: Too many open files"
     assert process.counters.config_reloads == {"ok": 0, "failed": 1}
     await process.until(lambda: process.taken, "it is taken when it can be read")
-    assert process.applied.problem == ""
+    assert process.config_status.problem == ""
 
 
 async def test_a_bad_file_is_not_tried_again_until_it_changes(process: _Process) -> None:
     process.file.write_text("nonsense: 1\n")
-    await process.until(lambda: process.applied.problem, "it is told")
-    assert process.applied.problem == "nonsense: unknown key (line 1)"
+    await process.until(lambda: process.config_status.problem, "it is told")
+    assert process.config_status.problem == "nonsense: unknown key (line 1)"
     assert process.attempts == 0
     process.file.write_text("name: first\n")
-    await process.until(lambda: not process.applied.problem, "the good one is back")
+    await process.until(lambda: not process.config_status.problem, "the good one is back")
 
 
 async def test_a_hangup_reads_an_unchanged_file(process: _Process) -> None:
