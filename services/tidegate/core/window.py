@@ -145,7 +145,9 @@ class Window(Generic[M]):
         """
         seq = self._released.pop(packet_id, None)
         if seq is None and (packet_id in self._qos1 or packet_id in self._qos2):
-            raise ProtocolViolation("PUBCOMP out of turn", statement="MQTT-4.3.3-11")
+            raise ProtocolViolation(
+                "PUBCOMP before PUBREC, or for a QoS 1 message", statement="MQTT-4.3.3-11"
+            )
         return seq
 
     def unacknowledged(self) -> list[tuple[int, DeliveryState, M | None]]:

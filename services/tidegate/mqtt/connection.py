@@ -1,6 +1,6 @@
 """The server's side of one MQTT connection, sans-I/O: bytes in, packets out.
 
-Owned by a client's shell. It frames and decodes, resolves topic aliases, and watches over what can
+Owned by an edge's client. It frames and decodes, resolves topic aliases, and watches over what can
 be judged from the stream alone: the first packet, sizes, directions, Receive Maximum. It never
 raises for what a peer sends: the packets before the fault are returned, and ``error`` says what
 was wrong.
@@ -162,7 +162,7 @@ class ServerConnection:
             stop = body + length
             if stop - position > limit:
                 raise MalformedPacket(
-                    "the packet is larger than allowed",
+                    "packet exceeds the maximum packet size",
                     reason_code=ReasonCode.PACKET_TOO_LARGE,
                     statement="MQTT-3.2.2-15",
                 )
@@ -181,7 +181,7 @@ class ServerConnection:
                 after = start + (data[body] << 8 | data[body + 1])
                 at = after + 2 if qos else after
                 if at > stop - v5:
-                    raise MalformedPacket("the packet ends inside a field")
+                    raise MalformedPacket("packet ends inside a field")
                 name = data[start:after]
                 if v5:
                     if data[at] or not name:
@@ -199,7 +199,7 @@ class ServerConnection:
                 packet_id = data[after] << 8 | data[after + 1]
                 if not packet_id:
                     raise MalformedPacket(
-                        "a packet identifier cannot be 0", statement="MQTT-2.2.1-3"
+                        "packet identifier must not be 0", statement="MQTT-2.2.1-3"
                     )
                 if in_flight is not None:
                     in_flight.add(packet_id)
@@ -233,14 +233,12 @@ class ServerConnection:
             if byte < 0x80:
                 if not byte:
                     raise MalformedPacket(
-                        "the remaining length is longer than it needs to be",
+                        "remaining length is not minimally encoded",
                         statement="MQTT-1.5.5-1",
                     )
                 return length, at
             shift += 7
-        raise MalformedPacket(
-            "the remaining length has more than four bytes", statement="MQTT-1.5.5-1"
-        )
+        raise MalformedPacket("remaining length exceeds four bytes", statement="MQTT-1.5.5-1")
 
     def _learn_topic(self, name: bytes) -> str:
         """Decode and check a topic name, and remember it unless it is long."""
@@ -254,16 +252,16 @@ class ServerConnection:
 
     def _check_first(self, first: int) -> None:
         if first >> 4 != PacketType.CONNECT:
-            raise ProtocolViolation("the first packet is not CONNECT", statement="MQTT-3.1.0-1")
+            raise ProtocolViolation("first packet must be CONNECT", statement="MQTT-3.1.0-1")
 
     def _packet(self, first: int, body: bytes) -> Packet:
         if self.connect is None:
             return self._first(first, body)
         kind = first >> 4
         if kind == PacketType.CONNECT:
-            raise ProtocolViolation("a second CONNECT", statement="MQTT-3.1.0-2")
+            raise ProtocolViolation("second CONNECT on one connection", statement="MQTT-3.1.0-2")
         if kind in _SERVER_ONLY:
-            raise ProtocolViolation("a packet that only a server sends")
+            raise ProtocolViolation("packet type is sent by servers only")
         # A PUBLISH that comes this far is wrong, and decoding it says how.
         return decode_packet(first, body, self.version)
 
@@ -271,7 +269,7 @@ class ServerConnection:
         self.refusal_version = connect_version(body)
         if first & 0x0F:
             raise MalformedPacket(
-                "reserved bits of the fixed header are not as they must be",
+                "invalid flags in the fixed header",
                 statement="MQTT-2.1.3-1",
             )
         connect = decode_connect(body)
@@ -286,12 +284,12 @@ class ServerConnection:
         if qos:
             packet_id = data[after] << 8 | data[after + 1]
             if not packet_id:
-                raise MalformedPacket("a packet identifier cannot be 0", statement="MQTT-2.2.1-3")
+                raise MalformedPacket("packet identifier must not be 0", statement="MQTT-2.2.1-3")
             after += 2
         found, at = split_publish_properties(data, after, stop)
         if found.subscription_identifiers:
             raise ProtocolViolation(
-                "a subscription identifier from a client", statement="MQTT-3.3.4-6"
+                "subscription identifier in a PUBLISH from a client", statement="MQTT-3.3.4-6"
             )
         topic = ""
         if name:
@@ -299,7 +297,7 @@ class ServerConnection:
         if found.topic_alias:
             topic = self._resolve_alias(found.topic_alias, topic)
         elif not topic:
-            raise ProtocolViolation("neither a topic name nor a topic alias")
+            raise ProtocolViolation("PUBLISH without a topic name or topic alias")
         if qos:
             self._note_received(packet_id)
         return Publish(
@@ -326,7 +324,7 @@ class ServerConnection:
         """Learn what an alias stands for, or say it [MQTT-3.3.2-12]."""
         if alias > self._topic_alias_maximum:
             raise ProtocolViolation(
-                "a topic alias above the maximum",
+                "topic alias exceeds the Topic Alias Maximum",
                 reason_code=ReasonCode.TOPIC_ALIAS_INVALID,
                 statement="MQTT-3.3.2-9",
             )
@@ -337,13 +335,13 @@ class ServerConnection:
             return topic
         known = self._aliases.get(alias)
         if known is None:
-            raise ProtocolViolation("a topic alias that stands for no topic")
+            raise ProtocolViolation("unknown topic alias")
         return known
 
 
 def _too_many_in_flight() -> ProtocolViolation:
     return ProtocolViolation(
-        "more messages under way than Receive Maximum allows",
+        "Receive Maximum exceeded",
         reason_code=ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
         statement="MQTT-3.3.4-7",
     )

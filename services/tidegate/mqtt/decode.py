@@ -78,7 +78,7 @@ def decode_packet(first_byte: int, body: bytes, version: ProtocolVersion) -> Pac
         return decode_publish(first_byte, body, version)
     decoder = _DECODERS.get(kind)
     if decoder is None or (kind == PacketType.AUTH and version < _V5):
-        raise MalformedPacket("there is no packet of this type")
+        raise MalformedPacket("unknown packet type")
     flags = first_byte & 0x0F
     if kind in _AT_LEAST_ONCE:
         # In 3.1 these may be sent again, with DUP set.
@@ -87,7 +87,7 @@ def decode_packet(first_byte: int, body: bytes, version: ProtocolVersion) -> Pac
         wrong = flags != 0
     if wrong:
         raise MalformedPacket(
-            "reserved bits of the fixed header are not as they must be",
+            "invalid flags in the fixed header",
             statement=_FLAG_STATEMENTS.get(kind, "MQTT-2.1.3-1"),
         )
     return decoder(body, version)
@@ -106,13 +106,13 @@ _FLAG_STATEMENTS: Final[dict[int, str]] = {
 
 def _finish(position: int, end: int) -> None:
     if position != end:
-        raise MalformedPacket("there are bytes after the end of the packet's fields")
+        raise MalformedPacket("trailing bytes after the last field of the packet")
 
 
 def _packet_id(body: bytes) -> int:
     packet_id, _ = read_u16(body, 0, len(body))
     if not packet_id:
-        raise MalformedPacket("a packet identifier cannot be 0", statement="MQTT-2.2.1-3")
+        raise MalformedPacket("packet identifier must not be 0", statement="MQTT-2.2.1-3")
     return packet_id
 
 
@@ -120,9 +120,9 @@ def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Pu
     """Decode a PUBLISH. An empty topic is left to who knows the topic aliases (5.0)."""
     qos = first_byte >> 1 & 3
     if qos == 3:
-        raise MalformedPacket("a QoS of 3", statement="MQTT-3.3.1-4")
+        raise MalformedPacket("QoS 3 is not allowed", statement="MQTT-3.3.1-4")
     if not qos and first_byte & 0x08:
-        raise MalformedPacket("DUP on a QoS 0 message", statement="MQTT-3.3.1-2")
+        raise MalformedPacket("DUP set on a QoS 0 message", statement="MQTT-3.3.1-2")
     end = len(body)
     topic, position = read_string(body, 0, end)
     if topic or version < _V5:
@@ -131,13 +131,13 @@ def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Pu
     if qos:
         packet_id, position = read_u16(body, position, end)
         if not packet_id:
-            raise MalformedPacket("a packet identifier cannot be 0", statement="MQTT-2.2.1-3")
+            raise MalformedPacket("packet identifier must not be 0", statement="MQTT-2.2.1-3")
     retain, dup = bool(first_byte & 1), bool(first_byte & 8)
     if version < _V5:
         return Publish(topic, body[position:], qos, retain, dup, packet_id)
     found, position = split_publish_properties(body, position, end)
     if not topic and not found.topic_alias:
-        raise ProtocolViolation("neither a topic name nor a topic alias")
+        raise ProtocolViolation("PUBLISH without a topic name or topic alias")
     return Publish(
         topic,
         body[position:],
@@ -166,7 +166,7 @@ def check_protocol_name(body: bytes) -> None:
         if body[: len(name)] == name[: len(body)]:
             return
     raise ProtocolViolation(
-        "not a protocol name of MQTT",
+        "unknown protocol name",
         reason_code=ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
         statement="MQTT-3.1.2-1",
     )
@@ -184,7 +184,7 @@ def _protocol(body: bytes) -> tuple[ProtocolVersion, bool, int]:
     if name == b"MQTT" and level in (4, 5):
         return ProtocolVersion(level), is_bridge, position
     raise ProtocolViolation(
-        "not a version of MQTT that is spoken here",
+        "unsupported protocol version",
         reason_code=ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
         statement="MQTT-3.1.2-2",
     )
@@ -241,16 +241,16 @@ def decode_connect(body: bytes, _version: ProtocolVersion = _V5) -> Connect:
 
 def _check_connect_flags(flags: int, version: ProtocolVersion) -> None:
     if flags & 0x01 and version > ProtocolVersion.V31:
-        raise MalformedPacket("the reserved CONNECT flag is set", statement="MQTT-3.1.2-3")
+        raise MalformedPacket("reserved CONNECT flag is set", statement="MQTT-3.1.2-3")
     if not flags & 0x04 and flags & 0x38:
         raise MalformedPacket(
-            "will QoS or will retain without a will",
+            "Will QoS or Will Retain set without Will Flag",
             statement="MQTT-3.1.2-11" if flags & 0x18 else "MQTT-3.1.2-13",
         )
     if flags & 0x18 == 0x18:
-        raise MalformedPacket("a will QoS of 3", statement="MQTT-3.1.2-12")
+        raise MalformedPacket("Will QoS 3 is not allowed", statement="MQTT-3.1.2-12")
     if version < _V5 and flags & 0xC0 == 0x40:
-        raise MalformedPacket("a password without a user name", statement="MQTT311-3.1.2-22")
+        raise MalformedPacket("password without a user name", statement="MQTT311-3.1.2-22")
 
 
 def _will(body: bytes, position: int, flags: int, version: ProtocolVersion) -> tuple[Will, int]:
@@ -271,15 +271,15 @@ def _connack(body: bytes, version: ProtocolVersion) -> ConnAck:
     end = len(body)
     flags, position = read_byte(body, 0, end)
     if flags > 1:
-        raise MalformedPacket("reserved bits of CONNACK are set", statement="MQTT-3.2.2-1")
+        raise MalformedPacket("reserved CONNACK flags are set", statement="MQTT-3.2.2-1")
     code, position = read_byte(body, position, end)
     if version < _V5:
         _finish(position, end)
         if code >= len(_RETURN_CODES):
-            raise ProtocolViolation("not a return code of CONNACK")
+            raise ProtocolViolation("invalid CONNACK return code")
         return ConnAck(bool(flags), _RETURN_CODES[code])
     if code not in CONNACK_CODES:
-        raise ProtocolViolation("not a reason code of CONNACK", statement="MQTT-3.2.2-8")
+        raise ProtocolViolation("invalid CONNACK reason code", statement="MQTT-3.2.2-8")
     properties, position = decode_properties(body, position, end, PacketType.CONNACK)
     _finish(position, end)
     return ConnAck(bool(flags), code, properties)
@@ -301,7 +301,7 @@ def _acknowledgement(
         code = body[2]
         if code not in codes:
             raise ProtocolViolation(
-                f"0x{code:02x} is not a reason code of {kind.name}", statement=statement
+                f"invalid {kind.name} reason code 0x{code:02x}", statement=statement
             )
         if end == 3:
             return make(packet_id, code)
@@ -324,7 +324,7 @@ def _subscribe(body: bytes, version: ProtocolVersion) -> Subscribe:
         properties, position = decode_properties(body, position, end, PacketType.SUBSCRIBE)
     identifier = (properties.subscription_identifiers or (0,))[0]
     if position == end:
-        raise ProtocolViolation("a SUBSCRIBE without a topic filter", statement="MQTT-3.8.3-2")
+        raise ProtocolViolation("SUBSCRIBE without a topic filter", statement="MQTT-3.8.3-2")
     subscriptions: list[tuple[str, SubscriptionOptions]] = []
     while position < end:
         topic_filter, position = read_string(body, position, end)
@@ -332,7 +332,9 @@ def _subscribe(body: bytes, version: ProtocolVersion) -> Subscribe:
         flags, position = read_byte(body, position, end)
         options = _options(flags, version, identifier)
         if options.no_local and topic_filter.startswith("$share/"):
-            raise ProtocolViolation("No Local on a shared subscription", statement="MQTT-3.8.3-4")
+            raise ProtocolViolation(
+                "No Local set on a shared subscription", statement="MQTT-3.8.3-4"
+            )
         subscriptions.append((topic_filter, options))
     return Subscribe(packet_id, subscriptions, properties)
 
@@ -340,15 +342,15 @@ def _subscribe(body: bytes, version: ProtocolVersion) -> Subscribe:
 def _options(flags: int, version: ProtocolVersion, identifier: int) -> SubscriptionOptions:
     if version < _V5:
         if flags > 2:
-            raise MalformedPacket("the requested QoS is not 0, 1 or 2", statement="MQTT311-3.8.3-4")
+            raise MalformedPacket("requested QoS must be 0, 1 or 2", statement="MQTT311-3.8.3-4")
         return _PLAIN_OPTIONS[flags]
     if flags & 0xC0:
-        raise MalformedPacket("reserved subscription options are set", statement="MQTT-3.8.3-5")
+        raise MalformedPacket("reserved subscription option bits are set", statement="MQTT-3.8.3-5")
     if flags & 3 == 3:
-        raise ProtocolViolation("a maximum QoS of 3")
+        raise ProtocolViolation("requested maximum QoS must be 0, 1 or 2")
     handling = flags >> 4 & 3
     if handling == 3:
-        raise ProtocolViolation("a retain handling of 3")
+        raise ProtocolViolation("Retain Handling must be 0, 1 or 2")
     return SubscriptionOptions(flags & 3, bool(flags & 4), bool(flags & 8), handling, identifier)
 
 
@@ -361,12 +363,12 @@ def _suback(body: bytes, version: ProtocolVersion) -> SubAck:
     if version < _V5:
         codes = list(body[2:])
         if any(code not in (0, 1, 2, 0x80) for code in codes):
-            raise ProtocolViolation("not a return code of SUBACK", statement="MQTT311-3.9.3-2")
+            raise ProtocolViolation("invalid SUBACK return code", statement="MQTT311-3.9.3-2")
         return SubAck(packet_id, codes)
     properties, position = decode_properties(body, 2, end, PacketType.SUBACK)
     codes = list(body[position:])
     if any(code not in SUBACK_CODES for code in codes):
-        raise ProtocolViolation("not a reason code of SUBACK", statement="MQTT-3.9.3-2")
+        raise ProtocolViolation("invalid SUBACK reason code", statement="MQTT-3.9.3-2")
     return SubAck(packet_id, codes, properties)
 
 
@@ -378,7 +380,7 @@ def _unsubscribe(body: bytes, version: ProtocolVersion) -> Unsubscribe:
     if version >= _V5:
         properties, position = decode_properties(body, position, end, PacketType.UNSUBSCRIBE)
     if position == end:
-        raise ProtocolViolation("an UNSUBSCRIBE without a topic filter", statement="MQTT-3.10.3-2")
+        raise ProtocolViolation("UNSUBSCRIBE without a topic filter", statement="MQTT-3.10.3-2")
     filters: list[str] = []
     while position < end:
         topic_filter, position = read_string(body, position, end)
@@ -396,7 +398,7 @@ def _unsuback(body: bytes, version: ProtocolVersion) -> UnsubAck:
     properties, position = decode_properties(body, 2, end, PacketType.UNSUBACK)
     codes = list(body[position:])
     if any(code not in UNSUBACK_CODES for code in codes):
-        raise ProtocolViolation("not a reason code of UNSUBACK", statement="MQTT-3.11.3-2")
+        raise ProtocolViolation("invalid UNSUBACK reason code", statement="MQTT-3.11.3-2")
     return UnsubAck(packet_id, codes, properties)
 
 
@@ -420,7 +422,7 @@ def _disconnect(body: bytes, version: ProtocolVersion) -> Disconnect:
     if version < _V5:
         _finish(0, end)
     if body[0] not in DISCONNECT_CODES:
-        raise ProtocolViolation("not a reason code of DISCONNECT", statement="MQTT-3.14.2-1")
+        raise ProtocolViolation("invalid DISCONNECT reason code", statement="MQTT-3.14.2-1")
     if end == 1:
         return Disconnect(body[0])
     properties, position = decode_properties(body, 1, end, PacketType.DISCONNECT)
@@ -433,7 +435,7 @@ def _auth(body: bytes, _version: ProtocolVersion) -> Auth:
     if not end:
         return Auth()
     if body[0] not in AUTH_CODES:
-        raise ProtocolViolation("not a reason code of AUTH", statement="MQTT-3.15.2-1")
+        raise ProtocolViolation("invalid AUTH reason code", statement="MQTT-3.15.2-1")
     if end == 1:
         return Auth(body[0])
     properties, position = decode_properties(body, 1, end, PacketType.AUTH)

@@ -146,11 +146,11 @@ def _read_value(row: Property, buffer: bytes, position: int, end: int) -> tuple[
         case _:  # pragma: no cover - the enumeration is closed
             assert_never(row.wire_type)
     if value > row.maximum:
-        raise ProtocolViolation(f"{row.name} cannot be {value}")
+        raise ProtocolViolation(f"property {row.name} must not be {value}")
     if row.non_zero and not value:
         code = ReasonCode.TOPIC_ALIAS_INVALID if row.identifier == 0x23 else None
         raise ProtocolViolation(
-            f"{row.name} cannot be 0",
+            f"property {row.name} must not be 0",
             reason_code=code,
             statement="MQTT-3.3.2-8" if code else "",
         )
@@ -161,9 +161,9 @@ def _read_row(buffer: bytes, position: int, end: int, packet: int) -> tuple[Prop
     identifier, position = read_variable(buffer, position, end)
     row = BY_IDENTIFIER.get(identifier)
     if row is None:
-        raise MalformedPacket(f"there is no property 0x{identifier:02x}")
+        raise MalformedPacket(f"unknown property identifier 0x{identifier:02x}")
     if packet not in row.packets:
-        raise MalformedPacket(f"{row.name} is not allowed here")
+        raise MalformedPacket(f"property {row.name} is not allowed in this packet")
     return row, position
 
 
@@ -171,7 +171,7 @@ def _limit(buffer: bytes, position: int, end: int) -> tuple[int, int]:
     length, position = read_variable(buffer, position, end)
     stop = position + length
     if stop > end:
-        raise MalformedPacket("the packet ends inside its properties")
+        raise MalformedPacket("property length exceeds the packet")
     return stop, position
 
 
@@ -198,17 +198,17 @@ def decode_properties(
             pairs.append(value)
         elif row.identifier == 0x0B:
             if identifiers and packet == PacketType.SUBSCRIBE:
-                raise ProtocolViolation("a SUBSCRIBE has one subscription identifier at most")
+                raise ProtocolViolation("more than one subscription identifier in SUBSCRIBE")
             identifiers.append(value)
         else:
             if row.identifier in seen:
-                raise ProtocolViolation(f"{row.name} comes twice")
+                raise ProtocolViolation(f"duplicate property {row.name}")
             seen.add(row.identifier)
             setattr(properties, row.name, value)
     properties.subscription_identifiers = tuple(identifiers)
     properties.user_properties = tuple(pairs)
     if properties.authentication_data is not None and properties.authentication_method is None:
-        raise ProtocolViolation("authentication data without an authentication method")
+        raise ProtocolViolation("authentication data without authentication method")
     return properties, stop
 
 
@@ -250,7 +250,7 @@ def split_publish_properties(
         row, position = _read_row(buffer, position, stop, packet)
         if not row.repeatable:
             if seen >> identifier & 1:
-                raise ProtocolViolation(f"{row.name} comes twice")
+                raise ProtocolViolation(f"duplicate property {row.name}")
             seen |= 1 << identifier
         if identifier == 0x03:
             position = _skip_text(buffer, position, stop)
@@ -259,7 +259,8 @@ def split_publish_properties(
         if identifier not in _ONE_HOP:
             if identifier == 0x08 and ("+" in value or "#" in value or not value):
                 raise ProtocolViolation(
-                    "a response topic is a topic name", statement="MQTT-3.3.2-14"
+                    "response topic must be a topic name without wildcards",
+                    statement="MQTT-3.3.2-14",
                 )
             continue
         if start > run:
@@ -283,10 +284,10 @@ def _skip_text(buffer: bytes, position: int, end: int) -> int:
     """Check a string that nobody will read, and return the position after it."""
     start = position + 2
     if start > end:
-        raise MalformedPacket("the packet ends inside a field")
+        raise MalformedPacket("packet ends inside a field")
     stop = start + (buffer[position] << 8 | buffer[position + 1])
     if stop > end:
-        raise MalformedPacket("the packet ends inside a field")
+        raise MalformedPacket("packet ends inside a field")
     raw = buffer[start:stop]
     if not raw.isascii() or 0 in raw:
         decode_text(raw)

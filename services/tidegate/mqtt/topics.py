@@ -21,19 +21,19 @@ def validate_topic_name(topic: str, max_levels: int = 65_535, max_bytes: int = 6
     """
     if not topic:
         raise ProtocolViolation(
-            "a topic name cannot be empty",
+            "topic name must not be empty",
             reason_code=ReasonCode.TOPIC_NAME_INVALID,
             statement="MQTT-4.7.3-1",
         )
     if "+" in topic or "#" in topic:
         raise ProtocolViolation(
-            "a topic name cannot contain wildcards",
+            "topic name must not contain wildcards",
             reason_code=ReasonCode.TOPIC_NAME_INVALID,
             statement="MQTT-3.3.2-2",
         )
     if topic.count("/") >= max_levels or len(topic) * 4 > max_bytes < len(topic.encode()):
         raise ProtocolViolation(
-            "the topic name has too many levels or is too long",
+            "topic name is too long or has too many levels",
             reason_code=ReasonCode.TOPIC_NAME_INVALID,
         )
 
@@ -49,23 +49,23 @@ def validate_topic_filter(
     if topic_filter.startswith(SHARE_PREFIX):
         share_name, separator, plain = topic_filter[len(SHARE_PREFIX) :].partition("/")
         if not share_name:
-            raise _invalid("a share name has at least one character", "MQTT-4.8.2-1")
+            raise _invalid("share name must not be empty", "MQTT-4.8.2-1")
         if "+" in share_name or "#" in share_name:
-            raise _invalid("a share name has no wildcards", "MQTT-4.8.2-2")
+            raise _invalid("share name must not contain wildcards", "MQTT-4.8.2-2")
         if not separator or not plain:
-            raise _invalid("a share name is followed by / and a topic filter", "MQTT-4.8.2-2")
+            raise _invalid("share name must be followed by / and a topic filter", "MQTT-4.8.2-2")
     if not plain:
-        raise _invalid("a topic filter cannot be empty", "MQTT-4.7.3-1")
+        raise _invalid("topic filter must not be empty", "MQTT-4.7.3-1")
     if "#" in plain:
         at = plain.index("#")
         if at != len(plain) - 1 or (at and plain[at - 1] != "/"):
-            raise _invalid("# must be the last level, alone in it", "MQTT-4.7.1-1")
+            raise _invalid("wildcard # must occupy the whole last level", "MQTT-4.7.1-1")
     if "+" in plain:
         for level in plain.split("/"):
             if "+" in level and level != "+":
-                raise _invalid("+ must be alone in its level", "MQTT-4.7.1-2")
+                raise _invalid("wildcard + must occupy a whole level", "MQTT-4.7.1-2")
     if plain.count("/") >= max_levels or len(plain) * 4 > max_bytes < len(plain.encode()):
-        raise _invalid("the topic filter has too many levels or is too long", "")
+        raise _invalid("topic filter is too long or has too many levels", "")
 
 
 def _invalid(message: str, statement: str) -> ProtocolViolation:

@@ -17,21 +17,21 @@ MAX_STRING_BYTES: Final = 65_535
 def read_byte(buffer: bytes, position: int, end: int) -> tuple[int, int]:
     """Read one byte."""
     if position >= end:
-        raise MalformedPacket("the packet ends inside a field")
+        raise MalformedPacket("packet ends inside a field")
     return buffer[position], position + 1
 
 
 def read_u16(buffer: bytes, position: int, end: int) -> tuple[int, int]:
     """Read a Two Byte Integer (§1.5.2)."""
     if position + 2 > end:
-        raise MalformedPacket("the packet ends inside a field")
+        raise MalformedPacket("packet ends inside a field")
     return buffer[position] << 8 | buffer[position + 1], position + 2
 
 
 def read_u32(buffer: bytes, position: int, end: int) -> tuple[int, int]:
     """Read a Four Byte Integer (§1.5.3)."""
     if position + 4 > end:
-        raise MalformedPacket("the packet ends inside a field")
+        raise MalformedPacket("packet ends inside a field")
     return int.from_bytes(buffer[position : position + 4], "big"), position + 4
 
 
@@ -40,30 +40,28 @@ def read_variable(buffer: bytes, position: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in (0, 7, 14, 21):
         if position >= end:
-            raise MalformedPacket("the packet ends inside a field")
+            raise MalformedPacket("packet ends inside a field")
         byte = buffer[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             if not byte and shift:
                 raise MalformedPacket(
-                    "a variable byte integer is longer than it needs to be",
+                    "variable byte integer is not minimally encoded",
                     statement="MQTT-1.5.5-1",
                 )
             return value, position
-    raise MalformedPacket(
-        "a variable byte integer has more than four bytes", statement="MQTT-1.5.5-1"
-    )
+    raise MalformedPacket("variable byte integer exceeds four bytes", statement="MQTT-1.5.5-1")
 
 
 def read_binary(buffer: bytes, position: int, end: int) -> tuple[bytes, int]:
     """Read Binary Data (§1.5.6)."""
     if position + 2 > end:
-        raise MalformedPacket("the packet ends inside a field")
+        raise MalformedPacket("packet ends inside a field")
     start = position + 2
     stop = start + (buffer[position] << 8 | buffer[position + 1])
     if stop > end:
-        raise MalformedPacket("the packet ends inside a field")
+        raise MalformedPacket("packet ends inside a field")
     return bytes(buffer[start:stop]), stop
 
 
@@ -73,10 +71,10 @@ def decode_text(raw: bytes) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise MalformedPacket(
-            "a string is not well-formed UTF-8", statement="MQTT-1.5.4-1"
+            "string is not well-formed UTF-8", statement="MQTT-1.5.4-1"
         ) from error
     if "\0" in text:
-        raise MalformedPacket("a string contains U+0000", statement="MQTT-1.5.4-2")
+        raise MalformedPacket("string contains U+0000", statement="MQTT-1.5.4-2")
     return text
 
 
