@@ -36,7 +36,6 @@ class FeedAgainstStore(RuleBasedStateMachine):
         queued=st.integers(0, 6),
         released=st.sets(st.integers(1, 6), max_size=2),
         knows_last_seq=st.booleans(),
-        waits=st.booleans(),
         is_frank=st.booleans(),
     )
     def connect(
@@ -46,13 +45,12 @@ class FeedAgainstStore(RuleBasedStateMachine):
         queued: int,
         released: set[int],
         knows_last_seq: bool,
-        waits: bool,
         is_frank: bool,
     ) -> None:
         self.holds = max_held > 0
         self.is_frank = is_frank  # the caller knows whether an answer is complete
         self.window: Window[str] = Window(in_flight)
-        self.feed: DurableFeed[str] = DurableFeed(max_held, waits=waits)
+        self.feed: DurableFeed[str] = DurableFeed(max_held)
         for _ in range(queued):
             self.append()
         self.pushes.clear()
@@ -165,18 +163,12 @@ class FeedAgainstStore(RuleBasedStateMachine):
             del self.queue[seq]
             self.removed.add(seq)
 
-    @rule()
-    def waiting_ends(self) -> None:
-        if self.feed.has_gap:
-            self.feed.give_up_waiting()
-            self.pump()
-
     @invariant()
     def memory_is_bounded(self) -> None:
         if hasattr(self, "feed"):
             assert len(self.feed._early) <= self.feed._max_held
             assert self.feed._held_bytes <= 10 * self.feed._max_held
-            if self.feed.has_gap and not self.feed._waits:
+            if self.feed._early:
                 assert self.asked is not None or not self.window.room(), "nobody fills the gap"
 
     def teardown(self) -> None:
@@ -186,7 +178,6 @@ class FeedAgainstStore(RuleBasedStateMachine):
         for _ in range(2000):
             while self.pushes:
                 self.push_arrives(0)
-            self.waiting_ends()
             self.pump()
             if self.asked is not None and self.answer is None:
                 self.store_reads(1, True)
@@ -201,7 +192,7 @@ class FeedAgainstStore(RuleBasedStateMachine):
         expected = set(range(1, self.last_seq + 1)) - self.released
         assert expected - set(self.sent) <= self.removed, "lost"
         assert self.feed._held_bytes == 0
-        assert not self.feed.has_gap
+        assert not self.feed._early
 
 
 FeedAgainstStore.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
@@ -220,7 +211,6 @@ def test_long_random_walks_lose_and_repeat_nothing(seed: int) -> None:
         queued=generator.choice([0, 0, 3, 6]),
         released={2} if generator.random() < 0.3 else set(),
         knows_last_seq=generator.random() < 0.5,
-        waits=generator.random() < 0.5,
         is_frank=generator.random() < 0.5,
     )
     # How busy each part is differs from walk to walk.
@@ -238,7 +228,6 @@ def test_long_random_walks_lose_and_repeat_nothing(seed: int) -> None:
             case 4 | 5 if len(walk.window):
                 walk.client_acknowledges(generator.choice([0, 0, 1, 5]))
             case 6 if generator.random() < 0.3:
-                walk.waiting_ends()
                 if walk.queue:
                     walk.store_drops(generator.randint(0, 10))
             case 7 if generator.random() < 0.2:

@@ -31,7 +31,7 @@ def test_what_is_offered_is_taken_waits_or_was_dropped(
     offered = taken = dropped = last = 0
     for number, size in enumerate(sizes, 1):
         if size is None:
-            message = queue.take(0)
+            message = queue.take()
             if message is not None:
                 assert message > last, "in order"
                 last = message

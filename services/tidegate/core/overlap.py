@@ -1,4 +1,4 @@
-"""Overlapping subscriptions: what one session is due of a topic that several of them match.
+"""Overlapping subscriptions: the one copy that a session gets of a message that several match.
 
 Used by routers for durable sessions and by edges for connected clients: one copy, with the highest
 granted QoS [MQTT-3.3.4-2] and every subscription identifier [MQTT-3.3.4-4]. Pure.

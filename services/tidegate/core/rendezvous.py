@@ -1,7 +1,7 @@
 """Rendezvous hashing: which of several names a key belongs to.
 
-Every edge computes the same answer from the same names, without asking anybody. When a name comes
-or goes, only the keys that it wins or had won move.
+Every edge computes the same answer from the same names, without communication. When a name is added
+or removed, only the keys that it owns or owned move.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shared subscriptions: who is in which group, and whose turn it is (MQTT5 §4.8.2).
+"""Shared subscriptions: the members of each group, and which one is next (MQTT5 §4.8.2).
 
 Owned by a router's table. A group is a share name and a topic filter; its members are sessions,
 named by client identifier. Members without a durable session are removed by the caller when their
@@ -17,7 +17,7 @@ M = TypeVar("M")
 
 
 class _Group(Generic[M]):
-    """Members in the order of their turns."""
+    """Members, the next one first."""
 
     __slots__ = ("connected", "offline")
 
@@ -29,11 +29,11 @@ class _Group(Generic[M]):
 class SharedGroups(Generic[M]):
     """All groups with their members, whatever a member is to the caller."""
 
-    __slots__ = ("_groups", "_index", "_len", "_revived")
+    __slots__ = ("_groups", "_index", "_len", "_reconnected")
 
     def __init__(self) -> None:
         # Groups with the first connected member after a time, and with others that are not.
-        self._revived: set[tuple[str, str]] = set()
+        self._reconnected: set[tuple[str, str]] = set()
         self._groups: dict[tuple[str, str], _Group[M]] = {}
         self._index: TopicIndex[str, str] = TopicIndex()
         self._len = 0
@@ -41,11 +41,6 @@ class SharedGroups(Generic[M]):
     def __len__(self) -> int:
         """Count the members of all groups."""
         return self._len
-
-    @property
-    def group_count(self) -> int:
-        """How many groups have members."""
-        return len(self._groups)
 
     def match(self, topic: str) -> list[tuple[str, str]]:
         """Return (share name, topic filter) of the groups that a topic goes to.
@@ -63,13 +58,13 @@ class SharedGroups(Generic[M]):
         if group is None:
             group = self._groups[share_name, topic_filter] = _Group()
             self._index.add(topic_filter, share_name, topic_filter)
-        here, there = (
+        members, others = (
             (group.connected, group.offline) if is_connected else (group.offline, group.connected)
         )
-        is_new = client_id not in here and there.pop(client_id, None) is None
-        if is_connected and not here and group.offline:
-            self._revived.add((share_name, topic_filter))
-        here[client_id] = member
+        is_new = client_id not in members and others.pop(client_id, None) is None
+        if is_connected and not members and group.offline:
+            self._reconnected.add((share_name, topic_filter))
+        members[client_id] = member
         self._len += is_new
         return is_new
 
@@ -87,7 +82,7 @@ class SharedGroups(Generic[M]):
         self._len -= 1
         if not group.connected and not group.offline:
             del self._groups[share_name, topic_filter]
-            self._revived.discard((share_name, topic_filter))
+            self._reconnected.discard((share_name, topic_filter))
             self._index.remove(topic_filter, share_name)
         return True
 
@@ -103,7 +98,7 @@ class SharedGroups(Generic[M]):
         )
         if client_id in source:
             if is_connected and not target and len(source) > 1:
-                self._revived.add((share_name, topic_filter))
+                self._reconnected.add((share_name, topic_filter))
             target[client_id] = source.pop(client_id)
 
     def take_reconnected(self) -> list[tuple[str, str]]:
@@ -111,8 +106,8 @@ class SharedGroups(Generic[M]):
 
         Those without a member that is not connected are left out.
         """
-        revived, self._revived = list(self._revived), set()
-        return revived
+        reconnected, self._reconnected = list(self._reconnected), set()
+        return reconnected
 
     def offline(self, share_name: str, topic_filter: str) -> list[str]:
         """Return the client identifiers of the members that are not connected."""
@@ -133,17 +128,17 @@ class SharedGroups(Generic[M]):
         return group.offline.get(client_id) if found is None else found
 
     def pick(self, share_name: str, topic_filter: str, skip: Collection[str] = ()) -> M | None:
-        """Return the member whose turn it is, and put it at the end of the line.
+        """Return the next member, and move it to the end.
 
-        Members that are not connected have their turn only when no other is left. ``skip`` names
-        clients that have had the message offered already. None if nobody is left.
+        Members that are not connected are picked only when no other is left. ``skip`` names clients
+        that have been offered the message already. None if no member is left.
         """
         group = self._groups.get((share_name, topic_filter))
         if group is None:
             return None
-        for line in (group.connected, group.offline):
-            for client_id, member in line.items():
+        for members in (group.connected, group.offline):
+            for client_id, member in members.items():
                 if client_id not in skip:
-                    line.move_to_end(client_id)
+                    members.move_to_end(client_id)
                     return member
         return None

@@ -80,39 +80,40 @@ _GROWING: Final = (
     "sockets_opened",
     "connections_accepted",
 )
-#: Lives of processes whose figures are remembered by themselves; more than any cluster has.
-MAX_LIVES: Final = 1000
+#: Instances whose figures are kept one by one; more than any cluster has processes.
+MAX_INSTANCES: Final = 1000
 
 
 class Totals:
-    """Adds up the figures of a cluster's processes; what one that has gone has counted stays.
+    """Adds up the figures of a cluster's processes; what an ended one has counted stays.
 
-    A process is named by its life, so that one that was only away for a while counts once.
+    A process is named by its instance, so that one that was unreachable for a while counts once.
     """
 
-    __slots__ = ("_forgotten", "_lives")
+    __slots__ = ("_by_instance", "_of_forgotten")
 
     def __init__(self) -> None:
-        self._lives: dict[str, dict[str, int]] = {}
-        self._forgotten = dict.fromkeys(_GROWING, 0)
+        self._by_instance: dict[str, dict[str, int]] = {}
+        self._of_forgotten = dict.fromkeys(_GROWING, 0)
 
     def add_up(
         self, parts: Mapping[str, Mapping[str, int]], whole: Mapping[str, int]
     ) -> SysSnapshot:
         """Return the broker's figures.
 
-        ``parts`` are those of the processes that are there, by life: fields of ``SysSnapshot``, and
-        ``queued``. ``whole`` are fields that somebody knows of the whole broker; ``subscriptions``
-        and ``messages_stored`` of both are added. Names that are not known here are passed over.
+        ``parts`` are those of the running processes, by instance: fields of ``SysSnapshot``, and
+        ``queued``. ``whole`` are fields known of the whole broker; ``subscriptions``
+        and ``messages_stored`` of both are added. Unknown names are ignored.
         """
-        for life, figures in parts.items():
-            # Anew at the end: those who have been away for longest come first.
-            self._lives.pop(life, None)
-            self._lives[life] = {name: figures.get(name, 0) for name in _GROWING}
-        while len(self._lives) > MAX_LIVES:
-            self._forget(next(iter(self._lives)))
+        for instance, figures in parts.items():
+            # Moved to the end: the instances that were missing for longest come first.
+            self._by_instance.pop(instance, None)
+            self._by_instance[instance] = {name: figures.get(name, 0) for name in _GROWING}
+        while len(self._by_instance) > MAX_INSTANCES:
+            self._forget(next(iter(self._by_instance)))
         found = {
-            name: self._forgotten[name] + sum(life[name] for life in self._lives.values())
+            name: self._of_forgotten[name]
+            + sum(figures[name] for figures in self._by_instance.values())
             for name in _GROWING
         }
         for name in _PRESENT:
@@ -129,9 +130,9 @@ class Totals:
         }
         return SysSnapshot(**found)
 
-    def _forget(self, life: str) -> None:
-        for name, value in self._lives.pop(life).items():
-            self._forgotten[name] += value
+    def _forget(self, instance: str) -> None:
+        for name, value in self._by_instance.pop(instance).items():
+            self._of_forgotten[name] += value
 
 
 class SysTree:

@@ -89,7 +89,6 @@ class TopicIndex(Generic[K, V]):
         "_cache_limit",
         "_cache_weight",
         "_exact",
-        "_filter_count",
         "_len",
         "_nothing",
         "_root",
@@ -101,7 +100,6 @@ class TopicIndex(Generic[K, V]):
         self._root: _Node[K, V] = _Node()
         self._words: dict[str, str] = {}
         self._len = 0
-        self._filter_count = 0
         self._nothing: list[tuple[K, V]] = []
         self._cache: dict[str, list[tuple[K, V]]] = {}
         self._cache_limit = cached_topics
@@ -114,11 +112,6 @@ class TopicIndex(Generic[K, V]):
     def __len__(self) -> int:
         """Count the (topic filter, key) pairs."""
         return self._len
-
-    @property
-    def filter_count(self) -> int:
-        """How many different topic filters there are."""
-        return self._filter_count
 
     def match(self, topic: str) -> list[tuple[K, V]]:
         """Return (key, value) for every matching (topic filter, key), in no particular order.
@@ -166,8 +159,6 @@ class TopicIndex(Generic[K, V]):
                 entry = node.here
                 node.here, is_new = _put(entry, key, value)
             self._forget(levels)
-        if entry is None:
-            self._filter_count += 1
         if is_new:
             self._len += 1
         return is_new
@@ -200,8 +191,6 @@ class TopicIndex(Generic[K, V]):
             if left is None:
                 _prune(path, levels)
             self._forget(levels)
-        if left is None:
-            self._filter_count -= 1
         self._len -= 1
         return True
 

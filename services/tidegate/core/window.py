@@ -1,10 +1,10 @@
-"""What is under way to one connected client, and what waits for its turn.
+"""What is in flight to one connected client, and what is queued for it.
 
 ``Window`` holds the QoS 1 and 2 exchanges of one connection. It is fed from a ``MemoryQueue`` when
-the session is not durable, or by a ``DurableFeed``, the rules for a session whose queue lives in
-the store. Owned by an edge's client; all of it is gone with the connection. No I/O, no clock.
+the session is not durable, or by a ``DurableFeed``, the rules for a session whose queue is in the
+store. Owned by an edge's client; all of it ends with the connection. No I/O, no clock.
 
-A seq numbers the messages of one session: 1, 2, … within its life. The packet identifier is a
+A seq numbers the messages of one incarnation of a session: 1, 2, … The packet identifier is a
 function of it, so that a message that is sent again has its original one [MQTT-4.4.0-1].
 """
 
@@ -36,7 +36,7 @@ class DeliveryState(Enum):
 
 
 class Window(Generic[M]):
-    """The QoS 1 and QoS 2 exchanges under way to one client.
+    """The QoS 1 and QoS 2 exchanges in flight to one client.
 
     ``max_in_flight`` is the smaller of our own limit and the client's Receive Maximum
     [MQTT-3.3.4-9]. Packet identifiers the client never got are answered with None: the caller
@@ -51,18 +51,18 @@ class Window(Generic[M]):
         self._qos2: dict[int, tuple[int, M]] = {}
         self._released: dict[int, int] = {}
         self._next_seq = 1
-        # No exchange under way is older than this; brought up to date only when it matters.
+        # No exchange in flight is older than this; brought up to date only when it matters.
         self._floor = 0
 
     def __len__(self) -> int:
-        """Count the exchanges under way."""
+        """Count the exchanges in flight."""
         return len(self._qos1) + len(self._qos2) + len(self._released)
 
     def room(self) -> int:
         """Return how many more messages may be started; 0 or more.
 
         0 too while the oldest exchange still holds the packet identifier of the next message, or
-        of one after it that is under way [MQTT-2.2.1-4].
+        of one after it that is in flight [MQTT-2.2.1-4].
         """
         if self._next_seq - self._floor >= PACKET_IDS and not self.accepts(self._next_seq):
             return 0
@@ -77,7 +77,7 @@ class Window(Generic[M]):
         """
         if seq - self._floor < PACKET_IDS:
             return True
-        if not self._is_under_way(self._floor):
+        if not self._is_in_flight(self._floor):
             self._floor = self._oldest(seq)
         if seq - self._floor < PACKET_IDS:
             return True
@@ -162,7 +162,7 @@ class Window(Generic[M]):
         found.sort(key=_seq_of)
         return found
 
-    def _is_under_way(self, seq: int) -> bool:
+    def _is_in_flight(self, seq: int) -> bool:
         packet_id = packet_id_of(seq)
         exchange = self._qos1.get(packet_id) or self._qos2.get(packet_id)
         if exchange is not None:
@@ -194,7 +194,6 @@ class MemoryQueue(Generic[M]):
         "_max_bytes",
         "_max_messages",
         "_waiting",
-        "expired_count",
         "last_dropped",
         "last_dropped_count",
     )
@@ -208,10 +207,8 @@ class MemoryQueue(Generic[M]):
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._drops_oldest = policy == "drop_oldest"
-        self._waiting: deque[tuple[M, int, int]] = deque()
+        self._waiting: deque[tuple[M, int]] = deque()
         self._bytes = 0
-        #: Messages that ``take`` has dropped because they had expired, in all.
-        self.expired_count = 0
         #: Messages that the last ``offer`` dropped: with drop_oldest a large one may cost several.
         self.last_dropped_count = 0
         #: These messages.
@@ -226,12 +223,10 @@ class MemoryQueue(Generic[M]):
         """Bytes of the waiting messages."""
         return self._bytes
 
-    def offer(
-        self, message: M, size_bytes: int, expires_at_ms: int = 0
-    ) -> Literal["queue_full", "queue_bytes"] | None:
+    def offer(self, message: M, size_bytes: int) -> Literal["queue_full", "queue_bytes"] | None:
         """Queue a message, or drop it or older ones; return why something was dropped, or None.
 
-        ``last_dropped_count`` says how many were. ``expires_at_ms`` is Unix time, 0 for never.
+        ``last_dropped_count`` says how many were.
         """
         waiting = self._waiting
         reason: Literal["queue_full", "queue_bytes"] | None = None
@@ -245,30 +240,27 @@ class MemoryQueue(Generic[M]):
                 self.last_dropped_count = 1
                 self.last_dropped = [message]
                 return reason
-            gone: list[M] = []
+            removed: list[M] = []
             while waiting and (
                 len(waiting) >= self._max_messages or self._bytes + size_bytes > self._max_bytes
             ):
-                old, old_bytes, _ = waiting.popleft()
+                old, old_bytes = waiting.popleft()
                 self._bytes -= old_bytes
-                gone.append(old)
-            self.last_dropped = gone
-            dropped = len(gone)
-        waiting.append((message, size_bytes, expires_at_ms))
+                removed.append(old)
+            self.last_dropped = removed
+            dropped = len(removed)
+        waiting.append((message, size_bytes))
         self._bytes += size_bytes
         self.last_dropped_count = dropped
         return reason
 
-    def take(self, now_ms: int = 0) -> M | None:
-        """Return the next message that has not expired by ``now_ms``, None when there is none."""
-        waiting = self._waiting
-        while waiting:
-            message, size_bytes, expires_at_ms = waiting.popleft()
-            self._bytes -= size_bytes
-            if not expires_at_ms or expires_at_ms > now_ms:
-                return message
-            self.expired_count += 1
-        return None
+    def take(self) -> M | None:
+        """Return the next message, None when there is none; who takes it looks at its expiry."""
+        if not self._waiting:
+            return None
+        message, size_bytes = self._waiting.popleft()
+        self._bytes -= size_bytes
+        return message
 
 
 class DurableFeed(Generic[M]):
@@ -284,15 +276,13 @@ class DurableFeed(Generic[M]):
     store proves that, never the absence of a push.
 
     With ``max_held`` above 0, up to that many pushes are kept that come while a fetch is under way
-    or the window is full; the caller sends what ``take`` returns whenever there is room. With
-    ``waits``, so are those that come a little too early, because two routers push to one session;
-    the caller calls ``give_up_waiting`` when ``has_gap`` has lasted.
+    or the window is full; the caller sends what ``take`` returns whenever there is room.
     """
 
     __slots__ = (
         "_early",
+        "_fetch_unbounded",
         "_fetching",
-        "_from_the_dark",
         "_have",
         "_held_bytes",
         "_highest",
@@ -303,15 +293,11 @@ class DurableFeed(Generic[M]):
         "_more",
         "_ready",
         "_released",
-        "_waits",
     )
 
-    def __init__(
-        self, max_held: int = 0, max_held_bytes: int = 262_144, *, waits: bool = False
-    ) -> None:
+    def __init__(self, max_held: int = 0, max_held_bytes: int = 262_144) -> None:
         self._max_held = max_held
         self._max_held_bytes = max_held_bytes
-        self._waits = waits
         # Every seq up to _have has been handed out, stands in _ready, or is gone for good.
         self._have = 0
         self._ready: deque[tuple[int, M, int]] = deque()
@@ -320,11 +306,11 @@ class DurableFeed(Generic[M]):
         # The highest seq that is known to have been queued, and the highest that was not kept.
         self._highest = 0
         self._missed = 0
-        # The store may have entries above _have that nobody has told us of.
+        # The store may have entries above _have whose pushes have not come.
         self._more = False
         self._fetching = False
         self._known_at_fetch = 0
-        self._from_the_dark = False
+        self._fetch_unbounded = False
         self._released: frozenset[int] = frozenset()
 
     def begin(self, last_seq: int) -> None:
@@ -342,19 +328,9 @@ class DurableFeed(Generic[M]):
         self._more = True
 
     @property
-    def next_seq(self) -> int:
-        """The lowest seq that may still be handed out."""
-        return self._ready[0][0] if self._ready else self._have + 1
-
-    @property
     def behind(self) -> bool:
         """Whether there are, or may be, entries that have not been handed out."""
         return self._more or self._highest > self._have or bool(self._ready)
-
-    @property
-    def has_gap(self) -> bool:
-        """Whether held pushes wait for an earlier one that may be on its way."""
-        return bool(self._early)
 
     def pushed(self, seq: int, entry: M, room: int, size_bytes: int = 0) -> bool:
         """Take a push; True if the caller must send this entry now (there was ``room`` for it).
@@ -376,7 +352,7 @@ class DurableFeed(Generic[M]):
             or self._held_bytes + size_bytes > self._max_held_bytes
             # Behind a hole there is no use in keeping more, except what comes while the fetch that
             # fills it is under way.
-            or (not self._fetching and (self._missed > self._have or not (follows or self._waits)))
+            or (not self._fetching and (self._missed > self._have or not follows))
         ):
             self._missed = max(self._missed, seq)
             return False
@@ -414,7 +390,7 @@ class DurableFeed(Generic[M]):
         """The fetch that ``wants_fetch`` named is under way."""
         self._fetching = True
         self._known_at_fetch = self._highest
-        self._from_the_dark = self._more
+        self._fetch_unbounded = self._more
         self._more = False
 
     def fetch_failed(self) -> None:
@@ -455,24 +431,19 @@ class DurableFeed(Generic[M]):
             for seq in [seq for seq in self._early if seq <= self._have]:
                 self._held_bytes -= self._early.pop(seq)[1]
             self._join_early()
-            if self._early and not self._waits:
+            if self._early:
                 self._missed = max(self._missed, *self._early)
         # Entries behind a cut answer are on their way as pushes, unless we asked because some of
         # those may have been lost.
         if refused or (
             entries
-            and (self._known_at_fetch > self._have or (self._from_the_dark and not complete))
+            and (self._known_at_fetch > self._have or (self._fetch_unbounded and not complete))
         ):
             self._more = True
         return self.take(len(self._ready) if room is None else room)
 
-    def give_up_waiting(self) -> None:
-        """A gap has lasted too long for the missing push to be on its way: fetch."""
-        if self._early:
-            self._missed = max(self._missed, *self._early)
-
     def resync(self) -> None:
-        """Pushes may have been lost (a router is gone): look into the queue when there is room."""
+        """Read the queue when there is room: pushes may have been lost (a router has ended)."""
         self._more = True
 
     def _join_early(self) -> None:

@@ -6,7 +6,7 @@ from math import exp
 
 import pytest
 
-from tidegate.core.sys_topics import MAX_LIVES, SysSnapshot, SysTree, Totals
+from tidegate.core.sys_topics import MAX_INSTANCES, SysSnapshot, SysTree, Totals
 
 _LOAD = [
     "messages/received", "messages/sent", "publish/dropped", "publish/received", "publish/sent",
@@ -129,12 +129,12 @@ def test_a_process_that_was_away_counts_once() -> None:
     assert snapshot.packets_sent == 12
 
 
-def test_the_figures_of_any_number_of_lives_take_bounded_memory() -> None:
+def test_the_figures_of_any_number_of_instances_take_bounded_memory() -> None:
     totals = Totals()
-    for number in range(MAX_LIVES + 10):
+    for number in range(MAX_INSTANCES + 10):
         snapshot = totals.add_up({f"edge.{number}": {"packets_sent": 1}}, {})
-    assert snapshot.packets_sent == MAX_LIVES + 10
-    assert len(totals._lives) == MAX_LIVES
+    assert snapshot.packets_sent == MAX_INSTANCES + 10
+    assert len(totals._by_instance) == MAX_INSTANCES
 
 
 def test_figures_of_a_newer_version_are_passed_over() -> None:

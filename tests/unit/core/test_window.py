@@ -150,7 +150,7 @@ def _queue(policy: str = "drop_newest", messages: int = 3, size: int = 100) -> M
 
 def _drain(queue: MemoryQueue[str]) -> list[str]:
     taken = []
-    while (message := queue.take(0)) is not None:
+    while (message := queue.take()) is not None:
         taken.append(message)
     return taken
 
@@ -192,19 +192,6 @@ def test_drop_oldest_never_empties_the_queue_for_what_cannot_fit_at_all() -> Non
     assert queue.last_dropped_count == 0
 
 
-@pytest.mark.statement("MQTT-3.3.2-5")
-def test_expired_messages_are_dropped_and_counted_when_taken() -> None:
-    queue = _queue()
-    queue.offer("a", 1, 1000)
-    queue.offer("b", 1, 2000)
-    queue.offer("c", 1)
-    assert queue.take(1000) == "b"
-    assert queue.expired_count == 1
-    assert queue.take(10_000) == "c"
-    assert queue.take(10_000) is None
-    assert queue.size_bytes == 0
-
-
 def test_live_pushes_go_straight_out() -> None:
     feed: DurableFeed[str] = DurableFeed()
     feed.begin(4)
@@ -212,7 +199,7 @@ def test_live_pushes_go_straight_out() -> None:
     assert feed.pushed(5, "e", 1)
     assert feed.pushed(6, "f", 1)
     assert not feed.pushed(6, "f", 1)
-    assert (feed.next_seq, feed.behind, feed.wants_fetch(9)) == (7, False, None)
+    assert (feed.behind, feed.wants_fetch(9)) == (False, None)
 
 
 def test_a_full_window_makes_the_feed_fetch_when_there_is_room() -> None:
@@ -272,12 +259,13 @@ def test_an_answer_with_what_was_pushed_meanwhile_is_no_duplicate() -> None:
     assert not feed.pushed(2, "b", 3)
 
 
-def test_early_pushes_that_the_answer_has_too_are_let_go() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=5, waits=True)
-    feed.begin(0)
-    assert not feed.pushed(2, "b", 5, 7)
-    feed.give_up_waiting()
+def test_an_early_push_that_the_answer_has_too_is_discarded() -> None:
+    feed: DurableFeed[str] = DurableFeed(max_held=5)
+    feed.resume([])
+    assert feed.wants_fetch(5) == 0
     feed.fetch_started()
+    assert not feed.pushed(2, "b", 5, 7)
+    assert feed._held_bytes == 7
     assert feed.fetched([(1, "a"), (2, "b")], True, 5) == [(1, "a"), (2, "b")]
     assert feed._held_bytes == 0
 
@@ -341,10 +329,8 @@ def test_held_pushes_wait_for_room_in_memory() -> None:
     assert not feed.pushed(1, "a", 0)
     assert not feed.pushed(2, "b", 1)
     assert feed.behind
-    assert feed.next_seq == 1
     assert feed.wants_fetch(5) is None
     assert feed.take(1) == [(1, "a")]
-    assert feed.next_seq == 2
     assert not feed.pushed(3, "c", 0)
     assert not feed.pushed(4, "d", 0)  # no place
     assert not feed.pushed(4, "d", 0)
@@ -359,47 +345,19 @@ def test_held_pushes_wait_for_room_in_memory() -> None:
 
 
 def test_held_bytes_are_bounded() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=10, max_held_bytes=100, waits=True)
+    feed: DurableFeed[str] = DurableFeed(max_held=10, max_held_bytes=100)
     feed.begin(0)
     assert not feed.pushed(1, "a", 0, 90)
-    assert not feed.pushed(3, "c", 0, 20)
-    assert not feed.has_gap
+    assert not feed.pushed(2, "b", 0, 20)
     assert feed.take(5) == [(1, "a")]
     assert feed.wants_fetch(5) == 1
 
 
-def test_a_push_that_comes_early_waits_for_the_one_before() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=5, waits=True)
-    feed.begin(0)
-    assert not feed.pushed(2, "b", 5)
-    assert not feed.pushed(2, "b", 5)
-    assert feed.has_gap
-    assert feed.wants_fetch(5) is None
-    assert feed.pushed(1, "a", 5)
-    assert feed.take(4) == [(2, "b")]
-    assert not feed.has_gap
-    assert not feed.behind
-
-
-def test_a_gap_that_lasts_is_filled_by_a_fetch() -> None:
-    feed: DurableFeed[str] = DurableFeed(max_held=5, waits=True)
-    feed.begin(0)
-    feed.give_up_waiting()
-    assert feed.wants_fetch(5) is None
-    assert not feed.pushed(2, "b", 5)
-    assert not feed.pushed(4, "d", 5)
-    feed.give_up_waiting()
-    assert feed.wants_fetch(5) == 0
-    feed.fetch_started()
-    assert feed.fetched([(2, "b"), (3, "c")], True, 5) == [(2, "b"), (3, "c"), (4, "d")]
-    assert not feed.behind
-
-
-def test_without_waiting_a_gap_is_fetched_at_once() -> None:
+def test_a_gap_is_fetched_at_once() -> None:
     feed: DurableFeed[str] = DurableFeed(max_held=5)
     feed.begin(0)
     assert not feed.pushed(2, "b", 5)
-    assert not feed.has_gap
+    assert not feed._early
     assert feed.wants_fetch(5) == 0
     feed.fetch_started()
     assert not feed.pushed(4, "d", 5)

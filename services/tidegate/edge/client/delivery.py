@@ -136,7 +136,7 @@ class Delivery:
             if outgoing is not None and outgoing.group and outgoing.qos == 1:
                 self._return(outgoing)
         if self._queue is not None:
-            while (outgoing := self._queue.take(0)) is not None:
+            while (outgoing := self._queue.take()) is not None:
                 counters.queued -= 1
                 if outgoing.group:
                     counters.dropped["redispatched"] += 1
@@ -355,7 +355,7 @@ class Delivery:
 
     def _pump_memory(self, queue: MemoryQueue[Outgoing]) -> None:
         while queue and self._window.room() > 0 and not self._client.slow:
-            outgoing = queue.take(0)
+            outgoing = queue.take()
             if outgoing is None:
                 break
             self._context.counters.queued -= 1
