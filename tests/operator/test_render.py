@@ -88,7 +88,7 @@ def test_edges_and_routers_can_read_their_configuration_and_its_files(
             one for one in problems_of_files(config) if not one.startswith("auth.password_file")
         ]
         assert problems == []
-        assert not [one for one in config_file.concerns(config, "router") if "link" in one]
+        assert not [one for one in config_file.warnings_of(config, "router") if "link" in one]
         link = config.link.tls
         assert link.certificate is not None
         for path in (link.certificate, link.key, link.ca):

@@ -1,7 +1,7 @@
-"""``tidegate ctl``: asks the admin API of a running process, and prints the answer for people.
+"""``tidegate ctl``: calls the admin API of a running process, and prints the response as text.
 
-The commands are here, ``tidegate.cli.main`` adds them to the command line. Everything is printed as
-it came with ``--json``. Exit codes: 0 done, 1 refused or not reachable, 2 used wrongly.
+The commands are here, ``tidegate.cli.main`` adds them to the command line. With ``--json``
+the response is printed as it came. Exit codes: 0 done, 1 refused or not reachable, 2 wrong usage.
 """
 
 # ruff: noqa: PLC0415 - imports inside keep the other commands quick; printing is the job
@@ -19,13 +19,13 @@ import typer
 
 DEFAULT_ADMIN: Final = "http://127.0.0.1:18083"
 TIMEOUT_S: Final = 10.0
-#: Between two looks at a drain that is waited for.
+#: Between two requests while a drain is waited for.
 POLL_S: Final = 0.5
-#: Clients asked for at once: as many as the admin API gives.
+#: Clients in one request: as many as the admin API returns.
 PAGE: Final = 1000
 
 EXIT_FAILED: Final = 1
-NOT_OURS: Final = "this is no answer of Tidegate's admin API"
+NOT_OURS: Final = "the response is not from Tidegate's admin API"
 #: Widest column of a table.
 MAX_WIDTH: Final = 60
 
@@ -33,16 +33,16 @@ Json = dict[str, Any]
 
 app = typer.Typer(
     name="ctl",
-    help="See the clients of a running broker, let one, some or all of them go (admin API).",
+    help="Inspect and control a running broker through its admin API.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the response as JSON.")]
 
 
 class AdminError(Exception):
-    """The admin API said no, or nothing; the text is one sentence. ``status`` 0: no answer."""
+    """The admin API refused or did not respond. The text is one line; ``status`` 0: no response."""
 
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
@@ -81,7 +81,7 @@ class Admin:
             body = answer.read()
         except (OSError, HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise AdminError(f"{self.host}:{self.port} does not answer: {reason}") from None
+            raise AdminError(f"no response from {self.host}:{self.port}: {reason}") from None
         finally:
             connection.close()
         if answer.status >= 400:
@@ -90,7 +90,7 @@ class Admin:
         return body
 
     def json(self, method: str, path: str) -> Json:
-        """Send one request and return the decoded answer. Raises AdminError."""
+        """Send one request and return the decoded response. Raises AdminError."""
         import json
 
         try:
@@ -109,10 +109,11 @@ class Admin:
 def _options(
     context: typer.Context,
     admin: Annotated[
-        str, typer.Option(help="Where the admin API is.", metavar="URL")
+        str, typer.Option(help="URL of the admin API.", metavar="URL")
     ] = DEFAULT_ADMIN,
     token_file: Annotated[
-        Path | None, typer.Option(help="The file that admin.token_file names.", metavar="FILE")
+        Path | None,
+        typer.Option(help="File with the admin token (admin.token_file).", metavar="FILE"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -128,18 +129,23 @@ def _options(
 
 @app.command()
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Print what the process is, whether it is ready, and how much it holds."""
+    """Show role, readiness, connections and configuration."""
     admin = _admin(context, as_json)
-    _answer(admin, lambda: admin.json("GET", "/status"), status_lines)
+    _print_response(admin, lambda: admin.json("GET", "/status"), status_lines)
 
 
 @app.command()
 def drain(
     context: typer.Context,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when no client is left.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all clients are disconnected.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let all clients go, at the configured rate. This cannot be taken back."""
+    """Close the listeners and disconnect all clients.
+
+    Clients are disconnected at the rate of drain.rate. Draining cannot be cancelled.
+    """
     admin = _admin(context, as_json)
 
     def begin() -> Json:
@@ -155,22 +161,33 @@ def drain(
             except AdminError as error:
                 if error.status:
                     raise
-                # It was told to end, too: nobody is left to ask.
+                # The process has ended, and so have its connections.
                 return {**progress, "done": True, "clients_left": 0}
         return progress
 
-    _answer(admin, begin, lambda progress: [drain_line(progress)])
+    _print_response(admin, begin, lambda progress: [drain_line(progress)])
 
 
 @app.command()
 def shed(
     context: typer.Context,
-    count: Annotated[int, typer.Argument(min=0, help="How many; 0: no more of them.", metavar="N")],
+    count: Annotated[
+        int,
+        typer.Argument(
+            min=0,
+            help="Number of clients; 0 cancels what is left of the last request.",
+            metavar="N",
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Let some clients go, chosen at random, at the configured rate (MQTT 5: reason 0x9C)."""
+    """Disconnect N clients, chosen at random.
+
+    Clients are disconnected at the rate of drain.rate, MQTT 5 clients with reason code 0x9C (Use
+    another server). Used for rebalancing.
+    """
     admin = _admin(context, as_json)
-    _answer(
+    _print_response(
         admin,
         lambda: admin.json("POST", f"/shed?connections={count}"),
         lambda answer: [shed_line(answer)],
@@ -180,15 +197,15 @@ def shed(
 @app.command()
 def clients(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many; 0: all.")] = 100,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of clients; 0: all.")] = 100,
     after: Annotated[
-        str, typer.Option(help="Those behind this client identifier.", metavar="ID")
+        str, typer.Option(help="Start after this client identifier.", metavar="ID")
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List connected clients in the order of their identifiers."""
+    """List connected clients, ordered by client identifier."""
     admin = _admin(context, as_json)
-    _answer(admin, lambda: all_clients(admin, limit, after), client_lines)
+    _print_response(admin, lambda: all_clients(admin, limit, after), client_lines)
 
 
 @app.command()
@@ -197,11 +214,14 @@ def disconnect(
     client_id: Annotated[str, typer.Argument(help="Client identifier.", metavar="ID")],
     as_json: JsonOption = False,
 ) -> None:
-    """Disconnect a client (MQTT 5: reason 0x98); it may come back."""
+    """Disconnect a client.
+
+    MQTT 5 clients get reason code 0x98 (Administrative action). The client may reconnect.
+    """
     from urllib.parse import quote
 
     admin = _admin(context, as_json)
-    _answer(
+    _print_response(
         admin,
         lambda: admin.json("DELETE", f"/clients/{quote(client_id, safe='')}"),
         lambda answer: [f"Disconnected {printable(answer.get('disconnected'))}."],
@@ -210,7 +230,7 @@ def disconnect(
 
 @app.command()
 def metrics(context: typer.Context) -> None:
-    """Print the metrics (Prometheus' text format)."""
+    """Print the metrics in Prometheus text format."""
     admin = _admin(context, False)
     try:
         text = admin.ask("GET", "/metrics").decode()
@@ -226,7 +246,9 @@ def _admin(context: typer.Context, as_json: bool) -> Admin:
     return admin
 
 
-def _answer(admin: Admin, ask: Callable[[], Json], lines: Callable[[Json], Iterable[str]]) -> None:
+def _print_response(
+    admin: Admin, ask: Callable[[], Json], lines: Callable[[Json], Iterable[str]]
+) -> None:
     try:
         answer = ask()
     except AdminError as error:
@@ -261,7 +283,7 @@ def all_clients(admin: Admin, limit: int, after: str) -> Json:
     return {"clients": found, "next": position}
 
 
-# For people
+# Text output
 
 
 def printable(value: object) -> str:
@@ -289,14 +311,14 @@ def drain_line(progress: Json) -> str:
         return "Not draining."
     left, start = progress.get("clients_left", 0), progress.get("clients_at_start", 0)
     if progress.get("done") and not left:
-        return f"Drained: all of {start} clients have gone."
-    return f"Draining: {left} of {start} clients left."
+        return f"Drained: all {start} clients disconnected."
+    return f"Draining: {left} of {start} clients still connected."
 
 
 def shed_line(answer: Json) -> str:
-    """One sentence about clients that are let go."""
+    """One sentence about clients that will be disconnected."""
     count = answer.get("shedding", 0)
-    return f"{count} client{'' if count == 1 else 's'} will be asked to leave."
+    return f"{count} client{'' if count == 1 else 's'} will be disconnected."
 
 
 def status_lines(facts: Json) -> Iterator[str]:
@@ -319,7 +341,7 @@ def status_lines(facts: Json) -> Iterator[str]:
 
 
 def _configuration_facts(configuration: Json) -> Iterator[tuple[str, str]]:
-    """What is in use of the configuration, and what is not, and why."""
+    """Which configuration is in use, and why a changed one is not."""
     yield "configuration", _in_use(configuration)
     restart = configuration.get("restart_needed") or ()
     if restart:
@@ -330,7 +352,7 @@ def _configuration_facts(configuration: Json) -> Iterator[tuple[str, str]]:
 
 def _in_use(one: Json) -> str:
     digest, problem = printable(one.get("digest") or "-"), one.get("problem")
-    return f"{digest}, NOT THE ONE ON DISK: {printable(problem)}" if problem else digest
+    return f"{digest}, CHANGE NOT APPLIED: {printable(problem)}" if problem else digest
 
 
 def _facts(key: str, value: object) -> Iterator[tuple[str, str]]:
@@ -372,7 +394,7 @@ def client_lines(answer: Json) -> Iterator[str]:
         return
     yield from _table([title for title, _ in _COLUMNS], rows)
     if answer.get("next") is not None:
-        yield f"There are more: --after {printable(answer['next'])}"
+        yield f"More clients: --after {printable(answer['next'])}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:

@@ -357,7 +357,7 @@ admin: {{enabled: false}}
     assert lines[0] == f"OK: {file}"
     assert "  listener tls-8883: tls://[::1]:8883" in lines
     assert f"  listener local: unix://{tmp_path}/mqtt.sock" in lines
-    assert "  store: embedded, in data" in lines
+    assert "  store: embedded Valkey, data in data" in lines
     assert "  admin: off" in lines
 
 
@@ -366,7 +366,7 @@ def test_an_empty_file_is_good_and_notes_the_defaults(run: Any, tmp_path: Path) 
     file.write_text("store: {url: 'redis://:secret@h'}")
     code, out, _ = run("check", file)
     assert code == 0
-    assert "`tidegate serve` uses its defaults" in out
+    assert "`tidegate serve` uses its default listeners" in out
     assert "secret" not in out
 
 

@@ -165,10 +165,10 @@ def test_the_status_says_what_is_in_use_of_the_configuration() -> None:
     }
     lines = list(ctl.status_lines({"name": "x", "configuration": configuration}))[2:]
     assert [" ".join(line.split()) for line in lines] == [
-        "configuration 0123456789abcdef, NOT THE ONE ON DISK: limits.x: unknown key (line 1)",
+        "configuration 0123456789abcdef, CHANGE NOT APPLIED: limits.x: unknown key (line 1)",
         "restart needed name, store.url",
         "file /etc/my_users 1123456789abcdef",
-        "file /etc/acl -, NOT THE ONE ON DISK: /etc/acl is missing",
+        "file /etc/acl -, CHANGE NOT APPLIED: /etc/acl is missing",
     ]
 
 
@@ -179,7 +179,7 @@ def test_the_status_of_a_process_that_is_not_ready_says_why(run: Any, process: P
         code, out, _ = run("status")
     assert code == 0
     assert "NOT READY: the store does not answer\n" in out
-    assert out.endswith("Draining: 2 of 9 clients left.\n")
+    assert out.endswith("Draining: 2 of 9 clients still connected.\n")
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
@@ -201,7 +201,7 @@ def test_clients_are_a_table(run: Any, process: Process) -> None:
         "CLIENT USER MQTT ADDRESS LISTENER SINCE SESSION SUBSCRIPTIONS IN FLIGHT QUEUED"
     )
     assert lines[1].split() == ["a", "-", "5.0", "-", "-", "-", "durable", "-", "-", "7"]
-    assert lines[3] == "There are more: --after b/ü"
+    assert lines[3] == "More clients: --after b/ü"
     assert len(lines) == 4
 
 
@@ -252,7 +252,7 @@ def _progress(left: int, *, done: bool = False) -> dict[str, Any]:
 def test_draining_is_begun_and_not_waited_for(run: Any, process: Process) -> None:
     process.progress = [_progress(9)]
     with process.serving():
-        assert run("drain") == (0, "Draining: 9 of 9 clients left.\n", "")
+        assert run("drain") == (0, "Draining: 9 of 9 clients still connected.\n", "")
 
 
 def test_draining_can_be_waited_for(
@@ -264,9 +264,9 @@ def test_draining_can_be_waited_for(
         code, out, _ = run("drain", "--wait")
     assert code == 0
     assert out.splitlines() == [
-        "Draining: 9 of 9 clients left.",
-        "Draining: 2 of 9 clients left.",
-        "Drained: all of 9 clients have gone.",
+        "Draining: 9 of 9 clients still connected.",
+        "Draining: 2 of 9 clients still connected.",
+        "Drained: all 9 clients disconnected.",
     ]
 
 
@@ -284,8 +284,8 @@ def test_a_process_that_ends_while_it_is_waited_for_has_drained(
 def test_some_clients_are_let_go(run: Any, process: Process) -> None:
     process.names = ["a", "b"]
     with process.serving():
-        assert run("shed", "1") == (0, "1 client will be asked to leave.\n", "")
-        assert run("shed", "9") == (0, "2 clients will be asked to leave.\n", "")
+        assert run("shed", "1") == (0, "1 client will be disconnected.\n", "")
+        assert run("shed", "9") == (0, "2 clients will be disconnected.\n", "")
         assert run("shed", "2", "--json") == (0, '{"shedding": 2}\n', "")
 
 
@@ -313,7 +313,7 @@ def test_nobody_there_is_one_sentence(run: Any, process: Process) -> None:
     for command in (["status"], ["metrics"], ["drain", "--wait"]):
         code, out, err = run(*command)
         assert (code, out) == (1, "")
-        assert err == f"tidegate: 127.0.0.1:{process.port} does not answer: Connection refused\n"
+        assert err == f"tidegate: no response from 127.0.0.1:{process.port}: Connection refused\n"
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
@@ -335,7 +335,7 @@ def test_somebody_else_there_is_one_sentence(
         code, _, err = run_ctl(capsys, "--admin", f"127.0.0.1:{server.server_port}", "clients")
         thread.join(10)
     assert code == 1
-    assert err == "tidegate: this is no answer of Tidegate's admin API\n"
+    assert err == "tidegate: the response is not from Tidegate's admin API\n"
 
 
 @pytest.mark.parametrize(

@@ -182,11 +182,11 @@ def problems_of_cluster(config: Config) -> list[str]:
     ]
 
 
-def concerns(config: Config, role: Role = "serve") -> list[str]:
+def warnings_of(config: Config, role: Role = "serve") -> list[str]:
     """Return what is allowed and yet probably not meant, one sentence each."""
     if role == "router":
-        return [*_concerns_of_link(config), *_concerns_of_store(config)]
-    found = _concerns_of_store(config) if role == "serve" else []
+        return [*_warnings_of_link(config), *_warnings_of_store(config)]
+    found = _warnings_of_store(config) if role == "serve" else []
     auth = config.auth
     for listener in config.listeners:
         allowed = listener.allow_anonymous
@@ -205,7 +205,7 @@ def concerns(config: Config, role: Role = "serve") -> list[str]:
     return found
 
 
-def _concerns_of_store(config: Config) -> list[str]:
+def _warnings_of_store(config: Config) -> list[str]:
     store = config.store
     if store.url is None:
         return []
@@ -221,7 +221,7 @@ def _concerns_of_store(config: Config) -> list[str]:
     return found
 
 
-def _concerns_of_link(config: Config) -> list[str]:
+def _warnings_of_link(config: Config) -> list[str]:
     listen = config.link.listen
     host = listen.rpartition(":")[0].strip("[]")
     if listen.startswith("unix:") or _is_loopback(host) or config.link.tls.ca is not None:

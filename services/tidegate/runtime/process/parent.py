@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _LOOK_S: Final = 0.5
 
 
-def end_with(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """Be killed when the process ``parent`` is gone; end at once if that is so already.
 
     Linux does it itself, also while this process is stopped; elsewhere a thread looks. SIGKILL, and

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.runtime.config.config_file import ConfigError, Flags, concerns, from_flags, load
+from tidegate.runtime.config.config_file import ConfigError, Flags, from_flags, load, warnings_of
 from tidegate.runtime.config.model import Config, ListenerProtocol
 
 
@@ -255,27 +255,27 @@ def test_tls_flags_do_not_change_listeners_of_a_file(tmp_path: Path) -> None:
 
 
 def test_a_listener_that_nobody_can_use_is_a_concern() -> None:
-    (first, _second) = concerns(from_flags(Flags()))
+    (first, _second) = warnings_of(from_flags(Flags()))
     assert "listener tcp-1883: nobody can connect" in first
-    assert concerns(from_flags(Flags(password_file=Path("users")))) == []
+    assert warnings_of(from_flags(Flags(password_file=Path("users")))) == []
 
 
 def test_a_store_that_may_fail_over_without_confirmation_is_a_concern() -> None:
     users = Path("users")
-    (text,) = concerns(from_flags(Flags(password_file=users, redis="redis+cluster://a,b")))
+    (text,) = warnings_of(from_flags(Flags(password_file=users, redis="redis+cluster://a,b")))
     assert "durability everysec" in text
-    assert concerns(from_flags(Flags(password_file=users, redis="redis://a"))) == []
+    assert warnings_of(from_flags(Flags(password_file=users, redis="redis://a"))) == []
 
 
 def test_a_password_in_the_url_of_the_store_is_a_concern() -> None:
     flags = Flags(password_file=Path("users"), redis="redis://user:hush@a")
-    (text,) = concerns(from_flags(flags))
+    (text,) = warnings_of(from_flags(flags))
     assert "password_file" in text
     assert "hush" not in text
 
 
 def test_anonymous_access_from_elsewhere_is_a_concern() -> None:
-    (text,) = concerns(
+    (text,) = warnings_of(
         from_flags(
             Flags(
                 listeners=["tcp://*:1", "tcp://127.0.0.1:2", "unix:///run/x"], allow_anonymous=True

@@ -1,0 +1,143 @@
+"""The commands about files: ``tidegate check`` and ``tidegate passwd``.
+
+Added to the command line by ``cli.main``. ``check`` reads a configuration and the files that it
+names, ``passwd`` writes a password file. Neither starts anything.
+"""
+
+# ruff: noqa: PLC0415 - imports inside the commands keep the quick ones quick
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tidegate.cli.exit import EXIT_FAILED, fail, print_error, usage_error
+
+if TYPE_CHECKING:
+    from tidegate.runtime.config.model import Config
+
+
+class HashName(StrEnum):
+    """The hash that ``passwd`` writes."""
+
+    argon2id = "argon2id"
+    sha512_pbkdf2 = "sha512-pbkdf2"
+    sha512 = "sha512"
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="Configuration file (YAML).", metavar="FILE")],
+) -> None:
+    """Check a configuration file.
+
+    Certificates, password file and ACL file that it names are checked as well. Prints a summary, or
+    one line for each problem.
+    """
+    from tidegate.edge.file_checks import problems_of_files
+    from tidegate.runtime.config import config_file
+
+    try:
+        settings = config_file.load(file)
+        problems = config_file.problems_of_cluster(settings) + problems_of_files(settings)
+    except config_file.ConfigError as error:
+        problems = error.problems
+    if problems:
+        for problem in problems:
+            print(problem)
+        raise typer.Exit(EXIT_FAILED)
+    print(f"OK: {file}")
+    for line in _summary(settings):
+        print(f"  {line}")
+    for warning in config_file.warnings_of(settings):
+        print(f"  note: {warning}")
+
+
+def _summary(settings: Config) -> list[str]:
+    lines = []
+    for listener in settings.listeners:
+        where = listener.address
+        if listener.protocol.value != "unix":
+            where = f"[{where}]" if ":" in where else where
+            where = f"{where}:{listener.port}"
+        lines.append(f"listener {listener.label}: {listener.protocol.value}://{where}")
+    if not settings.listeners:
+        lines.append("no listeners configured: `tidegate serve` uses its default listeners")
+    store = settings.store
+    lines.append(
+        f"store: embedded Valkey, data in {store.data_dir}"
+        if store.url is None
+        else "store: external server (store.url)"
+    )
+    admin = settings.admin
+    lines.append(f"admin: {admin.address}:{admin.port}" if admin.enabled else "admin: off")
+    return lines
+
+
+def passwd(
+    file: Annotated[Path, typer.Argument(help="Password file.", metavar="FILE")],
+    user: Annotated[str | None, typer.Argument(help="User name.", metavar="USER")] = None,
+    password: Annotated[
+        str | None, typer.Argument(help="Password (only with -b).", metavar="PASSWORD")
+    ] = None,
+    create: Annotated[
+        bool, typer.Option("-c", "--create", help="Create the file; an existing one is replaced.")
+    ] = False,
+    batch: Annotated[
+        bool, typer.Option("-b", "--batch", help="Take the password from the command line.")
+    ] = False,
+    delete: Annotated[bool, typer.Option("-D", "--delete", help="Delete the user.")] = False,
+    upgrade: Annotated[
+        bool, typer.Option("-U", "--upgrade", help="Hash the plain-text passwords of a file.")
+    ] = False,
+    hash_name: Annotated[
+        HashName, typer.Option("-H", "--hash", help="Hash algorithm.")
+    ] = HashName.argon2id,
+) -> None:
+    """Manage the users of a password file.
+
+    File format and options are those of mosquitto_passwd.
+    """
+    from tidegate.edge.auth import password_file as files
+
+    if sum((create, delete, upgrade)) > 1:
+        usage_error("-c, -D and -U are mutually exclusive")
+    if password is not None and not batch:
+        usage_error("a password on the command line requires -b")
+    try:
+        if upgrade:
+            if user is not None:
+                usage_error("-U takes only a file")
+            changed = files.hash_plain_file(file, hash_name.value)
+            print_error(f"{changed} passwords hashed")
+            return
+        if user is None:
+            usage_error("missing user name")
+        files.check_username(user)
+        if delete:
+            if batch or password is not None:
+                usage_error("-D takes a file and a user name, no password")
+            files.delete_user(file, user)
+            return
+        if batch and password is None:
+            usage_error("-b requires the password as the last argument")
+        secret = password if password is not None else _prompted_password()
+        replaced = files.set_user(file, user, secret, hash_name.value, create=create)
+    except files.PasswordFileError as error:
+        fail(str(error))
+    print_error(f"{'Updated' if replaced else 'Added'} user {user}")
+
+
+def _prompted_password() -> str:
+    import getpass
+
+    try:
+        first = getpass.getpass("Password: ")
+        second = getpass.getpass("Reenter password: ")
+    except (EOFError, KeyboardInterrupt):
+        usage_error("no password entered")
+    if first != second:
+        usage_error("the passwords do not match")
+    return first
