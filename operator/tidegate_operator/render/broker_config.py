@@ -10,7 +10,6 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
-from tidegate.runtime.config.config_file import path_text
 from tidegate.runtime.config.model import (
     AuthConfig,
     Config,
@@ -25,6 +24,7 @@ from tidegate.runtime.config.model import (
     TelemetryConfig,
     TlsConfig,
 )
+from tidegate.runtime.config.validation import path_text
 from tidegate_operator.names import (
     ADMIN_PORT,
     FILES_DIR,

@@ -20,6 +20,7 @@ from tidegate.runtime.config.model import (
     LinkConfig,
     LogConfig,
     TelemetryConfig,
+    check_networks,
 )
 from tidegate_operator.spec.fields import (
     DataKey,
@@ -28,7 +29,6 @@ from tidegate_operator.spec.fields import (
     OpaqueList,
     RuntimeSection,
     SpecSection,
-    check_networks,
     like,
     rules,
 )

@@ -10,14 +10,18 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tidegate.runtime.config.model import ListenerConfig, TlsConfig
+from tidegate.runtime.config.model import (
+    ListenerConfig,
+    TlsConfig,
+    check_mount_point,
+    check_networks,
+)
 from tidegate_operator.names import ADMIN_PORT
 from tidegate_operator.spec.fields import (
     DataKey,
     DnsName,
     ObjectName,
     SpecSection,
-    check_networks,
     like,
     rules,
 )
@@ -222,13 +226,7 @@ class ListenerSpec(SpecSection):
         return value
 
     _check_networks = field_validator("trusted_proxies")(check_networks)
-
-    @field_validator("mount_point")
-    @classmethod
-    def _no_wildcards(cls, value: str) -> str:
-        if "+" in value or "#" in value:
-            raise ValueError("wildcards are not allowed in a mount point")
-        return value
+    _check_mount_point = field_validator("mount_point")(check_mount_point)
 
     @model_validator(mode="after")
     def _keys_belong_together(self) -> Self:

@@ -6,25 +6,36 @@ directory; those in flags, and the defaults, against the working directory.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from tidegate.runtime.config.listener_url import ListenerUrlError, parse_listener_url, split_address
-from tidegate.runtime.config.model import Config, ListenerConfig, ListenerProtocol, Section
+from tidegate.runtime.config.model import (
+    LABEL_PATTERN,
+    Config,
+    ListenerConfig,
+    ListenerProtocol,
+    Section,
+)
 from tidegate.runtime.config.store_url import StoreKind, parse_store_url
+from tidegate.runtime.config.validation import (
+    Location,
+    mismatch_text,
+    path_text,
+    section_in,
+    unknown_key_text,
+)
 
 #: A configuration is a few pages; more is a mistake (a data file, a disk image).
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _MAX_PROBLEMS: Final = 50
 
 SectionT = TypeVar("SectionT", bound=Section)
-Location = tuple[int | str, ...]
 
 
 class ConfigError(Exception):
@@ -380,12 +391,8 @@ def resolved(section: SectionT, base: Path) -> SectionT:
 # Problems in words
 
 
-def path_text(location: Location) -> str:
-    """Return ``("listeners", 0, "port")`` as ``listeners[0].port``."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "the file"
+#: Regular expressions of the model's fields, in words.
+_PATTERNS: Final = {LABEL_PATTERN: "lower-case letters, digits and inner hyphens"}
 
 
 def describe(
@@ -405,75 +412,22 @@ def _describe_one(
     location: Location = tuple(problem["loc"])
     kind: str = problem["type"]
     if kind == "extra_forbidden":
-        text = _unknown_key(location, model)
+        text = unknown_key_text(location[-1], _known_keys(location[:-1], model))
     elif kind == "missing":
         text = "is missing"
     elif kind == "value_error":
         text = str(problem["ctx"]["error"])
     else:
-        text = f"expected {_expected(kind, problem)}{_got(problem.get('input'))}"
+        text = mismatch_text(problem, _PATTERNS)
     line = lines.get(location)
     where = f" (line {line})" if line else ""
     return f"{path_text(location)}: {text}{where}"
 
 
-def _unknown_key(location: Location, model: type[Section]) -> str:
-    known = _known_keys(location[:-1], model)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown key{hint}"
-
-
 def _known_keys(location: Location, model: type[Section]) -> list[str]:
     for part in location:
-        if isinstance(part, int):
-            continue
-        annotation: Any = model.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, Section))
+        if isinstance(part, str):
+            section = section_in(model.model_fields[part].annotation)
+            assert section is not None
+            model = section
     return list(model.model_fields)
-
-
-_KINDS: Final = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "string": "text",
-    "path": "a path",
-    "list": "a list",
-    "model": "a section (keys and values)",
-}
-_BOUNDS: Final = {
-    "greater_than": ("gt", "a number above"),
-    "greater_than_equal": ("ge", "a number not below"),
-    "less_than": ("lt", "a number below"),
-    "less_than_equal": ("le", "a number not above"),
-}
-
-
-def _expected(kind: str, problem: Mapping[str, Any]) -> str:
-    context = problem.get("ctx", {})
-    if kind in {"enum", "literal_error"}:
-        return "one of " + str(context["expected"]).replace("'", "").replace(" or ", ", ")
-    if kind in _BOUNDS:
-        key, words = _BOUNDS[kind]
-        return f"{words} {context[key]:g}" if key in context else words
-    if kind == "too_long":
-        return f"at most {context['max_length']} entries"
-    if kind == "string_too_long":
-        return f"at most {context['max_length']} characters"
-    if kind == "string_pattern_mismatch":
-        return "lower-case letters, digits and inner hyphens"
-    word = kind.partition("_")[0]
-    return _KINDS.get(word, str(problem["msg"]))
-
-
-def _got(value: object) -> str:
-    if value is None:
-        return ", got nothing"
-    if isinstance(value, dict):
-        return ", got a section"
-    if isinstance(value, list):
-        return ", got a list"
-    text = str(value)
-    return f", got {text if len(text) <= 60 else text[:60] + '…'}"

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from tidegate.runtime.config.model import Config, Section
 from tidegate.runtime.config.reloadable import LIVE
+from tidegate.runtime.config.validation import section_in
 
 _HEAD: Final = """\
 # Configuration
@@ -84,7 +85,7 @@ def _sections(prefix: str, model: type[Section]) -> Iterator[str]:
     parts: list[tuple[str, type[Section]]] = []
     for name, field in model.model_fields.items():
         yield _row(name, field, live=not prefix and name in LIVE)
-        part = _section_in(field.annotation)
+        part = section_in(field.annotation)
         if part is not None:
             brackets = "[]" if get_origin(field.annotation) is list else ""
             path = f"{prefix}.{name}{brackets}" if prefix else f"{name}{brackets}"
@@ -109,13 +110,6 @@ def _sentence(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Section):
-            return candidate
-    return None
-
-
 def _type_text(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -127,7 +121,7 @@ def _type_text(annotation: Any) -> str:
         return " or ".join(_type_text(kind) for kind in kinds)
     if origin is list:
         inner = get_args(annotation)[0]
-        return "list of sections" if _section_in(inner) else f"list of {_type_text(inner)}"
+        return "list of sections" if section_in(inner) else f"list of {_type_text(inner)}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "one of " + ", ".join(f"`{member.value}`" for member in annotation)
     if isinstance(annotation, type) and issubclass(annotation, Section):

@@ -16,13 +16,32 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tidegate.runtime.config.store_url import StoreKind, parse_store_url
 
-MAX_PACKET_SIZE_BYTES = 268_435_455  # the largest remaining length (MQTT5 §2.1.4)
+MAX_PACKET_SIZE_BYTES: Final = 268_435_455  # the largest remaining length (MQTT5 §2.1.4)
+#: The name of a listener; it may be empty.
+LABEL_PATTERN: Final = r"^[a-z0-9]?([-a-z0-9]*[a-z0-9])?$"
 
 
 class Section(BaseModel):
     """A part of the configuration: immutable, and strict about its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def check_networks(value: list[str]) -> list[str]:
+    """Return the networks. Raises ValueError for one that is no network in CIDR notation."""
+    for network in value:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError(f"{network!r} is not an IP network") from None
+    return value
+
+
+def check_mount_point(value: str) -> str:
+    """Return the mount point. Raises ValueError if it has wildcards."""
+    if "+" in value or "#" in value:
+        raise ValueError("wildcards are not allowed in a mount point")
+    return value
 
 
 class ListenerProtocol(StrEnum):
@@ -77,7 +96,7 @@ class TlsConfig(Section):
 class ListenerConfig(Section):
     """One listening socket."""
 
-    name: str = Field(default="", max_length=63, pattern=r"^[a-z0-9]?([-a-z0-9]*[a-z0-9])?$")
+    name: str = Field(default="", max_length=63, pattern=LABEL_PATTERN)
     """A name for logs and metrics; default: protocol-port."""
     protocol: ListenerProtocol = ListenerProtocol.TCP
     """tcp, tls, ws, wss, unix, or auto (all of them on one port)."""
@@ -122,19 +141,8 @@ class ListenerConfig(Section):
     max_qos: Annotated[int, Field(ge=0, le=2)] = 2
     """Highest QoS granted and accepted."""
 
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        for network in value:
-            ipaddress.ip_network(network, strict=False)
-        return value
-
-    @field_validator("mount_point")
-    @classmethod
-    def _no_wildcards(cls, value: str) -> str:
-        if "+" in value or "#" in value:
-            raise ValueError("a mount point has no wildcards")
-        return value
+    _check_networks = field_validator("trusted_proxies")(check_networks)
+    _check_mount_point = field_validator("mount_point")(check_mount_point)
 
     @model_validator(mode="after")
     def _tls_where_needed(self) -> Self:

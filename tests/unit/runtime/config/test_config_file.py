@@ -55,7 +55,7 @@ def test_keys_of_the_file_are_taken(tmp_path: Path) -> None:
         ),
         (
             "listeners:\n- port: 70000",
-            "listeners[0].port: expected a number not above 65535, got 70000 (line 2)",
+            "listeners[0].port: expected a number of at most 65535, got 70000 (line 2)",
         ),
         (
             "listeners:\n- protocol: quic",
@@ -78,8 +78,14 @@ def test_keys_of_the_file_are_taken(tmp_path: Path) -> None:
         ("auth: 3", "auth: expected a section (keys and values), got 3 (line 1)"),
         ("listeners: 3", "listeners: expected a list, got 3 (line 1)"),
         ("store:\n  durability: never", "store.durability: expected one of everysec, always, "),
-        ("limits:\n  connect_timeout_s: 0", "limits.connect_timeout_s: expected a number above 0"),
-        ("limits:\n  connect_timeout_s: no", "limits.connect_timeout_s: expected a number above 0"),
+        (
+            "limits:\n  connect_timeout_s: 0",
+            "limits.connect_timeout_s: expected a number above",
+        ),
+        (
+            "limits:\n  connect_timeout_s: no",
+            "limits.connect_timeout_s: expected a number above",
+        ),
         ("listeners:\n- name: A_B", "listeners[0].name: expected lower-case letters"),
         ("listeners:\n- trusted_proxies: [nowhere]", "listeners[0].trusted_proxies: 'nowhere'"),
         ("log: {level: }", "log.level: expected one of debug, info, warning, error, got nothing"),
