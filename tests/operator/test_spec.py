@@ -98,6 +98,7 @@ def test_names_are_spelled_as_kubernetes_spells_them(name: str, wanted: str) -> 
 
 def test_names_in_sentences_are_spelled_so_too() -> None:
     assert camel_text("trace_ratio needs otlp_endpoint") == "traceRatio needs otlpEndpoint"
+    assert camel_text("{client_id} is replaced") == "{client_id} is replaced"
     assert count_or_percent("25%") == "25%"
     assert count_or_percent("3") == 3
 

@@ -38,8 +38,8 @@ def camel(name: str) -> str:
 
 
 def camel_text(text: str) -> str:
-    """Return a sentence with the keys in it spelled as the resource spells them."""
-    return re.sub(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b", lambda match: camel(match.group()), text)
+    """Return a sentence with its keys, not its {placeholders}, as the resource spells them."""
+    return re.sub(r"(?<!\{)\b[a-z0-9]+(?:_[a-z0-9]+)+\b", lambda match: camel(match.group()), text)
 
 
 class SpecSection(Section):

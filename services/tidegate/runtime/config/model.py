@@ -1,7 +1,8 @@
 """The configuration: one schema for the YAML file, the flags, the reference docs and the CRD.
 
-Every key has a unit in its name, a default, a range and a description. An unknown or wrong key
-stops the start and is named. Read once, then passed down; nobody else reads files or environment.
+Every key has a unit in its name, a default, a range and a description. An unknown or invalid key
+is an error that names the key. Passed down from the composition root; no other module reads the
+configuration file or the environment.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def check_mount_point(value: str) -> str:
 
 
 class ListenerProtocol(StrEnum):
-    """What a listener speaks; ``auto`` finds out from the first bytes."""
+    """The protocol of a listener; ``auto`` detects it from the first bytes."""
 
     TCP = "tcp"
     TLS = "tls"
@@ -56,33 +57,34 @@ class ListenerProtocol(StrEnum):
 
 
 class CertificateConfig(Section):
-    """A certificate with its key; the first one of a listener is the default."""
+    """A certificate and its private key; the first one of a listener is the default."""
 
     certificate: Path
     """PEM file with the certificate and its chain."""
     key: Path
     """PEM file with the private key."""
     server_names: list[str] = []
-    """Names (SNI, `*.example.com` allowed) it serves; empty: those in the certificate."""
+    """Server names (SNI) that select it, `*.example.com` allowed; empty: the names in the
+    certificate."""
 
 
 class TlsConfig(Section):
-    """TLS of one listener."""
+    """TLS settings of one listener."""
 
     certificates: list[CertificateConfig] = Field(default_factory=list, max_length=100)
-    """Certificates, chosen by SNI."""
+    """Certificates, selected by SNI."""
     client_ca: Path | None = None
-    """PEM file of the authorities that sign client certificates."""
+    """PEM file with the CA certificates that client certificates are verified with."""
     client_certificates: Literal["off", "optional", "required"] = "off"
-    """Whether clients show a certificate."""
+    """Whether clients are asked for a certificate, and whether they must present one."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
-    """The lowest TLS version accepted."""
+    """Lowest TLS version accepted."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    """How often the files are looked at for changes (a swapped mount included)."""
+    """Interval of checks for changed files (replaced volume mounts included)."""
     handshake_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
-    """A TLS handshake that takes longer is dropped."""
+    """Maximum duration of a TLS handshake; the connection is closed after it."""
     identity_as_username: Literal["off", "cn", "dn"] = "off"
-    """Take the user name from the verified client certificate: its common name or its subject."""
+    """Use the common name or the subject of the verified client certificate as user name."""
 
     @model_validator(mode="after")
     def _client_certificates_need_a_ca(self) -> Self:
@@ -94,52 +96,53 @@ class TlsConfig(Section):
 
 
 class ListenerConfig(Section):
-    """One listening socket."""
+    """An address on which clients are accepted."""
 
     name: str = Field(default="", max_length=63, pattern=LABEL_PATTERN)
-    """A name for logs and metrics; default: protocol-port."""
+    """Name in logs and metrics; default: protocol-port."""
     protocol: ListenerProtocol = ListenerProtocol.TCP
-    """tcp, tls, ws, wss, unix, or auto (all of them on one port)."""
+    """Protocol; `auto` accepts all of them on one port."""
     address: str = "127.0.0.1"
-    """IPv4 or IPv6 address; `*` is every address of both families; a path for unix."""
+    """IPv4 or IPv6 address, `*` for all addresses of both families, or a Unix socket's path."""
     port: Annotated[int, Field(ge=0, le=65535)] = 1883
-    """TCP port; 0 lets the system choose (it is printed)."""
+    """TCP port; 0: chosen by the system and printed at the start."""
     paths: list[str] = ["/mqtt", "/ws", "/"]
-    """WebSocket request paths that are accepted (a query string is ignored)."""
+    """Request paths accepted for WebSocket; query strings are ignored."""
     allowed_origins: list[str] = []
-    """Origins that browsers may come from (`https://*.example.com` allowed); empty: any."""
+    """Allowed values of the Origin header (`https://*.example.com` allowed); empty: any."""
     tls: TlsConfig = TlsConfig()
-    """Certificates; needed by tls and wss, and by auto if it is to take TLS."""
+    """TLS; required with tls and wss, and with auto to accept TLS."""
     proxy_protocol: Literal["off", "optional", "required"] = "off"
-    """PROXY protocol v1/v2 from `trusted_proxies`."""
+    """PROXY protocol v1 or v2 from `trusted_proxies`."""
     proxy_protocol_timeout_s: Annotated[float, Field(gt=0, le=60)] = 3.0
-    """How long a PROXY header may take."""
+    """Maximum time to receive the PROXY header."""
     trusted_proxies: list[str] = []
-    """Networks whose PROXY headers and X-Forwarded-For are believed; no others are."""
+    """Networks from which PROXY headers and X-Forwarded-For are accepted."""
     max_connections: Annotated[int, Field(ge=0)] = 0
-    """Connections at the same time; 0: no limit."""
+    """Maximum number of connections of this listener; 0: no limit."""
     accept_rate: Annotated[float, Field(ge=0)] = 0
-    """New connections per second; 0: no limit. More wait in the kernel's queue."""
+    """Maximum rate of new connections per second; 0: no limit. Others wait in the backlog."""
     accept_burst: Annotated[int, Field(ge=1)] = 1000
-    """How many may come at once before `accept_rate` counts."""
+    """Connections accepted at once before `accept_rate` applies."""
     backlog: Annotated[int, Field(ge=1, le=65535)] = 4096
-    """Length of the kernel's queue of connections not yet accepted."""
+    """Length of the listen backlog."""
     reuse_port: bool = False
-    """Let other processes of this user listen on the same port; the system spreads connections."""
+    """Set SO_REUSEPORT: several processes share the port, the kernel distributes connections."""
     allow_anonymous: bool | None = None
-    """Clients without user name; unset: what `auth.allow_anonymous` says."""
+    """Accept clients without a user name; unset: as `auth.allow_anonymous`."""
     mount_point: str = ""
-    """A prefix put before every topic of this listener's clients, and hidden from them."""
+    """Prefix added to every topic of this listener's clients; they do not see it."""
     tcp_keepalive_s: Annotated[int, Field(ge=0, le=7200)] = 60
-    """Idle time before TCP keepalive probes; 0: off."""
+    """Idle time before TCP keepalive probes are sent; 0: off."""
     websocket_ping_s: Annotated[float, Field(ge=0, le=3600)] = 25.0
-    """Interval of server WebSocket pings, which keep load balancers' idle timers quiet; 0: off."""
+    """Interval of WebSocket pings sent to clients, which keep idle connections open in load
+    balancers; 0: off."""
     write_high_water_bytes: Annotated[int, Field(ge=1024)] = 262_144
-    """Unsent bytes of a connection above which it counts as slow."""
+    """Unsent bytes above which a connection counts as slow."""
     unix_mode: Annotated[int, Field(ge=0, le=0o777)] = 0o660
-    """Permissions of a Unix socket."""
+    """File mode of a Unix socket."""
     max_qos: Annotated[int, Field(ge=0, le=2)] = 2
-    """Highest QoS granted and accepted."""
+    """Highest QoS that is granted and accepted."""
 
     _check_networks = field_validator("trusted_proxies")(check_networks)
     _check_mount_point = field_validator("mount_point")(check_mount_point)
@@ -150,7 +153,7 @@ class ListenerConfig(Section):
         if needs and not self.tls.certificates:
             raise ValueError(f"protocol {self.protocol.value} needs tls.certificates")
         if self.reuse_port and self.protocol is ListenerProtocol.UNIX:
-            raise ValueError("reuse_port is for TCP ports, a Unix socket has one listener")
+            raise ValueError("reuse_port is not supported for Unix sockets")
         return self
 
     @property
@@ -160,88 +163,94 @@ class ListenerConfig(Section):
 
 
 class LimitsConfig(Section):
-    """Bounds. What is above one is refused or dropped with a counted reason, never silently."""
+    """Limits. What exceeds one is refused or dropped, and counted with its reason."""
 
     connect_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
-    """From accept to CONNECT."""
+    """Maximum time from accepting a connection to its CONNECT."""
     max_packet_size_bytes: Annotated[int, Field(ge=128, le=MAX_PACKET_SIZE_BYTES)] = 1_048_576
-    """Largest packet accepted (announced to MQTT 5 clients)."""
+    """Maximum Packet Size accepted (announced to MQTT 5 clients)."""
     max_client_id_bytes: Annotated[int, Field(ge=23, le=65535)] = 65_535
-    """Longest client identifier."""
+    """Maximum length of a client identifier."""
     max_topic_levels: Annotated[int, Field(ge=1, le=65535)] = 128
-    """Levels of a topic name or filter."""
+    """Maximum number of levels of a topic name or topic filter."""
     max_topic_bytes: Annotated[int, Field(ge=1, le=65535)] = 65_535
-    """Length of a topic name or filter."""
+    """Maximum length of a topic name or topic filter."""
     max_subscriptions: Annotated[int, Field(ge=0)] = 0
-    """Subscriptions of one session; 0: no limit."""
+    """Maximum number of subscriptions of one session; 0: no limit."""
     max_in_flight: Annotated[int, Field(ge=1, le=65535)] = 32
-    """QoS 1 and 2 messages under way to one client (its Receive Maximum may lower it)."""
+    """Maximum number of QoS 1 and 2 messages in flight to one client (its Receive Maximum may
+    lower it)."""
     receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 100
-    """QoS 1 and 2 messages under way from one client (announced to MQTT 5 clients)."""
+    """Receive Maximum: QoS 1 and 2 messages in flight from one client (announced to MQTT 5
+    clients)."""
     max_queued_messages: Annotated[int, Field(ge=1)] = 1000
-    """Messages waiting for one session; for a durable one those under way count too."""
+    """Maximum number of queued messages of one session; for a durable session, messages in flight
+    count too."""
     queue_full_policy: Literal["drop_newest", "drop_oldest"] = "drop_newest"
-    """Which message goes when a queue is full."""
+    """Which message is dropped when a queue is full."""
     max_queued_bytes: Annotated[int, Field(ge=1024)] = 8_388_608
-    """Bytes waiting in memory for one connected client that takes them too slowly."""
+    """Maximum bytes queued in memory for one slow client."""
     max_topic_alias: Annotated[int, Field(ge=0, le=65535)] = 10
-    """Topic aliases a client may use."""
+    """Topic Alias Maximum: topic aliases that a client may use."""
     max_topic_alias_outgoing: Annotated[int, Field(ge=0, le=65535)] = 10
-    """Topic aliases used towards a client that allows them."""
+    """Maximum number of topic aliases used in messages to one client."""
     max_session_expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 604_800
-    """Longest session expiry interval granted; 4294967295: sessions may stay for ever."""
+    """Maximum session expiry interval; 4294967295: sessions may never expire."""
     legacy_session_expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 604_800
-    """Expiry of sessions of MQTT 3.1 and 3.1.1 clients with clean session 0."""
+    """Session expiry interval of MQTT 3.1 and 3.1.1 clients with Clean Session 0."""
     max_message_expiry_s: Annotated[int, Field(ge=0, le=0xFFFFFFFF)] = 0
-    """Expiry put on messages that have a longer one or none; 0: none."""
+    """Maximum message expiry interval, also set on messages without one; 0: no limit."""
     max_keep_alive_s: Annotated[int, Field(ge=0, le=65535)] = 0
-    """Longest keep alive; a longer one (or off) is replaced (MQTT 5) or enforced; 0: any."""
+    """Maximum keep alive. A longer one, or 0, is replaced by it: announced as Server Keep Alive to
+    MQTT 5 clients, enforced for others. 0: no limit."""
     max_publish_rate: Annotated[float, Field(ge=0)] = 0
-    """Messages per second from one client; above it reading pauses; 0: no limit."""
+    """Maximum rate of messages per second from one client, enforced by pausing reads; 0: no
+    limit."""
     max_publish_bytes_rate: Annotated[float, Field(ge=0)] = 0
-    """Bytes per second from one client; above it reading pauses; 0: no limit."""
+    """Maximum rate of bytes per second from one client, enforced by pausing reads; 0: no limit."""
     max_connections: Annotated[int, Field(ge=0)] = 0
-    """Connections of the whole process; 0: no limit."""
+    """Maximum number of connections of the process; 0: no limit."""
     max_retained_payload_bytes: Annotated[int, Field(ge=0)] = 1_048_576
-    """Largest payload that is retained; a larger one is delivered, not kept, and counted."""
+    """Maximum payload of a retained message; a larger message is delivered but not retained."""
 
 
 class FeaturesConfig(Section):
-    """Parts of the protocol that can be switched off (announced to MQTT 5 clients)."""
+    """Optional features of the protocol (announced to MQTT 5 clients)."""
 
     retain: bool = True
     """Retained messages."""
     wildcard_subscriptions: bool = True
-    """Topic filters with + and #."""
+    """Wildcard subscriptions (topic filters with + and #)."""
     shared_subscriptions: bool = True
-    """$share/…"""
+    """Shared subscriptions (`$share/…`)."""
     queue_qos0: bool = False
-    """Queue QoS 0 messages too for sessions that are not connected."""
+    """Queue QoS 0 messages for offline sessions too."""
     response_information: str = ""
-    """Prefix for response topics given to clients that ask ({client_id} is replaced)."""
+    """Response Information sent to clients that request it; {client_id} is replaced."""
     sys_interval_s: Annotated[float, Field(ge=0, le=86400)] = 10.0
-    """Interval of $SYS topics; 0: off."""
+    """Interval at which $SYS topics are published; 0: off."""
     allow_empty_client_id: bool = True
-    """Assign client identifiers to clients without one."""
+    """Accept clients without a client identifier, and assign one."""
 
 
 class AuthConfig(Section):
-    """Who may connect, and what they may do."""
+    """Authentication and authorization."""
 
     allow_anonymous: bool = False
-    """Clients without user name may connect."""
+    """Accept clients without a user name."""
     password_file: Path | None = None
-    """mosquitto's format: user:hash, with $6$, $7$ or argon2id hashes."""
+    """Password file in mosquitto's format: user:hash, with $6$, $7$ or argon2id hashes."""
     acl_file: Path | None = None
-    """mosquitto's format and rules."""
+    """Access control list (ACL) in mosquitto's format."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    """How often both files are looked at for changes (SIGHUP: at once)."""
+    """Interval of checks for changes of both files; SIGHUP: at once."""
     password_threads: Annotated[int, Field(ge=1, le=64)] = 2
-    """Threads that compute costly password hashes."""
+    """Number of threads that compute password hashes."""
     max_pending_passwords: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """Passwords that wait for such a thread; above it clients are told that the server is busy."""
+    """Maximum number of passwords waiting for such a thread; above it clients are refused with
+    Server busy."""
     max_remembered_passwords: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
-    """Accepted passwords that are not hashed again when the client reconnects; 0: none."""
+    """Number of verified passwords cached, so that reconnects need no hash; 0: none."""
 
 
 _STORE_USERS: Final = (
@@ -253,40 +262,42 @@ _STORE_CREDENTIALS: Final = (*_STORE_TLS, *(key for pair in _STORE_USERS for key
 
 
 class StoreConfig(Section):
-    """Where state lives."""
+    """The Redis or Valkey store."""
 
     url: str | None = Field(default=None, repr=False)
     """redis://HOST:PORT[/DB], unix:///PATH, redis+sentinel://HOST:PORT,…/MASTER or
     redis+cluster://HOST:PORT,…; with rediss for TLS; unset: an embedded Valkey in `data_dir`."""
     username: str | None = None
-    """The ACL user; unset: the server's default user."""
+    """ACL user; unset: the default user."""
     password_file: Path | None = None
-    """File with the password, read again for every connection; better than one in the URL."""
+    """File with the password, read for every connection; preferable to a password in the URL."""
     tls_ca: Path | None = None
-    """PEM file of the authorities that sign the servers' certificates; unset: the system's."""
+    """PEM file with the CA certificates of the servers; unset: those of the system."""
     tls_certificate: Path | None = None
-    """PEM file with our certificate, for servers that ask for one."""
+    """PEM file with the client certificate."""
     tls_key: Path | None = None
-    """PEM file with its private key."""
+    """PEM file with the private key of the client certificate."""
     sentinel_username: str | None = None
-    """The ACL user of the sentinels; unset: their default user."""
+    """ACL user of the sentinels; unset: the default user."""
     sentinel_password_file: Path | None = None
-    """File with the sentinels' password; unset: they ask for none."""
+    """File with the password of the sentinels; unset: none."""
     data_dir: Path = Path("./data")
-    """Directory of the embedded server's append-only file."""
+    """Data directory of the embedded Valkey server."""
     durability: Literal["everysec", "always", "replicated"] = "everysec"
-    """What must have happened before anything is acknowledged: the server has it, its append-only
-    file is on the disk, or `replicas` other servers have it too (docs/storage.md)."""
+    """When a write counts as done and is acknowledged: `everysec` when the server has it, `always`
+    when its append-only file is synced to disk, `replicated` when `replicas` replicas have it too
+    (docs/storage.md)."""
     replicas: Annotated[int, Field(ge=1, le=16)] = 1
-    """How many replicas must confirm (durability replicated)."""
+    """Number of replicas that must confirm a write (durability replicated)."""
     replication_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """Replicas that take longer are waited for again, logged and counted."""
+    """Time to wait for replicas before the wait is logged, counted and repeated."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 64
-    """Hash tags that sessions are spread over; never change it on existing data."""
+    """Number of hash tags over which sessions are distributed; must not change on existing data."""
     edge_lease_s: Annotated[float, Field(ge=1, le=600)] = 10.0
-    """An edge that has not been heard of for this long is dead: its sessions end, wills fire."""
+    """Lease of an edge: without a heartbeat for this long it counts as failed, its connections
+    count as closed and their wills are published."""
     operation_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """A call that takes longer has failed."""
+    """Timeout of a store operation."""
 
     @field_validator("url")
     @classmethod
@@ -307,12 +318,12 @@ class StoreConfig(Section):
             if getattr(self, name) is not None and getattr(self, file) is None:
                 raise ValueError(f"{name} needs {file}")
         if url is not None and url.password and self.password_file is not None:
-            raise ValueError("password_file and a password in url exclude each other")
+            raise ValueError("password_file and a password in url are mutually exclusive")
         for key in _STORE_TLS:
             if url is not None and not url.tls and getattr(self, key) is not None:
                 raise ValueError(f"{key} needs a url that begins with rediss")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key belong together")
+            raise ValueError("tls_certificate and tls_key must be set together")
         is_sentinel = url is not None and url.kind is StoreKind.SENTINEL
         if self.sentinel_password_file is not None and not is_sentinel:
             raise ValueError("sentinel_password_file needs a url with +sentinel")
@@ -323,73 +334,74 @@ class StoreConfig(Section):
 
 
 class AdminConfig(Section):
-    """The admin HTTP server: health, metrics, draining, clients."""
+    """The admin HTTP server: health, metrics and the admin API."""
 
     enabled: bool = True
-    """Serve it at all."""
+    """Whether the admin server runs."""
     address: str = "127.0.0.1"
-    """Address, or unix:PATH (then there is no port)."""
+    """IP address, or unix:PATH (the port is then ignored)."""
     port: Annotated[int, Field(ge=0, le=65535)] = 18083
-    """Port; 0 lets the system choose (it is printed)."""
+    """TCP port; 0: chosen by the system and printed at the start."""
     token_file: Path | None = None
-    """File with the token that draining, and seeing or disconnecting clients, needs. Without one,
-    that is there on loopback addresses only. Health and metrics never need it."""
+    """File with the bearer token of the admin API. Without it the admin API is served on loopback
+    addresses only. Health and metrics need no token."""
 
 
 class LinkTlsConfig(Section):
-    """Mutual TLS between edges and routers; all three files, or none (plain, for development)."""
+    """Mutual TLS between edges and routers: all three files, or none (plain text)."""
 
     certificate: Path | None = None
-    """PEM file with this process' certificate and its chain."""
+    """PEM file with the certificate of this process and its chain."""
     key: Path | None = None
     """PEM file with the private key."""
     ca: Path | None = None
-    """PEM file of the authority that signs the certificates of edges and routers."""
+    """PEM file with the CA certificate of edges and routers."""
     server_name: str = "tidegate-router"
-    """The name that a router's certificate must have, whatever its address is."""
+    """Name that certificates of routers must contain, whatever their address."""
 
     @model_validator(mode="after")
     def _all_or_nothing(self) -> Self:
         if len({path is None for path in (self.certificate, self.key, self.ca)}) > 1:
-            raise ValueError("certificate, key and ca belong together")
+            raise ValueError("certificate, key and ca must be set together")
         return self
 
 
 class LinkConfig(Section):
-    """Between edges and routers: gRPC, one stream for each pair."""
+    """The link between edges and routers: one gRPC stream for each pair."""
 
     listen: str = "127.0.0.1:7000"
-    """Where a router accepts edges: ADDRESS:PORT (port 0: the system chooses) or unix:PATH."""
+    """Address on which a router accepts edges: ADDRESS:PORT (port 0: chosen by the system) or
+    unix:PATH."""
     routers: list[str] = []
-    """Where an edge finds routers: HOST:PORT (every address that the name has), or unix:PATH."""
+    """Addresses of the routers: HOST:PORT (all addresses of a host name are used) or unix:PATH."""
     discovery_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
-    """How often the names of routers are looked up again; every second while none is reached."""
+    """Interval of DNS lookups of the routers; one second while none is connected."""
     tls: LinkTlsConfig = LinkTlsConfig()
-    """Certificates of this process."""
+    """Mutual TLS."""
     heartbeat_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """How often both sides say that they live."""
+    """Interval of heartbeats in both directions."""
     gather_s: Annotated[float, Field(ge=0, le=0.1)] = 0.003
-    """How long a busy stream waits for more before it sends; an idle one sends at once. More saves
-    CPU, less saves time."""
+    """Time for which a busy stream collects frames before it sends; an idle stream sends at once.
+    Longer: less CPU; shorter: less latency."""
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
-    """A peer that has not been heard of for this long is lost: its work goes to others."""
+    """Time without a frame after which a peer counts as lost."""
     credit_bytes: Annotated[int, Field(ge=65_536)] = 4_194_304
-    """Bytes of publishes that an edge may have unconfirmed at one router."""
+    """Bytes of unconfirmed publishes that an edge may have at one router."""
     mailbox_bytes: Annotated[int, Field(ge=65_536)] = 8_388_608
-    """Bytes waiting for one edge above which its publishers' credit is held back."""
+    """Bytes queued for one edge above which credit is withheld from publishers."""
     stall_s: Annotated[float, Field(gt=0, le=600)] = 1.0
-    """An edge that has taken nothing for this long is not waited for: copies for it are dropped,
-    counted, and durable sessions fetch what they missed."""
+    """Time without progress after which an edge counts as stalled: messages for it are dropped and
+    counted, and its durable sessions fetch from the store what they missed."""
 
     @field_validator("listen")
     @classmethod
-    def _listen_is_a_place(cls, value: str) -> str:
-        return _place(value)
+    def _listen_is_an_address(cls, value: str) -> str:
+        return _address(value)
 
     @field_validator("routers")
     @classmethod
-    def _routers_are_places(cls, value: list[str]) -> list[str]:
-        return [_place(one) for one in value]
+    def _routers_are_addresses(cls, value: list[str]) -> list[str]:
+        return [_address(address) for address in value]
 
     @model_validator(mode="after")
     def _silence_is_longer_than_a_beat(self) -> Self:
@@ -398,7 +410,7 @@ class LinkConfig(Section):
         return self
 
 
-def _place(text: str) -> str:
+def _address(text: str) -> str:
     """Check HOST:PORT (IPv6 in brackets) or unix:PATH."""
     if text.startswith("unix:"):
         if not text.removeprefix("unix:"):
@@ -413,13 +425,13 @@ def _place(text: str) -> str:
 
 
 class ClusterConfig(Section):
-    """`tidegate serve` as several processes on this machine, looked after by one more."""
+    """`tidegate serve` as several processes on this machine, started by a supervisor."""
 
     edges: Annotated[int, Field(ge=0, le=256)] = 0
-    """Edges; they share the ports of all listeners. 0 or 1, with at most one router: everything is
-    one process."""
+    """Number of edge processes; they share the ports of all listeners. 0 or 1, with at most one
+    router: a single process."""
     routers: Annotated[int, Field(ge=0, le=64)] = 0
-    """Routers."""
+    """Number of router processes."""
 
     @property
     def is_split(self) -> bool:
@@ -428,31 +440,31 @@ class ClusterConfig(Section):
 
 
 class DrainConfig(Section):
-    """How an edge lets its clients go at SIGTERM, or when the admin API says so."""
+    """Graceful shutdown of an edge: at SIGTERM, or by the admin API."""
 
     rate: Annotated[float, Field(gt=0)] = 500.0
-    """Clients asked to leave, per second."""
+    """Clients disconnected per second."""
     delay_s: Annotated[float, Field(ge=0, le=600)] = 0.0
-    """From failing readiness to the first client: time for the load balancer to notice."""
+    """Time from failing readiness to the first disconnect, for load balancers to react."""
     deadline_s: Annotated[float, Field(gt=0, le=3600)] = 60.0
-    """From the beginning to the end, whatever is left."""
+    """Maximum duration; clients that are then still connected are disconnected at once."""
     reason: Literal["server_shutting_down", "use_another_server"] = "server_shutting_down"
-    """What MQTT 5 clients are told: 0x8B, or 0x9C."""
+    """Reason code of the DISCONNECT for MQTT 5 clients: 0x8B or 0x9C."""
 
 
 class TelemetryConfig(Section):
-    """OpenTelemetry, beside /metrics."""
+    """OpenTelemetry export, in addition to /metrics."""
 
     otlp_endpoint: str | None = None
-    """URL of an OTLP receiver, such as http://collector:4318; unset: nothing is sent."""
+    """URL of the OTLP receiver, such as http://collector:4318; unset: off."""
     otlp_protocol: Literal["http", "grpc"] = "http"
-    """How it is spoken to."""
+    """OTLP over HTTP or gRPC."""
     otlp_interval_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """How often metrics are sent."""
+    """Interval at which metrics are sent."""
     trace_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of publishes that are traced through edge, router, store and edge; 0: none."""
+    """Ratio of publishes that are traced; 0: none."""
     service_name: str = "tidegate"
-    """service.name of what is sent; the role and the process' name are added."""
+    """Resource attribute service.name; role and process name are attributes of their own."""
 
     @field_validator("otlp_endpoint")
     @classmethod
@@ -474,46 +486,46 @@ class LogConfig(Section):
     """Logging to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lowest level written."""
+    """Lowest level that is logged."""
     format: Literal["text", "json"] = "text"
-    """Lines for people, or JSON for collectors."""
+    """Plain text, or one JSON object per line."""
 
 
 class Config(Section):
-    """All of it."""
+    """The whole configuration."""
 
     listeners: list[ListenerConfig] = Field(default_factory=list, max_length=64)
-    """Where clients come in."""
+    """Addresses on which clients are accepted."""
     auth: AuthConfig = AuthConfig()
-    """Identity and permission."""
+    """Authentication and authorization."""
     limits: LimitsConfig = LimitsConfig()
-    """Bounds."""
+    """Limits."""
     features: FeaturesConfig = FeaturesConfig()
-    """Protocol switches."""
+    """Optional features of the protocol."""
     store: StoreConfig = StoreConfig()
-    """Redis or Valkey."""
+    """The Redis or Valkey store."""
     admin: AdminConfig = AdminConfig()
-    """Health, metrics, and what operators do."""
+    """Health, metrics and the admin API."""
     link: LinkConfig = LinkConfig()
-    """Edges and routers as processes of their own."""
+    """The link between edges and routers."""
     cluster: ClusterConfig = ClusterConfig()
-    """Several edges and routers on this machine."""
+    """Several edge and router processes on this machine."""
     drain: DrainConfig = DrainConfig()
-    """Leaving without a jolt."""
+    """Graceful shutdown."""
     telemetry: TelemetryConfig = TelemetryConfig()
-    """OpenTelemetry."""
+    """OpenTelemetry export."""
     log: LogConfig = LogConfig()
     """Logging."""
     name: str = Field(default="", max_length=253)
-    """This process' name in logs and among its peers; default: the host's name and a number. Who
-    starts under a name is taken for the next life of who had it: give none twice."""
+    """Name of this process in logs and for its peers; default: the host name and four hexadecimal
+    digits. Must be unique: a process that starts under a name replaces the previous one."""
     shutdown_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """From the last client's goodbye (see `drain`) to the end."""
+    """Maximum time from the end of draining (see `drain`) to the exit of the process."""
 
     @model_validator(mode="after")
     def _names_and_ports_are_unique(self) -> Self:
         labels = [listener.label for listener in self.listeners]
         for label in labels:
             if labels.count(label) > 1 and not label.endswith("-0"):
-                raise ValueError(f"two listeners are called {label!r}")
+                raise ValueError(f"duplicate listener name {label!r}")
         return self

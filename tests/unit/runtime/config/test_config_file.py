@@ -46,7 +46,7 @@ def test_keys_of_the_file_are_taken(tmp_path: Path) -> None:
         ("lisseners: []", "lisseners: unknown key; did you mean listeners? (line 1)"),
         (
             "listeners: [{protocol: unix, address: s, reuse_port: true}]",
-            "listeners[0]: reuse_port is for TCP ports, a Unix socket has one listener (line 1)",
+            "listeners[0]: reuse_port is not supported for Unix sockets (line 1)",
         ),
         ("zzz: 1", "zzz: unknown key (line 1)"),
         (
@@ -244,7 +244,7 @@ def test_tls_flags_serve_every_listener_that_takes_tls() -> None:
         (Flags(log_level="loud"), "log.level: expected one of debug, info, warning, error"),
         (
             Flags(listeners=["tcp://:1", "tcp://:1"]),
-            "the file: two listeners are called 'tcp-1'",
+            "the file: duplicate listener name 'tcp-1'",
         ),
     ],
 )

@@ -112,11 +112,11 @@ def test_a_password_is_never_repeated(url: str) -> None:
             {"url": "redis+sentinel://h/m", "sentinel_username": "u"},
             "sentinel_username needs sentinel_password_file",
         ),
-        ({"url": "redis://:p@h", "password_file": "p"}, "exclude each other"),
+        ({"url": "redis://:p@h", "password_file": "p"}, "mutually exclusive"),
         ({"url": "redis://h", "tls_ca": "p"}, "tls_ca needs a url that begins with rediss"),
         (
             {"url": "rediss://h", "tls_certificate": "p"},
-            "tls_certificate and tls_key belong together",
+            "tls_certificate and tls_key must be set together",
         ),
         (
             {"url": "redis://h", "sentinel_password_file": "p"},
