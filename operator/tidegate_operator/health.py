@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
-from tidegate.runtime.admin.server import AdminServer, Readiness
+from tidegate.runtime.admin.control import Readiness
+from tidegate.runtime.admin.server import AdminServer
 from tidegate.runtime.telemetry.counters import Histogram
 from tidegate.runtime.telemetry.metrics import CallbackMetrics, Exporter, HistogramMetrics
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.edge.drain.shed import Shedder
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
-from tidegate.runtime.admin.server import Control, Json
+from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tidegate.roles import edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
 from tidegate.roles.process import Process
 from tidegate.roles.sys_figures import figures_of
-from tidegate.runtime.admin.server import Json
+from tidegate.runtime.admin.control import Json
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import Loaded

@@ -22,7 +22,7 @@ from tidegate.edge.transport.listeners import Listeners
 from tidegate.edge.transport.tls import TlsConfigurationError
 from tidegate.link.interfaces import RouterLink
 from tidegate.roles.process import Process, now_ms
-from tidegate.runtime.admin.server import Control, Json
+from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
 from tidegate.runtime.config.model import AuthConfig, Config
 from tidegate.runtime.reload.errors import NotApplied, error_text

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from tidegate.roles.child import Child, ChildError
 from tidegate.roles.process import Process
-from tidegate.runtime.admin.server import MAX_LIMIT, Control, Json, Readiness
+from tidegate.runtime.admin.control import Control, Json, Readiness
+from tidegate.runtime.admin.server import MAX_LIMIT
 from tidegate.runtime.telemetry.metrics import merge
 
 #: How the supervisor calls itself in the merged metrics.

@@ -19,7 +19,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
 from tidegate import __version__
-from tidegate.runtime.admin.server import AdminServer, Control, Json, MaybeAwaitable, Readiness
+from tidegate.runtime.admin.control import Control, Json, MaybeAwaitable, Readiness
+from tidegate.runtime.admin.server import AdminServer
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.file_version import FileDigests
 from tidegate.runtime.config.model import Config

@@ -24,7 +24,7 @@ from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
-from tidegate.runtime.admin.server import Control, Json
+from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import Loaded

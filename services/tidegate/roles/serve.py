@@ -25,7 +25,7 @@ from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
-from tidegate.runtime.admin.server import Json
+from tidegate.runtime.admin.control import Json
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import Loaded
 from tidegate.store.api import StoreUnavailable

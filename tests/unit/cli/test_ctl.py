@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tidegate.cli import ctl, main
-from tidegate.runtime.admin.server import AdminServer, Control
+from tidegate.runtime.admin.control import Control
+from tidegate.runtime.admin.server import AdminServer
 
 Output = tuple[int, str, str]
 
@@ -234,7 +235,7 @@ def test_a_client_is_disconnected_by_its_identifier(run: Any, process: Process) 
         assert process.names == ["a", "c"]
         code, out, err = run("disconnect", "b/ü")
     assert (code, out) == (1, "")
-    assert err == "tidegate: No such client is connected here.\n"
+    assert err == "tidegate: No client with this client identifier is connected here.\n"
 
 
 def test_metrics_are_printed_as_they_are(run: Any, process: Process) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from support.waiting import wait_for_async
-from tidegate.runtime.admin.server import AdminServer, Control, is_loopback
+from tidegate.runtime.admin.control import Control
+from tidegate.runtime.admin.http import is_loopback
+from tidegate.runtime.admin.server import AdminServer
 
 
 class _State:
@@ -73,7 +75,7 @@ async def test_who_is_waited_for_when_it_stops_is_no_error() -> None:
     await server.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /metrics")
-    await wait_for_async(lambda: server._connections, 5, "it is being read")
+    await wait_for_async(lambda: server._http.connection_count, 5, "it is being read")
     await server.stop()
     async with asyncio.timeout(5):
         with contextlib.suppress(ConnectionError):
@@ -249,7 +251,7 @@ async def test_draining_can_be_asked_for_again_and_not_taken_back() -> None:
         assert (await _ask(server, "/drain", "POST"))[0] == 202
         status, sentence = await _ask(server, "/drain", "DELETE")
         assert status == 409
-        assert sentence.startswith("Draining cannot be taken back")
+        assert sentence.startswith("Draining cannot be cancelled")
     assert clients.drains == ["admin API", "admin API"]
 
 
@@ -280,7 +282,7 @@ async def test_clients_come_in_pages() -> None:
 async def test_a_page_has_from_1_to_1000_clients(limit: str) -> None:
     async with _serving(_Clients("a").control) as server:
         status, sentence = await _ask(server, f"/clients?limit={limit}")
-    assert (status, sentence) == (400, "limit is a number from 1 to 1000.\n")
+    assert (status, sentence) == (400, "limit must be a number from 1 to 1000.\n")
 
 
 async def test_a_client_is_named_by_its_encoded_identifier() -> None:
@@ -318,7 +320,7 @@ async def test_a_process_without_clients_says_what_it_has() -> None:
         for path in ("/drain", "/shed", "/clients", "/clients/a"):
             assert await _ask(server, path) == (
                 404,
-                "There is nothing here; try /livez, /readyz, /metrics or /status.\n",
+                "Not found. Pages: /livez, /readyz, /metrics, /status.\n",
             )
         assert (await _ask(server, "/status"))[0] == 200
 
@@ -364,7 +366,7 @@ async def test_a_token_file_without_a_token_stops_the_start(
 async def test_without_a_token_only_loopback_addresses_serve_operators() -> None:
     # Bound to loopback all the same: only what the server thinks of its address differs.
     async with _serving(_Clients().control) as server:
-        server._host = "*"
+        server._http.host = "*"
         assert (await _ask(server, "/readyz"))[0] == 200
         for path, method in (("/status", "GET"), ("/clients", "GET"), ("/drain", "POST")):
             status, sentence = await _ask(server, path, method)

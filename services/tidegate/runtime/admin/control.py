@@ -1,0 +1,42 @@
+"""What the admin API can ask of a process, as callables that the composition root hands in.
+
+Built by ``edge.administration`` and ``roles``, called by ``admin.server``. Holds no rule itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+Json = dict[str, Any]
+T = TypeVar("T")
+#: A value, or one that has to be awaited (other processes are asked for it).
+MaybeAwaitable: TypeAlias = T | Awaitable[T]
+#: Whether the process can serve clients, and the reason in plain text.
+Readiness: TypeAlias = tuple[bool, str]
+
+
+@dataclass(slots=True, frozen=True)
+class Control:
+    """What operators can see and do; what a process does not have is None, and answered with 404.
+
+    ``drain`` starts draining (or goes on) and returns what ``progress`` returns. ``clients`` takes
+    the number of clients and the client identifier that they come after. ``disconnect`` says
+    whether the client was connected. ``shed`` disconnects so many clients and returns how many it
+    will be, None while the process drains; ``shedding`` how many are still to be disconnected.
+    """
+
+    status: Callable[[], MaybeAwaitable[Json]]
+    drain: Callable[[str], MaybeAwaitable[Json]] | None = None
+    progress: Callable[[], MaybeAwaitable[Json]] | None = None
+    clients: Callable[[int, str], MaybeAwaitable[list[Json]]] | None = None
+    client: Callable[[str], MaybeAwaitable[Json | None]] | None = None
+    disconnect: Callable[[str], MaybeAwaitable[bool]] | None = None
+    shed: Callable[[int], MaybeAwaitable[int | None]] | None = None
+    shedding: Callable[[], MaybeAwaitable[int]] | None = None
+
+
+async def resolved(value: MaybeAwaitable[T]) -> T:
+    """Return the value, awaited if it has to be."""
+    return await value if isinstance(value, Awaitable) else value

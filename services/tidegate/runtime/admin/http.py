@@ -1,0 +1,255 @@
+"""A small HTTP/1.1 server: one request per connection, bounded in size, time and number.
+
+Used by ``admin.server``, which answers the requests. Knows no page and no permission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl, unquote
+
+_MAX_HEAD_BYTES: Final = 8192
+#: Bodies are read and ignored: no page takes one.
+_MAX_BODY_BYTES: Final = 4096
+_MAX_CONNECTIONS: Final = 64
+_TEXT: Final = "text/plain; charset=utf-8"
+_JSON: Final = "application/json"
+#: What the address of a Unix socket begins with.
+UNIX: Final = "unix:"
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """A request; header names are lower-case, path and query are decoded."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+
+    def check_method(self, *methods: str) -> None:
+        """Raise HttpError for other methods; HEAD goes with GET."""
+        if self.method in methods or (self.method == "HEAD" and "GET" in methods):
+            return
+        names = ", ".join(["GET", "HEAD", *(name for name in methods if name != "GET")])
+        raise HttpError(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            f"{self.path} supports the methods {names}.",
+            f"Allow: {names}",
+        )
+
+    @property
+    def is_from_web_page(self) -> bool:
+        """Whether a browser sends it for a web page: it has an origin, or the host is a name."""
+        if "origin" in self.headers:
+            return True
+        host = self.headers.get("host", "")
+        if not host:
+            return False
+        name = (
+            host[1:].partition("]")[0] if host.startswith("[") else host.rpartition(":")[0] or host
+        )
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name != "localhost"
+        return False
+
+
+@dataclass(slots=True, frozen=True)
+class Response:
+    """A response; ``headers`` are whole lines."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: tuple[str, ...] = ()
+
+
+class HttpError(Exception):
+    """A request is answered with this response."""
+
+    def __init__(self, status: HTTPStatus, text: str, *headers: str) -> None:
+        super().__init__(text)
+        self.response = text_response(status, text, *headers)
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+def text_response(status: HTTPStatus, text: str, *headers: str) -> Response:
+    """Return a line of plain text."""
+    return Response(status, _TEXT, f"{text}\n".encode(), headers)
+
+
+def json_response(status: HTTPStatus, value: dict[str, Any]) -> Response:
+    """Return an object as JSON."""
+    return Response(status, _JSON, json.dumps(value, ensure_ascii=False).encode() + b"\n")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number that is not absurdly long."""
+    return len(text) < 10 and text.isascii() and text.isdigit()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host.startswith(UNIX):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class HttpServer:
+    """Serves on ``host``:``port`` (or ``unix:PATH``) from ``start`` to ``stop``.
+
+    A request may take ``timeout_s``; above 64 connections the newest is dropped. ``handler`` may
+    raise HttpError, and nothing else.
+    """
+
+    __slots__ = ("_connections", "_handler", "_server", "_timeout_s", "host", "requested_port")
+
+    def __init__(self, host: str, port: int, handler: Handler, timeout_s: float) -> None:
+        self.host = host
+        self.requested_port = port
+        self._handler = handler
+        self._timeout_s = timeout_s
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address is not available."""
+        if self.host.startswith(UNIX):
+            self._server = await asyncio.start_unix_server(
+                self._accepted, self.host.removeprefix(UNIX), limit=_MAX_HEAD_BYTES
+            )
+            return
+        host = None if self.host == "*" else self.host
+        self._server = await asyncio.start_server(
+            self._accepted, host, self.requested_port, limit=_MAX_HEAD_BYTES
+        )
+
+    async def stop(self) -> None:
+        """Stop listening and drop the requests in progress."""
+        if self._server is not None:
+            self._server.close()
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+            await self._server.wait_closed()
+            self._server = None
+
+    @property
+    def port(self) -> int:
+        """The port in use (chosen by the system, if 0 was requested)."""
+        if self.host.startswith(UNIX) or self._server is None or not self._server.sockets:
+            return self.requested_port
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def address(self) -> str:
+        """``ADDRESS:PORT``, with brackets around an IPv6 address; or ``unix:PATH``."""
+        host = self.host
+        if host.startswith(UNIX):
+            return host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open now."""
+        return len(self._connections)
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._connections.add(task)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._serve(reader, writer)
+        except (TimeoutError, OSError):
+            pass
+        except asyncio.CancelledError:
+            # By ``stop`` alone. Some versions of asyncio log a task that ends as cancelled here as
+            # an error, with a traceback.
+            pass
+        finally:
+            self._connections.discard(task)
+            # A peer that has not read the response by now does not want it.
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        method = ""
+        try:
+            request = await _read_request(reader)
+            method = request.method
+            response = await self._handler(request)
+        except asyncio.IncompleteReadError:
+            return
+        except HttpError as error:
+            response = error.response
+        writer.write(
+            "\r\n".join(
+                (
+                    f"HTTP/1.1 {response.status.value} {response.status.phrase}",
+                    f"Content-Type: {response.content_type}",
+                    f"Content-Length: {len(response.body)}",
+                    "Cache-Control: no-store",
+                    *response.headers,
+                    "Connection: close\r\n\r\n",
+                )
+            ).encode()
+        )
+        if method != "HEAD":
+            writer.write(response.body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request:
+    """Read a request and skip its body. Raises HttpError, IncompleteReadError."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        raise HttpError(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The request header is too large."
+        ) from None
+    first, *lines = head[:-4].decode("latin-1").split("\r\n")
+    words = first.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "This is not an HTTP/1.1 request.")
+    headers = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines)
+    }
+    await _skip_body(reader, headers)
+    target, _, query = words[1].partition("?")
+    try:
+        path = unquote(target, errors="strict")
+        pairs = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise HttpError(HTTPStatus.BAD_REQUEST, "The path is not UTF-8.") from None
+    return Request(words[0], path, pairs, headers)
+
+
+async def _skip_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> None:
+    if "transfer-encoding" in headers:
+        raise HttpError(HTTPStatus.LENGTH_REQUIRED, "A request body requires Content-Length.")
+    length = headers.get("content-length", "0")
+    if not is_number(length):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number.")
+    if int(length) > _MAX_BODY_BYTES:
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request bodies are not supported.")
+    await reader.readexactly(int(length))
