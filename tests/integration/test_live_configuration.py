@@ -236,7 +236,7 @@ async def test_the_log_changes_its_level_and_its_form(live: Live) -> None:
     def times_told(what: str) -> int:
         return live.server.stderr().count(what)
 
-    text, in_json = "the configuration is in use file=", '"message": "the configuration is in use"'
+    text, in_json = "configuration applied file=", '"message": "configuration applied"'
     live.settings["log"] = {"level": "error"}
     await live.take()
     assert times_told(text) == 0

@@ -178,7 +178,7 @@ class Process(ABC):
         self.config = config
         if config.log != running.log:
             logs.configure(config.log.level, config.log.format, process=config.name)
-        self._shutdown.allow(config.shutdown_timeout_s, self.grace_s)
+        self._shutdown.set_times(config.shutdown_timeout_s, self.grace_s)
         self.config_status.keep_only(paths_named(config))
         self.config_status.restart_needed = restart_needed(config, wanted, self.command)
 
@@ -300,7 +300,7 @@ def run(
     """
 
     def ready(line: str) -> None:
-        loops.settle_garbage_collector()
+        loops.freeze_garbage_collector()
         announce(line)
 
     async def main() -> None:

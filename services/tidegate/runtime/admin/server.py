@@ -1,8 +1,7 @@
 """The admin server: health and metrics for everyone, the admin API for operators.
 
 Built by the composition root, which hands in what the pages call (``admin.control``);
-``admin.http``
-speaks HTTP. Knows nothing of MQTT.
+``admin.http`` speaks HTTP. Knows nothing of MQTT.
 
 /livez, /readyz and /metrics are open. The rest needs the token of ``admin.token_file``; without
 such a file it is served on loopback addresses only, and not to web pages, whose requests a browser

@@ -50,9 +50,9 @@ def digests_of(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 class FileDigests:
-    """The digests of files that somebody else reads by their names.
+    """The digests of files that other code reads by their names.
 
-    Made before they are read. What is the same before and after is what was read.
+    Made before they are read: a file with the same digest afterwards is what was read.
     """
 
     __slots__ = ("_before",)

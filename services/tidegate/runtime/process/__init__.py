@@ -1,5 +1,4 @@
-"""The process: its event loop, its signals, its tasks, its parent.
+"""The process: its event loop, its signals, its background tasks, its parent.
 
-Owns what the operating system wants of a process. Used by ``roles`` and by whoever starts tasks.
-Never knows what the process is for.
+Used by ``roles``, and by whoever starts tasks. Never knows what the process is for.
 """

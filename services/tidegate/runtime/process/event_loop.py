@@ -1,4 +1,4 @@
-"""The event loop of a process: uvloop where there is one, and a garbage collector that keeps quiet.
+"""The event loop of a process: uvloop where available, and garbage collections made rare.
 
 The only importer of uvloop. Called by the composition root; knows nothing of MQTT.
 """
@@ -40,8 +40,8 @@ def run(main: Coroutine[Any, Any, T], *, use_uvloop: bool = True) -> T:
         return runner.run(main)
 
 
-def settle_garbage_collector() -> None:
-    """Take all that exists out of the collector's sight and make full collections rare.
+def freeze_garbage_collector() -> None:
+    """Exclude all existing objects from collections, and make full collections rare.
 
     Call it once, when everything that lives as long as the process has been built.
     """

@@ -1,4 +1,4 @@
-"""To end with the process that started this one: a supervisor that is killed leaves nobody behind.
+"""Exit with the parent: a supervisor that is killed leaves no process behind.
 
 Called first thing by a process that a supervisor has started (``--supervisor PID``).
 """
@@ -14,14 +14,14 @@ import time
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
-_LOOK_S: Final = 0.5
+_CHECK_INTERVAL_S: Final = 0.5
 
 
 def exit_with_parent(parent: int) -> None:
-    """Be killed when the process ``parent`` is gone; end at once if that is so already.
+    """Be killed when the process ``parent`` has exited; exit at once if it has already.
 
-    Linux does it itself, also while this process is stopped; elsewhere a thread looks. SIGKILL, and
-    not SIGTERM: whoever could be said goodbye to has lost the store with the supervisor.
+    Linux does it itself, also while this process is stopped; elsewhere a thread checks. SIGKILL and
+    not SIGTERM: the store, which draining needs, has ended with the supervisor.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
@@ -33,5 +33,5 @@ def exit_with_parent(parent: int) -> None:
 
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(_LOOK_S)
+        time.sleep(_CHECK_INTERVAL_S)
     os._exit(1)

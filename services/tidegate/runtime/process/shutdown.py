@@ -1,7 +1,7 @@
-"""The end of a process: signals become an event, and nothing may outlast the deadline.
+"""The shutdown of a process: signals set an event, and a deadline ends what takes longer.
 
 The composition root installs one ``Shutdown``, waits for it, and stops its parts in order. The
-first SIGTERM or SIGINT asks; a second one, or the deadline, ends the process where it stands.
+first SIGTERM or SIGINT requests the shutdown; a second one, or the deadline, exits immediately.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Final, Self
 log = logging.getLogger(__name__)
 
 EXIT_DEADLINE: Final = 1
-_ASKING: Final = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Shutdown:
     """Turns signals into an event. Use as a context manager inside the running loop.
 
-    ``grace_s`` is what letting clients go may take, from the first request until ``end_grace``;
+    ``grace_s`` is what draining may take, from the first request until ``end_grace``;
     ``timeout_s`` what everything after it may take. Past both, ``exit_process`` is called from a
     thread of its own, so that a blocked event loop cannot keep the process alive.
     """
@@ -66,7 +66,7 @@ class Shutdown:
 
     def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        for number in (*_ASKING, signal.SIGHUP):
+        for number in (*_STOP_SIGNALS, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._on_signal, number)
             self._installed.append(number)
         return self
@@ -84,8 +84,8 @@ class Shutdown:
                 self._loop.remove_signal_handler(number)
         self._installed.clear()
 
-    def allow(self, timeout_s: float, grace_s: float) -> None:
-        """Change the times while nobody has asked for the end; later it changes nothing."""
+    def set_times(self, timeout_s: float, grace_s: float) -> None:
+        """Change the times; after a request it changes nothing."""
         if not self._event.is_set():
             self.timeout_s = timeout_s
             self._grace_s = grace_s
@@ -95,7 +95,7 @@ class Shutdown:
         self._hangup.append(callback)
 
     def request(self, reason: str) -> None:
-        """Ask for the end, as a first signal does; a later request changes nothing."""
+        """Request the shutdown, as a first signal does; a later request changes nothing."""
         if self._event.is_set():
             return
         self.reason = reason
@@ -103,7 +103,7 @@ class Shutdown:
         self._event.set()
 
     def end_grace(self) -> None:
-        """The clients have gone: what is left of the grace is not needed."""
+        """Note that draining is done: what is left of its time is not needed."""
         if self._timer is not None and self._grace_s:
             self._grace_s = 0.0
             self._timer.cancel()
@@ -117,32 +117,36 @@ class Shutdown:
 
     @property
     def requested(self) -> bool:
-        """Whether the end has been asked for."""
+        """Whether the shutdown has been requested."""
         return self._event.is_set()
 
     async def wait(self) -> str:
-        """Wait until the end is asked for; return the reason."""
+        """Wait until the shutdown is requested; return the reason."""
         await self._event.wait()
         return self.reason
 
     def remaining_s(self) -> float:
-        """Seconds until the deadline (never negative); the whole time while nobody has asked."""
+        """Seconds until the deadline (never negative); the whole time before a request."""
         if self._deadline_s is None:
             return self._grace_s + self.timeout_s
         return max(0.0, self._deadline_s - self._clock())
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
-            log.info("SIGHUP: looking at the files again")
+            log.info("SIGHUP received, checking files for changes")
             for callback in self._hangup:
                 callback()
         elif self._event.is_set():
-            log.warning("second signal: ending now", extra={"signal": number.name})
+            log.warning(
+                "second signal received, exiting immediately", extra={"signal": number.name}
+            )
             self._exit(128 + number)
         else:
-            log.info("stopping", extra={"signal": number.name, "deadline_s": self.remaining_s()})
+            log.info(
+                "shutting down", extra={"signal": number.name, "deadline_s": self.remaining_s()}
+            )
             self.request(number.name)
 
     def _out_of_time(self) -> None:
-        log.error("stopping took too long: ending now")
+        log.error("shutdown deadline exceeded, exiting immediately")
         self._exit(EXIT_DEADLINE)

@@ -1,6 +1,6 @@
-"""Work that nobody waits for while it runs: reported when it fails, ended or waited for at the end.
+"""Background tasks: a failure is logged and counted, ``stop`` cancels what runs.
 
-Each end of the link and each router has one, and hands it to its parts.
+Each end of the link and each router has a ``Tasks``, and hands it to its parts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Tasks:
         self._stopped = False
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Let work run beside; after ``stop`` none begins."""
+        """Run work in the background; after ``stop`` none is started."""
         if self._stopped:
             work.close()
             return
@@ -38,7 +38,7 @@ class Tasks:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._counters.internal_errors += 1
-            log.error("a background task failed", exc_info=task.exception())
+            log.error("background task failed", exc_info=task.exception())
 
     def __len__(self) -> int:
         return len(self._running)

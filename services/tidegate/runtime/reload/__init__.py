@@ -1,4 +1,4 @@
-"""Hot reload: files are watched, a changed one is read, and what is in use is known.
+"""Hot reload: watches files, reloads changed ones, and keeps which version is in use.
 
 Owns what /status and /metrics say of the configuration. Run by ``roles``; also used by whoever
 reads certificates, passwords and access rules. Never parses a file itself.

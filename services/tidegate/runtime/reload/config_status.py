@@ -1,8 +1,8 @@
-"""What a process has taken of its configuration and of the files that it names.
+"""Which version of the configuration, and of the files that it names, is in use.
 
-One object per process, the only place that knows. Those who read files tell it, ``/status`` and
-``/metrics`` ask it. A digest is that of the bytes in use: when newer ones cannot be used, it stays,
-and ``problem`` says why.
+One object per process. Written by whoever reads files, read by ``/status`` and ``/metrics``. A
+digest is that of the bytes in use: when newer ones cannot be used, it stays, and ``problem`` says
+why. Never reads a file to use it.
 """
 
 from __future__ import annotations
@@ -34,54 +34,54 @@ class ConfigStatus:
         self._files: dict[Path, _File] = {}
 
     def mark_applied(self, digests: Mapping[Path, str]) -> None:
-        """These bytes are in use from now on."""
+        """Note that these versions are in use from now on."""
         for path, digest in digests.items():
             self._files[path] = _File(digest)
 
     def mark_rejected(self, paths: Iterable[Path], problem: str) -> None:
-        """What is in these files now, together, cannot be used; what is in use stays."""
-        now = digests_of(paths)
-        files = {path: self._files.setdefault(path, _File()) for path in now}
-        changed = [path for path, digest in now.items() if digest != files[path].digest]
-        for path in changed or now:
+        """Note that the present content of these files cannot be used; what is in use stays."""
+        on_disk = digests_of(paths)
+        files = {path: self._files.setdefault(path, _File()) for path in on_disk}
+        changed = [path for path, digest in on_disk.items() if digest != files[path].digest]
+        for path in changed or on_disk:
             files[path].problem = problem
 
     def keep_only(self, paths: Iterable[Path]) -> None:
-        """These are named by the configuration now; others are forgotten."""
-        wanted = set(paths)
-        self._files = {path: one for path, one in self._files.items() if path in wanted}
+        """Forget files that the configuration does not name any more."""
+        named = set(paths)
+        self._files = {path: file for path, file in self._files.items() if path in named}
 
     def status(self) -> dict[str, Any]:
-        """What /status says."""
+        """Return the section ``configuration`` of /status."""
         return {
             "digest": self.digest,
             "problem": self.problem,
             "restart_needed": list(self.restart_needed),
             "files": {
-                str(path): {"digest": one.digest, "problem": one.problem}
-                for path, one in sorted(self._files.items())
+                str(path): {"digest": file.digest, "problem": file.problem}
+                for path, file in sorted(self._files.items())
             },
         }
 
     def metrics(self) -> CallbackMetrics:
-        """What /metrics says."""
+        """Return the metrics of the configuration."""
         return CallbackMetrics(
             (
                 (
                     "configuration_problem",
-                    "1 while the configuration file on disk is not in use.",
+                    "1 while the configuration file on disk is not in use because of a problem.",
                     [],
                     lambda: [([], int(bool(self.problem)))],
                 ),
                 (
                     "configuration_files_problem",
-                    "Files named by the configuration whose content on disk is not in use.",
+                    "Named files whose content on disk is not in use because of a problem.",
                     [],
-                    lambda: [([], sum(bool(one.problem) for one in self._files.values()))],
+                    lambda: [([], sum(bool(file.problem) for file in self._files.values()))],
                 ),
                 (
                     "configuration_restart_needed",
-                    "Changed keys of the configuration that count only from the next start on.",
+                    "Changed keys of the configuration that need a restart.",
                     [],
                     lambda: [([], len(self.restart_needed))],
                 ),

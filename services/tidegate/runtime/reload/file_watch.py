@@ -1,8 +1,8 @@
-"""Notices that files have changed, and has them read again.
+"""Detects that files have changed, and calls what reloads them.
 
-Polls, because that is what works for every kind of mount; a Kubernetes volume changes by swapping
-the ``..data`` symlink, which shows as another inode behind the same path. The process runs
-``FileWatch.run`` and gives ``trigger`` to SIGHUP. A look costs one stat per file.
+Polls, because that works for every kind of mount; a Kubernetes volume changes by swapping the
+``..data`` symlink, which shows as another inode behind the same path. The process runs
+``FileWatch.run`` and calls ``trigger`` at SIGHUP. A check costs one stat per file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
-#: How often files are looked at that have no setting of their own for it.
+#: Interval of checks of files that have no setting of their own for it.
 INTERVAL_S: Final = 2.0
 
 
@@ -30,9 +30,8 @@ class FileWatch:
 
     ``reload`` raises ValueError or OSError when the new content cannot be used, and then must have
     changed nothing: the last good content stays, one line is logged, and the failure is counted. It
-    is tried again when the files change once more, and at every look while they cannot be read, in
-    silence; so is a missing file waited for.
-    ``config_status`` hears what was taken and what was not.
+    is repeated when the files change again, and at every check while they cannot be read or are
+    missing, without another line. The outcome is written to ``config_status``.
     """
 
     __slots__ = (
@@ -66,7 +65,7 @@ class FileWatch:
         self._paths = list(paths)
         self._interval_s = interval_s
         self._missing = False
-        #: Whether the last reading failed for a reason that is not in the files; what was said.
+        #: Whether the last reload failed because a file could not be read, and the last problem.
         self._unreadable = False
         self._problem = ""
         self._seen = self._signatures()
@@ -75,7 +74,7 @@ class FileWatch:
     def watch(
         self, paths: Sequence[Path], interval_s: float, signatures: Sequence[Signature]
     ) -> None:
-        """Watch these files from now on, so often; ``signatures``: taken before they were read."""
+        """Watch these files from now on; ``signatures``: taken before they were read."""
         if list(paths) != self._paths:
             self._paths = list(paths)
             self._missing = self._unreadable = False
@@ -86,7 +85,7 @@ class FileWatch:
             self._changed.set()
 
     def check(self) -> bool:
-        """Look once; return whether something had changed (and ``reload`` was called)."""
+        """Check once; return whether something had changed (and ``reload`` was called)."""
         signatures = self._signatures()
         if None in signatures:
             self._missing = True
@@ -96,17 +95,17 @@ class FileWatch:
             return False
         if signatures == self._seen and not self._missing and not self._unreadable:
             return False
-        self._read_again(signatures)
+        self._reload_files(signatures)
         return True
 
     def trigger(self) -> None:
-        """Read the files again now, changed or not (SIGHUP)."""
+        """Reload the files now, changed or not (SIGHUP)."""
         if self._paths:
-            self._unreadable = False  # whoever asks is told again
-            self._read_again(self._signatures())
+            self._unreadable = False  # who asks gets the line again
+            self._reload_files(self._signatures())
 
     async def run(self) -> None:
-        """Look every ``interval_s`` for ever; the owner cancels it."""
+        """Check every ``interval_s`` for ever; the owner cancels it."""
         while True:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -115,41 +114,41 @@ class FileWatch:
                     continue
             try:
                 self.check()
-            except Exception:  # the next change is to be noticed all the same
+            except Exception:  # the next change has to be detected all the same
                 self._counters.internal_errors += 1
-                log.exception("looking at a file failed", extra={"what": self._name})
+                log.exception("file check failed", extra={"what": self._name})
 
     def _signatures(self) -> list[Signature]:
         return [signature_of(path) for path in self._paths]
 
-    def _read_again(self, signatures: list[Signature]) -> None:
-        again = self._unreadable and signatures == self._seen
-        # Taken before reading: what is written meanwhile shows as another change next time.
+    def _reload_files(self, signatures: list[Signature]) -> None:
+        repeated = self._unreadable and signatures == self._seen
+        # Taken before reading: what is written meanwhile shows as another change at the next check.
         self._seen = signatures
         self._unreadable = False
         self._missing = None in signatures
-        reading = FileDigests(self._paths)
+        digests = FileDigests(self._paths)
         try:
             self._reload()
         except (OSError, ValueError) as error:
             self._unreadable = is_read_error(error)
-            self._failed(error_text(error), again=again)
+            self._failed(error_text(error), repeated=repeated)
         except Exception as error:
             self._counters.internal_errors += 1
-            log.exception("reading a changed file failed", extra={"what": self._name})
-            self._failed(f"an internal error: {error_text(error)}", again=False)
+            log.exception("reload failed", extra={"what": self._name})
+            self._failed(f"internal error: {error_text(error)}", repeated=False)
         else:
-            self._config_status.mark_applied(reading.unchanged())
+            self._config_status.mark_applied(digests.unchanged())
             self._counters.config_reloads["ok"] += 1
-            log.info("read a changed file", extra={"what": self._name})
+            log.info("file reloaded", extra={"what": self._name})
 
-    def _failed(self, problem: str, *, again: bool) -> None:
-        if again and problem == self._problem:
+    def _failed(self, problem: str, *, repeated: bool) -> None:
+        if repeated and problem == self._problem:
             return
         self._problem = problem
         self._config_status.mark_rejected(self._paths, problem)
         self._counters.config_reloads["failed"] += 1
         log.error(
-            "a changed file cannot be used; the last good one stays",
+            "file not reloaded, the previous version stays in use",
             extra={"what": self._name, "problem": problem},
         )

@@ -1,5 +1,5 @@
 """Counters, metrics, traces and logs, and how they leave the process.
 
 Owns the closed sets of reasons that are counted. Hot paths increment integers; everything else
-happens when somebody asks. Only ``metrics`` imports prometheus_client, only ``otlp`` opentelemetry.
+happens at collection. Only ``metrics`` imports prometheus_client, only ``otlp`` opentelemetry.
 """

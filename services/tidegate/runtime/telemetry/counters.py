@@ -1,8 +1,8 @@
-"""Counters: plain integers that hot paths increment, and the closed sets of reasons they know.
+"""Counters: plain integers that hot paths increment, and the closed sets of reasons.
 
-One ``Counters`` per process, handed down by the composition root. ``runtime.metrics`` exports it
-when asked. A reason that is not in its set raises KeyError: every label value is known beforehand,
-and none ever holds a client identifier or a topic.
+One ``Counters`` per process, handed down by the composition root and exported by
+``telemetry.metrics``. A reason that is not in its set raises KeyError: every label value is known
+beforehand, and none ever holds a client identifier or a topic.
 
 The accounting of G7 is over *copies*: a message that matches three subscribers is three copies, one
 that matches none is one copy. At rest, ``published == delivered + queued + dropped``.
@@ -43,10 +43,10 @@ DROP_REASONS: Final = (
     "disconnected",
     "shutdown",
     "session_ended",
-    "redispatched",  # another member of the shared subscription has got it instead
+    "redispatched",  # another member of the shared subscription got it instead
 )
-#: Why a connection never became a session: a reason code's name, a word of a listener (its
-#: ``Refusal``), or a word of CONNECT.
+#: Why a connection was not accepted: a reason code's name, a ``Refusal`` of a listener, or a reason
+#: of CONNECT.
 REFUSE_REASONS: Final = _unique(
     *_REASON_CODE_NAMES,
     "max_connections",
@@ -73,7 +73,8 @@ REFUSE_REASONS: Final = _unique(
     "unavailable",
     "taken_over",
 )
-#: Why a connection ended: a reason code's name, a ``CloseReason`` of the channel, or one of ours.
+#: Why a connection was closed: a reason code's name, a ``CloseReason`` of the channel, or one of
+#: the client's own.
 CLOSE_REASONS: Final = _unique(
     *_REASON_CODE_NAMES,
     "peer_closed",
@@ -107,9 +108,9 @@ AUTH_FAILURE_REASONS: Final = (
     "no_certificate",
     "busy",
 )
-#: What an access control list refused.
+#: What the access control list denied.
 ACL_ACTIONS: Final = ("read", "write")
-#: How reading a changed file ended.
+#: The result of reloading a changed file.
 RELOAD_RESULTS: Final = ("ok", "failed")
 
 #: Upper bounds in seconds of the latency histograms.

@@ -44,14 +44,14 @@ class TelemetryExport:
         sender.finish(self._exporter.families())
         loop = asyncio.get_running_loop()
         if not await loop.run_in_executor(None, sender.wait, timeout_s):
-            log.info("the telemetry receiver did not take the last metrics and spans in time")
+            log.info("OTLP receiver did not accept the last metrics and spans in time")
             sender.abandon()
 
 
 def start_export(
     config: TelemetryConfig, role: str, name: str, exporter: Exporter
 ) -> TelemetryExport:
-    """Begin to send metrics, and spans if ``trace_ratio`` says so. Call from a running event loop.
+    """Start to send metrics, and spans if ``trace_ratio`` says so. Call from a running event loop.
 
     ``role`` is edge, router or serve; ``name`` tells this process from its peers. Raises
     ImportError when the packages of the extra ``otlp`` are missing. Without an endpoint nothing
@@ -75,7 +75,7 @@ def _rows(
     rows: list[tuple[str, str, Sequence[str], ReadSamples]] = [
         (
             "telemetry_exports_total",
-            "Requests to the OTLP receiver.",
+            "Export requests to the OTLP receiver.",
             ["signal", "result"],
             lambda: list(sender.exports.items()),
         )
@@ -84,7 +84,7 @@ def _rows(
         rows.append(
             (
                 "telemetry_spans_total",
-                "Spans by what became of them; dropped: too many waited.",
+                "Spans by result: sent, failed, or dropped because the queue was full.",
                 ["result"],
                 lambda: [
                     (["sent"], sender.spans_sent),

@@ -1,8 +1,8 @@
-"""Logging: one line per event, for people (text) or for collectors (JSON).
+"""Logging: one line per event, as text or as JSON.
 
 Every module logs through ``logging.getLogger(__name__)`` with a constant message and its variables
 in ``extra=``; the formatters here print those fields. ``configure`` is called once per process.
-Peers' faults go through ``PeerFaultLog``, so that a hostile client cannot fill the disk.
+Faults of peers go through ``PeerFaultLog``, so that a hostile client cannot fill the disk.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ def configure(
 
 
 class PeerFaultLog:
-    """Logs peers' faults at INFO, at most ``per_minute`` lines in any running minute.
+    """Logs faults of peers at INFO, at most ``per_minute`` lines in any minute.
 
-    What is held back is counted, and the count goes out with the next line that may be written
-    (``suppressed=``). Every fault is also counted in the metrics, so nothing is silent.
+    Suppressed lines are counted, and the count is in the next line that is written
+    (``suppressed=``). Every fault is also counted in the metrics.
     """
 
     __slots__ = ("_allowance", "_clock", "_last_s", "_log", "_per_minute", "suppressed")

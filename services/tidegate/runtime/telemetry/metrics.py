@@ -1,6 +1,7 @@
-"""Prometheus' view of the counters, made when somebody asks for /metrics.
+"""The counters as Prometheus metrics, made at every request of /metrics and every OTLP export.
 
-The only importer of prometheus_client. Called by the admin server through ``Exporter.render``.
+The only importer of prometheus_client. Called by the admin server through ``Exporter.render``, by
+``telemetry.otlp`` through ``Exporter.families``. Counts nothing itself.
 """
 
 from __future__ import annotations
@@ -41,68 +42,90 @@ _COUNTERS: Final = (
     (
         "published",
         "messages_published",
-        "Copies owed: one for each subscriber a message matches, or one if it matches none.",
+        "Message copies to deliver: one per matching subscriber, or one if there is none.",
     ),
     (
         "delivered",
         "messages_delivered",
-        "Copies delivered: sent (QoS 0) or acknowledged (QoS 1 and 2).",
+        "Message copies delivered: sent (QoS 0) or acknowledged (QoS 1 and 2).",
     ),
-    ("duplicates", "duplicates", "QoS 2 messages that were sent again and ignored."),
-    ("sessions_expired", "sessions_expired", "Durable sessions whose time was over."),
+    ("duplicates", "duplicates", "QoS 2 messages received again from publishers and ignored."),
+    ("sessions_expired", "sessions_expired", "Durable sessions that expired."),
     ("wills_published", "wills_published", "Will messages published."),
     ("store_round_trips", "store_round_trips", "Round trips to Redis."),
-    ("store_commands", "store_commands", "Operations asked of the store; many share a round trip."),
+    ("store_commands", "store_commands", "Store operations; a round trip carries many."),
     ("store_errors", "store_errors", "Round trips to Redis that failed."),
     (
         "store_circuit_openings",
         "store_circuit_openings",
-        "How often a server was given up until it answers again.",
+        "Times that the circuit breaker of a store connection opened.",
     ),
-    ("store_moved", "store_moved", "Operations sent again because their partition has moved."),
+    ("store_moved", "store_moved", "Store operations repeated because their partition had moved."),
     (
         "store_replica_waits",
         "store_replica_waits",
-        "Waits for replicas that ran out of time and were repeated (durability replicated).",
+        "Waits for replicas that timed out and were repeated (durability replicated).",
     ),
-    ("password_hashes", "password_hashes", "Password hashes computed; the rest were remembered."),
-    ("protocol_errors", "protocol_errors", "Rules of the specification broken by peers."),
-    ("internal_errors", "internal_errors", "Unexpected exceptions that were survived: bugs."),
+    (
+        "password_hashes",
+        "password_hashes",
+        "Password hashes computed (verified passwords are cached).",
+    ),
+    (
+        "protocol_errors",
+        "protocol_errors",
+        "Connections closed because the client violated the protocol.",
+    ),
+    (
+        "internal_errors",
+        "internal_errors",
+        "Unexpected exceptions that were caught; each is a bug.",
+    ),
 )
 _GAUGES: Final = (
-    ("connections_open", "connections_open", "Connections that are open now."),
-    ("draining", "draining", "1 while the clients are let go (and after it)."),
-    ("clients_maximum", "clients_maximum", "The most clients connected at the same time."),
-    ("queued", "messages_queued", "Copies in queues, or sent and not acknowledged, now."),
-    ("retained_count", "retained_messages", "Retained messages now."),
-    ("subscriptions", "subscriptions", "Subscriptions now."),
-    ("sessions", "sessions", "Sessions now, connected or not."),
+    ("connections_open", "connections_open", "Open MQTT connections."),
+    ("draining", "draining", "1 while draining and after."),
+    ("clients_maximum", "clients_maximum", "Maximum number of clients connected at the same time."),
+    ("queued", "messages_queued", "Message copies queued, or sent and not yet acknowledged."),
+    ("retained_count", "retained_messages", "Retained messages."),
+    ("subscriptions", "subscriptions", "Subscriptions."),
+    ("sessions", "sessions", "Sessions, connected or offline."),
     (
         "store_circuit_open",
         "store_circuit_open",
-        "Connections to the store whose circuit is open: callers are refused at once.",
+        "Store connections whose circuit breaker is open: operations fail at once.",
     ),
 )
 #: Attribute, name of the metric, label, help.
 _BY_REASON: Final = (
-    ("refused", "connections_refused", "reason", "Connections refused before CONNACK 0."),
-    ("closed", "connections_closed", "reason", "Accepted connections that ended."),
-    ("dropped", "messages_dropped", "reason", "Copies of messages dropped."),
-    ("auth_failures", "auth_failures", "reason", "Failed authentications."),
-    ("acl_denied", "acl_denied", "action", "Deliveries and publishes that the ACL refused."),
-    ("config_reloads", "config_reloads", "result", "Changed files that were read again."),
+    (
+        "refused",
+        "connections_refused",
+        "reason",
+        "Connections refused or lost before CONNACK 0, by reason.",
+    ),
+    ("closed", "connections_closed", "reason", "Accepted connections closed, by reason."),
+    ("dropped", "messages_dropped", "reason", "Message copies dropped, by reason."),
+    ("auth_failures", "auth_failures", "reason", "Failed authentications, by reason."),
+    (
+        "acl_denied",
+        "acl_denied",
+        "action",
+        "Publishes (write) and deliveries (read) denied by the ACL.",
+    ),
+    ("config_reloads", "config_reloads", "result", "Reloads of changed files, by result."),
 )
 _BY_QOS: Final = (
     ("messages_received", "PUBLISH packets received."),
-    ("messages_sent", "PUBLISH packets sent (repeated ones included)."),
+    ("messages_sent", "PUBLISH packets sent, retransmissions included."),
 )
 _BY_TYPE: Final = (
     ("packets_received", "MQTT packets received."),
     ("packets_sent", "MQTT packets sent."),
 )
 _HISTOGRAMS: Final = (
-    ("store_latency", "store_latency_seconds", "How long round trips to Redis take."),
-    ("event_loop_lag", "event_loop_lag_seconds", "How late the event loop's timers fire."),
+    ("store_latency", "store_latency_seconds", "Duration of round trips to Redis."),
+    ("event_loop_lag", "event_loop_lag_seconds", "Delay of the event loop's timers."),
 )
 
 
@@ -116,13 +139,13 @@ class BuildInfo(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield the one family."""
-        info = InfoMetricFamily("tidegate_build", "What runs here.")
+        info = InfoMetricFamily("tidegate_build", "Version and role of the process.")
         info.add_metric([], {"version": __version__, **self._labels})
         yield info
 
 
 class CountersCollector(Collector):
-    """Makes metric families of a ``Counters`` as it stands."""
+    """Makes metric families of the current values of a ``Counters``."""
 
     __slots__ = ("_counters",)
 
@@ -163,12 +186,12 @@ class CountersCollector(Collector):
             yield family
 
 
-#: Reads labelled values when somebody asks: (values of the labels, value) pairs.
+#: Reads labelled values at collection: (values of the labels, value) pairs.
 ReadSamples = Callable[[], Iterable[tuple[Sequence[str], float]]]
 
 
 class CallbackMetrics(Collector):
-    """Families whose values are read from their owners: (name, help, labels, reading) each.
+    """Families whose values are read from their owners: (name, help, labels, callable) each.
 
     A name that ends in ``_total`` is a counter, any other a gauge; ``tidegate_`` is put before it.
     """
@@ -180,16 +203,16 @@ class CallbackMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family, in order."""
-        for name, text, labels, reading in self._rows:
+        for name, text, labels, read in self._rows:
             make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             family = make(f"tidegate_{name}", text, labels=labels)
-            for values, value in reading():
+            for values, value in read():
                 family.add_metric(list(values), value)
             yield family
 
 
 class HistogramMetrics(Collector):
-    """Families of histograms that their owners observe into: (name, help, histogram) each."""
+    """Families of histograms that their owners fill: (name, help, histogram) each."""
 
     __slots__ = ("_rows",)
 
@@ -250,7 +273,7 @@ class _Families(Collector):
 
 
 def merge(texts: Mapping[str, str]) -> bytes:
-    """Join what several processes render: every sample gets the label ``process`` with its key.
+    """Merge what several processes render: every sample gets the label ``process`` with its key.
 
     Raises ValueError for a text that is not in Prometheus' format.
     """

@@ -3,8 +3,8 @@
 The only importer of opentelemetry; imported by ``telemetry.export`` when an endpoint is configured.
 The event loop does two things for it: it collects the metric families when asked (a third of what
 a scrape of /metrics costs), and it appends spans to a bounded queue. Everything else, from turning
-them into OTLP to waiting for the receiver, happens in the thread. A receiver that is away costs a
-counter and a line in the log once in a while: spans that were under way are lost, metrics are
+them into OTLP to waiting for the receiver, happens in the thread. An unreachable receiver costs a
+counter and a log line at most every minute: spans of the failed request are lost, metrics are
 cumulative and catch up.
 """
 
@@ -102,7 +102,7 @@ Collect: TypeAlias = Callable[[], list[Metric]]
 
 
 def resource_of(config: TelemetryConfig, role: str, name: str) -> Resource:
-    """Say who sends. OTEL_RESOURCE_ATTRIBUTES may add to it, not change it."""
+    """Return what identifies the sender. OTEL_RESOURCE_ATTRIBUTES may add to it, not change it."""
     return Resource.create(
         {
             "service.name": config.service_name,
@@ -239,17 +239,17 @@ def signal_url(endpoint: str, signal: str) -> str:
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/v1/{signal}"))
 
 
-class _LastWords(logging.Handler):
-    """Keeps what the SDK's exporters say, for our own line; they say much and often."""
+class _SdkMessages(logging.Handler):
+    """Keeps what the SDK's exporters log for our own line; they log much and often."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.words: list[str] = []
+        self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the first messages of an export."""
-        if len(self.words) < 2:
-            self.words.append(record.getMessage()[:500])
+        if len(self.texts) < 2:
+            self.texts.append(record.getMessage()[:500])
 
 
 class Sender:
@@ -279,7 +279,7 @@ class Sender:
         self._last: list[Metric] | None = None
         self._next_line_s = 0.0
         self._is_failing = False
-        self._words = _LastWords()
+        self._sdk_messages = _SdkMessages()
         # Daemon: a receiver that hangs cannot keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         #: Requests by (signal, result).
@@ -292,7 +292,7 @@ class Sender:
     def start(self) -> None:
         """Begin."""
         sdk = logging.getLogger("opentelemetry")
-        sdk.addHandler(self._words)
+        sdk.addHandler(self._sdk_messages)
         sdk.propagate = False
         self._thread.start()
 
@@ -349,7 +349,7 @@ class Sender:
         self._attempt(METRICS, send)
 
     def _send_spans(self) -> None:
-        """Send all that wait now; after a failure the others are for the next time."""
+        """Send all that wait now; after a failure the others are left for the next time."""
         if self._tracer is None:
             return
         waiting = self._tracer.spans
@@ -363,7 +363,7 @@ class Sender:
         for span in batch:
             try:
                 spans.append(readable_span(span, self._resource, self._role))
-            except ValueError:  # a context from another process that is none
+            except ValueError:  # an invalid context from another process
                 self.spans_failed += 1
         if not spans:
             return True
@@ -374,32 +374,32 @@ class Sender:
         return False
 
     def _attempt(self, signal: str, send: Callable[[], bool]) -> bool:
-        """Export something; count it, and tell the log now and then."""
-        self._words.words.clear()
+        """Export something, count it, and log failures from time to time."""
+        self._sdk_messages.texts.clear()
         try:
             done = send()
         except Exception as error:  # the thread's rim: nothing may end it
             done = False
-            self._words.words.append(f"{type(error).__name__}: {error}"[:500])
+            self._sdk_messages.texts.append(f"{type(error).__name__}: {error}"[:500])
         self.exports[signal, "ok" if done else "failed"] += 1
         if self._is_failing or not done:
-            self._tell(signal, done)
+            self._log_result(signal, done)
         return done
 
-    def _tell(self, signal: str, done: bool) -> None:
+    def _log_result(self, signal: str, done: bool) -> None:
         now_s = time.monotonic()
         if done:
             self._is_failing = False
-            log.info("telemetry reaches its receiver again")
+            log.info("OTLP receiver reachable again")
         elif now_s >= self._next_line_s:
             self._is_failing = True
             self._next_line_s = now_s + LOG_INTERVAL_S
             failed = self.exports[signal, "failed"]
             log.warning(
-                "telemetry does not reach its receiver",
+                "OTLP export failed",
                 extra={
                     "signal": signal,
                     "failed": failed,
-                    "reason": "; ".join(self._words.words) or "no reason given",
+                    "reason": "; ".join(self._sdk_messages.texts) or "no reason given",
                 },
             )

@@ -118,7 +118,7 @@ def _parse_traceparent(value: bytes) -> bytes | None:
         return None
     if not trace_id.strip(b"0") or not span_id.strip(b"0"):
         return None
-    # The meaning of the other flags is for those who set them.
+    # The other flags are not defined in this version of the standard.
     sampled = int(flags, 16) & SAMPLED
     return encode(bytes.fromhex(trace_id.decode()), bytes.fromhex(span_id.decode()), sampled)
 
@@ -247,7 +247,7 @@ class Tracer:
 
 
 def message_attributes(message: Publish, client_id: str) -> Attributes:
-    """Return what a span says of a message and of the one client at this hop ("": several).
+    """Return the attributes of a message and of the one client at this hop ("": several).
 
     Never the payload.
     """

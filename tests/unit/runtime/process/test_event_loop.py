@@ -32,7 +32,7 @@ def test_asyncio_runs_where_uvloop_is_missing(monkeypatch: pytest.MonkeyPatch) -
 def test_what_exists_at_start_is_taken_from_the_collector() -> None:
     thresholds = gc.get_threshold()
     try:
-        loops.settle_garbage_collector()
+        loops.freeze_garbage_collector()
         assert gc.get_freeze_count() > 0
         assert gc.get_threshold() == loops.GC_THRESHOLDS
     finally:

@@ -143,7 +143,7 @@ async def test_a_bug_does_not_end_the_watch(process: _Process) -> None:
     process.error = RuntimeError("oops")
     process.file.write_text("name: second\n")
     await process.until(lambda: process.config_status.problem, "it is told")
-    assert process.config_status.problem == "an internal error: oops"
+    assert process.config_status.problem == "internal error: oops"
     assert process.counters.internal_errors == 1
     process.error = None
     process.file.write_text("name: third one\n")
@@ -168,7 +168,7 @@ async def test_a_file_that_breaks_its_reader_does_not_end_the_watch(
 
 
 async def test_a_file_nested_too_deeply_does_not_end_the_watch(process: _Process) -> None:
-    process.file.write_text("name: " + "[" * 5_000)
+    process.file.write_text("name: " + "[" * 1_000)
     await process.until(lambda: process.config_status.problem, "it is told")
     assert "nested too deeply" in process.config_status.problem
     process.file.write_text("name: third one\n")
@@ -222,7 +222,7 @@ async def test_a_file_that_is_being_written_is_waited_for(
 
     process.file.write_text("name: s")
     monkeypatch.setattr("asyncio.sleep", write_on)
-    await process.watch._look(asked=False)
+    await process.watch._check(triggered=False)
     monkeypatch.undo()
     assert [config.name for config in process.taken] == ["second"]
 
