@@ -17,7 +17,7 @@ from tidegate.cli.exit import EXIT_USAGE, fail, missing_extra, print_error
 
 if TYPE_CHECKING:
     from tidegate.runtime.config.config_file import Flags, Role
-    from tidegate.runtime.config.source import Loaded
+    from tidegate.runtime.config.source import LoadedConfig
 
 
 def serve(
@@ -96,13 +96,13 @@ def _exit_with(supervisor: int | None) -> None:
         exit_with_parent(supervisor)
 
 
-def _load(flags: Flags, role: Role, *, quiet: bool = False) -> Loaded:
+def _load(flags: Flags, role: Role, *, quiet: bool = False) -> LoadedConfig:
     """Read the configuration; print its problems and exit, or (not ``quiet``) its warnings."""
     from tidegate.runtime.config import config_file
-    from tidegate.runtime.config.source import Source
+    from tidegate.runtime.config.source import ConfigSource
 
     try:
-        loaded = Source(flags, role).load()
+        loaded = ConfigSource(flags, role).load()
     except config_file.ConfigError as error:
         for problem in error.problems:
             print_error(f"tidegate: {problem}")
@@ -112,7 +112,7 @@ def _load(flags: Flags, role: Role, *, quiet: bool = False) -> Loaded:
     return loaded
 
 
-def _run(module_name: str, loaded: Loaded, extra: str = "all") -> None:
+def _run(module_name: str, loaded: LoadedConfig, extra: str = "all") -> None:
     """Run a role until its end; print one line if it cannot start."""
     import importlib
 

@@ -21,7 +21,7 @@ from tidegate.roles.sys_figures import figures_of
 from tidegate.runtime.admin.control import Json
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 NO_ROUTER: Final = "no router can be reached"
@@ -125,6 +125,8 @@ def _by_state(router_client: RouterClient) -> list[tuple[list[str], int]]:
     return [([state.value], count[state]) for state in State]
 
 
-def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
+def run(
+    config: Config, announce: Callable[[str], None], loaded: LoadedConfig | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
     process.run(EdgeProcess, config, announce, loaded)

@@ -24,9 +24,9 @@ from tidegate.runtime.admin.server import AdminServer
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.file_version import FileDigests
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.referenced_files import paths_named, read_at_use
-from tidegate.runtime.config.reloadable import restart_needed, taken_up
-from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.config.referenced_files import read_at_use, referenced_paths
+from tidegate.runtime.config.reloadable import restart_needed, with_reloadable
+from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.process import event_loop as loops
 from tidegate.runtime.process.shutdown import Shutdown
 from tidegate.runtime.reload.config_reload import ConfigReload
@@ -116,7 +116,7 @@ class Process(ABC):
         if self._shutdown is not None:
             self._shutdown.request(reason)
 
-    async def run(self, loaded: Loaded | None = None) -> None:
+    async def run(self, loaded: LoadedConfig | None = None) -> None:
         """Serve until a signal comes, or ``stop`` is called.
 
         ``loaded`` is what the configuration was made of; without it, it stays as it is.
@@ -162,7 +162,7 @@ class Process(ABC):
 
     # The configuration while it runs
 
-    def _watch_configuration(self, stack: contextlib.AsyncExitStack, loaded: Loaded) -> None:
+    def _watch_configuration(self, stack: contextlib.AsyncExitStack, loaded: LoadedConfig) -> None:
         watch = ConfigReload(loaded, self._take, self.config_status, self.counters)
         self.on_hangup(watch.trigger)
         self.background(stack, watch.run())
@@ -173,13 +173,13 @@ class Process(ABC):
             raise NotApplied("this process is ending")
         running = self.config
         wanted = self.prepared(wanted)
-        config = taken_up(running, wanted)
+        config = with_reloadable(running, wanted)
         await self.reconfigure(config)
         self.config = config
         if config.log != running.log:
             logs.configure(config.log.level, config.log.format, process=config.name)
         self._shutdown.set_times(config.shutdown_timeout_s, self.grace_s)
-        self.config_status.keep_only(paths_named(config))
+        self.config_status.keep_only(referenced_paths(config))
         self.config_status.restart_needed = restart_needed(config, wanted, self.command)
 
     def exit(self, code: int) -> None:
@@ -292,7 +292,7 @@ def run(
     process_of: Callable[[Config, Callable[[str], None]], Process],
     config: Config,
     announce: Callable[[str], None],
-    loaded: Loaded | None = None,
+    loaded: LoadedConfig | None = None,
 ) -> None:
     """Run a process of a role until its end, logging as the configuration says.
 

@@ -27,7 +27,7 @@ from tidegate.router.sys_publisher import SysPublisher
 from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 from tidegate.runtime.telemetry.tracing import Tracer
 from tidegate.store.api import StoreUnavailable
@@ -209,6 +209,8 @@ def _readings(router: Router, link_server: LinkServer) -> CallbackMetrics:
     )
 
 
-def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
+def run(
+    config: Config, announce: Callable[[str], None], loaded: LoadedConfig | None = None
+) -> None:
     """Route until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
     process.run(RouterProcess, config, announce, loaded)

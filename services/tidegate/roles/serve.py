@@ -27,7 +27,7 @@ from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
 from tidegate.runtime.admin.control import Json
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.config.source import LoadedConfig
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
 from tidegate.store.redis_store import RedisStore, StoreRefused
@@ -174,6 +174,8 @@ async def _end_lease(store: RedisStore, edge_id: str) -> None:
         await store.end_lease(edge_id)
 
 
-def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
+def run(
+    config: Config, announce: Callable[[str], None], loaded: LoadedConfig | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
     process.run(Broker, config, announce, loaded)

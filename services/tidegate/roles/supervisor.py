@@ -27,10 +27,10 @@ from tidegate.roles.child import Child, ChildError
 from tidegate.roles.overview import Overview
 from tidegate.roles.process import Process
 from tidegate.roles.shared_ports import SharedPorts, dump, places_of
-from tidegate.runtime.config.config_file import resolved
+from tidegate.runtime.config.config_file import with_absolute_paths
 from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.reload.errors import NotApplied, error_text
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 from tidegate.store.api import StoreUnavailable
@@ -114,7 +114,7 @@ class Supervisor(Process):
 
     def prepared(self, config: Config) -> Config:
         """Its processes may not take relative paths for their own."""
-        return resolved(config, Path.cwd())
+        return with_absolute_paths(config, Path.cwd())
 
     async def reconfigure(self, config: Config) -> None:
         """Hand another configuration to every process, and wait until it is in use there.
@@ -289,6 +289,8 @@ async def _until_taken(child: Child, content: bytes) -> None:
                 await asyncio.sleep(TAKE_PAUSE_S)
 
 
-def run(config: Config, announce: Callable[[str], None], loaded: Loaded | None = None) -> None:
+def run(
+    config: Config, announce: Callable[[str], None], loaded: LoadedConfig | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT. ``announce`` gets the line that says what is ready."""
     process.run(Supervisor, config, announce, loaded)

@@ -205,7 +205,7 @@ def test_one_of_a_kind_is_one_process(
 def test_what_is_probably_not_meant_is_said(run: Any, served: list[Config]) -> None:
     code, _, err = run("serve", "--listener=tcp://127.0.0.1:0")
     assert code == 0
-    assert "nobody can connect" in err
+    assert "no client can connect" in err
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_flags_reach_the_router(run: Any, served: list[Config]) -> None:
 def test_a_router_without_a_store_says_what_it_needs(run: Any) -> None:
     code, _, err = run("router")
     assert code == 2
-    assert err.startswith("tidegate: store.url: a router needs a Redis or Valkey server")
+    assert err.startswith("tidegate: store.url: a router requires a Redis or Valkey server")
 
 
 @pytest.mark.parametrize(

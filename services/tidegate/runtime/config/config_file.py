@@ -1,7 +1,8 @@
 """From a YAML file and flags to a ``Config``; every problem becomes one line that names its key.
 
-Called by the command line only. Relative paths in a file are resolved against the file's
-directory; those in flags, and the defaults, against the working directory.
+Called by the command line, by ``source`` and by the operator. Starts nothing. Relative paths in a
+file are resolved against the file's directory; those in flags, and the defaults, against the
+working directory.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ class ConfigError(Exception):
         self.problems = list(problems)
 
 
-class Unreadable(ConfigError):
-    """The file cannot be read, whatever is in it."""
+class UnreadableFile(ConfigError):
+    """The file cannot be read, whatever its content."""
 
 
 @dataclass(slots=True, frozen=True)
 class Flags:
-    """What the command line says; None (or empty) leaves a setting as the file has it."""
+    """The settings of the command line; None (or empty) leaves a setting as the file has it."""
 
     config: Path | None = None
     listeners: Sequence[str] = ()
@@ -77,7 +78,7 @@ class Flags:
 #: A command that needs a configuration.
 Role = Literal["serve", "edge", "router"]
 
-#: What ``serve`` and ``edge`` listen on when neither the file nor a flag says anything.
+#: The listeners of ``serve`` and ``edge`` when neither the file nor a flag has any.
 DEFAULT_LISTENERS: Final = ("tcp://127.0.0.1:1883", "ws://127.0.0.1:8083")
 
 
@@ -95,7 +96,7 @@ def read(path: Path) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise Unreadable([f"{path}: cannot be read: {error.strerror}"]) from None
+        raise UnreadableFile([f"{path}: cannot be read: {error.strerror}"]) from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError([f"{path}: larger than {MAX_FILE_BYTES} bytes"])
     return content
@@ -113,20 +114,20 @@ def parse(content: bytes, path: Path) -> Config:
         raise ConfigError(describe(error, Config, lines)) from None
     except RecursionError:
         raise ConfigError([f"{path}: lists and mappings are nested too deeply"]) from None
-    return resolved(config, path.absolute().parent)
+    return with_absolute_paths(config, path.absolute().parent)
 
 
 def from_flags(flags: Flags, role: Role = "serve") -> Config:
-    """Return the configuration of the file (if one is named) with the flags laid over it.
+    """Return the configuration of the file (if one is named), overridden by the flags.
 
-    Listeners given as flags replace those of the file; without any, ``DEFAULT_LISTENERS`` serve (a
-    router has none). Raises ConfigError with one line for every problem found.
+    Listeners given as flags replace those of the file; without any, ``DEFAULT_LISTENERS`` are used
+    (a router has none). Raises ConfigError with one line for every problem found.
     """
-    return laid_over(load(flags.config) if flags.config is not None else Config(), flags, role)
+    return with_flags(load(flags.config) if flags.config is not None else Config(), flags, role)
 
 
-def laid_over(config: Config, flags: Flags, role: Role) -> Config:
-    """Return a file's configuration with the flags laid over it, as ``from_flags`` does."""
+def with_flags(config: Config, flags: Flags, role: Role) -> Config:
+    """Return a file's configuration overridden by the flags, as ``from_flags`` does."""
     data = config.model_dump(exclude_unset=True)
     problems: list[str] = []
     has_own = bool(config.listeners) or role == "router"
@@ -134,7 +135,7 @@ def laid_over(config: Config, flags: Flags, role: Role) -> Config:
     if urls:
         data["listeners"] = _listeners_of(urls, flags, problems)
     elif flags.tls_cert or flags.tls_key or flags.tls_ca:
-        problems.append("--tls-cert, --tls-key and --tls-ca belong to listeners given as flags")
+        problems.append("--tls-cert, --tls-key and --tls-ca require --listener")
     named = {
         ("store", "data_dir"): flags.data_dir,
         ("store", "url"): flags.redis,
@@ -161,29 +162,29 @@ def laid_over(config: Config, flags: Flags, role: Role) -> Config:
         config = Config.model_validate(data)
     except ValidationError as error:
         raise ConfigError(describe(error, Config, {})) from None
-    problems = _missing_for(role, config)
+    problems = _missing_settings(role, config)
     if problems:
         raise ConfigError(problems)
     return config
 
 
-def _missing_for(role: Role, config: Config) -> list[str]:
-    """Say what a role cannot do without."""
+def _missing_settings(role: Role, config: Config) -> list[str]:
+    """Return a line for each setting that a role requires and that is missing."""
     problems = []
     if role == "router" and config.store.url is None:
         problems.append(
-            "store.url: a router needs a Redis or Valkey server that edges and routers share "
-            "(--redis URL); only `tidegate serve` brings its own"
+            "store.url: a router requires a Redis or Valkey server (--redis URL); only "
+            "`tidegate serve` can run an embedded one"
         )
     if role == "edge" and not config.link.routers:
         problems.append(
-            "link.routers: an edge needs to know where routers are (--router HOST:PORT)"
+            "link.routers: an edge requires the address of a router (--router HOST:PORT)"
         )
     return problems + (problems_of_cluster(config) if role == "serve" else [])
 
 
 def problems_of_cluster(config: Config) -> list[str]:
-    """Say what several edges on one machine cannot do."""
+    """Return a line for each setting that several edges on one machine do not support."""
     if config.cluster.edges < 2:
         return []
     return [
@@ -194,7 +195,7 @@ def problems_of_cluster(config: Config) -> list[str]:
 
 
 def warnings_of(config: Config, role: Role = "serve") -> list[str]:
-    """Return what is allowed and yet probably not meant, one sentence each."""
+    """Return a line for each setting that is valid and probably not intended."""
     if role == "router":
         return [*_warnings_of_link(config), *_warnings_of_store(config)]
     found = _warnings_of_store(config) if role == "serve" else []
@@ -205,12 +206,12 @@ def warnings_of(config: Config, role: Role = "serve") -> list[str]:
         by_certificate = listener.tls.identity_as_username != "off"
         if not anonymous and not by_certificate and auth.password_file is None:
             found.append(
-                f"listener {listener.label}: nobody can connect, because anonymous clients are "
-                "not allowed and there is no password file"
+                f"listener {listener.label}: no client can connect: anonymous clients are not "
+                "allowed and there is no password file"
             )
         if anonymous and not _is_local(listener):
             found.append(
-                f"listener {listener.label}: anyone who can reach {listener.address} may connect "
+                f"listener {listener.label}: anyone who can reach {listener.address} can connect "
                 "without a password"
             )
     return found
@@ -224,11 +225,11 @@ def _warnings_of_store(config: Config) -> list[str]:
     url = parse_store_url(store.url)
     if url.kind is not StoreKind.SINGLE and store.durability != "replicated":
         found.append(
-            f"store: with durability {store.durability} a replica that takes over may lack what "
-            "was acknowledged last; replicated waits for replicas"
+            f"store: with durability {store.durability} acknowledged writes may be lost at a "
+            "failover; use durability replicated"
         )
     if url.password and not url.unix:
-        found.append("store: a password in the URL is seen in process lists; use password_file")
+        found.append("store: a password in the URL is visible in process lists; use password_file")
     return found
 
 
@@ -238,8 +239,8 @@ def _warnings_of_link(config: Config) -> list[str]:
     if listen.startswith("unix:") or _is_loopback(host) or config.link.tls.ca is not None:
         return []
     return [
-        f"link.listen: anyone who can reach {listen} may act as an edge, and what edges and "
-        "routers tell each other can be read, because link.tls is not set"
+        f"link.listen: link.tls is not set: anyone who can reach {listen} can connect as an edge, "
+        "and the traffic is not encrypted"
     ]
 
 
@@ -268,7 +269,7 @@ def _listeners_of(urls: Sequence[str], flags: Flags, problems: list[str]) -> lis
         if takes_tls:
             any_tls = True
             if flags.tls_cert is None:
-                problems.append(f"--listener {url}: needs --tls-cert (and --tls-key)")
+                problems.append(f"--listener {url}: requires --tls-cert (and --tls-key)")
                 continue
             listener["tls"] = _tls_of(flags.tls_cert, flags)
         try:
@@ -277,7 +278,7 @@ def _listeners_of(urls: Sequence[str], flags: Flags, problems: list[str]) -> lis
             problems += [f"--listener {url}: {d}" for d in describe(error, ListenerConfig, {})]
         listeners.append(listener)
     if not any_tls and (flags.tls_cert or flags.tls_key or flags.tls_ca):
-        problems.append("--tls-cert, --tls-key and --tls-ca need a tls, wss or auto listener")
+        problems.append("--tls-cert, --tls-key and --tls-ca require a tls, wss or auto listener")
     return listeners
 
 
@@ -308,14 +309,14 @@ def _admin_of(value: str, problems: list[str]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Tree:
-    """What a walk over the YAML nodes gathers."""
+    """The result of a walk over the YAML nodes."""
 
     lines: dict[Location, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 def _data_of(content: bytes, path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    """Return what the file says and the line of each key."""
+    """Return the data of the file and the line of each key."""
     tree = _Tree()
     try:
         node = yaml.compose(content, Loader=yaml.SafeLoader)
@@ -327,7 +328,7 @@ def _data_of(content: bytes, path: Path) -> tuple[dict[str, Any], dict[Location,
     if tree.problems:
         raise ConfigError(tree.problems)
     if not isinstance(data, dict):
-        raise ConfigError([f"{path}: expected keys and values at the top"])
+        raise ConfigError([f"{path}: expected a mapping at the top level"])
     return data, tree.lines
 
 
@@ -342,7 +343,7 @@ def _constructed(node: yaml.Node) -> object:
 
 def _walk(node: yaml.Node, location: Location, tree: _Tree, above: tuple[yaml.Node, ...]) -> None:
     tree.lines.setdefault(location, node.start_mark.line + 1)
-    if any(node is one for one in above):
+    if any(node is ancestor for ancestor in above):
         tree.problems.append(f"{path_text(location)}: refers to itself")
         return
     above = (*above, node)
@@ -354,7 +355,7 @@ def _walk(node: yaml.Node, location: Location, tree: _Tree, above: tuple[yaml.No
             here = (*location, name)
             if name in seen:
                 tree.problems.append(
-                    f"{path_text(here)}: given twice (lines {seen[name]} and {line})"
+                    f"{path_text(here)}: duplicate key (lines {seen[name]} and {line})"
                 )
             seen[name] = line
             tree.lines[here] = line
@@ -372,7 +373,7 @@ def _yaml_problem(error: Exception) -> str:
     return f"not valid YAML: {' '.join(str(error).split())}"
 
 
-def resolved(section: SectionT, base: Path) -> SectionT:
+def with_absolute_paths(section: SectionT, base: Path) -> SectionT:
     """Return ``section`` with the relative paths that were set made absolute."""
     update: dict[str, Any] = {}
     for name in section.model_fields_set:
@@ -380,9 +381,9 @@ def resolved(section: SectionT, base: Path) -> SectionT:
         if isinstance(value, Path):
             update[name] = base / value
         elif isinstance(value, Section):
-            update[name] = resolved(value, base)
+            update[name] = with_absolute_paths(value, base)
         elif isinstance(value, list) and value and isinstance(value[0], Section):
-            update[name] = [resolved(item, base) for item in value]
+            update[name] = [with_absolute_paths(item, base) for item in value]
     if isinstance(section, ListenerConfig) and section.protocol is ListenerProtocol.UNIX:
         update["address"] = str(base / section.address)
     return section.model_copy(update=update) if update else section

@@ -28,7 +28,7 @@ def parse_listener_url(url: str) -> dict[str, Any]:
     if not separator or scheme not in _SCHEMES:
         raise ListenerUrlError(f"expected SCHEME://ADDRESS:PORT with {', '.join(_SCHEMES)}")
     if any(mark in rest for mark in "?#@ "):
-        raise ListenerUrlError("a listener has no user, query or fragment")
+        raise ListenerUrlError("user, query and fragment are not supported")
     if scheme == "unix":
         if not rest:
             raise ListenerUrlError("expected unix:///path/of/the/socket")
@@ -42,7 +42,7 @@ def parse_listener_url(url: str) -> dict[str, Any]:
     listener: dict[str, Any] = {"protocol": scheme, "address": address, "port": port}
     if slash:
         if scheme in {"tcp", "tls"} and path:
-            raise ListenerUrlError(f"a {scheme} listener has no path")
+            raise ListenerUrlError(f"a {scheme} listener must not have a path")
         if scheme not in {"tcp", "tls"}:
             listener["paths"] = [f"/{path}"]
     return listener
@@ -57,7 +57,7 @@ def split_address(text: str) -> tuple[str, int | None]:
         port_text = rest[1:] if rest else None
     else:
         if text.count(":") > 1:
-            raise ListenerUrlError("an IPv6 address stands in brackets, as in [::1]:1883")
+            raise ListenerUrlError("IPv6 addresses must be in brackets, as in [::1]:1883")
         address, colon, after = text.partition(":")
         port_text = after if colon else None
     if port_text is None:

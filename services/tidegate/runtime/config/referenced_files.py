@@ -1,8 +1,8 @@
-"""Files that a configuration names, and those of them that are read anew whenever they are used.
+"""Files that a configuration names, and those of them that are read at every use.
 
-The admin token, the store's passwords and certificates and the link's certificates have no reader
-that keeps them: each connection or request reads them. They are looked at here, so that /status can
-say which content the next one will use, and whether it can.
+The admin token, the store's passwords and certificates and the link's certificates are not kept in
+memory: each connection or request reads them. ``ReadAtUse`` checks them, so that /status can say
+which content the next one will use, and whether it is valid. Called by ``roles``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tidegate.runtime.config.model import Config, Section
 
 @dataclass(slots=True, frozen=True)
 class ReadAtUse:
-    """Files that belong together. ``check`` raises OSError or ValueError if they are no good."""
+    """Files that are used together. ``check`` raises OSError or ValueError if they are invalid."""
 
     name: str
     paths: tuple[Path, ...]
@@ -26,26 +26,26 @@ class ReadAtUse:
 
 
 def read_token(path: Path) -> bytes:
-    """Read a token file. Raises OSError when there is none in it."""
+    """Read a token file. Raises OSError when it contains no token."""
     token = path.read_bytes().strip()
     if not token:
-        raise OSError(f"{path} has no token in it")
+        raise OSError(f"{path} contains no token")
     return token
 
 
-def paths_named(section: Section) -> Iterator[Path]:
+def referenced_paths(section: Section) -> Iterator[Path]:
     """Every path that a configuration names, directories included."""
     for name in type(section).model_fields:
         value = getattr(section, name)
-        for one in value if isinstance(value, list) else (value,):
-            if isinstance(one, Path):
-                yield one
-            elif isinstance(one, Section):
-                yield from paths_named(one)
+        for item in value if isinstance(value, list) else (value,):
+            if isinstance(item, Path):
+                yield item
+            elif isinstance(item, Section):
+                yield from referenced_paths(item)
 
 
 def read_at_use(config: Config, role: Role) -> list[ReadAtUse]:
-    """Return what a process of this role reads whenever it needs it."""
+    """Return the files that a process of this role reads at every use."""
     found = []
     token = config.admin.token_file
     if config.admin.enabled and token is not None:

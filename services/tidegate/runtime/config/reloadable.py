@@ -1,7 +1,7 @@
-"""Which part of a configuration counts only from the next start on; the rest is taken up live.
+"""Which keys of a configuration need a restart; the others are applied while a process runs.
 
-Pure. Called by the processes, which say what a restart is needed for, and by whoever starts them
-and has to know when to start them anew.
+Pure. Called by the processes, for /status, and by the operator, which has to know when to restart
+them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from tidegate.runtime.config.config_file import Role
     from tidegate.runtime.config.model import Config
 
-#: Sections and keys that a running process takes up, whatever its role.
+#: Sections and keys that a running process applies, whatever its role.
 LIVE: Final = ("listeners", "auth", "limits", "features", "drain", "log", "shutdown_timeout_s")
 _LIVE: Final = dict.fromkeys(LIVE, False)
 
-#: By role, whether a key counts only from the next start on; the longest that fits decides, and
-#: what none fits does. False: it is taken up while the process runs, or the role does not use it.
-AT_START: Final[Mapping[str, Mapping[str, bool]]] = {
+#: By role, whether a key needs a restart. The longest matching prefix decides; a key that none
+#: matches needs one. False: it is applied while the process runs, or the role does not use it.
+NEEDS_RESTART: Final[Mapping[str, Mapping[str, bool]]] = {
     "edge": {
         **_LIVE,
         "cluster": False,
@@ -42,12 +42,12 @@ AT_START: Final[Mapping[str, Mapping[str, bool]]] = {
 
 
 def restart_part(config: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """Return the part of a configuration, as plain data, that counts only from the next start on.
+    """Return the part of a configuration, as plain data, that needs a restart.
 
-    Sections of which nothing is left are left out. What is not known is kept: better one start too
-    many. Lists are taken whole.
+    Empty sections are left out. Unknown keys are kept: better one restart too many. Lists are taken
+    whole.
     """
-    return _part(config, AT_START[role], "")
+    return _part(config, NEEDS_RESTART[role], "")
 
 
 def restart_needed(running: Config, wanted: Config, role: Role) -> list[str]:
@@ -55,13 +55,13 @@ def restart_needed(running: Config, wanted: Config, role: Role) -> list[str]:
 
     A key that is not given is the same as one that is given as its default.
     """
-    one = dict(_leaves(restart_part(running.model_dump(mode="json"), role), ""))
-    other = dict(_leaves(restart_part(wanted.model_dump(mode="json"), role), ""))
-    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+    old = dict(_leaves(restart_part(running.model_dump(mode="json"), role), ""))
+    new = dict(_leaves(restart_part(wanted.model_dump(mode="json"), role), ""))
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
 
-def taken_up(running: Config, wanted: Config) -> Config:
-    """Return what a process runs with once it has taken ``wanted`` up: what needs no restart."""
+def with_reloadable(running: Config, wanted: Config) -> Config:
+    """Return ``running`` with those keys of ``wanted`` that need no restart."""
     return running.model_copy(update={key: getattr(wanted, key) for key in LIVE})
 
 
@@ -73,12 +73,12 @@ def _part(section: Mapping[str, Any], rules: Mapping[str, bool], above: str) -> 
             inner = _part(value, rules, f"{name}.")
             if inner:
                 found[key] = inner
-        elif _counts_at_start(name, rules):
+        elif _needs_restart(name, rules):
             found[key] = value
     return found
 
 
-def _counts_at_start(name: str, rules: Mapping[str, bool]) -> bool:
+def _needs_restart(name: str, rules: Mapping[str, bool]) -> bool:
     while name:
         if name in rules:
             return rules[name]

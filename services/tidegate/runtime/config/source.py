@@ -1,6 +1,6 @@
-"""Where a process' configuration comes from: its file, and the flags that lie over it for good.
+"""Where a process' configuration comes from: its file, and the flags that override it.
 
-Made by the command line; read once for the start, and by ``ConfigReload`` whenever the file has
+Made by the command line; loaded for the start, and by ``ConfigReload`` whenever the file has
 changed.
 """
 
@@ -9,23 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.runtime.config.config_file import ConfigError, Flags, Role, laid_over, parse, read
+from tidegate.runtime.config.config_file import ConfigError, Flags, Role, parse, read, with_flags
 from tidegate.runtime.config.file_version import Signature, digest_of, signature_of
 from tidegate.runtime.config.model import Config
 
 
 @dataclass(slots=True, frozen=True)
-class Loaded:
-    """One reading: the configuration, the digest of the file's bytes ("" without a file)."""
+class LoadedConfig:
+    """A loaded configuration, and the digest of the file's bytes ("" without a file)."""
 
-    source: Source
+    source: ConfigSource
     config: Config
     digest: str
     #: Of the file, taken before it was read.
     signature: Signature = None
 
 
-class Source:
+class ConfigSource:
     """See the module's docstring."""
 
     __slots__ = ("flags", "role")
@@ -39,16 +39,16 @@ class Source:
         """The file, if there is one."""
         return self.flags.config
 
-    def load(self) -> Loaded:
+    def load(self) -> LoadedConfig:
         """Read and check everything. Raises ConfigError with one line for every problem."""
         path = self.path
         if path is None:
-            return Loaded(self, laid_over(Config(), self.flags, self.role), "")
+            return LoadedConfig(self, with_flags(Config(), self.flags, self.role), "")
         signature = signature_of(path)
         return self._loaded(path, read(path), signature)
 
-    def load_again(self) -> Loaded:
-        """Do the same for a file that has changed; an empty one is a mistake by now."""
+    def load_again(self) -> LoadedConfig:
+        """Do the same for a file that has changed; an empty one is an error then."""
         path = self.path
         assert path is not None
         signature = signature_of(path)
@@ -57,6 +57,6 @@ class Source:
             raise ConfigError([f"{path}: is empty"])
         return self._loaded(path, content, signature)
 
-    def _loaded(self, path: Path, content: bytes, signature: Signature) -> Loaded:
-        config = laid_over(parse(content, path), self.flags, self.role)
-        return Loaded(self, config, digest_of(content), signature)
+    def _loaded(self, path: Path, content: bytes, signature: Signature) -> LoadedConfig:
+        config = with_flags(parse(content, path), self.flags, self.role)
+        return LoadedConfig(self, config, digest_of(content), signature)

@@ -1,7 +1,7 @@
 """``store.url`` in its parts: which servers, what kind of installation, with TLS or without.
 
-Called by ``config`` (to refuse what cannot be used, before anything starts) and by
-``tidegate.store`` (to connect). Never repeats a password in an error.
+Called by ``model`` (to refuse an invalid URL before anything starts) and by ``tidegate.store`` (to
+connect). Never repeats a password in an error.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StoreUrl:
 
 
 def parse_store_url(url: str) -> StoreUrl:
-    """Take ``url`` apart. Raises StoreUrlError."""
+    """Parse ``url``. Raises StoreUrlError."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -60,23 +60,23 @@ def parse_store_url(url: str) -> StoreUrl:
     if scheme not in {"redis", "rediss"} or kind_name not in {"", "sentinel", "cluster"}:
         raise StoreUrlError(_FORMS)
     if parts.query or parts.fragment:
-        raise StoreUrlError("a store URL has no ? and no #")
+        raise StoreUrlError("query and fragment are not supported in a store URL")
     kind = StoreKind(kind_name or "single")
     userinfo, _, hosts = parts.netloc.rpartition("@")
     username, password = _credentials(userinfo)
     port = DEFAULT_SENTINEL_PORT if kind is StoreKind.SENTINEL else DEFAULT_PORT
     addresses = tuple(_address(host, port) for host in hosts.split(","))
     if kind is StoreKind.SINGLE and len(addresses) > 1:
-        raise StoreUrlError("several servers need redis+sentinel:// or redis+cluster://")
+        raise StoreUrlError("several servers require redis+sentinel:// or redis+cluster://")
     path = parts.path.strip("/").split("/")
     master = ""
     if kind is StoreKind.SENTINEL:
         master = unquote(path.pop(0))
         if not master:
-            raise StoreUrlError("redis+sentinel:// needs the name of the master after the hosts")
+            raise StoreUrlError("redis+sentinel:// requires the name of the master after the hosts")
     database = _database("/".join(path))
     if kind is StoreKind.CLUSTER and database:
-        raise StoreUrlError("a cluster is used with its database 0 only")
+        raise StoreUrlError("a cluster supports database 0 only")
     return StoreUrl(
         kind,
         addresses,
@@ -97,7 +97,7 @@ def _unix(url: str) -> StoreUrl:
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     database = _database(query.pop("db", ""))
     if query or parts.fragment:
-        raise StoreUrlError("after a socket's path only ?db=NUMBER is understood")
+        raise StoreUrlError("only ?db=NUMBER is supported after the path of a socket")
     return StoreUrl(
         StoreKind.SINGLE,
         ((unquote(parts.path), 0),),
@@ -111,7 +111,7 @@ def _unix(url: str) -> StoreUrl:
 def _credentials(userinfo: str) -> tuple[str, str]:
     name, _, password = userinfo.partition(":")
     if name and not password:
-        raise StoreUrlError("a user name needs a password (name:password@, or password_file)")
+        raise StoreUrlError("a user name requires a password (name:password@, or password_file)")
     return unquote(name), unquote(password)
 
 
@@ -122,11 +122,11 @@ def _address(text: str, default_port: int) -> Address:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise StoreUrlError("an IPv6 address stands in brackets: [::1]:6379")
+        raise StoreUrlError("IPv6 addresses must be in brackets, as in [::1]:6379")
     if not host:
-        raise StoreUrlError("a host is missing")
+        raise StoreUrlError("missing host")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-        raise StoreUrlError("a port is a number from 1 to 65535")
+        raise StoreUrlError("port must be a number from 1 to 65535")
     return host, int(port)
 
 
@@ -134,5 +134,5 @@ def _database(text: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdigit()):
-        raise StoreUrlError("a database is a number")
+        raise StoreUrlError("database must be a number")
     return int(text)

@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from tidegate.runtime.config.config_file import ConfigError, Unreadable
+from tidegate.runtime.config.config_file import ConfigError, UnreadableFile
 from tidegate.runtime.config.file_version import signature_of
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.source import Loaded
+from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.reload.config_status import ConfigStatus
 from tidegate.runtime.reload.errors import NotApplied, error_text
 from tidegate.runtime.reload.file_watch import INTERVAL_S
@@ -54,7 +54,7 @@ class ConfigReload:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedConfig,
         apply: Callable[[Config], Awaitable[None]],
         config_status: ConfigStatus,
         counters: Counters,
@@ -106,7 +106,7 @@ class ConfigReload:
         try:
             loaded = await asyncio.to_thread(self._source.load_again)
         except ConfigError as error:
-            self._retry = isinstance(error, Unreadable)
+            self._retry = isinstance(error, UnreadableFile)
             self._retry_at = self._time()
             self._failed("; ".join(error.problems), repeated=not is_new)
             return

@@ -9,7 +9,7 @@ import pytest
 from support.certificates import Authority
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.referenced_files import paths_named, read_at_use
+from tidegate.runtime.config.referenced_files import read_at_use, referenced_paths
 
 
 def _whole(directory: Path) -> Config:
@@ -38,7 +38,7 @@ def _whole(directory: Path) -> Config:
 
 
 def test_every_path_is_found(tmp_path: Path) -> None:
-    found = {str(path) for path in paths_named(_whole(tmp_path))}
+    found = {str(path) for path in referenced_paths(_whole(tmp_path))}
     assert found >= {
         "/c",
         "/k",

@@ -9,7 +9,7 @@ import pytest
 
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.reloadable import AT_START, restart_needed, restart_part
+from tidegate.runtime.config.reloadable import NEEDS_RESTART, restart_needed, restart_part
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -133,7 +133,7 @@ def test_the_keys_that_need_a_restart_are_named_with_dots() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_every_rule_names_a_key_that_exists(role: Role) -> None:
 
-    for name in AT_START[role]:
+    for name in NEEDS_RESTART[role]:
         value: Any = Config().model_dump()
         for part in name.split("."):
             assert part in value, name

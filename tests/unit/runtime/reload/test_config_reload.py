@@ -13,10 +13,10 @@ import pytest
 
 from support.waiting import wait_for_async
 from tidegate.runtime.config import source
-from tidegate.runtime.config.config_file import Flags, Unreadable
+from tidegate.runtime.config.config_file import Flags, UnreadableFile
 from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.source import Source
+from tidegate.runtime.config.source import ConfigSource
 from tidegate.runtime.reload import config_reload
 from tidegate.runtime.reload.config_reload import ConfigReload
 from tidegate.runtime.reload.config_status import ConfigStatus
@@ -36,7 +36,7 @@ class _Process:
         self.taken: list[Config] = []
         self.error: Exception | None = None
         self.attempts = 0
-        loaded = Source(Flags(config=file), "serve").load()
+        loaded = ConfigSource(Flags(config=file), "serve").load()
         self.config_status.digest = loaded.digest
         self.watch = ConfigReload(loaded, self.take, self.config_status, self.counters)
 
@@ -154,11 +154,11 @@ async def test_a_bug_does_not_end_the_watch(process: _Process) -> None:
 async def test_a_file_that_breaks_its_reader_does_not_end_the_watch(
     process: _Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_source: Source) -> None:
+    def broken(_source: ConfigSource) -> None:
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "load_again", broken)
+        patch.setattr(ConfigSource, "load_again", broken)
         process.file.write_text("name: second\n")
         await process.until(lambda: process.config_status.problem, "it is told")
     assert process.config_status.problem == f"{process.file}: cannot be read: no room"
@@ -183,7 +183,7 @@ async def test_a_file_that_could_not_be_read_is_tried_again_and_told_of_once(
     def refused(path: Path) -> bytes:
         nonlocal attempts
         attempts += 1
-        raise Unreadable([f"{path}: cannot be read: Too many open files"])
+        raise UnreadableFile([f"{path}: cannot be read: Too many open files"])
 
     with monkeypatch.context() as patch:
         patch.setattr(source, "read", refused)
@@ -230,7 +230,7 @@ async def test_a_file_that_is_being_written_is_waited_for(
 def test_flags_stay_laid_over_what_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "tidegate.yaml"
     file.write_text("name: first\nlog: {level: debug}\n")
-    source = Source(Flags(config=file, name="flag", log_level="warning"), "serve")
+    source = ConfigSource(Flags(config=file, name="flag", log_level="warning"), "serve")
     assert source.load().config.name == "flag"
     file.write_text("name: second\nlog: {level: error, format: json}\n")
     config = source.load_again().config
