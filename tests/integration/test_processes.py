@@ -32,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 SERVER_UNAVAILABLE = 0x88
 SHUTTING_DOWN = 0x8B
-NO_ROUTER = "no router can be reached\n"
-NO_STORE = "the store does not answer\n"
+NO_ROUTER = "no router reachable\n"
+NO_STORE = "store not reachable\n"
 DEADLINE_S = 30.0
 
 

@@ -440,7 +440,7 @@ async def test_all_edges_drain_at_one_request(fleeting: Supervised, prefix: str)
     pid = fleeting.child("edge-1")
     os.kill(pid, signal.SIGKILL)
     wait_until_gone(pid)
-    assert "edge-1 does not run" in fleeting.page("/readyz")[1]
+    assert "edge-1 is not running" in fleeting.page("/readyz")[1]
 
 
 async def test_a_process_that_cannot_start_at_all_ends_it() -> None:
@@ -463,7 +463,7 @@ async def test_a_process_that_cannot_start_at_all_ends_it() -> None:
         lines = server.stderr().splitlines()
         assert any("cannot start: the store holds format version 0" in line for line in lines)
         assert re.fullmatch(
-            r"tidegate: cannot start: router-[12] did not start; what it has said stands above",
+            r"tidegate: cannot start: router-[12] did not start; see its log above",
             lines[-1],
         )
         assert not list(server.scratch.iterdir())

@@ -1,7 +1,7 @@
-"""One edge or router of a supervisor: started, started again when it dies, asked, told to end.
+"""A child process of the supervisor, an edge or a router: started, restarted, queried, stopped.
 
-Run by the supervisor, one task each. A child says on its standard output when it is ready; its log
-goes where the supervisor's goes. It has a session of its own, so that Ctrl-C reaches it only
+Run by the supervisor, one task each. A child prints on its standard output when it is ready; its
+log goes where the supervisor's goes. It has a session of its own, so that Ctrl-C reaches it only
 through the supervisor, which knows the order.
 """
 
@@ -21,23 +21,23 @@ from typing import Any, Final
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 5.0
-#: A child that has run for so long is not one that cannot start.
-STEADY_S: Final = 10.0
-#: How long a child's admin server may take to answer.
+MIN_BACKOFF_S: Final = 0.1
+MAX_BACKOFF_S: Final = 5.0
+#: A child that has run for so long has started successfully: its back-off is reset.
+STABLE_S: Final = 10.0
+#: How long a child's admin server may take to respond.
 ASK_TIMEOUT_S: Final = 2.0
 
 READY: Final = b"tidegate ready"
-#: Exit codes of a process that has said, in one sentence, why it cannot start.
+#: Exit codes of a process that has printed why it cannot start.
 _CANNOT_START: Final = frozenset({1, 2})
 
 
 class ChildError(Exception):
-    """A child did not come up, or does not answer; the message says which."""
+    """A child did not start, or does not respond; the message says which."""
 
 
-class Child:
+class ChildProcess:
     """See the module's docstring."""
 
     def __init__(self, name: str, role: str, file: Path, admin: Path) -> None:
@@ -46,15 +46,15 @@ class Child:
         self.role = role
         self.file = file
         self.admin = admin
-        #: How often it has died and been started again.
+        #: How often it has exited and been restarted.
         self.restart_count = 0
-        #: Whether it has said that it is ready, in its present life.
+        #: Whether the running instance has printed that it is ready.
         self.is_ready = False
-        #: Its clients have been let go for good: it is not started again when it ends.
-        self.is_let_go = False
+        #: Whether it is draining: it is not restarted when it exits.
+        self.is_draining = False
         #: Done when it is ready for the first time; ChildError when it cannot start.
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Of several that cannot start, one is heard.
+        # Of several that cannot start, one is reported.
         self.first_ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._process: asyncio.subprocess.Process | None = None
         self._stop = asyncio.Event()
@@ -72,29 +72,29 @@ class Child:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        pause_s = FIRST_PAUSE_S
+        pause_s = MIN_BACKOFF_S
         while not self._stop.is_set():
-            began_s = loop.time()
-            status = await self._live()
+            started_s = loop.time()
+            status = await self._run_once()
             self.is_ready = False
-            if self._stop.is_set() or self.is_let_go:
+            if self._stop.is_set() or self.is_draining:
                 return
             if status in _CANNOT_START and not self.first_ready.done():
                 self.first_ready.set_exception(
-                    ChildError(f"{self.name} did not start; what it has said stands above")
+                    ChildError(f"{self.name} did not start; see its log above")
                 )
                 return
-            if loop.time() - began_s > STEADY_S:
-                pause_s = FIRST_PAUSE_S
-            log.error("a process has ended", extra={"child": self.name, "status": status})
+            if loop.time() - started_s > STABLE_S:
+                pause_s = MIN_BACKOFF_S
+            log.error("process exited", extra={"child": self.name, "status": status})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):  # noqa: S311 - jitter
                     await self._stop.wait()
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            pause_s = min(pause_s * 2, MAX_BACKOFF_S)
             self.restart_count += 1
 
-    async def _live(self) -> int | None:
-        """One life, from start to end; the exit status, None when it could not begin."""
+    async def _run_once(self) -> int | None:
+        """Run it once, from start to exit; return the exit status, None when it could not start."""
         command = ["-P", "-m", "tidegate", self.role, "--config", str(self.file)]
         try:
             process = self._process = await asyncio.create_subprocess_exec(
@@ -106,10 +106,12 @@ class Child:
                 start_new_session=True,
             )
         except OSError as error:
-            log.warning("cannot start", extra={"child": self.name, "reason": str(error)})
+            log.warning(
+                "process could not be started", extra={"child": self.name, "reason": str(error)}
+            )
             return None
         if self._stop.is_set():
-            # Told to end while it was being made.
+            # Stopped while it was being started.
             self.signal(signal.SIGTERM)
         assert process.stdout is not None
         async for line in process.stdout:
@@ -122,30 +124,32 @@ class Child:
         if not self.first_ready.done():
             self.first_ready.set_result(None)
         elif self.restart_count:
-            log.warning("runs again", extra={"child": self.name, "restarts": self.restart_count})
+            log.warning(
+                "process restarted", extra={"child": self.name, "restarts": self.restart_count}
+            )
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, if it is there."""
+        """Send it a signal, if it runs."""
         process = self._process
         if process is not None and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    def hang_up(self) -> None:
-        """Have it look at its files, unless it is starting: the signal would end it, and it reads
+    def reload(self) -> None:
+        """Have it reload its files, unless it is starting: the signal would end it, and it reads
         them anyway."""
         if self.is_ready:
             self.signal(signal.SIGHUP)
 
     async def stop(self, timeout_s: float) -> None:
-        """Ask it to end, and see to it that it has ended after ``timeout_s``."""
+        """Terminate it, and kill it after ``timeout_s``."""
         self._stop.set()
         self.signal(signal.SIGTERM)
         if self._task is None:
             return
         await asyncio.wait([self._task], timeout=timeout_s)
         if not self._task.done():
-            log.warning("does not end, and is killed", extra={"child": self.name})
+            log.warning("process did not exit in time, killed", extra={"child": self.name})
             self.signal(signal.SIGKILL)
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -154,13 +158,13 @@ class Child:
     async def ask(self, method: str, target: str) -> tuple[int, bytes]:
         """Send one request; return the status and the body. Raises ChildError."""
         if not self.pid:
-            raise ChildError(f"{self.name} does not run")
+            raise ChildError(f"{self.name} is not running")
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 return await self._exchange(method, target)
         except (OSError, TimeoutError, ValueError, IndexError):
-            said = "does not answer" if self.is_ready else "is starting"
-            raise ChildError(f"{self.name} {said}") from None
+            state = "is not responding" if self.is_ready else "is starting"
+            raise ChildError(f"{self.name} {state}") from None
 
     async def _exchange(self, method: str, target: str) -> tuple[int, bytes]:
         reader, writer = await asyncio.open_unix_connection(self.admin)
@@ -172,12 +176,12 @@ class Child:
             writer.transport.abort()
 
     async def ask_json(self, method: str, target: str) -> dict[str, Any] | None:
-        """The decoded answer; None for one that says no. Raises ChildError."""
+        """Return the decoded response; None for an HTTP error. Raises ChildError."""
         status, body = await self.ask(method, target)
         if status >= 400:
             return None
         try:
             value: dict[str, Any] = json.loads(body)
         except ValueError:
-            raise ChildError(f"{self.name} gives no answer that can be read") from None
+            raise ChildError(f"{self.name} sent an invalid response") from None
         return value

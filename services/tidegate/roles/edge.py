@@ -1,6 +1,6 @@
 """``tidegate edge``: an edge whose routers are processes of their own.
 
-It listens once it has found a router: until then the admin server says that it is not ready.
+It listens once it is connected to a router: until then the admin server reports it as not ready.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
-NO_ROUTER: Final = "no router can be reached"
+NO_ROUTER: Final = "no router reachable"
 
-#: What the environment is to blame for when an edge cannot start.
+#: Errors with which the start of an edge fails because of its environment.
 STARTUP_ERRORS: Final = edge_components.STARTUP_ERRORS
 
 
@@ -45,15 +45,15 @@ class EdgeProcess(Process):
             config.store.edge_lease_s,
             self.counters,
         )
-        self._side: EdgeComponents | None = None
+        self._components: EdgeComponents | None = None
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
-        """Find a router, then accept clients."""
+        """Connect to a router, then accept clients."""
         tracer = self.start_telemetry(stack).tracer
         router_client, counters = self._router_client, self.counters
         link = router_client if tracer is None else TracedRouterLink(router_client, tracer)
-        side = self._side = EdgeComponents(self, router_client.edge_id, link)
-        edge = side.edge
+        components = self._components = EdgeComponents(self, router_client.edge_id, link)
+        edge = components.edge
         router_client.set_edge(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
         router_client.publish_dispatcher.on_paused = edge.pause_publishing
         router_client.publish_dispatcher.on_resumed = edge.resume_publishing
@@ -61,58 +61,58 @@ class EdgeProcess(Process):
             (client.client_id, client.epoch) for client in edge.clients.values()
         ]
         router_client.figures.own = lambda: figures_of(counters, edge)
-        self.exporter.add(_readings(router_client))
+        self.exporter.add(_metrics(router_client))
         stack.push_async_callback(router_client.stop)
-        side.start(stack)
-        admin_url = await self.start_admin(stack, side.control(self.status))
+        components.start(stack)
+        admin_url = await self.start_admin(stack, components.control(self.status))
         await router_client.start()
         await self.unless_stopped(router_client.ready())
-        await side.open()
+        await components.open()
 
         def measure() -> None:
             counters.subscriptions = edge.registry.subscription_count
 
         self.every_second(stack, measure)
-        return side.places(admin_url)
+        return components.endpoints(admin_url)
 
     async def reconfigure(self, config: Config) -> None:
-        """All that an edge has is live."""
-        assert self._side is not None
-        await self._side.reconfigure(config)
+        """Apply it to the components; an edge needs nothing else."""
+        assert self._components is not None
+        await self._components.reconfigure(config)
 
-    async def leave(self, reason: str) -> None:
-        """Let the clients go."""
-        assert self._side is not None
-        await self._side.drain(reason)
+    async def drain(self, reason: str) -> None:
+        """Drain the clients."""
+        assert self._components is not None
+        await self._components.drain(reason)
 
     def problem(self) -> str:
-        """Draining, or without a router."""
-        if self._side is not None and (problem := self._side.problem()):
+        """Say that it drains, or that no router is reachable."""
+        if self._components is not None and (problem := self._components.problem()):
             return problem
         return "" if self._router_client.routers.reachable() else NO_ROUTER
 
     def status(self) -> Json:
-        """What /status says beside the edge's part."""
-        assert self._side is not None
+        """Return /status without the part of ``edge.administration``."""
+        assert self._components is not None
         return {
             **super().status(),
-            "listeners": self._side.listeners.addresses,
+            "listeners": self._components.listeners.addresses,
             "link": {
                 "routers": {
-                    name: {"state": channel.state.value, "address": channel.address}
-                    for name, channel in self._router_client.routers.members.items()
+                    name: {"state": peer.state.value, "address": peer.address}
+                    for name, peer in self._router_client.routers.members.items()
                 }
             },
         }
 
 
-def _readings(router_client: RouterClient) -> CallbackMetrics:
-    """What /metrics says of the link."""
+def _metrics(router_client: RouterClient) -> CallbackMetrics:
+    """Return the metrics of the link."""
     return CallbackMetrics(
         (
             (
                 "link_routers",
-                "Routers that this edge knows, by state.",
+                "Routers known to this edge, by state.",
                 ["state"],
                 lambda: _by_state(router_client),
             ),
@@ -121,7 +121,7 @@ def _readings(router_client: RouterClient) -> CallbackMetrics:
 
 
 def _by_state(router_client: RouterClient) -> list[tuple[list[str], int]]:
-    count = Counter(channel.state for channel in router_client.routers.members.values())
+    count = Counter(peer.state for peer in router_client.routers.members.values())
     return [([state.value], count[state]) for state in State]
 
 

@@ -1,7 +1,6 @@
-"""An edge with all that belongs to it: listeners, identity, permission, files, draining.
+"""An edge with its components: listeners, authentication, authorization, file watches, draining.
 
-What ``tidegate serve`` and ``tidegate edge`` have in common; what the edge speaks to is the only
-difference.
+Used by ``tidegate serve`` and ``tidegate edge``, which differ in the router link that they hand in.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tidegate.runtime.reload.errors import NotApplied, error_text
 from tidegate.runtime.reload.file_watch import FileWatch
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
-#: What the environment is to blame for when an edge cannot start.
+#: Errors with which the start of an edge fails because of its environment.
 STARTUP_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     AclFileError,
@@ -51,10 +50,10 @@ class EdgeComponents:
         """Raises AclFileError, PasswordFileError."""
         config, counters, config_status = process.config, process.counters, process.config_status
         self._process = process
-        # Before the files are read: what changes meanwhile is seen.
+        # Before the files are read, so that a change meanwhile is detected.
         self._passwords = self._watch("password_file", self._reload_passwords)
         self._rules = self._watch("acl_file", self._reload_rules)
-        reading = FileDigests(_files_of(config.auth))
+        digests = FileDigests(_files_of(config.auth))
         self.authenticator = Authenticator(config.auth, counters)
         self.edge = Edge(
             edge_id,
@@ -66,7 +65,7 @@ class EdgeComponents:
             now_ms,
             methods,
         )
-        config_status.mark_applied(reading.unchanged())
+        config_status.mark_applied(digests.unchanged())
         self.listeners = Listeners(
             config.listeners,
             self.edge.handler_factory,
@@ -76,11 +75,11 @@ class EdgeComponents:
         )
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
         self._listener_removal = ListenerRemoval(self.edge, self.drainer)
-        process.exporter.add(listener_readings(self.listeners))
+        process.exporter.add(listener_metrics(self.listeners))
         process.exporter.add(readings_of(self.edge))
 
     def start(self, stack: contextlib.AsyncExitStack) -> None:
-        """Begin to keep time and to watch files; nobody is accepted yet."""
+        """Start timers and file watches; no client is accepted yet."""
         stack.callback(self.authenticator.close)
         self.edge.start()
         stack.push_async_callback(self._stop)
@@ -90,12 +89,12 @@ class EdgeComponents:
         self._process.on_hangup(self.listeners.reload_certificates)
 
     async def open(self) -> None:
-        """Accept clients, unless they are let go already. Raises OSError, TlsConfigurationError."""
+        """Accept clients, unless it is draining. Raises OSError, TlsConfigurationError."""
         if not self.drainer.is_draining:
             await self.listeners.start()
 
     async def drain(self, reason: str) -> None:
-        """Let every client go; return when nobody is left, or the deadline has passed."""
+        """Drain all clients; return when none is connected, or the deadline has passed."""
         self.drainer.start(reason)
         await self.drainer.wait()
 
@@ -128,16 +127,16 @@ class EdgeComponents:
         self.edge.authorization_changed()
 
     async def reconfigure(self, config: Config) -> None:
-        """Take other settings up: all of them, or none. Raises NotApplied.
+        """Apply other settings: all of them, or none. Raises NotApplied.
 
         Everything that may fail comes first: files are read, sockets are bound, listeners accept.
         """
         edge, listeners = self.edge, self.listeners
         if self.drainer.is_draining:
-            raise NotApplied("the clients of this process are let go, it takes no changes any more")
+            raise NotApplied("this process is draining")
         auth, limits = config.auth, config.limits
         signatures = {path: signature_of(path) for path in _files_of(auth)}
-        reading = FileDigests(_files_of(auth))
+        digests = FileDigests(_files_of(auth))
         interruptions = listeners.interruptions
         try:
             passwords = self.authenticator.prepare(auth)
@@ -147,19 +146,19 @@ class EdgeComponents:
                 max_packet_size_bytes=limits.max_packet_size_bytes,
                 connect_timeout_s=limits.connect_timeout_s,
             )
-            gone = await listeners.apply(change)
+            removed = await listeners.apply(change)
         except STARTUP_ERRORS as error:
             disturbs = listeners.interruptions > interruptions
             raise NotApplied(error_text(error), disturbs=disturbs) from error
-        self._take_auth(auth, passwords, rules)
-        self._take_files(auth, signatures, reading.unchanged())
+        self._apply_auth(auth, passwords, rules)
+        self._apply_files(auth, signatures, digests.unchanged())
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
-        self._listener_removal.start(gone)
-        if edge.context.refusal is not None:  # a drain has begun meanwhile
+        self._listener_removal.start(removed)
+        if edge.context.refusal is not None:  # draining has started meanwhile
             await listeners.stop_accepting()
 
-    def _take_auth(
+    def _apply_auth(
         self,
         auth: AuthConfig,
         passwords: PasswordFile | None,
@@ -170,10 +169,10 @@ class EdgeComponents:
         if self.edge.context.authorizer.apply(auth, rules):
             self.edge.authorization_changed()
 
-    def _take_files(
+    def _apply_files(
         self, auth: AuthConfig, signatures: Mapping[Path, Signature], digests: Mapping[Path, str]
     ) -> None:
-        """Watch the files of other settings; those of new paths have been read."""
+        """Watch the files of the new settings; those of new paths have been read."""
         before = self._process.config.auth
         for watch, old, path in (
             (self._passwords, before.password_file, auth.password_file),
@@ -187,40 +186,40 @@ class EdgeComponents:
                 self._process.config_status.mark_applied({path: digests[path]})
 
     def control(self, status: Callable[[], Json]) -> Control:
-        """What operators may see and do; ``status`` says what the role knows."""
+        """Return what operators can see and do; ``status`` returns the part of the role."""
         return control_of(self.edge, self.drainer, status)
 
     def problem(self) -> str:
-        """Why clients should not be sent here."""
+        """Why no clients should be sent here; "" if there is no reason."""
         return self.drainer.not_ready_reason() if self.drainer.is_draining else ""
 
-    def places(self, admin_url: str) -> str:
+    def endpoints(self, admin_url: str) -> str:
         """Name the listeners and the admin server, as the ready line does."""
-        places = []
+        endpoints = []
         for listener in self._process.config.listeners:
             path = listener.paths[0] if listener.protocol in {"ws", "wss"} else ""
-            places += [
+            endpoints += [
                 f"{name}={listener.protocol.value}://{address}{path}"
                 for name, addresses in self.listeners.addresses.items()
                 if name == listener.label
                 for address in addresses
             ]
         if admin_url:
-            places.append(f"admin={admin_url}")
-        return " ".join(places)
+            endpoints.append(f"admin={admin_url}")
+        return " ".join(endpoints)
 
 
 def _files_of(auth: AuthConfig) -> list[Path]:
     return [path for path in (auth.password_file, auth.acl_file) if path is not None]
 
 
-def listener_readings(listeners: Listeners) -> CallbackMetrics:
-    """What /metrics says of each listener."""
+def listener_metrics(listeners: Listeners) -> CallbackMetrics:
+    """Return the metrics of the listeners."""
     return CallbackMetrics(
         (
             (
                 "listener_connections",
-                "Sockets that are open, handshakes included.",
+                "Open sockets, handshakes included.",
                 ["listener"],
                 lambda: [([label], count) for label, count in listeners.connections_of().items()],
             ),
@@ -232,7 +231,7 @@ def listener_readings(listeners: Listeners) -> CallbackMetrics:
             ),
             (
                 "listener_refused_total",
-                "Sockets that ended before they could speak MQTT.",
+                "Sockets closed before the MQTT connection, by reason.",
                 ["listener", "reason"],
                 lambda: [
                     ([label, reason.value], count)
@@ -241,7 +240,7 @@ def listener_readings(listeners: Listeners) -> CallbackMetrics:
             ),
             (
                 "certificate_not_after_seconds",
-                "When the first certificate of a listener expires, Unix time.",
+                "Earliest expiry of a certificate of the listener, in Unix time.",
                 ["listener"],
                 lambda: [
                     ([label], when) for label, when in listeners.certificate_not_after().items()
@@ -249,7 +248,7 @@ def listener_readings(listeners: Listeners) -> CallbackMetrics:
             ),
             (
                 "certificate_reloads_total",
-                "Times that changed certificate files were read.",
+                "Reloads of changed certificate files, by result.",
                 ["listener", "result"],
                 lambda: [
                     ([label, result], count)

@@ -1,8 +1,8 @@
 """What every process has, whatever its role: signals, telemetry, the admin server, the ready line.
 
-A role derives from ``Process`` and says how it starts (``start``), how it lets go of those that it
-serves (``leave``), and why it is not ready (``problem``). What must be closed goes onto the exit
-stack that ``start`` gets, and is closed in the opposite order.
+A role derives from ``Process`` and defines how it starts (``start``), how it disconnects its peers
+(``drain``), and why it is not ready (``problem``). What must be closed goes onto the exit stack
+that ``start`` gets, and is closed in the opposite order.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How often gauges that somebody has to compute are brought up to date.
+#: Why a process with a store is not ready.
+NO_STORE: Final = "store not reachable"
+#: Interval at which gauges that have to be computed are updated.
 GAUGE_INTERVAL_S: Final = 1.0
 
 
-class Stopped(Exception):
-    """The end was asked for before the start was complete."""
+class StopRequested(Exception):
+    """A shutdown was requested before the start was complete."""
 
 
 def now_ms() -> int:
@@ -56,7 +58,7 @@ def now_ms() -> int:
 
 
 def default_name() -> str:
-    """The host's name and four digits: several processes of a host must not be called the same."""
+    """Return the host name and four hexadecimal digits: names have to be unique."""
     return f"{socket.gethostname()[:240]}-{secrets.token_hex(2)}"
 
 
@@ -80,46 +82,46 @@ class Process(ABC):
         self._started_s = time.monotonic()
         self._shutdown: Shutdown | None = None
 
-    # What a role says
+    # Defined by the role
 
     @abstractmethod
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Build and start everything; return what the ready line names."""
 
     @abstractmethod
-    async def leave(self, reason: str) -> None:
-        """Let go of those who are served, within ``grace_s``; the rest is closed after it."""
+    async def drain(self, reason: str) -> None:
+        """Disconnect the peers within ``grace_s``; the rest is closed after it."""
 
     @abstractmethod
     def problem(self) -> str:
-        """Why nobody should be sent here, in words; "" when there is no reason."""
+        """Why it is not ready, in words; "" when it is."""
 
     def prepared(self, config: Config) -> Config:
-        """What a role makes of a configuration before it goes by it."""
+        """Return a configuration as the role uses it."""
         return config
 
     async def reconfigure(self, config: Config) -> None:  # noqa: B027 - a role may have nothing
-        """Take another configuration up: all of it, or NotTaken and nothing.
+        """Apply another configuration: all of it, or raise NotApplied and change nothing.
 
         It differs from ``self.config`` in what needs no restart.
         """
 
     @property
     def grace_s(self) -> float:
-        """How long ``leave`` may take."""
+        """How long ``drain`` may take."""
         return self.config.drain.deadline_s
 
-    # Life
+    # Start and stop
 
     def stop(self, reason: str) -> None:
-        """Ask ``run`` to end, as SIGTERM does."""
+        """Request the shutdown, as SIGTERM does."""
         if self._shutdown is not None:
             self._shutdown.request(reason)
 
     async def run(self, loaded: LoadedConfig | None = None) -> None:
         """Serve until a signal comes, or ``stop`` is called.
 
-        ``loaded`` is what the configuration was made of; without it, it stays as it is.
+        ``loaded`` is where the configuration comes from; without it, there is no hot reload.
         """
         if loaded is not None:
             self.config_status.digest = loaded.digest
@@ -127,21 +129,21 @@ class Process(ABC):
             self.config.shutdown_timeout_s, grace_s=self.grace_s, exit_process=self.exit
         ) as shutdown:
             self._shutdown = shutdown
-            with contextlib.suppress(Stopped):
+            with contextlib.suppress(StopRequested):
                 async with contextlib.AsyncExitStack() as stack:
                     self._watch_files(stack)
-                    places = await self.start(stack)
+                    endpoints = await self.start(stack)
                     if loaded is not None and loaded.source.path is not None:
                         self._watch_configuration(stack, loaded)
                     self._serving = True
-                    self._announce(f"tidegate ready {places}")
-                    await self.leave(await shutdown.wait())
+                    self._announce(f"tidegate ready {endpoints}")
+                    await self.drain(await shutdown.wait())
                     shutdown.end_grace()
                     self._serving = False
         log.info("stopped")
 
     def _watch_files(self, stack: contextlib.AsyncExitStack) -> None:
-        """Look at the files that are read whenever they are used, now and from time to time."""
+        """Check the files that are read at every use, now and periodically."""
         for group in read_at_use(self.config, self.command):
             reading = FileDigests(group.paths)
             try:
@@ -163,14 +165,14 @@ class Process(ABC):
     # The configuration while it runs
 
     def _watch_configuration(self, stack: contextlib.AsyncExitStack, loaded: LoadedConfig) -> None:
-        watch = ConfigReload(loaded, self._take, self.config_status, self.counters)
+        watch = ConfigReload(loaded, self._apply, self.config_status, self.counters)
         self.on_hangup(watch.trigger)
         self.background(stack, watch.run())
 
-    async def _take(self, wanted: Config) -> None:
-        """Take up what needs no restart. Raises NotTaken, and then nothing has changed."""
+    async def _apply(self, wanted: Config) -> None:
+        """Apply what needs no restart. Raises NotApplied, and then nothing has changed."""
         if self._shutdown is None or self._shutdown.requested:
-            raise NotApplied("this process is ending")
+            raise NotApplied("this process is shutting down")
         running = self.config
         wanted = self.prepared(wanted)
         config = with_reloadable(running, wanted)
@@ -183,22 +185,22 @@ class Process(ABC):
         self.config_status.restart_needed = restart_needed(config, wanted, self.command)
 
     def exit(self, code: int) -> None:
-        """End at once: the deadline has passed, or a second signal has come."""
+        """Exit immediately: the deadline has passed, or a second signal has come."""
         os._exit(code)
 
     async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for something that may never come. Raises Stopped when the end is asked for."""
+        """Wait for something that may never happen. Raises StopRequested at a shutdown."""
         assert self._shutdown is not None
         task = asyncio.create_task(work)
         stop = asyncio.create_task(self._shutdown.wait())
         try:
             await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                raise Stopped
+                raise StopRequested
             return task.result()
         finally:
-            for one in (task, stop):
-                one.cancel()
+            for pending in (task, stop):
+                pending.cancel()
             await asyncio.gather(task, stop, return_exceptions=True)
 
     def on_hangup(self, callback: Callable[[], object]) -> None:
@@ -209,7 +211,7 @@ class Process(ABC):
     # Parts
 
     def start_telemetry(self, stack: contextlib.AsyncExitStack) -> TelemetryExport:
-        """Begin to send what the configuration says, and to watch the event loop."""
+        """Start the OTLP export, if configured, and the measurement of the event loop."""
         telemetry = start_export(self.config.telemetry, self.role, self.name, self.exporter)
         stack.push_async_callback(telemetry.close)
         self.background(stack, watch_event_loop_lag(self.counters))
@@ -222,9 +224,9 @@ class Process(ABC):
         ready: Callable[[], MaybeAwaitable[Readiness]] | None = None,
         metrics: Callable[[], MaybeAwaitable[bytes]] | None = None,
     ) -> str:
-        """Start the admin server; return where, or "" if it is off.
+        """Start the admin server; return its URL, or "" if it is off.
 
-        ``ready`` and ``metrics`` answer instead of this process' own.
+        ``ready`` and ``metrics`` replace this process' own.
         """
         admin = self.config.admin
         if not admin.enabled:
@@ -242,7 +244,7 @@ class Process(ABC):
         return server.url
 
     def background(self, stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
-        """Run something until the end; if it fails, that is logged, and the process goes on."""
+        """Run something until the shutdown; a failure is logged, and the process goes on."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._report)
 
@@ -255,10 +257,10 @@ class Process(ABC):
     def _report(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             self.counters.internal_errors += 1
-            log.error("a background task failed", exc_info=task.exception())
+            log.error("background task failed", exc_info=task.exception())
 
     def every_second(self, stack: contextlib.AsyncExitStack, measure: Callable[[], None]) -> None:
-        """Bring gauges up to date from time to time."""
+        """Update gauges periodically."""
 
         async def repeat() -> None:
             while True:
@@ -267,18 +269,18 @@ class Process(ABC):
 
         self.background(stack, repeat())
 
-    # What others are told
+    # Health and status
 
     def readiness(self) -> Readiness:
-        """What /readyz says."""
+        """Return what /readyz reports."""
         problem = self.problem()
         if not problem and not self._serving:
-            asked = self._shutdown is not None and self._shutdown.requested
-            problem = "stopping" if asked else "starting"
+            stopping = self._shutdown is not None and self._shutdown.requested
+            problem = "shutting down" if stopping else "starting"
         return not problem, problem or "ready"
 
     def status(self) -> Json:
-        """What /status says of every process."""
+        """Return what /status reports of every process."""
         return {
             "version": __version__,
             "role": self.role,
@@ -296,7 +298,7 @@ def run(
 ) -> None:
     """Run a process of a role until its end, logging as the configuration says.
 
-    With ``loaded``, which ``config`` comes from, a change of its file is taken up meanwhile.
+    With ``loaded``, which ``config`` comes from, a change of its file is applied meanwhile.
     """
 
     def ready(line: str) -> None:

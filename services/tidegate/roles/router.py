@@ -1,7 +1,7 @@
 """``tidegate router``: a router, its store, and the gRPC server that edges attach to.
 
-While the store cannot be reached at the start it is tried again and again, not ready, so that
-routers come up together with their store in any order.
+While the store is not reachable at the start, the connection is retried and the router is not
+ready, so that routers and their store can start in any order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tidegate.link.interfaces import RouterService
 from tidegate.link.router_end.link_server import LinkServer
 from tidegate.link.traced_links import TracedRouterService
 from tidegate.roles import process
-from tidegate.roles.process import Process, now_ms
+from tidegate.roles.process import NO_STORE, Process, now_ms
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
@@ -35,13 +35,11 @@ from tidegate.store.redis_store import RedisStore, StoreRefused
 
 log = logging.getLogger(__name__)
 
-#: Between two attempts to reach the store at the start.
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 1.0
+#: Pauses between attempts to connect to the store at the start.
+MIN_BACKOFF_S: Final = 0.1
+MAX_BACKOFF_S: Final = 1.0
 
-NO_STORE: Final = "the store does not answer"
-
-#: What the environment is to blame for when a router cannot start.
+#: Errors with which the start of a router fails because of its environment.
 STARTUP_ERRORS: Final[tuple[type[Exception], ...]] = (OSError, StoreRefused)
 
 
@@ -55,20 +53,20 @@ class RouterProcess(Process):
         super().__init__(config, announce)
         self._router: Router | None = None
         self._link_server: LinkServer | None = None
-        self._limited: RouterReload | None = None
+        self._router_reload: RouterReload | None = None
         self._address = ""
-        self._store_refuses = False
+        self._store_is_down = False
 
     @property
     def grace_s(self) -> float:
-        """Without another router to go to, edges stay to the end: no reason to wait for long."""
+        """Without another router edges stay connected to the end, so it is short."""
         return min(self.config.drain.deadline_s, self.config.shutdown_timeout_s)
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
-        """Reach the store, load from it what routing needs, then accept edges."""
+        """Connect to the store, load what routing needs, then accept edges."""
         tracer = self.start_telemetry(stack).tracer
         admin_url = await self.start_admin(stack, Control(self.status))
-        store, router = await self.unless_stopped(self._bring_up(tracer))
+        store, router = await self.unless_stopped(self._connect(tracer))
         self._router = router
         stack.push_async_callback(store.close)
         stack.push_async_callback(router.stop)
@@ -79,18 +77,18 @@ class RouterProcess(Process):
             service, self.name, self.config.link, self.counters
         )
         stack.push_async_callback(link_server.stop)
-        self.exporter.add(_readings(router, link_server))
+        self.exporter.add(_metrics(router, link_server))
         counters = self.counters
         link_server.figures.own = lambda: figures_of(counters)
-        system = SysPublisher(
+        sys_publisher = SysPublisher(
             router,
             link_server.figures.all_processes,
             __version__,
             self.config.features.sys_interval_s,
             leads=lambda: _leads(router),
         )
-        self.background(stack, system.run())
-        self._limited = RouterReload(store, router, system)
+        self.background(stack, sys_publisher.run())
+        self._router_reload = RouterReload(store, router, sys_publisher)
 
         def measure() -> None:
             counters.retained_count = len(router.retained)
@@ -101,19 +99,19 @@ class RouterProcess(Process):
         self._address = await link_server.start()
         return f"link={self._address}" + (f" admin={admin_url}" if admin_url else "")
 
-    async def _bring_up(self, tracer: Tracer | None) -> tuple[RedisStore, Router]:
-        """Connect and load, as often as it takes. Raises StoreRefused."""
-        pause_s = FIRST_PAUSE_S
+    async def _connect(self, tracer: Tracer | None) -> tuple[RedisStore, Router]:
+        """Connect and load, with retries. Raises StoreRefused."""
+        pause_s = MIN_BACKOFF_S
         while True:
             try:
-                return await self._try_to_bring_up(tracer)
+                return await self._try_to_connect(tracer)
             except StoreUnavailable as error:
-                self._store_refuses = True
-                log.warning("the store cannot be used, will retry", extra={"reason": str(error)})
+                self._store_is_down = True
+                log.warning("store unavailable, retrying", extra={"reason": str(error)})
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            pause_s = min(pause_s * 2, MAX_BACKOFF_S)
 
-    async def _try_to_bring_up(self, tracer: Tracer | None) -> tuple[RedisStore, Router]:
+    async def _try_to_connect(self, tracer: Tracer | None) -> tuple[RedisStore, Router]:
         config = self.config
         assert config.store.url is not None
         store = await RedisStore.connect(
@@ -139,29 +137,29 @@ class RouterProcess(Process):
         return store, router
 
     def _fenced(self) -> None:
-        """Another router, or an edge, has declared this one dead: edges must come anew."""
+        """This router was fenced (its lease was ended by a peer): edges have to reconnect."""
         if self._link_server is not None:
             self._link_server.drop_all()
 
     async def reconfigure(self, config: Config) -> None:
-        """Limits and features."""
-        assert self._limited is not None
-        self._limited.reconfigure(config)
+        """Apply limits and features."""
+        assert self._router_reload is not None
+        self._router_reload.reconfigure(config)
 
-    async def leave(self, reason: str) -> None:
-        """Ask the edges to go on without this router, and wait until they have."""
+    async def drain(self, reason: str) -> None:
+        """Ask the edges to move to other routers, and wait until they have."""
         assert self._link_server is not None
-        log.info("leaving", extra={"reason": reason, "edges": len(self._link_server.edges)})
+        log.info("router draining", extra={"reason": reason, "edges": len(self._link_server.edges)})
         await self._link_server.leave(self.grace_s)
 
     def problem(self) -> str:
-        """Without its store."""
+        """Say that the store is not reachable."""
         if self._router is None:
-            return NO_STORE if self._store_refuses else ""
+            return NO_STORE if self._store_is_down else ""
         return "" if self._router.current else NO_STORE
 
     def status(self) -> Json:
-        """What /status says: what is held for the whole broker, and who is attached."""
+        """Return /status: what is stored for the whole broker, and the attached edges."""
         router, link_server = self._router, self._link_server
         link: Json = {"listen": self._address, "edges": [], "store_reachable": False}
         if router is not None and link_server is not None:
@@ -180,17 +178,17 @@ class RouterProcess(Process):
 
 
 def _leads(router: Router) -> bool:
-    """Whether this is the router that speaks for all: the first by name of those that live."""
+    """Whether this router publishes $SYS for the broker: the first by name of the running ones."""
     return router.current and router.instance == min(router.live_routers(), default="")
 
 
-def _readings(router: Router, link_server: LinkServer) -> CallbackMetrics:
-    """What /metrics says of the link."""
+def _metrics(router: Router, link_server: LinkServer) -> CallbackMetrics:
+    """Return the metrics of the link."""
     return CallbackMetrics(
         (
             (
                 "link_edges",
-                "Edges attached to this router, by the version of the link they speak.",
+                "Edges attached to this router, by their version of the link protocol.",
                 ["version"],
                 lambda: [
                     ([str(version)], count)
@@ -201,7 +199,7 @@ def _readings(router: Router, link_server: LinkServer) -> CallbackMetrics:
             ),
             (
                 "router_current",
-                "1 while this router's lease in the store lasts.",
+                "1 while this router holds its lease in the store.",
                 [],
                 lambda: [([], int(router.current))],
             ),

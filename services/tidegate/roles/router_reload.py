@@ -1,6 +1,6 @@
-"""What of a router goes by limits and features, and takes others up while it runs.
+"""Applies changed limits and features to a router and its store while they run.
 
-What ``tidegate serve`` and ``tidegate router`` have in common.
+Used by ``tidegate serve`` and ``tidegate router``.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from tidegate.store.redis_store import RedisStore
 class RouterReload:
     """See the module's docstring."""
 
-    __slots__ = ("_router", "_store", "_system")
+    __slots__ = ("_router", "_store", "_sys_publisher")
 
-    def __init__(self, store: RedisStore, router: Router, system: SysPublisher) -> None:
+    def __init__(self, store: RedisStore, router: Router, sys_publisher: SysPublisher) -> None:
         self._store = store
         self._router = router
-        self._system = system
+        self._sys_publisher = sys_publisher
 
     def reconfigure(self, config: Config) -> None:
-        """Go by these limits and features from now on."""
+        """Apply these limits and features from now on."""
         self._store.set_limits(config.limits)
         self._router.reconfigure(config.limits, config.features)
-        self._system.set_interval(config.features.sys_interval_s)
+        self._sys_publisher.set_interval(config.features.sys_interval_s)

@@ -1,9 +1,8 @@
-"""All in one: an edge, a router and the store in one process, joined directly.
+"""All in one: an edge, a router and the store in one process, connected directly.
 
-The composition root of ``tidegate serve``. Builds the objects, wires them, starts them in order,
-says ``tidegate ready`` when everything accepts, and takes them down in the opposite order. The same
-edge and router run apart in a cluster (``tidegate.roles``); there is no second way of keeping
-state.
+The composition root of ``tidegate serve``. Builds the objects, connects them, starts them in order,
+prints ``tidegate ready`` when everything accepts, and stops them in the opposite order. In a
+cluster the same edge and router run as separate processes; state is kept in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tidegate.link.interfaces import RouterLink, RouterUnavailable
 from tidegate.link.traced_links import TracedEdgeLink, TracedRouterLink, TracedRouterService
 from tidegate.roles import edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
-from tidegate.roles.process import Process, now_ms
+from tidegate.roles.process import NO_STORE, Process, now_ms
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
@@ -35,7 +34,7 @@ from tidegate.store.redis_store import RedisStore, StoreRefused
 #: Heartbeats of an edge during one lease.
 HEARTBEATS_PER_LEASE: Final = 4
 
-#: What the environment is to blame for when the broker cannot start.
+#: Errors with which the start of the broker fails because of its environment.
 STARTUP_ERRORS: Final = (
     *edge_components.STARTUP_ERRORS,
     StoreUnavailable,
@@ -58,11 +57,11 @@ class Broker(Process):
         super().__init__(config, announce)
         self._authentication_methods = authentication_methods
         self._store_reachable = False
-        self._side: EdgeComponents | None = None
-        self._limited: RouterReload | None = None
+        self._components: EdgeComponents | None = None
+        self._router_reload: RouterReload | None = None
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
-        """Start the store, the router, the edge, and what looks after them."""
+        """Start the store, the router, the edge, and the background tasks."""
         config, counters = self.config, self.counters
         tracer = self.start_telemetry(stack).tracer
         store = await self._open_store(stack)
@@ -80,16 +79,18 @@ class Broker(Process):
         if tracer is not None:
             link = TracedRouterService(router, tracer, router.table.route)
             link = TracedRouterLink(link, tracer)
-        side = self._side = EdgeComponents(self, edge_id, link, self._authentication_methods)
-        edge = side.edge
+        components = self._components = EdgeComponents(
+            self, edge_id, link, self._authentication_methods
+        )
+        edge = components.edge
         router.attach_edge(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
         await router.heartbeat(edge_id)
         await router.start()
         stack.push_async_callback(router.stop)
         stack.push_async_callback(_end_lease, store, edge_id)
-        side.start(stack)
-        await side.open()
-        admin_url = await self.start_admin(stack, side.control(self.status))
+        components.start(stack)
+        await components.open()
+        admin_url = await self.start_admin(stack, components.control(self.status))
         self.background(stack, self._heartbeat(router, edge_id))
 
         def measure() -> None:
@@ -100,16 +101,16 @@ class Broker(Process):
             )
 
         self.every_second(stack, measure)
-        system = SysPublisher(
+        sys_publisher = SysPublisher(
             router,
             lambda: {edge_id: figures_of(counters, edge)},
             __version__,
             config.features.sys_interval_s,
             counters,
         )
-        self.background(stack, system.run())
-        self._limited = RouterReload(store, router, system)
-        return side.places(admin_url)
+        self.background(stack, sys_publisher.run())
+        self._router_reload = RouterReload(store, router, sys_publisher)
+        return components.endpoints(admin_url)
 
     async def _open_store(self, stack: contextlib.AsyncExitStack) -> RedisStore:
         """Start the embedded server if there is no URL; connect."""
@@ -126,7 +127,7 @@ class Broker(Process):
         self._store_reachable = True
         stack.push_async_callback(store.close)
         if config.store.url is None:
-            # The data directory is locked: no other edge can be alive.
+            # The data directory is locked: no other edge can be running.
             await store.end_all_leases()
         return store
 
@@ -140,31 +141,31 @@ class Broker(Process):
             await asyncio.sleep(self.config.store.edge_lease_s / HEARTBEATS_PER_LEASE)
 
     async def reconfigure(self, config: Config) -> None:
-        """The edge first: it is what may refuse."""
-        assert self._side is not None
-        assert self._limited is not None
-        await self._side.reconfigure(config)
-        self._limited.reconfigure(config)
+        """Apply it to the edge first: it may raise NotApplied."""
+        assert self._components is not None
+        assert self._router_reload is not None
+        await self._components.reconfigure(config)
+        self._router_reload.reconfigure(config)
 
-    async def leave(self, reason: str) -> None:
-        """Let the clients go."""
-        assert self._side is not None
-        await self._side.drain(reason)
+    async def drain(self, reason: str) -> None:
+        """Drain the clients."""
+        assert self._components is not None
+        await self._components.drain(reason)
 
     def problem(self) -> str:
-        """Draining, or without its store."""
-        if self._side is not None and (problem := self._side.problem()):
+        """Say that it drains, or that the store is not reachable."""
+        if self._components is not None and (problem := self._components.problem()):
             return problem
-        return "" if self._store_reachable else "the store does not answer"
+        return "" if self._store_reachable else NO_STORE
 
     def status(self) -> Json:
-        """What /status says beside the edge's part."""
-        assert self._side is not None
+        """Return /status without the part of ``edge.administration``."""
+        assert self._components is not None
         return {
             **super().status(),
             "sessions": self.counters.sessions,
             "retained": self.counters.retained_count,
-            "listeners": self._side.listeners.addresses,
+            "listeners": self._components.listeners.addresses,
             "link": {"routers": "in this process", "store_reachable": self._store_reachable},
         }
 

@@ -1,6 +1,7 @@
-"""The ports that all edges of a supervisor share: chosen, and held, by the supervisor.
+"""The ports that all edges of a supervisor share: chosen and reserved by the supervisor.
 
-A socket that is bound and does not listen gets no connections, and keeps others off the port.
+A socket that is bound and does not listen gets no connections, and keeps other programs off the
+port.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from tidegate.runtime.config.model import Config, ListenerConfig, ListenerProtoc
 
 
 @dataclass(slots=True)
-class _Held:
-    """One listener's place."""
+class _Reserved:
+    """The reserved port of one listener."""
 
     label: str
     address: str
@@ -26,7 +27,7 @@ class _Held:
     sockets: list[socket.socket] = field(default_factory=list)
 
     def fits(self, listener: ListenerConfig) -> bool:
-        """Whether a listener is at this place; without a port, its name says so."""
+        """Whether it is the port of a listener; without a port number, its name decides."""
         if listener.protocol is ListenerProtocol.UNIX or listener.address != self.address:
             return False
         if listener.port:
@@ -39,16 +40,16 @@ class _Held:
 
 
 class SharedPorts:
-    """See the module's docstring. ``hold`` prepares; ``take`` or ``undo`` follows."""
+    """See the module's docstring. ``reserve`` is followed by ``commit`` or ``rollback``."""
 
-    __slots__ = ("_held", "_next")
+    __slots__ = ("_next", "_reserved")
 
     def __init__(self) -> None:
-        self._held: list[_Held] = []
-        self._next: list[_Held] = []
+        self._reserved: list[_Reserved] = []
+        self._next: list[_Reserved] = []
 
-    def hold(self, listeners: Sequence[ListenerConfig]) -> list[dict[str, Any]]:
-        """Bind what is not held yet; return what each edge's file says of the listeners.
+    def reserve(self, listeners: Sequence[ListenerConfig]) -> list[dict[str, Any]]:
+        """Bind what is not reserved yet; return the listeners as each edge's file has them.
 
         Raises OSError with the listener's name; then everything is as before.
         """
@@ -58,61 +59,61 @@ class SharedPorts:
             for listener in listeners:
                 settings: dict[str, Any] = {"name": listener.label}
                 if listener.protocol is not ListenerProtocol.UNIX:
-                    place = self._place_of(listener)
+                    place = self._reserve(listener)
                     self._next.append(place)
                     settings |= {"reuse_port": True, "port": place.port}
                 found.append(dump(listener) | settings)
         except BaseException:
-            self.undo()
+            self.rollback()
             raise
         return found
 
-    def _place_of(self, listener: ListenerConfig) -> _Held:
-        for place in self._held:
+    def _reserve(self, listener: ListenerConfig) -> _Reserved:
+        for place in self._reserved:
             if place.fits(listener):
                 return place
-        if all(place.port != listener.port for place in self._held):
-            # First alone: another broker's port would be shared as readily as our own.
+        if all(place.port != listener.port for place in self._reserved):
+            # Exclusively first: SO_REUSEPORT would share another broker's port as well.
             for sock in bind(listener.model_copy(update={"reuse_port": False})):
                 sock.close()
         sockets = bind(listener.model_copy(update={"reuse_port": True}))
         addresses = [bound_address(sock) for sock in sockets]
         port = sockets[0].getsockname()[1]
-        return _Held(listener.label, listener.address, listener.port, port, addresses, sockets)
+        return _Reserved(listener.label, listener.address, listener.port, port, addresses, sockets)
 
-    def take(self) -> None:
-        """Hold what ``hold`` has bound, and nothing else."""
-        before, self._held, self._next = self._held, self._next, []
+    def commit(self) -> None:
+        """Keep what ``reserve`` has bound, and nothing else."""
+        before, self._reserved, self._next = self._reserved, self._next, []
         for place in before:
-            if place not in self._held:
+            if place not in self._reserved:
                 place.close()
 
-    def undo(self) -> None:
-        """Hold what was held before ``hold``."""
+    def rollback(self) -> None:
+        """Keep what was reserved before ``reserve``."""
         for place in self._next:
-            if place not in self._held:
+            if place not in self._reserved:
                 place.close()
         self._next = []
 
     def close(self) -> None:
-        """Let all of them go."""
-        for place in self._held:
+        """Release all of them."""
+        for place in self._reserved:
             place.close()
-        self._held = []
+        self._reserved = []
 
     def addresses_of(self, listener: ListenerConfig) -> list[str]:
-        """Where a listener is, for people."""
+        """Return the addresses of a listener, to be printed."""
         if listener.protocol is ListenerProtocol.UNIX:
             return [listener.address]
-        return next(place.addresses for place in self._held if place.fits(listener))
+        return next(place.addresses for place in self._reserved if place.fits(listener))
 
 
 def dump(section: Config | ListenerConfig) -> dict[str, Any]:
-    """What was set, as it stands in a YAML file."""
+    """Return what was set, as data for a YAML file."""
     return section.model_dump(mode="json", exclude_unset=True)
 
 
-def places_of(listeners: Sequence[ListenerConfig], ports: SharedPorts) -> Iterator[str]:
+def endpoints_of(listeners: Sequence[ListenerConfig], ports: SharedPorts) -> Iterator[str]:
     """Name the listeners, as the ready line does."""
     for listener in listeners:
         path = listener.paths[0] if listener.protocol in {"ws", "wss"} else ""

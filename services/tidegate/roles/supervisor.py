@@ -1,9 +1,9 @@
-"""``tidegate serve --edges N --routers M``: a cluster on one machine, looked after by this process.
+"""``tidegate serve --edges N --routers M``: a cluster on one machine, supervised by this process.
 
-It starts the store (unless it is given one), then routers and edges as processes of their own, the
-same as on many machines: they find each other through Unix sockets in a private directory, and all
-edges listen on the same ports. One that dies is started again; nothing that happens to one of them
-ends this process. At the end the edges let their clients go, then routers, then the store end.
+It starts the store (unless a URL is configured), then routers and edges as child processes, the
+same as on many machines: they connect through Unix sockets in a private directory, and all edges
+listen on the same ports. One that exits is restarted. At the shutdown the edges drain, then the
+routers and the store stop.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import yaml
 
 from tidegate.edge.file_checks import problems_of_files
 from tidegate.roles import process
-from tidegate.roles.child import Child, ChildError
-from tidegate.roles.overview import Overview
+from tidegate.roles.child import ChildError, ChildProcess
+from tidegate.roles.cluster_admin import ClusterAdmin
 from tidegate.roles.process import Process
-from tidegate.roles.shared_ports import SharedPorts, dump, places_of
+from tidegate.roles.shared_ports import SharedPorts, dump, endpoints_of
 from tidegate.runtime.config.config_file import with_absolute_paths
 from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
@@ -41,13 +41,13 @@ log = logging.getLogger(__name__)
 
 #: sun_path has 104 bytes on macOS and 108 on Linux, the closing zero included.
 MAX_SOCKET_PATH_BYTES: Final = 103
-#: What a child needs beyond what its own configuration allows it, before it is killed.
+#: Time beyond what a child's own configuration allows it, before it is killed.
 SLACK_S: Final = 2.0
-#: How long the processes are given to take a changed configuration up, and between two questions.
-TAKE_TIMEOUT_S: Final = 5.0
-TAKE_PAUSE_S: Final = 0.1
+#: How long the children may take to apply a changed configuration, and between two requests.
+APPLY_TIMEOUT_S: Final = 5.0
+APPLY_POLL_S: Final = 0.1
 
-#: What the environment is to blame for when the cluster cannot start.
+#: Errors with which the start of the cluster fails because of its environment.
 STARTUP_ERRORS: Final[tuple[type[Exception], ...]] = (
     OSError,
     ChildError,
@@ -67,15 +67,15 @@ class Supervisor(Process):
         cluster = config.cluster
         self._edge_count = max(1, cluster.edges)
         self._router_count = max(1, cluster.routers)
-        self._edges: list[Child] = []
-        self._routers: list[Child] = []
+        self._edges: list[ChildProcess] = []
+        self._routers: list[ChildProcess] = []
         self._directory: Path | None = None
         self._url = ""
         self._ports = SharedPorts()
 
     @property
     def grace_s(self) -> float:
-        """First the edges, then the routers, each with what it may take by itself."""
+        """First the edges, then the routers, each with its own time."""
         config = self.config
         edges_s = config.drain.deadline_s + config.shutdown_timeout_s + SLACK_S
         return edges_s + 2 * config.shutdown_timeout_s + SLACK_S
@@ -89,72 +89,72 @@ class Supervisor(Process):
         directory = self._directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         if len(os.fsencode(directory)) > MAX_SOCKET_PATH_BYTES - len("/router-64.admin"):
-            raise OSError(f"{directory} is too long for Unix sockets; set TMPDIR to a shorter one")
+            raise OSError(f"{directory} is too long for Unix sockets; set TMPDIR to a shorter path")
         stack.callback(self._ports.close)
-        listeners = self._ports.hold(config.listeners)
-        self._ports.take()
-        places = list(places_of(config.listeners, self._ports))
+        listeners = self._ports.reserve(config.listeners)
+        self._ports.commit()
+        endpoints = list(endpoints_of(config.listeners, self._ports))
         url = await self._open_store(stack)
         self._make_children(directory, url, listeners)
-        overview = Overview(self, self._edges, self._routers)
-        self.exporter.add(self._readings())
+        cluster_admin = ClusterAdmin(self, self._edges, self._routers)
+        self.exporter.add(self._metrics())
         stack.push_async_callback(self._stop_routers)
         stack.push_async_callback(self._stop_edges)
         admin_url = await self.start_admin(
-            stack, overview.control(), overview.readiness, overview.metrics
+            stack, cluster_admin.control(), cluster_admin.readiness, cluster_admin.metrics
         )
-        self.on_hangup(self._hang_up)
+        self.on_hangup(self._reload_children)
         for children in (self._routers, self._edges):
             for child in children:
                 child.start()
             await self.unless_stopped(_all_ready(children))
-        places += [f"admin={admin_url}"] if admin_url else []
-        places += [f"edges={self._edge_count}", f"routers={self._router_count}"]
-        return " ".join(places)
+        endpoints += [f"admin={admin_url}"] if admin_url else []
+        endpoints += [f"edges={self._edge_count}", f"routers={self._router_count}"]
+        return " ".join(endpoints)
 
     def prepared(self, config: Config) -> Config:
-        """Its processes may not take relative paths for their own."""
+        """Make paths absolute: the files of the children are in another directory."""
         return with_absolute_paths(config, Path.cwd())
 
     async def reconfigure(self, config: Config) -> None:
-        """Hand another configuration to every process, and wait until it is in use there.
+        """Write the configuration of every child, and wait until it is applied there.
 
-        Ports are bound and files are read first; what fails then is told of by the process itself.
+        Ports are bound and files are read first; what fails then is reported by the child itself.
         """
-        if any(edge.is_let_go for edge in self._edges):
-            raise NotApplied("the clients of this broker are let go, it takes no changes any more")
+        if any(edge.is_draining for edge in self._edges):
+            raise NotApplied("this broker is draining")
         problems = problems_of_files(config)
         if problems:
             raise NotApplied("; ".join(problems))
         try:
-            listeners = self._ports.hold(config.listeners)
+            listeners = self._ports.reserve(config.listeners)
         except OSError as error:
             raise NotApplied(error_text(error)) from error
         contents = self._contents(config, listeners)
         try:
             for child in self._children:
                 _write(child.file, contents[child.name])
-                child.hang_up()
+                child.reload()
             await asyncio.gather(
-                *(_until_taken(child, contents[child.name]) for child in self._children)
+                *(_until_applied(child, contents[child.name]) for child in self._children)
             )
         except BaseException as error:
-            self._ports.undo()
+            self._ports.rollback()
             if isinstance(error, OSError):
                 raise NotApplied(error_text(error)) from error
             raise
-        self._ports.take()
+        self._ports.commit()
 
-    def _hang_up(self) -> None:
+    def _reload_children(self) -> None:
         for child in self._children:
-            child.hang_up()
+            child.reload()
 
     @property
-    def _children(self) -> list[Child]:
+    def _children(self) -> list[ChildProcess]:
         return [*self._routers, *self._edges]
 
     async def _open_store(self, stack: contextlib.AsyncExitStack) -> str:
-        """Start the embedded server if there is no URL; return where the store is."""
+        """Start the embedded server if there is no URL; return the URL of the store."""
         config = self.config
         if config.store.url is not None:
             return config.store.url
@@ -165,14 +165,14 @@ class Supervisor(Process):
             url=embedded.url, limits=config.limits, store=config.store, counters=self.counters
         )
         try:
-            # The data directory is locked: no edge of an earlier life can be alive.
+            # The data directory is locked: no edge of an earlier start can be running.
             await store.end_all_leases()
         finally:
             await store.close()
         return embedded.url
 
     def _contents(self, config: Config, listeners: list[dict[str, Any]]) -> dict[str, bytes]:
-        """The configuration file of each process, by its name."""
+        """Return the configuration file of each child, by its name."""
         directory = self._directory
         common = dump(config)
         for section in ("cluster", "listeners"):
@@ -181,7 +181,7 @@ class Supervisor(Process):
         store.pop("data_dir", None)
         store["url"] = self._url
         link = common.setdefault("link", {})
-        # Nobody else can open the sockets.
+        # Other users cannot open the sockets.
         link.pop("tls", None)
         names = [f"router-{number + 1}" for number in range(self._router_count)]
         link["routers"] = [f"unix:{directory}/{name}.link" for name in names]
@@ -195,27 +195,27 @@ class Supervisor(Process):
 
     def _content(self, name: str, settings: dict[str, Any]) -> bytes:
         own = {
-            # Other machines may have processes of the same names.
+            # Children on other machines may have the same names.
             "name": f"{self.config.name}-{name}" if self.config.name else name,
             "admin": {"address": f"unix:{self._directory}/{name}.admin"},
         }
         return yaml.safe_dump(settings | own, sort_keys=False).encode()
 
     def _make_children(self, directory: Path, url: str, listeners: list[dict[str, Any]]) -> None:
-        """Write the configuration of each process to a file of its own."""
+        """Create the children, each with its configuration file."""
         self._directory, self._url = directory, url
         for name, content in self._contents(self.config, listeners).items():
             file, admin = directory / f"{name}.yaml", directory / f"{name}.admin"
             _write(file, content)
             if name.startswith("router-"):
-                self._routers.append(Child(name, "router", file, admin))
+                self._routers.append(ChildProcess(name, "router", file, admin))
             else:
-                self._edges.append(Child(name, "edge", file, admin))
+                self._edges.append(ChildProcess(name, "edge", file, admin))
 
-    # The end
+    # Shutdown
 
-    async def leave(self, reason: str) -> None:
-        """Let the edges' clients go, then end the routers."""
+    async def drain(self, reason: str) -> None:
+        """Drain and stop the edges, then stop the routers."""
         await self._stop_edges()
         await self._stop_routers()
 
@@ -229,7 +229,7 @@ class Supervisor(Process):
         await asyncio.gather(*(child.stop(timeout_s) for child in self._routers))
 
     def exit(self, code: int) -> None:
-        """End at once, and leave nothing behind; called from any thread."""
+        """Exit immediately, and kill the children; called from any thread."""
         for child in self._children:
             pid = child.pid
             if pid is not None:
@@ -239,24 +239,24 @@ class Supervisor(Process):
             shutil.rmtree(self._directory, ignore_errors=True)
         super().exit(code)
 
-    # What is said of it
+    # Health and metrics
 
     def problem(self) -> str:
-        """Those who are looked after have their own reasons (``Overview``)."""
+        """Nothing of its own: ``ClusterAdmin`` asks the children."""
         return ""
 
-    def _readings(self) -> CallbackMetrics:
+    def _metrics(self) -> CallbackMetrics:
         return CallbackMetrics(
             (
                 (
                     "child_ready",
-                    "1 while the process has said that it is ready.",
+                    "1 while the child process is ready.",
                     ["child"],
                     lambda: [([child.name], int(child.is_ready)) for child in self._children],
                 ),
                 (
                     "child_restarts_total",
-                    "How often the process has died and been started again.",
+                    "Restarts of the child process after it exited.",
                     ["child"],
                     lambda: [([child.name], child.restart_count) for child in self._children],
                 ),
@@ -264,29 +264,29 @@ class Supervisor(Process):
         )
 
 
-async def _all_ready(children: Sequence[Child]) -> None:
+async def _all_ready(children: Sequence[ChildProcess]) -> None:
     await asyncio.gather(*(child.first_ready for child in children))
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Replace a file in one step; it may hold the store's password."""
+    """Replace a file atomically; it may contain the store's password."""
     new = file.with_suffix(".new")
     new.touch(mode=0o600)
     new.write_bytes(content)
     new.replace(file)
 
 
-async def _until_taken(child: Child, content: bytes) -> None:
-    """Wait until a process uses its file or says why not; one that is not there reads it then."""
+async def _until_applied(child: ChildProcess, content: bytes) -> None:
+    """Wait until a child has applied its file or reports why not; one that starts reads it then."""
     digest = digest_of(content)
     with contextlib.suppress(TimeoutError, ChildError):
-        async with asyncio.timeout(TAKE_TIMEOUT_S):
+        async with asyncio.timeout(APPLY_TIMEOUT_S):
             while child.is_ready:
                 answer = await child.ask_json("GET", "/status") or {}
-                said = answer.get("configuration", {})
-                if said.get("digest") == digest or said.get("problem"):
+                configuration = answer.get("configuration", {})
+                if configuration.get("digest") == digest or configuration.get("problem"):
                     return
-                await asyncio.sleep(TAKE_PAUSE_S)
+                await asyncio.sleep(APPLY_POLL_S)
 
 
 def run(

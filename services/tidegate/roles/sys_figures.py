@@ -1,6 +1,6 @@
-"""What one process adds to the figures of the whole broker that ``$SYS`` shows.
+"""The figures of one process for the ``$SYS`` topics.
 
-Called by the composition roots; ``router.sys_publisher`` publishes the sums.
+Called by the composition roots; ``router.sys_publisher`` publishes the sums of all processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def figures_of(counters: Counters, edge: Edge | None = None) -> dict[str, int]:
-    """What one process adds to the figures of the whole broker."""
+    """Return the figures of this process; without ``edge`` it has no clients."""
     return {
         "clients_connected": len(edge.clients) if edge is not None else 0,
         "subscriptions": edge.registry.subscription_count if edge is not None else 0,
@@ -37,6 +37,6 @@ def figures_of(counters: Counters, edge: Edge | None = None) -> dict[str, int]:
 
 
 def _peak_memory_bytes() -> int:
-    """The most memory this process has had, in bytes (ru_maxrss: KiB on Linux, bytes on macOS)."""
+    """Return the peak memory in bytes (ru_maxrss: KiB on Linux, bytes on macOS)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -174,12 +174,12 @@ def test_the_status_says_what_is_in_use_of_the_configuration() -> None:
 
 
 def test_the_status_of_a_process_that_is_not_ready_says_why(run: Any, process: Process) -> None:
-    process.ready = (False, "the store does not answer")
+    process.ready = (False, "store not reachable")
     process.facts = {"drain": {"draining": True, "clients_left": 2, "clients_at_start": 9}}
     with process.serving():
         code, out, _ = run("status")
     assert code == 0
-    assert "NOT READY: the store does not answer\n" in out
+    assert "NOT READY: store not reachable\n" in out
     assert out.endswith("Draining: 2 of 9 clients still connected.\n")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.edge.transport.acceptor import bind
-from tidegate.roles.child import Child
+from tidegate.roles.child import ChildProcess
 from tidegate.roles.supervisor import Supervisor
 from tidegate.runtime.config import config_file
 from tidegate.runtime.config.model import Config, ListenerConfig
@@ -36,8 +36,8 @@ async def _children(directory: Path, text: str = SETTINGS) -> dict[str, Config]:
     file.write_text(text)
     (directory / "made").mkdir()
     supervisor = Supervisor(config_file.load(file), print)
-    listeners = supervisor._ports.hold(supervisor.config.listeners)
-    supervisor._ports.take()
+    listeners = supervisor._ports.reserve(supervisor.config.listeners)
+    supervisor._ports.commit()
     supervisor._make_children(directory / "made", URL, listeners)
     supervisor._ports.close()
     return {
@@ -105,13 +105,13 @@ async def test_the_port_of_another_broker_is_not_shared(tmp_path: Path) -> None:
 async def test_a_process_that_is_starting_is_not_ended_by_a_hangup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = Child("edge-1", "edge", tmp_path / "c", tmp_path / "a")
+    child = ChildProcess("edge-1", "edge", tmp_path / "c", tmp_path / "a")
     sent: list[signal.Signals] = []
     monkeypatch.setattr(child, "signal", sent.append)
-    child.hang_up()
+    child.reload()
     assert sent == []
     child._became_ready()
-    child.hang_up()
+    child.reload()
     assert sent == [signal.SIGHUP]
 
 

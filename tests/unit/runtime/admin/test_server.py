@@ -93,9 +93,9 @@ async def test_metrics_are_served(server: AdminServer) -> None:
 
 async def test_readiness_says_why_not(server: AdminServer, state: _State) -> None:
     assert await _send(server, _get("/readyz"))
-    state.ready = (False, "the store does not answer")
+    state.ready = (False, "store not reachable")
     status, _, body = await _send(server, _get("/readyz"))
-    assert (status, body) == (503, b"the store does not answer\n")
+    assert (status, body) == (503, b"store not reachable\n")
 
 
 async def test_liveness(server: AdminServer, state: _State) -> None:

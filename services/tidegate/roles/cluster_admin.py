@@ -1,7 +1,7 @@
-"""What a supervisor's admin server says of the processes it looks after, all of them together.
+"""The admin API of a supervisor: the admin APIs of its child processes, aggregated.
 
-Every answer is gathered when somebody asks, from all processes at once; one that does not answer is
-named and costs its time once.
+Built by the supervisor. Every response is collected from all processes at once when it is
+requested; one that does not respond is named, and its timeout passes once. Keeps nothing.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
-from tidegate.roles.child import Child, ChildError
+from tidegate.roles.child import ChildError, ChildProcess
 from tidegate.roles.process import Process
 from tidegate.runtime.admin.control import Control, Json, Readiness
 from tidegate.runtime.admin.server import MAX_LIMIT
 from tidegate.runtime.telemetry.metrics import merge
 
-#: How the supervisor calls itself in the merged metrics.
+#: The supervisor's name in the merged metrics.
 OWN_NAME: Final = "supervisor"
 
 
-class Overview:
+class ClusterAdmin:
     """See the module's docstring."""
 
-    def __init__(self, process: Process, edges: Sequence[Child], routers: Sequence[Child]) -> None:
+    def __init__(
+        self, process: Process, edges: Sequence[ChildProcess], routers: Sequence[ChildProcess]
+    ) -> None:
         self._process = process
         self._edges = edges
         self._children = [*routers, *edges]
 
     def control(self) -> Control:
-        """What operators may see and do."""
+        """Return what operators can see and do."""
         return Control(
             self._status,
             self._drain,
@@ -45,16 +47,16 @@ class Overview:
         )
 
     async def readiness(self) -> Readiness:
-        """Ready when all are; otherwise who is not, and why."""
+        """Ready when all are; otherwise the ones that are not, and why."""
         ready, reason = self._process.readiness()
-        said = await asyncio.gather(*(_problem_of(child) for child in self._children))
-        problems = [problem for problem in said if problem]
+        problems_found = await asyncio.gather(*(_problem_of(child) for child in self._children))
+        problems = [problem for problem in problems_found if problem]
         if problems:
             return False, "; ".join(problems)
         return ready, reason
 
     async def metrics(self) -> bytes:
-        """Everybody's metrics, with a label that tells them apart; those who answer."""
+        """Return the metrics of all processes that respond, told apart by a label."""
         texts = {OWN_NAME: self._process.exporter.render().decode()}
         answers = await asyncio.gather(
             *(child.ask("GET", "/metrics") for child in self._children), return_exceptions=True
@@ -75,7 +77,9 @@ class Overview:
             **own,
             "clients": sum(clients),
             "shedding": sum(answers[edge.name].get("shedding", 0) for edge in self._edges),
-            "drain": _joined([answers[edge.name].get("drain") or {} for edge in self._edges]),
+            "drain": _joined_progress(
+                [answers[edge.name].get("drain") or {} for edge in self._edges]
+            ),
             "processes": {
                 child.name: {
                     **answers[child.name],
@@ -87,11 +91,11 @@ class Overview:
         }
 
     async def _ask_all(
-        self, children: Sequence[Child], method: str, target: str
+        self, children: Sequence[ChildProcess], method: str, target: str
     ) -> dict[str, Json]:
-        """What each answers; ``reason`` alone for one that does not."""
+        """Return the response of each; ``reason`` alone for one that does not respond."""
 
-        async def ask(child: Child) -> Json:
+        async def ask(child: ChildProcess) -> Json:
             try:
                 return await child.ask_json(method, target) or {}
             except ChildError as error:
@@ -103,26 +107,26 @@ class Overview:
     # Draining
 
     async def _drain(self, _reason: str) -> Json:
-        """All edges let their clients go; one that ends meanwhile has done so."""
+        """Drain all edges; one that exits meanwhile is drained."""
         for edge in self._edges:
-            edge.is_let_go = True
-        return _joined(list((await self._ask_all(self._edges, "POST", "/drain")).values()))
+            edge.is_draining = True
+        return _joined_progress(list((await self._ask_all(self._edges, "POST", "/drain")).values()))
 
     async def _progress(self) -> Json:
-        return _joined(list((await self._ask_all(self._edges, "GET", "/drain")).values()))
+        return _joined_progress(list((await self._ask_all(self._edges, "GET", "/drain")).values()))
 
     # Shedding
 
     async def _shed(self, count: int) -> int | None:
-        """Spread over the edges as if clients were chosen from all of them together."""
+        """Distribute over the edges as if clients were chosen from all of them together."""
         answers = await self._ask_all(self._edges, "GET", "/status")
         open_counts = [int(answers[edge.name].get("clients", 0)) for edge in self._edges]
-        everybody = [place for place, size in enumerate(open_counts) for _ in range(size)]
-        chosen = random.sample(everybody, min(count, len(everybody)))
-        told = await asyncio.gather(
-            *(_shed_by(edge, chosen.count(place)) for place, edge in enumerate(self._edges))
+        candidates = [index for index, size in enumerate(open_counts) for _ in range(size)]
+        chosen = random.sample(candidates, min(count, len(candidates)))
+        counts = await asyncio.gather(
+            *(_shed_by(edge, chosen.count(index)) for index, edge in enumerate(self._edges))
         )
-        known = [one for one in told if one is not None]
+        known = [shedding for shedding in counts if shedding is not None]
         return sum(known) if known else None
 
     async def _shedding(self) -> int:
@@ -146,7 +150,7 @@ class Overview:
         return any("disconnected" in answer for answer in answers.values())
 
 
-async def _problem_of(child: Child) -> str:
+async def _problem_of(child: ChildProcess) -> str:
     try:
         status, body = await child.ask("GET", "/readyz")
     except ChildError as error:
@@ -154,8 +158,8 @@ async def _problem_of(child: Child) -> str:
     return "" if status == 200 else f"{child.name}: {body.decode(errors='replace').strip()}"
 
 
-async def _shed_by(edge: Child, count: int) -> int | None:
-    """Have one edge shed clients; None of one that drains, or does not answer."""
+async def _shed_by(edge: ChildProcess, count: int) -> int | None:
+    """Have one edge shed clients; None for one that drains, or does not respond."""
     try:
         answer = await edge.ask_json("POST", f"/shed?connections={count}")
     except ChildError:
@@ -163,8 +167,8 @@ async def _shed_by(edge: Child, count: int) -> int | None:
     return None if answer is None else int(answer["shedding"])
 
 
-async def _clients_of(edge: Child, count: int, after: str) -> list[Json]:
-    """The next clients of one edge; none of one that does not answer."""
+async def _clients_of(edge: ChildProcess, count: int, after: str) -> list[Json]:
+    """Return the next clients of one edge; none of one that does not respond."""
     found: list[Json] = []
     position: str | None = after
     while position is not None and len(found) < count:
@@ -183,7 +187,7 @@ async def _clients_of(edge: Child, count: int, after: str) -> list[Json]:
 
 
 def _joined_configuration(own: Json, answers: Mapping[str, Json]) -> Json:
-    """The supervisor's view, with the first problem that a process has with its part of it."""
+    """Return the supervisor's own, with the first problem of a process."""
     problems = [own["problem"]]
     problems += [
         f"{name}: {problem}"
@@ -197,13 +201,13 @@ def _joined_configuration(own: Json, answers: Mapping[str, Json]) -> Json:
                 files[path] = file
     return {
         **own,
-        "problem": next((one for one in problems if one), ""),
+        "problem": next((problem for problem in problems if problem), ""),
         "files": files,
     }
 
 
-def _joined(parts: Sequence[Json]) -> Json:
-    """How far several drains have come together; an edge that has ended has no part any more."""
+def _joined_progress(parts: Sequence[Json]) -> Json:
+    """Return the progress of several drains together, without edges that have exited."""
     known = [part for part in parts if "draining" in part]
     since = [part["since"] for part in known if part["since"]]
     return {
