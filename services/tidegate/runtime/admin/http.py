@@ -1,6 +1,7 @@
 """A small HTTP/1.1 server: one request per connection, bounded in size, time and number.
 
-Used by ``admin.server``, which answers the requests. Knows no page and no permission.
+Used by ``admin.server``, which answers the requests. Knows no page and no permission. Tested in
+test_server.py.
 """
 
 from __future__ import annotations

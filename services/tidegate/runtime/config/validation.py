@@ -1,7 +1,8 @@
 """Validation errors in words: the key, what is expected there, and what was found.
 
 Used for the configuration (``config_file``) and for the spec of an ``MqttBroker``, which share
-sections. Pure text; never decides what is valid.
+sections. Pure text; never decides what is valid. Tested in test_config_file.py and
+tests/operator/test_spec.py.
 """
 
 from __future__ import annotations

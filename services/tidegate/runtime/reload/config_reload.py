@@ -28,12 +28,12 @@ from tidegate.runtime.telemetry.counters import Counters
 log = logging.getLogger(__name__)
 
 #: A file is read when it has not changed for so long: an editor may be writing it.
-SETTLED_S: Final = 0.2
+UNCHANGED_S: Final = 0.2
 #: How often that is waited for at most.
-MOST_WAITS: Final = 10
+MAX_WAITS: Final = 10
 #: Pause before an attempt that interrupts clients is repeated; it doubles up to the longest.
-FIRST_PAUSE_S: Final = 5.0
-LONGEST_PAUSE_S: Final = 60.0
+MIN_BACKOFF_S: Final = 5.0
+MAX_BACKOFF_S: Final = 60.0
 
 
 class ConfigReload:
@@ -41,10 +41,10 @@ class ConfigReload:
 
     __slots__ = (
         "_apply",
+        "_backoff_s",
         "_config_status",
         "_counters",
         "_path",
-        "_pause_s",
         "_retry",
         "_retry_at",
         "_seen",
@@ -73,7 +73,7 @@ class ConfigReload:
         self._retry = False
         #: When it is tried again, by the loop's clock.
         self._retry_at = 0.0
-        self._pause_s = 0.0
+        self._backoff_s = 0.0
 
     def trigger(self) -> None:
         """Read the file now, changed or not (SIGHUP)."""
@@ -92,8 +92,8 @@ class ConfigReload:
     async def _check(self, *, triggered: bool) -> None:
         signature = signature_of(self._path)
         if signature != self._seen:
-            for _ in range(MOST_WAITS):
-                await asyncio.sleep(SETTLED_S)
+            for _ in range(MAX_WAITS):
+                await asyncio.sleep(UNCHANGED_S)
                 before, signature = signature, signature_of(self._path)
                 if signature == before:
                     break
@@ -102,7 +102,7 @@ class ConfigReload:
         is_new = signature != self._seen or triggered
         self._seen = signature
         if is_new:
-            self._pause_s = 0.0
+            self._backoff_s = 0.0
         try:
             loaded = await asyncio.to_thread(self._source.load_again)
         except ConfigError as error:
@@ -123,9 +123,9 @@ class ConfigReload:
             self._retry = True
             self._retry_at = self._time()
             if error.disturbs:
-                longer = max(FIRST_PAUSE_S, 2 * self._pause_s)
-                self._pause_s = min(longer, LONGEST_PAUSE_S)
-                self._retry_at += self._pause_s
+                longer = max(MIN_BACKOFF_S, 2 * self._backoff_s)
+                self._backoff_s = min(longer, MAX_BACKOFF_S)
+                self._retry_at += self._backoff_s
             self._failed(error_text(error), repeated=not is_new)
             return
         except Exception as error:

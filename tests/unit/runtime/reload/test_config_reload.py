@@ -56,7 +56,7 @@ class _Process:
 @pytest.fixture
 async def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[_Process]:
     monkeypatch.setattr(config_reload, "INTERVAL_S", 0.01)
-    monkeypatch.setattr(config_reload, "SETTLED_S", 0.01)
+    monkeypatch.setattr(config_reload, "UNCHANGED_S", 0.01)
     file = tmp_path / "tidegate.yaml"
     file.write_text("name: first\n")
     process = _Process(file)
@@ -126,15 +126,15 @@ async def test_what_clients_feel_is_tried_again_after_a_pause_or_when_somebody_a
 async def test_pauses_grow_up_to_the_longest(
     process: _Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config_reload, "FIRST_PAUSE_S", 0.02)
-    monkeypatch.setattr(config_reload, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(config_reload, "MIN_BACKOFF_S", 0.02)
+    monkeypatch.setattr(config_reload, "MAX_BACKOFF_S", 0.05)
     process.error = NotApplied("the port is in use", disturbs=True)
     process.file.write_text("name: second\n")
     pauses = []
     for _ in range(4):
         before = process.attempts
         await wait_for_async(partial(process.tried_more_than, before), DEADLINE_S, "another try")
-        pauses.append(process.watch._pause_s)
+        pauses.append(process.watch._backoff_s)
     assert sorted(pauses) == pauses
     assert pauses[-1] == 0.05
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 
 from tidegate.runtime.config.file_version import FileDigests, digest_of
 from tidegate.runtime.reload.config_status import ConfigStatus
-from tidegate.runtime.reload.errors import error_text
 
 
 @pytest.fixture
@@ -26,10 +24,6 @@ def _taken(paths: tuple[Path, ...]) -> ConfigStatus:
     return config_status
 
 
-def test_a_digest_is_the_beginning_of_a_sha256() -> None:
-    assert digest_of(b"x") == hashlib.sha256(b"x").hexdigest()[:16]
-
-
 def test_what_was_read_is_told_with_its_digest(pair: tuple[Path, Path]) -> None:
     config_status = _taken(pair)
     config_status.digest, config_status.restart_needed = "abc", ["name"]
@@ -42,17 +36,6 @@ def test_what_was_read_is_told_with_its_digest(pair: tuple[Path, Path]) -> None:
             str(pair[1]): {"digest": digest_of(b"2"), "problem": ""},
         },
     }
-
-
-def test_a_file_that_changes_while_it_is_read_is_not_told_of(pair: tuple[Path, Path]) -> None:
-    reading = FileDigests(pair)
-    pair[0].write_text("another")
-    assert reading.unchanged() == {pair[1]: digest_of(b"2")}
-
-
-def test_a_file_that_cannot_be_read_has_no_digest(pair: tuple[Path, Path]) -> None:
-    pair[0].unlink()
-    assert list(FileDigests(pair).unchanged()) == [pair[1]]
 
 
 def test_of_a_pair_that_cannot_be_used_the_changed_file_has_the_problem(
@@ -81,19 +64,6 @@ def test_files_that_are_not_named_any_more_are_forgotten(pair: tuple[Path, Path]
     config_status = _taken(pair)
     config_status.keep_only([pair[1], Path("/never/read")])
     assert list(config_status.status()["files"]) == [str(pair[1])]
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (OSError(98, "listener a: in use"), "listener a: in use"),
-        (FileNotFoundError(2, "No such file", "/x"), "/x: No such file"),
-        (ValueError("two\n lines"), "two lines"),
-        (ValueError(), "ValueError"),
-    ],
-)
-def test_an_error_is_one_line(error: Exception, sentence: str) -> None:
-    assert error_text(error) == sentence
 
 
 def test_the_gauges_say_how_many_problems_there_are(pair: tuple[Path, Path]) -> None:
