@@ -20,7 +20,7 @@ from support.broker import Server, Settings, StartBroker, Tidegate, all_listener
 from support.certificates import Certificates
 from support.mosquitto import Mosquitto
 from support.raw_client import RawClient
-from tidegate.runtime.process.parent import end_with
+from tidegate.runtime.process.parent import exit_with_parent
 
 _MARK_OF_DIRECTORY = {
     "integration": pytest.mark.integration,
@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Have a worker of pytest-xdist end with the run, as all ends that it starts."""
     if hasattr(config, "workerinput"):
-        end_with(os.getppid())
+        exit_with_parent(os.getppid())
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -90,13 +90,19 @@ def test_other_topics_with_a_dollar_sign_may_be_published() -> None:
 async def test_the_state_only_goes_forward() -> None:
     async with LoneEdge() as alone:
         client = alone.accept()
-        assert client.client.state is ClientState.CONNECTING
+        states = [client.client.state]
         client.send(mqtt_bytes.connect("c"))
         await turns()
-        assert client.client.state is ClientState.CONNECTED
+        states.append(client.client.state)
         client.lose()
-        assert client.client.is_closed
+        states.append(client.client.state)
         client.client.data_received(mqtt_bytes.PINGREQ)
-        assert client.client.state is ClientState.CLOSED
+        states.append(client.client.state)
+        assert states == [
+            ClientState.CONNECTING,
+            ClientState.CONNECTED,
+            ClientState.CLOSED,
+            ClientState.CLOSED,
+        ]
         await turns()
         assert [request.client_id for request in alone.router.detached] == ["c"]
