@@ -8,8 +8,8 @@ connection ends; those with one stay and are marked as not connected.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection
+from typing import Final, Generic, TypeVar
 
 from tidegate.core.topic_index import TopicIndex
 
@@ -29,26 +29,22 @@ class _Group(Generic[M]):
 class SharedGroups(Generic[M]):
     """All groups with their members, whatever a member is to the caller."""
 
-    __slots__ = ("_groups", "_index", "_len", "_reconnected")
+    __slots__ = ("_groups", "_index", "_len", "_reconnected", "match")
 
     def __init__(self) -> None:
         # Groups with the first connected member after a time, and with others that are not.
         self._reconnected: set[tuple[str, str]] = set()
         self._groups: dict[tuple[str, str], _Group[M]] = {}
         self._index: TopicIndex[str, str] = TopicIndex()
+        #: (Share name, topic filter) of the groups that a topic goes to: the same list object until
+        #: a group that matches comes or goes, as ``TopicIndex.match``; who is in a group does not
+        #: matter. Called for every publish, so without a step in between.
+        self.match: Final[Callable[[str], list[tuple[str, str]]]] = self._index.match
         self._len = 0
 
     def __len__(self) -> int:
         """Count the members of all groups."""
         return self._len
-
-    def match(self, topic: str) -> list[tuple[str, str]]:
-        """Return (share name, topic filter) of the groups that a topic goes to.
-
-        The same list object until a group that matches comes or goes, as ``TopicIndex.match``; who
-        is in a group does not matter.
-        """
-        return self._index.match(topic)
 
     def subscribe(
         self, share_name: str, topic_filter: str, client_id: str, member: M, is_connected: bool
