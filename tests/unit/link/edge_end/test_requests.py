@@ -274,6 +274,19 @@ async def test_the_end_of_an_older_connection_does_not_end_the_newer_one() -> No
     assert [(hold.epoch, hold.ended) for hold in router.of("hold")] == [(1, False), (2, False)]
 
 
+@in_virtual_time
+async def test_a_late_answer_to_an_older_connection_does_not_replace_the_newer_one() -> None:
+    router_client, (router,) = await _scene("r1")
+    for epoch in (2, 1):
+        router.replies["attach"] = pb.Reply()
+        write_attached(router.replies["attach"].attach, AttachedSession(epoch, 5, True))
+        await router_client.attach("edge-1", AttachSession("c", False, 300))
+    late = PlayedRouter(router_client, "r2")
+    await late.join()
+    for one in (router, late):
+        assert [(hold.epoch, hold.ended) for hold in one.of("hold")] == [(2, False)]
+
+
 # Subscriptions
 
 

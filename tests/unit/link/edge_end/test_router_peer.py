@@ -17,6 +17,7 @@ from tidegate.link.edge_end.router_peer import (
 )
 from tidegate.link.messages import size_of
 from tidegate.link.outbox import Outbox
+from tidegate.link.router_end.edge_peer import MIN_WINDOW_BYTES
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish
 
@@ -280,3 +281,14 @@ async def test_frames_are_reported_before_much_is_outstanding() -> None:
     peer.disconnected()
     peer.frame_handled(REPORT_BYTES)
     await asyncio.sleep(0)
+
+
+@in_virtual_time
+async def test_handled_frames_are_reported_long_before_the_router_has_to_wait_for_that() -> None:
+    peer = _peer()
+    assert peer.outbox is not None
+    handled = 0
+    while not peer.outbox.queued_bytes:
+        peer.frame_handled(10_000)
+        handled += 10_000
+    assert handled <= MIN_WINDOW_BYTES / 4  # what the router sends without a report

@@ -364,6 +364,19 @@ async def test_no_publisher_waits_for_an_edge_that_takes_nothing(scene: Scene) -
     assert not scene.peer("edge-2").stalled
 
 
+@_scene(**SMALL_MAILBOX, stall_s=2.0, heartbeat_s=1.0)
+async def test_credit_comes_back_as_soon_as_an_edge_is_found_to_take_nothing(scene: Scene) -> None:
+    publisher, stuck = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+    stuck.takes.clear()
+    for _ in range(2):
+        publisher.say(publish=_publish(LARGE))
+    await asyncio.sleep(1)
+    assert publisher.credit_bytes == _size(LARGE)
+    await until(lambda: scene.peer("edge-2").stalled, "that is noticed")
+    await asyncio.sleep(MOMENT_S)  # and not with the next heartbeat only
+    assert publisher.credit_bytes == 2 * _size(LARGE)
+
+
 @_scene(**SMALL_MAILBOX, stall_s=1.0, heartbeat_s=0.5)
 async def test_pushes_that_do_not_fit_are_made_up_for_later(scene: Scene) -> None:
     stuck = await scene.edge("edge-1")

@@ -1,0 +1,29 @@
+"""Which connections are asked for, and when once more."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.played_link import MOMENT_S, PlayedEdge, PlayedRouter, fleet_of, in_virtual_time
+
+
+@in_virtual_time
+async def test_what_is_missed_while_connections_are_verified_has_them_verified_once_more() -> None:
+    """What was asked for before may have changed since, and what came since was not asked for."""
+    router_client = fleet_of(PlayedEdge())
+    router = PlayedRouter(router_client, "r1")
+    await router.join()
+    verification = router_client.verification
+    verification.connections = lambda: [("first", 1)]
+    router.silent_about = {"verify"}
+    verification.start()
+    await asyncio.sleep(MOMENT_S)
+    verification.connections = lambda: [("first", 1), ("second", 2)]
+    for _ in range(3):  # together once
+        verification.start()
+    router.answer_all("verify")
+    await asyncio.sleep(MOMENT_S)
+    assert [list(one.client_ids) for one in router.of("verify")] == [
+        ["first"],
+        ["first", "second"],
+    ]
