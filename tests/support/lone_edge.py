@@ -208,6 +208,8 @@ class LoneEdge:
         settings = {"auth": {"allow_anonymous": True}, "listeners": [{}]} | settings
         self.config = Config.model_validate(settings)
         self.counters = Counters()
+        #: Unix time, as far as messages expire.
+        self.now_ms = 0
         self.router = PlayedRouter()
         self.edge = Edge(
             "edge",
@@ -216,7 +218,7 @@ class LoneEdge:
             Authenticator(self.config.auth, self.counters),
             Authorizer(self.config.auth),
             self.counters,
-            lambda: 0,
+            lambda: self.now_ms,
         )
 
     async def __aenter__(self) -> LoneEdge:

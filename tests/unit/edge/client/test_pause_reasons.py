@@ -18,6 +18,7 @@ from support.mqtt_bytes import PINGREQ, V5
 from support.peers import both_versions
 from support.virtual_time import run_virtual
 from tidegate.edge.client.packet_queue import LINGER_S, OVERHEAD_BYTES, READ_AHEAD_BYTES
+from tidegate.edge.edge import TICK_S
 from tidegate.mqtt.enums import ReasonCode
 
 DISCONNECT = mqtt_bytes.disconnect()
@@ -399,9 +400,9 @@ def _keep_alive_scenario(send: int) -> Coroutine[Any, Any, bool]:
             if there:
                 assert client.channel.is_paused
                 alone.edge.resume_publishing()
-                await asyncio.sleep(10)
+                await asyncio.sleep(15)
                 assert "c" in alone.edge.clients, "being read again counts as a sign of life"
-                await asyncio.sleep(10)
+                await asyncio.sleep(2 * TICK_S + 0.01)
                 assert "c" not in alone.edge.clients
             return there
 
@@ -424,7 +425,7 @@ def test_a_client_that_takes_nothing_must_still_keep_alive() -> None:
             client.client.pause_writing()
             while not client.channel.is_paused:
                 client.send(PINGREQ)
-            await asyncio.sleep(17)
+            await asyncio.sleep(15 + 2 * TICK_S + 0.01)
             assert "c" not in alone.edge.clients
 
     run_virtual(scenario())

@@ -24,6 +24,21 @@ async def test_a_packet_identifier_refused_in_pubrec_can_be_used_for_another_mes
         assert [message.payload for message in alone.router.published] == [b"refused", b"another"]
 
 
+@pytest.mark.statement("MQTT-4.3.3-10")
+async def test_a_qos_2_message_sent_again_is_answered_once_and_not_before_it_is_stored() -> None:
+    async with LoneEdge() as alone:
+        client = await alone.connect("c")
+        alone.router.answers_late = True
+        client.send(mqtt_bytes.publish("t", qos=2, packet_id=1))
+        client.send(mqtt_bytes.publish("t", qos=2, packet_id=1, dup=True))
+        assert client.kinds() == []
+        alone.router.answer()
+        assert client.kinds() == ["PUBREC"]
+        client.send(mqtt_bytes.publish("t", qos=2, packet_id=1, dup=True))
+        assert client.kinds() == ["PUBREC"]
+        assert len(alone.router.published) == 1
+
+
 @pytest.mark.statement("MQTT-3.3.4-7")
 async def test_a_message_refused_in_pubrec_is_no_longer_under_way() -> None:
     async with LoneEdge(limits={"receive_maximum": 1}) as alone:

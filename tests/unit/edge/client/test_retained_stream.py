@@ -26,6 +26,8 @@ class _Scene:
         self.is_closed = False
         self.client_id, self.incarnation = "client", 1
         self.context = SimpleNamespace(router=self)
+        #: What the client may not read.
+        self.forbidden: set[str] = set()
         self.sent: list[str] = []
         self.queued: list[str] = []
 
@@ -46,8 +48,8 @@ class _Scene:
         self._may_fail("enqueue")
         self.queued += [message.topic for message in messages]
 
-    def may_read(self, _topic: str) -> bool:
-        return True
+    def may_read(self, topic: str) -> bool:
+        return topic not in self.forbidden
 
     async def wait_for_room(self) -> None:
         """There is some."""
@@ -69,6 +71,17 @@ def test_a_router_that_is_away_for_a_moment_has_nothing_sent_twice(call: str) ->
     scene = _Scene({call: 2})
     run_virtual(_run(scene))
     assert (scene.sent, scene.queued) == (["a", "b"], ["c", "d"])
+
+
+def test_what_the_client_may_not_read_is_neither_sent_nor_queued() -> None:
+    scene = _Scene({})
+    scene.forbidden = {"b", "d"}
+    run_virtual(_run(scene))
+    assert (scene.sent, scene.queued) == (["a", "c"], [])
+    scene = _Scene({})
+    scene.forbidden = {"c"}
+    run_virtual(_run(scene))
+    assert (scene.sent, scene.queued) == (["a", "b"], ["d"])
 
 
 def test_it_ends_with_the_connection_while_no_router_is_there() -> None:
