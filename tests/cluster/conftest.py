@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import pytest
 
 from support.cluster import Cluster, Node, Store
-from support.guests import Guests, settled
+from support.cluster_clients import ClusterClients, settled
 from support.raw_client import RawClient
 
 #: Try the tests themselves on one process that is edge and router at once.
@@ -101,9 +101,9 @@ def _in_a_thread(work: Coroutine[Any, Any, None]) -> None:
 
 
 @pytest.fixture
-async def guests(steady_cluster: Cluster) -> AsyncIterator[Guests]:
+async def cluster_clients(steady_cluster: Cluster) -> AsyncIterator[ClusterClients]:
     """Yield raw clients on the shared cluster; what the test breaks there is mended after it."""
-    yield Guests(steady_cluster)
+    yield ClusterClients(steady_cluster)
     await RawClient.reset_all()
     await steady_cluster.heal()
     await steady_cluster.until_ready()

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.cluster import Cluster
-from support.guests import Guests, receive_publish
+from support.cluster_clients import ClusterClients, receive_publish
 from support.mqtt_bytes import V311
 
 pytestmark = pytest.mark.cluster
@@ -42,23 +42,23 @@ async def test_all_copies_are_accounted_for_over_all_processes(
     start_cluster: Callable[..., Awaitable[Cluster]],
 ) -> None:
     cluster = await start_cluster(limits={"max_queued_messages": 10})
-    guests = Guests(cluster)
-    topic = guests.topic()
-    durable = await guests.connect(0, "durable", durable=True)
+    cluster_clients = ClusterClients(cluster)
+    topic = cluster_clients.topic()
+    durable = await cluster_clients.connect(0, "durable", durable=True)
     await durable.subscribe((topic, 2))
-    plain = await guests.connect(1, "plain", V311)
+    plain = await cluster_clients.connect(1, "plain", V311)
     await plain.subscribe((topic, 1))
-    away = await guests.connect(2, "away", durable=True)
+    away = await cluster_clients.connect(2, "away", durable=True)
     await away.subscribe((topic, 1))
     await away.disconnect()
-    publisher = await guests.connect(1, "publisher")
+    publisher = await cluster_clients.connect(1, "publisher")
     for number in range(30):
         # QoS 2 would be one delivery too: what matters is that each kind of copy ends somewhere.
         await publisher.deliver(topic, b"%d" % number, qos=1, packet_id=number + 1)
         for client in (durable, plain):
             assert (await receive_publish(client)).payload == b"%d" % number
-    await publisher.deliver(guests.topic("nobody"), b"", qos=1, packet_id=99)
-    await publisher.publish(guests.topic("nobody"), b"")
+    await publisher.deliver(cluster_clients.topic("nobody"), b"", qos=1, packet_id=99)
+    await publisher.publish(cluster_clients.topic("nobody"), b"")
     end = time.monotonic() + 10
     while True:
         figures = await _figures(cluster)

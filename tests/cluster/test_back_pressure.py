@@ -15,7 +15,7 @@ import pytest
 
 from support import mqtt_bytes
 from support.cluster import Cluster
-from support.guests import Guests
+from support.cluster_clients import ClusterClients
 from support.raw_client import RawClient
 
 MIB = 1024 * 1024
@@ -74,7 +74,7 @@ async def _watch_memory(cluster: Cluster, seconds: float) -> dict[str, int]:
     return highest
 
 
-class Neighbours:
+class Bystanders:
     """A publisher and a subscriber of QoS 0 who want to be left alone."""
 
     def __init__(self, publisher: RawClient, subscriber: RawClient, topic: str) -> None:
@@ -95,11 +95,11 @@ class Neighbours:
             await asyncio.sleep(0.02)
 
 
-async def _pair(guests: Guests, sender: int, receiver: int) -> Neighbours:
-    topic = guests.topic("neighbours")
-    subscriber = await guests.connect(receiver, "neighbour-in")
+async def _pair(cluster_clients: ClusterClients, sender: int, receiver: int) -> Bystanders:
+    topic = cluster_clients.topic("neighbours")
+    subscriber = await cluster_clients.connect(receiver, "neighbour-in")
     await subscriber.subscribe((topic, 0))
-    return Neighbours(await guests.connect(sender, "neighbour-out"), subscriber, topic)
+    return Bystanders(await cluster_clients.connect(sender, "neighbour-out"), subscriber, topic)
 
 
 def _judge(before: dict[str, int], after: dict[str, int], floods: list[Flood]) -> None:
@@ -116,23 +116,23 @@ async def test_a_flood_that_cannot_be_stored_or_delivered_grows_nothing(
     cluster = await start_cluster(
         store={"operation_timeout_s": 2}, limits={"max_queued_bytes": MIB}
     )
-    guests = Guests(cluster)
-    topic = guests.topic("flood")
+    cluster_clients = ClusterClients(cluster)
+    topic = cluster_clients.topic("flood")
     # The subscribers are all at edge 2; the flood comes in at edge 0.
     for number in range(3):
-        durable = await guests.connect(2, f"durable{number}", durable=True)
+        durable = await cluster_clients.connect(2, f"durable{number}", durable=True)
         await durable.subscribe((topic, 1))
-        plain = await guests.connect(2, f"plain{number}")
+        plain = await cluster_clients.connect(2, f"plain{number}")
         await plain.subscribe((topic, 0))
         plain.pause()
-    neighbours = await _pair(guests, 1, 1)
-    talk = asyncio.create_task(neighbours.talk())
-    flooders = [await guests.connect(0, f"flooder{number}") for number in range(4)]
+    bystanders = await _pair(cluster_clients, 1, 1)
+    talk = asyncio.create_task(bystanders.talk())
+    flooders = [await cluster_clients.connect(0, f"flooder{number}") for number in range(4)]
     before = cluster.memory_bytes()
     if stuck == "store":
         cluster.store.pause()
     else:
-        guests.edge(2).pause()
+        cluster_clients.edge(2).pause()
     floods = [Flood(client, topic, 1 - number % 2) for number, client in enumerate(flooders)]
     try:
         after = await _watch_memory(cluster, FLOOD_S)
@@ -140,12 +140,12 @@ async def test_a_flood_that_cannot_be_stored_or_delivered_grows_nothing(
         talk.cancel()
     finally:
         cluster.store.resume()
-        if guests.edge(2).paused:
-            guests.edge(2).resume()
+        if cluster_clients.edge(2).paused:
+            cluster_clients.edge(2).resume()
         for flood in floods:
             flood.task.cancel()
         await asyncio.gather(talk, *(flood.task for flood in floods), return_exceptions=True)
-    print(f"{neighbours.count} messages between neighbours, slowest {neighbours.slowest_s:.3f} s")
+    print(f"{bystanders.count} messages between neighbours, slowest {bystanders.slowest_s:.3f} s")
     _judge(before, after, floods)
-    assert neighbours.count > 10
-    assert neighbours.slowest_s < NEIGHBOUR_S
+    assert bystanders.count > 10
+    assert bystanders.slowest_s < NEIGHBOUR_S

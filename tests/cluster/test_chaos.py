@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.cluster import Cluster
+from support.cluster_load import ClusterLoad
 from support.faults import Chaos
 from support.history_check import Snapshot
-from support.scene import Scene
 
 CHAOS_S = float(os.environ.get("TIDEGATE_CHAOS_S", "60"))
 LIMITS = {"max_queued_messages": 1_000_000}
@@ -28,15 +28,15 @@ async def test_random_faults_lose_nothing_and_repeat_nothing(
 ) -> None:
     """G1 to G4, whatever is killed, paused or cut off."""
     cluster = await start_cluster(proxied=True, limits=LIMITS, store={"operation_timeout_s": 2})
-    async with Scene(cluster, seed, Snapshot(repeats=True)) as scene:
-        scene.mixed_load()
-        await scene.begin()
-        await scene.still_publishing()
-        chaos = Chaos(cluster, scene.history, random.Random(seed + 1))
+    async with ClusterLoad(cluster, seed, Snapshot(repeats=True)) as harness:
+        harness.mixed_load()
+        await harness.begin()
+        await harness.still_publishing()
+        chaos = Chaos(cluster, harness.history, random.Random(seed + 1))
         await chaos.run(CHAOS_S)
         await cluster.heal()
-        scene.history.fault("cluster", "all healed")
-        settled_s = await scene.settle()
-        print(f"{scene.summary()}; settled in {settled_s:.1f} s; {dict(chaos.done)}")
-        scene.judge()
-        assert scene.checker.acknowledged_count() > CHAOS_S * 5, "there was hardly any load"
+        harness.history.fault("cluster", "all healed")
+        settled_s = await harness.settle()
+        print(f"{harness.summary()}; settled in {settled_s:.1f} s; {dict(chaos.done)}")
+        harness.judge()
+        assert harness.checker.acknowledged_count() > CHAOS_S * 5, "there was hardly any load"

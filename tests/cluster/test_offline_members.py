@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from support.guests import Guests, receive_publish
+from support.cluster_clients import ClusterClients, receive_publish
 from support.mqtt_bytes import Packet
 from support.raw_client import RawClient
 
@@ -37,12 +37,12 @@ class _Member:
 
 @contextlib.asynccontextmanager
 async def _members(
-    guests: Guests, group: str, *edges: int, durable: bool
+    cluster_clients: ClusterClients, group: str, *edges: int, durable: bool
 ) -> AsyncIterator[list[_Member]]:
     """Members that are connected and read, at these edges."""
     members = []
     for edge in edges:
-        client = await guests.connect(edge, f"member{edge}", durable=durable)
+        client = await cluster_clients.connect(edge, f"member{edge}", durable=durable)
         await client.subscribe((group, 2))
         members.append(_Member(client))
     try:
@@ -53,9 +53,11 @@ async def _members(
         await asyncio.gather(*(member.task for member in members), return_exceptions=True)
 
 
-async def _publish(guests: Guests, topic: str, count: int, qos: int = 1) -> set[bytes]:
+async def _publish(
+    cluster_clients: ClusterClients, topic: str, count: int, qos: int = 1
+) -> set[bytes]:
     """Publish so many messages; what they say."""
-    publisher = await guests.connect(1, "publisher")
+    publisher = await cluster_clients.connect(1, "publisher")
     for number in range(count):
         await publisher.deliver(topic, b"%d" % number, qos=qos, packet_id=number + 1)
     return {b"%d" % number for number in range(count)}
@@ -78,42 +80,48 @@ async def _until_all(
 @pytest.mark.parametrize("others", ["durable", "ephemeral"])
 @pytest.mark.parametrize("end", ["goodbye", "killed", "paused"])
 async def test_what_waits_for_a_durable_member_that_is_gone_goes_to_others(
-    guests: Guests, end: str, others: str
+    cluster_clients: ClusterClients, end: str, others: str
 ) -> None:
-    topic = guests.topic("jobs")
+    topic = cluster_clients.topic("jobs")
     group = f"$share/group/{topic}"
-    mute = await guests.connect(DOOMED, "mute", durable=True, props=[("receive_maximum", 5)])
+    mute = await cluster_clients.connect(
+        DOOMED, "mute", durable=True, props=[("receive_maximum", 5)]
+    )
     await mute.subscribe((group, 2))
-    async with _members(guests, group, 1, 2, durable=others == "durable") as members:
-        numbers = await _publish(guests, topic, COUNT)
+    async with _members(cluster_clients, group, 1, 2, durable=others == "durable") as members:
+        numbers = await _publish(cluster_clients, topic, COUNT)
         for _ in range(5):
             await mute.expect("PUBLISH")
         if end == "goodbye":
             mute.close()
         elif end == "killed":
-            await asyncio.to_thread(guests.edge(DOOMED).kill)
+            await asyncio.to_thread(cluster_clients.edge(DOOMED).kill)
         else:
-            guests.edge(DOOMED).pause()
+            cluster_clients.edge(DOOMED).pause()
         found = await _until_all(members, numbers, 20)
         assert set(found.values()) == {1}
-    back = await guests.connect(1, "mute", durable=True)
+    back = await cluster_clients.connect(1, "mute", durable=True)
     await back.expect_nothing()
 
 
 @pytest.mark.statement("MQTT-4.8.2-4")
-async def test_qos_2_that_has_begun_waits_for_its_client_and_the_rest_goes(guests: Guests) -> None:
-    topic = guests.topic("jobs")
+async def test_qos_2_that_has_begun_waits_for_its_client_and_the_rest_goes(
+    cluster_clients: ClusterClients,
+) -> None:
+    topic = cluster_clients.topic("jobs")
     group = f"$share/group/{topic}"
-    mute = await guests.connect(DOOMED, "mute", durable=True, props=[("receive_maximum", 3)])
+    mute = await cluster_clients.connect(
+        DOOMED, "mute", durable=True, props=[("receive_maximum", 3)]
+    )
     await mute.subscribe((group, 2))
-    numbers = await _publish(guests, topic, 9, qos=2)
+    numbers = await _publish(cluster_clients, topic, 9, qos=2)
     begun = [await mute.expect("PUBLISH") for _ in range(3)]
     rest = numbers - {packet.payload for packet in begun}
-    async with _members(guests, group, 2, durable=True) as members:
+    async with _members(cluster_clients, group, 2, durable=True) as members:
         mute.close()
         found = await _until_all(members, rest, 20)
         assert found == Counter(rest)
-        back = await guests.connect(1, "mute", durable=True)
+        back = await cluster_clients.connect(1, "mute", durable=True)
         again = [await back.expect("PUBLISH", dup=True) for _ in begun]
         assert [(packet.packet_id, packet.payload) for packet in again] == [
             (packet.packet_id, packet.payload) for packet in begun
@@ -123,27 +131,31 @@ async def test_qos_2_that_has_begun_waits_for_its_client_and_the_rest_goes(guest
         await back.expect_nothing()
 
 
-async def test_messages_find_a_member_that_comes_later(guests: Guests) -> None:
-    topic = guests.topic("jobs")
+async def test_messages_find_a_member_that_comes_later(cluster_clients: ClusterClients) -> None:
+    topic = cluster_clients.topic("jobs")
     group = f"$share/group/{topic}"
-    mute = await guests.connect(DOOMED, "mute", durable=True)
+    mute = await cluster_clients.connect(DOOMED, "mute", durable=True)
     await mute.subscribe((group, 1))
     mute.close()
-    numbers = await _publish(guests, topic, 9)
-    async with _members(guests, group, 2, durable=False) as members:
+    numbers = await _publish(cluster_clients, topic, 9)
+    async with _members(cluster_clients, group, 2, durable=False) as members:
         found = await _until_all(members, numbers, 20)
         assert set(found.values()) == {1}
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-async def test_any_router_can_give_away_what_waits(guests: Guests, victim: int) -> None:
-    topic = guests.topic("jobs")
+async def test_any_router_can_give_away_what_waits(
+    cluster_clients: ClusterClients, victim: int
+) -> None:
+    topic = cluster_clients.topic("jobs")
     group = f"$share/group/{topic}"
-    mute = await guests.connect(DOOMED, "mute", durable=True, props=[("receive_maximum", 5)])
+    mute = await cluster_clients.connect(
+        DOOMED, "mute", durable=True, props=[("receive_maximum", 5)]
+    )
     await mute.subscribe((group, 1))
-    async with _members(guests, group, 2, durable=True) as members:
-        numbers = await _publish(guests, topic, COUNT)
+    async with _members(cluster_clients, group, 2, durable=True) as members:
+        numbers = await _publish(cluster_clients, topic, COUNT)
         mute.close()
-        await asyncio.to_thread(guests.cluster.routers[victim].kill)
+        await asyncio.to_thread(cluster_clients.cluster.routers[victim].kill)
         found = await _until_all(members, numbers, 30)
         assert set(found.values()) == {1}

@@ -14,7 +14,7 @@ import pytest
 
 from support import mqtt_bytes
 from support.cluster import Cluster, Node
-from support.guests import Guests, nothing_more, receive_publish
+from support.cluster_clients import ClusterClients, nothing_more, receive_publish
 from support.mqtt_bytes import V5, V311
 from support.raw_client import RawClient
 
@@ -28,10 +28,10 @@ RESUME_S = 10.0
 BEGIN_S = 30.0
 
 
-async def _is_refused(guests: Guests, edge: int, version: int) -> None:
+async def _is_refused(cluster_clients: ClusterClients, edge: int, version: int) -> None:
     """CONNECT gets an honest answer in bounded time. [MQTT-3.1.4-6]"""
-    client = await guests.open(edge, version)
-    await client.send(mqtt_bytes.connect(guests.client_id("refused"), version=version))
+    client = await cluster_clients.open(edge, version)
+    await client.send(mqtt_bytes.connect(cluster_clients.client_id("refused"), version=version))
     async with asyncio.timeout(REFUSAL_S):
         await client.expect_refused(reasons=[SERVER_UNAVAILABLE[version]])
 
@@ -42,13 +42,13 @@ async def _nothing_comes(client: RawClient, seconds: float) -> None:
 
 
 async def _connects(
-    guests: Guests, edge: int, name: str, deadline_s: float = RESUME_S
+    cluster_clients: ClusterClients, edge: int, name: str, deadline_s: float = RESUME_S
 ) -> RawClient:
     """Connect as soon as it is possible again."""
     end = time.monotonic() + deadline_s
     while True:
         try:
-            return await guests.connect(edge, name)
+            return await cluster_clients.connect(edge, name)
         except (AssertionError, OSError):
             assert time.monotonic() < end, "clients are still refused"
             await asyncio.sleep(0.05)
@@ -62,26 +62,28 @@ async def _become_unready(nodes: Sequence[Node]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_store_that_hangs_stops_what_is_durable_and_nothing_else(guests: Guests) -> None:
-    topic, durable_topic = guests.topic("live"), guests.topic("durable")
-    live = await guests.connect(0, "live")
+async def test_a_store_that_hangs_stops_what_is_durable_and_nothing_else(
+    cluster_clients: ClusterClients,
+) -> None:
+    topic, durable_topic = cluster_clients.topic("live"), cluster_clients.topic("durable")
+    live = await cluster_clients.connect(0, "live")
     await live.subscribe((topic, 0))
-    durable = await guests.connect(1, "durable", durable=True)
+    durable = await cluster_clients.connect(1, "durable", durable=True)
     await durable.subscribe((durable_topic, 1))
-    writer = await guests.connect(2, "writer")
-    waiting = await guests.connect(2, "waiting")
+    writer = await cluster_clients.connect(2, "writer")
+    waiting = await cluster_clients.connect(2, "waiting")
     await writer.deliver(durable_topic, b"before")
     assert (await receive_publish(durable)).payload == b"before"
-    store = guests.cluster.store
+    store = cluster_clients.cluster.store
     store.pause()
     try:
         stopped = time.monotonic()
         await waiting.publish(durable_topic, b"during", qos=1)
         await asyncio.gather(
             _nothing_comes(waiting, WAIT_S),
-            _is_refused(guests, 0, V5),
-            _is_refused(guests, 1, V311),
-            _become_unready(guests.cluster.routers),
+            _is_refused(cluster_clients, 0, V5),
+            _is_refused(cluster_clients, 1, V311),
+            _become_unready(cluster_clients.cluster.routers),
         )
         for number in range(20):
             await writer.publish(topic, b"%d" % number)
@@ -94,8 +96,8 @@ async def test_a_store_that_hangs_stops_what_is_durable_and_nothing_else(guests:
     resumed = time.monotonic()
     await waiting.expect("PUBACK")
     assert (await receive_publish(durable)).payload == b"during"
-    await _connects(guests, 0, "new")
-    await guests.cluster.until_ready()
+    await _connects(cluster_clients, 0, "new")
+    await cluster_clients.cluster.until_ready()
     print(f"all resumed within {time.monotonic() - resumed:.1f} s")
     await live.expect_nothing()
     # The broker could not know whether the store had taken it before the outage.
@@ -104,15 +106,15 @@ async def test_a_store_that_hangs_stops_what_is_durable_and_nothing_else(guests:
 
 @pytest.mark.parametrize("how", ["killed", "paused"])
 async def test_without_routers_edges_keep_their_clients_and_publishes_wait(
-    guests: Guests, how: str
+    cluster_clients: ClusterClients, how: str
 ) -> None:
-    cluster = guests.cluster
-    topic = guests.topic()
-    subscriber = await guests.connect(0, "subscriber", durable=True)
+    cluster = cluster_clients.cluster
+    topic = cluster_clients.topic()
+    subscriber = await cluster_clients.connect(0, "subscriber", durable=True)
     await subscriber.subscribe((topic, 1))
-    ephemeral = await guests.connect(2, "ephemeral", V311)
+    ephemeral = await cluster_clients.connect(2, "ephemeral", V311)
     await ephemeral.subscribe((topic, 0))
-    publisher = await guests.connect(1, "publisher", V311)
+    publisher = await cluster_clients.connect(1, "publisher", V311)
     await publisher.deliver(topic, b"before")
     assert (await receive_publish(subscriber)).payload == b"before"
     assert (await receive_publish(ephemeral)).payload == b"before"
@@ -127,8 +129,8 @@ async def test_without_routers_edges_keep_their_clients_and_publishes_wait(
     await publisher.publish(topic, b"during", qos=1, packet_id=2)
     await asyncio.gather(
         _nothing_comes(publisher, WAIT_S),
-        _is_refused(guests, 0, V5),
-        _is_refused(guests, 1, V311),
+        _is_refused(cluster_clients, 0, V5),
+        _is_refused(cluster_clients, 1, V311),
     )
     for client in (subscriber, ephemeral):
         await client.expect_nothing()
@@ -138,7 +140,7 @@ async def test_without_routers_edges_keep_their_clients_and_publishes_wait(
     await cluster.heal()
     await publisher.expect("PUBACK", packet_id=2)
     assert (await receive_publish(subscriber)).payload == b"during"
-    await _connects(guests, 0, "new")
+    await _connects(cluster_clients, 0, "new")
     await cluster.until_ready()
     print(f"all resumed within {time.monotonic() - resumed:.1f} s")
     await nothing_more(subscriber, but=b"during")
@@ -150,15 +152,17 @@ async def test_without_routers_edges_keep_their_clients_and_publishes_wait(
 
 
 async def test_a_publish_that_waited_for_a_router_reaches_clients_without_a_durable_session(
-    guests: Guests,
+    cluster_clients: ClusterClients,
 ) -> None:
     """All routers start anew, and edges come to them one by one."""
-    cluster = guests.cluster
-    topic = guests.topic()
-    readers = [await guests.connect(edge, f"reader{edge}") for edge in range(len(cluster.edges))]
+    cluster = cluster_clients.cluster
+    topic = cluster_clients.topic()
+    readers = [
+        await cluster_clients.connect(edge, f"reader{edge}") for edge in range(len(cluster.edges))
+    ]
     for reader in readers:
         await reader.subscribe((topic, 1))
-    publishers = [await guests.connect(edge, f"publisher{edge}") for edge in range(2)]
+    publishers = [await cluster_clients.connect(edge, f"publisher{edge}") for edge in range(2)]
     for router in cluster.routers:
         await asyncio.to_thread(router.kill)
     for publisher in publishers:
@@ -177,10 +181,10 @@ async def test_everything_that_is_killed_at_once_goes_on_before_leases_have_run_
     cluster = await start_cluster(
         edges=2, store={"edge_lease_s": 60}, link={"discovery_interval_s": 60}
     )
-    guests = Guests(cluster)
-    subscriber = await guests.connect(0, "subscriber", durable=True)
+    cluster_clients = ClusterClients(cluster)
+    subscriber = await cluster_clients.connect(0, "subscriber", durable=True)
     await subscriber.subscribe(("t", 1))
-    publisher = await guests.connect(1, "publisher")
+    publisher = await cluster_clients.connect(1, "publisher")
     await publisher.deliver("t", b"before")
     assert (await receive_publish(subscriber)).payload == b"before"
     cluster.store.kill()
@@ -189,9 +193,9 @@ async def test_everything_that_is_killed_at_once_goes_on_before_leases_have_run_
     await asyncio.to_thread(cluster.store.start)
     began = time.monotonic()
     await cluster.heal()
-    publisher = await guests.connect(1, "publisher")
+    publisher = await cluster_clients.connect(1, "publisher")
     await publisher.deliver("t", b"after")
-    subscriber = await guests.connect(0, "subscriber", durable=True)
+    subscriber = await cluster_clients.connect(0, "subscriber", durable=True)
     while (await receive_publish(subscriber)).payload != b"after":
         pass
     took_s = time.monotonic() - began
@@ -200,14 +204,14 @@ async def test_everything_that_is_killed_at_once_goes_on_before_leases_have_run_
     assert took_s < BEGIN_S
 
 
-async def test_one_router_of_two_is_enough(guests: Guests) -> None:
+async def test_one_router_of_two_is_enough(cluster_clients: ClusterClients) -> None:
     """Whichever dies: everything that is asked afterwards is done, within the link's timeout."""
-    topic = guests.topic()
-    subscriber = await guests.connect(0, "subscriber", durable=True)
+    topic = cluster_clients.topic()
+    subscriber = await cluster_clients.connect(0, "subscriber", durable=True)
     await subscriber.subscribe((f"{topic}/#", 1))
-    publisher = await guests.connect(1, "publisher")
+    publisher = await cluster_clients.connect(1, "publisher")
     number = 0
-    for router in guests.cluster.routers:
+    for router in cluster_clients.cluster.routers:
         await asyncio.to_thread(router.kill)
         started = time.monotonic()
         for _ in range(20):
@@ -215,7 +219,7 @@ async def test_one_router_of_two_is_enough(guests: Guests) -> None:
             name = f"{topic}/{number}"
             await publisher.deliver(name, b"%d" % number, packet_id=number)
             assert (await receive_publish(subscriber)).payload == b"%d" % number
-            await guests.connect(number, f"new{number}")
+            await cluster_clients.connect(number, f"new{number}")
         print(f"without {router.name}: 20 publishes in {time.monotonic() - started:.2f} s")
-        await guests.cluster.heal()
-        await guests.cluster.until_ready()
+        await cluster_clients.cluster.heal()
+        await cluster_clients.cluster.until_ready()

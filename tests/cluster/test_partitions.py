@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.cluster import TIMEOUT_S, Cluster
+from support.cluster_clients import ClusterClients, nothing_more, receive_publish
 from support.faulting_proxy import FaultingProxy
-from support.guests import Guests, nothing_more, receive_publish
 
 CUT_OFF, OTHER = 0, 1
 #: Longer than any of these partitions: an edge without a lease has lost its sessions.
@@ -25,18 +25,20 @@ LOOK_S = 6.0
 @pytest.fixture
 async def parted(
     start_cluster: Callable[..., Awaitable[Cluster]],
-) -> Guests:
+) -> ClusterClients:
     """Return guests of a cluster with a proxy on each path."""
-    return Guests(await start_cluster(edges=2, proxied=True, store={"edge_lease_s": LEASE_S}))
+    return ClusterClients(
+        await start_cluster(edges=2, proxied=True, store={"edge_lease_s": LEASE_S})
+    )
 
 
-def _paths(guests: Guests, edge: int) -> list[FaultingProxy]:
-    name = guests.edge(edge).name
-    return [proxy for (one, _), proxy in guests.cluster.proxies.items() if one == name]
+def _paths(cluster_clients: ClusterClients, edge: int) -> list[FaultingProxy]:
+    name = cluster_clients.edge(edge).name
+    return [proxy for (one, _), proxy in cluster_clients.cluster.proxies.items() if one == name]
 
 
 @pytest.mark.parametrize("way", ["reset", "silent"])
-async def test_a_session_leaves_an_edge_that_is_cut_off(parted: Guests, way: str) -> None:
+async def test_a_session_leaves_an_edge_that_is_cut_off(parted: ClusterClients, way: str) -> None:
     topic = parted.topic()
     old = await parted.connect(CUT_OFF, "client", durable=True)
     await old.subscribe((topic, 1))
@@ -60,7 +62,9 @@ async def test_a_session_leaves_an_edge_that_is_cut_off(parted: Guests, way: str
     await new.expect_nothing()
 
 
-async def test_publishes_at_an_edge_that_is_cut_off_wait_and_none_is_lost(parted: Guests) -> None:
+async def test_publishes_at_an_edge_that_is_cut_off_wait_and_none_is_lost(
+    parted: ClusterClients,
+) -> None:
     topic = parted.topic()
     reader = await parted.connect(OTHER, "reader", durable=True)
     await reader.subscribe((topic, 2))
@@ -80,7 +84,9 @@ async def test_publishes_at_an_edge_that_is_cut_off_wait_and_none_is_lost(parted
     await nothing_more(reader)
 
 
-async def test_an_edge_that_reaches_one_router_of_two_serves_its_clients(parted: Guests) -> None:
+async def test_an_edge_that_reaches_one_router_of_two_serves_its_clients(
+    parted: ClusterClients,
+) -> None:
     """Publishes of the other edge go through both routers; none is lost to who is cut off."""
     reader = await parted.connect(CUT_OFF, "reader", durable=True)
     await reader.subscribe((parted.topic("#"), 1))
@@ -100,7 +106,7 @@ async def test_an_edge_that_reaches_one_router_of_two_serves_its_clients(parted:
     assert (await receive_publish(fresh, LOOK_S)).payload == b"new subscription"
 
 
-async def test_a_slow_path_delays_and_loses_nothing(parted: Guests) -> None:
+async def test_a_slow_path_delays_and_loses_nothing(parted: ClusterClients) -> None:
     reader = await parted.connect(CUT_OFF, "reader")
     await reader.subscribe((parted.topic("#"), 0))
     for path in _paths(parted, CUT_OFF):

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.cluster import Cluster
-from support.guests import Guests
+from support.cluster_clients import ClusterClients
 from support.idle_clients import Crowd
 
 COUNT = int(os.environ.get("TIDEGATE_IDLE", "1500"))
@@ -56,7 +56,7 @@ async def test_everybody_is_back_soon_after_an_edge_died(
         assert crowd.lost > COUNT / 6
         assert crowd.present == crowd.lost, "a session was not found again"
         assert not crowd.heard, "an idle client was told something"
-        guest = await Guests(cluster).connect(1, "after")
+        guest = await ClusterClients(cluster).connect(1, "after")
         await guest.expect_nothing()
     finally:
         await crowd.stop()

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.cluster import Cluster, ended
+from support.cluster_load import ClusterLoad
 from support.history import NO_CODE, Kind
 from support.history_check import Snapshot
 from support.mqtt_bytes import V5, V311
-from support.scene import Scene
 
 ANNOUNCED = Snapshot(disconnect=frozenset({0x8B, 0x8E, 0x9C}), connack=frozenset({0x88}))
 STOP_S = 20.0
@@ -28,30 +28,32 @@ async def test_a_rolling_restart_is_invisible_to_data(
     start_cluster: Callable[..., Awaitable[Cluster]], seed: int
 ) -> None:
     cluster = await start_cluster(limits={"max_queued_messages": 1_000_000})
-    async with Scene(cluster, seed, ANNOUNCED) as scene:
-        scene.mixed_load()
-        await scene.begin()
-        await scene.still_publishing()
+    async with ClusterLoad(cluster, seed, ANNOUNCED) as harness:
+        harness.mixed_load()
+        await harness.begin()
+        await harness.still_publishing()
         for node in [*cluster.routers, *cluster.edges]:
-            scene.history.fault(node.name, "SIGTERM")
+            harness.history.fault(node.name, "SIGTERM")
             started = time.monotonic()
             node.terminate()
             code = await ended(node, STOP_S)
             stopped_s = time.monotonic() - started
             assert code == 0, f"{node.name} ended with {code}"
             await asyncio.to_thread(node.start)
-            scene.history.fault(node.name, "started again")
+            harness.history.fault(node.name, "started again")
             await cluster.until_ready()
             print(f"{node.name}: gone in {stopped_s:.1f} s")
-            await scene.still_publishing(30)
-        settled_s = await scene.settle()
+            await harness.still_publishing(30)
+        settled_s = await harness.settle()
         codes = Counter(
-            f"0x{event.code:02x}" for event in scene.history.of(Kind.ENDED) if event.code != NO_CODE
+            f"0x{event.code:02x}"
+            for event in harness.history.of(Kind.ENDED)
+            if event.code != NO_CODE
         )
-        refusals = Counter(event.code for event in scene.history.of(Kind.REFUSED))
-        print(f"{scene.summary()}; settled in {settled_s:.1f} s")
+        refusals = Counter(event.code for event in harness.history.of(Kind.REFUSED))
+        print(f"{harness.summary()}; settled in {settled_s:.1f} s")
         print(f"DISCONNECT: {dict(codes)}; refused: {dict(refusals)}")
-        scene.judge()
+        harness.judge()
         assert codes["0x8b"] + codes["0x9c"] > 0, "no MQTT 5 client was told why"
 
 
@@ -61,29 +63,29 @@ async def test_restarts_of_routers_cost_connected_clients_nothing(
 ) -> None:
     """Also those without a durable session: their connections stay, and so does what they get."""
     cluster = await start_cluster(limits={"max_queued_messages": 1_000_000})
-    async with Scene(cluster, seed, ANNOUNCED) as scene:
+    async with ClusterLoad(cluster, seed, ANNOUNCED) as harness:
         for number, edge in enumerate(cluster.edges):
             topics = {f"load/{number}/one": 1, f"load/{number}/two": 2}
-            scene.publisher(f"pub-{number}", topics, rate=60, edge=edge.place)
+            harness.publisher(f"pub-{number}", topics, rate=60, edge=edge.place)
             for version in (V311, V5):
-                scene.subscriber(
+                harness.subscriber(
                     f"plain-{number}-{version}",
                     {"load/+/one": 1, "load/+/two": 2},
                     version=version,
                     edge=edge.place,
                     durable=False,
                 )
-        await scene.begin()
-        await scene.still_publishing()
+        await harness.begin()
+        await harness.still_publishing()
         for router in cluster.routers * 2:
-            scene.history.fault(router.name, "SIGTERM")
+            harness.history.fault(router.name, "SIGTERM")
             router.terminate()
             await ended(router, STOP_S)
-            await scene.still_publishing(20)
+            await harness.still_publishing(20)
             await asyncio.to_thread(router.start)
-            scene.history.fault(router.name, "started again")
-            await scene.still_publishing(100)
-        settled_s = await scene.settle(10)
-        print(f"{scene.summary()}; settled in {settled_s:.1f} s")
-        scene.judge()
-        assert {client.connections for client in scene.clients} == {1}
+            harness.history.fault(router.name, "started again")
+            await harness.still_publishing(100)
+        settled_s = await harness.settle(10)
+        print(f"{harness.summary()}; settled in {settled_s:.1f} s")
+        harness.judge()
+        assert {client.connections for client in harness.clients} == {1}

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from support.guests import Guests, collect
+from support.cluster_clients import ClusterClients, collect
 from support.raw_client import RawClient
 
 COUNT = 60
@@ -35,10 +35,12 @@ class Member:
 
 
 @contextlib.asynccontextmanager
-async def _members(guests: Guests, group: str, edges: list[int]) -> AsyncIterator[list[Member]]:
+async def _members(
+    cluster_clients: ClusterClients, group: str, edges: list[int]
+) -> AsyncIterator[list[Member]]:
     members = []
     for edge in edges:
-        client = await guests.connect(edge, f"member{edge}")
+        client = await cluster_clients.connect(edge, f"member{edge}")
         await client.subscribe((group, 1))
         members.append(Member(client))
     try:
@@ -59,10 +61,12 @@ async def _until(members: list[Member], numbers: set[bytes], deadline_s: float) 
         await asyncio.sleep(0.02)
 
 
-async def test_each_message_goes_to_one_member_wherever_it_is(guests: Guests) -> None:
-    topic = guests.topic("jobs")
-    publishers = [await guests.connect(edge, f"publisher{edge}") for edge in (0, 2)]
-    async with _members(guests, f"$share/group/{topic}", [0, 1, 2]) as members:
+async def test_each_message_goes_to_one_member_wherever_it_is(
+    cluster_clients: ClusterClients,
+) -> None:
+    topic = cluster_clients.topic("jobs")
+    publishers = [await cluster_clients.connect(edge, f"publisher{edge}") for edge in (0, 2)]
+    async with _members(cluster_clients, f"$share/group/{topic}", [0, 1, 2]) as members:
         for number in range(COUNT):
             await publishers[number % 2].deliver(topic, b"%d" % number, packet_id=number + 1)
         found = await _until(members, {b"%d" % number for number in range(COUNT)}, 10)
@@ -72,37 +76,37 @@ async def test_each_message_goes_to_one_member_wherever_it_is(guests: Guests) ->
 
 @pytest.mark.parametrize("end", ["killed", "paused"])
 async def test_what_a_lost_member_had_not_acknowledged_goes_to_others(
-    guests: Guests, end: str
+    cluster_clients: ClusterClients, end: str
 ) -> None:
-    topic = guests.topic("jobs")
+    topic = cluster_clients.topic("jobs")
     group = f"$share/group/{topic}"
-    mute = await guests.connect(DOOMED, "mute")
+    mute = await cluster_clients.connect(DOOMED, "mute")
     await mute.subscribe((group, 1))
-    publisher = await guests.connect(1, "publisher")
-    async with _members(guests, group, [1, 2]) as members:
+    publisher = await cluster_clients.connect(1, "publisher")
+    async with _members(cluster_clients, group, [1, 2]) as members:
         for number in range(COUNT):
             await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
         assert len(mute.pipe.buffer) > COUNT, "it did not get its share"
-        await _lose(guests, end)
+        await _lose(cluster_clients, end)
         found = await _until(members, {b"%d" % number for number in range(COUNT)}, 15)
         assert set(found.values()) == {1}
 
 
 @pytest.mark.parametrize("end", ["killed", "paused"])
 async def test_a_durable_member_keeps_its_share_and_others_get_what_comes_later(
-    guests: Guests, end: str
+    cluster_clients: ClusterClients, end: str
 ) -> None:
     """It has a queue: what was given to it waits there (MQTT5 §4.8.2), and the rest goes on."""
-    topic = guests.topic("jobs")
+    topic = cluster_clients.topic("jobs")
     group = f"$share/group/{topic}"
-    mute = await guests.connect(DOOMED, "mute", durable=True)
+    mute = await cluster_clients.connect(DOOMED, "mute", durable=True)
     await mute.subscribe((group, 1))
-    publisher = await guests.connect(1, "publisher")
-    async with _members(guests, group, [1, 2]) as members:
+    publisher = await cluster_clients.connect(1, "publisher")
+    async with _members(cluster_clients, group, [1, 2]) as members:
         for number in range(COUNT // 2):
             await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
-        await _lose(guests, end)
-        back = Member(await guests.connect(1, "mute", durable=True))
+        await _lose(cluster_clients, end)
+        back = Member(await cluster_clients.connect(1, "mute", durable=True))
         for number in range(COUNT // 2, COUNT):
             await publisher.deliver(topic, b"%d" % number, packet_id=number + 1)
         everybody = [*members, back]
@@ -111,8 +115,8 @@ async def test_a_durable_member_keeps_its_share_and_others_get_what_comes_later(
         back.task.cancel()
 
 
-async def _lose(guests: Guests, end: str) -> None:
+async def _lose(cluster_clients: ClusterClients, end: str) -> None:
     if end == "killed":
-        await asyncio.to_thread(guests.edge(DOOMED).kill)
+        await asyncio.to_thread(cluster_clients.edge(DOOMED).kill)
     else:
-        guests.edge(DOOMED).pause()
+        cluster_clients.edge(DOOMED).pause()

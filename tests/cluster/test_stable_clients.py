@@ -144,7 +144,7 @@ class Scripts:
             self._process.wait(10)
 
 
-class Stage:
+class Harness:
     """A cluster behind a load balancer, and the clients."""
 
     def __init__(self, cluster: Cluster, directory: Path) -> None:
@@ -211,11 +211,11 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(
+async def harness(
     start_cluster: Callable[..., Awaitable[Cluster]], tmp_path: Path
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Harness]:
     cluster = await start_cluster()
-    made = Stage(cluster, tmp_path)
+    made = Harness(cluster, tmp_path)
     try:
         await made.start()
         yield made
@@ -223,30 +223,30 @@ async def stage(
         await made.stop()
 
 
-async def _restart(stage: Stage, node: Node) -> Counter[str]:
+async def _restart(harness: Harness, node: Node) -> Counter[str]:
     """Restart one process as a rolling update does; how often each client was lost by that."""
-    before = stage.losses()
-    stage.leaving.add(node.name)
+    before = harness.losses()
+    harness.leaving.add(node.name)
     node.terminate()
     await ended(node, STOP_S)
     await asyncio.to_thread(node.start)
-    await stage.cluster.until_ready()
-    stage.leaving.discard(node.name)
-    await stage.everybody_gets_a_message()
-    return stage.losses() - before
+    await harness.cluster.until_ready()
+    harness.leaving.discard(node.name)
+    await harness.everybody_gets_a_message()
+    return harness.losses() - before
 
 
 @pytest.mark.timeout(180)
 async def test_a_stable_client_reconnects_once_when_its_edge_restarts_and_never_for_a_router(
-    stage: Stage,
+    harness: Harness,
 ) -> None:
-    by_routers = {node.name: await _restart(stage, node) for node in stage.cluster.routers}
-    by_edges = {node.name: await _restart(stage, node) for node in stage.cluster.edges}
+    by_routers = {node.name: await _restart(harness, node) for node in harness.cluster.routers}
+    by_edges = {node.name: await _restart(harness, node) for node in harness.cluster.edges}
     shown = {name: dict(lost) for name, lost in (by_routers | by_edges).items()}
     print(f"connections lost by restarts: {shown}")
     assert not any(by_routers.values()), f"a router's restart cost connections: {by_routers}"
     assert any(by_edges.values()), "nobody was on any edge"
     assert all(max(lost.values(), default=0) <= 1 for lost in by_edges.values()), by_edges
     # A write into a socket that the server is just closing is no error of the protocol.
-    errors = [*stage.pahos.seen.errors, *stage.scripts.seen.errors]
+    errors = [*harness.pahos.seen.errors, *harness.scripts.seen.errors]
     assert not [error for error in errors if "EPIPE" not in error and "ECONNRESET" not in error]

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from support import mqtt_bytes
-from support.guests import Guests, receive_publish
+from support.cluster_clients import ClusterClients, receive_publish
 from support.mqtt_bytes import V5, V311
 from support.peers import both_versions
 from support.raw_client import RawClient
@@ -24,9 +24,9 @@ TAKEOVER_S = 1.0
 OLD, NEW, ELSEWHERE = 0, 1, 2
 
 
-async def _take_over(guests: Guests, version: int) -> RawClient:
+async def _take_over(cluster_clients: ClusterClients, version: int) -> RawClient:
     started = time.monotonic()
-    client = await guests.connect(NEW, "client", version, durable=True)
+    client = await cluster_clients.connect(NEW, "client", version, durable=True)
     took_s = time.monotonic() - started
     print(f"taken over in {took_s * 1000:.0f} ms")
     assert took_s < TAKEOVER_S
@@ -38,21 +38,21 @@ async def _take_over(guests: Guests, version: int) -> RawClient:
 @both_versions
 @pytest.mark.parametrize("old_edge", ["running", "paused", "killed"])
 async def test_a_session_moves_to_another_edge_within_a_second(
-    guests: Guests, old_edge: str, version: int
+    cluster_clients: ClusterClients, old_edge: str, version: int
 ) -> None:
-    topic = guests.topic()
-    old = await guests.connect(OLD, "client", version, durable=True)
+    topic = cluster_clients.topic()
+    old = await cluster_clients.connect(OLD, "client", version, durable=True)
     await old.subscribe((topic, 1))
-    publisher = await guests.connect(ELSEWHERE, "publisher")
+    publisher = await cluster_clients.connect(ELSEWHERE, "publisher")
     await publisher.deliver(topic, b"before")
     assert (await receive_publish(old)).payload == b"before"
     await old.expect_nothing()
-    edge = guests.edge(OLD)
+    edge = cluster_clients.edge(OLD)
     if old_edge == "paused":
         edge.pause()
     elif old_edge == "killed":
         await asyncio.to_thread(edge.kill)
-    new = await _take_over(guests, version)
+    new = await _take_over(cluster_clients, version)
     await publisher.deliver(topic, b"after", packet_id=2)
     while (received := await receive_publish(new)).payload == b"before":
         assert received.dup
@@ -65,28 +65,32 @@ async def test_a_session_moves_to_another_edge_within_a_second(
     await new.expect_nothing()
 
 
-async def test_clean_start_at_another_edge_discards_what_was_queued(guests: Guests) -> None:
-    topic = guests.topic()
-    old = await guests.connect(OLD, "client", durable=True)
+async def test_clean_start_at_another_edge_discards_what_was_queued(
+    cluster_clients: ClusterClients,
+) -> None:
+    topic = cluster_clients.topic()
+    old = await cluster_clients.connect(OLD, "client", durable=True)
     await old.subscribe((topic, 1))
-    publisher = await guests.connect(ELSEWHERE, "publisher")
+    publisher = await cluster_clients.connect(ELSEWHERE, "publisher")
     await publisher.deliver(topic, b"queued")
-    new = await guests.connect(NEW, "client", durable=True, clean=True)
+    new = await cluster_clients.connect(NEW, "client", durable=True, clean=True)
     assert new.connack is not None
     assert not new.connack.session_present
     await publisher.deliver(topic, b"not subscribed", packet_id=2)
     await new.expect_nothing()
 
 
-async def test_a_disconnected_session_is_found_at_every_edge(guests: Guests) -> None:
-    topic = guests.topic()
-    client = await guests.connect(OLD, "client", durable=True)
+async def test_a_disconnected_session_is_found_at_every_edge(
+    cluster_clients: ClusterClients,
+) -> None:
+    topic = cluster_clients.topic()
+    client = await cluster_clients.connect(OLD, "client", durable=True)
     await client.subscribe((topic, 2))
-    publisher = await guests.connect(ELSEWHERE, "publisher")
+    publisher = await cluster_clients.connect(ELSEWHERE, "publisher")
     for number in range(6):
         await client.disconnect()
         await publisher.deliver(topic, b"%d" % number, qos=2, packet_id=number + 1)
-        client = await guests.connect(number, "client", durable=True)
+        client = await cluster_clients.connect(number, "client", durable=True)
         assert client.connack is not None
         assert client.connack.session_present
         received = await receive_publish(client)
@@ -95,12 +99,12 @@ async def test_a_disconnected_session_is_found_at_every_edge(guests: Guests) -> 
         await client.send(mqtt_bytes.acknowledge("PUBCOMP", received.packet_id))
 
 
-async def test_of_many_connections_at_once_one_is_left(guests: Guests) -> None:
+async def test_of_many_connections_at_once_one_is_left(cluster_clients: ClusterClients) -> None:
     """Twelve CONNECTs with one client identifier at three edges: the session has one owner."""
-    topic = guests.topic()
-    opened = [await guests.open(number) for number in range(12)]
+    topic = cluster_clients.topic()
+    opened = [await cluster_clients.open(number) for number in range(12)]
     connect = mqtt_bytes.connect(
-        guests.client_id(), version=V5, clean=False, props=[("session_expiry", 300)]
+        cluster_clients.client_id(), version=V5, clean=False, props=[("session_expiry", 300)]
     )
     await asyncio.gather(*(client.send(connect) for client in opened))
 
@@ -120,7 +124,7 @@ async def test_of_many_connections_at_once_one_is_left(guests: Guests) -> None:
     assert len(left) == 1
     (owner,) = left
     await owner.subscribe((topic, 1))
-    publisher = await guests.connect(ELSEWHERE, "publisher")
+    publisher = await cluster_clients.connect(ELSEWHERE, "publisher")
     await publisher.deliver(topic, b"once")
     assert (await receive_publish(owner)).payload == b"once"
     await owner.expect_nothing()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.cluster import Cluster
-from support.guests import Guests, receive_publish
+from support.cluster_clients import ClusterClients, receive_publish
 from support.otlp_receiver import HttpReceiver, ReceivedSpan
 from support.waiting import wait_for
 
@@ -23,11 +23,11 @@ async def test_a_publish_is_one_trace_from_edge_to_router_to_store_to_edge(
     with HttpReceiver() as receiver:
         telemetry = {"otlp_endpoint": receiver.endpoint, "trace_ratio": 1.0}
         cluster = await start_cluster(telemetry=telemetry)
-        guests = Guests(cluster)
-        topic = guests.topic()
-        subscriber = await guests.connect(0, "subscriber", durable=True)
+        cluster_clients = ClusterClients(cluster)
+        topic = cluster_clients.topic()
+        subscriber = await cluster_clients.connect(0, "subscriber", durable=True)
         await subscriber.subscribe((topic, 1))
-        publisher = await guests.connect(1, "publisher")
+        publisher = await cluster_clients.connect(1, "publisher")
         await publisher.deliver(topic, b"once")
         assert (await receive_publish(subscriber)).payload == b"once"
 

@@ -10,7 +10,7 @@ import asyncio
 import time
 
 from support.cluster import LEASE_S
-from support.guests import Guests, collect, receive_publish
+from support.cluster_clients import ClusterClients, collect, receive_publish
 from support.mqtt_bytes import V5, V311, Property, Will
 
 DOOMED, OTHER, THIRD = 0, 1, 2
@@ -20,24 +20,28 @@ GRACE_S = 2.5
 DELAY_S = 1
 
 
-def _will(guests: Guests, name: str, *props: Property) -> Will:
-    return Will(guests.topic(f"will/{name}"), name.encode(), qos=1, props=props)
+def _will(cluster_clients: ClusterClients, name: str, *props: Property) -> Will:
+    return Will(cluster_clients.topic(f"will/{name}"), name.encode(), qos=1, props=props)
 
 
-async def test_wills_of_a_killed_edge_are_published_once(guests: Guests) -> None:
+async def test_wills_of_a_killed_edge_are_published_once(cluster_clients: ClusterClients) -> None:
     """Without delay at once, with delay after it, and not for who came back in time."""
-    watchers = [await guests.connect(edge, f"watcher{edge}") for edge in (OTHER, THIRD)]
+    watchers = [await cluster_clients.connect(edge, f"watcher{edge}") for edge in (OTHER, THIRD)]
     for watcher in watchers:
-        await watcher.subscribe((guests.topic("will/#"), 1))
+        await watcher.subscribe((cluster_clients.topic("will/#"), 1))
     delay: Property = ("will_delay", DELAY_S)
     long_delay: Property = ("will_delay", 60)
-    await guests.connect(DOOMED, "new", V5, will=_will(guests, "new"))
-    await guests.connect(DOOMED, "old", V311, will=_will(guests, "old"))
-    await guests.connect(DOOMED, "late", durable=True, will=_will(guests, "late", delay))
-    await guests.connect(DOOMED, "back", durable=True, will=_will(guests, "back", long_delay))
+    await cluster_clients.connect(DOOMED, "new", V5, will=_will(cluster_clients, "new"))
+    await cluster_clients.connect(DOOMED, "old", V311, will=_will(cluster_clients, "old"))
+    await cluster_clients.connect(
+        DOOMED, "late", durable=True, will=_will(cluster_clients, "late", delay)
+    )
+    await cluster_clients.connect(
+        DOOMED, "back", durable=True, will=_will(cluster_clients, "back", long_delay)
+    )
     killed = time.monotonic()
-    await asyncio.to_thread(guests.edge(DOOMED).kill)
-    back = await guests.connect(OTHER, "back", durable=True)
+    await asyncio.to_thread(cluster_clients.edge(DOOMED).kill)
+    back = await cluster_clients.connect(OTHER, "back", durable=True)
     assert back.connack is not None
     assert back.connack.session_present
     for watcher in watchers:
@@ -53,12 +57,12 @@ async def test_wills_of_a_killed_edge_are_published_once(guests: Guests) -> None
 
 
 async def test_the_will_of_a_paused_edge_is_published_once_although_it_comes_back(
-    guests: Guests,
+    cluster_clients: ClusterClients,
 ) -> None:
-    watcher = await guests.connect(OTHER, "watcher")
-    await watcher.subscribe((guests.topic("will/#"), 1))
-    doomed = await guests.connect(DOOMED, "paused", will=_will(guests, "paused"))
-    edge = guests.edge(DOOMED)
+    watcher = await cluster_clients.connect(OTHER, "watcher")
+    await watcher.subscribe((cluster_clients.topic("will/#"), 1))
+    doomed = await cluster_clients.connect(DOOMED, "paused", will=_will(cluster_clients, "paused"))
+    edge = cluster_clients.edge(DOOMED)
     paused = time.monotonic()
     edge.pause()
     assert (await receive_publish(watcher)).payload == b"paused"
@@ -70,22 +74,24 @@ async def test_the_will_of_a_paused_edge_is_published_once_although_it_comes_bac
 
 
 async def test_a_will_is_published_when_its_client_goes_on_elsewhere_without_delay(
-    guests: Guests,
+    cluster_clients: ClusterClients,
 ) -> None:
     """The takeover ends the old connection, and its will has no delay. [MQTT-3.1.2-8]"""
-    watcher = await guests.connect(THIRD, "watcher")
-    await watcher.subscribe((guests.topic("will/#"), 1))
-    await guests.connect(DOOMED, "moves", durable=True, will=_will(guests, "moves"))
-    guests.edge(DOOMED).pause()
-    await guests.connect(OTHER, "moves", durable=True)
+    watcher = await cluster_clients.connect(THIRD, "watcher")
+    await watcher.subscribe((cluster_clients.topic("will/#"), 1))
+    await cluster_clients.connect(
+        DOOMED, "moves", durable=True, will=_will(cluster_clients, "moves")
+    )
+    cluster_clients.edge(DOOMED).pause()
+    await cluster_clients.connect(OTHER, "moves", durable=True)
     assert (await receive_publish(watcher)).payload == b"moves"
-    guests.edge(DOOMED).resume()
+    cluster_clients.edge(DOOMED).resume()
     assert await collect(watcher, 3 * SWEEP_S) == []
 
 
-async def test_a_polite_end_at_one_edge_publishes_no_will(guests: Guests) -> None:
-    watcher = await guests.connect(OTHER, "watcher")
-    await watcher.subscribe((guests.topic("will/#"), 1))
-    client = await guests.connect(DOOMED, "polite", will=_will(guests, "polite"))
+async def test_a_polite_end_at_one_edge_publishes_no_will(cluster_clients: ClusterClients) -> None:
+    watcher = await cluster_clients.connect(OTHER, "watcher")
+    await watcher.subscribe((cluster_clients.topic("will/#"), 1))
+    client = await cluster_clients.connect(DOOMED, "polite", will=_will(cluster_clients, "polite"))
     await client.disconnect()
     assert await collect(watcher, 2 * SWEEP_S) == []

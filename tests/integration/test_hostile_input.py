@@ -18,9 +18,9 @@ import pytest
 
 from support import mqtt_bytes
 from support.broker import Server, Tidegate
+from support.bystanders import undisturbed
 from support.mqtt_bytes import V5, V311
 from support.mutation import connects, mutate, packets
-from support.neighbours import undisturbed
 from support.peers import Peers
 from support.raw_client import DEADLINE_S, Pipe, RawClient, frame
 
@@ -123,7 +123,7 @@ async def _send_mutations(server: Server, rng: random.Random, count: int, name: 
 async def test_mutated_packets_disturb_nobody(broker: Server, peers: Peers) -> None:
     seed = int(os.environ.get("TIDEGATE_SEED", "0")) or random.randrange(1, 1 << 32)
     # The first tenth warms caches and allocators up; growth counts from there.
-    async with undisturbed(peers) as neighbours:
+    async with undisturbed(peers) as bystanders:
         for share in (MUTATIONS // 10, MUTATIONS - MUTATIONS // 10):
             before = broker.memory_bytes()
             await asyncio.gather(
@@ -136,7 +136,7 @@ async def test_mutated_packets_disturb_nobody(broker: Server, peers: Peers) -> N
             )
     grown = broker.memory_bytes() - before
     assert grown < _GROWTH_BYTES, f"seed {seed}: grew by {grown >> 20} MiB"
-    assert neighbours.delivered > 20, f"seed {seed}"
+    assert bystanders.delivered > 20, f"seed {seed}"
     await _assert_answers(peers)
 
 

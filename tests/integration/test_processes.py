@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.broker import Address
 from support.cluster import Cluster, Node, ended
-from support.guests import Guests, receive_publish
+from support.cluster_clients import ClusterClients, receive_publish
 from support.mqtt_bytes import V5, V311
 from support.tools import free_port
 from support.waiting import wait_for_async
@@ -63,9 +63,9 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-def guests(cluster: Cluster) -> Guests:
+def cluster_clients(cluster: Cluster) -> ClusterClients:
     """Raw clients on the edges."""
-    return Guests(cluster)
+    return ClusterClients(cluster)
 
 
 async def _until_ready_says(node: Node, status: int, text: str) -> None:
@@ -85,26 +85,28 @@ async def _status(node: Node) -> dict[str, Any]:
 @pytest.mark.parametrize("version", [V311, V5])
 @pytest.mark.parametrize("qos", [0, 1, 2])
 async def test_a_message_goes_from_one_edge_to_the_other(
-    guests: Guests, qos: int, version: int
+    cluster_clients: ClusterClients, qos: int, version: int
 ) -> None:
-    topic = guests.topic()
-    subscriber = await guests.connect(0, "subscriber", version)
+    topic = cluster_clients.topic()
+    subscriber = await cluster_clients.connect(0, "subscriber", version)
     await subscriber.subscribe((topic, qos))
-    publisher = await guests.connect(1, "publisher", version)
+    publisher = await cluster_clients.connect(1, "publisher", version)
     await publisher.deliver(topic, b"hello", qos=qos)
     received = await receive_publish(subscriber)
     assert (received.payload, received.qos) == (b"hello", qos)
 
 
-async def test_a_durable_session_moves_between_edges_with_what_it_missed(guests: Guests) -> None:
-    topic = guests.topic()
-    client = await guests.connect(0, "client", durable=True)
+async def test_a_durable_session_moves_between_edges_with_what_it_missed(
+    cluster_clients: ClusterClients,
+) -> None:
+    topic = cluster_clients.topic()
+    client = await cluster_clients.connect(0, "client", durable=True)
     await client.subscribe((topic, 2))
     await client.disconnect()
-    publisher = await guests.connect(0, "publisher")
+    publisher = await cluster_clients.connect(0, "publisher")
     for number, qos in enumerate((1, 2), start=1):
         await publisher.deliver(topic, b"missed %d" % number, qos=qos, packet_id=number)
-    client = await guests.connect(1, "client", durable=True)
+    client = await cluster_clients.connect(1, "client", durable=True)
     assert client.connack is not None
     assert client.connack.session_present
     assert [(await receive_publish(client)).payload for _ in range(2)] == [b"missed 1", b"missed 2"]
@@ -163,14 +165,14 @@ async def test_metrics_say_what_runs_and_how_it_is_linked(cluster: Cluster) -> N
 
 
 async def test_an_edge_without_a_router_is_not_ready_and_takes_nobody(
-    cluster: Cluster, guests: Guests
+    cluster: Cluster, cluster_clients: ClusterClients
 ) -> None:
     (router,), edge = cluster.routers, cluster.edges[0]
     await _until_ready_says(edge, 200, "ready\n")
     await asyncio.to_thread(router.kill)
     await _until_ready_says(edge, 503, NO_ROUTER)
     assert await edge.admin("/livez") == (200, "alive\n")
-    client = await guests.open(0)
+    client = await cluster_clients.open(0)
     with pytest.raises(AssertionError):
         await client.connect("somebody")
     await asyncio.to_thread(router.start)
@@ -246,16 +248,16 @@ async def test_a_store_that_cannot_be_used_ends_the_router_with_a_sentence() -> 
 
 
 async def test_an_edge_that_is_told_to_end_lets_its_clients_go(
-    cluster: Cluster, guests: Guests
+    cluster: Cluster, cluster_clients: ClusterClients
 ) -> None:
     edge = cluster.edges[0]
-    client = await guests.connect(0, "client", durable=True)
-    old = await guests.connect(0, "old", V311)
+    client = await cluster_clients.connect(0, "client", durable=True)
+    old = await cluster_clients.connect(0, "old", V311)
     edge.terminate()
     await client.expect("DISCONNECT", reason=SHUTTING_DOWN)
     await old.expect_closed()
     assert await ended(edge, DEADLINE_S) == 0
-    again = await guests.connect(1, "client", durable=True)
+    again = await cluster_clients.connect(1, "client", durable=True)
     assert again.connack is not None
     assert again.connack.session_present
     (router,) = cluster.routers
@@ -269,9 +271,9 @@ async def test_clients_notice_nothing_of_a_router_that_is_told_to_end() -> None:
     async with _laid_out(edges=1, routers=2, link=quick) as cluster:
         await cluster.start()
         await cluster.until_ready()
-        guests = Guests(cluster)
-        topic = guests.topic()
-        client = await guests.connect(0, "client")
+        cluster_clients = ClusterClients(cluster)
+        topic = cluster_clients.topic()
+        client = await cluster_clients.connect(0, "client")
         await client.subscribe((topic, 1))
         for number, router in enumerate(cluster.routers):
             router.terminate()
@@ -286,7 +288,9 @@ async def test_clients_notice_nothing_of_a_router_that_is_told_to_end() -> None:
                     await asyncio.sleep(0.02)
 
 
-async def test_the_last_router_ends_within_its_time(cluster: Cluster, guests: Guests) -> None:
+async def test_the_last_router_ends_within_its_time(
+    cluster: Cluster, cluster_clients: ClusterClients
+) -> None:
     (router,) = cluster.routers
     await asyncio.to_thread(cluster.edges[1].stop)
     await asyncio.to_thread(cluster.edges[0].stop)

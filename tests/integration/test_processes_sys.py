@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.cluster import Cluster
-from support.guests import Guests
+from support.cluster_clients import ClusterClients
 from support.raw_client import RawClient
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
@@ -51,10 +51,10 @@ async def _until(client: RawClient, topic: str, value: bytes) -> None:
 async def test_figures_are_those_of_all_edges_and_one_router_publishes_them(
     cluster: Cluster,
 ) -> None:
-    guests = Guests(cluster)
-    watcher = await guests.connect(0, "watcher")
+    cluster_clients = ClusterClients(cluster)
+    watcher = await cluster_clients.connect(0, "watcher")
     await watcher.subscribe(("$SYS/broker/clients/+", 0), ("$SYS/broker/uptime", 0))
-    others = [await guests.connect(1, f"other{number}") for number in range(3)]
+    others = [await cluster_clients.connect(1, f"other{number}") for number in range(3)]
     await _until(watcher, "clients/connected", b"4")
     await others[0].disconnect()
     await _until(watcher, "clients/connected", b"3")
@@ -69,15 +69,15 @@ async def test_figures_are_those_of_all_edges_and_one_router_publishes_them(
 
 
 async def test_another_router_speaks_when_the_one_that_did_is_gone(cluster: Cluster) -> None:
-    guests = Guests(cluster)
-    first = await guests.connect(0, "first")
+    cluster_clients = ClusterClients(cluster)
+    first = await cluster_clients.connect(0, "first")
     await first.subscribe(("$SYS/broker/clients/connected", 0))
     await _until(first, "clients/connected", b"1")
     # The first by name.
     await asyncio.to_thread(cluster.routers[0].kill)
-    second = await guests.connect(1, "second")
+    second = await cluster_clients.connect(1, "second")
     await _until(first, "clients/connected", b"2")
     await second.subscribe(("$SYS/broker/publish/messages/received", 0))
     for number in range(5):
-        await second.deliver(guests.topic(), b"x", qos=0, packet_id=number + 1)
+        await second.deliver(cluster_clients.topic(), b"x", qos=0, packet_id=number + 1)
     await _until(second, "publish/messages/received", b"5")

@@ -10,8 +10,8 @@ import pytest
 
 from support import mqtt_bytes
 from support.broker import Server
+from support.bystanders import undisturbed
 from support.mqtt_bytes import V5, V311, Packet
-from support.neighbours import undisturbed
 from support.peers import Peers
 from support.raw_client import RawClient
 from support.waiting import wait_for_async
@@ -153,7 +153,7 @@ async def test_publisher_that_reads_nothing_is_bounded(broker: Server, peers: Pe
     before = broker.memory_bytes()
     transport = client.pipe.transport
     assert transport is not None
-    async with undisturbed(peers) as neighbours:
+    async with undisturbed(peers) as bystanders:
         # PINGREQ and QoS 1 provoke answers that nobody reads; nothing awaits them here.
         block = (mqtt_bytes.PINGREQ * 100 + mqtt_bytes.publish("x", qos=1, packet_id=1)) * 200
         for _ in range(100):
@@ -161,6 +161,6 @@ async def test_publisher_that_reads_nothing_is_bounded(broker: Server, peers: Pe
                 break
             if transport.get_write_buffer_size() < 4 * MIB:
                 transport.write(block)
-            seen = neighbours.delivered
-            await wait_for_async(lambda: neighbours.delivered > seen, 10, "neighbours go on")  # noqa: B023 called at once
+            seen = bystanders.delivered
+            await wait_for_async(lambda: bystanders.delivered > seen, 10, "neighbours go on")  # noqa: B023 called at once
     assert broker.memory_bytes() - before < _BOUND_BYTES

@@ -1,4 +1,4 @@
-"""The operator and the chart against a real API server; pods are played, everything else is real.
+"""The operator and the chart against a real API server; pods are fakes, everything else is real.
 
 One control plane, one node and one installed operator serve a whole test process: they cost about
 ten seconds. Tests take a namespace each (``space``). A test that needs another operator ends the

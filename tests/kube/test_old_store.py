@@ -1,4 +1,4 @@
-"""One external store takes another's place on a real API server, with pods that are played."""
+"""One external store takes another's place on a real API server, with pods that are fakes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ async def test_limits_listeners_and_rules_change_without_a_restart(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:
     address = await away(broker.address)
-    async with under_load(broker, seed, kept_logs) as scene:
+    async with under_load(broker, seed, kept_logs) as harness:
         since = time.monotonic()
         before = await away(broker.seen, *ALL)
         plain = {"name": "plain", "protocol": "tcp", "port": 1883}
@@ -58,14 +58,14 @@ async def test_limits_listeners_and_rules_change_without_a_restart(
         with pytest.raises(OSError):
             await RawClient.open(f"tcp://{address}:1883")
         same(before, await away(broker.seen, *ALL))
-        assert lost_connections(scene, since) == []
+        assert lost_connections(harness, since) == []
 
 
 async def test_a_new_certificate_is_shown_and_no_connection_is_dropped(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:
     address = await away(broker.address)
-    async with under_load(broker, seed, kept_logs) as scene:
+    async with under_load(broker, seed, kept_logs) as harness:
         since = time.monotonic()
         before = await away(broker.seen, *ALL)
         old = await away(shown_names, broker, address)
@@ -75,9 +75,9 @@ async def test_a_new_certificate_is_shown_and_no_connection_is_dropped(
         await away(broker.change, {"listeners": [listener | {"tls": tls}]})
         await away(broker.wait_until_settled)
         assert await away(shown_names, broker, address) == old | {"new.example.com"}
-        await scene.still_publishing()
+        await harness.still_publishing()
         same(before, await away(broker.seen, *ALL))
-        assert lost_connections(scene, since) == []
+        assert lost_connections(harness, since) == []
 
 
 async def test_a_renewed_certificate_of_somebody_else_is_shown(
@@ -94,7 +94,7 @@ async def test_a_renewed_certificate_of_somebody_else_is_shown(
 
     await renew("first.example.com")
     own = {"name": "own", "protocol": "tls", "tls": {"secretName": "bought"}}
-    async with under_load(broker, seed, kept_logs) as scene:
+    async with under_load(broker, seed, kept_logs) as harness:
         since = time.monotonic()
         before = await away(broker.seen, *ALL)
         await away(broker.change, {"listeners": [*broker.spec["listeners"], own]})
@@ -107,7 +107,7 @@ async def test_a_renewed_certificate_of_somebody_else_is_shown(
             await asyncio.sleep(0.1)
         print(f"a new certificate is shown after {time.monotonic() - began:.1f} s")
         same(before, await away(broker.seen, *ALL))
-        assert lost_connections(scene, since) == []
+        assert lost_connections(harness, since) == []
 
 
 def shown_names(broker: Broker, address: str) -> set[str]:

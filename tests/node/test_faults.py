@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from support.cluster_load import ClusterLoad
 from support.kube.node import Node
 from support.kube.node_load import away, under_load
 from support.kube.node_product import SYSTEM, Broker, Operator, same
-from support.scene import Scene
 from support.waiting import wait_for
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
@@ -22,12 +22,12 @@ pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
 ALL = ("edge", "router", "redis")
 
 
-async def killed(broker: Broker, scene: Scene, component: str) -> None:
+async def killed(broker: Broker, harness: ClusterLoad, component: str) -> None:
     """Kill a pod, and wait until messages pass again and another pod has taken its place."""
     before = await away(broker.seen, *ALL)
     name = await away(broker.kill_pod, component)
-    scene.history.fault(name, "deleted by force")
-    await scene.still_publishing(30, 60)
+    harness.history.fault(name, "deleted by force")
+    await harness.still_publishing(30, 60)
     await away(replaced, broker, component, name)
     same(before, await away(broker.seen, *ALL), but=[name])
 
@@ -54,36 +54,36 @@ async def test_edges_and_routers_that_are_killed_lose_nothing(
 ) -> None:
     await away(broker.change, {"edge": {"replicas": 2}, "router": {"replicas": 2}})
     await away(broker.wait_until_settled)
-    async with under_load(broker, seed, kept_logs) as scene:
+    async with under_load(broker, seed, kept_logs) as harness:
         for component in ("edge", "router", "edge", "router"):
-            await killed(broker, scene, component)
+            await killed(broker, harness, component)
 
 
 async def test_the_only_router_and_the_only_edge_that_are_killed_lose_nothing(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:
-    async with under_load(broker, seed, kept_logs) as scene:
+    async with under_load(broker, seed, kept_logs) as harness:
         for component in ("router", "edge"):
-            await killed(broker, scene, component)
+            await killed(broker, harness, component)
 
 
 async def test_everything_that_is_killed_at_once_loses_nothing(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:
-    async with under_load(broker, seed, kept_logs) as scene:
+    async with under_load(broker, seed, kept_logs) as harness:
         names = [
             await away(broker.kill_pod, component) for component in ("redis", "router", "edge")
         ]
-        scene.history.fault(", ".join(names), "deleted by force")
-        await scene.still_publishing(30, 60)
+        harness.history.fault(", ".join(names), "deleted by force")
+        await harness.still_publishing(30, 60)
         await away(broker.wait_until_settled)
 
 
 async def test_a_store_that_is_killed_loses_nothing(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:
-    async with under_load(broker, seed, kept_logs) as scene:
-        await killed(broker, scene, "redis")
+    async with under_load(broker, seed, kept_logs) as harness:
+        await killed(broker, harness, "redis")
 
 
 async def test_an_operator_that_is_killed_is_not_missed(

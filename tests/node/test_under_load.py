@@ -30,7 +30,7 @@ async def changed(broker: Broker, spec: dict[str, Any]) -> None:
 async def test_scaling_edges_and_routers_loses_nothing(
     broker: Broker, seed: int, kept_logs: Path
 ) -> None:
-    async with under_load(broker, seed, kept_logs) as scene:
+    async with under_load(broker, seed, kept_logs) as harness:
         since = time.monotonic()
         before = await away(broker.seen, *ALL)
         await away(
@@ -41,8 +41,8 @@ async def test_scaling_edges_and_routers_loses_nothing(
         assert len(await away(broker.pods, "edge")) == 3
         await changed(broker, {"router": {"replicas": 2}})
         same(before, await away(broker.seen, *ALL))
-        assert lost_connections(scene, since) == []
-        await scene.still_publishing()
+        assert lost_connections(harness, since) == []
+        await harness.still_publishing()
         await changed(broker, {"edge": {"replicas": 1}})
         assert len(await away(broker.pods, "edge")) == 1
         others = await away(broker.seen, "router", "redis")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.brokers import NAMESPACE, rendered, spec_of
-from support.cluster_double import ClusterDouble
+from support.fake_kube_api import FakeKubeApi
 from support.virtual_time import run_virtual
 from tidegate_operator import names
 from tidegate_operator.kube import cache as module
@@ -35,9 +35,9 @@ def there(version: int = 1) -> list[Manifest]:
     return found
 
 
-def cached(*, up: bool = True) -> tuple[CachedCluster, ClusterDouble]:
+def cached(*, up: bool = True) -> tuple[CachedCluster, FakeKubeApi]:
     """Return a cache that has seen a broker, and the cluster behind it."""
-    double = ClusterDouble()
+    double = FakeKubeApi()
     double.kinds = frozenset()
     for manifest in rendered(spec_of()):
         double.fake.put(manifest)

@@ -238,7 +238,7 @@ def test_a_certificate_whose_authority_ends_at_once_is_not_renewed_in_vain() -> 
 # Replacing an authority
 
 
-class World:
+class Harness:
     """A broker's link over years: what the operator has stored, and what pods have by now.
 
     The operator looks every ``step``; each pod has what was stored ``delay`` before.
@@ -295,19 +295,19 @@ def _signed(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
 @pytest.mark.parametrize("step", [20, 60, 600], ids=lambda minutes: f"every-{minutes}-minutes")
 def test_no_two_pods_ever_meet_that_do_not_trust_each_other(step: int) -> None:
     policy = RotationPolicy(9 * DAY, 3 * DAY, 30 * DAY, HOUR)
-    world = World(policy)
+    harness = Harness(policy)
     most = 1
-    due = world.now
-    while world.now < NOW + 75 * DAY:
-        if world.now >= due:
-            due = world.look()
-            most = max(most, len(world.authorities))
-        world.check(delay=datetime.timedelta(minutes=59))
-        near = world.now + datetime.timedelta(minutes=step)
+    due = harness.now
+    while harness.now < NOW + 75 * DAY:
+        if harness.now >= due:
+            due = harness.look()
+            most = max(most, len(harness.authorities))
+        harness.check(delay=datetime.timedelta(minutes=59))
+        near = harness.now + datetime.timedelta(minutes=step)
         # Nothing happens far from a change; near one, every step counts.
-        world.now = near if len(world.authorities) > 1 else max(near, min(due, near + 6 * HOUR))
+        harness.now = near if len(harness.authorities) > 1 else max(near, min(due, near + 6 * HOUR))
     assert most == 2
-    assert 3 <= world.made <= 6
+    assert 3 <= harness.made <= 6
 
 
 def test_an_authority_is_replaced_in_three_steps() -> None:

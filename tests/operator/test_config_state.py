@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.brokers import pick, rendered, spec_of
-from support.pods_double import usual_report
+from support.fake_pods import usual_report
 from tidegate.runtime.config.file_version import digest_of
 from tidegate_operator import names
 from tidegate_operator.live_state import Pod, template_hash

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from support.brokers import pair, rendered, spec_of
-from support.cluster_double import ClusterDouble
+from support.fake_kube_api import FakeKubeApi
 from support.virtual_time import run_virtual
 from support.waiting import wait_for_async
 from tidegate.runtime.telemetry import log as logs
@@ -640,13 +640,13 @@ async def test_a_broker_that_is_found_gone_is_forgotten(monkeypatch: pytest.Monk
     requeue_after_s: float | None = None
     comes: handlers.BrokerVersion | None = None
 
-    class Double:
+    class FakeHandlers:
         async def reconcile(self, namespace: str, name: str) -> Outcome:
             if comes is not None:
                 operator.broker_changed(namespace, name, comes)
             return Outcome(requeue_after_s)
 
-    monkeypatch.setattr(operator, "_reconciler", Double())
+    monkeypatch.setattr(operator, "_reconciler", FakeHandlers())
     operator.broker_changed(*key, old)
     assert await operator._work(key) is None
     assert operator._versions == {}
@@ -722,7 +722,7 @@ async def test_a_watch_that_is_down_is_begun_again(
             yield event
         raise KubeUnavailable("broken")
 
-    cache = CachedCluster(ClusterDouble(), ["Secret "])
+    cache = CachedCluster(FakeKubeApi(), ["Secret "])
     operator = handlers.Operator(handlers.Options("image", "ns"))
     seen: list[str] = []
     monkeypatch.setattr(operator, "enqueue", lambda _, name: seen.append(name))
@@ -747,7 +747,7 @@ async def test_who_refers_to_what_has_changed_is_looked_at(
             yield {"metadata": {"name": name, "namespace": "iot"}}
         raise KubeUnavailable("broken")
 
-    cache = CachedCluster(ClusterDouble(), ["users"])
+    cache = CachedCluster(FakeKubeApi(), ["users"])
     operator = handlers.Operator(handlers.Options("image", "ns"))
     operator._reference_index.update(("iot", "demo"), [("Secret", "users")])
     seen: list[str] = []

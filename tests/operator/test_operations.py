@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from support.operator_world import World, world
+from support.operator_harness import Harness, harness
 from tidegate_operator import names
 from tidegate_operator.render.inputs import decoded
 
@@ -17,23 +17,23 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
-def authorities(it: World) -> dict[str, str]:
+def authorities(it: Harness) -> dict[str, str]:
     data: dict[str, str] = it.fake.get("Secret", "demo-authorities")["data"]
     return data
 
 
-def shown(it: World, component: str) -> x509.Certificate:
+def shown(it: Harness, component: str) -> x509.Certificate:
     files = decoded(it.fake.get("Secret", f"demo-{component}"))
     return x509.load_pem_x509_certificate(files["link.crt"])
 
 
-def trusted(it: World, component: str) -> list[x509.Certificate]:
+def trusted(it: Harness, component: str) -> list[x509.Certificate]:
     files = decoded(it.fake.get("Secret", f"demo-{component}"))
     return x509.load_pem_x509_certificates(files["link-ca.crt"])
 
 
 async def test_the_links_authority_is_made_anew_when_its_keys_are_deleted() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     before = shown(it, "edge"), dict(authorities(it))
     for key in [key for key in authorities(it) if key.startswith("link-")]:
@@ -47,7 +47,7 @@ async def test_the_links_authority_is_made_anew_when_its_keys_are_deleted() -> N
 
 
 async def test_the_authority_for_clients_is_made_anew_when_its_keys_are_deleted() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     before = it.fake.get("ConfigMap", "demo-ca")["data"]["ca.crt"]
     link = shown(it, "edge")
@@ -60,11 +60,11 @@ async def test_the_authority_for_clients_is_made_anew_when_its_keys_are_deleted(
 
 
 async def test_a_broker_made_anew_takes_over_its_authorities() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     kept = copy.deepcopy(it.fake.get("Secret", "demo-authorities"))
     del kept["metadata"]["ownerReferences"]
-    anew = await world("headline")
+    anew = await harness("headline")
     anew.fake.put({key: kept[key] for key in ("apiVersion", "kind", "metadata", "data")})
     await anew.settle()
     assert anew.conditions()["Degraded"] == ("False", "AsExpected")

@@ -8,18 +8,18 @@ from __future__ import annotations
 import pytest
 
 from support.brokers import spec_of
-from support.operator_world import World
+from support.operator_harness import Harness
 from tidegate_operator.kube.interface import KubeError
 from tidegate_operator.reconcile import DEGRADED_S, PROGRESSING_S
 
 
-async def again(it: World, later_s: float) -> float:
+async def again(it: Harness, later_s: float) -> float:
     it.pass_time(later_s)
     return (await it.reconcile()).requeue_after_s or 0
 
 
 async def test_pods_that_never_come_are_waited_for_with_patience() -> None:
-    it = World(spec_of())
+    it = Harness(spec_of())
     pauses = [await again(it, later_s) for later_s in (0, 1, 60, 240, 900)]
     assert pauses[:2] == [PROGRESSING_S, PROGRESSING_S]
     assert pauses == sorted(pauses)
@@ -28,7 +28,7 @@ async def test_pods_that_never_come_are_waited_for_with_patience() -> None:
 
 
 async def test_a_change_brings_the_haste_back() -> None:
-    it = World(spec_of())
+    it = Harness(spec_of())
     for later_s in (0, 600):
         await again(it, later_s)
     it.put_spec(spec_of(log={"level": "debug"}))
@@ -37,14 +37,14 @@ async def test_a_change_brings_the_haste_back() -> None:
 
 
 async def test_what_is_wrong_is_looked_at_later_and_later() -> None:
-    it = World(spec_of(auth={"passwords": {"secretName": "users"}}))
+    it = Harness(spec_of(auth={"passwords": {"secretName": "users"}}))
     assert await again(it, 0) == DEGRADED_S
     await again(it, 300)
     assert 20 < await again(it, 1) <= 60
 
 
 async def test_what_is_written_alone_is_not_tried_before() -> None:
-    it = World(spec_of())
+    it = Harness(spec_of())
     await it.reconcile()
     trials: list[str] = []
     apply = it.cluster.apply
@@ -65,7 +65,7 @@ async def test_what_is_written_alone_is_not_tried_before() -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "NetworkPolicy"])
 async def test_of_a_new_broker_what_people_write_into_is_tried_first(kind: str) -> None:
-    it = World(spec_of())
+    it = Harness(spec_of())
     apply = it.cluster.apply
 
     async def refusing(manifest: dict[str, object], *, dry_run: bool = False) -> dict[str, object]:

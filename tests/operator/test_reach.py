@@ -10,20 +10,20 @@ import pytest
 import yaml
 
 from support.brokers import DAY, NOW, spec_of
-from support.operator_world import World, world
+from support.operator_harness import Harness, harness
 from tidegate_operator import names
 from tidegate_operator.live_state import pods
 from tidegate_operator.pods.config_state import UNAUTHORIZED, UNREACHABLE, PodReport, ReportedFile
 from tidegate_operator.reconcile import PROGRESSING_S
 
 
-def message(it: World, kind: str) -> str:
+def message(it: Harness, kind: str) -> str:
     return next(str(one["message"]) for one in it.status["conditions"] if one["type"] == kind)
 
 
-async def changed_limits() -> tuple[World, PodReport]:
+async def changed_limits() -> tuple[Harness, PodReport]:
     """A broker whose limits have just been changed, and what its first edge said before."""
-    it = await world()
+    it = await harness()
     await it.settle()
     (edge, *_) = (one for one in pods(it.cluster.pods_there, NOW) if one.component == "edge")
     before = it.admin.usual(edge)
@@ -108,7 +108,7 @@ async def test_nobody_is_told_anything_while_a_broker_is_paused() -> None:
 
 async def test_one_answer_that_does_not_come_is_no_news() -> None:
     """A slow moment of a pod, or of the network, takes nothing back that it has said."""
-    it = await world()
+    it = await harness()
     await it.settle()
     it.admin.connections = 5
     it.admin.answers["demo-edge-0"] = UNREACHABLE
@@ -139,7 +139,7 @@ async def test_a_silent_pod_is_named_when_something_else_is_wanted() -> None:
 
 async def test_a_pod_that_has_come_since_is_not_told_before_it_has_said_anything() -> None:
     """It has started with what is newest."""
-    it = await world()
+    it = await harness()
     it.admin.answers["demo-edge-0"] = UNREACHABLE
     await it.settle()
     for _ in range(3):
@@ -150,7 +150,7 @@ async def test_a_pod_that_has_come_since_is_not_told_before_it_has_said_anything
 
 
 async def test_many_pods_are_told_in_several_goes() -> None:
-    it = await world(edge={"replicas": 70})
+    it = await harness(edge={"replicas": 70})
     await it.settle()
     for one in it.cluster.pods_there:
         it.admin.answers[one["metadata"]["name"]] = UNAUTHORIZED
@@ -178,7 +178,7 @@ async def test_only_pods_that_lag_behind_are_asked_often() -> None:
 
 
 async def test_pods_that_are_to_be_replaced_are_not_asked_often() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.put_spec(spec_of(link={"heartbeatSeconds": 2}))
     it.pass_time(60)
@@ -243,7 +243,7 @@ async def test_a_pod_that_cannot_use_its_configuration_for_long_is_a_fault() -> 
 
 
 async def test_new_certificates_are_confirmed_too() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     (edge, *_) = (one for one in pods(it.cluster.pods_there, NOW) if one.component == "edge")
     it.admin.answers["demo-edge-0"] = it.admin.usual(edge)
@@ -256,7 +256,7 @@ async def test_new_certificates_are_confirmed_too() -> None:
 
 
 async def test_pods_that_are_over_are_not_waited_for() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     evicted = copy.deepcopy(it.cluster.pods_there[0])
     evicted["metadata"] |= {"name": "demo-edge-evicted", "uid": "another"}
@@ -268,7 +268,7 @@ async def test_pods_that_are_over_are_not_waited_for() -> None:
 
 
 async def test_a_longer_deadline_waits_for_pods_that_have_the_time_for_it() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.put_spec(spec_of(edge={"drain": {"deadlineSeconds": 300}}))
 
@@ -286,8 +286,8 @@ async def test_a_longer_deadline_waits_for_pods_that_have_the_time_for_it() -> N
 # Evening out
 
 
-async def uneven(**rebalance: Any) -> World:
-    it = await world(edge={"replicas": 3, "rebalance": {"enabled": True} | rebalance})
+async def uneven(**rebalance: Any) -> Harness:
+    it = await harness(edge={"replicas": 3, "rebalance": {"enabled": True} | rebalance})
     await it.settle()
     it.admin.clients = {"demo-edge-0": 3000, "demo-edge-1": 3000, "demo-edge-2": 0}
     return it
@@ -376,7 +376,7 @@ async def test_edges_keep_their_clients_when_it_is_not_sure_or_not_wanted(change
 
 
 async def test_no_edge_lets_more_go_than_are_gone_before_the_next_round() -> None:
-    it = await world(edge={"replicas": 2, "drain": {"rate": 5}, "rebalance": {"enabled": True}})
+    it = await harness(edge={"replicas": 2, "drain": {"rate": 5}, "rebalance": {"enabled": True}})
     await it.settle()
     it.admin.clients = {"demo-edge-0": 9000}
     it.pass_time(60)

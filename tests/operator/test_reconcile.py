@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from support.brokers import DAY, NAMESPACE, NOW, pair, secret_data, spec_of
-from support.operator_world import World, world
+from support.operator_harness import Harness, harness
 from tidegate_operator import names
 from tidegate_operator.kube.interface import KubeError, KubeUnavailable
 from tidegate_operator.reconcile import PROGRESSING_S, Outcome
@@ -20,7 +20,7 @@ PARTS = ("authorities", "edge", "router")
 
 
 async def test_a_new_broker_is_made_and_becomes_ready() -> None:
-    it = await world()
+    it = await harness()
     first = await it.reconcile()
     assert first.applied == 24
     assert first.requeue_after_s == PROGRESSING_S
@@ -43,7 +43,7 @@ async def test_a_new_broker_is_made_and_becomes_ready() -> None:
 
 @pytest.mark.parametrize("name", ["minimal", "headline", "everything", "sentinel"])
 async def test_an_unchanged_broker_is_not_written_to(name: str) -> None:
-    it = await world(name)
+    it = await harness(name)
     await it.settle()
     it.fake.writes.clear()
     it.cluster.status_writes = 0
@@ -56,7 +56,7 @@ async def test_an_unchanged_broker_is_not_written_to(name: str) -> None:
 
 async def test_clients_are_counted_now_and_then() -> None:
     """Each new number is a write, which is seen as a change of the broker."""
-    it = await world()
+    it = await harness()
     await it.settle()
     asked = len(it.admin.rounds)
     for _ in range(5):
@@ -69,7 +69,7 @@ async def test_clients_are_counted_now_and_then() -> None:
 
 
 async def test_no_clients_are_counted_where_no_edge_is_left() -> None:
-    it = await world()
+    it = await harness()
     it.admin.connections = 6
     await it.settle()
     assert it.status["connections"] == 12
@@ -85,7 +85,7 @@ async def test_no_clients_are_counted_where_no_edge_is_left() -> None:
 
 
 async def test_pods_are_asked_whatever_the_clock_does() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.admin.connections = 50
     it.now -= datetime.timedelta(days=1)
@@ -96,7 +96,7 @@ async def test_pods_are_asked_whatever_the_clock_does() -> None:
 
 
 async def test_an_unchanged_broker_costs_few_requests() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.cluster.reads = 0
     await it.reconcile()
@@ -104,7 +104,7 @@ async def test_an_unchanged_broker_costs_few_requests() -> None:
 
 
 async def test_a_broker_that_is_gone_is_left_alone() -> None:
-    it = await world()
+    it = await harness()
     assert await it.reconciler.reconcile(NAMESPACE, "other") == Outcome(None)
     it.fake.get(names.KIND, "demo")["metadata"]["deletionTimestamp"] = "now"
     assert await it.reconcile() == Outcome(None)
@@ -112,7 +112,7 @@ async def test_a_broker_that_is_gone_is_left_alone() -> None:
 
 
 async def test_the_address_that_the_cloud_gives_gets_into_the_certificate() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     service = it.fake.get("Service", "demo")
     for given, wanted in (({"ip": "192.0.2.9"}, "192.0.2.9"), ({"hostname": "a.lb"}, "a.lb")):
@@ -125,7 +125,7 @@ async def test_the_address_that_the_cloud_gives_gets_into_the_certificate() -> N
 
 
 async def test_drift_is_repaired() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.fake.delete("NetworkPolicy", "demo-redis")
     it.fake.get("Service", "demo")["spec"]["ports"][0]["port"] = 9
@@ -134,7 +134,7 @@ async def test_drift_is_repaired() -> None:
 
 
 async def test_scaling_is_one_write() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     before = it.hashes()
     it.put_spec(spec_of(edge={"replicas": 5}))
@@ -148,7 +148,7 @@ async def test_scaling_is_one_write() -> None:
 
 
 async def test_a_bad_spec_changes_nothing_and_says_why() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.fake.writes.clear()
     it.put_spec(spec_of(listeners=[{"name": "mqtt", "port": 80}]))
@@ -168,14 +168,14 @@ async def test_a_bad_spec_changes_nothing_and_says_why() -> None:
 
 
 async def test_a_bad_spec_of_a_new_broker_makes_nothing() -> None:
-    it = World(spec_of(listeners=[]))
+    it = Harness(spec_of(listeners=[]))
     await it.reconcile()
     assert it.fake.writes == []
     assert it.conditions()["Progressing"] == ("False", "InvalidSpec")
 
 
 async def test_what_the_api_server_refuses_keeps_everything_as_it_was() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.fake.writes.clear()
     it.fake.refuse[("Deployment", "demo-edge")] = 'unknown field "spec.template.spec.nope"'
@@ -191,7 +191,7 @@ async def test_what_was_not_written_is_not_logged_as_made(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "tidegate_operator")
-    it = await world()
+    it = await harness()
     it.fake.refuse[("Deployment", "demo-edge")] = "no"
     await it.reconcile()
     assert "credentials rotated" not in caplog.messages
@@ -201,7 +201,7 @@ async def test_what_was_not_written_is_not_logged_as_made(
 
 
 async def test_what_is_refused_only_when_it_is_meant_is_said_too() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.put_spec(spec_of(service={"type": "NodePort"}, edge={"replicas": 4}))
     original = it.cluster.apply
@@ -222,7 +222,7 @@ async def test_what_is_refused_only_when_it_is_meant_is_said_too() -> None:
 
 @pytest.mark.parametrize("dry_run", [True, False])
 async def test_a_conflict_is_a_matter_for_the_queue(dry_run: bool) -> None:
-    it = await world()
+    it = await harness()
 
     async def apply(manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         if dry_run is only:
@@ -236,7 +236,7 @@ async def test_a_conflict_is_a_matter_for_the_queue(dry_run: bool) -> None:
 
 
 async def test_a_webhook_that_cannot_be_asked_holds_nothing_up() -> None:
-    it = await world()
+    it = await harness()
     original = it.cluster.apply
 
     async def apply(manifest: Manifest, *, dry_run: bool = False) -> Manifest:
@@ -249,7 +249,7 @@ async def test_a_webhook_that_cannot_be_asked_holds_nothing_up() -> None:
 
 
 async def test_an_object_of_somebody_else_is_not_touched() -> None:
-    it = await world()
+    it = await harness()
     it.put_data("Secret", "demo-edge", {"theirs": b"1"})
     await it.reconcile()
     assert it.fake.writes == []
@@ -260,7 +260,7 @@ async def test_an_object_of_somebody_else_is_not_touched() -> None:
 
 async def test_what_is_left_of_a_deleted_broker_is_not_counted_as_the_new_ones() -> None:
     """``kubectl replace --force``: nothing of the new one is there, however the old pods do."""
-    it = await world()
+    it = await harness()
     await it.settle()
     broker = it.fake.get(names.KIND, "demo")
     broker["metadata"]["uid"] = "another"
@@ -279,7 +279,7 @@ async def test_what_is_left_of_a_deleted_broker_is_not_counted_as_the_new_ones()
 
 
 async def test_a_missing_secret_is_waited_for() -> None:
-    it = World(spec_of("headline"))
+    it = Harness(spec_of("headline"))
     await it.reconcile()
     assert [(kind, name) for _, kind, name in it.fake.writes] == [
         ("Secret", "demo-authorities"),
@@ -297,7 +297,7 @@ ISSUED = {"issuer": {"name": "le"}, "dnsNames": ["a.example"]}
 
 
 async def test_a_certificate_that_cannot_even_be_asked_for_is_not_waited_for() -> None:
-    it = World(spec_of(listeners=[{"name": "web", "protocol": "tls", "tls": ISSUED}]))
+    it = Harness(spec_of(listeners=[{"name": "web", "protocol": "tls", "tls": ISSUED}]))
     it.fake.refuse[("Certificate", "demo-web-tls")] = "failed calling webhook: connection refused"
     await it.reconcile()
     assert it.conditions()["Degraded"] == ("True", "ApplyRefused")
@@ -309,7 +309,7 @@ async def test_a_certificate_that_cannot_even_be_asked_for_is_not_waited_for() -
 
 
 async def test_a_certificate_of_cert_manager_is_waited_for() -> None:
-    it = World(spec_of(listeners=[{"name": "web", "protocol": "tls", "tls": ISSUED}]))
+    it = Harness(spec_of(listeners=[{"name": "web", "protocol": "tls", "tls": ISSUED}]))
     outcome = await it.reconcile()
     assert it.fake.get("Certificate", "demo-web-tls")
     assert outcome.requeue_after_s == PROGRESSING_S
@@ -323,7 +323,7 @@ async def test_a_certificate_of_cert_manager_is_waited_for() -> None:
 
 
 async def test_a_secret_that_breaks_later_holds_nothing_up() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     it.fake.delete("Secret", "users")
     it.put_spec(spec_of("headline", edge={"replicas": 4}))
@@ -335,7 +335,7 @@ async def test_a_secret_that_breaks_later_holds_nothing_up() -> None:
 
 
 async def test_a_server_that_is_away_is_an_exception_for_the_queue() -> None:
-    it = await world()
+    it = await harness()
     it.cluster.down = True
     with pytest.raises(KubeUnavailable):
         await it.reconcile()
@@ -347,7 +347,7 @@ async def test_the_links_certificates_are_renewed_whatever_the_spec_says() -> No
         spec_of("headline", auth={"passwords": {"secretName": "users", "key": "other"}}),
         spec_of("headline", acl={"source": {"secretName": "nowhere"}}),
     ):
-        it = await world("headline")
+        it = await harness("headline")
         await it.settle()
         before = {name: it.fake.get("Secret", f"demo-{name}")["data"] for name in PARTS}
         it.put_spec(bad)
@@ -369,7 +369,7 @@ async def test_the_links_certificates_are_renewed_whatever_the_spec_says() -> No
 
 
 async def test_a_store_whose_password_was_lost_gets_a_new_one_with_a_new_pod() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.fake.delete("Secret", "demo-redis")
     before = it.fake.get("StatefulSet", "demo-redis")["spec"]["template"]
@@ -383,7 +383,7 @@ async def test_a_store_whose_password_was_lost_gets_a_new_one_with_a_new_pod() -
 
 
 async def test_a_paused_broker_is_looked_at_and_not_changed() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.put_spec(spec_of(paused=True, edge={"replicas": 9}))
     it.fake.delete("Service", "demo-metrics")
@@ -398,7 +398,7 @@ async def test_a_paused_broker_is_looked_at_and_not_changed() -> None:
 
 
 async def test_certificates_are_renewed_without_a_new_pod() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     before, old = it.hashes(), it.fake.get("Secret", "demo-edge")["data"]["listener.mqtt.crt"]
     it.now = NOW + 61 * DAY
@@ -415,14 +415,14 @@ async def test_certificates_are_renewed_without_a_new_pod() -> None:
 
 
 async def test_the_next_look_is_in_time_for_the_next_certificate() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     it.now = NOW + 60 * DAY - datetime.timedelta(seconds=5)
     assert (await it.reconcile()).requeue_after_s == 5
 
 
 async def test_new_passwords_and_certificates_reach_pods_without_a_restart() -> None:
-    it = await world("everything")
+    it = await harness("everything")
     await it.settle()
     before = it.hashes()
     it.put_data("Secret", "users", {"file": b"new:hash\n"})
@@ -438,12 +438,12 @@ async def test_new_passwords_and_certificates_reach_pods_without_a_restart() -> 
     assert it.hashes() == before
 
 
-def password_files(it: World) -> set[str]:
+def password_files(it: Harness) -> set[str]:
     data = it.fake.get("Secret", "demo-router")["data"]
     return {name for name in data if "password" in name}
 
 
-def password_values(it: World) -> list[bytes]:
+def password_values(it: Harness) -> list[bytes]:
     data = secret_data(it.fake.get("Secret", "demo-router"))
     return [value for name, value in data.items() if "password" in name]
 
@@ -458,12 +458,12 @@ STORE_KINDS = {
 }
 
 
-def store_kinds(it: World) -> set[str]:
+def store_kinds(it: Harness) -> set[str]:
     return {kind for _, kind, _, name in it.fake.objects if name == "demo-redis"}
 
 
 async def test_a_store_that_is_replaced_by_an_external_one_goes_when_no_router_uses_it() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     old = [one for one in it.cluster.pods_there if one["metadata"]["name"] == "demo-router-0"]
     it.put_spec(spec_of(redis={"external": {"url": "redis://elsewhere"}}))
@@ -486,7 +486,7 @@ async def test_a_store_that_is_replaced_by_an_external_one_goes_when_no_router_u
 
 
 async def test_a_store_that_is_wanted_again_was_never_away() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     before = it.fake.get("StatefulSet", "demo-redis")["metadata"]["uid"]
     password = it.fake.get("Secret", "demo-redis")["data"]
@@ -503,7 +503,7 @@ async def test_a_store_that_is_wanted_again_was_never_away() -> None:
 
 async def test_routers_that_are_not_written_yet_keep_their_store() -> None:
     """What is held back because somebody else changes it all the time has not moved either."""
-    it = await world()
+    it = await harness()
     await it.settle()
     for number in range(40):
         it.fake.get("Deployment", "demo-router")["spec"]["progressDeadlineSeconds"] = number
@@ -516,7 +516,7 @@ async def test_routers_that_are_not_written_yet_keep_their_store() -> None:
 
 
 async def test_old_routers_find_the_password_of_their_store_beside_the_new_ones() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     spec = external("elsewhere", "theirs")
     it.put_contents(spec)
@@ -534,9 +534,9 @@ def external(host: str, secret: str = "", **more: str) -> dict[str, Any]:
     return spec_of(redis={"external": {"url": f"redis://{host}", **password, **more}})
 
 
-async def moving(before: dict[str, Any], after: dict[str, Any]) -> World:
+async def moving(before: dict[str, Any], after: dict[str, Any]) -> Harness:
     """A broker whose routers have just been told to use another store."""
-    it = World(before)
+    it = Harness(before)
     it.put_data("Secret", "one", {"password": b"of the first"})
     it.put_data("Secret", "two", {"password": b"of the second"})
     await it.settle()
@@ -590,7 +590,7 @@ async def test_a_changed_password_of_the_same_store_replaces_no_router() -> None
 
 
 async def test_a_store_that_is_kept_is_said_to_be() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.put_spec(external("elsewhere"))
     await it.reconcile()
@@ -607,7 +607,7 @@ async def test_a_store_that_is_kept_is_said_to_be() -> None:
 
 
 async def test_a_store_that_has_lost_its_password_is_not_given_one_while_it_leaves() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     before = password_values(it)
     it.put_spec(spec_of(redis={"external": {"url": "redis://elsewhere"}}))
@@ -619,7 +619,7 @@ async def test_a_store_that_has_lost_its_password_is_not_given_one_while_it_leav
 
 
 async def test_a_store_that_leaves_is_not_looked_at_for_ever_as_often() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     it.put_spec(spec_of(redis={"external": {"url": "redis://elsewere"}}))
     await it.reconcile()
@@ -631,7 +631,7 @@ async def test_a_store_that_leaves_is_not_looked_at_for_ever_as_often() -> None:
 
 async def test_a_certificate_that_is_not_issued_is_not_said_to_be() -> None:
     """What would be issued is made of chance each time: it is not what pods have."""
-    it = World(spec_of("headline"))
+    it = Harness(spec_of("headline"))
     it.put_contents(spec_of("headline"))
     it.put_data("Secret", "demo-admin", {"theirs": b"1"})
     await it.reconcile()
@@ -644,7 +644,7 @@ async def test_a_certificate_that_is_not_issued_is_not_said_to_be() -> None:
 
 
 async def test_certificates_that_end_while_a_broker_is_paused_are_said_to() -> None:
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     it.put_spec(spec_of("headline", paused=True))
     for days, said in ((85, ("True", "EndsSoon")), (91, ("False", "Invalid"))):
@@ -659,7 +659,7 @@ async def test_certificates_that_end_while_a_broker_is_paused_are_said_to() -> N
 
 async def test_clients_need_no_new_authority_when_self_signing_is_turned_on_again() -> None:
     spec = spec_of("headline")
-    it = await world("headline")
+    it = await harness("headline")
     await it.settle()
     trusted = it.fake.get("ConfigMap", "demo-ca")["data"]
     kept = it.fake.get("Secret", "demo-authorities")["data"]
@@ -676,9 +676,9 @@ async def test_clients_need_no_new_authority_when_self_signing_is_turned_on_agai
 
 
 async def test_two_brokers_of_a_namespace_do_not_know_of_each_other() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
-    other = World(spec_of(), name="other")
+    other = Harness(spec_of(), name="other")
     for key, value in other.fake.objects.items():
         it.fake.objects[key] = value | {"metadata": value["metadata"] | {"uid": "uid-2"}}
     it.fake.writes.clear()
@@ -690,7 +690,7 @@ async def test_two_brokers_of_a_namespace_do_not_know_of_each_other() -> None:
 
 
 async def test_events_are_said_once() -> None:
-    it = await world()
+    it = await harness()
     await it.settle()
     await it.reconcile()
     reasons = [reason for _, reason, _ in it.cluster.events]

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from support.brokers import NAMESPACE, spec_of
-from support.operator_world import World, world
+from support.operator_harness import Harness, harness
 from tidegate_operator.kube.interface import KubeError
 from tidegate_operator.reconcile import Reconciler
 from tidegate_operator.render.inputs import decoded
@@ -43,7 +43,7 @@ class Slow:
         return later
 
 
-def operators(it: World, seed: int) -> list[Reconciler]:
+def operators(it: Harness, seed: int) -> list[Reconciler]:
     dice = random.Random(seed)
     return [
         Reconciler(
@@ -73,7 +73,7 @@ async def both(pair: list[Reconciler]) -> int:
     return written
 
 
-async def settled(it: World, pair: list[Reconciler]) -> None:
+async def settled(it: Harness, pair: list[Reconciler]) -> None:
     for _ in range(ROUNDS):
         await both(pair)
         it.make_ready()
@@ -83,7 +83,7 @@ async def settled(it: World, pair: list[Reconciler]) -> None:
     assert_that_edges_and_routers_trust_each_other(it)
 
 
-def assert_that_edges_and_routers_trust_each_other(it: World) -> None:
+def assert_that_edges_and_routers_trust_each_other(it: Harness) -> None:
     """Of two operators, one's authority could stand beside the other's certificates."""
     files = {
         component: decoded(it.fake.get("Secret", f"demo-{component}"))
@@ -103,13 +103,13 @@ def assert_that_edges_and_routers_trust_each_other(it: World) -> None:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("name", ["minimal", "headline"])
 async def test_they_agree_on_a_new_broker(name: str, seed: int) -> None:
-    it = await world(name)
+    it = await harness(name)
     await settled(it, operators(it, seed))
 
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_they_agree_on_a_change_and_keep_what_must_stay(seed: int) -> None:
-    it = await world("headline")
+    it = await harness("headline")
     pair = operators(it, seed)
     await settled(it, pair)
     secrets = {name: it.fake.get("Secret", name)["data"] for name in ("demo-authorities",)}

@@ -43,7 +43,7 @@ class Worker:
         return sum(one == key for one, _ in self.calls)
 
 
-def played(
+def run_script(
     worker: Worker,
     script: Callable[[WorkQueue], Awaitable[None]],
     workers: int = 2,
@@ -68,7 +68,7 @@ def test_a_key_that_waits_is_not_added_again() -> None:
             queue.add(B)
         await asyncio.sleep(10)
 
-    played(worker, script)
+    run_script(worker, script)
     assert sorted(key for key, _ in worker.calls) == [A, B]
 
 
@@ -82,7 +82,7 @@ def test_a_key_is_worked_on_by_one_worker_at_a_time_and_once_more_for_what_came_
             queue.add(A)
         await asyncio.sleep(10)
 
-    played(worker, script)
+    run_script(worker, script)
     assert [round(time - worker.calls[0][1], 3) for _, time in worker.calls] == [0, 1]
 
 
@@ -100,7 +100,7 @@ def test_a_key_comes_again_when_it_is_due_or_sooner() -> None:
         await asyncio.sleep(45)
         assert worker.count(A) == 3
 
-    played(worker, script)
+    run_script(worker, script)
 
 
 def test_something_later_never_delays_something_now() -> None:
@@ -116,7 +116,7 @@ def test_something_later_never_delays_something_now() -> None:
         await asyncio.sleep(10)
         assert worker.count(A) == 1
 
-    played(worker, script)
+    run_script(worker, script)
 
 
 def test_failures_are_tried_again_after_longer_and_longer_pauses(
@@ -131,7 +131,7 @@ def test_failures_are_tried_again_after_longer_and_longer_pauses(
         await asyncio.sleep(2000)
 
     with caplog.at_level(logging.CRITICAL):
-        played(worker, script)
+        run_script(worker, script)
     times = [time for _, time in worker.calls]
     pauses = [after - before for before, after in itertools.pairwise(times)]
     assert len(pauses) == 12
@@ -149,7 +149,7 @@ def test_one_that_fails_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> Non
         await asyncio.sleep(20)
 
     with caplog.at_level(logging.CRITICAL):
-        played(worker, script, workers=1)
+        run_script(worker, script, workers=1)
     assert (worker.count(A), worker.count(B)) == (2, 1)
 
 
@@ -164,7 +164,7 @@ def test_what_is_expected_to_fail_is_said_without_a_traceback(
         queue.add(A)
         await asyncio.sleep(20)
 
-    played(worker, script, expected=expected)
+    run_script(worker, script, expected=expected)
     (record,) = caplog.records
     assert record.levelno == (logging.WARNING if expected else logging.ERROR)
     assert bool(record.exc_info) is not bool(expected)

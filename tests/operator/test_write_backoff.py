@@ -12,7 +12,7 @@ import logging
 import pytest
 
 from support.brokers import NOW, pick, rendered, spec_of
-from support.operator_world import World
+from support.operator_harness import Harness
 from tidegate_operator.kube.write_backoff import (
     FIRST_WAIT_S,
     FORGET_AFTER_S,
@@ -23,11 +23,11 @@ from tidegate_operator.kube.write_backoff import (
 from tidegate_operator.plan import with_applied_hash
 
 
-def undo(it: World) -> None:
+def undo(it: Harness) -> None:
     it.fake.get("Deployment", "demo-edge")["spec"]["replicas"] = 0
 
 
-async def fight(it: World, seconds: int, every_s: float = 0.5) -> int:
+async def fight(it: Harness, seconds: int, every_s: float = 0.5) -> int:
     """Undo everything for a while, again and again; return how often it was written again."""
     written = 0
     for _ in range(round(seconds / every_s)):
@@ -38,7 +38,7 @@ async def fight(it: World, seconds: int, every_s: float = 0.5) -> int:
 
 
 async def test_a_fight_is_fought_ever_less_often(caplog: pytest.LogCaptureFixture) -> None:
-    it = World(spec_of())
+    it = Harness(spec_of())
     await it.settle()
     assert IMMEDIATE_WRITES <= await fight(it, 10) <= IMMEDIATE_WRITES + 3
     assert await fight(it, 600, every_s=4) <= 10
@@ -49,7 +49,7 @@ async def test_a_fight_is_fought_ever_less_often(caplog: pytest.LogCaptureFixtur
 
 
 async def test_the_operator_looks_again_when_it_may_write() -> None:
-    it = World(spec_of())
+    it = Harness(spec_of())
     await it.settle()
     await fight(it, 20)
     undo(it)
@@ -59,7 +59,7 @@ async def test_the_operator_looks_again_when_it_may_write() -> None:
 
 
 async def test_what_is_wanted_now_is_written_at_once() -> None:
-    it = World(spec_of())
+    it = Harness(spec_of())
     await it.settle()
     await fight(it, 60)
     it.put_spec(spec_of(edge={"replicas": 5}))

@@ -193,8 +193,8 @@ def traces(broker: Server, mosquitto: Server) -> dict[str, tuple[list[str], list
             *(play(server, one) for one in SCENARIOS.values() for server in (mosquitto, broker))
         )
 
-    played = asyncio.run(play_all())
-    pairs = zip(played[0::2], played[1::2], strict=True)
+    fake = asyncio.run(play_all())
+    pairs = zip(fake[0::2], fake[1::2], strict=True)
     return dict(zip(SCENARIOS, pairs, strict=True))
 
 

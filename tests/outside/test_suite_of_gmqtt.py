@@ -80,7 +80,7 @@ def verdicts(
             source,
             [f"{FILE}::{name}" for name in TESTS[number::PROCESSES]],
             results / f"{number}.xml",
-            plugin="support.gmqtt_stand_in",
+            plugin="support.gmqtt_plugin",
             environment=environment,
         )
 

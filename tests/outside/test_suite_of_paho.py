@@ -99,7 +99,7 @@ def verdicts(
             source / "src",
             [f"{FILE}::{name}" for name in names],
             results / f"{number}.xml",
-            plugin="support.paho_stand_in",
+            plugin="support.paho_plugin",
             environment={"TIDEGATE_TEST_BROKER": request.config.getoption("--broker")},
         )
 

@@ -1,7 +1,7 @@
 """The broker as its users run it: ``tidegate serve`` in a process of its own, and nothing imported.
 
 Tests ask for the fixtures ``broker`` and ``start_broker`` (tests/conftest.py). ``Server`` is what
-every broker under test looks like, so that the same test can be played against mosquitto
+every broker under test looks like, so that the same test can be run against mosquitto
 (support.mosquitto).
 """
 

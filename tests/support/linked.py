@@ -1,6 +1,6 @@
 """Real edges' and routers' ends of the link in one process, joined by real gRPC.
 
-What stands behind them (the edge, the router) is played or real, as the test likes. Used as
+What stands behind them (the edge, the router) is a fake or real, as the test likes. Used as
 ``async with Wires(directory) as wires``.
 """
 
@@ -11,7 +11,7 @@ import itertools
 from pathlib import Path
 from typing import Any, Self
 
-from support.played_link import PlayedEdge, PlayedService, until
+from support.fake_link import FakeEdge, FakeService, until
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.interfaces import EdgeLink, RouterService
@@ -37,9 +37,9 @@ class WiredRouter:
         self.stopped = False
 
     @property
-    def played(self) -> PlayedService:
-        """What is behind it, if it is played."""
-        assert isinstance(self.service, PlayedService)
+    def fake(self) -> FakeService:
+        """What is behind it, if it is a fake."""
+        assert isinstance(self.service, FakeService)
         return self.service
 
     async def leave(self, timeout_s: float = 10.0) -> None:
@@ -70,9 +70,9 @@ class WiredEdge:
         self.stopped = False
 
     @property
-    def played(self) -> PlayedEdge:
-        """What is behind it, if it is played."""
-        assert isinstance(self.edge, PlayedEdge)
+    def fake(self) -> FakeEdge:
+        """What is behind it, if it is a fake."""
+        assert isinstance(self.edge, FakeEdge)
         return self.edge
 
     def open_to(self) -> set[str]:
@@ -120,7 +120,7 @@ class Wires:
         """Start a router's end, on a socket named after it if ``config`` does not say where."""
         settings = self.config | {"listen": f"unix:{self.directory / name}"} | config
         router = WiredRouter(
-            service or PlayedService(f"{name}.{next(self.numbers)}"), name, LinkConfig(**settings)
+            service or FakeService(f"{name}.{next(self.numbers)}"), name, LinkConfig(**settings)
         )
         router.address = await router.link_server.start()
         self._stack.push_async_callback(router.stop)
@@ -132,7 +132,7 @@ class Wires:
         """Start an edge's end that looks for routers at these addresses."""
         settings = self.config | {"routers": list(routers)} | config
         wired = WiredEdge(
-            edge or PlayedEdge(f"edge-{next(self.numbers)}"), LinkConfig(**settings), lease_s
+            edge or FakeEdge(f"edge-{next(self.numbers)}"), LinkConfig(**settings), lease_s
         )
         await wired.router_client.start()
         self._stack.push_async_callback(wired.stop)

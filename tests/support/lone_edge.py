@@ -1,4 +1,4 @@
-"""An edge without sockets and without a router: both ends are played by the test.
+"""An edge without sockets and without a router: both ends are fakes of the test.
 
 ``LoneEdge`` is the real ``Edge`` with its real clients. Bytes are fed in by hand and collected;
 what reaches the router is written down, and answered at once or when the test says so.
@@ -29,11 +29,11 @@ from tidegate.runtime.config.model import Config
 from tidegate.runtime.telemetry.counters import Counters
 
 
-class PlayedChannel:
+class FakeChannel:
     """What a client writes to."""
 
     def __init__(self) -> None:
-        self.peer = Peer("127.0.0.1", 1234, "tcp", "played")
+        self.peer = Peer("127.0.0.1", 1234, "tcp", "fake")
         self.is_paused = False
         self.is_closed = False
         self.written = bytearray()
@@ -60,7 +60,7 @@ class PlayedChannel:
         self.is_closed = True
 
 
-class PlayedRouter:
+class FakeRouter:
     """What an edge asks of routers, written down; only what the tests need is there."""
 
     def __init__(self) -> None:
@@ -163,10 +163,10 @@ class PlayedRouter:
             yield page
 
 
-class Played:
+class EdgeClient:
     """One client of the edge, with its channel."""
 
-    def __init__(self, edge: Edge, client: Client, channel: PlayedChannel, version: int) -> None:
+    def __init__(self, edge: Edge, client: Client, channel: FakeChannel, version: int) -> None:
         self.edge = edge
         self.client = client
         self.channel = channel
@@ -210,7 +210,7 @@ class LoneEdge:
         self.counters = Counters()
         #: Unix time, as far as messages expire.
         self.now_ms = 0
-        self.router = PlayedRouter()
+        self.router = FakeRouter()
         self.edge = Edge(
             "edge",
             self.router,  # type: ignore[arg-type]  # a part of it
@@ -231,20 +231,20 @@ class LoneEdge:
         self.router.reachable.set()
         await self.edge.stop()
 
-    def accept(self, version: int = V5) -> Played:
+    def accept(self, version: int = V5) -> EdgeClient:
         """A connection without CONNECT."""
-        channel = PlayedChannel()
+        channel = FakeChannel()
         handler = self.edge.handler_factory(self.config.listeners[0])(channel)
         assert isinstance(handler, Client)
-        return Played(self.edge, handler, channel, version)
+        return EdgeClient(self.edge, handler, channel, version)
 
-    async def connect(self, client_id: str, version: int = V5, **options: Any) -> Played:
+    async def connect(self, client_id: str, version: int = V5, **options: Any) -> EdgeClient:
         """A connected client, CONNACK taken."""
-        played = self.accept(version)
-        played.send(mqtt_bytes.connect(client_id, version=version, **options))
+        fake = self.accept(version)
+        fake.send(mqtt_bytes.connect(client_id, version=version, **options))
         await turns()
-        assert played.kinds() == ["CONNACK"]
-        return played
+        assert fake.kinds() == ["CONNACK"]
+        return fake
 
 
 async def turns(count: int = 20) -> None:

@@ -1,7 +1,7 @@
 """Debian's mosquitto on free loopback ports, with the same interface as the broker under test.
 
 It is the reference: tests are written against it, and the scenarios of
-tests/outside/test_against_mosquitto.py are played against both.
+tests/outside/test_against_mosquitto.py are run against both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scenarios that are played against the broker and against mosquitto: scripts of raw packets.
+"""The scenarios that are run against the broker and against mosquitto: scripts of raw packets.
 
 Each ends its steps with ``settle``; support.traces writes down what every connection received.
 """

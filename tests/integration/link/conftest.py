@@ -1,6 +1,6 @@
-"""The link over real gRPC on loopback: hubs and fleets of one process, the rest played or real.
+"""The link over real gRPC on loopback: both ends in one process, what is behind them fake or real.
 
-Inputs: calls of the two interfaces in ``link.api``, faults of the wire between them. Observed: what
+Inputs: calls of the two interfaces in ``link.interfaces``, faults of the wire between them. Observed: what
 reaches the other side, in which order. What each end does by itself is tested in tests/unit/link;
 whole processes under faults in tests/cluster.
 """

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from support.fake_link import FakeOrigin, until
 from support.faulting_proxy import FaultingProxy
 from support.linked import WiredRouter, Wires
-from support.played_link import PlayedOrigin, until
 from tidegate.link.edge_end import discovery
 from tidegate.mqtt.packets import Publish
 
@@ -38,14 +38,14 @@ async def test_a_second_address_of_a_router_leaves_the_first_connection_alone(
         await edge.uses("r1")
         await until(lambda: one.forwarded_bytes and other.forwarded_bytes, "both were tried")
         await until(lambda: not one.ends or not other.ends, "one of them was given up")
-        origin = PlayedOrigin()
+        origin = FakeOrigin()
         for number in range(20):
             edge.router_client.publish(origin, Publish("t", b"%d" % number, 1))
             await asyncio.sleep(0)
         await until(lambda: len(origin.answers) == 20, "all are answered")
-        assert router.played.payloads == [b"%d" % number for number in range(20)]
-        assert len(router.played.named("attach_edge")) == 1
-        assert not router.played.named("lose_edge")
+        assert router.fake.payloads == [b"%d" % number for number in range(20)]
+        assert len(router.fake.named("attach_edge")) == 1
+        assert not router.fake.named("lose_edge")
         assert not edge.holding
 
 
@@ -61,8 +61,8 @@ async def test_the_second_address_is_used_once_the_first_is_gone(wires: Wires) -
         used.cut()
         await until(lambda: spare.ends, "the other address is tried")
         await edge.uses("r1")
-        edge.router_client.publish(PlayedOrigin(), Publish("t", b"after", 1))
-        await until(lambda: router.played.payloads == [b"after"], "it arrives")
+        edge.router_client.publish(FakeOrigin(), Publish("t", b"after", 1))
+        await until(lambda: router.fake.payloads == [b"after"], "it arrives")
 
 
 async def test_every_address_of_a_name_is_used(

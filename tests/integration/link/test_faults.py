@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from support.fake_link import FakeEdge, FakeOrigin, FakeService, until
 from support.faulting_proxy import FaultingProxy
 from support.linked import IMPATIENT, WiredRouter, Wires
-from support.played_link import PlayedEdge, PlayedOrigin, PlayedService, until
 from tidegate.link.edge_end.router_membership import RouterMembership
 from tidegate.link.edge_end.router_peer import RouterPeer, State
 from tidegate.link.interfaces import Origin
@@ -41,7 +41,7 @@ async def test_a_router_that_goes_silent_is_lost_within_the_timeout(wires: Wires
     async with between(router) as proxy:
         edge = await wires.edge(proxy.address, **IMPATIENT)
         await edge.uses("r1")
-        origin = PlayedOrigin()
+        origin = FakeOrigin()
         proxy.blackhole()
         began_s = asyncio.get_running_loop().time()
         edge.router_client.publish(origin, Publish("t", b"into the hole", 1))
@@ -68,7 +68,7 @@ async def test_peers_that_only_live_are_not_lost(wires: Wires) -> None:
         "heartbeats go both ways for longer than the timeout",
     )
     assert edge.open_to() == {"r1"}
-    assert len(router.played.named("attach_edge")) == 1
+    assert len(router.fake.named("attach_edge")) == 1
 
 
 async def test_a_cut_is_noticed_at_once_and_repaired(wires: Wires) -> None:
@@ -77,7 +77,7 @@ async def test_a_cut_is_noticed_at_once_and_repaired(wires: Wires) -> None:
         edge = await wires.edge(proxy.address)
         await edge.uses("r1")
         edge.router_client.add_interest(edge.edge.edge_id, "t")
-        origin = PlayedOrigin()
+        origin = FakeOrigin()
         for number in range(5):
             proxy.cut()
             edge.router_client.publish(origin, Publish("t", b"%d" % number, 1))
@@ -85,9 +85,9 @@ async def test_a_cut_is_noticed_at_once_and_repaired(wires: Wires) -> None:
             proxy.heal()
             await until(lambda: router.link_server.edges, "the edge is back")
         await until(lambda: len(origin.answers) == 5, "all are answered")
-        firsts = list(dict.fromkeys(router.played.payloads))
+        firsts = list(dict.fromkeys(router.fake.payloads))
         assert firsts == [b"0", b"1", b"2", b"3", b"4"]
-        await until(lambda: edge.played.payloads[-1:] == [b"4"], "interest was sent again")
+        await until(lambda: edge.fake.payloads[-1:] == [b"4"], "interest was sent again")
 
 
 async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> None:
@@ -95,20 +95,20 @@ async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> No
     router = await wires.router("r1", heartbeat_s=30.0, timeout_s=60.0)
     edge = await wires.edge(router.address, heartbeat_s=30.0, timeout_s=60.0)
     await edge.uses("r1")
-    router.played.answers_late = True
-    origin = PlayedOrigin()
+    router.fake.answers_late = True
+    origin = FakeOrigin()
     edge.router_client.publish(origin, Publish("t", b"x", 1))
-    await until(lambda: router.played.open, "it has arrived")
-    old = router.played.instance
-    router.played.instance, router.played.answers_late = "r1.next", False
+    await until(lambda: router.fake.open, "it has arrived")
+    old = router.fake.instance
+    router.fake.instance, router.fake.answers_late = "r1.next", False
     router.link_server.drop_all()
     await until(lambda: origin.answers, "it is answered by the next instance")
-    assert [one for name, one in router.played.calls if name == "fence"] == [(old,)]
-    assert router.played.payloads == [b"x", b"x"]
+    assert [one for name, one in router.fake.calls if name == "fence"] == [(old,)]
+    assert router.fake.payloads == [b"x", b"x"]
 
 
 async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires) -> None:
-    class Faulty(PlayedEdge):
+    class Faulty(FakeEdge):
         def deliver(self, message: Publish, publisher_id: str) -> None:
             if message.payload == b"poison":
                 raise ZeroDivisionError
@@ -120,16 +120,16 @@ async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires
     edge.router_client.add_interest(edge.edge.edge_id, "t")
     await edge.router_client.interest_synced()
     for payload in (b"before", b"poison", b"after"):
-        edge.router_client.publish(PlayedOrigin(), Publish("t", payload))
-    await until(lambda: edge.played.payloads == [b"before", b"after"], "the others arrive")
+        edge.router_client.publish(FakeOrigin(), Publish("t", payload))
+    await until(lambda: edge.fake.payloads == [b"before", b"after"], "the others arrive")
     assert edge.counters.internal_errors == 1
-    assert len(router.played.named("attach_edge")) == 1
+    assert len(router.fake.named("attach_edge")) == 1
 
 
 async def test_a_fault_in_one_publish_is_answered_and_not_the_end_of_the_others(
     wires: Wires,
 ) -> None:
-    class Faulty(PlayedService):
+    class Faulty(FakeService):
         def publish(self, origin: Origin, message: Publish) -> int | None:
             if message.payload == b"poison":
                 raise ZeroDivisionError
@@ -138,13 +138,13 @@ async def test_a_fault_in_one_publish_is_answered_and_not_the_end_of_the_others(
     router = await wires.router("r1", Faulty())
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    origin = PlayedOrigin()
+    origin = FakeOrigin()
     for payload in (b"before", b"poison", b"after"):
         edge.router_client.publish(origin, Publish("t", payload, 1))
     await until(lambda: len(origin.answers) == 3, "all are answered")
     assert origin.answers == [(b"before", 0), (b"poison", 0x83), (b"after", 0)]
     assert router.counters.internal_errors == 1
-    assert len(router.played.named("attach_edge")) == 1
+    assert len(router.fake.named("attach_edge")) == 1
 
 
 async def test_an_unexpected_end_of_a_stream_is_not_the_last_attempt(
@@ -174,17 +174,17 @@ async def test_a_message_of_twenty_megabytes_passes(wires: Wires) -> None:
     await edge.uses("r1")
     edge.router_client.add_interest(edge.edge.edge_id, "t")
     await edge.router_client.interest_synced()
-    origin = PlayedOrigin()
+    origin = FakeOrigin()
     payload = bytes(range(256)) * (20 * 4096)
     edge.router_client.publish(origin, Publish("t", payload, 1))
     # It is more than the credit: others wait, until it is settled.
     assert edge.holding == [True]
-    await until(lambda: origin.answers and edge.played.delivered, "it has come back")
-    same = edge.played.delivered[0].payload == payload
+    await until(lambda: origin.answers and edge.fake.delivered, "it has come back")
+    same = edge.fake.delivered[0].payload == payload
     assert same
     await until(lambda: edge.holding == [True, False], "others may go on")
     edge.router_client.publish(origin, Publish("t", b"small", 1))
-    await until(lambda: len(edge.played.delivered) == 2, "the next one passes")
+    await until(lambda: len(edge.fake.delivered) == 2, "the next one passes")
 
 
 async def test_a_snapshot_of_a_hundred_thousand_filters_arrives_whole(wires: Wires) -> None:
@@ -196,8 +196,8 @@ async def test_a_snapshot_of_a_hundred_thousand_filters_arrives_whole(wires: Wir
     edge.look_at(router.address)
     await edge.uses("r1")
     # By the time it is used the router knows every one of them.
-    assert len(router.played.interest[edge.edge.edge_id]) == count
-    assert f"site/{count - 1}/temperature" in router.played.interest[edge.edge.edge_id]
+    assert len(router.fake.interest[edge.edge.edge_id]) == count
+    assert f"site/{count - 1}/temperature" in router.fake.interest[edge.edge.edge_id]
 
 
 async def test_a_hundred_thousand_retained_topics_are_listed_in_pages(wires: Wires) -> None:
@@ -205,7 +205,7 @@ async def test_a_hundred_thousand_retained_topics_are_listed_in_pages(wires: Wir
     edge = await wires.edge(router.address)
     await edge.uses("r1")
     topics = [f"site/{number}/state" for number in range(100_000)]
-    router.played.pages = [topics[start : start + 500] for start in range(0, 100_000, 500)]
+    router.fake.pages = [topics[start : start + 500] for start in range(0, 100_000, 500)]
     found: list[str] = []
     beside = 0
     async for page in edge.router_client.match_retained("#"):
@@ -229,8 +229,8 @@ async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) ->
     router = await wires.router("r1", credit_bytes=credit_bytes)
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    router.played.answers_late = True
-    origin, sent = PlayedOrigin(), 0
+    router.fake.answers_late = True
+    origin, sent = FakeOrigin(), 0
 
     def holds() -> bool:
         return edge.holding[-1:] == [True]
@@ -241,13 +241,13 @@ async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) ->
             edge.router_client.publish(origin, Publish("t", b"x" * 1000, 1))
             count += 1
             await asyncio.sleep(0)
-        await until(lambda: len(router.played.open) == count, "all that was taken arrives")
+        await until(lambda: len(router.fake.open) == count, "all that was taken arrives")
         return count
 
     for _ in range(5):
         sent += await publish_until_held()
         assert edge.router_client.routers.members["r1"].outstanding_bytes <= credit_bytes + 1200
-        router.played.answer()
+        router.fake.answer()
         await until(lambda: not holds(), "publishers go on")
     assert edge.holding == [True, False] * 5
     assert len(origin.answers) == sent
@@ -271,10 +271,10 @@ async def test_frames_are_bounded_also_when_much_waits(
     outbox = channel.outbox
     assert outbox is not None
     for number in range(300):
-        edge.router_client.publish(PlayedOrigin(), Publish("t", b"%05d" % number * 2000))
-    await until(lambda: len(router.played.published) == 300, "all arrive")
+        edge.router_client.publish(FakeOrigin(), Publish("t", b"%05d" % number * 2000))
+    await until(lambda: len(router.fake.published) == 300, "all arrive")
     assert max(sizes) < FRAME_BYTES + 11_000
-    assert len(router.played.published) == 300
+    assert len(router.fake.published) == 300
 
 
 # Shared subscriptions, end to end
@@ -288,9 +288,9 @@ async def test_a_shared_message_is_done_over_the_wire(wires: Wires) -> None:
     options = SubscriptionOptions(1)
     for payload in (b"kept", b"given back"):
         assert peer.deliver_shared("c", 1, Publish("t", payload, 1), "$share/g/t", options)
-    await until(lambda: len(edge.played.receipts) == 2, "both have come")
-    edge.played.receipts[0].done()
-    edge.played.receipts[1].returned()
+    await until(lambda: len(edge.fake.receipts) == 2, "both have come")
+    edge.fake.receipts[0].done()
+    edge.fake.receipts[1].returned()
     await until(lambda: not peer.shared, "both are settled")
-    ((group, message),) = router.played.named("redispatch")
+    ((group, message),) = router.fake.named("redispatch")
     assert (group, message.payload) == ("$share/g/t", b"given back")

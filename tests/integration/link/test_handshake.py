@@ -15,8 +15,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from support.certificates import Authority, KeyPair
+from support.fake_link import FakeOrigin, until
 from support.linked import WiredRouter, Wires
-from support.played_link import PlayedOrigin, until
 from tidegate.link.transport import SERVICE, LinkAddressError
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
@@ -97,10 +97,10 @@ async def test_an_edge_and_a_router_with_certificates_of_one_authority_speak(
 ) -> None:
     edge = await wires.edge(router.address, tls=pki.settings(pki.edge))
     await edge.uses("r1")
-    origin = PlayedOrigin()
+    origin = FakeOrigin()
     edge.router_client.publish(origin, Publish("t", b"secret", 1))
     await until(lambda: origin.answers, "it is answered")
-    assert router.played.payloads == [b"secret"]
+    assert router.fake.payloads == [b"secret"]
 
 
 async def test_a_router_that_another_authority_has_signed_is_not_spoken_to(
@@ -111,7 +111,7 @@ async def test_a_router_that_another_authority_has_signed_is_not_spoken_to(
     edge = await wires.edge(router.address, tls=settings)
     await until(lambda: _reasons(quiet), "the reason is logged")
     assert not edge.router_client.routers.reachable()
-    assert not router.played.calls
+    assert not router.fake.calls
 
 
 async def test_an_edge_that_another_authority_has_signed_is_refused(
@@ -122,7 +122,7 @@ async def test_an_edge_that_another_authority_has_signed_is_refused(
     edge = await wires.edge(router.address, tls=settings)
     await until(lambda: _reasons(quiet), "the reason is logged")
     assert not edge.router_client.routers.reachable()
-    assert not router.played.calls
+    assert not router.fake.calls
 
 
 async def test_an_edge_without_a_certificate_is_refused(pki: Pki, router: WiredRouter) -> None:
@@ -132,7 +132,7 @@ async def test_an_edge_without_a_certificate_is_refused(pki: Pki, router: WiredR
         call = LinkStub(channel).Attach()
         with pytest.raises(grpc.aio.AioRpcError):
             await call.read()
-    assert not router.played.calls
+    assert not router.fake.calls
 
 
 async def test_an_edge_without_tls_is_refused(
@@ -171,11 +171,11 @@ async def test_new_certificates_are_used_for_new_connections_on_both_sides(
     pki.renew("router", authority.server(NAME))
     pki.renew("edge", authority.client("edge"))
     # The connection that there is goes on.
-    origin = PlayedOrigin()
+    origin = FakeOrigin()
     edge.router_client.publish(origin, Publish("t", b"old connection", 1))
     await until(lambda: origin.answers, "it is answered")
     router.link_server.drop_all()
-    await until(lambda: len(router.played.named("attach_edge")) == 2, "it has come again")
+    await until(lambda: len(router.fake.named("attach_edge")) == 2, "it has come again")
     await edge.uses("r1")
     other = await wires.edge(router.address, tls=tls)
     await other.uses("r1")
@@ -272,10 +272,10 @@ async def test_neighbouring_versions_work_together(
     assert peer.version == edge.router_client.routers.members["r1"].version == spoken
     edge.router_client.add_interest(edge.edge.edge_id, "t")
     await edge.router_client.interest_synced()
-    origin = PlayedOrigin()
+    origin = FakeOrigin()
     trace = bytes(range(25))
     edge.router_client.publish(origin, Publish("t", b"x", 1, trace=trace))
-    await until(lambda: origin.answers and edge.played.delivered, "it comes back")
+    await until(lambda: origin.answers and edge.fake.delivered, "it comes back")
 
 
 async def test_a_router_that_ends_refuses_newcomers(

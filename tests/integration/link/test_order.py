@@ -1,7 +1,7 @@
 """Routers that join, leave and die under a stream of numbered messages: none lost, in order (G4).
 
 Inputs: two edges, of which one publishes without pause; routers that come and go. Observed: what
-reaches the other edge. Here routers are played, and clients have no durable sessions; what durable
+reaches the other edge. Here routers are fakes, and clients have no durable sessions; what durable
 sessions are promised, on a real store: test_order_durable.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from support.fake_link import FakeOrigin, until
 from support.linked import WiredEdge, WiredRouter, Wires
-from support.played_link import PlayedOrigin, until
 from tidegate.mqtt.packets import Publish
 
 TOPICS = [f"site/{number}" for number in range(12)]
@@ -26,7 +26,7 @@ class Stream:
 
     def __init__(self, edge: WiredEdge) -> None:
         self.edge = edge
-        self.origin = PlayedOrigin()
+        self.origin = FakeOrigin()
         self.numbers = dict.fromkeys(TOPICS, 0)
         self.task = asyncio.create_task(self._run())
 
@@ -55,10 +55,10 @@ class Stream:
 
 
 def _arrived(edge: WiredEdge, topic: str) -> list[int]:
-    return [int(one.payload) for one in edge.played.delivered if one.topic == topic]
+    return [int(one.payload) for one in edge.fake.delivered if one.topic == topic]
 
 
-class Scene:
+class Harness:
     """Edges that know the places of three routers, of which r1 is there."""
 
     def __init__(self, wires: Wires) -> None:
@@ -92,9 +92,7 @@ class Scene:
         """End the stream; every message arrives once, in order, or the test fails."""
         await self.stream.end()
         numbers, subscriber = self.stream.numbers, self.edges[1]
-        await until(
-            lambda: len(subscriber.played.delivered) >= sum(numbers.values()), "all has come"
-        )
+        await until(lambda: len(subscriber.fake.delivered) >= sum(numbers.values()), "all has come")
         for topic in TOPICS:
             assert _arrived(subscriber, topic) == list(range(numbers[topic])), topic
         for edge in self.edges:
@@ -102,91 +100,91 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(wires: Wires) -> AsyncIterator[Scene]:
-    made = Scene(wires)
+async def harness(wires: Wires) -> AsyncIterator[Harness]:
+    made = Harness(wires)
     await made.begin()
     yield made
     made.stream.task.cancel()
     await asyncio.gather(made.stream.task, return_exceptions=True)
 
 
-async def test_nothing_is_lost_or_reordered_when_routers_join(scene: Scene) -> None:
-    await scene.router("r2")
-    await scene.use("r1", "r2")
-    await scene.stream.go_on()
-    await scene.router("r3")
-    await scene.use("r1", "r2", "r3")
-    await scene.stream.go_on()
-    await scene.all_has_come()
+async def test_nothing_is_lost_or_reordered_when_routers_join(harness: Harness) -> None:
+    await harness.router("r2")
+    await harness.use("r1", "r2")
+    await harness.stream.go_on()
+    await harness.router("r3")
+    await harness.use("r1", "r2", "r3")
+    await harness.stream.go_on()
+    await harness.all_has_come()
     # All of them have had their share.
-    assert all(router.played.published for router in scene.routers.values())
-    assert scene.edges[0].holding == []
+    assert all(router.fake.published for router in harness.routers.values())
+    assert harness.edges[0].holding == []
 
 
-async def test_nothing_is_lost_or_reordered_when_routers_leave(scene: Scene) -> None:
-    await scene.router("r2")
-    await scene.router("r3")
-    await scene.use("r1", "r2", "r3")
-    await scene.stream.go_on()
-    await scene.routers["r1"].leave()
-    await scene.use("r2", "r3")
-    await scene.stream.go_on()
-    await scene.routers["r3"].leave()
-    await scene.use("r2")
-    await scene.stream.go_on()
-    await scene.all_has_come()
+async def test_nothing_is_lost_or_reordered_when_routers_leave(harness: Harness) -> None:
+    await harness.router("r2")
+    await harness.router("r3")
+    await harness.use("r1", "r2", "r3")
+    await harness.stream.go_on()
+    await harness.routers["r1"].leave()
+    await harness.use("r2", "r3")
+    await harness.stream.go_on()
+    await harness.routers["r3"].leave()
+    await harness.use("r2")
+    await harness.stream.go_on()
+    await harness.all_has_come()
 
 
-async def test_nothing_is_lost_or_reordered_in_a_rolling_restart(scene: Scene) -> None:
-    await scene.router("r2")
-    await scene.use("r1", "r2")
+async def test_nothing_is_lost_or_reordered_in_a_rolling_restart(harness: Harness) -> None:
+    await harness.router("r2")
+    await harness.use("r1", "r2")
     for name in ("r1", "r2", "r1"):
-        await scene.stream.go_on()
-        await scene.routers[name].leave()
-        await scene.router(name)  # the same name and place, another instance
-        await scene.use("r1", "r2")
-    await scene.stream.go_on()
-    await scene.all_has_come()
-    assert scene.edges[0].holding == []
+        await harness.stream.go_on()
+        await harness.routers[name].leave()
+        await harness.router(name)  # the same name and place, another instance
+        await harness.use("r1", "r2")
+    await harness.stream.go_on()
+    await harness.all_has_come()
+    assert harness.edges[0].holding == []
 
 
 async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires) -> None:
     # The publisher's edge knows of r2 long before the subscriber's does.
-    scene = Scene(wires)
-    await scene.router("r1")
+    harness = Harness(wires)
+    await harness.router("r1")
     first = await wires.edge(wires.place("r1"), wires.place("r2"))
     late = await wires.edge(wires.place("r1"))
-    scene.edges = [first, late]
-    await scene.use("r1")
+    harness.edges = [first, late]
+    await harness.use("r1")
     for topic in TOPICS:
         late.router_client.add_interest(late.edge.edge_id, topic)
     await late.router_client.interest_synced()
-    scene.stream = Stream(first)
-    await scene.stream.go_on()
-    await scene.router("r2")
-    await until(lambda: scene.routers["r2"].link_server.edges, "the first edge has come to r2")
-    await scene.stream.go_on()
+    harness.stream = Stream(first)
+    await harness.stream.go_on()
+    await harness.router("r2")
+    await until(lambda: harness.routers["r2"].link_server.edges, "the first edge has come to r2")
+    await harness.stream.go_on()
     assert first.open_to() == {"r1"}
     late.look_at(wires.place("r1"), wires.place("r2"))
-    await scene.use("r1", "r2")
-    await scene.stream.go_on()
-    await scene.all_has_come()
+    await harness.use("r1", "r2")
+    await harness.stream.go_on()
+    await harness.all_has_come()
     assert first.holding == []
 
 
 async def test_when_a_router_dies_the_order_is_kept(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tidegate.link.edge_end.router_membership.RECONNECT_GRACE_S", 0.1)
-    await scene.router("r2")
-    await scene.use("r1", "r2")
-    await scene.stream.go_on()
-    await scene.routers["r2"].stop()
-    await scene.use("r1")
-    await scene.stream.go_on()
-    await scene.stream.end()
-    publisher, subscriber = scene.edges
-    numbers = scene.stream.numbers
+    await harness.router("r2")
+    await harness.use("r1", "r2")
+    await harness.stream.go_on()
+    await harness.routers["r2"].stop()
+    await harness.use("r1")
+    await harness.stream.go_on()
+    await harness.stream.end()
+    publisher, subscriber = harness.edges
+    numbers = harness.stream.numbers
     await until(
         lambda: all(_arrived(subscriber, topic)[-1] == numbers[topic] - 1 for topic in TOPICS),
         "the last ones have come",
@@ -202,6 +200,6 @@ async def test_when_a_router_dies_the_order_is_kept(
         lost += numbers[topic] - len(found)
     # QoS 0 that was on its way to the dead router may be lost; no more than is counted.
     assert lost <= publisher.counters.dropped["link_lost"] + STEP
-    assert [code for _, code in scene.stream.origin.answers] == [0] * len(
-        scene.stream.origin.answers
+    assert [code for _, code in harness.stream.origin.answers] == [0] * len(
+        harness.stream.origin.answers
     )

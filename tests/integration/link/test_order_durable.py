@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
+from support.fake_link import FakeOrigin, until
 from support.faulting_proxy import FaultingProxy, Upstream
 from support.linked import IMPATIENT, WiredEdge, WiredRouter, Wires
-from support.played_link import PlayedOrigin, until
 from support.store_server import StoreServer, programs
 from support.tools import missing
 from tidegate.link.interfaces import AttachSession
@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreServer]:
     running.stop()
 
 
-class Origin(PlayedOrigin):
+class Origin(FakeOrigin):
     """Publishes on one topic; each message is an exchange of its own."""
 
     def receipt(self, message: Publish) -> int:
@@ -54,8 +54,8 @@ class Origin(PlayedOrigin):
 class Node:
     """A router with its store, on a place of its own; each start is another instance of it."""
 
-    def __init__(self, scene: Scene, name: str) -> None:
-        self.scene = scene
+    def __init__(self, harness: Harness, name: str) -> None:
+        self.harness = harness
         self.name = name
         self.wired: WiredRouter | None = None
         self._all: list[tuple[Router, RedisStore]] = []
@@ -67,7 +67,7 @@ class Node:
     async def start(self) -> None:
         """Begin an instance."""
         store = await RedisStore.connect(
-            url=self.scene.server.url, limits=LIMITS, store=StoreConfig()
+            url=self.harness.server.url, limits=LIMITS, store=StoreConfig()
         )
         self._slow_down(store)
         router = Router(
@@ -75,17 +75,17 @@ class Node:
             LIMITS,
             FeaturesConfig(),
             Counters(),
-            self.scene.now_ms,
+            self.harness.now_ms,
             alone=False,
             name=self.name,
             on_fenced=self._fenced,
         )
         await router.start()
         self._all.append((router, store))
-        self.wired = await self.scene.wires.router(
-            self.name, router, listen=self.scene.listens.get(self.name, "127.0.0.1:0")
+        self.wired = await self.harness.wires.router(
+            self.name, router, listen=self.harness.listens.get(self.name, "127.0.0.1:0")
         )
-        self.scene.listens[self.name] = self.wired.address
+        self.harness.listens[self.name] = self.wired.address
 
     def _slow_down(self, store: RedisStore) -> None:
         append = store.append
@@ -123,7 +123,7 @@ class Node:
             await store.close()
 
 
-class Scene:
+class Harness:
     """Three routers, two edges, one durable session, one stream of messages."""
 
     def __init__(self, wires: Wires, server: StoreServer) -> None:
@@ -261,11 +261,11 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(
+async def harness(
     wires: Wires, server: StoreServer, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[Harness]:
     monkeypatch.setattr("tidegate.link.edge_end.router_membership.RECONNECT_GRACE_S", 0.1)
-    made = Scene(wires, server)
+    made = Harness(wires, server)
     try:
         await made.begin()
         yield made
@@ -273,30 +273,32 @@ async def scene(
         await made.end()
 
 
-async def test_planned_changes_of_routers_leave_each_message_once_in_order(scene: Scene) -> None:
-    publisher = scene.edges[0]
-    scene.go()
-    await scene.go_on()
-    await scene.nodes["r3"].start()
-    scene.edges[1].look_at(*scene.listens.values())
+async def test_planned_changes_of_routers_leave_each_message_once_in_order(
+    harness: Harness,
+) -> None:
+    publisher = harness.edges[0]
+    harness.go()
+    await harness.go_on()
+    await harness.nodes["r3"].start()
+    harness.edges[1].look_at(*harness.listens.values())
     await publisher.uses("r1", "r2", "r3")
-    await scene.go_on()
+    await harness.go_on()
     for name in ("r1", "r2"):
-        await scene.nodes[name].leave()
-        await scene.go_on()
-        await scene.nodes[name].start()
+        await harness.nodes[name].leave()
+        await harness.go_on()
+        await harness.nodes[name].start()
         await publisher.uses("r1", "r2", "r3")
-        await scene.go_on()
-    await scene.check(once=True)
+        await harness.go_on()
+    await harness.check(once=True)
 
 
-async def test_a_router_that_was_given_up_queues_nothing_more(scene: Scene) -> None:
+async def test_a_router_that_was_given_up_queues_nothing_more(harness: Harness) -> None:
     # It has what the edge sent it, and is only slow: the store must refuse it (fence before move).
-    node, publisher = scene.nodes["r2"], scene.edges[0]
+    node, publisher = harness.nodes["r2"], harness.edges[0]
     node.may_append.clear()
     for _ in range(5):
         for topic in TOPICS:
-            scene.publish(topic)
+            harness.publish(topic)
     moved = [
         topic for topic in TOPICS if publisher.router_client.routers.owners[topic].name == "r2"
     ]
@@ -304,79 +306,79 @@ async def test_a_router_that_was_given_up_queues_nothing_more(scene: Scene) -> N
     await until(
         lambda: (
             node.held_back
-            and all(scene.origins[topic].answers for topic in set(TOPICS) - set(moved))
+            and all(harness.origins[topic].answers for topic in set(TOPICS) - set(moved))
         ),
         "only what r2 has is not answered",
     )
     await node.lose_its_edges()
     await publisher.uses("r1")
     for topic in TOPICS:
-        scene.publish(topic)
-    await scene.all_are_answered()
+        harness.publish(topic)
+    await harness.all_are_answered()
     router, _ = node._all[0]
     old = router.instance
     node.may_append.set()
     await until(lambda: router.instance != old, "it finds out, and begins a new instance")
-    await scene.check(once=True)
+    await harness.check(once=True)
 
 
 async def test_an_edge_cut_off_from_one_router_goes_on_in_order_through_another(
-    scene: Scene,
+    harness: Harness,
 ) -> None:
-    publisher = scene.edges[0]
-    scene.go()
-    await scene.go_on()
+    publisher = harness.edges[0]
+    harness.go()
+    await harness.go_on()
     for name, fault in (("r2", "cut"), ("r1", "blackhole")):
-        proxy = scene.proxies[name]
+        proxy = harness.proxies[name]
         getattr(proxy, fault)()
         (other,) = {"r1", "r2"} - {name}
         await publisher.uses(other)
-        await scene.go_on()
+        await harness.go_on()
         proxy.heal()
         await publisher.uses("r1", "r2")
-        await scene.go_on()
-    await scene.check(once=False)
+        await harness.go_on()
+    await harness.check(once=False)
 
 
 async def test_a_new_instance_of_a_router_does_not_repeat_what_the_old_one_did(
-    scene: Scene,
+    harness: Harness,
 ) -> None:
-    scene.go()
-    await scene.go_on()
+    harness.go()
+    await harness.go_on()
     for name in ("r1", "r2"):
-        await scene.nodes[name].lose_its_edges()
-        await scene.nodes[name].start()
-        await scene.edges[0].uses("r1", "r2")
-        await scene.go_on()
-    await scene.check(once=False)
+        await harness.nodes[name].lose_its_edges()
+        await harness.nodes[name].start()
+        await harness.edges[0].uses("r1", "r2")
+        await harness.go_on()
+    await harness.check(once=False)
 
 
-async def test_all_routers_gone_and_back_lose_nothing(scene: Scene) -> None:
-    scene.go()
-    await scene.go_on()
+async def test_all_routers_gone_and_back_lose_nothing(harness: Harness) -> None:
+    harness.go()
+    await harness.go_on()
     for name in ("r1", "r2"):
-        await scene.nodes[name].lose_its_edges()
-    await until(lambda: scene.edges[0].holding[-1:] == [True], "publishers wait")
+        await harness.nodes[name].lose_its_edges()
+    await until(lambda: harness.edges[0].holding[-1:] == [True], "publishers wait")
     for name in ("r2", "r1"):
-        await scene.nodes[name].start()
-    await scene.edges[0].uses("r1", "r2")
-    await scene.go_on()
-    await scene.check(once=False)
+        await harness.nodes[name].start()
+    await harness.edges[0].uses("r1", "r2")
+    await harness.go_on()
+    await harness.check(once=False)
 
 
-async def test_any_sequence_of_faults_loses_nothing(scene: Scene) -> None:
+async def test_any_sequence_of_faults_loses_nothing(harness: Harness) -> None:
     seed = random.randrange(1_000_000)
     chosen = random.Random(seed)
-    publisher = scene.edges[0]
-    scene.go()
+    publisher = harness.edges[0]
+    harness.go()
     story: list[str] = []
     try:
         for _ in range(6):
-            await scene.go_on()
+            await harness.go_on()
             name = chosen.choice(["r1", "r2"])
             fault = chosen.choice(["leave", "lose", "cut", "blackhole", "flap"])
             story.append(f"{fault} {name}")
-            node, proxy = scene.nodes[name], scene.proxies[name]
+            node, proxy = harness.nodes[name], harness.proxies[name]
             if fault == "leave":
                 await node.leave()
                 await node.start()
@@ -386,12 +388,12 @@ async def test_any_sequence_of_faults_loses_nothing(scene: Scene) -> None:
             else:
                 proxy.blackhole() if fault == "blackhole" else proxy.cut()
                 if fault != "flap":
-                    await scene.notices_the_loss_of(name)
+                    await harness.notices_the_loss_of(name)
                 proxy.heal()
             if chosen.random() < 0.5:
                 await publisher.uses("r1", "r2")
         await publisher.uses("r1", "r2")
-        await scene.check(once=False)
+        await harness.check(once=False)
     except BaseException:
         print(f"seed {seed}: {', '.join(story)}")
         raise

@@ -1,6 +1,6 @@
 """How delivery of a shared message at its member's edge is reported to the router that sent it.
 
-Inputs: real ends of the link; the edge and the router behind them are played. Observed: the receipt
+Inputs: real ends of the link; the edge and the router behind them are fakes. Observed: the receipt
 that the router's side handed in.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from support.fake_link import until
 from support.linked import Wires
-from support.played_link import until
 from tidegate.link.router_end import edge_peer
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
@@ -38,17 +38,17 @@ async def test_the_giver_hears_what_becomes_of_a_message(wires: Wires, end: str)
     await edge.uses("r1")
     (attached,) = router.link_server.edges
     receipt = _Receipt()
-    edge.played.has_member = end != "not there"
+    edge.fake.has_member = end != "not there"
     message = Publish("t", b"m", 1)
     assert attached.deliver_shared("c", 1, message, GROUP, SubscriptionOptions(1), receipt)
     if end != "not there":
-        await until(lambda: edge.played.receipts, "the edge has it")
+        await until(lambda: edge.fake.receipts, "the edge has it")
         assert receipt.heard == []
     match end:
         case "acknowledged":
-            edge.played.receipts[0].done()
+            edge.fake.receipts[0].done()
         case "gone":
-            edge.played.receipts[0].returned()
+            edge.fake.receipts[0].returned()
         case "edge lost":
             await edge.stop()
     await until(lambda: receipt.heard, "the receipt is told")

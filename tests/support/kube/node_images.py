@@ -24,7 +24,7 @@ from support import tools
 
 ROOT: Final = Path(__file__).parents[3]
 PAUSE: Final = "localhost/pause:1"
-#: What the Dockerfile begins with, and what stands in for it.
+#: What the Dockerfile begins with, and what replaces it.
 BASE: Final = "docker.io/library/python:3.11-slim-bookworm"
 SUITE: Final = "bookworm"
 _PACKAGES: Final = "python3-minimal,libpython3-stdlib,python3-venv,ca-certificates"
@@ -108,7 +108,7 @@ def _make_base(directory: Path) -> None:
     for name in ("var/cache/apt/archives", "var/lib/apt/lists"):
         shutil.rmtree(rootfs / name, ignore_errors=True)
         (rootfs / name).mkdir()
-    # The image that it stands in for has its Python there.
+    # The image that it replaces has its Python there.
     (rootfs / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     with _buildah(directory / "storage") as run:
         container = run(["from", "scratch"], "an empty image").strip()

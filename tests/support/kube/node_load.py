@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support.cluster_load import ClusterLoad
 from support.history import Event, Key, Kind
 from support.history_check import Snapshot
 from support.kube.node_product import Broker, ends_of_containers
-from support.scene import Scene
 from support.session_client import Patience
 
 T = TypeVar("T")
@@ -24,22 +24,22 @@ _number = itertools.count(1)
 
 
 @dataclass(slots=True, frozen=True)
-class ServicePlace:
+class ServiceAddress:
     """The one address behind which all edges are."""
 
     mqtt: tuple[str, int]
 
 
-class ServiceStage:
+class ServiceTarget:
     """Clients of a broker that only know its address."""
 
     def __init__(self, broker: Broker, address: str, logs: Path) -> None:
         self._broker = broker
-        self._place = ServicePlace((address, PORT))
+        self._place = ServiceAddress((address, PORT))
         self._logs = logs
 
     @property
-    def edges(self) -> Sequence[ServicePlace]:
+    def edges(self) -> Sequence[ServiceAddress]:
         """The one place that there is."""
         return [self._place]
 
@@ -52,27 +52,27 @@ class ServiceStage:
 @contextlib.asynccontextmanager
 async def under_load(
     broker: Broker, seed: int, logs: Path, *, rate: float = 15.0
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[ClusterLoad]:
     """Put a load on the broker over TLS; at the end everything must have arrived, in order."""
-    stage = ServiceStage(broker, await away(broker.address), logs)
+    target = ServiceTarget(broker, await away(broker.address), logs)
     # A machine that runs a whole cluster answers late now and then.
     patience = Patience(connack_s=5.0, silence_s=6.0)
-    scene = Scene(stage, seed, Snapshot(repeats=True), patience)
+    load = ClusterLoad(target, seed, Snapshot(repeats=True), patience)
     async with contextlib.AsyncExitStack() as stack:
         codes = stack.enter_context(ends_of_containers(broker))
-        await stack.enter_async_context(scene)
-        scene.tls = await away(broker.client_tls)
-        scene.mixed_load(rate=rate, suffix=f"-{next(_number)}")
-        await scene.begin()
-        await scene.still_publishing()
-        yield scene
-        await scene.still_publishing()
-        settled_s = await scene.settle()
+        await stack.enter_async_context(load)
+        load.tls = await away(broker.client_tls)
+        load.mixed_load(rate=rate, suffix=f"-{next(_number)}")
+        await load.begin()
+        await load.still_publishing()
+        yield load
+        await load.still_publishing()
+        settled_s = await load.settle()
         print(
-            f"{scene.summary()}; settled in {settled_s:.1f} s; "
-            f"the longest wait for an answer was {longest_wait_s(scene):.1f} s"
+            f"{load.summary()}; settled in {settled_s:.1f} s; "
+            f"the longest wait for an answer was {longest_wait_s(load):.1f} s"
         )
-        scene.judge()
+        load.judge()
         ended = await away(codes)
         assert not any(ended.values()), f"containers that did not end well: {ended}"
 
@@ -82,11 +82,11 @@ async def away(work: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.to_thread(work, *arguments)
 
 
-def longest_wait_s(scene: Scene) -> float:
+def longest_wait_s(load: ClusterLoad) -> float:
     """Return the seconds from the first PUBLISH of a message to its answer, at worst."""
     sent: dict[Key, float] = {}
     longest = 0.0
-    for event in scene.history.of(Kind.SENT, Kind.ANSWERED):
+    for event in load.history.of(Kind.SENT, Kind.ANSWERED):
         assert event.key is not None
         began = sent.setdefault(event.key, event.at)
         if event.kind is Kind.ANSWERED:
@@ -94,12 +94,12 @@ def longest_wait_s(scene: Scene) -> float:
     return longest
 
 
-def lost_connections(scene: Scene, since: float) -> list[Event]:
+def lost_connections(load: ClusterLoad, since: float) -> list[Event]:
     """Return the ends of connections, from a time on, that the client did not want."""
     own = {"left", "left with DISCONNECT", "the test is over"}
     return [
         event
-        for event in scene.history.of(Kind.ENDED)
+        for event in load.history.of(Kind.ENDED)
         if event.at > since and event.note not in own and not _was_taken_over(event)
     ]
 

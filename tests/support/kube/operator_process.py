@@ -1,6 +1,6 @@
 """The operator as the chart installs it: a real release, and a process with that pod's rights.
 
-``install`` is helm's; the pods that the Deployment makes are played by the fake kubelet. ``start``
+``install`` is helm's; the pods that the Deployment makes are faked by the fake kubelet. ``start``
 runs the Deployment's own command on this machine with a kubeconfig that holds nothing but a token
 of the chart's ServiceAccount, so a right that the chart forgets is refused by the server.
 """

@@ -137,7 +137,7 @@ def test_no_arguments_print_the_help(run: Any) -> None:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """Stand in for the broker; collect what it is started with."""
+    """Replace the broker; collect what it is started with."""
     started: list[Config] = []
 
     def start(config: Config, announce: Any, _loaded: Any) -> None:
@@ -145,8 +145,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         started.append(config)
 
     module = types.ModuleType("tidegate.roles.serve")
-    module.run = start  # type: ignore[attr-defined] # a stand-in
-    module.STARTUP_ERRORS = (OSError,)  # type: ignore[attr-defined] # a stand-in
+    module.run = start  # type: ignore[attr-defined] # a fake
+    module.STARTUP_ERRORS = (OSError,)  # type: ignore[attr-defined] # a fake
     for name in ("roles.serve", "roles.edge", "roles.router", "roles.supervisor"):
         monkeypatch.setitem(sys.modules, f"tidegate.{name}", module)
     return started

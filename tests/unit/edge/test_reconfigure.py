@@ -1,4 +1,4 @@
-"""Limits and rules that change under clients; a real edge, both ends played.
+"""Limits and rules that change under clients; a real edge, both ends faked.
 
 Input: bytes of clients, ``Edge.reconfigure``, ``Edge.authorization_changed``, a router that answers
 late. Output: whose socket is read, what clients are sent, what becomes of their wills.
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, Played, turns
+from support.lone_edge import EdgeClient, LoneEdge, turns
 from support.mqtt_bytes import V5, Will
 from support.virtual_time import run_virtual
 from tidegate.mqtt.enums import ReasonCode
@@ -34,14 +34,14 @@ def _change(alone: LoneEdge, **limits: Any) -> None:
     alone.edge.reconfigure(Config.model_validate(settings))
 
 
-async def _connecting(alone: LoneEdge, client_id: str, **options: Any) -> Played:
+async def _connecting(alone: LoneEdge, client_id: str, **options: Any) -> EdgeClient:
     """A client whose session the router has not answered for yet."""
     alone.router.reachable.clear()
-    played = alone.accept()
-    played.send(mqtt_bytes.connect(client_id, **options))
+    fake = alone.accept()
+    fake.send(mqtt_bytes.connect(client_id, **options))
     await turns()
     assert client_id in alone.edge.registry.attaching
-    return played
+    return fake
 
 
 async def _answered(alone: LoneEdge) -> None:
@@ -52,7 +52,7 @@ async def _answered(alone: LoneEdge) -> None:
 # Rates
 
 
-def _overdraw(client: Played) -> None:
+def _overdraw(client: EdgeClient) -> None:
     client.send(*(client.publish(number) for number in range(21)))
     assert client.channel.is_paused
 
@@ -186,11 +186,11 @@ async def test_connack_announces_the_limits_that_the_connection_began_with() -> 
 # How many
 
 
-def _connects(alone: LoneEdge, client_id: str, **options: Any) -> Played:
+def _connects(alone: LoneEdge, client_id: str, **options: Any) -> EdgeClient:
     """A client whose CONNECT has been read, whatever becomes of it."""
-    played = alone.accept()
-    played.send(mqtt_bytes.connect(client_id, version=V5, **options))
-    return played
+    fake = alone.accept()
+    fake.send(mqtt_bytes.connect(client_id, version=V5, **options))
+    return fake
 
 
 async def test_a_storm_brings_no_more_clients_than_may_be() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.played_link import MOMENT_S, PlayedEdge, in_virtual_time, turns
+from support.fake_link import MOMENT_S, FakeEdge, in_virtual_time, turns
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.router.deliveries import Deliveries
@@ -58,13 +58,13 @@ class _Store:
         return client_id not in self.newer
 
 
-class _Scene:
+class _Harness:
     def __init__(self) -> None:
         self.store = _Store()
         store: Any = self.store
         table = RoutingTable()
         edges = Edges(table)
-        self.edge = PlayedEdge()
+        self.edge = FakeEdge()
         edges.attach_edge(self.edge)
         self.counters = Counters()
         queues = QueueWriter(store, self.counters, edges.by_id, lambda: None)
@@ -79,87 +79,87 @@ class _Scene:
 
 @in_virtual_time
 async def test_what_is_completed_while_the_store_works_goes_with_the_next_call() -> None:
-    scene = _Scene()
-    scene.store.answers.clear()
-    scene.complete("a", 1)
+    harness = _Harness()
+    harness.store.answers.clear()
+    harness.complete("a", 1)
     await turns()
-    scene.complete("a", 2)
-    scene.complete("b", 7, 8)
-    scene.complete("a", 3)
+    harness.complete("a", 2)
+    harness.complete("b", 7, 8)
+    harness.complete("a", 3)
     await turns()
-    assert scene.told == []
-    scene.store.answers.set()
-    await scene.deliveries.idle()
-    assert scene.store.forgotten == [[("a", 1, [1])], [("a", 1, [2, 3]), ("b", 1, [7, 8])]]
-    assert scene.told == ["a (1,)", "a (2,)", "b (7, 8)", "a (3,)"]
+    assert harness.told == []
+    harness.store.answers.set()
+    await harness.deliveries.idle()
+    assert harness.store.forgotten == [[("a", 1, [1])], [("a", 1, [2, 3]), ("b", 1, [7, 8])]]
+    assert harness.told == ["a (1,)", "a (2,)", "b (7, 8)", "a (3,)"]
 
 
 @in_virtual_time
 async def test_deliveries_are_forgotten_once_the_store_is_back() -> None:
-    scene = _Scene()
-    scene.store.is_away = True
-    scene.complete("a", 1)
+    harness = _Harness()
+    harness.store.is_away = True
+    harness.complete("a", 1)
     await asyncio.sleep(10)
-    assert scene.told == []
-    scene.store.is_away = False
+    assert harness.told == []
+    harness.store.is_away = False
     await asyncio.sleep(5)
-    assert scene.store.forgotten == [[("a", 1, [1])]]
-    assert scene.told == ["a (1,)"]
+    assert harness.store.forgotten == [[("a", 1, [1])]]
+    assert harness.told == ["a (1,)"]
 
 
 @in_virtual_time
 async def test_deliveries_that_the_store_calls_wrong_hold_no_others_up(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    scene = _Scene()
-    scene.store.foreign.add("bad")
-    scene.store.newer.add("gone")
+    harness = _Harness()
+    harness.store.foreign.add("bad")
+    harness.store.newer.add("gone")
     with caplog.at_level(logging.CRITICAL):
         for client_id in ("a", "bad", "gone", "b"):
-            scene.complete(client_id, 1)
+            harness.complete(client_id, 1)
         await asyncio.sleep(MOMENT_S)
-        scene.complete("a", 2)
+        harness.complete("a", 2)
         await asyncio.sleep(MOMENT_S)
-    forgotten = [item for items in scene.store.forgotten for item in items]
+    forgotten = [item for items in harness.store.forgotten for item in items]
     assert forgotten == [("a", 1, [1]), ("gone", 1, [1]), ("b", 1, [1]), ("a", 1, [2])]
-    assert [client_id for client_id, _, _ in scene.edge.kicked] == ["gone"]
+    assert [client_id for client_id, _, _ in harness.edge.kicked] == ["gone"]
     # Nobody asks for it again and again.
-    assert len(scene.told) == 5
-    assert scene.counters.internal_errors == 1
+    assert len(harness.told) == 5
+    assert harness.counters.internal_errors == 1
 
 
 @in_virtual_time
 async def test_a_connection_that_was_taken_over_is_ended_wherever_it_is() -> None:
-    scene = _Scene()
-    scene.store.newer.add("b")
-    scene.complete("a", 1)
-    scene.complete("b", 1)
+    harness = _Harness()
+    harness.store.newer.add("b")
+    harness.complete("a", 1)
+    harness.complete("b", 1)
     await asyncio.sleep(MOMENT_S)
-    assert scene.edge.kicked == [("b", 1, ReasonCode.SESSION_TAKEN_OVER)]
+    assert harness.edge.kicked == [("b", 1, ReasonCode.SESSION_TAKEN_OVER)]
     # The edge is told all the same: there is nothing left to do.
-    assert len(scene.told) == 2
+    assert len(harness.told) == 2
 
 
 @in_virtual_time
 async def test_steps_of_qos_2_are_refused_to_a_connection_that_was_taken_over() -> None:
-    scene = _Scene()
-    await scene.deliveries.release("a", 1, [1])
-    await scene.deliveries.complete_receipt("a", 1, 1, 2)
-    scene.store.newer.add("a")
+    harness = _Harness()
+    await harness.deliveries.release("a", 1, [1])
+    await harness.deliveries.complete_receipt("a", 1, 1, 2)
+    harness.store.newer.add("a")
     with pytest.raises(SessionFenced):
-        await scene.deliveries.release("a", 1, [1])
+        await harness.deliveries.release("a", 1, [1])
     with pytest.raises(SessionFenced):
-        await scene.deliveries.complete_receipt("a", 1, 1, 2)
+        await harness.deliveries.complete_receipt("a", 1, 1, 2)
 
 
 @in_virtual_time
 async def test_a_release_fails_without_the_store_and_a_receipt_waits_for_it() -> None:
-    scene = _Scene()
-    scene.store.is_away = True
+    harness = _Harness()
+    harness.store.is_away = True
     with pytest.raises(RouterUnavailable):
-        await scene.deliveries.release("a", 1, [1])
-    receipt = asyncio.create_task(scene.deliveries.complete_receipt("a", 1, 1, 2))
+        await harness.deliveries.release("a", 1, [1])
+    receipt = asyncio.create_task(harness.deliveries.complete_receipt("a", 1, 1, 2))
     await asyncio.sleep(10)
     assert not receipt.done()
-    scene.store.is_away = False
+    harness.store.is_away = False
     await receipt

@@ -1,6 +1,6 @@
 """When an edge without a lease may be taken for dead, and which edges a young router names.
 
-Inputs: the time between sweeps, leases in a played store. Observed: the answers, and what a sweep
+Inputs: the time between sweeps, leases in a fake store. Observed: the answers, and what a sweep
 asks the store.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.played_link import in_virtual_time
+from support.fake_link import in_virtual_time
 from tidegate.link.interfaces import RouterUnavailable
 from tidegate.router.edge_leases import EdgeLeases
 from tidegate.router.router import Router

@@ -76,7 +76,7 @@ class _Edge:
         return True
 
 
-class _Scene:
+class _Harness:
     """Groups with a table, a queue writer and one edge."""
 
     def __init__(self) -> None:
@@ -134,143 +134,147 @@ def _never() -> None:
 
 
 async def test_a_member_whose_session_has_ended_is_passed_over() -> None:
-    scene = _Scene()
-    scene.durable("a", "b")
-    scene.store.outcomes["a"] = AppendOutcome.NO_SESSION
-    pending = await scene.dispatch(qos=2)
-    assert scene.store.asked == ["a", "b"]
+    harness = _Harness()
+    harness.durable("a", "b")
+    harness.store.outcomes["a"] = AppendOutcome.NO_SESSION
+    pending = await harness.dispatch(qos=2)
+    assert harness.store.asked == ["a", "b"]
     pending.release()
-    assert (scene.finished, pending.failed, pending.refused) == (1, False, True)
-    assert (scene.counters.published, scene.counters.queued, scene.drops()) == (1, 1, {})
+    assert (harness.finished, pending.failed, pending.refused) == (1, False, True)
+    assert (harness.counters.published, harness.counters.queued, harness.drops()) == (1, 1, {})
 
 
 async def test_a_message_that_no_session_takes_goes_to_a_member_without_one() -> None:
-    scene = _Scene()
-    scene.durable("a", "b")
-    scene.store.outcomes = dict.fromkeys("ab", AppendOutcome.NO_SESSION)
-    scene.ephemeral("x")
-    await scene.dispatch()
-    assert scene.store.asked == ["a", "b"]
-    assert scene.edge.taken == [("x", b"m")]
+    harness = _Harness()
+    harness.durable("a", "b")
+    harness.store.outcomes = dict.fromkeys("ab", AppendOutcome.NO_SESSION)
+    harness.ephemeral("x")
+    await harness.dispatch()
+    assert harness.store.asked == ["a", "b"]
+    assert harness.edge.taken == [("x", b"m")]
 
 
 async def test_a_message_that_nobody_takes_is_dropped_for_the_last_reason() -> None:
-    scene = _Scene()
-    scene.durable("a", "b")
-    scene.store.outcomes = {"a": AppendOutcome.QUEUE_FULL, "b": AppendOutcome.NO_SESSION}
-    pending = await scene.dispatch()
+    harness = _Harness()
+    harness.durable("a", "b")
+    harness.store.outcomes = {"a": AppendOutcome.QUEUE_FULL, "b": AppendOutcome.NO_SESSION}
+    pending = await harness.dispatch()
     pending.release()
-    assert (scene.finished, scene.counters.published) == (1, 1)
-    assert scene.drops() == {"no_session": 1}
-    empty = _Scene()
+    assert (harness.finished, harness.counters.published) == (1, 1)
+    assert harness.drops() == {"no_session": 1}
+    empty = _Harness()
     await empty.dispatch()
     assert empty.drops() == {"no_subscriber": 1}
 
 
 async def test_full_queues_are_tried_a_few_only() -> None:
-    scene = _Scene()
-    scene.durable(*"abcdefgh")
-    scene.store.outcomes = dict.fromkeys("abcdefgh", AppendOutcome.QUEUE_FULL)
-    await scene.dispatch()
-    assert scene.store.asked == list("abcd")
-    assert (scene.counters.published, scene.drops()) == (1, {"queue_full": 1})
+    harness = _Harness()
+    harness.durable(*"abcdefgh")
+    harness.store.outcomes = dict.fromkeys("abcdefgh", AppendOutcome.QUEUE_FULL)
+    await harness.dispatch()
+    assert harness.store.asked == list("abcd")
+    assert (harness.counters.published, harness.drops()) == (1, {"queue_full": 1})
 
 
 async def test_a_message_that_a_session_has_seen_stays_there() -> None:
-    scene = _Scene()
-    scene.durable("a", "b")
-    scene.store.outcomes["a"] = AppendOutcome.DUPLICATE
-    pending = await scene.dispatch(qos=2)
-    assert (scene.store.asked, scene.drops(), pending.refused) == (["a"], {"duplicate": 1}, False)
+    harness = _Harness()
+    harness.durable("a", "b")
+    harness.store.outcomes["a"] = AppendOutcome.DUPLICATE
+    pending = await harness.dispatch(qos=2)
+    assert (harness.store.asked, harness.drops(), pending.refused) == (
+        ["a"],
+        {"duplicate": 1},
+        False,
+    )
 
 
 async def test_a_message_goes_back_home_before_it_is_dropped() -> None:
-    scene = _Scene()
-    scene.durable("a", "b")
-    scene.durable("home", connected=False)
-    scene.store.outcomes = dict.fromkeys("ab", AppendOutcome.QUEUE_FULL)
-    pending = await scene.dispatch(origin=RedispatchOrigin("lost|1", "home"))
-    assert scene.store.appends == [("a", "lost|1|g/t/+"), ("home", "lost|1|g/t/+")]
-    assert (pending.refused, scene.counters.queued, scene.drops()) == (True, 1, {})
-    scene.store.outcomes["home"] = AppendOutcome.QUEUE_FULL
-    await scene.dispatch(origin=RedispatchOrigin("lost|2", "home"))
-    assert scene.store.asked[2:] == ["b", "home", "a"]
-    assert scene.drops() == {"queue_full": 1}
+    harness = _Harness()
+    harness.durable("a", "b")
+    harness.durable("home", connected=False)
+    harness.store.outcomes = dict.fromkeys("ab", AppendOutcome.QUEUE_FULL)
+    pending = await harness.dispatch(origin=RedispatchOrigin("lost|1", "home"))
+    assert harness.store.appends == [("a", "lost|1|g/t/+"), ("home", "lost|1|g/t/+")]
+    assert (pending.refused, harness.counters.queued, harness.drops()) == (True, 1, {})
+    harness.store.outcomes["home"] = AppendOutcome.QUEUE_FULL
+    await harness.dispatch(origin=RedispatchOrigin("lost|2", "home"))
+    assert harness.store.asked[2:] == ["b", "home", "a"]
+    assert harness.drops() == {"queue_full": 1}
 
 
 async def test_an_edge_that_has_not_the_member_is_passed_over() -> None:
-    scene = _Scene()
-    scene.ephemeral("x", "y")
-    scene.edge.refuses.add("x")
-    pending = await scene.dispatch()
-    assert (scene.edge.taken, pending.refused) == ([("y", b"m")], True)
+    harness = _Harness()
+    harness.ephemeral("x", "y")
+    harness.edge.refuses.add("x")
+    pending = await harness.dispatch()
+    assert (harness.edge.taken, pending.refused) == ([("y", b"m")], True)
 
 
 async def test_an_offline_member_with_a_message_is_checked_while_others_are_connected() -> None:
-    scene = _Scene()
-    (gone,) = scene.durable("gone")
-    scene.store.connected.clear()  # the store knows better than this router
-    await scene.dispatch()
-    assert scene.groups.clients_to_check == set()  # nobody else is here
-    scene.durable("b", connected=False)
-    await scene.dispatch()
-    assert scene.groups.clients_to_check == set()
-    scene.ephemeral("x")
-    scene.table.shared.pick(*GROUP, ("gone",))
-    await scene.dispatch()
-    assert scene.groups.clients_to_check == {"gone"}
-    scene.groups.clients_to_check.clear()
-    scene.table.set_connected(gone, None, 1)
-    scene.edge.refuses.add("x")
-    await scene.dispatch()  # it has been offered to those who are here
-    assert scene.groups.clients_to_check == set()
+    harness = _Harness()
+    (gone,) = harness.durable("gone")
+    harness.store.connected.clear()  # the store knows better than this router
+    await harness.dispatch()
+    assert harness.groups.clients_to_check == set()  # nobody else is here
+    harness.durable("b", connected=False)
+    await harness.dispatch()
+    assert harness.groups.clients_to_check == set()
+    harness.ephemeral("x")
+    harness.table.shared.pick(*GROUP, ("gone",))
+    await harness.dispatch()
+    assert harness.groups.clients_to_check == {"gone"}
+    harness.groups.clients_to_check.clear()
+    harness.table.set_connected(gone, None, 1)
+    harness.edge.refuses.add("x")
+    await harness.dispatch()  # it has been offered to those who are here
+    assert harness.groups.clients_to_check == set()
 
 
 async def test_a_page_waits_for_the_acknowledgement_of_a_member_without_a_session() -> None:
-    scene = _Scene()
-    scene.ephemeral("x", "y")
-    page = scene.page()
-    await scene.dispatch(page)
+    harness = _Harness()
+    harness.ephemeral("x", "y")
+    page = harness.page()
+    await harness.dispatch(page)
     page.release()
-    assert scene.finished == 0
-    first = scene.edge.receipts[0]
+    assert harness.finished == 0
+    first = harness.edge.receipts[0]
     first.returned()  # the member has gone
-    assert [name for name, _ in scene.edge.taken] == ["x", "y"]
-    assert scene.finished == 0
-    second = scene.edge.receipts[1]
+    assert [name for name, _ in harness.edge.taken] == ["x", "y"]
+    assert harness.finished == 0
+    second = harness.edge.receipts[1]
     second.done()
     second.done()
-    assert scene.finished == 1
+    assert harness.finished == 1
 
 
 @pytest.mark.parametrize(("granted", "qos"), [(0, 1), (2, 2)])
 async def test_a_page_does_not_wait_where_nothing_comes_back(granted: int, qos: int) -> None:
-    scene = _Scene()
-    scene.ephemeral("x", qos=granted)
-    page = scene.page()
-    await scene.dispatch(page, qos=qos)
+    harness = _Harness()
+    harness.ephemeral("x", qos=granted)
+    page = harness.page()
+    await harness.dispatch(page, qos=qos)
     page.release()
-    assert (scene.edge.receipts, scene.finished) == ([None], 1)
+    assert (harness.edge.receipts, harness.finished) == ([None], 1)
 
 
 async def test_a_closed_page_waits_no_longer_and_messages_still_find_others() -> None:
-    scene = _Scene()
-    scene.ephemeral("x", "y")
-    page = scene.page()
-    await scene.dispatch(page)
+    harness = _Harness()
+    harness.ephemeral("x", "y")
+    page = harness.page()
+    await harness.dispatch(page)
     page.release()
     page.close()
-    assert scene.finished == 1
-    scene.edge.receipts[0].returned()
-    assert [name for name, _ in scene.edge.taken] == ["x", "y"]
-    assert scene.edge.receipts[1] is None  # the edge gives it back by itself
+    assert harness.finished == 1
+    harness.edge.receipts[0].returned()
+    assert [name for name, _ in harness.edge.taken] == ["x", "y"]
+    assert harness.edge.receipts[1] is None  # the edge gives it back by itself
 
 
 async def test_what_an_edge_refuses_is_not_waited_for() -> None:
-    scene = _Scene()
-    scene.ephemeral("x")
-    scene.edge.refuses.add("x")
-    page = scene.page()
-    await scene.dispatch(page)
+    harness = _Harness()
+    harness.ephemeral("x")
+    harness.edge.refuses.add("x")
+    page = harness.page()
+    await harness.dispatch(page)
     page.release()
-    assert (scene.finished, scene.drops()) == (1, {"no_subscriber": 1})
+    assert (harness.finished, harness.drops()) == (1, {"no_subscriber": 1})

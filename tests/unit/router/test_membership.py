@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from support.played_link import in_virtual_time, turns
-from support.played_store import PlayedStore
+from support.fake_link import in_virtual_time, turns
+from support.fake_store import FakeStore
 from tidegate.link.interfaces import RouterUnavailable
 from tidegate.router.membership import LEASE_SAFE_FRACTION, MAX_LEASE_S, RENEW_S, Membership
 from tidegate.store.api import Change, RetainedAdded, StoreUnavailable
@@ -24,7 +24,7 @@ from tidegate.store.api import Change, RetainedAdded, StoreUnavailable
 class Member:
     """A router's membership, and what it has learned."""
 
-    def __init__(self, store: PlayedStore, name: str = "r1", lease_s: float = 10.0) -> None:
+    def __init__(self, store: FakeStore, name: str = "r1", lease_s: float = 10.0) -> None:
         self.store = store
         self.applied: list[str] = []
         self.loads = 0
@@ -51,7 +51,7 @@ class Member:
         self.became_current += 1
 
 
-async def _started(store: PlayedStore, name: str = "r1") -> Member:
+async def _started(store: FakeStore, name: str = "r1") -> Member:
     member = Member(store, name)
     await member.membership.start()
     return member
@@ -65,7 +65,7 @@ LEASE_S = MAX_LEASE_S
 
 @in_virtual_time
 async def test_a_router_is_current_once_it_has_loaded_and_registered() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     store.change("before")
     member = Member(store)
     assert not member.membership.current
@@ -80,7 +80,7 @@ async def test_a_router_is_current_once_it_has_loaded_and_registered() -> None:
 
 @in_virtual_time
 async def test_what_changes_while_a_router_loads_is_learned_before_it_is_current() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = Member(store)
     member.on_load = lambda: store.note("while loading")
     store.on_renew = lambda: store.note("while registering")
@@ -92,7 +92,7 @@ async def test_what_changes_while_a_router_loads_is_learned_before_it_is_current
 
 @in_virtual_time
 async def test_a_router_that_loads_has_no_lease() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = Member(store)
     seen: list[list[str]] = []
     member.on_load = lambda: seen.append(list(store.registered))
@@ -103,7 +103,7 @@ async def test_a_router_that_loads_has_no_lease() -> None:
 
 @in_virtual_time
 async def test_a_router_that_cannot_load_does_not_start() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = Member(store)
     member.load_fails = True
     with pytest.raises(StoreUnavailable):
@@ -113,7 +113,7 @@ async def test_a_router_that_cannot_load_does_not_start() -> None:
 
 @in_virtual_time
 async def test_a_router_that_ends_is_not_waited_for() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     await member.membership.stop()
     assert store.registered == {}
@@ -123,7 +123,7 @@ async def test_a_router_that_ends_is_not_waited_for() -> None:
 
 @in_virtual_time
 async def test_a_router_ends_without_the_store_too() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.fails = {"end_router", "changes", "renew_router"}
     await member.membership.stop()
@@ -134,7 +134,7 @@ async def test_a_router_ends_without_the_store_too() -> None:
 
 @in_virtual_time
 async def test_changes_are_applied_once_in_their_order() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.page = 2
     for number in range(7):
@@ -147,7 +147,7 @@ async def test_changes_are_applied_once_in_their_order() -> None:
 
 @in_virtual_time
 async def test_changes_are_learned_without_anybody_asking() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.change("x")
     await asyncio.sleep(1.5 * RENEW_S)
@@ -157,7 +157,7 @@ async def test_changes_are_learned_without_anybody_asking() -> None:
 
 @in_virtual_time
 async def test_catching_up_waits_for_a_reading_that_began_after_the_call() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.may_read.clear()
     first = asyncio.create_task(member.membership.catch_up())
@@ -179,7 +179,7 @@ async def test_catching_up_waits_for_a_reading_that_began_after_the_call() -> No
 
 @in_virtual_time
 async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.may_read.clear()
     first = asyncio.create_task(member.membership.catch_up())
@@ -193,7 +193,7 @@ async def test_a_caller_that_gives_up_does_not_disturb_the_others() -> None:
 
 @in_virtual_time
 async def test_catching_up_without_the_store_fails() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.fails = {"changes"}
     with pytest.raises(RouterUnavailable):
@@ -207,7 +207,7 @@ async def test_catching_up_without_the_store_fails() -> None:
 
 @in_virtual_time
 async def test_catching_up_ends_with_the_router() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.may_read.clear()
     asked = asyncio.create_task(member.membership.catch_up())
@@ -219,7 +219,7 @@ async def test_catching_up_ends_with_the_router() -> None:
 
 @in_virtual_time
 async def test_after_a_gap_in_the_log_everything_is_reloaded() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.change("in the gap")
     store.lost = True
@@ -232,7 +232,7 @@ async def test_after_a_gap_in_the_log_everything_is_reloaded() -> None:
 
 @in_virtual_time
 async def test_a_gap_is_not_forgotten_when_loading_fails() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     before = list(member.membership._positions)
     store.change("in the gap")
@@ -250,7 +250,7 @@ async def test_a_gap_is_not_forgotten_when_loading_fails() -> None:
 
 @in_virtual_time
 async def test_a_router_stays_current_while_the_store_answers() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     for _ in range(50):
         await asyncio.sleep(RENEW_S)
@@ -261,7 +261,7 @@ async def test_a_router_stays_current_while_the_store_answers() -> None:
 
 @in_virtual_time
 async def test_a_router_stops_relying_on_its_lease_before_the_others_do() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.fails = {"renew_router"}
     instance = member.membership.instance
@@ -276,7 +276,7 @@ async def test_a_router_stops_relying_on_its_lease_before_the_others_do() -> Non
 
 @in_virtual_time
 async def test_a_router_that_cannot_read_does_not_renew() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.fails = {"changes"}
     renewals = store.calls.count("renew_router")
@@ -289,7 +289,7 @@ async def test_a_router_that_cannot_read_does_not_renew() -> None:
 @in_virtual_time
 async def test_a_router_whose_lease_had_run_out_reads_again_after_renewing_it() -> None:
     # Between its reading and its renewal nobody waited for it: a change may have been confirmed.
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     store.fails = {"renew_router"}
     await asyncio.sleep(2 * LEASE_S)
@@ -314,7 +314,7 @@ async def test_a_router_whose_lease_had_run_out_reads_again_after_renewing_it() 
 async def test_a_fault_in_one_change_does_not_end_the_following(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     apply = member.membership._apply
 
@@ -338,7 +338,7 @@ async def test_a_fault_in_one_change_does_not_end_the_following(
 
 @in_virtual_time
 async def test_a_new_instance_has_a_new_name_and_is_not_current_until_it_has_a_lease() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
     old = member.membership.instance
     assert store.writer == old
@@ -358,7 +358,7 @@ async def test_a_new_instance_has_a_new_name_and_is_not_current_until_it_has_a_l
 
 @in_virtual_time
 async def test_a_renewal_of_a_fenced_instance_does_not_make_the_next_one_current() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store)
 
     def declared_dead() -> None:
@@ -382,7 +382,7 @@ async def test_a_renewal_of_a_fenced_instance_does_not_make_the_next_one_current
 
 @in_virtual_time
 async def test_a_change_waits_for_every_live_router_to_have_read_it() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store, "r1")
     store.registered["r2.x"] = (store.now_ms() + 60_000, [0, 0])
     partition, position = store.change("x", 1)
@@ -399,7 +399,7 @@ async def test_a_change_waits_for_every_live_router_to_have_read_it() -> None:
 
 @in_virtual_time
 async def test_a_router_whose_lease_has_run_out_is_not_waited_for() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store, "r1")
     store.registered["dead.x"] = (store.now_ms() + 3000, [0, 0])
     began_s = asyncio.get_running_loop().time()
@@ -410,7 +410,7 @@ async def test_a_router_whose_lease_has_run_out_is_not_waited_for() -> None:
 
 @in_virtual_time
 async def test_routers_that_the_caller_asks_itself_are_not_waited_for() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store, "r1")
     store.registered["r2.x"] = (store.now_ms() + 60_000, [0, 0])
     await member.membership.wait_for_others(*store.change("x"), ["r2.x"])
@@ -419,7 +419,7 @@ async def test_routers_that_the_caller_asks_itself_are_not_waited_for() -> None:
 
 @in_virtual_time
 async def test_a_router_without_a_position_of_a_partition_is_behind() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store, "r1")
     store.registered["r2.x"] = (store.now_ms() + 1000, [])
     began_s = asyncio.get_running_loop().time()
@@ -430,7 +430,7 @@ async def test_a_router_without_a_position_of_a_partition_is_behind() -> None:
 
 @in_virtual_time
 async def test_waiting_for_others_fails_without_the_store() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     member = await _started(store, "r1")
     store.fails = {"routers"}
     with pytest.raises(StoreUnavailable):
@@ -440,7 +440,7 @@ async def test_waiting_for_others_fails_without_the_store() -> None:
 
 @in_virtual_time
 async def test_of_two_routers_each_knows_what_the_other_has_confirmed() -> None:
-    store = PlayedStore()
+    store = FakeStore()
     one, other = await _started(store, "r1"), await _started(store, "r2")
     await asyncio.sleep(1.5 * RENEW_S)
     assert sorted(one.membership.live) == sorted(other.membership.live)

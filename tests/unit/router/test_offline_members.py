@@ -72,7 +72,7 @@ class _AbandonedQueues:
         return self.refused
 
 
-class _Scene:
+class _Harness:
     """A member "c" of $share/g/t/#, offline, and others that connect."""
 
     def __init__(self, entries: dict[int, bytes]) -> None:
@@ -103,13 +103,15 @@ def _entry(qos: int = 1, group: str = "g/t/#", expires_at_ms: int = 0) -> bytes:
 
 
 async def test_what_came_through_a_group_goes_to_others_and_nothing_else() -> None:
-    scene = _Scene({1: _entry(), 2: _entry(group=""), 3: _entry(expires_at_ms=NOW), 4: _entry()})
-    scene.comes()
-    await scene.redispatch(3)
-    assert scene.store.aside == [[1, 4]]
-    assert scene.abandoned_queues.found == [AbandonedQueue("c", 101, 3, False)]
+    harness = _Harness(
+        {1: _entry(), 2: _entry(group=""), 3: _entry(expires_at_ms=NOW), 4: _entry()}
+    )
+    harness.comes()
+    await harness.redispatch(3)
+    assert harness.store.aside == [[1, 4]]
+    assert harness.abandoned_queues.found == [AbandonedQueue("c", 101, 3, False)]
     # While it is given away another router may look again, in time; then there is nothing to see.
-    assert scene.store.again == [AGAIN, 0]
+    assert harness.store.again == [AGAIN, 0]
 
 
 @pytest.mark.parametrize(("uncertain", "expected"), [(False, [[1, 3]]), (True, [[1]])])
@@ -117,132 +119,134 @@ async def test_what_came_through_a_group_goes_to_others_and_nothing_else() -> No
 async def test_qos_2_that_may_have_begun_waits_for_its_client(
     uncertain: bool, expected: list[list[int]]
 ) -> None:
-    scene = _Scene({1: _entry(1), 2: _entry(2), 3: _entry(2)})
-    scene.comes()
-    await scene.redispatch(2, uncertain=uncertain)
-    assert scene.store.aside == expected
+    harness = _Harness({1: _entry(1), 2: _entry(2), 3: _entry(2)})
+    harness.comes()
+    await harness.redispatch(2, uncertain=uncertain)
+    assert harness.store.aside == expected
 
 
 async def test_nothing_is_read_while_no_member_is_connected() -> None:
-    scene = _Scene({1: _entry()})
-    scene.store.down = True
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
+    harness = _Harness({1: _entry()})
+    harness.store.down = True
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again) == ([], [AGAIN])
 
 
 async def test_what_came_through_a_group_without_others_waits() -> None:
-    scene = _Scene({1: _entry(group="h/t/#"), 2: _entry()})
-    scene.comes("g")
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again) == ([[2]], [AGAIN, AGAIN])
+    harness = _Harness({1: _entry(group="h/t/#"), 2: _entry()})
+    harness.comes("g")
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again) == ([[2]], [AGAIN, AGAIN])
 
 
 async def test_a_member_that_is_unknown_here_is_left_to_others() -> None:
-    scene = _Scene({1: _entry()})
-    scene.comes()
-    scene.table.drop_session("c", 1)
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
+    harness = _Harness({1: _entry()})
+    harness.comes()
+    harness.table.drop_session("c", 1)
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again) == ([], [AGAIN])
 
 
 async def test_a_member_that_is_thought_to_be_connected_gets_nothing_back() -> None:
-    scene = _Scene({1: _entry()})
+    harness = _Harness({1: _entry()})
     edge: Any = object()
-    scene.table.set_connected(scene.session, edge, 6)  # its edge is lost, and that is not known yet
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again) == ([], [AGAIN])
-    assert scene.session.edge is None
-    scene.comes()
-    await scene.redispatch()
-    assert scene.store.aside == [[1]]
+    harness.table.set_connected(
+        harness.session, edge, 6
+    )  # its edge is lost, and that is not known yet
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again) == ([], [AGAIN])
+    assert harness.session.edge is None
+    harness.comes()
+    await harness.redispatch()
+    assert harness.store.aside == [[1]]
 
 
 async def test_a_member_that_is_known_to_be_back_is_left_alone() -> None:
-    scene = _Scene({1: _entry()})
+    harness = _Harness({1: _entry()})
     edge: Any = object()
-    scene.table.set_connected(scene.session, edge, 8)
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again, scene.session.edge) == ([], [], edge)
+    harness.table.set_connected(harness.session, edge, 8)
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again, harness.session.edge) == ([], [], edge)
 
 
 async def test_a_long_queue_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline_members, "PAGE", 2)
-    scene = _Scene({seq: _entry(group="" if seq == 3 else "g/t/#") for seq in range(1, 7)})
-    scene.comes()
-    await scene.redispatch()
-    assert scene.store.aside == [[1, 2], [4], [5, 6]]
-    assert [lost.incarnation for lost in scene.abandoned_queues.found] == [101, 102, 103]
+    harness = _Harness({seq: _entry(group="" if seq == 3 else "g/t/#") for seq in range(1, 7)})
+    harness.comes()
+    await harness.redispatch()
+    assert harness.store.aside == [[1, 2], [4], [5, 6]]
+    assert [lost.incarnation for lost in harness.abandoned_queues.found] == [101, 102, 103]
 
 
 async def test_it_stops_when_the_client_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline_members, "PAGE", 1)
-    scene = _Scene({1: _entry(), 2: _entry()})
-    scene.comes()
-    scene.store.is_back = True
-    await scene.redispatch()
-    assert (scene.store.aside, scene.abandoned_queues.found) == ([], [])
+    harness = _Harness({1: _entry(), 2: _entry()})
+    harness.comes()
+    harness.store.is_back = True
+    await harness.redispatch()
+    assert (harness.store.aside, harness.abandoned_queues.found) == ([], [])
 
 
 async def test_it_stops_for_now_when_others_cannot_take_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(offline_members, "PAGE", 1)
-    scene = _Scene({1: _entry(), 2: _entry()})
-    scene.comes()
-    scene.abandoned_queues.refused = True
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again[-1]) == ([[1]], AGAIN)
+    harness = _Harness({1: _entry(), 2: _entry()})
+    harness.comes()
+    harness.abandoned_queues.refused = True
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again[-1]) == ([[1]], AGAIN)
 
 
 async def test_a_record_of_a_newer_version_is_left_to_newer_routers() -> None:
-    scene = _Scene({1: b"\x12" + _entry()[1:], 2: _entry()})
-    scene.comes()
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again[-1]) == ([[2]], AGAIN)
+    harness = _Harness({1: b"\x12" + _entry()[1:], 2: _entry()})
+    harness.comes()
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again[-1]) == ([[2]], AGAIN)
 
 
 async def test_when_the_store_is_away_the_claim_runs_out() -> None:
-    scene = _Scene({1: _entry()})
-    scene.comes()
-    scene.store.down = True
-    await scene.redispatch()
-    assert (scene.store.aside, scene.store.again) == ([], [])
-    scene.store.down = False
-    await scene.redispatch()
-    assert scene.store.aside == [[1]]
+    harness = _Harness({1: _entry()})
+    harness.comes()
+    harness.store.down = True
+    await harness.redispatch()
+    assert (harness.store.aside, harness.store.again) == ([], [])
+    harness.store.down = False
+    await harness.redispatch()
+    assert harness.store.aside == [[1]]
 
 
 async def test_a_member_is_not_looked_at_twice_at_a_time() -> None:
-    scene = _Scene({1: _entry()})
-    scene.comes()
-    scene.abandoned_queues.may_end.clear()
-    first = asyncio.create_task(scene.redispatch())
-    await wait_for_async(lambda: scene.abandoned_queues.found, 10, "its messages are given away")
-    await scene.redispatch()
-    scene.abandoned_queues.may_end.set()
+    harness = _Harness({1: _entry()})
+    harness.comes()
+    harness.abandoned_queues.may_end.clear()
+    first = asyncio.create_task(harness.redispatch())
+    await wait_for_async(lambda: harness.abandoned_queues.found, 10, "its messages are given away")
+    await harness.redispatch()
+    harness.abandoned_queues.may_end.set()
     await first
-    assert scene.store.aside == [[1]]
+    assert harness.store.aside == [[1]]
 
 
 async def test_members_of_a_group_with_a_first_connected_member_are_checked_once() -> None:
-    scene = _Scene({})
-    await scene.members.schedule_checks()
-    scene.comes()
-    scene.clients_to_check.add("m")
-    scene.store.down = True
+    harness = _Harness({})
+    await harness.members.schedule_checks()
+    harness.comes()
+    harness.clients_to_check.add("m")
+    harness.store.down = True
     with pytest.raises(StoreUnavailable):
-        await scene.members.schedule_checks()
-    scene.store.down = False
-    await scene.members.schedule_checks()
-    await scene.members.schedule_checks()
-    assert [sorted(names) for names in scene.store.reported] == [["c", "m"]]
-    assert not scene.clients_to_check
+        await harness.members.schedule_checks()
+    harness.store.down = False
+    await harness.members.schedule_checks()
+    await harness.members.schedule_checks()
+    assert [sorted(names) for names in harness.store.reported] == [["c", "m"]]
+    assert not harness.clients_to_check
 
 
 async def test_checks_are_scheduled_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline_members, "REPORT_BATCH", 2)
-    scene = _Scene({})
-    scene.clients_to_check.update("abc")
-    await scene.members.schedule_checks()
-    await scene.members.schedule_checks()
-    assert sorted(map(len, scene.store.reported)) == [1, 2]
+    harness = _Harness({})
+    harness.clients_to_check.update("abc")
+    await harness.members.schedule_checks()
+    await harness.members.schedule_checks()
+    assert sorted(map(len, harness.store.reported)) == [1, 2]

@@ -1,6 +1,6 @@
 """A sweep that meets something it cannot read, or that fails: the next one comes all the same.
 
-Inputs: a played store that hands out a damaged will beside a good one, and one that faults.
+Inputs: a fake store that hands out a damaged will beside a good one, and one that faults.
 Observed: what the router publishes, what it counts, and that it goes on asking.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.played_link import in_virtual_time
+from support.fake_link import in_virtual_time
 from tidegate.mqtt.packets import Will
 from tidegate.router.sweeper import SWEEP_INTERVAL_S, Sweeper
 from tidegate.router.wills import Wills
@@ -43,7 +43,7 @@ class _Store:
         self.forgotten += will_ids
 
 
-class _Played:
+class _Fake:
     """What a sweep looks after beside wills; ``is_away``: no retained message can be asked for."""
 
     def __init__(self) -> None:
@@ -74,19 +74,19 @@ class _Played:
         asyncio.get_running_loop().create_task(work)
 
 
-def _sweeper(store: Any, counters: Counters, beside: _Played | None = None) -> Sweeper:
-    played: Any = beside or _Played()
-    wills = Wills(store, FeaturesConfig(), counters, lambda: 0, tasks=played, routing=played)
+def _sweeper(store: Any, counters: Counters, beside: _Fake | None = None) -> Sweeper:
+    fake: Any = beside or _Fake()
+    wills = Wills(store, FeaturesConfig(), counters, lambda: 0, tasks=fake, routing=fake)
     return Sweeper(
         store,
         lambda: 0,
         counters,
-        tasks=played,
-        leases=played,
-        retained=played,
-        abandoned_queues=played,
-        offline_members=played,
-        sessions=played,
+        tasks=fake,
+        leases=fake,
+        retained=fake,
+        abandoned_queues=fake,
+        offline_members=fake,
+        sessions=fake,
         wills=wills,
     )
 
@@ -112,12 +112,12 @@ async def test_what_was_handed_out_is_done_whatever_the_store_answers_next() -> 
     store, counters = _Store(), Counters()
     record = encode_will(Will("a", b"gone"), "c", None)
     store.due = DueWork(wills=[DueWill("w", "c", record)], ended=[EndedSession("c", 7)])
-    played = _Played()
-    played.is_away = True
+    fake = _Fake()
+    fake.is_away = True
     with pytest.raises(StoreUnavailable):
-        await _sweeper(store, counters, played).sweep()
+        await _sweeper(store, counters, fake).sweep()
     # Nobody else will say that the session has ended.
-    assert played.ended_sessions == [EndedSession("c", 7)]
+    assert fake.ended_sessions == [EndedSession("c", 7)]
     assert counters.wills_published == 1
 
 

@@ -1,6 +1,6 @@
 """Clients of the load that come and go, and are told to stop just then.
 
-Inputs: a played subscriber whose attempt to connect takes as long as the test says. Observed:
+Inputs: a fake subscriber whose attempt to connect takes as long as the test says. Observed:
 whether the attempt is finished.
 """
 

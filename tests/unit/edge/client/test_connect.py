@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, Played, turns
+from support.lone_edge import EdgeClient, LoneEdge, turns
 from support.mqtt_bytes import Will
 from tidegate.edge.auth.password_file import set_user
 from tidegate.link.interfaces import AttachedSession
@@ -23,7 +23,7 @@ statement = pytest.mark.statement
 WILL = Will("state", b"offline")
 
 
-async def _connecting(alone: LoneEdge, **options: Any) -> Played:
+async def _connecting(alone: LoneEdge, **options: Any) -> EdgeClient:
     """A client whose session the router has not answered for yet."""
     alone.router.reachable.clear()
     client = alone.accept()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, Played, turns
+from support.lone_edge import EdgeClient, LoneEdge, turns
 from tidegate.link.interfaces import AttachedSession
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
@@ -27,7 +27,7 @@ class _Receipt:
         self.said.append("returned")
 
 
-async def _subscriber(alone: LoneEdge, qos: int = 0, aliases: int = 0) -> Played:
+async def _subscriber(alone: LoneEdge, qos: int = 0, aliases: int = 0) -> EdgeClient:
     props = [("maximum_packet_size", MAXIMUM_BYTES)]
     if aliases:
         props.append(("topic_alias_maximum", aliases))

@@ -1,4 +1,4 @@
-"""What waits while publishers are held, and what does not; a real edge, both ends played.
+"""What waits while publishers are held, and what does not; a real edge, both ends faked.
 
 Input: bytes of clients, ``Edge.pause_publishing``, a router that answers late. Output: what reaches
 the router and in which order, what clients are sent, when their sockets are read.
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, Played, turns
+from support.lone_edge import EdgeClient, LoneEdge, turns
 from support.mqtt_bytes import PINGREQ, V5
 from support.peers import both_versions
 from support.virtual_time import run_virtual
@@ -440,5 +440,5 @@ def _message(topic: str, qos: int) -> Any:
     return Publish(topic, b"x", qos, False)
 
 
-async def _with_will(alone: LoneEdge, version: int = V5) -> Played:
+async def _with_will(alone: LoneEdge, version: int = V5) -> EdgeClient:
     return await alone.connect("c", version, will=mqtt_bytes.Will("w"))

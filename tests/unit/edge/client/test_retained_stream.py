@@ -18,7 +18,7 @@ from tidegate.link.interfaces import RouterUnavailable
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
 
-class _Scene:
+class _Harness:
     """The client, its delivery (which has room for two) and its router in one."""
 
     def __init__(self, failures: dict[str, int]) -> None:
@@ -61,38 +61,38 @@ class _Scene:
         return True
 
 
-async def _run(scene: _Scene) -> None:
-    whole = cast(Any, scene)
+async def _run(harness: _Harness) -> None:
+    whole = cast(Any, harness)
     await RetainedStream(whole, whole, [("#", SubscriptionOptions(2))]).run()
 
 
 @pytest.mark.parametrize("call", ["match", "get", "enqueue"])
 def test_a_router_that_is_away_for_a_moment_has_nothing_sent_twice(call: str) -> None:
-    scene = _Scene({call: 2})
-    run_virtual(_run(scene))
-    assert (scene.sent, scene.queued) == (["a", "b"], ["c", "d"])
+    harness = _Harness({call: 2})
+    run_virtual(_run(harness))
+    assert (harness.sent, harness.queued) == (["a", "b"], ["c", "d"])
 
 
 def test_what_the_client_may_not_read_is_neither_sent_nor_queued() -> None:
-    scene = _Scene({})
-    scene.forbidden = {"b", "d"}
-    run_virtual(_run(scene))
-    assert (scene.sent, scene.queued) == (["a", "c"], [])
-    scene = _Scene({})
-    scene.forbidden = {"c"}
-    run_virtual(_run(scene))
-    assert (scene.sent, scene.queued) == (["a", "b"], ["d"])
+    harness = _Harness({})
+    harness.forbidden = {"b", "d"}
+    run_virtual(_run(harness))
+    assert (harness.sent, harness.queued) == (["a", "c"], [])
+    harness = _Harness({})
+    harness.forbidden = {"c"}
+    run_virtual(_run(harness))
+    assert (harness.sent, harness.queued) == (["a", "b"], ["d"])
 
 
 def test_it_ends_with_the_connection_while_no_router_is_there() -> None:
-    scene = _Scene({"enqueue": 1000})
-    may_fail = scene._may_fail
+    harness = _Harness({"enqueue": 1000})
+    may_fail = harness._may_fail
 
     def closes(call: str) -> None:
-        if call == "enqueue" and scene._failures[call] == 997:
-            scene.is_closed = True
+        if call == "enqueue" and harness._failures[call] == 997:
+            harness.is_closed = True
         may_fail(call)
 
-    cast(Any, scene)._may_fail = closes
-    run_virtual(_run(scene))
-    assert scene.queued == []
+    cast(Any, harness)._may_fail = closes
+    run_virtual(_run(harness))
+    assert harness.queued == []

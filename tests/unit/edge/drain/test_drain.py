@@ -1,6 +1,6 @@
 """Draining an edge: how fast, in which order, and until when; time is virtual.
 
-Input: a real edge with played clients and router, a ``Drainer``. Output: when each client's
+Input: a real edge with fake channels and a fake router, a ``Drainer``. Output: when each client's
 connection closes, what it was sent before, and what ``progress`` says.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, Played, turns
+from support.lone_edge import EdgeClient, LoneEdge, turns
 from support.mqtt_bytes import V5, V311
 from support.virtual_time import run_virtual
 from tidegate.edge.drain.drain import Drainer
@@ -60,7 +60,7 @@ def _scenario(play: Callable[[LoneEdge], Coroutine[Any, Any, None]], **settings:
     run_virtual(scenario())
 
 
-async def _connect(alone: LoneEdge, count: int) -> list[Played]:
+async def _connect(alone: LoneEdge, count: int) -> list[EdgeClient]:
     return [await alone.connect(f"c{number:04}") for number in range(count)]
 
 

@@ -1,6 +1,6 @@
 """Disconnecting the clients of removed listeners: which, how fast, at what cost; time is virtual.
 
-Input: a real edge with played clients and router, listeners that are no more. Output: whose
+Input: a real edge with fake channels and a fake router, listeners that are no more. Output: whose
 connection closes when, and how often all clients of the edge were looked through for that.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, ValuesView
 from typing import Any, cast
 
-from support.lone_edge import LoneEdge, Played
+from support.lone_edge import EdgeClient, LoneEdge
 from support.virtual_time import run_virtual
 from tidegate.edge.client.client import Client
 from tidegate.edge.drain.drain import Drainer
@@ -27,10 +27,10 @@ class Gone:
         self.label = label
         self.connections: set[object] = set()
 
-    def has(self, played: Played) -> None:
+    def has(self, fake: EdgeClient) -> None:
         """A connection of it has its handler."""
-        channel: Any = played.channel
-        channel.handler = played.client
+        channel: Any = fake.channel
+        channel.handler = fake.client
         self.connections.add(channel)
 
     def sweep(self) -> None:
@@ -40,7 +40,7 @@ class Gone:
         }
 
 
-class World:
+class Harness:
     """A lone edge with its listener removal."""
 
     def __init__(self, alone: LoneEdge, **settings: Any) -> None:
@@ -73,35 +73,35 @@ def _scenario(play: Callable[[LoneEdge], Coroutine[Any, Any, None]]) -> None:
 
 def test_its_clients_go_at_the_rate_and_those_of_others_stay() -> None:
     async def play(alone: LoneEdge) -> None:
-        world, gone = World(alone, rate=10), Gone("gone")
+        harness, gone = Harness(alone, rate=10), Gone("gone")
         for number in range(10):
             gone.has(await alone.connect(f"goes-{number}"))
         stays = [await alone.connect(f"stays-{number}") for number in range(3)]
-        world.begin(gone)
-        took_s = await world.until_empty(gone)
+        harness.begin(gone)
+        took_s = await harness.until_empty(gone)
         assert 0.8 < took_s < 1.2
-        assert not any(played.channel.is_closed for played in stays)
-        await world.listener_removal.stop()
+        assert not any(fake.channel.is_closed for fake in stays)
+        await harness.listener_removal.stop()
 
     _scenario(play)
 
 
 def test_clients_with_a_late_handler_and_listeners_removed_later_are_included() -> None:
     async def play(alone: LoneEdge) -> None:
-        world, gone, other = World(alone, rate=10), Gone("gone"), Gone("other")
+        harness, gone, other = Harness(alone, rate=10), Gone("gone"), Gone("other")
         handshake = object()
         gone.connections.add(handshake)
         gone.has(await alone.connect("first"))
         other.has(await alone.connect("second"))
-        world.begin(gone)
+        harness.begin(gone)
         await asyncio.sleep(1.0)
-        world.begin(other)
-        await world.until_empty(other)
+        harness.begin(other)
+        await harness.until_empty(other)
         gone.connections.discard(handshake)
         gone.has(alone.accept())
-        await world.until_empty(gone)
+        await harness.until_empty(gone)
         assert not alone.edge.clients
-        await world.listener_removal.stop()
+        await harness.listener_removal.stop()
 
     _scenario(play)
 
@@ -117,13 +117,13 @@ def test_a_few_that_go_do_not_have_all_clients_looked_through_again_and_again() 
             return super().values()
 
     async def play(alone: LoneEdge) -> None:
-        world, gone = World(alone, rate=10), Gone("gone")
+        harness, gone = Harness(alone, rate=10), Gone("gone")
         clients = alone.edge.clients = Walked()
         for number in range(10):
             gone.has(await alone.connect(f"goes-{number}"))
-        world.begin(gone)
-        await world.until_empty(gone)
+        harness.begin(gone)
+        await harness.until_empty(gone)
         assert clients.walks < 5  # the edge's own ticks
-        await world.listener_removal.stop()
+        await harness.listener_removal.stop()
 
     _scenario(play)

@@ -1,7 +1,7 @@
 """Shedding clients of an edge: which, how fast, what they are sent; time is virtual.
 
-Input: a real edge with played clients and router, a ``Shedder``. Output: whose connection closes
-when, what they were sent before, and what is counted.
+Input: a real edge with fake channels and a fake router, a ``Shedder``. Output: whose connection
+closes when, what they were sent before, and what is counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.lone_edge import LoneEdge, Played
+from support.lone_edge import EdgeClient, LoneEdge
 from support.mqtt_bytes import V5, V311
 from support.virtual_time import run_virtual
 from tidegate.edge.drain.drain import Drainer
@@ -52,7 +52,7 @@ def _scenario(play: Callable[[LoneEdge], Coroutine[Any, Any, None]], **settings:
     run_virtual(scenario())
 
 
-async def _connect(alone: LoneEdge, count: int, version: int = V5) -> list[Played]:
+async def _connect(alone: LoneEdge, count: int, version: int = V5) -> list[EdgeClient]:
     return [await alone.connect(f"c{number:04}", version) for number in range(count)]
 
 

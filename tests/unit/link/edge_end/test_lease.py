@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from support.played_link import PlayedEdge, PlayedRouter, fleet_of, in_virtual_time
+from support.fake_link import FakeEdge, FakeRouter, fleet_of, in_virtual_time
 from tidegate.link.interfaces import AttachSession, RouterUnavailable
 
 
 @in_virtual_time
 async def test_a_lease_lasts_from_the_question_and_not_from_its_answer() -> None:
     """The store counts from some time in between: an edge must not count on more than it has."""
-    router_client = fleet_of(PlayedEdge(), timeout_s=1.0, heartbeat_s=0.5)
-    router = PlayedRouter(router_client, "r1")
+    router_client = fleet_of(FakeEdge(), timeout_s=1.0, heartbeat_s=0.5)
+    router = FakeRouter(router_client, "r1")
     await router.join()
     lease = router_client.lease
     lease.until_s = 0.0

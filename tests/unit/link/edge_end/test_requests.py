@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from support.played_link import (
+from support.fake_link import (
     MOMENT_S,
-    PlayedEdge,
-    PlayedRouter,
+    FakeEdge,
+    FakeRouter,
     fleet_of,
     in_virtual_time,
     turns,
@@ -53,18 +53,18 @@ def _client_of(name: str, *names: str) -> str:
 FIRST, SECOND = _client_of("r1", "r1", "r2"), _client_of("r2", "r1", "r2")
 
 
-async def _scene(*names: str) -> tuple[RouterClient, list[PlayedRouter]]:
-    router_client = fleet_of(PlayedEdge())
-    routers = [PlayedRouter(router_client, name) for name in names]
+async def _harness(*names: str) -> tuple[RouterClient, list[FakeRouter]]:
+    router_client = fleet_of(FakeEdge())
+    routers = [FakeRouter(router_client, name) for name in names]
     for router in routers:
         await router.join()
     await asyncio.sleep(1)  # the barriers, too
     return router_client, routers
 
 
-def _edge(router_client: RouterClient) -> PlayedEdge:
+def _edge(router_client: RouterClient) -> FakeEdge:
     edge = router_client.frame_handler.edge
-    assert isinstance(edge, PlayedEdge)
+    assert isinstance(edge, FakeEdge)
     return edge
 
 
@@ -95,7 +95,7 @@ async def _all_pages(router_client: RouterClient, topic_filter: str) -> list[lis
 
 @in_virtual_time
 async def test_session_work_goes_to_the_router_of_the_client_identifier() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     await router_client.release(FIRST, 1, [1])
     await router_client.release(SECOND, 1, [1])
     assert [one.client_id for one in first.of("release")] == [FIRST]
@@ -104,7 +104,7 @@ async def test_session_work_goes_to_the_router_of_the_client_identifier() -> Non
 
 @in_virtual_time
 async def test_a_router_that_leaves_gets_no_new_session_work() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"barrier"}
     second.say(leaving=pb.Leaving())
     await asyncio.sleep(MOMENT_S)
@@ -114,7 +114,7 @@ async def test_a_router_that_leaves_gets_no_new_session_work() -> None:
 
 @in_virtual_time
 async def test_a_request_whose_router_goes_away_is_asked_of_another() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"fetch"}
     asked = asyncio.create_task(router_client.fetch(SECOND, 7, 3, 10, 1000))
     await asyncio.sleep(MOMENT_S)
@@ -135,7 +135,7 @@ def _entry(seq: int, payload: bytes) -> pb.QueuedMessage:
 
 @in_virtual_time
 async def test_routers_that_come_and_go_are_not_asked_for_ever() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     router.silent_about = {"release"}
     asked = asyncio.create_task(router_client.release("c", 1, [1]))
     for _ in range(10):
@@ -150,14 +150,14 @@ async def test_routers_that_come_and_go_are_not_asked_for_ever() -> None:
 
 @in_virtual_time
 async def test_without_a_router_requests_fail() -> None:
-    for call in await _calls(fleet_of(PlayedEdge())):
+    for call in await _calls(fleet_of(FakeEdge())):
         with pytest.raises(RouterUnavailable):
             await call
 
 
 @in_virtual_time
 async def test_a_store_that_is_away_fails_requests() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     for kind in [
         "attach",
         "subscribe",
@@ -177,7 +177,7 @@ async def test_a_store_that_is_away_fails_requests() -> None:
 @in_virtual_time
 async def test_an_attach_waits_for_the_lease_of_the_edge() -> None:
     # A session of an edge without a lease would be swept as lost.
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     router_client.lease.until_s = 0.0
     router.silent_about = {"lease"}
     keeping = asyncio.create_task(router_client.lease.keep())
@@ -195,7 +195,7 @@ async def test_an_attach_waits_for_the_lease_of_the_edge() -> None:
 
 @in_virtual_time
 async def test_a_newer_connection_fences_the_older_one() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     for kind in ["subscribe", "unsubscribe", "release", "receipt"]:
         router.replies[kind] = _failure(pb.FAILURE_FENCED)
     for call in (
@@ -213,7 +213,7 @@ async def test_a_newer_connection_fences_the_older_one() -> None:
 
 @in_virtual_time
 async def test_the_end_of_a_connection_is_sent_until_the_store_has_it() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     router.replies["detach"] = _failure(pb.FAILURE_UNAVAILABLE)
     told = asyncio.create_task(router_client.detach(DetachSession("c", 3, True, 60, 17)))
     await asyncio.sleep(10 * RETRY_S)
@@ -233,7 +233,7 @@ async def test_the_end_of_a_connection_is_sent_until_the_store_has_it() -> None:
 
 @in_virtual_time
 async def test_an_attached_session_arrives_whole_and_is_sent_to_every_router() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     session = AttachedSession(9, 4, True, 12, True, 15, [13], b"\1\2", {3: 2}, [("a/#", QOS1)])
     for router in (first, second):
         write_attached(router.replies.setdefault("attach", pb.Reply()).attach, session)
@@ -250,21 +250,21 @@ async def test_an_attached_session_arrives_whole_and_is_sent_to_every_router() -
 
 @in_virtual_time
 async def test_a_router_that_comes_later_is_sent_the_sessions_that_are_here_now() -> None:
-    router_client, (first,) = await _scene("r1")
+    router_client, (first,) = await _harness("r1")
     for client_id, epoch in (("stays", 1), ("goes", 2), ("ephemeral", 3)):
         session = AttachedSession(epoch, 0 if client_id == "ephemeral" else 5, False)
         first.replies["attach"] = pb.Reply()
         write_attached(first.replies["attach"].attach, session)
         await router_client.attach("edge-1", AttachSession(client_id, False, 300))
     await router_client.detach(DetachSession("goes", 2, False))
-    second = PlayedRouter(router_client, "r2")
+    second = FakeRouter(router_client, "r2")
     await second.join()
     assert [(hold.client_id, hold.epoch) for hold in second.of("hold")] == [("stays", 1)]
 
 
 @in_virtual_time
 async def test_the_end_of_an_older_connection_does_not_end_the_newer_one() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     for epoch in (1, 2):
         router.replies["attach"] = pb.Reply()
         write_attached(router.replies["attach"].attach, AttachedSession(epoch, 5, True))
@@ -276,12 +276,12 @@ async def test_the_end_of_an_older_connection_does_not_end_the_newer_one() -> No
 
 @in_virtual_time
 async def test_a_late_answer_to_an_older_connection_does_not_replace_the_newer_one() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     for epoch in (2, 1):
         router.replies["attach"] = pb.Reply()
         write_attached(router.replies["attach"].attach, AttachedSession(epoch, 5, True))
         await router_client.attach("edge-1", AttachSession("c", False, 300))
-    late = PlayedRouter(router_client, "r2")
+    late = FakeRouter(router_client, "r2")
     await late.join()
     for one in (router, late):
         assert [(hold.epoch, hold.ended) for hold in one.of("hold")] == [(2, False)]
@@ -292,7 +292,7 @@ async def test_a_late_answer_to_an_older_connection_does_not_replace_the_newer_o
 
 @in_virtual_time
 async def test_a_durable_subscription_is_stored_once_and_learned_by_every_router() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"catch_up"}
     options = SubscriptionOptions(2, True, False, 1, 77)
     asked = asyncio.create_task(
@@ -313,7 +313,7 @@ async def test_a_durable_subscription_is_stored_once_and_learned_by_every_router
 @in_virtual_time
 async def test_a_router_lost_before_it_has_learned_a_subscription_is_waited_for() -> None:
     # It may serve other edges still: a publish through it would miss the new subscription (G1).
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"catch_up"}
     asked = asyncio.create_task(router_client.subscribe("edge-1", FIRST, 3, 4, [("a", QOS1)]))
     await asyncio.sleep(MOMENT_S)
@@ -331,7 +331,7 @@ async def test_a_router_lost_before_it_has_learned_a_subscription_is_waited_for(
 
 @in_virtual_time
 async def test_a_router_that_cannot_learn_a_subscription_fails_it() -> None:
-    router_client, (_, second) = await _scene("r1", "r2")
+    router_client, (_, second) = await _harness("r1", "r2")
     second.replies["catch_up"] = _failure(pb.FAILURE_UNAVAILABLE, "the store is away")
     with pytest.raises(RouterUnavailable, match="the store is away"):
         await router_client.subscribe("edge-1", FIRST, 3, 4, [("a", QOS1)])
@@ -339,7 +339,7 @@ async def test_a_router_that_cannot_learn_a_subscription_fails_it() -> None:
 
 @in_virtual_time
 async def test_a_durable_unsubscription_is_learned_by_every_router() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     await router_client.unsubscribe("edge-1", SECOND, 3, 4, ["a", "b"])
     (request,) = second.of("unsubscribe")
     assert list(request.topic_filters) == ["a", "b"]
@@ -349,7 +349,7 @@ async def test_a_durable_unsubscription_is_learned_by_every_router() -> None:
 
 @in_virtual_time
 async def test_interest_is_synced_when_every_router_has_applied_it() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     for router in (first, second):
         router.operations.clear()
     second.silent_about = {"synced"}
@@ -365,7 +365,7 @@ async def test_interest_is_synced_when_every_router_has_applied_it() -> None:
 
 @in_virtual_time
 async def test_interest_is_synced_without_a_router_that_goes_away() -> None:
-    router_client, (_, second) = await _scene("r1", "r2")
+    router_client, (_, second) = await _harness("r1", "r2")
     second.silent_about = {"synced"}
     router_client.add_interest("edge-1", "a")
     settled = asyncio.create_task(router_client.interest_synced())
@@ -376,8 +376,8 @@ async def test_interest_is_synced_without_a_router_that_goes_away() -> None:
 
 @in_virtual_time
 async def test_a_router_that_is_about_to_join_is_sent_new_interest_too() -> None:
-    router_client, _ = await _scene("r1")
-    second = PlayedRouter(router_client, "r2")
+    router_client, _ = await _harness("r1")
+    second = FakeRouter(router_client, "r2")
     second.silent_about = {"synced"}
     await second.join()
     assert list(router_client.routers.members) == ["r1"]
@@ -390,11 +390,11 @@ async def test_a_router_that_is_about_to_join_is_sent_new_interest_too() -> None
 
 @in_virtual_time
 async def test_a_large_snapshot_goes_in_parts() -> None:
-    router_client = fleet_of(PlayedEdge())
+    router_client = fleet_of(FakeEdge())
     count = 3 * SNAPSHOT_FILTERS + 1
     for number in range(count):
         router_client.add_interest("edge-1", f"f/{number}")
-    router = PlayedRouter(router_client, "r1")
+    router = FakeRouter(router_client, "r1")
     await router.join()
     parts = [len(one.added) for one in router.of("interest")]
     assert sum(parts) == count
@@ -406,7 +406,7 @@ async def test_a_large_snapshot_goes_in_parts() -> None:
 
 @in_virtual_time
 async def test_members_without_a_durable_session_are_sent_to_every_router() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     filters = [("$share/g/a", QOS1), ("plain", QOS1), ("$share/g/b", QOS1)]
     await router_client.subscribe("edge-1", "c", 3, 0, filters)
     await asyncio.sleep(MOMENT_S)
@@ -421,7 +421,7 @@ async def test_members_without_a_durable_session_are_sent_to_every_router() -> N
     for router in (first, second):
         (left,) = router.of("leave_groups")
         assert (left.epoch, list(left.topic_filters)) == (3, ["$share/g/a"])
-    third = PlayedRouter(router_client, "r3")
+    third = FakeRouter(router_client, "r3")
     await third.join()
     (member,) = third.of("shared_member")
     assert [one.topic_filter for one in member.subscriptions] == ["$share/g/b"]
@@ -434,13 +434,13 @@ def _shared(number: int, payload: bytes = b"x") -> pb.Shared:
     return shared
 
 
-def _done(router: PlayedRouter) -> list[int]:
+def _done(router: FakeRouter) -> list[int]:
     return [number for frame in router.received for number in frame.shared_done]
 
 
 @in_virtual_time
 async def test_a_shared_message_is_given_to_its_member_and_its_end_is_reported() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     edge = _edge(router_client)
     router.say(shared=_shared(5))
     ((client_id, epoch, message, group, options),) = edge.shared
@@ -455,7 +455,7 @@ async def test_a_shared_message_is_given_to_its_member_and_its_end_is_reported()
 
 @in_virtual_time
 async def test_a_shared_message_that_was_not_acknowledged_goes_back() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     router.say(shared=_shared(5))
     _edge(router_client).receipts[0].returned()
     await asyncio.sleep(MOMENT_S)
@@ -464,7 +464,7 @@ async def test_a_shared_message_that_was_not_acknowledged_goes_back() -> None:
 
 @in_virtual_time
 async def test_a_shared_message_without_a_member_goes_back_at_once() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     _edge(router_client).has_member = False
     router.say(shared=_shared(5))
     router.say(shared=_shared(0, b"untracked"))
@@ -476,7 +476,7 @@ async def test_a_shared_message_without_a_member_goes_back_at_once() -> None:
 
 @in_virtual_time
 async def test_a_shared_message_whose_router_is_gone_goes_to_another_router() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     for router in (first, second):
         router.say(shared=_shared(5, router.name.encode()))
     first.lose()
@@ -491,7 +491,7 @@ async def test_a_shared_message_whose_router_is_gone_goes_to_another_router() ->
 
 @in_virtual_time
 async def test_the_end_of_a_shared_message_whose_connection_is_gone_is_not_reported() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     router.say(shared=_shared(5))
     router.lose()
     await router.join()
@@ -502,9 +502,9 @@ async def test_the_end_of_a_shared_message_whose_connection_is_gone_is_not_repor
 
 @in_virtual_time
 async def test_a_shared_message_waits_for_a_router_that_knows_its_members() -> None:
-    router_client = fleet_of(PlayedEdge())
+    router_client = fleet_of(FakeEdge())
     router_client.redispatch("$share/g/a", Publish("a", b"x", 1))
-    router = PlayedRouter(router_client, "r1")
+    router = FakeRouter(router_client, "r1")
     router.replies["edges"] = pb.Reply(edges=pb.EdgesReply(living=["edge-2"]))
     await router.join()
     router_client.redispatch("$share/g/a", Publish("a", b"y", 1))
@@ -518,12 +518,12 @@ async def test_a_shared_message_waits_for_a_router_that_knows_its_members() -> N
 
 @in_virtual_time
 async def test_a_shared_message_of_qos_0_without_a_member_is_counted() -> None:
-    router_client = fleet_of(PlayedEdge())
+    router_client = fleet_of(FakeEdge())
     router_client.redispatch("$share/g/a", Publish("a", b"x"))
     assert router_client.counters.dropped["link_lost"] == router_client.counters.published == 1
 
 
-async def _redispatched(router: PlayedRouter, qos: int) -> RouterClient:
+async def _redispatched(router: FakeRouter, qos: int) -> RouterClient:
     """A router client that has sent r2 a shared message for another member."""
     router_client = router.router_client
     group = next(
@@ -539,7 +539,7 @@ async def _redispatched(router: PlayedRouter, qos: int) -> RouterClient:
 
 @in_virtual_time
 async def test_a_shared_message_on_its_way_to_a_router_that_is_lost_goes_to_another() -> None:
-    _, (first, second) = await _scene("r1", "r2")
+    _, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"synced"}
     router_client = await _redispatched(second, 1)
     second.lose()
@@ -550,7 +550,7 @@ async def test_a_shared_message_on_its_way_to_a_router_that_is_lost_goes_to_anot
 
 @in_virtual_time
 async def test_a_shared_message_that_a_router_has_taken_is_its_own() -> None:
-    _, (first, second) = await _scene("r1", "r2")
+    _, (first, second) = await _harness("r1", "r2")
     router_client = await _redispatched(second, 1)
     second.lose()
     await asyncio.sleep(RECONNECT_GRACE_S + 1)
@@ -560,7 +560,7 @@ async def test_a_shared_message_that_a_router_has_taken_is_its_own() -> None:
 
 @in_virtual_time
 async def test_a_shared_message_of_qos_0_on_its_way_to_a_router_that_is_lost_is_counted() -> None:
-    _, (first, second) = await _scene("r1", "r2")
+    _, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"synced"}
     router_client = await _redispatched(second, 0)
     second.lose()
@@ -578,7 +578,7 @@ def _page(cursor: int, *topics: str) -> pb.Reply:
 
 @in_virtual_time
 async def test_retained_topics_are_read_page_by_page_from_one_router() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     for router in (first, second):
         router.replies["match_retained"] = _page(8, "a", "b")
     pages = router_client.match_retained("#")
@@ -595,7 +595,7 @@ async def test_retained_topics_are_read_page_by_page_from_one_router() -> None:
 
 @in_virtual_time
 async def test_a_list_whose_router_goes_away_fails() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     router.replies["match_retained"] = _page(8, "a")
     pages = router_client.match_retained("#")
     await anext(pages)
@@ -609,7 +609,7 @@ async def test_a_list_whose_router_goes_away_fails() -> None:
 
 @in_virtual_time
 async def test_retained_messages_are_read_through_the_routers_that_write_them() -> None:
-    router_client, routers = await _scene("r1", "r2")
+    router_client, routers = await _harness("r1", "r2")
     topics = [f"t/{number}" for number in range(20)]
     for router in routers:
         mine = [topic for topic in topics if owner(topic, ["r1", "r2"]) == router.name]
@@ -625,7 +625,7 @@ async def test_retained_messages_are_read_through_the_routers_that_write_them() 
 
 @in_virtual_time
 async def test_retained_messages_whose_routers_go_away_fail() -> None:
-    router_client, routers = await _scene("r1", "r2")
+    router_client, routers = await _harness("r1", "r2")
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
     for router in routers:
@@ -646,7 +646,7 @@ async def test_retained_messages_whose_routers_go_away_fail() -> None:
 
 @in_virtual_time
 async def test_messages_for_a_queue_travel_whole() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     messages = [Publish("a", b"1", 1, True), Publish("b", b"2", 2, True, properties=b"\x01\x01")]
     await router_client.enqueue("c", 4, messages)
     (request,) = router.of("enqueue")
@@ -660,7 +660,7 @@ async def test_messages_for_a_queue_travel_whole() -> None:
 
 @in_virtual_time
 async def test_deliveries_pushes_and_kicks_reach_the_edge_in_their_order() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     edge = _edge(router_client)
     frame = pb.RouterFrame()
     for number in range(3):
@@ -683,7 +683,7 @@ async def test_deliveries_pushes_and_kicks_reach_the_edge_in_their_order() -> No
 
 @in_virtual_time
 async def test_an_echo_comes_back_after_everything_before_it_was_acted_on() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     frame = pb.RouterFrame()
     write_message(frame.operations.add().deliver.message, Publish("t", b"x"))
     frame.operations.add().echo.id = 12
@@ -698,7 +698,7 @@ async def test_an_echo_comes_back_after_everything_before_it_was_acted_on() -> N
 
 @in_virtual_time
 async def test_a_lease_that_had_run_out_has_every_connection_verified() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     count = VERIFY_PAGE + 3
     router_client.verification.connections = lambda: [
         (f"c{number}", number) for number in range(count)
@@ -719,7 +719,7 @@ async def test_a_lease_that_had_run_out_has_every_connection_verified() -> None:
 
 @in_virtual_time
 async def test_while_a_living_router_cannot_be_reached_its_pushes_are_looked_for() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     edge = _edge(router_client)
     router.replies["lease"] = pb.Reply(lease=pb.LeaseReply(routers=["r1.a", "r2.a"]))
     tasks = [
@@ -728,7 +728,7 @@ async def test_while_a_living_router_cannot_be_reached_its_pushes_are_looked_for
     ]
     await asyncio.sleep(10 * DEGRADED_S)
     assert edge.pushes_lost_count >= 9
-    await PlayedRouter(router_client, "r2").join()
+    await FakeRouter(router_client, "r2").join()
     await asyncio.sleep(1)
     before = edge.pushes_lost_count
     await asyncio.sleep(10 * DEGRADED_S)
@@ -739,7 +739,7 @@ async def test_while_a_living_router_cannot_be_reached_its_pushes_are_looked_for
 
 @in_virtual_time
 async def test_an_edge_ends_its_lease_after_all_it_published_is_confirmed() -> None:
-    router_client, (first, second) = await _scene("r1", "r2")
+    router_client, (first, second) = await _harness("r1", "r2")
     for router in (first, second):
         router.silent_about = {"barrier"}
         router.operations.clear()
@@ -754,7 +754,7 @@ async def test_an_edge_ends_its_lease_after_all_it_published_is_confirmed() -> N
 
 @in_virtual_time
 async def test_an_edge_ends_in_time_also_when_no_router_answers() -> None:
-    router_client, (router,) = await _scene("r1")
+    router_client, (router,) = await _harness("r1")
     router.silent_about = {"barrier", "end_lease"}
     began_s = asyncio.get_running_loop().time()
     await router_client.stop()
@@ -766,8 +766,8 @@ async def test_an_edge_ends_in_time_also_when_no_router_answers() -> None:
 
 @in_virtual_time
 async def test_an_edge_that_ends_while_a_router_joins_leaves_nothing_behind() -> None:
-    router_client, (first,) = await _scene("r1")
-    second = PlayedRouter(router_client, "r2")
+    router_client, (first,) = await _harness("r1")
+    second = FakeRouter(router_client, "r2")
     first.silent_about = {"barrier"}
     await second.join()
     assert router_client.routers.members["r2"].state is State.GATED

@@ -1,6 +1,6 @@
 """Routers that come, go, come back and leave, as an edge sees it: the order is kept (G4).
 
-Inputs: routers that the test plays (``support.played_link``), publishes. Observed: which router is
+Inputs: routers that the test plays (``support.fake_link``), publishes. Observed: which router is
 sent what, and when. The same over real gRPC with real routers: tests/integration/link.
 """
 
@@ -10,11 +10,11 @@ import asyncio
 
 import pytest
 
-from support.played_link import (
+from support.fake_link import (
     MOMENT_S,
-    PlayedEdge,
-    PlayedOrigin,
-    PlayedRouter,
+    FakeEdge,
+    FakeOrigin,
+    FakeRouter,
     fleet_of,
     in_virtual_time,
     turns,
@@ -38,17 +38,17 @@ def _topic_of(name: str, *names: str) -> str:
 STAYS, MOVES = _topic_of("r1", "r1", "r2"), _topic_of("r2", "r1", "r2")
 
 
-class Scene:
-    """A router client with played routers, and a publisher that numbers what it publishes."""
+class Harness:
+    """A router client with fake routers, and a publisher that numbers what it publishes."""
 
     def __init__(self, *names: str, credit_bytes: int = 1_000_000) -> None:
-        self.edge = PlayedEdge()
+        self.edge = FakeEdge()
         self.router_client: RouterClient = fleet_of(self.edge)
         self.held: list[bool] = []
         self.router_client.publish_dispatcher.on_paused = lambda: self.held.append(True)
         self.router_client.publish_dispatcher.on_resumed = lambda: self.held.append(False)
-        self.origin = PlayedOrigin()
-        self.routers = [PlayedRouter(self.router_client, name, credit_bytes) for name in names]
+        self.origin = FakeOrigin()
+        self.routers = [FakeRouter(self.router_client, name, credit_bytes) for name in names]
 
     def publish(self, topic: str, payload: bytes, qos: int = 1) -> int | None:
         """Publish."""
@@ -78,10 +78,10 @@ def _edges(*edge_ids: str) -> pb.Reply:
 
 @in_virtual_time
 async def test_the_first_router_is_used_at_once() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join()
-    scene.publish("t", b"a")
+    harness.publish("t", b"a")
     await asyncio.sleep(MOMENT_S)
     assert router.payloads == [b"a"]
     assert not router.of("barrier")
@@ -89,35 +89,35 @@ async def test_the_first_router_is_used_at_once() -> None:
 
 @in_virtual_time
 async def test_a_router_that_comes_gets_its_topics_once_the_barriers_are_done() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join()
-    scene.publish(MOVES, b"before")
+    harness.publish(MOVES, b"before")
     first.silent_about = {"barrier"}
     await second.join()
     await asyncio.sleep(MOMENT_S)
-    assert scene.states() == {"r1": State.OPEN, "r2": State.GATED}
-    scene.publish(MOVES, b"after")
-    scene.publish(STAYS, b"other")
+    assert harness.states() == {"r1": State.OPEN, "r2": State.GATED}
+    harness.publish(MOVES, b"after")
+    harness.publish(STAYS, b"other")
     await asyncio.sleep(MOMENT_S)
     assert first.payloads == [b"before", b"other"]
     assert second.payloads == []
     first.answer_all("barrier")
     await asyncio.sleep(MOMENT_S)
     assert second.payloads == [b"after"]
-    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN, "r2": State.OPEN}
 
 
 @in_virtual_time
 async def test_qos_0_waits_for_the_barriers_too() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join()
     first.silent_about = {"barrier"}
     await second.join()
-    assert scene.publish(MOVES, b"a", 0) == 0
-    scene.publish(MOVES, b"b", 1)
-    scene.publish(MOVES, b"c", 0)
+    assert harness.publish(MOVES, b"a", 0) == 0
+    harness.publish(MOVES, b"b", 1)
+    harness.publish(MOVES, b"c", 0)
     await asyncio.sleep(MOMENT_S)
     assert second.payloads == []
     first.answer_all("barrier")
@@ -127,8 +127,8 @@ async def test_qos_0_waits_for_the_barriers_too() -> None:
 
 @in_virtual_time
 async def test_a_router_that_joins_is_sent_the_snapshot_first() -> None:
-    scene = Scene("r1")
-    router_client, (router,) = scene.router_client, scene.routers
+    harness = Harness("r1")
+    router_client, (router,) = harness.router_client, harness.routers
     for number in range(1200):
         router_client.add_interest("edge-1", f"f/{number}")
     router_client.add_interest("edge-1", "gone")
@@ -145,71 +145,71 @@ async def test_a_router_that_joins_is_sent_the_snapshot_first() -> None:
 @in_virtual_time
 async def test_a_router_that_comes_is_not_used_before_the_other_edges_have_come_to_it() -> None:
     # It would not know what their clients subscribe to: messages would be lost without a word.
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join()
     first.replies["edges"] = _edges("edge-1", "edge-2")
     second.replies["edges"] = _edges("edge-1")
     await second.join()
     await asyncio.sleep(1)
-    scene.publish(MOVES, b"early")
+    harness.publish(MOVES, b"early")
     await asyncio.sleep(MOMENT_S)
     assert first.payloads == [b"early"]
-    assert scene.states() == {"r1": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN}
     second.replies["edges"] = _edges("edge-1", "edge-2")
     await asyncio.sleep(1)
-    scene.publish(MOVES, b"late")
+    harness.publish(MOVES, b"late")
     await asyncio.sleep(MOMENT_S)
     assert second.payloads == [b"late"]
-    assert not scene.held
+    assert not harness.held
 
 
 @in_virtual_time
 async def test_an_edge_that_cannot_come_to_a_router_is_not_waited_for_for_ever() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join()
     first.replies["edges"] = _edges("edge-1", "edge-2")
     second.replies["edges"] = _edges("edge-1")
     await second.join()
-    config = scene.router_client.config
+    config = harness.router_client.config
     await asyncio.sleep(2 * config.discovery_interval_s + config.timeout_s + 1)
-    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN, "r2": State.OPEN}
 
 
 @in_virtual_time
 async def test_where_all_routers_restart_the_edges_with_a_lease_are_waited_for() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     waiting = pb.EdgesReply(edge_ids=["edge-1"], living=["edge-1", "edge-2"])
     first.replies["edges"] = pb.Reply(edges=waiting)
     await first.join()
-    scene.publish("t", b"a")
+    harness.publish("t", b"a")
     await asyncio.sleep(1)
     assert all(request.living for request in first.of("edges"))
-    assert scene.states() == {}
-    assert scene.held == [True]
+    assert harness.states() == {}
+    assert harness.held == [True]
     # What belongs to the store goes on meanwhile.
-    await scene.router_client.release("client", 1, [1])
+    await harness.router_client.release("client", 1, [1])
     first.replies["edges"].edges.edge_ids.append("edge-2")
     await asyncio.sleep(1)
     assert first.payloads == [b"a"]
-    assert scene.held == [True, False]
+    assert harness.held == [True, False]
     # A second router is compared with the first one: leases say nothing more.
     second.replies["edges"] = _edges("edge-1", "edge-2")
     await second.join()
     assert not any(request.living for request in second.of("edges"))
-    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN, "r2": State.OPEN}
 
 
 @in_virtual_time
 async def test_a_router_that_cannot_read_the_leases_is_asked_again() -> None:
     """The store is away for a moment just when all routers have restarted."""
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     router.replies["edges"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
     await router.join()
-    scene.publish("t", b"a")
+    harness.publish("t", b"a")
     await asyncio.sleep(1)
     assert router.payloads == []
     waiting = pb.EdgesReply(edge_ids=["edge-1"], living=["edge-1", "edge-2"])
@@ -224,62 +224,62 @@ async def test_a_router_that_cannot_read_the_leases_is_asked_again() -> None:
 
 @in_virtual_time
 async def test_a_router_that_is_too_old_to_report_leases_is_used() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     router.replies["edges"] = pb.Reply(failure=pb.FAILURE_UNSUPPORTED)
     await router.join()
     await asyncio.sleep(MOMENT_S)
-    assert scene.states() == {"r1": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN}
 
 
 @in_virtual_time
 async def test_of_routers_that_restart_together_none_relies_on_the_others() -> None:
-    scene = Scene("r1", "r2")
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
-    for router in scene.routers:
+    for router in harness.routers:
         router.lose()
         # The other edge has come to neither; each of them knows only this one.
         waiting = pb.EdgesReply(edge_ids=["edge-1"], living=["edge-1", "edge-2"])
         router.replies["edges"] = pb.Reply(edges=waiting)
-    scene.publish(STAYS, b"a")
-    scene.publish(MOVES, b"b")
-    for router in scene.routers:
+    harness.publish(STAYS, b"a")
+    harness.publish(MOVES, b"b")
+    for router in harness.routers:
         router.connect("b")
     await asyncio.sleep(2)
-    assert [router.payloads for router in scene.routers] == [[], []]
-    for router in scene.routers:
+    assert [router.payloads for router in harness.routers] == [[], []]
+    for router in harness.routers:
         router.replies["edges"].edges.edge_ids.append("edge-2")
     await asyncio.sleep(2)
-    assert [router.payloads for router in scene.routers] == [[b"a"], [b"b"]]
+    assert [router.payloads for router in harness.routers] == [[b"a"], [b"b"]]
 
 
 @in_virtual_time
 async def test_a_router_too_old_to_name_its_edges_is_used_at_once() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    for router in scene.routers:
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    for router in harness.routers:
         router.replies["edges"] = pb.Reply(failure=pb.FAILURE_UNSUPPORTED)
     await first.join()
     await second.join()
     await asyncio.sleep(MOMENT_S)
-    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN, "r2": State.OPEN}
 
 
 @in_virtual_time
 async def test_who_is_gone_while_its_barrier_is_awaited_does_not_stop_the_newcomer() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join()
-    scene.publish(MOVES, b"a")
+    harness.publish(MOVES, b"a")
     await asyncio.sleep(MOMENT_S)
     first.silent_about = {"barrier"}
     await second.join()
-    scene.publish(MOVES, b"b")
+    harness.publish(MOVES, b"b")
     first.lose()
     await asyncio.sleep(RECONNECT_GRACE_S + 1)
     # r1 was given up; what it had, and what came after it, are r2's, in their order.
-    assert scene.states() == {"r2": State.OPEN}
+    assert harness.states() == {"r2": State.OPEN}
     assert second.payloads == [b"a", b"b"]
 
 
@@ -288,31 +288,31 @@ async def test_who_is_gone_while_its_barrier_is_awaited_does_not_stop_the_newcom
 
 @in_virtual_time
 async def test_a_router_that_comes_back_gets_what_it_has_not_answered_again_in_order() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join()
     for payload in (b"a", b"b", b"c"):
-        scene.publish("t", payload)
+        harness.publish("t", payload)
     await asyncio.sleep(MOMENT_S)
     router.settle(b"b")
     router.lose()
-    scene.publish("t", b"d")
+    harness.publish("t", b"d")
     await asyncio.sleep(RECONNECT_GRACE_S / 2)
     await router.join()
     assert not router.of("fence")
-    scene.publish("t", b"e")
+    harness.publish("t", b"e")
     await asyncio.sleep(MOMENT_S)
     assert router.payloads == [b"a", b"c", b"d", b"e"]
     router.settle()
-    assert scene.origin.answers == [(one, 0) for one in (b"b", b"a", b"c", b"d", b"e")]
+    assert harness.origin.answers == [(one, 0) for one in (b"b", b"a", b"c", b"d", b"e")]
 
 
 @in_virtual_time
 async def test_a_new_instance_of_a_router_gets_nothing_before_the_old_one_is_fenced() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join("a")
-    scene.publish("t", b"a")
+    harness.publish("t", b"a")
     await asyncio.sleep(MOMENT_S)
     router.lose()
     router.silent_about = {"fence"}
@@ -328,10 +328,10 @@ async def test_a_new_instance_of_a_router_gets_nothing_before_the_old_one_is_fen
 
 @in_virtual_time
 async def test_every_instance_that_may_still_write_is_fenced() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join("a")
-    scene.publish("t", b"a")
+    harness.publish("t", b"a")
     await asyncio.sleep(MOMENT_S)
     router.lose()
     router.silent_about = {"fence"}
@@ -346,29 +346,29 @@ async def test_every_instance_that_may_still_write_is_fenced() -> None:
 
 @in_virtual_time
 async def test_fencing_is_repeated_until_the_store_has_done_it() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join("a")
     router.lose()
     router.replies["fence"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
     await router.join("b")
     await asyncio.sleep(1)
-    assert scene.states() == {"r1": State.DOWN}
+    assert harness.states() == {"r1": State.DOWN}
     router.replies.clear()
     await asyncio.sleep(1)
-    assert scene.states() == {"r1": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN}
 
 
 @in_virtual_time
 async def test_a_router_that_does_not_come_back_is_fenced_through_another_and_given_up() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
-    scene.publish(MOVES, b"a")
-    scene.publish(STAYS, b"x")
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
+    harness.publish(MOVES, b"a")
+    harness.publish(STAYS, b"x")
     await asyncio.sleep(MOMENT_S)
     second.lose()
-    scene.publish(MOVES, b"b")
+    harness.publish(MOVES, b"b")
     first.silent_about = {"fence"}
     await asyncio.sleep(RECONNECT_GRACE_S / 2)
     assert not first.of("fence")
@@ -376,21 +376,21 @@ async def test_a_router_that_does_not_come_back_is_fenced_through_another_and_gi
     (request,) = first.of("fence")
     assert request.instance == "r2.a"
     assert first.payloads == [b"x"]
-    scene.publish(MOVES, b"c")
+    harness.publish(MOVES, b"c")
     first.answer_all("fence")
     await asyncio.sleep(MOMENT_S)
-    scene.publish(MOVES, b"d")
+    harness.publish(MOVES, b"d")
     await asyncio.sleep(MOMENT_S)
     assert first.payloads == [b"x", b"a", b"b", b"c", b"d"]
-    assert scene.states() == {"r1": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN}
 
 
 @in_virtual_time
 async def test_a_router_that_is_back_while_it_is_being_fenced_is_not_given_up() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
-    scene.publish(MOVES, b"a")
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
+    harness.publish(MOVES, b"a")
     await asyncio.sleep(MOMENT_S)
     second.lose()
     first.replies["fence"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
@@ -400,19 +400,19 @@ async def test_a_router_that_is_back_while_it_is_being_fenced_is_not_given_up() 
     await asyncio.sleep(5)
     # Nobody goes on fencing a router that is there.
     assert len(first.of("fence")) <= asked + 1
-    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN, "r2": State.OPEN}
     assert second.payloads == [b"a"]
 
 
 @in_virtual_time
 async def test_a_new_instance_takes_its_topics_like_any_newcomer() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
-    scene.publish(MOVES, b"a")
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
+    harness.publish(MOVES, b"a")
     await asyncio.sleep(MOMENT_S)
     second.lose()
-    scene.publish(MOVES, b"b")
+    harness.publish(MOVES, b"b")
     first.replies["edges"] = _edges("edge-1", "edge-2")
     second.replies["edges"] = _edges("edge-1")
     await second.join("b")
@@ -423,7 +423,7 @@ async def test_a_new_instance_takes_its_topics_like_any_newcomer() -> None:
     second.replies["edges"] = _edges("edge-1", "edge-2")
     first.silent_about = {"barrier"}
     await asyncio.sleep(1)
-    scene.publish(MOVES, b"c")
+    harness.publish(MOVES, b"c")
     await asyncio.sleep(MOMENT_S)
     assert second.payloads == []
     first.answer_all("barrier")
@@ -434,16 +434,16 @@ async def test_a_new_instance_takes_its_topics_like_any_newcomer() -> None:
 
 @in_virtual_time
 async def test_completions_that_are_not_confirmed_are_sent_to_another_router() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
     client = _topic_of("r2", "r1", "r2")
     done: list[int] = []
-    scene.router_client.complete(client, 3, [1, 2], lambda: done.append(1))
+    harness.router_client.complete(client, 3, [1, 2], lambda: done.append(1))
     await asyncio.sleep(MOMENT_S)
     assert [list(one.seqs) for one in second.of("complete")] == [[1, 2]]
     second.lose()
-    scene.router_client.complete(client, 3, [3], lambda: done.append(2))
+    harness.router_client.complete(client, 3, [3], lambda: done.append(2))
     await asyncio.sleep(RECONNECT_GRACE_S + 1)
     assert [list(one.seqs) for one in first.of("complete")] == [[3], [1, 2]]
     first.send(pb.RouterFrame(done_ids=[one.id for one in first.of("complete")], done_codes=[0, 0]))
@@ -452,12 +452,12 @@ async def test_completions_that_are_not_confirmed_are_sent_to_another_router() -
 
 @in_virtual_time
 async def test_completions_sent_to_a_router_that_never_joined_are_sent_again() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     router.replies["edges"] = pb.Reply(edges=pb.EdgesReply(living=["edge-2"]))
     await router.join()
-    assert scene.states() == {}
-    scene.router_client.complete("client", 3, [1, 2])
+    assert harness.states() == {}
+    harness.router_client.complete("client", 3, [1, 2])
     await asyncio.sleep(MOMENT_S)
     assert len(router.of("complete")) == 1
     router.lose()
@@ -468,49 +468,49 @@ async def test_completions_sent_to_a_router_that_never_joined_are_sent_again() -
 
 @in_virtual_time
 async def test_qos_0_that_was_sent_to_a_lost_router_is_counted() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join()
     for payload in (b"a", b"b", b"c"):
-        scene.publish("t", payload, 0)
+        harness.publish("t", payload, 0)
     await asyncio.sleep(MOMENT_S)
     router.send(pb.RouterFrame(unacknowledged_done=1, credit_bytes=102))
     router.lose()
-    assert scene.dropped == 2
-    assert scene.router_client.counters.published == 2
+    assert harness.dropped == 2
+    assert harness.router_client.counters.published == 2
     # What is published while there is nobody waits: it is not lost.
-    scene.publish("t", b"d", 0)
+    harness.publish("t", b"d", 0)
     await router.join()
     await asyncio.sleep(MOMENT_S)
     assert router.payloads == [b"d"]
-    assert scene.dropped == 2
+    assert harness.dropped == 2
 
 
 @in_virtual_time
 async def test_pushes_may_be_lost_when_a_router_goes_and_when_it_comes() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join()
-    assert scene.edge.pushes_lost_count == 1
+    assert harness.edge.pushes_lost_count == 1
     router.lose()
-    assert scene.edge.pushes_lost_count == 2
+    assert harness.edge.pushes_lost_count == 2
     await router.join()
-    assert scene.edge.pushes_lost_count == 3
+    assert harness.edge.pushes_lost_count == 3
     router.say(pushes_lost=pb.PushesLost())
-    assert scene.edge.pushes_lost_count == 4
+    assert harness.edge.pushes_lost_count == 4
 
 
 @in_virtual_time
 async def test_connections_are_verified_when_a_router_has_been_away() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
-    scene.router_client.verification.connections = lambda: [("one", 4), ("two", 5), ("three", 6)]
+    harness = Harness("r1")
+    (router,) = harness.routers
+    harness.router_client.verification.connections = lambda: [("one", 4), ("two", 5), ("three", 6)]
     router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[True, False, True]))
     await router.join()
     await asyncio.sleep(MOMENT_S)
     (request,) = router.of("verify")
     assert list(request.client_ids) == ["one", "two", "three"]
-    assert [(client_id, epoch) for client_id, epoch, _ in scene.edge.kicked] == [("two", 5)]
+    assert [(client_id, epoch) for client_id, epoch, _ in harness.edge.kicked] == [("two", 5)]
 
 
 # Nobody there
@@ -518,34 +518,34 @@ async def test_connections_are_verified_when_a_router_has_been_away() -> None:
 
 @in_virtual_time
 async def test_publishes_without_any_router_wait_for_the_first_one_and_hold_publishers() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
-    scene.publish("t", b"a", 0)
-    scene.publish("t", b"b", 1)
-    assert scene.held == [True]
+    harness = Harness("r1")
+    (router,) = harness.routers
+    harness.publish("t", b"a", 0)
+    harness.publish("t", b"b", 1)
+    assert harness.held == [True]
     await router.join()
-    scene.publish("t", b"c", 1)
+    harness.publish("t", b"c", 1)
     await asyncio.sleep(MOMENT_S)
     assert router.payloads == [b"a", b"b", b"c"]
-    assert scene.held == [True, False]
+    assert harness.held == [True, False]
 
 
 @in_virtual_time
 async def test_when_the_last_router_goes_publishers_are_held_until_one_is_back() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
     first.lose()
-    assert scene.held == []
+    assert harness.held == []
     second.lose()
-    assert scene.held == [True]
+    assert harness.held == [True]
     await asyncio.sleep(10)
     # With nobody to fence them through, nobody is given up.
-    assert scene.states() == {"r1": State.DOWN, "r2": State.DOWN}
+    assert harness.states() == {"r1": State.DOWN, "r2": State.DOWN}
     await first.join()
     await asyncio.sleep(MOMENT_S)
-    assert scene.held == [True, False]
+    assert harness.held == [True, False]
 
 
 # Credit
@@ -553,33 +553,33 @@ async def test_when_the_last_router_goes_publishers_are_held_until_one_is_back()
 
 @in_virtual_time
 async def test_publishers_are_held_while_a_router_takes_no_more() -> None:
-    scene = Scene("r1", credit_bytes=1000)
-    (router,) = scene.routers
+    harness = Harness("r1", credit_bytes=1000)
+    (router,) = harness.routers
     await router.join()
-    scene.publish("t", b"x" * 400)
-    assert scene.held == []
-    scene.publish("t", b"y" * 400)
-    assert scene.held == [True]
+    harness.publish("t", b"x" * 400)
+    assert harness.held == []
+    harness.publish("t", b"y" * 400)
+    assert harness.held == [True]
     await asyncio.sleep(MOMENT_S)
     assert len(router.payloads) == 2  # what was taken is sent: the bound is on what follows
     router.settle(b"x" * 400)
-    assert scene.held == [True, False]
+    assert harness.held == [True, False]
 
 
 @in_virtual_time
 async def test_publishers_go_on_only_when_every_router_takes_something() -> None:
-    scene = Scene("r1", "r2", credit_bytes=500)
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2", credit_bytes=500)
+    first, second = harness.routers
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
-    scene.publish(STAYS, b"x" * 500)
-    scene.publish(MOVES, b"y" * 500)
+    harness.publish(STAYS, b"x" * 500)
+    harness.publish(MOVES, b"y" * 500)
     await asyncio.sleep(MOMENT_S)
-    assert scene.held == [True]
+    assert harness.held == [True]
     first.settle()
-    assert scene.held == [True]
+    assert harness.held == [True]
     second.settle()
-    assert scene.held == [True, False]
+    assert harness.held == [True, False]
 
 
 # Leaving
@@ -587,19 +587,19 @@ async def test_publishers_go_on_only_when_every_router_takes_something() -> None
 
 @in_virtual_time
 async def test_a_router_that_leaves_is_emptied_before_others_get_its_topics() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
-    scene.publish(MOVES, b"a")
-    scene.publish(MOVES, b"b", 0)
+    harness.publish(MOVES, b"a")
+    harness.publish(MOVES, b"b", 0)
     await asyncio.sleep(MOMENT_S)
     second.silent_about = {"barrier"}
     second.say(leaving=pb.Leaving())
     await turns()
-    scene.publish(MOVES, b"c")
-    scene.publish(MOVES, b"d", 0)
-    scene.publish(STAYS, b"x")
+    harness.publish(MOVES, b"c")
+    harness.publish(MOVES, b"d", 0)
+    harness.publish(STAYS, b"x")
     await asyncio.sleep(MOMENT_S)
     (request,) = second.of("barrier")
     assert request.last
@@ -609,20 +609,20 @@ async def test_a_router_that_leaves_is_emptied_before_others_get_its_topics() ->
     second.answer_all("barrier")
     await asyncio.sleep(MOMENT_S)
     assert first.payloads == [b"x", b"c", b"d"]
-    assert scene.states() == {"r1": State.OPEN}
-    assert not scene.held
+    assert harness.states() == {"r1": State.OPEN}
+    assert not harness.held
     # All that it was sent has reached it, also what it did not find the time to say so of.
     second.lose()
-    assert scene.dropped == 0
+    assert harness.dropped == 0
 
 
 @in_virtual_time
 async def test_completions_on_their_way_to_a_router_that_leaves_are_sent_to_another() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
-    scene.router_client.complete(_topic_of("r2", "r1", "r2"), 3, [1])
+    harness.router_client.complete(_topic_of("r2", "r1", "r2"), 3, [1])
     await asyncio.sleep(MOMENT_S)
     assert len(second.of("complete")) == 1
     second.say(leaving=pb.Leaving())
@@ -632,27 +632,27 @@ async def test_completions_on_their_way_to_a_router_that_leaves_are_sent_to_anot
 
 @in_virtual_time
 async def test_the_only_router_may_not_leave_until_another_is_there() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join()
     first.say(leaving=pb.Leaving())
     await asyncio.sleep(10)
-    scene.publish("t", b"a")
+    harness.publish("t", b"a")
     await asyncio.sleep(MOMENT_S)
     assert first.payloads == [b"a"]
     first.settle()
     await second.join()
     await asyncio.sleep(MOMENT_S)
-    scene.publish("t", b"b")
+    harness.publish("t", b"b")
     await asyncio.sleep(MOMENT_S)
     assert second.payloads == [b"b"]
-    assert scene.states() == {"r2": State.OPEN}
+    assert harness.states() == {"r2": State.OPEN}
 
 
 @in_virtual_time
 async def test_the_next_instance_of_a_router_is_not_asked_to_leave_with_the_last_one() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join("a")
     first.say(leaving=pb.Leaving())
     await asyncio.sleep(1)
@@ -660,32 +660,32 @@ async def test_the_next_instance_of_a_router_is_not_asked_to_leave_with_the_last
     await first.join("b")
     await second.join()
     await asyncio.sleep(1)
-    assert scene.states() == {"r1": State.OPEN, "r2": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN, "r2": State.OPEN}
 
 
 @in_virtual_time
 async def test_of_two_routers_that_leave_at_the_same_time_one_is_kept_to_its_end() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
-    for router in scene.routers:
+    for router in harness.routers:
         router.say(leaving=pb.Leaving())
     await asyncio.sleep(MOMENT_S)
-    assert len(scene.router_client.routers.members) == 1
-    scene.publish("t", b"a")
+    assert len(harness.router_client.routers.members) == 1
+    harness.publish("t", b"a")
     await asyncio.sleep(MOMENT_S)
     assert first.payloads + second.payloads == [b"a"]
 
 
 @in_virtual_time
 async def test_a_router_that_leaves_before_it_was_open_is_never_opened() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
     await first.join()
     first.silent_about = {"barrier"}
     await second.join()
-    scene.publish(MOVES, b"a")
+    harness.publish(MOVES, b"a")
     second.silent_about = {"barrier"}
     second.say(leaving=pb.Leaving())
     await asyncio.sleep(MOMENT_S)
@@ -696,21 +696,21 @@ async def test_a_router_that_leaves_before_it_was_open_is_never_opened() -> None
     await asyncio.sleep(MOMENT_S)
     assert second.payloads == []
     assert first.payloads == [b"a"]
-    assert scene.states() == {"r1": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN}
 
 
 @in_virtual_time
 async def test_a_router_that_dies_while_it_leaves_is_treated_as_lost() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
-    scene.publish(MOVES, b"a")
+    harness.publish(MOVES, b"a")
     await asyncio.sleep(MOMENT_S)
     second.silent_about = {"barrier"}
     second.say(leaving=pb.Leaving())
     await turns()
-    scene.publish(MOVES, b"b")
+    harness.publish(MOVES, b"b")
     second.lose()
     await asyncio.sleep(RECONNECT_GRACE_S + 1)
     assert [fence.instance for fence in first.of("fence")] == ["r2.a"]
@@ -719,17 +719,17 @@ async def test_a_router_that_dies_while_it_leaves_is_treated_as_lost() -> None:
 
 @in_virtual_time
 async def test_a_router_that_is_back_after_it_left_joins_again() -> None:
-    scene = Scene("r1", "r2")
-    first, second = scene.routers
-    await scene.joined()
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await harness.joined()
     await asyncio.sleep(MOMENT_S)
     second.say(leaving=pb.Leaving())
     await asyncio.sleep(MOMENT_S)
-    assert scene.states() == {"r1": State.OPEN}
+    assert harness.states() == {"r1": State.OPEN}
     second.lose()
     await second.join("b")
     await asyncio.sleep(MOMENT_S)
-    scene.publish(MOVES, b"a")
+    harness.publish(MOVES, b"a")
     await asyncio.sleep(MOMENT_S)
     assert second.payloads == [b"a"]
     assert len(first.of("barrier")) == 2
@@ -740,8 +740,8 @@ async def test_a_router_that_is_back_after_it_left_joins_again() -> None:
 
 @in_virtual_time
 async def test_what_a_newer_router_says_beyond_our_knowledge_is_skipped() -> None:
-    scene = Scene("r1")
-    (router,) = scene.routers
+    harness = Harness("r1")
+    (router,) = harness.routers
     await router.join()
     frame = pb.RouterFrame(
         operations=[
@@ -756,18 +756,18 @@ async def test_what_a_newer_router_says_beyond_our_knowledge_is_skipped() -> Non
         b"\x12" + bytes([len(part)]) + part for part in (first, unknown, second + unknown)
     )
     router.send(pb.RouterFrame.FromString(data + unknown))
-    assert scene.edge.payloads == [b"a", b"b"]
+    assert harness.edge.payloads == [b"a", b"b"]
 
 
 @pytest.mark.parametrize("code", [0x8E, 0x00, 0xFE])
 def test_a_kick_reaches_the_edge_whatever_its_reason(code: int) -> None:
     @in_virtual_time
     async def kick() -> None:
-        scene = Scene("r1")
-        (router,) = scene.routers
+        harness = Harness("r1")
+        (router,) = harness.routers
         await router.join()
         router.say(kick=pb.Kick(client_id="c", epoch=4, reason_code=code))
-        ((client_id, epoch, reason),) = scene.edge.kicked
+        ((client_id, epoch, reason),) = harness.edge.kicked
         assert (client_id, epoch) == ("c", 4)
         # A newer router may know reasons that this edge does not.
         assert reason == (code if code != 0xFE else 0x80)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.played_link import PlayedOrigin, in_virtual_time
+from support.fake_link import FakeOrigin, in_virtual_time
 from tidegate.link.edge_end.router_peer import (
     REPORT_BYTES,
     LinkLost,
@@ -36,7 +36,7 @@ def _peer() -> RouterPeer:
     return peer
 
 
-class _Publisher(PlayedOrigin):
+class _Publisher(FakeOrigin):
     """Numbers what it publishes, as the router client does."""
 
     order = 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from support.played_link import MOMENT_S, PlayedEdge, PlayedRouter, fleet_of, in_virtual_time
+from support.fake_link import MOMENT_S, FakeEdge, FakeRouter, fleet_of, in_virtual_time
 
 
 @in_virtual_time
 async def test_what_is_missed_while_connections_are_verified_has_them_verified_once_more() -> None:
     """What was asked for before may have changed since, and what came since was not asked for."""
-    router_client = fleet_of(PlayedEdge())
-    router = PlayedRouter(router_client, "r1")
+    router_client = fleet_of(FakeEdge())
+    router = FakeRouter(router_client, "r1")
     await router.join()
     verification = router_client.verification
     verification.connections = lambda: [("first", 1)]

@@ -1,6 +1,6 @@
 """The router's end of the link: frames of edges become calls, and their outcomes become frames.
 
-Inputs: frames of edges that the test plays (``support.played_link``), a router that the test plays.
+Inputs: frames of edges that the test plays (``support.fake_link``), a router that the test plays.
 Observed: calls of the router, frames to the edges. Real gRPC: tests/integration/link.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from support.played_link import (
+from support.fake_link import (
     MOMENT_S,
+    FakeService,
+    FakeStream,
     NoListener,
-    PlayedService,
-    PlayedStream,
     in_virtual_time,
     until,
 )
@@ -50,26 +50,26 @@ from tidegate.runtime.telemetry.counters import Counters
 QOS1 = SubscriptionOptions(1)
 
 
-class Scene:
-    """A link server on a played router, and its edges."""
+class Harness:
+    """A link server on a fake router, and its edges."""
 
     def __init__(self, **config: Any) -> None:
-        self.service = PlayedService()
+        self.service = FakeService()
         self.counters = Counters()
         self.link_server = LinkServer(self.service, "router-1", LinkConfig(**config), self.counters)
-        self.streams: list[PlayedStream] = []
+        self.streams: list[FakeStream] = []
         self._beating: asyncio.Task[None] | None = None
 
-    async def edge(self, edge_id: str = "edge-1", *filters: str) -> PlayedStream:
+    async def edge(self, edge_id: str = "edge-1", *filters: str) -> FakeStream:
         """Attach an edge that is interested in these topics."""
-        stream = PlayedStream(self.link_server, edge_id)
+        stream = FakeStream(self.link_server, edge_id)
         self.streams.append(stream)
         await stream.attach()
         stream.say(interest=pb.Interest(added=filters))
         await asyncio.sleep(MOMENT_S)
         return stream
 
-    def keep_alive(self, *streams: PlayedStream) -> None:
+    def keep_alive(self, *streams: FakeStream) -> None:
         """Let edges that take nothing say that they live."""
 
         async def beat() -> None:
@@ -94,10 +94,10 @@ class Scene:
         await asyncio.gather(*(one.task for one in self.streams), return_exceptions=True)
 
 
-Test = Callable[[Scene], Coroutine[Any, Any, None]]
+Test = Callable[[Harness], Coroutine[Any, Any, None]]
 
 
-def _scene(**config: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], None]]:
+def _harness(**config: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], None]]:
     """Run a test in virtual time on a scene of its own."""
 
     def decorate(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
@@ -106,11 +106,11 @@ def _scene(**config: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], Non
 
             @in_virtual_time
             async def play() -> None:
-                scene = Scene(**config)
+                harness = Harness(**config)
                 try:
-                    await test(scene)
+                    await test(harness)
                 finally:
-                    await scene.stop()
+                    await harness.stop()
 
             play()
 
@@ -127,7 +127,7 @@ def _publish(payload: bytes, number: int = 0, topic: str = "t", **more: Any) -> 
     return publish
 
 
-def _payloads(stream: PlayedStream) -> list[bytes]:
+def _payloads(stream: FakeStream) -> list[bytes]:
     return [one.message.payload for one in stream.of("deliver")]
 
 
@@ -138,15 +138,15 @@ def _size(payload: bytes) -> int:
 # Hello
 
 
-@_scene()
-async def test_an_edge_is_welcomed_with_what_it_must_know(scene: Scene) -> None:
-    stream = PlayedStream(scene.link_server)
-    scene.streams.append(stream)
+@_harness()
+async def test_an_edge_is_welcomed_with_what_it_must_know(harness: Harness) -> None:
+    stream = FakeStream(harness.link_server)
+    harness.streams.append(stream)
     welcome = await stream.attach()
     assert (welcome.name, welcome.instance) == ("router-1", "router-1.a")
     assert (welcome.version, welcome.refusal) == (2, pb.REFUSAL_NONE)
     assert welcome.credit_bytes == LinkConfig().credit_bytes
-    assert scene.service.named("attach_edge") == [("edge-1",)]
+    assert harness.service.named("attach_edge") == [("edge-1",)]
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ async def test_an_edge_is_welcomed_with_what_it_must_know(scene: Scene) -> None:
 def test_the_newest_version_that_both_speak_is_used(
     monkeypatch: pytest.MonkeyPatch, oldest: int, newest: int, spoken: int
 ) -> None:
-    @_scene()
-    async def greet(scene: Scene) -> None:
-        stream = PlayedStream(scene.link_server)
-        scene.streams.append(stream)
+    @_harness()
+    async def greet(harness: Harness) -> None:
+        stream = FakeStream(harness.link_server)
+        harness.streams.append(stream)
         stream.hello(oldest, newest)
         await until(lambda: stream.frames, "an answer")
         welcome = stream.frames[0].welcome
@@ -170,82 +170,86 @@ def test_the_newest_version_that_both_speak_is_used(
             assert welcome.refusal == pb.REFUSAL_VERSION
             assert f"edge {oldest} to {newest}" in welcome.text
             await stream.task
-            assert not scene.service.calls
+            assert not harness.service.calls
 
     greet(monkeypatch)
 
 
-@_scene()
-async def test_a_stream_that_does_not_begin_with_a_hello_is_refused(scene: Scene) -> None:
+@_harness()
+async def test_a_stream_that_does_not_begin_with_a_hello_is_refused(harness: Harness) -> None:
     for frame in (
         pb.EdgeFrame(operations=[pb.EdgeOperation(publish=_publish(b"x", 1))]),
         pb.EdgeFrame(hello=pb.Hello(oldest_version=1, newest_version=2)),
     ):
-        stream = PlayedStream(scene.link_server)
+        stream = FakeStream(harness.link_server)
         stream.send(frame)
         await stream.task
         assert stream.frames[0].welcome.refusal == pb.REFUSAL_PROTOCOL
         assert stream.frames[0].welcome.text
-    assert not scene.service.published
+    assert not harness.service.published
 
 
-@_scene()
-async def test_a_stream_that_says_nothing_is_ended(scene: Scene) -> None:
+@_harness()
+async def test_a_stream_that_says_nothing_is_ended(harness: Harness) -> None:
     began_s = asyncio.get_running_loop().time()
-    silent, half = PlayedStream(scene.link_server), PlayedStream(scene.link_server)
+    silent, half = FakeStream(harness.link_server), FakeStream(harness.link_server)
     half.hello()
     await asyncio.gather(silent.task, half.task)
     assert asyncio.get_running_loop().time() - began_s < HELLO_TIMEOUT_S + 1
-    assert not scene.service.calls
+    assert not harness.service.calls
 
 
-@_scene()
-async def test_an_edge_that_comes_again_takes_the_place_of_its_first_stream(scene: Scene) -> None:
-    first = await scene.edge("edge-1", "t")
-    second = await scene.edge("edge-1", "t")
+@_harness()
+async def test_an_edge_that_comes_again_takes_the_place_of_its_first_stream(
+    harness: Harness,
+) -> None:
+    first = await harness.edge("edge-1", "t")
+    second = await harness.edge("edge-1", "t")
     await first.task
-    assert [peer.edge_id for peer in scene.link_server.edges] == ["edge-1"]
+    assert [peer.edge_id for peer in harness.link_server.edges] == ["edge-1"]
     # What the old stream still says is about nothing any more.
     first.say(publish=_publish(b"late", 9))
     second.say(publish=_publish(b"new", 1))
     await until(lambda: second.done, "the new stream's publish is settled")
-    assert scene.service.payloads == [b"new"]
+    assert harness.service.payloads == [b"new"]
     assert _payloads(second) == [b"new"]
     assert _payloads(first) == []
 
 
-@_scene()
-async def test_a_second_stream_that_goes_no_further_leaves_the_first_alone(scene: Scene) -> None:
-    first = await scene.edge()
-    second = PlayedStream(scene.link_server)
+@_harness()
+async def test_a_second_stream_that_goes_no_further_leaves_the_first_alone(
+    harness: Harness,
+) -> None:
+    first = await harness.edge()
+    second = FakeStream(harness.link_server)
     second.hello()
     await until(lambda: second.frames, "it is welcomed")
     second.end()
     await second.task
     first.say(publish=_publish(b"x", 1))
     await until(lambda: first.done, "the first one is served")
-    assert len(scene.service.named("attach_edge")) == 1
+    assert len(harness.service.named("attach_edge")) == 1
 
 
-@_scene()
+@_harness()
 async def test_an_edge_that_was_welcomed_before_the_router_leaves_is_not_kept(
-    scene: Scene,
+    harness: Harness,
 ) -> None:
-    stream = PlayedStream(scene.link_server)
+    stream = FakeStream(harness.link_server)
     stream.hello()
     await until(lambda: stream.frames, "it is welcomed")
-    await scene.link_server.leave(0.1)
+    await harness.link_server.leave(0.1)
     stream.say(synced=pb.Synced(id=1))
     await stream.task
-    assert not scene.service.calls
+    assert not harness.service.calls
 
 
 # Frames of another version
 
 
-@_scene()
-async def test_what_a_newer_edge_says_beyond_our_knowledge_is_skipped(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness()
+async def test_what_a_newer_edge_says_beyond_our_knowledge_is_skipped(harness: Harness) -> None:
+    stream = await harness.edge()
     unknown = pb.EdgeOperation.FromString(b"\xfa\x06\x03abc")  # field 111
     frame = pb.EdgeFrame()
     frame.operations.add().publish.CopyFrom(_publish(b"a", 1))
@@ -253,12 +257,12 @@ async def test_what_a_newer_edge_says_beyond_our_knowledge_is_skipped(scene: Sce
     frame.operations.add().publish.CopyFrom(_publish(b"b", 2))
     stream.send(pb.EdgeFrame.FromString(frame.SerializeToString() + b"\xfa\x06\x03abc"))
     await until(lambda: len(stream.done) == 2, "both are settled")
-    assert scene.service.payloads == [b"a", b"b"]
+    assert harness.service.payloads == [b"a", b"b"]
 
 
-@_scene()
-async def test_a_request_that_is_not_known_is_answered_so(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness()
+async def test_a_request_that_is_not_known_is_answered_so(harness: Harness) -> None:
+    stream = await harness.edge()
     stream.say(request=pb.Request.FromString(b"\x08\x07\xfa\x06\x03abc"))  # id 7, field 111
     reply = await stream.reply(7)
     assert reply.failure == pb.FAILURE_UNSUPPORTED
@@ -268,36 +272,36 @@ async def test_a_request_that_is_not_known_is_answered_so(scene: Scene) -> None:
 # Publishes
 
 
-@_scene()
-async def test_a_publish_arrives_whole_and_its_answer_goes_back(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.answers_late = True
+@_harness()
+async def test_a_publish_arrives_whole_and_its_answer_goes_back(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.answers_late = True
     publish = _publish(b"x", 7, identity="p/5", receipt=4, packet_id=5)
     stream.say(publish=publish)
-    await until(lambda: scene.service.open, "it is published")
-    ((origin, message),) = scene.service.open
+    await until(lambda: harness.service.open, "it is published")
+    ((origin, message),) = harness.service.open
     assert (origin.client_id, origin.epoch) == ("p", 4)
     assert (origin.identity(message), origin.receipt(message)) == ("p/5", 3)
     assert (message.payload, message.qos, message.packet_id) == (b"x", 1, 5)
     assert not stream.done
-    scene.service.answer(code=0x10)
+    harness.service.answer(code=0x10)
     await until(lambda: stream.done, "it is settled")
     assert stream.done == {7: 0x10}
 
 
-@_scene()
-async def test_a_publish_without_receipt_asks_for_none(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness()
+async def test_a_publish_without_receipt_asks_for_none(harness: Harness) -> None:
+    stream = await harness.edge()
     stream.say(publish=_publish(b"x", 7))
-    await until(lambda: scene.service.published, "it is published")
-    ((origin, message),) = scene.service.published
+    await until(lambda: harness.service.published, "it is published")
+    ((origin, message),) = harness.service.published
     assert (origin.identity(message), origin.receipt(message)) == ("", -1)
 
 
-@_scene(credit_bytes=65_536)
-async def test_credit_comes_back_only_for_what_is_confirmed(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.answers_late = True
+@_harness(credit_bytes=65_536)
+async def test_credit_comes_back_only_for_what_is_confirmed(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.answers_late = True
     payload = b"x" * 20_000
     for number in (1, 2):
         stream.say(publish=_publish(payload, number))
@@ -306,13 +310,13 @@ async def test_credit_comes_back_only_for_what_is_confirmed(scene: Scene) -> Non
     await asyncio.sleep(MOMENT_S)
     assert stream.credit_bytes == _size(payload)
     assert sum(frame.unacknowledged_done for frame in stream.frames) == 1
-    scene.service.answer()
+    harness.service.answer()
     await until(lambda: stream.credit_bytes == 3 * _size(payload), "all are")
 
 
-@_scene(heartbeat_s=1.0)
-async def test_credit_is_sent_with_the_next_heartbeat_at_the_latest(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness(heartbeat_s=1.0)
+async def test_credit_is_sent_with_the_next_heartbeat_at_the_latest(harness: Harness) -> None:
+    stream = await harness.edge()
     stream.say(publish=_publish(b"x"))
     await asyncio.sleep(2.5)
     assert stream.credit_bytes == _size(b"x")
@@ -326,9 +330,9 @@ SMALL_MAILBOX: dict[str, Any] = {"mailbox_bytes": 65_536, "credit_bytes": 65_536
 LARGE = b"x" * 60_000
 
 
-@_scene(**SMALL_MAILBOX, stall_s=2.0)
-async def test_publishers_wait_for_an_edge_that_takes_slowly(scene: Scene) -> None:
-    publisher, slow = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+@_harness(**SMALL_MAILBOX, stall_s=2.0)
+async def test_publishers_wait_for_an_edge_that_takes_slowly(harness: Harness) -> None:
+    publisher, slow = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
     slow.takes.clear()
     for _ in range(3):
         publisher.say(publish=_publish(LARGE))
@@ -337,52 +341,54 @@ async def test_publishers_wait_for_an_edge_that_takes_slowly(scene: Scene) -> No
     slow.takes.set()
     await until(lambda: publisher.credit_bytes == 3 * _size(LARGE), "the credit is back")
     await until(lambda: len(_payloads(slow)) == 3, "everything has come")
-    assert scene.counters.dropped["mailbox_full"] == 0
+    assert harness.counters.dropped["mailbox_full"] == 0
 
 
-@_scene(**SMALL_MAILBOX, stall_s=2.0, heartbeat_s=0.5)
-async def test_no_publisher_waits_for_an_edge_that_takes_nothing(scene: Scene) -> None:
-    publisher, stuck = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+@_harness(**SMALL_MAILBOX, stall_s=2.0, heartbeat_s=0.5)
+async def test_no_publisher_waits_for_an_edge_that_takes_nothing(harness: Harness) -> None:
+    publisher, stuck = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
     stuck.takes.clear()
     for _ in range(2):
         publisher.say(publish=_publish(LARGE))
-    scene.keep_alive(publisher, stuck)
+    harness.keep_alive(publisher, stuck)
     await asyncio.sleep(1)
     assert publisher.credit_bytes == _size(LARGE)
     await asyncio.sleep(2)
-    assert scene.peer("edge-2").stalled
+    assert harness.peer("edge-2").stalled
     assert publisher.credit_bytes == 2 * _size(LARGE)
     # From now on what would be too much for its mailbox is dropped, and counted.
     for _ in range(3):
         publisher.say(publish=_publish(LARGE))
     await asyncio.sleep(1)
     assert publisher.credit_bytes == 5 * _size(LARGE)
-    assert scene.counters.dropped["mailbox_full"] == scene.counters.published == 3
+    assert harness.counters.dropped["mailbox_full"] == harness.counters.published == 3
     stuck.takes.set()
     await asyncio.sleep(1)
     assert len(_payloads(stuck)) == 2
-    assert not scene.peer("edge-2").stalled
+    assert not harness.peer("edge-2").stalled
 
 
-@_scene(**SMALL_MAILBOX, stall_s=2.0, heartbeat_s=1.0)
-async def test_credit_comes_back_as_soon_as_an_edge_is_found_to_take_nothing(scene: Scene) -> None:
-    publisher, stuck = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+@_harness(**SMALL_MAILBOX, stall_s=2.0, heartbeat_s=1.0)
+async def test_credit_comes_back_as_soon_as_an_edge_is_found_to_take_nothing(
+    harness: Harness,
+) -> None:
+    publisher, stuck = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
     stuck.takes.clear()
     for _ in range(2):
         publisher.say(publish=_publish(LARGE))
     await asyncio.sleep(1)
     assert publisher.credit_bytes == _size(LARGE)
-    await until(lambda: scene.peer("edge-2").stalled, "that is noticed")
+    await until(lambda: harness.peer("edge-2").stalled, "that is noticed")
     await asyncio.sleep(MOMENT_S)  # and not with the next heartbeat only
     assert publisher.credit_bytes == 2 * _size(LARGE)
 
 
-@_scene(**SMALL_MAILBOX, stall_s=1.0, heartbeat_s=0.5)
-async def test_pushes_that_do_not_fit_are_made_up_for_later(scene: Scene) -> None:
-    stuck = await scene.edge("edge-1")
+@_harness(**SMALL_MAILBOX, stall_s=1.0, heartbeat_s=0.5)
+async def test_pushes_that_do_not_fit_are_made_up_for_later(harness: Harness) -> None:
+    stuck = await harness.edge("edge-1")
     stuck.takes.clear()
-    scene.keep_alive(stuck)
-    peer = scene.peer()
+    harness.keep_alive(stuck)
+    peer = harness.peer()
     for seq in range(5):
         peer.push("c", 3, seq, Publish("t", LARGE, 1))
         await asyncio.sleep(1)
@@ -391,18 +397,18 @@ async def test_pushes_that_do_not_fit_are_made_up_for_later(scene: Scene) -> Non
     await until(lambda: stuck.of("pushes_lost"), "it is told to look into its queues")
     seqs = [push.seq for push in stuck.of("push")]
     assert seqs == [0, 1]
-    assert scene.counters.dropped["mailbox_full"] == 0  # they are in the store
+    assert harness.counters.dropped["mailbox_full"] == 0  # they are in the store
     kinds = [one.WhichOneof("kind") for frame in stuck.frames for one in frame.operations]
     assert kinds.index("pushes_lost") > max(
         place for place, kind in enumerate(kinds) if kind == "push"
     )
 
 
-@_scene(**SMALL_MAILBOX)
-async def test_a_member_whose_edge_has_no_place_does_not_get_the_message(scene: Scene) -> None:
-    stuck = await scene.edge("edge-1")
+@_harness(**SMALL_MAILBOX)
+async def test_a_member_whose_edge_has_no_place_does_not_get_the_message(harness: Harness) -> None:
+    stuck = await harness.edge("edge-1")
     stuck.takes.clear()
-    peer = scene.peer()
+    peer = harness.peer()
     peer.stalled = True
     message = Publish("t", LARGE, 1)
     taken = [peer.deliver_shared("c", 3, message, "$share/g/t", QOS1) for _ in range(4)]
@@ -412,67 +418,67 @@ async def test_a_member_whose_edge_has_no_place_does_not_get_the_message(scene: 
     peer.closed = False
 
 
-@_scene(heartbeat_s=1.0, timeout_s=5.0)
-async def test_an_edge_that_is_not_heard_of_is_dropped(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness(heartbeat_s=1.0, timeout_s=5.0)
+async def test_an_edge_that_is_not_heard_of_is_dropped(harness: Harness) -> None:
+    stream = await harness.edge()
     stream.confirms = False
     await asyncio.sleep(4)
-    assert scene.link_server.edges
+    assert harness.link_server.edges
     await asyncio.sleep(3)
-    assert not scene.link_server.edges
-    assert scene.service.named("detach_edge") == [("edge-1",)]
+    assert not harness.link_server.edges
+    assert harness.service.named("detach_edge") == [("edge-1",)]
     await stream.task
 
 
-@_scene(heartbeat_s=1.0, timeout_s=3.0)
-async def test_a_router_sends_heartbeats(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness(heartbeat_s=1.0, timeout_s=3.0)
+async def test_a_router_sends_heartbeats(harness: Harness) -> None:
+    stream = await harness.edge()
     before = len(stream.frames)
     await asyncio.sleep(10)  # its answers keep it alive, too
     assert len(stream.frames) - before in {9, 10, 11}
-    assert scene.link_server.edges
+    assert harness.link_server.edges
 
 
-@_scene()
-async def test_copies_that_never_got_to_a_lost_edge_are_counted(scene: Scene) -> None:
-    publisher, lost = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+@_harness()
+async def test_copies_that_never_got_to_a_lost_edge_are_counted(harness: Harness) -> None:
+    publisher, lost = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
     lost.takes.clear()
     for payload in (b"a", b"b", b"c"):
         publisher.say(publish=_publish(payload))
-    scene.peer("edge-2").push("c", 3, 1, Publish("t", b"queued", 1))
+    harness.peer("edge-2").push("c", 3, 1, Publish("t", b"queued", 1))
     await asyncio.sleep(MOMENT_S)
     lost.end()
-    await until(lambda: len(scene.link_server.edges) == 1, "it is gone")
-    assert scene.counters.dropped["link_lost"] == scene.counters.published == 3
+    await until(lambda: len(harness.link_server.edges) == 1, "it is gone")
+    assert harness.counters.dropped["link_lost"] == harness.counters.published == 3
 
 
-@_scene()
-async def test_replies_for_an_edge_that_is_gone_are_dropped(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.answers_late = True
-    scene.service.may_answer.clear()
+@_harness()
+async def test_replies_for_an_edge_that_is_gone_are_dropped(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.answers_late = True
+    harness.service.may_answer.clear()
     stream.say(publish=_publish(b"x", 7))
     stream.say(complete=pb.Complete(id=8, client_id="c", epoch=1, seqs=[1]))
     stream.ask(9, catch_up=pb.CatchUpRequest())
-    await until(lambda: scene.service.completed and scene.service.open, "all has come")
+    await until(lambda: harness.service.completed and harness.service.open, "all has come")
     stream.end()
-    await until(lambda: not scene.link_server.edges, "it is gone")
+    await until(lambda: not harness.link_server.edges, "it is gone")
     frames = len(stream.frames)
-    scene.service.answer()
-    (done,) = scene.service.completed
+    harness.service.answer()
+    (done,) = harness.service.completed
     assert done is not None
     done()
-    scene.service.may_answer.set()
+    harness.service.may_answer.set()
     await asyncio.sleep(MOMENT_S)
     assert len(stream.frames) == frames
-    assert scene.counters.internal_errors == 0
+    assert harness.counters.internal_errors == 0
 
 
-@_scene()
-async def test_a_fault_in_one_operation_takes_nothing_from_the_others(scene: Scene) -> None:
+@_harness()
+async def test_a_fault_in_one_operation_takes_nothing_from_the_others(harness: Harness) -> None:
     # The edge says them again when its connection ends: if it ended for them, it would never stop.
-    stream = await scene.edge()
-    scene.service.results = {
+    stream = await harness.edge()
+    harness.service.results = {
         "redispatch": ZeroDivisionError("a fault"),
         "complete": ZeroDivisionError("a fault"),
     }
@@ -482,53 +488,53 @@ async def test_a_fault_in_one_operation_takes_nothing_from_the_others(scene: Sce
     frame.operations.add().publish.CopyFrom(_publish(b"y", 9))
     stream.send(frame)
     await until(lambda: 9 in stream.done, "the rest is acted on")
-    assert scene.service.payloads == [b"y"]
-    assert scene.link_server.edges
-    assert scene.counters.internal_errors == 2
+    assert harness.service.payloads == [b"y"]
+    assert harness.link_server.edges
+    assert harness.counters.internal_errors == 2
 
 
-@_scene()
-async def test_an_edge_whose_interest_could_not_be_noted_has_to_reconnect(scene: Scene) -> None:
-    stream = await scene.edge()
-    del scene.service.interest["edge-1"]
+@_harness()
+async def test_an_edge_whose_interest_could_not_be_noted_has_to_reconnect(harness: Harness) -> None:
+    stream = await harness.edge()
+    del harness.service.interest["edge-1"]
     stream.say(interest=pb.Interest(added=["t"]))
     with pytest.raises(KeyError):
         await stream.task
-    assert not scene.link_server.edges
+    assert not harness.link_server.edges
 
 
 # Barriers
 
 
-@_scene()
-async def test_a_barrier_waits_for_what_was_published_before_it_only(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.answers_late = True
+@_harness()
+async def test_a_barrier_waits_for_what_was_published_before_it_only(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.answers_late = True
     stream.say(publish=_publish(b"before", 1))
     stream.ask(2, barrier=pb.BarrierRequest())
     await asyncio.sleep(MOMENT_S)
     stream.say(publish=_publish(b"after", 3))
-    await until(lambda: len(scene.service.open) == 2, "both are published")
+    await until(lambda: len(harness.service.open) == 2, "both are published")
     await asyncio.sleep(1)
     assert not stream.of("reply")
-    scene.service.answer(1)
+    harness.service.answer(1)
     await stream.reply(2)
     assert stream.done == {1: 0}
-    scene.service.answer(1)
+    harness.service.answer(1)
     await until(lambda: stream.done == {1: 0, 3: 0}, "the rest is settled")
 
 
-@_scene()
-async def test_a_barrier_waits_for_what_earlier_ones_wait_for(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.answers_late = True
+@_harness()
+async def test_a_barrier_waits_for_what_earlier_ones_wait_for(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.answers_late = True
     stream.say(publish=_publish(b"a", 1))
     stream.ask(2, barrier=pb.BarrierRequest())
     await asyncio.sleep(MOMENT_S)
     stream.say(publish=_publish(b"b", 3))
     stream.ask(4, barrier=pb.BarrierRequest())
-    await until(lambda: len(scene.service.open) == 2, "both are published")
-    first, second = scene.service.open
+    await until(lambda: len(harness.service.open) == 2, "both are published")
+    first, second = harness.service.open
     second[0].published(second[1], 0)
     await asyncio.sleep(1)
     assert not stream.of("reply")
@@ -537,9 +543,9 @@ async def test_a_barrier_waits_for_what_earlier_ones_wait_for(scene: Scene) -> N
     await stream.reply(2)
 
 
-@_scene(stall_s=2.0, heartbeat_s=0.5)
-async def test_a_barrier_waits_until_every_edge_has_what_it_was_sent(scene: Scene) -> None:
-    publisher, other = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+@_harness(stall_s=2.0, heartbeat_s=0.5)
+async def test_a_barrier_waits_until_every_edge_has_what_it_was_sent(harness: Harness) -> None:
+    publisher, other = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
     other.takes.clear()
     publisher.say(publish=_publish(b"x", 1))
     publisher.ask(2, barrier=pb.BarrierRequest())
@@ -551,10 +557,10 @@ async def test_a_barrier_waits_until_every_edge_has_what_it_was_sent(scene: Scen
     assert _payloads(other) == [b"x"]
 
 
-@_scene(stall_s=1.0, heartbeat_s=0.5, timeout_s=60.0)
-async def test_a_barrier_waits_for_an_edge_that_is_slow_but_alive(scene: Scene) -> None:
+@_harness(stall_s=1.0, heartbeat_s=0.5, timeout_s=60.0)
+async def test_a_barrier_waits_for_an_edge_that_is_slow_but_alive(harness: Harness) -> None:
     # What it was sent before must not be overtaken by what another router sends it after.
-    publisher, slow = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+    publisher, slow = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
     slow.confirms = False
     publisher.say(publish=_publish(b"x", 1))
     publisher.ask(2, barrier=pb.BarrierRequest())
@@ -566,9 +572,9 @@ async def test_a_barrier_waits_for_an_edge_that_is_slow_but_alive(scene: Scene) 
     await publisher.reply(2)
 
 
-@_scene(stall_s=1.0, heartbeat_s=0.5, timeout_s=60.0)
-async def test_a_barrier_does_not_wait_for_an_edge_that_is_not_heard_of(scene: Scene) -> None:
-    publisher, silent = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
+@_harness(stall_s=1.0, heartbeat_s=0.5, timeout_s=60.0)
+async def test_a_barrier_does_not_wait_for_an_edge_that_is_not_heard_of(harness: Harness) -> None:
+    publisher, silent = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
     silent.confirms = False
     publisher.ask(2, barrier=pb.BarrierRequest())
     began_s = asyncio.get_running_loop().time()
@@ -576,26 +582,26 @@ async def test_a_barrier_does_not_wait_for_an_edge_that_is_not_heard_of(scene: S
     assert 0.9 < asyncio.get_running_loop().time() - began_s < 2.5
 
 
-@_scene()
-async def test_a_barrier_of_an_edge_that_is_gone_ends(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.answers_late = True
+@_harness()
+async def test_a_barrier_of_an_edge_that_is_gone_ends(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.answers_late = True
     stream.say(publish=_publish(b"x", 1))
     stream.ask(2, barrier=pb.BarrierRequest())
-    await until(lambda: scene.service.open, "it is published")
+    await until(lambda: harness.service.open, "it is published")
     stream.end()
-    await until(lambda: not scene.link_server.tasks, "nothing waits any more")
+    await until(lambda: not harness.link_server.tasks, "nothing waits any more")
 
 
 # Leaving
 
 
-@_scene()
-async def test_a_router_that_leaves_waits_until_every_edge_has_gone(scene: Scene) -> None:
-    first, second = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
-    leaving = asyncio.create_task(scene.link_server.leave(60))
+@_harness()
+async def test_a_router_that_leaves_waits_until_every_edge_has_gone(harness: Harness) -> None:
+    first, second = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
+    leaving = asyncio.create_task(harness.link_server.leave(60))
     await until(lambda: first.of("leaving") and second.of("leaving"), "both are asked")
-    listener: Any = scene.link_server._listener
+    listener: Any = harness.link_server._listener
     assert listener.serving == [False]
     first.ask(2, barrier=pb.BarrierRequest(last=True))
     await asyncio.sleep(MOMENT_S)
@@ -609,13 +615,13 @@ async def test_a_router_that_leaves_waits_until_every_edge_has_gone(scene: Scene
     first.end()
     second.end()
     await leaving
-    assert not scene.link_server.edges
+    assert not harness.link_server.edges
 
 
-@_scene(stall_s=1.0)
-async def test_an_edge_that_cannot_leave_does_not_keep_the_others(scene: Scene) -> None:
-    first, second = await scene.edge("edge-1"), await scene.edge("edge-2", "t")
-    leaving = asyncio.create_task(scene.link_server.leave(60))
+@_harness(stall_s=1.0)
+async def test_an_edge_that_cannot_leave_does_not_keep_the_others(harness: Harness) -> None:
+    first, second = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
+    leaving = asyncio.create_task(harness.link_server.leave(60))
     await until(lambda: first.of("leaving") and second.of("leaving"), "both are asked")
     first.ask(2, barrier=pb.BarrierRequest(last=True))
     await first.reply(2)
@@ -626,33 +632,33 @@ async def test_an_edge_that_cannot_leave_does_not_keep_the_others(scene: Scene) 
     await leaving
 
 
-@_scene()
-async def test_leaving_ends_in_time(scene: Scene) -> None:
-    await scene.edge("edge-1")
+@_harness()
+async def test_leaving_ends_in_time(harness: Harness) -> None:
+    await harness.edge("edge-1")
     began_s = asyncio.get_running_loop().time()
-    await scene.link_server.leave(3)
+    await harness.link_server.leave(3)
     assert 2.9 < asyncio.get_running_loop().time() - began_s < 3.5
-    assert scene.link_server.edges
+    assert harness.link_server.edges
 
 
-@_scene()
-async def test_an_edge_that_comes_while_the_router_leaves_is_refused(scene: Scene) -> None:
-    await scene.link_server.leave(1)
-    stream = PlayedStream(scene.link_server)
+@_harness()
+async def test_an_edge_that_comes_while_the_router_leaves_is_refused(harness: Harness) -> None:
+    await harness.link_server.leave(1)
+    stream = FakeStream(harness.link_server)
     stream.hello()
     await stream.task
     assert stream.frames[0].welcome.refusal == pb.REFUSAL_STOPPING
     assert stream.frames[0].welcome.text
 
 
-@_scene()
-async def test_edges_are_named_once_they_have_sent_their_interest(scene: Scene) -> None:
-    first = await scene.edge("edge-1")
-    half = PlayedStream(scene.link_server, "edge-2")
-    scene.streams.append(half)
+@_harness()
+async def test_edges_are_named_once_they_have_sent_their_interest(harness: Harness) -> None:
+    first = await harness.edge("edge-1")
+    half = FakeStream(harness.link_server, "edge-2")
+    harness.streams.append(half)
     half.hello()
     half.say(interest=pb.Interest(added=["t"]))
-    await until(lambda: len(scene.link_server.edges) == 2, "it is attached")
+    await until(lambda: len(harness.link_server.edges) == 2, "it is attached")
     first.ask(2, edges=pb.EdgesRequest())
     assert list((await first.reply(2)).edges.edge_ids) == ["edge-1"]
     half.say(synced=pb.Synced(id=1))
@@ -661,23 +667,23 @@ async def test_edges_are_named_once_they_have_sent_their_interest(scene: Scene) 
     reply = (await first.reply(3)).edges
     assert sorted(reply.edge_ids) == ["edge-1", "edge-2"]
     assert not reply.living
-    scene.service.edges_with_lease = ["edge-1", "edge-3"]
+    harness.service.edges_with_lease = ["edge-1", "edge-3"]
     first.ask(4, edges=pb.EdgesRequest(living=True))
     assert list((await first.reply(4)).edges.living) == ["edge-1", "edge-3"]
 
 
-@_scene()
+@_harness()
 async def test_an_edge_that_was_started_again_is_not_waited_for_under_its_former_instance(
-    scene: Scene,
+    harness: Harness,
 ) -> None:
     former, other = new_edge_id("pod-1"), new_edge_id("pod-2")
-    first = await scene.edge(new_edge_id("pod-1"))
+    first = await harness.edge(new_edge_id("pod-1"))
     here = first.edge_id
-    scene.service.edges_with_lease = [former, here, other, "pod-3"]
+    harness.service.edges_with_lease = [former, here, other, "pod-3"]
     first.ask(2, edges=pb.EdgesRequest(living=True))
     assert list((await first.reply(2)).edges.living) == [here, other, "pod-3"]
     # Names that are given twice say nothing of who came after whom.
-    await scene.edge(new_edge_id("pod-1"))
+    await harness.edge(new_edge_id("pod-1"))
     first.ask(3, edges=pb.EdgesRequest(living=True))
     assert list((await first.reply(3)).edges.living) == [former, here, other, "pod-3"]
 
@@ -685,10 +691,10 @@ async def test_an_edge_that_was_started_again_is_not_waited_for_under_its_former
 # Shared subscriptions
 
 
-@_scene()
-async def test_shared_messages_that_a_lost_edge_had_are_given_to_others(scene: Scene) -> None:
-    stream = await scene.edge()
-    peer = scene.peer()
+@_harness()
+async def test_shared_messages_that_a_lost_edge_had_are_given_to_others(harness: Harness) -> None:
+    stream = await harness.edge()
+    peer = harness.peer()
     for payload in (b"done", b"returned", b"lost"):
         message = Publish("t", payload, 1)
         assert peer.deliver_shared("c", 3, message, "$share/g/t", SubscriptionOptions(2))
@@ -703,8 +709,8 @@ async def test_shared_messages_that_a_lost_edge_had_are_given_to_others(scene: S
     stream.say(shared_returned=pb.SharedReturned(id=numbers[1]))
     stream.say(shared_returned=pb.SharedReturned(id=numbers[1]))
     stream.end()
-    await until(lambda: not scene.link_server.edges, "it is gone")
-    given = [(group, message.payload) for group, message in scene.service.named("redispatch")]
+    await until(lambda: not harness.link_server.edges, "it is gone")
+    given = [(group, message.payload) for group, message in harness.service.named("redispatch")]
     assert given == [("$share/g/t", b"returned"), ("$share/g/t", b"lost")]
 
 
@@ -719,10 +725,10 @@ class _Receipt:
         self.ends.append("returned")
 
 
-@_scene()
-async def test_the_receipt_of_a_shared_message_is_called(scene: Scene) -> None:
-    stream = await scene.edge()
-    peer = scene.peer()
+@_harness()
+async def test_the_receipt_of_a_shared_message_is_called(harness: Harness) -> None:
+    stream = await harness.edge()
+    peer = harness.peer()
     receipts = [_Receipt() for _ in range(4)]
     for receipt in receipts[:3]:
         peer.deliver_shared("c", 3, Publish("t", b"x", 1), "$share/g/t", QOS1, receipt)
@@ -732,18 +738,18 @@ async def test_the_receipt_of_a_shared_message_is_called(scene: Scene) -> None:
     stream.send(pb.EdgeFrame(shared_done=numbers[:1]))
     stream.say(shared_returned=pb.SharedReturned(id=numbers[1]))
     stream.end()
-    await until(lambda: not scene.link_server.edges, "it is gone")
+    await until(lambda: not harness.link_server.edges, "it is gone")
     ends = [receipt.ends for receipt in receipts[:3]]
     assert ends == [["done"], ["returned"], ["returned"]]
-    assert not scene.service.named("redispatch")
+    assert not harness.service.named("redispatch")
 
 
 # What an edge says of itself
 
 
-@_scene()
-async def test_interest_holds_and_members_reach_the_router_in_order(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness()
+async def test_interest_holds_and_members_reach_the_router_in_order(harness: Harness) -> None:
+    stream = await harness.edge()
     frame = pb.EdgeFrame()
     frame.operations.add().interest.CopyFrom(pb.Interest(added=["a", "b"], removed=["b"]))
     frame.operations.add().hold.CopyFrom(pb.Hold(client_id="c", epoch=3, incarnation=4))
@@ -760,8 +766,8 @@ async def test_interest_holds_and_members_reach_the_router_in_order(scene: Scene
     frame.operations.add().synced.id = 5
     stream.send(frame)
     await until(lambda: any(one.id == 5 for one in stream.of("applied")), "all is applied")
-    assert scene.service.interest["edge-1"] == {"a"}
-    assert [call for call in scene.service.calls if call[0] != "attach_edge"] == [
+    assert harness.service.interest["edge-1"] == {"a"}
+    assert [call for call in harness.service.calls if call[0] != "attach_edge"] == [
         ("set_session_location", ("edge-1", "c", 3, 4, False)),
         ("join_groups", ("edge-1", "c", 3, [("$share/g/a", QOS1)])),
         ("leave_groups", ("c", 3, ["$share/g/a"])),
@@ -770,14 +776,16 @@ async def test_interest_holds_and_members_reach_the_router_in_order(scene: Scene
     ]
 
 
-@_scene()
-async def test_completed_deliveries_are_confirmed_when_the_router_has_them(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness()
+async def test_completed_deliveries_are_confirmed_when_the_router_has_them(
+    harness: Harness,
+) -> None:
+    stream = await harness.edge()
     stream.say(complete=pb.Complete(id=8, client_id="c", epoch=3, seqs=[1, 5]))
-    await until(lambda: scene.service.completed, "it is told")
-    assert scene.service.named("complete") == [("c", 3, [1, 5])]
+    await until(lambda: harness.service.completed, "it is told")
+    assert harness.service.named("complete") == [("c", 3, [1, 5])]
     assert not stream.done
-    (done,) = scene.service.completed
+    (done,) = harness.service.completed
     assert done is not None
     done()
     await until(lambda: stream.done == {8: 0}, "it is confirmed")
@@ -786,10 +794,10 @@ async def test_completed_deliveries_are_confirmed_when_the_router_has_them(scene
 # Requests
 
 
-@_scene()
-async def test_every_request_reaches_the_router_whole(scene: Scene) -> None:
-    stream = await scene.edge()
-    service = scene.service
+@_harness()
+async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
+    stream = await harness.edge()
+    service = harness.service
     numbers = iter(range(10, 100))
     attach = AttachSession("c", True, 60, Will("w", b"x", 1, True, b"\x01\x01", 5, 6), "user")
     detach = DetachSession("c", 3, True, None, 17)
@@ -847,14 +855,14 @@ async def test_every_request_reaches_the_router_whole(scene: Scene) -> None:
         assert service.calls[-1] == call
 
 
-@_scene()
-async def test_what_the_router_returns_goes_back_whole(scene: Scene) -> None:
-    stream, results = await scene.edge(), scene.service.results
+@_harness()
+async def test_what_the_router_returns_goes_back_whole(harness: Harness) -> None:
+    stream, results = await harness.edge(), harness.service.results
     results["attach"] = AttachedSession(9, 4, True, 12, True, 15, [13], b"\1", {3: 2})
     results["fetch"] = [(5, Publish("t", b"x", 2)), (6, Publish("t", b"y", 1))]
     results["verify"] = [True, False]
     results["heartbeat"] = False
-    scene.service.living = ["r1.a", "r2.b"]
+    harness.service.living = ["r1.a", "r2.b"]
     stream.ask(1, attach=pb.AttachRequest(client_id="c"))
     reply = await stream.reply(1)
     assert (reply.attach.epoch, reply.attach.incarnation, reply.attach.last_seq) == (9, 4, 15)
@@ -872,9 +880,9 @@ async def test_what_the_router_returns_goes_back_whole(scene: Scene) -> None:
     assert [(one.topic, one.payload) for one in messages] == [("a", b"a"), ("b", b"b")]
 
 
-@_scene()
-async def test_failures_are_answered_by_their_kind(scene: Scene) -> None:
-    stream, results = await scene.edge(), scene.service.results
+@_harness()
+async def test_failures_are_answered_by_their_kind(harness: Harness) -> None:
+    stream, results = await harness.edge(), harness.service.results
     for number, error, failure in (
         (1, SessionFenced("newer"), pb.FAILURE_FENCED),
         (2, RouterUnavailable("away"), pb.FAILURE_UNAVAILABLE),
@@ -885,30 +893,30 @@ async def test_failures_are_answered_by_their_kind(scene: Scene) -> None:
         reply = await stream.reply(number)
         assert reply.failure == failure
         assert "a fault" not in reply.text or failure == pb.FAILURE_INTERNAL
-    assert scene.counters.internal_errors == 1
+    assert harness.counters.internal_errors == 1
     del results["release"]
     stream.ask(4, release=pb.ReleaseRequest())
     assert not (await stream.reply(4)).failure
 
 
-@_scene()
-async def test_requests_do_not_wait_for_each_other(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.may_answer.clear()
+@_harness()
+async def test_requests_do_not_wait_for_each_other(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.may_answer.clear()
     stream.ask(1, release=pb.ReleaseRequest())
     stream.ask(2, edges=pb.EdgesRequest())
     stream.say(publish=_publish(b"x", 3))
     await stream.reply(2)
     await until(lambda: stream.done == {3: 0}, "the publish is settled")
     assert [reply.id for reply in stream.of("reply")] == [2]
-    scene.service.may_answer.set()
+    harness.service.may_answer.set()
     await stream.reply(1)
 
 
-@_scene()
-async def test_few_large_answers_are_under_way_at_the_same_time(scene: Scene) -> None:
+@_harness()
+async def test_few_large_answers_are_under_way_at_the_same_time(harness: Harness) -> None:
     # All clients of an edge may look into their queues at once, after a loss.
-    stream, service = await scene.edge(), scene.service
+    stream, service = await harness.edge(), harness.service
     service.may_answer.clear()
     for number in range(100):
         stream.ask(number + 1, fetch=pb.FetchRequest(client_id="c", after_seq=number))
@@ -922,41 +930,41 @@ async def test_few_large_answers_are_under_way_at_the_same_time(scene: Scene) ->
     assert [asked[2] for asked in service.named("fetch")] == list(range(100))
 
 
-@_scene(**SMALL_MAILBOX)
-async def test_queues_are_read_when_there_is_place_for_what_is_in_them(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness(**SMALL_MAILBOX)
+async def test_queues_are_read_when_there_is_place_for_what_is_in_them(harness: Harness) -> None:
+    stream = await harness.edge()
     stream.takes.clear()
-    scene.keep_alive(stream)
+    harness.keep_alive(stream)
     for seq in range(2):
-        scene.peer().push("c", 3, seq, Publish("t", LARGE, 1))
+        harness.peer().push("c", 3, seq, Publish("t", LARGE, 1))
     stream.ask(7, fetch=pb.FetchRequest(client_id="c"))
     stream.ask(8, get_retained=pb.GetRetainedRequest(topics=["t"]))
     await asyncio.sleep(1)
-    assert not scene.service.named("fetch") + scene.service.named("get_retained")
+    assert not harness.service.named("fetch") + harness.service.named("get_retained")
     stream.takes.set()
     await stream.reply(7)
     await stream.reply(8)
 
 
-@_scene(**SMALL_MAILBOX)
-async def test_no_reply_waits_for_room_at_an_edge_that_is_gone(scene: Scene) -> None:
-    stream = await scene.edge()
+@_harness(**SMALL_MAILBOX)
+async def test_no_reply_waits_for_room_at_an_edge_that_is_gone(harness: Harness) -> None:
+    stream = await harness.edge()
     stream.takes.clear()
     for seq in range(2):
-        scene.peer().push("c", 3, seq, Publish("t", LARGE, 1))
+        harness.peer().push("c", 3, seq, Publish("t", LARGE, 1))
     stream.ask(7, fetch=pb.FetchRequest(client_id="c"))
     await asyncio.sleep(MOMENT_S)
     stream.end()
-    await until(lambda: not scene.link_server.tasks, "nothing waits any more")
+    await until(lambda: not harness.link_server.tasks, "nothing waits any more")
 
 
 # Retained messages
 
 
-@_scene()
-async def test_lists_of_retained_topics_are_read_page_by_page(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.pages = [["a", "b"], ["c"]]
+@_harness()
+async def test_lists_of_retained_topics_are_read_page_by_page(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.pages = [["a", "b"], ["c"]]
     found, cursor, number = [], 0, 10
     while True:
         stream.ask(number, match_retained=pb.MatchRetainedRequest(topic_filter="#", cursor=cursor))
@@ -966,13 +974,13 @@ async def test_lists_of_retained_topics_are_read_page_by_page(scene: Scene) -> N
         if not cursor:
             break
     assert found == ["a", "b", "c"]
-    assert scene.service.named("match_retained") == [("#",)]
+    assert harness.service.named("match_retained") == [("#",)]
 
 
-@_scene()
-async def test_lists_that_are_not_read_on_are_dropped(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.pages = [["a"], ["b"], ["c"]]
+@_harness()
+async def test_lists_that_are_not_read_on_are_dropped(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.pages = [["a"], ["b"], ["c"]]
     frame = pb.EdgeFrame()
     for number in range(1, MAX_CURSORS + 3):
         request = frame.operations.add().request
@@ -980,7 +988,7 @@ async def test_lists_that_are_not_read_on_are_dropped(scene: Scene) -> None:
     stream.send(frame)
     await stream.reply(MAX_CURSORS + 2)
     cursors = [reply.match_retained.cursor for reply in stream.of("reply")]
-    (attached,) = scene.link_server.attached.by_id.values()
+    (attached,) = harness.link_server.attached.by_id.values()
     assert len(attached.cursors) == MAX_CURSORS
     stream.ask(9001, match_retained=pb.MatchRetainedRequest(topic_filter="#", cursor=cursors[0]))
     reply = await stream.reply(9001)
@@ -990,49 +998,49 @@ async def test_lists_that_are_not_read_on_are_dropped(scene: Scene) -> None:
     assert list((await stream.reply(9002)).match_retained.topics) == ["b"]
 
 
-@_scene()
-async def test_a_list_that_ends_leaves_nothing_behind(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.pages = []
+@_harness()
+async def test_a_list_that_ends_leaves_nothing_behind(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.pages = []
     stream.ask(1, match_retained=pb.MatchRetainedRequest(topic_filter="#"))
     reply = (await stream.reply(1)).match_retained
     assert (list(reply.topics), reply.cursor) == ([], 0)
-    (attached,) = scene.link_server.attached.by_id.values()
+    (attached,) = harness.link_server.attached.by_id.values()
     assert not attached.cursors
 
 
 # Ending
 
 
-@_scene()
-async def test_a_fenced_router_closes_every_stream(scene: Scene) -> None:
-    streams = [await scene.edge("edge-1", "t"), await scene.edge("edge-2", "t")]
-    scene.service.instance = "router-1.b"
-    scene.link_server.drop_all()
-    assert not scene.link_server.edges
+@_harness()
+async def test_a_fenced_router_closes_every_stream(harness: Harness) -> None:
+    streams = [await harness.edge("edge-1", "t"), await harness.edge("edge-2", "t")]
+    harness.service.instance = "router-1.b"
+    harness.link_server.drop_all()
+    assert not harness.link_server.edges
     # Their calls end as calls end: gRPC would say nothing of one whose task was cancelled.
     await asyncio.gather(*(stream.task for stream in streams))
-    assert sorted(scene.service.named("detach_edge")) == [("edge-1",), ("edge-2",)]
-    again = PlayedStream(scene.link_server)
-    scene.streams.append(again)
+    assert sorted(harness.service.named("detach_edge")) == [("edge-1",), ("edge-2",)]
+    again = FakeStream(harness.link_server)
+    harness.streams.append(again)
     assert (await again.attach()).instance == "router-1.b"
 
 
-@_scene()
-async def test_the_end_of_a_router_ends_what_it_was_asked(scene: Scene) -> None:
-    stream = await scene.edge()
-    scene.service.may_answer.clear()
+@_harness()
+async def test_the_end_of_a_router_ends_what_it_was_asked(harness: Harness) -> None:
+    stream = await harness.edge()
+    harness.service.may_answer.clear()
     stream.ask(1, release=pb.ReleaseRequest())
-    await until(lambda: scene.service.named("release"), "it is asked")
-    await scene.link_server.stop()
-    assert not scene.link_server.tasks
-    assert not scene.link_server.edges
+    await until(lambda: harness.service.named("release"), "it is asked")
+    await harness.link_server.stop()
+    assert not harness.link_server.tasks
+    assert not harness.link_server.edges
 
 
-@_scene()
-async def test_a_kick_and_a_push_are_sent_as_they_are(scene: Scene) -> None:
-    stream = await scene.edge()
-    peer = scene.peer()
+@_harness()
+async def test_a_kick_and_a_push_are_sent_as_they_are(harness: Harness) -> None:
+    stream = await harness.edge()
+    peer = harness.peer()
     peer.push("c", 3, 17, Publish("t", b"x", 2, properties=b"\x01\x01"))
     peer.kick("c", 2, ReasonCode.SESSION_TAKEN_OVER)
     await until(lambda: stream.of("kick"), "it is sent")

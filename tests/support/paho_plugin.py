@@ -1,7 +1,7 @@
 """A pytest plugin for paho-mqtt's own MQTT 5 tests: the broker under test in place of theirs.
 
 Their tests import ``mqtt.brokers`` (the paho.mqtt.testing broker), run it in a thread on a port and
-stop it through the server object of its TCP listener. This module puts stand-ins of the same shape
+stop it through the server object of its TCP listener. This module puts fakes of the same shape
 into ``sys.modules`` that start, stop and restart a real broker process.
 """
 
@@ -26,7 +26,7 @@ from support.mosquitto import Mosquitto
 DEADLINE_S = 15.0
 
 
-class StandIn:
+class FakeBroker:
     """The part of ``socketserver.TCPServer`` that their tests touch, over a broker process."""
 
     def __init__(self, broker: Server) -> None:
@@ -46,7 +46,7 @@ class StandIn:
         """Do nothing: the port is in use again."""
 
 
-class Stage:
+class Harness:
     """The broker process of this run, shared by their test classes one after the other."""
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class Stage:
         self.listeners = SimpleNamespace(TCPListeners=SimpleNamespace(server=None))
 
     def run(self, config: list[str]) -> None:
-        """Stand in for ``mqtt.brokers.run``: return when the broker has been shut down."""
-        stand_in = StandIn(self.broker)
-        self.listeners.TCPListeners.server = stand_in
-        stand_in.stopped.wait()
+        """Replace ``mqtt.brokers.run``: return when the broker has been shut down."""
+        fake = FakeBroker(self.broker)
+        self.listeners.TCPListeners.server = fake
+        fake.stopped.wait()
 
     def close(self) -> None:
         """End the process and remove its data."""
@@ -80,14 +80,14 @@ def _make(directory: Path) -> Server:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the broker and put the stand-ins where their tests import them from."""
-    stage = Stage()
-    config.add_cleanup(stage.close)
+    """Start the broker and put the fakes where their tests import them from."""
+    harness = Harness()
+    config.add_cleanup(harness.close)
     # Started here, because their own wait for it is short.
-    stage.broker.start()
-    stage.broker.keep_ports()
+    harness.broker.start()
+    harness.broker.keep_ports()
     package, brokers = ModuleType("mqtt"), ModuleType("mqtt.brokers")
-    vars(brokers).update(run=stage.run, listeners=stage.listeners)
+    vars(brokers).update(run=harness.run, listeners=harness.listeners)
     vars(package).update(brokers=brokers)
     sys.modules.update({"mqtt": package, "mqtt.brokers": brokers})
     _reconnect_soon()

@@ -13,7 +13,7 @@ from support.raw_client import DEADLINE_S
 from support.waiting import wait_for_async
 
 
-class Neighbours:
+class Bystanders:
     """Exchange QoS 1 messages, one after the other, and note how long each took."""
 
     def __init__(self) -> None:
@@ -40,17 +40,17 @@ class Neighbours:
 
 
 @contextlib.asynccontextmanager
-async def undisturbed(peers: Peers, *, slowest_s: float = 5.0) -> AsyncIterator[Neighbours]:
+async def undisturbed(peers: Peers, *, slowest_s: float = 5.0) -> AsyncIterator[Bystanders]:
     """Run a pair of neighbours around a block; no exchange may take longer than ``slowest_s``."""
-    neighbours = Neighbours()
-    task = asyncio.create_task(neighbours.run(peers))
+    bystanders = Bystanders()
+    task = asyncio.create_task(bystanders.run(peers))
     try:
         await wait_for_async(
-            lambda: neighbours.delivered or task.done(), DEADLINE_S, "the neighbours have begun"
+            lambda: bystanders.delivered or task.done(), DEADLINE_S, "the neighbours have begun"
         )
-        yield neighbours
+        yield bystanders
     finally:
-        neighbours.stopping = True
+        bystanders.stopping = True
         await task
-    assert neighbours.delivered > 0
-    assert neighbours.slowest_s < slowest_s, f"a neighbour waited {neighbours.slowest_s:.1f} s"
+    assert bystanders.delivered > 0
+    assert bystanders.slowest_s < slowest_s, f"a neighbour waited {bystanders.slowest_s:.1f} s"

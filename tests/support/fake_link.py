@@ -1,7 +1,7 @@
-"""Either end of the link, played by the test: what the real other end asks, and what it is told.
+"""Either end of the link, faked by the test: what the real other end asks, and what it is told.
 
-``PlayedEdge`` and ``PlayedService`` stand in for an edge and a router behind a real
-``RouterClient`` and a real ``LinkServer``. ``PlayedRouter`` and ``PlayedStream`` stand in for a
+``FakeEdge`` and ``FakeService`` replace an edge and a router behind a real
+``RouterClient`` and a real ``LinkServer``. ``FakeRouter`` and ``FakeStream`` replace a
 whole peer: they exchange frames with a router client or a link server directly, without gRPC.
 """
 
@@ -56,7 +56,7 @@ async def until(condition: Callable[[], Any], what: str) -> None:
     await wait_for_async(condition, DEADLINE_S, what)
 
 
-class PlayedOrigin:
+class FakeOrigin:
     """A publisher: what it was answered."""
 
     def __init__(self, client_id: str = "publisher", epoch: int = 1) -> None:
@@ -80,7 +80,7 @@ class PlayedOrigin:
         self.answers.append((message.payload, code))
 
 
-class PlayedEdge:
+class FakeEdge:
     """What routers ask of an edge, written down."""
 
     def __init__(self, edge_id: str = "edge-1") -> None:
@@ -134,7 +134,7 @@ class PlayedEdge:
         self.pushes_lost_count += 1
 
 
-class PlayedService:
+class FakeService:
     """What a link server asks of its router, written down; answered at once, or when the test says.
 
     Publishes go to every attached edge that has said that it is interested in the very topic, or in
@@ -327,7 +327,7 @@ class PlayedService:
 # A router for a real router client
 
 
-class PlayedRouter:
+class FakeRouter:
     """A router for a real router client, without gRPC: frames are read and sent here.
 
     It answers ``Synced`` and requests at once, but for the kinds in ``silent_about``; publishes
@@ -463,7 +463,7 @@ class PlayedRouter:
         self.send(frame)
 
 
-def fleet_of(edge: PlayedEdge, **config: Any) -> RouterClient:
+def fleet_of(edge: FakeEdge, **config: Any) -> RouterClient:
     """A router client that has not been started: the test brings its routers. It has a lease."""
     router_client = RouterClient(edge.edge_id, "edge", LinkConfig(**config), 10.0, Counters())
     router_client.set_edge(edge)
@@ -474,7 +474,7 @@ def fleet_of(edge: PlayedEdge, **config: Any) -> RouterClient:
 # An edge for a real link server
 
 
-class PlayedStream:
+class FakeStream:
     """The stream of an edge to a real link server, without gRPC."""
 
     def __init__(self, link_server: LinkServer, edge_id: str = "edge-1") -> None:

@@ -12,7 +12,7 @@ from tidegate_operator.pods.config_state import PodReport, PollResult, ReportedC
 from tidegate_operator.render.inputs import decoded
 
 
-class PodsDouble:
+class FakePods:
     """``Admin`` in memory. ``answers`` (by name of the pod) are instead of the usual ones."""
 
     def __init__(self, cluster: FakeCluster) -> None:

@@ -7,9 +7,9 @@ import datetime
 from typing import Any
 
 from support.brokers import NAMESPACE, NOW, UID, contents_for, spec_of
-from support.cluster_double import ClusterDouble
 from support.fake_cluster import FakeCluster
-from support.pods_double import PodsDouble
+from support.fake_kube_api import FakeKubeApi
+from support.fake_pods import FakePods
 from tidegate_operator import names
 from tidegate_operator.names import RESTART_HASH
 from tidegate_operator.reconcile import Outcome, Reconciler
@@ -17,14 +17,14 @@ from tidegate_operator.render.inputs import encoded
 from tidegate_operator.spec.problems import parse
 
 
-class World:
+class Harness:
     """A cluster with one broker, and an operator with a clock of its own."""
 
     def __init__(self, spec: dict[str, Any], name: str = "demo") -> None:
-        self.cluster = ClusterDouble()
+        self.cluster = FakeKubeApi()
         self.now = NOW
         self.name = name
-        self.admin = PodsDouble(self.cluster.fake)
+        self.admin = FakePods(self.cluster.fake)
         self.start_anew()
         self.put_spec(spec)
 
@@ -139,8 +139,8 @@ class World:
         ]
 
 
-async def world(name: str = "minimal", **changes: Any) -> World:
+async def harness(name: str = "minimal", **changes: Any) -> Harness:
     spec = spec_of(name, **changes)
-    found = World(spec)
+    found = Harness(spec)
     found.put_contents(spec)
     return found

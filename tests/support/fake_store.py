@@ -1,4 +1,4 @@
-"""A store of routers, played: change logs, who is registered, queues that are only written.
+"""A fake store of routers: change logs, who is registered, queues that are only written.
 
 In virtual time (``support.virtual_time``). What real servers do is tested on real ones.
 """
@@ -32,7 +32,7 @@ from tidegate.store.records import decode_queued
 PARTITIONS = 2
 
 
-class PlayedStore:
+class FakeStore:
     """Change logs of two partitions, registered routers, and what was written; see ``Store``."""
 
     def __init__(self) -> None:

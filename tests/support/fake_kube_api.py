@@ -15,7 +15,7 @@ from tidegate_operator.plan import ObjectRef
 from tidegate_operator.render import Manifest
 
 
-class ClusterDouble:
+class FakeKubeApi:
     """Counts what is asked of it; ``down`` makes it unreachable."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ DURABLE_S: Final = 300
 _PROBE_S: Final = 0.8
 
 
-class Guests:
+class ClusterClients:
     """Makes the clients of one test."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -67,13 +67,13 @@ class Guests:
 
 async def settled(cluster: Cluster, deadline_s: float = 20.0) -> None:
     """Wait until every edge has lived long enough with its lease to keep who connects to it."""
-    guests = Guests(cluster)
+    cluster_clients = ClusterClients(cluster)
     end = time.monotonic() + deadline_s
     for number in range(len(cluster.edges)):
         while True:
             assert time.monotonic() < end, f"edge {number} does not keep its clients"
             try:
-                probe = await guests.connect(number, f"probe{number}")
+                probe = await cluster_clients.connect(number, f"probe{number}")
                 last = await probe.receive_or_end(_PROBE_S)
             except TimeoutError:
                 await probe.disconnect()

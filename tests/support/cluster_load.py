@@ -35,7 +35,7 @@ class Edge(Protocol):
         """Host and port."""
 
 
-class Stage(Protocol):
+class Target(Protocol):
     """What a load is put on: a cluster of processes, or one behind the address of a Service."""
 
     @property
@@ -46,12 +46,12 @@ class Stage(Protocol):
         """Keep what there is for whoever looks into a failure; where that is."""
 
 
-class Scene:
+class ClusterLoad:
     """Clients on a cluster. Use it as ``async with``; their tasks end with it."""
 
     def __init__(
         self,
-        cluster: Stage,
+        cluster: Target,
         seed: int,
         announced: Snapshot | None = None,
         patience: Patience | None = None,
