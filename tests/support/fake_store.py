@@ -17,6 +17,8 @@ from tidegate.store.api import (
     AttachRequest,
     Change,
     Changes,
+    DetachReply,
+    DetachRequest,
     DueWork,
     RetainedAdded,
     RetainedRemoved,
@@ -52,6 +54,15 @@ class FakeStore:
         self.fenced: set[str] = set()
         #: What was appended: client identifier and payload.
         self.appended: list[tuple[str, bytes]] = []
+        #: The same, whole.
+        self.appends: list[Append] = []
+        #: What the next appends become, each one reply; then everything is queued.
+        self.append_replies: list[AppendReply | Exception] = []
+        #: What the next connections get, each when it is given; then each is a new session.
+        self.attach_replies: list[asyncio.Future[AttachReply]] = []
+        self.detached: list[DetachRequest] = []
+        #: Wills that were published and are to be forgotten.
+        self.published_wills: list[str] = []
         #: Where sessions are connected: (client_id, incarnation) to (edge_id, epoch).
         self.locations: dict[tuple[str, int], tuple[str, int]] = {}
         self.subscriptions: list[StoredSubscriptions] = []
@@ -152,7 +163,18 @@ class FakeStore:
 
     async def attach(self, request: AttachRequest) -> AttachReply:
         self._asked("attach")
+        if self.attach_replies:
+            return await self.attach_replies.pop(0)
         return AttachReply(1, 1, False)
+
+    async def detach(self, request: DetachRequest) -> DetachReply:
+        self._asked("detach")
+        self.detached.append(request)
+        return DetachReply(False)
+
+    async def will_published(self, will_ids: Sequence[str]) -> None:
+        self._asked("will_published")
+        self.published_wills += will_ids
 
     async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
         self._asked("receipt")
@@ -162,6 +184,12 @@ class FakeStore:
         self._asked("append")
         if self.writer in self.fenced:
             raise WriterFenced
+        self.appends += appends
+        if self.append_replies:
+            reply = self.append_replies.pop(0)
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
         outcomes: list[int | AppendOutcome] = []
         for append in appends:
             self.appended.append((append.client_id, decode_queued(append.record).payload))

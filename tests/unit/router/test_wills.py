@@ -1,0 +1,86 @@
+"""What a will that is due becomes, and when the store may forget it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.played_link import PlayedEdge, in_virtual_time, turns
+from support.played_store import PlayedStore
+from tidegate.mqtt.packets import SubscriptionOptions, Will
+from tidegate.router.router import Router
+from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.store.api import DueWill, StoredSubscriptions
+from tidegate.store.records import encode_will
+
+
+class _Scene:
+    """A router that is alone, with an edge and the durable session "d", both interested in t."""
+
+    def __init__(self) -> None:
+        self.store = PlayedStore()
+        options = [("t", SubscriptionOptions(2))]
+        self.store.subscriptions = [StoredSubscriptions("d", 1, "", 0, options)]
+        store: Any = self.store
+        self.counters = Counters()
+        self.router = Router(
+            store, LimitsConfig(), FeaturesConfig(), self.counters, self.store.now_ms
+        )
+        self.edge = PlayedEdge()
+
+    async def start(self) -> None:
+        """Load, and attach the edge."""
+        await self.router.start()
+        self.router.attach_edge(self.edge)
+        self.router.add_interest("edge-1", "t")
+
+    async def publish(self, will: Will) -> None:
+        """A will of the client "dying" is due."""
+        self.router._wills.publish(DueWill("5:dying", "dying", encode_will(will, "dying", None)))
+        await turns()
+
+
+async def _scene() -> _Scene:
+    scene = _Scene()
+    await scene.start()
+    return scene
+
+
+@pytest.mark.statement("MQTT-3.1.2-8")
+@in_virtual_time
+async def test_a_wills_expiry_begins_when_it_is_published() -> None:
+    scene = await _scene()
+    await scene.publish(Will("t", b"gone", 1, message_expiry_interval=10))
+    await scene.publish(Will("t", b"for ever", 1))
+    now_ms = scene.store.now_ms()
+    assert [(one.payload, one.expires_at_ms) for one in scene.edge.delivered] == [
+        (b"gone", now_ms + 10_000),
+        (b"for ever", 0),
+    ]
+
+
+@pytest.mark.parametrize("may_retain", [True, False])
+def test_a_will_is_retained_only_while_that_is_allowed(may_retain: bool) -> None:
+    @in_virtual_time
+    async def play() -> None:
+        scene = await _scene()
+        scene.router.reconfigure(LimitsConfig(), FeaturesConfig(retain=may_retain))
+        await scene.publish(Will("t", b"gone", 1, retain=True))
+        assert [one.payload for one in scene.edge.delivered] == [b"gone"]
+        assert scene.store.calls.count("set_retained") == may_retain
+
+    play()
+
+
+@in_virtual_time
+async def test_a_will_that_is_claimed_twice_has_one_identity() -> None:
+    """By it the store queues it once, whichever router comes first."""
+    scene = await _scene()
+    will = Will("t", b"gone", 1)
+    await scene.publish(will)
+    await scene.publish(will)
+    first, second = scene.store.appends
+    assert first.identity == second.identity != ""
+    assert scene.store.published_wills == ["5:dying"] * 2
