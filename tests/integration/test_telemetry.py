@@ -144,8 +144,12 @@ async def test_a_histogram_has_the_buckets_of_the_metrics_page(
     http_receiver: HttpReceiver, start_broker: StartBroker
 ) -> None:
     broker = start_broker(telemetry=http_receiver.settings(otlp_interval_s=0.2))
-    await wait_for_async(lambda: http_receiver.metrics, DEADLINE_S, "metrics")
     name = "tidegate_store_latency_seconds"
+    await wait_for_async(
+        lambda: http_receiver.metrics and http_receiver.metrics[-1].histograms[name, ()].count,
+        DEADLINE_S,
+        "metrics with a call of the store",
+    )
     histogram = http_receiver.metrics[-1].histograms[name, ()]
     scraped = [
         float(bound)
