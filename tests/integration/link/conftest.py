@@ -1,8 +1,8 @@
 """The link over real gRPC on loopback: both ends in one process, what is behind them fake or real.
 
-Inputs: calls of the two interfaces in ``link.interfaces``, faults of the wire between them. Observed: what
-reaches the other side, in which order. What each end does by itself is tested in tests/unit/link;
-whole processes under faults in tests/cluster.
+Inputs: calls of the two interfaces in ``link.interfaces``, faults of the wire between them.
+Observed: what reaches the other side, in which order. What each end does by itself is tested in
+tests/unit/link; whole processes under faults in tests/cluster.
 """
 
 from __future__ import annotations

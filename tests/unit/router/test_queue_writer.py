@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.played_link import PlayedEdge, in_virtual_time
-from support.played_store import PlayedStore
+from support.fake_link import FakeEdge, in_virtual_time
+from support.fake_store import FakeStore
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
@@ -16,7 +16,7 @@ from tidegate.store.api import AppendOutcome, AppendReply
 
 @in_virtual_time
 async def test_what_is_stored_at_the_first_attempt_is_pushed_with_what_comes_later() -> None:
-    store, edge, counters = PlayedStore(), PlayedEdge(), Counters()
+    store, edge, counters = FakeStore(), FakeEdge(), Counters()
     anything: Any = store
     writer = QueueWriter(anything, counters, {"edge-1": edge}, lambda: None)
     store.append_replies = [

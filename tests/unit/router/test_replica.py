@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.played_link import in_virtual_time
-from support.played_store import PlayedStore
+from support.fake_link import in_virtual_time
+from support.fake_store import FakeStore
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
@@ -21,7 +21,7 @@ def _sessions_of(table: RoutingTable, topic: str) -> set[str]:
 
 @in_virtual_time
 async def test_what_is_not_in_the_store_any_more_is_forgotten() -> None:
-    played = PlayedStore()
+    played = FakeStore()
     store: Any = played
     table = RoutingTable()
     retained = RetainedMessages(store, played.now_ms, lambda: None)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from support.played_link import PlayedOrigin, in_virtual_time, turns
-from support.played_store import PlayedStore
+from support.fake_link import FakeOrigin, in_virtual_time, turns
+from support.fake_store import FakeStore
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.router import Router
@@ -26,11 +26,11 @@ from tidegate.store.records import decode_queued
 Subscriptions = Sequence[tuple[str, SubscriptionOptions]]
 
 
-class _Scene:
+class _Harness:
     """A router that is alone, with the durable session "c"."""
 
     def __init__(self, subscriptions: Subscriptions) -> None:
-        self.store = PlayedStore()
+        self.store = FakeStore()
         self.store.subscriptions = [StoredSubscriptions("c", 1, "", 0, list(subscriptions))]
         self.counters = Counters()
         store: Any = self.store
@@ -38,9 +38,9 @@ class _Scene:
             store, LimitsConfig(), FeaturesConfig(), self.counters, self.store.now_ms
         )
 
-    async def publish(self, publisher: str, payload: bytes, qos: int = 1) -> PlayedOrigin:
+    async def publish(self, publisher: str, payload: bytes, qos: int = 1) -> FakeOrigin:
         """Publish, and wait until everything that can be done for it is done."""
-        origin = PlayedOrigin(publisher)
+        origin = FakeOrigin(publisher)
         message = Publish("t", payload, qos, packet_id=7)
         code = self.router.publish(origin, message)
         if code is not None:
@@ -55,31 +55,31 @@ class _Scene:
         return [(one.payload, one.qos, one.subscription_identifiers) for one in found]
 
 
-async def _scene(*subscriptions: tuple[str, SubscriptionOptions]) -> _Scene:
-    scene = _Scene(subscriptions)
-    await scene.router.start()
-    return scene
+async def _harness(*subscriptions: tuple[str, SubscriptionOptions]) -> _Harness:
+    harness = _Harness(subscriptions)
+    await harness.router.start()
+    return harness
 
 
 @pytest.mark.statement("MQTT-3.8.3-3")
 @in_virtual_time
 async def test_no_local_keeps_a_durable_sessions_own_messages_out_of_its_queue() -> None:
-    scene = await _scene(("t", SubscriptionOptions(2, no_local=True)))
-    await scene.publish("c", b"own")
-    await scene.publish("other", b"others")
-    assert scene.queued == [(b"others", 1, ())]
+    harness = await _harness(("t", SubscriptionOptions(2, no_local=True)))
+    await harness.publish("c", b"own")
+    await harness.publish("other", b"others")
+    assert harness.queued == [(b"others", 1, ())]
 
 
 @pytest.mark.statement("MQTT-3.8.3-3", "MQTT-3.3.4-4")
 @in_virtual_time
 async def test_own_messages_come_through_the_subscriptions_without_no_local_only() -> None:
-    scene = await _scene(
+    harness = await _harness(
         ("t", SubscriptionOptions(2, no_local=True, subscription_identifier=1)),
         ("+", SubscriptionOptions(1, subscription_identifier=2)),
     )
-    await scene.publish("c", b"own", 2)
-    await scene.publish("other", b"others", 2)
-    (own, others) = scene.queued
+    await harness.publish("c", b"own", 2)
+    await harness.publish("other", b"others", 2)
+    (own, others) = harness.queued
     assert own == (b"own", 1, (2,))
     assert (*others[:2], set(others[2])) == (b"others", 2, {1, 2})
 
@@ -88,13 +88,13 @@ async def test_own_messages_come_through_the_subscriptions_without_no_local_only
 def test_a_message_that_the_store_refuses_is_not_acknowledged_as_stored(qos: int) -> None:
     @in_virtual_time
     async def play() -> None:
-        scene = await _scene(("t", SubscriptionOptions(2)))
-        scene.store.append_replies = [StoreFault("WRONGTYPE")]
-        refused = await scene.publish("p", b"refused", qos)
-        stored = await scene.publish("p", b"stored", qos)
+        harness = await _harness(("t", SubscriptionOptions(2)))
+        harness.store.append_replies = [StoreFault("WRONGTYPE")]
+        refused = await harness.publish("p", b"refused", qos)
+        stored = await harness.publish("p", b"stored", qos)
         assert refused.answers == [(b"refused", ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)]
         assert stored.answers == [(b"stored", 0)]
-        assert scene.counters.dropped["store_unavailable"] == 1
-        assert scene.counters.published == 2
+        assert harness.counters.dropped["store_unavailable"] == 1
+        assert harness.counters.published == 2
 
     play()

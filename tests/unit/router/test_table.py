@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.played_link import PlayedEdge
+from support.fake_link import FakeEdge
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.table import RoutingTable, SharedMember
 
@@ -17,8 +17,8 @@ def _member(table: RoutingTable) -> SharedMember | None:
 
 def test_a_lost_edge_does_not_take_members_with_it_that_have_moved_to_another() -> None:
     table = RoutingTable()
-    old: Any = PlayedEdge("old")
-    new: Any = PlayedEdge("new")
+    old: Any = FakeEdge("old")
+    new: Any = FakeEdge("new")
     table.join_group(old, "c", 1, FILTER, SubscriptionOptions(1))
     table.join_group(new, "c", 2, FILTER, SubscriptionOptions(1))
     table.drop_edge(old)
@@ -32,7 +32,7 @@ def test_a_lost_edge_does_not_take_members_with_it_that_have_moved_to_another() 
 
 def test_a_member_that_subscribes_again_has_its_new_options() -> None:
     table = RoutingTable()
-    edge: Any = PlayedEdge()
+    edge: Any = FakeEdge()
     for qos in (1, 2, 0):
         table.join_group(edge, "c", 5, FILTER, SubscriptionOptions(qos))
         member = _member(table)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from support.played_link import PlayedEdge, in_virtual_time, turns
-from support.played_store import PlayedStore
+from support.fake_link import FakeEdge, in_virtual_time, turns
+from support.fake_store import FakeStore
 from tidegate.mqtt.packets import SubscriptionOptions, Will
 from tidegate.router.router import Router
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
@@ -16,11 +16,11 @@ from tidegate.store.api import DueWill, StoredSubscriptions
 from tidegate.store.records import encode_will
 
 
-class _Scene:
+class _Harness:
     """A router that is alone, with an edge and the durable session "d", both interested in t."""
 
     def __init__(self) -> None:
-        self.store = PlayedStore()
+        self.store = FakeStore()
         options = [("t", SubscriptionOptions(2))]
         self.store.subscriptions = [StoredSubscriptions("d", 1, "", 0, options)]
         store: Any = self.store
@@ -28,7 +28,7 @@ class _Scene:
         self.router = Router(
             store, LimitsConfig(), FeaturesConfig(), self.counters, self.store.now_ms
         )
-        self.edge = PlayedEdge()
+        self.edge = FakeEdge()
 
     async def start(self) -> None:
         """Load, and attach the edge."""
@@ -42,20 +42,20 @@ class _Scene:
         await turns()
 
 
-async def _scene() -> _Scene:
-    scene = _Scene()
-    await scene.start()
-    return scene
+async def _harness() -> _Harness:
+    harness = _Harness()
+    await harness.start()
+    return harness
 
 
 @pytest.mark.statement("MQTT-3.1.2-8")
 @in_virtual_time
 async def test_a_wills_expiry_begins_when_it_is_published() -> None:
-    scene = await _scene()
-    await scene.publish(Will("t", b"gone", 1, message_expiry_interval=10))
-    await scene.publish(Will("t", b"for ever", 1))
-    now_ms = scene.store.now_ms()
-    assert [(one.payload, one.expires_at_ms) for one in scene.edge.delivered] == [
+    harness = await _harness()
+    await harness.publish(Will("t", b"gone", 1, message_expiry_interval=10))
+    await harness.publish(Will("t", b"for ever", 1))
+    now_ms = harness.store.now_ms()
+    assert [(one.payload, one.expires_at_ms) for one in harness.edge.delivered] == [
         (b"gone", now_ms + 10_000),
         (b"for ever", 0),
     ]
@@ -65,11 +65,11 @@ async def test_a_wills_expiry_begins_when_it_is_published() -> None:
 def test_a_will_is_retained_only_while_that_is_allowed(may_retain: bool) -> None:
     @in_virtual_time
     async def play() -> None:
-        scene = await _scene()
-        scene.router.reconfigure(LimitsConfig(), FeaturesConfig(retain=may_retain))
-        await scene.publish(Will("t", b"gone", 1, retain=True))
-        assert [one.payload for one in scene.edge.delivered] == [b"gone"]
-        assert scene.store.calls.count("set_retained") == may_retain
+        harness = await _harness()
+        harness.router.reconfigure(LimitsConfig(), FeaturesConfig(retain=may_retain))
+        await harness.publish(Will("t", b"gone", 1, retain=True))
+        assert [one.payload for one in harness.edge.delivered] == [b"gone"]
+        assert harness.store.calls.count("set_retained") == may_retain
 
     play()
 
@@ -77,10 +77,10 @@ def test_a_will_is_retained_only_while_that_is_allowed(may_retain: bool) -> None
 @in_virtual_time
 async def test_a_will_that_is_claimed_twice_has_one_identity() -> None:
     """By it the store queues it once, whichever router comes first."""
-    scene = await _scene()
+    harness = await _harness()
     will = Will("t", b"gone", 1)
-    await scene.publish(will)
-    await scene.publish(will)
-    first, second = scene.store.appends
+    await harness.publish(will)
+    await harness.publish(will)
+    first, second = harness.store.appends
     assert first.identity == second.identity != ""
-    assert scene.store.published_wills == ["5:dying"] * 2
+    assert harness.store.published_wills == ["5:dying"] * 2
