@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_operator.pods.rebalance import LONGEST_PAUSE_S, pause_s, surplus
+from support.brokers import NOW
+from tidegate_operator.live_state import Pod, Workload
+from tidegate_operator.pods.rebalance import LONGEST_PAUSE_S, Rebalancer, pause_s, surplus
+from tidegate_operator.spec.workloads import RebalanceSpec
 
 EDGES = ["a", "b", "c", "d", "e", "f"]
 counts = st.dictionaries(st.sampled_from(EDGES), st.integers(0, 100_000), min_size=1)
@@ -90,3 +94,23 @@ def test_rounds_that_do_not_help_become_rare() -> None:
         pause = pause_s(60, pause, 900, 890)
     assert pause == LONGEST_PAUSE_S
     assert pause_s(60, pause, 890, 100) == 60
+
+
+def test_a_clock_that_is_set_back_delays_the_next_round_by_one_pause_at_most() -> None:
+    rebalancer = Rebalancer()
+    spec = RebalanceSpec(enabled=True)
+    edges = [Pod(name, "edge", "", True, False, "", uid=name) for name in ("a", "b")]
+    complete = Workload(2, 2, 2, 2, is_current=True, exists=True)
+    connections = {"a": 2000, "b": 0}
+
+    def is_round(now: datetime.datetime) -> bool:
+        rebalancer.update(edges, complete, now)
+        return bool(rebalancer.overloaded_edges(spec, 1000, connections, now)[0])
+
+    assert not is_round(NOW)
+    stable = NOW + datetime.timedelta(seconds=spec.stabilization_s)
+    assert is_round(stable)
+    back = stable - datetime.timedelta(days=1)
+    assert not is_round(back)
+    # Rounds that have no effect have longer pauses, and edges count as stable from now on.
+    assert is_round(back + datetime.timedelta(seconds=2 * spec.interval_s))

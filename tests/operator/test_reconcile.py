@@ -421,6 +421,17 @@ async def test_the_next_look_is_in_time_for_the_next_certificate() -> None:
     assert (await it.reconcile()).requeue_after_s == 5
 
 
+@pytest.mark.parametrize(("rebalances", "after_s"), [(False, 60.0), (True, 30.0)])
+async def test_a_broker_that_is_rebalanced_is_looked_at_as_often_as_clients_are_counted(
+    rebalances: bool, after_s: float
+) -> None:
+    it = await world("minimal", edge={"replicas": 2, "rebalance": {"enabled": rebalances}})
+    await it.settle()
+    it.pass_time(1000)
+    await it.reconcile()
+    assert (await it.reconcile()).requeue_after_s == after_s
+
+
 async def test_new_passwords_and_certificates_reach_pods_without_a_restart() -> None:
     it = await harness("everything")
     await it.settle()

@@ -18,6 +18,7 @@ from tidegate_operator import names
 from tidegate_operator.render import Manifest, Settings, prerequisites, render
 from tidegate_operator.render.broker_config import runtime_problems
 from tidegate_operator.render.merge import merged
+from tidegate_operator.render.pod_template import grace_period_s
 from tidegate_operator.render.restart_hash import restart_hash
 from tidegate_operator.spec.broker import LinkSpec
 
@@ -559,3 +560,13 @@ def test_merging_changes_neither_side() -> None:
     found["env"][1]["value"] = "4"
     assert base == {"env": [{"name": "A", "value": "1"}]}
     assert over["env"][1]["value"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("parts_s", "wanted_s"),
+    [((20,), 30), ((20, 5), 30), ((20, 5.1), 90), ((60, 25), 90), ((86,), 180), ((4000,), 4005)],
+)
+def test_a_grace_period_is_the_next_step_that_has_room(
+    parts_s: tuple[float, ...], wanted_s: int
+) -> None:
+    assert grace_period_s(*parts_s) == wanted_s

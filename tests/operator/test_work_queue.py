@@ -139,6 +139,27 @@ def test_failures_are_tried_again_after_longer_and_longer_pauses(
     assert MAX_RETRY_S / 2 <= pauses[-1] <= MAX_RETRY_S
 
 
+def test_the_first_failure_after_a_success_is_tried_again_soon(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = Worker()
+    worker.takes_s = 0
+    worker.fails = 6
+    worker.requeue_after_s = 1000
+
+    async def script(queue: WorkQueue) -> None:
+        queue.add(A)
+        await asyncio.sleep(500)
+        assert worker.count(A) == 7
+        worker.fails = 1
+        queue.add(A)
+        await asyncio.sleep(FIRST_RETRY_S)
+        assert worker.count(A) == 9
+
+    with caplog.at_level(logging.CRITICAL):
+        played(worker, script)
+
+
 def test_one_that_fails_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
     worker = Worker()
     worker.fails = 1
