@@ -425,7 +425,7 @@ async def test_the_next_look_is_in_time_for_the_next_certificate() -> None:
 async def test_a_broker_that_is_rebalanced_is_looked_at_as_often_as_clients_are_counted(
     rebalances: bool, after_s: float
 ) -> None:
-    it = await world("minimal", edge={"replicas": 2, "rebalance": {"enabled": rebalances}})
+    it = await harness("minimal", edge={"replicas": 2, "rebalance": {"enabled": rebalances}})
     await it.settle()
     it.pass_time(1000)
     await it.reconcile()

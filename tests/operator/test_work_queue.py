@@ -157,7 +157,7 @@ def test_the_first_failure_after_a_success_is_tried_again_soon(
         assert worker.count(A) == 9
 
     with caplog.at_level(logging.CRITICAL):
-        played(worker, script)
+        run_script(worker, script)
 
 
 def test_one_that_fails_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
