@@ -32,7 +32,7 @@ TURN_TIMEOUT_S: Final = 4.0
 ACKNOWLEDGE_TIMEOUT_S: Final = 4.0
 
 
-class Dispatch(Protocol):
+class GroupDispatch(Protocol):
     """Dispatches a message to one member of a group (share name, topic filter)."""
 
     def __call__(
@@ -46,7 +46,7 @@ class AbandonedQueues:
     def __init__(
         self,
         store: Store,
-        dispatch: Dispatch,
+        dispatch: GroupDispatch,
         retry: Callable[[Callable[[], Coroutine[Any, Any, Any]], str], Coroutine[Any, Any, Any]],
         now_ms: Callable[[], int],
         counters: Counters,

@@ -76,7 +76,7 @@ _NUMBERS: Final[dict[type, PacketType]] = {
 }
 
 
-class Owner(Protocol):
+class QueueOwner(Protocol):
     """The client, as its packet queue knows it."""
 
     state: ClientState
@@ -101,7 +101,7 @@ class Owner(Protocol):
         """Forget the connection."""
 
 
-C = TypeVar("C", bound=Owner)
+C = TypeVar("C", bound=QueueOwner)
 
 
 def _not_accepted(_packet: object) -> None:
