@@ -138,7 +138,8 @@ async def test_clean_start_discards_the_session(store: RedisStore, server: AnySt
     await store.subscribe("c", first.epoch, [("a", OPTIONS)])
     await store.append([Append("c", first.incarnation, b"1", "identity")])
     await store.release("c", first.epoch, [1])
-    await store.receipt("c", first.epoch, 3, 5)
+    for value in (255, 0, 5):  # the count runs over
+        await store.receipt("c", first.epoch, 3, value)
     await detach(store, first.epoch)
     second = await attach(store, clean=True)
     assert not second.session_present
@@ -270,6 +271,19 @@ async def test_a_count_of_exchanges_that_runs_over_is_noticed(store: RedisStore)
     assert second.receipt_wraps == {9: 2}
 
 
+async def test_a_count_that_runs_over_is_noticed_whatever_was_stored_of_the_last_exchange(
+    store: RedisStore,
+) -> None:
+    first = await attach(store)
+    for packet_id, last in ((1, 254), (2, 255)):
+        for value in (last, 0):
+            await store.receipt("c", first.epoch, packet_id, value)
+    await store.receipt("c", first.epoch, 3, 252)
+    await store.receipt("c", first.epoch, 3, 0)
+    await detach(store, first.epoch)
+    assert (await attach(store)).receipt_wraps == {1: 1, 2: 1}
+
+
 # Fencing (G3)
 
 
@@ -334,6 +348,20 @@ async def test_a_will_is_not_published_after_disconnect(store: RedisStore) -> No
     reply = await attach(store, will=b"w", delay=5)
     assert (await detach(store, reply.epoch, publish_will=False)).wills == []
     assert (await store.sweep_due(NOW + 90_000, 10)).wills == []
+    at_the_end = await store.sweep_due(NOW + 1_000_000, 10)
+    assert (len(at_the_end.ended), at_the_end.wills) == (1, [])
+
+
+@pytest.mark.statement("MQTT-3.1.2-10")
+@pytest.mark.parametrize("publish_will", [True, False])
+async def test_a_will_is_published_once_or_never_whatever_becomes_of_its_session(
+    store: RedisStore, publish_will: bool
+) -> None:
+    reply = await attach(store, will=b"w")
+    found = (await detach(store, reply.epoch, publish_will=publish_will)).wills
+    assert wills(found) == [b"w"] * publish_will
+    await store.will_published([will.will_id for will in found])
+    assert (await attach(store, clean=True)).wills == []
 
 
 @pytest.mark.parametrize("expiry", [0, 100])

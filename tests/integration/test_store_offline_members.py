@@ -18,6 +18,7 @@ from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import (
     AbandonedQueue,
     Append,
+    AppendOutcome,
     AttachReply,
     AttachRequest,
     DetachRequest,
@@ -191,6 +192,32 @@ async def test_a_member_can_be_looked_at_sooner(store: RedisStore) -> None:
     await attach(store)
     await store.schedule_checks(["c"], LATER + 5000)
     assert await due(store, LATER + 60_000) == []
+
+
+async def test_a_member_is_not_looked_at_later_because_somebody_reports_it(
+    store: RedisStore,
+) -> None:
+    expected = await gone(store)
+    await store.schedule_checks(["c"], LATER - 1)
+    assert await due(store, LATER - 1) == []
+    assert await due(store, LATER) == [expected]
+
+
+async def test_what_was_set_aside_makes_room_in_the_queue_at_once(
+    store: RedisStore,
+) -> None:
+    """All of it in one call of the script, which remembers how long a queue is."""
+    expected = await gone(store)
+    store.set_limits(LimitsConfig(max_queued_messages=6))
+    session = ("c", expected.incarnation)
+    before, number, after = await asyncio.gather(
+        store.append([Append(*session, b"the last"), Append(*session, b"one too many")]),
+        store.abandon_entries(expected, [1, 2], LATER, 0),
+        store.append([Append(*session, b"fits again")]),
+    )
+    assert before.outcomes == [6, AppendOutcome.QUEUE_FULL]
+    assert number
+    assert after.outcomes == [7]
 
 
 async def test_nothing_is_set_aside_by_halves_when_memory_is_full(

@@ -194,6 +194,30 @@ def test_both_authorities_are_trusted_while_one_is_replaced() -> None:
     assert again.link == found.link
 
 
+def test_a_new_authority_of_the_link_signs_when_all_pods_can_trust_it() -> None:
+    """Kubelets take a minute or more to bring a Secret; pods of a slow node longer."""
+    existing = stored()
+    late = NOW + LINK_AUTHORITY_VALIDITY - 80 * DAY
+    before = owned_secrets(existing, late)
+    existing = dataclasses.replace(
+        existing,
+        authorities=before.authorities_data(),
+        edge=dict(existing.edge)
+        | {"link.crt": before.edge_link.certificate, "link.key": before.edge_link.key},
+        router=dict(existing.router)
+        | {"link.crt": before.router_link.certificate, "link.key": before.router_link.key},
+    )
+    (old, new) = before.link.trusted
+    assert before.link.signer == old
+    hour = datetime.timedelta(hours=1)
+    second = datetime.timedelta(seconds=1)
+    assert owned_secrets(existing, late + hour - second).link.signer == old
+    after = owned_secrets(existing, late + hour)
+    assert after.link.signer == new
+    # And the old one is trusted for as long after that, for pods that have its certificates still.
+    assert after.link.trusted == (old, new)
+
+
 def test_clients_have_a_month_to_take_up_a_new_authority() -> None:
     parsed = parse("demo", spec_of("headline"))
     assert listeners_policy(parsed).trust_delay == 30 * DAY
