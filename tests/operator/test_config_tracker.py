@@ -35,7 +35,7 @@ def _desired(digest: str = "new") -> dict[str, DesiredConfig]:
     return {"edge": DesiredConfig("hash", digest, {}, f"all {digest}")}
 
 
-class _Scene:
+class _Harness:
     """A tracker of one edge, and the time."""
 
     def __init__(self) -> None:
@@ -52,43 +52,43 @@ class _Scene:
 
 
 def test_an_up_to_date_pod_may_be_unreachable_for_a_while() -> None:
-    scene = _Scene()
-    scene.at(0, GOOD)
-    scene.at(10, UNREACHABLE)
-    scene.at(10 + PATIENCE_S - 1, UNREACHABLE)
-    assert not scene.tracker.outdated()
-    scene.at(10 + PATIENCE_S, UNREACHABLE)
-    assert list(scene.tracker.outdated()) == ["edge-1"]
+    harness = _Harness()
+    harness.at(0, GOOD)
+    harness.at(10, UNREACHABLE)
+    harness.at(10 + PATIENCE_S - 1, UNREACHABLE)
+    assert not harness.tracker.outdated()
+    harness.at(10 + PATIENCE_S, UNREACHABLE)
+    assert list(harness.tracker.outdated()) == ["edge-1"]
 
 
 def test_a_pod_that_answers_in_between_may_be_unreachable_once_more() -> None:
-    scene = _Scene()
-    scene.at(0, GOOD)
-    scene.at(10, UNREACHABLE)
-    scene.at(50, GOOD)
-    scene.at(60, UNREACHABLE)
-    scene.at(60 + PATIENCE_S - 1, UNREACHABLE)
-    assert not scene.tracker.outdated()
+    harness = _Harness()
+    harness.at(0, GOOD)
+    harness.at(10, UNREACHABLE)
+    harness.at(50, GOOD)
+    harness.at(60, UNREACHABLE)
+    harness.at(60 + PATIENCE_S - 1, UNREACHABLE)
+    assert not harness.tracker.outdated()
 
 
 def test_a_pod_may_reject_its_configuration_for_a_while() -> None:
     """Two listeners that change places do, until the first one is gone."""
-    scene = _Scene()
-    now = scene.at(0, REJECTS)
-    assert list(scene.tracker.outdated()) == ["edge-1"]
-    assert scene.tracker.failing(now) == []
-    assert scene.tracker.failing(scene.at(PATIENCE_S - 1, REJECTS)) == []
-    assert scene.tracker.failing(scene.at(PATIENCE_S, REJECTS)) == ["edge-1"]
-    assert scene.tracker.failing(scene.at(PATIENCE_S + 1, GOOD)) == []
+    harness = _Harness()
+    now = harness.at(0, REJECTS)
+    assert list(harness.tracker.outdated()) == ["edge-1"]
+    assert harness.tracker.failing(now) == []
+    assert harness.tracker.failing(harness.at(PATIENCE_S - 1, REJECTS)) == []
+    assert harness.tracker.failing(harness.at(PATIENCE_S, REJECTS)) == ["edge-1"]
+    assert harness.tracker.failing(harness.at(PATIENCE_S + 1, GOOD)) == []
 
 
 def test_pods_are_refreshed_once_and_when_kubelets_can_have_what_has_changed() -> None:
-    scene = _Scene()
-    scene.at(0, GOOD)
-    scene.desired = _desired("newer")
-    now = scene.at(100, OLD)
-    assert scene.tracker.pods_to_refresh(now) == []
-    now = scene.at(101, OLD)
-    assert scene.tracker.pods_to_refresh(now) == [(EDGE, "all newer")]
-    scene.tracker.refreshed(EDGE, "all newer")
-    assert scene.tracker.pods_to_refresh(scene.at(110, OLD)) == []
+    harness = _Harness()
+    harness.at(0, GOOD)
+    harness.desired = _desired("newer")
+    now = harness.at(100, OLD)
+    assert harness.tracker.pods_to_refresh(now) == []
+    now = harness.at(101, OLD)
+    assert harness.tracker.pods_to_refresh(now) == [(EDGE, "all newer")]
+    harness.tracker.refreshed(EDGE, "all newer")
+    assert harness.tracker.pods_to_refresh(harness.at(110, OLD)) == []
