@@ -24,6 +24,7 @@ from support import processes
 from support.cluster import Cluster, Node, ended
 from support.faulting_proxy import FaultingProxy
 from support.node_clients import installed
+from support.paho_client import stop_loop
 from support.tools import require
 from support.waiting import wait_for_async
 
@@ -86,7 +87,7 @@ class Pahos:
         """End them."""
         for client in self._clients:
             client.disconnect()
-            client.loop_stop()
+            stop_loop(client)
 
 
 class Scripts:
@@ -207,7 +208,7 @@ class Harness:
             await wait_for_async(heard, BACK_S, "a message at everybody")
         finally:
             sender.disconnect()
-            await asyncio.to_thread(sender.loop_stop)
+            await asyncio.to_thread(stop_loop, sender)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import threading
 from types import TracebackType
@@ -35,6 +36,15 @@ class Addressed(Protocol):
 
     def address(self, name: str) -> Address:
         """Return the address of the listener ``name``."""
+
+
+def stop_loop(client: paho.Client) -> None:
+    """Stop paho's thread.
+
+    It forgets itself when it ends, also between the two looks that ``loop_stop`` takes at it.
+    """
+    with contextlib.suppress(AttributeError):
+        client.loop_stop()
 
 
 class PahoClient:
@@ -155,7 +165,7 @@ class PahoClient:
         """Send DISCONNECT and wait for the end of the connection."""
         self.paho.disconnect(**arguments)
         wait_for(lambda: self.disconnected is not None, DEADLINE_S, "disconnected")
-        self.paho.loop_stop()
+        stop_loop(self.paho)
 
     def drop(self) -> None:
         """Close the socket without DISCONNECT, as a client does that dies."""
@@ -167,12 +177,12 @@ class PahoClient:
             assert with_shutdown is not None
             with_shutdown(2)
         wait_for(lambda: self.disconnected is not None, DEADLINE_S, "connection dropped")
-        self.paho.loop_stop()
+        stop_loop(self.paho)
 
     def close(self) -> None:
         """End quietly whatever the state is."""
         self.paho.disconnect()
-        self.paho.loop_stop()
+        stop_loop(self.paho)
 
     def __enter__(self) -> Self:
         return self
