@@ -481,7 +481,6 @@ class Client:
             self.disconnect(reason_code, websocket_code=GOING_AWAY)
             return
         another = reason_code == ReasonCode.USE_ANOTHER_SERVER
-        self.version = self.connection.version
         self.refuse(reason_code if another else ReasonCode.SERVER_UNAVAILABLE)
 
     def shed(self) -> None:
