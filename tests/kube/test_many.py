@@ -13,7 +13,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,10 @@ SAYING: Final = frozenset({f"{names.PLURAL}/status", "events"})
 RESYNC_S: Final = 60
 
 pytestmark = [pytest.mark.timeout(120 + 8 * BROKERS), *([pytest.mark.slow] if IS_LONG else [])]
+
+
+#: Reading what is not there (404) is no fault.
+REFUSALS: Final = {*range(400, 500)} - {404, 429}
 
 
 class Meter:
@@ -75,15 +79,15 @@ class Meter:
                 count for what, count in writes.items() if what.split()[1] not in SAYING
             ),
             "written": dict(writes.most_common(30)),
-            "refused": dict(
-                Counter(
-                    f"{one.status} {_what(one)}"
-                    for one in asked
-                    if one.status >= 400 and one.status != 404
-                )
-            ),
+            # What the server refuses is our fault; what it cannot serve in time (429, 5xx) is not.
+            "refused": _by_status(one for one in asked if one.status in REFUSALS),
+            "not_served": _by_status(one for one in asked if one.status in {429, *range(500, 600)}),
             "rss_mib": self._operator.rss_bytes() >> 20,
         }
+
+
+def _by_status(requests: Iterable[Request]) -> dict[str, int]:
+    return dict(Counter(f"{one.status} {_what(one)}" for one in requests))
 
 
 def _what(one: Request) -> str:
