@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from support.lone_edge import turns
 from support.store_server import DEADLINE_S, StoreServer, programs
 from support.store_stub import CLOSE, StoreStub, usable
+from support.virtual_time import turns
 from support.waiting import wait_for_async
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from support.lone_edge import turns
 from support.store_groups import Replicated
 from support.store_server import DEADLINE_S, StoreServer, TcpServer, programs
+from support.virtual_time import turns
 from support.waiting import wait_for, wait_for_async
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters

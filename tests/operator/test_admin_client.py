@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from aiohttp import web
 
+from support.virtual_time import in_virtual_time
 from tidegate_operator.live_state import Pod
 from tidegate_operator.pods import admin_client
 from tidegate_operator.pods.admin_client import AdminClient
@@ -111,17 +112,38 @@ async def test_a_pod_that_is_not_there_is_no_error(server: Server, client: Admin
     assert set(found.values()) == {UNREACHABLE}
 
 
-async def test_silent_pods_hold_nothing_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_client, "TIMEOUT_S", 30.0)
-    monkeypatch.setattr(admin_client, "ROUND_S", 0.2)
+class SlowClient(AdminClient):
+    """A client whose pods take so long to answer, by their names; the others answer at once."""
 
-    async def hang() -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
+    def __init__(self, **answer_s: float) -> None:
+        super().__init__()
+        self._answer_s = answer_s
+        self.open = self.most_open = 0
 
-    server.answer = hang
-    async with AdminClient(server.port) as client:
-        assert await client.poll([pod()], b"t") == {}
+    async def _status(self, pod: Pod, token: bytes) -> PodReport:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        await asyncio.sleep(self._answer_s.get(pod.name, 0))
+        self.open -= 1
+        return UNREACHABLE
+
+
+@in_virtual_time
+async def test_silent_pods_hold_nothing_up() -> None:
+    client = SlowClient(silent=60)
+    began_s = asyncio.get_running_loop().time()
+    assert list(await client.poll([pod("silent"), pod("other")], b"t")) == ["uid-other"]
+    assert asyncio.get_running_loop().time() - began_s == admin_client.ROUND_S
+
+
+@in_virtual_time
+async def test_pods_are_polled_some_at_a_time_and_the_first_ones_first() -> None:
+    pods = [pod(f"e{number}") for number in range(400)]
+    client = SlowClient(**{one.name: admin_client.TIMEOUT_S - 0.1 for one in pods})
+    found = await client.poll(pods, b"t")
+    rounds = int(admin_client.ROUND_S / admin_client.TIMEOUT_S)
+    assert client.most_open == 64
+    assert set(found) == {one.key for one in pods[: 64 * rounds]}
 
 
 async def test_an_edge_is_told_how_many_clients_to_let_go(

@@ -688,7 +688,7 @@ async def test_brokers_are_looked_for_until_they_can_be_listed(
     server: Server, api: KubeApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """kopf looks once which kinds there are: a CRD that comes later would never be served."""
-    monkeypatch.setattr(handlers, "RETRY_S", 0.01)
+    monkeypatch.setattr(handlers, "RETRY_S", 0.0)
     answers: list[Any] = [refusal(404, "the server could not find it"), refusal(503, "later")]
     empty: dict[str, Any] = {"metadata": {}, "items": []}
     server.answer = lambda _: answers.pop(0) if answers else empty

@@ -8,14 +8,12 @@ whole peer: they exchange frames with a router client or a link server directly,
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, ParamSpec
+from typing import Any
 
 import grpc
 
-from support.virtual_time import run_virtual
 from support.waiting import wait_for_async
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_peer import RouterPeer
@@ -28,27 +26,9 @@ from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
 from tidegate.runtime.telemetry.counters import Counters
 
-P = ParamSpec("P")
-
 DEADLINE_S = 20.0
 #: Enough for frames to go to and fro, and nothing to a grace period or a heartbeat.
 MOMENT_S = 0.1
-
-
-def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Let a test run on a loop whose time passes at once when everybody waits."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        run_virtual(test(*args, **kwargs))
-
-    return run
-
-
-async def turns(count: int = 20) -> None:
-    """Let everything that can go on without time do so."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:

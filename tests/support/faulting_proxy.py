@@ -31,13 +31,13 @@ class Mode(StrEnum):
     BLACKHOLE = "blackhole"  # connections stay and are accepted, nothing moves in them
 
 
-class _End(asyncio.Protocol):
+class End(asyncio.Protocol):
     """One side of a forwarded connection."""
 
     def __init__(self, proxy: FaultingProxy) -> None:
         self.proxy = proxy
         self.transport: asyncio.Transport | None = None
-        self.other: _End | None = None
+        self.other: End | None = None
         self.waiting = bytearray()
         self._full = False  # the other side's buffer
         self._due = 0.0
@@ -51,11 +51,6 @@ class _End(asyncio.Protocol):
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.proxy.ends.add(self)
         self.steer()
-
-    @property
-    def is_delaying(self) -> bool:
-        """Whether something of this side is on its way."""
-        return bool(self._delayed)
 
     def data_received(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -103,7 +98,7 @@ class _End(asyncio.Protocol):
         else:
             transport.resume_reading()
 
-    def join(self, other: _End) -> None:
+    def join(self, other: End) -> None:
         """Begin to forward between both."""
         self.other, other.other = other, self
         assert other.transport is not None
@@ -139,7 +134,7 @@ class FaultingProxy:
         self._moved = asyncio.Event()
         self.mode = Mode.PASS
         self.delay_s = 0.0
-        self.ends: set[_End] = set()
+        self.ends: set[End] = set()
         self.forwarded_bytes = 0
         self.address = ""
 
@@ -186,14 +181,14 @@ class FaultingProxy:
         for end in list(self.ends):
             end.steer()
 
-    def _accepted(self) -> _End:
-        end = _End(self)
+    def _accepted(self) -> End:
+        end = End(self)
         task = asyncio.ensure_future(self._connect(end))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
         return end
 
-    async def _connect(self, near: _End) -> None:
+    async def _connect(self, near: End) -> None:
         await asyncio.sleep(0)  # connection_made comes first
         while self.mode is Mode.BLACKHOLE:
             await self._moved.wait()
@@ -203,7 +198,7 @@ class FaultingProxy:
             return
         loop = asyncio.get_running_loop()
         try:
-            _, far = await loop.create_connection(lambda: _End(self), *place)
+            _, far = await loop.create_connection(lambda: End(self), *place)
         except OSError:
             near.reset()
             return

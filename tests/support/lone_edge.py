@@ -12,6 +12,7 @@ from typing import Any
 
 from support import mqtt_bytes
 from support.mqtt_bytes import V5, Packet
+from support.virtual_time import turns
 from tidegate.edge.auth.acl import Authorizer
 from tidegate.edge.auth.authentication import Authenticator
 from tidegate.edge.channel import Peer
@@ -245,9 +246,3 @@ class LoneEdge:
         await turns()
         assert fake.kinds() == ["CONNACK"]
         return fake
-
-
-async def turns(count: int = 20) -> None:
-    """Let everybody else go on until nothing that is ready is left."""
-    for _ in range(count):
-        await asyncio.sleep(0)

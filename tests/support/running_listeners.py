@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from support.lone_edge import turns
 from support.recording_handler import Handlers, RecordingHandler
+from support.virtual_time import turns
 from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.listener import Listener
 from tidegate.edge.transport.listeners import Listeners

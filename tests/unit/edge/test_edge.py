@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, turns
+from support.lone_edge import LoneEdge
+from support.virtual_time import turns
 from tidegate.mqtt.packets import Publish
 
 

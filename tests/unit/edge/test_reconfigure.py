@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import EdgeClient, LoneEdge, turns
+from support.lone_edge import EdgeClient, LoneEdge
 from support.mqtt_bytes import V5, Will
-from support.virtual_time import run_virtual
+from support.virtual_time import run_virtual, turns
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config.model import Config
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from support.fake_link import in_virtual_time, turns
+from support.virtual_time import in_virtual_time, turns
 from tidegate.link import outbox as module
 from tidegate.link.outbox import FRAME_BYTES, FULL_BYTES, GATHER_S, Outbox
 

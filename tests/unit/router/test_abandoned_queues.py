@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.waiting import wait_for_async
+from support.virtual_time import in_virtual_time, turns
 from tidegate.link.interfaces import Origin
 from tidegate.mqtt.packets import Publish
 from tidegate.router import abandoned_queues
@@ -125,13 +125,15 @@ async def test_a_long_queue_is_given_page_by_page(monkeypatch: pytest.MonkeyPatc
     assert store.fetches == 3
 
 
+@in_virtual_time
 async def test_a_page_is_forgotten_when_it_is_queued_elsewhere() -> None:
     store = _Store({1: _entry(b"a")})
     given = _Given()
     given.wait = True
     queues = _queues(store, given)
     task = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
-    await wait_for_async(lambda: given.held, 10, "the message is given")
+    await turns()
+    assert given.held, "the message is given"
     assert store.entries
     # The claim has run out and come back to the same router: it is still at it.
     await queues.redispatch(AbandonedQueue("c", 9, 0, False))
@@ -141,13 +143,15 @@ async def test_a_page_is_forgotten_when_it_is_queued_elsewhere() -> None:
     assert not store.entries
 
 
+@in_virtual_time
 async def test_what_could_not_be_queued_is_left_for_the_next_claim() -> None:
     store = _Store({1: _entry(b"a")})
     given = _Given()
     given.wait = True
     queues = _queues(store, given)
     task = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
-    await wait_for_async(lambda: given.held, 10, "the message is given")
+    await turns()
+    assert given.held, "the message is given"
     given.held[0].failed = True
     given.held[0].release()
     await task
@@ -185,10 +189,8 @@ async def test_it_tells_whether_a_member_refused(refuse: bool) -> None:
     assert await _queues(_Store({1: _entry(b"a")}), given).redispatch(lost) is refuse
 
 
-async def test_a_page_is_not_held_for_ever_by_a_member_that_does_not_acknowledge(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(abandoned_queues, "ACKNOWLEDGE_TIMEOUT_S", 0.01)
+@in_virtual_time
+async def test_a_page_is_not_held_for_ever_by_a_member_that_does_not_acknowledge() -> None:
     store = _Store({1: _entry(b"a")})
     pages = []
 
@@ -199,18 +201,23 @@ async def test_a_page_is_not_held_for_ever_by_a_member_that_does_not_acknowledge
         assert pending.watch(None, group, origin, message) is not None  # type: ignore[arg-type]
 
     queues = AbandonedQueues(store, dispatch, _once, lambda: 1000, Counters())  # type: ignore[arg-type]
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
     await queues.redispatch(AbandonedQueue("c", 9, 0, False))
+    assert loop.time() - began_s == abandoned_queues.ACKNOWLEDGE_TIMEOUT_S
     assert not store.entries
     assert pages[0].closed
 
 
+@in_virtual_time
 async def test_a_redelivery_that_is_cancelled_can_be_repeated() -> None:
     given = _Given()
     given.wait = True
     queues = _queues(_Store({1: _entry(b"a")}), given)
     lost = AbandonedQueue("c", 9, 0, False)
     task = asyncio.create_task(queues.redispatch(lost))
-    await wait_for_async(lambda: given.held, 10, "the message is given")
+    await turns()
+    assert given.held, "the message is given"
     queues.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -219,6 +226,7 @@ async def test_a_redelivery_that_is_cancelled_can_be_repeated() -> None:
     assert given.payloads == [b"a", b"a"]
 
 
+@in_virtual_time
 async def test_more_queues_than_can_be_emptied_at_once_have_their_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -227,24 +235,29 @@ async def test_more_queues_than_can_be_emptied_at_once_have_their_turn(
     given.wait = True
     queues = _queues(_Store({1: _entry(b"a")}), given)
     first = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
-    await wait_for_async(lambda: given.held, 10, "the message is given")
+    await turns()
+    assert given.held, "the message is given"
     second = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 10, 0, False)))
     given.wait = False
     given.held[0].release()
     await asyncio.gather(first, second)
 
 
+@in_virtual_time
 async def test_a_queue_that_has_no_turn_in_time_is_left_for_the_next_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(abandoned_queues, "MAX_CONCURRENT", 1)
-    monkeypatch.setattr(abandoned_queues, "TURN_TIMEOUT_S", 0.01)
     store, given = _Store({1: _entry(b"a")}), _Given()
     given.wait = True
     queues = _queues(store, given)
     first = asyncio.create_task(queues.redispatch(AbandonedQueue("c", 9, 0, False)))
-    await wait_for_async(lambda: given.held, 10, "the message is given")
+    await turns()
+    assert given.held, "the message is given"
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
     assert not await queues.redispatch(AbandonedQueue("c", 10, 0, False))
+    assert loop.time() - began_s == abandoned_queues.TURN_TIMEOUT_S
     assert len(given.found) == 1
     given.held[0].release()
     await first

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import MOMENT_S, FakeEdge, in_virtual_time, turns
+from support.fake_link import MOMENT_S, FakeEdge
+from support.virtual_time import in_virtual_time, turns
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.router.deliveries import Deliveries

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import in_virtual_time
+from support.virtual_time import in_virtual_time
 from tidegate.link.interfaces import RouterUnavailable
 from tidegate.router.edge_leases import EdgeLeases
 from tidegate.router.router import Router

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import in_virtual_time, turns
 from support.fake_store import FakeStore
+from support.virtual_time import in_virtual_time, turns
 from tidegate.link.interfaces import RouterUnavailable
 from tidegate.router.membership import LEASE_SAFE_FRACTION, MAX_LEASE_S, RENEW_S, Membership
 from tidegate.store.api import Change, RetainedAdded, StoreUnavailable

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import MOMENT_S, FakeEdge, FakeOrigin, in_virtual_time, turns
+from support.fake_link import MOMENT_S, FakeEdge, FakeOrigin
 from support.fake_store import FakeStore
+from support.virtual_time import in_virtual_time, turns
 from tidegate.link.interfaces import AttachSession, RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support.waiting import wait_for_async
+from support.virtual_time import in_virtual_time, turns
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router import offline_members
 from tidegate.router.offline_members import RECHECK_MS, OfflineMembers
@@ -216,12 +216,14 @@ async def test_when_the_store_is_away_the_claim_runs_out() -> None:
     assert harness.store.aside == [[1]]
 
 
+@in_virtual_time
 async def test_a_member_is_not_looked_at_twice_at_a_time() -> None:
     harness = _Harness({1: _entry()})
     harness.comes()
     harness.abandoned_queues.may_end.clear()
     first = asyncio.create_task(harness.redispatch())
-    await wait_for_async(lambda: harness.abandoned_queues.found, 10, "its messages are given away")
+    await turns()
+    assert harness.abandoned_queues.found, "its messages are given away"
     await harness.redispatch()
     harness.abandoned_queues.may_end.set()
     await first

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.fake_link import FakeEdge, in_virtual_time
+from support.fake_link import FakeEdge
 from support.fake_store import FakeStore
+from support.virtual_time import in_virtual_time
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter

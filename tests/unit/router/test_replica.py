@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.fake_link import in_virtual_time
 from support.fake_store import FakeStore
+from support.virtual_time import in_virtual_time
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from support.fake_link import in_virtual_time, turns
+from support.virtual_time import in_virtual_time, turns
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.retained import RetainedMessages

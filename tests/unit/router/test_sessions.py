@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from support.fake_link import FakeEdge, in_virtual_time, turns
+from support.fake_link import FakeEdge
 from support.fake_store import FakeStore
+from support.virtual_time import in_virtual_time, turns
 from tidegate.link.interfaces import AttachSession, DetachSession
 from tidegate.router.router import Router
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import in_virtual_time
+from support.virtual_time import in_virtual_time
 from tidegate.mqtt.packets import Will
 from tidegate.router.sweeper import SWEEP_INTERVAL_S, Sweeper
 from tidegate.router.wills import Wills

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import FakeEdge, in_virtual_time, turns
+from support.fake_link import FakeEdge
 from support.fake_store import FakeStore
+from support.virtual_time import in_virtual_time, turns
 from tidegate.mqtt.packets import SubscriptionOptions, Will
 from tidegate.router.router import Router
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig

@@ -11,9 +11,7 @@ import random
 from typing import Any
 
 from support.load import come_and_go
-from support.waiting import wait_for_async
-
-DEADLINE_S = 10.0
+from support.virtual_time import in_virtual_time, turns
 
 
 class _Subscriber:
@@ -43,26 +41,30 @@ class _Over(random.Random):
         return "over"
 
 
+@in_virtual_time
 async def test_a_client_that_is_told_to_stop_while_it_connects_takes_the_answer() -> None:
     subscriber: Any = _Subscriber()
     task = asyncio.create_task(come_and_go(subscriber, _Over(), stay_s=(0, 0)))
-    await wait_for_async(lambda: subscriber.has_begun, DEADLINE_S, "it connects")
+    await turns()
+    assert subscriber.has_begun
     task.cancel()
-    await asyncio.wait([task], timeout=0.01)
+    await turns()
     assert not task.done()
     subscriber.answered.set()
-    await asyncio.wait([task], timeout=DEADLINE_S)
+    await turns()
     assert task.cancelled()
     assert not subscriber.was_cancelled
 
 
+@in_virtual_time
 async def test_a_client_that_is_told_to_stop_twice_waits_no_longer() -> None:
     subscriber: Any = _Subscriber()
     task = asyncio.create_task(come_and_go(subscriber, _Over(), stay_s=(0, 0)))
-    await wait_for_async(lambda: subscriber.has_begun, DEADLINE_S, "it connects")
+    await turns()
+    assert subscriber.has_begun
     task.cancel()
-    await asyncio.wait([task], timeout=0.01)
+    await turns()
     task.cancel()
-    await asyncio.wait([task], timeout=DEADLINE_S)
+    await turns()
     assert task.cancelled()
     assert subscriber.was_cancelled

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, turns
+from support.lone_edge import LoneEdge
 from support.mqtt_bytes import V5, Will
-from support.virtual_time import run_virtual
+from support.virtual_time import run_virtual, turns
 from tidegate.edge.client.client import may_publish
 from tidegate.edge.client.state import ClientState
 from tidegate.edge.edge import TICK_S

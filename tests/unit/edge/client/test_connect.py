@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import EdgeClient, LoneEdge, turns
+from support.lone_edge import EdgeClient, LoneEdge
 from support.mqtt_bytes import Will
+from support.virtual_time import turns
 from tidegate.edge.auth.password_file import set_user
 from tidegate.link.interfaces import AttachedSession
 from tidegate.mqtt.enums import ReasonCode

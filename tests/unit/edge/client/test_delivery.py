@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import EdgeClient, LoneEdge, turns
+from support.lone_edge import EdgeClient, LoneEdge
+from support.virtual_time import turns
 from tidegate.link.interfaces import AttachedSession
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 

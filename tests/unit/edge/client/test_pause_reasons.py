@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import EdgeClient, LoneEdge, turns
+from support.lone_edge import EdgeClient, LoneEdge
 from support.mqtt_bytes import PINGREQ, V5
 from support.peers import both_versions
-from support.virtual_time import run_virtual
+from support.virtual_time import run_virtual, turns
 from tidegate.edge.client.packet_queue import LINGER_S, OVERHEAD_BYTES, READ_AHEAD_BYTES
 from tidegate.edge.edge import TICK_S
 from tidegate.mqtt.enums import ReasonCode

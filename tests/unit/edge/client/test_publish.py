@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import LoneEdge, turns
+from support.lone_edge import LoneEdge
+from support.virtual_time import turns
 from tidegate.mqtt.enums import ReasonCode
 
 QUOTA = int(ReasonCode.QUOTA_EXCEEDED)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
-from support.lone_edge import EdgeClient, LoneEdge, turns
+from support.lone_edge import EdgeClient, LoneEdge
 from support.mqtt_bytes import V5, V311
-from support.virtual_time import run_virtual
+from support.virtual_time import run_virtual, turns
 from tidegate.edge.drain.drain import Drainer
 from tidegate.edge.drain.paced_disconnector import FLUSH_S, TICK_S
 from tidegate.runtime.config.model import DrainConfig

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from support.fake_link import FakeEdge, FakeRouter, fleet_of, in_virtual_time
+from support.fake_link import FakeEdge, FakeRouter, fleet_of
+from support.virtual_time import in_virtual_time
 from tidegate.link.interfaces import AttachSession, RouterUnavailable
 
 

@@ -13,14 +13,8 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import (
-    MOMENT_S,
-    FakeEdge,
-    FakeRouter,
-    fleet_of,
-    in_virtual_time,
-    turns,
-)
+from support.fake_link import MOMENT_S, FakeEdge, FakeRouter, fleet_of
+from support.virtual_time import in_virtual_time, turns
 from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.lease import DEGRADED_S
 from tidegate.link.edge_end.requests import RETRY_S

@@ -10,15 +10,8 @@ import asyncio
 
 import pytest
 
-from support.fake_link import (
-    MOMENT_S,
-    FakeEdge,
-    FakeOrigin,
-    FakeRouter,
-    fleet_of,
-    in_virtual_time,
-    turns,
-)
+from support.fake_link import MOMENT_S, FakeEdge, FakeOrigin, FakeRouter, fleet_of
+from support.virtual_time import in_virtual_time, turns
 from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import FakeOrigin, in_virtual_time
+from support.fake_link import FakeOrigin
+from support.virtual_time import in_virtual_time
 from tidegate.link.edge_end.router_peer import (
     REPORT_BYTES,
     LinkLost,

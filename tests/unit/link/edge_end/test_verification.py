@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from support.fake_link import MOMENT_S, FakeEdge, FakeRouter, fleet_of, in_virtual_time
+from support.fake_link import MOMENT_S, FakeEdge, FakeRouter, fleet_of
+from support.virtual_time import in_virtual_time
 
 
 @in_virtual_time

@@ -13,14 +13,8 @@ from typing import Any
 
 import pytest
 
-from support.fake_link import (
-    MOMENT_S,
-    FakeService,
-    FakeStream,
-    NoListener,
-    in_virtual_time,
-    until,
-)
+from support.fake_link import MOMENT_S, FakeService, FakeStream, NoListener, until
+from support.virtual_time import in_virtual_time
 from tidegate.link.edge_id import new_edge_id
 from tidegate.link.interfaces import (
     AttachedSession,

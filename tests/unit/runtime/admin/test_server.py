@@ -7,14 +7,18 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from support.virtual_time import in_virtual_time
 from support.waiting import wait_for_async
 from tidegate.runtime.admin.control import Control
 from tidegate.runtime.admin.http import is_loopback
 from tidegate.runtime.admin.server import AdminServer
+
+DEADLINE_S = 5
 
 
 class _State:
@@ -40,7 +44,6 @@ async def server(state: _State) -> AsyncIterator[AdminServer]:
         ready=lambda: state.ready,
         live=lambda: state.live,
         metrics=metrics,
-        timeout_s=0.2,
     )
     await server.start()
     yield server
@@ -49,7 +52,7 @@ async def server(state: _State) -> AsyncIterator[AdminServer]:
 
 async def _send(server: AdminServer, request: bytes) -> tuple[int, str, bytes]:
     """Return status, head and body of the answer (status 0: none)."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(request)
         try:
@@ -75,9 +78,9 @@ async def test_who_is_waited_for_when_it_stops_is_no_error() -> None:
     await server.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /metrics")
-    await wait_for_async(lambda: server._http.connection_count, 5, "it is being read")
+    await wait_for_async(lambda: server._http.connection_count, DEADLINE_S, "it is being read")
     await server.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     writer.close()
@@ -140,23 +143,40 @@ async def test_head_has_no_body_and_405_names_what_is_allowed(server: AdminServe
     assert "Allow: GET" in (await _send(server, _get("/livez", "PUT")))[1]
 
 
-async def test_a_request_that_does_not_end_is_dropped(server: AdminServer) -> None:
-    assert (await _send(server, b"GET /livez HTTP/1.1\r\n"))[0] == 0
+@in_virtual_time
+async def test_a_request_that_does_not_end_is_dropped() -> None:
+    server = AdminServer("127.0.0.1", 0, ready=lambda: (True, ""), metrics=bytes, timeout_s=3)
+    reader, aborts = asyncio.StreamReader(), list[float]()
+    loop = asyncio.get_running_loop()
+    transport = SimpleNamespace(abort=lambda: aborts.append(loop.time()))
+    writer: Any = SimpleNamespace(transport=transport)
+    began_s = loop.time()
+    reader.feed_data(b"GET /livez HTTP/1.1\r\n")
+    await server._http._accepted(reader, writer)
+    assert aborts == [began_s + 3]
 
 
-async def test_too_many_connections_are_dropped_and_the_server_goes_on(
-    server: AdminServer,
-) -> None:
-    held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(70)]
-    async with asyncio.timeout(5):
-        dropped = 0
-        for reader, writer in held:
-            with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
-            dropped += 1
-            writer.close()
-    assert dropped == 70
-    assert (await _send(server, _get("/livez")))[0] == 200
+async def test_too_many_connections_are_dropped_and_the_server_goes_on() -> None:
+    server = AdminServer("127.0.0.1", 0, ready=lambda: (True, ""), metrics=bytes, timeout_s=60)
+    await server.start()
+    async with asyncio.timeout(DEADLINE_S), contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(server.stop)
+        held = []
+        for _ in range(64):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            stack.callback(writer.close)
+            held.append((reader, writer))
+        await wait_for_async(
+            lambda: server._http.connection_count == 64, DEADLINE_S, "all are being read"
+        )
+        assert (await _send(server, _get("/livez")))[0] == 0, "one too many"
+        reader, writer = held.pop()
+        writer.write(_get("/livez"))
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        await wait_for_async(
+            lambda: server._http.connection_count == 63, DEADLINE_S, "one has been answered"
+        )
+        assert (await _send(server, _get("/livez")))[0] == 200
 
 
 async def test_the_address_can_be_printed(server: AdminServer) -> None:
@@ -488,7 +508,7 @@ async def test_a_unix_socket_is_served_like_a_loopback_address(tmp_path: Path) -
         assert (server.address, server.url) == (address, address)
         reader, writer = await asyncio.open_unix_connection(tmp_path / "admin")
         writer.write(_get("/status", host="localhost"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             answer = await reader.read()
         writer.close()
     finally:

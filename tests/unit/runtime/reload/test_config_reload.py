@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from support.waiting import wait_for_async
+from support.virtual_time import in_virtual_time
 from tidegate.runtime.config import source
 from tidegate.runtime.config.config_file import Flags, UnreadableFile
 from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
-from tidegate.runtime.config.source import ConfigSource
-from tidegate.runtime.reload import config_reload
-from tidegate.runtime.reload.config_reload import ConfigReload
+from tidegate.runtime.config.source import ConfigSource, LoadedConfig
+from tidegate.runtime.reload.config_reload import MIN_BACKOFF_S, UNCHANGED_S, ConfigReload
 from tidegate.runtime.reload.config_status import ConfigStatus
 from tidegate.runtime.reload.errors import NotApplied
+from tidegate.runtime.reload.file_watch import INTERVAL_S
 from tidegate.runtime.telemetry.counters import Counters
 
-DEADLINE_S = 10.0
+#: By then a change is in use: the next check, and a file that has not changed for a while.
+APPLIED_S = INTERVAL_S + UNCHANGED_S + 0.01
 
 
 class _Process:
@@ -35,146 +36,166 @@ class _Process:
         self.counters = Counters()
         self.taken: list[Config] = []
         self.error: Exception | None = None
-        self.attempts = 0
+        #: When something was to be taken.
+        self.attempts_s: list[float] = []
         loaded = ConfigSource(Flags(config=file), "serve").load()
         self.config_status.digest = loaded.digest
         self.watch = ConfigReload(loaded, self.take, self.config_status, self.counters)
 
     async def take(self, config: Config) -> None:
-        self.attempts += 1
+        self.attempts_s.append(asyncio.get_running_loop().time())
         if self.error is not None:
             raise self.error
         self.taken.append(config)
 
-    def tried_more_than(self, times: int) -> bool:
-        return self.attempts > times
+    @property
+    def attempts(self) -> int:
+        return len(self.attempts_s)
 
-    async def until(self, condition: Callable[[], object], what: str) -> None:
-        await wait_for_async(lambda: bool(condition()), DEADLINE_S, what)
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.watch.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def change(self, text: str) -> None:
+        """Write the file, and wait until it is read."""
+        self.file.write_text(text)
+        await asyncio.sleep(APPLIED_S)
+
+    async def hang_up(self) -> None:
+        """Ask for the file to be read now."""
+        self.watch.trigger()
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
-async def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[_Process]:
-    monkeypatch.setattr(config_reload, "INTERVAL_S", 0.01)
-    monkeypatch.setattr(config_reload, "UNCHANGED_S", 0.01)
+def process(tmp_path: Path) -> _Process:
     file = tmp_path / "tidegate.yaml"
     file.write_text("name: first\n")
-    process = _Process(file)
-    task = asyncio.create_task(process.watch.run())
-    yield process
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    return _Process(file)
 
 
+@in_virtual_time
 async def test_an_unchanged_file_is_left_alone(process: _Process) -> None:
-    with pytest.raises(AssertionError):
-        await wait_for_async(lambda: process.attempts, 0.1, "nothing")
+    async with process.watching():
+        await asyncio.sleep(600)
+    assert not process.attempts
 
 
+@in_virtual_time
 async def test_a_changed_file_is_taken_once(process: _Process) -> None:
-    process.file.write_text("name: second\n")
-    await process.until(lambda: process.taken, "it is taken")
-    assert process.taken[0].name == "second"
+    async with process.watching():
+        await process.change("name: second\n")
+        assert [config.name for config in process.taken] == ["second"]
+        await asyncio.sleep(600)
     assert process.config_status.digest == digest_of(b"name: second\n")
     assert process.counters.config_reloads == {"ok": 1, "failed": 0}
     assert process.attempts == 1
 
 
+@in_virtual_time
 async def test_what_cannot_be_used_now_is_tried_again_and_told_once(
     process: _Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     process.error = NotApplied("the port is in use")
     before = process.config_status.digest
-    with caplog.at_level(logging.ERROR):
-        process.file.write_text("name: second\n")
-        await process.until(lambda: process.attempts >= 3, "it is tried again")
-    assert (process.config_status.problem, process.config_status.digest) == (
-        "the port is in use",
-        before,
-    )
-    assert process.counters.config_reloads == {"ok": 0, "failed": 1}
-    (record,) = caplog.records
-    assert vars(record)["problem"] == "the port is in use"
-    process.error = NotApplied("a file is missing")
-    await process.until(
-        lambda: process.config_status.problem == "a file is missing", "another reason is told"
-    )
-    process.error = None
-    await process.until(lambda: process.taken, "it is taken")
+    async with process.watching():
+        with caplog.at_level(logging.ERROR):
+            await process.change("name: second\n")
+            await asyncio.sleep(2 * INTERVAL_S)
+        assert process.attempts == 3
+        assert (process.config_status.problem, process.config_status.digest) == (
+            "the port is in use",
+            before,
+        )
+        assert process.counters.config_reloads == {"ok": 0, "failed": 1}
+        (record,) = caplog.records
+        assert vars(record)["problem"] == "the port is in use"
+        process.error = NotApplied("a file is missing")
+        await asyncio.sleep(INTERVAL_S)
+        assert process.config_status.problem == "a file is missing"
+        process.error = None
+        await asyncio.sleep(INTERVAL_S)
+        assert process.taken
     assert process.config_status.problem == ""
     assert process.config_status.digest == digest_of(b"name: second\n")
 
 
+@in_virtual_time
 async def test_what_clients_feel_is_tried_again_after_a_pause_or_when_somebody_asks(
     process: _Process,
 ) -> None:
     process.error = NotApplied("the port is in use", disturbs=True)
-    process.file.write_text("name: second\n")
-    await process.until(lambda: process.attempts, "it is tried")
-    with pytest.raises(AssertionError):
-        await wait_for_async(lambda: process.attempts > 1, 0.2, "nothing")
-    process.watch.trigger()
-    await process.until(lambda: process.attempts == 2, "a hangup tries it at once")
-    process.file.write_text("name: third one\n")
-    await process.until(lambda: process.attempts == 3, "so does a change")
-    process.error = None
-    process.watch.trigger()
-    await process.until(lambda: process.taken, "it is taken")
+    async with process.watching():
+        await process.change("name: second\n")
+        await asyncio.sleep(MIN_BACKOFF_S - INTERVAL_S)
+        assert process.attempts == 1
+        await process.hang_up()
+        assert process.attempts == 2, "a hangup tries it at once"
+        await process.change("name: third one\n")
+        assert process.attempts == 3, "so does a change"
+        process.error = None
+        await process.hang_up()
+    assert [config.name for config in process.taken] == ["third one"]
 
 
-async def test_pauses_grow_up_to_the_longest(
-    process: _Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(config_reload, "MIN_BACKOFF_S", 0.02)
-    monkeypatch.setattr(config_reload, "MAX_BACKOFF_S", 0.05)
+@in_virtual_time
+async def test_pauses_grow_up_to_the_longest(process: _Process) -> None:
     process.error = NotApplied("the port is in use", disturbs=True)
-    process.file.write_text("name: second\n")
-    pauses = []
-    for _ in range(4):
-        before = process.attempts
-        await wait_for_async(partial(process.tried_more_than, before), DEADLINE_S, "another try")
-        pauses.append(process.watch._backoff_s)
-    assert sorted(pauses) == pauses
-    assert pauses[-1] == 0.05
+    async with process.watching():
+        await process.change("name: second\n")
+        await asyncio.sleep(300)
+    pauses_s = [after - before for before, after in pairwise(process.attempts_s)]
+    for pause_s, backoff_s in zip(pauses_s[:6], [5, 10, 20, 40, 60, 60], strict=True):
+        # It is tried at the first check after the pause.
+        assert backoff_s <= pause_s <= backoff_s + INTERVAL_S
 
 
+@in_virtual_time
 async def test_a_bug_does_not_end_the_watch(process: _Process) -> None:
     process.error = RuntimeError("oops")
-    process.file.write_text("name: second\n")
-    await process.until(lambda: process.config_status.problem, "it is told")
-    assert process.config_status.problem == "internal error: oops"
-    assert process.counters.internal_errors == 1
-    process.error = None
-    process.file.write_text("name: third one\n")
-    await process.until(lambda: process.taken, "the next change is taken")
+    async with process.watching():
+        await process.change("name: second\n")
+        assert process.config_status.problem == "internal error: oops"
+        assert process.counters.internal_errors == 1
+        process.error = None
+        await process.change("name: third one\n")
+    assert process.taken
     assert process.config_status.problem == ""
 
 
+@in_virtual_time
 async def test_a_file_that_breaks_its_reader_does_not_end_the_watch(
     process: _Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_source: ConfigSource) -> None:
         raise MemoryError("no room")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ConfigSource, "load_again", broken)
-        process.file.write_text("name: second\n")
-        await process.until(lambda: process.config_status.problem, "it is told")
-    assert process.config_status.problem == f"{process.file}: cannot be read: no room"
-    assert process.counters.config_reloads == {"ok": 0, "failed": 1}
-    process.file.write_text("name: third one\n")
-    await process.until(lambda: process.taken, "the next change is taken")
+    async with process.watching():
+        with monkeypatch.context() as patch:
+            patch.setattr(ConfigSource, "load_again", broken)
+            await process.change("name: second\n")
+        assert process.config_status.problem == f"{process.file}: cannot be read: no room"
+        assert process.counters.config_reloads == {"ok": 0, "failed": 1}
+        await process.change("name: third one\n")
+    assert process.taken
 
 
+@in_virtual_time
 async def test_a_file_nested_too_deeply_does_not_end_the_watch(process: _Process) -> None:
-    process.file.write_text("name: " + "[" * 1_000)
-    await process.until(lambda: process.config_status.problem, "it is told")
-    assert "nested too deeply" in process.config_status.problem
-    process.file.write_text("name: third one\n")
-    await process.until(lambda: process.taken, "the next change is taken")
+    async with process.watching():
+        await process.change("name: " + "[" * 1_000)
+        assert "nested too deeply" in process.config_status.problem
+        await process.change("name: third one\n")
+    assert process.taken
 
 
+@in_virtual_time
 async def test_a_file_that_could_not_be_read_is_tried_again_and_told_of_once(
     process: _Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,45 +206,59 @@ async def test_a_file_that_could_not_be_read_is_tried_again_and_told_of_once(
         attempts += 1
         raise UnreadableFile([f"{path}: cannot be read: Too many open files"])
 
-    with monkeypatch.context() as patch:
-        patch.setattr(source, "read", refused)
-        process.file.write_text("name: second\n")
-        await process.until(lambda: attempts > 2, "it is tried again")
-    assert process.config_status.problem == f"{process.file}: cannot be read: Too many open files"
-    assert process.counters.config_reloads == {"ok": 0, "failed": 1}
-    await process.until(lambda: process.taken, "it is taken when it can be read")
+    async with process.watching():
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "read", refused)
+            await process.change("name: second\n")
+            await asyncio.sleep(2 * INTERVAL_S)
+        assert attempts == 3
+        assert (
+            process.config_status.problem == f"{process.file}: cannot be read: Too many open files"
+        )
+        assert process.counters.config_reloads == {"ok": 0, "failed": 1}
+        await asyncio.sleep(INTERVAL_S)
+    assert process.taken, "it is taken when it can be read"
     assert process.config_status.problem == ""
 
 
-async def test_a_bad_file_is_not_tried_again_until_it_changes(process: _Process) -> None:
-    process.file.write_text("nonsense: 1\n")
-    await process.until(lambda: process.config_status.problem, "it is told")
-    assert process.config_status.problem == "nonsense: unknown key (line 1)"
-    assert process.attempts == 0
-    process.file.write_text("name: first\n")
-    await process.until(lambda: not process.config_status.problem, "the good one is back")
-
-
-async def test_a_hangup_reads_an_unchanged_file(process: _Process) -> None:
-    process.watch.trigger()
-    await process.until(lambda: process.taken, "it is read")
-    assert process.taken[0].name == "first"
-
-
-async def test_a_file_that_is_being_written_is_waited_for(
+@in_virtual_time
+async def test_a_bad_file_is_not_tried_again_until_it_changes(
     process: _Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reads = 0
+    load_again = ConfigSource.load_again
+
+    def counted(again: ConfigSource) -> LoadedConfig:
+        nonlocal reads
+        reads += 1
+        return load_again(again)
+
+    monkeypatch.setattr(ConfigSource, "load_again", counted)
+    async with process.watching():
+        await process.change("nonsense: 1\n")
+        await asyncio.sleep(600)
+        assert process.config_status.problem == "nonsense: unknown key (line 1)"
+        assert (reads, process.attempts) == (1, 0)
+        await process.change("name: first\n")
+    assert not process.config_status.problem, "the good one is back"
+
+
+@in_virtual_time
+async def test_a_hangup_reads_an_unchanged_file(process: _Process) -> None:
+    async with process.watching():
+        await process.hang_up()
+    assert [config.name for config in process.taken] == ["first"]
+
+
+@in_virtual_time
+async def test_a_file_that_is_being_written_is_waited_for(process: _Process) -> None:
     """What an editor writes in pieces is a valid file after each of them."""
-    pieces = iter(["name: se", "name: seco", "name: second\n"])
-
-    async def write_on(_seconds: float) -> None:
-        with contextlib.suppress(StopIteration):
-            process.file.write_text(next(pieces))
-
-    process.file.write_text("name: s")
-    monkeypatch.setattr("asyncio.sleep", write_on)
-    await process.watch._check(triggered=False)
-    monkeypatch.undo()
+    async with process.watching():
+        await asyncio.sleep(INTERVAL_S - 0.01)
+        for piece in ["name: s", "name: se", "name: seco", "name: second\n"]:
+            process.file.write_text(piece)
+            await asyncio.sleep(UNCHANGED_S)
+        await asyncio.sleep(APPLIED_S)
     assert [config.name for config in process.taken] == ["second"]
 
 

@@ -7,17 +7,16 @@ import contextlib
 import errno
 import logging
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from support.waiting import wait_for_async
+from support.virtual_time import in_virtual_time
 from tidegate.runtime.config.file_version import signature_of
 from tidegate.runtime.reload.config_status import ConfigStatus
-from tidegate.runtime.reload.file_watch import FileWatch
+from tidegate.runtime.reload.file_watch import INTERVAL_S, FileWatch
 from tidegate.runtime.telemetry.counters import Counters
-
-DEADLINE_S = 10.0
 
 
 class _Reader:
@@ -171,28 +170,40 @@ def test_a_hangup_reads_an_unchanged_file_too(path: Path) -> None:
     assert reader.calls == 1
 
 
+@contextlib.asynccontextmanager
+async def _running(watch: FileWatch) -> AsyncIterator[None]:
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@in_virtual_time
 async def test_nothing_to_watch_is_looked_at_in_vain() -> None:
-    watch = FileWatch("nothing", [], lambda: pytest.fail("read"), Counters(), interval_s=0.001)
+    watch = FileWatch("nothing", [], lambda: pytest.fail("read"), Counters())
     watch.trigger()
     assert not watch.check()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
-            await watch.run()
+    async with _running(watch):
+        await asyncio.sleep(10 * INTERVAL_S)
 
 
+@in_virtual_time
 async def test_running_it_notices_a_change(path: Path) -> None:
     reader = _Reader(path)
-    watch = FileWatch("thing", [path], reader.read, Counters(), interval_s=0.001)
-    task = asyncio.create_task(watch.run())
-    path.write_text("changed")
-    async with asyncio.timeout(5):
-        while reader.content != "changed":
-            await asyncio.sleep(0)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with _running(FileWatch("thing", [path], reader.read, Counters(), interval_s=30)):
+        await asyncio.sleep(1)
+        path.write_text("changed")
+        await asyncio.sleep(28.9)
+        assert reader.calls == 0
+        await asyncio.sleep(0.2)
+        assert reader.content == "changed"
 
 
+@in_virtual_time
 async def test_a_reader_that_breaks_does_not_end_the_watch(path: Path) -> None:
     found: list[str] = []
 
@@ -202,26 +213,22 @@ async def test_a_reader_that_breaks_does_not_end_the_watch(path: Path) -> None:
         found.append(path.read_text())
 
     counters = Counters()
-    watch = FileWatch("thing", [path], read, counters, interval_s=0.001)
-    task = asyncio.create_task(watch.run())
-    try:
+    async with _running(FileWatch("thing", [path], read, counters)):
         path.write_text("breaks")
-        await wait_for_async(
-            lambda: counters.config_reloads["failed"] > 0, DEADLINE_S, "it is counted"
-        )
+        await asyncio.sleep(INTERVAL_S + 0.1)
+        assert counters.config_reloads["failed"] == 1
         path.write_text("changed again")
-        await wait_for_async(lambda: bool(found), DEADLINE_S, "the next change is read")
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(INTERVAL_S)
+    assert found == ["changed again"]
     assert counters.internal_errors == 1
 
 
+@in_virtual_time
 async def test_a_look_that_breaks_is_not_the_last(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counters = Counters()
-    watch = FileWatch("thing", [path], lambda: None, counters, interval_s=0.001)
+    watch = FileWatch("thing", [path], lambda: None, counters)
     looks = 0
 
     def check(_watch: FileWatch) -> bool:
@@ -230,9 +237,6 @@ async def test_a_look_that_breaks_is_not_the_last(
         raise MemoryError
 
     monkeypatch.setattr(FileWatch, "check", check)
-    task = asyncio.create_task(watch.run())
-    try:
-        await wait_for_async(lambda: looks > 1, DEADLINE_S, "there is another look")
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with _running(watch):
+        await asyncio.sleep(3 * INTERVAL_S + 0.1)
+    assert looks == counters.internal_errors == 3

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import ceil
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +20,6 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from prometheus_client.core import HistogramMetricFamily
 
 from support.otlp_receiver import HttpReceiver
-from support.waiting import wait_for, wait_for_async
 from tidegate.runtime.config.model import TelemetryConfig
 from tidegate.runtime.telemetry import otlp
 from tidegate.runtime.telemetry.counters import Counters
@@ -24,8 +27,10 @@ from tidegate.runtime.telemetry.metrics import Exporter
 from tidegate.runtime.telemetry.tracing import APPEND, DELIVER, PUBLISH, ROUTE, Span, Tracer
 
 DEADLINE_S = 10
+#: LOG_INTERVAL_S is no multiple of it.
+INTERVAL_S = 7.0
 #: Nothing is sent there in these tests.
-CONFIG = TelemetryConfig(otlp_endpoint="http://127.0.0.1:9", otlp_interval_s=0.05)
+CONFIG = TelemetryConfig(otlp_endpoint="http://127.0.0.1:9", otlp_interval_s=INTERVAL_S)
 
 
 def _received(exporter: Exporter) -> Any:
@@ -146,12 +151,14 @@ class _Metrics:
 
     def __init__(self, *answers: MetricExportResult | Exception) -> None:
         self.answers = list(answers)
-        self.requests = 0
+        self.time: _Time | None = None
+        #: When it was asked, by ``time``.
+        self.requests_s: list[float] = []
         self.ended = 0
 
     def export(self, data: MetricsData) -> MetricExportResult:
         """Answer, or raise."""
-        self.requests += 1
+        self.requests_s.append(self.time.now_s if self.time is not None else 0.0)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -180,90 +187,148 @@ class _Spans:
         """Nothing."""
 
 
-def _sender(
+class _Time:
+    """The time of the sender's thread: its pauses pass at once. It is told to finish at the end."""
+
+    def __init__(self, end_s: float) -> None:
+        self.now_s = 0.0
+        self.end_s = end_s
+        self.sender: otlp.Sender | None = None
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wait(self, pause_s: float) -> None:
+        """Let time pass, as threading.Event does for who waits for it."""
+        self.now_s += pause_s
+        if self.now_s >= self.end_s:
+            assert self.sender is not None
+            self.sender.finish([])
+
+    def set(self) -> None:
+        """See threading.Event."""
+
+
+class _Thread:
+    """Runs its target at once, in the thread that starts it."""
+
+    def __init__(self, target: Callable[[], None], name: str, daemon: bool) -> None:
+        assert (name, daemon) == ("telemetry", True)
+        self.start = target
+
+
+def _send(
     monkeypatch: pytest.MonkeyPatch,
     metrics: _Metrics,
     spans: _Spans,
     tracer: Tracer | None = None,
-    config: TelemetryConfig = CONFIG,
+    *,
+    end_s: float = 1.0,
 ) -> otlp.Sender:
-    monkeypatch.setattr(otlp, "exporters_for", lambda config: (metrics, spans))
-    loop = asyncio.get_running_loop()
-    exporter = Exporter(Counters())
-    return otlp.Sender(config, "serve", "", tracer, loop, exporter.families)
+    """Let a sender run from its start to its end, ``end_s`` later."""
+    time_of_thread = metrics.time = _Time(end_s)
+    threads = SimpleNamespace(Event=lambda: time_of_thread, Thread=_Thread)
+    clock = SimpleNamespace(monotonic=time_of_thread.monotonic, time_ns=time.time_ns)
+    loop: Any = SimpleNamespace(call_soon_threadsafe=lambda call: call())
+    with monkeypatch.context() as patch:
+        patch.setattr(otlp, "exporters_for", lambda config: (metrics, spans))
+        patch.setattr(otlp, "threading", threads)
+        patch.setattr(otlp, "time", clock)
+        families = Exporter(Counters()).families
+        sender = otlp.Sender(CONFIG, "serve", "", tracer, loop, families)
+        time_of_thread.sender = sender
+        sender.start()
+    return sender
 
 
 OK = MetricExportResult.SUCCESS
 FAILED = MetricExportResult.FAILURE
 
 
-async def test_metrics_are_sent_again_and_again_and_once_more_at_the_end(
+def test_metrics_are_sent_at_intervals_and_once_more_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     metrics = _Metrics(OK)
-    sender = _sender(monkeypatch, metrics, _Spans())
-    sender.start()
-    await wait_for_async(lambda: metrics.requests >= 3, DEADLINE_S, "three requests")
-    sender.finish([])
-    assert sender.wait(DEADLINE_S)
-    assert sender.exports["metrics", "ok"] == metrics.requests >= 4
+    sender = _send(monkeypatch, metrics, _Spans(), end_s=100)
+    first_s, *others_s, last_s = metrics.requests_s
+    assert INTERVAL_S / 2 <= first_s <= INTERVAL_S
+    expected_s = [first_s + n * INTERVAL_S for n in range(1, len(others_s) + 1)]
+    assert others_s == pytest.approx(expected_s)
+    assert 100 - INTERVAL_S <= others_s[-1] < 100 <= last_s
+    assert sender.exports["metrics", "ok"] == len(metrics.requests_s)
     assert metrics.ended == 1
 
 
-async def test_failures_are_counted_and_told_once(
+def test_failures_are_counted_and_told_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     metrics = _Metrics(FAILED, OSError("broken"), FAILED, OK)
-    sender = _sender(monkeypatch, metrics, _Spans())
-    sender.start()
-    await wait_for_async(lambda: sender.exports["metrics", "ok"], DEADLINE_S, "a success")
-    sender.finish([])
-    assert sender.wait(DEADLINE_S)
+    sender = _send(monkeypatch, metrics, _Spans(), end_s=5 * INTERVAL_S)
     assert sender.exports["metrics", "failed"] == 3
     ours = [record for record in caplog.records if record.name == otlp.__name__]
     assert [record.levelname for record in ours] == ["WARNING", "INFO"]
     assert vars(ours[0])["reason"] == "it is away"
 
 
-async def test_spans_go_out_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lasting_failures_are_told_of_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = _Metrics(FAILED)
+    _send(monkeypatch, metrics, _Spans(), end_s=2.5 * otlp.LOG_INTERVAL_S)
+    ours = [vars(record) for record in caplog.records if record.name == otlp.__name__]
+    requests = ceil(otlp.LOG_INTERVAL_S / INTERVAL_S)
+    assert [record["failed"] for record in ours] == [1, 1 + requests, 1 + 2 * requests]
+
+
+def test_spans_go_out_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     tracer, spans = Tracer(1), _Spans()
     for _ in range(otlp.MAX_BATCH + 1):
         _ended(tracer, PUBLISH, tracer.sample())
-    sender = _sender(monkeypatch, _Metrics(OK), spans, tracer)
-    sender.start()
-    await wait_for_async(lambda: len(spans.batches) == 2, DEADLINE_S, "two batches")
-    sender.finish([])
-    assert sender.wait(DEADLINE_S)
+    sender = _send(monkeypatch, _Metrics(OK), spans, tracer)
     assert spans.batches == [otlp.MAX_BATCH, 1]
     assert sender.spans_sent == otlp.MAX_BATCH + 1
 
 
-async def test_spans_that_cannot_be_sent_are_counted_and_gone(
+def test_spans_wait_for_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, tracer = _Metrics(OK), Tracer(1)
+    spans = _Spans()
+    sent_s = []
+
+    def export(_spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        assert metrics.time is not None
+        sent_s.append(metrics.time.now_s)
+        if len(sent_s) < 5:
+            _ended(tracer, PUBLISH, tracer.sample())
+        return SpanExportResult.SUCCESS
+
+    monkeypatch.setattr(spans, "export", export)
+    _ended(tracer, PUBLISH, tracer.sample())
+    _send(monkeypatch, metrics, spans, tracer, end_s=100)
+    assert sent_s[0] == otlp.SPANS_INTERVAL_S
+    assert len(sent_s) == 5
+    for before, after in pairwise(sent_s):
+        assert after - before <= otlp.SPANS_INTERVAL_S + 0.001
+
+
+def test_spans_that_cannot_be_sent_are_counted_and_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tracer = Tracer(1)
     _ended(tracer, PUBLISH, tracer.sample())
-    sender = _sender(monkeypatch, _Metrics(OK), _Spans(SpanExportResult.FAILURE), tracer)
-    sender.start()
-    await wait_for_async(lambda: sender.spans_failed, DEADLINE_S, "a failure")
-    sender.finish([])
-    assert sender.wait(DEADLINE_S)
+    sender = _send(monkeypatch, _Metrics(OK), _Spans(SpanExportResult.FAILURE), tracer)
+    assert sender.spans_failed == 1
     assert not tracer.spans
     assert sender.exports["traces", "failed"] == 1
 
 
-async def test_a_context_from_elsewhere_that_is_broken_costs_its_own_span_only(
+def test_a_context_from_elsewhere_that_is_broken_costs_its_own_span_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tracer, spans = Tracer(1), _Spans()
     _ended(tracer, ROUTE, b"short")
     _ended(tracer, ROUTE, tracer.sample())
-    sender = _sender(monkeypatch, _Metrics(OK), spans, tracer)
-    sender.start()
-    await wait_for_async(lambda: sender.spans_sent, DEADLINE_S, "a success")
-    sender.finish([])
-    assert sender.wait(DEADLINE_S)
+    sender = _send(monkeypatch, _Metrics(OK), spans, tracer)
     assert (sender.spans_sent, sender.spans_failed) == (1, 1)
     assert spans.batches == [1]
 
@@ -273,12 +338,11 @@ def test_an_event_loop_that_has_ended_does_not_hold_the_thread(
 ) -> None:
     metrics = _Metrics(OK)
 
-    async def begin() -> otlp.Sender:
-        sender = _sender(monkeypatch, metrics, _Spans())
-        sender.start()
-        return sender
-
-    sender = asyncio.run(begin())
-    assert not sender.wait(0.2)
+    loop = asyncio.new_event_loop()
+    loop.close()
+    monkeypatch.setattr(otlp, "exporters_for", lambda config: (metrics, _Spans()))
+    sender = otlp.Sender(CONFIG, "serve", "", None, loop, Exporter(Counters()).families)
+    sender.start()
+    assert not sender.wait(0)
     sender.finish([])
-    wait_for(lambda: sender.wait(0), DEADLINE_S, "the end of the thread")
+    assert sender.wait(DEADLINE_S)
