@@ -273,7 +273,7 @@ async def test_a_subscribe_does_not_wait_for_those_that_the_edge_tells() -> None
     began_s = asyncio.get_running_loop().time()
     await harness.router.subscribe("edge-1", "c", 1, 1, [("t", QOS1)], ["r2.x"])
     await harness.router.unsubscribe("edge-1", "c", 1, 1, ["t"], ["r2.x"])
-    assert asyncio.get_running_loop().time() - began_s < 1
+    assert asyncio.get_running_loop().time() == began_s
     assert harness.publish(b"a") == 0x10
 
 

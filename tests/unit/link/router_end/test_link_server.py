@@ -189,7 +189,7 @@ async def test_a_stream_that_says_nothing_is_ended(harness: Harness) -> None:
     silent, half = FakeStream(harness.link_server), FakeStream(harness.link_server)
     half.hello()
     await asyncio.gather(silent.task, half.task)
-    assert asyncio.get_running_loop().time() - began_s < HELLO_TIMEOUT_S + 1
+    assert asyncio.get_running_loop().time() - began_s == HELLO_TIMEOUT_S
     assert not harness.service.calls
 
 
@@ -312,7 +312,7 @@ async def test_credit_comes_back_only_for_what_is_confirmed(harness: Harness) ->
 async def test_credit_is_sent_with_the_next_heartbeat_at_the_latest(harness: Harness) -> None:
     stream = await harness.edge()
     stream.say(publish=_publish(b"x"))
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(1 + MOMENT_S)
     assert stream.credit_bytes == _size(b"x")
     assert sum(frame.unacknowledged_done for frame in stream.frames) == 1
 
@@ -573,7 +573,7 @@ async def test_a_barrier_does_not_wait_for_an_edge_that_is_not_heard_of(harness:
     publisher.ask(2, barrier=pb.BarrierRequest())
     began_s = asyncio.get_running_loop().time()
     await publisher.reply(2)
-    assert 0.9 < asyncio.get_running_loop().time() - began_s < 2.5
+    assert 1.0 <= asyncio.get_running_loop().time() - began_s <= 1.0 + MOMENT_S
 
 
 @_harness()
@@ -631,7 +631,7 @@ async def test_leaving_ends_in_time(harness: Harness) -> None:
     await harness.edge("edge-1")
     began_s = asyncio.get_running_loop().time()
     await harness.link_server.leave(3)
-    assert 2.9 < asyncio.get_running_loop().time() - began_s < 3.5
+    assert asyncio.get_running_loop().time() - began_s == 3
     assert harness.link_server.edges
 
 
