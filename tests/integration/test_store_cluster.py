@@ -426,13 +426,13 @@ async def test_a_sweep_decided_on_before_an_edge_came_back_takes_nothing(
     sweep = store._coordination._sweep
     came_back = False
 
-    async def slow_sweep(letter: bytes, words: list[Any], limit: int) -> Any:
+    async def slow_sweep(letter: bytes, *rest: Any) -> Any:
         nonlocal came_back
         if letter == op.SWEEP_EDGES and not came_back:
             came_back = True
             assert not await store.renew_lease("e1", NOW + 1001, 1000)
             assert await store.verify([("c", attached.epoch)]) == [True]
-        return await sweep(letter, words, limit)
+        return await sweep(letter, *rest)
 
     monkeypatch.setattr(store._coordination, "_sweep", slow_sweep)
     await store.sweep_edges(NOW + 1000, 10)
@@ -448,10 +448,10 @@ async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
     sweep = store._coordination._sweep
     epochs = []
 
-    async def slow_sweep(letter: bytes, words: list[Any], limit: int) -> Any:
+    async def slow_sweep(letter: bytes, *rest: Any) -> Any:
         await store.renew_lease("new", NOW, 1000)
         epochs.append((await attach(store, edge="new")).epoch)
-        return await sweep(letter, words, limit)
+        return await sweep(letter, *rest)
 
     monkeypatch.setattr(store._coordination, "_sweep", slow_sweep)
     await store.sweep_edges(NOW, 10)

@@ -17,10 +17,18 @@ import grpc
 from support.waiting import wait_for_async
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_peer import RouterPeer
-from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession, EdgeLink, Origin
+from tidegate.link.interfaces import (
+    AttachedSession,
+    AttachSession,
+    DetachSession,
+    EdgeLink,
+    Origin,
+    PendingWill,
+)
 from tidegate.link.messages import read_message
 from tidegate.link.router_end.link_server import LinkServer
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.versions import NEWEST_VERSION
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
@@ -39,7 +47,10 @@ async def until(condition: Callable[[], Any], what: str) -> None:
 class FakeOrigin:
     """A publisher: what it was answered."""
 
+    is_will = False
+
     def __init__(self, client_id: str = "publisher", epoch: int = 1) -> None:
+        self.is_superseded = False
         self.client_id = client_id
         self.epoch = epoch
         #: (payload, code), in the order in which the answers came.
@@ -72,6 +83,12 @@ class FakeEdge:
         self.receipts: list[Any] = []
         self.kicked: list[tuple[str, int, ReasonCode]] = []
         self.pushes_lost_count = 0
+        #: What was delivered with an identity.
+        self.identities: list[str] = []
+        self.fenced: list[tuple[str, int]] = []
+        self.wills: list[PendingWill] = []
+        self.publishes_wills = False
+        self.given_up_count = 0
         #: Whether the member of a shared subscription is here.
         self.has_member = True
 
@@ -80,9 +97,10 @@ class FakeEdge:
         """The payloads of what was delivered."""
         return [message.payload for message in self.delivered]
 
-    def deliver(self, message: Publish, publisher_id: str) -> None:
+    def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """See EdgeLink."""
         self.delivered.append(message)
+        self.identities += [identity] if identity else []
         self.publishers.append(publisher_id)
 
     def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
@@ -108,6 +126,20 @@ class FakeEdge:
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
         """See EdgeLink."""
         self.kicked.append((client_id, epoch, reason_code))
+
+    def fence(self, client_id: str, epoch: int) -> None:
+        """See EdgeLink."""
+        self.fenced.append((client_id, epoch))
+
+    def publish_will(self, will: PendingWill) -> bool:
+        """See EdgeLink."""
+        if self.publishes_wills:
+            self.wills.append(will)
+        return self.publishes_wills
+
+    def give_up(self) -> None:
+        """See EdgeLink."""
+        self.given_up_count += 1
 
     def pushes_lost(self) -> None:
         """See EdgeLink."""
@@ -210,9 +242,21 @@ class FakeService:
         found = await self._ask("attach", edge_id, request)
         return found or AttachedSession(1, 1, False)
 
-    async def detach(self, request: DetachSession) -> None:
+    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
         """See RouterLink."""
-        await self._ask("detach", request)
+        return await self._ask("detach", request) or ()
+
+    async def settle(self, *arguments: Any) -> None:
+        """See RouterService."""
+        await self._ask("settle", *arguments)
+
+    def publish_will(self, will: PendingWill) -> None:
+        """See RouterService."""
+        self._call("publish_will", will)
+
+    async def wills_published(self, *arguments: Any) -> None:
+        """See RouterService."""
+        await self._ask("wills_published", *arguments)
 
     async def subscribe(self, *arguments: Any) -> None:
         """See RouterService."""
@@ -507,7 +551,7 @@ class FakeStream:
         """Close it."""
         self._coming.put_nowait(grpc.aio.EOF)
 
-    def hello(self, oldest: int = 1, newest: int = 2) -> None:
+    def hello(self, oldest: int = 1, newest: int = NEWEST_VERSION) -> None:
         """Send the first frame."""
         hello = pb.Hello(
             oldest_version=oldest, newest_version=newest, edge_id=self.edge_id, name="edge"

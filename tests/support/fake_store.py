@@ -211,10 +211,12 @@ class FakeStore:
         self._asked("leased_edges")
         return [edge_id for edge_id, until_ms in self.leases.items() if until_ms > now_ms]
 
-    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
+    async def sweep_edges(
+        self, now_ms: int, limit: int, publisher: str = "", read_to: Sequence[int] | None = None
+    ) -> DueWork:
         return DueWork()
 
-    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+    async def sweep_due(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
         return DueWork()
 
     async def expired_retained(self, now_ms: int, limit: int) -> list[str]:

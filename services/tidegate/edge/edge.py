@@ -20,8 +20,9 @@ from tidegate.edge.client.context import EdgeContext, Flushable
 from tidegate.edge.client.dispatch import Dispatch
 from tidegate.edge.client.registry import ClientRegistry
 from tidegate.edge.client.state import NO_ROUTER
-from tidegate.edge.fan_out import FanOut, Group, build_fan_out
-from tidegate.link.interfaces import RouterLink, SharedReceipt
+from tidegate.edge.delivered_once import Connection, DeliveredOnce
+from tidegate.edge.fan_out import FanOut, Group, build_fan_out, recipients_of
+from tidegate.link.interfaces import PendingWill, RouterLink, SharedReceipt
 from tidegate.mqtt.encode import encode_publish
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
@@ -61,6 +62,7 @@ class Edge:
         self._index = self.registry.index
         self._dispatch = Dispatch(self.registry)
         self._fan_outs: dict[str, FanOut] = {}
+        self._delivered = DeliveredOnce()
         self._dirty: list[Flushable] = []
         self._is_resuming = False
         self._ticking: asyncio.Task[None] | None = None
@@ -157,6 +159,25 @@ class Edge:
         elif epoch and (attaching := self.registry.attaching.get(client_id)) is not None:
             attaching.lost_epoch = max(attaching.lost_epoch, epoch)
 
+    def fence(self, client_id: str, epoch: int) -> None:
+        """End a connection that is older (see EdgeLink)."""
+        client = self.clients.get(client_id)
+        if client is not None and client.epoch < epoch:
+            client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+        attaching = self.registry.attaching.get(client_id)
+        if attaching is not None:
+            attaching.lost_epoch = max(attaching.lost_epoch, epoch - 1)
+
+    #: In one process the router publishes wills itself (see EdgeLink).
+    publishes_wills: Final = False
+
+    def publish_will(self, will: PendingWill) -> bool:
+        """Leave it to the router (see EdgeLink)."""
+        return False
+
+    def give_up(self) -> None:
+        """Nothing is to be verified where the router has never lost the edge (see EdgeLink)."""
+
     def reconfigure(self, config: Config) -> None:
         """Go by other limits and features from now on.
 
@@ -203,12 +224,17 @@ class Edge:
         fan_out = self._fan_outs[topic] = build_fan_out(topic, matches)
         return fan_out
 
-    def deliver(self, message: Publish, publisher_id: str) -> None:
+    def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """Give a message to every client it matches (see EdgeLink)."""
         matches = self._index.match(message.topic)
         fan_out = self._fan_outs.get(message.topic)
         if fan_out is None or fan_out.matches is not matches:
             fan_out = self.fan_out(message.topic)
+        if identity:
+            earlier = self._delivered.add(identity, fan_out.connections)
+            if earlier is not None:
+                self._deliver_to_others(message, publisher_id, fan_out, earlier)
+                return
         if message.qos:
             for recipient in fan_out.windowed:
                 recipient.offer(message, publisher_id)
@@ -219,6 +245,24 @@ class Edge:
             self._send_to_group(group, message)
         for recipient in special:
             recipient.send_qos0(message, publisher_id)
+
+    def _deliver_to_others(
+        self, message: Publish, publisher_id: str, fan_out: FanOut, earlier: frozenset[Connection]
+    ) -> None:
+        """Deliver a message that comes again to the clients that have not been given it.
+
+        Nobody gets a QoS 2 message twice when its router has died [MQTT-4.3.3-10].
+        """
+        if fan_out.connections <= earlier:
+            return
+        for recipient in recipients_of(message.topic, fan_out.matches):
+            client = recipient.client
+            if (client.client_id, client.epoch) in earlier:
+                continue
+            if not message.qos or not recipient.qos:
+                recipient.send_qos0(message, publisher_id)
+            elif not client.incarnation:
+                recipient.offer(message, publisher_id)
 
     def _send_to_group(self, group: Group, message: Publish) -> None:
         """Encode once, hand the same bytes to every client of the group, as QoS 0."""

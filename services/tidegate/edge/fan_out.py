@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidegate.core.overlap import Overlap
+from tidegate.edge.delivered_once import Connection
 from tidegate.mqtt.enums import ProtocolVersion
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
@@ -97,32 +98,53 @@ class FanOut:
     or 2 are absent there: the router queues for them.
     """
 
-    __slots__ = ("groups", "low_groups", "low_special", "matches", "special", "windowed")
+    __slots__ = (
+        "_connections",
+        "groups",
+        "low_groups",
+        "low_special",
+        "matches",
+        "special",
+        "windowed",
+    )
 
-    def __init__(self, matches: object) -> None:
+    def __init__(self, matches: list[tuple[Client, SubscriptionOptions]]) -> None:
         self.matches = matches
+        self._connections: frozenset[Connection] | None = None
         self.groups: list[Group] = []
         self.special: list[Recipient] = []
         self.low_groups: list[Group] = []
         self.low_special: list[Recipient] = []
         self.windowed: list[Recipient] = []
 
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections with a matching subscription."""
+        connections = self._connections
+        if connections is None:
+            connections = frozenset((client.client_id, client.epoch) for client, _ in self.matches)
+            self._connections = connections
+        return connections
 
-def build_fan_out(topic: str, matches: list[tuple[Client, SubscriptionOptions]]) -> FanOut:
-    """Decide who gets messages of ``topic``: every check that does not need the message."""
+
+def recipients_of(topic: str, matches: list[tuple[Client, SubscriptionOptions]]) -> list[Recipient]:
+    """Merge the subscriptions of each client; those that may not read the topic are left out."""
     recipients: dict[int, Recipient] = {}
     for client, options in matches:
         recipient = recipients.get(id(client))
         if recipient is None:
             recipient = recipients[id(client)] = Recipient(client)
         recipient.include(options)
+    return [one for one in recipients.values() if one.client.may_read(topic)]
+
+
+def build_fan_out(topic: str, matches: list[tuple[Client, SubscriptionOptions]]) -> FanOut:
+    """Decide who gets messages of ``topic``: every check that does not need the message."""
     fan_out = FanOut(matches)
     groups: dict[object, Group] = {}
     low_groups: dict[object, Group] = {}
-    for recipient in recipients.values():
+    for recipient in recipients_of(topic, matches):
         client = recipient.client
-        if not client.may_read(topic):
-            continue
         low = recipient.qos == 0
         if not low and not client.incarnation:
             fan_out.windowed.append(recipient)

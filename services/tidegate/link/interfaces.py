@@ -46,8 +46,16 @@ class Origin(Protocol):
     client_id: str
     epoch: int
 
+    @property
+    def is_will(self) -> bool:
+        """Whether its message is the will of a connection that has ended."""
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a newer connection has the session: nothing of it may take effect any more."""
+
     def identity(self, message: Publish) -> str:
-        """Name a QoS 2 exchange, the same at every attempt; "" for other messages."""
+        """Name a QoS 2 exchange or a will, the same at every attempt; "" for other messages."""
 
     def receipt(self, message: Publish) -> int:
         """The receipt byte to store before PUBREC for this QoS 2 publish; -1: none is stored."""
@@ -67,6 +75,17 @@ class AttachSession:
     username: str | None = None
 
 
+@dataclass(slots=True, frozen=True)
+class PendingWill:
+    """A will that an edge publishes: by the router of its topic, in order with what follows."""
+
+    will_id: str
+    client_id: str
+    #: Of the connection whose will it is.
+    epoch: int
+    message: Publish
+
+
 @dataclass(slots=True)
 class AttachedSession:
     """The session of a connection; see ``store.api.AttachReply`` for the fields."""
@@ -81,6 +100,10 @@ class AttachedSession:
     receipts: bytes = b""
     receipt_wraps: dict[int, int] = field(default_factory=dict)
     subscriptions: list[tuple[str, SubscriptionOptions]] = field(default_factory=list)
+    #: Of earlier connections, for the link: they are published before CONNACK.
+    wills: list[PendingWill] = field(default_factory=list)
+    #: For the link: routers must have read the change log up to there before CONNACK; 0: no need.
+    fence_position: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -103,8 +126,8 @@ class RouterLink(Protocol):
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make this edge the owner of a session. Raises RouterUnavailable."""
 
-    async def detach(self, request: DetachSession) -> None:
-        """End a connection; retried until it is stored."""
+    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
+        """End a connection; retried until it is stored. Returns wills for the link to publish."""
 
     async def subscribe(
         self,
@@ -234,6 +257,18 @@ class RouterService(RouterLink, Protocol):
     async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
         """Return which (client_id, epoch) still own their sessions. Raises RouterUnavailable."""
 
+    async def settle(self, client_id: str, position: int, excluded: Sequence[str]) -> None:
+        """Return when every live router has read a client's change log up to a position.
+
+        Not those in ``excluded``: the caller itself waits for them. Raises RouterUnavailable.
+        """
+
+    def publish_will(self, will: PendingWill) -> None:
+        """Publish a will here: the edge cannot (it is of an older version)."""
+
+    async def wills_published(self, will_ids: Sequence[str]) -> None:
+        """Delete wills that edges have published. Raises RouterUnavailable."""
+
     async def fence(self, instance: str) -> None:
         """Have the store refuse later writes of a router instance. Raises RouterUnavailable."""
 
@@ -252,10 +287,15 @@ class EdgeLink(Protocol):
 
     edge_id: str
 
-    def deliver(self, message: Publish, publisher_id: str) -> None:
+    @property
+    def publishes_wills(self) -> bool:
+        """Whether ``publish_will`` can be called with success now."""
+
+    def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """Deliver a message to every connected client of this edge that it matches.
 
-        Durable sessions are sent only QoS 0 from here; the rest reaches them through ``push``.
+        Durable sessions are sent only QoS 0 from here; the rest reaches them through ``push``. A
+        message with an identity may come again, by another router: no client gets it twice.
         """
 
     def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
@@ -278,6 +318,15 @@ class EdgeLink(Protocol):
 
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
         """Close the connection with this epoch (0: with any)."""
+
+    def fence(self, client_id: str, epoch: int) -> None:
+        """Nothing that this client has published with a lower epoch takes effect any more."""
+
+    def publish_will(self, will: PendingWill) -> bool:
+        """Publish a will, by the router of its topic; False: the caller has to do it."""
+
+    def give_up(self) -> None:
+        """Its lease has ended: it must verify its connections before it publishes again."""
 
     def pushes_lost(self) -> None:
         """Have durable sessions read their queues: pushes may have been lost."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession
+from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession, PendingWill
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 
@@ -101,6 +101,17 @@ def read_subscriptions(found: Iterable[pb.Subscription]) -> list[tuple[str, Subs
     return [(one.topic_filter, read_options(one.options)) for one in found]
 
 
+def write_will(out: pb.PublishWill, will: PendingWill) -> None:
+    """Fill in a will that an edge publishes."""
+    out.will_id, out.client_id, out.epoch = will.will_id, will.client_id, will.epoch
+    write_message(out.message, will.message)
+
+
+def read_will(found: pb.PublishWill) -> PendingWill:
+    """Return a will that this edge publishes."""
+    return PendingWill(found.will_id, found.client_id, found.epoch, read_message(found.message))
+
+
 def write_attach(out: pb.AttachRequest, request: AttachSession) -> None:
     """Fill in a CONNECT."""
     out.client_id = request.client_id
@@ -155,6 +166,9 @@ def write_attached(out: pb.AttachReply, session: AttachedSession) -> None:
     out.receipts = session.receipts
     out.receipt_wraps.update(session.receipt_wraps)
     out.subscriptions.extend(write_subscriptions(session.subscriptions))
+    for will in session.wills:
+        write_will(out.wills.add(), will)
+    out.fence_position = session.fence_position
 
 
 def read_attached(found: pb.AttachReply) -> AttachedSession:
@@ -170,6 +184,8 @@ def read_attached(found: pb.AttachReply) -> AttachedSession:
         found.receipts,
         dict(found.receipt_wraps),
         read_subscriptions(found.subscriptions),
+        list(map(read_will, found.wills)),
+        found.fence_position,
     )
 
 

@@ -34,7 +34,7 @@ from tidegate.runtime.telemetry.tracing import (
 class TracedOrigin:
     """The publisher of a traced publish whose outcome comes later: it ends the span."""
 
-    __slots__ = ("_origin", "_span", "client_id", "epoch", "identity", "receipt")
+    __slots__ = ("_origin", "_span", "client_id", "epoch", "identity", "is_will", "receipt")
 
     def __init__(self, origin: Origin, span: Span) -> None:
         self._origin = origin
@@ -43,6 +43,12 @@ class TracedOrigin:
         self.epoch = origin.epoch
         self.identity = origin.identity
         self.receipt = origin.receipt
+        self.is_will = origin.is_will
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a newer connection has the session (see Origin)."""
+        return self._origin.is_superseded
 
     def published(self, message: Publish, code: int) -> None:
         """Pass on the outcome (see Origin), then end the span."""
@@ -144,6 +150,9 @@ class TracedRouterService:
         self.leased_edges = router.leased_edges
         self.end_lease = router.end_lease
         self.verify = router.verify
+        self.settle = router.settle
+        self.publish_will = router.publish_will
+        self.wills_published = router.wills_published
         self.fence = router.fence
         self.catch_up = router.catch_up
         self.live_routers = router.live_routers
@@ -179,22 +188,26 @@ class TracedEdgeLink:
     def __init__(self, edge: EdgeLink, tracer: Tracer, counters: Counters) -> None:
         """``counters`` are those of the edge: they say what was sent."""
         self.edge_id = edge.edge_id
+        self.publishes_wills = edge.publishes_wills
         self._deliver = edge.deliver
         self._push = edge.push
         self._deliver_shared = edge.deliver_shared
         self._tracer = tracer
         self._counters = counters
         self.kick = edge.kick
+        self.fence = edge.fence
+        self.publish_will = edge.publish_will
+        self.give_up = edge.give_up
         self.pushes_lost = edge.pushes_lost
 
-    def deliver(self, message: Publish, publisher_id: str) -> None:
+    def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """Give a message to every client it matches (see EdgeLink)."""
         if not message.trace:
-            self._deliver(message, publisher_id)
+            self._deliver(message, publisher_id, identity)
             return
         span = self._tracer.start(DELIVER, message.trace)
         delivered = self._counters.delivered
-        self._deliver(message, publisher_id)
+        self._deliver(message, publisher_id, identity)
         self._end(span, message, "", delivered)
 
     def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:

@@ -5,4 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 OLDEST_VERSION: Final = 1
-NEWEST_VERSION: Final = 2
+NEWEST_VERSION: Final = 3
+#: From this version on edges apply fences and publish wills.
+FENCES_VERSION: Final = 3

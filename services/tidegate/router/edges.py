@@ -7,6 +7,7 @@ reports; other parts look edges up here.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from tidegate.link.interfaces import EdgeLink
@@ -78,6 +79,29 @@ class Edges:
             self._table.set_connected(session, edge, epoch)
         elif epoch == session.epoch:
             self._table.set_connected(session, None, epoch)
+
+    def fence(self, client_id: str, edge_id: str, epoch: int) -> None:
+        """Apply that a newer connection has a session: what that edge still sends is refused."""
+        edge = self.by_id.get(edge_id)
+        if edge is not None:
+            self._table.drop_members(edge, client_id, epoch)
+            edge.fence(client_id, epoch)
+
+    def lost(self, edge_id: str) -> None:
+        """Apply that the lease of an edge has ended: its sessions are going to be given up."""
+        edge = self.by_id.get(edge_id)
+        if edge is not None:
+            edge.give_up()
+
+    def all_lost(self) -> None:
+        """Apply that any edge may have been lost, or fenced: what was logged is not known."""
+        for edge in list(self.by_id.values()):
+            edge.give_up()
+
+    def will_publisher(self) -> EdgeLink | None:
+        """An edge that publishes the wills that a sweep finds; None: there is none."""
+        able = [edge for edge in self.by_id.values() if edge.publishes_wills]
+        return random.choice(able) if able else None  # noqa: S311 - any of them
 
     def kick(self, client_id: str, epoch: int) -> None:
         """End this connection, wherever it is: a newer one owns the session."""

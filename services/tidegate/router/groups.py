@@ -30,6 +30,9 @@ class RedispatchOrigin:
 
     __slots__ = ("_identity", "client_id", "epoch", "previous_client_id")
 
+    is_will: Final = False
+    is_superseded: Final = False
+
     def __init__(self, identity: str, previous_client_id: str) -> None:
         self.client_id = ""
         self.epoch = 0

@@ -172,6 +172,16 @@ class Membership:
             except Exception:
                 log.exception("reading changes failed, retrying in %.1f s", RENEW_S)
 
+    async def read_by_all(self) -> list[int]:
+        """What every live router has read of each partition's log. Raises StoreUnavailable."""
+        records = await self._store.routers(self._now_ms())
+        read = [record.positions for record in records]
+        count = len(self._positions)
+        return [
+            min((positions[n] if n < len(positions) else 0 for positions in read), default=0)
+            for n in range(count)
+        ]
+
     async def wait_for_others(self, partition: int, position: int, excluded: Sequence[str]) -> None:
         """Return when every other live router has read up to a change, or its lease has ended.
 

@@ -1,16 +1,19 @@
 """Replica of the store's durable subscriptions and retained topics in memory.
 
-Owns nothing: it writes to the routing table and to the index of retained topics. Called by
-``membership`` in a cluster, for every change in the store's logs, and to reload everything after a
-gap in them; a router that is alone loads once.
+Owns nothing: it writes to the routing table and to the index of retained topics, and fences edges.
+Called by ``membership`` in a cluster, for every change in the store's logs, and to reload
+everything after a gap in them; a router that is alone loads once.
 """
 
 from __future__ import annotations
 
+from tidegate.router.edges import Edges
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import RoutingTable
 from tidegate.store.api import (
     Change,
+    ConnectionFenced,
+    EdgeLost,
     RetainedAdded,
     RetainedRemoved,
     SessionEnded,
@@ -22,10 +25,13 @@ from tidegate.store.api import (
 class Replica:
     """See the module's docstring."""
 
-    __slots__ = ("_retained", "_store", "_table")
+    __slots__ = ("_edges", "_retained", "_store", "_table")
 
-    def __init__(self, store: Store, table: RoutingTable, retained: RetainedMessages) -> None:
+    def __init__(
+        self, store: Store, table: RoutingTable, retained: RetainedMessages, edges: Edges
+    ) -> None:
         self._store = store
+        self._edges = edges
         self._table = table
         self._retained = retained
 
@@ -52,12 +58,18 @@ class Replica:
             ]:
                 table.unsubscribe_durable(session, topic_filter)
         await self._retained.load()
+        # Fences may have been among what is not known.
+        self._edges.all_lost()
 
     def apply(self, change: Change) -> None:
         """Apply a change that another router (or this one) has stored."""
         table = self._table
         if isinstance(change, RetainedAdded | RetainedRemoved):
             self._retained.apply(change.topic, isinstance(change, RetainedAdded))
+        elif isinstance(change, ConnectionFenced):
+            self._edges.fence(change.client_id, change.edge_id, change.epoch)
+        elif isinstance(change, EdgeLost):
+            self._edges.lost(change.edge_id)
         elif isinstance(change, SessionEnded):
             table.drop_session(change.client_id, change.incarnation)
         elif table.is_outdated(change.client_id, change.incarnation):

@@ -79,6 +79,14 @@ class RetainedMessages:
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
+    def wait(self, topic: str, pending: Pending) -> None:
+        """Release ``pending`` once everything that was set for a topic until now is stored."""
+        for waiters in (self._waiters, self._writing_for):
+            if topic in waiters:
+                pending.add()
+                waiters[topic].append(pending)
+                return
+
     def apply(self, topic: str, exists: bool) -> None:
         """Apply a change by another router: a topic has a retained message now, or none."""
         if topic in self._dirty or topic in self._writing:

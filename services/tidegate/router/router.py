@@ -95,7 +95,7 @@ class Router:
         offline_members = OfflineMembers(
             store, table, self._abandoned_queues, groups.clients_to_check, now_ms
         )
-        self._replica = Replica(store, table, retained)
+        self._replica = Replica(store, table, retained, edges)
         self._membership: Membership | None = None
         if not alone:
             self._membership = Membership(
@@ -145,6 +145,8 @@ class Router:
             offline_members=offline_members,
             sessions=sessions,
             wills=self._wills,
+            edges=edges,
+            membership=self._membership,
         )
         # Operations of edges, without a call in between: it would cost time on the hot path.
         self.publish = routing.publish
@@ -157,6 +159,9 @@ class Router:
         self.attach = sessions.attach
         self.detach = sessions.detach
         self.verify = sessions.verify
+        self.settle = sessions.settle
+        self.publish_will = self._wills.publish
+        self.wills_published = self._wills.published
         self.subscribe = sessions.subscribe
         self.unsubscribe = sessions.unsubscribe
         self.attach_edge = edges.attach_edge

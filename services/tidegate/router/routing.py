@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from tidegate.link.interfaces import (
     FENCED,
@@ -33,6 +34,9 @@ from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
+#: Identities that are remembered: a publish that is sent again comes soon, or after a reconnect.
+MAX_RECENT: Final = 16_384
+
 
 class Routing:
     """See the module's docstring. ``limits`` and ``features`` may be replaced at any time."""
@@ -44,6 +48,7 @@ class Routing:
         "_groups",
         "_membership",
         "_queues",
+        "_recent",
         "_retained",
         "_table",
         "_tasks",
@@ -78,35 +83,56 @@ class Routing:
         self._retained = retained
         self._deliveries = deliveries
         self._delayed: deque[tuple[Origin, Publish]] = deque()
+        #: Identities of QoS 2 publishes and wills that were routed, the newest last. One that comes
+        #: again is stored wherever it is missing, but not delivered or retained once more.
+        self._recent: dict[str, None] = {}
         #: Stores a retained message. The router replaces it when traces are on.
         self.retain: Callable[[Origin, Publish, Pending], None] = self._retain
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
-        route = self._table.route(message.topic)
-        for edge in route.edges:
-            edge.deliver(message, origin.client_id)
-        if (
-            message.qos
-            and self._membership is not None
-            and (self._delayed or not self._membership.current)
-        ):
+        membership = self._membership
+        if message.qos and membership is not None and (self._delayed or not membership.current):
+            # It may not know that the publisher's session has been taken over.
             self._delayed.append((origin, message))
             return None
-        if route.durable or route.groups or message.retain or message.qos == 2:
-            return self._publish_durably(origin, message, route)
+        return self._route(origin, message)
+
+    def _route(self, origin: Origin, message: Publish) -> int | None:
+        route = self._table.route(message.topic)
+        if message.qos == 2 or origin.is_will:
+            is_new = self._deliver_once(origin, message, route)
+            return self._publish_durably(origin, message, route, is_new)
+        for edge in route.edges:
+            edge.deliver(message, origin.client_id)
+        if route.durable or route.groups or message.retain:
+            return self._publish_durably(origin, message, route, True)
         if route.edges:
             return PUBLISHED
         self._count_unmatched()
         return NO_MATCHING_SUBSCRIBERS
+
+    def _deliver_once(self, origin: Origin, message: Publish, route: Route) -> bool:
+        """Deliver a message that may come again; False: it has been delivered already."""
+        identity, recent = origin.identity(message), self._recent
+        if identity in recent:
+            return False
+        recent[identity] = None
+        if len(recent) > MAX_RECENT:
+            del recent[next(iter(recent))]
+        for edge in route.edges:
+            edge.deliver(message, origin.client_id, identity)
+        return True
 
     def resume_delayed(self) -> None:
         """Finish the publishes that waited until this router was current, by the table of now."""
         membership = self._membership
         while self._delayed and (membership is None or membership.current):
             origin, message = self._delayed.popleft()
+            code: int | None = FENCED
             try:
-                code = self._publish_durably(origin, message, self._table.route(message.topic))
+                if not origin.is_superseded:
+                    code = self._route(origin, message)
             except Exception:
                 # A fault of Tidegate in one of them must not stop those behind it.
                 log.exception("routing a delayed message failed")
@@ -118,12 +144,15 @@ class Routing:
     def cancel(self) -> None:
         """Cancel the delayed publishes: edges resend them."""
         self._delayed.clear()
+        self._recent.clear()
 
     def _count_unmatched(self) -> None:
         self._counters.published += 1
         self._counters.dropped["no_subscriber"] += 1
 
-    def _publish_durably(self, origin: Origin, message: Publish, route: Route) -> int | None:
+    def _publish_durably(
+        self, origin: Origin, message: Publish, route: Route, is_new: bool
+    ) -> int | None:
         matched = bool(route.edges or route.durable or route.groups)
         code = PUBLISHED if matched else NO_MATCHING_SUBSCRIBERS
         if not matched and not message.retain:  # a retained message is stored, so not dropped
@@ -148,8 +177,10 @@ class Routing:
             if len(message.payload) > self.limits.max_retained_payload_bytes > 0:
                 self._counters.published += 1
                 self._counters.dropped["retained_too_large"] += 1
-            else:
+            elif is_new:
                 self.retain(origin, message, pending)
+            else:
+                self._retained.wait(message.topic, pending)
         is_complete = pending.is_last() and receipt < 0
         returned = not is_complete
         pending.release()

@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession
+from tidegate.link.interfaces import (
+    AttachedSession,
+    AttachSession,
+    DetachSession,
+    PendingWill,
+)
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.edges import Edges
@@ -18,7 +23,7 @@ from tidegate.router.store_calls import call_fenced, call_once, retry_until_stor
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import AttachRequest, DetachRequest, EndedSession, Store
+from tidegate.store.api import AttachRequest, DetachRequest, DueWill, EndedSession, Store
 from tidegate.store.records import encode_will
 
 
@@ -77,8 +82,7 @@ class Sessions:
             previous = edges.get(reply.previous_edge)
             if previous is not None:
                 previous.kick(client_id, reply.previous_epoch, ReasonCode.SESSION_TAKEN_OVER)
-        for due in reply.wills:
-            self._wills.publish(due)
+        wills = self._publish_or_return(reply.wills)
         return AttachedSession(
             reply.epoch,
             reply.incarnation,
@@ -90,9 +94,20 @@ class Sessions:
             reply.receipts,
             reply.receipt_wraps,
             reply.subscriptions,
+            wills,
+            reply.fence_position,
         )
 
-    async def detach(self, request: DetachSession) -> None:
+    def _publish_or_return(self, wills: Sequence[DueWill]) -> list[PendingWill]:
+        """Publish wills here if this router is alone; else return them to the edge for that."""
+        if not wills:
+            return []
+        if self._membership is not None:
+            return self._wills.pending(wills)
+        self._wills.publish_by(None, wills)
+        return []
+
+    async def detach(self, request: DetachSession) -> list[PendingWill]:
         """End a connection (see RouterLink)."""
         session = self._table.sessions.get(request.client_id)
         if session is not None and session.epoch == request.epoch:
@@ -108,8 +123,15 @@ class Sessions:
         reply = await retry_until_stored(lambda: self._store.detach(detach), "detach a session")
         if reply.ended is not None:
             self.ended(reply.ended)
-        for due in reply.wills:
-            self._wills.publish(due)
+        return self._publish_or_return(reply.wills)
+
+    async def settle(self, client_id: str, position: int, excluded: Sequence[str]) -> None:
+        """Wait until a change is known everywhere (see RouterService)."""
+        if self._membership is None:
+            return
+        await self._membership.catch_up()
+        partition = self._store.partition(client_id)
+        await call_once(self._membership.wait_for_others(partition, position, excluded))
 
     def ended(self, ended: EndedSession) -> None:
         """Apply that the store has ended a session."""

@@ -11,8 +11,11 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from tidegate.link.interfaces import EdgeLink
 from tidegate.router.abandoned_queues import AbandonedQueues
 from tidegate.router.edge_leases import EdgeLeases
+from tidegate.router.edges import Edges
+from tidegate.router.membership import Membership
 from tidegate.router.offline_members import OfflineMembers
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.sessions import Sessions
@@ -33,7 +36,9 @@ class Sweeper:
     __slots__ = (
         "_abandoned_queues",
         "_counters",
+        "_edges",
         "_leases",
+        "_membership",
         "_now_ms",
         "_offline_members",
         "_retained",
@@ -57,8 +62,13 @@ class Sweeper:
         offline_members: OfflineMembers,
         sessions: Sessions,
         wills: Wills,
+        edges: Edges,
+        membership: Membership | None,
     ) -> None:
+        """``membership`` None: this router is alone, and publishes wills itself."""
         self._store = store
+        self._edges = edges
+        self._membership = membership
         self._now_ms = now_ms
         self._counters = counters
         self._tasks = tasks
@@ -102,22 +112,27 @@ class Sweeper:
         """Process what is due; True when there may be more now. Raises StoreUnavailable."""
         # The store returns each ended session once: process a reply before the next call may fail.
         found = 0
+        membership = self._membership
+        read_to = None if membership is None else await membership.read_by_all()
+        publisher = None if membership is None else self._edges.will_publisher()
+        publisher_id = "" if publisher is None else publisher.edge_id
         if self._leases.may_sweep_edges():
-            found += self._process(await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT))
+            work = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT, publisher_id, read_to)
+            found += self._process(work, publisher)
         await self._offline_members.schedule_checks()
-        found += self._process(await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT))
+        work = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT, publisher_id)
+        found += self._process(work, publisher)
         expired = await self._retained.expire()
         self._leases.sweep_done()
         return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
 
-    def _process(self, work: DueWork) -> int:
+    def _process(self, work: DueWork, publisher: EdgeLink | None) -> int:
         for queue in work.abandoned_queues:
             self._tasks.spawn(self._abandoned_queues.redispatch(queue))
         for member in work.offline_members:
             self._tasks.spawn(self._offline_members.redispatch(member))
         for ended in work.ended:
             self._sessions.ended(ended)
-        for due in work.wills:
-            self._wills.publish(due)
+        self._wills.publish_by(publisher, work.wills)
         waiting = len(work.abandoned_queues) + len(work.offline_members)
         return len(work.ended) + len(work.wills) + waiting

@@ -25,6 +25,8 @@ class _SystemOrigin:
 
     client_id = ""
     epoch = 0
+    is_will = False
+    is_superseded = False
 
     def identity(self, message: Publish) -> str:
         """QoS 0 only."""

@@ -87,7 +87,7 @@ class RoutingTable:
         self._routes: dict[str, Route] = {}
         #: What each edge has added, to be removed when it detaches.
         self._interest: dict[EdgeLink, set[str]] = {}
-        self._members: dict[EdgeLink, set[tuple[str, str]]] = {}
+        self._members: dict[EdgeLink, dict[str, set[str]]] = {}
 
     def route(self, topic: str) -> Route:
         """Return where messages of ``topic`` go now."""
@@ -142,16 +142,32 @@ class RoutingTable:
         """Remove an edge with all it had added; durable sessions stay, not connected."""
         for topic_filter in self._interest.pop(edge, ()):
             self._index.remove(topic_filter, edge)
-        for client_id, topic_filter in self._members.pop(edge, ()):
-            share = parse_shared(topic_filter)
-            if share is None:
-                continue
-            member = self.shared.member(*share, client_id)
-            if member is not None and member.edge is edge:
-                self.shared.unsubscribe(*share, client_id)
+        for client_id in list(self._members.get(edge, ())):
+            self.drop_members(edge, client_id)
+        self._members.pop(edge, None)
         for session in self.sessions.values():
             if session.edge is edge:
                 self.set_connected(session, None, session.epoch)
+
+    def drop_members(self, edge: EdgeLink, client_id: str, epoch: int = 0) -> None:
+        """Remove a client's connections to an edge (0: any, else older ones) from their groups."""
+        filters = self._members.get(edge, {}).get(client_id)
+        for topic_filter in list(filters or ()):
+            share = parse_shared(topic_filter)
+            member = self.shared.member(*share, client_id) if share is not None else None
+            if share is None or member is None or member.edge is not edge:
+                self._forget_member(edge, client_id, topic_filter)
+            elif not epoch or member.epoch < epoch:
+                self.shared.unsubscribe(*share, client_id)
+                self._forget_member(edge, client_id, topic_filter)
+
+    def _forget_member(self, edge: EdgeLink, client_id: str, topic_filter: str) -> None:
+        members = self._members.get(edge, {})
+        filters = members.get(client_id)
+        if filters is not None:
+            filters.discard(topic_filter)
+            if not filters:
+                del members[client_id]
 
     def is_outdated(self, client_id: str, incarnation: int) -> bool:
         """Whether a later incarnation of a session is known already."""
@@ -212,7 +228,8 @@ class RoutingTable:
             return
         member = SharedMember(client_id, options, None, edge, epoch)
         self.shared.subscribe(*share, client_id, member, True)
-        self._members.setdefault(edge, set()).add((client_id, topic_filter))
+        members = self._members.setdefault(edge, {})
+        members.setdefault(client_id, set()).add(topic_filter)
 
     def leave_group(self, client_id: str, epoch: int, topic_filter: str) -> None:
         """Remove it from a shared subscription."""
@@ -222,7 +239,7 @@ class RoutingTable:
             return
         self.shared.unsubscribe(*share, client_id)
         if member.edge is not None:
-            self._members.get(member.edge, set()).discard((client_id, topic_filter))
+            self._forget_member(member.edge, client_id, topic_filter)
 
     def _has_newer_member(self, share: tuple[str, str], client_id: str, epoch: int) -> bool:
         """Whether a later connection, or a later session, of the client is a member already.

@@ -58,6 +58,8 @@ class DueWill:
 
     will_id: str
     client_id: str
+    #: Of the connection whose will it is.
+    epoch: int
     record: bytes
 
 
@@ -96,7 +98,10 @@ class AttachReply:
     released: list[int] = field(default_factory=list)
     receipts: bytes = b""
     subscriptions: list[tuple[str, SubscriptionOptions]] = field(default_factory=list)
+    #: Wills of earlier connections that are to be published now, by the edge of this one.
     wills: list[DueWill] = field(default_factory=list)
+    #: Where the change log says that other edges are fenced for this client; 0: none had to be.
+    fence_position: int = 0
     #: The incarnation that was discarded by this CONNECT (clean start), 0 if none.
     discarded_incarnation: int = 0
     #: Packet identifier → how often its count of completed exchanges (seven bits of ``receipts``)
@@ -225,6 +230,22 @@ class SessionEnded:
 
 
 @dataclass(slots=True, frozen=True)
+class ConnectionFenced:
+    """What this edge publishes for this client has no effect if its epoch is lower than this."""
+
+    client_id: str
+    edge_id: str
+    epoch: int
+
+
+@dataclass(slots=True, frozen=True)
+class EdgeLost:
+    """The lease of this edge has ended: its sessions are going to be given up."""
+
+    edge_id: str
+
+
+@dataclass(slots=True, frozen=True)
 class RetainedAdded:
     """A topic that had no retained message has one."""
 
@@ -239,7 +260,13 @@ class RetainedRemoved:
 
 
 Change: TypeAlias = (
-    SessionSubscribed | SessionUnsubscribed | SessionEnded | RetainedAdded | RetainedRemoved
+    SessionSubscribed
+    | SessionUnsubscribed
+    | SessionEnded
+    | ConnectionFenced
+    | EdgeLost
+    | RetainedAdded
+    | RetainedRemoved
 )
 
 
@@ -388,13 +415,21 @@ class Store(Protocol):
     async def end_all_leases(self) -> None:
         """End the leases of all edges: for the only user of the server, before the first lease."""
 
-    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
-        """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
+    async def sweep_edges(
+        self, now_ms: int, limit: int, publisher: str = "", read_to: Sequence[int] | None = None
+    ) -> DueWork:
+        """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease.
 
-    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+        ``publisher`` is the edge that publishes their wills, "" for none. ``read_to``: what every
+        router has read of each partition's change log; an edge is logged as lost first, and its
+        sessions are left until all have read that. None: no other router has to read it.
+        """
+
+    async def sweep_due(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
         """Claim expired sessions, delayed wills, abandoned queues, queues of offline members.
 
-        Also what was claimed ten seconds ago and is not finished.
+        Also what was claimed ten seconds ago and is not finished. ``publisher`` is the edge that
+        publishes the wills, "" for none.
         """
 
     async def fetch_abandoned(

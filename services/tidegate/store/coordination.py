@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tidegate.store import operations as op
@@ -151,30 +151,46 @@ class Coordination:
 
     # Sweeps
 
-    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
+    async def sweep_edges(
+        self, now_ms: int, limit: int, publisher: str = "", read_to: Sequence[int] | None = None
+    ) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
         newest, *edges = await self._read_leases(now_ms)
-        words: Words = [now_ms, newest, len(edges), *edges]
-        return due_work(await self._sweep(op.SWEEP_EDGES, words, limit))
+        words: Words = [now_ms, publisher, newest, len(edges), *edges]
+        prefixes = self._keys.prefixes
+        read: list[bytes] = [b""] * len(prefixes)
+        if read_to is not None:
+            read = [entry_id(position) for position in read_to]
+        beside = dict(zip(prefixes, read, strict=True))
+        return due_work(await self._sweep(op.SWEEP_EDGES, words, limit, beside))
 
-    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+    async def sweep_due(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
         """Claim expired sessions, delayed wills, abandoned queues, queues of offline members."""
-        return due_work(await self._sweep(op.SWEEP_DUE, [now_ms], limit))
+        return due_work(await self._sweep(op.SWEEP_DUE, [now_ms, publisher], limit))
 
     async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
         """Remove up to ``limit`` retained messages whose expiry has passed; their topics."""
         (topics,) = await self._sweep(op.EXPIRED_RETAINED, [now_ms], limit)
         return [topic.decode() for topic in topics]
 
-    async def _sweep(self, letter: bytes, words: Words, limit: int) -> list[list[Any]]:
-        """Sweep all partitions for at most about ``limit`` things; the lists that it found."""
+    async def _sweep(
+        self, letter: bytes, words: Words, limit: int, beside: Mapping[bytes, bytes] | None = None
+    ) -> list[list[Any]]:
+        """Sweep all partitions for at most about ``limit`` things; the lists that it found.
+
+        ``beside``: a word that follows on the prefix of each partition.
+        """
+
+        def named(prefix: bytes) -> tuple[bytes, ...]:
+            return (prefix,) if beside is None else (prefix, beside[prefix])
+
         # Another partition first each time: a limit must not starve the last ones.
         prefixes = self._keys.prefixes
         first = self._first_partition = (self._first_partition + 1) % len(prefixes)
         left = [*prefixes[first:], *prefixes[:first]]
         one_list = letter == op.EXPIRED_RETAINED
         if not self._partitions.sharded:
-            words = [*words, limit, *left]
+            words = [*words, limit, *(word for prefix in left for word in named(prefix))]
             found = await self._bulk.submit(GLOBAL_PREFIX, [letter, len(words), *words], 10_000)
             return [found] if one_list else found
         lists: list[list[Any]] = []
@@ -183,7 +199,7 @@ class Coordination:
             del left[: len(wave)]
             parts = []
             for prefix in wave:
-                each: Words = [*words, limit // len(wave), prefix]
+                each: Words = [*words, limit // len(wave), *named(prefix)]
                 parts.append(self._bulk.submit(prefix, [letter, len(each), *each], 10_000))
             for reply in await asyncio.gather(*parts):
                 found = [reply] if one_list else reply

@@ -177,7 +177,7 @@ class RedisStore:
         result = await self._hot.submit(prefix, words, 200 + len(will))
         if len(result) == 1:
             return AttachReply(result[0], 0, False)
-        return attach_reply(request.client_id, result)
+        return attach_reply(result)
 
     async def detach(self, request: DetachRequest) -> DetachReply:
         """End a connection: keep or discard the session, keep, arm or discard its will."""

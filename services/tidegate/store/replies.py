@@ -18,8 +18,10 @@ from tidegate.store.api import (
     AttachReply,
     Change,
     Changes,
+    ConnectionFenced,
     DueWill,
     DueWork,
+    EdgeLost,
     EndedSession,
     OfflineMember,
     RetainedAdded,
@@ -53,7 +55,7 @@ def entry_id(position: int) -> bytes:
     return b"%d-%d" % (position >> _COUNTER_BITS, position & _COUNTER_MASK)
 
 
-def attach_reply(client_id: str, result: list[Any]) -> AttachReply:
+def attach_reply(result: list[Any]) -> AttachReply:
     """Read the long form of ``attach``'s result."""
     options = result[14]
     wraps = result[15]
@@ -64,7 +66,8 @@ def attach_reply(client_id: str, result: list[Any]) -> AttachReply:
         previous_edge=result[3].decode(),
         previous_epoch=result[4],
         discarded_incarnation=result[5],
-        wills=[DueWill(result[6].decode(), client_id, result[7])] if result[6] else [],
+        wills=due_wills(result[6]),
+        fence_position=position_of(result[7]) if result[7] else 0,
         sent_seq=result[8],
         sent_uncertain=result[9] == 1,
         last_seq=result[10],
@@ -159,6 +162,10 @@ def _change(words: list[bytes]) -> Change | None:
             return SessionUnsubscribed(
                 name, int(words[3]), tuple(word.decode() for word in words[4::2])
             )
+        case b"f":
+            return ConnectionFenced(name, words[3].decode(), int(words[5]))
+        case b"x":
+            return EdgeLost(name)
         case b"e":
             return SessionEnded(name, int(words[3]))
         case b"r":
@@ -187,7 +194,8 @@ def due_wills(pairs: list[bytes]) -> list[DueWill]:
     wills = []
     for n in range(0, len(pairs), 2):
         will_id = pairs[n].decode()
-        wills.append(DueWill(will_id, will_id.split(":", 1)[1], pairs[n + 1]))
+        epoch, _, client_id = will_id.partition(":")
+        wills.append(DueWill(will_id, client_id, int(epoch), pairs[n + 1]))
     return wills
 
 

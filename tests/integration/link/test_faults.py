@@ -109,10 +109,10 @@ async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> No
 
 async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires) -> None:
     class Faulty(FakeEdge):
-        def deliver(self, message: Publish, publisher_id: str) -> None:
+        def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
             if message.payload == b"poison":
                 raise ZeroDivisionError
-            super().deliver(message, publisher_id)
+            super().deliver(message, publisher_id, identity)
 
     router = await wires.router("r1")
     edge = await wires.edge(router.address, edge=Faulty())

@@ -19,6 +19,8 @@ class _Publisher:
 
     client_id = "publisher"
     epoch = 3
+    is_will = False
+    is_superseded = False
 
     def __init__(self, tracer: Tracer) -> None:
         self.outcomes: list[int] = []
@@ -40,6 +42,7 @@ class _Peer:
 
     edge_id = "edge"
     instance = "instance"
+    publishes_wills = False
 
     def __init__(self, code: int | None = 0, taken: bool = True) -> None:
         self.code = code
@@ -51,7 +54,7 @@ class _Peer:
         self.published.append((origin, message))
         return self.code
 
-    def deliver(self, message: Publish, publisher_id: str) -> None:
+    def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         self.counters.delivered += 3
 
     def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:

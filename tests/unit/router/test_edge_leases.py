@@ -30,11 +30,11 @@ class _Store:
         self.is_away = False
         self.leases: dict[str, int] = {}
 
-    async def sweep_edges(self, now_ms: int, limit: int) -> DueWork:
+    async def sweep_edges(self, *_: Any) -> DueWork:
         self.edge_sweeps += 1
         return DueWork()
 
-    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+    async def sweep_due(self, *_: Any) -> DueWork:
         if self.is_away:
             raise StoreUnavailable
         return DueWork()

@@ -7,6 +7,7 @@ from typing import Any
 from support.fake_store import FakeStore
 from support.virtual_time import in_virtual_time
 from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.router.edges import Edges
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import RoutingTable
@@ -25,7 +26,7 @@ async def test_what_is_not_in_the_store_any_more_is_forgotten() -> None:
     store: Any = played
     table = RoutingTable()
     retained = RetainedMessages(store, played.now_ms, lambda: None)
-    replica = Replica(store, table, retained)
+    replica = Replica(store, table, retained, Edges(table))
     played.subscriptions = [
         StoredSubscriptions("stays", 1, "", 0, [("kept", QOS1), ("dropped", QOS1)]),
         StoredSubscriptions("ends", 2, "", 0, [("kept", QOS1)]),

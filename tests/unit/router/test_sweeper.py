@@ -31,7 +31,7 @@ class _Store:
         self.sweep_count = 0
         self.forgotten: list[str] = []
 
-    async def sweep_due(self, now_ms: int, limit: int) -> DueWork:
+    async def sweep_due(self, *_: Any) -> DueWork:
         self.sweep_count += 1
         fault, self.fault = self.fault, None
         if fault is not None:
@@ -88,6 +88,8 @@ def _sweeper(store: Any, counters: Counters, beside: _Fake | None = None) -> Swe
         offline_members=fake,
         sessions=fake,
         wills=wills,
+        edges=fake,
+        membership=None,
     )
 
 
@@ -97,7 +99,9 @@ async def test_a_will_that_cannot_be_read_holds_no_other_up(
 ) -> None:
     store, counters = _Store(), Counters()
     record = encode_will(Will("a", b"gone"), "c", None)
-    store.due = DueWork(wills=[DueWill("bad", "b", b"\xff\xff"), DueWill("good", "c", record)])
+    store.due = DueWork(
+        wills=[DueWill("bad", "b", 1, b"\xff\xff"), DueWill("good", "c", 2, record)]
+    )
     with caplog.at_level(logging.CRITICAL):
         await _sweeper(store, counters).sweep()
     await asyncio.sleep(0)
@@ -111,7 +115,7 @@ async def test_a_will_that_cannot_be_read_holds_no_other_up(
 async def test_what_was_handed_out_is_done_whatever_the_store_answers_next() -> None:
     store, counters = _Store(), Counters()
     record = encode_will(Will("a", b"gone"), "c", None)
-    store.due = DueWork(wills=[DueWill("w", "c", record)], ended=[EndedSession("c", 7)])
+    store.due = DueWork(wills=[DueWill("w", "c", 1, record)], ended=[EndedSession("c", 7)])
     fake = _Fake()
     fake.is_away = True
     with pytest.raises(StoreUnavailable):

@@ -30,6 +30,7 @@ class _Harness:
             store, LimitsConfig(), FeaturesConfig(), self.counters, self.store.now_ms
         )
         self.edge = FakeEdge()
+        self.epoch = 4
 
     async def start(self) -> None:
         """Load, and attach the edge."""
@@ -39,7 +40,14 @@ class _Harness:
 
     async def publish(self, will: Will) -> None:
         """A will of the client "dying" is due."""
-        self.router._wills.publish(DueWill("5:dying", "dying", encode_will(will, "dying", None)))
+        self.epoch += 1
+        await self.publish_again(will)
+
+    async def publish_again(self, will: Will) -> None:
+        """The same will is claimed once more."""
+        record = encode_will(will, "dying", None)
+        due = DueWill(f"{self.epoch}:dying", "dying", self.epoch, record)
+        self.router._wills.publish_by(None, [due])
         await turns()
 
 
@@ -81,7 +89,9 @@ async def test_a_will_that_is_claimed_twice_has_one_identity() -> None:
     harness = await _harness()
     will = Will("t", b"gone", 1)
     await harness.publish(will)
-    await harness.publish(will)
+    await harness.publish_again(will)
     first, second = harness.store.appends
-    assert first.identity == second.identity != ""
+    assert first.identity == second.identity == "will|5:dying"
     assert harness.store.published_wills == ["5:dying"] * 2
+    # Connected clients are given it once.
+    assert harness.edge.payloads == [b"gone"]

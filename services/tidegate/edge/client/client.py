@@ -68,6 +68,9 @@ class Accepted:
 class Inbound(Protocol):
     """The publishes that come from one client (``publish.PublishReceiver``)."""
 
+    #: Set when a newer connection has the session.
+    is_superseded: bool
+
     def on_pubrel(self, packet: PubRel) -> None:
         """Complete a QoS 2 exchange. Raises ProtocolViolation."""
 
@@ -465,6 +468,8 @@ class Client:
     def taken_over(self, reason_code: ReasonCode) -> None:
         """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
         self.publishes_will = False
+        if self.state is CONNECTED:
+            self.inbound.is_superseded = True
         self.disconnect(reason_code)
 
     def stop_reading(self) -> None:

@@ -58,12 +58,17 @@ class PublishReceiver:
         "_wraps",
         "client_id",
         "epoch",
+        "is_superseded",
     )
+
+    is_will: Final = False
 
     def __init__(self, client: Client, receipts: bytes, wraps: dict[int, int]) -> None:
         self._client = client
         self.client_id = client.client_id
         self.epoch = client.epoch
+        #: Whether a newer connection has the session.
+        self.is_superseded = False
         self._limit = client.announced_limits.receive_maximum
         self._unanswered: list[_Unanswered] = []
         #: PUBRELs that are not in the store yet.

@@ -123,7 +123,11 @@ class ClientRegistry:
     def detach(self, request: DetachSession) -> None:
         """Report the end of a connection to the router."""
         context, client_id = self._context, request.client_id
-        task = context.spawn(context.router.detach(request))
+
+        async def detach() -> None:
+            await context.router.detach(request)
+
+        task = context.spawn(detach())
         self.detaching[client_id] = task
 
         def done(ended: asyncio.Task[None]) -> None:

@@ -50,7 +50,7 @@ class PublishDispatcher:
         peer = self._owners.get(message.topic) or self._routers.owner(message.topic)
         qos = message.qos
         if not qos and peer is not None and peer.state is State.OPEN:
-            peer.publish_qos0(message, origin.client_id)
+            peer.publish_qos0(message, origin.client_id, origin.epoch)
         else:
             self._order += 1
             entry = Unconfirmed(origin.client_id, origin.epoch, self._order, size_of(message))
@@ -67,6 +67,19 @@ class PublishDispatcher:
         if peer is not None and peer.outstanding_bytes >= peer.credit_bytes:
             self.pause()
         return None if qos else PUBLISHED
+
+    def publish_will(self, origin: Origin, message: Publish) -> None:
+        """Route the will of a connection that has ended; its outcome follows at every QoS."""
+        self._order += 1
+        entry = Unconfirmed(origin.client_id, origin.epoch, self._order, size_of(message))
+        entry.origin = origin
+        entry.message = message
+        entry.identity = origin.identity(message)
+        peer = self._routers.owner(message.topic)
+        if peer is None:
+            self._unrouted.append(entry)
+        else:
+            peer.publish(entry)
 
     def complete(
         self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
@@ -114,11 +127,20 @@ class PublishDispatcher:
             if entry.message is None:
                 self._complete(entry)
                 continue
+            if entry.is_superseded:
+                self._drop(entry)
+                continue
             peer = self._routers.owner(entry.message.topic)
             if peer is None:
                 self._unrouted.append(entry)
             else:
                 peer.publish(entry)
+
+    def _drop(self, entry: Unconfirmed) -> None:
+        """A newer connection has the session: the publish must not take effect any more."""
+        if entry.message is not None and not entry.message.qos:
+            self._counters.published += 1
+            self._counters.dropped["superseded"] += 1
 
     def pause(self) -> None:
         """Pause publishers."""

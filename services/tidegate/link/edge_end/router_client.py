@@ -9,6 +9,7 @@ Each part calls only those before it::
     requests           requests and replies, repeated when a router connection is lost
     snapshot           what every router must know of this edge
     publish_dispatch   publishes and completed deliveries; whether publishers are paused
+    will_publisher     wills that this edge publishes
     router_frames      frames from routers
     verification       which connections still own their sessions
     router_membership  routers that join, leave and return (it runs the streams)
@@ -33,17 +34,20 @@ from tidegate.link.edge_end.router_peer import LinkLost
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.edge_end.snapshot import Snapshot
 from tidegate.link.edge_end.verification import Verification
+from tidegate.link.edge_end.will_publisher import WillPublisher
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
     DetachSession,
     EdgeLink,
+    PendingWill,
     RouterUnavailable,
 )
 from tidegate.link.messages import (
     SMALL_BYTES,
     read_attached,
     read_message,
+    read_will,
     write_attach,
     write_detach,
     write_message,
@@ -73,6 +77,9 @@ class RouterClient:
         self._snapshot = Snapshot(self.routers)
         self.publish_dispatcher = PublishDispatcher(self.routers, counters)
         self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
+        self.wills = self.frame_handler.wills = WillPublisher(
+            edge_id, self.publish_dispatcher, self._requests, self._tasks
+        )
         self.verification = Verification(edge_id, self._requests, self._tasks)
         self.membership = RouterMembership(
             edge_id,
@@ -144,17 +151,51 @@ class RouterClient:
         size = SMALL_BYTES + (len(request.will.payload) if request.will else 0)
         reply = await self._requests.send(request.client_id, message, size)
         session = read_attached(reply.attach)
+        if session.fence_position:
+            try:
+                await self._settle(request.client_id, session.fence_position)
+            except RouterUnavailable:
+                # It gets no connection: the session is given back, without its will.
+                end = DetachSession(request.client_id, session.epoch, publish_will=False)
+                self._tasks.spawn(self.detach(end))
+                raise
+        await self.wills.publish_all(session.wills, self.config.timeout_s)
         if session.incarnation:
             self._snapshot.add_session(request.client_id, session.epoch, session.incarnation)
         return session
 
-    async def detach(self, request: DetachSession) -> None:
+    async def _settle(self, client_id: str, position: int) -> None:
+        """Return when every router refuses what older connections of a client still publish."""
+        for _ in range(TRIES):
+            excluded = self.routers.connected()
+            request = pb.Request()
+            request.settle.client_id, request.settle.position = client_id, position
+            request.settle.told.extend(peer.instance for peer in excluded)
+            answers = await asyncio.gather(
+                self._requests.send(client_id, request),
+                *(peer.request(pb.Request(catch_up=pb.CatchUpRequest())) for peer in excluded),
+                return_exceptions=True,
+            )
+            for answer in answers:
+                if not isinstance(answer, pb.Reply):
+                    if not isinstance(answer, LinkLost):
+                        raise answer
+                elif answer.failure != pb.FAILURE_UNSUPPORTED:  # an older router has no fences
+                    raise_failure(answer)
+            if all(isinstance(answer, pb.Reply) for answer in answers):
+                return
+        raise RouterUnavailable("router connection lost at every attempt")
+
+    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
         """End a connection (see RouterLink)."""
         client_id = request.client_id
         self._snapshot.remove_session(client_id, request.epoch)
         message = pb.Request()
         write_detach(message.detach, request)
-        await self._requests.send_until_answered(client_id, message)
+        reply = await self._requests.send_until_answered(client_id, message)
+        wills = [read_will(will) for will in reply.detach.wills]
+        await self.wills.publish_all(wills, self.config.timeout_s)
+        return ()
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int

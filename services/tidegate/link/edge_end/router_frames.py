@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.router_peer import RouterPeer
+from tidegate.link.edge_end.will_publisher import WillPublisher
 from tidegate.link.frames import OperationTable
 from tidegate.link.interfaces import EdgeLink
-from tidegate.link.messages import SMALL_BYTES, read_message, read_options
+from tidegate.link.messages import SMALL_BYTES, read_message, read_options, read_will
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish
@@ -55,11 +56,12 @@ class RemoteReceipt:
 
 
 class RouterFrameHandler:
-    """See the module's docstring. ``edge`` must be set before the first frame."""
+    """See the module's docstring. ``edge`` and ``wills`` must be set before the first frame."""
 
-    __slots__ = ("_dispatch", "_publish_dispatcher", "edge", "on")
+    __slots__ = ("_dispatch", "_publish_dispatcher", "edge", "on", "wills")
 
     edge: EdgeLink
+    wills: WillPublisher
 
     def __init__(self, publish_dispatcher: PublishDispatcher, counters: Counters) -> None:
         self._publish_dispatcher = publish_dispatcher
@@ -70,6 +72,8 @@ class RouterFrameHandler:
                 "push": self._on_push,
                 "shared": self._on_shared,
                 "kick": self._on_kick,
+                "fence": self._on_fence,
+                "publish_will": self._on_publish_will,
                 "reply": _on_reply,
                 "applied": _on_applied,
                 "echo": _on_echo,
@@ -89,7 +93,8 @@ class RouterFrameHandler:
                 self._publish_dispatcher.resume()
 
     def _on_deliver(self, _peer: RouterPeer, operation: pb.Deliver) -> None:
-        self.edge.deliver(read_message(operation.message), operation.publisher_id)
+        message = read_message(operation.message)
+        self.edge.deliver(message, operation.publisher_id, operation.identity)
 
     def _on_push(self, _peer: RouterPeer, operation: pb.Push) -> None:
         self.edge.push(
@@ -123,6 +128,19 @@ class RouterFrameHandler:
         except ValueError:  # the router is newer
             reason = ReasonCode.UNSPECIFIED_ERROR
         self.edge.kick(operation.client_id, operation.epoch, reason)
+
+    def _on_fence(self, peer: RouterPeer, operation: pb.Fence) -> None:
+        client_id, epoch = operation.client_id, operation.epoch
+        self.edge.fence(client_id, epoch)
+        self.wills.fence(client_id, epoch)
+        outbox = peer.outbox
+        if outbox is not None:
+            fenced = outbox.frame.operations.add().fenced
+            fenced.client_id, fenced.epoch = client_id, epoch
+            outbox.grew(SMALL_BYTES)
+
+    def _on_publish_will(self, _peer: RouterPeer, operation: pb.PublishWill) -> None:
+        self.wills.publish(read_will(operation))
 
     def _on_pushes_lost(self, _peer: RouterPeer, _operation: pb.PushesLost) -> None:
         self.edge.pushes_lost()

@@ -161,6 +161,8 @@ class RouterMembership:
         routers = self.routers
         try:
             await peer.sync()
+            # From here on the router refuses what is superseded; what was before, this finds.
+            await self._verification.verify()
             await self._fence_instances(peer, peer)
             if is_new_instance:
                 if routers.is_member(peer) and routers.serving(peer):
@@ -187,11 +189,13 @@ class RouterMembership:
             # The connection was lost meanwhile: the next one finds it a member, and opens it.
             return
         peer.state = State.OPEN
-        peer.send_waiting()
+        dropped = peer.send_waiting()
+        self.counters.published += dropped
+        self.counters.dropped["superseded"] += dropped
         routers.notify_changed()
         self._publish_dispatcher.reroute()
         self._publish_dispatcher.resume()
-        self._verification.events_missed()
+        self.edge.pushes_lost()
 
     async def _wait_for_edges(self, peer: RouterPeer) -> None:
         """Wait until the edges attached to other routers are attached to this router too.

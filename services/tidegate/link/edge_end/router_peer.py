@@ -67,6 +67,11 @@ class Unconfirmed:
         self.seqs: list[int] = []
         self.done: Callable[[], None] | None = None
 
+    @property
+    def is_superseded(self) -> bool:
+        """Whether it must not take effect any more: a newer connection has the session."""
+        return self.origin is not None and self.origin.is_superseded
+
 
 class UnconfirmedRedispatch(Unconfirmed):
     """A shared message for another member than its first one."""
@@ -154,7 +159,7 @@ class RouterPeer:
         else:
             self.waiting.append(entry)
 
-    def publish_qos0(self, message: Publish, client_id: str) -> None:
+    def publish_qos0(self, message: Publish, client_id: str, epoch: int) -> None:
         """Send a QoS 0 publish; only in state OPEN."""
         outbox = self.outbox
         assert outbox is not None
@@ -163,6 +168,7 @@ class RouterPeer:
         self.unacknowledged_count += 1
         publish = outbox.frame.operations.add().publish
         publish.client_id = client_id
+        publish.epoch = epoch
         write_message(publish.message, message)
         outbox.grew(size)
 
@@ -172,11 +178,11 @@ class RouterPeer:
         assert self.outbox is not None
         publish = self.outbox.frame.operations.add().publish
         publish.client_id = entry.client_id
+        publish.epoch = entry.epoch
         write_message(publish.message, message)
-        if message.qos:
+        if message.qos or entry.identity:
             publish.id = number = self.next_id()
             self.unconfirmed[number] = entry
-            publish.epoch = entry.epoch
             if entry.identity:
                 publish.identity = entry.identity
             if entry.receipt >= 0:
@@ -235,8 +241,12 @@ class RouterPeer:
             elif entry.done is not None:
                 entry.done()
 
-    def send_waiting(self) -> None:
-        """Send what has waited, in the order of the calls; only in state OPEN."""
+    def send_waiting(self) -> int:
+        """Send what has waited, in the order of the calls; only in state OPEN.
+
+        What must not take effect any more is left out. Returns how many of these are of QoS 0.
+        """
+        dropped = 0
         waiting, self.waiting = self.waiting, []
         waiting.sort(key=_order_of)
         for entry in waiting:
@@ -244,8 +254,12 @@ class RouterPeer:
                 self.redispatch(entry)
             elif entry.message is None:
                 self.complete(entry)
+            elif entry.is_superseded:
+                self.outstanding_bytes -= entry.size
+                dropped += not entry.message.qos
             else:
                 self._send_publish(entry)
+        return dropped
 
     def disconnected(self) -> int:
         """The connection is lost: keep what is not confirmed, fail requests.
@@ -255,7 +269,7 @@ class RouterPeer:
         lost = self.unacknowledged_count
         unconfirmed = []
         for entry in self.unconfirmed.values():
-            if entry.message is not None and not entry.message.qos:
+            if entry.message is not None and not entry.message.qos and not entry.identity:
                 lost += 1
             else:
                 unconfirmed.append(entry)

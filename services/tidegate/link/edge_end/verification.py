@@ -6,14 +6,17 @@ Owns whether a verification is under way, and whether another one must follow. C
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from tidegate.link.edge_end.requests import Requests
-from tidegate.link.interfaces import EdgeLink
+from tidegate.link.interfaces import EdgeLink, RouterUnavailable
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.process.tasks import Tasks
+
+log = logging.getLogger(__name__)
 
 VERIFY_PAGE: Final = 500
 
@@ -46,21 +49,37 @@ class Verification:
             self._running = True
             self._tasks.spawn(self._verify())
 
+    async def verify(self) -> None:
+        """Close the connections that are superseded by now, before a router is used.
+
+        Without the store it is left to a later time: nobody can take a session over either.
+        """
+        try:
+            await self._verify_all(self._requests.send)
+        except RouterUnavailable as error:
+            log.debug("connections not verified", extra={"reason": str(error)})
+            self.start()
+
     async def _verify(self) -> None:
         try:
             while self._again:
                 self._again = False
-                connections = self.connections()
-                for start in range(0, len(connections), VERIFY_PAGE):
-                    await self._verify_page(connections[start : start + VERIFY_PAGE])
+                await self._verify_all(self._requests.send_until_answered)
         finally:
             self._running = False
 
-    async def _verify_page(self, page: list[tuple[str, int]]) -> None:
-        request = pb.Request()
-        request.verify.client_ids.extend(client_id for client_id, _ in page)
-        request.verify.epochs.extend(epoch for _, epoch in page)
-        reply = await self._requests.send_until_answered(self._edge_id, request)
+    async def _verify_all(
+        self, send: Callable[[str, pb.Request], Coroutine[Any, Any, pb.Reply]]
+    ) -> None:
+        connections = self.connections()
+        for start in range(0, len(connections), VERIFY_PAGE):
+            page = connections[start : start + VERIFY_PAGE]
+            request = pb.Request()
+            request.verify.client_ids.extend(client_id for client_id, _ in page)
+            request.verify.epochs.extend(epoch for _, epoch in page)
+            self._close_others(page, await send(self._edge_id, request))
+
+    def _close_others(self, page: list[tuple[str, int]], reply: pb.Reply) -> None:
         for (client_id, epoch), live in zip(page, reply.verify.live, strict=False):
             if not live:
                 self.edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)

@@ -11,7 +11,7 @@ import logging
 from typing import Final
 
 from tidegate.link.frames import OperationTable
-from tidegate.link.interfaces import RouterService, SharedReceipt
+from tidegate.link.interfaces import FENCED, RouterService, SharedReceipt
 from tidegate.link.messages import SMALL_BYTES, read_message, read_subscriptions, size_of
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
@@ -19,6 +19,7 @@ from tidegate.link.router_end.edge_peer import EdgePeer
 from tidegate.link.router_end.request_handler import RequestHandler
 from tidegate.link.router_end.router_figures import RouterFigures
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.versions import FENCES_VERSION
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.telemetry.counters import Counters
@@ -45,6 +46,8 @@ class RemoteOrigin:
         "epoch",
     )
 
+    is_will = False
+
     def __init__(
         self, edges: AttachedEdges, peer: EdgePeer, publish: pb.Publish, size: int
     ) -> None:
@@ -58,6 +61,11 @@ class RemoteOrigin:
         self._size = size
         self.client_id = publish.client_id
         self.epoch = publish.epoch
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether its edge is fenced for it (see Origin)."""
+        return self._peer.fences.get(self.client_id, 0) > self.epoch
 
     def identity(self, message: Publish) -> str:
         """Return what the edge has sent (see Origin)."""
@@ -73,6 +81,14 @@ class RemoteOrigin:
         self._edges.publish_done(self._peer, self._id, self._size, code)
         if not self._batch.unconfirmed:
             self._edges.notify_changed()
+
+
+class RemoteWill(RemoteOrigin):
+    """The connection that has ended whose will an edge publishes."""
+
+    __slots__ = ()
+
+    is_will = True
 
 
 class EdgeFrameHandler:
@@ -103,6 +119,7 @@ class EdgeFrameHandler:
                 "redispatch": self._on_redispatch,
                 "complete": self._on_complete,
                 "synced": _on_synced,
+                "fenced": _on_fenced,
                 "echo": barriers.echoed,
                 "shared_member": self._on_shared_member,
                 "shared_returned": self._on_shared_returned,
@@ -139,7 +156,11 @@ class EdgeFrameHandler:
         if publish.packet_id:
             message.packet_id = publish.packet_id
         size = size_of(message)
-        origin = RemoteOrigin(self._edges, peer, publish, size)
+        if peer.fences and self._is_fenced(peer, publish):
+            self._refuse(peer, publish, size)
+            return
+        make = RemoteOrigin if not publish.identity or message.qos == 2 else RemoteWill
+        origin = make(self._edges, peer, publish, size)
         batch = peer.batch
         batch.unconfirmed += 1
         code: int | None
@@ -153,6 +174,20 @@ class EdgeFrameHandler:
         if code is not None:
             batch.unconfirmed -= 1
             self._edges.publish_done(peer, publish.id, size, code, now=False)
+
+    def _is_fenced(self, peer: EdgePeer, publish: pb.Publish) -> bool:
+        """Whether a newer connection has the session, at another edge."""
+        epoch: int = publish.epoch
+        if not epoch and peer.version < FENCES_VERSION:
+            return False  # a publish of QoS 0: older edges do not send its epoch
+        return epoch < peer.fences.get(publish.client_id, 0)
+
+    def _refuse(self, peer: EdgePeer, publish: pb.Publish, size: int) -> None:
+        if not publish.message.flags & 3:
+            # Others have not been acknowledged, so the client can send them again.
+            self._counters.published += 1
+            self._counters.dropped["superseded"] += 1
+        self._edges.publish_done(peer, publish.id, size, FENCED, now=False)
 
     def _on_complete(self, attached: AttachedEdge, complete: pb.Complete) -> None:
         peer, number = attached.peer, complete.id
@@ -209,3 +244,7 @@ def _on_synced(attached: AttachedEdge, synced: pb.Synced) -> None:
     attached.peer.synced = True
     attached.peer.outbox.frame.operations.add().applied.id = synced.id
     attached.peer.outbox.grew(SMALL_BYTES)
+
+
+def _on_fenced(attached: AttachedEdge, fenced: pb.Fenced) -> None:
+    attached.peer.fenced(fenced.client_id, fenced.epoch)

@@ -8,12 +8,20 @@ instead. Never waits, except in ``wait_for_room``.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
-from tidegate.link.interfaces import SharedReceipt
-from tidegate.link.messages import SMALL_BYTES, size_of, write_message, write_options
+from tidegate.link.interfaces import PendingWill, SharedReceipt
+from tidegate.link.messages import (
+    SMALL_BYTES,
+    size_of,
+    write_message,
+    write_options,
+    write_will,
+)
 from tidegate.link.outbox import Outbox
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.versions import FENCES_VERSION
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
@@ -52,9 +60,11 @@ class EdgePeer:
         "closed",
         "credit_due_bytes",
         "edge_id",
+        "fences",
         "frames_received",
         "has_left",
         "name",
+        "on_given_up",
         "outbox",
         "shared",
         "stalled",
@@ -95,6 +105,11 @@ class EdgePeer:
         #: Shared messages of QoS 1 sent to it, by number, with their receipts.
         self.shared: dict[int, tuple[str, Publish, SharedReceipt | None]] = {}
         self._next_shared = 0
+        #: By client identifier: publishes with a lower epoch have no effect. An entry stays until
+        #: the edge has applied it, or its stream ends: over the next one it verifies connections.
+        self.fences: dict[str, int] = {}
+        #: Ends the stream; set by ``link_server``.
+        self.on_given_up: Callable[[], None] = _nothing
         self._mailbox_bytes = mailbox_bytes
         self._counters = counters
         self._pushes_lost = False
@@ -120,7 +135,7 @@ class EdgePeer:
 
     # EdgeLink
 
-    def deliver(self, message: Publish, publisher_id: str) -> None:
+    def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """See EdgeLink."""
         if self._refuses():
             self._drop()
@@ -129,6 +144,8 @@ class EdgePeer:
         operation = outbox.frame.operations.add().deliver
         if publisher_id:
             operation.publisher_id = publisher_id
+        if identity:
+            operation.identity = identity
         write_message(operation.message, message)
         outbox.grew(size_of(message))
 
@@ -182,6 +199,39 @@ class EdgePeer:
         operation.reason_code = reason_code
         self.outbox.grew(SMALL_BYTES)
 
+    def fence(self, client_id: str, epoch: int) -> None:
+        """See EdgeLink."""
+        if self.closed or self.fences.get(client_id, 0) >= epoch:
+            return
+        self.fences[client_id] = epoch
+        if self.version >= FENCES_VERSION:
+            operation = self.outbox.frame.operations.add().fence
+            operation.client_id = client_id
+            operation.epoch = epoch
+            self.outbox.grew(SMALL_BYTES)
+
+    def fenced(self, client_id: str, epoch: int) -> None:
+        """The edge has applied a fence: it publishes nothing older of that client any more."""
+        if self.fences.get(client_id) == epoch:
+            del self.fences[client_id]
+
+    @property
+    def publishes_wills(self) -> bool:
+        """See EdgeLink."""
+        return self.version >= FENCES_VERSION and self.synced and not self.closed
+
+    def publish_will(self, will: PendingWill) -> bool:
+        """See EdgeLink."""
+        if not self.publishes_wills:
+            return False
+        write_will(self.outbox.frame.operations.add().publish_will, will)
+        self.outbox.grew(size_of(will.message))
+        return True
+
+    def give_up(self) -> None:
+        """See EdgeLink."""
+        self.on_given_up()
+
     def pushes_lost(self) -> None:
         """See EdgeLink."""
         self.outbox.frame.operations.add().pushes_lost.SetInParent()
@@ -195,6 +245,7 @@ class EdgePeer:
         What was pushed is still in queues, and shared messages are given to other members.
         """
         self.closed = True
+        self.on_given_up = _nothing
         self._room.set()
         lost = 0
         for frame in self.outbox.unsent():
@@ -242,3 +293,7 @@ class EdgePeer:
             if self._unsent_credit_bytes >= self._credit_frame_bytes:
                 self._unsent_credit_bytes = 0
                 self.outbox.grew(4)
+
+
+def _nothing() -> None:
+    pass

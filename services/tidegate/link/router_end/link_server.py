@@ -106,6 +106,10 @@ class LinkServer(LinkServicer):
         if not attached.closing.done():
             attached.closing.set_result(None)
 
+    def _give_up(self, attached: AttachedEdge) -> None:
+        log.warning("edge lease ended, closing its stream", extra={"edge": attached.peer.name})
+        self._drop(attached)
+
     # Streams
 
     async def Attach(  # noqa: N802 - the name in link.proto
@@ -131,6 +135,7 @@ class LinkServer(LinkServicer):
         hello = first.hello
         peer = EdgePeer(hello.edge_id, hello.name, welcome.version, self._config, self._counters)
         attached = AttachedEdge(peer)
+        peer.on_given_up = lambda: self._give_up(attached)
         before = self.attached.by_id.get(peer.edge_id)
         if before is not None:
             self._drop(before)

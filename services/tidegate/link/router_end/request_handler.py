@@ -13,7 +13,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from tidegate.link.edge_id import name_in
-from tidegate.link.interfaces import RouterService, RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import (
+    PendingWill,
+    RouterService,
+    RouterUnavailable,
+    SessionFenced,
+)
 from tidegate.link.messages import (
     read_attach,
     read_detach,
@@ -21,10 +26,12 @@ from tidegate.link.messages import (
     read_subscriptions,
     write_attached,
     write_message,
+    write_will,
 )
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.versions import FENCES_VERSION
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
 
@@ -73,6 +80,8 @@ class RequestHandler:
             "barrier": self._barrier,
             "catch_up": self._catch_up,
             "edges": self._edges_of,
+            "settle": self._settle,
+            "wills_published": self._wills_published,
         }
 
     def on_request(self, attached: AttachedEdge, request: pb.Request) -> None:
@@ -112,12 +121,33 @@ class RequestHandler:
         self, attached: AttachedEdge, wanted: pb.AttachRequest, reply: pb.Reply
     ) -> None:
         session = await self._router.attach(attached.peer.edge_id, read_attach(wanted))
+        session.wills = self._for_edge(attached, session.wills)
         write_attached(reply.attach, session)
 
+    def _for_edge(self, attached: AttachedEdge, wills: Sequence[PendingWill]) -> list[PendingWill]:
+        """Return the wills that the edge publishes; for an older one they are published here."""
+        if attached.peer.version >= FENCES_VERSION:
+            return list(wills)
+        for will in wills:
+            self._router.publish_will(will)
+        return []
+
     async def _detach(
-        self, _attached: AttachedEdge, wanted: pb.DetachRequest, _reply: pb.Reply
+        self, attached: AttachedEdge, wanted: pb.DetachRequest, reply: pb.Reply
     ) -> None:
-        await self._router.detach(read_detach(wanted))
+        reply.detach.SetInParent()
+        for will in self._for_edge(attached, await self._router.detach(read_detach(wanted))):
+            write_will(reply.detach.wills.add(), will)
+
+    async def _settle(
+        self, _attached: AttachedEdge, wanted: pb.SettleRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.settle(wanted.client_id, wanted.position, list(wanted.told))
+
+    async def _wills_published(
+        self, _attached: AttachedEdge, wanted: pb.WillsPublishedRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.wills_published(list(wanted.will_ids))
 
     async def _subscribe(
         self, attached: AttachedEdge, wanted: pb.SubscribeRequest, _reply: pb.Reply

@@ -56,7 +56,7 @@ class Hello(_message.Message):
     def __init__(self, oldest_version: _Optional[int] = ..., newest_version: _Optional[int] = ..., edge_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class EdgeOperation(_message.Message):
-    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned", "figures")
+    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned", "figures", "fenced")
     PUBLISH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class EdgeOperation(_message.Message):
     SHARED_MEMBER_FIELD_NUMBER: _ClassVar[int]
     SHARED_RETURNED_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    FENCED_FIELD_NUMBER: _ClassVar[int]
     publish: Publish
     request: Request
     interest: Interest
@@ -81,7 +82,8 @@ class EdgeOperation(_message.Message):
     shared_member: SharedMember
     shared_returned: SharedReturned
     figures: Figures
-    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
+    fenced: Fenced
+    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("topic", "payload", "flags", "properties", "expires_at_ms", "subscription_identifiers", "trace")
@@ -201,6 +203,14 @@ class Complete(_message.Message):
     seqs: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, id: _Optional[int] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., seqs: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class Fenced(_message.Message):
+    __slots__ = ("client_id", "epoch")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    epoch: int
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
 class Synced(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -208,7 +218,7 @@ class Synced(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges")
+    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +237,8 @@ class Request(_message.Message):
     CATCH_UP_FIELD_NUMBER: _ClassVar[int]
     END_LEASE_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
+    SETTLE_FIELD_NUMBER: _ClassVar[int]
+    WILLS_PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     id: int
     attach: AttachRequest
     detach: DetachRequest
@@ -245,7 +257,9 @@ class Request(_message.Message):
     catch_up: CatchUpRequest
     end_lease: EndLeaseRequest
     edges: EdgesRequest
-    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ...) -> None: ...
+    settle: SettleRequest
+    wills_published: WillsPublishedRequest
+    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ...) -> None: ...
 
 class Will(_message.Message):
     __slots__ = ("message", "delay_s", "message_expiry_s")
@@ -416,6 +430,22 @@ class BarrierRequest(_message.Message):
     last: bool
     def __init__(self, last: _Optional[bool] = ...) -> None: ...
 
+class SettleRequest(_message.Message):
+    __slots__ = ("client_id", "position", "told")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    position: int
+    told: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, client_id: _Optional[str] = ..., position: _Optional[int] = ..., told: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WillsPublishedRequest(_message.Message):
+    __slots__ = ("will_ids",)
+    WILL_IDS_FIELD_NUMBER: _ClassVar[int]
+    will_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, will_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class EdgesRequest(_message.Message):
     __slots__ = ("living",)
     LIVING_FIELD_NUMBER: _ClassVar[int]
@@ -459,7 +489,7 @@ class Welcome(_message.Message):
     def __init__(self, version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, str]] = ..., text: _Optional[str] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class RouterOperation(_message.Message):
-    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures")
+    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures", "fence", "publish_will")
     DELIVER_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
@@ -470,6 +500,8 @@ class RouterOperation(_message.Message):
     PUSHES_LOST_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_WILL_FIELD_NUMBER: _ClassVar[int]
     deliver: Deliver
     push: Push
     shared: Shared
@@ -480,15 +512,19 @@ class RouterOperation(_message.Message):
     pushes_lost: PushesLost
     leaving: Leaving
     figures: Figures
-    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
+    fence: Fence
+    publish_will: PublishWill
+    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., publish_will: _Optional[_Union[PublishWill, _Mapping]] = ...) -> None: ...
 
 class Deliver(_message.Message):
-    __slots__ = ("message", "publisher_id")
+    __slots__ = ("message", "publisher_id", "identity")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PUBLISHER_ID_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     message: Message
     publisher_id: str
-    def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., publisher_id: _Optional[str] = ...) -> None: ...
+    identity: str
+    def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., publisher_id: _Optional[str] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class Push(_message.Message):
     __slots__ = ("client_id", "epoch", "seq", "message")
@@ -528,6 +564,26 @@ class Kick(_message.Message):
     reason_code: int
     def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., reason_code: _Optional[int] = ...) -> None: ...
 
+class Fence(_message.Message):
+    __slots__ = ("client_id", "epoch")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    epoch: int
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class PublishWill(_message.Message):
+    __slots__ = ("will_id", "client_id", "epoch", "message")
+    WILL_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    will_id: str
+    client_id: str
+    epoch: int
+    message: Message
+    def __init__(self, will_id: _Optional[str] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., message: _Optional[_Union[Message, _Mapping]] = ...) -> None: ...
+
 class Applied(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -549,7 +605,7 @@ class Leaving(_message.Message):
     def __init__(self) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges")
+    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -560,6 +616,7 @@ class Reply(_message.Message):
     LEASE_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
     id: int
     failure: Failure
     text: str
@@ -570,10 +627,11 @@ class Reply(_message.Message):
     lease: LeaseReply
     verify: VerifyReply
     edges: EdgesReply
-    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ...) -> None: ...
+    detach: DetachReply
+    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ...) -> None: ...
 
 class AttachReply(_message.Message):
-    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions")
+    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position")
     class ReceiptWrapsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -591,6 +649,8 @@ class AttachReply(_message.Message):
     RECEIPTS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_WRAPS_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    WILLS_FIELD_NUMBER: _ClassVar[int]
+    FENCE_POSITION_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     incarnation: int
     session_present: bool
@@ -601,7 +661,15 @@ class AttachReply(_message.Message):
     receipts: bytes
     receipt_wraps: _containers.ScalarMap[int, int]
     subscriptions: _containers.RepeatedCompositeFieldContainer[Subscription]
-    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ...) -> None: ...
+    wills: _containers.RepeatedCompositeFieldContainer[PublishWill]
+    fence_position: int
+    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ...) -> None: ...
+
+class DetachReply(_message.Message):
+    __slots__ = ("wills",)
+    WILLS_FIELD_NUMBER: _ClassVar[int]
+    wills: _containers.RepeatedCompositeFieldContainer[PublishWill]
+    def __init__(self, wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ...) -> None: ...
 
 class QueuedMessage(_message.Message):
     __slots__ = ("seq", "message")

@@ -43,6 +43,7 @@ DROP_REASONS: Final = (
     "disconnected",
     "shutdown",
     "session_ended",
+    "superseded",  # a newer connection had taken its publisher's session over
     "redispatched",  # another member of the shared subscription got it instead
 )
 #: Why a connection was not accepted: a reason code's name, a ``Refusal`` of a listener, or a reason

@@ -2,8 +2,9 @@
 
 -- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay
 -- result: {epoch} for a new session that is not durable, else
---   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, will id,
---    will record, sent seq, uncertain, last seq, queued, receipts, released, subscriptions, wraps}
+--   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, {will id,
+--    record, …}, id of the last log entry that fences another edge ('' = none), sent seq, uncertain,
+--    last seq, queued, receipts, released, subscriptions, wraps}
 local function attach(i)
   local P, C, edge, clean, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local now, will, delay = tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7]
@@ -12,7 +13,8 @@ local function attach(i)
   call('SADD', P .. 'g:' .. edge, C)
   call('HSETNX', P .. 'edges', edge, 0)
   local f = session(P, C)
-  if not f and expiry == '0' then
+  local pending = pending_wills(P, C)
+  if not f and expiry == '0' and #pending == 0 then
     if will == '' then
       call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0')
     else
@@ -22,19 +24,32 @@ local function attach(i)
   end
 
   local incarnation, discarded, sent, uncertain = 0, 0, 0, 0
-  local previous_edge, previous_epoch, will_id, will_record = '', 0, '', ''
+  local previous_edge, previous_epoch, wills, fenced = '', 0, {}, ''
+  for _, one in ipairs(pending) do
+    local id = one.epoch .. ':' .. C
+    local record = call('HGET', P .. 'wills', id)
+    if record then
+      fenced = move_will(P, C, one, edge, epoch, now) or fenced
+      wills[#wills + 1] = id
+      wills[#wills + 1] = record
+    end
+  end
+  if #wills > 0 then list_pending(P, C, pending) end
   if f then
     local live = f.g ~= ''
     local ended = clean == '1' or f.i == '0' or (live and f.x == '0')
       or (not live and f.d and tonumber(f.d) <= now)
     local overdue = (live and f.l == '0') or (not live and f.a and tonumber(f.a) <= now)
     if f.w and (ended or overdue) then
-      will_record = f.w
-      will_id = pend_will(P, C, f.e, f.w, now)
+      wills[#wills + 1] = pend_will(P, C, f.e, f.w, now, edge)
+      wills[#wills + 1] = f.w
     end
     if live then
       previous_edge, previous_epoch = f.g, tonumber(f.e)
-      if f.g ~= edge then call('SREM', P .. 'g:' .. f.g, C) end
+      if f.g ~= edge then
+        call('SREM', P .. 'g:' .. f.g, C)
+        fenced = fence(P, C, f.g, epoch)
+      end
     else
       call('ZREM', P .. 'due', 's' .. C, 'w' .. C, 'm' .. C)
     end
@@ -79,8 +94,8 @@ local function attach(i)
   call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1')
   if present == 1 and f.h then call('HSET', s, 'h', 1) end
   if will ~= '' then call('HSET', s, 'w', will, 'l', delay) end
-  return {epoch, incarnation, present, previous_edge, previous_epoch, discarded, will_id,
-    will_record, sent, uncertain, last, queued, receipts, released, subscriptions, wraps}
+  return {epoch, incarnation, present, previous_edge, previous_epoch, discarded, wills,
+    fenced, sent, uncertain, last, queued, receipts, released, subscriptions, wraps}
 end
 
 -- arguments: P, C, epoch, now, publish will (0/1), session expiry ('' = as it was), sent seq
@@ -90,8 +105,8 @@ local function detach(i)
   local f = session(P, C)
   if not f or f.e ~= ARGV[i + 2] or f.g == '' then return 0 end
   if ARGV[i + 5] ~= '' then f.x = ARGV[i + 5] end
-  local ended, id, record =
-    disconnect(P, C, f, tonumber(ARGV[i + 3]), ARGV[i + 4] == '1', true, tonumber(ARGV[i + 6]))
+  local now, sent = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 6])
+  local ended, id, record = disconnect(P, C, f, now, ARGV[i + 4] == '1', true, sent, f.g)
   if ended == 0 and id == '' then return 1 end
   return {ended, id, record}
 end

@@ -25,6 +25,7 @@ local function announce_lease(i, last)
   local results = {}
   for at = i + 2, last do
     call('HSET', ARGV[at] .. 'edges', ARGV[i], ARGV[i + 1])
+    call('HDEL', ARGV[at] .. 'gone', ARGV[i])
     results[#results + 1] = 1
   end
   return results

@@ -6,12 +6,49 @@ local CLAIM_MS = 10000
 local GRACE_MS = 1000
 local ABANDONED_S = 86400
 
--- Makes a will due: it stays, claimed, until a router confirms that it has published it.
-local function pend_will(P, C, epoch, record, now)
+-- Pending wills of a client, oldest first, are listed in a hash: epoch@edge and a line feed of each;
+-- the edge is the one that publishes it, '' = a router does.
+local function pending_wills(P, C)
+  local list, found = call('HGET', P .. 'pending', C), {}
+  for epoch, at in string.gmatch(list or '', '(%d+)@([^\n]*)\n') do
+    found[#found + 1] = {epoch = epoch, at = at}
+  end
+  return found
+end
+
+local function list_pending(P, C, wills)
+  local list = ''
+  for _, will in ipairs(wills) do list = list .. will.epoch .. '@' .. will.at .. '\n' end
+  if list == '' then
+    call('HDEL', P .. 'pending', C)
+  else
+    call('HSET', P .. 'pending', C, list)
+  end
+end
+
+-- Makes a will due: it stays, claimed, until it is confirmed that it has been published. Edge at
+-- publishes it.
+local function pend_will(P, C, epoch, record, now, at)
   local id = epoch .. ':' .. C
   call('HSET', P .. 'wills', id, record)
   call('ZADD', P .. 'due', now + CLAIM_MS, 'p' .. id)
+  local wills = pending_wills(P, C)
+  wills[#wills + 1] = {epoch = epoch, at = at}
+  list_pending(P, C, wills)
   return id
+end
+
+-- What this edge publishes for this client takes effect from now on only if its epoch is not lower.
+-- Returns the id of the entry of the change log that says so.
+local function fence(P, C, edge, epoch) return log_change(P, 'f', C, 'g', edge, 'e', epoch) end
+
+-- Claims a pending will for another edge; the one that has published it so far is fenced. Returns the
+-- id of the fence, if one was needed.
+local function move_will(P, C, will, at, epoch, now)
+  local id, before = will.epoch .. ':' .. C, will.at
+  call('ZADD', P .. 'due', now + CLAIM_MS, 'p' .. id)
+  will.at = at
+  if before ~= '' and before ~= at then return fence(P, C, before, epoch) end
 end
 
 -- Deletes the state of one incarnation of a session; the session hash f is the caller's to delete. A
@@ -45,7 +82,8 @@ end
 
 -- Ends a connection. When its edge ends it (known), it is known what was sent; for sessions of a lost
 -- edge it stays unknown. Returns the incarnation that ended or 0, and the id and record of a due will.
-local function disconnect(P, C, f, now, publish_will, known, sent)
+-- Edge at publishes a will that is due.
+local function disconnect(P, C, f, now, publish_will, known, sent, at)
   local s = P .. 's:' .. C
   sent = math.max(tonumber(f.n), sent)
   local expiry, incarnation = tonumber(f.x), tonumber(f.i)
@@ -55,7 +93,7 @@ local function disconnect(P, C, f, now, publish_will, known, sent)
   local id, record = '', ''
   if f.w and publish_will and not armed then
     record = f.w
-    id = pend_will(P, C, f.e, record, now)
+    id = pend_will(P, C, f.e, record, now, at)
   end
   if not stays then
     call('DEL', s)

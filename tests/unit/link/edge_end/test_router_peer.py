@@ -107,7 +107,7 @@ async def test_credit_that_was_never_used_is_not_given() -> None:
 async def test_publishes_without_an_answer_use_credit_too() -> None:
     peer = _peer()
     message = Publish("t", b"x" * 10_000)
-    peer.publish_qos0(message, "publisher")
+    peer.publish_qos0(message, "publisher", 1)
     assert not peer.has_credit()
     peer.confirm(pb.RouterFrame(credit_bytes=size_of(message), unacknowledged_done=1))
     assert peer.has_credit()
@@ -171,7 +171,7 @@ async def test_a_publish_sent_again_is_the_same_exchange() -> None:
 @in_virtual_time
 async def test_after_a_reconnection_credit_counts_what_waits_and_nothing_else() -> None:
     peer, publisher = _peer(), _Publisher()
-    peer.publish_qos0(Publish("t", b"x" * 3000), "publisher")
+    peer.publish_qos0(Publish("t", b"x" * 3000), "publisher", 1)
     kept = publisher.sent(b"x" * 1000)
     peer.publish(kept)
     assert peer.disconnected() == 1

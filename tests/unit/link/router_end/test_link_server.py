@@ -138,14 +138,14 @@ async def test_an_edge_is_welcomed_with_what_it_must_know(harness: Harness) -> N
     harness.streams.append(stream)
     welcome = await stream.attach()
     assert (welcome.name, welcome.instance) == ("router-1", "router-1.a")
-    assert (welcome.version, welcome.refusal) == (2, pb.REFUSAL_NONE)
+    assert (welcome.version, welcome.refusal) == (3, pb.REFUSAL_NONE)
     assert welcome.credit_bytes == LinkConfig().credit_bytes
     assert harness.service.named("attach_edge") == [("edge-1",)]
 
 
 @pytest.mark.parametrize(
     ("oldest", "newest", "spoken"),
-    [(0, 1, 1), (1, 1, 1), (1, 2, 2), (1, 99, 2), (2, 3, 2), (3, 9, 0), (0, 0, 0), (99, 99, 0)],
+    [(0, 1, 1), (1, 1, 1), (1, 2, 2), (1, 99, 3), (2, 3, 3), (4, 9, 0), (0, 0, 0), (99, 99, 0)],
 )
 def test_the_newest_version_that_both_speak_is_used(
     monkeypatch: pytest.MonkeyPatch, oldest: int, newest: int, spoken: int
