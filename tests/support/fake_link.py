@@ -246,6 +246,9 @@ class FakeService:
         """See RouterLink."""
         return await self._ask("detach", request) or ()
 
+    def hasten(self, client_id: str) -> None:
+        """See RouterLink."""
+
     async def settle(self, *arguments: Any) -> None:
         """See RouterService."""
         await self._ask("settle", *arguments)

@@ -23,6 +23,7 @@ from tidegate.link.interfaces import (
     AttachSession,
     DetachSession,
     Origin,
+    PendingWill,
     RouterUnavailable,
 )
 from tidegate.mqtt.packets import Publish
@@ -114,10 +115,14 @@ class FakeRouter:
             raise RouterUnavailable("none is there")
         return self.session or AttachedSession(1, self.incarnation, False)
 
-    async def detach(self, request: DetachSession) -> None:
+    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
         """See RouterLink."""
         await self.reachable.wait()
         self.detached.append(request)
+        return ()
+
+    def hasten(self, client_id: str) -> None:
+        """See RouterLink."""
 
     async def subscribe(self, *arguments: Any) -> None:
         """See RouterLink."""

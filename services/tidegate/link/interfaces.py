@@ -106,15 +106,27 @@ class AttachedSession:
     fence_position: int = 0
 
 
+class EndedPublisher(Protocol):
+    """The publishes of a connection that has ended."""
+
+    #: To be set when a newer connection has the session.
+    is_superseded: bool
+
+
 @dataclass(slots=True, frozen=True)
 class DetachSession:
-    """The end of a connection. ``session_expiry_s`` None keeps that of CONNECT."""
+    """The end of a connection. ``session_expiry_s`` None keeps that of CONNECT.
+
+    ``publisher``, for the edge's end of the link: what it has published may be under way; None:
+    it has published nothing.
+    """
 
     client_id: str
     epoch: int
     publish_will: bool
     session_expiry_s: int | None = None
     sent_seq: int = 0
+    publisher: EndedPublisher | None = field(default=None, compare=False)
 
 
 class RouterLink(Protocol):
@@ -127,7 +139,13 @@ class RouterLink(Protocol):
         """Make this edge the owner of a session. Raises RouterUnavailable."""
 
     async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
-        """End a connection; retried until it is stored. Returns wills for the link to publish."""
+        """End a connection; retried until it is stored. Returns wills for the link to publish.
+
+        It is stored when what the connection has published is with its routers.
+        """
+
+    def hasten(self, client_id: str) -> None:
+        """Store the end of a client's connections now: it is back at this edge."""
 
     async def subscribe(
         self,

@@ -70,6 +70,7 @@ class TracedRouterLink:
         self._tracer = tracer
         self.attach = router.attach
         self.detach = router.detach
+        self.hasten = router.hasten
         self.subscribe = router.subscribe
         self.unsubscribe = router.unsubscribe
         self.leave_groups = router.leave_groups
@@ -128,6 +129,7 @@ class TracedRouterService:
         self._route_of = route_of
         self.attach = router.attach
         self.detach = router.detach
+        self.hasten = router.hasten
         self.subscribe = router.subscribe
         self.unsubscribe = router.unsubscribe
         self.leave_groups = router.leave_groups

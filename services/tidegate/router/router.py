@@ -160,6 +160,7 @@ class Router:
         self.detach = sessions.detach
         self.verify = sessions.verify
         self.settle = sessions.settle
+        self.hasten = sessions.hasten
         self.publish_will = self._wills.publish
         self.wills_published = self._wills.published
         self.subscribe = sessions.subscribe

@@ -125,6 +125,9 @@ class Sessions:
             self.ended(reply.ended)
         return self._publish_or_return(reply.wills)
 
+    def hasten(self, client_id: str) -> None:
+        """Nothing waits here (see RouterLink)."""
+
     async def settle(self, client_id: str, position: int, excluded: Sequence[str]) -> None:
         """Wait until a change is known everywhere (see RouterService)."""
         if self._membership is None:

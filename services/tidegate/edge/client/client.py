@@ -71,6 +71,10 @@ class Inbound(Protocol):
     #: Set when a newer connection has the session.
     is_superseded: bool
 
+    @property
+    def has_published(self) -> bool:
+        """Whether something was published on this connection."""
+
     def on_pubrel(self, packet: PubRel) -> None:
         """Complete a QoS 2 exchange. Raises ProtocolViolation."""
 
@@ -542,6 +546,7 @@ class Client:
                     self.publishes_will and self._may_publish_will(),
                     self.expiry_at_end_s,
                     self.delivery.sent_seq,
+                    self.inbound if self.inbound.has_published else None,
                 )
             )
 

@@ -221,6 +221,7 @@ async def _attach(
     context, client_id = client.context, request.client_id
     ending = registry.detaching.get(client_id)
     if ending is not None:
+        context.router.hasten(client_id)
         # The router must have the end of the last connection before the next one begins.
         await asyncio.wait([ending], timeout=context.limits.connect_timeout_s)
     if client.is_closed:

@@ -48,6 +48,7 @@ class PublishReceiver:
         "_client",
         "_completing",
         "_exchange",
+        "_has_published",
         "_limit",
         "_permitted",
         "_plain",
@@ -85,6 +86,8 @@ class PublishReceiver:
             if value & 1:
                 self._received.add(packet_id)
         self._exchange = 0
+        #: Also on topics that are not in ``_permitted`` any more.
+        self._has_published = False
         #: Resumes reading when both rates allow it again; None: reading is not paused for them.
         self._rate_timer: asyncio.TimerHandle | None = None
         self._bucket: TokenBucket | None = None
@@ -93,6 +96,11 @@ class PublishReceiver:
         self._plain = True
         self._take_rates()
         self._look_at_limits()
+
+    @property
+    def has_published(self) -> bool:
+        """Whether something was published on this connection."""
+        return self._has_published or bool(self._permitted)
 
     def limits_changed(self, before: LimitsConfig) -> None:
         """Go by the limits as they are now. Changed rates start with full buckets."""
@@ -123,7 +131,7 @@ class PublishReceiver:
             and self._bytes_bucket is None
             and not self._client.context.limits.max_message_expiry_s
         )
-        self._permitted.clear()
+        self.forget_topics()
 
     def has_unanswered(self) -> bool:
         """Whether a PUBACK, PUBREC or PUBCOMP has to go out."""
@@ -131,6 +139,7 @@ class PublishReceiver:
 
     def forget_topics(self) -> None:
         """Permissions may have changed."""
+        self._has_published = self.has_published
         self._permitted.clear()
 
     # PUBLISH
@@ -239,7 +248,7 @@ class PublishReceiver:
             return False
         permitted = client.may_write(topic)
         if len(self._permitted) >= MAX_REMEMBERED_TOPICS:
-            self._permitted.clear()
+            self.forget_topics()
         self._permitted[topic] = permitted
         return permitted
 

@@ -114,6 +114,12 @@ class PublishDispatcher:
             self._counters.dropped["link_lost"] += 1
             self._counters.published += 1
 
+    def has_unrouted(self, client_id: str) -> bool:
+        """Whether publishes of a client wait for a router."""
+        return any(
+            entry.client_id == client_id and entry.message is not None for entry in self._unrouted
+        )
+
     # When routers join and leave
 
     def reroute(self, left: Sequence[Unconfirmed] = ()) -> None:

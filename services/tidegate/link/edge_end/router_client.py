@@ -9,6 +9,7 @@ Each part calls only those before it::
     requests           requests and replies, repeated when a router connection is lost
     snapshot           what every router must know of this edge
     publish_dispatch   publishes and completed deliveries; whether publishers are paused
+    endings            connections that have ended, with publishes under way
     will_publisher     wills that this edge publishes
     router_frames      frames from routers
     verification       which connections still own their sessions
@@ -25,6 +26,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.edge_figures import EdgeFigures
+from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.lease import Lease
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.requests import TRIES, Requests, raise_failure
@@ -77,10 +79,11 @@ class RouterClient:
         self._snapshot = Snapshot(self.routers)
         self.publish_dispatcher = PublishDispatcher(self.routers, counters)
         self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
+        self.endings = self.frame_handler.endings = Endings(self.routers, self.publish_dispatcher)
         self.wills = self.frame_handler.wills = WillPublisher(
             edge_id, self.publish_dispatcher, self._requests, self._tasks
         )
-        self.verification = Verification(edge_id, self._requests, self._tasks)
+        self.verification = Verification(edge_id, self._requests, self._tasks, self.endings)
         self.membership = RouterMembership(
             edge_id,
             name,
@@ -190,12 +193,17 @@ class RouterClient:
         """End a connection (see RouterLink)."""
         client_id = request.client_id
         self._snapshot.remove_session(client_id, request.epoch)
+        await self.endings.wait(request)
         message = pb.Request()
         write_detach(message.detach, request)
         reply = await self._requests.send_until_answered(client_id, message)
         wills = [read_will(will) for will in reply.detach.wills]
         await self.wills.publish_all(wills, self.config.timeout_s)
         return ()
+
+    def hasten(self, client_id: str) -> None:
+        """Store the end of a client's connections now (see RouterLink)."""
+        self.endings.hasten(client_id)
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int

@@ -6,6 +6,7 @@ other parts of the router client register their functions with ``on``.
 
 from __future__ import annotations
 
+from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.router_peer import RouterPeer
 from tidegate.link.edge_end.will_publisher import WillPublisher
@@ -56,11 +57,12 @@ class RemoteReceipt:
 
 
 class RouterFrameHandler:
-    """See the module's docstring. ``edge`` and ``wills`` must be set before the first frame."""
+    """See the module's docstring. Its attributes must be set before the first frame."""
 
-    __slots__ = ("_dispatch", "_publish_dispatcher", "edge", "on", "wills")
+    __slots__ = ("_dispatch", "_publish_dispatcher", "edge", "endings", "on", "wills")
 
     edge: EdgeLink
+    endings: Endings
     wills: WillPublisher
 
     def __init__(self, publish_dispatcher: PublishDispatcher, counters: Counters) -> None:
@@ -132,6 +134,7 @@ class RouterFrameHandler:
     def _on_fence(self, peer: RouterPeer, operation: pb.Fence) -> None:
         client_id, epoch = operation.client_id, operation.epoch
         self.edge.fence(client_id, epoch)
+        self.endings.supersede(client_id, epoch - 1)
         self.wills.fence(client_id, epoch)
         outbox = peer.outbox
         if outbox is not None:

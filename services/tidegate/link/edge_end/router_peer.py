@@ -151,6 +151,16 @@ class RouterPeer:
 
     # Publishes and completions
 
+    def has_waiting(self, client_id: str) -> bool:
+        """Whether publishes of a client wait until it is open."""
+        return any(
+            entry.client_id == client_id and entry.message is not None for entry in self.waiting
+        )
+
+    def has_unconfirmed(self) -> bool:
+        """Whether something was sent that the router has not confirmed."""
+        return bool(self.unacknowledged_count or self.unconfirmed)
+
     def publish(self, entry: Unconfirmed) -> None:
         """Send a publish, or keep it until state OPEN."""
         self.outstanding_bytes += entry.size

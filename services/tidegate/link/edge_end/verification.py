@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.requests import Requests
 from tidegate.link.interfaces import EdgeLink, RouterUnavailable
 from tidegate.link.v1 import link_pb2 as pb
@@ -24,14 +25,24 @@ VERIFY_PAGE: Final = 500
 class Verification:
     """See the module's docstring. ``edge`` must be set before the first call."""
 
-    __slots__ = ("_again", "_edge_id", "_requests", "_running", "_tasks", "connections", "edge")
+    __slots__ = (
+        "_again",
+        "_edge_id",
+        "_endings",
+        "_requests",
+        "_running",
+        "_tasks",
+        "connections",
+        "edge",
+    )
 
     edge: EdgeLink
 
-    def __init__(self, edge_id: str, requests: Requests, tasks: Tasks) -> None:
+    def __init__(self, edge_id: str, requests: Requests, tasks: Tasks, endings: Endings) -> None:
         self._edge_id = edge_id
         self._requests = requests
         self._tasks = tasks
+        self._endings = endings
         self._running = False
         self._again = False
         #: Connections of this edge, as (client_id, epoch).
@@ -71,7 +82,7 @@ class Verification:
     async def _verify_all(
         self, send: Callable[[str, pb.Request], Coroutine[Any, Any, pb.Reply]]
     ) -> None:
-        connections = self.connections()
+        connections = self.connections() + self._endings.connections()
         for start in range(0, len(connections), VERIFY_PAGE):
             page = connections[start : start + VERIFY_PAGE]
             request = pb.Request()
@@ -83,3 +94,4 @@ class Verification:
         for (client_id, epoch), live in zip(page, reply.verify.live, strict=False):
             if not live:
                 self.edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)
+                self._endings.supersede(client_id, epoch)

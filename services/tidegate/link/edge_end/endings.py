@@ -1,0 +1,112 @@
+"""Connections that have ended at this edge while routers may still lack what they have published.
+
+Owns those whose end is not in the store yet: as long as that is so, the session is the ended
+connection's, so the next one at another edge supersedes it, and what is still under way is refused.
+``router_client`` waits here before it reports the end of a connection; ``router_frames`` and
+``verification`` report what is superseded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
+from tidegate.link.edge_end.router_peer import State
+from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.interfaces import DetachSession, EndedPublisher
+
+
+class _Ending:
+    """One connection; ``released`` is set when nothing has to be waited for any more."""
+
+    __slots__ = ("epoch", "publisher", "released")
+
+    def __init__(self, epoch: int, publisher: EndedPublisher) -> None:
+        self.epoch = epoch
+        self.publisher = publisher
+        self.released = asyncio.Event()
+
+
+class Endings:
+    """See the module's docstring."""
+
+    __slots__ = ("_dispatcher", "_ending", "_routers")
+
+    def __init__(self, routers: RouterTable, dispatcher: PublishDispatcher) -> None:
+        self._routers = routers
+        self._dispatcher = dispatcher
+        #: By client identifier.
+        self._ending: dict[str, list[_Ending]] = {}
+
+    def connections(self) -> list[tuple[str, int]]:
+        """Return those that have ended here, as (client_id, epoch)."""
+        return [(name, one.epoch) for name, endings in self._ending.items() for one in endings]
+
+    def supersede(self, client_id: str, epoch: int) -> None:
+        """A newer connection has the session: what has not taken effect yet never does."""
+        for ending in self._ending.get(client_id, ()):
+            if ending.epoch <= epoch:
+                ending.publisher.is_superseded = True
+                ending.released.set()
+
+    def hasten(self, client_id: str) -> None:
+        """The client is back at this edge: what it publishes now takes the same way, in order."""
+        for ending in self._ending.get(client_id, ()):
+            ending.released.set()
+
+    async def wait(self, request: DetachSession) -> None:
+        """Return when routers have all that a connection has published, or need not have it."""
+        if request.publisher is None:
+            return
+        ending = _Ending(request.epoch, request.publisher)
+        endings = self._ending.setdefault(request.client_id, [])
+        endings.append(ending)
+        released = asyncio.create_task(ending.released.wait())
+        try:
+            while not ending.released.is_set() and await self._wait_once(request, released):
+                pass
+        finally:
+            released.cancel()
+            endings.remove(ending)
+            if not endings:
+                del self._ending[request.client_id]
+
+    async def _wait_once(self, request: DetachSession, released: asyncio.Task[bool]) -> bool:
+        """Wait for the routers of now; True if there may be more to wait for."""
+        waits: list[asyncio.Future[None]] = []
+        some_wait = self._dispatcher.has_unrouted(request.client_id)
+        for peer in self._routers.members.values():
+            if peer.has_waiting(request.client_id):
+                some_wait = True
+            elif peer.state is State.OPEN and peer.has_unconfirmed():
+                waits.append(peer.sync())
+        if some_wait:
+            changed = asyncio.create_task(self._routers.wait_changed())
+            await asyncio.wait({changed, released}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            return True
+        return await _all_synced(waits, released)
+
+
+async def _all_synced(waits: Iterable[asyncio.Future[None]], released: asyncio.Task[bool]) -> bool:
+    """Wait for syncs; True if one of them was lost with its connection."""
+    pending: set[asyncio.Future[Any]] = set(waits)
+    lost = False
+    while pending:
+        done, _ = await asyncio.wait(pending | {released}, return_when=asyncio.FIRST_COMPLETED)
+        if released in done:
+            for future in pending:
+                future.add_done_callback(_retrieve)
+            return False
+        for future in done & pending:
+            lost |= future.exception() is not None
+        pending -= done
+    return lost
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more: its exception is of no interest."""
+    if not future.cancelled():
+        future.exception()
