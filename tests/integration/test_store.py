@@ -22,9 +22,11 @@ from tidegate.store.api import (
     Append,
     AttachReply,
     AttachRequest,
+    ConnectionFenced,
     DetachReply,
     DetachRequest,
     DueWill,
+    EdgeLost,
     EndedSession,
     StoredSubscriptions,
 )
@@ -461,6 +463,107 @@ async def test_wills_of_one_client_have_names_of_their_own(store: RedisStore) ->
     assert len(names) == 3
     await store.will_published(sorted(names))
     assert (await store.sweep_due(NOW + 20_000, 10)).wills == []
+
+
+# Fences
+
+
+async def test_a_takeover_fences_the_other_edge_in_the_log(store: RedisStore) -> None:
+    before = await store.log_positions()
+    first = await attach(store, edge="e1")
+    again = await attach(store, edge="e1")
+    assert (first.fence_position, again.fence_position) == (0, 0)
+    assert (await store.changes(before, 100)).changes == []
+    over = await attach(store, edge="e2")
+    found = await store.changes(before, 100)
+    assert found.changes == [ConnectionFenced("c", "e1", over.epoch)]
+    # Who has read up to the position that CONNECT waits for knows of it.
+    assert found.positions[store.partition("c")] == over.fence_position
+
+
+@pytest.mark.parametrize("expiry", [0, 100])
+async def test_a_connect_that_supersedes_nobody_fences_nobody(
+    store: RedisStore, expiry: int
+) -> None:
+    before = await store.log_positions()
+    reply = await attach(store, edge="e1", expiry=expiry)
+    await detach(store, reply.epoch)
+    reply = await attach(store, edge="e2", expiry=expiry)
+    assert reply.fence_position == 0
+    kinds = {type(change) for change in (await store.changes(before, 100)).changes}
+    assert ConnectionFenced not in kinds
+
+
+@pytest.mark.parametrize("expiry", [0, 100])
+@pytest.mark.statement("MQTT-3.1.2-8")
+async def test_a_will_under_way_is_the_task_of_the_next_connections_edge(
+    store: RedisStore, expiry: int
+) -> None:
+    before = await store.log_positions()
+    first = await attach(store, edge="e1", expiry=expiry, will=b"one")
+    (will,) = (await detach(store, first.epoch)).wills
+    assert (will.client_id, will.epoch) == ("c", first.epoch)
+    second = await attach(store, edge="e2", expiry=expiry, will=b"two")
+    assert second.wills == [will]
+    assert second.fence_position > 0
+    changes = (await store.changes(before, 100)).changes
+    assert ConnectionFenced("c", "e1", second.epoch) in changes
+    # At a takeover the older will comes first, and a will at the same edge needs no fence.
+    third = await attach(store, edge="e2", expiry=expiry)
+    assert [one.record for one in third.wills] == [b"one", b"two"]
+    assert third.fence_position == 0
+    await store.will_published([one.will_id for one in third.wills])
+    fourth = await attach(store, edge="e3", expiry=expiry)
+    assert fourth.wills == []
+    assert ConnectionFenced("c", "e2", fourth.epoch) in (await store.changes(before, 100)).changes
+
+
+async def test_a_will_that_is_claimed_again_is_no_longer_its_first_edges_task(
+    store: RedisStore,
+) -> None:
+    before = await store.log_positions()
+    reply = await attach(store, edge="e1", will=b"w")
+    (will,) = (await detach(store, reply.epoch)).wills
+    assert (await store.sweep_due(NOW + 10_000, 10, "e2")).wills == [will]
+    # The will itself has that epoch: an edge that is late with it is refused.
+    fence = ConnectionFenced("c", "e1", reply.epoch + 1)
+    assert fence in (await store.changes(before, 100)).changes
+    assert (await store.sweep_due(NOW + 20_000, 10, "e2")).wills == [will]
+    changes = (await store.changes(before, 100)).changes
+    assert [one for one in changes if isinstance(one, ConnectionFenced)] == [fence]
+
+
+async def test_sessions_of_a_lost_edge_are_left_until_every_router_has_read_of_it(
+    store: RedisStore,
+) -> None:
+    await store.renew_lease("dead", NOW, 1000)
+    reply = await attach(store, edge="dead", will=b"w")
+    before = await store.log_positions()
+    assert (await store.sweep_edges(NOW + 1000, 10, "", before)).wills == []
+    found = await store.changes(before, 100)
+    assert EdgeLost("dead") in found.changes
+    assert (await store.sweep_edges(NOW + 1500, 10, "", before)).wills == []
+    assert await store.verify([("c", reply.epoch)]) == [True]
+    # It is logged once.
+    assert (await store.changes(found.positions, 100)).changes == []
+    swept = await store.sweep_edges(NOW + 2000, 10, "", found.positions)
+    assert wills(swept.wills) == [b"w"]
+    assert await store.verify([("c", reply.epoch)]) == [False]
+
+
+async def test_an_edge_that_comes_back_is_lost_anew_the_next_time(store: RedisStore) -> None:
+    await store.renew_lease("e1", NOW, 1000)
+    reply = await attach(store)
+    before = await store.log_positions()
+    await store.sweep_edges(NOW + 1000, 10, "", before)
+    read = (await store.changes(before, 100)).positions
+    assert not await store.renew_lease("e1", NOW + 1500, 1000)
+    await store.sweep_edges(NOW + 3000, 10, "", read)
+    assert await store.verify([("c", reply.epoch)]) == [True]
+    found = await store.changes(read, 100)
+    assert EdgeLost("e1") in found.changes
+    await store.sweep_edges(NOW + 3500, 10, "", found.positions)
+    assert await store.verify([("c", reply.epoch)]) == [False]
 
 
 # Edges

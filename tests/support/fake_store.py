@@ -61,6 +61,11 @@ class FakeStore:
         #: What the next connections get, each when it is given; then each is a new session.
         self.attach_replies: list[asyncio.Future[AttachReply]] = []
         self.detached: list[DetachRequest] = []
+        self.detach_reply = DetachReply(False)
+        #: What the next sweep finds due.
+        self.due = DueWork()
+        #: Records of retained messages that were set.
+        self.records: dict[str, bytes | None] = {}
         #: Wills that were published and are to be forgotten.
         self.published_wills: list[str] = []
         #: Where sessions are connected: (client_id, incarnation) to (edge_id, epoch).
@@ -170,7 +175,7 @@ class FakeStore:
     async def detach(self, request: DetachRequest) -> DetachReply:
         self._asked("detach")
         self.detached.append(request)
-        return DetachReply(False)
+        return self.detach_reply
 
     async def will_published(self, will_ids: Sequence[str]) -> None:
         self._asked("will_published")
@@ -200,12 +205,15 @@ class FakeStore:
         self._asked("set_retained")
         if self.writer in self.fenced:
             raise WriterFenced
+        self.records[topic] = record
         change = RetainedAdded if record is not None else RetainedRemoved
         self.logs[self.partition(topic)].append(change(topic))
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         self._asked("get_retained")
-        return [b"" if topic in self.retained else None for topic in topics]
+        return [
+            self.records.get(topic, b"" if topic in self.retained else None) for topic in topics
+        ]
 
     async def leased_edges(self, now_ms: int) -> list[str]:
         self._asked("leased_edges")
@@ -217,7 +225,8 @@ class FakeStore:
         return DueWork()
 
     async def sweep_due(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
-        return DueWork()
+        due, self.due = self.due, DueWork()
+        return due
 
     async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
         return []

@@ -15,14 +15,25 @@ import pytest
 from support.fake_link import MOMENT_S, FakeEdge, FakeOrigin
 from support.fake_store import FakeStore
 from support.virtual_time import in_virtual_time, turns
-from tidegate.link.interfaces import AttachSession, RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import (
+    FENCED,
+    AttachSession,
+    DetachSession,
+    RouterUnavailable,
+    SessionFenced,
+)
 from tidegate.mqtt.enums import ReasonCode
-from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 from tidegate.router.membership import MAX_LEASE_S
 from tidegate.router.router import Router
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import (
+    ConnectionFenced,
+    DetachReply,
+    DueWill,
+    DueWork,
+    EdgeLost,
     RetainedAdded,
     RetainedRemoved,
     SessionEnded,
@@ -31,6 +42,7 @@ from tidegate.store.api import (
     WriterFenced,
 )
 from tidegate.store.client.lanes import StoreFault
+from tidegate.store.records import encode_will
 
 QOS1 = SubscriptionOptions(1)
 
@@ -644,3 +656,62 @@ def _hold_back(store: Any, call: str) -> asyncio.Event:
 
     setattr(store, call, held)
     return proceed
+
+
+# Superseded connections
+
+
+@in_virtual_time
+async def test_what_waited_of_a_superseded_connection_is_refused() -> None:
+    harness = await _harness("c")
+    harness.router.add_interest("edge-1", "t")
+    await harness.lapse()
+    assert harness.publish(b"old", 1) is None
+    harness.origin.is_superseded = True
+    harness.back()
+    await asyncio.sleep(1)
+    assert harness.origin.answers == [(b"old", FENCED)]
+    assert harness.store.appended == []
+    assert harness.edge.payloads == []
+
+
+@in_virtual_time
+async def test_fences_and_lost_edges_are_read_from_the_log() -> None:
+    harness = await _harness()
+    harness.router.join_groups("edge-1", "p", 4, [("$share/g/t", QOS1)])
+    harness.router.join_groups("edge-1", "q", 4, [("$share/g/t", QOS1)])
+    log = harness.store.logs[harness.store.partition("p")]
+    log.append(ConnectionFenced("p", "edge-1", 5))
+    log.append(ConnectionFenced("p", "of another router", 5))
+    await harness.router.catch_up()
+    assert harness.edge.fenced == [("p", 5)]
+    assert harness.edge.given_up_count == 0
+    # A member that is superseded swallows no message any more.
+    shared = harness.router.table.shared
+    assert shared.member("g", "t", "p") is None
+    assert shared.member("g", "t", "q") is not None
+    log.append(EdgeLost("edge-1"))
+    log.append(EdgeLost("of another router"))
+    await harness.router.catch_up()
+    assert harness.edge.given_up_count == 1
+
+
+@in_virtual_time
+async def test_wills_are_left_to_edges() -> None:
+    """Each topic has one writer, and only an edge has a way to all of them."""
+    harness = await _harness()
+    record = encode_will(Will("t", b"gone"), "c", None)
+    due = DueWill("4:c", "c", 4, record)
+    harness.store.detach_reply = DetachReply(False, None, [due])
+    (will,) = await harness.router.detach(DetachSession("c", 4, True))
+    assert (will.will_id, will.epoch, will.message.payload) == ("4:c", 4, b"gone")
+    harness.store.due = DueWork(wills=[due])
+    harness.edge.publishes_wills = True
+    await harness.router.sweeper.sweep()
+    assert [one.will_id for one in harness.edge.wills] == ["4:c"]
+    # None that is able to is attached: better by this router than late.
+    harness.store.due = DueWork(wills=[due])
+    harness.edge.publishes_wills = False
+    harness.router.add_interest("edge-1", "t")
+    await harness.router.sweeper.sweep()
+    assert harness.edge.payloads == [b"gone"]

@@ -7,12 +7,13 @@ test_membership_router.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from support.fake_link import FakeOrigin
+from support.fake_link import FakeEdge, FakeOrigin
 from support.fake_store import FakeStore
 from support.virtual_time import in_virtual_time, turns
 from tidegate.mqtt.enums import ReasonCode
@@ -99,3 +100,63 @@ def test_a_message_that_the_store_refuses_is_not_acknowledged_as_stored(qos: int
         assert harness.counters.published == 2
 
     play()
+
+
+# What comes again
+
+
+@in_virtual_time
+@pytest.mark.statement("MQTT-4.3.3-10")
+async def test_an_exchange_that_comes_again_is_delivered_and_retained_once() -> None:
+    """It is queued wherever it is missing; the answer waits until all of it is stored."""
+    harness = await _harness(("t", SubscriptionOptions(2)))
+    edge = FakeEdge()
+    harness.router.attach_edge(edge)
+    harness.router.add_interest("edge-1", "t")
+    origins = [FakeOrigin("p"), FakeOrigin("p", 2)]
+    for origin in origins:
+        message = Publish("t", b"once", 2, retain=True, packet_id=7)
+        assert harness.router.publish(origin, message) is None
+    # Another publisher's value comes between the exchange and a third attempt.
+    other = await harness.publish("q", b"newer")
+    harness.router.publish(FakeOrigin("q"), Publish("t", b"newer", 1, retain=True))
+    await turns()
+    last = FakeOrigin("p", 3)
+    harness.router.publish(last, Publish("t", b"once", 2, retain=True, packet_id=7))
+    await turns()
+    assert edge.payloads.count(b"once") == 1
+    assert edge.identities == ["p/7"]
+    assert [origin.answers for origin in (*origins, last)] == [[(b"once", 0)]] * 3
+    assert other.answers == [(b"newer", 0)]
+    identities = [one.identity for one in harness.store.appends]
+    assert identities.count("p/7") == 3  # the queue refuses what it has
+    (kept,) = await harness.router.get_retained(["t"])
+    assert kept.payload == b"newer"
+
+
+@in_virtual_time
+async def test_an_answer_waits_for_the_retained_message_of_an_earlier_attempt() -> None:
+    harness = await _harness()
+    harness.store.fails = {"set_retained"}
+    first, second = FakeOrigin("p"), FakeOrigin("p", 2)
+    message = Publish("t", b"once", 2, retain=True, packet_id=7)
+    for origin in (first, second):
+        assert harness.router.publish(origin, message) is None
+    await asyncio.sleep(1)
+    assert first.answers == second.answers == []
+    harness.store.fails = set()
+    await asyncio.sleep(5)
+    assert first.answers == second.answers == [(b"once", 0x10)]
+
+
+@in_virtual_time
+async def test_identities_are_forgotten_when_others_have_taken_over() -> None:
+    """What was cancelled then has to be done when it is sent again."""
+    harness = await _harness()
+    edge = FakeEdge()
+    harness.router.attach_edge(edge)
+    harness.router.add_interest("edge-1", "t")
+    await harness.publish("p", b"once", 2)
+    harness.router._routing.cancel()
+    await harness.publish("p", b"once", 2)
+    assert edge.payloads == [b"once", b"once"]

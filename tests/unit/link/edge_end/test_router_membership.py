@@ -16,6 +16,9 @@ from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
+from tidegate.link.edge_end.will_publisher import CLAIM_S
+from tidegate.link.interfaces import FENCED, AttachSession, DetachSession
+from tidegate.link.messages import write_message
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish
 
@@ -766,3 +769,239 @@ def test_a_kick_reaches_the_edge_whatever_its_reason(code: int) -> None:
         assert reason == (code if code != 0xFE else 0x80)
 
     kick()
+
+
+# Superseded connections
+
+
+@in_virtual_time
+async def test_what_waits_of_a_superseded_connection_is_never_sent() -> None:
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await first.join()
+    first.silent_about = {"barrier"}
+    await second.join()
+    harness.publish(MOVES, b"qos 0", 0)
+    harness.publish(MOVES, b"old")
+    newer = FakeOrigin("publisher", 9)
+    harness.router_client.publish(newer, Publish(MOVES, b"new", 1, packet_id=5))
+    harness.origin.is_superseded = True
+    first.answer_all("barrier")
+    await asyncio.sleep(MOMENT_S)
+    assert second.payloads == [b"new"]
+    counters = harness.router_client.counters
+    assert counters.dropped["superseded"] == counters.published == 1
+
+
+@in_virtual_time
+async def test_what_a_removed_router_had_of_a_superseded_connection_is_not_sent_again() -> None:
+    harness = Harness("r1", "r2")
+    await harness.joined()
+    await asyncio.sleep(MOMENT_S)
+    first, second = harness.routers
+    harness.publish(STAYS, b"old")
+    await asyncio.sleep(MOMENT_S)
+    assert first.payloads == [b"old"]
+    harness.origin.is_superseded = True
+    first.lose()
+    await asyncio.sleep(5)
+    assert b"old" not in second.payloads
+
+
+@in_virtual_time
+async def test_connections_are_verified_before_a_router_is_used_again() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    router.lose()
+    harness.publish("t", b"old")
+    router.silent_about = {"verify"}
+    harness.router_client.verification.connections = lambda: [("publisher", 1)]
+    await router.join()
+    await asyncio.sleep(MOMENT_S)
+    assert router.payloads == []
+    router.answer_all("verify")
+    await asyncio.sleep(MOMENT_S)
+    assert router.payloads == [b"old"]
+
+
+@in_virtual_time
+async def test_a_fence_is_applied_and_answered_in_order() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    harness.publish("t", b"before")
+    router.say(fence=pb.Fence(client_id="publisher", epoch=5))
+    await asyncio.sleep(MOMENT_S)
+    assert harness.edge.fenced == [("publisher", 5)]
+    kinds = [kind for kind, _ in router.operations if kind in {"publish", "fenced"}]
+    assert kinds == ["publish", "fenced"]
+    (fenced,) = router.of("fenced")
+    assert (fenced.client_id, fenced.epoch) == ("publisher", 5)
+
+
+@in_virtual_time
+async def test_a_takeover_is_complete_when_every_router_has_read_of_it() -> None:
+    harness = Harness("r1", "r2")
+    await harness.joined()
+    first, second = harness.routers
+    await asyncio.sleep(MOMENT_S)
+    will = pb.PublishWill(will_id="4:c", client_id="c", epoch=4)
+    write_message(will.message, Publish("w", b"gone", 0, retain=True))
+    for router in harness.routers:
+        reply = pb.AttachReply(epoch=5, fence_position=77, wills=[will])
+        router.replies["attach"] = pb.Reply(attach=reply)
+        router.silent_about = {"catch_up"}
+    attaching = asyncio.create_task(
+        harness.router_client.attach("edge-1", AttachSession("c", True, 0))
+    )
+    await asyncio.sleep(MOMENT_S)
+    (settle,) = first.of("settle") + second.of("settle")
+    assert (settle.client_id, settle.position) == ("c", 77)
+    assert set(settle.told) == {first.instance, second.instance}
+    first.answer_all("catch_up")
+    await asyncio.sleep(MOMENT_S)
+    assert not attaching.done()
+    assert first.payloads + second.payloads == []
+    second.answer_all("catch_up")
+    await asyncio.sleep(MOMENT_S)
+    # The will is on its way before the connection is accepted, and is stored first.
+    assert not attaching.done()
+    (publish,) = first.of("publish") + second.of("publish")
+    assert (publish.client_id, publish.epoch, publish.identity) == ("c", 4, "will|4:c")
+    for router in harness.routers:
+        router.settle()
+    assert (await attaching).epoch == 5
+    await asyncio.sleep(MOMENT_S)
+    (published,) = first.of("wills_published") + second.of("wills_published")
+    assert list(published.will_ids) == ["4:c"]
+
+
+@in_virtual_time
+async def test_a_connection_ends_when_routers_have_what_it_has_published() -> None:
+    harness = Harness("r1", "r2")
+    await harness.joined()
+    first, second = harness.routers
+    await asyncio.sleep(MOMENT_S)
+    harness.publish(STAYS, b"a", 0)
+    harness.publish(MOVES, b"b", 1)
+    first.silent_about = second.silent_about = {"synced"}
+    request = DetachSession("publisher", 1, False, publisher=harness.origin)
+    ending = asyncio.create_task(harness.router_client.detach(request))
+    await asyncio.sleep(MOMENT_S)
+    assert len(first.of("synced")) + len(second.of("synced")) >= 2
+    assert first.of("detach") + second.of("detach") == []
+    for router in harness.routers:
+        for synced in router.of("synced"):
+            router.say(applied=pb.Applied(id=synced.id))
+    await ending
+    assert len(first.of("detach") + second.of("detach")) == 1
+
+
+@pytest.mark.parametrize("reason", ["superseded", "fence", "back", "verified"])
+def test_an_end_waits_no_longer_than_it_has_to(reason: str) -> None:
+    @in_virtual_time
+    async def play() -> None:
+        harness = Harness("r1", "r2")
+        first, second = harness.routers
+        await first.join()
+        first.silent_about = {"barrier"}
+        await second.join()
+        harness.publish(MOVES, b"waits")
+        request = DetachSession("publisher", 1, False, publisher=harness.origin)
+        ending = asyncio.create_task(harness.router_client.detach(request))
+        await asyncio.sleep(MOMENT_S)
+        assert not ending.done()
+        if reason == "back":
+            harness.router_client.hasten("publisher")
+        elif reason == "fence":
+            first.say(fence=pb.Fence(client_id="publisher", epoch=2))
+        elif reason == "verified":
+            dead = pb.Reply(verify=pb.VerifyReply(live=[False]))
+            first.replies["verify"] = second.replies["verify"] = dead
+            harness.router_client.verification.start()
+        else:
+            harness.router_client.endings.supersede("publisher", 1)
+        await asyncio.sleep(MOMENT_S)
+        assert ending.done()
+        assert harness.origin.is_superseded == (reason != "back")
+        first.answer_all("barrier")
+        await asyncio.sleep(MOMENT_S)
+        assert second.payloads == ([b"waits"] if reason == "back" else [])
+
+    play()
+
+
+@in_virtual_time
+async def test_the_end_of_a_connection_that_published_nothing_waits_for_nothing() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    router.silent_about = {"synced"}
+    harness.publish("t", b"of another client")
+    await harness.router_client.detach(DetachSession("c", 1, False))
+    assert len(router.of("detach")) == 1
+
+
+# Wills
+
+
+def _will(payload: bytes = b"gone", qos: int = 1) -> pb.PublishWill:
+    will = pb.PublishWill(will_id="4:c", client_id="c", epoch=4)
+    write_message(will.message, Publish(STAYS, payload, qos))
+    return will
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_will_is_published_by_the_router_of_its_topic(qos: int) -> None:
+    @in_virtual_time
+    async def play() -> None:
+        harness = Harness("r1", "r2")
+        await harness.joined()
+        first, second = harness.routers
+        await asyncio.sleep(MOMENT_S)
+        second.say(publish_will=_will(qos=qos))
+        await asyncio.sleep(MOMENT_S)
+        assert (first.payloads, second.payloads) == ([b"gone"], [])
+        assert first.of("wills_published") + second.of("wills_published") == []
+        first.settle()
+        await asyncio.sleep(MOMENT_S)
+        assert len(first.of("wills_published") + second.of("wills_published")) == 1
+
+    play()
+
+
+@in_virtual_time
+async def test_a_will_that_is_refused_or_late_is_left_to_the_next_claim() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    router.say(publish_will=_will())
+    await asyncio.sleep(MOMENT_S)
+    router.settle(code=FENCED)
+    await asyncio.sleep(MOMENT_S)
+    assert router.of("wills_published") == []
+    router.say(publish_will=_will(b"waits"))
+    await asyncio.sleep(MOMENT_S)
+    router.lose()
+    await asyncio.sleep(CLAIM_S + 1)
+    await router.join()
+    await asyncio.sleep(MOMENT_S)
+    # By now another edge publishes it.
+    assert router.payloads == []
+    assert len(harness.router_client.wills._under_way) == 0
+
+
+@in_virtual_time
+async def test_a_will_of_a_client_that_is_back_elsewhere_is_not_sent_again() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    router.say(publish_will=_will())
+    await asyncio.sleep(MOMENT_S)
+    router.say(fence=pb.Fence(client_id="c", epoch=5))
+    await asyncio.sleep(MOMENT_S)
+    router.lose()
+    await router.join()
+    await asyncio.sleep(MOMENT_S)
+    assert router.payloads == []

@@ -17,9 +17,11 @@ from support.fake_link import MOMENT_S, FakeService, FakeStream, NoListener, unt
 from support.virtual_time import in_virtual_time
 from tidegate.link.edge_id import new_edge_id
 from tidegate.link.interfaces import (
+    FENCED,
     AttachedSession,
     AttachSession,
     DetachSession,
+    PendingWill,
     RouterUnavailable,
     SessionFenced,
 )
@@ -1042,3 +1044,115 @@ async def test_a_kick_and_a_push_are_sent_as_they_are(harness: Harness) -> None:
     assert (push.client_id, push.epoch, push.seq) == ("c", 3, 17)
     assert (push.message.payload, push.message.flags) == (b"x", 2)
     assert (kick.client_id, kick.epoch, kick.reason_code) == ("c", 2, 0x8E)
+
+
+# Fences
+
+
+def _old_and_new(qos: int) -> list[pb.Publish]:
+    publishes = []
+    for number, epoch in enumerate((4, 5, 6), start=1):
+        publish = pb.Publish(id=number if qos else 0, client_id="p", epoch=epoch)
+        write_message(publish.message, Publish("t", b"%d" % epoch, qos))
+        publishes.append(publish)
+    return publishes
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_what_is_older_than_a_fence_is_refused(qos: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[MQTT-3.1.4-3]. Also QoS 0; other clients, and the newer connection, are not concerned."""
+
+    @_harness()
+    async def play(harness: Harness) -> None:
+        stream = await harness.edge("edge-1", "t")
+        other = await harness.edge("edge-2")
+        harness.peer("edge-1").fence("p", 5)
+        for publish in _old_and_new(qos):
+            stream.say(publish=publish)
+        other.say(publish=_old_and_new(qos)[0])
+        elsewhere = _publish(b"q", topic="t")
+        elsewhere.client_id, elsewhere.epoch = "q", 1
+        stream.say(publish=elsewhere)
+        await asyncio.sleep(MOMENT_S)
+        assert sorted(_payloads(stream)) == [b"4", b"5", b"6", b"q"]
+        if qos:
+            assert stream.done == {1: FENCED, 2: 0, 3: 0}
+        dropped = harness.counters.dropped["superseded"]
+        assert dropped == (0 if qos else 1)  # who was not acknowledged sends it again
+        # Its credit is returned: it does not count as under way.
+        assert stream.credit_bytes + harness.peer("edge-1").credit_due_bytes > 0
+
+    play(monkeypatch)
+
+
+@_harness()
+async def test_a_fence_is_kept_until_the_edge_has_applied_it(harness: Harness) -> None:
+    stream = await harness.edge("edge-1")
+    peer = harness.peer("edge-1")
+    peer.fence("p", 5)
+    peer.fence("p", 5)
+    peer.fence("p", 4)
+    await asyncio.sleep(MOMENT_S)
+    assert [(one.client_id, one.epoch) for one in stream.of("fence")] == [("p", 5)]
+    peer.fence("p", 9)
+    stream.say(fenced=pb.Fenced(client_id="p", epoch=5))
+    await asyncio.sleep(MOMENT_S)
+    assert peer.fences == {"p": 9}
+    stream.say(fenced=pb.Fenced(client_id="p", epoch=9))
+    await asyncio.sleep(MOMENT_S)
+    assert peer.fences == {}
+
+
+@_harness()
+async def test_an_edge_of_an_older_version_is_fenced_by_what_it_sends(harness: Harness) -> None:
+    """It sends no epoch at QoS 0, and takes neither fences nor wills."""
+    stream = FakeStream(harness.link_server, "edge-1")
+    harness.streams.append(stream)
+    stream.hello(newest=2)
+    stream.say(synced=pb.Synced(id=1))
+    stream.say(interest=pb.Interest(added=["t"]))
+    await asyncio.sleep(MOMENT_S)
+    peer = harness.peer("edge-1")
+    peer.fence("p", 5)
+    unknown = _publish(b"qos 0")
+    unknown.epoch = 0
+    stream.say(publish=unknown)
+    stream.say(publish=_publish(b"old", 1))
+    await asyncio.sleep(MOMENT_S)
+    assert _payloads(stream) == [b"qos 0"]
+    assert stream.of("fence") == []
+    assert not peer.publish_will(PendingWill("4:p", "p", 4, Publish("t", b"will")))
+    will = PendingWill("4:p", "p", 4, Publish("t", b"will"))
+    harness.service.results["attach"] = AttachedSession(6, 0, False, wills=[will])
+    harness.service.results["detach"] = [will]
+    stream.ask(2, attach=pb.AttachRequest(client_id="p"))
+    stream.ask(3, detach=pb.DetachRequest(client_id="p"))
+    await asyncio.sleep(MOMENT_S)
+    assert harness.service.named("publish_will") == [(will,)] * 2
+    assert [len(reply.attach.wills) + len(reply.detach.wills) for reply in stream.of("reply")] == [
+        0,
+        0,
+    ]
+
+
+@_harness()
+async def test_an_edge_that_has_lost_its_lease_must_attach_again(harness: Harness) -> None:
+    stream = await harness.edge("edge-1", "t")
+    harness.peer("edge-1").give_up()
+    await asyncio.wait_for(stream.task, 1)
+    assert harness.link_server.edges == []
+    assert harness.service.named("detach_edge") == [("edge-1",)]
+
+
+@_harness()
+async def test_wills_that_edges_publish_have_an_identity_at_every_qos(harness: Harness) -> None:
+    stream = await harness.edge("edge-1", "t")
+    publish = _publish(b"will")
+    publish.identity, publish.id = "will|4:p", 8
+    stream.say(publish=publish)
+    stream.say(publish=_publish(b"plain", 9))
+    stream.ask(2, wills_published=pb.WillsPublishedRequest(will_ids=["4:p"]))
+    await asyncio.sleep(MOMENT_S)
+    assert [origin.is_will for origin, _ in harness.service.published] == [True, False]
+    assert stream.done == {8: 0, 9: 0}
+    assert harness.service.named("wills_published") == [(["4:p"],)]
