@@ -214,6 +214,8 @@ class EdgeFrameHandler:
         )
 
     def _on_shared_member(self, attached: AttachedEdge, member: pb.SharedMember) -> None:
+        if member.epoch < attached.peer.fences.get(member.client_id, 0):
+            return
         self._router.join_groups(
             attached.peer.edge_id,
             member.client_id,

@@ -25,16 +25,18 @@ local function attach(i)
 
   local incarnation, discarded, sent, uncertain = 0, 0, 0, 0
   local previous_edge, previous_epoch, wills, fenced = '', 0, {}, ''
+  local left = {}
   for _, one in ipairs(pending) do
     local id = one.epoch .. ':' .. C
     local record = call('HGET', P .. 'wills', id)
     if record then
       fenced = move_will(P, C, one, edge, epoch, now) or fenced
+      left[#left + 1] = one
       wills[#wills + 1] = id
       wills[#wills + 1] = record
     end
   end
-  if #wills > 0 then list_pending(P, C, pending) end
+  if #pending > 0 then list_pending(P, C, left) end
   if f then
     local live = f.g ~= ''
     local ended = clean == '1' or f.i == '0' or (live and f.x == '0')
