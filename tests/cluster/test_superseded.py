@@ -224,3 +224,47 @@ async def test_a_will_precedes_what_the_next_connection_publishes(
         assert values == [b"offline", b"online"] or end == "reset"
         await new.disconnect()
         old.close()
+
+
+@pytest.mark.parametrize("end", ["takeover", "reset", "polite"])
+@pytest.mark.parametrize("way", ["cut", "silent"])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_what_waits_behind_a_cut_never_comes_after_the_next_connection(
+    start_cluster: Callable[..., Awaitable[Cluster]], qos: int, way: str, end: str
+) -> None:
+    """Its old edge is well, and reaches the router of the topic again only later."""
+    cluster = await start_cluster(edges=2, proxied=True, store={"edge_lease_s": 8})
+    clients = ClusterClients(cluster)
+    topics = [clients.topic(f"{number}") for number in range(CLIENTS)]
+    watcher = await clients.connect(NEW, "watcher", durable=True)
+    await watcher.subscribe((clients.topic("+"), 2))
+    old = [await clients.connect(OLD, f"mover{number}", durable=True) for number in range(CLIENTS)]
+    # One router is enough for the sessions: the end of a connection can be stored meanwhile.
+    path = cluster.proxies[cluster.edges[OLD].name, cluster.routers[0].name]
+    if way == "cut":
+        path.cut()
+    else:
+        path.blackhole()
+    for client, topic in zip(old, topics, strict=True):
+        await client.publish(topic, b"old", qos=qos, retain=True)
+        if end == "reset":
+            client.reset()
+        elif end == "polite":
+            await client.send(mqtt_bytes.disconnect())
+    for number, topic in enumerate(topics):
+        new = await clients.connect(NEW, f"mover{number}", durable=True)
+        await new.deliver(topic, b"new", retain=True)
+    path.heal()
+    await cluster.until_ready()
+    last = await clients.connect(OLD, "last")
+    for number, topic in enumerate(topics):
+        await last.deliver(topic, b"last", packet_id=number + 1)
+    found = await _payloads(watcher, b"last")
+    for values in found.values():
+        assert [value for value in values if value != b"old"] == [b"new", b"last"]
+        assert b"old" not in values or values[0] == b"old"
+        assert values.count(b"old") <= 1
+    reader = await clients.connect(NEW, "reader")
+    await reader.subscribe((clients.topic("+"), 1))
+    kept = [(await receive_publish(reader)).payload for _ in range(CLIENTS)]
+    assert kept == [b"new"] * CLIENTS
