@@ -59,10 +59,12 @@ test-slow: $(VENV)/.installed-test ## Run the tests that take minutes
 test-cluster: $(VENV)/.installed-test ## Kill, pause and cut off the processes of a cluster for a minute, and more
 	$(BIN)/python -m pytest tests/cluster -n 2 --dist loadfile -rP
 
-test-cluster-long: export TIDEGATE_CHAOS_S ?= 900
+test-cluster-long: export TIDEGATE_CHAOS_PROFILE ?= default
+test-cluster-long: export TIDEGATE_CHAOS_S ?= 600
+test-cluster-long: export TIDEGATE_CHAOS_RUNS ?= 3
 test-cluster-long: export TIDEGATE_IDLE ?= 15000
 test-cluster-long: export TIDEGATE_RETAINED ?= 100000
-test-cluster-long: $(VENV)/.installed-test ## The same with 15 minutes of faults, 15,000 connections, 100,000 retained
+test-cluster-long: $(VENV)/.installed-test ## The same with default timeouts and 3 times 10 minutes of faults, 15,000 connections, 100,000 retained
 	$(BIN)/python -m pytest tests/cluster -rP
 
 kubernetes: $(VENV)/.installed-test ## Build the Kubernetes that test-kube and test-node need (once, 5 to 10 minutes, about 3 GiB of Go's cache)

@@ -176,18 +176,21 @@ class Cluster:
         routers: int = 2,
         proxied: bool = False,
         solo: bool = False,
+        quick: bool = True,
         **settings: Any,
     ) -> None:
         """Lay it out; ``settings`` replace sections of every process' configuration.
 
         ``proxied`` puts a proxy between each edge and each router. ``solo`` is one process
-        that is edge and router at once: what the tests themselves are tried on.
+        that is edge and router at once: what the tests themselves are tried on. Without ``quick``
+        leases and timeouts are those of the configuration.
         """
         self.directory = directory
         program = programs()["valkey"] or programs()["redis"]
         assert program is not None, "neither Valkey nor Redis is installed"
         self.store = Store(program, self._make("store"))
         self._settings = settings
+        self._quick = quick
         self.edges: list[Node] = []
         self.routers: list[Node] = []
         self.proxies: dict[tuple[str, str], FaultingProxy] = {}
@@ -225,7 +228,7 @@ class Cluster:
             "store": {"edge_lease_s": LEASE_S},
             "link": {"heartbeat_s": HEARTBEAT_S, "timeout_s": TIMEOUT_S},
         }
-        for extra in (quick, self._settings, own):
+        for extra in (quick if self._quick else {}, self._settings, own):
             for section, values in extra.items():
                 if isinstance(values, dict):
                     settings[section] = settings.get(section, {}) | values

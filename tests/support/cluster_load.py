@@ -19,6 +19,7 @@ from support.session_client import ChooseEdge, Patience, SessionClient
 from support.waiting import wait_for_async
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Publisher)
 
 START_DEADLINE_S: Final = 20.0
 #: From the healing of the last fault until everything has arrived.
@@ -102,11 +103,15 @@ class ClusterLoad:
             version,
             edge or self.any_edge,
             self.history,
-            self._own_chance(),
+            self.own_chance(),
             topics=topics,
             rate=rate,
             **more,
         )
+        return self.add_publisher(made)
+
+    def add_publisher(self, made: P) -> P:
+        """Take care of a publisher of any kind."""
         self.publishers.append(made)
         self._run(made)
         return made
@@ -123,7 +128,7 @@ class ClusterLoad:
     ) -> Subscriber:
         """Add a durable subscriber; one that ``wanders`` comes and goes once it has subscribed."""
         more = {"patience": self.patience} | more
-        chance = self._own_chance()
+        chance = self.own_chance()
         made = Subscriber(
             name, version, edge or self.any_edge, self.history, chance, filters=filters, **more
         )
@@ -135,7 +140,7 @@ class ClusterLoad:
                 await made.subscribed.wait()
                 await come_and_go(made, chance)
 
-            self._wandering.append(asyncio.create_task(wander()))
+            self.wander(wander())
         return made
 
     def mixed_load(self, *, rate: float = 15.0, suffix: str = "") -> None:
@@ -158,7 +163,11 @@ class ClusterLoad:
         both = {f"{root}/+/one": 1, f"{root}/+/two": 1}
         self.subscriber(f"stay-narrow{suffix}", both, receive_maximum=3)
 
-    def _own_chance(self) -> random.Random:
+    def wander(self, course: Coroutine[Any, Any, None]) -> None:
+        """Let somebody come and go until the load settles."""
+        self._wandering.append(asyncio.create_task(course))
+
+    def own_chance(self) -> random.Random:
         return random.Random(self.chance.random())
 
     def _run(self, client: SessionClient) -> None:
@@ -249,8 +258,8 @@ class ClusterLoad:
         return (
             f"{self.checker.acknowledged_count()} messages acknowledged, "
             f"{history.count(Kind.RECEIVED)} received, "
-            f"{history.count(Kind.CONNECTED)} connections, {history.count(Kind.FAULT)} faults"
-            f" and healings, {self.checker.repeated_count} QoS 1 copies too many, seed {self.seed}"
+            f"{history.count(Kind.CONNECTED)} connections, {history.count(Kind.FAULT)} faults,"
+            f" {self.checker.repeated_count} QoS 1 copies too many, seed {self.seed}"
         )
 
 

@@ -1,5 +1,6 @@
-"""Random faults of a cluster, one every ``every_s`` seconds, each healed after a random while.
+"""Random faults of a cluster, one after another, each healed after a random while.
 
+How often and how long is the profile's (``support.profiles``).
 Driven by a seeded generator; every fault and every healing is in the history.
 """
 
@@ -11,8 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from support.cluster import LEASE_S, Cluster, Node
+from support.cluster import Cluster, Node
 from support.history import History
+from support.profiles import Profile
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
 
@@ -35,12 +37,12 @@ class Chaos:
     """Hurts one thing at a time; several may be hurt at once, but none twice."""
 
     def __init__(
-        self, cluster: Cluster, history: History, chance: random.Random, every_s: float = 2.0
+        self, cluster: Cluster, history: History, chance: random.Random, profile: Profile
     ) -> None:
         self._cluster = cluster
         self._history = history
         self._chance = chance
-        self._every_s = every_s
+        self._profile = profile
         self._hurt: set[str] = set()
         self._healing: set[asyncio.Task[None]] = set()
         self.done: Counter[str] = Counter()
@@ -54,9 +56,10 @@ class Chaos:
                 fault = self._choose()
                 if fault is not None:
                     group.create_task(fault)
-                await asyncio.sleep(self._every_s)
+                await asyncio.sleep(self._profile.every_s)
 
     def _choose(self) -> Coroutine[Any, Any, None] | None:
+        profile = self._profile
         kinds = list(_WEIGHTS)
         kind = self._chance.choices(kinds, [_WEIGHTS[one] for one in kinds])[0]
         # Drawn whatever the state is, so that a seed gives the same plan as nearly as can be.
@@ -66,7 +69,7 @@ class Chaos:
         if kind in {"cut", "blackhole", "slow"}:
             if not pair[0] or "/".join(pair) in self._hurt:
                 return None
-            return self._cut(kind, pair, 0.5 + 3 * length)
+            return self._cut(kind, pair, _between(profile.cut_s, length))
         target = "store" if kind in {"store", "hang"} else node.name
         if target in self._hurt:
             return None
@@ -74,9 +77,9 @@ class Chaos:
             case "kill" | "terminate":
                 return self._end(kind, node, 0.1 + 1.5 * length)
             case "pause":
-                return self._pause(node, LEASE_S * (0.4 + 1.4 * length))
+                return self._pause(node, profile.lease_s * _between(profile.pause, length))
             case "hang":
-                return self._hang(0.2 + 3 * length)
+                return self._hang(_between(profile.store_s, length))
             case _:
                 return self._store(0.2 + 1.5 * length)
 
@@ -131,8 +134,19 @@ class Chaos:
     def _begin(self, kind: str, target: str, note: str) -> None:
         self._hurt.add(target)
         self.done[kind] += 1
-        self._history.fault(target, note)
+        self._history.fault(target, note, self._place(target))
 
     def _finish(self, target: str, note: str) -> None:
         self._hurt.discard(target)
-        self._history.fault(target, note)
+        self._history.healed(target, note, self._place(target))
+
+    def _place(self, target: str) -> str:
+        """The port of the edge whose clients notice; none: everybody may."""
+        name = target.partition("/")[0]
+        ports = {edge.name: str(edge.mqtt[1]) for edge in self._cluster.edges}
+        return ports.get(name, "")
+
+
+def _between(bounds: tuple[float, float], part: float) -> float:
+    shortest, longest = bounds
+    return shortest + (longest - shortest) * part

@@ -21,23 +21,33 @@ NO_CODE = -1
 class Kind(StrEnum):
     """What happened. The client is the subject, except where it says server."""
 
-    CONNECT = "sent CONNECT"
+    CONNECT = "sent CONNECT"  # clean; seconds: of a short session expiry; place: the edge
+    WILL = "gave a will"  # key: of the will; qos, retain; seconds: of its delay
     CONNECTED = "was accepted"  # code: session present
     REFUSED = "was refused"  # code: of CONNACK
+    LEFT = "ends its connection"  # code: of its DISCONNECT, else NO_CODE; seconds: until noticed
     ENDED = "connection ended"  # code: of the server's DISCONNECT, else NO_CODE
+    MOVES = "goes to another edge"  # code: how many exchanges are open
+    SUBSCRIBING = "sent SUBSCRIBE"  # topic: the filter
     SUBSCRIBED = "got SUBACK"  # topic: the filter; qos: granted
-    SENT = "sent PUBLISH"
+    SENT = "sent PUBLISH"  # retain; seconds: of the message's expiry
     ANSWERED = "got PUBACK or PUBREC"
     COMPLETED = "got PUBCOMP"
-    RECEIVED = "received PUBLISH"
+    RECEIVED = "received PUBLISH"  # retain; seconds: that are left of its expiry
     REPLIED = "sent PUBACK or PUBREC"
     RELEASED = "received PUBREL"
+    READ = "has read all that is retained"  # judged for loss, too
     BROKEN = "saw a rule broken"  # note: which
-    FAULT = "fault"  # client: what was hurt or healed
+    FAULT = "fault"  # client: what was hurt; place: the edge whose clients notice
+    HEALED = "healed"  # the same
 
 
 class Key(NamedTuple):
-    """One application message: who published it, where, and its number there, from 1."""
+    """One application message: who published it, where, and its number there, from 1.
+
+    A client with a will uses one topic for it and for what it says when it has connected, so
+    that the numbers of its topic grow in the order that is right: ``online`` and ``will``.
+    """
 
     publisher: str
     topic: str
@@ -46,6 +56,16 @@ class Key(NamedTuple):
     def payload(self) -> bytes:
         """What the message carries on the wire."""
         return f"{self.publisher} {self.seq}".encode()
+
+    @classmethod
+    def online(cls, client: str, topic: str, connection: int) -> Key:
+        """What a client with a will publishes on each connection."""
+        return cls(client, topic, 2 * connection)
+
+    @classmethod
+    def will(cls, client: str, topic: str, connection: int) -> Key:
+        """The will of one connection."""
+        return cls(client, topic, 2 * connection + 1)
 
     @classmethod
     def parse(cls, topic: str, payload: bytes) -> Key:
@@ -69,6 +89,10 @@ class Event:
     packet_id: int = 0
     code: int = 0
     note: str = ""
+    retain: bool = False
+    clean: bool = False
+    seconds: float = 0.0
+    place: str = ""
 
     def line(self, origin: float) -> str:
         """Describe it in one line; ``origin`` is time zero."""
@@ -82,6 +106,8 @@ class Event:
             words.append(self.topic)
         if self.packet_id:
             words.append(f"id={self.packet_id} qos={self.qos}{' DUP' if self.dup else ''}")
+        if self.retain:
+            words.append("RETAIN")
         if self.kind is Kind.CONNECTED:
             words.append("session present" if self.code else "no session")
         elif self.code not in {0, NO_CODE}:
@@ -111,15 +137,23 @@ class History:
         packet_id: int = 0,
         code: int = 0,
         note: str = "",
+        retain: bool = False,
+        clean: bool = False,
+        seconds: float = 0.0,
+        place: str = "",
     ) -> None:
         """Record that it happened now."""
         at = time.monotonic()
-        event = Event(at, kind, client, connection, key, topic, qos, dup, packet_id, code, note)
-        self.events.append(event)
+        facts = (key, topic, qos, dup, packet_id, code, note, retain, clean, seconds, place)
+        self.events.append(Event(at, kind, client, connection, *facts))
 
-    def fault(self, target: str, note: str) -> None:
+    def fault(self, target: str, note: str, place: str = "") -> None:
         """Record that something was done to a process or a connection."""
-        self.add(Kind.FAULT, target, note=note)
+        self.add(Kind.FAULT, target, note=note, place=place)
+
+    def healed(self, target: str, note: str, place: str = "") -> None:
+        """Record that a fault is over."""
+        self.add(Kind.HEALED, target, note=note, place=place)
 
     def of(self, *kinds: Kind) -> Iterator[Event]:
         """The events of these kinds."""
@@ -140,7 +174,10 @@ class History:
         window = (0.0, float("inf"))
         if about:
             window = (about[0].at - 3, about[-1].at + 3)
-        wanted = {Kind.CONNECT, Kind.CONNECTED, Kind.REFUSED, Kind.ENDED, Kind.BROKEN}
+        wanted = {
+            *(Kind.CONNECT, Kind.CONNECTED, Kind.REFUSED, Kind.LEFT, Kind.ENDED, Kind.BROKEN),
+            *(Kind.MOVES, Kind.SUBSCRIBING, Kind.SUBSCRIBED),
+        }
         packet_ids = {event.packet_id for event in about if event.client == client}
         lines = [
             event.line(self.origin)
@@ -149,7 +186,7 @@ class History:
             or (
                 window[0] <= event.at <= window[1]
                 and (
-                    event.kind is Kind.FAULT
+                    event.kind in {Kind.FAULT, Kind.HEALED}
                     or (event.client in persons and event.kind in wanted)
                     or (
                         event.client == client

@@ -25,7 +25,7 @@ _LAST_PACKET_ID: Final = 65_535
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """A publish that is not complete."""
 
     key: Key
@@ -49,12 +49,20 @@ class Publisher(SessionClient):
         in_flight: int = 8,
         padding_bytes: int = 0,
         patience: Patience | None = None,
+        retain: bool = False,
+        message_expiry_s: int = 0,
+        durable: bool = True,
     ) -> None:
-        super().__init__(client_id, version, choose_edge, history, chance, patience)
+        """``durable`` ones repeat what is open after a reconnect, others give it up."""
+        super().__init__(
+            client_id, version, choose_edge, history, chance, patience, durable=durable
+        )
+        self.retain = retain
+        self.message_expiry_s = message_expiry_s
         self.topics = topics
         self.rate = rate
         self.in_flight = in_flight
-        self.open: dict[int, _Exchange] = {}
+        self.open: dict[int, Exchange] = {}
         self.ended = False
         self._numbers = {topic: itertools.count(1) for topic in topics}
         self._turn = itertools.cycle(topics)
@@ -77,11 +85,17 @@ class Publisher(SessionClient):
         assert wire is not None
         topic = next(self._turn)
         key = Key(self.client_id, topic, next(self._numbers[topic]))
-        exchange = _Exchange(key, self.topics[topic])
-        packet_id = self._free_packet_id()
-        self.open[packet_id] = exchange
-        self._send(wire, packet_id, exchange, dup=False)
+        self.publish(wire, key, self.topics[topic])
         return key
+
+    def publish(self, wire: Wire, key: Key, qos: int) -> None:
+        """Publish a message for the first time."""
+        exchange = Exchange(key, qos)
+        packet_id = 0
+        if qos:
+            packet_id = self._free_packet_id()
+            self.open[packet_id] = exchange
+        self._send(wire, packet_id, exchange, dup=False)
 
     def _free_packet_id(self) -> int:
         while True:
@@ -89,22 +103,27 @@ class Publisher(SessionClient):
             if self._packet_id not in self.open:
                 return self._packet_id
 
-    def _send(self, wire: Wire, packet_id: int, exchange: _Exchange, *, dup: bool) -> None:
+    def _send(self, wire: Wire, packet_id: int, exchange: Exchange, *, dup: bool) -> None:
         key, qos = exchange.key, exchange.qos
-        self.note(Kind.SENT, wire, key=key, qos=qos, dup=dup, packet_id=packet_id)
+        facts = {"qos": qos, "dup": dup, "packet_id": packet_id, "retain": self.retain}
+        self.note(Kind.SENT, wire, key=key, seconds=self.message_expiry_s, **facts)
         wire.send(
             mqtt_bytes.publish(
                 key.topic,
                 key.payload() + self._padding,
                 qos=qos,
-                packet_id=packet_id,
+                packet_id=packet_id or None,
                 dup=dup,
+                retain=self.retain,
                 version=self.version,
+                props=[("message_expiry", self.message_expiry_s)] if self.message_expiry_s else (),
             )
         )
 
     def resume(self, wire: Wire, session_present: bool) -> None:
         """Repeat what is open, in its original order. [MQTT-4.4.0-1] [MQTT-4.6.0-1]"""
+        if not self.durable:
+            self.open.clear()
         if not session_present:
             self.open = {pid: one for pid, one in self.open.items() if not one.released}
         for packet_id, exchange in self.open.items():
@@ -114,7 +133,9 @@ class Publisher(SessionClient):
                 self._send(wire, packet_id, exchange, dup=session_present)
 
     def take_packet(self, wire: Wire, packet: Packet) -> None:
-        """Take an acknowledgement."""
+        """Take an acknowledgement; on a connection that is given up, it counts no more."""
+        if wire is not self.current:
+            return
         exchange = self.open.get(packet.packet_id)
         if exchange is None:
             raise MisbehaviourError(f"{packet.kind} for {packet.packet_id}, which is not in use")
@@ -129,9 +150,13 @@ class Publisher(SessionClient):
         self.note(Kind.ANSWERED, wire, code=packet.reason, **facts)
         if packet.kind == "PUBREC" and packet.reason < 0x80:
             exchange.released = True
-            wire.send(mqtt_bytes.acknowledge("PUBREL", packet.packet_id))
+            self.release(wire, packet.packet_id)
         else:
             del self.open[packet.packet_id]
+
+    def release(self, wire: Wire, packet_id: int) -> None:
+        """Answer PUBREC."""
+        wire.send(mqtt_bytes.acknowledge("PUBREL", packet_id))
 
 
 class Subscriber(SessionClient):
@@ -173,8 +198,14 @@ class Subscriber(SessionClient):
         """Subscribe, unless that is in the session already."""
         self._under_way = {wire: set()}
         if not session_present or not self.subscribed.is_set():
-            filters: list[mqtt_bytes.Filter] = list(self.filters.items())
-            wire.send(mqtt_bytes.subscribe(1, filters, version=self.version))
+            self.subscribe(wire)
+
+    def subscribe(self, wire: Wire) -> None:
+        """Send SUBSCRIBE, for the first time or again."""
+        filters: list[mqtt_bytes.Filter] = list(self.filters.items())
+        for name in self.filters:
+            self.note(Kind.SUBSCRIBING, wire, topic=name)
+        wire.send(mqtt_bytes.subscribe(1, filters, version=self.version))
 
     def take_packet(self, wire: Wire, packet: Packet) -> None:
         """Take PUBLISH, PUBREL and SUBACK."""
@@ -200,7 +231,8 @@ class Subscriber(SessionClient):
             raise MisbehaviourError(f"a message that nobody sent: {packet.payload!r}") from error
         self.received_count += 1
         facts = {"qos": packet.qos, "dup": packet.dup, "packet_id": packet.packet_id}
-        self.note(Kind.RECEIVED, wire, key=key, **facts)
+        left_s = packet.number("message_expiry")
+        self.note(Kind.RECEIVED, wire, key=key, retain=packet.retain, seconds=left_s, **facts)
         if not packet.qos:
             return
         under_way = self._under_way.setdefault(wire, set())

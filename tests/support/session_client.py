@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from support import mqtt_bytes
 from support.history import NO_CODE, History, Kind
-from support.mqtt_bytes import V5, MisbehaviourError, Packet, Property
+from support.mqtt_bytes import V5, MisbehaviourError, Packet, Property, Will
 
 #: Session expiry of everybody here; far beyond any test.
 EXPIRY_S: Final = 3600
@@ -51,6 +51,9 @@ class Wire(asyncio.Protocol):
         self.accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.lost = asyncio.Event()
         self.code = NO_CODE
+        #: Set when the client says nothing any more, also no PINGREQ.
+        self.mute = False
+        self.place = ""
         self.why = ""
         self._buffer = bytearray()
 
@@ -79,7 +82,7 @@ class Wire(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Write; a connection that is gone is not an error here."""
-        if self.transport is not None and not self.transport.is_closing():
+        if self.transport is not None and not self.transport.is_closing() and not self.mute:
             self.transport.write(data)
 
     def abort(self, why: str) -> None:
@@ -88,10 +91,10 @@ class Wire(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def finish(self) -> None:
-        """Send DISCONNECT and close."""
-        self.send(mqtt_bytes.disconnect())
-        self.why = self.why or "left with DISCONNECT"
+    def finish(self, packet: bytes = mqtt_bytes.disconnect()) -> None:
+        """Send DISCONNECT, or nothing, and close."""
+        self.send(packet)
+        self.why = self.why or ("left with DISCONNECT" if packet else "closed")
         if self.transport is not None:
             self.transport.close()
 
@@ -127,6 +130,10 @@ class SessionClient:
         self.connected = asyncio.Event()
         self.connections = 0
         self.sessions_taken_up = 0
+        #: What MQTT 5 clients ask for; a shorter one is in the history.
+        self.expiry_s = EXPIRY_S
+        #: Where the newest connection goes.
+        self.place = ""
         #: Connect with TLS.
         self.tls: ssl.SSLContext | None = None
         #: Cleared while the client shall stay away.
@@ -161,29 +168,40 @@ class SessionClient:
         loop = asyncio.get_running_loop()
         wire = Wire(self, self.connections)
         place = self.choose_edge()
+        wire.place = str(place[1])
         try:
             async with asyncio.timeout(self.patience.connack_s):
                 await loop.create_connection(lambda: wire, *place, ssl=self.tls)
                 self.wires.add(wire)
-                self.note(Kind.CONNECT, wire, note=f"to {place[1]}")
-                wire.send(self._connect_packet())
+                self._note_connect(wire)
+                wire.send(self._connect_packet(wire))
                 return await wire.accepted
         except (OSError, TimeoutError):
             wire.abort("no CONNACK in time")
             return False
 
-    def _connect_packet(self) -> bytes:
+    def _note_connect(self, wire: Wire) -> None:
+        expiry_s = self.expiry_s if self.expiry_s != EXPIRY_S else 0
+        facts = {"clean": not self.durable, "seconds": expiry_s, "place": wire.place}
+        self.note(Kind.CONNECT, wire, note=f"to {wire.place}", **facts)
+
+    def _connect_packet(self, wire: Wire) -> bytes:
         return mqtt_bytes.connect(
             self.client_id,
             version=self.version,
             clean=not self.durable,
             keep_alive=self.patience.keep_alive_s,
             props=self.connect_properties() if self.version == V5 else (),
+            will=self.will(wire),
         )
+
+    def will(self, wire: Wire) -> Will | None:
+        """The will of a connection, if there is one; it is noted by who gives it."""
+        return None
 
     def connect_properties(self) -> list[Property]:
         """The properties of an MQTT 5 CONNECT."""
-        return [("session_expiry", EXPIRY_S)] if self.durable else []
+        return [("session_expiry", self.expiry_s)] if self.durable else []
 
     async def _watch(self) -> None:
         """Ping, and give up a connection that says nothing; return when there is none."""
@@ -203,6 +221,8 @@ class SessionClient:
         """Go offline and stay so until ``wanted`` is set: with DISCONNECT, or just gone."""
         self.wanted.clear()
         if self.current is not None:
+            if self.current.open:
+                self.note(Kind.LEFT, self.current, code=0 if politely else NO_CODE)
             if politely:
                 self.current.finish()
             else:
@@ -234,6 +254,7 @@ class SessionClient:
             return
         self.note(Kind.CONNECTED, wire, code=int(packet.session_present))
         self.current = wire
+        self.place = wire.place
         self.sessions_taken_up += 1
         wire.accepted.set_result(True)
         self.connected.set()
