@@ -145,7 +145,9 @@ class Durable(Judge):
             self._received_exactly_once(event, key, state)
         elif event.qos == 1:
             self._received_at_least_once(event, key, state)
-        if first and event.qos and not state.in_group:
+        elif not first and not message.qos:
+            self.wrong("twice", "QoS 0", event)
+        if first and not state.in_group:
             flow = (key.publisher, key.topic, event.qos)
             highest = state.highest.get(flow, 0)
             if key.seq < highest:

@@ -26,7 +26,8 @@ class Expiry(Judge):
     def _received(self, event: Event) -> None:
         assert event.key is not None
         message = self.world.messages.get(event.key)
-        if message is None or not message.seconds:
+        # Whoever gets it with DUP, to that one the delivery had begun in time.
+        if message is None or not message.seconds or event.dup:
             return
         connection = self.world.connection(event.client, event.connection)
         late_s = event.at - message.last_sent_at - message.seconds

@@ -35,7 +35,7 @@ class _Reading:
     topic_filter: str = ""
     #: What had been acknowledged when SUBSCRIBE was sent: topic -> number.
     floor: dict[str, int] = field(default_factory=dict)
-    #: Position of the first SUBACK.
+    #: Position of the SUBACK for the last SUBSCRIBE.
     since: int | None = None
     topics: dict[str, _Topic] = field(default_factory=lambda: defaultdict(_Topic))
 
@@ -59,8 +59,7 @@ class Retained(Judge):
                 self._subscribing(event)
             case Kind.SUBSCRIBED if self._is_clean(event):
                 reading = self._readings[event.client, event.connection]
-                if reading.since is None:
-                    reading.since = position
+                reading.since = position
             case Kind.RECEIVED if self._is_clean(event):
                 self._received(event)
             case Kind.READ:
@@ -82,7 +81,7 @@ class Retained(Judge):
 
     def _subscribing(self, event: Event) -> None:
         reading = self._readings[event.client, event.connection]
-        reading.topic_filter = event.topic
+        reading.topic_filter, reading.since = event.topic, None
         reading.floor = {topic: key.seq for topic, key in self._acknowledged.items()}
         for topic in reading.topics.values():
             topic.has_first = topic.has_retained = False

@@ -174,8 +174,13 @@ class Wills(Judge):
         ended = self._earliest_end(connection)
         if ended is None:
             return Due.MAY
-        if connection.left == 0 and not self._superseded_before(connection, connection.left_at):
+        successor = self._first(connection, accepted=True)
+        if connection.left == 0 and not _is_before(successor, connection.left_at):
+            if _is_before(self._first(connection, accepted=False), connection.left_at):
+                return Due.MAY  # a CONNECT that nobody answered may have taken it over
             return Due.MAY if self._may_be_unheard(connection, at) else Due.NEVER
+        if connection.left is None and connection.ended_at is None and successor is None:
+            return Due.MAY
         if not will.delay_s:
             return Due.MUST
         return self._delayed(will, ended)
@@ -212,7 +217,7 @@ class Wills(Judge):
 
     def _may_be_unheard(self, connection: Connection, at: float) -> bool:
         """Whether its DISCONNECT may be lost: its edge was hurt then, or soon after."""
-        since = connection.left_at - self._patience_s()
+        since = connection.left_at - 4 * self.world.announced.sweep_s
         until = connection.left_at + self.world.announced.margin_s
         until += self.world.faults.stopped_s(connection.left_at, at)
         number = connection.number
@@ -238,10 +243,6 @@ class Wills(Judge):
             None,
         )
 
-    def _superseded_before(self, connection: Connection, at: float) -> bool:
-        following = self._first(connection, accepted=False)
-        return following is not None and following.connect_at <= at
-
     def _earliest_end(self, connection: Connection) -> float | None:
         """When the broker may have seen the end at the earliest, unless a fault showed it one."""
         following = self._first(connection, accepted=False)
@@ -262,3 +263,7 @@ class Wills(Judge):
         if connection.ended_at is not None:
             ends.append(connection.ended_at)
         return min(ends, default=self.world.now)
+
+
+def _is_before(successor: Connection | None, at: float) -> bool:
+    return successor is not None and successor.connect_at <= at
