@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from tidegate.store.api import (
     EdgeLost,
     EndedSession,
     StoredSubscriptions,
+    WriterFenced,
 )
 from tidegate.store.redis_store import RedisStore, StoreRefused
 
@@ -516,6 +518,30 @@ async def test_a_will_under_way_is_the_task_of_the_next_connections_edge(
     fourth = await attach(store, edge="e3", expiry=expiry)
     assert fourth.wills == []
     assert ConnectionFenced("c", "e2", fourth.epoch) in (await store.changes(before, 100)).changes
+
+
+async def test_a_connect_that_is_late_supersedes_nobody(store: RedisStore) -> None:
+    """A router, or the store, hung with it; the client has gone on at another edge."""
+    request = AttachRequest("c", "e1", False, 100, NOW, b"late", 0, 0)
+    newer = await attach(store, edge="e2", will=b"newer")
+    late = await store.attach(request)
+    assert (late.epoch, late.taken_epoch, late.wills) == (0, newer.epoch, [])
+    assert await store.verify([("c", newer.epoch)]) == [True]
+    # Who is known to be superseded, is; and nobody has the session after its connection has ended.
+    over = await store.attach(replace(request, supersedes=newer.epoch))
+    assert (over.taken_epoch, over.previous_epoch) == (0, newer.epoch)
+    await detach(store, over.epoch)
+    assert (await store.attach(request)).taken_epoch == 0
+
+
+async def test_a_fenced_router_attaches_nobody(store: RedisStore) -> None:
+    """Its requests have been sent to another one."""
+    store.writer = "router.1"
+    await store.fence_writer("router.1")
+    with pytest.raises(WriterFenced):
+        await attach(store)
+    store.writer = "router.2"
+    assert (await attach(store)).epoch > 0
 
 
 async def test_a_will_that_is_claimed_again_is_no_longer_its_first_edges_task(

@@ -73,6 +73,12 @@ class AttachSession:
     session_expiry_s: int
     will: Will | None = None
     username: str | None = None
+    #: The epoch of the connection that may lose its session to this one; 0: none, None: any.
+    supersedes: int | None = None
+    #: For the edge's end of the link: the epoch of the client's connection to this edge; 0: none.
+    own_epoch: int = 0
+    #: For the edge's end of the link: whether the client still waits.
+    is_wanted: Callable[[], bool] | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -104,6 +110,8 @@ class AttachedSession:
     wills: list[PendingWill] = field(default_factory=list)
     #: For the link: routers must have read the change log up to there before CONNACK; 0: no need.
     fence_position: int = 0
+    #: For the link: not 0 when nothing was changed, since a connection with this epoch has it.
+    taken_epoch: int = 0
 
 
 class EndedPublisher(Protocol):

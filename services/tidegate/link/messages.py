@@ -119,6 +119,8 @@ def write_attach(out: pb.AttachRequest, request: AttachSession) -> None:
     out.session_expiry_s = request.session_expiry_s
     if request.username is not None:
         out.username = request.username
+    if request.supersedes is not None:
+        out.supersedes = request.supersedes
     will = request.will
     if will is not None:
         write_message(
@@ -151,6 +153,7 @@ def read_attach(found: pb.AttachRequest) -> AttachSession:
         found.session_expiry_s,
         will,
         found.username if found.HasField("username") else None,
+        found.supersedes if found.HasField("supersedes") else None,
     )
 
 
@@ -169,6 +172,7 @@ def write_attached(out: pb.AttachReply, session: AttachedSession) -> None:
     for will in session.wills:
         write_will(out.wills.add(), will)
     out.fence_position = session.fence_position
+    out.taken_epoch = session.taken_epoch
 
 
 def read_attached(found: pb.AttachReply) -> AttachedSession:
@@ -186,6 +190,7 @@ def read_attached(found: pb.AttachReply) -> AttachedSession:
         read_subscriptions(found.subscriptions),
         list(map(read_will, found.wills)),
         found.fence_position,
+        found.taken_epoch,
     )
 
 

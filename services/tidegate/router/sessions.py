@@ -14,6 +14,7 @@ from tidegate.link.interfaces import (
     AttachSession,
     DetachSession,
     PendingWill,
+    RouterUnavailable,
 )
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -23,7 +24,14 @@ from tidegate.router.store_calls import call_fenced, call_once, retry_until_stor
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import AttachRequest, DetachRequest, DueWill, EndedSession, Store
+from tidegate.store.api import (
+    AttachRequest,
+    DetachRequest,
+    DueWill,
+    EndedSession,
+    Store,
+    WriterFenced,
+)
 from tidegate.store.records import encode_will
 
 
@@ -56,19 +64,22 @@ class Sessions:
         """Make an edge the owner of a session (see RouterLink)."""
         client_id, will = request.client_id, request.will
         table, edges = self._table, self._edges.by_id
-        reply = await call_once(
-            self._store.attach(
-                AttachRequest(
-                    client_id,
-                    edge_id,
-                    request.clean_start,
-                    request.session_expiry_s,
-                    self._now_ms(),
-                    encode_will(will, client_id, request.username) if will else None,
-                    will.will_delay_interval if will else 0,
-                )
-            )
+        attach = AttachRequest(
+            client_id,
+            edge_id,
+            request.clean_start,
+            request.session_expiry_s,
+            self._now_ms(),
+            encode_will(will, client_id, request.username) if will else None,
+            will.will_delay_interval if will else 0,
+            request.supersedes,
         )
+        try:
+            reply = await call_once(self._store.attach(attach))
+        except WriterFenced:
+            raise RouterUnavailable("router fenced") from None
+        if reply.taken_epoch:
+            return AttachedSession(0, 0, False, taken_epoch=reply.taken_epoch)
         if reply.discarded_incarnation:
             table.drop_session(client_id, reply.discarded_incarnation)
         if reply.incarnation:

@@ -50,6 +50,9 @@ class AttachRequest:
     now_ms: int
     will: bytes | None = None
     will_delay_s: int = 0
+    #: The epoch of the only connection that may lose its session to this one; 0: none, None: any.
+    #: A CONNECT that is late, because a router or the store hung, must not supersede a newer one.
+    supersedes: int | None = None
 
 
 @dataclass(slots=True)
@@ -102,6 +105,8 @@ class AttachReply:
     wills: list[DueWill] = field(default_factory=list)
     #: Where the change log says that other edges are fenced for this client; 0: none had to be.
     fence_position: int = 0
+    #: Not 0: nothing was changed, a connection with this epoch has the session.
+    taken_epoch: int = 0
     #: The incarnation that was discarded by this CONNECT (clean start), 0 if none.
     discarded_incarnation: int = 0
     #: Packet identifier → how often its count of completed exchanges (seven bits of ``receipts``)
@@ -317,7 +322,10 @@ class Store(Protocol):
     writer: str
 
     async def attach(self, request: AttachRequest) -> AttachReply:
-        """Raise the epoch of the client identifier, discard or resume its session (G3)."""
+        """Raise the epoch of the client identifier, discard or resume its session (G3).
+
+        Raises WriterFenced.
+        """
 
     async def detach(self, request: DetachRequest) -> DetachReply:
         """End a connection: keep or discard the session, keep, arm or discard its will."""

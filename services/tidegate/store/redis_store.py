@@ -164,7 +164,7 @@ class RedisStore:
         will = request.will or b""
         words: Words = [
             op.ATTACH,
-            8,
+            10,
             prefix,
             client,
             request.edge_id,
@@ -173,8 +173,14 @@ class RedisStore:
             request.now_ms,
             will,
             request.will_delay_s,
+            b"" if request.supersedes is None else request.supersedes,
+            self.writer,
         ]
         result = await self._hot.submit(prefix, words, 200 + len(will))
+        if not result[0]:
+            if len(result) == 1:
+                raise WriterFenced
+            return AttachReply(0, 0, False, taken_epoch=result[1])
         if len(result) == 1:
             return AttachReply(result[0], 0, False)
         return attach_reply(result)

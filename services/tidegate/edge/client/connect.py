@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from tidegate.edge.auth.methods import Step
@@ -80,7 +80,14 @@ async def connect(
     if refused is not None:
         return refused
     expiry_s = session_expiry_s(client, packet)
-    request = AttachSession(client_id, packet.clean_start, expiry_s, packet.will, identity.username)
+    request = AttachSession(
+        client_id,
+        packet.clean_start,
+        expiry_s,
+        packet.will,
+        identity.username,
+        is_wanted=lambda: not client.is_closed,
+    )
     session = await _attach(client, registry, request, identity)
     if not isinstance(session, AttachedSession):
         return session
@@ -229,10 +236,15 @@ async def _attach(
     if registry.is_full_for(client_id):
         # Others have connected meanwhile. Refused later, it would have taken over a session.
         return _FULL
+    own = registry.clients.get(client_id)
+    if own is not None:
+        request = replace(request, own_epoch=own.epoch)
     attaching = registry.attach_begins(client_id)
     try:
         session = await context.router.attach(context.edge_id, request)
     except RouterUnavailable as error:
+        if client.is_closed:
+            return None
         log.warning("connection refused: no router or store", extra={"reason": str(error)})
         return Refused(ReasonCode.SERVER_UNAVAILABLE, "session store is unavailable")
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from tidegate.link.edge_end.router_peer import LinkLost
@@ -30,12 +31,21 @@ class Requests:
     def __init__(self, routers: RouterTable) -> None:
         self._routers = routers
 
-    async def send(self, key: str, request: pb.Request, size: int = SMALL_BYTES) -> pb.Reply:
+    async def send(
+        self,
+        key: str,
+        request: pb.Request,
+        size: int = SMALL_BYTES,
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> pb.Reply:
         """Send a request to the router for ``key``, to another one if that connection is lost.
 
-        Every request may be repeated. Raises SessionFenced, RouterUnavailable.
+        Every request may be repeated, as long as ``is_wanted``. Raises SessionFenced,
+        RouterUnavailable.
         """
         for _ in range(TRIES):
+            if is_wanted is not None and not is_wanted():
+                raise RouterUnavailable("connection has ended")
             peer = self._routers.session_router(key)
             if peer is None:
                 raise RouterUnavailable("no router reachable")

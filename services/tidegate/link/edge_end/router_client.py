@@ -152,8 +152,14 @@ class RouterClient:
         message = pb.Request()
         write_attach(message.attach, request)
         size = SMALL_BYTES + (len(request.will.payload) if request.will else 0)
-        reply = await self._requests.send(request.client_id, message, size)
-        session = read_attached(reply.attach)
+        # A request may be late: only the connection that is known to have the session may lose it.
+        message.attach.supersedes = request.own_epoch
+        while True:
+            reply = await self._requests.send(request.client_id, message, size, request.is_wanted)
+            session = read_attached(reply.attach)
+            if not session.taken_epoch:
+                break
+            message.attach.supersedes = session.taken_epoch
         if session.fence_position:
             try:
                 await self._settle(request.client_id, session.fence_position)

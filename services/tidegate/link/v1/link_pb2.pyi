@@ -272,18 +272,20 @@ class Will(_message.Message):
     def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., delay_s: _Optional[int] = ..., message_expiry_s: _Optional[int] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username")
+    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username", "supersedes")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     CLEAN_START_FIELD_NUMBER: _ClassVar[int]
     SESSION_EXPIRY_S_FIELD_NUMBER: _ClassVar[int]
     WILL_FIELD_NUMBER: _ClassVar[int]
     USERNAME_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDES_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     clean_start: bool
     session_expiry_s: int
     will: Will
     username: str
-    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ...) -> None: ...
+    supersedes: int
+    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ..., supersedes: _Optional[int] = ...) -> None: ...
 
 class DetachRequest(_message.Message):
     __slots__ = ("client_id", "epoch", "publish_will", "session_expiry_s", "sent_seq")
@@ -631,7 +633,7 @@ class Reply(_message.Message):
     def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ...) -> None: ...
 
 class AttachReply(_message.Message):
-    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position")
+    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch")
     class ReceiptWrapsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -651,6 +653,7 @@ class AttachReply(_message.Message):
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     WILLS_FIELD_NUMBER: _ClassVar[int]
     FENCE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     incarnation: int
     session_present: bool
@@ -663,7 +666,8 @@ class AttachReply(_message.Message):
     subscriptions: _containers.RepeatedCompositeFieldContainer[Subscription]
     wills: _containers.RepeatedCompositeFieldContainer[PublishWill]
     fence_position: int
-    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ...) -> None: ...
+    taken_epoch: int
+    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ..., taken_epoch: _Optional[int] = ...) -> None: ...
 
 class DetachReply(_message.Message):
     __slots__ = ("wills",)

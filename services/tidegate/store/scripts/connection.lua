@@ -1,18 +1,22 @@
 -- CONNECT and the end of a connection.
 
--- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay
--- result: {epoch} for a new session that is not durable, else
+-- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay, epoch of
+--   the connection that may be superseded ('' = any, 0 = none), writer
+-- result: {0, epoch} when another connection has the session, or {0} when the writer is fenced:
+--   nothing has changed; {epoch} for a new session that is not durable, else
 --   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, {will id,
 --    record, …}, id of the last log entry that fences another edge ('' = none), sent seq, uncertain,
 --    last seq, queued, receipts, released, subscriptions, wraps}
 local function attach(i)
   local P, C, edge, clean, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local now, will, delay = tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7]
-  local s = P .. 's:' .. C
+  local s, expected = P .. 's:' .. C, ARGV[i + 8]
+  if fences_of(ARGV[i + 9], i, i, 1)[P] then return {0} end
+  local f = session(P, C)
+  if f and f.g ~= '' and expected ~= '' and expected ~= f.e then return {0, tonumber(f.e)} end
   local epoch = call('INCR', P .. 'epoch')
   call('SADD', P .. 'g:' .. edge, C)
   call('HSETNX', P .. 'edges', edge, 0)
-  local f = session(P, C)
   local pending = pending_wills(P, C)
   if not f and expiry == '0' and #pending == 0 then
     if will == '' then

@@ -17,7 +17,7 @@ from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.edge_end.will_publisher import CLAIM_S
-from tidegate.link.interfaces import FENCED, AttachSession, DetachSession
+from tidegate.link.interfaces import FENCED, AttachSession, DetachSession, RouterUnavailable
 from tidegate.link.messages import write_message
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish
@@ -875,6 +875,49 @@ async def test_a_takeover_is_complete_when_every_router_has_read_of_it() -> None
     await asyncio.sleep(MOMENT_S)
     (published,) = first.of("wills_published") + second.of("wills_published")
     assert list(published.will_ids) == ["4:c"]
+
+
+@in_virtual_time
+async def test_a_connect_supersedes_only_who_is_known_to_have_the_session() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    router.replies["attach"] = pb.Reply(attach=pb.AttachReply(taken_epoch=8))
+    router.silent_about = {"attach"}
+    is_open = True
+    request = AttachSession("c", True, 0, is_wanted=lambda: is_open, own_epoch=3)
+    attaching = asyncio.create_task(harness.router_client.attach("edge-1", request))
+    await asyncio.sleep(MOMENT_S)
+    router.answer_all("attach")
+    router.silent_about = {"attach"}
+    await asyncio.sleep(MOMENT_S)
+    assert [one.supersedes for one in router.of("attach")] == [3, 8]
+    # Its client does not wait any more: it must take nobody's session.
+    is_open = False
+    router.answer_all("attach")
+    await asyncio.sleep(MOMENT_S)
+    with pytest.raises(RouterUnavailable):
+        await attaching
+    assert len(router.of("attach")) == 2
+
+
+@in_virtual_time
+async def test_a_connect_of_a_client_that_has_gone_is_not_repeated() -> None:
+    harness = Harness("r1", "r2")
+    await harness.joined()
+    for router in harness.routers:
+        router.silent_about = {"attach"}
+    is_open = True
+    request = AttachSession("c", True, 0, is_wanted=lambda: is_open)
+    attaching = asyncio.create_task(harness.router_client.attach("edge-1", request))
+    await asyncio.sleep(MOMENT_S)
+    is_open = False
+    (first,) = [router for router in harness.routers if router.of("attach")]
+    first.lose()
+    await asyncio.sleep(MOMENT_S)
+    with pytest.raises(RouterUnavailable):
+        await attaching
+    assert sum(len(router.of("attach")) for router in harness.routers) == 1
 
 
 @in_virtual_time
