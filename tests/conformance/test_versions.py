@@ -87,6 +87,28 @@ async def test_31_client_identifier_may_be_longer_than_23_bytes(peers: Peers) ->
     await client.connect(peers.client_id("x" * 40))
 
 
+@pytest.mark.parametrize("flags", [1, 2, 4, 8, 15])
+@statement("MQTT311-2.2.2-2")
+async def test_31_uses_no_flags_but_those_of_publish(peers: Peers, flags: int) -> None:
+    for version in (V311, V31):
+        client = await peers.open(version)
+        wire = bytearray(mqtt_bytes.connect(peers.client_id(), version=version))
+        wire[0] |= flags
+        await client.send(bytes(wire))
+        if version != V31:
+            await client.expect_closed()
+    await client.expect("CONNACK", reason=0)
+    wire = bytearray(mqtt_bytes.subscribe(1, [(peers.topic(), 2)], version=V31))
+    wire[0] ^= flags
+    await client.send(bytes(wire))
+    await client.expect("SUBACK", codes=[2])
+    await client.publish(peers.topic(), qos=2, packet_id=9)
+    kinds = {(await client.receive()).kind for _ in range(2)}
+    assert kinds == {"PUBLISH", "PUBREC"}
+    await client.send(bytes((0x62 ^ flags, 2, 0, 9)))
+    await client.expect("PUBCOMP")
+
+
 async def test_properties_of_every_client_packet_are_accepted(peers: Peers) -> None:
     user: list[Property] = [("user", ("k", "v")), ("user", ("k", "v"))]
     texts: list[Property] = [("reason_string", "because"), *user]

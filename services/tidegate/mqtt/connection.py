@@ -168,7 +168,7 @@ class ServerConnection:
                 )
             if stop > end:
                 self._needed = stop - position
-                if not connected and first == 0x10:
+                if not connected:
                     check_protocol_name(data[body:end])
                     if end < body + LONGEST_PROTOCOL_NAME:
                         self._needed = min(self._needed, end - position + 1)
@@ -262,12 +262,15 @@ class ServerConnection:
             raise ProtocolViolation("second CONNECT on one connection", statement="MQTT-3.1.0-2")
         if kind in _SERVER_ONLY:
             raise ProtocolViolation("packet type is sent by servers only")
-        # A PUBLISH that comes this far is wrong, and decoding it says how.
+        # A PUBLISH that comes this far is wrong, and decoding it says how; or it is one of QoS 0
+        # with DUP, which 3.1 does not refuse.
         return decode_packet(first, body, self.version)
 
     def _first(self, first: int, body: bytes) -> Connect:
+        check_protocol_name(body)  # first, as while it is incomplete
         self.refusal_version = connect_version(body)
-        if first & 0x0F:
+        # [MQTT311-2.2.2-2]; in 3.1 these bits are not used.
+        if first & 0x0F and self.refusal_version != ProtocolVersion.V31:
             raise MalformedPacket(
                 "invalid flags in the fixed header",
                 statement="MQTT-2.1.3-1",

@@ -79,13 +79,8 @@ def decode_packet(first_byte: int, body: bytes, version: ProtocolVersion) -> Pac
     decoder = _DECODERS.get(kind)
     if decoder is None or (kind == PacketType.AUTH and version < _V5):
         raise MalformedPacket("unknown packet type")
-    flags = first_byte & 0x0F
-    if kind in _AT_LEAST_ONCE:
-        # In 3.1 these may be sent again, with DUP set.
-        wrong = flags & (0x0F if version > ProtocolVersion.V31 else 0x07) != 0x02
-    else:
-        wrong = flags != 0
-    if wrong:
+    # 3.1 calls the other bits unused, and sets DUP on what is sent again.
+    if version > ProtocolVersion.V31 and first_byte & 0x0F != (2 if kind in _AT_LEAST_ONCE else 0):
         raise MalformedPacket(
             "invalid flags in the fixed header",
             statement=_FLAG_STATEMENTS.get(kind, "MQTT-2.1.3-1"),
@@ -121,8 +116,11 @@ def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Pu
     qos = first_byte >> 1 & 3
     if qos == 3:
         raise MalformedPacket("QoS 3 is not allowed", statement="MQTT-3.3.1-4")
-    if not qos and first_byte & 0x08:
-        raise MalformedPacket("DUP set on a QoS 0 message", statement="MQTT-3.3.1-2")
+    dup = bool(first_byte & 8)
+    if dup and not qos:
+        if version > ProtocolVersion.V31:
+            raise MalformedPacket("DUP set on a QoS 0 message", statement="MQTT-3.3.1-2")
+        dup = False  # 3.1 gives it no meaning there
     end = len(body)
     topic, position = read_string(body, 0, end)
     if topic or version < _V5:
@@ -132,7 +130,7 @@ def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Pu
         packet_id, position = read_u16(body, position, end)
         if not packet_id:
             raise MalformedPacket("packet identifier must not be 0", statement="MQTT-2.2.1-3")
-    retain, dup = bool(first_byte & 1), bool(first_byte & 8)
+    retain = bool(first_byte & 1)
     if version < _V5:
         return Publish(topic, body[position:], qos, retain, dup, packet_id)
     found, position = split_publish_properties(body, position, end)
@@ -242,7 +240,8 @@ def decode_connect(body: bytes, _version: ProtocolVersion = _V5) -> Connect:
 def _check_connect_flags(flags: int, version: ProtocolVersion) -> None:
     if flags & 0x01 and version > ProtocolVersion.V31:
         raise MalformedPacket("reserved CONNECT flag is set", statement="MQTT-3.1.2-3")
-    if not flags & 0x04 and flags & 0x38:
+    # In 3.1 both are disregarded.
+    if not flags & 0x04 and flags & 0x38 and version > ProtocolVersion.V31:
         raise MalformedPacket(
             "Will QoS or Will Retain set without Will Flag",
             statement="MQTT-3.1.2-11" if flags & 0x18 else "MQTT-3.1.2-13",

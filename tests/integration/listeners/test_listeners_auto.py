@@ -173,6 +173,15 @@ async def test_anything_else_inside_tls_is_closed_and_counted(authority: Authori
         assert server.refused(Refusal.NOT_MQTT) == 1
 
 
+@pytest.mark.parametrize("first", [0x10, 0x11, 0x12, 0x18])
+async def test_a_connect_of_mqtt_3_1_may_have_flags(first: int) -> None:
+    async with running({"protocol": "auto"}) as server:
+        _, writer = await server.connect()
+        writer.write(bytes((first,)))
+        await until(lambda: len(server.handlers) == 1)
+        writer.close()
+
+
 async def test_tls_without_certificates_is_not_taken() -> None:
     async with running({"protocol": "auto"}) as server:
         await refuses(server, b"\x16\x03\x01\x00\x05", Refusal.NOT_MQTT)

@@ -16,6 +16,7 @@ from tidegate.mqtt.packets import (
     Auth,
     ConnAck,
     Connect,
+    Disconnect,
     Packet,
     PingReq,
     PingResp,
@@ -26,7 +27,10 @@ from tidegate.mqtt.packets import (
     PubRec,
     PubRel,
     SubAck,
+    Subscribe,
+    SubscriptionOptions,
     UnsubAck,
+    Unsubscribe,
 )
 
 statement = pytest.mark.statement
@@ -455,11 +459,60 @@ def test_a_reason_code_and_properties_of_an_acknowledgement_are_decoded() -> Non
     assert connection.receive(encode(packet, V5)) == [packet]
 
 
-def test_a_pubrel_of_3_1_may_have_dup_set() -> None:
-    assert connected(V31).receive(b"\x6a\x02\0\x07") == [PubRel(7)]
-    connection = connected(V311)
-    assert connection.receive(b"\x6a\x02\0\x07") == []
-    assert error_of(connection).statement == "MQTT-3.6.1-1"
+#: A first byte and body of each packet that a client sends with flags that 3.1 does not use.
+_SENT_BY_CLIENTS: Final = [
+    (0x40, b"\0\7", PubAck(7)),
+    (0x50, b"\0\7", PubRec(7)),
+    (0x62, b"\0\7", PubRel(7)),
+    (0x70, b"\0\7", PubComp(7)),
+    (0x82, b"\0\7\0\1a\1", Subscribe(7, [("a", SubscriptionOptions(1))])),
+    (0xA2, b"\0\7\0\1a", Unsubscribe(7, ["a"])),
+    (0xC0, b"", PingReq()),
+    (0xE0, b"", Disconnect()),
+]
+
+
+@pytest.mark.parametrize("by_byte", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("flags", range(16))
+@pytest.mark.parametrize(("first", "body", "packet"), _SENT_BY_CLIENTS)
+@statement("MQTT-2.1.3-1", "MQTT311-2.2.2-1", "MQTT311-2.2.2-2")
+def test_flags_of_the_fixed_header_count_from_3_1_1_on(
+    first: int, body: bytes, packet: Packet, flags: int, by_byte: bool
+) -> None:
+    wire = bytes((first & 0xF0 | flags, len(body))) + body
+    chunks = [bytes((value,)) for value in wire] if by_byte else [wire]
+    old = connected(V31)
+    assert [found for chunk in chunks for found in old.receive(chunk)] == [packet]
+    assert old.error is None
+    newer = connected(V311)
+    found = [found for chunk in chunks for found in newer.receive(chunk)]
+    assert found == ([packet] if flags == first & 0x0F else [])
+    assert (newer.error is None) == (flags == first & 0x0F)
+
+
+@pytest.mark.parametrize("by_byte", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("flags", range(16))
+@statement("MQTT-2.1.3-1", "MQTT311-2.2.2-2")
+def test_flags_of_connect_count_from_3_1_1_on(flags: int, by_byte: bool) -> None:
+    for version in (V31, V311):
+        wire = bytearray(encode(Connect("c", version), version))
+        wire[0] |= flags
+        connection = ServerConnection()
+        chunks = [bytes((value,)) for value in wire] if by_byte else [bytes(wire)]
+        found = [packet for chunk in chunks for packet in connection.receive(chunk)]
+        assert bool(found) == (not flags or version == V31), version
+        assert (connection.error is None) == bool(found)
+
+
+def test_dup_of_a_qos_0_message_is_ignored_in_3_1() -> None:
+    connection = connected(V31)
+    assert connection.receive(b"\x38\x04\0\1ax\x39\x04\0\1ay") == [
+        Publish("a", b"x"),
+        Publish("a", b"y", retain=True),
+    ]
+    newer = connected(V311)
+    assert newer.receive(b"\x38\x04\0\1ax") == []
+    assert error_of(newer).statement == "MQTT-3.3.1-2"
 
 
 # Aliases towards the client

@@ -38,6 +38,7 @@ UPGRADE_TIMEOUT_S = 10.0
 FIRST_BYTE_TIMEOUT_S = 10.0
 
 _TLS_HANDSHAKE = 0x16
+#: The packet type; MQTT 3.1 does not use the other four bits.
 _MQTT_CONNECT = 0x10
 _HTTP_GET = 0x47
 
@@ -197,7 +198,7 @@ class ConnectionHandshake(asyncio.Protocol):
                 self._advance()
 
     def _detect(self, first: int) -> None:
-        if first == _MQTT_CONNECT:
+        if first & 0xF0 == _MQTT_CONNECT and first != _TLS_HANDSHAKE:
             self._open_stream()
         elif first == _HTTP_GET:
             self._enter(Stage.HTTP, UPGRADE_TIMEOUT_S)
