@@ -202,3 +202,21 @@ async def test_disconnect_fits_the_clients_maximum_packet_size(peers: Peers) -> 
     await client.send(b"\x00\x00")
     last = await client.expect_closed()
     assert last is None or len(last.raw) <= 20
+
+
+@both_transports
+@pytest.mark.parametrize("size", [2, 4, 5, 11, 15, 16, 20])
+@statement("MQTT-3.2.0-1", "MQTT-3.1.2-24")
+async def test_connack_fits_the_clients_maximum_packet_size_or_there_is_no_connection(
+    peers: Peers, size: int
+) -> None:
+    client = await peers.open()
+    await client.send(
+        mqtt_bytes.connect(peers.client_id(), props=[("maximum_packet_size", size)]),
+        mqtt_bytes.PINGREQ,
+    )
+    answer = await client.receive_or_end()
+    if answer is None:
+        assert size < 16
+    else:
+        assert (answer.kind, len(answer.raw) <= size) == ("CONNACK", True)

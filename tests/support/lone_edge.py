@@ -69,6 +69,10 @@ class FakeRouter:
         self.published: list[Publish] = []
         self.attached: list[AttachSession] = []
         self.detached: list[DetachSession] = []
+        #: The filters of all SUBSCRIBEs and UNSUBSCRIBEs, and those of groups that were left.
+        self.subscribed: list[str] = []
+        self.unsubscribed: list[str] = []
+        self.left: list[str] = []
         #: Publishes that have not been answered yet, while ``answers_late``.
         self.open: list[tuple[Origin, Publish]] = []
         self.answers_late = False
@@ -127,10 +131,12 @@ class FakeRouter:
     async def subscribe(self, *arguments: Any) -> None:
         """See RouterLink."""
         await self.reachable.wait()
+        self.subscribed += [topic_filter for topic_filter, _ in arguments[-1]]
 
     async def unsubscribe(self, *arguments: Any) -> None:
         """See RouterLink."""
         await self.reachable.wait()
+        self.unsubscribed += arguments[-1]
 
     async def complete_receipt(self, *arguments: Any) -> None:
         """See RouterLink."""
@@ -152,6 +158,7 @@ class FakeRouter:
 
     def leave_groups(self, *arguments: Any) -> None:
         """See RouterLink."""
+        self.left += arguments[-1]
 
     def add_interest(self, *arguments: Any) -> None:
         """See RouterLink."""

@@ -391,7 +391,25 @@ class Client:
         return wire
 
     def send_packet(self, packet: Packet) -> None:
-        """Encode and send; optional texts go when they would make it too large [MQTT-3.2.2-19]."""
+        """Encode and send an answer; one that is too large for the client ends the connection.
+
+        The client would wait for it for ever. [MQTT-3.1.2-24], [MQTT-3.2.0-1], [MQTT-3.8.4-1]
+        """
+        wire = self._encode_within_limit(packet)
+        if wire is None:
+            self.close_unanswered(packet)
+        else:
+            self.send(wire)
+
+    def can_be_sent(self, packet: Packet) -> bool:
+        """Whether an answer is small enough for the client, without its optional texts."""
+        return not self.maximum_packet_size_bytes or self._encode_within_limit(packet) is not None
+
+    def _encode_within_limit(self, packet: Packet) -> bytes | None:
+        """Encode; optional texts go when they would make it too large [MQTT-3.2.2-19].
+
+        None if it is too large even so.
+        """
         wire = encode(packet, self.version)
         limit = self.maximum_packet_size_bytes
         if limit and len(wire) > limit:
@@ -401,8 +419,35 @@ class Client:
                 properties.user_properties = ()
                 wire = encode(packet, self.version)
             if len(wire) > limit:
-                return
-        self.send(wire)
+                return None
+        return wire
+
+    def close_unanswered(self, packet: Packet) -> None:
+        """Close: this answer exceeds the Maximum Packet Size of the client. Counted, logged."""
+        if self.state is CLOSED:
+            return
+        connect = self.connection.connect
+        log.info(
+            "closing connection: answer exceeds the client's maximum packet size",
+            extra={
+                "client_id": self.client_id or (connect.client_id if connect is not None else ""),
+                "address": self.channel.peer.address,
+                "listener": self.channel.peer.listener,
+                "packet": type(packet).__name__.upper(),
+                "maximum_packet_size_bytes": self.maximum_packet_size_bytes,
+            },
+        )
+        if self.state is CONNECTED:
+            self.close("answer_too_large")
+        else:
+            self.context.counters.refused["answer_too_large"] += 1
+            self.close("")
+
+    def _send_last(self, packet: Packet) -> None:
+        """Send what says why the connection is closed, if it is small enough for the client."""
+        wire = self._encode_within_limit(packet)
+        if wire is not None:
+            self.send(wire)
 
     # The end
 
@@ -411,7 +456,7 @@ class Client:
         if self.state is CLOSED:
             return
         self.context.counters.refused[reason_code.name.lower()] += 1
-        self.send_packet(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
+        self._send_last(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
         self.close("")
 
     def fail(self, error: MqttError) -> None:
@@ -466,7 +511,7 @@ class Client:
             return
         if self.state is CONNECTED and self.version >= ProtocolVersion.V5:
             properties = Properties(reason_string=reason or None)
-            self.send_packet(Disconnect(reason_code, properties))
+            self._send_last(Disconnect(reason_code, properties))
         self.close(counted_as or reason_code.name.lower(), websocket_code)
 
     def taken_over(self, reason_code: ReasonCode) -> None:

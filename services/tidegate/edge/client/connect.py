@@ -2,7 +2,8 @@
 
 Called by ``dispatch``. ``connect`` decides and returns what it decided; ``accept`` is the one place
 where a client takes it. Everything that can be refused is refused here, with the reason code that
-the specification names. Asks the authenticator and the router; changes no client.
+the specification names. Asks the authenticator and the router; changes no client, but ends the
+connection of one that no CONNACK is small enough for.
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ async def connect(
     if refused is not None:
         return refused
     expiry_s = session_expiry_s(client, packet)
+    if client.maximum_packet_size_bytes:
+        connack = _connack(client, packet, client_id, expiry_s, identity)
+        if not client.can_be_sent(connack):  # before it takes the session from another connection
+            client.close_unanswered(connack)
+            return None
     request = AttachSession(
         client_id,
         packet.clean_start,
@@ -93,14 +99,8 @@ async def connect(
         return session
     # The rules may have changed since it came, and only who is connected learns of that.
     acl = context.authorizer.for_client(client_id, identity.username)
-    keep_alive_s = _keep_alive_s(client, packet.keep_alive)
-    connack = ConnAck(session.session_present, ReasonCode.SUCCESS)
-    v5 = packet.protocol_version >= ProtocolVersion.V5
-    if v5:
-        connack.properties = _connack_properties(client, packet, client_id, expiry_s, keep_alive_s)
-        if identity.method is not None:
-            connack.properties.authentication_method = identity.method
-            connack.properties.authentication_data = identity.data
+    connack = _connack(client, packet, client_id, expiry_s, identity)
+    connack.session_present = session.session_present
     asked = packet.properties
     aliases = min(asked.topic_alias_maximum or 0, context.limits.max_topic_alias_outgoing)
     return Accepted(
@@ -111,9 +111,9 @@ async def connect(
         acl,
         session,
         expiry_s,
-        keep_alive_s,
+        _keep_alive_s(client, packet.keep_alive),
         asked.receive_maximum or RECEIVE_MAXIMUM_DEFAULT,
-        aliases if v5 else 0,
+        aliases if packet.protocol_version >= ProtocolVersion.V5 else 0,
         connack,
     )
 
@@ -135,7 +135,8 @@ def accept(client: Client, accepted: Accepted, registry: ClientRegistry) -> None
         if not topic_filter.startswith("$share/"):
             registry.subscribe(client, topic_filter, options)
     client.send_packet(accepted.connack)
-    delivery.begin(session)
+    if not client.is_closed:
+        delivery.begin(session)
 
 
 def _client_id(client: Client, packet: Connect) -> str | Refused:
@@ -284,10 +285,24 @@ def _keep_alive_s(client: Client, asked_s: int) -> int:
     return asked_s
 
 
+def _connack(
+    client: Client, packet: Connect, client_id: str, expiry_s: int, identity: _Identity
+) -> ConnAck:
+    """CONNACK of an accepted client, without Session Present."""
+    connack = ConnAck(False, ReasonCode.SUCCESS)
+    if packet.protocol_version >= ProtocolVersion.V5:
+        connack.properties = _connack_properties(client, packet, client_id, expiry_s)
+        if identity.method is not None:
+            connack.properties.authentication_method = identity.method
+            connack.properties.authentication_data = identity.data
+    return connack
+
+
 def _connack_properties(
-    client: Client, packet: Connect, client_id: str, expiry_s: int, keep_alive_s: int
+    client: Client, packet: Connect, client_id: str, expiry_s: int
 ) -> Properties:
     """What the server says of itself to an MQTT 5 client (MQTT5 §3.2.2.3)."""
+    keep_alive_s = _keep_alive_s(client, packet.keep_alive)
     features, announced = client.context.features, client.announced_limits
     asked = packet.properties
     answer = Properties(

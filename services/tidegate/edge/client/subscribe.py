@@ -51,6 +51,10 @@ def _check(client: Client, topic_filter: str, options: SubscriptionOptions, coun
 async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry) -> None:
     """Answer a SUBSCRIBE [MQTT-3.8.4-1], [MQTT-3.8.4-5]."""
     context = client.context
+    if client.maximum_packet_size_bytes and not _can_answer(
+        client, SubAck(packet.packet_id, [0] * len(packet.subscriptions))
+    ):
+        return
     codes: list[int] = []
     wanted: dict[str, SubscriptionOptions] = {}
     for topic_filter, options in packet.subscriptions:
@@ -101,6 +105,14 @@ async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry)
     )
 
 
+def _can_answer(client: Client, answer: SubAck | UnsubAck) -> bool:
+    """Close, with nothing applied, when the answer cannot be sent to the client."""
+    if client.can_be_sent(answer):
+        return True
+    client.close_unanswered(answer)
+    return False
+
+
 def _refuse_all(client: Client, packet_id: int, codes: list[int]) -> None:
     """No router or store: nothing was applied; the client may try again."""
     if client.version < ProtocolVersion.V5:
@@ -114,6 +126,10 @@ def _refuse_all(client: Client, packet_id: int, codes: list[int]) -> None:
 async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegistry) -> None:
     """Answer an UNSUBSCRIBE [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6]."""
     context = client.context
+    if client.maximum_packet_size_bytes and not _can_answer(
+        client, UnsubAck(packet.packet_id, [0] * len(packet.topic_filters))
+    ):
+        return
     names = [mounted(client, topic_filter) for topic_filter in packet.topic_filters]
     known: list[str] = []
     codes: list[int] = []

@@ -73,6 +73,7 @@ REFUSE_REASONS: Final = _unique(
     "will",
     "unavailable",
     "taken_over",
+    "answer_too_large",  # CONNACK or AUTH exceeds the Maximum Packet Size of the client
 )
 #: Why a connection was closed: a reason code's name, a ``CloseReason`` of the channel, or one of
 #: the client's own.
@@ -99,6 +100,7 @@ CLOSE_REASONS: Final = _unique(
     "shutdown",
     "slow_consumer",
     "taken_over",
+    "answer_too_large",  # SUBACK, UNSUBACK or AUTH exceeds the Maximum Packet Size of the client
 )
 #: Why authentication failed.
 AUTH_FAILURE_REASONS: Final = (
