@@ -343,8 +343,7 @@ class Delivery:
             return
         feed = self._feed
         if feed is not None:
-            for seq, message in feed.take(self._room()):
-                self._send_durable(seq, message)
+            self._send_ready(feed)
             if not self._fetching and feed.wants_fetch(self._room()) is not None:
                 self._fetching = True
                 self._context.spawn(self._fetch())
@@ -352,6 +351,12 @@ class Delivery:
             self._pump_memory(self._queue)
         if self._more_room is not None:
             self._more_room.set()
+
+    def _send_ready(self, feed: DurableFeed[Publish]) -> None:
+        """Send what is held. An entry that is dropped takes no room: look again after it."""
+        while ready := feed.take(self._room()):
+            for seq, message in ready:
+                self._send_durable(seq, message)
 
     def _pump_memory(self, queue: MemoryQueue[Outgoing]) -> None:
         while queue and self._window.room() > 0 and not self._client.slow:
@@ -385,6 +390,7 @@ class Delivery:
                 ready = feed.fetched(entries, not entries, self._room(), self._window.accepts)
                 for seq, message in ready:
                     self._send_durable(seq, message)
+                self._send_ready(feed)
         finally:
             self._fetching = False
 

@@ -66,6 +66,19 @@ async def test_a_message_too_large_for_a_durable_sessions_client_leaves_its_queu
         assert alone.router.completed == [("c", 1, [1])]
 
 
+async def test_messages_that_are_dropped_hold_up_nothing_behind_them() -> None:
+    async with LoneEdge() as alone:
+        alone.router.incarnation = 7
+        props = [("maximum_packet_size", MAXIMUM_BYTES), ("receive_maximum", 1)]
+        client = await alone.connect("c", props=props)
+        for seq, payload in enumerate((b"first", LARGE, LARGE, b"last"), 1):
+            alone.edge.push("c", 1, seq, Publish("t", payload, 1))
+        (first,) = client.received()
+        client.send(mqtt_bytes.acknowledge("PUBACK", first.packet_id))
+        await turns()
+        assert [packet.payload for packet in client.received()] == [b"last"]
+
+
 async def test_a_shared_message_too_large_for_its_member_is_settled() -> None:
     async with LoneEdge() as alone:
         client = await _subscriber(alone)
