@@ -1,8 +1,9 @@
 """Who may read and write which topics: mosquitto's access control file, with mosquitto's rules.
 
 Called by ``edge.client``: ``Authorizer.for_client`` once per connection, then ``may_read`` and
-``may_write`` per topic; ``roles`` reloads the file. Topics include the mount point of a listener,
-as in mosquitto. SUBSCRIBE is always granted; reading is checked at delivery.
+``may_write`` per topic, ``readable`` per SUBSCRIBE; ``roles`` reloads the file. Topics include the
+mount point of a listener, as in mosquitto. Reading is checked at delivery, whatever SUBSCRIBE was
+granted.
 
 The rules, in the order in which they decide:
 
@@ -23,9 +24,11 @@ A filter that does not begin with ``$`` never matches a topic that does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from tidegate.edge.auth.filter_sets import Levels, intersection, is_contained, matches
 from tidegate.runtime.config.model import AuthConfig
 
 DENY: Final = 0
@@ -45,7 +48,15 @@ _BRIDGE_STATE: Final = ("$SYS", "broker", "connection", "+", "state")
 #: (granted access bits, topic filter)
 Entry = tuple[int, str]
 #: (granted access bits, levels of the topic filter)
-CompiledEntry = tuple[int, tuple[str, ...]]
+CompiledEntry = tuple[int, Levels]
+
+
+class Readable(Enum):
+    """How many of the topics that a topic filter matches a client may read."""
+
+    NONE = "none"
+    SOME = "some"
+    ALL = "all"
 
 
 class AclFileError(ValueError):
@@ -54,23 +65,6 @@ class AclFileError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = list(problems)
-
-
-def matches(levels: Sequence[str], topic_levels: Sequence[str]) -> bool:
-    """Return whether a topic filter matches a topic name, both split into levels.
-
-    Wildcards do not match a first level that begins with $ [MQTT-4.7.2-1].
-    """
-    if topic_levels[0][:1] == "$" and levels[0] != topic_levels[0]:
-        return False
-    count = len(topic_levels)
-    for index, level in enumerate(levels):
-        if level == "#":
-            return True
-        if index == count or (level not in {"+", topic_levels[index]}):
-            # "a/#" also matches its parent "a" (MQTT5 §4.7.1.2).
-            return False
-    return len(levels) == count
 
 
 def _compile(entries: Sequence[Entry]) -> tuple[CompiledEntry, ...]:
@@ -87,7 +81,7 @@ def _compile(entries: Sequence[Entry]) -> tuple[CompiledEntry, ...]:
 class ClientAcl:
     """The rules of one client (or of all clients that have the same rules)."""
 
-    __slots__ = ("_cache", "_own", "_patterns", "_refuse_patterns")
+    __slots__ = ("_cache", "_own", "_patterns", "_readable", "_refuse_patterns")
 
     def __init__(
         self, own: Sequence[Entry], patterns: Sequence[Entry], *, refuse_patterns: bool
@@ -96,6 +90,7 @@ class ClientAcl:
         self._patterns = () if refuse_patterns else _compile(patterns)
         self._refuse_patterns = refuse_patterns
         self._cache: tuple[dict[str, bool], dict[str, bool]] | None = None
+        self._readable: dict[str, Readable] | None = None
 
     def may_read(self, topic: str) -> bool:
         """Whether a message of this topic may be delivered to the client."""
@@ -104,6 +99,45 @@ class ClientAcl:
     def may_write(self, topic: str) -> bool:
         """Whether the client may publish to this topic."""
         return self._may(WRITE, topic)
+
+    def readable(self, topic_filter: str) -> Readable:
+        """How much of a topic filter (without ``$share/…``) the client may read. Exact."""
+        known = self._readable
+        if known is None:
+            known = self._readable = {}
+        found = known.get(topic_filter)
+        if found is None:
+            if len(known) >= _MAX_CACHED:
+                known.clear()
+            found = known[topic_filter] = self._compare(tuple(topic_filter.split("/")))
+        return found
+
+    def _compare(self, levels: Levels) -> Readable:
+        if levels[0].startswith("$share"):
+            return Readable.NONE
+        parts: list[list[Levels]] = []  # what the rules have in common with the filter
+        for entries in (self._own, self._patterns):
+            denied: list[Levels] = []
+            granted: list[Levels] = []
+            for access, rule in entries:
+                if access == DENY or access & READ:
+                    common = intersection(levels, rule)
+                    if common is not None:
+                        (denied if access == DENY else granted).append(common)
+            parts += [denied, granted]
+        denied, granted, pattern_denied, pattern_granted = parts
+        if all(is_contained(part, denied) for part in granted) and all(
+            is_contained(part, [*denied, *pattern_denied]) for part in pattern_granted
+        ):
+            return Readable.NONE
+        if (
+            not denied
+            and is_contained(levels, [*granted, *pattern_granted])
+            # A pattern denies only what no own rule grants.
+            and all(is_contained(part, granted) for part in pattern_denied)
+        ):
+            return Readable.ALL
+        return Readable.SOME
 
     def _may(self, access: int, topic: str) -> bool:
         if self._cache is None:  # most connections never get here

@@ -7,7 +7,8 @@ from typing import Literal
 
 import pytest
 
-from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer, matches
+from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer, Readable
+from tidegate.edge.auth.filter_sets import matches
 from tidegate.runtime.config.model import AuthConfig
 
 Action = Literal["read", "write"]
@@ -242,3 +243,59 @@ def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"topic a\ntopic \xff\n")
     with pytest.raises(AclFileError, match="line 2: not UTF-8"):
         Authorizer(AuthConfig(acl_file=tmp_path / "bad"))
+
+
+# How much of a topic filter may be read
+
+
+@pytest.mark.parametrize(
+    ("rules", "topic_filter", "readable"),
+    [
+        ("", "a", Readable.NONE),
+        ("topic read a", "a", Readable.ALL),
+        ("topic write a", "a", Readable.NONE),
+        ("topic a/b", "a/+", Readable.SOME),
+        ("topic a/+", "a/b", Readable.ALL),
+        ("topic a/+", "a/#", Readable.SOME),
+        ("topic a/#", "a/#", Readable.ALL),
+        ("topic a/#", "a", Readable.ALL),
+        ("topic a", "a/#", Readable.SOME),
+        ("topic #", "#", Readable.ALL),
+        ("topic #", "$SYS/#", Readable.NONE),
+        ("topic $SYS/#", "#", Readable.NONE),
+        ("topic $SYS/#", "+/a", Readable.NONE),
+        ("topic $SYS/#", "$SYS/a", Readable.ALL),
+        ("topic #\ntopic deny a/b", "a/+", Readable.SOME),
+        ("topic #\ntopic deny a/b", "b/+", Readable.ALL),
+        ("topic #\ntopic deny a/#", "a/b/+", Readable.NONE),
+        ("topic a/b\ntopic a/c\ntopic deny a/+", "a/#", Readable.NONE),
+        # Together these are all of it.
+        ("topic a\ntopic a/+\ntopic a/+/+/#", "a/#", Readable.ALL),
+        ("topic a\ntopic a/+\ntopic a/+/+/+/#", "a/#", Readable.SOME),
+        ("topic +\ntopic +/+/#", "#", Readable.ALL),
+        # And these deny all of it.
+        ("topic #\ntopic deny a\ntopic deny a/+/#", "a/#", Readable.NONE),
+        # An own rule comes before a pattern that denies; a pattern grants what no own rule denies.
+        ("topic a/#\npattern deny a/b", "a/#", Readable.ALL),
+        ("topic a/c\npattern read a/#\npattern deny a/c", "a/#", Readable.ALL),
+        ("pattern read a/#\npattern deny a/c", "a/#", Readable.SOME),
+        ("topic deny a/#\npattern read a/#", "a/b", Readable.NONE),
+        ("pattern read %c/#", "c/+", Readable.ALL),
+        ("pattern read %c/#", "d/+", Readable.NONE),
+        ("pattern read %u/#", "c/+", Readable.NONE),
+        ("topic #", "$share/x/a", Readable.NONE),
+        ("topic $shared/a", "$shared/a", Readable.NONE),
+    ],
+)
+def test_a_filter_is_readable_as_a_whole_in_part_or_not(
+    rules: str, topic_filter: str, readable: Readable
+) -> None:
+    acl = AclFile.parse(rules).for_client("c", None)
+    assert acl.readable(topic_filter) is readable
+    assert acl.readable(topic_filter) is readable, "the same from the cache"
+
+
+def test_a_client_identifier_with_a_wildcard_may_read_nothing_by_patterns() -> None:
+    acl = AclFile.parse("pattern read a/%c\npattern read b").for_client("+", None)
+    assert acl.readable("a/+") is Readable.NONE
+    assert acl.readable("b") is Readable.NONE
