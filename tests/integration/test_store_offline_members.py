@@ -261,3 +261,25 @@ async def test_what_a_lost_edges_session_leaves_counts_as_dropped(
     counters.queued = 3
     await store.sweep_edges(NOW, 10)
     assert (counters.queued, counters.dropped["session_ended"]) == (0, 3)
+
+
+async def test_a_connected_member_can_give_entries_back(store: RedisStore) -> None:
+    attached = await member(store)
+    number = await store.return_entries("c", attached.epoch, [2, 4, 9], 2, NOW)
+    assert number
+    assert await queued(store, attached.incarnation) == [1, 3, 5]
+    assert await store.return_entries("c", attached.epoch, [2, 4], 2, NOW) == 0, "once"
+    assert (await store.sweep_due(NOW + 9_999, 100)).abandoned_queues == [], "it is claimed"
+    (queue,) = (await store.sweep_due(NOW + 10_000, 100)).abandoned_queues
+    assert queue == AbandonedQueue("c", number, 2, False)
+    found = await store.fetch_abandoned("c", number, 0, 9, 999)
+    assert found == [(2, b"2"), (4, b"4")]
+
+
+async def test_a_member_without_its_session_gives_nothing_back(store: RedisStore) -> None:
+    attached = await member(store)
+    later = await attach(store)
+    assert await store.return_entries("c", attached.epoch, [1], 0, NOW) is None
+    await store.detach(DetachRequest("c", later.epoch, NOW, False, None, 0))
+    assert await store.return_entries("c", later.epoch, [1], 0, NOW) is None
+    assert await queued(store, attached.incarnation) == [1, 2, 3, 4, 5]

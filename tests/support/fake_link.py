@@ -303,6 +303,10 @@ class FakeService:
         """See RouterLink."""
         await self._ask("complete_receipt", *arguments)
 
+    async def return_entries(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self._ask("return_entries", *arguments)
+
     async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
         """See RouterLink."""
         await self._ask("match_retained", topic_filter)

@@ -206,6 +206,16 @@ class RouterLink(Protocol):
     ) -> None:
         """Store the receipt byte after PUBREL. Raises SessionFenced, RouterUnavailable."""
 
+    async def return_entries(
+        self, client_id: str, epoch: int, incarnation: int, seqs: Sequence[int], sent_seq: int
+    ) -> None:
+        """Take entries of a session's queue that its client may not read.
+
+        What came through a shared subscription goes to another member, the rest is dropped. Those
+        up to ``sent_seq`` may have been sent to the client before. May be repeated. Raises
+        SessionFenced, RouterUnavailable.
+        """
+
     def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
         """Return the topics with a retained message that match a filter, in pages.
 

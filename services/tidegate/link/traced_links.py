@@ -81,6 +81,7 @@ class TracedRouterLink:
         self.complete = router.complete
         self.release = router.release
         self.complete_receipt = router.complete_receipt
+        self.return_entries = router.return_entries
         self.match_retained = router.match_retained
         self.get_retained = router.get_retained
         self.enqueue = router.enqueue
@@ -140,6 +141,7 @@ class TracedRouterService:
         self.complete = router.complete
         self.release = router.release
         self.complete_receipt = router.complete_receipt
+        self.return_entries = router.return_entries
         self.match_retained = router.match_retained
         self.get_retained = router.get_retained
         self.enqueue = router.enqueue

@@ -45,6 +45,7 @@ from tidegate.router.store_calls import call_once, retry_until_stored
 from tidegate.router.sweeper import Sweeper
 from tidegate.router.table import RoutingTable
 from tidegate.router.traced_writes import TracedAppend, TracedRetain
+from tidegate.router.unreadable_entries import UnreadableEntries
 from tidegate.router.wills import Wills
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
 from tidegate.runtime.process.tasks import Tasks
@@ -96,6 +97,9 @@ class Router:
             store, table, self._abandoned_queues, groups.clients_to_check, now_ms
         )
         self._replica = Replica(store, table, retained, edges)
+        unreadable_entries = UnreadableEntries(
+            store, counters, now_ms, tasks=tasks, abandoned_queues=self._abandoned_queues
+        )
         self._membership: Membership | None = None
         if not alone:
             self._membership = Membership(
@@ -156,6 +160,7 @@ class Router:
         self.enqueue = deliveries.enqueue
         self.release = deliveries.release
         self.complete_receipt = deliveries.complete_receipt
+        self.return_entries = unreadable_entries.return_entries
         self.attach = sessions.attach
         self.detach = sessions.detach
         self.verify = sessions.verify

@@ -459,6 +459,15 @@ class Store(Protocol):
         nothing was done. The member's queue is due again at ``next_check_ms``, never if that is 0.
         """
 
+    async def return_entries(
+        self, client_id: str, epoch: int, seqs: Sequence[int], sent_seq: int, now_ms: int
+    ) -> int | None:
+        """Make entries of a connected session's queue an abandoned queue, claimed now.
+
+        Its incarnation; 0 if none of them is left, None if the session is fenced: then nothing was
+        done. Those up to ``sent_seq`` may have been sent to the client.
+        """
+
     async def schedule_checks(self, client_ids: Sequence[str], now_ms: int) -> None:
         """Have the queues of these clients checked in a moment, if they are still offline then."""
 

@@ -319,6 +319,18 @@ class RedisStore:
         )
         return None if number < 0 else number
 
+    async def return_entries(
+        self, client_id: str, epoch: int, seqs: Sequence[int], sent_seq: int, now_ms: int
+    ) -> int | None:
+        """Make these entries an abandoned queue of their own, claimed now; its incarnation."""
+        client = client_id.encode()
+        prefix = self._keys.prefix(client)
+        words: Words = [prefix, client, epoch, now_ms, sent_seq, *seqs]
+        number: int = await self._hot.submit(
+            prefix, [op.RETURN_ENTRIES, len(words), *words], 200 * len(words)
+        )
+        return None if number < 0 else number
+
     async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""
         return await self._fenced(op.COMPLETE, client_id, epoch, seqs, 20 * len(seqs))

@@ -247,6 +247,21 @@ class RouterClient:
             ),
         )
 
+    async def return_entries(
+        self, client_id: str, epoch: int, incarnation: int, seqs: Sequence[int], sent_seq: int
+    ) -> None:
+        """Return entries that the client may not read (see RouterLink)."""
+        request = pb.Request(
+            return_entries=pb.ReturnEntriesRequest(
+                client_id=client_id,
+                epoch=epoch,
+                incarnation=incarnation,
+                seqs=seqs,
+                sent_seq=sent_seq,
+            )
+        )
+        await self._requests.send(client_id, request, request.ByteSize())
+
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
         """Queue messages for one session (see RouterLink)."""
         request = pb.Request()

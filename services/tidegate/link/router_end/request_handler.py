@@ -82,6 +82,7 @@ class RequestHandler:
             "edges": self._edges_of,
             "settle": self._settle,
             "wills_published": self._wills_published,
+            "return_entries": self._return_entries,
         }
 
     def on_request(self, attached: AttachedEdge, request: pb.Request) -> None:
@@ -201,6 +202,13 @@ class RequestHandler:
     ) -> None:
         await self._router.complete_receipt(
             wanted.client_id, wanted.epoch, wanted.packet_id, wanted.value
+        )
+
+    async def _return_entries(
+        self, _attached: AttachedEdge, wanted: pb.ReturnEntriesRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.return_entries(
+            wanted.client_id, wanted.epoch, wanted.incarnation, list(wanted.seqs), wanted.sent_seq
         )
 
     async def _match_retained(

@@ -218,7 +218,7 @@ class Synced(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published")
+    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published", "return_entries")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +239,7 @@ class Request(_message.Message):
     EDGES_FIELD_NUMBER: _ClassVar[int]
     SETTLE_FIELD_NUMBER: _ClassVar[int]
     WILLS_PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     id: int
     attach: AttachRequest
     detach: DetachRequest
@@ -259,7 +260,8 @@ class Request(_message.Message):
     edges: EdgesRequest
     settle: SettleRequest
     wills_published: WillsPublishedRequest
-    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ...) -> None: ...
+    return_entries: ReturnEntriesRequest
+    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ..., return_entries: _Optional[_Union[ReturnEntriesRequest, _Mapping]] = ...) -> None: ...
 
 class Will(_message.Message):
     __slots__ = ("message", "delay_s", "message_expiry_s")
@@ -378,6 +380,20 @@ class GetRetainedRequest(_message.Message):
     TOPICS_FIELD_NUMBER: _ClassVar[int]
     topics: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, topics: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReturnEntriesRequest(_message.Message):
+    __slots__ = ("client_id", "epoch", "incarnation", "seqs", "sent_seq")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQS_FIELD_NUMBER: _ClassVar[int]
+    SENT_SEQ_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    epoch: int
+    incarnation: int
+    seqs: _containers.RepeatedScalarFieldContainer[int]
+    sent_seq: int
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., seqs: _Optional[_Iterable[int]] = ..., sent_seq: _Optional[int] = ...) -> None: ...
 
 class EnqueueRequest(_message.Message):
     __slots__ = ("client_id", "incarnation", "messages")

@@ -46,6 +46,7 @@ local function rare_operations()
     Y = expired_retained,  -- remove expired retained messages
     Z = fence_writer,      -- refuse later writes of a router instance
     a = abandon_entries,   -- move entries of an offline member to an abandoned queue
+    j = return_entries,    -- move entries that a member may not read to an abandoned queue
     l = trim_abandoned,    -- delete entries of an abandoned queue
     m = schedule_checks,   -- have the queues of offline members checked
     o = skip_epochs,       -- skip numbers that may have been lost in a failover

@@ -75,6 +75,7 @@ async def _calls(router_client: RouterClient) -> list[Coroutine[Any, Any, Any]]:
         router_client.fetch("c", 1, 0, 10, 1000),
         router_client.release("c", 1, [1]),
         router_client.complete_receipt("c", 1, 1, 1),
+        router_client.return_entries("c", 1, 1, [1], 0),
         router_client.get_retained(["t"]),
         _all_pages(router_client, "#"),
     ]
@@ -159,6 +160,7 @@ async def test_a_store_that_is_away_fails_requests() -> None:
         "fetch",
         "release",
         "receipt",
+        "return_entries",
         "get_retained",
     ]:
         router.replies[kind] = _failure(pb.FAILURE_UNAVAILABLE, "the store is away")
@@ -190,13 +192,14 @@ async def test_an_attach_waits_for_the_lease_of_the_edge() -> None:
 @in_virtual_time
 async def test_a_newer_connection_fences_the_older_one() -> None:
     router_client, (router,) = await _harness("r1")
-    for kind in ["subscribe", "unsubscribe", "release", "receipt"]:
+    for kind in ["subscribe", "unsubscribe", "release", "receipt", "return_entries"]:
         router.replies[kind] = _failure(pb.FAILURE_FENCED)
     for call in (
         router_client.subscribe("edge-1", "c", 1, 1, [("t", QOS1)]),
         router_client.unsubscribe("edge-1", "c", 1, 1, ["t"]),
         router_client.release("c", 1, [1]),
         router_client.complete_receipt("c", 1, 1, 1),
+        router_client.return_entries("c", 1, 1, [1], 0),
     ):
         with pytest.raises(SessionFenced):
             await call

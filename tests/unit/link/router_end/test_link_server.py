@@ -832,6 +832,14 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
             {"receipt": pb.ReceiptRequest(client_id="c", epoch=3, packet_id=5, value=6)},
             ("complete_receipt", ("c", 3, 5, 6)),
         ),
+        (
+            {
+                "return_entries": pb.ReturnEntriesRequest(
+                    client_id="c", epoch=3, incarnation=4, seqs=[5, 6], sent_seq=7
+                )
+            },
+            ("return_entries", ("c", 3, 4, [5, 6], 7)),
+        ),
         ({"enqueue": queued}, ("enqueue", ("c", 4, [Publish("a", b"x", 1)]))),
         ({"get_retained": pb.GetRetainedRequest(topics=["a"])}, ("get_retained", (["a"],))),
         (
