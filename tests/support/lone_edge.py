@@ -73,6 +73,10 @@ class FakeRouter:
         self.subscribed: list[str] = []
         self.unsubscribed: list[str] = []
         self.left: list[str] = []
+        #: Entries that a client may not read: sequence numbers, and up to which they may be sent.
+        self.returned: list[tuple[list[int], int]] = []
+        #: Messages of shared subscriptions for another member: (subscription, message).
+        self.redispatched: list[tuple[str, Publish]] = []
         #: Publishes that have not been answered yet, while ``answers_late``.
         self.open: list[tuple[Origin, Publish]] = []
         self.answers_late = False
@@ -131,11 +135,15 @@ class FakeRouter:
     async def subscribe(self, *arguments: Any) -> None:
         """See RouterLink."""
         await self.reachable.wait()
+        if self.refuses_sessions:
+            raise RouterUnavailable("none is there")
         self.subscribed += [topic_filter for topic_filter, _ in arguments[-1]]
 
     async def unsubscribe(self, *arguments: Any) -> None:
         """See RouterLink."""
         await self.reachable.wait()
+        if self.refuses_sessions:
+            raise RouterUnavailable("none is there")
         self.unsubscribed += arguments[-1]
 
     async def complete_receipt(self, *arguments: Any) -> None:
@@ -159,6 +167,19 @@ class FakeRouter:
     def leave_groups(self, *arguments: Any) -> None:
         """See RouterLink."""
         self.left += arguments[-1]
+
+    async def return_entries(
+        self, client_id: str, epoch: int, incarnation: int, seqs: Sequence[int], sent_seq: int
+    ) -> None:
+        """See RouterLink."""
+        await self.reachable.wait()
+        if self.refuses_sessions:
+            raise RouterUnavailable("none is there")
+        self.returned.append((list(seqs), sent_seq))
+
+    def redispatch(self, topic_filter: str, message: Publish) -> None:
+        """See RouterLink."""
+        self.redispatched.append((topic_filter, message))
 
     def add_interest(self, *arguments: Any) -> None:
         """See RouterLink."""

@@ -74,6 +74,7 @@ class AuthSpec(SpecSection):
     allow_anonymous: bool = like(AuthConfig, "allow_anonymous")
     passwords: PasswordsSource | None = None
     """Users and password hashes in the format of mosquitto_passwd; reloaded without a restart."""
+    denied_subscribe: Literal["refuse", "grant"] = like(AuthConfig, "denied_subscribe")
     reload_interval_s: float = like(AuthConfig, "reload_interval_s")
     password_threads: int = like(AuthConfig, "password_threads")
     max_pending_passwords: int = like(AuthConfig, "max_pending_passwords")

@@ -254,6 +254,18 @@ class MemoryQueue(Generic[M]):
         self.last_dropped_count = dropped
         return reason
 
+    def remove(self, is_unwanted: Callable[[M], bool]) -> list[M]:
+        """Remove some of the messages; return these."""
+        waiting, self._waiting = self._waiting, deque()
+        removed: list[M] = []
+        for message, size_bytes in waiting:
+            if is_unwanted(message):
+                self._bytes -= size_bytes
+                removed.append(message)
+            else:
+                self._waiting.append((message, size_bytes))
+        return removed
+
     def take(self) -> M | None:
         """Return the next message, None when there is none; who takes it looks at its expiry."""
         if not self._waiting:

@@ -18,6 +18,7 @@ from tidegate.edge.channel import Channel, Handler, HandlerFactory
 from tidegate.edge.client.client import Client
 from tidegate.edge.client.context import EdgeContext, Flushable
 from tidegate.edge.client.dispatch import Dispatch
+from tidegate.edge.client.group_rights import look_at_groups
 from tidegate.edge.client.registry import ClientRegistry
 from tidegate.edge.client.state import NO_ROUTER
 from tidegate.edge.delivered_once import Connection, DeliveredOnce
@@ -198,8 +199,12 @@ class Edge:
         A client that waits for its session takes the new rules when it has it.
         """
         self._fan_outs.clear()
-        for client in self.clients.values():
+        clients = list(self.clients.values())
+        for client in clients:
             client.authorization_changed()
+            look_at_groups(client)
+        for client in clients:  # other members have the new rules by now
+            client.delivery.withdraw()
 
     def users_changed(self) -> None:
         """The password file has changed: disconnect clients whose user has been removed.
@@ -325,6 +330,9 @@ class Edge:
         if client is None or client.epoch != epoch:
             return False
         if not client.may_read(message.topic):
+            rights = client.group_rights
+            if rights is not None and (group in rights.left or group not in client.subscriptions):
+                return rights.take_back(group, message)
             client.count_unreadable()
             if receipt is not None:
                 receipt.done()

@@ -379,3 +379,14 @@ def test_reading_up_to_what_was_pushed_is_enough_unless_pushes_may_be_lost() -> 
     feed.fetch_started()
     assert feed.fetched([(2, "b")], False) == [(2, "b")]
     assert feed.wants_fetch(5) == 2
+
+
+def test_messages_that_are_not_wanted_any_more_leave_their_place_in_a_queue() -> None:
+    queue: MemoryQueue[int] = MemoryQueue(4, 40)
+    for number in range(4):
+        assert queue.offer(number, 10) is None
+    assert queue.remove(lambda number: number % 2 == 1) == [1, 3]
+    assert (len(queue), queue.size_bytes) == (2, 20)
+    assert queue.offer(4, 20) is None
+    assert [queue.take() for _ in range(4)] == [0, 2, 4, None]
+    assert queue.size_bytes == 0

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from tidegate.edge.auth.filter_sets import Levels, intersection, is_contained, matches
 from tidegate.runtime.config.model import AuthConfig
@@ -317,10 +317,11 @@ class Authorizer:
     the rules stay as they were.
     """
 
-    __slots__ = ("_path", "_rules")
+    __slots__ = ("_path", "_rules", "denied_subscribe")
 
     def __init__(self, auth: AuthConfig) -> None:
         self._path = auth.acl_file
+        self.denied_subscribe: Literal["refuse", "grant"] = auth.denied_subscribe
         self._rules: AclFile | None = None
         self.reload()
 
@@ -346,6 +347,7 @@ class Authorizer:
 
         Returns whether the rules have changed; connections keep theirs, as after ``reload``.
         """
+        self.denied_subscribe = auth.denied_subscribe
         if auth.acl_file == self._path:
             return False
         self._path = auth.acl_file

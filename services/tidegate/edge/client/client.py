@@ -9,10 +9,11 @@ clients.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from tidegate.edge.auth.acl import Readable
 from tidegate.edge.client.packet_queue import PacketQueue
 from tidegate.edge.client.state import (
     CLOSED,
@@ -27,6 +28,7 @@ from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
 from tidegate.mqtt.encode import encode, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import ConnAck, Connect, Disconnect, Packet, Properties, Publish
+from tidegate.mqtt.topics import parse_shared
 
 if TYPE_CHECKING:
     from tidegate.edge.auth.acl import ClientAcl
@@ -132,8 +134,33 @@ class Outbound(Protocol):
     def waiting(self) -> tuple[int, int]:
         """Messages under way to the client, and those in memory behind them."""
 
+    def withdraw(self) -> None:
+        """Permissions have changed: drop what waits in memory and may not be read any more."""
+
     def end(self) -> None:
         """The connection has ended."""
+
+
+class GroupRights(Protocol):
+    """Shared subscriptions that the client may not read (``group_rights.ClientGroupRights``)."""
+
+    #: Those that it is no member of.
+    left: set[str]
+
+    def subscribed(self, names: Iterable[str], unjoined: Iterable[str]) -> None:
+        """SUBSCRIBE was granted for these; routers do not know those that are ``unjoined``."""
+
+    def unsubscribed(self, names: Iterable[str]) -> None:
+        """UNSUBSCRIBE was granted for these."""
+
+    async def settled(self) -> None:
+        """Return when no change of memberships is in progress."""
+
+    def look(self) -> None:
+        """Leave the groups that the client may not read, and join those that it may read again."""
+
+    def take_back(self, name: str, message: Publish) -> bool:
+        """Take a message for another member; False when the caller is to pass it on at once."""
 
 
 class Registry(Protocol):
@@ -177,6 +204,7 @@ class Client:
         "delivery",
         "epoch",
         "expiry_at_end_s",
+        "group_rights",
         "inbound",
         "incarnation",
         "listener",
@@ -238,6 +266,8 @@ class Client:
         self.maximum_packet_size_bytes = 0
         self.aliases: OutgoingAliases | None = None
         self.acl: ClientAcl | None = None
+        #: None: it is a member of all its shared subscriptions.
+        self.group_rights: GroupRights | None = None
         self.mount_point_length = len(listener.mount_point)
         self.subscriptions: dict[str, SubscriptionOptions] = {}
         #: When it connected; the loop's clock.
@@ -304,6 +334,13 @@ class Client:
             return False  # "m/#" matches "m" too, which is no topic under the mount point "m/"
         acl = self.acl
         return acl is None or acl.may_read(topic)
+
+    def readable(self, topic_filter: str) -> Readable:
+        """How much of an (internal) topic filter, shared or not, the client may read."""
+        if self.acl is None:
+            return Readable.ALL
+        share = parse_shared(topic_filter)
+        return self.acl.readable(topic_filter if share is None else share[1])
 
     def may_write(self, topic: str) -> bool:
         """Whether the client may publish to an (internal) topic."""

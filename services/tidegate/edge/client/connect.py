@@ -18,6 +18,7 @@ from tidegate.edge.auth.methods import Step
 from tidegate.edge.client.client import Accepted, may_publish
 from tidegate.edge.client.delivery import Delivery
 from tidegate.edge.client.enhanced_auth import authenticate
+from tidegate.edge.client.group_rights import look_at_groups
 from tidegate.edge.client.publish import PublishReceiver
 from tidegate.link.interfaces import (
     AttachedSession,
@@ -134,6 +135,7 @@ def accept(client: Client, accepted: Accepted, registry: ClientRegistry) -> None
         client.subscriptions[topic_filter] = options
         if not topic_filter.startswith("$share/"):
             registry.subscribe(client, topic_filter, options)
+    look_at_groups(client)
     client.send_packet(accepted.connack)
     if not client.is_closed:
         delivery.begin(session)

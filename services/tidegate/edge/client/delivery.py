@@ -32,6 +32,8 @@ MAX_HELD: Final = 64
 #: What a waiting message costs beside its payload and topic.
 OVERHEAD_BYTES: Final = 64
 RETRY_S: Final = 0.5
+#: Entries that the client may not read, in one request to the router.
+MAX_RETURNED: Final = 200
 
 
 class Outgoing:
@@ -67,6 +69,7 @@ class Delivery:
         "_context",
         "_feed",
         "_fetching",
+        "_is_resumed",
         "_more_room",
         "_next_seq",
         "_queue",
@@ -75,6 +78,7 @@ class Delivery:
         "_resend_left",
         "_resend_until",
         "_retained",
+        "_unreadable",
         "_window",
         "sent_seq",
     )
@@ -94,11 +98,14 @@ class Delivery:
         #: How many of them are taken for begun exchanges. DUP may be set on more: what was
         #: acknowledged on a connection that was fenced, or to an edge that died, comes once more.
         self._resend_left = limits.max_in_flight
+        self._is_resumed = False
         self._completed: list[int] = []
         #: By seq: who waits for the acknowledgement of a shared subscription's message.
         self._receipts: dict[int, SharedReceipt] = {}
         self._releasing: list[tuple[int, int]] = []
         self._fetching = False
+        #: Entries for ``_return_entries``; None: there has been none.
+        self._unreadable: list[int] | None = None
         #: None when it has nothing to send.
         self._retained: RetainedStream | None = None
         #: Set when there may be room again; None: nothing waits for it.
@@ -115,6 +122,7 @@ class Delivery:
             return
         self._feed = DurableFeed(MAX_HELD)
         if session.session_present:
+            self._is_resumed = True
             self.sent_seq = session.sent_seq
             self._resend_until = session.sent_seq
             if session.sent_uncertain:
@@ -145,6 +153,23 @@ class Delivery:
                     counters.dropped["disconnected"] += 1
         if self._more_room is not None:
             self._more_room.set()
+
+    def withdraw(self) -> None:
+        """Permissions have changed: drop what waits in memory and may not be read any more.
+
+        What came through a shared subscription goes to another member.
+        """
+        if not self._queue:
+            return
+        counters, may_read = self._context.counters, self._client.may_read
+        for outgoing in self._queue.remove(lambda waiting: not may_read(waiting.message.topic)):
+            counters.queued -= 1
+            if outgoing.group:
+                counters.dropped["redispatched"] += 1
+                self._return(outgoing)
+            else:
+                counters.acl_denied["read"] += 1
+                counters.dropped["not_authorized"] += 1
 
     def waiting(self) -> tuple[int, int]:
         """Messages under way to the client, and those in memory behind them."""
@@ -291,8 +316,7 @@ class Delivery:
                 expiry = 1  # it has been sent before: the exchange must go on [MQTT-4.3.3-7]
         if not client.may_read(message.topic):
             counters.acl_denied["read"] += 1
-            counters.dropped["not_authorized"] += 1
-            self._complete(seq)
+            self._withhold(seq)
             return
         if not message.qos:
             self._send_qos0(message, message.retain, message.subscription_identifiers)
@@ -315,6 +339,41 @@ class Delivery:
             counters.delivered += 1
         counters.messages_sent[message.qos] += 1
         counters.publish_bytes_sent += len(message.payload)
+
+    def _withhold(self, seq: int) -> None:
+        """Leave an entry that the client may not read to the router: it may be for another member.
+
+        Entries do not say so here, but a new session without shared subscriptions has none.
+        """
+        is_shared = self._is_resumed or any(
+            name.startswith("$share/") for name in self._client.subscriptions
+        )
+        if not is_shared:
+            self._context.counters.dropped["not_authorized"] += 1
+            self._complete(seq)
+        elif self._unreadable:
+            self._unreadable.append(seq)
+        else:
+            self._unreadable = [seq]
+            self._context.spawn(self._return_entries())
+
+    async def _return_entries(self) -> None:
+        client = self._client
+        if client.group_rights is not None:
+            await client.group_rights.settled()  # else they would come back
+        while self._unreadable and not client.is_closed:
+            seqs = self._unreadable[:MAX_RETURNED]
+            try:
+                await self._context.router.return_entries(
+                    client.client_id, client.epoch, client.incarnation, seqs, self._resend_until
+                )
+            except SessionFenced:
+                client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+                return
+            except RouterUnavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            del self._unreadable[: len(seqs)]
 
     def _complete(self, seq: int) -> None:
         """Forget a durable entry; gathered, one call per turn of the event loop."""

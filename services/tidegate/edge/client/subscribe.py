@@ -6,8 +6,11 @@ subscriptions (and the store, for a durable session).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Final
 
+from tidegate.edge.auth.acl import Readable
+from tidegate.edge.client.group_rights import look_at_groups, rights_of, subject
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe
@@ -16,6 +19,11 @@ from tidegate.mqtt.topics import has_wildcards, parse_shared
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
     from tidegate.edge.client.registry import ClientRegistry
+
+log = logging.getLogger(__name__)
+
+#: Topic filters of one SUBSCRIBE that a log line names.
+MAX_LOGGED_FILTERS: Final = 10
 
 
 def mounted(client: Client, topic_filter: str) -> str:
@@ -48,20 +56,23 @@ def _check(client: Client, topic_filter: str, options: SubscriptionOptions, coun
     return min(options.qos, client.listener.max_qos)
 
 
-async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry) -> None:
-    """Answer a SUBSCRIBE [MQTT-3.8.4-1], [MQTT-3.8.4-5]."""
+def _decide(
+    client: Client, packet: Subscribe
+) -> tuple[list[int], dict[str, SubscriptionOptions], list[str]]:
+    """Return the reason codes, what is granted, and what the client is not authorized to read."""
     context = client.context
-    if client.maximum_packet_size_bytes and not _can_answer(
-        client, SubAck(packet.packet_id, [0] * len(packet.subscriptions))
-    ):
-        return
     codes: list[int] = []
     wanted: dict[str, SubscriptionOptions] = {}
+    denied: list[str] = []
     for topic_filter, options in packet.subscriptions:
         name = mounted(client, topic_filter)
         known = name in client.subscriptions or name in wanted
         count = len(client.subscriptions) + len(wanted)
         code = _check(client, topic_filter, options, 0 if known else count)
+        if code < 0x80 and client.acl is not None and not _is_authorized(client, name):
+            denied.append(name)
+            if context.authorizer.denied_subscribe == "refuse":
+                code = ReasonCode.NOT_AUTHORIZED
         codes.append(code)
         if code < 0x80:
             if code != options.qos:
@@ -73,11 +84,34 @@ async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry)
                     options.subscription_identifier,
                 )
             wanted[name] = options
+    if denied:
+        _report_denied(client, denied)
+    return codes, wanted, denied
+
+
+async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry) -> None:
+    """Answer a SUBSCRIBE [MQTT-3.8.4-1], [MQTT-3.8.4-5]."""
+    context = client.context
+    if client.maximum_packet_size_bytes and not _can_answer(
+        client, SubAck(packet.packet_id, [0] * len(packet.subscriptions))
+    ):
+        return
+    if client.group_rights is not None:
+        await client.group_rights.settled()
+        if client.is_closed:
+            return
+    acl = client.acl
+    codes, wanted, denied = _decide(client, packet)
     applied = list(wanted.items())
+    unjoined = {name for name in denied if name in wanted and name.startswith("$share/")}
     new = {name for name in wanted if name not in client.subscriptions}
     try:
         await context.router.subscribe(
-            context.edge_id, client.client_id, client.epoch, client.incarnation, applied
+            context.edge_id,
+            client.client_id,
+            client.epoch,
+            client.incarnation,
+            [item for item in applied if item[0] not in unjoined] if unjoined else applied,
         )
     except SessionFenced:
         client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
@@ -91,6 +125,10 @@ async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry)
         client.subscriptions[name] = options
         if not name.startswith("$share/"):
             registry.subscribe(client, name, options)
+    if unjoined or client.group_rights is not None:
+        rights_of(client).subscribed(wanted, unjoined)
+    if client.acl is not acl:
+        look_at_groups(client)
     await context.router.interest_synced()
     if client.is_closed:
         return
@@ -102,6 +140,31 @@ async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry)
             if not name.startswith("$share/")
             and (options.retain_handling == 0 or (options.retain_handling == 1 and name in new))
         ]
+    )
+
+
+def _is_authorized(client: Client, name: str) -> bool:
+    """Whether the ACL lets a client read something of a filter; all of it if it is shared.
+
+    A member of a group is given messages that no other member gets, so it must be able to read
+    each of them.
+    """
+    readable = client.readable(name)
+    return readable is Readable.ALL or (
+        readable is Readable.SOME and not name.startswith("$share/")
+    )
+
+
+def _report_denied(client: Client, names: list[str]) -> None:
+    """Count and log what a SUBSCRIBE asked for that the client is not authorized to read."""
+    context = client.context
+    context.counters.acl_denied["subscribe"] += len(names)
+    log.info(
+        "subscription refused: not authorized to read"
+        if context.authorizer.denied_subscribe == "refuse"
+        else "subscription granted without messages: not authorized to read",
+        extra=subject(client)
+        | {"count": len(names), "topic_filters": ", ".join(names[:MAX_LOGGED_FILTERS])},
     )
 
 
@@ -130,6 +193,10 @@ async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegis
         client, UnsubAck(packet.packet_id, [0] * len(packet.topic_filters))
     ):
         return
+    if client.group_rights is not None:
+        await client.group_rights.settled()
+        if client.is_closed:
+            return
     names = [mounted(client, topic_filter) for topic_filter in packet.topic_filters]
     known: list[str] = []
     codes: list[int] = []
@@ -156,4 +223,6 @@ async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegis
         client.subscriptions.pop(name, None)
         if not name.startswith("$share/"):
             registry.unsubscribe(client, name)
+    if client.group_rights is not None:
+        client.group_rights.unsubscribed(known)
     client.send_packet(UnsubAck(packet.packet_id, codes))

@@ -242,6 +242,10 @@ class AuthConfig(Section):
     """Password file in mosquitto's format: user:hash, with $6$, $7$ or argon2id hashes."""
     acl_file: Path | None = None
     """Access control list (ACL) in mosquitto's format."""
+    denied_subscribe: Literal["refuse", "grant"] = "refuse"
+    """A subscription of which the ACL lets the client read no topic, or a shared one of which it
+    may not read all topics: `refuse` it (0x87; MQTT 3.1.1: 0x80), or `grant` it without messages,
+    as mosquitto does."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """Interval of checks for changes of both files; SIGHUP: at once."""
     password_threads: Annotated[int, Field(ge=1, le=64)] = 2

@@ -112,7 +112,7 @@ AUTH_FAILURE_REASONS: Final = (
     "busy",
 )
 #: What the access control list denied.
-ACL_ACTIONS: Final = ("read", "write")
+ACL_ACTIONS: Final = ("read", "write", "subscribe")
 #: The result of reloading a changed file.
 RELOAD_RESULTS: Final = ("ok", "failed")
 

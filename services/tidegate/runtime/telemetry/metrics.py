@@ -111,7 +111,7 @@ _BY_REASON: Final = (
         "acl_denied",
         "acl_denied",
         "action",
-        "Publishes (write) and deliveries (read) denied by the ACL.",
+        "Publishes (write), deliveries (read) and subscriptions (subscribe) denied by the ACL.",
     ),
     ("config_reloads", "config_reloads", "result", "Reloads of changed files, by result."),
 )
