@@ -71,6 +71,7 @@ class RouterFrameHandler:
             counters,
             {
                 "deliver": self._on_deliver,
+                "deliver_once": self._on_deliver_once,
                 "push": self._on_push,
                 "shared": self._on_shared,
                 "kick": self._on_kick,
@@ -95,6 +96,9 @@ class RouterFrameHandler:
                 self._publish_dispatcher.resume()
 
     def _on_deliver(self, _peer: RouterPeer, operation: pb.Deliver) -> None:
+        self.edge.deliver(read_message(operation.message), operation.publisher_id)
+
+    def _on_deliver_once(self, _peer: RouterPeer, operation: pb.Deliver) -> None:
         message = read_message(operation.message)
         self.edge.deliver(message, operation.publisher_id, operation.identity)
 

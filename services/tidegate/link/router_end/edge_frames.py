@@ -159,8 +159,9 @@ class EdgeFrameHandler:
         if peer.fences and self._is_fenced(peer, publish):
             self._refuse(peer, publish, size)
             return
-        make = RemoteOrigin if not publish.identity or message.qos == 2 else RemoteWill
-        origin = make(self._edges, peer, publish, size)
+        origin = RemoteOrigin(self._edges, peer, publish, size)
+        if message.qos != 2 and origin.identity(message):
+            origin = RemoteWill(self._edges, peer, publish, size)
         batch = peer.batch
         batch.unconfirmed += 1
         code: int | None

@@ -141,11 +141,13 @@ class EdgePeer:
             self._drop()
             return
         outbox = self.outbox
-        operation = outbox.frame.operations.add().deliver
+        if identity and self.version >= FENCES_VERSION:
+            operation = outbox.frame.operations.add().deliver_once
+            operation.identity = identity
+        else:
+            operation = outbox.frame.operations.add().deliver
         if publisher_id:
             operation.publisher_id = publisher_id
-        if identity:
-            operation.identity = identity
         write_message(operation.message, message)
         outbox.grew(size_of(message))
 
@@ -251,7 +253,9 @@ class EdgePeer:
         for frame in self.outbox.unsent():
             for operation in frame.operations:
                 kind = operation.WhichOneof("kind")
-                lost += kind == "deliver" or (kind == "shared" and not operation.shared.id)
+                lost += kind in {"deliver", "deliver_once"} or (
+                    kind == "shared" and not operation.shared.id
+                )
         self._counters.published += lost
         self._counters.dropped["link_lost"] += lost
 

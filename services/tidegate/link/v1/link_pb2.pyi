@@ -507,7 +507,7 @@ class Welcome(_message.Message):
     def __init__(self, version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, str]] = ..., text: _Optional[str] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class RouterOperation(_message.Message):
-    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures", "fence", "publish_will")
+    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures", "fence", "publish_will", "deliver_once")
     DELIVER_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
@@ -520,6 +520,7 @@ class RouterOperation(_message.Message):
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     PUBLISH_WILL_FIELD_NUMBER: _ClassVar[int]
+    DELIVER_ONCE_FIELD_NUMBER: _ClassVar[int]
     deliver: Deliver
     push: Push
     shared: Shared
@@ -532,7 +533,8 @@ class RouterOperation(_message.Message):
     figures: Figures
     fence: Fence
     publish_will: PublishWill
-    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., publish_will: _Optional[_Union[PublishWill, _Mapping]] = ...) -> None: ...
+    deliver_once: Deliver
+    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., publish_will: _Optional[_Union[PublishWill, _Mapping]] = ..., deliver_once: _Optional[_Union[Deliver, _Mapping]] = ...) -> None: ...
 
 class Deliver(_message.Message):
     __slots__ = ("message", "publisher_id", "identity")
