@@ -1,0 +1,251 @@
+"""What looks wrong and is right, and its neighbour that is wrong: rule by rule.
+
+Inputs: short histories written by hand, with their times. Observed: the rules that the checker
+names. That it names each rule at all is shown in tests/property/test_history_check.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import pytest
+
+from support.history import NO_CODE, Event, Key, Kind
+from support.history_check import Checker, Snapshot
+
+WILL_TOPIC = "status/m"
+
+
+class Story:
+    """Events at times of their own: watcher ``w``, client with will ``m``, publisher ``p``."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.at(0.0).connect("w").add(Kind.SUBSCRIBED, "w", 1, topic="#", qos=2)
+        self.connect("p")
+
+    def at(self, seconds: float) -> Self:
+        self.now = 1000.0 + seconds
+        return self
+
+    def add(self, kind: Kind, client: str, number: int = 0, **facts: Any) -> Self:
+        self.events.append(Event(self.now, kind, client, number, **facts))
+        return self
+
+    def connect(self, client: str, number: int = 1, *, code: int = 0, **facts: Any) -> Self:
+        self.add(Kind.CONNECT, client, number, **{"place": "1"} | facts)
+        return self.add(Kind.CONNECTED, client, number, code=code)
+
+    def mortal(self, number: int = 1, *, delay_s: float = 0.0, answer: bool = True) -> Self:
+        """A client with a will connects, and says so."""
+        self.add(Kind.CONNECT, "m", number, place="2", clean=True)
+        key = Key.will("m", WILL_TOPIC, number)
+        self.add(Kind.WILL, "m", number, key=key, qos=1, seconds=delay_s)
+        return self.add(Kind.CONNECTED, "m", number) if answer else self
+
+    def leaves(self, number: int = 1, *, code: int = NO_CODE, seconds: float = 0.0) -> Self:
+        self.add(Kind.LEFT, "m", number, code=code, seconds=seconds)
+        return self.add(Kind.ENDED, "m", number, code=NO_CODE)
+
+    def will_comes(self, number: int = 1) -> Self:
+        key = Key.will("m", WILL_TOPIC, number)
+        return self.add(Kind.RECEIVED, "w", 1, key=key, qos=1, packet_id=number)
+
+    def hurt(self, target: str, begin: float, end: float, place: str = "") -> Self:
+        self.at(begin).add(Kind.FAULT, target, place=place)
+        return self.at(end).add(Kind.HEALED, target, place=place)
+
+    def publish(self, seq: int, *, qos: int = 1, topic: str = "s/p", **facts: Any) -> Self:
+        about: dict[str, Any] = {"key": Key("p", topic, seq), "qos": qos, "packet_id": seq}
+        self.add(Kind.SENT, "p", 1, **about, **facts)
+        return self.add(Kind.ANSWERED, "p", 1, **about) if qos else self
+
+    def receive(
+        self, seq: int, client: str, *, number: int = 1, qos: int = 1, **facts: Any
+    ) -> Self:
+        key = Key("p", facts.pop("topic", "s/p"), seq)
+        facts = {"packet_id": len(self.events)} | facts
+        return self.add(Kind.RECEIVED, client, number, key=key, qos=qos, **facts)
+
+    def reader(self, number: int = 1) -> Self:
+        self.connect("r", number, clean=True)
+        return self.subscribe(number)
+
+    def subscribe(self, number: int = 1) -> Self:
+        self.add(Kind.SUBSCRIBING, "r", number, topic="#")
+        return self.add(Kind.SUBSCRIBED, "r", number, topic="#", qos=2)
+
+    def rules(self, **announced: Any) -> set[str]:
+        """Every rule that is broken, apart from what the watcher lacks of publishes."""
+        limits = Snapshot(lease_s=2.0, sweep_s=0.5, margin_s=1.0, **announced)
+        checker = Checker(self.events, limits)
+        return {one.rule for one in (*checker.violations(), *checker.missing())} - {"lost"}
+
+
+# --- wills --------------------------------------------------------------------------------------
+
+
+def test_a_disconnect_to_an_edge_that_hangs_may_be_unheard() -> None:
+    story = Story().mortal().at(1).add(Kind.FAULT, "edge-2", place="2")
+    story.at(2).leaves(code=0)
+    assert story.rules() == set()
+    assert story.at(4).will_comes().rules() == set()
+
+
+@pytest.mark.parametrize("hurt", [("edge-1", "1"), ("router-0", "")])
+def test_a_fault_elsewhere_is_no_excuse_for_the_will_of_a_polite_client(
+    hurt: tuple[str, str],
+) -> None:
+    target, place = hurt
+    story = Story().mortal().at(1).add(Kind.FAULT, target, place=place).at(2).leaves(code=0)
+    assert story.at(4).will_comes().rules() == {"will unwanted"}
+
+
+def test_disconnect_with_will_publishes_it() -> None:
+    story = Story().mortal().at(2).leaves(code=4)
+    assert story.rules() == {"will missing"}
+    assert story.at(3).will_comes().rules() == set()
+
+
+@pytest.mark.parametrize(("seconds", "rules"), [(3.4, set()), (3.7, {"will late"})])
+def test_a_will_may_take_lease_sweep_and_margin(seconds: float, rules: set[str]) -> None:
+    story = Story().mortal().at(10).leaves()
+    assert story.at(10 + seconds).will_comes().rules() == rules
+
+
+@pytest.mark.parametrize(
+    ("target", "rules"), [("store", set()), ("router-0", {"will late"}), ("edge-1", {"will late"})]
+)
+def test_while_the_store_is_away_no_will_can_come(target: str, rules: set[str]) -> None:
+    story = Story().mortal().at(10).leaves().hurt(target, 11, 15, place="1"[: target[0] == "e"])
+    assert story.at(16).will_comes().rules() == rules
+
+
+def test_with_two_routers_hurt_at_once_no_will_can_come() -> None:
+    story = Story().mortal().at(10).leaves().at(11).add(Kind.FAULT, "router-0")
+    story.add(Kind.FAULT, "router-1").at(15).add(Kind.HEALED, "router-1")
+    assert story.at(16).will_comes().rules() == set()
+
+
+@pytest.mark.parametrize(("delay_s", "rules"), [(0.0, {"will missing"}), (5.0, set())])
+def test_a_successor_within_the_delay_prevents_the_will(delay_s: float, rules: set[str]) -> None:
+    story = Story().mortal(delay_s=delay_s).at(10).leaves().at(11).mortal(2, delay_s=delay_s)
+    assert story.rules() == rules
+    assert story.will_comes().rules() == ({"will unwanted"} if delay_s else set())
+
+
+def test_a_successor_after_the_delay_is_too_late() -> None:
+    story = Story().mortal(delay_s=5).at(10).leaves().at(30).mortal(2, delay_s=5)
+    assert story.rules() == {"will missing"}
+
+
+def test_a_will_with_delay_does_not_come_before_it() -> None:
+    story = Story().mortal(delay_s=5).at(10).leaves()
+    assert story.at(12).will_comes().rules() == {"will early"}
+
+
+def test_an_edge_that_hangs_loses_its_connections_before_its_clients_see_it() -> None:
+    story = Story().mortal().at(10).add(Kind.FAULT, "edge-2", place="2")
+    assert story.at(14).will_comes().rules() == set()
+
+
+def test_keep_alive_ends_a_connection_later_than_its_client() -> None:
+    story = Story().mortal().at(10).leaves(seconds=3.0)
+    story.events.pop()  # it is still open
+    assert story.at(16).will_comes().add(Kind.ENDED, "m", 1, code=NO_CODE).rules() == set()
+
+
+@pytest.mark.parametrize(("hurt", "rules"), [(False, {"will unwanted"}), (True, set())])
+def test_a_connection_that_was_refused_has_no_will(hurt: bool, rules: set[str]) -> None:
+    story = Story().at(1)
+    if hurt:
+        story.add(Kind.FAULT, "store")
+    story.at(2).mortal(answer=False).add(Kind.REFUSED, "m", 1, code=0x88)
+    assert story.at(3).will_comes().rules() == rules
+
+
+def test_a_connect_that_nobody_answered_may_take_the_session_over_later() -> None:
+    """It is read when its edge goes on: then the connection the client believes in ends."""
+    story = Story().mortal(1, answer=False).at(3).add(Kind.ENDED, "m", 1, code=NO_CODE)
+    story.at(4).mortal(2).at(5).will_comes(2)
+    assert story.at(6).will_comes(1).add(Kind.ENDED, "m", 2, code=0x8E).rules() == set()
+
+
+def test_a_polite_end_while_another_connect_is_unanswered_leaves_it_open() -> None:
+    story = Story().mortal(1).at(3).mortal(2, answer=False).at(5).leaves(1, code=0)
+    assert story.rules() == set()
+    assert story.at(6).will_comes(1).rules() == set()
+
+
+# --- retained -----------------------------------------------------------------------------------
+
+
+def test_qos_1_values_may_come_again_in_order_if_the_newest_comes_last() -> None:
+    story = Story().reader().publish(1, retain=True).publish(2, retain=True)
+    story.publish(1, retain=True, dup=True).publish(2, retain=True, dup=True)
+    story.receive(1, "r").receive(2, "r").receive(1, "r")
+    assert story.rules() == set()
+    assert story.add(Kind.READ, "r", 1).rules() == set()  # nothing was due at SUBSCRIBE
+    story.events.pop()
+    story.at(5).connect("r", 2, clean=True).subscribe(2)
+    story.receive(2, "r", number=2, retain=True).receive(1, "r", number=2)
+    assert "last value" in story.add(Kind.READ, "r", 2).rules()
+
+
+def test_a_second_subscribe_brings_the_retained_value_again() -> None:
+    story = Story().reader().publish(1, retain=True).receive(1, "r")
+    assert story.subscribe().receive(1, "r", retain=True).rules() == set()
+    assert story.receive(1, "r", retain=True).rules() == {"retained twice"}
+
+
+def test_a_value_that_was_not_acknowledged_may_be_missed() -> None:
+    story = Story().publish(1, retain=True)
+    story.add(Kind.SENT, "p", 1, key=Key("p", "s/p", 2), qos=1, packet_id=2, retain=True)
+    assert story.reader().receive(1, "r", retain=True).rules() == set()
+
+
+# --- the rest -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("qos", "rules"), [(0, {"clean twice"}), (1, set()), (2, {"clean twice"})])
+def test_only_qos_1_comes_again_on_one_connection(qos: int, rules: set[str]) -> None:
+    story = Story().reader().publish(1, qos=qos)
+    assert story.receive(1, "r", qos=qos).receive(1, "r", qos=qos).rules() == rules
+
+
+def test_a_qos_1_message_comes_to_two_members_and_qos_2_does_not() -> None:
+    story = Story()
+    for member in ("x", "y"):
+        story.connect(member).add(Kind.SUBSCRIBED, member, 1, topic="$share/g/s/#", qos=2)
+    story.publish(1).receive(1, "x").receive(1, "y")
+    assert story.rules() == set()
+    story.publish(2, qos=2).receive(2, "x", qos=2).receive(2, "y", qos=2)
+    assert story.rules() == {"shared twice"}
+
+
+@pytest.mark.parametrize(("dup", "rules"), [(False, {"expired"}), (True, set())])
+def test_a_delivery_that_had_begun_in_time_may_end_later(dup: bool, rules: set[str]) -> None:
+    story = Story().publish(1, seconds=2).at(9)
+    assert story.receive(1, "w", dup=dup).rules() == rules
+
+
+def test_an_edge_that_hangs_delivers_late_what_it_had_written() -> None:
+    story = Story().publish(1, seconds=2).hurt("edge-1", 0.5, 8, place="1")
+    assert story.receive(1, "w").rules() == set()
+
+
+@pytest.mark.parametrize(
+    ("away_s", "present", "rules"),
+    [
+        (1, 1, set()),
+        (1, 0, {"session lost"}),
+        (4, 1, set()),
+        (4, 0, set()),
+        (9, 1, {"session kept"}),
+    ],
+)
+def test_a_session_ends_between_its_expiry_and_a_lease_later(
+    away_s: float, present: int, rules: set[str]
+) -> None:
+    story = Story().at(1).connect("e", seconds=2).at(2).add(Kind.ENDED, "e", 1, code=NO_CODE)
+    assert story.at(2 + away_s).connect("e", 2, code=present, seconds=2).rules() == rules
