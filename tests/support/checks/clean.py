@@ -29,8 +29,8 @@ class Clean(Judge):
         self.received_count = 0
         self.missed_count = 0
         self._connections: dict[tuple[str, int], _Received] = defaultdict(_Received)
-        #: Acknowledged at QoS 1 and 2, and when they were sent first.
-        self._acknowledged: list[tuple[int, Key]] = []
+        #: Acknowledged at QoS 1 and 2: when, and when they were sent first (positions).
+        self._acknowledged: list[tuple[int, int, Key]] = []
 
     def take(self, position: int, event: Event) -> None:
         match event.kind:
@@ -41,7 +41,7 @@ class Clean(Judge):
                 assert event.key is not None
                 message = self.world.messages[event.key]
                 if message.acknowledged_since == position and not message.retain:
-                    self._acknowledged.append((message.first_sent, event.key))
+                    self._acknowledged.append((position, message.first_sent, event.key))
             case Kind.RECEIVED if self._is_clean(event):
                 self._received(event)
             case Kind.ENDED if (event.client, event.connection) in self._connections:
@@ -76,9 +76,11 @@ class Clean(Judge):
     def _ended(self, received: _Received) -> None:
         """Count what was acknowledged while this connection was subscribed, and did not come."""
         for topic_filter, since in received.filters:
-            self.missed_count += sum(
-                first_sent > since
-                and matches(topic_filter, key.topic)
-                and key not in received.arrived
-                for first_sent, key in self._acknowledged
-            )
+            for acknowledged, first_sent, key in reversed(self._acknowledged):
+                if acknowledged < since:
+                    break
+                self.missed_count += (
+                    first_sent > since
+                    and matches(topic_filter, key.topic)
+                    and key not in received.arrived
+                )

@@ -249,3 +249,13 @@ def test_a_session_ends_between_its_expiry_and_a_lease_later(
 ) -> None:
     story = Story().at(1).connect("e", seconds=2).at(2).add(Kind.ENDED, "e", 1, code=NO_CODE)
     assert story.at(2 + away_s).connect("e", 2, code=present, seconds=2).rules() == rules
+
+
+def test_what_a_clean_session_misses_is_counted_and_no_more() -> None:
+    story = Story().publish(1).reader().publish(2).publish(3).receive(3, "r")
+    story.add(Kind.ENDED, "r", 1, code=NO_CODE)
+    assert story.rules() == set()
+    checker = Checker(story.events)
+    checker.violations()
+    assert checker.missed_count == 1
+    assert checker.played()["messages to clean sessions"] == 1
