@@ -39,8 +39,15 @@ class Profile:
     def announced(self, **more: Any) -> Snapshot:
         """What clients may see."""
         # 0x8D: for clients that say nothing any more, and when the edge itself has hung.
-        disconnect = Snapshot().disconnect | {0x8D}
-        return Snapshot(disconnect=disconnect, lease_s=self.lease_s, margin_s=self.margin_s, **more)
+        # 0x89: for a CONNECT that is read when a newer connection has the session.
+        disconnect, connack = Snapshot().disconnect | {0x8D}, Snapshot().connack | {0x89}
+        return Snapshot(
+            disconnect=disconnect,
+            connack=connack,
+            lease_s=self.lease_s,
+            margin_s=self.margin_s,
+            **more,
+        )
 
 
 QUICK: Final = Profile(

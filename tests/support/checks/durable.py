@@ -111,16 +111,22 @@ class Durable(Judge):
     def _connected(self, event: Event) -> None:
         state = self._clients[event.client]
         connection = self.world.connection(event.client, event.connection)
-        if not connection.clean and state.connection and not event.code:
+        if connection.expiry_s:
+            # ``checks.expiry`` says whether it may be gone. A CONNECT that nobody answered may
+            # have begun another session.
+            if not event.code or self.world.previous(connection) is None:
+                self._begin(state)
+        elif not connection.clean and state.connection and not event.code:
             state.held.clear()
-            if connection.expiry_s:  # ``checks.expiry`` says whether it may be gone
-                state.subscriptions.clear()
-                state.due.clear()
-                state.strays.clear()
-            else:
-                text = f"no session present on connection {event.connection}"
-                self.wrong("session", text, event)
+            text = f"no session present on connection {event.connection}"
+            self.wrong("session", text, event)
         state.connection = event.connection
+
+    def _begin(self, state: _Subscriber) -> None:
+        state.held.clear()
+        state.subscriptions.clear()
+        state.due.clear()
+        state.strays.clear()
 
     def _received(self, event: Event) -> None:
         key = event.key

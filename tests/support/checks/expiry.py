@@ -17,7 +17,7 @@ class Expiry(Judge):
             self._received(event)
         elif event.kind is Kind.CONNECTED:
             connection = self.world.connection(event.client, event.connection)
-            before = self._before(connection)
+            before = self.world.previous(connection)
             if before is not None and before.expiry_s:
                 self._session(event, connection, before)
 
@@ -43,19 +43,6 @@ class Expiry(Judge):
             self.wrong("interval", f"{text} {waited_s:.1f} s in the queue", event)
 
     # --- sessions -----------------------------------------------------------------------------
-
-    def _before(self, connection: Connection) -> Connection | None:
-        """The last connection before this that was accepted, if nothing is open about it."""
-        known = self.world.connections[connection.client]
-        for number in range(connection.number - 1, 0, -1):
-            before = known.get(number)
-            if before is None:
-                return None
-            if before.accepted_at is not None:
-                return before
-            if not before.refused:
-                return None  # perhaps the broker has accepted it, and nobody heard
-        return None
 
     def _session(self, event: Event, connection: Connection, before: Connection) -> None:
         announced, faults = self.world.announced, self.world.faults

@@ -112,6 +112,19 @@ class World:
         newest = self.connections[client].get(self.newest[client])
         return newest is not None and newest.clean
 
+    def previous(self, connection: Connection) -> Connection | None:
+        """The last connection before this that was accepted, if nothing is open about it."""
+        known = self.connections[connection.client]
+        for number in range(connection.number - 1, 0, -1):
+            before = known.get(number)
+            if before is None:
+                return None
+            if before.accepted_at is not None:
+                return before
+            if not before.refused:
+                return None  # perhaps the broker has accepted it, and nobody heard
+        return None
+
     def may_be_behind(self, event: Event, message: Message) -> bool:
         """Whether a QoS 1 message may come first behind later ones to a clean session.
 

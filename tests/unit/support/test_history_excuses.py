@@ -259,3 +259,17 @@ def test_what_a_clean_session_misses_is_counted_and_no_more() -> None:
     checker.violations()
     assert checker.missed_count == 1
     assert checker.played()["messages to clean sessions"] == 1
+
+
+@pytest.mark.parametrize(("answered", "rules"), [(True, {"lost"}), (False, set())])
+def test_a_connect_that_nobody_answered_may_have_begun_another_session(
+    answered: bool, rules: set[str]
+) -> None:
+    story = Story().at(1).connect("e", seconds=2).add(Kind.SUBSCRIBED, "e", 1, topic="s/#", qos=1)
+    story.publish(1).receive(1, "w").add(Kind.ENDED, "e", 1, code=NO_CODE)
+    story.at(2).add(Kind.CONNECT, "e", 2, seconds=2)
+    if answered:
+        story.add(Kind.REFUSED, "e", 2, code=0x88)
+    story.at(2.5).connect("e", 3, code=1, seconds=2)
+    checker = Checker(story.events)
+    assert {one.rule for one in (*checker.violations(), *checker.missing())} == rules
