@@ -94,7 +94,8 @@ class Retained(Judge):
             return
         reading = self._readings[event.client, event.connection]
         topic = reading.topics[key.topic]
-        if not topic.has_first and key.seq < (floor := reading.floor.get(key.topic, 0)):
+        floor = reading.floor.get(key.topic, 0)
+        if not topic.has_first and key.seq < floor and not self.world.may_be_old(event):
             text = f"the first value after SUBSCRIBE, number {floor} had been acknowledged"
             self.wrong("stale retained", text, event)
         elif event.retain:

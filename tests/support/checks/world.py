@@ -126,13 +126,22 @@ class World:
         return None
 
     def may_be_behind(self, event: Event, message: Message) -> bool:
-        """Whether a QoS 1 message may come first behind later ones to a clean session.
+        """Whether a message may come first behind later ones to a clean session.
 
-        A path that was hurt may have lost the first copy; then the repetition is the first.
+        A path that was hurt may have lost the first copy; then a repetition is the first. At
+        QoS 2 that has to be the path to this very client.
         """
         place = self.connection(event.client, event.connection).place
         since = message.last_sent_at - self.announced.lease_s - self.announced.margin_s
+        if message.qos == 2:
+            return self.faults.at_edge(place, since, event.at)
         return message.qos == 1 and self.faults.first(place, since, event.at) is not None
+
+    def may_be_old(self, event: Event) -> bool:
+        """Whether a live copy may have waited in an edge that hung, for longer than SUBSCRIBE."""
+        place = self.connection(event.client, event.connection).place
+        since = event.at - self.announced.lease_s - self.announced.margin_s
+        return not event.retain and self.faults.at_edge(place, since, event.at)
 
     def is_uncertain(self, client: str, number: int, at: float) -> bool:
         """Whether an older CONNECT of this client may be read only now.

@@ -204,6 +204,43 @@ def test_a_value_that_was_not_acknowledged_may_be_missed() -> None:
     assert story.reader().receive(1, "r", retain=True).rules() == set()
 
 
+@pytest.mark.parametrize(
+    ("place", "retain", "rules"),
+    [
+        ("1", False, set()),
+        ("1", True, {"stale retained"}),
+        ("2", False, {"stale retained"}),
+        ("", False, {"stale retained"}),
+    ],
+)
+def test_a_live_copy_may_have_waited_in_the_edge_that_hung(
+    place: str, retain: bool, rules: set[str]
+) -> None:
+    story = Story().at(1).add(Kind.FAULT, "hurt", place=place)
+    story.publish(1, retain=True).publish(2, retain=True).reader()
+    story.at(2).add(Kind.HEALED, "hurt", place=place)
+    assert story.receive(1, "r", retain=retain).rules() == rules
+
+
+@pytest.mark.parametrize(
+    ("qos", "place", "rules"),
+    [
+        (1, "", set()),
+        (2, "", {"clean order"}),
+        (1, "1", set()),
+        (2, "1", set()),
+        (1, "2", {"clean order"}),
+        (2, "2", {"clean order"}),
+    ],
+)
+def test_a_repetition_may_be_the_first_copy_where_a_path_was_hurt(
+    qos: int, place: str, rules: set[str]
+) -> None:
+    story = Story().reader().at(1).add(Kind.FAULT, "hurt", place=place)
+    story.publish(1, qos=qos).at(2).add(Kind.HEALED, "hurt", place=place).publish(2, qos=qos)
+    assert story.receive(2, "r", qos=qos).receive(1, "r", qos=qos).rules() == rules
+
+
 # --- the rest -----------------------------------------------------------------------------------
 
 
