@@ -534,6 +534,22 @@ async def test_a_connect_that_is_late_supersedes_nobody(store: RedisStore) -> No
     assert (await store.attach(request)).taken_epoch == 0
 
 
+@pytest.mark.parametrize("expiry", [0, 100])
+@pytest.mark.statement("MQTT-3.1.2-8")
+async def test_a_connect_that_is_repeated_publishes_no_will(store: RedisStore, expiry: int) -> None:
+    """Its router was lost before the reply; the will is that of the very same connection."""
+    request = AttachRequest("c", "e1", False, expiry, NOW, b"will", 0, 0, 7)
+    first = await store.attach(request)
+    again = await store.attach(request)
+    assert (again.taken_epoch, again.wills) == (0, [])
+    assert again.epoch > first.epoch
+    assert wills((await detach(store, again.epoch)).wills) == [b"will"]
+    # Another CONNECT, or the same number at another edge, is another connection.
+    third = await store.attach(request)
+    other = replace(request, edge_id="e2", supersedes=third.epoch)
+    assert b"will" in wills((await store.attach(other)).wills)
+
+
 async def test_a_fenced_router_attaches_nobody(store: RedisStore) -> None:
     """Its requests have been sent to another one."""
     store.writer = "router.1"

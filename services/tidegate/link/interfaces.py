@@ -75,6 +75,8 @@ class AttachSession:
     username: str | None = None
     #: The epoch of the connection that may lose its session to this one; 0: none, None: any.
     supersedes: int | None = None
+    #: Numbers the CONNECTs of an edge: one that comes again is a repetition. 0: it has none.
+    number: int = 0
     #: For the edge's end of the link: the epoch of the client's connection to this edge; 0: none.
     own_epoch: int = 0
     #: For the edge's end of the link: whether the client still waits.

@@ -154,6 +154,7 @@ def read_attach(found: pb.AttachRequest) -> AttachSession:
         will,
         found.username if found.HasField("username") else None,
         found.supersedes if found.HasField("supersedes") else None,
+        found.number,
     )
 
 

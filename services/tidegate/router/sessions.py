@@ -73,6 +73,7 @@ class Sessions:
             encode_will(will, client_id, request.username) if will else None,
             will.will_delay_interval if will else 0,
             request.supersedes,
+            request.number,
         )
         try:
             reply = await call_once(self._store.attach(attach))

@@ -53,6 +53,8 @@ class AttachRequest:
     #: The epoch of the only connection that may lose its session to this one; 0: none, None: any.
     #: A CONNECT that is late, because a router or the store hung, must not supersede a newer one.
     supersedes: int | None = None
+    #: Of this CONNECT at its edge: one that comes again was repeated by the edge. 0: it has none.
+    number: int = 0
 
 
 @dataclass(slots=True)

@@ -164,7 +164,7 @@ class RedisStore:
         will = request.will or b""
         words: Words = [
             op.ATTACH,
-            10,
+            11,
             prefix,
             client,
             request.edge_id,
@@ -175,6 +175,7 @@ class RedisStore:
             request.will_delay_s,
             b"" if request.supersedes is None else request.supersedes,
             self.writer,
+            request.number or b"",
         ]
         result = await self._hot.submit(prefix, words, 200 + len(will))
         if not result[0]:

@@ -74,6 +74,7 @@ class RouterClient:
         self.config = config
         self.counters = counters
         self._tasks = Tasks(counters)
+        self._connects = 0
         self.routers = RouterTable()
         self._requests = Requests(self.routers)
         self._snapshot = Snapshot(self.routers)
@@ -154,6 +155,8 @@ class RouterClient:
         size = SMALL_BYTES + (len(request.will.payload) if request.will else 0)
         # A request may be late: only the connection that is known to have the session may lose it.
         message.attach.supersedes = request.own_epoch
+        self._connects += 1
+        message.attach.number = self._connects
         while True:
             reply = await self._requests.send(request.client_id, message, size, request.is_wanted)
             session = read_attached(reply.attach)

@@ -160,7 +160,7 @@ class EdgeFrameHandler:
             self._refuse(peer, publish, size)
             return
         origin = RemoteOrigin(self._edges, peer, publish, size)
-        if message.qos != 2 and origin.identity(message):
+        if origin._identity and message.qos != 2:
             origin = RemoteWill(self._edges, peer, publish, size)
         batch = peer.batch
         batch.unconfirmed += 1

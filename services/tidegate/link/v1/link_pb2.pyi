@@ -274,20 +274,22 @@ class Will(_message.Message):
     def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., delay_s: _Optional[int] = ..., message_expiry_s: _Optional[int] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username", "supersedes")
+    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username", "supersedes", "number")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     CLEAN_START_FIELD_NUMBER: _ClassVar[int]
     SESSION_EXPIRY_S_FIELD_NUMBER: _ClassVar[int]
     WILL_FIELD_NUMBER: _ClassVar[int]
     USERNAME_FIELD_NUMBER: _ClassVar[int]
     SUPERSEDES_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     clean_start: bool
     session_expiry_s: int
     will: Will
     username: str
     supersedes: int
-    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ..., supersedes: _Optional[int] = ...) -> None: ...
+    number: int
+    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ..., supersedes: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class DetachRequest(_message.Message):
     __slots__ = ("client_id", "epoch", "publish_will", "session_expiry_s", "sent_seq")

@@ -5,7 +5,7 @@
 --   e epoch | g edge, '' when offline | i incarnation, 0 = not durable | x session expiry, seconds
 --   n sent seq | u '1' when it is not known which entries were sent | d when it ends, offline only
 --   w will record | l will delay, seconds | a when the armed will is due, offline only
---   h '1' when it has had a shared subscription
+--   h '1' when it has had a shared subscription | k number of the CONNECT at the edge
 -- Writes that need memory come before those that free it, or after: when the server is full only
 -- the first write of a call is refused, and nothing has changed.
 

@@ -1,7 +1,8 @@
 -- CONNECT and the end of a connection.
 
 -- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay, epoch of
---   the connection that may be superseded ('' = any, 0 = none), writer
+--   the connection that may be superseded ('' = any, 0 = none), writer, number of the CONNECT at this
+--   edge: with the same number it is a repetition, whose will is not published ('' = it has none)
 -- result: {0, epoch} when another connection has the session, or {0} when the writer is fenced:
 --   nothing has changed; {epoch} for a new session that is not durable, else
 --   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, {will id,
@@ -13,16 +14,21 @@ local function attach(i)
   local s, expected = P .. 's:' .. C, ARGV[i + 8]
   if fences_of(ARGV[i + 9], i, i, 1)[P] then return {0} end
   local f = session(P, C)
-  if f and f.g ~= '' and expected ~= '' and expected ~= f.e then return {0, tonumber(f.e)} end
+  local number = ARGV[i + 10]
+  local again = f and number ~= '' and f.g == edge and f.k == number
+  if f and f.g ~= '' and expected ~= '' and expected ~= f.e and not again then
+    return {0, tonumber(f.e)}
+  end
   local epoch = call('INCR', P .. 'epoch')
   call('SADD', P .. 'g:' .. edge, C)
   call('HSETNX', P .. 'edges', edge, 0)
   local pending = pending_wills(P, C)
   if not f and expiry == '0' and #pending == 0 then
     if will == '' then
-      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0')
+      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'k', number)
     else
-      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'w', will, 'l', delay)
+      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'k', number, 'w', will,
+        'l', delay)
     end
     return {epoch}
   end
@@ -46,7 +52,7 @@ local function attach(i)
     local ended = clean == '1' or f.i == '0' or (live and f.x == '0')
       or (not live and f.d and tonumber(f.d) <= now)
     local overdue = (live and f.l == '0') or (not live and f.a and tonumber(f.a) <= now)
-    if f.w and (ended or overdue) then
+    if f.w and (ended or overdue) and not again then
       wills[#wills + 1] = pend_will(P, C, f.e, f.w, now, edge)
       wills[#wills + 1] = f.w
     end
@@ -97,7 +103,8 @@ local function attach(i)
     call('XDEL', q, '1-0')
     call('SADD', P .. 'durable', C)
   end
-  call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1')
+  call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1', 'k',
+    number)
   if present == 1 and f.h then call('HSET', s, 'h', 1) end
   if will ~= '' then call('HSET', s, 'w', will, 'l', delay) end
   return {epoch, incarnation, present, previous_edge, previous_epoch, discarded, wills,
