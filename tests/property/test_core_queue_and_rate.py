@@ -19,28 +19,40 @@ _POLICIES: st.SearchStrategy[Literal["drop_newest", "drop_oldest"]] = st.sampled
     policy=_POLICIES,
     max_messages=st.integers(1, 5),
     max_bytes=st.integers(1, 40),
-    sizes=st.lists(st.one_of(st.none(), st.integers(0, 50)), max_size=40),
+    steps=st.lists(
+        st.one_of(st.none(), st.tuples(st.integers(0, 50), st.integers(0, 9))), max_size=40
+    ),
 )
 def test_what_is_offered_is_taken_waits_or_was_dropped(
     policy: Literal["drop_newest", "drop_oldest"],
     max_messages: int,
     max_bytes: int,
-    sizes: list[int | None],
+    steps: list[tuple[int, int] | None],
 ) -> None:
+    """A step takes a message, or offers one of a size that expires after some steps (0: never)."""
     queue: MemoryQueue[int] = MemoryQueue(max_messages, max_bytes, policy)
     offered = taken = dropped = last = 0
-    for number, size in enumerate(sizes, 1):
-        if size is None:
+    alive: dict[int, int] = {}
+    for number, step in enumerate(steps, 1):
+        if step is None:
             message = queue.take()
             if message is not None:
                 assert message > last, "in order"
                 last = message
                 taken += 1
+                del alive[message]
         else:
+            size, lasts = step
             offered += 1
-            reason = queue.offer(number, size)
+            expires_at = number + lasts if lasts else 0
+            reason = queue.offer(number, size, expires_at, number)
             assert (reason is None) == (queue.last_dropped_count == 0)
-            dropped += queue.last_dropped_count
+            expired = {old for old, until in alive.items() if until and until <= number}
+            assert set(queue.last_expired) == expired, "nothing expired stays, nothing else goes"
+            alive[number] = expires_at
+            for gone in [*queue.last_expired, *(queue.last_dropped if reason else ())]:
+                del alive[gone]
+            dropped += queue.last_dropped_count + len(queue.last_expired)
         assert len(queue) <= max_messages
         assert 0 <= queue.size_bytes <= max_bytes
         assert offered == taken + len(queue) + dropped

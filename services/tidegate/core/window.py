@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import Final, Generic, Literal, TypeVar
+from heapq import heapify, heappop, heappush
+from typing import Final, Generic, Literal, TypeVar, cast
 
 from tidegate.mqtt.errors import ProtocolViolation
 
 M = TypeVar("M")
 
 PACKET_IDS: Final = 65_535
+#: Removed messages that a memory queue may hold the places of, beside as many as it has.
+_FEW_GONE: Final = 64
 
 
 def packet_id_of(seq: int) -> int:
@@ -181,21 +184,43 @@ def _seq_of(exchange: tuple[int, DeliveryState, M | None]) -> int:
     return exchange[0]
 
 
+class _Waiting(Generic[M]):
+    """A message in a ``MemoryQueue``; ``size_bytes`` is negative when it is not there any more."""
+
+    __slots__ = ("expires_at_ms", "message", "number", "size_bytes")
+
+    def __init__(self, message: M, size_bytes: int, expires_at_ms: int, number: int) -> None:
+        self.message: M | None = message
+        self.size_bytes = size_bytes
+        self.expires_at_ms = expires_at_ms
+        self.number = number
+
+    def remove(self) -> M:
+        """Return the message, and mark it as gone."""
+        message, self.message, self.size_bytes = self.message, None, -1
+        return cast("M", message)  # it has one until it is removed
+
+
 class MemoryQueue(Generic[M]):
     """Messages that wait for a connected client whose session is not durable, in order, bounded.
 
     ``policy`` is what happens when it is full: ``drop_newest`` refuses, ``drop_oldest`` makes
-    room. Sizes are bytes, whatever the caller counts as such.
+    room. Sizes are bytes, whatever the caller counts as such. A message that has expired holds no
+    place, and is removed at the next ``offer`` or ``remove_expired`` [MQTT-3.3.2-5].
     """
 
     __slots__ = (
         "_bytes",
+        "_count",
         "_drops_oldest",
+        "_expiries",
         "_max_bytes",
         "_max_messages",
+        "_number",
         "_waiting",
         "last_dropped",
         "last_dropped_count",
+        "last_expired",
     )
 
     def __init__(
@@ -207,31 +232,45 @@ class MemoryQueue(Generic[M]):
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._drops_oldest = policy == "drop_oldest"
-        self._waiting: deque[tuple[M, int]] = deque()
+        #: In order; those that have expired stay, as gone, until they are at the front.
+        self._waiting: deque[_Waiting[M]] = deque()
+        #: Those of them that expire, as a heap: when, number. Some may be gone.
+        self._expiries: list[tuple[int, int, _Waiting[M]]] = []
+        self._count = 0
         self._bytes = 0
+        self._number = 0
         #: Messages that the last ``offer`` dropped: with drop_oldest a large one may cost several.
         self.last_dropped_count = 0
         #: These messages.
         self.last_dropped: list[M] = []
+        #: Messages that the last ``offer`` has removed because they had expired.
+        self.last_expired: list[M] = []
 
     def __len__(self) -> int:
         """Count the waiting messages."""
-        return len(self._waiting)
+        return self._count
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the waiting messages."""
         return self._bytes
 
-    def offer(self, message: M, size_bytes: int) -> Literal["queue_full", "queue_bytes"] | None:
+    @property
+    def expires(self) -> bool:
+        """Whether any of the waiting messages may expire."""
+        return bool(self._expiries)
+
+    def offer(
+        self, message: M, size_bytes: int, expires_at_ms: int = 0, now_ms: int = 0
+    ) -> Literal["queue_full", "queue_bytes"] | None:
         """Queue a message, or drop it or older ones; return why something was dropped, or None.
 
-        ``last_dropped_count`` says how many were.
+        ``last_dropped_count`` says how many were. ``expires_at_ms`` 0: it does not expire.
         """
-        waiting = self._waiting
+        self.last_expired = self.remove_expired(now_ms) if self._expiries else []
         reason: Literal["queue_full", "queue_bytes"] | None = None
         dropped = 0
-        if len(waiting) >= self._max_messages:
+        if self._count >= self._max_messages:
             reason = "queue_full"
         elif self._bytes + size_bytes > self._max_bytes:
             reason = "queue_bytes"
@@ -241,38 +280,68 @@ class MemoryQueue(Generic[M]):
                 self.last_dropped = [message]
                 return reason
             removed: list[M] = []
-            while waiting and (
-                len(waiting) >= self._max_messages or self._bytes + size_bytes > self._max_bytes
+            while self._count and (
+                self._count >= self._max_messages or self._bytes + size_bytes > self._max_bytes
             ):
-                old, old_bytes = waiting.popleft()
-                self._bytes -= old_bytes
-                removed.append(old)
+                removed.append(cast("M", self.take()))  # there is one
             self.last_dropped = removed
             dropped = len(removed)
-        waiting.append((message, size_bytes))
+        self._number += 1
+        entry = _Waiting(message, size_bytes, expires_at_ms, self._number)
+        self._waiting.append(entry)
+        if expires_at_ms:
+            heappush(self._expiries, (expires_at_ms, self._number, entry))
+        self._count += 1
         self._bytes += size_bytes
         self.last_dropped_count = dropped
         return reason
 
     def remove(self, is_unwanted: Callable[[M], bool]) -> list[M]:
         """Remove some of the messages; return these."""
-        waiting, self._waiting = self._waiting, deque()
-        removed: list[M] = []
-        for message, size_bytes in waiting:
-            if is_unwanted(message):
-                self._bytes -= size_bytes
-                removed.append(message)
-            else:
-                self._waiting.append((message, size_bytes))
+        removed = [
+            self._remove(entry)
+            for entry in self._waiting
+            if entry.size_bytes >= 0 and is_unwanted(cast("M", entry.message))
+        ]
+        self._forget_gone()
         return removed
 
     def take(self) -> M | None:
         """Return the next message, None when there is none; who takes it looks at its expiry."""
-        if not self._waiting:
-            return None
-        message, size_bytes = self._waiting.popleft()
-        self._bytes -= size_bytes
-        return message
+        waiting = self._waiting
+        while waiting:
+            entry = waiting.popleft()
+            if entry.size_bytes >= 0:
+                message = self._remove(entry)
+                self._forget_gone()
+                return message
+        return None
+
+    def remove_expired(self, now_ms: int) -> list[M]:
+        """Remove the messages that have expired, and return them."""
+        expiries = self._expiries
+        removed: list[M] = []
+        while expiries and expiries[0][0] <= now_ms:
+            entry = heappop(expiries)[2]
+            if entry.size_bytes >= 0:
+                removed.append(self._remove(entry))
+        if removed:
+            self._forget_gone()
+        return removed
+
+    def _remove(self, entry: _Waiting[M]) -> M:
+        self._count -= 1
+        self._bytes -= entry.size_bytes
+        return entry.remove()
+
+    def _forget_gone(self) -> None:
+        """Remove what is gone from both lists, when it is most of one: its cost is spread."""
+        most = 2 * self._count + _FEW_GONE
+        if len(self._waiting) > most:
+            self._waiting = deque(entry for entry in self._waiting if entry.size_bytes >= 0)
+        if len(self._expiries) > most:
+            self._expiries = [item for item in self._expiries if item[2].size_bytes >= 0]
+            heapify(self._expiries)
 
 
 class DurableFeed(Generic[M]):

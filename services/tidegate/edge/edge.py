@@ -101,6 +101,9 @@ class Edge:
             for client in list(self.registry.connecting):
                 if client.queue.seen_s + connect_timeout_s + TICK_S < now_s:
                     client.connect_timed_out()
+            for expire in list(context.expiring):
+                if not expire():
+                    del context.expiring[expire]
 
     # Publishers, while no router takes what they send
 

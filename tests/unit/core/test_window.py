@@ -192,6 +192,43 @@ def test_drop_oldest_never_empties_the_queue_for_what_cannot_fit_at_all() -> Non
     assert queue.last_dropped_count == 0
 
 
+@pytest.mark.parametrize("policy", ["drop_newest", "drop_oldest"])
+@pytest.mark.statement("MQTT-3.3.2-5")
+def test_expired_messages_leave_a_full_queue_before_anything_is_dropped(policy: str) -> None:
+    queue = _queue(policy)
+    for name, expires_at_ms in (("a", 0), ("b", 70), ("c", 50)):
+        queue.offer(name, 30, expires_at_ms, 10)
+    assert queue.offer("d", 30, 0, 50) is None
+    assert (queue.last_expired, queue.last_dropped_count, queue.size_bytes) == (["c"], 0, 90)
+    assert queue.offer("e", 40, 0, 70) is None
+    assert (queue.last_expired, queue.size_bytes) == (["b"], 100)
+    assert queue.offer("f", 1, 0, 1000) == "queue_full"
+    assert queue.last_expired == []
+    assert _drain(queue) == (["a", "d", "e"] if policy == "drop_newest" else ["d", "e", "f"])
+
+
+def test_what_was_taken_does_not_expire() -> None:
+    queue = _queue()
+    queue.offer("a", 10, 50)
+    queue.offer("b", 10, 50)
+    assert queue.take() == "a"
+    assert queue.remove_expired(49) == []
+    assert queue.expires
+    assert queue.remove_expired(50) == ["b"]
+    assert (len(queue), queue.size_bytes, queue.take(), queue.expires) == (0, 0, None, False)
+
+
+def test_a_queue_keeps_few_places_of_what_is_gone() -> None:
+    taken_early, expired = _queue("drop_oldest"), _queue("drop_newest", 1000, 10_000)
+    expired.offer("a", 1)
+    for number in range(1000):
+        taken_early.offer("a", 1, 10**9)
+        expired.offer("b", 1, number + 1, number)
+    for queue in (taken_early, expired):
+        assert len(queue) <= 3
+        assert len(queue._waiting) + len(queue._expiries) <= 4 * len(queue) + 2 * 64
+
+
 def test_live_pushes_go_straight_out() -> None:
     feed: DurableFeed[str] = DurableFeed()
     feed.begin(4)

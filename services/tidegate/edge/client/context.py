@@ -49,6 +49,7 @@ class EdgeContext:
         "authorizer",
         "counters",
         "edge_id",
+        "expiring",
         "features",
         "is_publishing_paused",
         "later",
@@ -100,6 +101,8 @@ class EdgeContext:
         #: Whether no router takes publishes now, and the queues that have one waiting for it.
         self.is_publishing_paused = False
         self.waiting_for_router: dict[Resumable, None] = {}
+        #: Called at every tick, until False is returned: they have queued messages that expire.
+        self.expiring: dict[Callable[[], bool], None] = {}
         self._next_assigned = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -222,13 +222,29 @@ class Delivery:
             )
         message = outgoing.message
         before = len(queue)
-        reason = queue.offer(outgoing, len(message.payload) + len(message.topic) + OVERHEAD_BYTES)
+        size_bytes = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
+        now_ms = self._context.now_ms()
+        reason = queue.offer(outgoing, size_bytes, message.expires_at_ms, now_ms)
         counters.queued += len(queue) - before
+        if message.expires_at_ms:
+            self._context.expiring[self._expire] = None
+        if queue.last_expired:
+            counters.dropped["expired"] += len(queue.last_expired)
+            _done(queue.last_expired)
         if reason is not None:
             counters.dropped[reason] += queue.last_dropped_count
-            for dropped in queue.last_dropped:
-                if dropped.receipt is not None:
-                    dropped.receipt.done()
+            _done(queue.last_dropped)
+
+    def _expire(self) -> bool:
+        """Drop what has expired in memory [MQTT-3.3.2-5]; False when nothing there expires."""
+        queue = self._queue
+        if queue is None or self._client.is_closed:
+            return False
+        expired = queue.remove_expired(self._context.now_ms())
+        self._context.counters.queued -= len(expired)
+        self._context.counters.dropped["expired"] += len(expired)
+        _done(expired)
+        return queue.expires
 
     def _start(self, outgoing: Outgoing) -> None:
         """Put an ephemeral session's message on the wire, in the window."""
@@ -294,7 +310,10 @@ class Delivery:
             return
         if feed.pushed(seq, message, self._room(), len(message.payload) + OVERHEAD_BYTES):
             self._send_durable(seq, message)
-        elif feed.behind:
+            if not self._completed:
+                return
+            # It may be completed already (it had expired, say): then no acknowledgement will come.
+        if feed.behind:
             self.pump()
 
     def _room(self) -> int:
@@ -565,3 +584,10 @@ class Delivery:
         if self._feed is not None:
             return not self._feed.behind and self._window.room() > 0
         return not self._queue
+
+
+def _done(dropped: Sequence[Outgoing]) -> None:
+    """Report that these went to no client."""
+    for outgoing in dropped:
+        if outgoing.receipt is not None:
+            outgoing.receipt.done()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from support import mqtt_bytes
 from support.lone_edge import EdgeClient, LoneEdge
-from support.virtual_time import turns
+from support.virtual_time import in_virtual_time, turns
+from tidegate.edge.edge import TICK_S
 from tidegate.link.interfaces import AttachedSession
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
@@ -104,3 +107,65 @@ async def test_exactly_what_has_been_sent_before_is_sent_again_with_dup() -> Non
             (2, True),
             (3, False),
         ]
+
+
+async def _with_one_in_flight(alone: LoneEdge, expires_at_ms: int) -> EdgeClient:
+    """A client with one message in flight, no room for another, and two that wait and expire."""
+    client = await alone.connect("c", props=[("receive_maximum", 1)])
+    client.send(mqtt_bytes.subscribe(1, [("t", 1)]))
+    await turns()
+    for seq, until_ms in enumerate((0, expires_at_ms, expires_at_ms), 1):
+        message = Publish("t", b"%d" % seq, 1, expires_at_ms=until_ms)
+        if alone.router.incarnation:
+            alone.edge.push("c", 1, seq, message)
+        else:
+            alone.edge.deliver(message, "")
+    await turns()
+    assert client.kinds() == ["SUBACK", "PUBLISH"]
+    return client
+
+
+@pytest.mark.statement("MQTT-3.3.2-5")
+async def test_held_messages_that_have_expired_do_not_hold_up_those_behind_them() -> None:
+    async with LoneEdge() as alone:
+        alone.router.incarnation = 7
+        client = await _with_one_in_flight(alone, 1000)
+        alone.edge.push("c", 1, 4, Publish("t", b"4", 1))
+        alone.now_ms = 1000
+        client.send(mqtt_bytes.acknowledge("PUBACK", 1))
+        await turns()
+        assert [packet.payload for packet in client.received()] == [b"4"]
+        assert [seq for _, _, seqs in alone.router.completed for seq in seqs] == [1, 2, 3]
+
+
+@in_virtual_time
+@pytest.mark.statement("MQTT-3.3.2-5")
+async def test_what_expires_in_memory_is_dropped_though_the_client_takes_nothing() -> None:
+    async with LoneEdge() as alone:
+        await _with_one_in_flight(alone, 1000)
+        counters = alone.counters
+        options, receipt = SubscriptionOptions(1), _Receipt()
+        shared = Publish("t", b"4", 1, expires_at_ms=2000)
+        assert alone.edge.deliver_shared("c", 1, shared, "$share/g/t", options, receipt)
+        assert counters.queued == 3
+        alone.now_ms = 1000
+        await asyncio.sleep(1.5 * TICK_S)
+        assert (counters.queued, counters.dropped["expired"], receipt.said) == (1, 2, [])
+        alone.now_ms = 2000
+        await asyncio.sleep(TICK_S)
+        assert (counters.queued, counters.dropped["expired"], receipt.said) == (0, 3, ["done"])
+        assert not alone.edge.context.expiring
+
+
+@pytest.mark.statement("MQTT-3.3.2-5")
+async def test_a_message_takes_the_place_of_one_that_has_expired_in_memory() -> None:
+    async with LoneEdge(limits={"max_queued_messages": 2}) as alone:
+        client = await _with_one_in_flight(alone, 1000)
+        alone.now_ms = 1000
+        alone.edge.deliver(Publish("t", b"4", 1), "")
+        counters = alone.counters
+        assert (counters.queued, counters.dropped["expired"]) == (1, 2)
+        assert counters.dropped["queue_full"] == 0
+        client.send(mqtt_bytes.acknowledge("PUBACK", 1))
+        await turns()
+        assert [packet.payload for packet in client.received()] == [b"4"]
