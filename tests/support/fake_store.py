@@ -185,7 +185,7 @@ class FakeStore:
         self._asked("receipt")
         return True
 
-    async def append(self, appends: Sequence[Append]) -> AppendReply:
+    async def append(self, appends: Sequence[Append], now_ms: int = 0) -> AppendReply:
         self._asked("append")
         if self.writer in self.fenced:
             raise WriterFenced
@@ -227,6 +227,9 @@ class FakeStore:
     async def sweep_due(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
         due, self.due = self.due, DueWork()
         return due
+
+    async def expire_queued(self, now_ms: int, limit: int) -> bool:
+        return False
 
     async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
         return []

@@ -118,12 +118,14 @@ class QueueWriter:
         counters: Counters,
         edges: Mapping[str, EdgeLink],
         on_fenced: Callable[[], None],
+        now_ms: Callable[[], int],
     ) -> None:
         """``edges``: by identifier, those that messages can be pushed to now."""
         self._store = store
         self._counters = counters
         self._edges = edges
         self._on_fenced = on_fenced
+        self._now_ms = now_ms
         self._waiting: list[QueueItem] = []
         #: The batch in flight; another list once that was cancelled.
         self._batch: list[QueueItem] = []
@@ -205,7 +207,7 @@ class QueueWriter:
         while True:
             reason = "some servers are not available"
             try:
-                reply = await self._store.append([appends[place] for place in left])
+                reply = await self._store.append([appends[place] for place in left], self._now_ms())
             except StoreUnavailable as error:
                 reason = str(error)
             else:

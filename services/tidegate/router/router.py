@@ -87,7 +87,7 @@ class Router:
         self._tasks = tasks = Tasks(counters)
         self.table = table = RoutingTable()
         edges = Edges(table)
-        self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced)
+        self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced, now_ms)
         self.retained = retained = RetainedMessages(store, now_ms, self._was_fenced)
         groups = Groups(table.shared, queues, counters)
         self._abandoned_queues = AbandonedQueues(

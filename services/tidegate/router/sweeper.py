@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S: Final = 0.5
 SWEEP_LIMIT: Final = 500
+#: Expired entries of queues that are deleted in one call: the store does nothing else meanwhile.
+EXPIRE_LIMIT: Final = 2000
 
 
 class Sweeper:
@@ -123,8 +125,9 @@ class Sweeper:
         work = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT, publisher_id)
         found += self._process(work, publisher)
         expired = await self._retained.expire()
+        more = await self._store.expire_queued(self._now_ms(), EXPIRE_LIMIT)
         self._leases.sweep_done()
-        return found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
+        return more or found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
 
     def _process(self, work: DueWork, publisher: EdgeLink | None) -> int:
         for queue in work.abandoned_queues:

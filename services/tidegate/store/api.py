@@ -344,9 +344,10 @@ class Store(Protocol):
     async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
         """Remove subscriptions of a durable session; return a position, as ``subscribe`` does."""
 
-    async def append(self, appends: Sequence[Append]) -> AppendReply:
+    async def append(self, appends: Sequence[Append], now_ms: int = 0) -> AppendReply:
         """Queue messages; the outcome of each, and where their sessions are connected.
 
+        What has expired at ``now_ms`` holds no place in a full queue, and is deleted.
         Raises WriterFenced when ``writer`` was fenced; some of them may have been queued.
         """
 
@@ -384,6 +385,12 @@ class Store(Protocol):
 
     def retained_topics(self) -> AsyncIterator[list[str]]:
         """Every topic with a retained message, in chunks."""
+
+    async def expire_queued(self, now_ms: int, limit: int) -> bool:
+        """Delete about ``limit`` expired queue entries; True when there may be more.
+
+        Not those whose delivery may have begun. They hold no place in a full queue, either.
+        """
 
     async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
         """Remove up to ``limit`` retained messages whose expiry has passed; their topics."""

@@ -173,6 +173,31 @@ class Coordination:
         (topics,) = await self._sweep(op.EXPIRED_RETAINED, [now_ms], limit)
         return [topic.decode() for topic in topics]
 
+    async def expire_queued(self, now_ms: int, limit: int) -> bool:
+        """Delete about ``limit`` expired queue entries; True when there may be more."""
+        left = self._first_prefixes()
+        if not self._partitions.sharded:
+            return await self._expire_queued(GLOBAL_PREFIX, left, now_ms, limit)
+        more = False
+        for start in range(0, len(left), _PARTITIONS_PER_WAVE):
+            wave = left[start : start + _PARTITIONS_PER_WAVE]
+            each = max(1, limit // len(wave))
+            parts = [self._expire_queued(prefix, [prefix], now_ms, each) for prefix in wave]
+            more |= any(await asyncio.gather(*parts))
+        return more
+
+    async def _expire_queued(
+        self, at: bytes, prefixes: list[bytes], now_ms: int, limit: int
+    ) -> bool:
+        words: Words = [now_ms, limit, *prefixes]
+        return bool(await self._bulk.submit(at, [op.EXPIRE_QUEUED, len(words), *words], 10_000))
+
+    def _first_prefixes(self) -> list[bytes]:
+        """All partitions, another one first each time: a limit must not starve the last ones."""
+        prefixes = self._keys.prefixes
+        first = self._first_partition = (self._first_partition + 1) % len(prefixes)
+        return [*prefixes[first:], *prefixes[:first]]
+
     async def _sweep(
         self, letter: bytes, words: Words, limit: int, beside: Mapping[bytes, bytes] | None = None
     ) -> list[list[Any]]:
@@ -184,10 +209,7 @@ class Coordination:
         def named(prefix: bytes) -> tuple[bytes, ...]:
             return (prefix,) if beside is None else (prefix, beside[prefix])
 
-        # Another partition first each time: a limit must not starve the last ones.
-        prefixes = self._keys.prefixes
-        first = self._first_partition = (self._first_partition + 1) % len(prefixes)
-        left = [*prefixes[first:], *prefixes[:first]]
+        left = self._first_prefixes()
         one_list = letter == op.EXPIRED_RETAINED
         if not self._partitions.sharded:
             words = [*words, limit, *(word for prefix in left for word in named(prefix))]

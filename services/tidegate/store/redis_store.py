@@ -103,6 +103,7 @@ class RedisStore:
         self.sweep_edges = coordination.sweep_edges
         self.sweep_due = coordination.sweep_due
         self.expired_retained = coordination.expired_retained
+        self.expire_queued = coordination.expire_queued
         self.schedule_checks = coordination.schedule_checks
         self.will_published = coordination.will_published
 
@@ -134,12 +135,15 @@ class RedisStore:
     def set_limits(self, limits: LimitsConfig) -> None:
         """Bound queues by these limits from now on; a longer queue keeps its messages."""
         evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
-        self._header[:] = (limits.max_queued_messages, evict)
+        self._header[:] = (limits.max_queued_messages, evict, limits.max_in_flight)
 
-    def _count_dropped(self, evicted: int, queued_at_end: int, unsent_at_end: int) -> None:
+    def _count_dropped(
+        self, evicted: int, queued_at_end: int, unsent_at_end: int, expired: int
+    ) -> None:
         self.evicted_count += evicted
         counters = self._counters
-        counters.queued -= evicted + queued_at_end
+        counters.queued -= evicted + queued_at_end + expired
+        counters.dropped["expired"] += expired
         counters.dropped["queue_full"] += evicted
         counters.dropped["session_ended"] += unsent_at_end
 
@@ -232,30 +236,30 @@ class RedisStore:
 
     # The queue
 
-    async def append(self, appends: Sequence[Append]) -> AppendReply:
+    async def append(self, appends: Sequence[Append], now_ms: int = 0) -> AppendReply:
         """Queue messages; the outcome of each, and where their sessions are connected."""
         if not self._partitions.sharded:
-            return await _appended(self._start_append(GLOBAL_PREFIX, appends))
+            return await _appended(self._start_append(GLOBAL_PREFIX, appends, now_ms))
         places: dict[bytes, list[int]] = {}
         for place, item in enumerate(appends):
             places.setdefault(self._keys.prefix(item.client_id.encode()), []).append(place)
         if len(places) == 1:
-            return await _appended(self._start_append(next(iter(places)), appends))
+            return await _appended(self._start_append(next(iter(places)), appends, now_ms))
         started = [
-            self._start_append(prefix, [appends[place] for place in chosen])
+            self._start_append(prefix, [appends[place] for place in chosen], now_ms)
             for prefix, chosen in places.items()
         ]
         replies = await asyncio.gather(*map(_appended, started), return_exceptions=True)
         return join_appends(len(appends), list(places.values()), replies)
 
-    def _start_append(self, prefix: bytes, appends: Sequence[Append]) -> _Started:
+    def _start_append(self, prefix: bytes, appends: Sequence[Append], now_ms: int) -> _Started:
         return [
-            self._submit_appends(prefix, appends[start : start + _APPENDS_PER_OPERATION])
+            self._submit_appends(prefix, appends[start : start + _APPENDS_PER_OPERATION], now_ms)
             for start in range(0, len(appends), _APPENDS_PER_OPERATION)
         ]
 
     def _submit_appends(
-        self, prefix: bytes, appends: Sequence[Append]
+        self, prefix: bytes, appends: Sequence[Append], now_ms: int
     ) -> tuple[Queues, asyncio.Future[Any]]:
         """Send one operation; each queue is named once, and its messages say which it is."""
         queues: Queues = {}
@@ -272,8 +276,8 @@ class RedisStore:
                 names += (self._keys.prefix(client), client, item.incarnation)
             messages += (number, item.identity, record)
             size += 100 + len(record)
-        count = 2 + len(names) + len(messages)
-        words = [op.APPEND, count, self.writer, len(queues), *names, *messages]
+        count = 3 + len(names) + len(messages)
+        words = [op.APPEND, count, self.writer, now_ms, len(queues), *names, *messages]
         return queues, self._hot.submit(prefix, words, size)
 
     async def fetch(

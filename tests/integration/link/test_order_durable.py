@@ -90,10 +90,10 @@ class Node:
     def _slow_down(self, store: RedisStore) -> None:
         append = store.append
 
-        async def slow(appends: Sequence[Append]) -> AppendReply:
+        async def slow(appends: Sequence[Append], now_ms: int = 0) -> AppendReply:
             self.held_back += not self.may_append.is_set()
             await self.may_append.wait()
-            return await append(appends)
+            return await append(appends, now_ms)
 
         store.append = slow  # type: ignore[method-assign]  # the test holds it back
 

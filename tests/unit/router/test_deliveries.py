@@ -68,7 +68,7 @@ class _Harness:
         self.edge = FakeEdge()
         edges.attach_edge(self.edge)
         self.counters = Counters()
-        queues = QueueWriter(store, self.counters, edges.by_id, lambda: None)
+        queues = QueueWriter(store, self.counters, edges.by_id, lambda: None, lambda: 0)
         self.deliveries = Deliveries(store, table, queues, edges, self.counters)
         self.told: list[str] = []
 

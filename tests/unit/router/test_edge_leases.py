@@ -42,6 +42,9 @@ class _Store:
     async def expired_retained(self, now_ms: int, limit: int) -> list[str]:
         return []
 
+    async def expire_queued(self, now_ms: int, limit: int) -> bool:
+        return False
+
     async def renew_lease(self, edge_id: str, now_ms: int, ttl_ms: int) -> bool:
         if self.is_away:
             raise StoreUnavailable

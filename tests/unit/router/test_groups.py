@@ -31,7 +31,7 @@ class _Store:
         self.appends: list[tuple[str, str]] = []
         self.connected: set[str] = set()
 
-    async def append(self, appends: list[Append]) -> AppendReply:
+    async def append(self, appends: list[Append], now_ms: int) -> AppendReply:
         reply = AppendReply()
         for item in appends:
             self.appends.append((item.client_id, item.identity))
@@ -86,7 +86,7 @@ class _Harness:
         self.table = RoutingTable()
         store: Any = self.store
         edges: dict[str, Any] = {"e": self.edge}
-        self.queues = QueueWriter(store, self.counters, edges, _never)
+        self.queues = QueueWriter(store, self.counters, edges, _never, lambda: 0)
         self.groups = Groups(self.table.shared, self.queues, self.counters)
         self.finished = 0
 

@@ -19,7 +19,7 @@ from tidegate.store.api import AppendOutcome, AppendReply
 async def test_what_is_stored_at_the_first_attempt_is_pushed_with_what_comes_later() -> None:
     store, edge, counters = FakeStore(), FakeEdge(), Counters()
     anything: Any = store
-    writer = QueueWriter(anything, counters, {"edge-1": edge}, lambda: None)
+    writer = QueueWriter(anything, counters, {"edge-1": edge}, lambda: None, lambda: 0)
     store.append_replies = [
         AppendReply([11, AppendOutcome.UNAVAILABLE], {("first", 1): ("edge-1", 4)}),
         AppendReply([22], {("second", 1): ("edge-1", 5)}),

@@ -29,6 +29,8 @@ class _Store:
         self.due = DueWork()
         self.fault: Exception | None = None
         self.sweep_count = 0
+        #: How many more calls leave entries that have expired.
+        self.expiries_left = 0
         self.forgotten: list[str] = []
 
     async def sweep_due(self, *_: Any) -> DueWork:
@@ -38,6 +40,10 @@ class _Store:
             raise fault
         due, self.due = self.due, DueWork()
         return due
+
+    async def expire_queued(self, now_ms: int, limit: int) -> bool:
+        self.expiries_left -= 1
+        return self.expiries_left >= 0
 
     async def will_published(self, will_ids: list[str]) -> None:
         self.forgotten += will_ids
@@ -136,3 +142,16 @@ async def test_a_sweep_that_fails_is_followed_by_the_next(caplog: pytest.LogCapt
     await sweeper.stop()
     assert store.sweep_count == 4
     assert counters.internal_errors == 1
+
+
+@in_virtual_time
+async def test_expired_entries_that_are_left_are_deleted_at_once() -> None:
+    store = _Store()
+    store.expiries_left = 3
+    sweeper = _sweeper(store, Counters())
+    sweeper.start()
+    await asyncio.sleep(SWEEP_INTERVAL_S / 2)
+    assert store.sweep_count == 4
+    await asyncio.sleep(SWEEP_INTERVAL_S)
+    await sweeper.stop()
+    assert store.sweep_count == 5

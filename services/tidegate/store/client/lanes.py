@@ -96,16 +96,16 @@ class LaneSettings:
 
     ``prefixes`` are those of all partitions, ``header`` the script's first words, whose values may
     change while lanes use them. ``on_dropped`` gets how many queue entries a call has removed
-    because queues were full, how many because sessions ended, and how many of these had not been
-    sent. ``timeout_s`` bounds every round trip; after it the outcome is unknown, the connection is
-    dropped, and callers get StoreUnavailable. With ``replicas``, replies wait until so many
-    replicas have confirmed the call.
+    because queues were full, how many because sessions ended, how many of these had not been sent,
+    and how many because they had expired. ``timeout_s`` bounds every round trip; after it the
+    outcome is unknown, the connection is dropped, and callers get StoreUnavailable. With
+    ``replicas``, replies wait until so many replicas have confirmed the call.
     """
 
     script: tuple[bytes, bytes]
     prefixes: tuple[bytes, ...]
     header: list[Word]
-    on_dropped: Callable[[int, int, int], None]
+    on_dropped: Callable[[int, int, int, int], None]
     timeout_s: float
     counters: Counters
     replicas: int = 0
@@ -296,7 +296,7 @@ class Lane:
         self._hand_out(batch, results)
         dropped = results[-1]
         if dropped:
-            self._settings.on_dropped(*(dropped if type(dropped) is list else (dropped, 0, 0)))
+            self._settings.on_dropped(*(dropped if type(dropped) is list else (dropped, 0, 0, 0)))
         if any(isinstance(result, redis_errors.ReadOnlyError) for result in results):
             # The server has become a replica; a new connection finds the master.
             await self._disconnect()

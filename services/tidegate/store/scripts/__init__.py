@@ -12,11 +12,12 @@ from importlib.resources import files
 from typing import Final
 
 #: Run for every call.
-_FREQUENT: Final = ("common.lua", "queue.lua", "retained.lua")
+_FREQUENT: Final = ("common.lua", "expiry.lua", "queue.lua", "retained.lua")
 #: Run when the first rare operation of a call needs them.
 _RARE: Final = (
     "session_end.lua",
     "log.lua",
+    "expired.lua",
     "connection.lua",
     "session.lua",
     "leases.lua",

@@ -6,6 +6,7 @@
 --   n sent seq | u '1' when it is not known which entries were sent | d when it ends, offline only
 --   w will record | l will delay, seconds | a when the armed will is due, offline only
 --   h '1' when it has had a shared subscription | k number of the CONNECT at the edge
+--   v when its queue is visited next; there while entries in it may expire
 -- Writes that need memory come before those that free it, or after: when the server is full only
 -- the first write of a call is refused, and nothing has changed.
 
@@ -15,8 +16,8 @@ local LOG_BYTES = 4194304
 -- Lengths of queues read during this call; what removes entries of a queue clears its length.
 local lengths = {}
 -- During this call: entries that drop_oldest has removed, entries in the queues of sessions that
--- ended, and how many of these had not been sent.
-local evicted, queued_at_end, unsent_at_end = 0, 0, 0
+-- ended, how many of these had not been sent, and expired entries that were deleted.
+local evicted, queued_at_end, unsent_at_end, expired = 0, 0, 0, 0
 
 -- Where a writer is fenced: a table of partitions, of which those in ARGV at first, first + step, …
 -- last are looked up, each once in a call.
@@ -59,9 +60,9 @@ local function log_change(P, ...)
   return id
 end
 
--- The incarnation of the session if this epoch owns it, else nil.
+-- The incarnation of the session if this epoch owns it, else nil; and whether entries may expire.
 local function owned(P, C, epoch)
-  local v = call('HMGET', P .. 's:' .. C, 'e', 'i')
+  local v = call('HMGET', P .. 's:' .. C, 'e', 'i', 'v')
   if v[1] ~= epoch then return nil end
-  return v[2]
+  return v[2], v[3]
 end

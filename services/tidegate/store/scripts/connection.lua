@@ -106,6 +106,7 @@ local function attach(i)
   call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1', 'k',
     number)
   if present == 1 and f.h then call('HSET', s, 'h', 1) end
+  if present == 1 and f.v then keep_visit(P, C, f, now) end
   if will ~= '' then call('HSET', s, 'w', will, 'l', delay) end
   return {epoch, incarnation, present, previous_edge, previous_epoch, discarded, wills,
     fenced, sent, uncertain, last, queued, receipts, released, subscriptions, wraps}

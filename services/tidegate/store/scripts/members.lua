@@ -18,7 +18,7 @@ end
 -- used for nothing else, claimed by the caller. Arguments of the script from first to last are the
 -- seqs; state is the sent seq and 1 = uncertain. Returns the number, 0 = nothing was moved.
 local function move_entries(P, C, f, now, state, first, last)
-  local q, ids, number, name = P .. 'q:' .. C .. ':' .. f.i, {}, 0, nil
+  local q, ids, seqs, number, name = P .. 'q:' .. C .. ':' .. f.i, {}, {}, 0, nil
   for at = first, last do
     local id = '1-' .. ARGV[at]
     local entry = call('XRANGE', q, id, id)[1]
@@ -29,6 +29,7 @@ local function move_entries(P, C, f, now, state, first, last)
       end
       call('XADD', P .. 'lost:' .. name, id, 'm', entry[2][2])
       ids[#ids + 1] = id
+      seqs[#seqs + 1] = ARGV[at]
     end
   end
   if name then
@@ -37,6 +38,7 @@ local function move_entries(P, C, f, now, state, first, last)
     call('ZADD', P .. 'due', now + CLAIM_MS, 'g' .. name)
     lengths[q] = nil
     call('XDEL', q, unpack(ids))
+    if f.v then call('ZREM', P .. 'v:' .. C .. ':' .. f.i, unpack(seqs)) end
   end
   return number
 end

@@ -19,15 +19,21 @@ local function is_new(x, identity)
 end
 
 -- x is the key of the identities, nil when this message has none.
-local function append_one(q, x, identity, record, limit, evict)
+local function append_one(q, x, identity, record, limit, evict, of, now)
   if x and not is_new(x, identity) then return -2 end
   local length = lengths[q] or call('XLEN', q)
   local id
+  if length >= limit then
+    length, limit = (expiry or make_expiry()).make_room(q, of, now, length, limit)
+  end
   if length < limit then
     id = call('XADD', q, 'NOMKSTREAM', '1-*', 'm', record)
   elseif evict then
+    local count = length + 1 - limit
+    local dead = expiry.forget_oldest(q, of, now, count)
     id = call('XADD', q, 'NOMKSTREAM', 'MAXLEN', '=', limit, '1-*', 'm', record)
-    evicted = evicted + length + 1 - limit
+    evicted = evicted + count - dead
+    expired = expired + dead
     length = limit - 1
   end
   if id then
@@ -38,36 +44,42 @@ local function append_one(q, x, identity, record, limit, evict)
   return length < limit and -1 or 0
 end
 
--- arguments: writer, count of queues, (P, C, incarnation) of each, (number of the queue, identity or
---   '', record)…
+-- arguments: writer, now, count of queues, (P, C, incarnation) of each, (number of the queue, identity
+--   or '', record)…
 -- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 =
 --   duplicate, -3 = the writer is fenced; then for each queue the edge and the epoch of the session's
 --   connection ('' = offline)
 local function append(i, last)
-  local limit, evict = tonumber(ARGV[1]), ARGV[2] == '1'
-  local queues, from = {}, i + 2 + 3 * tonumber(ARGV[i + 1])
-  local fenced = fences_of(ARGV[i], i + 2, from - 1, 3)
-  for at = i + 2, from - 1, 3 do
+  local limit, evict, now = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[i + 1])
+  local queues, first = {}, i + 3
+  local from = first + 3 * tonumber(ARGV[i + 2])
+  local fenced, earliest = fences_of(ARGV[i], first, from - 1, 3), nil
+  if expiry then expiry.begin() end
+  for at = first, from - 1, 3 do
     queues[#queues + 1] = not fenced[ARGV[at]]
       and ARGV[at] .. 'q:' .. ARGV[at + 1] .. ':' .. ARGV[at + 2]
   end
   local results = {}
   for at = from, last, 3 do
-    local n, identity, x, result = tonumber(ARGV[at]), ARGV[at + 1], nil, -3
-    if identity ~= '' then
-      local of = i + 3 * n - 1
-      x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2]
-    end
+    local n, identity, record = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+    local of, x, result = first + 3 * n - 3, nil, -3
+    if identity ~= '' then x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2] end
     if queues[n] then
-      result = append_one(queues[n], x, identity, ARGV[at + 2], limit, evict)
+      result = append_one(queues[n], x, identity, record, limit, evict, of, now)
+      local form, flags = string.byte(record, 1, 2)
+      if form == QUEUED and flags % 16 >= 8 and type(result) == 'string' then
+        earliest = earliest or {}
+        earliest[of] = (expiry or make_expiry()).note(of, result, record, earliest[of])
+      end
     end
     results[#results + 1] = result
   end
-  for at = i + 2, from - 1, 3 do
-    local v = call('HMGET', ARGV[at] .. 's:' .. ARGV[at + 1], 'e', 'g', 'i')
+  for at = first, from - 1, 3 do
+    local v = call('HMGET', ARGV[at] .. 's:' .. ARGV[at + 1], 'e', 'g', 'i', 'v')
     local here = v[3] == ARGV[at + 2]
     results[#results + 1] = here and v[2] or ''
     results[#results + 1] = here and v[1] or ''
+    if here and earliest and earliest[at] then expiry.schedule(at, earliest[at], v[4]) end
   end
   return results
 end
@@ -99,7 +111,7 @@ end
 -- arguments: P, C, epoch, seq…; result: 0 = fenced, 1 = done
 local function complete(i, last)
   local P, C = ARGV[i], ARGV[i + 1]
-  local incarnation = owned(P, C, ARGV[i + 2])
+  local incarnation, expiring = owned(P, C, ARGV[i + 2])
   if not incarnation then return 0 end
   local q, o = P .. 'q:' .. C .. ':' .. incarnation, P .. 'o:' .. C
   lengths[q] = nil
@@ -109,6 +121,7 @@ local function complete(i, last)
     for at = from, to do ids[#ids + 1] = '1-' .. ARGV[at] end
     call('XDEL', q, unpack(ids))
     call('SREM', o, unpack(ARGV, from, to))
+    if expiring then call('ZREM', P .. 'v:' .. C .. ':' .. incarnation, unpack(ARGV, from, to)) end
   end
   return 1
 end

@@ -71,6 +71,10 @@ local function discard(P, C, f, now, sent, uncertain)
     unsent_at_end = unsent_at_end + queued
   end
   call('UNLINK', q, P .. 'x:' .. name, P .. 'o:' .. C, P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C)
+  if f.v then
+    call('UNLINK', P .. 'v:' .. name)
+    call('ZREM', P .. 'queued-due', name)
+  end
   call('SREM', P .. 'durable', C)
   if kept then
     call('EXPIRE', lost, ABANDONED_S)
@@ -122,8 +126,8 @@ local function disconnect(P, C, f, now, publish_will, known, sent, at)
 end
 
 local function session(P, C)
-  local v = call('HMGET', P .. 's:' .. C, 'e', 'g', 'i', 'x', 'n', 'u', 'd', 'w', 'l', 'a', 'h', 'k')
+  local v = call('HMGET', P .. 's:' .. C, 'e', 'g', 'i', 'x', 'n', 'u', 'd', 'w', 'l', 'a', 'h', 'k', 'v')
   if not v[1] then return nil end
   return {e = v[1], g = v[2], i = v[3], x = v[4], n = v[5], u = v[6], d = v[7], w = v[8], l = v[9],
-    a = v[10], h = v[11], k = v[12]}
+    a = v[10], h = v[11], k = v[12], v = v[13]}
 end
