@@ -17,9 +17,11 @@ from tidegate.store.api import (
     AttachRequest,
     Change,
     Changes,
+    Claim,
     DetachReply,
     DetachRequest,
     DueWork,
+    Holder,
     RetainedAdded,
     RetainedRemoved,
     RouterRecord,
@@ -56,6 +58,8 @@ class FakeStore:
         self.appended: list[tuple[str, bytes]] = []
         #: The same, whole.
         self.appends: list[Append] = []
+        #: Identity → the member that has its claim.
+        self.claims: dict[str, Holder] = {}
         #: What the next appends become, each one reply; then everything is queued.
         self.append_replies: list[AppendReply | Exception] = []
         #: What the next connections get, each when it is given; then each is a new session.
@@ -200,6 +204,12 @@ class FakeStore:
             self.appended.append((append.client_id, decode_queued(append.record).payload))
             outcomes.append(len(self.appended))
         return AppendReply(outcomes, dict(self.locations))
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Holder]:
+        self._asked("claim")
+        if self.writer in self.fenced:
+            raise WriterFenced
+        return [self.claims.setdefault(item.identity, item.holder) for item in claims]
 
     async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
         self._asked("set_retained")

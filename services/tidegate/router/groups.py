@@ -2,8 +2,8 @@
 
 Called by ``routing`` for publishes, and with messages that a member left unacknowledged. Connected
 members are tried first; a durable member queues the message, the edge of another one takes it, and
-the next member is tried when one cannot. Owns only the client identifiers whose queues are to be
-checked.
+the next member is tried when one cannot. A QoS 2 message is claimed for a durable member first.
+Owns only the client identifiers whose queues are to be checked.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Final
 
 from tidegate.core.shared import SharedGroups
 from tidegate.link.interfaces import Origin
-from tidegate.mqtt.packets import Publish
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.mqtt.topics import parse_shared
+from tidegate.router.claims import ClaimItem, Claims
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import Offer, QueueWriter
-from tidegate.router.table import SharedMember
+from tidegate.router.table import DurableSession, SharedMember
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import AppendOutcome
+from tidegate.store.api import AppendOutcome, Claim, Holder
 
 #: Members with a full queue that are tried before a message is dropped: each costs an append.
 MAX_FULL_QUEUES: Final = 4
@@ -123,14 +124,20 @@ class Groups:
     """Dispatches messages to members; see the module's docstring."""
 
     def __init__(
-        self, shared: SharedGroups[SharedMember], queues: QueueWriter, counters: Counters
+        self,
+        shared: SharedGroups[SharedMember],
+        queues: QueueWriter,
+        claims: Claims,
+        counters: Counters,
     ) -> None:
         self._shared = shared
         self._queues = queues
+        self._claims = claims
         self._counters = counters
         #: Offline clients with a message in their queue that a connected member could have.
         self.clients_to_check: set[str] = set()
         queues.groups = self
+        claims.claimed = self._claimed
 
     def dispatch(
         self, group: tuple[str, str], origin: Origin | None, message: Publish, pending: Pending
@@ -155,12 +162,13 @@ class Groups:
         message: Publish,
         pending: Pending,
         skip: tuple[str, ...],
+        before: Offer | None = None,
     ) -> bool:
         while True:
             member = self._shared.pick(*group, skip)
             if member is None:
                 return False
-            if self._offer(member, group, origin, message, pending, skip):
+            if self._offer(member, group, origin, message, pending, skip, before):
                 return True
             pending.refused = True
             skip = (*skip, member.client_id)
@@ -173,24 +181,25 @@ class Groups:
         message: Publish,
         pending: Pending,
         skip: tuple[str, ...],
+        before: Offer | None,
     ) -> bool:
-        """Queue a message for a member, or send it; False when it is not connected."""
+        """Queue a message for a member, or send it; False when it is not connected.
+
+        ``before``: the offer that the last member has refused.
+        """
         options = member.options
         granted = min(options.qos, message.qos)
         session = member.session
         if session is not None and granted:
-            identity = origin.identity(message) if origin is not None else ""
-            identifier = options.subscription_identifier
-            self._queues.add(
-                session,
-                message,
-                granted,
-                message.retain and options.retain_as_published,
-                (identifier,) if identifier else (),
-                pending,
-                f"{identity}|{group[0]}/{group[1]}" if identity else "",
-                Offer(group, origin, skip),
-            )
+            identity = _identity(origin, group, message) if before is None else before.identity
+            if identity and message.qos == 2:
+                holder = (session.client_id, session.incarnation)
+                moved_from = before.holder if before is not None else None
+                claim = Claim(f"{group[0]}/{group[1]}", identity, holder, moved_from)
+                self._claims.add(ClaimItem(claim, group, origin, message, pending, skip))
+            else:
+                offer = Offer(group, origin, identity, skip)
+                self._queue(session, options, message, pending, offer)
             return True
         edge = session.edge if session is not None else member.edge
         epoch = session.epoch if session is not None else member.epoch
@@ -206,6 +215,39 @@ class Groups:
         if receipt is not None:
             receipt.done()
         return False
+
+    def _queue(
+        self,
+        session: DurableSession,
+        options: SubscriptionOptions,
+        message: Publish,
+        pending: Pending,
+        offer: Offer,
+    ) -> None:
+        identifier = options.subscription_identifier
+        self._queues.add(
+            session,
+            message,
+            min(options.qos, message.qos),
+            message.retain and options.retain_as_published,
+            (identifier,) if identifier else (),
+            pending,
+            offer.identity,
+            offer,
+        )
+
+    def _claimed(self, item: ClaimItem, holder: Holder) -> None:
+        """Queue a message for the member that has its claim, whichever router has chosen it."""
+        member = self._shared.member(*item.group, holder[0])
+        if member is not None and member.session is not None and member.options.qos:
+            session, options = member.session, member.options
+        else:
+            session, options = DurableSession(*holder), SubscriptionOptions(2)
+        if session.incarnation != holder[1]:
+            session = DurableSession(*holder)
+        # One that is a member no longer may have queued it before; the store says.
+        offer = Offer(item.group, item.origin, item.claim.identity, item.skip, holder)
+        self._queue(session, options, item.message, item.pending, offer)
 
     # Callbacks of the queue writer
 
@@ -228,14 +270,14 @@ class Groups:
         skip = (*offer.skip, client_id)
         if outcome is AppendOutcome.QUEUE_FULL:
             if isinstance(origin, RedispatchOrigin) and origin.previous_client_id not in skip:
-                before = self._shared.member(*group, origin.previous_client_id)
-                if before is not None and self._offer(
-                    before, group, origin, message, pending, skip
+                home = self._shared.member(*group, origin.previous_client_id)
+                if home is not None and self._offer(
+                    home, group, origin, message, pending, skip, offer
                 ):
                     return True
             if len(skip) >= MAX_FULL_QUEUES:
                 return False
-        return self._dispatch(group, origin, message, pending, skip)
+        return self._dispatch(group, origin, message, pending, skip, offer)
 
     def queued_offline(self, client_id: str, offer: Offer) -> None:
         """A message was queued for a member that is not connected.
@@ -245,6 +287,12 @@ class Groups:
         """
         if not offer.skip and self._shared.has_connected(*offer.group, besides=client_id):
             self.clients_to_check.add(client_id)
+
+
+def _identity(origin: Origin | None, group: tuple[str, str], message: Publish) -> str:
+    """Name a message within a group, the same for every router; "" when it has no identity."""
+    identity = origin.identity(message) if origin is not None else ""
+    return f"{identity}|{group[0]}/{group[1]}" if identity else ""
 
 
 def _nothing() -> None:

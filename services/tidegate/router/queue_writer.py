@@ -23,6 +23,7 @@ from tidegate.store.api import (
     Append,
     AppendOutcome,
     AppendReply,
+    Holder,
     Store,
     StoreUnavailable,
     WriterFenced,
@@ -40,17 +41,25 @@ NOT_CONNECTED: Final = ("", 0)
 class Offer:
     """What another member needs when this one cannot queue a shared subscription's message.
 
-    ``skip`` names the members that could not take it before.
+    ``identity`` names it within the group, "" for none. ``skip`` names the members that could not
+    take it before. ``holder`` has its claim, None if it needs none.
     """
 
-    __slots__ = ("group", "origin", "skip")
+    __slots__ = ("group", "holder", "identity", "origin", "skip")
 
     def __init__(
-        self, group: tuple[str, str], origin: Origin | None, skip: tuple[str, ...]
+        self,
+        group: tuple[str, str],
+        origin: Origin | None,
+        identity: str,
+        skip: tuple[str, ...],
+        holder: Holder | None = None,
     ) -> None:
         self.group = group
         self.origin = origin
+        self.identity = identity
         self.skip = skip
+        self.holder = holder
 
 
 class OfferListener(Protocol):
@@ -153,7 +162,8 @@ class QueueWriter:
         pending.add()
         group = "" if offer is None else f"{offer.group[0]}/{offer.group[1]}"
         record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms, group)
-        append = Append(session.client_id, session.incarnation, record, identity)
+        claimed = offer is not None and offer.holder is not None
+        append = Append(session.client_id, session.incarnation, record, identity, claimed)
         self._waiting.append(
             QueueItem(append, session, message, qos, retain, subscription_ids, pending, offer)
         )
@@ -166,6 +176,11 @@ class QueueWriter:
         self._batch, self._waiting = [], []
         for item in cancelled:
             item.pending.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits."""
+        return self._task is not None
 
     async def idle(self) -> None:
         """Return when nothing waits."""

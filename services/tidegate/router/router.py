@@ -9,6 +9,7 @@ parts own the rest, and each of them calls only those above it here (the others 
     edges             the attached edges
     queues            appends to durable sessions' queues
     retained          the index of retained messages, and their writes
+    claims            which member of a group a QoS 2 message is for
     groups            shared subscriptions
     abandoned_queues  redelivery of messages of ended sessions
     offline_members   redelivery of messages of offline members
@@ -30,6 +31,7 @@ from typing import Final
 
 from tidegate.mqtt.packets import Publish
 from tidegate.router.abandoned_queues import AbandonedQueues
+from tidegate.router.claims import Claims
 from tidegate.router.deliveries import Deliveries
 from tidegate.router.edge_leases import EdgeLeases
 from tidegate.router.edges import Edges
@@ -89,7 +91,8 @@ class Router:
         edges = Edges(table)
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced, now_ms)
         self.retained = retained = RetainedMessages(store, now_ms, self._was_fenced)
-        groups = Groups(table.shared, queues, counters)
+        self._claims = claims = Claims(store, counters, self._was_fenced)
+        groups = Groups(table.shared, queues, claims, counters)
         self._abandoned_queues = AbandonedQueues(
             store, groups.dispatch, retry_until_stored, now_ms, counters
         )
@@ -213,7 +216,9 @@ class Router:
         await self.sweeper.stop()
         if self._membership is not None:
             await self._membership.stop()
-        await self._queues.idle()
+        while self._claims.is_busy or self._queues.is_busy:  # a refused message is claimed again
+            await self._claims.idle()
+            await self._queues.idle()
         await self.retained.idle()
         await self._tasks.idle()
         await self._deliveries.idle()
@@ -225,6 +230,7 @@ class Router:
         """Others have fenced this instance: cancel its writes, which they have taken over."""
         if self._membership is None:
             return
+        self._claims.cancel()
         self._queues.cancel()
         self._abandoned_queues.cancel()
         self.retained.cancel()

@@ -144,12 +144,34 @@ class Append:
     ``record`` is an encoded queue record. ``identity`` is empty, or names a QoS 2 publish
     (publisher, packet identifier, exchange): a second append with the same identity is refused as
     DUPLICATE. The exchange must be counted beyond seven bits (``AttachReply.receipt_wraps``).
+    ``claimed``: the message has been claimed for this session (``Store.claim``); if the queue is
+    full then, it refuses this identity from now on, as QUEUE_FULL.
     """
 
     client_id: str
     incarnation: int
     record: bytes
     identity: str = ""
+    claimed: bool = False
+
+
+#: A durable session: client identifier and incarnation.
+Holder: TypeAlias = tuple[str, int]
+
+
+@dataclass(slots=True, frozen=True)
+class Claim:
+    """Which member of a group of shared subscriptions a QoS 2 message is for.
+
+    Made before it is appended there, so that the same message is not queued for another member by
+    another router. The first claim of an identity counts; ``moved_from`` moves it from a member
+    that has refused the message.
+    """
+
+    group: str
+    identity: str
+    holder: Holder
+    moved_from: Holder | None = None
 
 
 @dataclass(slots=True)
@@ -350,6 +372,9 @@ class Store(Protocol):
         What has expired at ``now_ms`` holds no place in a full queue, and is deleted.
         Raises WriterFenced when ``writer`` was fenced; some of them may have been queued.
         """
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Holder]:
+        """Claim messages for members of groups; who has each claim now. Raises WriterFenced."""
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int

@@ -22,9 +22,11 @@ from tidegate.store.api import (
     AppendReply,
     AttachReply,
     AttachRequest,
+    Claim,
     DetachReply,
     DetachRequest,
     EndedSession,
+    Holder,
     OfflineMember,
     StoredSubscriptions,
     WriterFenced,
@@ -274,11 +276,39 @@ class RedisStore:
                 number = queues[key] = len(queues) + 1
                 client = item.client_id.encode()
                 names += (self._keys.prefix(client), client, item.incarnation)
-            messages += (number, item.identity, record)
+            messages += (-number if item.claimed else number, item.identity, record)
             size += 100 + len(record)
         count = 3 + len(names) + len(messages)
         words = [op.APPEND, count, self.writer, now_ms, len(queues), *names, *messages]
         return queues, self._hot.submit(prefix, words, size)
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Holder]:
+        """Claim messages for members of groups; who has each claim now. Raises WriterFenced."""
+        parts: dict[bytes, list[int]] = {}
+        for place, item in enumerate(claims):
+            parts.setdefault(self._partitions.group_prefix(item.group.encode()), []).append(place)
+        started = []
+        for prefix, places in parts.items():
+            words: Words = [self.writer]
+            for place in places:
+                item = claims[place]
+                group = item.group.encode()
+                before = b"" if item.moved_from is None else _holder_name(item.moved_from)
+                member = _holder_name(item.holder)
+                words += (self._keys.prefix(group), group, item.identity, member, before)
+            size = 200 * len(places)
+            started.append(self._hot.submit(prefix, [op.CLAIM, len(words), *words], size))
+        replies = await asyncio.gather(*started, return_exceptions=True)
+        holders: dict[int, Holder] = {}
+        for reply, places in zip(replies, parts.values(), strict=True):
+            if isinstance(reply, BaseException):
+                raise reply
+            for place, word in zip(places, reply, strict=True):
+                if type(word) is int:
+                    raise WriterFenced
+                incarnation, _, client_id = word.decode().partition(":")
+                holders[place] = (client_id, int(incarnation))
+        return [holders[place] for place in range(len(claims))]
 
     async def fetch(
         self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
@@ -489,6 +519,11 @@ class RedisStore:
     async def close(self) -> None:
         """Finish what is under way and close the connections."""
         await self._partitions.close()
+
+
+def _holder_name(holder: Holder) -> bytes:
+    client_id, incarnation = holder
+    return b"%d:%b" % (incarnation, client_id.encode())
 
 
 async def _appended(started: _Started) -> AppendReply:

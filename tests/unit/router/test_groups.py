@@ -12,12 +12,13 @@ import pytest
 
 from tidegate.link.interfaces import SharedReceipt
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.router.claims import Claims
 from tidegate.router.groups import Groups, Page, RedispatchOrigin
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.table import DurableSession, RoutingTable, SharedMember
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import Append, AppendOutcome, AppendReply
+from tidegate.store.api import Append, AppendOutcome, AppendReply, Claim, Holder
 
 GROUP = ("g", "t/+")
 FILTER = "$share/g/t/+"
@@ -30,6 +31,16 @@ class _Store:
         self.outcomes: dict[str, AppendOutcome] = {}
         self.appends: list[tuple[str, str]] = []
         self.connected: set[str] = set()
+        self.claims: dict[str, Holder] = {}
+        #: Who was asked for, and from whom it was to be moved.
+        self.claimed: list[tuple[str, str]] = []
+
+    async def claim(self, claims: list[Claim]) -> list[Holder]:
+        for item in claims:
+            self.claimed.append((item.holder[0], item.moved_from[0] if item.moved_from else ""))
+            if self.claims.get(item.identity, item.moved_from) == item.moved_from:
+                self.claims[item.identity] = item.holder
+        return [self.claims[item.identity] for item in claims]
 
     async def append(self, appends: list[Append], now_ms: int) -> AppendReply:
         reply = AppendReply()
@@ -87,7 +98,8 @@ class _Harness:
         store: Any = self.store
         edges: dict[str, Any] = {"e": self.edge}
         self.queues = QueueWriter(store, self.counters, edges, _never, lambda: 0)
-        self.groups = Groups(self.table.shared, self.queues, self.counters)
+        self.claims = Claims(store, self.counters, _never)
+        self.groups = Groups(self.table.shared, self.queues, self.claims, self.counters)
         self.finished = 0
 
     def durable(self, *names: str, connected: bool = True, qos: int = 2) -> list[DurableSession]:
@@ -114,7 +126,9 @@ class _Harness:
         """Give one message; return when all is decided that the store decides."""
         pending = pending or Pending(self._finish)
         self.groups.dispatch(GROUP, origin, Publish("t/1", b"m", qos), pending)
-        await self.queues.idle()
+        while self.claims.is_busy or self.queues.is_busy:
+            await self.claims.idle()
+            await self.queues.idle()
         return pending
 
     def _finish(self) -> None:
@@ -278,3 +292,67 @@ async def test_what_an_edge_refuses_is_not_waited_for() -> None:
     await harness.dispatch(page)
     page.release()
     assert (harness.finished, harness.drops()) == (1, {"no_subscriber": 1})
+
+
+IDENTITY = "p|1|7|0"
+CLAIM = f"{IDENTITY}|g/t/+"
+
+
+def _publish() -> RedispatchOrigin:
+    return RedispatchOrigin(IDENTITY, "nobody")
+
+
+async def test_a_qos_2_message_is_claimed_for_the_member_that_gets_it() -> None:
+    harness = _Harness()
+    harness.durable("a", "b")
+    pending = await harness.dispatch(origin=_publish(), qos=2)
+    assert harness.store.claims == {CLAIM: ("a", 1)}
+    assert harness.store.appends == [("a", CLAIM)]
+    pending.release()
+    assert (harness.finished, harness.counters.queued) == (1, 1)
+
+
+async def test_a_qos_1_message_and_one_without_an_identity_pay_for_no_claim() -> None:
+    harness = _Harness()
+    harness.durable("a")
+    await harness.dispatch(origin=_publish(), qos=1)
+    await harness.dispatch(qos=2)
+    harness.ephemeral("x")
+    harness.table.shared.unsubscribe(*GROUP, "a")
+    await harness.dispatch(origin=_publish(), qos=2)
+    assert (harness.store.claimed, len(harness.store.appends)) == ([], 2)
+
+
+async def test_the_member_that_another_router_has_chosen_gets_the_message() -> None:
+    harness = _Harness()
+    harness.durable("a", "b")
+    harness.store.claims[CLAIM] = ("b", 1)
+    harness.store.outcomes["b"] = AppendOutcome.DUPLICATE
+    pending = await harness.dispatch(origin=_publish(), qos=2)
+    assert (harness.store.asked, pending.refused) == (["b"], False)
+    assert harness.drops() == {"duplicate": 1}
+
+
+@pytest.mark.parametrize("holder", [("gone", 1), ("a", 2)])
+async def test_a_member_that_is_unknown_here_may_have_the_message(holder: Holder) -> None:
+    """The store knows: another router has, perhaps, queued it there."""
+    harness = _Harness()
+    harness.durable("a", "b")
+    harness.store.claims[CLAIM] = holder
+    await harness.dispatch(origin=_publish(), qos=2)
+    assert harness.store.asked == [holder[0]]
+    harness.store.outcomes[holder[0]] = AppendOutcome.NO_SESSION
+    await harness.dispatch(origin=_publish(), qos=2)
+    first, second, other = harness.store.asked
+    assert first == second == holder[0] != other
+    assert harness.store.claims == {CLAIM: (other, 1)}
+
+
+async def test_the_claim_moves_with_the_message_when_queues_are_full() -> None:
+    harness = _Harness()
+    harness.durable("a", "b", "c")
+    harness.store.outcomes = dict.fromkeys("ab", AppendOutcome.QUEUE_FULL)
+    await harness.dispatch(origin=_publish(), qos=2)
+    assert harness.store.claimed == [("a", ""), ("b", "a"), ("c", "b")]
+    assert harness.store.appends == [("a", CLAIM), ("b", CLAIM), ("c", CLAIM)]
+    assert harness.store.claims == {CLAIM: ("c", 1)}

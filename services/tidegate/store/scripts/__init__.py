@@ -18,6 +18,7 @@ _RARE: Final = (
     "session_end.lua",
     "log.lua",
     "expired.lua",
+    "claims.lua",
     "connection.lua",
     "session.lua",
     "leases.lua",

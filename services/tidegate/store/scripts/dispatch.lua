@@ -46,6 +46,7 @@ local function rare_operations()
     X = set_expiry,        -- change the session expiry interval
     Y = expired_retained,  -- remove expired retained messages
     Z = fence_writer,      -- refuse later writes of a router instance
+    e = claim,             -- claim QoS 2 messages for members of groups
     d = expire_queued,     -- delete expired entries of queues
     a = abandon_entries,   -- move entries of an offline member to an abandoned queue
     j = return_entries,    -- move entries that a member may not read to an abandoned queue

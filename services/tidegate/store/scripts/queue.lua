@@ -18,9 +18,17 @@ local function is_new(x, identity)
   return true
 end
 
--- x is the key of the identities, nil when this message has none.
-local function append_one(q, x, identity, record, limit, evict, of, now)
-  if x and not is_new(x, identity) then return -2 end
+-- Whether a known identity is that of a claimed message that this queue has refused.
+local function was_refused(x, identity)
+  if call('ZADD', x, 'NX', clock, identity .. '!') == 0 then return true end
+  call('ZREM', x, identity .. '!')
+  return false
+end
+
+-- x is the key of the identities, nil when this message has none. A claimed message that is refused
+-- is refused for good: its claim is moved to another member then.
+local function append_one(q, x, identity, record, limit, evict, of, now, claimed)
+  if x and not is_new(x, identity) then return claimed and was_refused(x, identity) and 0 or -2 end
   local length = lengths[q] or call('XLEN', q)
   local id
   if length >= limit then
@@ -40,12 +48,20 @@ local function append_one(q, x, identity, record, limit, evict, of, now)
     lengths[q] = length + 1
     return id
   end
-  if x then call('ZREM', x, identity) end
-  return length < limit and -1 or 0
+  if length < limit then
+    if x then call('ZREM', x, identity) end
+    return -1
+  end
+  if claimed then
+    call('ZADD', x, clock, identity .. '!')
+  elseif x then
+    call('ZREM', x, identity)
+  end
+  return 0
 end
 
--- arguments: writer, now, count of queues, (P, C, incarnation) of each, (number of the queue, identity
---   or '', record)…
+-- arguments: writer, now, count of queues, (P, C, incarnation) of each, (number of the queue, negative
+--   if the message is claimed for it, identity or '', record)…
 -- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 =
 --   duplicate, -3 = the writer is fenced; then for each queue the edge and the epoch of the session's
 --   connection ('' = offline)
@@ -62,10 +78,12 @@ local function append(i, last)
   local results = {}
   for at = from, last, 3 do
     local n, identity, record = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+    local claimed = n < 0
+    if claimed then n = -n end
     local of, x, result = first + 3 * n - 3, nil, -3
     if identity ~= '' then x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2] end
     if queues[n] then
-      result = append_one(queues[n], x, identity, record, limit, evict, of, now)
+      result = append_one(queues[n], x, identity, record, limit, evict, of, now, claimed)
       local form, flags = string.byte(record, 1, 2)
       if form == QUEUED and flags % 16 >= 8 and type(result) == 'string' then
         earliest = earliest or {}
