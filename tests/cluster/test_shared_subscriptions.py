@@ -14,11 +14,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from support.cluster_clients import ClusterClients, collect
+from support import mqtt_bytes
+from support.cluster_clients import ClusterClients, collect, nothing_more
 from support.raw_client import RawClient
+from support.waiting import wait_for_async
 
 COUNT = 60
 DOOMED = 0
+#: Messages of one publisher, and how many of them are unanswered at a time.
+BURST = 1500
+AT_ONCE = 50
 
 
 class Member:
@@ -120,3 +125,50 @@ async def _lose(cluster_clients: ClusterClients, end: str) -> None:
         await asyncio.to_thread(cluster_clients.edge(DOOMED).kill)
     else:
         cluster_clients.edge(DOOMED).pause()
+
+
+@pytest.mark.statement("MQTT-4.8.2-4", "MQTT-4.3.3-10")
+async def test_durable_members_get_a_qos_2_message_once_between_them_though_routers_die(
+    cluster_clients: ClusterClients,
+) -> None:
+    """Messages that a router had queued when it died are sent again, to another router."""
+    group = f"$share/group/{cluster_clients.topic('jobs/#')}"
+    members = []
+    for number in range(3):
+        client = await cluster_clients.connect(number, f"durable{number}", durable=True)
+        await client.subscribe((group, 2))
+        members.append(Member(client))
+    topic = cluster_clients.topic("jobs")
+    publishers = [
+        await cluster_clients.connect(number, f"publisher{number}") for number in range(3)
+    ]
+    completed = [0]
+    sending = [
+        asyncio.create_task(_publish(client, f"{topic}/{number}", number * BURST, completed))
+        for number, client in enumerate(publishers)
+    ]
+    for deaths, router in enumerate(cluster_clients.cluster.routers * 2, 1):
+        await wait_for_async(lambda: completed[0] > BURST // 2 * deaths, 30, "messages flow")  # noqa: B023
+        await asyncio.to_thread(router.kill)
+        await asyncio.to_thread(router.start)
+        await cluster_clients.cluster.until_ready()
+    await asyncio.gather(*sending)
+    found = await _until(members, {b"%d" % number for number in range(3 * BURST)}, 15)
+    for member in members:
+        member.task.cancel()
+    await asyncio.gather(*(member.task for member in members), return_exceptions=True)
+    for member in members:
+        await nothing_more(member.client)
+    assert set(found.values()) == {1}, found.most_common(3)
+
+
+async def _publish(client: RawClient, topic: str, first: int, completed: list[int]) -> None:
+    """Publish BURST messages with QoS 2, as many at a time as are allowed."""
+    for number in range(BURST + AT_ONCE):
+        if number >= AT_ONCE:
+            while (answer := await client.receive(30)).kind == "PUBREC":
+                await client.send(mqtt_bytes.acknowledge("PUBREL", answer.packet_id))
+            completed[0] += 1
+        if number < BURST:
+            payload = b"%d" % (first + number)
+            await client.publish(f"{topic}/{number % 7}", payload, qos=2, packet_id=number + 1)
