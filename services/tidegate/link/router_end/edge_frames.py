@@ -38,12 +38,12 @@ class RemoteOrigin:
         "_batch",
         "_edges",
         "_id",
-        "_identity",
         "_peer",
         "_receipt",
         "_size",
         "client_id",
         "epoch",
+        "exchange",
     )
 
     is_will = False
@@ -56,7 +56,7 @@ class RemoteOrigin:
         self._peer = peer
         self._batch = peer.batch
         self._id = publish.id
-        self._identity = publish.identity
+        self.exchange = publish.identity
         self._receipt = publish.receipt - 1
         self._size = size
         self.client_id = publish.client_id
@@ -69,7 +69,7 @@ class RemoteOrigin:
 
     def identity(self, message: Publish) -> str:
         """Return what the edge has sent (see Origin)."""
-        return self._identity
+        return self.exchange
 
     def receipt(self, message: Publish) -> int:
         """Return what the edge has sent (see Origin)."""
@@ -160,7 +160,7 @@ class EdgeFrameHandler:
             self._refuse(peer, publish, size)
             return
         origin = RemoteOrigin(self._edges, peer, publish, size)
-        if origin._identity and message.qos != 2:
+        if origin.exchange and message.qos != 2:
             origin = RemoteWill(self._edges, peer, publish, size)
         batch = peer.batch
         batch.unconfirmed += 1
