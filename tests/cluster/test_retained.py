@@ -13,8 +13,10 @@ import time
 import pytest
 
 from support import mqtt_bytes
-from support.cluster_clients import ClusterClients, receive_publish
+from support.cluster_clients import ClusterClients, nothing_more, receive_publish
+from support.mqtt_bytes import V5, V311
 from support.raw_client import DEADLINE_S, RawClient
+from support.retained_order import race
 from support.waiting import wait_for_async
 
 COUNT = int(os.environ.get("TIDEGATE_RETAINED", "5000"))
@@ -131,3 +133,85 @@ async def test_every_edge_sees_the_last_of_quick_changes(cluster_clients: Cluste
         await reader.subscribe((topic, 0))
         await wait_for_async(lambda reader=reader: reader.pipe.buffer, DEADLINE_S, "a message")  # type: ignore[misc]
         assert (await reader.expect("PUBLISH")).payload == b"39"
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+@pytest.mark.parametrize("filters", [["a/b"], ["a/+"], ["#"], ["a/b", "+/b", "other"]])
+async def test_retained_and_live_messages_meet_in_order(
+    cluster_clients: ClusterClients, version: int, filters: list[str]
+) -> None:
+    """A value comes retained if it was published before SUBSCRIBE took effect, else live: once."""
+    publishers = [await cluster_clients.connect(edge, f"publisher{edge}") for edge in range(2)]
+    for turn in range(18):
+        qos, granted = turn % 3, turn // 3 % 3
+        subscriber = await cluster_clients.connect(turn % 2, f"subscriber{turn}", version)
+        wanted = [(cluster_clients.topic(f"{turn}/{one}"), granted) for one in filters]
+        topic = cluster_clients.topic(f"{turn}/a/b")
+        assert not await race(publishers[turn // 9], subscriber, topic, wanted, qos)
+        await subscriber.disconnect()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_what_is_published_after_suback_comes_once_and_live(
+    cluster_clients: ClusterClients, qos: int
+) -> None:
+    publisher = await cluster_clients.connect(0, "publisher")
+    for turn in range(20):
+        topic = cluster_clients.topic(f"value/{turn}")
+        subscriber = await cluster_clients.connect(1, f"subscriber{turn}")
+        await subscriber.subscribe((topic, qos))
+        for number in range(3):
+            await publisher.deliver(topic, b"%d" % number, qos=1, retain=True)
+        for number in range(3):
+            found = await receive_publish(subscriber)
+            assert (found.payload, found.retain) == (b"%d" % number, False)
+        await nothing_more(subscriber)
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+async def test_durable_sessions_get_retained_and_live_messages_in_order(
+    cluster_clients: ClusterClients, version: int
+) -> None:
+    publishers = [await cluster_clients.connect(edge, f"publisher{edge}") for edge in range(2)]
+    for turn in range(18):
+        qos, granted = turn % 3, turn // 3 % 3
+        topic = cluster_clients.topic(f"{turn}/a")
+        wanted = cluster_clients.topic(f"{turn}/{'+' if turn % 2 else 'a'}")
+        subscriber = await cluster_clients.connect(turn % 2, f"s{turn}", version, durable=True)
+        assert not await race(publishers[turn // 9], subscriber, topic, [(wanted, granted)], qos)
+        await subscriber.disconnect()
+
+
+async def _take_all(reader: RawClient, found: list[bytes], most: int, count: int) -> None:
+    """Take and acknowledge messages until there are so many in all, or all are there."""
+    while len(found) < most and len({*found}) < count:
+        found.append((await receive_publish(reader)).payload)
+
+
+@pytest.mark.parametrize("end", ["lost", "takeover", "killed edge"])
+async def test_retained_messages_of_a_subscribe_survive_the_connection(
+    cluster_clients: ClusterClients, end: str
+) -> None:
+    """The store knows which are still to be sent; the client does not subscribe again."""
+    count = 300
+    cluster = cluster_clients.cluster
+    writer = await cluster_clients.connect(1, "writer")
+    for number in range(count):
+        topic = cluster_clients.topic(f"many/{number}")
+        await writer.deliver(topic, b"%d" % number, retain=True)
+    few = [("receive_maximum", 10)]
+    reader = await cluster_clients.connect(0, "reader", durable=True, props=few)
+    await reader.send(mqtt_bytes.subscribe(1, [(cluster_clients.topic("many/#"), 1)]))
+    await reader.expect_among("SUBACK")
+    found: list[bytes] = []
+    for turn in range(4):
+        await _take_all(reader, found, 70 * (turn + 1), count)
+        if end == "lost":
+            reader.reset()
+        elif end == "killed edge":
+            await asyncio.to_thread(cluster.edges[0].kill)
+            await cluster.heal()
+            await cluster.until_ready()
+        reader = await cluster_clients.connect(turn + 1, "reader", durable=True, props=few)
+    await _take_all(reader, found, 10 * count, count)
+    assert {*found} == {b"%d" % number for number in range(count)}

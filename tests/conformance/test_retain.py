@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from support import mqtt_bytes
 from support.mqtt_bytes import V311
 from support.peers import Peers, both_transports, both_versions
 from support.raw_client import RawClient
+from support.retained_order import race
 
 statement = pytest.mark.statement
 
@@ -173,3 +175,73 @@ async def test_retained_qos_2_message_is_lowered_to_the_granted_qos(
     await publisher.deliver(peers.topic(), b"kept", qos=2, retain=True)
     late = await peers.subscriber((peers.topic(), 1), version=V311)
     await late.expect("PUBLISH", payload=b"kept", qos=1, retain=True)
+
+
+@both_versions
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("filters", [["a/b"], ["a/+"], ["#"], ["a/b", "+/b", "other"]])
+@statement("MQTT-3.3.1-8", "MQTT-3.3.1-12", "MQTT-4.6.0-5", "MQTT311-3.3.1-8", "MQTT311-3.3.1-9")
+async def test_retained_and_live_messages_meet_in_order(
+    peers: Peers, version: int, publisher: RawClient, qos: int, filters: list[str]
+) -> None:
+    for granted in (0, 1, 2):
+        subscriber = await peers.connect(f"subscriber{granted}", version)
+        topic = peers.topic("a/b")
+        wanted = [(peers.topic(one), granted) for one in filters]
+        assert not await race(publisher, subscriber, topic, wanted, qos)
+        await subscriber.unsubscribe(*(name for name, _ in wanted))
+
+
+@both_versions
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@statement("MQTT-3.3.1-12", "MQTT-4.6.0-5")
+async def test_a_durable_session_gets_retained_and_live_messages_in_order(
+    peers: Peers, version: int, publisher: RawClient, qos: int
+) -> None:
+    for granted in (0, 1, 2):
+        for number, name in enumerate(["a/b", "a/+", "#"]):
+            subscriber = await peers.durable(f"subscriber{granted}{number}", version)
+            topic = peers.topic("a/b")
+            wanted = [(peers.topic(name), granted)]
+            assert not await race(publisher, subscriber, topic, wanted, qos)
+
+
+@both_versions
+async def test_the_next_connection_of_a_session_gets_the_other_retained_messages(
+    peers: Peers, version: int, publisher: RawClient
+) -> None:
+    count = 200
+    for number in range(count):
+        await publisher.deliver(peers.topic(f"many/{number}"), b"%d" % number, retain=True)
+    reader = await peers.durable("reader", version)
+    await reader.subscribe((peers.topic("many/+"), 1))
+    found: set[bytes] = set()
+    for most in (50, 100, count):
+        while len(found) < most:
+            received = await reader.expect_among("PUBLISH")
+            found.add(received.payload)
+            await reader.acknowledge(received)
+        reader.reset()
+        reader = await peers.durable("reader", version)
+    assert found == {b"%d" % number for number in range(count)}
+
+
+@both_versions
+@statement("MQTT-3.10.4-2")
+async def test_after_unsubscribe_no_retained_messages_are_sent(
+    peers: Peers, version: int, publisher: RawClient
+) -> None:
+    for number in range(150):
+        await publisher.deliver(peers.topic(f"many/{number}"), b"x", retain=True)
+    reader = await peers.connect("reader", version)
+    await reader.subscribe((peers.topic("many/+"), 1))
+    await reader.send(mqtt_bytes.unsubscribe(2, [peers.topic("many/+")], version=version))
+    before = 0
+    while (received := await reader.receive()).kind != "UNSUBACK":
+        before += 1
+        await reader.acknowledge(received)
+    assert before < 100
+    await reader.send(mqtt_bytes.PINGREQ)
+    while (received := await reader.receive()).kind != "PINGRESP":
+        before += 1
+    assert before < 100

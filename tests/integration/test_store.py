@@ -750,3 +750,41 @@ async def test_every_key_of_a_client_carries_one_hash_tag(
     await detach(store, reply.epoch)
     tags = {name.split(b"}")[0] for name in server.key_names()}
     assert len(tags) == 1
+
+
+# Retained messages that are still to be sent
+
+
+def _options(handling: int) -> SubscriptionOptions:
+    return SubscriptionOptions(1, False, False, handling)
+
+
+async def test_subscriptions_keep_which_retained_messages_are_to_be_sent(store: RedisStore) -> None:
+    session = await attach(store, "c")
+    wanted = [(f"f{handling}", _options(handling)) for handling in range(3)]
+    await store.subscribe("c", session.epoch, [*wanted, ("$share/g/f", _options(0))], "1.1")
+    session = await attach(store, "c")
+    assert sorted(session.replays) == [("f0", "1.1", ""), ("f1", "1.1", "")]
+    # Retain Handling 1 asks for them when the subscription is new.
+    await store.subscribe("c", session.epoch, wanted, "2.1")
+    session = await attach(store, "c")
+    assert sorted(session.replays) == [("f0", "2.1", ""), ("f1", "1.1", "")]
+    assert await store.replayed("c", session.epoch, [("f0", "2.1", "a b"), ("f1", "1.1", "")])
+    # An older SUBSCRIBE of the same filter does not end a newer one's, nor does another connection.
+    assert await store.replayed("c", session.epoch, [("f0", "1.1", "")])
+    assert not await store.replayed("c", session.epoch - 1, [("f0", "2.1", "")])
+    session = await attach(store, "c")
+    assert session.replays == [("f0", "2.1", "a b")]
+    await store.unsubscribe("c", session.epoch, ["f0"])
+    await store.subscribe("c", session.epoch, wanted)
+    session = await attach(store, "c")
+    assert session.replays == []
+
+
+async def test_what_is_to_be_sent_ends_with_the_session(store: RedisStore) -> None:
+    session = await attach(store, "c")
+    await store.subscribe("c", session.epoch, [("f", _options(0))], "1.1")
+    session = await attach(store, "c", clean=True)
+    session = await attach(store, "c")
+    assert session.session_present
+    assert session.replays == []

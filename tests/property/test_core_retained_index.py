@@ -50,6 +50,9 @@ def test_matches_are_those_of_a_naive_matcher(
     for topic_filter in filters:
         expected = sorted(topic for topic in model if _naive_match(topic_filter, topic))
         assert sorted(index.match(topic_filter)) == expected
+        assert index.may_match(topic_filter) or not expected
+        if "+" not in topic_filter and "#" not in topic_filter:
+            assert index.may_match(topic_filter) == bool(expected)
     for _, topic in changes:
         assert (topic in index) == (topic in model)
     for topic in model:

@@ -24,6 +24,8 @@ from tidegate.link.interfaces import (
     EdgeLink,
     Origin,
     PendingWill,
+    RetainedPage,
+    RetainedRequest,
 )
 from tidegate.link.messages import read_message
 from tidegate.link.router_end.link_server import LinkServer
@@ -261,9 +263,9 @@ class FakeService:
         """See RouterService."""
         await self._ask("wills_published", *arguments)
 
-    async def subscribe(self, *arguments: Any) -> None:
+    async def subscribe(self, *arguments: Any, generation: str = "", again: Any = ()) -> None:
         """See RouterService."""
-        await self._ask("subscribe", *arguments)
+        await self._ask("subscribe", *arguments, *([generation] if generation else []))
 
     async def unsubscribe(self, *arguments: Any) -> None:
         """See RouterService."""
@@ -317,6 +319,33 @@ class FakeService:
         """See RouterLink: each topic has its own name as payload."""
         await self._ask("get_retained", topics)
         return [Publish(topic, topic.encode(), retain=True) for topic in topics]
+
+    def retains_none(self, filters: Sequence[str]) -> bool:
+        """See RouterLink; only edges of the same process call it."""
+        raise NotImplementedError
+
+    async def read_retained(
+        self, filters: Sequence[str], last: RetainedPage | None = None
+    ) -> RetainedPage:
+        """See RouterLink; only edges of the same process call it."""
+        raise NotImplementedError
+
+    async def retained_page(self, request: RetainedRequest) -> RetainedPage:
+        """See RouterService."""
+        page = await self._ask("retained_page", request)
+        return page if isinstance(page, RetainedPage) else RetainedPage([])
+
+    async def queue_retained(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self._ask("queue_retained", *arguments)
+
+    async def replayed(self, *arguments: Any) -> None:
+        """See RouterLink."""
+        await self._ask("replayed", *arguments)
+
+    def replay_again(self, *arguments: Any) -> None:
+        """See RouterService."""
+        self._call("replay_again", *arguments)
 
     async def enqueue(self, *arguments: Any) -> None:
         """See RouterLink."""

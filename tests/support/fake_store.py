@@ -155,7 +155,11 @@ class FakeStore:
         return len(name) % PARTITIONS
 
     async def subscribe(
-        self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
+        self,
+        client_id: str,
+        epoch: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        generation: str = "",
     ) -> int:
         self._asked("subscribe")
         if epoch < 0:
@@ -163,6 +167,12 @@ class FakeStore:
         log = self.logs[self.partition(client_id)]
         log.append(SessionSubscribed(client_id, 1, tuple(subscriptions)))
         return len(log)
+
+    async def replayed(
+        self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
+    ) -> bool:
+        self._asked("replayed")
+        return True
 
     async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
         self._asked("unsubscribe")

@@ -7,7 +7,7 @@ what reaches the router is written down, and answered at once or when the test s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from support import mqtt_bytes
@@ -24,9 +24,12 @@ from tidegate.link.interfaces import (
     DetachSession,
     Origin,
     PendingWill,
+    RetainedForQueue,
+    RetainedPage,
     RouterUnavailable,
 )
 from tidegate.mqtt.packets import Publish
+from tidegate.mqtt.topics import matches
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.telemetry.counters import Counters
 
@@ -93,6 +96,22 @@ class FakeRouter:
         self.completed: list[tuple[str, int, list[int]]] = []
         #: How many of the next calls of ``complete_receipt`` fail.
         self.failures = 0
+        #: By topic; ``page_size`` of them are read at a time, when ``readable`` is set.
+        self.retained: dict[str, Publish] = {}
+        self.page_size = 100
+        self.readable = asyncio.Event()
+        self.readable.set()
+        self.failing_reads = 0
+        self.reads: list[tuple[list[str], RetainedPage | None]] = []
+        #: Subscriptions and topics whose retained messages are to be queued.
+        self.enqueued: list[tuple[str, str]] = []
+        self.failing_queues = 0
+        #: Generations of SUBSCRIBEs, with the filters that the session had before.
+        self.generations: list[tuple[str, list[str]]] = []
+        #: Up to where retained messages have been sent: (filter, generation, topic).
+        self.replays: list[tuple[str, str, str]] = []
+        #: Filters that the edge is interested in.
+        self.interest: list[str] = []
         #: Cleared: everything that is awaited waits.
         self.reachable = asyncio.Event()
         self.reachable.set()
@@ -132,8 +151,9 @@ class FakeRouter:
     def hasten(self, client_id: str) -> None:
         """See RouterLink."""
 
-    async def subscribe(self, *arguments: Any) -> None:
+    async def subscribe(self, *arguments: Any, generation: str = "", again: Any = ()) -> None:
         """See RouterLink."""
+        self.generations.append((generation, list(again)))
         await self.reachable.wait()
         if self.refuses_sessions:
             raise RouterUnavailable("none is there")
@@ -181,20 +201,56 @@ class FakeRouter:
         """See RouterLink."""
         self.redispatched.append((topic_filter, message))
 
-    def add_interest(self, *arguments: Any) -> None:
+    def add_interest(self, _edge_id: str, topic_filter: str) -> None:
         """See RouterLink."""
+        self.interest.append(topic_filter)
 
-    def remove_interest(self, *arguments: Any) -> None:
+    def remove_interest(self, _edge_id: str, topic_filter: str) -> None:
         """See RouterLink."""
+        self.interest.remove(topic_filter)
 
     async def interest_synced(self) -> None:
         """See RouterLink."""
 
-    async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
-        """See RouterLink: nothing is retained."""
-        nothing: list[list[str]] = []
-        for page in nothing:
-            yield page
+    def retains_none(self, _filters: Sequence[str]) -> bool:
+        """See RouterLink: a router of another process does not say."""
+        return False
+
+    async def read_retained(
+        self, filters: Sequence[str], last: RetainedPage | None = None
+    ) -> RetainedPage:
+        """See RouterLink: what is retained when the answer comes."""
+        self.reads.append((list(filters), last))
+        await self.reachable.wait()
+        await self.readable.wait()
+        if self.failing_reads:
+            self.failing_reads -= 1
+            raise RouterUnavailable("none is there")
+        after = last.after or "" if last is not None else ""
+        found = [
+            self.retained[topic]
+            for topic in sorted(self.retained)
+            if topic > after and any(matches(one, topic) for one in filters)
+        ]
+        page = RetainedPage(found[: self.page_size])
+        if len(found) > self.page_size:
+            page.after = page.messages[-1].topic
+        return page
+
+    async def queue_retained(
+        self, client_id: str, incarnation: int, items: Sequence[RetainedForQueue]
+    ) -> None:
+        """See RouterLink."""
+        if self.failing_queues:
+            self.failing_queues -= 1
+            raise RouterUnavailable("none is there")
+        self.enqueued += [(item.topic_filter, item.message.topic) for item in items]
+
+    async def replayed(
+        self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
+    ) -> None:
+        """See RouterLink."""
+        self.replays += items
 
 
 class EdgeClient:

@@ -81,6 +81,18 @@ class RetainedIndex:
         self._len -= 1
         return True
 
+    def may_match(self, topic_filter: str) -> bool:
+        """Say whether a filter may select something; False is certain. Costs a step a level."""
+        node: _Level | str = self._root
+        for level in topic_filter.split("/"):
+            if level in {"+", "#"}:
+                return isinstance(node, str) or node.topic is not None or bool(node.children)
+            child = node.children.get(level) if isinstance(node, _Level) else None
+            if child is None:
+                return False
+            node = child
+        return isinstance(node, str) or node.topic is not None
+
     def match(self, topic_filter: str) -> list[str]:
         """Return the topics that a valid filter (without ``$share``) matches, in no set order.
 

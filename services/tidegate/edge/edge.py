@@ -61,6 +61,7 @@ class Edge:
         #: The same as in the registry, without a step in between.
         self.clients = self.registry.clients
         self._index = self.registry.index
+        self._replaying = self.registry.replaying
         self._dispatch = Dispatch(self.registry)
         self._fan_outs: dict[str, FanOut] = {}
         self._delivered = DeliveredOnce()
@@ -234,12 +235,16 @@ class Edge:
 
     def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """Give a message to every client it matches (see EdgeLink)."""
+        noting = self._note(message) if self._replaying else None
         matches = self._index.match(message.topic)
         fan_out = self._fan_outs.get(message.topic)
         if fan_out is None or fan_out.matches is not matches:
             fan_out = self.fan_out(message.topic)
         if identity:
-            earlier = self._delivered.add(identity, fan_out.connections)
+            connections = fan_out.connections
+            earlier = self._delivered.add(
+                identity, connections.union(noting) if noting else connections
+            )
             if earlier is not None:
                 self._deliver_to_others(message, publisher_id, fan_out, earlier)
                 return
@@ -253,6 +258,14 @@ class Edge:
             self._send_to_group(group, message)
         for recipient in special:
             recipient.send_qos0(message, publisher_id)
+
+    def _note(self, message: Publish) -> list[Connection]:
+        """Show a message to the replays of its topic; return who is given it as a retained one."""
+        noting = []
+        for replay, _ in self.registry.replays.match(message.topic):
+            if replay.note(message):
+                noting.append(replay.connection)
+        return noting
 
     def _deliver_to_others(
         self, message: Publish, publisher_id: str, fan_out: FanOut, earlier: frozenset[Connection]

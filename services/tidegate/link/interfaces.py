@@ -114,6 +114,8 @@ class AttachedSession:
     fence_position: int = 0
     #: For the link: not 0 when nothing was changed, since a connection with this epoch has it.
     taken_epoch: int = 0
+    #: Subscriptions with retained messages to be sent: (filter, generation, last topic sent).
+    replays: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class EndedPublisher(Protocol):
@@ -137,6 +139,46 @@ class DetachSession:
     session_expiry_s: int | None = None
     sent_seq: int = 0
     publisher: EndedPublisher | None = field(default=None, compare=False)
+
+
+@dataclass(slots=True)
+class RetainedPage:
+    """Retained messages that match topic filters, in the order of their topics."""
+
+    messages: list[Publish]
+    #: The messages of topics up to this one have been returned; None: this is the last page.
+    after: str | None = None
+    #: What makes the next page cheap, by instance of a router; and the routers it is valid for.
+    lists: dict[str, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    #: The topics that are left, where a router knows no pages of messages.
+    topics: Sequence[str] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class RetainedForQueue:
+    """A retained message for the queue of a durable session, by one of its subscriptions."""
+
+    topic_filter: str
+    options: SubscriptionOptions
+    #: As it was read; what is queued is what the topic has retained then.
+    message: Publish
+
+
+@dataclass(slots=True, frozen=True)
+class RetainedRequest:
+    """A request for retained messages to one router.
+
+    It returns those of the topics that rendezvous hashing over ``names`` gives to ``name``; of all
+    topics, when there are no names.
+    """
+
+    filters: Sequence[str]
+    after: str = ""
+    #: The list in which this router keeps the topics that match, 0: none.
+    list_number: int = 0
+    name: str = ""
+    names: Sequence[str] = ()
 
 
 class RouterLink(Protocol):
@@ -164,9 +206,14 @@ class RouterLink(Protocol):
         epoch: int,
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        *,
+        generation: str = "",
+        again: Sequence[str] = (),
     ) -> None:
         """Apply subscriptions (filters as sent, $share/… included) at every router, then return.
 
+        With a ``generation`` it is stored which subscriptions of a durable session have retained
+        messages to be sent, until ``replayed``; ``again`` are those of them that it had before.
         Raises SessionFenced, RouterUnavailable.
         """
 
@@ -218,17 +265,36 @@ class RouterLink(Protocol):
         SessionFenced, RouterUnavailable.
         """
 
-    def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
-        """Return the topics with a retained message that match a filter, in pages.
+    def retains_none(self, filters: Sequence[str]) -> bool:
+        """Whether it is certain at once that no message that matches a filter is retained."""
 
-        Raises RouterUnavailable.
+    async def read_retained(
+        self, filters: Sequence[str], last: RetainedPage | None = None
+    ) -> RetainedPage:
+        """Return the retained messages that match any of these filters, in pages.
+
+        ``last`` is the page before. The first page comes when every attached router knows all of
+        this edge's interest. A message that a router routes after it has read a page reaches the
+        edge after that page; a topic written while it reads is left out, for its message reaches
+        the edge before. Raises RouterUnavailable.
         """
 
-    async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
-        """Return the retained messages of these topics, without those that have expired."""
+    async def queue_retained(
+        self, client_id: str, incarnation: int, items: Sequence[RetainedForQueue]
+    ) -> None:
+        """Queue retained messages for a durable session, each by the router of its topic.
 
-    async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
-        """Queue messages for one durable session (retained ones after SUBSCRIBE)."""
+        Without those whose topic has had a live message with RETAIN for this session since the
+        SUBSCRIBE. Raises RouterUnavailable.
+        """
+
+    async def replayed(
+        self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
+    ) -> None:
+        """Store up to which topic retained messages were sent: (filter, generation, topic).
+
+        "" for the topic: all of them. Raises SessionFenced, RouterUnavailable.
+        """
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """Give a shared subscription's message to another member: the first one disconnected."""
@@ -249,6 +315,9 @@ class RouterService(RouterLink, Protocol):
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
         excluded: Sequence[str] = (),
+        *,
+        generation: str = "",
+        again: Sequence[str] = (),
     ) -> None:
         """As in RouterLink; the caller itself waits for the router instances in ``excluded``."""
 
@@ -313,8 +382,26 @@ class RouterService(RouterLink, Protocol):
     async def catch_up(self) -> None:
         """Apply every change of subscriptions stored until now. Raises RouterUnavailable."""
 
+    async def retained_page(self, request: RetainedRequest) -> RetainedPage:
+        """Return a page of retained messages, as ``read_retained``. Raises RouterUnavailable."""
+
+    def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
+        """Return the topics with a retained message that match a filter, in pages.
+
+        This and ``get_retained`` are for edges of link version 2. Raises RouterUnavailable.
+        """
+
+    async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
+        """Return the retained messages of these topics, without those that have expired."""
+
+    def replay_again(self, client_id: str, filters: Sequence[str]) -> None:
+        """Retained messages of these subscriptions are sent once more, from now on."""
+
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
-        """As in RouterLink. Raises RouterUnavailable: the caller tries another router."""
+        """Queue messages for one durable session, for edges of link version 2.
+
+        Raises RouterUnavailable: the caller tries another router.
+        """
 
     def live_routers(self) -> list[str]:
         """Return the instances of the routers whose lease lasts, as far as known."""

@@ -158,6 +158,19 @@ def read_attach(found: pb.AttachRequest) -> AttachSession:
     )
 
 
+def write_replays(replays: Iterable[tuple[str, str, str]]) -> list[pb.Replay]:
+    """Make the messages for subscriptions with retained messages to be sent."""
+    return [
+        pb.Replay(topic_filter=topic_filter, generation=generation, topic=topic)
+        for topic_filter, generation, topic in replays
+    ]
+
+
+def read_replays(found: Iterable[pb.Replay]) -> list[tuple[str, str, str]]:
+    """Return what ``write_replays`` was given."""
+    return [(one.topic_filter, one.generation, one.topic) for one in found]
+
+
 def write_attached(out: pb.AttachReply, session: AttachedSession) -> None:
     """Fill in the session that a connection has got."""
     out.epoch = session.epoch
@@ -174,6 +187,7 @@ def write_attached(out: pb.AttachReply, session: AttachedSession) -> None:
         write_will(out.wills.add(), will)
     out.fence_position = session.fence_position
     out.taken_epoch = session.taken_epoch
+    out.replays.extend(write_replays(session.replays))
 
 
 def read_attached(found: pb.AttachReply) -> AttachedSession:
@@ -192,6 +206,7 @@ def read_attached(found: pb.AttachReply) -> AttachedSession:
         list(map(read_will, found.wills)),
         found.fence_position,
         found.taken_epoch,
+        read_replays(found.replays),
     )
 
 

@@ -82,9 +82,10 @@ class TracedRouterLink:
         self.release = router.release
         self.complete_receipt = router.complete_receipt
         self.return_entries = router.return_entries
-        self.match_retained = router.match_retained
-        self.get_retained = router.get_retained
-        self.enqueue = router.enqueue
+        self.retains_none = router.retains_none
+        self.read_retained = router.read_retained
+        self.queue_retained = router.queue_retained
+        self.replayed = router.replayed
         self.redispatch = router.redispatch
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
@@ -142,8 +143,14 @@ class TracedRouterService:
         self.release = router.release
         self.complete_receipt = router.complete_receipt
         self.return_entries = router.return_entries
+        self.retains_none = router.retains_none
+        self.read_retained = router.read_retained
+        self.retained_page = router.retained_page
         self.match_retained = router.match_retained
         self.get_retained = router.get_retained
+        self.queue_retained = router.queue_retained
+        self.replayed = router.replayed
+        self.replay_again = router.replay_again
         self.enqueue = router.enqueue
         self.redispatch = router.redispatch
         self.attach_edge = router.attach_edge

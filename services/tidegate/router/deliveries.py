@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.packets import Publish
 from tidegate.router.edges import Edges
-from tidegate.router.pending import Pending
+from tidegate.router.pending import PendingEnqueue
 from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.store_calls import call_fenced, call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
@@ -22,23 +22,6 @@ from tidegate.store.api import Store
 from tidegate.store.records import decode_queued
 
 log = logging.getLogger(__name__)
-
-
-class _PendingEnqueue(Pending):
-    """Messages that an edge enqueues and waits for; it gets an error when they are cancelled."""
-
-    __slots__ = ("cancelled", "done")
-
-    def __init__(self) -> None:
-        self.done = asyncio.Event()
-        self.cancelled = False
-        super().__init__(self.done.set)
-
-    def cancel(self) -> None:
-        """End the waiting (see Pending)."""
-        super().cancel()
-        self.cancelled = True
-        self.done.set()
 
 
 class Deliveries:
@@ -92,7 +75,7 @@ class Deliveries:
         session = self._table.sessions.get(client_id)
         if session is None or session.incarnation != incarnation:
             return
-        pending = _PendingEnqueue()
+        pending = PendingEnqueue()
         for message in messages:
             self._queues.add(
                 session,

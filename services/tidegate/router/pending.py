@@ -6,6 +6,7 @@ release writes, and cancel it when its writes are given up.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 
@@ -45,6 +46,23 @@ class Pending:
         The publisher gets no answer then: its edge resends the message.
         """
         self._finished = _nothing
+
+
+class PendingEnqueue(Pending):
+    """Messages that an edge has queued and waits for; it gets an error when they are cancelled."""
+
+    __slots__ = ("cancelled", "done")
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+        self.cancelled = False
+        super().__init__(self.done.set)
+
+    def cancel(self) -> None:
+        """End the waiting (see Pending)."""
+        super().cancel()
+        self.cancelled = True
+        self.done.set()
 
 
 def _nothing() -> None:

@@ -8,6 +8,7 @@ everything after a gap in them; a router that is alone loads once.
 from __future__ import annotations
 
 from tidegate.router.edges import Edges
+from tidegate.router.replays import Replays
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import RoutingTable
 from tidegate.store.api import (
@@ -25,15 +26,21 @@ from tidegate.store.api import (
 class Replica:
     """See the module's docstring."""
 
-    __slots__ = ("_edges", "_retained", "_store", "_table")
+    __slots__ = ("_edges", "_replays", "_retained", "_store", "_table")
 
     def __init__(
-        self, store: Store, table: RoutingTable, retained: RetainedMessages, edges: Edges
+        self,
+        store: Store,
+        table: RoutingTable,
+        retained: RetainedMessages,
+        edges: Edges,
+        replays: Replays,
     ) -> None:
         self._store = store
         self._edges = edges
         self._table = table
         self._retained = retained
+        self._replays = replays
 
     async def load(self) -> None:
         """Read all durable subscriptions and the names of all retained topics.
@@ -76,6 +83,7 @@ class Replica:
             return
         elif isinstance(change, SessionSubscribed):
             session = table.session(change.client_id, change.incarnation)
+            self._replays.subscribed(session, change.subscriptions)
             for topic_filter, options in change.subscriptions:
                 table.subscribe_durable(session, topic_filter, options)
         else:

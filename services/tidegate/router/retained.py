@@ -8,11 +8,16 @@ newer message with an older one.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
+from tidegate.core.rendezvous import owner
 from tidegate.core.retained_index import RetainedIndex
+from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.store_calls import Backoff
@@ -23,6 +28,17 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 500
 EXPIRY_BATCH: Final = 500
+#: A page of retained messages ends after so many, or so many bytes of payload, or after so many
+#: topics of which other routers may have the messages.
+PAGE_MESSAGES: Final = 500
+PAGE_BYTES: Final = 262_144
+PAGE_TOPICS: Final = 5_000
+#: Messages that are read at a time for a page.
+SLICE: Final = 64
+#: (The class has a method named ``set``.)
+Topics: TypeAlias = set[str]
+#: Lists of topics that are kept for next pages.
+MAX_LISTS: Final = 1_000
 
 
 class RetainedMessages:
@@ -45,6 +61,9 @@ class RetainedMessages:
         self._unverified: set[str] = set()
         # Topics written since each read in flight began: the result of such a read may be stale.
         self._reads: list[set[str]] = []
+        #: Topics that match, sorted, of which only a part has been read. Any may be dropped.
+        self._lists: OrderedDict[int, list[str]] = OrderedDict()
+        self._list_numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -107,9 +126,68 @@ class RetainedMessages:
             for pending in pendings:
                 pending.cancel()
 
+    def may_match(self, topic_filter: str) -> bool:
+        """Whether a topic that matches may have a retained message; False is certain."""
+        return self._index.may_match(topic_filter)
+
     def match(self, topic_filter: str) -> list[str]:
         """Topics that have a retained message and match the filter."""
         return list(self._index.match(topic_filter))
+
+    async def page(self, request: RetainedRequest) -> RetainedPage:
+        """Return the retained messages that match filters, from one topic on.
+
+        As ``get`` returns them; also what is written while other messages of the page are read is
+        left out. Raises StoreUnavailable.
+        """
+        number, after = request.list_number, request.after
+        topics = self._lists.get(number)
+        if topics is None:
+            number, topics = 0, self._match_all(request.filters)
+        at = bisect_right(topics, after) if after else 0
+        end = min(len(topics), at + PAGE_TOPICS)
+        name, names = request.name, request.names
+        changed: set[str] = set()
+        messages: list[Publish] = []
+        size_bytes = 0
+        self._reads.append(changed)
+        try:
+            while at < end and len(messages) < PAGE_MESSAGES and size_bytes < PAGE_BYTES:
+                part: list[str] = []
+                while at < end and len(part) < SLICE:
+                    topic = topics[at]
+                    at += 1
+                    if not names or owner(topic, names) == name:
+                        part.append(topic)
+                found = await self._read(part, changed)
+                messages += found
+                size_bytes += sum(len(message.payload) for message in found)
+        finally:
+            self._reads = [read for read in self._reads if read is not changed]
+        if changed:
+            messages = [message for message in messages if message.topic not in changed]
+        if at == len(topics):
+            self._lists.pop(number, None)
+            return RetainedPage(messages)
+        number = self._keep(number, topics)
+        return RetainedPage(messages, topics[at - 1], {name: number})
+
+    def _match_all(self, filters: Sequence[str]) -> list[str]:
+        if len(filters) == 1:
+            return sorted(self._index.match(filters[0]))
+        found: set[str] = set()
+        for topic_filter in filters:
+            found.update(self._index.match(topic_filter))
+        return sorted(found)
+
+    def _keep(self, number: int, topics: list[str]) -> int:
+        """Keep a list for the next page; return its number."""
+        number = number or next(self._list_numbers)
+        self._lists[number] = topics
+        self._lists.move_to_end(number)
+        if len(self._lists) > MAX_LISTS:
+            self._lists.popitem(last=False)
+        return number
 
     async def get(self, topics: Sequence[str]) -> list[Publish]:
         """Return the retained messages of ``topics``, without those that have expired.
@@ -117,20 +195,23 @@ class RetainedMessages:
         A topic written during the read is left out: the subscription of the caller is in place
         already, and it has got the newer message as a live one.
         """
-        now_ms = self._now_ms()
         changed: set[str] = set()
         self._reads.append(changed)
-        found: list[Publish] = []
         try:
-            early = {
-                topic: self._dirty.get(topic, self._writing.get(topic))
-                for topic in topics
-                if topic in self._dirty or topic in self._writing
-            }
-            rest = [topic for topic in topics if topic not in early]
-            records = await self._store.get_retained(rest) if rest else []
+            return await self._read(topics, changed)
         finally:
-            self._reads.remove(changed)
+            self._reads = [read for read in self._reads if read is not changed]
+
+    async def _read(self, topics: Sequence[str], changed: Topics) -> list[Publish]:
+        now_ms = self._now_ms()
+        found: list[Publish] = []
+        early = {
+            topic: self._dirty.get(topic, self._writing.get(topic))
+            for topic in topics
+            if topic in self._dirty or topic in self._writing
+        }
+        rest = [topic for topic in topics if topic not in early]
+        records = await self._store.get_retained(rest) if rest else []
         stored = dict(zip(rest, records, strict=True))
         for topic in topics:
             if topic in changed:

@@ -13,6 +13,7 @@ parts own the rest, and each of them calls only those above it here (the others 
     groups            shared subscriptions
     abandoned_queues  redelivery of messages of ended sessions
     offline_members   redelivery of messages of offline members
+    replays           retained messages for the queues of durable sessions
     replica           subscriptions and retained topics of the store, in memory
     membership        the lease of this router, and the change logs
     deliveries        durable sessions' queues, for edges
@@ -29,6 +30,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
+from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router.abandoned_queues import AbandonedQueues
 from tidegate.router.claims import Claims
@@ -39,6 +41,7 @@ from tidegate.router.groups import Groups
 from tidegate.router.membership import Membership
 from tidegate.router.offline_members import OfflineMembers
 from tidegate.router.queue_writer import QueueWriter
+from tidegate.router.replays import Replays
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.routing import Routing
@@ -99,10 +102,11 @@ class Router:
         offline_members = OfflineMembers(
             store, table, self._abandoned_queues, groups.clients_to_check, now_ms
         )
-        self._replica = Replica(store, table, retained, edges)
         unreadable_entries = UnreadableEntries(
             store, counters, now_ms, tasks=tasks, abandoned_queues=self._abandoned_queues
         )
+        replays = Replays(table, retained, queues)
+        self._replica = Replica(store, table, retained, edges, replays)
         self._membership: Membership | None = None
         if not alone:
             self._membership = Membership(
@@ -139,6 +143,7 @@ class Router:
             edges=edges,
             membership=self._membership,
             wills=self._wills,
+            replays=replays,
         )
         self._edge_leases = leases = EdgeLeases(store, now_ms, edge_lease_s)
         self.sweeper = Sweeper(
@@ -172,6 +177,9 @@ class Router:
         self.publish_will = self._wills.publish
         self.wills_published = self._wills.published
         self.subscribe = sessions.subscribe
+        self.queue_retained = replays.queue
+        self.replay_again = replays.again
+        self.replayed = sessions.replayed
         self.unsubscribe = sessions.unsubscribe
         self.attach_edge = edges.attach_edge
         self.detach_edge = edges.detach_edge
@@ -264,6 +272,24 @@ class Router:
         """Interest takes effect at once here (see RouterLink)."""
 
     # Retained messages
+
+    def retains_none(self, filters: Sequence[str]) -> bool:
+        """Whether nothing that matches is retained (see RouterLink)."""
+        return self._membership is None and not any(map(self.retained.may_match, filters))
+
+    async def read_retained(
+        self, filters: Sequence[str], last: RetainedPage | None = None
+    ) -> RetainedPage:
+        """Read retained messages (see RouterLink)."""
+        request = RetainedRequest(filters)
+        if last is not None:
+            request = RetainedRequest(filters, last.after or "", last.lists.get("", 0))
+        return await self.retained_page(request)
+
+    async def retained_page(self, request: RetainedRequest) -> RetainedPage:
+        """Read a page of retained messages (see RouterService)."""
+        await self.catch_up()
+        return await call_once(self.retained.page(request))
 
     async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
         """Topics with a retained message that match (see RouterLink)."""

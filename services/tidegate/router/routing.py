@@ -26,6 +26,7 @@ from tidegate.router.groups import Groups
 from tidegate.router.membership import Membership
 from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import QueueWriter
+from tidegate.router.replays import note_live
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import Route, RoutingTable
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
@@ -189,7 +190,7 @@ class Routing:
     def _queue_for_sessions(
         self, origin: Origin, message: Publish, route: Route, pending: Pending
     ) -> None:
-        qos = message.qos
+        qos, is_retained = message.qos, message.retain
         identity: str | None = None
         for target in route.durable:
             session = target.session
@@ -206,7 +207,9 @@ class Routing:
                 continue
             if identity is None:
                 identity = origin.identity(message)
-            retain = message.retain and target.retain_as_published
+            if is_retained and session.live_topics:
+                note_live(session.live_topics, message.topic)
+            retain = is_retained and target.retain_as_published
             self._queues.add(session, message, granted, retain, subscription_ids, pending, identity)
 
     def _retain(self, _origin: Origin, message: Publish, pending: Pending) -> None:

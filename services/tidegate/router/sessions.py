@@ -20,6 +20,7 @@ from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.edges import Edges
 from tidegate.router.membership import Membership
+from tidegate.router.replays import Replays
 from tidegate.router.store_calls import call_fenced, call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
@@ -38,7 +39,16 @@ from tidegate.store.records import encode_will
 class Sessions:
     """See the module's docstring."""
 
-    __slots__ = ("_counters", "_edges", "_membership", "_now_ms", "_store", "_table", "_wills")
+    __slots__ = (
+        "_counters",
+        "_edges",
+        "_membership",
+        "_now_ms",
+        "_replays",
+        "_store",
+        "_table",
+        "_wills",
+    )
 
     def __init__(
         self,
@@ -50,6 +60,7 @@ class Sessions:
         edges: Edges,
         membership: Membership | None,
         wills: Wills,
+        replays: Replays,
     ) -> None:
         """``membership`` None: there is no other router to read changes of subscriptions."""
         self._store = store
@@ -59,6 +70,7 @@ class Sessions:
         self._edges = edges
         self._membership = membership
         self._wills = wills
+        self._replays = replays
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make an edge the owner of a session (see RouterLink)."""
@@ -108,6 +120,7 @@ class Sessions:
             reply.subscriptions,
             wills,
             reply.fence_position,
+            replays=reply.replays,
         )
 
     def _publish_or_return(self, wills: Sequence[DueWill]) -> list[PendingWill]:
@@ -167,16 +180,27 @@ class Sessions:
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
         excluded: Sequence[str] = (),
+        *,
+        generation: str = "",
+        again: Sequence[str] = (),
     ) -> None:
         """Apply subscriptions (see RouterService)."""
         if not incarnation:
             self._edges.join_groups(edge_id, client_id, epoch, subscriptions)
             return
-        stored = self._store.subscribe(client_id, epoch, subscriptions)
+        stored = self._store.subscribe(client_id, epoch, subscriptions, generation)
         if await self._change(client_id, stored, excluded):
             session = self._table.session(client_id, incarnation)
+            if generation:
+                self._replays.subscribed(session, subscriptions)
             for topic_filter, options in subscriptions:
                 self._table.subscribe_durable(session, topic_filter, options)
+
+    async def replayed(
+        self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
+    ) -> None:
+        """Store up to where retained messages were sent (see RouterLink)."""
+        await call_fenced(self._store.replayed(client_id, epoch, items))
 
     async def unsubscribe(
         self,

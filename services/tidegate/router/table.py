@@ -21,7 +21,7 @@ MAX_CACHED_ROUTES: Final = 20_000
 class DurableSession:
     """A session with state in the store, and the edge that holds its connection, if any."""
 
-    __slots__ = ("client_id", "edge", "epoch", "incarnation", "subscriptions")
+    __slots__ = ("client_id", "edge", "epoch", "incarnation", "live_topics", "subscriptions")
 
     def __init__(self, client_id: str, incarnation: int) -> None:
         self.client_id = client_id
@@ -29,6 +29,9 @@ class DurableSession:
         self.edge: EdgeLink | None = None
         self.epoch = 0
         self.subscriptions: dict[str, SubscriptionOptions] = {}
+        #: While retained messages of a SUBSCRIBE are queued: by filter, the topics of which a
+        #: message with RETAIN has been queued since. Kept by ``replays``; None: none are queued.
+        self.live_topics: dict[str, set[str] | None] | None = None
 
 
 class SharedMember:

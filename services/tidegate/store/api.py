@@ -103,6 +103,8 @@ class AttachReply:
     released: list[int] = field(default_factory=list)
     receipts: bytes = b""
     subscriptions: list[tuple[str, SubscriptionOptions]] = field(default_factory=list)
+    #: Subscriptions with retained messages to be sent: (filter, generation, last topic sent).
+    replays: list[tuple[str, str, str]] = field(default_factory=list)
     #: Wills of earlier connections that are to be published now, by the edge of this one.
     wills: list[DueWill] = field(default_factory=list)
     #: Where the change log says that other edges are fenced for this client; 0: none had to be.
@@ -355,12 +357,27 @@ class Store(Protocol):
         """End a connection: keep or discard the session, keep, arm or discard its will."""
 
     async def subscribe(
-        self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
+        self,
+        client_id: str,
+        epoch: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        generation: str = "",
     ) -> int:
         """Store subscriptions of a durable session; return a position in its change log.
 
+        With a ``generation`` also that those have retained messages to be sent whose Retain
+        Handling asks for it, until ``replayed``.
+
         A router that has read up to that position knows them, and earlier equal ones. 0: fenced,
         and nothing was stored. -1: there is nothing to read (the session is not durable).
+        """
+
+    async def replayed(
+        self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
+    ) -> bool:
+        """Store up to which topic retained messages have been sent: (filter, generation, topic).
+
+        "" for the topic: all of them. False: fenced.
         """
 
     async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:

@@ -222,14 +222,25 @@ class RedisStore:
     # Subscriptions
 
     async def subscribe(
-        self, client_id: str, epoch: int, subscriptions: Sequence[tuple[str, SubscriptionOptions]]
+        self,
+        client_id: str,
+        epoch: int,
+        subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        generation: str = "",
     ) -> int:
         """Store subscriptions of a durable session; return a position in its change log."""
-        words: Words = []
+        words: Words = [generation]
         for topic_filter, options in subscriptions:
             words += (topic_filter, encode_options(options))
         size = 100 * len(subscriptions)
         return position_of(await self._owned(op.SUBSCRIBE, client_id, epoch, words, size))
+
+    async def replayed(
+        self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
+    ) -> bool:
+        """Store up to which topic retained messages have been sent; False: fenced."""
+        words = [word for item in items for word in item]
+        return bool(await self._owned(op.REPLAYED, client_id, epoch, words, 100 * len(items)))
 
     async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
         """Remove subscriptions of a durable session; return a position in its change log."""

@@ -75,8 +75,17 @@ def attach_reply(result: list[Any]) -> AttachReply:
         receipts=result[12],
         released=sorted(map(int, result[13])),
         subscriptions=_subscriptions(options),
+        replays=_replays(result[16]),
         receipt_wraps={int(wraps[n]): int(wraps[n + 1]) for n in range(0, len(wraps), 2)},
     )
+
+
+def _replays(pairs: list[bytes]) -> list[tuple[str, str, str]]:
+    found = []
+    for n in range(0, len(pairs), 2):
+        generation, _, topic = pairs[n + 1].decode().partition(" ")
+        found.append((pairs[n].decode(), generation, topic))
+    return found
 
 
 def _subscriptions(pairs: list[bytes]) -> list[tuple[str, SubscriptionOptions]]:

@@ -200,30 +200,6 @@ async def test_a_snapshot_of_a_hundred_thousand_filters_arrives_whole(wires: Wir
     assert f"site/{count - 1}/temperature" in router.fake.interest[edge.edge.edge_id]
 
 
-async def test_a_hundred_thousand_retained_topics_are_listed_in_pages(wires: Wires) -> None:
-    router = await wires.router("r1")
-    edge = await wires.edge(router.address)
-    await edge.uses("r1")
-    topics = [f"site/{number}/state" for number in range(100_000)]
-    router.fake.pages = [topics[start : start + 500] for start in range(0, 100_000, 500)]
-    found: list[str] = []
-    beside = 0
-    async for page in edge.router_client.match_retained("#"):
-        assert len(page) == 500
-        found += page
-        (attached,) = router.link_server.attached.by_id.values()
-        assert len(attached.cursors) <= 1
-        if len(found) % 20_000 == 0:
-            # The link goes on with other things meanwhile.
-            await edge.router_client.interest_synced()
-            beside += 1
-    assert found == topics
-    assert beside == 5
-    assert not attached.cursors
-    messages = await edge.router_client.get_retained(topics[:500])
-    assert [message.topic for message in messages] == topics[:500]
-
-
 async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) -> None:
     credit_bytes = 65_536
     router = await wires.router("r1", credit_bytes=credit_bytes)

@@ -81,3 +81,11 @@ def test_a_discarded_topic_leaves_its_neighbours() -> None:
     index = _index("x/y/1", "x/y/2")
     assert index.discard("x/y/1")
     assert index.match("x/#") == ["x/y/2"]
+
+
+def test_a_filter_is_excluded_by_its_levels_before_the_first_wildcard() -> None:
+    index = RetainedIndex()
+    assert not any(map(index.may_match, ["#", "+", "a", "a/#"]))
+    index.add("a/b/c")
+    assert all(map(index.may_match, ["#", "+/x", "a/+", "a/b/#", "a/b/c", "a/b/c/#"]))
+    assert not any(map(index.may_match, ["a", "a/b", "b/#", "a/x/#", "a/b/c/d"]))

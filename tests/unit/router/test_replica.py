@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from support.fake_store import FakeStore
 from support.virtual_time import in_virtual_time
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.edges import Edges
+from tidegate.router.replays import Replays
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.table import RoutingTable
@@ -26,7 +27,9 @@ async def test_what_is_not_in_the_store_any_more_is_forgotten() -> None:
     store: Any = played
     table = RoutingTable()
     retained = RetainedMessages(store, played.now_ms, lambda: None)
-    replica = Replica(store, table, retained, Edges(table))
+    replica = Replica(
+        store, table, retained, Edges(table), Replays(table, retained, cast(Any, None))
+    )
     played.subscriptions = [
         StoredSubscriptions("stays", 1, "", 0, [("kept", QOS1), ("dropped", QOS1)]),
         StoredSubscriptions("ends", 2, "", 0, [("kept", QOS1)]),

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from support.virtual_time import in_virtual_time, turns
+from tidegate.core.rendezvous import owner
+from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
-from tidegate.router.retained import RetainedMessages
+from tidegate.router.retained import MAX_LISTS, PAGE_BYTES, PAGE_MESSAGES, SLICE, RetainedMessages
 from tidegate.store.records import encode_retained
 
 
@@ -52,3 +54,110 @@ async def test_a_message_that_is_being_stored_is_read_as_it_will_be() -> None:
     found = await retained.get(["new", "gone", "old"])
     assert [(one.topic, one.payload) for one in found] == [("new", b"new"), ("old", b"old")]
     await retained.idle()
+
+
+@in_virtual_time
+async def test_reads_that_end_at_different_times_each_see_what_changed_during_them() -> None:
+    store: Any = _Store()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    first = asyncio.create_task(retained.get(["a"]))
+    await turns()
+    second = asyncio.create_task(retained.get(["b"]))
+    await turns()
+    second.cancel()
+    await turns()
+    retained.set(Publish("a", b"new", 1, True), Pending(lambda: None))
+    store.may_answer.set()
+    assert await first == []
+
+
+# Pages
+
+
+def _with_topics(store: Any, topics: Sequence[str]) -> RetainedMessages:
+    store.may_answer.set()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    for topic in topics:
+        retained.apply(topic, True)
+    return retained
+
+
+def _topics(page: RetainedPage) -> list[str]:
+    return [message.topic for message in page.messages]
+
+
+@in_virtual_time
+async def test_pages_have_every_topic_that_matches_once_in_order() -> None:
+    store: Any = _Store()
+    names = [f"{number:05}" for number in range(2 * PAGE_MESSAGES + 1)]
+    retained = _with_topics(store, [*reversed(names), "other/1"])
+    found, after, number = [], "", 0
+    for _ in range(3):
+        page = await retained.page(RetainedRequest(["+", "0000+", "00001"], after, number))
+        found += _topics(page)
+        assert len(page.messages) <= PAGE_MESSAGES + SLICE
+        after, number = page.after or "", page.lists.get("", 0)
+        if page.after is None:
+            break
+    assert found == names
+    assert not retained._lists
+
+
+@in_virtual_time
+async def test_a_page_is_bounded_by_bytes() -> None:
+    class Large(_Store):
+        async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
+            large = bytes(PAGE_BYTES // SLICE)
+            return [encode_retained(Publish(topic, large, 1, True), 0) for topic in topics]
+
+    retained = _with_topics(Large(), [f"{number:05}" for number in range(3 * SLICE)])
+    page = await retained.page(RetainedRequest(["#"]))
+    assert len(page.messages) == SLICE
+    assert page.after == page.messages[-1].topic
+
+
+@in_virtual_time
+async def test_a_list_that_is_not_there_any_more_is_made_again() -> None:
+    store: Any = _Store()
+    names = [f"{number:05}" for number in range(PAGE_MESSAGES * 2)]
+    retained = _with_topics(store, names)
+    for _ in range(MAX_LISTS + 5):
+        retained._keep(0, [])
+    assert len(retained._lists) == MAX_LISTS
+    page = await retained.page(RetainedRequest(["#"], names[PAGE_MESSAGES], 1))
+    assert _topics(page) == names[PAGE_MESSAGES + 1 :]
+
+
+@in_virtual_time
+async def test_each_router_returns_the_topics_that_it_writes() -> None:
+    store: Any = _Store()
+    names = [f"t/{number}" for number in range(50)]
+    routers = ["r1", "r2", "r3"]
+    retained = _with_topics(store, names)
+    parts = [
+        _topics(await retained.page(RetainedRequest(["#"], "", 0, router, routers)))
+        for router in routers
+    ]
+    assert sorted(parts[0] + parts[1] + parts[2]) == sorted(names)
+    assert {owner(topic, routers) for topic in parts[1]} == {"r2"}
+
+
+@in_virtual_time
+async def test_what_is_written_while_a_page_is_read_is_left_out_of_it() -> None:
+    """Also when it has been read for the page already."""
+
+    class Slow(_Store):
+        async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
+            if topics[0] != "00000":
+                await self.may_answer.wait()
+            return [encode_retained(Publish(topic, b"old", 1, True), 0) for topic in topics]
+
+    store: Any = Slow()
+    names = [f"{number:05}" for number in range(2 * SLICE)]
+    retained = _with_topics(store, names)
+    store.may_answer.clear()
+    reading = asyncio.create_task(retained.page(RetainedRequest(["#"])))
+    await turns()
+    retained.set(Publish("00000", b"new", 1, True), Pending(lambda: None))
+    store.may_answer.set()
+    assert _topics(await reading) == names[1:]

@@ -9,7 +9,7 @@ clients.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -90,6 +90,43 @@ class Inbound(Protocol):
         """Permissions may have changed."""
 
 
+class Replay(Protocol):
+    """The retained messages of one SUBSCRIBE (``retained_replay.RetainedReplay``)."""
+
+    filters: dict[str, SubscriptionOptions]
+    #: By filter: generations of which the store does not have that all has been sent.
+    unrecorded: dict[str, str]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything has been read and sent."""
+
+    @property
+    def connection(self) -> tuple[str, int]:
+        """The client identifier, and the epoch of its connection."""
+
+    def note(self, message: Publish) -> bool:
+        """A message that matches is about to be delivered to this edge's clients.
+
+        True if it is taken for what its topic retains.
+        """
+
+    def send_some(self) -> None:
+        """Send what there is room for."""
+
+    async def run(self) -> None:
+        """Send everything that is left; return early when the connection is over."""
+
+    def forget(self, filters: Iterable[str]) -> None:
+        """Send nothing more of these."""
+
+    def absorb(self, other: Replay) -> None:
+        """Replay the filters of another one as well."""
+
+    def end(self) -> None:
+        """Note nothing any more."""
+
+
 class Outbound(Protocol):
     """The messages that go to one client (``delivery.Delivery``)."""
 
@@ -122,8 +159,26 @@ class Outbound(Protocol):
     def pump(self) -> None:
         """Send what there is room for."""
 
-    def send_retained(self, filters: Sequence[tuple[str, SubscriptionOptions]]) -> None:
-        """Send the retained messages of new subscriptions, at the client's own pace."""
+    def send_retained(self, replay: Replay) -> None:
+        """Send the retained messages of a SUBSCRIBE, what there is room for at once."""
+
+    def pause(self) -> None:
+        """Send nothing from the queue of a durable session until ``resume``."""
+
+    def resume(self) -> None:
+        """Send again."""
+
+    def forget_retained(self, filters: Iterable[str]) -> None:
+        """Send no more retained messages of these: the client has unsubscribed."""
+
+    def offer_retained(self, message: Publish, qos: int, subscription_ids: tuple[int, ...]) -> bool:
+        """Deliver one with QoS 1 or 2; False when it has to go through the session's queue."""
+
+    def has_room(self) -> bool:
+        """Whether the client has taken what it was given."""
+
+    async def wait_for_room(self) -> None:
+        """Wait until it has, or the connection is over."""
 
     def on_pubrec(self, packet: PubRec) -> None:
         """QoS 2, second step."""

@@ -20,6 +20,7 @@ from tidegate.edge.client.delivery import Delivery
 from tidegate.edge.client.enhanced_auth import authenticate
 from tidegate.edge.client.group_rights import look_at_groups
 from tidegate.edge.client.publish import PublishReceiver
+from tidegate.edge.client.subscribe import resume_retained
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
@@ -139,6 +140,8 @@ def accept(client: Client, accepted: Accepted, registry: ClientRegistry) -> None
     client.send_packet(accepted.connack)
     if not client.is_closed:
         delivery.begin(session)
+        if session.replays:
+            resume_retained(client, session.replays, registry)
 
 
 def _client_id(client: Client, packet: Connect) -> str | Refused:

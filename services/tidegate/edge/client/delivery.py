@@ -8,11 +8,10 @@ messages come, fetched when the client has fallen behind), so backlog never sits
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.window import DurableFeed, MemoryQueue, Window
-from tidegate.edge.client.retained_stream import RetainedStream
 from tidegate.link.interfaces import (
     AttachedSession,
     RouterUnavailable,
@@ -24,7 +23,7 @@ from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import PubComp, Publish, PubRec, SubscriptionOptions
 
 if TYPE_CHECKING:
-    from tidegate.edge.client.client import Client
+    from tidegate.edge.client.client import Client, Replay
 
 FETCH_MAX_BYTES: Final = 1_048_576
 #: Pushed messages kept while the window is full: enough to spare a fetch in every round.
@@ -34,6 +33,8 @@ OVERHEAD_BYTES: Final = 64
 RETRY_S: Final = 0.5
 #: Entries that the client may not read, in one request to the router.
 MAX_RETURNED: Final = 200
+#: SUBSCRIBEs of one client whose retained messages are to be sent; the last ones become one.
+MAX_REPLAYS: Final = 2
 
 
 class Outgoing:
@@ -69,15 +70,16 @@ class Delivery:
         "_context",
         "_feed",
         "_fetching",
+        "_is_paused",
         "_is_resumed",
         "_more_room",
         "_next_seq",
         "_queue",
         "_receipts",
         "_releasing",
+        "_replays",
         "_resend_left",
         "_resend_until",
-        "_retained",
         "_unreadable",
         "_window",
         "sent_seq",
@@ -106,8 +108,10 @@ class Delivery:
         self._fetching = False
         #: Entries for ``_return_entries``; None: there has been none.
         self._unreadable: list[int] | None = None
-        #: None when it has nothing to send.
-        self._retained: RetainedStream | None = None
+        #: Whether a durable session's messages wait for a SUBACK.
+        self._is_paused = False
+        #: The retained messages of SUBSCRIBEs that are still to be sent, one after the other.
+        self._replays: list[Replay] = []
         #: Set when there may be room again; None: nothing waits for it.
         self._more_room: asyncio.Event | None = None
 
@@ -317,7 +321,7 @@ class Delivery:
             self.pump()
 
     def _room(self) -> int:
-        return 0 if self._client.slow else self._window.room()
+        return 0 if self._client.slow or self._is_paused else self._window.room()
 
     def _send_durable(self, seq: int, message: Publish) -> None:
         client = self._client
@@ -542,19 +546,46 @@ class Delivery:
 
     # Retained messages
 
-    def send_retained(self, filters: Sequence[tuple[str, SubscriptionOptions]]) -> None:
-        """Send the retained messages of new subscriptions, at the client's own pace."""
-        if self._retained is not None:
-            self._retained.filters.extend(filters)
-        elif filters:
-            self._retained = RetainedStream(self._client, self, filters)
-            self._context.spawn(self._stream_retained(self._retained))
+    def send_retained(self, replay: Replay) -> None:
+        """Send the retained messages of a SUBSCRIBE, what there is room for at once."""
+        replays = self._replays
+        if not replays:
+            replay.send_some()
+        if replay.is_done:
+            replay.end()
+            return
+        if len(replays) > MAX_REPLAYS:
+            replays[-1].absorb(replay)
+            return
+        replays.append(replay)
+        if len(replays) == 1:
+            self._context.spawn(self._replay_all())
 
-    async def _stream_retained(self, stream: RetainedStream) -> None:
+    def pause(self) -> None:
+        """Send nothing from the queue of a durable session until ``resume``."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Send again."""
+        if self._is_paused:
+            self._is_paused = False
+            self.pump()
+
+    def forget_retained(self, filters: Iterable[str]) -> None:
+        """Send no more retained messages of these: the client has unsubscribed."""
+        for replay in self._replays:
+            replay.forget(filters)
+
+    async def _replay_all(self) -> None:
+        """Send what is left of them, at the client's own pace."""
+        replays = self._replays
         try:
-            await stream.run()
+            while replays and not self._client.is_closed:
+                await replays[0].run()
+                replays.pop(0).end()
         finally:
-            self._retained = None
+            while replays:
+                replays.pop().end()
 
     def offer_retained(self, message: Publish, qos: int, subscription_ids: tuple[int, ...]) -> bool:
         """Deliver one with QoS 1 or 2; False when it has to go through the session's queue."""
@@ -568,17 +599,18 @@ class Delivery:
 
         One waits at a time. Returns also when the connection is over.
         """
-        if self._client.is_closed or self._has_room():
+        if self._client.is_closed or self.has_room():
             return
         more_room = self._more_room = asyncio.Event()
         try:
-            while not self._client.is_closed and not self._has_room():
+            while not self._client.is_closed and not self.has_room():
                 more_room.clear()
                 await more_room.wait()
         finally:
             self._more_room = None
 
-    def _has_room(self) -> bool:
+    def has_room(self) -> bool:
+        """Whether the client has taken what it was given."""
         if self._client.slow:
             return False
         if self._feed is not None:

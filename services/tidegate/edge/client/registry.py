@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tidegate.core.topic_index import TopicIndex
-from tidegate.edge.client.client import Client
+from tidegate.edge.client.client import Client, Replay
 from tidegate.link.interfaces import DetachSession
 from tidegate.mqtt.packets import SubscriptionOptions
 
@@ -35,6 +35,7 @@ class ClientRegistry:
 
     __slots__ = (
         "_context",
+        "_generations",
         "_interest",
         "attaching",
         "clients",
@@ -42,6 +43,8 @@ class ClientRegistry:
         "detaching",
         "index",
         "newcomers",
+        "replaying",
+        "replays",
         "subscription_count",
     )
 
@@ -58,7 +61,11 @@ class ClientRegistry:
         self.newcomers: set[str] = set()
         self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
         self.subscription_count = 0
-        #: How many clients have a filter.
+        self._generations = 0
+        #: Filters of which retained messages are still to be sent, and the replays that do it.
+        self.replays: TopicIndex[Replay, tuple[str, SubscriptionOptions]] = TopicIndex()
+        self.replaying: set[Replay] = set()
+        #: How many clients have a filter, or are about to.
         self._interest: dict[str, int] = {}
 
     # Connections
@@ -142,16 +149,29 @@ class ClientRegistry:
         """Add or replace a client's subscription (not a shared one)."""
         if self.index.add(topic_filter, client, options):
             self.subscription_count += 1
-            count = self._interest.get(topic_filter, 0)
-            self._interest[topic_filter] = count + 1
-            if not count:
-                self._context.router.add_interest(self._context.edge_id, topic_filter)
+            self.hold_interest(topic_filter)
 
     def unsubscribe(self, client: Client, topic_filter: str) -> None:
         """Remove a client's subscription (not a shared one)."""
         if not self.index.remove(topic_filter, client):
             return
         self.subscription_count -= 1
+        self.release_interest(topic_filter)
+
+    def next_generation(self, client: Client) -> str:
+        """Name a SUBSCRIBE, among all of its session."""
+        self._generations += 1
+        return f"{client.epoch}.{self._generations}"
+
+    def hold_interest(self, topic_filter: str) -> None:
+        """Have this edge sent what matches a filter; ``release_interest`` must follow."""
+        count = self._interest.get(topic_filter, 0)
+        self._interest[topic_filter] = count + 1
+        if not count:
+            self._context.router.add_interest(self._context.edge_id, topic_filter)
+
+    def release_interest(self, topic_filter: str) -> None:
+        """End that, unless others have the filter."""
         count = self._interest[topic_filter] - 1
         if count:
             self._interest[topic_filter] = count

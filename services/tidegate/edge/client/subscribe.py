@@ -7,16 +7,20 @@ subscriptions (and the store, for a durable session).
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tidegate.edge.auth.acl import Readable
 from tidegate.edge.client.group_rights import look_at_groups, rights_of, subject
+from tidegate.edge.client.retained_replay import RetainedReplay
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe
 from tidegate.mqtt.topics import has_wildcards, parse_shared
 
 if TYPE_CHECKING:
+    from tidegate.edge.auth.acl import ClientAcl
     from tidegate.edge.client.client import Client
     from tidegate.edge.client.registry import ClientRegistry
 
@@ -89,6 +93,17 @@ def _decide(
     return codes, wanted, denied
 
 
+@dataclass(slots=True, frozen=True)
+class _Granted:
+    """What a SUBSCRIBE is granted."""
+
+    applied: list[tuple[str, SubscriptionOptions]]
+    #: Shared subscriptions without messages: the client is no member of these.
+    unjoined: set[str]
+    #: The permissions by which that was decided.
+    acl: ClientAcl | None
+
+
 async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry) -> None:
     """Answer a SUBSCRIBE [MQTT-3.8.4-1], [MQTT-3.8.4-5]."""
     context = client.context
@@ -102,45 +117,132 @@ async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry)
             return
     acl = client.acl
     codes, wanted, denied = _decide(client, packet)
-    applied = list(wanted.items())
     unjoined = {name for name in denied if name in wanted and name.startswith("$share/")}
-    new = {name for name in wanted if name not in client.subscriptions}
+    granted = _Granted(list(wanted.items()), unjoined, acl)
+    wants_retained = _wanting_retained(client, granted.applied)
+    answer = SubAck(packet.packet_id, codes)
+    generation = _generation(client, wants_retained, registry)
+    is_stored = await _store(client, granted, wants_retained, generation)
+    if (
+        is_stored
+        and not generation
+        and (generation := _generation(client, wants_retained, registry))
+    ):  # something has been retained meanwhile
+        is_stored = await _store(client, granted, wants_retained, generation)
+    if is_stored is None or client.is_closed:
+        return
+    if not is_stored:
+        _refuse_all(client, packet.packet_id, codes)
+        return
+    if generation or (wants_retained and not context.router.retains_none(list(wants_retained))):
+        replay = RetainedReplay(client, client.delivery, registry, wants_retained, generation)
+        await _take_effect_with_retained(client, granted, replay, registry, answer)
+        return
+    _take_effect(client, granted, registry)
+    await context.router.interest_synced()
+    if not client.is_closed:
+        client.send_packet(answer)
+
+
+def _wanting_retained(
+    client: Client, applied: Sequence[tuple[str, SubscriptionOptions]]
+) -> dict[str, SubscriptionOptions]:
+    """Which subscriptions have retained messages sent [MQTT-3.3.1-9..11]."""
+    return {
+        name: options
+        for name, options in applied
+        if not name.startswith("$share/")
+        and (
+            options.retain_handling == 0
+            or (options.retain_handling == 1 and name not in client.subscriptions)
+        )
+    }
+
+
+def _generation(
+    client: Client, wants_retained: Mapping[str, SubscriptionOptions], registry: ClientRegistry
+) -> str:
+    """Name the SUBSCRIBE for the store if a durable session may have retained messages sent."""
+    if not client.incarnation or not wants_retained:
+        return ""
+    if client.context.router.retains_none(list(wants_retained)):
+        return ""
+    return registry.next_generation(client)
+
+
+async def _store(
+    client: Client,
+    granted: _Granted,
+    wants_retained: Mapping[str, SubscriptionOptions],
+    generation: str,
+) -> bool | None:
+    """Have routers and the store apply subscriptions; None: another connection has the session."""
+    applied, unjoined = granted.applied, granted.unjoined
     try:
-        await context.router.subscribe(
-            context.edge_id,
+        await client.context.router.subscribe(
+            client.context.edge_id,
             client.client_id,
             client.epoch,
             client.incarnation,
             [item for item in applied if item[0] not in unjoined] if unjoined else applied,
+            generation=generation,
+            again=[name for name in wants_retained if name in client.subscriptions],
         )
     except SessionFenced:
         client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
-        return
+        return None
     except RouterUnavailable:
-        _refuse_all(client, packet.packet_id, codes)
-        return
-    if client.is_closed:
-        return
-    for name, options in applied:
+        return False
+    return True
+
+
+def _take_effect(client: Client, granted: _Granted, registry: ClientRegistry) -> None:
+    """From now on the client gets what is published."""
+    for name, options in granted.applied:
         client.subscriptions[name] = options
         if not name.startswith("$share/"):
             registry.subscribe(client, name, options)
-    if unjoined or client.group_rights is not None:
-        rights_of(client).subscribed(wanted, unjoined)
-    if client.acl is not acl:
+    if granted.unjoined or client.group_rights is not None:
+        rights_of(client).subscribed(dict(granted.applied), granted.unjoined)
+    if client.acl is not granted.acl:
         look_at_groups(client)
-    await context.router.interest_synced()
-    if client.is_closed:
-        return
-    client.send_packet(SubAck(packet.packet_id, codes))
-    client.delivery.send_retained(
-        [
-            (name, options)
-            for name, options in applied
-            if not name.startswith("$share/")
-            and (options.retain_handling == 0 or (options.retain_handling == 1 and name in new))
-        ]
-    )
+
+
+async def _take_effect_with_retained(
+    client: Client,
+    granted: _Granted,
+    replay: RetainedReplay,
+    registry: ClientRegistry,
+    answer: SubAck,
+) -> None:
+    """Read what is retained, then do all in one turn: effect, SUBACK, retained messages.
+
+    So each message comes once: retained if it was published before, else live [MQTT-3.3.1-12].
+    """
+    held = [name for name, _ in granted.applied if not name.startswith("$share/")]
+    for name in held:
+        registry.hold_interest(name)
+    replay.begin()
+    is_handed_over = False
+    try:
+        if await replay.read_first():
+            client.delivery.pause()  # SUBACK comes first
+            await replay.queue_first()
+        else:
+            await client.context.router.interest_synced()
+        if client.is_closed:
+            return
+        _take_effect(client, granted, registry)
+        replay.take_effect()
+        client.send_packet(answer)
+        is_handed_over = True
+        client.delivery.send_retained(replay)
+    finally:
+        client.delivery.resume()
+        for name in held:
+            registry.release_interest(name)
+        if not is_handed_over:
+            replay.end()
 
 
 def _is_authorized(client: Client, name: str) -> bool:
@@ -225,4 +327,20 @@ async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegis
             registry.unsubscribe(client, name)
     if client.group_rights is not None:
         client.group_rights.unsubscribed(known)
+    client.delivery.forget_retained(known)
     client.send_packet(UnsubAck(packet.packet_id, codes))
+
+
+def resume_retained(
+    client: Client, replays: Sequence[tuple[str, str, str]], registry: ClientRegistry
+) -> None:
+    """Send the retained messages that earlier connections of a session were still to be sent."""
+    parts: dict[tuple[str, str], dict[str, SubscriptionOptions]] = {}
+    for name, generation, topic in replays:
+        options = client.subscriptions.get(name)
+        if options is not None:
+            parts.setdefault((generation, topic), {})[name] = options
+    for (generation, topic), filters in parts.items():
+        replay = RetainedReplay(client, client.delivery, registry, filters, generation)
+        replay.go_on(topic)
+        client.delivery.send_retained(replay)

@@ -7,6 +7,7 @@ Each part calls only those before it::
 
     router_table       which routers there are, and which of them gets what
     requests           requests and replies, repeated when a router connection is lost
+    retained_reads     retained messages, from the routers that write them
     snapshot           what every router must know of this edge
     publish_dispatch   publishes and completed deliveries; whether publishers are paused
     endings            connections that have ended, with publishes under way
@@ -22,14 +23,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
-from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.edge_figures import EdgeFigures
 from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.lease import Lease
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.requests import TRIES, Requests, raise_failure
+from tidegate.link.edge_end.retained_reads import RetainedReads
 from tidegate.link.edge_end.router_frames import RouterFrameHandler
 from tidegate.link.edge_end.router_membership import RouterMembership
 from tidegate.link.edge_end.router_peer import LinkLost
@@ -43,6 +44,8 @@ from tidegate.link.interfaces import (
     DetachSession,
     EdgeLink,
     PendingWill,
+    RetainedForQueue,
+    RetainedPage,
     RouterUnavailable,
 )
 from tidegate.link.messages import (
@@ -52,7 +55,7 @@ from tidegate.link.messages import (
     read_will,
     write_attach,
     write_detach,
-    write_message,
+    write_replays,
     write_subscriptions,
 )
 from tidegate.link.v1 import link_pb2 as pb
@@ -77,6 +80,7 @@ class RouterClient:
         self._connects = 0
         self.routers = RouterTable()
         self._requests = Requests(self.routers)
+        self._retained_reads = RetainedReads(self.routers)
         self._snapshot = Snapshot(self.routers)
         self.publish_dispatcher = PublishDispatcher(self.routers, counters)
         self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
@@ -265,14 +269,6 @@ class RouterClient:
         )
         await self._requests.send(client_id, request, request.ByteSize())
 
-    async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:
-        """Queue messages for one session (see RouterLink)."""
-        request = pb.Request()
-        request.enqueue.client_id, request.enqueue.incarnation = client_id, incarnation
-        for message in messages:
-            write_message(request.enqueue.messages.add(), message)
-        await self._requests.send_until_answered(client_id, request)
-
     # Subscriptions
 
     async def subscribe(
@@ -282,6 +278,9 @@ class RouterClient:
         epoch: int,
         incarnation: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
+        *,
+        generation: str = "",
+        again: Sequence[str] = (),
     ) -> None:
         """Apply subscriptions everywhere (see RouterLink)."""
         if not incarnation:
@@ -293,13 +292,15 @@ class RouterClient:
         wanted = request.subscribe
         wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
         wanted.subscriptions.extend(write_subscriptions(subscriptions))
-        await self._change_on_all(client_id, request, wanted)
+        wanted.generation = generation
+        await self._change_on_all(client_id, request, wanted, again)
 
     async def _change_on_all(
         self,
         client_id: str,
         request: pb.Request,
         wanted: pb.SubscribeRequest | pb.UnsubscribeRequest,
+        again: Sequence[str] = (),
     ) -> None:
         """Have subscriptions of a durable session stored, and known to every router."""
         for _ in range(TRIES):
@@ -308,7 +309,7 @@ class RouterClient:
             wanted.told.extend(peer.instance for peer in excluded)
             await self._requests.send(client_id, request, request.ByteSize())
             answers = await asyncio.gather(
-                *(peer.request(pb.Request(catch_up=pb.CatchUpRequest())) for peer in excluded),
+                *(peer.request(_catch_up(client_id, again)) for peer in excluded),
                 return_exceptions=True,
             )
             for answer in answers:
@@ -355,43 +356,33 @@ class RouterClient:
 
     # Retained messages
 
-    async def match_retained(self, topic_filter: str) -> AsyncIterator[list[str]]:
-        """Return topics with a retained message (see RouterLink)."""
-        cursor = 0
-        peer = self.routers.session_router(topic_filter)
-        while True:
-            if peer is None:
-                raise RouterUnavailable("no router reachable")
-            request = pb.Request(
-                match_retained=pb.MatchRetainedRequest(topic_filter=topic_filter, cursor=cursor)
-            )
-            try:
-                reply = await peer.request(request)
-            except LinkLost:
-                raise RouterUnavailable("router connection lost") from None
-            raise_failure(reply)
-            if reply.match_retained.topics:
-                yield list(reply.match_retained.topics)
-            cursor = reply.match_retained.cursor
-            if not cursor:
-                return
+    def retains_none(self, filters: Sequence[str]) -> bool:
+        """Whether nothing is retained (see RouterLink): routers have to be asked."""
+        return False
 
-    async def get_retained(self, topics: Sequence[str]) -> list[Publish]:
-        """Read retained messages, each through the router that writes it (see RouterLink)."""
-        there = {peer.name: peer for peer in self.routers.reachable()}
-        if not there:
-            raise RouterUnavailable("no router reachable")
-        parts: dict[str, list[str]] = {}
-        for topic in topics:
-            parts.setdefault(owner(topic, there), []).append(topic)
-        answers = []
-        for name, part in parts.items():
-            request = pb.Request(get_retained=pb.GetRetainedRequest(topics=part))
-            answers.append(there[name].request(request, request.ByteSize()))
-        found: list[Publish] = []
-        for reply in await asyncio.gather(*answers, return_exceptions=True):
-            if not isinstance(reply, pb.Reply):
-                raise RouterUnavailable("router connection lost")
-            raise_failure(reply)
-            found += map(read_message, reply.get_retained.messages)
-        return found
+    async def read_retained(
+        self, filters: Sequence[str], last: RetainedPage | None = None
+    ) -> RetainedPage:
+        """Read retained messages (see RouterLink)."""
+        return await self._retained_reads.read(filters, last)
+
+    async def queue_retained(
+        self, client_id: str, incarnation: int, items: Sequence[RetainedForQueue]
+    ) -> None:
+        """Queue retained messages (see RouterLink)."""
+        await self._retained_reads.queue(client_id, incarnation, items)
+
+    async def replayed(
+        self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
+    ) -> None:
+        """Store up to where retained messages were sent (see RouterLink)."""
+        replayed = pb.ReplayedRequest(
+            client_id=client_id, epoch=epoch, replays=write_replays(items)
+        )
+        await self._requests.send(client_id, pb.Request(replayed=replayed))
+
+
+def _catch_up(client_id: str, again: Sequence[str]) -> pb.Request:
+    if not again:
+        return pb.Request(catch_up=pb.CatchUpRequest())
+    return pb.Request(catch_up=pb.CatchUpRequest(client_id=client_id, topic_filters=again))

@@ -15,6 +15,8 @@ from typing import Any, Final
 from tidegate.link.edge_id import name_in
 from tidegate.link.interfaces import (
     PendingWill,
+    RetainedForQueue,
+    RetainedRequest,
     RouterService,
     RouterUnavailable,
     SessionFenced,
@@ -23,6 +25,8 @@ from tidegate.link.messages import (
     read_attach,
     read_detach,
     read_message,
+    read_options,
+    read_replays,
     read_subscriptions,
     write_attached,
     write_message,
@@ -32,6 +36,7 @@ from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.versions import FENCES_VERSION
+from tidegate.mqtt.packets import Publish
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
 
@@ -72,6 +77,9 @@ class RequestHandler:
             "receipt": self._receipt,
             "match_retained": self._match_retained,
             "get_retained": self._get_retained,
+            "read_retained": self._read_retained,
+            "queue_retained": self._queue_retained,
+            "replayed": self._replayed,
             "enqueue": self._enqueue,
             "lease": self._lease,
             "end_lease": self._end_lease,
@@ -160,6 +168,7 @@ class RequestHandler:
             wanted.incarnation,
             read_subscriptions(wanted.subscriptions),
             list(wanted.told),
+            generation=wanted.generation,
         )
 
     async def _unsubscribe(
@@ -242,6 +251,45 @@ class RequestHandler:
         for message in messages:
             write_message(reply.get_retained.messages.add(), message)
 
+    async def _read_retained(
+        self, attached: AttachedEdge, wanted: pb.ReadRetainedRequest, reply: pb.Reply
+    ) -> None:
+        request = RetainedRequest(
+            list(wanted.topic_filters),
+            wanted.after,
+            wanted.list_number,
+            wanted.name,
+            list(wanted.names),
+        )
+        async with attached.reads:
+            await attached.peer.wait_for_room()
+            page = await self._router.retained_page(request)
+        found = reply.read_retained
+        found.SetInParent()
+        for message in page.messages:
+            write_message(found.messages.add(), message)
+        if page.after is not None:
+            found.after = page.after
+            found.list_number = page.lists[wanted.name]
+
+    async def _queue_retained(
+        self, _attached: AttachedEdge, wanted: pb.QueueRetainedRequest, _reply: pb.Reply
+    ) -> None:
+        items = [
+            RetainedForQueue(
+                item.subscription.topic_filter,
+                read_options(item.subscription.options),
+                Publish(item.topic),
+            )
+            for item in wanted.items
+        ]
+        await self._router.queue_retained(wanted.client_id, wanted.incarnation, items)
+
+    async def _replayed(
+        self, _attached: AttachedEdge, wanted: pb.ReplayedRequest, _reply: pb.Reply
+    ) -> None:
+        await self._router.replayed(wanted.client_id, wanted.epoch, read_replays(wanted.replays))
+
     async def _enqueue(
         self, _attached: AttachedEdge, wanted: pb.EnqueueRequest, _reply: pb.Reply
     ) -> None:
@@ -274,9 +322,11 @@ class RequestHandler:
         await self._router.fence(wanted.instance)
 
     async def _catch_up(
-        self, _attached: AttachedEdge, _wanted: pb.CatchUpRequest, _reply: pb.Reply
+        self, _attached: AttachedEdge, wanted: pb.CatchUpRequest, _reply: pb.Reply
     ) -> None:
         await self._router.catch_up()
+        if wanted.topic_filters:
+            self._router.replay_again(wanted.client_id, list(wanted.topic_filters))
 
     async def _edges_of(
         self, _attached: AttachedEdge, wanted: pb.EdgesRequest, reply: pb.Reply

@@ -218,7 +218,7 @@ class Synced(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published", "return_entries")
+    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published", "return_entries", "read_retained", "queue_retained", "replayed")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
@@ -240,6 +240,9 @@ class Request(_message.Message):
     SETTLE_FIELD_NUMBER: _ClassVar[int]
     WILLS_PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     RETURN_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    READ_RETAINED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_RETAINED_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     id: int
     attach: AttachRequest
     detach: DetachRequest
@@ -261,7 +264,10 @@ class Request(_message.Message):
     settle: SettleRequest
     wills_published: WillsPublishedRequest
     return_entries: ReturnEntriesRequest
-    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ..., return_entries: _Optional[_Union[ReturnEntriesRequest, _Mapping]] = ...) -> None: ...
+    read_retained: ReadRetainedRequest
+    queue_retained: QueueRetainedRequest
+    replayed: ReplayedRequest
+    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ..., return_entries: _Optional[_Union[ReturnEntriesRequest, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedRequest, _Mapping]] = ..., queue_retained: _Optional[_Union[QueueRetainedRequest, _Mapping]] = ..., replayed: _Optional[_Union[ReplayedRequest, _Mapping]] = ...) -> None: ...
 
 class Will(_message.Message):
     __slots__ = ("message", "delay_s", "message_expiry_s")
@@ -306,18 +312,20 @@ class DetachRequest(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., publish_will: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., sent_seq: _Optional[int] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("client_id", "epoch", "incarnation", "subscriptions", "told")
+    __slots__ = ("client_id", "epoch", "incarnation", "subscriptions", "told", "generation")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     TOLD_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     epoch: int
     incarnation: int
     subscriptions: _containers.RepeatedCompositeFieldContainer[Subscription]
     told: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., told: _Optional[_Iterable[str]] = ...) -> None: ...
+    generation: str
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., told: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ...) -> None: ...
 
 class UnsubscribeRequest(_message.Message):
     __slots__ = ("client_id", "epoch", "incarnation", "topic_filters", "told")
@@ -397,6 +405,58 @@ class ReturnEntriesRequest(_message.Message):
     sent_seq: int
     def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., seqs: _Optional[_Iterable[int]] = ..., sent_seq: _Optional[int] = ...) -> None: ...
 
+class ReadRetainedRequest(_message.Message):
+    __slots__ = ("topic_filters", "after", "list_number", "name", "names")
+    TOPIC_FILTERS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIST_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    topic_filters: _containers.RepeatedScalarFieldContainer[str]
+    after: str
+    list_number: int
+    name: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, topic_filters: _Optional[_Iterable[str]] = ..., after: _Optional[str] = ..., list_number: _Optional[int] = ..., name: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class QueueRetainedRequest(_message.Message):
+    __slots__ = ("client_id", "incarnation", "items")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    incarnation: int
+    items: _containers.RepeatedCompositeFieldContainer[RetainedForQueue]
+    def __init__(self, client_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., items: _Optional[_Iterable[_Union[RetainedForQueue, _Mapping]]] = ...) -> None: ...
+
+class RetainedForQueue(_message.Message):
+    __slots__ = ("topic", "subscription")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    subscription: Subscription
+    def __init__(self, topic: _Optional[str] = ..., subscription: _Optional[_Union[Subscription, _Mapping]] = ...) -> None: ...
+
+class ReplayedRequest(_message.Message):
+    __slots__ = ("client_id", "epoch", "replays")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REPLAYS_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    epoch: int
+    replays: _containers.RepeatedCompositeFieldContainer[Replay]
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., replays: _Optional[_Iterable[_Union[Replay, _Mapping]]] = ...) -> None: ...
+
+class Replay(_message.Message):
+    __slots__ = ("topic_filter", "generation", "topic")
+    TOPIC_FILTER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    topic_filter: str
+    generation: str
+    topic: str
+    def __init__(self, topic_filter: _Optional[str] = ..., generation: _Optional[str] = ..., topic: _Optional[str] = ...) -> None: ...
+
 class EnqueueRequest(_message.Message):
     __slots__ = ("client_id", "incarnation", "messages")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -473,8 +533,12 @@ class EdgesRequest(_message.Message):
     def __init__(self, living: _Optional[bool] = ...) -> None: ...
 
 class CatchUpRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("client_id", "topic_filters")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_FILTERS_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    topic_filters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, client_id: _Optional[str] = ..., topic_filters: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RouterFrame(_message.Message):
     __slots__ = ("welcome", "operations", "credit_bytes", "unacknowledged_done", "done_ids", "done_codes")
@@ -627,7 +691,7 @@ class Leaving(_message.Message):
     def __init__(self) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach")
+    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach", "read_retained")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -639,6 +703,7 @@ class Reply(_message.Message):
     VERIFY_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
+    READ_RETAINED_FIELD_NUMBER: _ClassVar[int]
     id: int
     failure: Failure
     text: str
@@ -650,10 +715,11 @@ class Reply(_message.Message):
     verify: VerifyReply
     edges: EdgesReply
     detach: DetachReply
-    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ...) -> None: ...
+    read_retained: ReadRetainedReply
+    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ...) -> None: ...
 
 class AttachReply(_message.Message):
-    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch")
+    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch", "replays")
     class ReceiptWrapsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -674,6 +740,7 @@ class AttachReply(_message.Message):
     WILLS_FIELD_NUMBER: _ClassVar[int]
     FENCE_POSITION_FIELD_NUMBER: _ClassVar[int]
     TAKEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REPLAYS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     incarnation: int
     session_present: bool
@@ -687,7 +754,8 @@ class AttachReply(_message.Message):
     wills: _containers.RepeatedCompositeFieldContainer[PublishWill]
     fence_position: int
     taken_epoch: int
-    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ..., taken_epoch: _Optional[int] = ...) -> None: ...
+    replays: _containers.RepeatedCompositeFieldContainer[Replay]
+    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ..., taken_epoch: _Optional[int] = ..., replays: _Optional[_Iterable[_Union[Replay, _Mapping]]] = ...) -> None: ...
 
 class DetachReply(_message.Message):
     __slots__ = ("wills",)
@@ -722,6 +790,16 @@ class GetRetainedReply(_message.Message):
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
+
+class ReadRetainedReply(_message.Message):
+    __slots__ = ("messages", "after", "list_number")
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIST_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[Message]
+    after: str
+    list_number: int
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., after: _Optional[str] = ..., list_number: _Optional[int] = ...) -> None: ...
 
 class LeaseReply(_message.Message):
     __slots__ = ("was_lost", "routers")

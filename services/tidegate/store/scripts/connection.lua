@@ -7,7 +7,7 @@
 --   nothing has changed; {epoch} for a new session that is not durable, else
 --   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, {will id,
 --    record, …}, id of the last log entry that fences another edge ('' = none), sent seq, uncertain,
---    last seq, queued, receipts, released, subscriptions, wraps}
+--    last seq, queued, receipts, released, subscriptions, wraps, retained messages to be sent}
 local function attach(i)
   local P, C, edge, clean, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local now, will, delay = tonumber(ARGV[i + 5]), ARGV[i + 6], ARGV[i + 7]
@@ -75,7 +75,7 @@ local function attach(i)
   end
 
   local present, last, queued, receipts = 0, 0, 0, ''
-  local released, subscriptions, wraps = {}, {}, {}
+  local released, subscriptions, wraps, replays = {}, {}, {}, {}
   if incarnation > 0 then
     present = 1
     local q = P .. 'q:' .. C .. ':' .. f.i
@@ -96,6 +96,7 @@ local function attach(i)
     released = call('SMEMBERS', P .. 'o:' .. C)
     subscriptions = call('HGETALL', P .. 'b:' .. C)
     wraps = call('HGETALL', P .. 'w:' .. C)
+    replays = call('HGETALL', P .. 'y:' .. C)
   elseif expiry ~= '0' then
     incarnation = epoch
     local q = P .. 'q:' .. C .. ':' .. epoch
@@ -109,7 +110,8 @@ local function attach(i)
   if present == 1 and f.v then keep_visit(P, C, f, now) end
   if will ~= '' then call('HSET', s, 'w', will, 'l', delay) end
   return {epoch, incarnation, present, previous_edge, previous_epoch, discarded, wills,
-    fenced, sent, uncertain, last, queued, receipts, released, subscriptions, wraps}
+    fenced, sent, uncertain, last, queued, receipts, released, subscriptions, wraps,
+    replays}
 end
 
 -- arguments: P, C, epoch, now, publish will (0/1), session expiry ('' = as it was), sent seq

@@ -49,6 +49,7 @@ local function rare_operations()
     e = claim,             -- claim QoS 2 messages for members of groups
     d = expire_queued,     -- delete expired entries of queues
     a = abandon_entries,   -- move entries of an offline member to an abandoned queue
+    g = replayed,          -- retained messages have been sent or queued
     j = return_entries,    -- move entries that a member may not read to an abandoned queue
     l = trim_abandoned,    -- delete entries of an abandoned queue
     m = schedule_checks,   -- have the queues of offline members checked

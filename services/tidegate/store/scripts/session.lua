@@ -1,21 +1,34 @@
--- The subscriptions of durable sessions.
+-- The subscriptions of durable sessions, and which of them have retained messages still to be sent.
 
--- arguments: P, C, epoch, (topic filter, options)…
+-- Whether a SUBSCRIBE with these options has retained messages sent: Retain Handling is in bits 4-5 of
+-- the second byte of a record.
+local function wants_retained(options, is_new)
+  local handling = math.floor(string.byte(options, 2) / 16) % 4
+  return handling == 0 or (handling == 1 and is_new)
+end
+
+-- arguments: P, C, epoch, generation of the retained messages to be sent ('' = none are), (topic
+--   filter, options)…
 -- result: 0 = fenced, -1 = not durable, else the id of the log entry that has it all
 local function subscribe(i, last)
-  local P, C = ARGV[i], ARGV[i + 1]
+  local P, C, generation = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local incarnation = owned(P, C, ARGV[i + 2])
   if not incarnation then return 0 end
   if incarnation == '0' then return -1 end
   local b, id = P .. 'b:' .. C, nil
-  for from = i + 3, last, 1000 do
+  for from = i + 4, last, 1000 do
     local to = math.min(last, from + 999)
-    local names, current, changed, shared = {}, {}, {}, false
+    local names, current, changed, shared, replays = {}, {}, {}, false, {}
     for at = from, to, 2 do names[#names + 1] = ARGV[at] end
     local known = call('HMGET', b, unpack(names))
     for n, name in ipairs(names) do current[name] = known[n] end
     for at = from, to, 2 do
       local name, options = ARGV[at], ARGV[at + 1]
+      if generation ~= '' and string.sub(name, 1, 7) ~= '$share/'
+        and wants_retained(options, not current[name]) then
+        replays[#replays + 1] = name
+        replays[#replays + 1] = generation .. ' '
+      end
       if current[name] ~= options then
         current[name] = options
         shared = shared or string.sub(name, 1, 7) == '$share/'
@@ -23,6 +36,7 @@ local function subscribe(i, last)
         changed[#changed + 1] = options
       end
     end
+    if #replays > 0 then call('HSET', P .. 'y:' .. C, unpack(replays)) end
     if #changed > 0 then
       call('HSET', b, unpack(changed))
       if shared then call('HSET', P .. 's:' .. C, 'h', 1) end
@@ -43,6 +57,7 @@ local function unsubscribe(i, last)
   for from = i + 3, last, 1000 do
     local to = math.min(last, from + 999)
     if call('HDEL', P .. 'b:' .. C, unpack(ARGV, from, to)) > 0 then
+      call('HDEL', P .. 'y:' .. C, unpack(ARGV, from, to))
       local words = {}
       for at = from, to do
         words[#words + 1] = ARGV[at]
@@ -52,6 +67,23 @@ local function unsubscribe(i, last)
     end
   end
   return id or log_end(P) or -1
+end
+
+-- arguments: P, C, epoch, (topic filter, generation, topic up to which its retained messages have been
+--   sent or queued, '' = all)…
+-- result: 0 = fenced, 1 = done
+local function replayed(i, last)
+  local P, C = ARGV[i], ARGV[i + 1]
+  if not owned(P, C, ARGV[i + 2]) then return 0 end
+  local y = P .. 'y:' .. C
+  for at = i + 3, last, 3 do
+    local name, generation, topic = ARGV[at], ARGV[at + 1] .. ' ', ARGV[at + 2]
+    local known = call('HGET', y, name)
+    if known and string.sub(known, 1, #generation) == generation then
+      if topic == '' then call('HDEL', y, name) else call('HSET', y, name, generation .. topic) end
+    end
+  end
+  return 1
 end
 
 -- arguments: P, cursor, how many; result: {next cursor, {C, incarnation, edge, epoch, {filter,

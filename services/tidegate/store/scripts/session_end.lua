@@ -70,7 +70,8 @@ local function discard(P, C, f, now, sent, uncertain)
     end
     unsent_at_end = unsent_at_end + queued
   end
-  call('UNLINK', q, P .. 'x:' .. name, P .. 'o:' .. C, P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C)
+  call('UNLINK', q, P .. 'x:' .. name, P .. 'o:' .. C, P .. 'r:' .. C, P .. 'w:' .. C, P .. 'b:' .. C,
+    P .. 'y:' .. C)
   if f.v then
     call('UNLINK', P .. 'v:' .. name)
     call('ZREM', P .. 'queued-due', name)

@@ -18,6 +18,7 @@ from support.virtual_time import in_virtual_time, turns
 from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.lease import DEGRADED_S
 from tidegate.link.edge_end.requests import RETRY_S
+from tidegate.link.edge_end.retained_reads import TIMEOUT_S, TOPICS
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
@@ -27,10 +28,18 @@ from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
     DetachSession,
+    RetainedForQueue,
+    RetainedPage,
     RouterUnavailable,
     SessionFenced,
 )
-from tidegate.link.messages import write_attached, write_message, write_options
+from tidegate.link.messages import (
+    read_message,
+    read_replays,
+    write_attached,
+    write_message,
+    write_options,
+)
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
@@ -76,13 +85,9 @@ async def _calls(router_client: RouterClient) -> list[Coroutine[Any, Any, Any]]:
         router_client.release("c", 1, [1]),
         router_client.complete_receipt("c", 1, 1, 1),
         router_client.return_entries("c", 1, 1, [1], 0),
-        router_client.get_retained(["t"]),
-        _all_pages(router_client, "#"),
+        router_client.read_retained(["t"]),
+        router_client.read_retained(["#"]),
     ]
-
-
-async def _all_pages(router_client: RouterClient, topic_filter: str) -> list[list[str]]:
-    return [page async for page in router_client.match_retained(topic_filter)]
 
 
 # Whom
@@ -161,10 +166,9 @@ async def test_a_store_that_is_away_fails_requests() -> None:
         "release",
         "receipt",
         "return_entries",
-        "get_retained",
+        "read_retained",
     ]:
         router.replies[kind] = _failure(pb.FAILURE_UNAVAILABLE, "the store is away")
-    router.replies["match_retained"] = _failure(pb.FAILURE_UNAVAILABLE, "the store is away")
     for call in await _calls(router_client):
         with pytest.raises(RouterUnavailable, match="the store is away"):
             await call
@@ -569,55 +573,102 @@ async def test_a_shared_message_of_qos_0_on_its_way_to_a_router_that_is_lost_is_
 # Retained messages
 
 
-def _page(cursor: int, *topics: str) -> pb.Reply:
-    return pb.Reply(match_retained=pb.MatchRetainedReply(topics=topics, cursor=cursor))
+def _retained(*topics: str, after: str = "", list_number: int = 0) -> pb.Reply:
+    reply = pb.Reply(read_retained=pb.ReadRetainedReply(after=after, list_number=list_number))
+    for topic in topics:
+        write_message(reply.read_retained.messages.add(), Publish(topic, b"x", 0, True))
+    return reply
+
+
+def _topics(page: RetainedPage) -> list[str]:
+    return [message.topic for message in page.messages]
 
 
 @in_virtual_time
-async def test_retained_topics_are_read_page_by_page_from_one_router() -> None:
+async def test_a_wildcard_is_read_from_every_router_up_to_where_all_have_read() -> None:
     router_client, (first, second) = await _harness("r1", "r2")
-    for router in (first, second):
-        router.replies["match_retained"] = _page(8, "a", "b")
-    pages = router_client.match_retained("#")
-    asked = first if owner("#", ["r1", "r2"]) == "r1" else second
-    assert await anext(pages) == ["a", "b"]
-    asked.replies["match_retained"] = _page(0, "c")
-    assert await anext(pages) == ["c"]
-    with pytest.raises(StopAsyncIteration):
-        await anext(pages)
-    requests = asked.of("match_retained")
-    assert [(one.topic_filter, one.cursor) for one in requests] == [("#", 0), ("#", 8)]
-    assert not (second if asked is first else first).of("match_retained")
+    first.replies["read_retained"] = _retained("a", "c", "e", after="e", list_number=7)
+    second.replies["read_retained"] = _retained("b", "d", after="d", list_number=8)
+    page = await router_client.read_retained(["#"])
+    assert (_topics(page), page.after) == (["a", "b", "c", "d"], "d")
+    first.replies["read_retained"] = _retained("e", "f", after="f", list_number=7)
+    second.replies["read_retained"] = _retained()
+    page = await router_client.read_retained(["#"], page)
+    assert (_topics(page), page.after) == (["e", "f"], "f")
+    first.replies["read_retained"] = _retained()
+    page = await router_client.read_retained(["#"], page)
+    assert (_topics(page), page.after) == ([], None)
+    for router, number in ((first, 7), (second, 8)):
+        requests = router.of("read_retained")
+        assert [(one.after, one.list_number) for one in requests[:2]] == [("", 0), ("d", number)]
+        assert {one.name for one in requests} == {router.name}
+        assert [list(one.names) for one in requests] == [["r1", "r2"]] * 3
 
 
 @in_virtual_time
-async def test_a_list_whose_router_goes_away_fails() -> None:
-    router_client, (router,) = await _harness("r1")
-    router.replies["match_retained"] = _page(8, "a")
-    pages = router_client.match_retained("#")
-    await anext(pages)
-    router.silent_about = {"match_retained"}
-    rest = asyncio.ensure_future(anext(pages))
-    await asyncio.sleep(MOMENT_S)
-    router.lose()
-    with pytest.raises(RouterUnavailable):
-        await rest
-
-
-@in_virtual_time
-async def test_retained_messages_are_read_through_the_routers_that_write_them() -> None:
+async def test_a_topic_is_read_from_the_router_that_writes_it_and_the_others_know_the_interest(
+) -> None:  # fmt: skip
     router_client, routers = await _harness("r1", "r2")
     topics = [f"t/{number}" for number in range(20)]
     for router in routers:
         mine = [topic for topic in topics if owner(topic, ["r1", "r2"]) == router.name]
-        reply = router.replies["get_retained"] = pb.Reply()
-        for topic in mine:
-            write_message(reply.get_retained.messages.add(), Publish(topic, b"x", retain=True))
-    found = await router_client.get_retained(topics)
-    assert sorted(message.topic for message in found) == sorted(topics)
+        router.replies["read_retained"] = _retained(*mine)
+    assert _topics(await router_client.read_retained(topics)) == sorted(topics)
     for router in routers:
-        (request,) = router.of("get_retained")
-        assert {owner(topic, ["r1", "r2"]) for topic in request.topics} == {router.name}
+        (request,) = router.of("read_retained")
+        assert {owner(topic, ["r1", "r2"]) for topic in request.topic_filters} == {router.name}
+    asked, other = routers if owner("t", ["r1", "r2"]) == "r1" else reversed(routers)
+    other.silent_about = {"synced"}
+    router_client.add_interest("edge-1", "t")
+    reading = asyncio.create_task(router_client.read_retained(["t"]))
+    await asyncio.sleep(MOMENT_S)
+    assert len(asked.of("read_retained")) == 2
+    assert len(other.of("read_retained")) == 1
+    assert not reading.done()
+    other.lose()
+    await reading
+
+
+@in_virtual_time
+async def test_a_router_that_has_just_joined_is_waited_for() -> None:
+    """Others may have publishes of its topics that are not stored."""
+    router_client, (first,) = await _harness("r1")
+    first.silent_about = {"barrier"}
+    second = FakeRouter(router_client, "r2")
+    await second.join()
+    reading = asyncio.create_task(router_client.read_retained(["#"]))
+    await asyncio.sleep(MOMENT_S)
+    assert not first.of("read_retained") + second.of("read_retained")
+    first.answer_all("barrier")
+    await reading
+    assert first.of("read_retained")
+    assert second.of("read_retained")
+
+
+@in_virtual_time
+async def test_retained_messages_are_waited_for_in_bounded_time() -> None:
+    router_client, (router,) = await _harness("r1")
+    router.silent_about = {"read_retained"}
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    with pytest.raises(RouterUnavailable, match="in time"):
+        await router_client.read_retained(["t"])
+    assert loop.time() - started_s == pytest.approx(TIMEOUT_S)
+    router.silent_about = set()
+    await router_client.read_retained(["t"])
+
+
+@in_virtual_time
+async def test_lists_of_routers_are_not_used_when_the_routers_have_changed() -> None:
+    router_client, (first, second) = await _harness("r1", "r2")
+    for router in (first, second):
+        router.replies["read_retained"] = _retained("a", after="a", list_number=7)
+    page = await router_client.read_retained(["#"])
+    second.lose()
+    await asyncio.sleep(RECONNECT_GRACE_S + 1)
+    await router_client.read_retained(["#"], page)
+    request = first.of("read_retained")[-1]
+    assert (request.after, request.list_number, list(request.names)) == ("a", 0, ["r1"])
 
 
 @in_virtual_time
@@ -626,11 +677,11 @@ async def test_retained_messages_whose_routers_go_away_fail() -> None:
     unheard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
     for router in routers:
-        router.silent_about = {"get_retained"}
-    asked = asyncio.create_task(router_client.get_retained([f"t/{number}" for number in range(20)]))
+        router.silent_about = {"read_retained"}
+    asked = asyncio.create_task(router_client.read_retained(["#"]))
     await asyncio.sleep(MOMENT_S)
     for router in routers:
-        assert router.of("get_retained")
+        assert router.of("read_retained")
         router.lose()
     with pytest.raises(RouterUnavailable):
         await asked
@@ -642,14 +693,76 @@ async def test_retained_messages_whose_routers_go_away_fail() -> None:
 
 
 @in_virtual_time
-async def test_messages_for_a_queue_travel_whole() -> None:
+async def test_routers_of_the_version_before_are_asked_for_names_and_then_for_messages() -> None:
+    router_client, routers = await _harness("r1", "r2")
+    names = [f"{number:03}" for number in range(TOPICS + 10)]
+    for router in routers:
+        router.replies["read_retained"] = _failure(pb.FAILURE_UNSUPPORTED, "unknown request")
+        found = pb.MatchRetainedReply(topics=reversed(names))
+        router.replies["match_retained"] = pb.Reply(match_retained=found)
+        reply = router.replies["get_retained"] = pb.Reply()
+        write_message(reply.get_retained.messages.add(), Publish(router.name, b"x", retain=True))
+    page = await router_client.read_retained(["#"])
+    assert (_topics(page), page.after) == (["r1", "r2"], names[TOPICS - 1])
+    page = await router_client.read_retained(["#"], page)
+    assert (_topics(page), page.after) == (["r1", "r2"], None)
+    asked = [one for router in routers for one in router.of("get_retained")]
+    assert sorted(topic for one in asked for topic in one.topics) == names
+    assert sum(len(router.of("match_retained")) for router in routers) == 1
+
+
+def _for_queue(*topics: str) -> list[RetainedForQueue]:
+    options = SubscriptionOptions(1, subscription_identifier=7)
+    return [
+        RetainedForQueue("#", options, Publish(topic, b"x", 2, True, properties=b"\x01\x01"))
+        for topic in topics
+    ]
+
+
+@in_virtual_time
+async def test_retained_messages_are_queued_by_the_routers_that_write_them() -> None:
+    router_client, routers = await _harness("r1", "r2")
+    topics = [f"t/{number}" for number in range(20)]
+    await router_client.queue_retained("c", 4, _for_queue(*topics))
+    for router in routers:
+        (request,) = router.of("queue_retained")
+        assert (request.client_id, request.incarnation) == ("c", 4)
+        assert {owner(item.topic, ["r1", "r2"]) for item in request.items} == {router.name}
+        subscription = request.items[0].subscription
+        assert (subscription.topic_filter, subscription.options.flags) == ("#", 1)
+        assert subscription.options.subscription_identifier == 7
+    assert sum(len(router.of("queue_retained")[0].items) for router in routers) == 20
+    routers[0].lose()
+    with pytest.raises(RouterUnavailable):
+        await router_client.queue_retained("c", 4, _for_queue(*topics))
+
+
+@in_virtual_time
+async def test_routers_of_the_version_before_queue_what_has_been_read() -> None:
     router_client, (router,) = await _harness("r1")
-    messages = [Publish("a", b"1", 1, True), Publish("b", b"2", 2, True, properties=b"\x01\x01")]
-    await router_client.enqueue("c", 4, messages)
+    router.replies["queue_retained"] = _failure(pb.FAILURE_UNSUPPORTED, "unknown request")
+    await router_client.queue_retained("c", 4, _for_queue("a", "b"))
     (request,) = router.of("enqueue")
     assert (request.client_id, request.incarnation) == ("c", 4)
-    assert [one.payload for one in request.messages] == [b"1", b"2"]
-    assert request.messages[1].properties == b"\x01\x01"
+    assert [read_message(one) for one in request.messages] == [
+        Publish(topic, b"x", 1, True, properties=b"\x01\x01", subscription_identifiers=(7,))
+        for topic in "ab"
+    ]
+
+
+@in_virtual_time
+async def test_every_router_notes_that_retained_messages_are_sent_again() -> None:
+    router_client, routers = await _harness("r1", "r2")
+    await router_client.subscribe("edge-1", "c", 1, 1, [("t", QOS1)], generation="1.1", again=["t"])
+    (request,) = [one for router in routers for one in router.of("subscribe")]
+    assert request.generation == "1.1"
+    for router in routers:
+        (caught_up,) = router.of("catch_up")
+        assert (caught_up.client_id, list(caught_up.topic_filters)) == ("c", ["t"])
+    await router_client.replayed("c", 3, [("t", "1.1", "a")])
+    (replayed,) = [one for router in routers for one in router.of("replayed")]
+    assert (replayed.client_id, replayed.epoch) == ("c", 3)
+    assert read_replays(replayed.replays) == [("t", "1.1", "a")]
 
 
 # Deliveries

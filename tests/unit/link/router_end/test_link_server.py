@@ -22,10 +22,14 @@ from tidegate.link.interfaces import (
     AttachSession,
     DetachSession,
     PendingWill,
+    RetainedForQueue,
+    RetainedPage,
+    RetainedRequest,
     RouterUnavailable,
     SessionFenced,
 )
 from tidegate.link.messages import (
+    read_replays,
     size_of,
     write_attach,
     write_detach,
@@ -805,6 +809,8 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
     change: Any = {"client_id": "c", "epoch": 3, "incarnation": 4, "told": ["r1", "r2"]}
     queued = pb.EnqueueRequest(client_id="c", incarnation=4)
     write_message(queued.messages.add(), Publish("a", b"x", 1))
+    for_queue = pb.QueueRetainedRequest(client_id="c", incarnation=4)
+    for_queue.items.add(topic="a", subscription=write_subscriptions([("#", QOS1)])[0])
     requests: list[tuple[dict[str, Any], tuple[str, tuple[Any, ...]]]] = [
         ({"attach": wanted}, ("attach", ("edge-1", attach))),
         ({"detach": ending}, ("detach", (detach,))),
@@ -843,11 +849,37 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
         ({"enqueue": queued}, ("enqueue", ("c", 4, [Publish("a", b"x", 1)]))),
         ({"get_retained": pb.GetRetainedRequest(topics=["a"])}, ("get_retained", (["a"],))),
         (
+            {
+                "read_retained": pb.ReadRetainedRequest(
+                    topic_filters=["#"], after="a", list_number=3, name="r1", names=["r1", "r2"]
+                )
+            },
+            ("retained_page", (RetainedRequest(["#"], "a", 3, "r1", ["r1", "r2"]),)),
+        ),
+        (
             {"verify": pb.VerifyRequest(client_ids=["c", "d"], epochs=[3, 4])},
             ("verify", ([("c", 3), ("d", 4)],)),
         ),
         ({"fence": pb.FenceRequest(instance="r9")}, ("fence", ("r9",))),
         ({"catch_up": pb.CatchUpRequest()}, ("catch_up", ())),
+        (
+            {"catch_up": pb.CatchUpRequest(client_id="c", topic_filters=["t"])},
+            ("replay_again", ("c", ["t"])),
+        ),
+        (
+            {
+                "replayed": pb.ReplayedRequest(
+                    client_id="c",
+                    epoch=3,
+                    replays=[pb.Replay(topic_filter="#", generation="1.1", topic="a")],
+                )
+            },
+            ("replayed", ("c", 3, [("#", "1.1", "a")])),
+        ),
+        (
+            {"queue_retained": for_queue},
+            ("queue_retained", ("c", 4, [RetainedForQueue("#", QOS1, Publish("a"))])),
+        ),
         ({"lease": pb.LeaseRequest()}, ("heartbeat", ("edge-1",))),
         ({"end_lease": pb.EndLeaseRequest()}, ("end_lease", ("edge-1",))),
     ]
@@ -862,7 +894,9 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
 @_harness()
 async def test_what_the_router_returns_goes_back_whole(harness: Harness) -> None:
     stream, results = await harness.edge(), harness.service.results
-    results["attach"] = AttachedSession(9, 4, True, 12, True, 15, [13], b"\1", {3: 2})
+    results["attach"] = AttachedSession(
+        9, 4, True, 12, True, 15, [13], b"\1", {3: 2}, replays=[("#", "1.1", "a")]
+    )
     results["fetch"] = [(5, Publish("t", b"x", 2)), (6, Publish("t", b"y", 1))]
     results["verify"] = [True, False]
     results["heartbeat"] = False
@@ -870,6 +904,7 @@ async def test_what_the_router_returns_goes_back_whole(harness: Harness) -> None
     stream.ask(1, attach=pb.AttachRequest(client_id="c"))
     reply = await stream.reply(1)
     assert (reply.attach.epoch, reply.attach.incarnation, reply.attach.last_seq) == (9, 4, 15)
+    assert read_replays(reply.attach.replays) == [("#", "1.1", "a")]
     stream.ask(2, fetch=pb.FetchRequest())
     entries = (await stream.reply(2)).fetch.entries
     assert [(one.seq, one.message.payload) for one in entries] == [(5, b"x"), (6, b"y")]
@@ -882,6 +917,11 @@ async def test_what_the_router_returns_goes_back_whole(harness: Harness) -> None
     stream.ask(5, get_retained=pb.GetRetainedRequest(topics=["a", "b"]))
     messages = (await stream.reply(5)).get_retained.messages
     assert [(one.topic, one.payload) for one in messages] == [("a", b"a"), ("b", b"b")]
+    results["retained_page"] = RetainedPage([Publish("t", b"x", 1, True)], "t", {"r1": 3})
+    stream.ask(6, read_retained=pb.ReadRetainedRequest(name="r1"))
+    page = (await stream.reply(6)).read_retained
+    assert [(one.topic, one.payload) for one in page.messages] == [("t", b"x")]
+    assert (page.after, page.list_number) == ("t", 3)
 
 
 @_harness()
