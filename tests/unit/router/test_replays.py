@@ -33,7 +33,7 @@ class Harness:
         store: Any = self.store
         self.table = RoutingTable()
         self.retained = RetainedMessages(store, lambda: 0, lambda: None)
-        queues = QueueWriter(store, Counters(), {}, lambda: None)
+        queues = QueueWriter(store, Counters(), {}, lambda: None, lambda: 0)
         self.replays = Replays(self.table, self.retained, queues)
         self.session = self.table.session("c", 1)
         self.subscribe("#")

@@ -8,7 +8,7 @@ messages come, fetched when the client has fallen behind), so backlog never sits
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.window import DurableFeed, MemoryQueue, Window
