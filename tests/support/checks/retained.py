@@ -26,6 +26,8 @@ class _Topic:
     #: Whether a value came since the last SUBSCRIBE, and whether one came with RETAIN.
     has_first: bool = False
     has_retained: bool = False
+    #: What came live since the last SUBACK: one that is subscribed again may come live before it.
+    live: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class Retained(Judge):
             case Kind.SUBSCRIBED if self._is_clean(event):
                 reading = self._readings[event.client, event.connection]
                 reading.since = position
+                for topic in reading.topics.values():
+                    topic.live.clear()
             case Kind.RECEIVED if self._is_clean(event):
                 self._received(event)
             case Kind.READ:
@@ -104,6 +108,8 @@ class Retained(Judge):
             self._live(event, message, topic)
         self.read_count += event.retain
         topic.has_first = True
+        if not event.retain and reading.since is not None:
+            topic.live.add(key.seq)
         topic.has_retained |= event.retain
         topic.arrived.add(key.seq)
         topic.highest = max(topic.highest, key.seq)
@@ -128,7 +134,7 @@ class Retained(Judge):
             self.wrong("older value", f"retained, after number {topic.highest}", event)
         elif topic.has_retained:
             self.wrong("retained twice", "a second retained value for one SUBSCRIBE", event)
-        elif key.seq in topic.arrived and topic.has_first:
+        elif key.seq in topic.live:
             self.wrong("retained twice", "retained, after it came live", event)
 
     def _live(self, event: Event, message: Message, topic: _Topic) -> None:

@@ -80,6 +80,7 @@ class Delivery:
         "_replays",
         "_resend_left",
         "_resend_until",
+        "_sent_until",
         "_unreadable",
         "_window",
         "sent_seq",
@@ -100,6 +101,8 @@ class Delivery:
         #: How many of them are taken for begun exchanges. DUP may be set on more: what was
         #: acknowledged on a connection that was fenced, or to an edge that died, comes once more.
         self._resend_left = limits.max_in_flight
+        #: Entries up to this seq are known to have been sent before.
+        self._sent_until = 0
         self._is_resumed = False
         self._completed: list[int] = []
         #: By seq: who waits for the acknowledgement of a shared subscription's message.
@@ -128,7 +131,7 @@ class Delivery:
         if session.session_present:
             self._is_resumed = True
             self.sent_seq = session.sent_seq
-            self._resend_until = session.sent_seq
+            self._resend_until = self._sent_until = session.sent_seq
             if session.sent_uncertain:
                 self._resend_until = max(session.sent_seq, session.last_seq)
             for seq in sorted(session.released):
@@ -332,7 +335,7 @@ class Delivery:
         if message.expires_at_ms:
             expiry = self._context.remaining_s(message)
             if not expiry:
-                if not again:
+                if not again or (message.qos == 1 and seq > self._sent_until):
                     counters.dropped["expired"] += 1
                     self._complete(seq)
                     return

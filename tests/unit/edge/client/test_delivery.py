@@ -109,6 +109,24 @@ async def test_exactly_what_has_been_sent_before_is_sent_again_with_dup() -> Non
         ]
 
 
+@pytest.mark.statement("MQTT-3.3.2-5", "MQTT-4.3.3-7")
+async def test_what_expired_goes_on_only_if_it_was_sent_or_may_be_a_begun_exchange() -> None:
+    """Of QoS 1 the client keeps no state: what may not have been sent to it is not sent late."""
+    async with LoneEdge() as alone:
+        alone.router.session = AttachedSession(9, 7, True, 2, True, 4)
+        alone.router.queued = {
+            seq: Publish("t", b"%d" % seq, 2 if seq == 4 else 1, expires_at_ms=1000)
+            for seq in (1, 2, 3, 4, 5)
+        }
+        alone.now_ms = 2000
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c", clean=False, props=[("session_expiry", 300)]))
+        await turns()
+        sent = [packet.payload for packet in client.received() if packet.kind == "PUBLISH"]
+        assert sent == [b"1", b"2", b"4"]
+        assert [seq for _, _, seqs in alone.router.completed for seq in seqs] == [3, 5]
+
+
 async def _with_one_in_flight(alone: LoneEdge, expires_at_ms: int) -> EdgeClient:
     """A client with one message in flight, no room for another, and two that wait and expire."""
     client = await alone.connect("c", props=[("receive_maximum", 1)])
