@@ -148,7 +148,7 @@ async def test_retained_and_live_messages_meet_in_order(
         wanted = [(cluster_clients.topic(f"{turn}/{one}"), granted) for one in filters]
         topic = cluster_clients.topic(f"{turn}/a/b")
         assert not await race(publishers[turn // 9], subscriber, topic, wanted, qos)
-        await subscriber.disconnect()
+        subscriber.reset()  # a PUBREL may be on its way
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -179,7 +179,7 @@ async def test_durable_sessions_get_retained_and_live_messages_in_order(
         wanted = cluster_clients.topic(f"{turn}/{'+' if turn % 2 else 'a'}")
         subscriber = await cluster_clients.connect(turn % 2, f"s{turn}", version, durable=True)
         assert not await race(publishers[turn // 9], subscriber, topic, [(wanted, granted)], qos)
-        await subscriber.disconnect()
+        subscriber.reset()  # a PUBREL may be on its way
 
 
 async def _take_all(reader: RawClient, found: list[bytes], most: int, count: int) -> None:

@@ -189,7 +189,7 @@ async def test_retained_and_live_messages_meet_in_order(
         topic = peers.topic("a/b")
         wanted = [(peers.topic(one), granted) for one in filters]
         assert not await race(publisher, subscriber, topic, wanted, qos)
-        await subscriber.unsubscribe(*(name for name, _ in wanted))
+        subscriber.reset()  # a PUBREL may be on its way
 
 
 @both_versions

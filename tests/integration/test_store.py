@@ -779,6 +779,9 @@ async def test_subscriptions_keep_which_retained_messages_are_to_be_sent(store: 
     await store.subscribe("c", session.epoch, wanted)
     session = await attach(store, "c")
     assert session.replays == []
+    await store.subscribe("c", session.epoch, wanted, "9.1+")
+    session = await attach(store, "c")
+    assert sorted(session.replays) == [("f0", "9.1+", ""), ("f1", "9.1+", "")]
 
 
 async def test_what_is_to_be_sent_ends_with_the_session(store: RedisStore) -> None:

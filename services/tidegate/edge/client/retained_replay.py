@@ -98,6 +98,12 @@ class RetainedReplay:
         self._chunk = min(CHUNK, max(1, client.context.limits.max_queued_messages // 2))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether a first page has been read, and nothing is or has been retained."""
+        page = self._page
+        return page is not None and page.after is None and not page.messages and not self._noted
+
+    @property
     def is_done(self) -> bool:
         """Whether everything has been read and sent."""
         return self._is_sent() and not self.unrecorded
@@ -202,6 +208,7 @@ class RetainedReplay:
     async def read_first(self) -> bool:
         """Read the first page; False if that fails: everything follows later."""
         client = self._client
+        self._page = None
         for attempt in range(TRIES):
             if attempt:
                 await asyncio.sleep(RETRY_S)

@@ -121,27 +121,24 @@ async def subscribe(client: Client, packet: Subscribe, registry: ClientRegistry)
     granted = _Granted(list(wanted.items()), unjoined, acl)
     wants_retained = _wanting_retained(client, granted.applied)
     answer = SubAck(packet.packet_id, codes)
-    generation = _generation(client, wants_retained, registry)
-    is_stored = await _store(client, granted, wants_retained, generation)
-    if (
-        is_stored
-        and not generation
-        and (generation := _generation(client, wants_retained, registry))
-    ):  # something has been retained meanwhile
-        is_stored = await _store(client, granted, wants_retained, generation)
-    if is_stored is None or client.is_closed:
-        return
-    if not is_stored:
+    if wants_retained and not context.router.retains_none(list(wants_retained)):
+        is_stored = await _subscribe_with_retained(
+            client, granted, wants_retained, registry, answer
+        )
+    else:
+        is_stored = await _store(client, granted, wants_retained, "")
+        if is_stored and wants_retained and not context.router.retains_none(list(wants_retained)):
+            # Something has been retained meanwhile.
+            is_stored = await _subscribe_with_retained(
+                client, granted, wants_retained, registry, answer, is_stored=True
+            )
+        elif is_stored and not client.is_closed:
+            _take_effect(client, granted, registry)
+            await context.router.interest_synced()
+            if not client.is_closed:
+                client.send_packet(answer)
+    if is_stored is False and not client.is_closed:
         _refuse_all(client, packet.packet_id, codes)
-        return
-    if generation or (wants_retained and not context.router.retains_none(list(wants_retained))):
-        replay = RetainedReplay(client, client.delivery, registry, wants_retained, generation)
-        await _take_effect_with_retained(client, granted, replay, registry, answer)
-        return
-    _take_effect(client, granted, registry)
-    await context.router.interest_synced()
-    if not client.is_closed:
-        client.send_packet(answer)
 
 
 def _wanting_retained(
@@ -157,17 +154,6 @@ def _wanting_retained(
             or (options.retain_handling == 1 and name not in client.subscriptions)
         )
     }
-
-
-def _generation(
-    client: Client, wants_retained: Mapping[str, SubscriptionOptions], registry: ClientRegistry
-) -> str:
-    """Name the SUBSCRIBE for the store if a durable session may have retained messages sent."""
-    if not client.incarnation or not wants_retained:
-        return ""
-    if client.context.router.retains_none(list(wants_retained)):
-        return ""
-    return registry.next_generation(client)
 
 
 async def _store(
@@ -208,30 +194,35 @@ def _take_effect(client: Client, granted: _Granted, registry: ClientRegistry) ->
         look_at_groups(client)
 
 
-async def _take_effect_with_retained(
+async def _subscribe_with_retained(
     client: Client,
     granted: _Granted,
-    replay: RetainedReplay,
+    wants_retained: Mapping[str, SubscriptionOptions],
     registry: ClientRegistry,
     answer: SubAck,
-) -> None:
+    *,
+    is_stored: bool = False,
+) -> bool | None:
     """Read what is retained, then do all in one turn: effect, SUBACK, retained messages.
 
     So each message comes once: retained if it was published before, else live [MQTT-3.3.1-12].
+    Return what ``_store`` does. ``is_stored``: the subscriptions have been.
     """
     held = [name for name, _ in granted.applied if not name.startswith("$share/")]
     for name in held:
         registry.hold_interest(name)
+    replay = RetainedReplay(client, client.delivery, registry, wants_retained)
     replay.begin()
     is_handed_over = False
     try:
-        if await replay.read_first():
-            client.delivery.pause()  # SUBACK comes first
-            await replay.queue_first()
+        if client.incarnation:
+            outcome = await _store_and_queue(client, granted, replay, registry, is_stored=is_stored)
         else:
-            await client.context.router.interest_synced()
-        if client.is_closed:
-            return
+            outcome = await _store(client, granted, wants_retained, "")
+            if outcome:
+                await _read_or_sync(client, replay)
+        if not outcome or client.is_closed:
+            return outcome
         _take_effect(client, granted, registry)
         replay.take_effect()
         client.send_packet(answer)
@@ -243,6 +234,40 @@ async def _take_effect_with_retained(
             registry.release_interest(name)
         if not is_handed_over:
             replay.end()
+    return outcome
+
+
+async def _read_or_sync(client: Client, replay: RetainedReplay) -> bool:
+    """Read a first page of what is retained; without it at least have routers know the filters."""
+    if await replay.read_first():
+        return True
+    if not client.is_closed:
+        await client.context.router.interest_synced()
+    return False
+
+
+async def _store_and_queue(
+    client: Client,
+    granted: _Granted,
+    replay: RetainedReplay,
+    registry: ClientRegistry,
+    *,
+    is_stored: bool,
+) -> bool | None:
+    """Store subscriptions of a durable session, with what is to be sent if there is anything."""
+    if not is_stored and await _read_or_sync(client, replay) and replay.is_empty:
+        outcome = await _store(client, granted, replay.filters, "")
+        if not outcome or replay.is_empty:
+            return outcome
+        is_stored = True
+    # "+": these subscriptions have just been stored, and count as new ones.
+    generation = registry.next_generation(client) + ("+" if is_stored else "")
+    replay.unrecorded = dict.fromkeys(replay.filters, generation)
+    outcome = await _store(client, granted, replay.filters, generation)
+    if outcome and not client.is_closed and await _read_or_sync(client, replay):
+        client.delivery.pause()  # SUBACK comes first
+        await replay.queue_first()
+    return outcome
 
 
 def _is_authorized(client: Client, name: str) -> bool:

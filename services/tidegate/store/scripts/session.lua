@@ -7,11 +7,12 @@ local function wants_retained(options, is_new)
   return handling == 0 or (handling == 1 and is_new)
 end
 
--- arguments: P, C, epoch, generation of the retained messages to be sent ('' = none are), (topic
---   filter, options)…
+-- arguments: P, C, epoch, generation of the retained messages to be sent ('' = none are; with + at its
+--   end all subscriptions count as new), (topic filter, options)…
 -- result: 0 = fenced, -1 = not durable, else the id of the log entry that has it all
 local function subscribe(i, last)
   local P, C, generation = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local count_as_new = string.sub(generation, -1) == '+'
   local incarnation = owned(P, C, ARGV[i + 2])
   if not incarnation then return 0 end
   if incarnation == '0' then return -1 end
@@ -25,7 +26,7 @@ local function subscribe(i, last)
     for at = from, to, 2 do
       local name, options = ARGV[at], ARGV[at + 1]
       if generation ~= '' and string.sub(name, 1, 7) ~= '$share/'
-        and wants_retained(options, not current[name]) then
+        and wants_retained(options, count_as_new or not current[name]) then
         replays[#replays + 1] = name
         replays[#replays + 1] = generation .. ' '
       end

@@ -415,3 +415,32 @@ async def test_it_ends_with_the_connection_while_no_router_queues() -> None:
         await asyncio.sleep(RETRY_S * 2)
         assert not edge.edge.registry.replaying
         assert edge.router.replays == []
+
+
+@in_virtual_time
+async def test_a_durable_subscription_with_nothing_retained_costs_one_write() -> None:
+    async with LoneEdge() as edge:
+        client = await _durable(edge)
+        await _subscribe(client, ("#", 1))
+        assert _got(client) == ["SUBACK"]
+        assert edge.router.generations == [("", [])]
+        assert (edge.router.enqueued, edge.router.replays) == ([], [])
+
+
+@in_virtual_time
+async def test_what_is_retained_while_a_durable_subscription_is_stored_is_queued() -> None:
+    async with LoneEdge() as edge:
+        client = await _durable(edge)
+        subscribe = edge.router.subscribe
+
+        async def slow(*arguments: Any, **more: Any) -> None:
+            if not edge.router.generations:
+                _retain(edge, "t", b"new", 1)
+            await subscribe(*arguments, **more)
+
+        edge.router.subscribe = slow  # type: ignore[method-assign]
+        await _subscribe(client, ("#", 0x11))
+        assert _got(client) == ["SUBACK"]
+        assert edge.router.generations == [("", []), ("1.1+", [])]
+        assert edge.router.enqueued == [("#", "t")]
+        assert edge.router.replays == [("#", "1.1+", "")]
