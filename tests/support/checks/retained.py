@@ -26,6 +26,8 @@ class _Topic:
     #: Whether a value came since the last SUBSCRIBE, and whether one came with RETAIN.
     has_first: bool = False
     has_retained: bool = False
+    #: Values that came with RETAIN.
+    read: set[int] = field(default_factory=set)
     #: What came live since the last SUBACK: one that is subscribed again may come live before it.
     live: set[int] = field(default_factory=set)
 
@@ -111,6 +113,8 @@ class Retained(Judge):
         if not event.retain and reading.since is not None:
             topic.live.add(key.seq)
         topic.has_retained |= event.retain
+        if event.retain:
+            topic.read.add(key.seq)
         topic.arrived.add(key.seq)
         topic.highest = max(topic.highest, key.seq)
         topic.last = key
@@ -140,6 +144,8 @@ class Retained(Judge):
     def _live(self, event: Event, message: Message, topic: _Topic) -> None:
         key = event.key
         assert key is not None
+        if topic.highest in topic.read and self.world.may_be_routed_again(event, message):
+            return
         if key.seq not in topic.arrived:
             if key.seq < topic.highest and not self.world.may_be_behind(event, message):
                 self.wrong("older value", f"after number {topic.highest}", event)

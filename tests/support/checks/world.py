@@ -137,6 +137,19 @@ class World:
             return self.faults.at_edge(place, since, event.at)
         return message.qos == 1 and self.faults.first(place, since, event.at) is not None
 
+    def may_be_routed_again(self, event: Event, message: Message) -> bool:
+        """Whether a QoS 2 value that was read before its acknowledgement may come live, too.
+
+        Its router was lost, and another one routes it once more; who has subscribed in between has
+        read that value, or a newer one, as the retained message.
+        """
+        since = message.last_sent_at - self.announced.margin_s
+        return message.qos == 2 and any(
+            begin <= event.at and (end is None or end >= since)
+            for target, _, begin, end in self.faults.spans
+            if target.startswith("store") or "router" in target
+        )
+
     def may_be_old(self, event: Event) -> bool:
         """Whether a live copy may have waited in an edge that hung, for longer than SUBSCRIBE."""
         place = self.connection(event.client, event.connection).place

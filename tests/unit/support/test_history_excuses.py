@@ -310,3 +310,20 @@ def test_a_connect_that_nobody_answered_may_have_begun_another_session(
     story.at(2.5).connect("e", 3, code=1, seconds=2)
     checker = Checker(story.events)
     assert {one.rule for one in (*checker.violations(), *checker.missing())} == rules
+
+
+@pytest.mark.parametrize(("target", "rules"), [("router-0", set()), ("edge-2", {"retained twice"})])
+def test_a_qos_2_value_that_was_read_may_come_live_once_its_router_is_lost(
+    target: str, rules: set[str]
+) -> None:
+    """Another router routes it once more, and the reader was not there when it came first."""
+    story = Story().at(1).publish(1, qos=2, retain=True).reader().receive(1, "r", retain=True)
+    story.hurt(target, 1, 3, "2").receive(1, "r", qos=2)
+    assert story.rules() == rules
+
+
+def test_a_filter_that_is_subscribed_again_brings_live_values_before_suback() -> None:
+    story = Story().reader().add(Kind.SUBSCRIBING, "r", 1, topic="#").publish(1, retain=True)
+    story.receive(1, "r").add(Kind.SUBSCRIBED, "r", 1, topic="#", qos=2)
+    assert story.receive(1, "r", retain=True).rules() == set()
+    assert story.receive(1, "r", retain=True).rules() == {"retained twice"}
