@@ -246,6 +246,9 @@ class SessionClient:
                 self.take_packet(wire, packet)
 
     def _take_connack(self, wire: Wire, packet: Packet) -> None:
+        if wire.accepted.cancelled():
+            wire.abort("CONNACK came too late")
+            return
         if wire.accepted.done():
             raise MisbehaviourError("a second CONNACK")
         if packet.reason:

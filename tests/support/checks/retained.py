@@ -26,6 +26,8 @@ class _Topic:
     #: Whether a value came since the last SUBSCRIBE, and whether one came with RETAIN.
     has_first: bool = False
     has_retained: bool = False
+    #: SUBSCRIBEs whose value has not come before the next SUBSCRIBE: it comes with that one's.
+    late: int = 0
     #: Values that came with RETAIN.
     read: set[int] = field(default_factory=set)
     #: What came live since the last SUBACK: one that is subscribed again may come live before it.
@@ -87,6 +89,9 @@ class Retained(Judge):
 
     def _subscribing(self, event: Event) -> None:
         reading = self._readings[event.client, event.connection]
+        for name in reading.floor:
+            if matches(reading.topic_filter, name) and not reading.topics[name].has_retained:
+                reading.topics[name].late += 1
         reading.topic_filter, reading.since = event.topic, None
         reading.floor = {topic: key.seq for topic, key in self._acknowledged.items()}
         for topic in reading.topics.values():
@@ -136,6 +141,8 @@ class Retained(Judge):
             self.wrong("retain flag", text, event)
         elif key.seq < topic.highest:
             self.wrong("older value", f"retained, after number {topic.highest}", event)
+        elif topic.has_retained and topic.late:
+            topic.late -= 1
         elif topic.has_retained:
             self.wrong("retained twice", "a second retained value for one SUBSCRIBE", event)
         elif key.seq in topic.live:
