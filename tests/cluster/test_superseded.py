@@ -268,3 +268,35 @@ async def test_what_waits_behind_a_cut_never_comes_after_the_next_connection(
     await reader.subscribe((clients.topic("+"), 1))
     kept = [(await receive_publish(reader)).payload for _ in range(CLIENTS)]
     assert kept == [b"new"] * CLIENTS
+
+
+@both_versions
+@pytest.mark.statement("MQTT-3.14.4-3")
+async def test_no_will_of_a_client_that_disconnected_while_the_store_was_away(
+    start_cluster: Callable[..., Awaitable[Cluster]], version: int
+) -> None:
+    """It connects at another edge, often before the store has the end of that connection."""
+    cluster = await start_cluster()
+    clients = ClusterClients(cluster)
+    watcher = await clients.connect(ELSEWHERE, "watcher")
+    await watcher.subscribe((clients.topic("+"), 1))
+    names = [f"polite{number}" for number in range(ROUNDS)]
+    old = {
+        name: await clients.connect(OLD, name, version, will=Will(clients.topic(name), b"will"))
+        for name in names
+    }
+    await asyncio.to_thread(cluster.store.kill)
+    for client in old.values():
+        await client.disconnect()
+    await asyncio.to_thread(cluster.store.start)
+    for name in names:
+        connack = None
+        while connack is None or connack.reason:
+            new = await clients.open(NEW, version)
+            await new.send(mqtt_bytes.connect(clients.client_id(name), version=version))
+            connack = await new.receive()
+        await new.publish(clients.topic(name), b"back", qos=1)
+        await new.expect("PUBACK")
+    for _ in names:
+        assert (await receive_publish(watcher)).payload == b"back"
+    await watcher.expect_nothing()

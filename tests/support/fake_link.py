@@ -20,6 +20,7 @@ from tidegate.link.edge_end.router_peer import RouterPeer
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
+    DetachedSession,
     DetachSession,
     EdgeLink,
     Origin,
@@ -244,9 +245,9 @@ class FakeService:
         found = await self._ask("attach", edge_id, request)
         return found or AttachedSession(1, 1, False)
 
-    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
+    async def detach(self, request: DetachSession) -> DetachedSession:
         """See RouterLink."""
-        return await self._ask("detach", request) or ()
+        return await self._ask("detach", request) or DetachedSession()
 
     def hasten(self, client_id: str) -> None:
         """See RouterLink."""
@@ -258,6 +259,10 @@ class FakeService:
     def publish_will(self, will: PendingWill) -> None:
         """See RouterService."""
         self._call("publish_will", will)
+
+    async def withdraw_wills(self, *arguments: Any) -> None:
+        """See RouterService."""
+        await self._ask("withdraw_wills", *arguments)
 
     async def wills_published(self, *arguments: Any) -> None:
         """See RouterService."""

@@ -21,9 +21,9 @@ from tidegate.edge.edge import Edge
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
+    DetachedSession,
     DetachSession,
     Origin,
-    PendingWill,
     RetainedForQueue,
     RetainedPage,
     RouterUnavailable,
@@ -142,11 +142,11 @@ class FakeRouter:
             raise RouterUnavailable("none is there")
         return self.session or AttachedSession(1, self.incarnation, False)
 
-    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
+    async def detach(self, request: DetachSession) -> DetachedSession:
         """See RouterLink."""
         await self.reachable.wait()
         self.detached.append(request)
-        return ()
+        return DetachedSession()
 
     def hasten(self, client_id: str) -> None:
         """See RouterLink."""

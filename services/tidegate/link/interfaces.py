@@ -94,6 +94,16 @@ class PendingWill:
     message: Publish
 
 
+@dataclass(slots=True, frozen=True)
+class DetachedSession:
+    """What the end of a connection has brought."""
+
+    #: For the link: to be published by the edge.
+    wills: Sequence[PendingWill] = ()
+    #: A newer connection has the session: nothing was changed.
+    is_fenced: bool = False
+
+
 @dataclass(slots=True)
 class AttachedSession:
     """The session of a connection; see ``store.api.AttachReply`` for the fields."""
@@ -190,8 +200,8 @@ class RouterLink(Protocol):
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make this edge the owner of a session. Raises RouterUnavailable."""
 
-    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
-        """End a connection; retried until it is stored. Returns wills for the link to publish.
+    async def detach(self, request: DetachSession) -> DetachedSession:
+        """End a connection; retried until it is stored.
 
         It is stored when what the connection has published is with its routers.
         """
@@ -372,6 +382,9 @@ class RouterService(RouterLink, Protocol):
 
     def publish_will(self, will: PendingWill) -> None:
         """Publish a will here: the edge cannot (it is of an older version)."""
+
+    async def withdraw_wills(self, will_ids: Sequence[str]) -> None:
+        """Delete wills that are not to be published; retried until it is done."""
 
     async def wills_published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that edges have published. Raises RouterUnavailable."""

@@ -164,6 +164,7 @@ class TracedRouterService:
         self.settle = router.settle
         self.publish_will = router.publish_will
         self.wills_published = router.wills_published
+        self.withdraw_wills = router.withdraw_wills
         self.fence = router.fence
         self.catch_up = router.catch_up
         self.live_routers = router.live_routers

@@ -179,6 +179,7 @@ class Router:
         self.hasten = sessions.hasten
         self.publish_will = self._wills.publish
         self.wills_published = self._wills.published
+        self.withdraw_wills = self._wills.withdraw
         self.subscribe = sessions.subscribe
         self.queue_retained = replays.queue
         self.replay_again = replays.again

@@ -12,6 +12,7 @@ from typing import Any
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
+    DetachedSession,
     DetachSession,
     PendingWill,
     RouterUnavailable,
@@ -132,7 +133,7 @@ class Sessions:
         self._wills.publish_by(None, wills)
         return []
 
-    async def detach(self, request: DetachSession) -> list[PendingWill]:
+    async def detach(self, request: DetachSession) -> DetachedSession:
         """End a connection (see RouterLink)."""
         session = self._table.sessions.get(request.client_id)
         if session is not None and session.epoch == request.epoch:
@@ -148,7 +149,7 @@ class Sessions:
         reply = await retry_until_stored(lambda: self._store.detach(detach), "detach a session")
         if reply.ended is not None:
             self.ended(reply.ended)
-        return self._publish_or_return(reply.wills)
+        return DetachedSession(self._publish_or_return(reply.wills), reply.fenced)
 
     def hasten(self, client_id: str) -> None:
         """Nothing waits here (see RouterLink)."""

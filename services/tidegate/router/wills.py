@@ -121,6 +121,12 @@ class Wills:
         if self._routing.publish(_WillOrigin(will, done), will.message) is not None:
             done()
 
+    async def withdraw(self, will_ids: Sequence[str]) -> None:
+        """Delete wills of connections that have ended with DISCONNECT (see RouterService)."""
+        await retry_until_stored(
+            lambda: self._store.will_published(will_ids), "delete withdrawn wills"
+        )
+
     async def published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that edges have published (see RouterService)."""
         await call_once(self._store.will_published(will_ids))

@@ -46,10 +46,6 @@ class Faults:
             if hurt
         )
 
-    def at_store(self, since: float, until: float) -> bool:
-        """Whether the store was hurt in that time."""
-        return bool(self._clip("store", since, until, touching=True))
-
     def stopped_s(self, since: float, until: float) -> float:
         """How long in that time nothing could be done: no store, or two routers hurt at once."""
         store = self._clip("store", since, until)
@@ -70,14 +66,11 @@ class Faults:
         ]
         return _length_s(spans)
 
-    def _clip(
-        self, kind: str, since: float, until: float, *, touching: bool = False
-    ) -> list[tuple[float, float]]:
+    def _clip(self, kind: str, since: float, until: float) -> list[tuple[float, float]]:
         return [
             (max(begin, since), min(until if end is None else end, until))
             for target, _, begin, end in self.spans
             if target.startswith(kind)
-            and (not touching or (begin <= until and (end is None or end >= since)))
         ]
 
 

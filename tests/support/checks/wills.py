@@ -216,16 +216,11 @@ class Wills(Judge):
         return announced.lease_s + announced.sweep_s + announced.margin_s
 
     def _may_be_unheard(self, connection: Connection, at: float) -> bool:
-        """Whether its DISCONNECT may be lost: its edge, or the store, was hurt then, or soon after.
-
-        What the store does not have yet is not known where the client connects next.
-        """
+        """Whether its DISCONNECT may be lost: its edge was hurt then, or soon after."""
         since = connection.left_at - 4 * self.world.announced.sweep_s
         until = connection.left_at + self.world.announced.margin_s
         until += self.world.faults.stopped_s(connection.left_at, at)
         number = connection.number
-        if self.world.faults.at_store(since, until):
-            return True
         return self.world.faults.at_edge(connection.place, since, until) or (
             self.world.is_uncertain(connection.client, number, connection.left_at)
         )

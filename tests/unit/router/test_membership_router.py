@@ -703,7 +703,7 @@ async def test_wills_are_left_to_edges() -> None:
     record = encode_will(Will("t", b"gone"), "c", None)
     due = DueWill("4:c", "c", 4, record)
     harness.store.detach_reply = DetachReply(False, None, [due])
-    (will,) = await harness.router.detach(DetachSession("c", 4, True))
+    (will,) = (await harness.router.detach(DetachSession("c", 4, True))).wills
     assert (will.will_id, will.epoch, will.message.payload) == ("4:c", 4, b"gone")
     harness.store.due = DueWork(wills=[due])
     harness.edge.publishes_wills = True

@@ -333,12 +333,3 @@ def test_the_value_of_a_subscribe_may_come_with_that_of_the_next() -> None:
     story = Story().publish(1, retain=True).reader().subscribe()
     assert story.receive(1, "r", retain=True).receive(1, "r", retain=True).rules() == set()
     assert story.receive(1, "r", retain=True).rules() == {"retained twice"}
-
-
-@pytest.mark.parametrize(("target", "rules"), [("store", set()), ("edge-1", {"will unwanted"})])
-def test_a_disconnect_that_the_store_cannot_take_may_be_unknown_elsewhere(
-    target: str, rules: set[str]
-) -> None:
-    story = Story().mortal().hurt(target, 1, 2, "1" if target == "edge-1" else "")
-    story.at(2).leaves(code=0).at(2.5).mortal(2).will_comes(1)
-    assert story.rules() == rules

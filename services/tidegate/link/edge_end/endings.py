@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.interfaces import DetachSession, EndedPublisher
+
+#: How long the end of a superseded connection is remembered.
+FENCE_TIMEOUT_S: Final = 10.0
 
 
 class _Ending:
@@ -32,13 +35,43 @@ class _Ending:
 class Endings:
     """See the module's docstring."""
 
-    __slots__ = ("_dispatcher", "_ending", "_routers")
+    __slots__ = ("_dispatcher", "_ending", "_routers", "_unstored")
 
     def __init__(self, routers: RouterTable, dispatcher: PublishDispatcher) -> None:
         self._routers = routers
         self._dispatcher = dispatcher
         #: By client identifier.
         self._ending: dict[str, list[_Ending]] = {}
+        #: Ends that are not stored yet, by client identifier.
+        self._unstored: dict[str, list[DetachSession]] = {}
+
+    def begin(self, request: DetachSession) -> None:
+        """Note that the end of a connection is to be stored."""
+        self._unstored.setdefault(request.client_id, []).append(request)
+
+    def stored(self, request: DetachSession, is_fenced: bool) -> None:
+        """Note that it is stored; or it came too late, and the fence that says so is to come."""
+        if is_fenced:
+            asyncio.get_running_loop().call_later(FENCE_TIMEOUT_S, self._forget, request)
+        else:
+            self._forget(request)
+
+    def _forget(self, request: DetachSession) -> None:
+        requests = self._unstored[request.client_id]
+        requests.remove(request)
+        if not requests:
+            del self._unstored[request.client_id]
+
+    def withdrawn(self, client_id: str, epoch: int) -> int:
+        """Return the epoch of an older connection that has ended without its will; 0: none has."""
+        return max(
+            (
+                request.epoch
+                for request in self._unstored.get(client_id, ())
+                if request.epoch < epoch and not request.publish_will
+            ),
+            default=0,
+        )
 
     def connections(self) -> list[tuple[str, int]]:
         """Return those that have ended here, as (client_id, epoch)."""

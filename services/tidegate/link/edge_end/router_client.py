@@ -41,6 +41,7 @@ from tidegate.link.edge_end.will_publisher import WillPublisher
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
+    DetachedSession,
     DetachSession,
     EdgeLink,
     PendingWill,
@@ -175,6 +176,7 @@ class RouterClient:
                 end = DetachSession(request.client_id, session.epoch, publish_will=False)
                 self._tasks.spawn(self.detach(end))
                 raise
+            session.wills = await self._without_withdrawn(request.client_id, session.wills)
         await self.wills.publish_all(session.wills, self.config.timeout_s)
         if session.incarnation:
             self._snapshot.add_session(request.client_id, session.epoch, session.incarnation)
@@ -202,17 +204,44 @@ class RouterClient:
                 return
         raise RouterUnavailable("router connection lost at every attempt")
 
-    async def detach(self, request: DetachSession) -> Sequence[PendingWill]:
+    async def _without_withdrawn(
+        self, client_id: str, wills: list[PendingWill]
+    ) -> list[PendingWill]:
+        """Leave out wills of connections that have ended with DISCONNECT [MQTT-3.14.4-3].
+
+        The store did not have that end yet, but the other edge has.
+        """
+        if not wills:
+            return wills
+        request = pb.Request()
+        request.withdrawn.client_id = client_id
+        request.withdrawn.will_ids.extend(will.will_id for will in wills)
+        try:
+            reply = await self._requests.send(client_id, request)
+        except RouterUnavailable:
+            return wills  # an older router, say
+        withdrawn = set(reply.withdrawn.will_ids)
+        return [will for will in wills if will.will_id not in withdrawn]
+
+    async def detach(self, request: DetachSession) -> DetachedSession:
         """End a connection (see RouterLink)."""
-        client_id = request.client_id
-        self._snapshot.remove_session(client_id, request.epoch)
-        await self.endings.wait(request)
-        message = pb.Request()
-        write_detach(message.detach, request)
-        reply = await self._requests.send_until_answered(client_id, message)
+        self._snapshot.remove_session(request.client_id, request.epoch)
+        is_fenced = False
+        self.endings.begin(request)
+        try:
+            await self.endings.wait(request)
+            reply = await self._store_end(request)
+            is_fenced = reply.detach.fenced
+        finally:
+            self.endings.stored(request, is_fenced)
         wills = [read_will(will) for will in reply.detach.wills]
         await self.wills.publish_all(wills, self.config.timeout_s)
-        return ()
+        return DetachedSession(is_fenced=is_fenced)
+
+    async def _store_end(self, request: DetachSession) -> pb.Reply:
+        message = pb.Request()
+        write_detach(message.detach, request)
+        return await self._requests.send_until_answered(request.client_id, message)
 
     def hasten(self, client_id: str) -> None:
         """Store the end of a client's connections now (see RouterLink)."""

@@ -137,6 +137,8 @@ class RouterFrameHandler:
 
     def _on_fence(self, peer: RouterPeer, operation: pb.Fence) -> None:
         client_id, epoch = operation.client_id, operation.epoch
+        # Before the connection that is superseded ends, too: its will is the store's business.
+        withdrawn = self.endings.withdrawn(client_id, epoch)
         self.edge.fence(client_id, epoch)
         self.endings.supersede(client_id, epoch - 1)
         self.wills.fence(client_id, epoch)
@@ -144,6 +146,7 @@ class RouterFrameHandler:
         if outbox is not None:
             fenced = outbox.frame.operations.add().fenced
             fenced.client_id, fenced.epoch = client_id, epoch
+            fenced.withdrawn = withdrawn
             outbox.grew(SMALL_BYTES)
 
     def _on_publish_will(self, _peer: RouterPeer, operation: pb.PublishWill) -> None:

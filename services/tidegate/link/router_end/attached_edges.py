@@ -16,6 +16,8 @@ from tidegate.link.router_end.edge_peer import EdgePeer
 
 #: Reads of queues and of retained messages at the same time for one edge; others wait.
 MAX_READS: Final = 16
+#: Withdrawn wills that are remembered: who takes a session over asks for them at once.
+MAX_WITHDRAWN: Final = 4096
 
 
 class AttachedEdge:
@@ -41,7 +43,7 @@ class AttachedEdge:
 class AttachedEdges:
     """See the module's docstring."""
 
-    __slots__ = ("_changed", "_credit_scheduled", "_mailbox_bytes", "by_id")
+    __slots__ = ("_changed", "_credit_scheduled", "_mailbox_bytes", "by_id", "withdrawn")
 
     def __init__(self, mailbox_bytes: int) -> None:
         self._mailbox_bytes = mailbox_bytes
@@ -49,6 +51,14 @@ class AttachedEdges:
         self.by_id: dict[str, AttachedEdge] = {}
         self._credit_scheduled = False
         self._changed = asyncio.Event()
+        #: Wills that edges have withdrawn, the newest last.
+        self.withdrawn: dict[str, None] = {}
+
+    def withdraw(self, will_id: str) -> None:
+        """Note that a will is not to be published."""
+        self.withdrawn[will_id] = None
+        if len(self.withdrawn) > MAX_WITHDRAWN:
+            del self.withdrawn[next(iter(self.withdrawn))]
 
     @property
     def peers(self) -> list[EdgePeer]:

@@ -94,7 +94,7 @@ class RemoteWill(RemoteOrigin):
 class EdgeFrameHandler:
     """See the module's docstring."""
 
-    __slots__ = ("_counters", "_dispatch", "_edges", "_router")
+    __slots__ = ("_counters", "_dispatch", "_edges", "_router", "_withdraw")
 
     def __init__(
         self,
@@ -108,6 +108,7 @@ class EdgeFrameHandler:
         self._router = router
         self._counters = counters
         self._edges = edges
+        self._withdraw = request_handler.withdraw_will
         table: OperationTable[AttachedEdge] = OperationTable(
             counters,
             {
@@ -119,7 +120,7 @@ class EdgeFrameHandler:
                 "redispatch": self._on_redispatch,
                 "complete": self._on_complete,
                 "synced": _on_synced,
-                "fenced": _on_fenced,
+                "fenced": self._on_fenced,
                 "echo": barriers.echoed,
                 "shared_member": self._on_shared_member,
                 "shared_returned": self._on_shared_returned,
@@ -190,6 +191,12 @@ class EdgeFrameHandler:
             self._counters.dropped["superseded"] += 1
         self._edges.publish_done(peer, publish.id, size, FENCED, now=False)
 
+    def _on_fenced(self, attached: AttachedEdge, fenced: pb.Fenced) -> None:
+        if fenced.withdrawn:
+            self._withdraw(f"{fenced.withdrawn}:{fenced.client_id}")
+        attached.peer.fenced(fenced.client_id, fenced.epoch)
+        self._edges.notify_changed()
+
     def _on_complete(self, attached: AttachedEdge, complete: pb.Complete) -> None:
         peer, number = attached.peer, complete.id
 
@@ -247,7 +254,3 @@ def _on_synced(attached: AttachedEdge, synced: pb.Synced) -> None:
     attached.peer.synced = True
     attached.peer.outbox.frame.operations.add().applied.id = synced.id
     attached.peer.outbox.grew(SMALL_BYTES)
-
-
-def _on_fenced(attached: AttachedEdge, fenced: pb.Fenced) -> None:
-    attached.peer.fenced(fenced.client_id, fenced.epoch)

@@ -6,6 +6,8 @@ edge. ``edge_frames`` calls it with every request; each is a task, so replies ar
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import logging
 from collections import Counter
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 
 #: Lists of retained topics that are being read in pages, for one edge.
 MAX_CURSORS: Final = 1000
+#: How long a takeover waits for the edge that it fences, before it publishes a will: it may hang.
+FENCED_TIMEOUT_S: Final = 0.3
 
 
 class RequestHandler:
@@ -90,6 +94,7 @@ class RequestHandler:
             "edges": self._edges_of,
             "settle": self._settle,
             "wills_published": self._wills_published,
+            "withdrawn": self._withdrawn,
             "return_entries": self._return_entries,
         }
 
@@ -145,13 +150,31 @@ class RequestHandler:
         self, attached: AttachedEdge, wanted: pb.DetachRequest, reply: pb.Reply
     ) -> None:
         reply.detach.SetInParent()
-        for will in self._for_edge(attached, await self._router.detach(read_detach(wanted))):
+        detached = await self._router.detach(read_detach(wanted))
+        reply.detach.fenced = detached.is_fenced
+        for will in self._for_edge(attached, detached.wills):
             write_will(reply.detach.wills.add(), will)
 
     async def _settle(
         self, _attached: AttachedEdge, wanted: pb.SettleRequest, _reply: pb.Reply
     ) -> None:
         await self._router.settle(wanted.client_id, wanted.position, list(wanted.told))
+
+    def withdraw_will(self, will_id: str) -> None:
+        """Note that a will is not to be published, and have it deleted."""
+        self._edges.withdraw(will_id)
+        self._tasks.spawn(self._router.withdraw_wills([will_id]))
+
+    async def _withdrawn(
+        self, _attached: AttachedEdge, wanted: pb.WithdrawnRequest, reply: pb.Reply
+    ) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FENCED_TIMEOUT_S):
+                while any(wanted.client_id in peer.fences for peer in self._edges.peers):
+                    await self._edges.wait_changed()
+        reply.withdrawn.will_ids.extend(
+            will_id for will_id in wanted.will_ids if will_id in self._edges.withdrawn
+        )
 
     async def _wills_published(
         self, _attached: AttachedEdge, wanted: pb.WillsPublishedRequest, _reply: pb.Reply

@@ -204,12 +204,14 @@ class Complete(_message.Message):
     def __init__(self, id: _Optional[int] = ..., client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., seqs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Fenced(_message.Message):
-    __slots__ = ("client_id", "epoch")
+    __slots__ = ("client_id", "epoch", "withdrawn")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     epoch: int
-    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    withdrawn: int
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., withdrawn: _Optional[int] = ...) -> None: ...
 
 class Synced(_message.Message):
     __slots__ = ("id",)
@@ -218,7 +220,7 @@ class Synced(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published", "return_entries", "read_retained", "queue_retained", "replayed")
+    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published", "withdrawn", "return_entries", "read_retained", "queue_retained", "replayed")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +241,7 @@ class Request(_message.Message):
     EDGES_FIELD_NUMBER: _ClassVar[int]
     SETTLE_FIELD_NUMBER: _ClassVar[int]
     WILLS_PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     RETURN_ENTRIES_FIELD_NUMBER: _ClassVar[int]
     READ_RETAINED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_RETAINED_FIELD_NUMBER: _ClassVar[int]
@@ -263,11 +266,12 @@ class Request(_message.Message):
     edges: EdgesRequest
     settle: SettleRequest
     wills_published: WillsPublishedRequest
+    withdrawn: WithdrawnRequest
     return_entries: ReturnEntriesRequest
     read_retained: ReadRetainedRequest
     queue_retained: QueueRetainedRequest
     replayed: ReplayedRequest
-    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ..., return_entries: _Optional[_Union[ReturnEntriesRequest, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedRequest, _Mapping]] = ..., queue_retained: _Optional[_Union[QueueRetainedRequest, _Mapping]] = ..., replayed: _Optional[_Union[ReplayedRequest, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnRequest, _Mapping]] = ..., return_entries: _Optional[_Union[ReturnEntriesRequest, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedRequest, _Mapping]] = ..., queue_retained: _Optional[_Union[QueueRetainedRequest, _Mapping]] = ..., replayed: _Optional[_Union[ReplayedRequest, _Mapping]] = ...) -> None: ...
 
 class Will(_message.Message):
     __slots__ = ("message", "delay_s", "message_expiry_s")
@@ -520,6 +524,14 @@ class SettleRequest(_message.Message):
     told: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, client_id: _Optional[str] = ..., position: _Optional[int] = ..., told: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class WithdrawnRequest(_message.Message):
+    __slots__ = ("client_id", "will_ids")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    WILL_IDS_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    will_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, client_id: _Optional[str] = ..., will_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class WillsPublishedRequest(_message.Message):
     __slots__ = ("will_ids",)
     WILL_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -691,7 +703,7 @@ class Leaving(_message.Message):
     def __init__(self) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach", "read_retained")
+    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach", "withdrawn", "read_retained")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -703,6 +715,7 @@ class Reply(_message.Message):
     VERIFY_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     READ_RETAINED_FIELD_NUMBER: _ClassVar[int]
     id: int
     failure: Failure
@@ -715,8 +728,9 @@ class Reply(_message.Message):
     verify: VerifyReply
     edges: EdgesReply
     detach: DetachReply
+    withdrawn: WithdrawnReply
     read_retained: ReadRetainedReply
-    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch", "replays")
@@ -757,11 +771,19 @@ class AttachReply(_message.Message):
     replays: _containers.RepeatedCompositeFieldContainer[Replay]
     def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ..., taken_epoch: _Optional[int] = ..., replays: _Optional[_Iterable[_Union[Replay, _Mapping]]] = ...) -> None: ...
 
+class WithdrawnReply(_message.Message):
+    __slots__ = ("will_ids",)
+    WILL_IDS_FIELD_NUMBER: _ClassVar[int]
+    will_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, will_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class DetachReply(_message.Message):
-    __slots__ = ("wills",)
+    __slots__ = ("wills", "fenced")
     WILLS_FIELD_NUMBER: _ClassVar[int]
+    FENCED_FIELD_NUMBER: _ClassVar[int]
     wills: _containers.RepeatedCompositeFieldContainer[PublishWill]
-    def __init__(self, wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ...) -> None: ...
+    fenced: bool
+    def __init__(self, wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fenced: _Optional[bool] = ...) -> None: ...
 
 class QueuedMessage(_message.Message):
     __slots__ = ("seq", "message")

@@ -13,6 +13,7 @@ import pytest
 from support.fake_link import MOMENT_S, FakeEdge, FakeOrigin, FakeRouter, fleet_of
 from support.virtual_time import in_virtual_time, turns
 from tidegate.core.rendezvous import owner
+from tidegate.link.edge_end.endings import FENCE_TIMEOUT_S
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
@@ -1048,3 +1049,57 @@ async def test_a_will_of_a_client_that_is_back_elsewhere_is_not_sent_again() -> 
     await router.join()
     await asyncio.sleep(MOMENT_S)
     assert router.payloads == []
+
+
+@pytest.mark.parametrize("publish_will", [True, False])
+@pytest.mark.statement("MQTT-3.14.4-3")
+def test_an_edge_withdraws_the_will_of_a_connection_whose_end_is_not_stored(
+    publish_will: bool,
+) -> None:
+    @in_virtual_time
+    async def play() -> None:
+        harness = Harness("r1")
+        (router,) = harness.routers
+        await router.join()
+        router.silent_about = {"detach"}
+        ending = asyncio.create_task(
+            harness.router_client.detach(DetachSession("c", 4, publish_will))
+        )
+        await asyncio.sleep(MOMENT_S)
+        router.say(fence=pb.Fence(client_id="c", epoch=5))
+        router.say(fence=pb.Fence(client_id="other", epoch=5))
+        await asyncio.sleep(MOMENT_S)
+        withdrawn = [(one.client_id, one.withdrawn) for one in router.of("fenced")]
+        assert withdrawn == [("c", 0 if publish_will else 4), ("other", 0)]
+        # Where the end comes too late, the fence may come even later.
+        router.replies["detach"] = pb.Reply(detach=pb.DetachReply(fenced=True))
+        router.answer_all("detach")
+        await ending
+        router.say(fence=pb.Fence(client_id="c", epoch=6))
+        await asyncio.sleep(MOMENT_S)
+        assert router.of("fenced")[-1].withdrawn == (0 if publish_will else 4)
+        await asyncio.sleep(FENCE_TIMEOUT_S)
+        router.say(fence=pb.Fence(client_id="c", epoch=7))
+        await asyncio.sleep(MOMENT_S)
+        assert router.of("fenced")[-1].withdrawn == 0
+
+    play()
+
+
+@in_virtual_time
+async def test_withdrawn_wills_are_not_published_at_a_takeover() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    wills = [_will(), _will(b"other")]
+    wills[1].will_id = "3:c"
+    reply = pb.AttachReply(epoch=5, fence_position=7, wills=wills)
+    router.replies["attach"] = pb.Reply(attach=reply)
+    router.replies["withdrawn"] = pb.Reply(withdrawn=pb.WithdrawnReply(will_ids=["4:c"]))
+    attaching = asyncio.create_task(
+        harness.router_client.attach("edge-1", AttachSession("c", True, 0))
+    )
+    await asyncio.sleep(MOMENT_S)
+    assert router.payloads == [b"other"]
+    router.settle()
+    assert (await attaching).epoch == 5

@@ -20,6 +20,7 @@ from tidegate.link.interfaces import (
     FENCED,
     AttachedSession,
     AttachSession,
+    DetachedSession,
     DetachSession,
     PendingWill,
     RetainedForQueue,
@@ -1172,7 +1173,7 @@ async def test_an_edge_of_an_older_version_is_fenced_by_what_it_sends(harness: H
     assert not peer.publish_will(PendingWill("4:p", "p", 4, Publish("t", b"will")))
     will = PendingWill("4:p", "p", 4, Publish("t", b"will"))
     harness.service.results["attach"] = AttachedSession(6, 0, False, wills=[will])
-    harness.service.results["detach"] = [will]
+    harness.service.results["detach"] = DetachedSession([will])
     stream.ask(2, attach=pb.AttachRequest(client_id="p"))
     stream.ask(3, detach=pb.DetachRequest(client_id="p"))
     await asyncio.sleep(MOMENT_S)
@@ -1204,3 +1205,21 @@ async def test_wills_that_edges_publish_have_an_identity_at_every_qos(harness: H
     assert [origin.is_will for origin, _ in harness.service.published] == [True, False]
     assert stream.done == {8: 0, 9: 0}
     assert harness.service.named("wills_published") == [(["4:p"],)]
+
+
+@_harness()
+async def test_a_takeover_learns_of_wills_that_the_other_edge_has_withdrawn(
+    harness: Harness,
+) -> None:
+    """[MQTT-3.14.4-3]. It waits for that edge, but not for one that hangs."""
+    old, new = await harness.edge("edge-1"), await harness.edge("edge-2")
+    harness.peer("edge-1").fence("p", 5)
+    new.ask(7, withdrawn=pb.WithdrawnRequest(client_id="p", will_ids=["4:p", "3:p"]))
+    await asyncio.sleep(MOMENT_S)
+    assert new.of("reply") == []
+    old.say(fenced=pb.Fenced(client_id="p", epoch=5, withdrawn=4))
+    assert list((await new.reply(7)).withdrawn.will_ids) == ["4:p"]
+    assert harness.service.named("withdraw_wills") == [(["4:p"],)]
+    harness.peer("edge-1").fence("p", 6)
+    new.ask(8, withdrawn=pb.WithdrawnRequest(client_id="p", will_ids=["5:p"]))
+    assert list((await new.reply(8)).withdrawn.will_ids) == []
