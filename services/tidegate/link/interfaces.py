@@ -149,6 +149,8 @@ class DetachSession:
     session_expiry_s: int | None = None
     sent_seq: int = 0
     publisher: EndedPublisher | None = field(default=None, compare=False)
+    #: For the edge's end of the link: it has ended because a newer connection has the session.
+    is_superseded: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True)

@@ -75,4 +75,4 @@ async def test_a_fence_ends_the_older_connection_only() -> None:
         await turns()
         (detached,) = alone.router.detached
         # Its will is the business of who has the session.
-        assert not detached.publish_will
+        assert (detached.publish_will, detached.is_superseded) == (False, True)

@@ -684,6 +684,7 @@ class Client:
                     self.expiry_at_end_s,
                     self.delivery.sent_seq,
                     self.inbound if self.inbound.has_published else None,
+                    self.inbound.is_superseded,
                 )
             )
 

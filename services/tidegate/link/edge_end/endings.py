@@ -68,7 +68,7 @@ class Endings:
             (
                 request.epoch
                 for request in self._unstored.get(client_id, ())
-                if request.epoch < epoch and not request.publish_will
+                if request.epoch < epoch and not request.publish_will and not request.is_superseded
             ),
             default=0,
         )
@@ -116,6 +116,8 @@ class Endings:
             elif peer.state is State.OPEN and peer.has_unconfirmed():
                 waits.append(peer.sync())
         if some_wait:
+            for future in waits:
+                future.add_done_callback(_retrieve)
             changed = asyncio.create_task(self._routers.wait_changed())
             await asyncio.wait({changed, released}, return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()

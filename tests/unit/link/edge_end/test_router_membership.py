@@ -1051,11 +1051,11 @@ async def test_a_will_of_a_client_that_is_back_elsewhere_is_not_sent_again() -> 
     assert router.payloads == []
 
 
-@pytest.mark.parametrize("publish_will", [True, False])
+@pytest.mark.parametrize("end", ["lost", "DISCONNECT", "superseded"])
 @pytest.mark.statement("MQTT-3.14.4-3")
-def test_an_edge_withdraws_the_will_of_a_connection_whose_end_is_not_stored(
-    publish_will: bool,
-) -> None:
+def test_an_edge_withdraws_the_will_of_a_connection_whose_end_is_not_stored(end: str) -> None:
+    """If it has ended with DISCONNECT: that of one that is superseded is published."""
+
     @in_virtual_time
     async def play() -> None:
         harness = Harness("r1")
@@ -1063,21 +1063,23 @@ def test_an_edge_withdraws_the_will_of_a_connection_whose_end_is_not_stored(
         await router.join()
         router.silent_about = {"detach"}
         ending = asyncio.create_task(
-            harness.router_client.detach(DetachSession("c", 4, publish_will))
+            harness.router_client.detach(
+                DetachSession("c", 4, end == "lost", is_superseded=end == "superseded")
+            )
         )
         await asyncio.sleep(MOMENT_S)
         router.say(fence=pb.Fence(client_id="c", epoch=5))
         router.say(fence=pb.Fence(client_id="other", epoch=5))
         await asyncio.sleep(MOMENT_S)
         withdrawn = [(one.client_id, one.withdrawn) for one in router.of("fenced")]
-        assert withdrawn == [("c", 0 if publish_will else 4), ("other", 0)]
+        assert withdrawn == [("c", 4 if end == "DISCONNECT" else 0), ("other", 0)]
         # Where the end comes too late, the fence may come even later.
         router.replies["detach"] = pb.Reply(detach=pb.DetachReply(fenced=True))
         router.answer_all("detach")
         await ending
         router.say(fence=pb.Fence(client_id="c", epoch=6))
         await asyncio.sleep(MOMENT_S)
-        assert router.of("fenced")[-1].withdrawn == (0 if publish_will else 4)
+        assert router.of("fenced")[-1].withdrawn == (4 if end == "DISCONNECT" else 0)
         await asyncio.sleep(FENCE_TIMEOUT_S)
         router.say(fence=pb.Fence(client_id="c", epoch=7))
         await asyncio.sleep(MOMENT_S)
