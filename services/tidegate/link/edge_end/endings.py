@@ -16,29 +16,33 @@ from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.interfaces import DetachSession, EndedPublisher
+from tidegate.runtime.process.tasks import Tasks
 
 #: How long the end of a superseded connection is remembered.
 FENCE_TIMEOUT_S: Final = 10.0
 
 
 class _Ending:
-    """One connection; ``released`` is set when nothing has to be waited for any more."""
+    """One connection; ``released``: its end may be stored, ``over``: it is superseded."""
 
-    __slots__ = ("epoch", "publisher", "released")
+    __slots__ = ("client_id", "epoch", "over", "publisher", "released")
 
-    def __init__(self, epoch: int, publisher: EndedPublisher) -> None:
+    def __init__(self, client_id: str, epoch: int, publisher: EndedPublisher) -> None:
+        self.client_id = client_id
         self.epoch = epoch
         self.publisher = publisher
         self.released = asyncio.Event()
+        self.over = asyncio.Event()
 
 
 class Endings:
     """See the module's docstring."""
 
-    __slots__ = ("_dispatcher", "_ending", "_routers", "_unstored")
+    __slots__ = ("_dispatcher", "_ending", "_routers", "_tasks", "_unstored")
 
-    def __init__(self, routers: RouterTable, dispatcher: PublishDispatcher) -> None:
+    def __init__(self, routers: RouterTable, dispatcher: PublishDispatcher, tasks: Tasks) -> None:
         self._routers = routers
+        self._tasks = tasks
         self._dispatcher = dispatcher
         #: By client identifier.
         self._ending: dict[str, list[_Ending]] = {}
@@ -82,10 +86,14 @@ class Endings:
         for ending in self._ending.get(client_id, ()):
             if ending.epoch <= epoch:
                 ending.publisher.is_superseded = True
+                ending.over.set()
                 ending.released.set()
 
     def hasten(self, client_id: str) -> None:
-        """The client is back at this edge: what it publishes now takes the same way, in order."""
+        """The client is back at this edge: what it publishes now takes the same way, in order.
+
+        What is under way stays known here: yet another connection may supersede all of it.
+        """
         for ending in self._ending.get(client_id, ()):
             ending.released.set()
 
@@ -93,25 +101,31 @@ class Endings:
         """Return when routers have all that a connection has published, or need not have it."""
         if request.publisher is None:
             return
-        ending = _Ending(request.epoch, request.publisher)
-        endings = self._ending.setdefault(request.client_id, [])
-        endings.append(ending)
-        released = asyncio.create_task(ending.released.wait())
+        ending = _Ending(request.client_id, request.epoch, request.publisher)
+        self._ending.setdefault(request.client_id, []).append(ending)
+        self._tasks.spawn(self._flush(ending))
+        await ending.released.wait()
+
+    async def _flush(self, ending: _Ending) -> None:
+        """Forget a connection once routers have all of it, or it is superseded."""
+        over = asyncio.create_task(ending.over.wait())
         try:
-            while not ending.released.is_set() and await self._wait_once(request, released):
+            while not ending.over.is_set() and await self._wait_once(ending.client_id, over):
                 pass
         finally:
-            released.cancel()
+            over.cancel()
+            ending.released.set()
+            endings = self._ending[ending.client_id]
             endings.remove(ending)
             if not endings:
-                del self._ending[request.client_id]
+                del self._ending[ending.client_id]
 
-    async def _wait_once(self, request: DetachSession, released: asyncio.Task[bool]) -> bool:
+    async def _wait_once(self, client_id: str, over: asyncio.Task[bool]) -> bool:
         """Wait for the routers of now; True if there may be more to wait for."""
         waits: list[asyncio.Future[None]] = []
-        some_wait = self._dispatcher.has_unrouted(request.client_id)
+        some_wait = self._dispatcher.has_unrouted(client_id)
         for peer in self._routers.members.values():
-            if peer.has_waiting(request.client_id):
+            if peer.has_waiting(client_id):
                 some_wait = True
             elif peer.state is State.OPEN and peer.has_unconfirmed():
                 waits.append(peer.sync())
@@ -119,19 +133,19 @@ class Endings:
             for future in waits:
                 future.add_done_callback(_retrieve)
             changed = asyncio.create_task(self._routers.wait_changed())
-            await asyncio.wait({changed, released}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({changed, over}, return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
             return True
-        return await _all_synced(waits, released)
+        return await _all_synced(waits, over)
 
 
-async def _all_synced(waits: Iterable[asyncio.Future[None]], released: asyncio.Task[bool]) -> bool:
+async def _all_synced(waits: Iterable[asyncio.Future[None]], over: asyncio.Task[bool]) -> bool:
     """Wait for syncs; True if one of them was lost with its connection."""
     pending: set[asyncio.Future[Any]] = set(waits)
     lost = False
     while pending:
-        done, _ = await asyncio.wait(pending | {released}, return_when=asyncio.FIRST_COMPLETED)
-        if released in done:
+        done, _ = await asyncio.wait(pending | {over}, return_when=asyncio.FIRST_COMPLETED)
+        if over in done:
             for future in pending:
                 future.add_done_callback(_retrieve)
             return False

@@ -85,7 +85,9 @@ class RouterClient:
         self._snapshot = Snapshot(self.routers)
         self.publish_dispatcher = PublishDispatcher(self.routers, counters)
         self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
-        self.endings = self.frame_handler.endings = Endings(self.routers, self.publish_dispatcher)
+        self.endings = self.frame_handler.endings = Endings(
+            self.routers, self.publish_dispatcher, self._tasks
+        )
         self.wills = self.frame_handler.wills = WillPublisher(
             edge_id, self.publish_dispatcher, self._requests, self._tasks
         )
@@ -232,6 +234,8 @@ class RouterClient:
             await self.endings.wait(request)
             reply = await self._store_end(request)
             is_fenced = reply.detach.fenced
+            if is_fenced:
+                self.endings.supersede(request.client_id, request.epoch)
         finally:
             self.endings.stored(request, is_fenced)
         wills = [read_will(will) for will in reply.detach.wills]

@@ -977,6 +977,48 @@ def test_an_end_waits_no_longer_than_it_has_to(reason: str) -> None:
 
 
 @in_virtual_time
+async def test_what_is_under_way_of_a_client_that_was_back_here_can_still_be_superseded() -> None:
+    """It has connected here and then elsewhere, while this edge hung: nothing of it is sent."""
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    router.lose()
+    harness.publish("t", b"waits")
+    request = DetachSession("publisher", 1, False, publisher=harness.origin)
+    ending = asyncio.create_task(harness.router_client.detach(request))
+    await asyncio.sleep(0)
+    harness.router_client.hasten("publisher")
+    await asyncio.sleep(0)
+    router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[False]))
+    await router.join()
+    await asyncio.sleep(MOMENT_S)
+    (verify,) = router.of("verify")
+    assert list(zip(verify.client_ids, verify.epochs, strict=True)) == [("publisher", 1)]
+    assert router.payloads == []
+    await ending
+
+
+@in_virtual_time
+async def test_an_end_that_comes_too_late_supersedes_what_is_under_way() -> None:
+    harness = Harness("r1", "r2")
+    first, second = harness.routers
+    await first.join()
+    first.silent_about = {"barrier"}
+    await second.join()
+    harness.publish(MOVES, b"waits")
+    for router in harness.routers:
+        router.replies["detach"] = pb.Reply(detach=pb.DetachReply(fenced=True))
+    request = DetachSession("publisher", 1, False, publisher=harness.origin)
+    ending = asyncio.create_task(harness.router_client.detach(request))
+    await asyncio.sleep(0)
+    harness.router_client.hasten("publisher")
+    await ending
+    first.answer_all("barrier")
+    await asyncio.sleep(MOMENT_S)
+    assert second.payloads == []
+
+
+@in_virtual_time
 async def test_the_end_of_a_connection_that_published_nothing_waits_for_nothing() -> None:
     harness = Harness("r1")
     (router,) = harness.routers
