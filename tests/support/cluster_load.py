@@ -205,6 +205,8 @@ class ClusterLoad:
         end = started + deadline_s
         pause_s = 0.05
         while time.monotonic() < end:
+            for client in self.clients:  # one may have been about to leave
+                client.wanted.set()
             if not self._open_exchanges() and not self.checker.missing() and not self._strays():
                 break
             await asyncio.sleep(pause_s)
