@@ -156,7 +156,7 @@ class Durable(Judge):
         if first and not state.in_group:
             flow = (key.publisher, key.topic, event.qos)
             highest = state.highest.get(flow, 0)
-            # One that has expired is sent again if it may have been sent, and is left out otherwise.
+            # One that has expired is sent again if it may have been sent, else it is left out.
             may_be_late = event.dup and message.seconds > 0
             if key.seq < highest and not may_be_late:
                 self.wrong("order", f"came for the first time after number {highest}", event)

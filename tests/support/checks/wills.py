@@ -175,6 +175,12 @@ class Wills(Judge):
         if ended is None:
             return Due.MAY
         successor = self._first(connection, accepted=True)
+        if connection.left == 0 and successor is not None:
+            accepted_at = successor.accepted_at
+            if _is_before(successor, connection.left_at) and (
+                accepted_at is not None and accepted_at > connection.left_at
+            ):
+                return Due.MAY  # which of the two came first, nobody knows
         if connection.left == 0 and not _is_before(successor, connection.left_at):
             if _is_before(self._first(connection, accepted=False), connection.left_at):
                 return Due.MAY  # a CONNECT that nobody answered may have taken it over
