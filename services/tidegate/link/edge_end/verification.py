@@ -6,13 +6,14 @@ Owns whether a verification is under way, and whether another one must follow. C
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.requests import Requests
-from tidegate.link.interfaces import EdgeLink, RouterUnavailable
+from tidegate.link.interfaces import EdgeLink
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.process.tasks import Tasks
@@ -20,6 +21,8 @@ from tidegate.runtime.process.tasks import Tasks
 log = logging.getLogger(__name__)
 
 VERIFY_PAGE: Final = 500
+#: How long a router is not used because connections cannot be verified.
+WAIT_S: Final = 10.0
 
 
 class Verification:
@@ -63,12 +66,13 @@ class Verification:
     async def verify(self) -> None:
         """Close the connections that are superseded by now, before a router is used.
 
-        Without the store it is left to a later time: nobody can take a session over either.
+        While the store is away it waits, but not for long: QoS 0 messages need no store.
         """
         try:
-            await self._verify_all(self._requests.send)
-        except RouterUnavailable as error:
-            log.debug("connections not verified", extra={"reason": str(error)})
+            async with asyncio.timeout(WAIT_S):
+                await self._verify_all(self._requests.send_until_answered)
+        except TimeoutError:
+            log.warning("connections not verified: no store")
             self.start()
 
     async def _verify(self) -> None:

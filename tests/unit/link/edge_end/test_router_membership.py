@@ -17,6 +17,7 @@ from tidegate.link.edge_end.endings import FENCE_TIMEOUT_S
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
+from tidegate.link.edge_end.verification import WAIT_S
 from tidegate.link.edge_end.will_publisher import CLAIM_S
 from tidegate.link.interfaces import FENCED, AttachSession, DetachSession, RouterUnavailable
 from tidegate.link.messages import write_message
@@ -824,6 +825,24 @@ async def test_connections_are_verified_before_a_router_is_used_again() -> None:
     router.answer_all("verify")
     await asyncio.sleep(MOMENT_S)
     assert router.payloads == [b"old"]
+
+
+@in_virtual_time
+async def test_a_router_is_used_unverified_only_while_the_store_stays_away() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    harness.router_client.verification.connections = lambda: [("publisher", 1)]
+    router.replies["verify"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
+    await router.join()
+    harness.publish("t", b"waits")
+    await asyncio.sleep(WAIT_S - 1)
+    assert router.payloads == []
+    await asyncio.sleep(2)
+    assert router.payloads == [b"waits"]
+    router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[False]))
+    await asyncio.sleep(1)
+    # It goes on to verify them.
+    assert harness.edge.kicked[0][:2] == ("publisher", 1)
 
 
 @in_virtual_time
