@@ -26,8 +26,8 @@ class _Topic:
     #: Whether a value came since the last SUBSCRIBE, and whether one came with RETAIN.
     has_first: bool = False
     has_retained: bool = False
-    #: SUBSCRIBEs whose value has not come before the next SUBSCRIBE: it comes with that one's.
-    late: int = 0
+    #: How often a value came with RETAIN.
+    retained_count: int = 0
     #: Values that came with RETAIN.
     read: set[int] = field(default_factory=set)
     #: What came live since the last SUBACK: one that is subscribed again may come live before it.
@@ -41,6 +41,7 @@ class _Reading:
     topic_filter: str = ""
     #: What had been acknowledged when SUBSCRIBE was sent: topic -> number.
     floor: dict[str, int] = field(default_factory=dict)
+    subscribe_count: int = 0
     #: Position of the SUBACK for the last SUBSCRIBE.
     since: int | None = None
     topics: dict[str, _Topic] = field(default_factory=lambda: defaultdict(_Topic))
@@ -89,9 +90,7 @@ class Retained(Judge):
 
     def _subscribing(self, event: Event) -> None:
         reading = self._readings[event.client, event.connection]
-        for name in reading.floor:
-            if matches(reading.topic_filter, name) and not reading.topics[name].has_retained:
-                reading.topics[name].late += 1
+        reading.subscribe_count += 1
         reading.topic_filter, reading.since = event.topic, None
         reading.floor = {topic: key.seq for topic, key in self._acknowledged.items()}
         for topic in reading.topics.values():
@@ -120,6 +119,7 @@ class Retained(Judge):
         topic.has_retained |= event.retain
         if event.retain:
             topic.read.add(key.seq)
+            topic.retained_count += 1
         topic.arrived.add(key.seq)
         topic.highest = max(topic.highest, key.seq)
         topic.last = key
@@ -136,14 +136,17 @@ class Retained(Judge):
     ) -> None:
         key = event.key
         assert key is not None
-        if reading.since is not None and message.first_sent > reading.since:
+        is_new = reading.since is not None and message.first_sent > reading.since
+        if is_new and (key.seq in topic.live or not self.world.is_hurt(event)):
+            # Where it could not come live, it is better read than missed.
             text = "published after SUBACK, and it has RETAIN 1"  # [MQTT-3.3.1-12]
             self.wrong("retain flag", text, event)
         elif key.seq < topic.highest:
             self.wrong("older value", f"retained, after number {topic.highest}", event)
-        elif topic.has_retained and topic.late:
-            topic.late -= 1
-        elif topic.has_retained:
+        elif topic.has_retained and (
+            topic.retained_count >= reading.subscribe_count or not self.world.is_hurt(event)
+        ):
+            # What could not be read at one SUBSCRIBE comes later, perhaps after the next one.
             self.wrong("retained twice", "a second retained value for one SUBSCRIBE", event)
         elif key.seq in topic.live:
             self.wrong("retained twice", "retained, after it came live", event)

@@ -137,6 +137,12 @@ class World:
             return self.faults.at_edge(place, since, event.at)
         return message.qos == 1 and self.faults.first(place, since, event.at) is not None
 
+    def is_hurt(self, event: Event) -> bool:
+        """Whether this client's edge, or what it needs, was hurt lately."""
+        place = self.connection(event.client, event.connection).place
+        since = event.at - self.announced.lease_s - self.announced.margin_s
+        return self.faults.first(place, since, event.at) is not None
+
     def may_be_routed_again(self, event: Event, message: Message) -> bool:
         """Whether a QoS 2 value that was read before its acknowledgement may come live, too.
 

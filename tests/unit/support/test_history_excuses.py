@@ -329,7 +329,18 @@ def test_a_filter_that_is_subscribed_again_brings_live_values_before_suback() ->
     assert story.receive(1, "r", retain=True).rules() == {"retained twice"}
 
 
-def test_the_value_of_a_subscribe_may_come_with_that_of_the_next() -> None:
-    story = Story().publish(1, retain=True).reader().subscribe()
-    assert story.receive(1, "r", retain=True).receive(1, "r", retain=True).rules() == set()
+@pytest.mark.parametrize(("target", "rules"), [("store", set()), ("edge-2", {"retained twice"})])
+def test_the_value_of_a_subscribe_may_come_with_that_of_the_next(
+    target: str, rules: set[str]
+) -> None:
+    story = Story().publish(1, retain=True).hurt(target, 1, 2, "2" if target == "edge-2" else "")
+    story.reader().subscribe().receive(1, "r", retain=True).receive(1, "r", retain=True)
+    assert story.rules() == rules
     assert story.receive(1, "r", retain=True).rules() == {"retained twice"}
+
+
+@pytest.mark.parametrize(("target", "rules"), [("edge-1", set()), ("edge-2", {"retain flag"})])
+def test_a_value_that_could_not_come_live_may_be_read(target: str, rules: set[str]) -> None:
+    story = Story().at(1).reader().publish(1, retain=True)
+    story.hurt(target, 1, 2, "1" if target == "edge-1" else "2").receive(1, "r", retain=True)
+    assert story.rules() == rules
