@@ -567,9 +567,9 @@ async def test_what_waits_keeps_the_name_of_its_writer(store: RedisStore) -> Non
 
 
 async def test_a_fence_stops_nothing_else(store: RedisStore) -> None:
+    attached = await attach(store)
     store.writer = "r1"
     await store.fence_writer("r1")
-    attached = await attach(store)
     assert await store.subscribe("c", attached.epoch, [("a", OPTIONS)]) > 0
     assert await store.complete("c", attached.epoch, [1])
     assert not (await store.detach(DetachRequest("c", attached.epoch, NOW, False))).fenced
