@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from support.checks.world import Judge, Violation, World, matches
+from support.checks.world import Judge, Message, Violation, World, matches
 from support.history import Event, Key, Kind
 
 
@@ -158,9 +158,14 @@ class Durable(Judge):
             highest = state.highest.get(flow, 0)
             # One that has expired is sent again if it may have been sent, else it is left out.
             may_be_late = event.dup and message.seconds > 0
-            if key.seq < highest and not may_be_late:
+            if key.seq < highest and not may_be_late and not self._is_repeated_to(state, message):
                 self.wrong("order", f"came for the first time after number {highest}", event)
             state.highest[flow] = max(highest, key.seq)
+
+    def _is_repeated_to(self, state: _Subscriber, message: Message) -> bool:
+        """Whether the client has subscribed between the first and a later attempt of QoS 1."""
+        since = [subscription.since for subscription in state.subscriptions.values()]
+        return message.qos == 1 and message.sent > 1 and min(since, default=0) > message.first_sent
 
     def _received_exactly_once(self, event: Event, key: Key, state: _Subscriber) -> None:
         """A PUBLISH whose exchange is under way is the same delivery; any other is a new one."""

@@ -344,3 +344,18 @@ def test_a_value_that_could_not_come_live_may_be_read(target: str, rules: set[st
     story = Story().at(1).reader().publish(1, retain=True)
     story.hurt(target, 1, 2, "1" if target == "edge-1" else "2").receive(1, "r", retain=True)
     assert story.rules() == rules
+
+
+@pytest.mark.parametrize(("late", "rules"), [(True, set()), (False, {"order"})])
+def test_a_qos_1_message_that_is_sent_again_may_be_new_to_who_subscribed_since(
+    late: bool, rules: set[str]
+) -> None:
+    story = Story()
+    if late:
+        story.publish(1, topic="t")
+    story.connect("s").add(Kind.SUBSCRIBED, "s", 1, topic="t", qos=1)
+    if not late:
+        story.publish(1, topic="t")
+    story.publish(2, topic="t").receive(2, "s", topic="t")
+    story.publish(1, topic="t", dup=True).receive(1, "s", topic="t")
+    assert story.rules() == rules
