@@ -14,28 +14,32 @@ from typing import Final
 #: Run for every call.
 _FREQUENT: Final = ("common.lua", "expiry.lua", "queue.lua", "retained.lua")
 #: Run when the first rare operation of a call needs them.
-_RARE: Final = (
-    "session_end.lua",
-    "log.lua",
-    "expired.lua",
+_SESSIONS: Final = ("session_end.lua", "log.lua", "expired.lua", "connection.lua", "session.lua")
+#: Run when the first operation of a call needs them that is not about one session.
+_OTHERS: Final = (
     "claims.lua",
-    "connection.lua",
-    "session.lua",
     "leases.lua",
     "members.lua",
     "sweep.lua",
     "failover_epochs.lua",
 )
-#: The line of ``dispatch.lua`` that the rare parts replace.
-_RARE_PLACE: Final = b"-- <the rare parts>\n"
+#: The lines of ``dispatch.lua`` that these parts replace.
+_PLACES: Final = {
+    b"-- <the session parts>\n": _SESSIONS,
+    b"-- <the other parts>\n": _OTHERS,
+}
 
 
 def load() -> tuple[bytes, bytes]:
     """Return the script and its SHA-1, the name that EVALSHA takes."""
     folder = files(__name__)
-    frequent = b"\n".join(folder.joinpath(part).read_bytes() for part in _FREQUENT)
-    rare = b"\n".join(folder.joinpath(part).read_bytes() for part in _RARE)
-    before, place, after = folder.joinpath("dispatch.lua").read_bytes().partition(_RARE_PLACE)
-    assert place
-    source = b"\n".join((frequent, before + rare, after))
+
+    def joined(parts: tuple[str, ...]) -> bytes:
+        return b"\n".join(folder.joinpath(part).read_bytes() for part in parts)
+
+    dispatch = folder.joinpath("dispatch.lua").read_bytes()
+    for place, parts in _PLACES.items():
+        assert place in dispatch
+        dispatch = dispatch.replace(place, joined(parts))
+    source = b"\n".join((joined(_FREQUENT), dispatch))
     return source, sha1(source, usedforsecurity=False).hexdigest().encode()

@@ -1,4 +1,4 @@
--- Runs the operations of one call in their order. Comes last; the rare parts are put in below.
+-- Runs the operations of one call in their order. Comes last; the other parts are put in below.
 --
 -- ARGV: queue limit, 1 = drop the oldest, how many messages may be in flight to a client, count of
 -- guards, these, then for each operation its letter, how many arguments it has, and these. Outside
@@ -24,44 +24,52 @@ local operations = {
 }
 
 -- Operations that few calls need. Making their functions costs microseconds, so this is called by
--- the first of them in a call.
+-- the first of them in a call; and those that are not about one session are made only when one of
+-- these is needed, by the second result.
 local function rare_operations()
--- <the rare parts>
+-- <the session parts>
+  local function other_operations()
+-- <the other parts>
+    return {
+      E = sweep_edges,       -- disconnect the sessions of edges without a lease
+      H = log_ends,          -- the newest entries of change logs
+      I = renew_lease,       -- renew the lease of an edge
+      J = changes,           -- read change logs
+      O = renew_router,      -- renew the lease of a router
+      P = will_published,    -- delete wills that have been published
+      Q = announce_lease,    -- write the number of an edge's lease to partitions
+      T = leased_edges,      -- every edge with a lease
+      V = verify,            -- which connections own their sessions
+      W = sweep_due,         -- claim sessions, wills and queues that are due
+      Y = expired_retained,  -- remove expired retained messages
+      Z = fence_writer,      -- refuse later writes of a router instance
+      e = claim,             -- claim QoS 2 messages for members of groups
+      d = expire_queued,     -- delete expired entries of queues
+      a = abandon_entries,   -- move entries of an offline member to an abandoned queue
+      j = return_entries,    -- move entries that a member may not read to an abandoned queue
+      l = trim_abandoned,    -- delete entries of an abandoned queue
+      m = schedule_checks,   -- have the queues of offline members checked
+      o = skip_epochs,       -- skip numbers that may have been lost in a failover
+    }
+  end
   return {
     B = durable_sessions,  -- read durable sessions with their subscriptions
     D = detach,            -- end a connection
-    E = sweep_edges,       -- disconnect the sessions of edges without a lease
-    H = log_ends,          -- the newest entries of change logs
-    I = renew_lease,       -- renew the lease of an edge
-    J = changes,           -- read change logs
     N = attach,            -- CONNECT: take ownership of a session
-    O = renew_router,      -- renew the lease of a router
-    P = will_published,    -- delete wills that have been published
-    Q = announce_lease,    -- write the number of an edge's lease to partitions
     S = subscribe,         -- store subscriptions
-    T = leased_edges,      -- every edge with a lease
     U = unsubscribe,       -- remove subscriptions
-    V = verify,            -- which connections own their sessions
-    W = sweep_due,         -- claim sessions, wills and queues that are due
     X = set_expiry,        -- change the session expiry interval
-    Y = expired_retained,  -- remove expired retained messages
-    Z = fence_writer,      -- refuse later writes of a router instance
-    e = claim,             -- claim QoS 2 messages for members of groups
-    d = expire_queued,     -- delete expired entries of queues
-    a = abandon_entries,   -- move entries of an offline member to an abandoned queue
     g = replayed,          -- retained messages have been sent or queued
-    j = return_entries,    -- move entries that a member may not read to an abandoned queue
-    l = trim_abandoned,    -- delete entries of an abandoned queue
-    m = schedule_checks,   -- have the queues of offline members checked
-    o = skip_epochs,       -- skip numbers that may have been lost in a failover
-  }
+  }, other_operations
 end
 
-local rare
+local rare, make_others, others
 local function operation(letter)
   if operations[letter] then return operations[letter] end
-  rare = rare or rare_operations()
-  return rare[letter]
+  if not rare then rare, make_others = rare_operations() end
+  if rare[letter] then return rare[letter] end
+  others = others or make_others()
+  return others[letter]
 end
 
 -- Why the server cannot run an operation on this partition; false if it can. An operation that found
