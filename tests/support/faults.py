@@ -7,13 +7,16 @@ Driven by a seeded generator; every fault and every healing is in the history.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import resource
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 from support.cluster import Cluster, Node
-from support.history import History
+from support.history import History, Kind
 from support.profiles import Profile
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
@@ -31,6 +34,12 @@ _WEIGHTS: Final = {
     "store": 1,
     "hang": 2,
 }
+#: The same, for faults that only a long run has.
+_LONG_WEIGHTS: Final = _WEIGHTS | {"roll back": 0.4, "descriptors": 1}
+#: How old the copy is that a store goes back to.
+_COPY_S: Final = (0.5, 8.0)
+#: Open files that a process has left when they are exhausted.
+_SPARE: Final = 2
 
 
 class Chaos:
@@ -60,8 +69,8 @@ class Chaos:
 
     def _choose(self) -> Coroutine[Any, Any, None] | None:
         profile = self._profile
-        kinds = list(_WEIGHTS)
-        kind = self._chance.choices(kinds, [_WEIGHTS[one] for one in kinds])[0]
+        weights = _LONG_WEIGHTS if profile.everything else _WEIGHTS
+        kind = self._chance.choices(list(weights), list(weights.values()))[0]
         # Drawn whatever the state is, so that a seed gives the same plan as nearly as can be.
         node = self._chance.choice(self._cluster.nodes)
         pair = self._chance.choice(sorted(self._cluster.proxies) or [("", "")])
@@ -70,7 +79,7 @@ class Chaos:
             if not pair[0] or "/".join(pair) in self._hurt:
                 return None
             return self._cut(kind, pair, _between(profile.cut_s, length))
-        target = "store" if kind in {"store", "hang"} else node.name
+        target = "store" if kind in {"store", "hang", "roll back"} else node.name
         if target in self._hurt:
             return None
         match kind:
@@ -80,6 +89,10 @@ class Chaos:
                 return self._pause(node, profile.lease_s * _between(profile.pause, length))
             case "hang":
                 return self._hang(_between(profile.store_s, length))
+            case "roll back":
+                return self._roll_back(_between(_COPY_S, length))
+            case "descriptors":
+                return self._exhaust(node, _between(profile.cut_s, length))
             case _:
                 return self._store(0.2 + 1.5 * length)
 
@@ -130,6 +143,30 @@ class Chaos:
         await asyncio.sleep(length_s)
         self._cluster.store.resume()
         self._finish("store", "SIGCONT")
+
+    async def _roll_back(self, age_s: float) -> None:
+        """Kill the store and give it back what it had a while ago."""
+        store, loop = self._cluster.store, asyncio.get_running_loop()
+        kept_at = loop.time()
+        copy = await asyncio.to_thread(store.keep_copy)
+        self._hurt.add("store")
+        await asyncio.sleep(age_s)
+        self._begin("roll back", "store", f"has what it had {age_s:.1f} s ago")
+        await asyncio.to_thread(store.go_back, copy)
+        self._history.add(Kind.WENT_BACK, "store", seconds=loop.time() - kept_at)
+        self._finish("store", "started again")
+
+    async def _exhaust(self, node: Node, length_s: float) -> None:
+        """Let a process have as many open files as it has now, and a few more."""
+        self._begin("descriptors", node.name, f"exhausted, for {length_s:.1f} s")
+        pid = node.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        used = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + _SPARE, before[1]))
+        await asyncio.sleep(length_s)
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        self._finish(node.name, "may open files again")
 
     def _begin(self, kind: str, target: str, note: str) -> None:
         self._hurt.add(target)

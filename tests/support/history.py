@@ -40,6 +40,7 @@ class Kind(StrEnum):
     BROKEN = "saw a rule broken"  # note: which
     FAULT = "fault"  # client: what was hurt; place: the edge whose clients notice
     HEALED = "healed"  # the same
+    WENT_BACK = "went back"  # client: the store; seconds: how old what it has is
 
 
 class Key(NamedTuple):

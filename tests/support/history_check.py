@@ -46,7 +46,8 @@ class Checker:
     def missing(self) -> list[Violation]:
         """What has to arrive and has not yet: violations once the deadline is over."""
         self._replay()
-        return list(chain.from_iterable(judge.missing() for judge in self._judges))
+        found = chain.from_iterable(judge.missing() for judge in self._judges)
+        return [one for one in found if not self.world.may_be_lost(one.key)]
 
     def unfinished(self) -> list[Key]:
         """Messages that were sent and not acknowledged."""

@@ -35,6 +35,8 @@ class Profile:
     #: How much later than lease and sweep a will may be: timeouts of the link and of the store.
     margin_s: float
     settle_s: float
+    #: Whether the store goes back, clocks step and descriptors end, too.
+    everything: bool = False
 
     def announced(self, **more: Any) -> Snapshot:
         """What clients may see."""
@@ -46,6 +48,7 @@ class Profile:
             connack=connack,
             lease_s=self.lease_s,
             margin_s=self.margin_s,
+            notice_s=self.lease_s + self.margin_s,
             **more,
         )
 
@@ -73,6 +76,7 @@ DEFAULT: Final = Profile(
     pause=(0.4, 1.6),
     margin_s=12.0,
     settle_s=120.0,
+    everything=True,
 )
 
 

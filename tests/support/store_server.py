@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Final
 
 import redis
 from redis.backoff import NoBackoff
@@ -24,6 +25,8 @@ from support.tools import free_port
 from tidegate.store import embedded
 
 DEADLINE_S = 20.0
+#: Where a server keeps its append-only file.
+_FILES: Final = "appendonlydir"
 #: Tests wait for what they wait for themselves.
 _ONCE = Retry(NoBackoff(), 0)
 
@@ -98,6 +101,21 @@ class StoreServer:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def keep_copy(self) -> Path:
+        """Copy its file as it is now, while it goes on; for ``go_back``."""
+        copy = self._directory / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self._directory / _FILES, copy)
+        return copy
+
+    def go_back(self, copy: Path | None) -> None:
+        """End it, and start it with what a copy has, or with nothing."""
+        self.kill()
+        shutil.rmtree(self._directory / _FILES, ignore_errors=True)
+        if copy is not None:
+            shutil.copytree(copy, self._directory / _FILES)
+        self.start()
 
     def pause(self) -> None:
         """Let it hang: connections stay, nothing is answered."""

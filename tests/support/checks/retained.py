@@ -170,7 +170,8 @@ class Retained(Judge):
             text = "acknowledged before SUBSCRIBE, and there is no value"
             if last is not None:
                 text = f"the reader ends with number {last.seq}"
-            self._found.append(Violation("last value", text, event.client, key))
+            if not self.world.may_be_lost(key):
+                self._found.append(Violation("last value", text, event.client, key))
 
     def behind(self, client: str, number: int) -> list[Key]:
         """What this reader has to read yet."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from support.checks.faults_seen import Faults
+from support.checks.undone import Undone
 from support.history import NO_CODE, Event, Key, Kind
 
 #: From here on a code is a refusal.
@@ -34,6 +35,8 @@ class Snapshot:
     lease_s: float = 2.0
     sweep_s: float = 0.5
     margin_s: float = 4.0
+    #: How long it takes until all have noticed that the store has gone back.
+    notice_s: float = 10.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,6 +59,7 @@ class Message:
 
     qos: int
     first_sent: int
+    first_sent_at: float
     last_sent_at: float
     retain: bool = False
     #: Of its expiry; 0: none.
@@ -98,6 +102,7 @@ class World:
         #: The number of the connection that was accepted last.
         self.newest: dict[str, int] = defaultdict(int)
         self.faults = Faults()
+        self.undone = Undone(announced.notice_s)
         self.now = 0.0
 
     def connection(self, client: str, number: int) -> Connection:
@@ -186,6 +191,8 @@ class World:
                 self._answered(position, event)
             case Kind.FAULT | Kind.HEALED:
                 self.faults.take(event)
+            case Kind.WENT_BACK:
+                self.undone.add(event.at, event.seconds)
             case Kind.CONNECT | Kind.CONNECTED | Kind.REFUSED | Kind.LEFT | Kind.ENDED:
                 self._connection(event)
             case _:
@@ -198,6 +205,7 @@ class World:
             message = self.messages[event.key] = Message(
                 event.qos,
                 position,
+                event.at,
                 event.at,
                 retain=event.retain,
                 seconds=0.0 if event.kind is Kind.WILL else event.seconds,
@@ -213,6 +221,28 @@ class World:
             message.acknowledged = event.code
             message.acknowledged_at = event.at
             message.acknowledged_since = position
+
+    def is_undone(self, key: Key | None, at: float) -> bool:
+        """Whether a store that has gone back explains what is wrong about a message, or else."""
+        message = None if key is None else self.messages.get(key)
+        if message is None:
+            return self.undone.between(at - self._long_s(), at)
+        return self.undone.may_repeat(message.first_sent_at, at)
+
+    def may_be_lost(self, key: Key | None) -> bool:
+        """Whether a store that has gone back has lost this message, or the will's connection."""
+        message = None if key is None else self.messages.get(key)
+        if message is None:
+            return False
+        done_at = self.now if message.is_will else message.acknowledged_at
+        return self.undone.may_be_lost(message.first_sent_at, done_at) or (
+            message.is_will and self.undone.between(message.first_sent_at, done_at)
+        )
+
+    def _long_s(self) -> float:
+        """Until a session that a rollback has brought back has ended."""
+        announced = self.announced
+        return announced.lease_s + announced.sweep_s + announced.margin_s + 10.0
 
     def _connection(self, event: Event) -> None:
         connection = self.connection(event.client, event.connection)
@@ -251,6 +281,8 @@ class Judge:
 
     def wrong(self, rule: str, text: str, event: Event) -> None:
         """Name a violation, whatever comes later."""
+        if self.world.is_undone(event.key, event.at):
+            return
         self._found.append(Violation(rule, text, event.client, event.key))
 
 
