@@ -127,7 +127,7 @@ class Endings:
         for peer in self._routers.members.values():
             if peer.has_waiting(client_id):
                 some_wait = True
-            elif peer.state is State.OPEN and peer.has_unconfirmed():
+            elif peer.state in {State.OPEN, State.UNVERIFIED} and peer.has_unconfirmed():
                 waits.append(peer.sync())
         if some_wait:
             for future in waits:

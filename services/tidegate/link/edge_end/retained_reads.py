@@ -189,7 +189,7 @@ async def _replies(
 
 
 def _answers(peer: RouterPeer) -> bool:
-    return peer.attached and peer.state in {State.OPEN, State.LEAVING}
+    return peer.attached and peer.state in {State.OPEN, State.UNVERIFIED, State.LEAVING}
 
 
 def _request(

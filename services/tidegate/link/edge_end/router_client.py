@@ -91,7 +91,9 @@ class RouterClient:
         self.wills = self.frame_handler.wills = WillPublisher(
             edge_id, self.publish_dispatcher, self._requests, self._tasks
         )
-        self.verification = Verification(edge_id, self._requests, self._tasks, self.endings)
+        self.verification = Verification(
+            edge_id, config.timeout_s, self._requests, self._tasks, self.endings
+        )
         self.membership = RouterMembership(
             edge_id,
             name,

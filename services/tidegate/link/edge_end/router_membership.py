@@ -162,7 +162,7 @@ class RouterMembership:
         try:
             await peer.sync()
             # From here on the router refuses what is superseded; what was before, this finds.
-            await self._verification.verify()
+            is_verified = await self._verification.verify()
             await self._fence_instances(peer, peer)
             if is_new_instance:
                 if routers.is_member(peer) and routers.serving(peer):
@@ -188,14 +188,28 @@ class RouterMembership:
         if peer.outbox is not outbox or peer.state is State.LEAVING:
             # The connection was lost meanwhile: the next one finds it a member, and opens it.
             return
-        peer.state = State.OPEN
-        dropped = peer.send_waiting()
-        self.counters.published += dropped
-        self.counters.dropped["superseded"] += dropped
-        routers.notify_changed()
+        peer.state = State.OPEN if is_verified else State.UNVERIFIED
+        if not is_verified:
+            self._tasks.spawn(self._open_when_verified(peer, outbox))
+        self._send_waiting(peer)
         self._publish_dispatcher.reroute()
         self._publish_dispatcher.resume()
         self.edge.pushes_lost()
+
+    def _send_waiting(self, peer: RouterPeer) -> None:
+        """Send what has waited for a change of the router's state."""
+        dropped = peer.send_waiting()
+        self.counters.published += dropped
+        self.counters.dropped["superseded"] += dropped
+        self.routers.notify_changed()
+
+    async def _open_when_verified(self, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame]) -> None:
+        """Hold back what needs the store until the store has said who is superseded."""
+        await self._verification.verified()
+        if peer.outbox is outbox and peer.state is State.UNVERIFIED:
+            peer.state = State.OPEN
+            self._send_waiting(peer)
+            self._publish_dispatcher.resume()
 
     async def _wait_for_edges(self, peer: RouterPeer) -> None:
         """Wait until the edges attached to other routers are attached to this router too.

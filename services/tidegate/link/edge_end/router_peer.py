@@ -34,6 +34,7 @@ class State(Enum):
 
     DOWN = "down"  # not connected: publishes wait
     GATED = "gated"  # just joined: what others were sent before must be confirmed first
+    UNVERIFIED = "unverified"  # connections may be superseded, the store is away: live QoS 0 only
     OPEN = "open"
     LEAVING = "leaving"  # shutting down: publishes wait until it is removed
 
@@ -71,6 +72,12 @@ class Unconfirmed:
     def is_superseded(self) -> bool:
         """Whether it must not take effect any more: a newer connection has the session."""
         return self.origin is not None and self.origin.is_superseded
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether it is a publish that has no effect, or no answer, before the store has it."""
+        message = self.message
+        return message is not None and bool(message.qos or message.retain or self.identity)
 
 
 class UnconfirmedRedispatch(Unconfirmed):
@@ -162,12 +169,18 @@ class RouterPeer:
         return bool(self.unacknowledged_count or self.unconfirmed)
 
     def publish(self, entry: Unconfirmed) -> None:
-        """Send a publish, or keep it until state OPEN."""
+        """Send a publish, or keep it until its state allows it."""
         self.outstanding_bytes += entry.size
-        if self.state is State.OPEN:
+        if self.takes(entry):
             self._send_publish(entry)
         else:
             self.waiting.append(entry)
+
+    def takes(self, entry: Unconfirmed) -> bool:
+        """Whether a publish can be sent now."""
+        if self.state is State.UNVERIFIED:
+            return not entry.needs_store
+        return self.state is State.OPEN
 
     def publish_qos0(self, message: Publish, client_id: str, epoch: int) -> None:
         """Send a QoS 0 publish; only in state OPEN."""
@@ -252,7 +265,7 @@ class RouterPeer:
                 entry.done()
 
     def send_waiting(self) -> int:
-        """Send what has waited, in the order of the calls; only in state OPEN.
+        """Send what has waited, in the order of the calls; in state UNVERIFIED or OPEN.
 
         What must not take effect any more is left out. Returns how many of these are of QoS 0.
         """
@@ -267,6 +280,8 @@ class RouterPeer:
             elif entry.is_superseded:
                 self.outstanding_bytes -= entry.size
                 dropped += not entry.message.qos
+            elif not self.takes(entry):
+                self.waiting.append(entry)
             else:
                 self._send_publish(entry)
         return dropped

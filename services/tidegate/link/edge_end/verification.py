@@ -21,8 +21,9 @@ from tidegate.runtime.process.tasks import Tasks
 log = logging.getLogger(__name__)
 
 VERIFY_PAGE: Final = 500
-#: How long a router is not used because connections cannot be verified.
-WAIT_S: Final = 10.0
+#: How long a router is not used at all because connections cannot be verified: so many times the
+#: time after which a router that says nothing is lost.
+WAIT_FACTOR: Final = 2
 
 
 class Verification:
@@ -35,14 +36,18 @@ class Verification:
         "_requests",
         "_running",
         "_tasks",
+        "_wait_s",
         "connections",
         "edge",
     )
 
     edge: EdgeLink
 
-    def __init__(self, edge_id: str, requests: Requests, tasks: Tasks, endings: Endings) -> None:
+    def __init__(
+        self, edge_id: str, timeout_s: float, requests: Requests, tasks: Tasks, endings: Endings
+    ) -> None:
         self._edge_id = edge_id
+        self._wait_s = WAIT_FACTOR * timeout_s
         self._requests = requests
         self._tasks = tasks
         self._endings = endings
@@ -63,23 +68,29 @@ class Verification:
             self._running = True
             self._tasks.spawn(self._verify())
 
-    async def verify(self) -> None:
+    async def verify(self) -> bool:
         """Close the connections that are superseded by now, before a router is used.
 
-        While the store is away it waits, but not for long: QoS 0 messages need no store.
+        While the store is away it waits, but not for long: QoS 0 messages need no store. Returns
+        whether the store has answered.
         """
         try:
-            async with asyncio.timeout(WAIT_S):
-                await self._verify_all(self._requests.send_until_answered)
+            async with asyncio.timeout(self._wait_s):
+                await self.verified()
         except TimeoutError:
             log.warning("connections not verified: no store")
-            self.start()
+            return False
+        return True
+
+    async def verified(self) -> None:
+        """Do the same, and wait until the store has answered."""
+        await self._verify_all(self._requests.send_until_answered)
 
     async def _verify(self) -> None:
         try:
             while self._again:
                 self._again = False
-                await self._verify_all(self._requests.send_until_answered)
+                await self.verified()
         finally:
             self._running = False
 

@@ -17,7 +17,7 @@ from tidegate.link.edge_end.endings import FENCE_TIMEOUT_S
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
-from tidegate.link.edge_end.verification import WAIT_S
+from tidegate.link.edge_end.verification import WAIT_FACTOR
 from tidegate.link.edge_end.will_publisher import CLAIM_S
 from tidegate.link.interfaces import FENCED, AttachSession, DetachSession, RouterUnavailable
 from tidegate.link.messages import write_message
@@ -48,9 +48,12 @@ class Harness:
         self.origin = FakeOrigin()
         self.routers = [FakeRouter(self.router_client, name, credit_bytes) for name in names]
 
-    def publish(self, topic: str, payload: bytes, qos: int = 1) -> int | None:
+    def publish(
+        self, topic: str, payload: bytes, qos: int = 1, *, retain: bool = False
+    ) -> int | None:
         """Publish."""
-        return self.router_client.publish(self.origin, Publish(topic, payload, qos, packet_id=5))
+        message = Publish(topic, payload, qos, retain=retain, packet_id=5)
+        return self.router_client.publish(self.origin, message)
 
     def states(self) -> dict[str, State]:
         """The members and their states."""
@@ -828,21 +831,43 @@ async def test_connections_are_verified_before_a_router_is_used_again() -> None:
 
 
 @in_virtual_time
-async def test_a_router_is_used_unverified_only_while_the_store_stays_away() -> None:
+async def test_an_unverified_router_gets_live_messages_of_qos_0_only() -> None:
     harness = Harness("r1")
     (router,) = harness.routers
-    harness.router_client.verification.connections = lambda: [("publisher", 1)]
+    client = harness.router_client
+    client.verification.connections = lambda: [("publisher", 1)]
     router.replies["verify"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
     await router.join()
-    harness.publish("t", b"waits")
-    await asyncio.sleep(WAIT_S - 1)
+    harness.publish("t", b"live", qos=0)
+    harness.publish("t", b"acknowledged", qos=1)
+    harness.publish("t", b"kept", qos=0, retain=True)
+    await asyncio.sleep(WAIT_FACTOR * client.config.timeout_s - 1)
     assert router.payloads == []
     await asyncio.sleep(2)
-    assert router.payloads == [b"waits"]
-    router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[False]))
+    assert router.payloads == [b"live"]
+    harness.publish("t", b"more", qos=0)
+    await asyncio.sleep(MOMENT_S)
+    assert router.payloads == [b"live", b"more"]
+    router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[True]))
     await asyncio.sleep(1)
-    # It goes on to verify them.
+    assert router.payloads == [b"live", b"more", b"acknowledged", b"kept"]
+
+
+@in_virtual_time
+async def test_what_an_unverified_connection_published_is_dropped_if_it_is_superseded() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    client = harness.router_client
+    client.verification.connections = lambda: [("publisher", 1)]
+    router.replies["verify"] = pb.Reply(failure=pb.FAILURE_UNAVAILABLE)
+    await router.join()
+    harness.publish("t", b"old", qos=1)
+    await asyncio.sleep(WAIT_FACTOR * client.config.timeout_s + 1)
+    router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[False]))
+    harness.origin.is_superseded = True  # as a connection is that has been closed so
+    await asyncio.sleep(1)
     assert harness.edge.kicked[0][:2] == ("publisher", 1)
+    assert router.payloads == []
 
 
 @in_virtual_time
