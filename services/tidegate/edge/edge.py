@@ -272,17 +272,19 @@ class Edge:
     ) -> None:
         """Deliver a message that comes again to the clients that have not been given it.
 
-        Nobody gets a QoS 2 message twice when its router has died [MQTT-4.3.3-10].
+        Nobody gets a QoS 2 message twice when its router has died [MQTT-4.3.3-10]. The router puts
+        it into the queues of durable sessions that lack it.
         """
         if fan_out.connections <= earlier:
             return
         for recipient in recipients_of(message.topic, fan_out.matches):
             client = recipient.client
-            if (client.client_id, client.epoch) in earlier:
+            if client.incarnation or (client.client_id, client.epoch) in earlier:
+                # What a durable session has at QoS 0 it may have had at another edge.
                 continue
             if not message.qos or not recipient.qos:
                 recipient.send_qos0(message, publisher_id)
-            elif not client.incarnation:
+            else:
                 recipient.offer(message, publisher_id)
 
     def _send_to_group(self, group: Group, message: Publish) -> None:

@@ -105,7 +105,10 @@ class Retained(Judge):
         reading = self._readings[event.client, event.connection]
         topic = reading.topics[key.topic]
         floor = reading.floor.get(key.topic, 0)
-        if not topic.has_first and key.seq < floor and not self.world.may_be_old(event):
+        # It may be on its way by the subscription that this SUBSCRIBE replaces.
+        is_earlier = not event.retain and reading.subscribe_count > 1 and reading.since is None
+        is_first = not topic.has_first and not is_earlier
+        if is_first and key.seq < floor and not self.world.may_be_old(event):
             text = f"the first value after SUBSCRIBE, number {floor} had been acknowledged"
             self.wrong("stale retained", text, event)
         elif event.retain:
@@ -113,7 +116,7 @@ class Retained(Judge):
         else:
             self._live(event, message, topic)
         self.read_count += event.retain
-        topic.has_first = True
+        topic.has_first |= is_first
         if not event.retain and reading.since is not None:
             topic.live.add(key.seq)
         topic.has_retained |= event.retain

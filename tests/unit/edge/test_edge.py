@@ -52,6 +52,23 @@ async def test_a_message_that_comes_again_goes_to_those_who_have_not_had_it(qos:
             assert got == [(b"once", served), (b"other", served)]
 
 
+@pytest.mark.parametrize("qos", [0, 2])
+async def test_a_message_that_comes_again_is_for_no_durable_session(qos: int) -> None:
+    """It may have had it at another edge; what it lacks at QoS 1 and 2 is in its queue."""
+    async with LoneEdge() as alone:
+        alone.edge.deliver(Publish("t", b"once", qos), "p", "will|7:p")
+        early = await alone.connect("early")
+        alone.router.incarnation = 7
+        moved = [await alone.connect(f"moved{granted}") for granted in (0, 2)]
+        for granted, client in zip((0, 0, 2), (early, *moved), strict=True):
+            client.send(mqtt_bytes.subscribe(1, [("t", granted)]))
+            await turns()
+            client.received()
+        alone.edge.deliver(Publish("t", b"once", qos), "p", "will|7:p")
+        assert [packet.payload for packet in early.received()] == [b"once"]
+        assert [client.received() for client in moved] == [[], []]
+
+
 async def test_messages_without_identity_are_messages_of_their_own() -> None:
     async with LoneEdge() as alone:
         client = await alone.connect("c")

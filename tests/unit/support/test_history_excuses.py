@@ -204,6 +204,15 @@ def test_a_value_that_was_not_acknowledged_may_be_missed() -> None:
     assert story.reader().receive(1, "r", retain=True).rules() == set()
 
 
+def test_live_copies_may_be_under_way_while_a_client_subscribes_again() -> None:
+    story = Story().reader().publish(1, retain=True).publish(2, retain=True)
+    story.add(Kind.SUBSCRIBING, "r", 1, topic="#").receive(1, "r").receive(2, "r")
+    story.add(Kind.SUBSCRIBED, "r", 1, topic="#", qos=2)
+    assert story.receive(2, "r", retain=True).rules() == set()
+    story.events.pop()
+    assert "stale retained" in story.receive(1, "r", retain=True).rules()
+
+
 @pytest.mark.parametrize(
     ("place", "retain", "rules"),
     [
