@@ -1,7 +1,8 @@
 """A small HTTP/1.1 server: one request per connection, bounded in size, time and number.
 
-Used by ``admin.server``, which answers the requests. Knows no page and no permission. Tested in
-test_server.py.
+Used by ``admin.server``, which answers the requests. A connection takes a place that it loses to a
+newer one while it has not sent its whole request, or does not read its response. Knows no page and
+no permission. Tested in test_server.py and test_admin_places.py.
 """
 
 from __future__ import annotations
@@ -9,16 +10,23 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
+log = logging.getLogger(__name__)
+
 _MAX_HEAD_BYTES: Final = 8192
 #: Bodies are read and ignored: no page takes one.
 _MAX_BODY_BYTES: Final = 4096
-_MAX_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 64
+#: Shortest time between two log lines about dropped connections.
+_LOG_INTERVAL_S: Final = 60.0
 _TEXT: Final = "text/plain; charset=utf-8"
 _JSON: Final = "application/json"
 #: What the address of a Unix socket begins with.
@@ -109,14 +117,46 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class _Stage(IntEnum):
+    """What a connection waits for, in the order in which places are taken away."""
+
+    REQUEST = 0
+    RESPONSE_READ = 1
+    HANDLER = 2
+
+
+class _Connection:
+    """A connection that has a place."""
+
+    __slots__ = ("address", "stage", "task", "writer")
+
+    def __init__(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        peer = writer.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
+        self.stage = _Stage.REQUEST
+        self.task = task
+        self.writer = writer
+
+
 class HttpServer:
     """Serves on ``host``:``port`` (or ``unix:PATH``) from ``start`` to ``stop``.
 
-    A request may take ``timeout_s``; above 64 connections the newest is dropped. ``handler`` may
-    raise HttpError, and nothing else.
+    A request has ``timeout_s`` from accept to be complete, and its response as long again. There
+    are MAX_CONNECTIONS places; when all are taken, the oldest connection without a whole request is
+    dropped, of the address that has most of them (else the oldest whose response is not read).
+    ``handler`` may raise HttpError, and nothing else.
     """
 
-    __slots__ = ("_connections", "_handler", "_server", "_timeout_s", "host", "requested_port")
+    __slots__ = (
+        "_connections",
+        "_handler",
+        "_log_at_s",
+        "_server",
+        "_timeout_s",
+        "dropped_count",
+        "host",
+        "requested_port",
+    )
 
     def __init__(self, host: str, port: int, handler: Handler, timeout_s: float) -> None:
         self.host = host
@@ -124,7 +164,11 @@ class HttpServer:
         self._handler = handler
         self._timeout_s = timeout_s
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        #: In the order of accept.
+        self._connections: dict[_Connection, None] = {}
+        #: Connections that were dropped because all places were taken.
+        self.dropped_count = 0
+        self._log_at_s = 0.0
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address is not available."""
@@ -142,9 +186,10 @@ class HttpServer:
         """Stop listening and drop the requests in progress."""
         if self._server is not None:
             self._server.close()
-            for task in self._connections:
+            tasks = [connection.task for connection in self._connections]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._server.wait_closed()
             self._server = None
 
@@ -172,13 +217,13 @@ class HttpServer:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._connections) >= _MAX_CONNECTIONS:
+        if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
             writer.transport.abort()
             return
-        self._connections.add(task)
+        connection = _Connection(writer, task)
+        self._connections[connection] = None
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._serve(reader, writer)
+            await self._serve(reader, connection)
         except (TimeoutError, OSError):
             pass
         except asyncio.CancelledError:
@@ -186,37 +231,78 @@ class HttpServer:
             # an error, with a traceback.
             pass
         finally:
-            self._connections.discard(task)
+            self._connections.pop(connection, None)
             # A peer that has not read the response by now does not want it.
             writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _make_room(self) -> bool:
+        """Drop a connection that its peer keeps waiting; False if there is none."""
+        waiting = [one for one in self._connections if one.stage is not _Stage.HANDLER]
+        self.dropped_count += 1
+        self._log_drop()
+        if not waiting:
+            return False
+        counts = Counter(one.address for one in waiting)
+        # The first of those that are equal: the oldest.
+        dropped = min(waiting, key=lambda one: (-counts[one.address], one.stage))
+        del self._connections[dropped]
+        # What it awaits ends with an error of the connection.
+        dropped.writer.transport.abort()
+        return True
+
+    def _log_drop(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._log_at_s:
+            return
+        self._log_at_s = now_s + _LOG_INTERVAL_S
+        log.warning(
+            "admin server: too many connections, unfinished ones dropped",
+            extra={"limit": MAX_CONNECTIONS, "dropped": self.dropped_count},
+        )
+
+    async def _serve(self, reader: asyncio.StreamReader, connection: _Connection) -> None:
         method = ""
         try:
-            request = await _read_request(reader)
-            method = request.method
-            response = await self._handler(request)
+            async with asyncio.timeout(self._timeout_s):
+                request = await _read_request(reader)
         except asyncio.IncompleteReadError:
             return
         except HttpError as error:
             response = error.response
-        writer.write(
-            "\r\n".join(
-                (
-                    f"HTTP/1.1 {response.status.value} {response.status.phrase}",
-                    f"Content-Type: {response.content_type}",
-                    f"Content-Length: {len(response.body)}",
-                    "Cache-Control: no-store",
-                    *response.headers,
-                    "Connection: close\r\n\r\n",
-                )
-            ).encode()
-        )
-        if method != "HEAD":
-            writer.write(response.body)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        else:
+            method = request.method
+            connection.stage = _Stage.HANDLER
+        async with asyncio.timeout(self._timeout_s):
+            if connection.stage is _Stage.HANDLER:
+                try:
+                    response = await self._handler(request)
+                except HttpError as error:
+                    response = error.response
+            connection.stage = _Stage.RESPONSE_READ
+            await _write_response(connection.writer, response, method != "HEAD")
+
+
+async def _write_response(
+    writer: asyncio.StreamWriter, response: Response, with_body: bool
+) -> None:
+    """Write a response; return when the peer's system has all of it."""
+    writer.write(
+        "\r\n".join(
+            (
+                f"HTTP/1.1 {response.status.value} {response.status.phrase}",
+                f"Content-Type: {response.content_type}",
+                f"Content-Length: {len(response.body)}",
+                "Cache-Control: no-store",
+                *response.headers,
+                "Connection: close\r\n\r\n",
+            )
+        ).encode()
+    )
+    if with_body:
+        writer.write(response.body)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:
