@@ -243,7 +243,8 @@ async def test_a_store_that_cannot_be_used_ends_the_router_with_a_sentence() -> 
         two.launch()
         assert await ended(two, DEADLINE_S) == 1
         last = two.stderr().splitlines()[-1]
-        assert last.startswith("tidegate: cannot start: the store holds format version")
+        sentence = "tidegate: cannot start: store.partitions: the store holds format version"
+        assert last.startswith(sentence)
         assert "with 64 partitions" in last
 
 

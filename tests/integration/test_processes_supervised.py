@@ -461,7 +461,8 @@ async def test_a_process_that_cannot_start_at_all_ends_it() -> None:
         finally:
             store.stop()
         lines = server.stderr().splitlines()
-        assert any("cannot start: the store holds format version 0" in line for line in lines)
+        sentence = "cannot start: store.url: the store holds format version 0"
+        assert any(sentence in line for line in lines)
         assert re.fullmatch(
             r"tidegate: cannot start: router-[12] did not start; see its log above",
             lines[-1],

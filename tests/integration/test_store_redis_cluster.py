@@ -313,7 +313,7 @@ async def test_a_single_server_is_no_cluster(tmp_path: Path, counters: Counters)
     server = TcpServer(program("redis"), tmp_path)
     server.start()
     try:
-        with pytest.raises(StoreRefused, match="is not a cluster"):
+        with pytest.raises(StoreRefused, match="is not part of a cluster"):
             await connect(f"redis+cluster://{server.address}", counters)
     finally:
         server.stop()

@@ -138,7 +138,7 @@ async def test_a_master_that_hangs_is_replaced(watched: Watched) -> None:
 @BY_VALKEY
 async def test_an_unknown_master_is_said_to_be_so(watched: Watched) -> None:
     url = watched.url.replace("/" + Watched.NAME, "/nobody")
-    with pytest.raises(StoreUnavailable, match="No such master"):
+    with pytest.raises(StoreUnavailable, match="has no master named nobody"):
         await connect(url)
 
 

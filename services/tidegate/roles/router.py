@@ -101,13 +101,15 @@ class RouterProcess(Process):
 
     async def _connect(self, tracer: Tracer | None) -> tuple[RedisStore, Router]:
         """Connect and load, with retries. Raises StoreRefused."""
-        pause_s = MIN_BACKOFF_S
+        pause_s, reason = MIN_BACKOFF_S, ""
         while True:
             try:
                 return await self._try_to_connect(tracer)
             except StoreUnavailable as error:
                 self._store_is_down = True
-                log.warning("store unavailable, retrying", extra={"reason": str(error)})
+                if str(error) != reason:
+                    reason = str(error)
+                    log.warning("store unavailable, retrying", extra={"reason": reason})
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause_s = min(pause_s * 2, MAX_BACKOFF_S)
 

@@ -31,8 +31,9 @@ from tidegate.store.api import (
     StoredSubscriptions,
     WriterFenced,
 )
+from tidegate.store.client.failures import StoreRefused
 from tidegate.store.client.lanes import LaneSettings, StoreFault, translate
-from tidegate.store.client.servers import StoreRefused, Word
+from tidegate.store.client.servers import Word
 from tidegate.store.client.topology import make_topology
 from tidegate.store.coordination import Coordination
 from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
@@ -71,6 +72,8 @@ class RedisStore:
     ) -> None:
         self._keys = Keyspace(store.partitions)
         self._counters = counters
+        #: The setting that names the server.
+        self._setting = "store.data_dir" if store.url is None else "store.url"
         self._header: list[Word] = []
         self.set_limits(limits)
         settings = LaneSettings(
@@ -131,7 +134,10 @@ class RedisStore:
             await self.close()
             if isinstance(error, StoreRefused) or not isinstance(error, Exception):
                 raise
-            raise translate(error) from error
+            failure = translate(error)
+            if isinstance(failure, StoreFault):
+                raise StoreRefused(f"{self._setting}: the store refuses: {failure}") from error
+            raise failure from error
         return self
 
     def set_limits(self, limits: LimitsConfig) -> None:
@@ -156,9 +162,11 @@ class RedisStore:
         if found != ours:
             version, _, partitions = found.partition(":")
             ours, _, configured = ours.partition(":")
+            setting = "store.partitions" if version == ours else self._setting
             raise StoreRefused(
-                f"the store holds format version {version} with {partitions} partitions, but this "
-                f"Tidegate is configured for format version {ours} with {configured} partitions"
+                f"{setting}: the store holds format version {version} with {partitions} "
+                f"partitions, but this Tidegate is configured for format version {ours} with "
+                f"{configured} partitions"
             )
 
     # Connections

@@ -23,16 +23,53 @@ LONGEST_PAUSE_S: Final = 2.0
 #: How long each step of the first probe may take; doubled with each failure.
 FIRST_PROBE_S: Final = 1.0
 _MAX_DOUBLINGS: Final = 16
+#: Different reasons that are logged in one outage.
+_MAX_REASONS: Final = 8
+
+
+class Outages:
+    """Logs when a server becomes unavailable and available, once for all connections to it."""
+
+    __slots__ = ("_circuits", "_reasons")
+
+    def __init__(self) -> None:
+        #: Server → open circuits, and the reasons that have been logged.
+        self._circuits: dict[str, int] = {}
+        self._reasons: dict[str, set[str]] = {}
+
+    def opened(self, name: str) -> None:
+        """A circuit of a server has opened; ``failed`` follows."""
+        self._circuits[name] = self._circuits.get(name, 0) + 1
+
+    def failed(self, name: str, reason: str) -> None:
+        """Log a reason, unless it has been in this outage."""
+        reasons = self._reasons.setdefault(name, set())
+        if reason in reasons or len(reasons) >= _MAX_REASONS:
+            return
+        reasons.add(reason)
+        log.warning("store unavailable, retrying", extra={"server": name, "reason": reason})
+
+    def closed(self, name: str, *, recovered: bool) -> None:
+        """A circuit has closed (``recovered``), or is no longer used."""
+        left = self._circuits.pop(name) - 1
+        if left:
+            self._circuits[name] = left
+            return
+        self._reasons.pop(name, None)
+        if recovered:
+            log.info("store available again", extra={"server": name})
 
 
 class Circuit:
     """Counts failures; open when ``reason`` is set."""
 
-    __slots__ = ("_counters", "_name", "failures", "reason")
+    __slots__ = ("_counters", "_name", "_outages", "failures", "reason")
 
-    def __init__(self, name: str, counters: Counters) -> None:
+    def __init__(self, name: str, counters: Counters, outages: Outages | None = None) -> None:
+        """``outages`` is shared by all circuits of a store."""
         self._name = name
         self._counters = counters
+        self._outages = outages or Outages()
         #: Failures since the last success.
         self.failures = 0
         #: What callers get while the circuit is open.
@@ -43,9 +80,8 @@ class Circuit:
         if self.reason is None:
             self._counters.store_circuit_open += 1
             self._counters.store_circuit_openings += 1
-            log.warning(
-                "store unavailable, retrying", extra={"server": self._name, "reason": reason}
-            )
+            self._outages.opened(self._name)
+        self._outages.failed(self._name, reason)
         self.reason = StoreUnavailable(reason)
 
     def close(self) -> None:
@@ -53,13 +89,14 @@ class Circuit:
         if self.reason is not None:
             self.reason = None
             self._counters.store_circuit_open -= 1
-            log.info("store available again", extra={"server": self._name})
+            self._outages.closed(self._name, recovered=True)
 
     def retire(self) -> None:
         """Stop counting as open, without a log line: the server is no longer used."""
         if self.reason is not None:
             self._counters.store_circuit_open -= 1
             self.reason = None
+            self._outages.closed(self._name, recovered=False)
 
     def pause_s(self) -> float:
         """How long to wait before the next probe."""

@@ -21,8 +21,9 @@ from redis.crc import key_slot
 from tidegate.runtime.config.store_url import Address
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.circuit import Circuit
+from tidegate.store.client.failures import StoreRefused
 from tidegate.store.client.lanes import MAX_WAITING, Lane, LaneSettings, Operation, fail, translate
-from tidegate.store.client.servers import DataServers, StoreRefused, Word, call, drop, name_of
+from tidegate.store.client.servers import DataServers, Word, call, drop, name_of
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,18 @@ class ClusterMap:
                     refused = error
                 except Exception as error:  # the next one is tried, all are named at the end
                     self._silent.add(address)
-                    reasons.append(f"{name_of(address)}: {translate(error)}")
+                    reasons.append(str(translate(error)))
                 else:
                     self._silent.discard(address)
                     self._read(reply, address)
                     return
             raise refused or StoreUnavailable("; ".join(sorted(reasons)))
+
+    def incomplete(self) -> StoreUnavailable:
+        """Return the failure of a cluster in which slots are without a server."""
+        cluster = f"the cluster of {name_of(self._seeds[0])}"
+        text = self._servers.failures.of_url(cluster, "has slots that no server serves")
+        return StoreUnavailable(text)
 
     async def _ask(self, address: Address, step_s: float) -> list[Any]:
         connection, _ = await self._servers.open(address, step_s)
@@ -137,7 +144,7 @@ class ClusterLanes:
         self._unplaced = {prefix: _Unplaced(None, 0, now_s) for prefix in settings.prefixes}
         # Prefix → when it was placed last, and its state before that.
         self._history: dict[bytes, tuple[float, _Unplaced]] = {}
-        self._circuit = Circuit("cluster", settings.counters)
+        self._circuit = Circuit("cluster", settings.counters, settings.outages)
         self._task: asyncio.Task[None] | None = None
         self._refresh_wanted = asyncio.Event()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -173,7 +180,7 @@ class ClusterLanes:
         await self._map.refresh(self._timeout_s)
         self._place()
         if self._unplaced:
-            raise StoreUnavailable("the cluster has slots that no server serves")
+            raise self._map.incomplete()
         await asyncio.gather(*(lane.open() for lane in self._lanes.values()))
 
     async def close(self) -> None:

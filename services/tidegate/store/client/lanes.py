@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from redis import exceptions as redis_errors
@@ -22,8 +22,9 @@ from redis.asyncio.connection import AbstractConnection
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store import operations as op
 from tidegate.store.api import StoreUnavailable
-from tidegate.store.client.circuit import MAX_FAILURES, Circuit
-from tidegate.store.client.servers import Opened, StoreRefused, Word, call, drop, pack
+from tidegate.store.client.circuit import MAX_FAILURES, Circuit, Outages
+from tidegate.store.client.failures import Failures, StoreRefused, is_permission_denied
+from tidegate.store.client.servers import Opened, Word, call, drop, pack
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def translate(error: Exception) -> Exception:
     text = str(error) or type(error).__name__
     if isinstance(error, _TRANSIENT_TYPES) or text.startswith(_TRANSIENT):
         return StoreUnavailable(text)
-    if "cluster is down" in text:  # what a script's command says, in several wordings
+    # What a script's command says, in several wordings.
+    if "cluster is down" in text or is_permission_denied(error):
         return StoreUnavailable(text)
     return StoreFault(text)
 
@@ -110,6 +112,10 @@ class LaneSettings:
     counters: Counters
     replicas: int = 0
     replication_timeout_s: float = 1.0
+    #: Puts failures into words; None in tests of lanes alone.
+    failures: Failures | None = None
+    #: What is logged as unavailable, by all lanes together.
+    outages: Outages = field(default_factory=Outages)
 
 
 class Lane:
@@ -140,7 +146,7 @@ class Lane:
             self._round_s += settings.replication_timeout_s
             wait_ms = max(1, round(settings.replication_timeout_s * 1000))
             self._wait_command = pack((b"WAIT", settings.replicas, wait_ms))
-        self._circuit = Circuit(name, settings.counters)
+        self._circuit = Circuit(name, settings.counters, settings.outages)
         self._waiting: deque[Operation] = deque()
         #: Sent, without a reply yet.
         self.in_flight: Sequence[Operation] = ()
@@ -233,7 +239,7 @@ class Lane:
                     await self._connect(self._circuit.probe_s(self._settings.timeout_s))
                 except Exception as error:  # translated, for every caller
                     self._circuit.failures += 1
-                    await self._outage(translate(error))
+                    await self._outage(self._failure(error))
                     continue
             await self._send(self._take())
 
@@ -268,7 +274,7 @@ class Lane:
             self._circuit.failures = 0
         except Exception as error:  # translated, for every caller
             counters.store_errors += 1
-            failure = translate(error)
+            failure = self._failure(error)
             fail(batch, failure)
             self.in_flight = ()
             if isinstance(error, redis_errors.ResponseError):
@@ -309,7 +315,7 @@ class Lane:
                 if self._on_moved is not None and str(result).startswith(_ELSEWHERE):
                     moved.append(operation)
                 elif not reply.done():
-                    reply.set_exception(translate(result))
+                    reply.set_exception(self._failure(result))
             elif not reply.done():
                 reply.set_result(result)
         if moved and self._on_moved is not None:
@@ -419,11 +425,21 @@ class Lane:
             await self._load(connection, step_s)
             if process:
                 await self._skip_epochs(connection, process, step_s)
-        except BaseException:
+        except BaseException as error:
             await drop(connection)
-            raise
+            failures = self._settings.failures
+            if failures is None or not isinstance(error, Exception):
+                raise
+            raise failures.explain(error, self.name) from error
         self._connection = connection
         self._connects += 1
+
+    def _failure(self, error: Exception) -> Exception:
+        """Return what callers get for an error, in words."""
+        failure, failures = translate(error), self._settings.failures
+        if failures is None or isinstance(failure, StoreFault):
+            return failure
+        return translate(failures.explain(error, self.name))
 
     async def _outage(self, failure: Exception) -> None:
         """Fail waiting and new operations until the server can be reached again."""
@@ -441,7 +457,7 @@ class Lane:
                 await self._connect(circuit.probe_s(self._settings.timeout_s))
             except Exception as error:  # retried
                 circuit.failures += 1
-                circuit.open(str(translate(error)))
+                circuit.open(str(self._failure(error)))
             else:
                 circuit.close()
                 return

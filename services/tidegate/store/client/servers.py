@@ -27,6 +27,8 @@ from redis.credentials import CredentialProvider
 from tidegate.runtime.config.model import StoreConfig
 from tidegate.runtime.config.store_url import Address, StoreKind, StoreUrl
 from tidegate.store.api import StoreUnavailable
+from tidegate.store.client.failures import Failures, Spoken, StoreRefused
+from tidegate.store.client.protocol_probe import spoken_at
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +43,21 @@ _OLDEST_SERVER: Final = (7, 0)
 _MAX_PASSWORD_BYTES: Final = 65_536
 
 
-class StoreRefused(Exception):
-    """The server or its contents cannot be used; the message says why in one sentence."""
-
-
 class Credentials(CredentialProvider):
     """A user name and a password, the latter read from its file at every connect."""
 
-    def __init__(self, username: str, password: str, password_file: Path | None) -> None:
+    def __init__(
+        self,
+        username: str,
+        password: str,
+        password_file: Path | None,
+        key: str = "store.password_file",
+    ) -> None:
+        """``key`` is the setting that names the file."""
         self._username = username
         self._password = password
         self._password_file = password_file
+        self._key = key
 
     def __repr__(self) -> str:
         return f"Credentials({self._username!r})"
@@ -67,7 +73,7 @@ class Credentials(CredentialProvider):
                 # A ValueError would quote what it could not decode.
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
                 raise StoreUnavailable(
-                    f"the password file {self._password_file} cannot be read: {reason}"
+                    f"{self._key}: {self._password_file}: cannot be read: {reason}"
                 ) from None
         return (self._username, password) if self._username else (password,)
 
@@ -80,26 +86,47 @@ class Access:
     """How to connect to one kind of server: those with data, or the sentinels."""
 
     def __init__(
-        self, url: StoreUrl, credentials: Credentials | None, database: int, store: StoreConfig
+        self,
+        url: StoreUrl,
+        credentials: Credentials | None,
+        database: int,
+        store: StoreConfig,
+        failures: Failures,
     ) -> None:
         self._url = url
         self._credentials = credentials
         self._database = database
         self._store = store
+        self.failures = failures
 
     async def open(self, address: Address, step_s: float) -> AbstractConnection:
         """Connect and authenticate; each step may take ``step_s``.
 
-        Raises StoreUnavailable, or an error of redis-py or of the network.
+        Raises StoreUnavailable and StoreRefused with a sentence.
         """
         connection = self._make(address, step_s)
         try:
             async with asyncio.timeout(step_s):
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's
-        except BaseException:
+        except BaseException as error:
             await drop(connection)
-            raise
+            if not isinstance(error, Exception):
+                raise
+            raise await self.explained(error, address) from error
         return connection
+
+    async def explained(self, error: Exception, address: Address) -> Exception:
+        """Return what a failure at this address means; a server that is there may be probed."""
+        return self.failures.explain(error, name_of(address), await self._spoken(error, address))
+
+    async def _spoken(self, error: Exception, address: Address) -> Spoken | None:
+        host, port = address
+        if self._url.unix or isinstance(error, StoreUnavailable | StoreRefused):
+            return None
+        unclear = isinstance(error, redis_errors.InvalidResponse | IndexError) or (
+            _is_handshake_failure(error) if self._url.tls else _was_closed(error)
+        )
+        return await spoken_at(host, port) if unclear else None
 
     def _make(self, address: Address, step_s: float) -> AbstractConnection:
         host, port = address
@@ -125,7 +152,7 @@ class Access:
             if store.tls_certificate is not None:
                 context.load_cert_chain(store.tls_certificate, store.tls_key)
         except OSError as error:  # ssl.SSLError is one
-            raise StoreUnavailable(f"the store's TLS files cannot be used: {error}") from None
+            raise StoreUnavailable(_tls_files_text(store, error)) from None
         return context
 
 
@@ -146,23 +173,121 @@ class DataServers:
         if url.password or store.password_file is not None:
             username = url.username or store.username or ""
             credentials = Credentials(username, url.password, store.password_file)
-        self.access = Access(url, credentials, url.database, store)
+        self.failures = Failures(url, store)
+        self.access = Access(url, credentials, url.database, store, self.failures)
+        self._single = url.kind is StoreKind.SINGLE
         self._seen: dict[Address, str] = {}
 
     async def open(self, address: Address, step_s: float) -> Opened:
-        """Connect to a server that can be used. Raises StoreRefused, or what connecting raises."""
+        """Connect to a server that can be used. Raises StoreRefused and StoreUnavailable."""
         connection = await self.access.open(address, step_s)
         try:
-            product, process = await check_server(
-                connection, step_s, self._store, cluster=self._cluster
-            )
-        except BaseException:
+            product, process = await self._check(connection, step_s, name_of(address))
+        except BaseException as error:
             await drop(connection)
-            raise
+            if not isinstance(error, Exception):
+                raise
+            raise await self.access.explained(error, address) from error
         if self._seen.get(address) != product:
             self._seen[address] = product
             log.info("store connected", extra={"server": name_of(address), "kind": product})
         return Opened(connection, process)
+
+    async def _check(
+        self, connection: AbstractConnection, step_s: float, server: str
+    ) -> tuple[str, bytes]:
+        """Return the server's product with its version, and its run_id.
+
+        Raises StoreRefused or StoreUnavailable when it cannot be used, and what a call raises.
+        """
+        facts: dict[str, str] = {}
+        for section in ("server", "memory", *(("replication",) if self._single else ())):
+            lines = (await call(connection, step_s, "INFO", section)).decode().splitlines()
+            facts.update(line.split(":", 1) for line in lines if ":" in line)
+        version = facts.get("redis_version", "0.0")
+        if problem := self._unusable(facts, version):
+            raise StoreRefused(self.failures.of_url(server, problem))
+        if self._single and facts.get("role") == "slave":
+            raise StoreUnavailable(
+                self.failures.of_url(server, "is a read-only replica: the URL must name its master")
+            )
+        if self._store.durability == "always":
+            await self._check_append_only_file(connection, step_s, server)
+        process = facts.get("run_id", "").encode()
+        if "valkey_version" in facts:
+            return f"Valkey {facts['valkey_version']}", process
+        return f"Redis {version}", process
+
+    def _unusable(self, facts: dict[str, str], version: str) -> str:
+        """Why a server can never be used, by its INFO; "" if it can."""
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_SERVER:
+            return f"is Redis {version}; Tidegate needs Redis 7.0 or Valkey"
+        mode = facts.get("redis_mode", facts.get("server_mode"))
+        if mode == "sentinel":
+            return "is a sentinel: the URL must begin with redis+sentinel and name a master"
+        if mode == "cluster" and not self._cluster:
+            return "is part of a cluster: the URL must begin with redis+cluster"
+        if mode != "cluster" and self._cluster:
+            return "is not part of a cluster: the URL must not say +cluster"
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
+            return (
+                f"evicts data when its memory is full (maxmemory-policy {policy}); Tidegate needs "
+                "noeviction"
+            )
+        return ""
+
+    async def _check_append_only_file(
+        self, connection: AbstractConnection, step_s: float, server: str
+    ) -> None:
+        """``always`` needs settings of the server: check them."""
+        try:
+            found = await call(connection, step_s, "CONFIG", "GET", "append*")
+        except redis_errors.ResponseError as error:
+            log.warning(
+                "server settings for durability always cannot be read",
+                extra={"reason": str(error)},
+            )
+            return
+        settings = {found[n].decode(): found[n + 1].decode() for n in range(0, len(found), 2)}
+        for name, wanted in (("appendonly", "yes"), ("appendfsync", "always")):
+            if settings.get(name) != wanted:
+                raise StoreRefused(
+                    f"store.durability: {server} has {name} {settings.get(name)}, but always needs "
+                    f"{wanted}"
+                )
+
+
+def _is_handshake_failure(error: Exception) -> bool:
+    """Whether a TLS handshake did not get to the point where certificates are judged."""
+    context = error.__context__
+    if isinstance(context, ssl.SSLCertVerificationError):
+        return False
+    timed_out = isinstance(error, TimeoutError | redis_errors.TimeoutError)
+    return timed_out or isinstance(context, ssl.SSLError) or _was_closed(error)
+
+
+def _was_closed(error: Exception) -> bool:
+    """Whether the server has closed the connection."""
+    reset = isinstance(error, ConnectionError) or isinstance(error.__context__, ConnectionError)
+    refused = isinstance(error.__context__, ConnectionRefusedError)
+    return (reset and not refused) or "closed" in str(error).lower()
+
+
+def _tls_files_text(store: StoreConfig, error: OSError) -> str:
+    """The sentence for TLS files that cannot be used."""
+    named = (("tls_ca", store.tls_ca), ("tls_certificate", store.tls_certificate))
+    for name, path in (*named, ("tls_key", store.tls_key)):
+        if path is None:
+            continue
+        try:
+            path.read_bytes()
+        except OSError as unreadable:
+            return f"store.{name}: {path}: cannot be read: {unreadable.strerror}"
+    keys = "store.tls_ca" if store.tls_certificate is None else "store.tls_certificate"
+    path = store.tls_ca if store.tls_certificate is None else store.tls_certificate
+    reason = getattr(error, "reason", None)
+    return f"{keys}: {path}: cannot be used: {reason or error}"
 
 
 def name_of(address: Address) -> str:
@@ -186,54 +311,3 @@ async def call(connection: AbstractConnection, step_s: float, *command: Word) ->
     async with asyncio.timeout(step_s):
         await connection.send_packed_command(pack(command), check_health=False)
         return await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-
-
-async def check_server(
-    connection: AbstractConnection, step_s: float, store: StoreConfig, *, cluster: bool
-) -> tuple[str, bytes]:
-    """Return the server's product with its version, and its run_id.
-
-    Raises StoreRefused when it cannot be used.
-    """
-    facts: dict[str, str] = {}
-    for section in ("server", "memory"):
-        lines = (await call(connection, step_s, "INFO", section)).decode().splitlines()
-        facts.update(line.split(":", 1) for line in lines if ":" in line)
-    version = facts.get("redis_version", "0.0")
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_SERVER:
-        raise StoreRefused(f"the store is Redis {version}; Tidegate needs Redis 7.0 or Valkey")
-    is_cluster = facts.get("redis_mode", facts.get("server_mode")) == "cluster"
-    if is_cluster and not cluster:
-        raise StoreRefused("the store is a cluster: its URL must begin with redis+cluster://")
-    if cluster and not is_cluster:
-        raise StoreRefused("the store is not a cluster: its URL must not say +cluster")
-    policy = facts.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
-        raise StoreRefused(
-            f"the store evicts data when its memory is full (maxmemory-policy {policy}); "
-            "Tidegate needs noeviction"
-        )
-    if store.durability == "always":
-        await _check_append_only_file(connection, step_s)
-    process = facts.get("run_id", "").encode()
-    if "valkey_version" in facts:
-        return f"Valkey {facts['valkey_version']}", process
-    return f"Redis {version}", process
-
-
-async def _check_append_only_file(connection: AbstractConnection, step_s: float) -> None:
-    """``always`` needs settings of the server: check them."""
-    try:
-        found = await call(connection, step_s, "CONFIG", "GET", "append*")
-    except redis_errors.ResponseError as error:
-        log.warning(
-            "server settings for durability always cannot be read",
-            extra={"reason": str(error)},
-        )
-        return
-    settings = {found[n].decode(): found[n + 1].decode() for n in range(0, len(found), 2)}
-    for name, wanted in (("appendonly", "yes"), ("appendfsync", "always")):
-        if settings.get(name) != wanted:
-            raise StoreRefused(
-                f"durability is always, but the server has {name} {settings.get(name)}"
-            )

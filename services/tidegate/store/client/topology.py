@@ -19,6 +19,7 @@ from tidegate.runtime.config.model import StoreConfig
 from tidegate.runtime.config.store_url import Address, StoreKind, StoreUrl, parse_store_url
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.cluster import ClusterLanes, ClusterMap
+from tidegate.store.client.failures import Failures
 from tidegate.store.client.lanes import Connect, Lane, LaneSettings
 from tidegate.store.client.servers import (
     Access,
@@ -69,9 +70,13 @@ class Sentinels:
         credentials = None
         if store.sentinel_password_file is not None:
             credentials = Credentials(
-                store.sentinel_username or "", "", store.sentinel_password_file
+                store.sentinel_username or "",
+                "",
+                store.sentinel_password_file,
+                "store.sentinel_password_file",
             )
-        self._access = Access(url, credentials, 0, store)
+        self._failures = Failures(url, store, sentinel=True)
+        self._access = Access(url, credentials, 0, store, self._failures)
         self._addresses = url.addresses
         self._master = url.master
         self._servers = servers
@@ -106,7 +111,7 @@ class Sentinels:
                 task.cancel()
             await asyncio.gather(*queries, return_exceptions=True)
         if not views:
-            raise StoreUnavailable(f"no sentinel knows the master: {'; '.join(sorted(reasons))}")
+            raise StoreUnavailable("; ".join(sorted(set(reasons))))
         return max(views)[1]
 
     async def _query(self, sentinel: Address, step_s: float) -> tuple[int, Address]:
@@ -114,10 +119,22 @@ class Sentinels:
         connection = await self._access.open(sentinel, step_s)
         try:
             reply = await call(connection, step_s, "SENTINEL", "MASTER", self._master)
+        except Exception as error:
+            raise await self._explained(error, sentinel) from error
         finally:
             await drop(connection)
         facts = {reply[n]: reply[n + 1].decode() for n in range(0, len(reply), 2)}
         return int(facts[b"config-epoch"]), (facts[b"ip"], int(facts[b"port"]))
+
+    async def _explained(self, error: Exception, sentinel: Address) -> Exception:
+        text = str(error)
+        if "No such master" in text:
+            problem = f"is a sentinel that has no master named {self._master}"
+        elif "unknown command" in text:
+            problem = "is no sentinel: the URL must not say +sentinel, or name a sentinel's port"
+        else:
+            return await self._access.explained(error, sentinel)
+        return StoreUnavailable(self._failures.of_url(name_of(sentinel), problem))
 
 
 def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> Topology:
@@ -127,6 +144,7 @@ def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> 
     """
     url = parse_store_url(url_text)
     servers = DataServers(url, store)
+    settings = replace(settings, failures=servers.failures)
     hot_settings = settings
     if store.durability == "replicated":
         hot_settings = replace(
@@ -138,7 +156,7 @@ def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> 
         return _cluster_topology(url, servers, hot_settings, settings)
     connect: Connect
     if url.kind is StoreKind.SENTINEL:
-        name = url.master
+        name = f"master {url.master}"
         connect = Sentinels(url, store, servers).open_master
     else:
         (address,) = url.addresses
@@ -179,4 +197,6 @@ def _cluster_topology(
 async def _check_master(connection: AbstractConnection, step_s: float) -> None:
     role = (await call(connection, step_s, "ROLE"))[0].decode()
     if role != "master":
-        raise StoreUnavailable(f"the server named by sentinels is not a master: its role is {role}")
+        raise StoreUnavailable(
+            f"store.url: the server named by sentinels is not a master: its role is {role}"
+        )
