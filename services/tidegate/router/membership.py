@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from tidegate.link.interfaces import RouterUnavailable
+from tidegate.router.failure_log import FailureLog
 from tidegate.store.api import Change, RouterRecord, Store, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -159,18 +160,15 @@ class Membership:
             self._became_current()
 
     async def _renew_forever(self) -> None:
+        failures = FailureLog(log, "reading changes")
         while True:
             await asyncio.sleep(RENEW_S)
             try:
                 await self._renew()
-            except (StoreUnavailable, RouterUnavailable) as error:
-                log.warning(
-                    "reading changes failed, retrying in %.1f s",
-                    RENEW_S,
-                    extra={"reason": str(error)},
-                )
-            except Exception:
-                log.exception("reading changes failed, retrying in %.1f s", RENEW_S)
+            except Exception as error:  # it must not stop the later ones
+                failures.failed(error)
+            else:
+                failures.succeeded()
 
     async def read_by_all(self) -> list[int]:
         """What every live router has read of each partition's log. Raises StoreUnavailable."""

@@ -31,10 +31,10 @@ class Backoff:
         self._longest_s = RETRY_FIRST_S
 
     async def pause(self, operation: str, reason: str) -> None:
-        """Log why ``operation`` has failed, and wait before the next attempt."""
+        """Wait before the next attempt; the store's client logs once that it is unavailable."""
         pause_s = self._longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._longest_s = min(self._longest_s * 2, RETRY_MAX_S)
-        log.warning(
+        log.debug(
             "store unavailable, retrying in %.2f s",
             pause_s,
             extra={"operation": operation, "reason": reason},

@@ -15,6 +15,7 @@ from tidegate.link.interfaces import EdgeLink
 from tidegate.router.abandoned_queues import AbandonedQueues
 from tidegate.router.edge_leases import EdgeLeases
 from tidegate.router.edges import Edges
+from tidegate.router.failure_log import FailureLog
 from tidegate.router.membership import Membership
 from tidegate.router.offline_members import OfflineMembers
 from tidegate.router.retained import RetainedMessages
@@ -22,7 +23,7 @@ from tidegate.router.sessions import Sessions
 from tidegate.router.wills import Wills
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import DueWork, Store, StoreUnavailable
+from tidegate.store.api import DueWork, Store
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Sweeper:
         "_abandoned_queues",
         "_counters",
         "_edges",
+        "_failures",
         "_leases",
         "_membership",
         "_now_ms",
@@ -80,6 +82,7 @@ class Sweeper:
         self._offline_members = offline_members
         self._sessions = sessions
         self._wills = wills
+        self._failures = FailureLog(log, "sweep")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -97,16 +100,11 @@ class Sweeper:
             busy = False
             try:
                 busy = await self.sweep()
-            except StoreUnavailable as error:
-                log.warning(
-                    "sweep failed, retrying in %.1f s",
-                    SWEEP_INTERVAL_S,
-                    extra={"reason": str(error)},
-                )
-            except Exception:
+            except Exception as error:
                 # A fault in one sweep must not stop the later ones.
-                self._counters.internal_errors += 1
-                log.exception("sweep failed, retrying in %.1f s", SWEEP_INTERVAL_S)
+                self._counters.internal_errors += self._failures.failed(error)
+            else:
+                self._failures.succeeded()
             if not busy:
                 await asyncio.sleep(SWEEP_INTERVAL_S)
 

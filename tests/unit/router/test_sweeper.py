@@ -28,6 +28,8 @@ class _Store:
     def __init__(self) -> None:
         self.due = DueWork()
         self.fault: Exception | None = None
+        #: Raised by every sweep while it is set.
+        self.outage: Exception | None = None
         self.sweep_count = 0
         #: How many more calls leave entries that have expired.
         self.expiries_left = 0
@@ -35,6 +37,8 @@ class _Store:
 
     async def sweep_due(self, *_: Any) -> DueWork:
         self.sweep_count += 1
+        if self.outage is not None:
+            raise self.outage
         fault, self.fault = self.fault, None
         if fault is not None:
             raise fault
@@ -142,6 +146,30 @@ async def test_a_sweep_that_fails_is_followed_by_the_next(caplog: pytest.LogCapt
     await sweeper.stop()
     assert store.sweep_count == 4
     assert counters.internal_errors == 1
+
+
+@in_virtual_time
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It used to be a line every half second."""
+    store, counters = _Store(), Counters()
+    sweeper = _sweeper(store, counters)
+    with caplog.at_level(logging.INFO):
+        sweeper.start()
+        for outage in (StoreUnavailable("one"), StoreUnavailable("two"), None, ValueError(), None):
+            store.outage = outage
+            await asyncio.sleep(3 * SWEEP_INTERVAL_S)
+    await sweeper.stop()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "sweep failed, retrying"),
+        ("INFO", "sweep succeeds again"),
+        ("ERROR", "sweep failed, retrying"),
+        ("INFO", "sweep succeeds again"),
+    ]
+    assert vars(caplog.records[0])["reason"] == "one"
+    assert caplog.records[2].exc_info is not None
+    assert counters.internal_errors == 3
 
 
 @in_virtual_time
