@@ -6,8 +6,10 @@ Which sentence the store has for what is in test_store_failures.py.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,40 @@ def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path, command: s
             assert sentence in _start("serve", *store, *LISTENER, "--edges", "1", "--routers", "2")
     finally:
         server.stop()
+
+
+@pytest.fixture
+def used_port() -> Iterator[int]:
+    """A port on which another process listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("split", [(), ("--edges", "2", "--routers", "1")])
+@pytest.mark.parametrize("problem", ["listener", "admin", "acl", "password"])
+def test_what_cannot_listen_starts_no_store(
+    tmp_path: Path, used_port: int, split: tuple[str, ...], problem: str
+) -> None:
+    """The embedded server may take minutes to load; its directory was left behind."""
+    data_dir, none = tmp_path / "data", tmp_path / "none"
+    arguments, sentence = {
+        "listener": (
+            ["--listener", f"tcp://127.0.0.1:{used_port}", "--admin", "off"],
+            f"cannot listen on 127.0.0.1 port {used_port}: Address already in use",
+        ),
+        "admin": (
+            ["--listener", "tcp://127.0.0.1:0", "--admin", f"127.0.0.1:{used_port}"],
+            f"admin: cannot listen on 127.0.0.1 port {used_port}: Address already in use",
+        ),
+        "acl": (
+            [*LISTENER, "--acl-file", str(none)],
+            f"auth.acl_file: {none}: cannot be read: No such file or directory",
+        ),
+        "password": (
+            [*LISTENER, "--password-file", str(none)],
+            f"auth.password_file: {none}: cannot be read: No such file or directory",
+        ),
+    }[problem]
+    (reason,) = _start("serve", "--data-dir", str(data_dir), *arguments, *split)
+    assert reason.endswith(sentence)
+    assert not data_dir.exists()

@@ -21,6 +21,7 @@ from tidegate.roles import edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
 from tidegate.roles.process import NO_STORE, Process, now_ms
 from tidegate.roles.router_reload import RouterReload
+from tidegate.roles.start_checks import check_admin, check_edge
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
@@ -63,6 +64,8 @@ class Broker(Process):
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Start the store, the router, the edge, and the background tasks."""
         config, counters = self.config, self.counters
+        check_edge(config)
+        check_admin(config.admin)
         tracer = self.start_telemetry(stack).tracer
         store = await self._open_store(stack)
         router = Router(

@@ -27,6 +27,7 @@ from tidegate.roles.child import ChildError, ChildProcess
 from tidegate.roles.cluster_admin import ClusterAdmin
 from tidegate.roles.process import Process
 from tidegate.roles.shared_ports import SharedPorts, dump, endpoints_of
+from tidegate.roles.start_checks import check_admin
 from tidegate.runtime.config.config_file import with_absolute_paths
 from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
@@ -94,6 +95,7 @@ class Supervisor(Process):
         listeners = self._ports.reserve(config.listeners)
         self._ports.commit()
         endpoints = list(endpoints_of(config.listeners, self._ports))
+        check_admin(config.admin)
         url = await self._open_store(stack)
         self._make_children(directory, url, listeners)
         cluster_admin = ClusterAdmin(self, self._edges, self._routers)

@@ -1,0 +1,79 @@
+"""Checks before the embedded server is started: files that an edge reads, addresses that it binds.
+
+Called by ``tidegate serve`` (in a cluster, only for the admin server: the supervisor reserves the
+ports and checks the files itself), so that a start that cannot succeed leaves no data directory and
+does not wait for the server to load. What another process does in between is found
+when the edge opens its listeners.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+
+from tidegate.edge.auth.acl import AclFile, AclFileError
+from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
+from tidegate.edge.transport import tls
+from tidegate.edge.transport.acceptor import bind
+from tidegate.runtime.config.model import AdminConfig, Config, ListenerProtocol
+
+
+def check_edge(config: Config) -> None:
+    """Raise what the start of the edge would: OSError, and the errors of its files."""
+    auth = config.auth
+    try:
+        if auth.password_file is not None:
+            PasswordFile.load(auth.password_file)
+    except PasswordFileError as error:
+        raise PasswordFileError(f"auth.password_file: {auth.password_file}: {error}") from None
+    try:
+        if auth.acl_file is not None:
+            AclFile.load(auth.acl_file)
+    except AclFileError as error:
+        lines = [f"auth.acl_file: {auth.acl_file}: {problem}" for problem in error.problems]
+        raise AclFileError(lines) from None
+    for listener in config.listeners:
+        if listener.tls.certificates:
+            tls.load(listener)
+    with contextlib.ExitStack() as bound:
+        for listener in config.listeners:
+            for sock in bind(listener):
+                bound.enter_context(sock)
+                if listener.protocol is ListenerProtocol.UNIX:
+                    bound.callback(Path(listener.address).unlink, missing_ok=True)
+
+
+def check_admin(admin: AdminConfig) -> None:
+    """Raise OSError when the admin server cannot listen, with the setting and the address."""
+    if not admin.enabled or admin.address.startswith("unix:"):
+        return
+    host = None if admin.address == "*" else admin.address
+    try:
+        found = socket.getaddrinfo(
+            host, admin.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise OSError(f"admin.address: {admin.address}: {error.strerror or error}") from error
+    for family, kind, protocol, _, address in found:
+        # A family that the machine does not have is left out by the server as well.
+        with contextlib.suppress(_NoFamily), _socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind(address)
+            except OSError as error:
+                where = f"{admin.address} port {admin.port}"
+                raise OSError(f"admin: cannot listen on {where}: {error.strerror}") from error
+
+
+class _NoFamily(Exception):
+    """The machine has no sockets of an address family."""
+
+
+def _socket(family: int, kind: int, protocol: int) -> socket.socket:
+    try:
+        return socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _NoFamily from error
