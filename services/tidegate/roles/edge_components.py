@@ -239,6 +239,12 @@ def listener_metrics(listeners: Listeners) -> CallbackMetrics:
                 ],
             ),
             (
+                "connections_limit",
+                "Connections that the limit of open files allows.",
+                [],
+                lambda: [([], listeners.connection_limit)],
+            ),
+            (
                 "certificate_not_after_seconds",
                 "Earliest expiry of a certificate of the listener, in Unix time.",
                 ["listener"],

@@ -28,6 +28,7 @@ from tidegate.runtime.config.referenced_files import read_at_use, referenced_pat
 from tidegate.runtime.config.reloadable import restart_needed, with_reloadable
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.process import event_loop as loops
+from tidegate.runtime.process.descriptors import raise_limit
 from tidegate.runtime.process.shutdown import Shutdown
 from tidegate.runtime.reload.config_reload import ConfigReload
 from tidegate.runtime.reload.config_status import ConfigStatus
@@ -309,4 +310,5 @@ def run(
         await process_of(config, ready).run(loaded)
 
     logs.configure(config.log.level, config.log.format, process=config.name)
+    raise_limit()
     loops.run(main())

@@ -18,6 +18,7 @@ class Refusal(StrEnum):
     """Why a connection ended before it had a handler (label values of a metric)."""
 
     MAX_CONNECTIONS = "max_connections"
+    DESCRIPTORS = "descriptors"
     ACCEPT_ERROR = "accept_error"
     PROXY_UNTRUSTED = "proxy_untrusted"
     PROXY_HEADER = "proxy_header"

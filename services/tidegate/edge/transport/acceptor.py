@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Connections accepted per wake-up, so that a storm does not starve connected clients.
 ACCEPTS_PER_WAKE = 64
+#: The same where the event loop accepts. (uvloop accepts one; asyncio takes the backlog for it.)
+ACCEPTS_PER_TURN = 16
 #: Pause after an accept that failed for want of descriptors or memory.
 ERROR_PAUSE_S = 1.0
 #: Attempts to get the same free port for both families.
@@ -126,14 +128,18 @@ class Acceptor:
                 self._stop_watching()
                 raise
         else:
-            servers = await self._serve(config.backlog)
+            servers = await self._serve()
+            for sock in self._sockets:
+                sock.listen(config.backlog)
             self._stop_watching()
         before, self._servers = self._servers, servers
         for server in before:
             server.close()
 
-    async def _serve(self, backlog: int) -> list[asyncio.Server]:
+    async def _serve(self) -> list[asyncio.Server]:
+        """Let the event loop accept; it sets another backlog."""
         loop, factory = self._listener.loop, protocol_factory(self._listener)
+        backlog = ACCEPTS_PER_TURN
         servers: list[asyncio.Server] = []
         # The server closes the socket it is given; the original stays to name the address.
         copies = self.duplicate_sockets()
@@ -155,6 +161,20 @@ class Acceptor:
                 server.close()
             servers.clear()
         return servers
+
+    def pause(self) -> None:
+        """Accept nothing until ``resume``: connections wait in the kernel's queue."""
+        self._cancel_timer()
+        if self._bucket is not None:
+            self._unwatch()
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def resume(self) -> None:
+        """Accept again (idempotent). Raises OSError; then it is still paused."""
+        if self.is_open and not self._servers:
+            await self._accept_as(self._listener.config)
 
     def duplicate_sockets(self) -> list[socket.socket]:
         """Return duplicates of the listening sockets, which stay open after ``stop``.

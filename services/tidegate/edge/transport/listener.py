@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tidegate.edge.channel import CloseReason, HandlerFactory, Peer
@@ -37,13 +39,22 @@ LINGER_TIMEOUT_S = 2.0
 LOGGED_REFUSALS_PER_SWEEP = 5
 
 
-class ConnectionTotal:
-    """How many connections all listeners have together, and how many they may have (0: any)."""
+def _ignore() -> None:
+    """Do nothing."""
 
-    __slots__ = ("_none_open", "limit", "open")
+
+class ConnectionTotal:
+    """How many connections all listeners have together, and how many they may have."""
+
+    __slots__ = ("_none_open", "limit", "on_no_room", "open", "room")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        #: By the configuration; 0 means no limit there.
+        self.limit = limit or sys.maxsize
+        #: By the limit of open files; set by `DescriptorGuard`.
+        self.room = sys.maxsize
+        #: Called for each connection that is refused for want of room.
+        self.on_no_room: Callable[[], None] = _ignore
         self.open = 0
         self._none_open: asyncio.Event | None = None
 
@@ -155,10 +166,17 @@ class Listener:
             return False
         limit = self.config.max_connections
         total = self.total
-        if (limit and len(self.connections) >= limit) or (
-            total.limit and total.open >= total.limit
+        if (
+            total.open >= total.room
+            or total.open >= total.limit
+            or (limit and len(self.connections) >= limit)
         ):
-            self.refuse(Refusal.MAX_CONNECTIONS)
+            if total.open >= total.room:
+                # Its log line is that of `DescriptorGuard`.
+                self.counters.refused[Refusal.DESCRIPTORS] += 1
+                total.on_no_room()
+            else:
+                self.refuse(Refusal.MAX_CONNECTIONS)
             connection.abort()
             return False
         self.connections.add(connection)

@@ -25,6 +25,7 @@ from tidegate.edge.transport.accepted_connection import (
     Refusal,
 )
 from tidegate.edge.transport.acceptor import Acceptor, bind
+from tidegate.edge.transport.descriptor_guard import DescriptorGuard
 from tidegate.edge.transport.listener import ConnectionTotal, Listener
 from tidegate.edge.transport.listener_diff import (
     OpenListener,
@@ -111,6 +112,7 @@ class Listeners:
         self._handler_factory_for = handler_factory_for
         self._max_packet_size_bytes = max_packet_size_bytes
         self._total = ConnectionTotal(max_connections)
+        self._descriptors = DescriptorGuard(self._total)
         self._connect_timeout_s = connect_timeout_s
         self._sweep_interval_s = sweep_interval_s
         self._frames_class = frames_class
@@ -140,6 +142,7 @@ class Listeners:
             max_packet_size_bytes=self._max_packet_size_bytes,
             connect_timeout_s=self._connect_timeout_s,
         )
+        self._descriptors.measure()
         await self.apply(change)
         self._sweep()
 
@@ -360,6 +363,11 @@ class Listeners:
             found[listener.label] += len(listener.connections)
         return found
 
+    @property
+    def connection_limit(self) -> int:
+        """How many connections the limit of open files allows."""
+        return self._total.room
+
     def counters(self) -> dict[str, ListenerCounters]:
         """What has been counted, by label of the listener; one that is open comes first."""
         return {each.label: each.counters for each in reversed(self.all_listeners)}
@@ -395,6 +403,7 @@ class Listeners:
             listener.is_closed = True
         if self._reopening is not None:
             await asyncio.gather(self._reopening, return_exceptions=True)
+        await self._descriptors.stop()
         for connection in self._connections():
             connection.close(_GOING_AWAY)
         if not await self._total.wait_for_none(deadline_s):
@@ -416,6 +425,7 @@ class Listeners:
         now = loop.time()
         # Rescheduled first: whatever one connection raises, the next sweep comes.
         self._timer = loop.call_later(self._sweep_interval_s, self._sweep)
+        self._descriptors.sweep(now, [each.acceptor for each in self._open])
         for listener in self.all_listeners:
             listener.sweep(now)
             if listener.websockets and listener.config.websocket_ping_s:
