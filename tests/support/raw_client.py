@@ -87,6 +87,18 @@ class Pipe(asyncio.Protocol):
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             await self.changed.wait()
 
+    async def wait_for_end(self, timeout_s: float) -> None:
+        """Wait until the server has ended the connection.
+
+        Raises:
+            TimeoutError: it has not within ``timeout_s``.
+
+        """
+        async with asyncio.timeout(timeout_s):
+            while not self.ended:
+                self.changed.clear()
+                await self.changed.wait()
+
 
 class RawClient:
     """One connection to a broker, of one protocol version."""

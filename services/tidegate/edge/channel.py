@@ -56,6 +56,8 @@ class Peer:
     server_name: str = ""
     http_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     websocket_subprotocol: str = ""
+    #: When the connection was accepted, by the event loop's clock; 0: just now.
+    accepted_s: float = field(default=0.0, repr=False, compare=False)
 
 
 class Channel(Protocol):

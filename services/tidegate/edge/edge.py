@@ -100,7 +100,7 @@ class Edge:
                     client.keep_alive_ended()
             connect_timeout_s = context.limits.connect_timeout_s
             for client in list(self.registry.connecting):
-                if client.queue.seen_s + connect_timeout_s + TICK_S < now_s:
+                if client.since_s + connect_timeout_s + TICK_S < now_s:
                     client.connect_timed_out()
             for expire in list(context.expiring):
                 if not expire():

@@ -325,8 +325,8 @@ class Client:
         self.group_rights: GroupRights | None = None
         self.mount_point_length = len(listener.mount_point)
         self.subscriptions: dict[str, SubscriptionOptions] = {}
-        #: When it connected; the loop's clock.
-        self.since_s = context.tick_s
+        #: When it was accepted, then when its CONNECT came; the loop's clock.
+        self.since_s = channel.peer.accepted_s or context.tick_s
         #: How long it may be silent; 0: for ever.
         self.deadline_s = 0.0
         #: Packets to send at the end of this turn; kept while the channel is slow.
@@ -343,7 +343,11 @@ class Client:
     # CONNECT
 
     def answer_as(self, packet: Connect) -> None:
-        """Write from now on as a CONNECT asks for it, whatever becomes of it."""
+        """Write from now on as a CONNECT asks for it, whatever becomes of it.
+
+        The answer has a time of its own, whatever the client sends meanwhile.
+        """
+        self.since_s = self.context.tick_s
         self.version = packet.protocol_version
         self.maximum_packet_size_bytes = packet.properties.maximum_packet_size or 0
 
@@ -641,10 +645,11 @@ class Client:
         self.disconnect(ReasonCode.KEEP_ALIVE_TIMEOUT)
 
     def connect_timed_out(self) -> None:
-        """No CONNECT in time, or no answer to it."""
+        """No whole CONNECT in time, or no answer to it (enhanced authentication included)."""
         if self.state is not CLOSED:
             self.context.counters.refused["connect_timeout"] += 1
-            self.close("")
+            self.end("")
+            self.channel.abort()  # nothing is to be sent, and no end of the peer to be waited for
 
     def close(self, reason: str, websocket_code: int = 1000) -> None:
         """Send what has gathered, end, and close the channel. ``reason`` is counted ("": not)."""

@@ -57,6 +57,7 @@ class ConnectionHandshake(asyncio.Protocol):
     """One connection that has no channel yet."""
 
     __slots__ = (
+        "_accepted_s",
         "_address",
         "_buffer",
         "_common_name",
@@ -76,6 +77,7 @@ class ConnectionHandshake(asyncio.Protocol):
         self._address = ""
         self._port = 0
         self._common_name = ""
+        self._accepted_s = 0.0
         self.deadline = 0.0
         self.transport: asyncio.Transport
 
@@ -88,6 +90,7 @@ class ConnectionHandshake(asyncio.Protocol):
         if not listener.admit(self, stream):
             return
         listener.handshakes.add(self)
+        self._accepted_s = listener.loop.time()
         self._address, self._port = peer_address(stream)
         wants_proxy = listener.config.proxy_protocol
         if wants_proxy != "off" and self._address in listener.trusted:
@@ -149,8 +152,10 @@ class ConnectionHandshake(asyncio.Protocol):
 
     def _enter(self, stage: Stage, timeout_s: float) -> None:
         self._stage = stage
-        bound_s = min(timeout_s, self._listener.connect_timeout_s)
-        self.deadline = self._listener.loop.time() + bound_s
+        listener = self._listener
+        self.deadline = min(
+            listener.loop.time() + timeout_s, self._accepted_s + listener.connect_timeout_s
+        )
 
     def _advance(self) -> None:
         if self._stage is Stage.PROXY:
@@ -309,6 +314,7 @@ class ConnectionHandshake(asyncio.Protocol):
                 certificate_common_name=self._common_name,
                 http_headers=headers,
                 websocket_subprotocol=subprotocol,
+                accepted_s=self._accepted_s,
             )
         common_name, subject = tls.peer_certificate()
         return Peer(
@@ -321,4 +327,5 @@ class ConnectionHandshake(asyncio.Protocol):
             server_name=tls.server_name(),
             http_headers=headers,
             websocket_subprotocol=subprotocol,
+            accepted_s=self._accepted_s,
         )
