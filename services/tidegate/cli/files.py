@@ -33,15 +33,17 @@ def check(
 ) -> None:
     """Check a configuration file.
 
-    Certificates, password file and ACL file that it names are checked as well. Prints a summary, or
-    one line for each problem.
+    Certificates, password file and ACL file that it names are checked as well, and whether the
+    addresses can be bound on this machine. Prints a summary, or one line for each problem.
     """
+    from tidegate.edge.address_checks import problems_of_addresses
     from tidegate.edge.file_checks import problems_of_files
     from tidegate.runtime.config import config_file
 
     try:
         settings = config_file.load(file)
-        problems = config_file.problems_of_cluster(settings) + problems_of_files(settings)
+        problems = config_file.problems_of_cluster(settings)
+        problems += problems_of_files(settings) + problems_of_addresses(settings)
     except config_file.ConfigError as error:
         problems = error.problems
     if problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import socket
 import stat
 import subprocess
 import sys
@@ -384,7 +385,7 @@ listeners:
 - {{protocol: tls, tls: {{certificates: [{{certificate: {cert}, key: {wrong_key}}},
    {{certificate: none.pem, key: {wrong_key}}}], client_ca: users}}}}
 - {{protocol: unix, address: none/mqtt.sock, name: u}}
-- {{name: v, tls: {{client_ca: none.pem}}}}
+- {{name: v, port: 0, tls: {{client_ca: none.pem}}}}
 auth: {{password_file: users, acl_file: acl}}
 """
     )
@@ -434,6 +435,64 @@ def test_an_encrypted_key_is_a_problem_and_not_a_question(run: Any, tmp_path: Pa
     code, out, _ = run("check", file)
     assert code == 1
     assert "the private key is encrypted" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("listeners: [{address: example.org}]", "'example.org' is not an IP address; expected one"),
+        ("listeners: [{address: ''}]", "'' is not an IP address"),
+        ("listeners: [{address: 192.0.2.7, port: 0}]", "cannot listen on 192.0.2.7 port 0"),
+        ("listeners: [{address: 'fe80::1%none', port: 0}]", "cannot listen on fe80::1%none"),
+        ("admin: {address: 192.0.2.7}", "admin: cannot listen on 192.0.2.7 port 18083"),
+        ("admin: {address: ''}\nlisteners: [{port: 18083, address: '::1'}]", ""),
+        ("admin: {address: 'unix:none/s'}", "is not a directory"),
+        (f"listeners: [{{protocol: unix, address: {'s' * 108}}}]", "is longer than"),
+        ("listeners: [{protocol: unix, address: plain}]", "plain is not a socket"),
+        ("listeners: [{name: a}, {name: b}]", "listeners[1].port: 1883 is also the port of"),
+        ("listeners: [{name: a, address: '*'}, {name: b, address: '::1'}]", "listeners[1].port"),
+        ("listeners: [{name: a, address: localhost}, {name: b, address: '::1'}]", "[1].port"),
+        (
+            "listeners: [{name: a, address: '::ffff:127.0.0.1'}, {name: b, reuse_port: true}]",
+            "listeners[1].port: 1883 is also the port of listeners[0]",
+        ),
+        ("listeners: [{port: 18083, address: 0.0.0.0}]", "admin.port: 18083 is also the port of"),
+    ],
+)
+def test_what_cannot_be_bound_fails_the_check(
+    run: Any, tmp_path: Path, text: str, problem: str
+) -> None:
+    (tmp_path / "plain").touch()
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(text)
+    code, out, _ = run("check", file)
+    assert code == 1
+    assert problem in out
+    assert len(out.splitlines()) == 1
+
+
+def test_addresses_that_do_not_conflict_pass_the_check(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.yaml"
+    with socket.socket() as in_use:  # perhaps by the process that gets this configuration
+        in_use.bind(("127.0.0.1", 0))
+        in_use.listen()
+        port = in_use.getsockname()[1]
+        file.write_text(
+            f"""
+listeners:
+- {{name: a, address: 127.0.0.1, port: {port}}}
+- {{name: b, address: '::1', port: {port}}}
+- {{name: c, address: 127.0.0.2, port: {port}}}
+- {{name: d, address: Localhost, port: 0}}
+- {{name: e, address: '*', port: 0}}
+- {{name: f, address: '::ffff:127.0.0.1', port: 0}}
+admin: {{address: localhost, port: 0}}
+"""
+        )
+        code, out, _ = run("check", file)
+    assert code == 0
+    assert "  listener d: tcp://localhost:0" in out.splitlines()
+    assert "  listener f: tcp://127.0.0.1:0" in out.splitlines()
 
 
 def test_a_wrong_key_fails_the_check(run: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.handshake import ConnectionHandshake
 from tidegate.edge.transport.listener import Listener
 from tidegate.edge.transport.stream_channel import StreamChannel
+from tidegate.runtime.config.addresses import ANY, LOCALHOST
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
 log = logging.getLogger(__name__)
@@ -290,8 +291,10 @@ def bind(config: ListenerConfig) -> list[socket.socket]:
     try:
         if config.protocol is ListenerProtocol.UNIX:
             return [_bind_unix(Path(config.address), config.unix_mode)]
-        if config.address == "*":
-            return _bind_both(config)
+        if config.address == ANY:
+            return _bind_both(config, "0.0.0.0", "::")  # noqa: S104  # asked for
+        if config.address == LOCALHOST:
+            return _bind_both(config, "127.0.0.1", "::1")
         return [_bind_tcp(config, config.address, config.port)]
     except OSError as exc:
         where = config.address
@@ -338,14 +341,14 @@ def _set_keepalive(sock: socket.socket, idle_s: int) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
-def _bind_both(config: ListenerConfig) -> list[socket.socket]:
-    """Every address of both families, on one port; IPv4 alone where there is no IPv6."""
+def _bind_both(config: ListenerConfig, ipv4: str, ipv6: str) -> list[socket.socket]:
+    """An address of each family, on one port; IPv4 alone where there is no IPv6."""
     attempts = PORT_ATTEMPTS if config.port == 0 else 1
     for attempt in range(attempts):
-        v4 = _bind_tcp(config, "0.0.0.0", config.port)  # noqa: S104  # asked for: *
+        v4 = _bind_tcp(config, ipv4, config.port)
         port = v4.getsockname()[1]
         try:
-            return [v4, _bind_tcp(config, "::", port)]
+            return [v4, _bind_tcp(config, ipv6, port)]
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 v4.close()

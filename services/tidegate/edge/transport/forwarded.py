@@ -9,6 +9,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 
+from tidegate.runtime.config.addresses import parse_address, parse_network
+
 #: How many entries are read; the rest of a longer list is not from trusted proxies.
 MAX_ENTRIES = 32
 
@@ -19,7 +21,7 @@ class TrustedNetworks:
     __slots__ = ("_any", "_v4", "_v6")
 
     def __init__(self, networks: Iterable[str]) -> None:
-        parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+        parsed = [parse_network(network) for network in networks]
         self._v4 = [n for n in parsed if isinstance(n, ipaddress.IPv4Network)]
         self._v6 = [n for n in parsed if isinstance(n, ipaddress.IPv6Network)]
         self._any = bool(parsed)
@@ -29,20 +31,19 @@ class TrustedNetworks:
         if not self._any:
             return False
         try:
-            parsed = ipaddress.ip_address(address or "127.0.0.1")
+            parsed = parse_address(address or "127.0.0.1")
         except ValueError:
             return False
         if isinstance(parsed, ipaddress.IPv6Address):
-            if parsed.ipv4_mapped is None:
-                return any(parsed in network for network in self._v6)
-            parsed = parsed.ipv4_mapped
+            return any(parsed in network for network in self._v6)
         return any(parsed in network for network in self._v4)
 
 
 def parse_entry(entry: str) -> tuple[str, int] | None:
     """Read ``1.2.3.4``, ``1.2.3.4:5678``, ``2001:db8::1`` or ``[2001:db8::1]:5678``.
 
-    Returns the address in its canonical form and the port (0 if none), or None if it is neither.
+    Returns the address in its canonical form (an IPv4-mapped one as IPv4) and the port (0 if none),
+    or None if it is neither.
     """
     text = entry.strip().strip('"')
     host, port = text, ""
@@ -56,7 +57,7 @@ def parse_entry(entry: str) -> tuple[str, int] | None:
     if port and not (port.isascii() and port.isdigit() and int(port) <= 65535):
         return None
     try:
-        parsed = ipaddress.ip_address(host.partition("%")[0])
+        parsed = parse_address(host.partition("%")[0])
     except ValueError:
         return None
     return str(parsed), int(port) if port else 0

@@ -23,6 +23,7 @@ from tidegate.edge.transport.accepted_connection import (
     Refusal,
 )
 from tidegate.edge.transport.forwarded import TrustedNetworks
+from tidegate.runtime.config.addresses import unmapped
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
 if TYPE_CHECKING:
@@ -247,5 +248,5 @@ def peer_address(transport: asyncio.Transport) -> tuple[str, int]:
     if isinstance(name, tuple) and len(name) >= 2:
         address = str(name[0])
         # A link-local IPv6 address may carry its scope, which is no part of the address.
-        return address.partition("%")[0], int(name[1])
+        return unmapped(address.partition("%")[0]), int(name[1])
     return "", 0

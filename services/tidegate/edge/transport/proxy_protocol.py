@@ -10,6 +10,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from tidegate.runtime.config.addresses import unmapped
+
 V1_PREFIX: Final = b"PROXY "
 V1_MAX_BYTES: Final = 107  # with CRLF, as the specification computes it
 V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -84,7 +86,7 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
         raise ProxyHeaderError("version 1 line mixes address families")
     port = _port(words[4])
     _port(words[5])
-    return ProxyHeader(size, str(source), port)
+    return ProxyHeader(size, unmapped(str(source)), port)
 
 
 def _port(word: str) -> int:
@@ -128,7 +130,7 @@ def _v2_source(family: int, body: bytes) -> tuple[str, int, int]:
         case _:
             raise ProxyHeaderError("unknown version 2 address family")
     _at_least(body, block)
-    address = str(ipaddress.ip_address(body[:width]))
+    address = unmapped(str(ipaddress.ip_address(body[:width])))
     return address, int.from_bytes(body[2 * width : 2 * width + 2], "big"), block
 
 

@@ -7,14 +7,21 @@ configuration file or the environment.
 
 from __future__ import annotations
 
-import ipaddress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from tidegate.runtime.config.addresses import listener_address, parse_network
 from tidegate.runtime.config.store_url import StoreKind, parse_store_url
 
 MAX_PACKET_SIZE_BYTES: Final = 268_435_455  # the largest remaining length (MQTT5 §2.1.4)
@@ -32,7 +39,7 @@ def check_networks(value: list[str]) -> list[str]:
     """Return the networks. Raises ValueError for one that is no network in CIDR notation."""
     for network in value:
         try:
-            ipaddress.ip_network(network, strict=False)
+            parse_network(network)
         except ValueError:
             raise ValueError(f"{network!r} is not an IP network") from None
     return value
@@ -103,7 +110,8 @@ class ListenerConfig(Section):
     protocol: ListenerProtocol = ListenerProtocol.TCP
     """Protocol; `auto` accepts all of them on one port."""
     address: str = "127.0.0.1"
-    """IPv4 or IPv6 address, `*` for all addresses of both families, or a Unix socket's path."""
+    """IPv4 or IPv6 address, `localhost` for the loopback addresses of both families, `*` for all
+    addresses of both families, or a Unix socket's path."""
     port: Annotated[int, Field(ge=0, le=65535)] = 1883
     """TCP port; 0: chosen by the system and printed at the start."""
     paths: list[str] = ["/mqtt", "/ws", "/"]
@@ -146,6 +154,13 @@ class ListenerConfig(Section):
 
     _check_networks = field_validator("trusted_proxies")(check_networks)
     _check_mount_point = field_validator("mount_point")(check_mount_point)
+
+    @field_validator("address")
+    @classmethod
+    def _address_can_be_bound(cls, value: str, info: ValidationInfo) -> str:
+        # Without a protocol that one was invalid, and is the problem to be reported.
+        is_path = info.data.get("protocol") in {ListenerProtocol.UNIX, None}
+        return value if is_path else listener_address(value)
 
     @model_validator(mode="after")
     def _tls_where_needed(self) -> Self:

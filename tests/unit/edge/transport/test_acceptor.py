@@ -30,6 +30,24 @@ def test_star_is_one_port_on_both_families() -> None:
             sock.close()
 
 
+def test_localhost_is_one_port_on_both_loopback_addresses() -> None:
+    sockets = bind(ListenerConfig(address="localhost", port=0))
+    try:
+        assert len({sock.getsockname()[1] for sock in sockets}) == 1
+        expected = ["127.0.0.1", "::1"][: len(sockets)]
+        assert [sock.getsockname()[0] for sock in sockets] == expected
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def test_an_ipv4_mapped_address_is_bound_as_ipv4() -> None:
+    (sock,) = bind(ListenerConfig(address="::ffff:127.0.0.1", port=0))
+    with sock:
+        assert sock.family == socket.AF_INET
+        assert sock.getsockname()[0] == "127.0.0.1"
+
+
 def test_keepalive_and_no_delay_are_set_where_connections_inherit_them() -> None:
     (sock,) = bind(ListenerConfig(port=0, tcp_keepalive_s=40))
     with sock:

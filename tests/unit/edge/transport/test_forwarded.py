@@ -35,6 +35,20 @@ def test_without_networks_no_address_is_trusted() -> None:
     assert "127.0.0.1" not in TrustedNetworks([])
 
 
+@pytest.mark.parametrize("network", ["::ffff:10.0.0.0/104", "::ffff:a00:0/104", "10.9.9.9/8"])
+def test_a_network_of_mapped_addresses_is_one_of_ipv4(network: str) -> None:
+    trusted = TrustedNetworks([network])
+    assert "10.1.2.3" in trusted
+    assert "::ffff:10.1.2.3" in trusted
+    assert "11.1.2.3" not in trusted
+    assert "::a01:203" not in trusted
+
+
+def test_a_network_around_the_mapped_addresses_is_one_of_ipv6() -> None:
+    assert "::1" in TrustedNetworks(["::/0"])
+    assert "10.1.2.3" not in TrustedNetworks(["::/0"])
+
+
 def test_the_peer_of_a_unix_socket_counts_as_loopback() -> None:
     assert "" in TrustedNetworks(["127.0.0.0/8"])
 
@@ -49,6 +63,8 @@ def test_the_peer_of_a_unix_socket_counts_as_loopback() -> None:
         ("[2001:db8::1]:443", ("2001:db8::1", 443)),
         ('"[2001:db8::1]:443"', ("2001:db8::1", 443)),
         ("fe80::1%eth0", ("fe80::1", 0)),
+        ("::ffff:1.2.3.4", ("1.2.3.4", 0)),
+        ("[::FFFF:102:304]:5678", ("1.2.3.4", 5678)),
         ("1.2.3.4:65536", None),
         ("1.2.3.4:x", None),
         ("[2001:db8::1", None),

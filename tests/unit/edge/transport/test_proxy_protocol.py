@@ -48,6 +48,12 @@ def test_version_1_with_ipv6() -> None:
     assert (header.address, header.port) == ("2001:db8::1", 1)
 
 
+def test_version_1_with_a_mapped_address_names_the_ipv4_address() -> None:
+    header = parse(b"PROXY TCP6 ::ffff:1.2.3.4 ::ffff:5.6.7.8 1 2\r\n")
+    assert header is not None
+    assert header.address == "1.2.3.4"
+
+
 def test_version_1_unknown_names_no_client() -> None:
     line = b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n"
     assert parse(line) == ProxyHeader(len(line))
@@ -86,6 +92,13 @@ def test_version_2_with_ipv6() -> None:
     header = parse(v2(1, 0x21, body))
     assert header is not None
     assert (header.address, header.port) == ("2001:db8::1", 5)
+
+
+def test_version_2_with_a_mapped_address_names_the_ipv4_address() -> None:
+    source = ipaddress.ip_address("::ffff:1.2.3.4").packed
+    header = parse(v2(1, 0x21, source + bytes(16) + bytes(4)))
+    assert header is not None
+    assert header.address == "1.2.3.4"
 
 
 def test_version_2_local_names_no_client_and_its_body_is_skipped() -> None:
