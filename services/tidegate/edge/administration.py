@@ -47,7 +47,7 @@ def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Cont
 
 
 def readings_of(edge: Edge) -> CallbackMetrics:
-    """Return the readings for /metrics of publishers that wait for a router."""
+    """Return the readings for /metrics of what waits for a router or a thread."""
     return CallbackMetrics(
         (
             (
@@ -61,6 +61,12 @@ def readings_of(edge: Edge) -> CallbackMetrics:
                 "Clients with a packet that waits for a router.",
                 [],
                 lambda: [([], len(edge.context.waiting_for_router))],
+            ),
+            (
+                "passwords_waiting",
+                "Password hashes that wait for a thread.",
+                [],
+                lambda: [([], edge.context.authenticator.waiting_count)],
             ),
         )
     )

@@ -131,6 +131,11 @@ class ServerConnection:
             self._buffer = bytearray(data[position:] if position else data)
         return packets
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """What has come of a packet that is not complete yet."""
+        return len(self._buffer) if self._buffer is not None else 0
+
     def note_acked(self, packet_id: int) -> None:
         """An inbound QoS 1 or 2 message is answered for good: PUBACK, PUBCOMP or a refusal."""
         if self._in_flight is not None:

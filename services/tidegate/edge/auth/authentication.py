@@ -8,16 +8,13 @@ hashes: a refusal has its reason, and the caller that answers the client counts 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tidegate.edge.auth.passwords import (
-    PasswordCheck,
-    PasswordFile,
-    PasswordFileError,
-    PasswordVerifier,
-)
+from tidegate.edge.auth.password_verifier import PasswordCheck, PasswordVerifier
+from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
 from tidegate.edge.channel import Peer
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config.model import AuthConfig, ListenerConfig
@@ -64,15 +61,18 @@ class Authenticator:
     then the users stay as they were. Malformed lines are logged and ignored.
     """
 
-    __slots__ = ("_allow_anonymous", "_counters", "_path", "_verifier")
+    __slots__ = ("_allow_anonymous", "_file", "_path", "_verifier")
 
     def __init__(self, auth: AuthConfig, counters: Counters) -> None:
-        self._counters = counters
         self._allow_anonymous = auth.allow_anonymous
         self._path = auth.password_file
-        self._verifier: PasswordVerifier | None = None
-        if self._path is not None:
-            self._verifier = self._make_verifier(self._load(self._path), auth)
+        self._file = self._load(self._path) if self._path is not None else None
+        self._verifier = PasswordVerifier(
+            counters,
+            threads=auth.password_threads,
+            max_pending=auth.max_pending_passwords,
+            max_remembered=auth.max_remembered_passwords,
+        )
 
     def files(self) -> list[Path]:
         """Return the files to watch."""
@@ -80,8 +80,8 @@ class Authenticator:
 
     def reload(self) -> None:
         """Read the password file again."""
-        if self._path is not None and self._verifier is not None:
-            self._verifier.replace(self._load(self._path))
+        if self._path is not None:
+            self._file = self._load(self._path)
 
     def prepare(self, auth: AuthConfig) -> PasswordFile | None:
         """Read the file that other settings name, for ``apply``; None if it is the same, or none.
@@ -96,35 +96,23 @@ class Authenticator:
         self._allow_anonymous = auth.allow_anonymous
         self._path = auth.password_file
         if self._path is None:
-            if self._verifier is not None:
-                self._verifier.release_threads()
-                self._verifier = None
-            return
-        if self._verifier is None:
-            assert file is not None
-            self._verifier = self._make_verifier(file, auth)
-            return
+            self._file = None
+        elif file is not None:
+            self._file = file
         self._verifier.reconfigure(
             threads=auth.password_threads,
             max_pending=auth.max_pending_passwords,
             max_remembered=auth.max_remembered_passwords,
         )
-        if file is not None:
-            self._verifier.replace(file)
 
-    def _make_verifier(self, file: PasswordFile, auth: AuthConfig) -> PasswordVerifier:
-        return PasswordVerifier(
-            file,
-            self._counters,
-            threads=auth.password_threads,
-            max_pending=auth.max_pending_passwords,
-            max_remembered=auth.max_remembered_passwords,
-        )
+    @property
+    def waiting_count(self) -> int:
+        """How many password hashes wait for a thread."""
+        return self._verifier.waiting_count
 
     def close(self) -> None:
         """Shut the threads down."""
-        if self._verifier is not None:
-            self._verifier.close()
+        self._verifier.close()
 
     def authenticate_now(
         self,
@@ -150,11 +138,11 @@ class Authenticator:
         anonymous = self._allow_anonymous if allowed is None else allowed
         if not username:
             return _ANONYMOUS if anonymous else _NOT_ANONYMOUS
-        if self._verifier is None:
+        if self._file is None:
             return Decision(True, username) if anonymous else _UNKNOWN_USER
         if password is None:
             return _NO_PASSWORD
-        result = self._verifier.verify_now(username, password)
+        result = self._verifier.verify_now(self._file, username, password)
         return None if result is None else _decision(result, username)
 
     async def authenticate(
@@ -164,21 +152,29 @@ class Authenticator:
         password: bytes | None,
         peer: Peer,
         listener: ListenerConfig,
+        timeout_s: float = math.inf,
     ) -> Decision:
-        """Return the decision, waiting for a thread where a hash is costly."""
+        """Return the decision, waiting for a thread where a hash is costly.
+
+        Refuses with Server busy when it cannot be there in ``timeout_s``. To be cancelled when the
+        client has gone: what nobody waits for is not computed.
+        """
         decision = self.authenticate_now(client_id, username, password, peer, listener)
         if decision is not None:
             return decision
-        assert self._verifier is not None
+        assert self._file is not None
         assert username is not None
         assert password is not None
-        decision = _decision(await self._verifier.verify(username, password), username)
+        result = await self._verifier.verify(
+            self._file, username, password, peer.address, timeout_s
+        )
+        decision = _decision(result, username)
         # The file may have changed meanwhile.
         return decision if not decision.allowed or self.knows(username) else _UNKNOWN_USER
 
     def knows(self, username: str | None) -> bool:
         """Whether the password file in use has a user; true for all without such a file."""
-        return self._verifier is None or self._verifier.knows(username)
+        return self._file is None or username in self._file.users
 
     @staticmethod
     def _by_certificate(peer: Peer, identity: str) -> Decision:

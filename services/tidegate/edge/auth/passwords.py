@@ -1,7 +1,7 @@
-"""Password files in mosquitto's formats: parsing, and verifying without blocking the event loop.
+"""Password files in mosquitto's formats: parsing them, and verifying one hash.
 
-Called by `Authenticator` and, for `PasswordFileError`, by ``password_file``. A line is
-``user:hash`` with one of
+Called by `Authenticator`, `PasswordVerifier` and, for `PasswordFileError`, by ``password_file``. A
+line is ``user:hash`` with one of
 
 - ``$6$salt$hash``: SHA-512 of password and salt, in base64 (mosquitto up to 1.6);
 - ``$7$iterations$salt$hash``: PBKDF2 with SHA-512 (mosquitto 1.6 to 2.0);
@@ -10,7 +10,6 @@ Called by `Authenticator` and, for `PasswordFileError`, by ``password_file``. A 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -18,13 +17,9 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Final
-
-from tidegate.runtime.telemetry.counters import Counters
 
 _BLANKS: Final = " \t\n\v\f\r"
 _MAX_SALT_BYTES: Final = 256
@@ -36,6 +31,8 @@ _ARGON2: Final = re.compile(
 )
 #: KiB; what one verification may use of memory.
 _MAX_ARGON2_MEMORY: Final = 4 * 1024 * 1024
+#: What the library says of ARGON2_MEMORY_ALLOCATION_ERROR.
+_ARGON2_NO_MEMORY: Final = "Memory allocation error"
 
 
 class PasswordFileError(ValueError):
@@ -49,6 +46,7 @@ class Sha512Hash:
     salt: bytes
     digest: bytes
     costly = False
+    cost = "6"
 
     def verify(self, password: bytes) -> bool:
         """Return whether this is the password."""
@@ -64,6 +62,11 @@ class Pbkdf2Hash:
     iterations: int
     costly = True
 
+    @property
+    def cost(self) -> str:
+        """What decides how long it takes: equal for hashes that take the same time."""
+        return f"7:{self.iterations}"
+
     def verify(self, password: bytes) -> bool:
         """Return whether this is the password."""
         digest = hashlib.pbkdf2_hmac("sha512", password, self.salt, self.iterations, _DIGEST_BYTES)
@@ -77,8 +80,13 @@ class Argon2Hash:
     encoded: bytes
     costly = True
 
+    @property
+    def cost(self) -> str:
+        """See ``Pbkdf2Hash.cost``."""
+        return self.encoded.decode().rpartition("$")[0].rpartition("$")[0]
+
     def verify(self, password: bytes) -> bool:
-        """Return whether this is the password."""
+        """Return whether this is the password. Raises MemoryError."""
         from argon2.exceptions import (  # noqa: PLC0415 - only files with such hashes need argon2
             VerificationError,
         )
@@ -86,7 +94,9 @@ class Argon2Hash:
 
         try:
             return verify_secret(self.encoded, password, Type.ID)
-        except VerificationError:
+        except VerificationError as error:
+            if str(error) == _ARGON2_NO_MEMORY:
+                raise MemoryError(str(error)) from None
             return False
 
 
@@ -148,11 +158,16 @@ def _digest(text: str) -> bytes:
 class PasswordFile:
     """Users and their hashes. ``problems`` has a line for each bad line of the file."""
 
-    __slots__ = ("problems", "users")
+    __slots__ = ("_decoys", "problems", "users")
 
     def __init__(self, users: dict[str, PasswordHash], problems: Sequence[str] = ()) -> None:
         self.users = users
         self.problems = list(problems)
+        self._decoys = list(users.values()) or [_decoy()]
+
+    def decoy(self, number: int) -> PasswordHash:
+        """Return the hash of some user, for a user name that the file has not."""
+        return self._decoys[number % len(self._decoys)]
 
     @classmethod
     def parse(cls, text: str) -> PasswordFile:
@@ -189,145 +204,6 @@ class PasswordFile:
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             raise PasswordFileError(f"line {line}: not UTF-8") from None
-
-
-class PasswordCheck(Enum):
-    """The result of a verification. The values are reasons of ``Counters.auth_failures``."""
-
-    ACCEPTED = "accepted"
-    BAD_PASSWORD = "bad_password"  # noqa: S105 - a reason, not a secret
-    UNKNOWN_USER = "unknown_user"
-    BUSY = "busy"
-
-
-class PasswordVerifier:
-    """Verifies passwords against a file that may be replaced at any time.
-
-    Costly hashes run in ``threads`` threads; at most ``max_pending`` wait for one, then the result
-    is BUSY. A password that was accepted is remembered as a MAC with a key of this process, so that
-    a storm of reconnects costs one hash per user. Unknown users take as long as known ones.
-    """
-
-    __slots__ = (
-        "_counters",
-        "_executor",
-        "_file",
-        "_hashes",
-        "_key",
-        "_max_pending",
-        "_max_remembered",
-        "_pending",
-        "_remembered",
-        "_threads",
-    )
-
-    def __init__(
-        self,
-        file: PasswordFile,
-        counters: Counters,
-        *,
-        threads: int = 2,
-        max_pending: int = 1000,
-        max_remembered: int = 10_000,
-    ) -> None:
-        self._counters = counters
-        self._threads = threads
-        self._max_pending = max_pending
-        self._max_remembered = max_remembered
-        self._key = secrets.token_bytes(32)
-        self._executor: ThreadPoolExecutor | None = None
-        self._pending: dict[tuple[bytes, PasswordHash], asyncio.Future[bool]] = {}
-        self._remembered: dict[bytes, PasswordHash] = {}
-        self.replace(file)
-
-    def replace(self, file: PasswordFile) -> None:
-        """Use another file; remembered passwords of unchanged users stay valid."""
-        self._file = file
-        self._hashes = list(file.users.values()) or [_decoy()]
-
-    def knows(self, username: str | None) -> bool:
-        """Whether the file has a user."""
-        return username in self._file.users
-
-    def reconfigure(self, *, threads: int, max_pending: int, max_remembered: int) -> None:
-        """Take other bounds; hashes that wait or are being computed are finished."""
-        if threads != self._threads:
-            self.release_threads()
-        self._threads = threads
-        self._max_pending = max_pending
-        self._max_remembered = max_remembered
-        while len(self._remembered) > max_remembered:
-            self._remembered.pop(next(iter(self._remembered)))
-
-    def release_threads(self) -> None:
-        """Shut the threads down when all that waits for them is done."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False)
-            self._executor = None
-
-    def close(self) -> None:
-        """Shut the threads down; hashes that wait are cancelled."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
-
-    def verify_now(self, username: str, password: bytes) -> PasswordCheck | None:
-        """Return the result if it is cheap (remembered, or a cheap hash), else None."""
-        hashed, known = self._hash_of(username)
-        if hashed.costly:
-            remembered = self._remembered.get(self._mac(username, password))
-            return PasswordCheck.ACCEPTED if known and remembered == hashed else None
-        self._counters.password_hashes += 1
-        return _result(known=known, right=hashed.verify(password))
-
-    async def verify(self, username: str, password: bytes) -> PasswordCheck:
-        """Return the result, computing the hash in a thread if it is a costly one."""
-        result = self.verify_now(username, password)
-        if result is not None:
-            return result
-        hashed, known = self._hash_of(username)
-        mac = self._mac(username, password)
-        key = (mac, hashed)
-        future = self._pending.get(key)
-        if future is None:
-            if len(self._pending) >= self._max_pending:
-                return PasswordCheck.BUSY
-            future = self._begin(key, password)
-        # A client that disconnects must not cancel what others wait for.
-        right = await asyncio.shield(future)
-        result = _result(known=known, right=right)
-        if result is PasswordCheck.ACCEPTED and self._max_remembered:
-            if len(self._remembered) >= self._max_remembered:
-                self._remembered.pop(next(iter(self._remembered)))
-            self._remembered[mac] = hashed
-        return result
-
-    def _begin(self, key: tuple[bytes, PasswordHash], password: bytes) -> asyncio.Future[bool]:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._threads, "passwords")
-        loop = asyncio.get_running_loop()
-        self._counters.password_hashes += 1
-        future = loop.run_in_executor(self._executor, key[1].verify, password)
-        self._pending[key] = future
-        future.add_done_callback(lambda _: self._pending.pop(key, None))
-        return future
-
-    def _hash_of(self, username: str) -> tuple[PasswordHash, bool]:
-        """Return the user's hash; for an unknown one always the same other user's, as a decoy."""
-        hashed = self._file.users.get(username)
-        if hashed is not None:
-            return hashed, True
-        digest = hmac.digest(self._key, username.encode(), "sha256")
-        return self._hashes[int.from_bytes(digest[:8]) % len(self._hashes)], False
-
-    def _mac(self, username: str, password: bytes) -> bytes:
-        return hmac.digest(self._key, username.encode() + b"\0" + password, "sha256")
-
-
-def _result(*, known: bool, right: bool) -> PasswordCheck:
-    if not known:
-        return PasswordCheck.UNKNOWN_USER
-    return PasswordCheck.ACCEPTED if right else PasswordCheck.BAD_PASSWORD
 
 
 def _decoy() -> PasswordHash:

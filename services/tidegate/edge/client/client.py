@@ -265,6 +265,7 @@ class Client:
         "listener",
         "maximum_packet_size_bytes",
         "mount_point_length",
+        "on_end",
         "out",
         "publishes_will",
         "queue",
@@ -333,6 +334,8 @@ class Client:
         self.out: list[bytes] = []
         self.slow = False
         self.authentication_method: str | None = None
+        #: Called when the connection ends, while something is done for its CONNECT alone.
+        self.on_end: Callable[[], object] | None = None
         self._pending_bytes = 0
 
     @property
@@ -673,6 +676,8 @@ class Client:
         was_connected = self.state is CONNECTED
         self.state = CLOSED
         self.queue.stop()
+        if self.on_end is not None:
+            self.on_end()
         if was_connected:
             last = self.queue.waiting_disconnect()
             if last is not None and last.reason_code == ReasonCode.SUCCESS:

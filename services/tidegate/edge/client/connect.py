@@ -12,9 +12,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tidegate.edge.auth.authentication import Decision
 from tidegate.edge.auth.methods import Step
+from tidegate.edge.channel import Peer
 from tidegate.edge.client.client import Accepted, may_publish
 from tidegate.edge.client.delivery import Delivery
 from tidegate.edge.client.enhanced_auth import authenticate
@@ -29,6 +31,7 @@ from tidegate.link.interfaces import (
 )
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import ConnAck, Connect, Properties, Will
+from tidegate.runtime.config.model import ListenerConfig
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
@@ -57,6 +60,9 @@ class _Identity:
     method: str | None = None
     data: bytes | None = None
 
+
+#: Client identifier, user name, password, where it comes from, through which listener.
+_Credentials: TypeAlias = tuple[str, str | None, bytes | None, Peer, ListenerConfig]
 
 _FULL: Final = Refused(ReasonCode.QUOTA_EXCEEDED, "connection limit reached")
 _TAKEN_OVER: Final = Refused(ReasonCode.SERVER_BUSY, "session taken over by a newer connection")
@@ -169,7 +175,6 @@ async def _identify(client: Client, packet: Connect, client_id: str) -> _Identit
             client, method, properties.authentication_data, client_id, packet.username
         )
         return _proven(step, method) if step is not None else None
-    authenticator = client.context.authenticator
     arguments = (
         client_id,
         packet.username,
@@ -177,15 +182,31 @@ async def _identify(client: Client, packet: Connect, client_id: str) -> _Identit
         client.channel.peer,
         client.listener,
     )
-    decision = authenticator.authenticate_now(*arguments)
+    decision = client.context.authenticator.authenticate_now(*arguments)
     if decision is None:
-        decision = await authenticator.authenticate(*arguments)
-    if client.is_closed:
+        decision = await _verify(client, arguments)
+    if decision is None or client.is_closed:
         return None
     if not decision.allowed:
         client.context.counters.auth_failures[decision.reason] += 1
         return Refused(decision.reason_code)
     return _Identity(decision.username, decision.by_password)
+
+
+async def _verify(client: Client, arguments: _Credentials) -> Decision | None:
+    """Wait for a password's verification, and withdraw it when the connection ends (None)."""
+    context = client.context
+    timeout_s = client.since_s + context.limits.connect_timeout_s - context.time_s()
+    verifying = asyncio.ensure_future(
+        context.authenticator.authenticate(*arguments, timeout_s=max(0.0, timeout_s))
+    )
+    client.on_end = verifying.cancel
+    try:
+        await asyncio.wait([verifying])
+    finally:
+        verifying.cancel()
+        client.on_end = None
+    return None if verifying.cancelled() else verifying.result()
 
 
 def _proven(step: Step, method: str) -> _Identity | Refused:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 #: What may wait for a client, besides one packet; about what the packets take in memory.
 READ_AHEAD_BYTES: Final = 65_536
+#: The same before CONNACK. As long as less waits, the end of the connection is noticed.
+EARLY_BYTES: Final = 4096
 #: What a waiting packet costs beside its topic and payload.
 OVERHEAD_BYTES: Final = 200
 #: How long a PINGREQ waits for its turn behind SUBSCRIBE, UNSUBSCRIBE or AUTH.
@@ -180,6 +182,8 @@ class PacketQueue(Generic[C]):
                 self._owner.fail(error)
             except Exception:
                 self._owner.fail_internally()
+        elif self.halted and self._owner.state is not CONNECTED:
+            self._adjust_reading()
         if connection.error is not None:
             self._stream_failed(connection.error)
 
@@ -192,7 +196,7 @@ class PacketQueue(Generic[C]):
 
     def connection_lost(self, reason: str) -> None:
         """The channel was lost. What was read before that is still handled, for a while."""
-        if self._backlog and self._owner.state is CONNECTED and self._auth is None:
+        if self._backlog and self._owner.state is not CLOSED and self._auth is None:
             self._lost = reason
             self._context.later(LINGER_S, self._linger_ended)
             return
@@ -369,11 +373,7 @@ class PacketQueue(Generic[C]):
         paused = bool(self._pause_reasons & STOPPING) or (
             self.halted
             and self._auth is None
-            and (
-                state is not CONNECTED
-                or self._backlog_bytes >= READ_AHEAD_BYTES
-                or self._connection.error is not None
-            )
+            and (self._connection.error is not None or self._is_far_ahead())
         )
         if paused == self._is_paused:
             return
@@ -383,6 +383,11 @@ class PacketQueue(Generic[C]):
         else:
             self.seen_s = self._context.tick_s
             self._channel.resume_reading()
+
+    def _is_far_ahead(self) -> bool:
+        if self._owner.state is CONNECTED:
+            return self._backlog_bytes >= READ_AHEAD_BYTES
+        return self._backlog_bytes + self._connection.unfinished_bytes >= EARLY_BYTES
 
     # Enhanced authentication
 

@@ -265,12 +265,14 @@ class AuthConfig(Section):
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """Interval of checks for changes of both files; SIGHUP: at once."""
     password_threads: Annotated[int, Field(ge=1, le=64)] = 2
-    """Number of threads that compute password hashes."""
+    """Number of threads that compute password hashes. An argon2id hash of `tidegate passwd` takes
+    64 MiB of memory while it is computed."""
     max_pending_passwords: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """Maximum number of passwords waiting for such a thread; above it clients are refused with
-    Server busy."""
+    """Maximum number of passwords waiting for such a thread. Above it, and when the wait would
+    exceed `limits.connect_timeout_s`, clients are refused with Server busy."""
     max_remembered_passwords: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
-    """Number of verified passwords cached, so that reconnects need no hash; 0: none."""
+    """Number of verified passwords cached (as keyed digests), so that reconnects need no hash, and
+    of pairs of user name and address that go first when hashes wait; 0: none."""
 
 
 _STORE_USERS: Final = (

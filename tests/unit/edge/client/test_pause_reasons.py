@@ -205,10 +205,63 @@ async def test_nothing_is_answered_before_connack() -> None:
         client.send(mqtt_bytes.connect("c"), PINGREQ)
         await turns()
         assert client.kinds() == []
-        assert client.channel.is_paused
+        assert not client.channel.is_paused  # the end of the connection would not be noticed
         alone.router.reachable.set()
         await turns()
         assert client.kinds() == ["CONNACK", "PINGRESP"]
+
+
+async def test_little_is_read_before_connack() -> None:
+    async with LoneEdge() as alone:
+        alone.router.reachable.clear()
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c"), *[PINGREQ] * 19)
+        assert not client.channel.is_paused
+        client.send(PINGREQ, PINGREQ)
+        assert client.channel.is_paused
+        alone.router.reachable.set()
+        await turns()
+        assert client.kinds() == ["CONNACK", *["PINGRESP"] * 21]
+        assert not client.channel.is_paused
+
+
+async def test_little_of_a_large_packet_is_read_before_connack() -> None:
+    async with LoneEdge() as alone:
+        alone.router.reachable.clear()
+        client = alone.accept()
+        large = client.publish(1, size=10_000)
+        client.send(mqtt_bytes.connect("c"), large[:2000])
+        assert not client.channel.is_paused
+        client.send(large[2000:5000])
+        assert client.channel.is_paused
+        alone.router.reachable.set()
+        await turns()
+        client.send(large[5000:])
+        assert _numbers(alone) == [1]
+
+
+async def test_packets_behind_connect_count_when_the_client_leaves_before_connack() -> None:
+    async with LoneEdge() as alone:
+        alone.router.reachable.clear()
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c"), client.publish(1), DISCONNECT)
+        await turns()
+        client.lose()
+        alone.router.reachable.set()
+        await turns()
+        assert _numbers(alone) == [1]
+        assert alone.counters.closed["disconnect"] == 1
+
+
+async def test_a_client_that_leaves_before_connack_is_forgotten_at_once() -> None:
+    async with LoneEdge() as alone:
+        alone.router.reachable.clear()
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c"))
+        await turns()
+        client.lose()
+        assert not alone.edge.registry.connecting
+        assert alone.counters.refused["abandoned"] == 1
 
 
 @both_versions
