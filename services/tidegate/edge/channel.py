@@ -42,7 +42,7 @@ class Peer:
     """Who is at the other end. ``address``/``port`` are the client's own, behind trusted proxies.
 
     ``transport`` is one of tcp, tls, ws, wss, unix. ``certificate_common_name`` and
-    ``certificate_subject`` (RFC 4514 form) come from a *verified* client certificate (or a PROXY
+    ``certificate_subject`` (RFC 2253 form) come from a *verified* client certificate (or a PROXY
     v2 TLV of a trusted proxy, common name only), else empty.
     """
 

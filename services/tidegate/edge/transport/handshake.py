@@ -316,14 +316,14 @@ class ConnectionHandshake(asyncio.Protocol):
                 websocket_subprotocol=subprotocol,
                 accepted_s=self._accepted_s,
             )
-        common_name, subject = tls.peer_certificate()
+        names = tls.peer_certificate()
         return Peer(
             *address,
             kind,
             self._listener.label,
             tls_version=tls.version(),
-            certificate_common_name=common_name or self._common_name,
-            certificate_subject=subject,
+            certificate_common_name=names.common_name or self._common_name,
+            certificate_subject=names.subject,
             server_name=tls.server_name(),
             http_headers=headers,
             websocket_subprotocol=subprotocol,

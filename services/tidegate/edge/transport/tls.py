@@ -254,10 +254,3 @@ def names_in(certificate: x509.Certificate) -> list[str]:
 def _common_names(certificate: x509.Certificate) -> list[str]:
     attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return [str(attribute.value) for attribute in attributes]
-
-
-def identity_in(der: bytes) -> tuple[str, str]:
-    """Return common name (the last one, as in mosquitto) and subject (RFC 4514)."""
-    certificate = x509.load_der_x509_certificate(der)
-    names = _common_names(certificate)
-    return (names[-1] if names else "", certificate.subject.rfc4514_string())

@@ -15,7 +15,12 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from tidegate.edge.transport.tls import ContextSet, ServerSslObject, identity_in
+from tidegate.edge.transport.certificate_names import (
+    NO_NAMES,
+    CertificateNames,
+    names_of,
+)
+from tidegate.edge.transport.tls import ContextSet, ServerSslObject
 
 log = logging.getLogger(__name__)
 
@@ -265,14 +270,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """The name the client asked for (SNI), or an empty string."""
         return self._ssl.sni
 
-    def peer_certificate(self) -> tuple[str, str]:
-        """Common name and subject of the verified client certificate, or two empty strings."""
+    def peer_certificate(self) -> CertificateNames:
+        """Return the names in the verified client certificate; none without one."""
         der = self._ssl.getpeercert(binary_form=True)
         if not der:
-            return "", ""
+            return NO_NAMES
         try:
-            return identity_in(der)
+            return names_of(der)
         except ValueError as exc:
             # OpenSSL has verified it, so the connection may stay, without an identity.
             log.warning("client certificate cannot be read", extra={"error": str(exc)})
-            return "", ""
+            return NO_NAMES

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 
 from support.certificates import Authority, KeyPair
 from tidegate.edge.transport.accepted_connection import ListenerCounters
-from tidegate.edge.transport.tls import TlsConfigurationError, TlsContexts, identity_in, names_in
+from tidegate.edge.transport.tls import TlsConfigurationError, TlsContexts, names_in
 from tidegate.runtime.config.model import ListenerConfig
 
 
@@ -73,21 +73,6 @@ def test_of_two_certificates_for_a_name_the_first_serves_it(tmp_path: Path) -> N
 
 def test_a_certificate_without_alternative_names_is_known_by_its_common_name() -> None:
     assert names_in(self_signed((NameOID.COMMON_NAME, "old.test"))) == ["old.test"]
-
-
-def test_the_subject_is_written_as_rfc_4514_says() -> None:
-    certificate = self_signed(
-        (NameOID.COUNTRY_NAME, "DE"),
-        (NameOID.ORGANIZATION_NAME, "Tide, Gate"),
-        (NameOID.COMMON_NAME, "device"),
-    )
-    der = certificate.public_bytes(serialization.Encoding.DER)
-    assert identity_in(der) == ("device", "CN=device,O=Tide\\, Gate,C=DE")
-
-
-def test_a_subject_without_common_name_has_none() -> None:
-    der = self_signed((NameOID.COUNTRY_NAME, "DE")).public_bytes(serialization.Encoding.DER)
-    assert identity_in(der) == ("", "C=DE")
 
 
 def test_an_encrypted_key_is_refused_instead_of_asked_for(tmp_path: Path) -> None:
