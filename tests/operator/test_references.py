@@ -178,9 +178,12 @@ def test_rules_that_cannot_be_read_are_refused_with_their_line() -> None:
     assert found.is_complete
     assert found.edge["acl"] == b"topic read #\n"
     from_map = spec_of(acl={"source": {"configMapName": "rules", "key": "acl"}})
-    contents: Contents = {("ConfigMap", "rules"): {"acl": b"\xff"}}
+    contents: Contents = {("ConfigMap", "rules"): {"acl": b"topic a\n\xff\nb"}}
     (problem,) = referenced_files(from_map, contents).problems
-    assert problem.sentence == "spec.acl.source: ConfigMap rules: content is not UTF-8"
+    assert problem.sentence.startswith("spec.acl.source: ConfigMap rules: line 3: expected topic")
+    # What is not UTF-8 costs its line, in the edges.
+    contents = {("ConfigMap", "rules"): {"acl": b"topic a\n\xff\n"}}
+    assert referenced_files(from_map, contents).problems == []
 
 
 def test_nothing_of_a_secret_is_quoted() -> None:

@@ -214,7 +214,7 @@ def contents_for(
                 data[one.key] = pair("authority").certificate
             case "acl":
                 data[one.key] = b"topic read #\n"
-            case "text":
+            case "text" | "passwords":
                 data[one.key] = b"something\n"
     return found
 

@@ -49,6 +49,7 @@ class FileFormat(StrEnum):
     PAIR = "pair"  # a certificate and its key: two files
     AUTHORITIES = "authorities"
     ACL = "acl"
+    PASSWORDS = "passwords"  # a format, not a secret
     TEXT = "text"
 
 
@@ -170,7 +171,7 @@ def _auth_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
             field="spec.auth.passwords",
             component="edge",
             file="passwords",
-            file_format=FileFormat.TEXT,
+            file_format=FileFormat.PASSWORDS,
         )
     if spec.acl is not None and spec.acl.source is not None:
         yield _file_reference(spec.acl.source, "spec.acl.source", "edge", "acl", FileFormat.ACL)
@@ -332,7 +333,9 @@ def _content_error(
             case FileFormat.AUTHORITIES:
                 check_authorities(first)
             case FileFormat.ACL:
-                AclFile.parse(first.decode())
+                AclFile.parse(first.decode("utf-8", "surrogateescape"))
+            case FileFormat.PASSWORDS:
+                pass  # edges skip and log a line that they cannot use
             case _:
                 first.decode()
     except UnicodeDecodeError:

@@ -37,13 +37,14 @@ def check(
     addresses can be bound on this machine. Prints a summary, or one line for each problem.
     """
     from tidegate.edge.address_checks import problems_of_addresses
-    from tidegate.edge.file_checks import problems_of_files
+    from tidegate.edge.file_checks import ignored_lines_of_files, problems_of_files
     from tidegate.runtime.config import config_file
 
     try:
         settings = config_file.load(file)
         problems = config_file.problems_of_cluster(settings)
         problems += problems_of_files(settings) + problems_of_addresses(settings)
+        problems += ignored_lines_of_files(settings)
     except config_file.ConfigError as error:
         problems = error.problems
     if problems:

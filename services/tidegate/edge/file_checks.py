@@ -6,9 +6,11 @@ listens.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from tidegate.edge.auth.acl import AclFile, AclFileError
 from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
@@ -21,9 +23,11 @@ from tidegate.runtime.config.model import (
 )
 from tidegate.runtime.config.referenced_files import read_token
 
+_AuthFile: TypeAlias = PasswordFile | AclFile
+
 
 def problems_of_files(config: Config) -> list[str]:
-    """Return one line for each problem, beginning with the key that names the file."""
+    """Return one line for each problem that stops the start, beginning with the key of the file."""
     problems = [*_of_auth(config.auth), *_of_admin(config.admin)]
     for index, listener in enumerate(config.listeners):
         key = f"listeners[{index}]"
@@ -35,20 +39,30 @@ def problems_of_files(config: Config) -> list[str]:
     return problems
 
 
-def _of_auth(auth: AuthConfig) -> Iterator[str]:
+def ignored_lines_of_files(config: Config) -> list[str]:
+    """Return one line for each line of a password or ACL file that is logged and ignored."""
+    found: list[str] = []
+    for name, path, load in _auth_files(config.auth):
+        with contextlib.suppress(AclFileError, PasswordFileError):
+            found += (f"{name}: {path}: {problem}" for problem in load(path).problems)
+    return found
+
+
+def _auth_files(auth: AuthConfig) -> Iterator[tuple[str, Path, Callable[[Path], _AuthFile]]]:
     if auth.password_file is not None:
-        try:
-            problems = PasswordFile.load(auth.password_file).problems
-        except PasswordFileError as error:
-            problems = [str(error)]
-        for problem in problems:
-            yield f"auth.password_file: {auth.password_file}: {problem}"
+        yield "auth.password_file", auth.password_file, PasswordFile.load
     if auth.acl_file is not None:
+        yield "auth.acl_file", auth.acl_file, AclFile.load
+
+
+def _of_auth(auth: AuthConfig) -> Iterator[str]:
+    for name, path, load in _auth_files(auth):
         try:
-            AclFile.load(auth.acl_file)
+            load(path)
+        except PasswordFileError as error:
+            yield f"{name}: {path}: {error}"
         except AclFileError as error:
-            for problem in error.problems:
-                yield f"auth.acl_file: {auth.acl_file}: {problem}"
+            yield from (f"{name}: {path}: {problem}" for problem in error.problems)
 
 
 def _of_admin(admin: AdminConfig) -> Iterator[str]:

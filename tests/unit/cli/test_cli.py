@@ -392,7 +392,6 @@ auth: {{password_file: users, acl_file: acl}}
     code, out, _ = run("check", file)
     assert code == 1
     expected = [
-        f"auth.password_file: {tmp_path}/users: line 1: user 'ann': expected a hash that begins",
         f"auth.acl_file: {tmp_path}/acl: line 1: expected topic, pattern or user, got 'nonsense'",
         f"auth.acl_file: {tmp_path}/acl: line 2: expected topic, pattern or user, got 'more'",
         "listeners[0].tls.certificates[0]: unusable certificate and key: key values mismatch",
@@ -400,6 +399,7 @@ auth: {{password_file: users, acl_file: acl}}
         f"listeners[0].tls.client_ca: {tmp_path}/users: no CA certificates in the file",
         f"listeners[1].address: {tmp_path}/none is not a directory",
         f"listeners[2].tls.client_ca: {tmp_path}/none.pem: cannot be read: No such file",
+        f"auth.password_file: {tmp_path}/users: line 1: user 'ann': expected a hash that begins",
     ]
     lines = out.splitlines()
     assert len(lines) == len(expected)

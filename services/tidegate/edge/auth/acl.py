@@ -23,13 +23,17 @@ A filter that does not begin with ``$`` never matches a topic that does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
 from tidegate.edge.auth.filter_sets import Levels, intersection, is_contained, matches
+from tidegate.edge.auth.passwords import is_utf8
 from tidegate.runtime.config.model import AuthConfig
+
+log = logging.getLogger(__name__)
 
 DENY: Final = 0
 READ: Final = 1
@@ -41,8 +45,10 @@ _BLANKS: Final = " \t\n\v\f\r"
 _MAX_TOPIC_BYTES: Final = 65_535
 #: Cached decisions of one client and action; the cache is cleared when there are more.
 _MAX_CACHED: Final = 512
+_LOGGED_PROBLEMS: Final = 20
 #: Rules shared by clients, where no pattern depends on the client.
 _MAX_SHARED: Final = 4096
+_FIRST_WORDS: Final = frozenset({"topic", "pattern", "user"})
 _BRIDGE_STATE: Final = ("$SYS", "broker", "connection", "+", "state")
 
 #: (granted access bits, topic filter)
@@ -164,11 +170,20 @@ class ClientAcl:
 
 
 class AclFile:
-    """A parsed file: lists by user name (None: clients without one), and patterns."""
+    """A parsed file: lists by user name (None: clients without one), and patterns.
 
-    __slots__ = ("_patterns", "_shared", "_users")
+    ``problems`` has a line for each line that is not UTF-8 and therefore matches nothing.
+    """
 
-    def __init__(self, users: dict[str | None, list[Entry]], patterns: list[Entry]) -> None:
+    __slots__ = ("_patterns", "_shared", "_users", "problems")
+
+    def __init__(
+        self,
+        users: dict[str | None, list[Entry]],
+        patterns: list[Entry],
+        problems: Sequence[str] = (),
+    ) -> None:
+        self.problems = list(problems)
         self._users = users
         self._patterns = patterns
         by_identity = any("%c" in text or "%u" in text for _, text in patterns)
@@ -176,24 +191,25 @@ class AclFile:
 
     @classmethod
     def parse(cls, text: str) -> AclFile:
-        """Parse the text of a file. Raises AclFileError with a line for every problem."""
+        """Parse the text of a file. Raises AclFileError with a line for every problem.
+
+        Bytes that are not UTF-8 are lone surrogates in ``text``: no topic and no user name has
+        them, so such a rule never applies, and the rules of such a user are nobody's.
+        """
         parser = _Parser()
         for number, line in enumerate(text.split("\n"), 1):
             parser.parse_line(number, line.rstrip(_BLANKS))
         if parser.problems:
             raise AclFileError(parser.problems)
-        return cls(parser.users, parser.patterns)
+        return cls(parser.users, parser.patterns, parser.ignored)
 
     @classmethod
     def load(cls, path: Path) -> AclFile:
         """Read and parse a file. Raises AclFileError, also when it cannot be read."""
         try:
-            return cls.parse(path.read_bytes().decode("utf-8"))
+            return cls.parse(path.read_bytes().decode("utf-8", "surrogateescape"))
         except OSError as error:
             raise AclFileError([f"cannot be read: {error.strerror}"]) from None
-        except UnicodeDecodeError as error:
-            line = error.object[: error.start].count(b"\n") + 1
-            raise AclFileError([f"line {line}: not UTF-8"]) from None
 
     def for_client(self, client_id: str, username: str | None) -> ClientAcl:
         """Return the rules of a client; an empty user name is none, as in mosquitto."""
@@ -248,12 +264,14 @@ def _substitute(pattern: str, client_id: str, username: str | None) -> str:
 class _Parser:
     """Parses lines one by one, and collects entries and problems."""
 
-    __slots__ = ("_user", "patterns", "problems", "users")
+    __slots__ = ("_user", "ignored", "patterns", "problems", "users")
 
     def __init__(self) -> None:
         self.users: dict[str | None, list[Entry]] = {}
         self.patterns: list[Entry] = []
         self.problems: list[str] = []
+        #: Lines that are not UTF-8.
+        self.ignored: list[str] = []
         self._user: str | None = None
 
     def parse_line(self, number: int, line: str) -> None:
@@ -263,13 +281,17 @@ class _Parser:
         word, _, rest = line.lstrip(" ").partition(" ")
         if not word:
             return
+        if not is_utf8(line):
+            self.ignored.append(f"line {number}: not UTF-8")
+            if word not in _FIRST_WORDS:
+                return
         if word == "user":
             name = rest.strip(_BLANKS)
             if name:
                 self._user = name
             else:
                 self.problems.append(f"line {number}: user name missing")
-        elif word in {"topic", "pattern"}:
+        elif word in _FIRST_WORDS:
             problem = self._parse_rule(word, rest.lstrip(" "))
             if problem:
                 self.problems.append(f"line {number}: {problem}")
@@ -299,7 +321,7 @@ class _Parser:
 
 
 def _filter_problem(topic_filter: str) -> str:
-    if len(topic_filter.encode()) > _MAX_TOPIC_BYTES:
+    if len(topic_filter.encode("utf-8", "surrogateescape")) > _MAX_TOPIC_BYTES:
         return f"topic filter longer than {_MAX_TOPIC_BYTES} bytes"
     levels = topic_filter.split("/")
     for index, level in enumerate(levels):
@@ -357,9 +379,12 @@ class Authorizer:
     @staticmethod
     def _load(path: Path) -> AclFile:
         try:
-            return AclFile.load(path)
+            rules = AclFile.load(path)
         except AclFileError as error:
             raise AclFileError([f"acl_file {path}: {p}" for p in error.problems]) from None
+        for problem in rules.problems[:_LOGGED_PROBLEMS]:
+            log.warning("line in ACL file ignored", extra={"path": str(path), "problem": problem})
+        return rules
 
     def for_client(self, client_id: str, username: str | None) -> ClientAcl | None:
         """Return the rules of a client; None: it may read and write everything but ``$SYS``."""

@@ -128,13 +128,12 @@ def _user_of(line: str) -> str | None:
 
 def _read(path: Path) -> list[str]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        # A line that is not UTF-8 stays as it is.
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         raise PasswordFileError(f"{path} does not exist; -c creates it") from None
     except OSError as error:
         raise PasswordFileError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise PasswordFileError(f"{path} is not UTF-8") from None
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -149,7 +148,9 @@ def _write(path: Path, lines: list[str]) -> None:
             status = None
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            with os.fdopen(
+                handle, "w", encoding="utf-8", errors="surrogateescape", newline="\n"
+            ) as stream:
                 stream.writelines(f"{line}\n" for line in lines)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -174,12 +174,15 @@ class PasswordFile:
         """Parse the text of a file; a malformed line is ignored.
 
         Empty lines and those that begin with # are skipped. Of two lines of a user the later
-        counts.
+        counts. Bytes that are not UTF-8 are lone surrogates in ``text``; a user name has none.
         """
         users: dict[str, PasswordHash] = {}
         problems: list[str] = []
         for number, line in enumerate(text.split("\n"), 1):
             if line.startswith("#") or not line.strip(_BLANKS):
+                continue
+            if not is_utf8(line):
+                problems.append(f"line {number}: not UTF-8")
                 continue
             name, colon, hashed = line.partition(":")
             name = name.strip(_BLANKS)
@@ -198,12 +201,18 @@ class PasswordFile:
     def load(cls, path: Path) -> PasswordFile:
         """Read and parse a file. Raises PasswordFileError when it cannot be read."""
         try:
-            return cls.parse(path.read_bytes().decode("utf-8"))
+            return cls.parse(path.read_bytes().decode("utf-8", "surrogateescape"))
         except OSError as error:
             raise PasswordFileError(f"cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            line = error.object[: error.start].count(b"\n") + 1
-            raise PasswordFileError(f"line {line}: not UTF-8") from None
+
+
+def is_utf8(line: str) -> bool:
+    """Whether a line that was read with ``surrogateescape`` is UTF-8."""
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoy() -> PasswordHash:

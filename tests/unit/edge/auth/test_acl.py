@@ -240,9 +240,32 @@ def test_a_reload_takes_the_new_rules_and_a_broken_file_changes_nothing(tmp_path
 def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(AclFileError, match="cannot be read: No such file"):
         Authorizer(AuthConfig(acl_file=tmp_path / "none"))
-    (tmp_path / "bad").write_bytes(b"topic a\ntopic \xff\n")
-    with pytest.raises(AclFileError, match="line 2: not UTF-8"):
+    (tmp_path / "bad").write_bytes(b"topic a\ntopic d\xe9ny b\n")
+    with pytest.raises(AclFileError, match="line 2: expected read, write, readwrite or deny"):
         Authorizer(AuthConfig(acl_file=tmp_path / "bad"))
+
+
+def test_a_line_that_is_not_utf_8_matches_nothing_and_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "acl"
+    lines = (
+        b"# a comment in Latin-1: \xe9",
+        b"user ann",
+        b"topic caf\xe9/#",
+        b"\xff\xff",
+        b"topic a",
+        b"user caf\xe9",
+        b"topic b",
+        b"pattern c/%u/\xff",
+    )
+    path.write_bytes(b"\n".join(lines))
+    ann = Authorizer(AuthConfig(acl_file=path)).for_client("c", "ann")
+    assert ann is not None
+    assert ann.may_read("a")
+    assert not ann.may_read("b")  # the rules of a user whose name is not UTF-8 are nobody's
+    problems = [record.problem for record in caplog.records]  # type: ignore[attr-defined]
+    assert problems == [f"line {number}: not UTF-8" for number in (3, 4, 6, 8)]
 
 
 # How much of a topic filter may be read

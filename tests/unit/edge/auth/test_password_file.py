@@ -100,7 +100,7 @@ def test_a_missing_file_is_not_made_without_being_asked(tmp_path: Path) -> None:
         files.set_user(tmp_path / "no" / "file", "ann", "a", "sha512", create=True)
 
 
-def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"\xff")
-    with pytest.raises(PasswordFileError, match="not UTF-8"):
-        files.delete_user(tmp_path / "x", "ann")
+def test_lines_that_are_not_utf_8_stay(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"# caf\xe9\nann:x\nbob:y\n")
+    files.delete_user(tmp_path / "x", "ann")
+    assert (tmp_path / "x").read_bytes() == b"# caf\xe9\nbob:y\n"

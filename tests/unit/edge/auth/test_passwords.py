@@ -94,9 +94,15 @@ def test_of_two_lines_for_a_user_the_later_counts() -> None:
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PasswordFileError, match="cannot be read: No such file"):
         PasswordFile.load(tmp_path / "none")
-    (tmp_path / "bad").write_bytes(b"a\n\xff")
-    with pytest.raises(PasswordFileError, match="line 2: not UTF-8"):
-        PasswordFile.load(tmp_path / "bad")
+
+
+def test_a_line_that_is_not_utf_8_costs_only_its_user(tmp_path: Path) -> None:
+    hashed = f"$6${SALT}${DIGEST}".encode()
+    lines = (b"# caf\xe9", b"caf\xe9:" + hashed, b"bob:" + hashed)
+    (tmp_path / "bad").write_bytes(b"\n".join(lines))
+    file = PasswordFile.load(tmp_path / "bad")
+    assert list(file.users) == ["bob"]
+    assert file.problems == ["line 2: not UTF-8"]
 
 
 def test_an_argon2_hash_with_impossible_parameters_verifies_nothing() -> None:
