@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import Final, Generic, TypeVar
 
-from tidegate.core.topic_index import TopicIndex
+from tidegate.core.topic_index import Matches, TopicIndex
 
 M = TypeVar("M")
 
@@ -39,7 +39,7 @@ class SharedGroups(Generic[M]):
         #: (Share name, topic filter) of the groups that a topic goes to: the same list object until
         #: a group that matches comes or goes, as ``TopicIndex.match``; who is in a group does not
         #: matter. Called for every publish, so without a step in between.
-        self.match: Final[Callable[[str], list[tuple[str, str]]]] = self._index.match
+        self.match: Final[Callable[[str], Matches[str, str]]] = self._index.match
         self._len = 0
 
     def __len__(self) -> int:

@@ -80,6 +80,20 @@ class _Node(Generic[K, V]):
         )
 
 
+class Matches(list[tuple[K, V]]):
+    """What matches one topic; the index never changes it, and the caller must not.
+
+    ``derived`` is the caller's: what it has made of the matches, free when they are outdated. It
+    must not refer to the matches themselves, which would make it a reference cycle.
+    """
+
+    __slots__ = ("derived",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.derived: object = None
+
+
 class TopicIndex(Generic[K, V]):
     """Topic filters, each with any number of keys, each of those with a value."""
 
@@ -100,8 +114,8 @@ class TopicIndex(Generic[K, V]):
         self._root: _Node[K, V] = _Node()
         self._words: dict[str, str] = {}
         self._len = 0
-        self._nothing: list[tuple[K, V]] = []
-        self._cache: dict[str, list[tuple[K, V]]] = {}
+        self._nothing: Matches[K, V] = Matches()
+        self._cache: dict[str, Matches[K, V]] = {}
         self._cache_limit = cached_topics
         self._cache_weight = 0
         # First level -> second level -> cached topics: what a change of a wildcard filter drops.
@@ -113,13 +127,13 @@ class TopicIndex(Generic[K, V]):
         """Count the (topic filter, key) pairs."""
         return self._len
 
-    def match(self, topic: str) -> list[tuple[K, V]]:
+    def match(self, topic: str) -> Matches[K, V]:
         """Return (key, value) for every matching (topic filter, key), in no particular order.
 
         A key comes once for each of its filters that match. Topics that begin with ``$`` are not
         matched by filters that begin with a wildcard [MQTT-4.7.2-1].
 
-        The index never changes a list it has returned, and the caller must not. After an ``add``
+        After an ``add``
         or ``remove`` that could change the result for ``topic``, another list object is returned
         (except that every empty result is the same object); until then it is the same object,
         unless the cache had to make room. So whatever a caller derived from a result is valid as
@@ -129,6 +143,13 @@ class TopicIndex(Generic[K, V]):
         if found is None:
             found = self._fill(topic)
         return found
+
+    def forget_derived(self) -> None:
+        """Have everything derived anew: something else that it depends on has changed."""
+        self._nothing = Matches()
+        self._cache.clear()
+        self._buckets.clear()
+        self._cache_weight = 0
 
     def entries(self, topic_filter: str) -> list[tuple[K, V]]:
         """Return (key, value) for every key of exactly this topic filter."""
@@ -194,10 +215,10 @@ class TopicIndex(Generic[K, V]):
         self._len -= 1
         return True
 
-    def _fill(self, topic: str) -> list[tuple[K, V]]:
+    def _fill(self, topic: str) -> Matches[K, V]:
         """Find what matches ``topic`` and keep it."""
         levels = topic.split("/")
-        found: list[tuple[K, V]] = []
+        found: Matches[K, V] = Matches()
         entry = self._exact.get(topic)
         if entry is not None:
             _append(found, entry)

@@ -527,6 +527,12 @@ class DurableFeed(Generic[M]):
         """Read the queue when there is room: pushes may have been lost (a router has ended)."""
         self._more = True
 
+    def clear(self) -> None:
+        """Keep no entry: the connection has ended."""
+        self._ready.clear()
+        self._early.clear()
+        self._held_bytes = 0
+
     def _join_early(self) -> None:
         """Move held pushes that follow on now behind the ready ones."""
         early = self._early

@@ -30,7 +30,6 @@ from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import Config, ListenerConfig
 from tidegate.runtime.telemetry.counters import Counters
 
-MAX_CACHED_FAN_OUTS: Final = 10_000
 TICK_S: Final = 0.5
 #: How long waiting clients are resumed before the event loop serves others.
 RESUME_S: Final = 0.005
@@ -63,7 +62,6 @@ class Edge:
         self._index = self.registry.index
         self._replaying = self.registry.replaying
         self._dispatch = Dispatch(self.registry)
-        self._fan_outs: dict[str, FanOut] = {}
         self._delivered = DeliveredOnce()
         self._dirty: list[Flushable] = []
         self._is_resuming = False
@@ -202,7 +200,7 @@ class Edge:
 
         A client that waits for its session takes the new rules when it has it.
         """
-        self._fan_outs.clear()
+        self._index.forget_derived()
         clients = list(self.clients.values())
         for client in clients:
             client.authorization_changed()
@@ -225,28 +223,25 @@ class Edge:
     def fan_out(self, topic: str) -> FanOut:
         """Return the current fan-out of a topic."""
         matches = self._index.match(topic)
-        fan_out = self._fan_outs.get(topic)
-        if fan_out is not None and fan_out.matches is matches:
-            return fan_out
-        if len(self._fan_outs) >= MAX_CACHED_FAN_OUTS:
-            self._fan_outs.clear()
-        fan_out = self._fan_outs[topic] = build_fan_out(topic, matches)
+        fan_out = matches.derived
+        if not isinstance(fan_out, FanOut):
+            fan_out = matches.derived = build_fan_out(topic, matches)
         return fan_out
 
     def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """Give a message to every client it matches (see EdgeLink)."""
         noting = self._note(message) if self._replaying else None
         matches = self._index.match(message.topic)
-        fan_out = self._fan_outs.get(message.topic)
-        if fan_out is None or fan_out.matches is not matches:
-            fan_out = self.fan_out(message.topic)
+        fan_out: FanOut | None = matches.derived  # type: ignore[assignment]  # set below only
+        if fan_out is None:
+            fan_out = matches.derived = build_fan_out(message.topic, matches)
         if identity:
-            connections = fan_out.connections
+            connections = fan_out.connections(matches)
             earlier = self._delivered.add(
                 identity, connections.union(noting) if noting else connections
             )
             if earlier is not None:
-                self._deliver_to_others(message, publisher_id, fan_out, earlier)
+                self._deliver_to_others(message, publisher_id, earlier)
                 return
         if message.qos:
             for recipient in fan_out.windowed:
@@ -268,16 +263,17 @@ class Edge:
         return noting
 
     def _deliver_to_others(
-        self, message: Publish, publisher_id: str, fan_out: FanOut, earlier: frozenset[Connection]
+        self, message: Publish, publisher_id: str, earlier: frozenset[Connection]
     ) -> None:
         """Deliver a message that comes again to the clients that have not been given it.
 
         Nobody gets a QoS 2 message twice when its router has died [MQTT-4.3.3-10]. The router puts
         it into the queues of durable sessions that lack it.
         """
-        if fan_out.connections <= earlier:
+        matches = self._index.match(message.topic)
+        if self.fan_out(message.topic).connections(matches) <= earlier:
             return
-        for recipient in recipients_of(message.topic, fan_out.matches):
+        for recipient in recipients_of(message.topic, matches):
             client = recipient.client
             if client.incarnation or (client.client_id, client.epoch) in earlier:
                 # What a durable session has at QoS 0 it may have had at another edge.

@@ -91,7 +91,7 @@ class Group:
 
 
 class FanOut:
-    """What a message of one topic does at this edge; valid while ``matches`` is current.
+    """What a message of one topic does at this edge: what is derived from its matches.
 
     ``groups`` and ``special`` are for QoS 0 messages. Of messages with a higher QoS, ``low_groups``
     and ``low_special`` get QoS 0 copies, ``windowed`` QoS 1 or 2 ones; durable sessions with QoS 1
@@ -103,13 +103,11 @@ class FanOut:
         "groups",
         "low_groups",
         "low_special",
-        "matches",
         "special",
         "windowed",
     )
 
-    def __init__(self, matches: list[tuple[Client, SubscriptionOptions]]) -> None:
-        self.matches = matches
+    def __init__(self) -> None:
         self._connections: frozenset[Connection] | None = None
         self.groups: list[Group] = []
         self.special: list[Recipient] = []
@@ -117,12 +115,13 @@ class FanOut:
         self.low_special: list[Recipient] = []
         self.windowed: list[Recipient] = []
 
-    @property
-    def connections(self) -> frozenset[Connection]:
-        """The connections with a matching subscription."""
+    def connections(
+        self, matches: list[tuple[Client, SubscriptionOptions]]
+    ) -> frozenset[Connection]:
+        """The connections with a matching subscription; ``matches`` are those it was built from."""
         connections = self._connections
         if connections is None:
-            connections = frozenset((client.client_id, client.epoch) for client, _ in self.matches)
+            connections = frozenset((client.client_id, client.epoch) for client, _ in matches)
             self._connections = connections
         return connections
 
@@ -140,7 +139,7 @@ def recipients_of(topic: str, matches: list[tuple[Client, SubscriptionOptions]])
 
 def build_fan_out(topic: str, matches: list[tuple[Client, SubscriptionOptions]]) -> FanOut:
     """Decide who gets messages of ``topic``: every check that does not need the message."""
-    fan_out = FanOut(matches)
+    fan_out = FanOut()
     groups: dict[object, Group] = {}
     low_groups: dict[object, Group] = {}
     for recipient in recipients_of(topic, matches):

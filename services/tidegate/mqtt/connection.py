@@ -125,6 +125,8 @@ class ServerConnection:
         try:
             position = self._decode(data, packets)
         except MqttError as error:
+            # Without what leads back here: an ended connection must be in no reference cycle.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             self.error = error
             return packets
         if position < len(data):

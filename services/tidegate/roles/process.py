@@ -133,6 +133,7 @@ class Process(ABC):
             with contextlib.suppress(StopRequested):
                 async with contextlib.AsyncExitStack() as stack:
                     self._watch_files(stack)
+                    self.background(stack, loops.collect_by_time())
                     endpoints = await self.start(stack)
                     if loaded is not None and loaded.source.path is not None:
                         self._watch_configuration(stack, loaded)

@@ -6,16 +6,12 @@ attached edges. Called by the parts of the router. Pure: no I/O.
 
 from __future__ import annotations
 
-from typing import Final
-
 from tidegate.core.overlap import Overlap
 from tidegate.core.shared import SharedGroups
 from tidegate.core.topic_index import TopicIndex
 from tidegate.link.interfaces import EdgeLink
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.mqtt.topics import parse_shared
-
-MAX_CACHED_ROUTES: Final = 20_000
 
 
 class DurableSession:
@@ -65,12 +61,12 @@ class DurableTarget(Overlap):
 
 
 class Route:
-    """Where messages of one topic go; valid while the matches of the index are the same."""
+    """Where messages of one topic go: what is derived from its matches, and free with them."""
 
-    __slots__ = ("durable", "edges", "groups", "matches", "shared_matches")
+    __slots__ = ("durable", "edges", "groups", "shared_matches")
 
-    def __init__(self, matches: object, shared_matches: object) -> None:
-        self.matches = matches
+    def __init__(self, shared_matches: object) -> None:
+        #: Those that it was built from; None: it is derived from these.
         self.shared_matches = shared_matches
         self.edges: tuple[EdgeLink, ...] = ()
         self.durable: tuple[DurableTarget, ...] = ()
@@ -87,7 +83,6 @@ class RoutingTable:
         self._index: TopicIndex[EdgeLink | DurableSession, SubscriptionOptions | None] = (
             TopicIndex()
         )
-        self._routes: dict[str, Route] = {}
         #: What each edge has added, to be removed when it detaches.
         self._interest: dict[EdgeLink, set[str]] = {}
         self._members: dict[EdgeLink, dict[str, set[str]]] = {}
@@ -96,22 +91,25 @@ class RoutingTable:
         """Return where messages of ``topic`` go now."""
         matches = self._index.match(topic)
         shared_matches = self.shared.match(topic)
-        route = self._routes.get(topic)
-        if (
-            route is not None
-            and route.matches is matches
-            and route.shared_matches is shared_matches
+        # A result that is empty is the same for all topics.
+        source = matches or shared_matches
+        route: Route | None = source.derived  # type: ignore[assignment]  # set below only
+        if route is not None and (
+            source is shared_matches or route.shared_matches is shared_matches
         ):
             return route
-        return self._build(topic, matches, shared_matches)
+        route = self._build(matches, shared_matches)
+        if source is shared_matches:
+            route.shared_matches = None
+        source.derived = route
+        return route
 
+    @staticmethod
     def _build(
-        self,
-        topic: str,
         matches: list[tuple[EdgeLink | DurableSession, SubscriptionOptions | None]],
         shared_matches: list[tuple[str, str]],
     ) -> Route:
-        route = Route(matches, shared_matches)
+        route = Route(shared_matches)
         edges: dict[str, EdgeLink] = {}
         durable: dict[str, DurableTarget] = {}
         for key, options in matches:
@@ -126,9 +124,6 @@ class RoutingTable:
         route.edges = tuple(edges.values())
         route.durable = tuple(durable.values())
         route.groups = tuple(shared_matches)
-        if len(self._routes) >= MAX_CACHED_ROUTES:
-            self._routes.clear()
-        self._routes[topic] = route
         return route
 
     def add_interest(self, edge: EdgeLink, topic_filter: str) -> None:

@@ -163,3 +163,18 @@ def test_equal_levels_of_many_filters_are_one_object_but_not_without_bound() -> 
     path = [index._path(["a", f"d{number}"])[-1] for number in (1, 10_900)]
     assert path[0].level is path[1].level
     assert len(index.match(f"a/d10999/word/1/{long}")) == 1
+
+
+def test_what_was_derived_from_a_result_goes_with_it() -> None:
+    index: TopicIndex[str, int] = TopicIndex()
+    index.add("a/+", "k", 1)
+    found, nothing = index.match("a/1"), index.match("b")
+    found.derived, nothing.derived = "derived", "from nothing"
+    assert index.match("a/1").derived == "derived"
+    index.add("a/#", "k", 2)
+    assert index.match("a/1").derived is None
+    index.match("a/1").derived = "derived"
+    index.forget_derived()
+    assert index.match("a/1").derived is None
+    assert index.match("b").derived is None
+    assert sorted(index.match("a/1")) == [("k", 1), ("k", 2)]

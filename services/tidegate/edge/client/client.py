@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tidegate.edge.auth.acl import Readable
+from tidegate.edge.client.ended import ENDED_INBOUND, ENDED_OUTBOUND
 from tidegate.edge.client.packet_queue import PacketQueue
 from tidegate.edge.client.state import (
     CLOSED,
@@ -697,6 +698,17 @@ class Client:
                     self.inbound.is_superseded,
                 )
             )
+        self._release()
+
+    def _release(self) -> None:
+        """Free what the connection held, and be in no reference cycle: it must not wait for one.
+
+        Tasks and the router may have the parts for a moment longer; these still have the client.
+        """
+        self.out = []
+        self.inbound = ENDED_INBOUND
+        self.delivery = ENDED_OUTBOUND
+        self.group_rights = None
 
     def _may_publish_will(self) -> bool:
         """It might when it connected; the rules may have changed."""

@@ -158,6 +158,8 @@ class Delivery:
                     self._return(outgoing)
                 else:
                     counters.dropped["disconnected"] += 1
+        if self._feed is not None:
+            self._feed.clear()  # a fetch that waits for the store still has it
         if self._more_room is not None:
             self._more_room.set()
 

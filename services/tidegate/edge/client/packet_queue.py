@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
+from tidegate.edge.client.ended import ENDED_OWNER
 from tidegate.edge.client.state import (
     ANSWERING,
     CLOSED,
@@ -306,8 +307,13 @@ class PacketQueue(Generic[C]):
     # The end
 
     def stop(self) -> None:
-        """The connection has ended: handle nothing more, and wake who waits for an AUTH."""
+        """The connection has ended: handle nothing more, and wake who waits for an AUTH.
+
+        The client is not referred to any more, nor what handles its packets.
+        """
         self.halted = True
+        self._owner = cast("C", ENDED_OWNER)  # a QueueOwner, like the client
+        self.on_publish = self.on_puback = _not_accepted
         self._context.waiting_for_router.pop(self, None)
         if self._auth is not None and not self._auth.done():
             self._auth.set_result(None)

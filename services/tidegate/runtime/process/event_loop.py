@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +16,10 @@ T = TypeVar("T")
 #: Thresholds of the three generations after start. What a broker allocates per message dies by
 #: reference count; the default (700, 10, 10) would walk every connection's objects again and again.
 GC_THRESHOLDS: Final = (50_000, 20, 100)
+#: Shortest interval of full collections, which the thresholds alone would hardly ever start.
+COLLECT_EVERY_S: Final = 60.0
+#: The part of the time that they may take: a heap that takes long is walked more rarely.
+_COLLECTING_SHARE: Final = 1 / 2000
 
 
 def new_event_loop(*, use_uvloop: bool = True) -> asyncio.AbstractEventLoop:
@@ -48,3 +53,15 @@ def freeze_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+async def collect_by_time(
+    collect: Callable[[], object] = gc.collect, clock: Callable[[], float] = time.perf_counter
+) -> None:
+    """Free from time to time what is in a reference cycle all the same. Runs until cancelled."""
+    pause_s = COLLECT_EVERY_S
+    while True:
+        await asyncio.sleep(pause_s)
+        begin_s = clock()
+        collect()
+        pause_s = max(COLLECT_EVERY_S, (clock() - begin_s) / _COLLECTING_SHARE)

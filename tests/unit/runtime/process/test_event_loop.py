@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from support.virtual_time import VirtualLoop, in_virtual_time
 from tidegate.runtime.process import event_loop as loops
 
 
@@ -38,3 +39,20 @@ def test_what_exists_at_start_is_taken_from_the_collector() -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+@in_virtual_time
+async def test_what_is_in_a_cycle_is_collected_in_time_and_rarely_where_that_takes_long() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    begun_s: list[float] = []
+
+    def collect() -> None:
+        begun_s.append(loop.time())
+        loop.block(0.25 if len(begun_s) == 2 else 0.001)
+
+    start_s = loop.time()
+    collecting = asyncio.create_task(loops.collect_by_time(collect, loop.time))
+    await asyncio.sleep(700)
+    collecting.cancel()
+    assert [round(one_s - start_s) for one_s in begun_s] == [60, 120, 620, 680]

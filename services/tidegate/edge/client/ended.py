@@ -1,0 +1,155 @@
+"""What a client and its packet queue have in the place of each other's parts when they have ended.
+
+Set by ``Client.end`` and ``PacketQueue.stop``, so that nothing of an ended connection is in a
+reference cycle and all of it is free at once. What is called late (the reply of a router, the rest
+of a task) does nothing. Shared by all; no state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from tidegate.edge.client.state import CLOSED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tidegate.edge.client.state import ClientState
+    from tidegate.link.interfaces import SharedReceipt
+    from tidegate.mqtt.enums import ReasonCode
+    from tidegate.mqtt.errors import MqttError
+    from tidegate.mqtt.packets import (
+        PubComp,
+        Publish,
+        PubRec,
+        PubRel,
+        SubscriptionOptions,
+    )
+    from tidegate.runtime.config.model import LimitsConfig
+
+
+class _Replay(Protocol):
+    """Retained messages that are still to be sent."""
+
+    def end(self) -> None:
+        """Send nothing any more."""
+
+
+class _EndedOwner:
+    """The client of a packet queue (``packet_queue.QueueOwner``)."""
+
+    state: ClientState = CLOSED
+    is_closed = True
+
+    def fail(self, error: MqttError) -> None:
+        """Do nothing: it has ended."""
+
+    def fail_internally(self) -> None:
+        """Do nothing."""
+
+    def disconnect(self, reason_code: ReasonCode) -> None:
+        """Do nothing."""
+
+    def abandon(self, reason: str) -> None:
+        """Do nothing."""
+
+    def end(self, reason: str) -> None:
+        """Do nothing."""
+
+
+class _EndedInbound:
+    """The publishes that come from a client (``client.Inbound``)."""
+
+    is_superseded = True
+    has_published = False
+
+    def on_pubrel(self, packet: PubRel) -> None:
+        """Do nothing."""
+
+    def has_unanswered(self) -> bool:
+        """Nothing is answered any more."""
+        return False
+
+    def limits_changed(self, before: LimitsConfig) -> None:
+        """Do nothing."""
+
+    def forget_topics(self) -> None:
+        """Do nothing."""
+
+
+class _EndedOutbound:
+    """The messages that go to a client (``client.Outbound``)."""
+
+    sent_seq = 0
+
+    def offer(
+        self, message: Publish, qos: int, retain: bool, subscription_ids: tuple[int, ...]
+    ) -> None:
+        """Do nothing: no connected client is reached here."""
+
+    def offer_shared(
+        self,
+        message: Publish,
+        group: str,
+        options: SubscriptionOptions,
+        receipt: SharedReceipt | None = None,
+    ) -> bool:
+        """There is no place for it."""
+        return False
+
+    def send_qos0(self, message: Publish, retain: bool, subscription_ids: tuple[int, ...]) -> None:
+        """Do nothing."""
+
+    def push(self, seq: int, message: Publish) -> None:
+        """Do nothing."""
+
+    def resync(self) -> None:
+        """Do nothing."""
+
+    def pump(self) -> None:
+        """Do nothing."""
+
+    def send_retained(self, replay: _Replay) -> None:
+        """Nothing of it is sent."""
+        replay.end()
+
+    def pause(self) -> None:
+        """Do nothing."""
+
+    def resume(self) -> None:
+        """Do nothing."""
+
+    def forget_retained(self, filters: Iterable[str]) -> None:
+        """Do nothing."""
+
+    def offer_retained(self, message: Publish, qos: int, subscription_ids: tuple[int, ...]) -> bool:
+        """Nothing has to be queued either."""
+        return True
+
+    def has_room(self) -> bool:
+        """There is nothing to wait for."""
+        return True
+
+    async def wait_for_room(self) -> None:
+        """There is nothing to wait for."""
+
+    def on_pubrec(self, packet: PubRec) -> None:
+        """Do nothing."""
+
+    def on_pubcomp(self, packet: PubComp) -> None:
+        """Do nothing."""
+
+    def waiting(self) -> tuple[int, int]:
+        """Nothing is."""
+        return 0, 0
+
+    def withdraw(self) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """It has."""
+
+
+ENDED_OWNER: Final = _EndedOwner()
+ENDED_INBOUND: Final = _EndedInbound()
+ENDED_OUTBOUND: Final = _EndedOutbound()
