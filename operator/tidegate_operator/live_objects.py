@@ -37,6 +37,12 @@ class LiveObjects:
         """Return the StatefulSet of the bundled store."""
         return self._get("apps/v1", "StatefulSet", names.workload(self.name, "redis"))
 
+    @property
+    def has_workloads(self) -> bool:
+        """Whether any Deployment or StatefulSet exists."""
+        workloads = (self.deployment("edge"), self.deployment("router"), self.store())
+        return any(manifest is not None for manifest in workloads)
+
     def client_service(self) -> Manifest | None:
         """Return the Service that clients connect to."""
         return self._get("v1", "Service", names.client_service(self.name))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from tidegate_operator import conditions, live_state, old_store
+from tidegate_operator import conditions, live_state, names, old_store
 from tidegate_operator.kube.interface import Cluster
 from tidegate_operator.kube.writer import ObjectWriter, WriteResult
 from tidegate_operator.live_objects import LiveObjects
@@ -30,6 +30,7 @@ from tidegate_operator.render import (
     Manifest,
     Owner,
     Settings,
+    network,
     prerequisites,
     render,
     upkeep,
@@ -48,6 +49,7 @@ from tidegate_operator.secrets.references import (
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.problems import SpecError, parse
+from tidegate_operator.spec.salvage import usable_part
 from tidegate_operator.spec.status import Reason
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,8 @@ class _Observed:
     owner: Owner
     #: None if the spec is invalid; ``spec_problems`` says why.
     spec: MqttBrokerSpec | None
+    #: The spec, or what is usable of an invalid one: for Secrets and certificates only.
+    usable: MqttBrokerSpec
     spec_problems: Sequence[str]
     live: LiveObjects
     pods: Sequence[live_state.Pod]
@@ -95,7 +99,12 @@ class _Observed:
 
     @property
     def is_paused(self) -> bool:
-        return self.spec is not None and self.spec.paused
+        return self.usable.paused
+
+    @property
+    def is_created(self) -> bool:
+        """Whether there are workloads of this broker, which need their Secrets."""
+        return self.live.owned_by(self.owner.uid).has_workloads
 
 
 @dataclass(slots=True, frozen=True)
@@ -107,6 +116,8 @@ class _Desired:
     manifests: list[Manifest]
     #: Whether these are all: only then other objects of the broker are obsolete.
     is_complete: bool
+    #: What is written one by one if the rest is refused: Secrets, and what runs would miss.
+    upkeep: list[Manifest]
 
 
 @dataclass(slots=True, frozen=True)
@@ -117,6 +128,10 @@ class _Written:
     foreign: tuple[ObjectRef, ...] = ()
     #: Whether these belong to a deleted broker of the same name.
     is_garbage: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        return bool(self.foreign or self.result.error)
 
 
 class Reconciler:
@@ -177,12 +192,10 @@ class Reconciler:
         live = LiveObjects(name, {ObjectRef.of(manifest): manifest for manifest in children})
         pods = live_state.pods(await self._cluster.pods(namespace, name), now)
         owner = Owner(name, namespace, body["metadata"]["uid"])
-        spec, problems = _parse_spec(owner, body)
-        if spec is None:
-            return _Observed(body, owner, spec, problems, live, pods, now)
+        spec, usable, problems = _parse_spec(owner, body)
         kinds = await self._cluster.optional_kinds()
-        contents = await self._read_references(owner, spec)
-        return _Observed(body, owner, spec, problems, live, pods, now, contents, kinds)
+        contents = await self._read_references(owner, usable)
+        return _Observed(body, owner, spec, usable, problems, live, pods, now, contents, kinds)
 
     async def _read_references(self, owner: Owner, spec: MqttBrokerSpec) -> Contents:
         keys = {reference.object_key: None for reference in references(owner.name, spec)}
@@ -197,18 +210,16 @@ class Reconciler:
     # Decide
 
     def _decide(self, observed: _Observed) -> _Desired:
-        owner, spec, now = observed.owner, observed.spec, observed.now
-        live = observed.live
+        owner, now, live = observed.owner, observed.now, observed.live
         secrets = live.secrets()
         addresses = live_state.load_balancer_addresses(live.client_service())
-        owned_secrets = renew_secrets(owner.name, owner.namespace, spec, secrets, now, addresses)
-        kept = upkeep(owner, owned_secrets, secrets)
-        if spec is None:
-            return _Desired(ReferencedFiles(), owned_secrets, kept, is_complete=False)
-        broker = Broker(owner.name, owner.namespace, owner.uid, spec)
+        broker = Broker(owner.name, owner.namespace, owner.uid, observed.usable)
+        owned_secrets = renew_secrets(
+            owner.name, owner.namespace, broker.spec, secrets, now, addresses
+        )
         files = collect(
             owner.name,
-            spec,
+            broker.spec,
             observed.contents,
             {"edge": secrets.edge, "router": secrets.router},
             now,
@@ -222,11 +233,16 @@ class Reconciler:
             _shortest_grace_s(observed.pods),
             old_store.router_files(broker, secrets, live.objects, observed.pods),
         )
+        kept = upkeep(inputs, secrets, is_created=observed.is_created)
+        if observed.spec is None:
+            return _Desired(ReferencedFiles(), owned_secrets, kept, False, kept)
+        rendered = render(inputs)
+        missing = _missing_basics(rendered, observed) if observed.is_created else []
+        kept = [*network.certificates(inputs), *kept, *missing]
         if not files.is_complete:
             # The last of two manifests with the same name wins: live Secrets keep their files.
-            manifests = [*prerequisites(inputs), *kept]
-            return _Desired(files, owned_secrets, manifests, is_complete=False)
-        return _Desired(files, owned_secrets, render(inputs), is_complete=True)
+            return _Desired(files, owned_secrets, [*prerequisites(inputs), *kept], False, kept)
+        return _Desired(files, owned_secrets, rendered, True, kept)
 
     # Write
 
@@ -237,20 +253,40 @@ class Reconciler:
         owner, live = observed.owner, observed.live.objects
         await self._read_unlabelled(owner, desired.manifests, live)
         changes = plan(desired.manifests, live.values(), owner.uid, delete=desired.is_complete)
-        if changes.foreign:
-            return _conflict(changes.foreign, owner, live)
 
         def in_use(applied: Plan) -> frozenset[ObjectRef]:
             return old_store.in_use(owner.name, applied, desired.manifests, live, observed.pods)
 
-        is_new = not any(belongs_to(manifest, owner.uid) for manifest in live.values())
-        result = await self._writer.write(
-            changes, owner.namespace, live, in_use, observed.now, is_new=is_new
-        )
-        for change in desired.owned_secrets.changes if result.applied else ():
+        if changes.foreign:
+            written = _conflict(changes.foreign, owner, live)
+        else:
+            is_new = not any(belongs_to(manifest, owner.uid) for manifest in live.values())
+            written = _Written(
+                await self._writer.write(
+                    changes, owner.namespace, live, in_use, observed.now, is_new=is_new
+                )
+            )
+        if written.is_refused:
+            await self._keep_up(observed, desired, written)
+        for change in desired.owned_secrets.changes if written.result.applied else ():
             fields = {"namespace": owner.namespace, "broker": owner.name, "what": change}
             log.info("credentials rotated", extra=fields)
-        return _Written(result)
+        return written
+
+    async def _keep_up(self, observed: _Observed, desired: _Desired, written: _Written) -> None:
+        """Write what must not wait until the spec is accepted, each object by itself."""
+        owner, live = observed.owner, observed.live.objects
+        await self._read_unlabelled(owner, desired.upkeep, live)
+        authorities = ObjectRef("v1", "Secret", names.authorities_secret(owner.name))
+        foreign = {ref for ref in written.foreign if ref in live}
+        if authorities in foreign:
+            # What they have signed would be trusted by nobody.
+            return
+        manifests = [one for one in desired.upkeep if ObjectRef.of(one) not in foreign]
+        changes = plan(manifests, live.values(), owner.uid, delete=False)
+        await self._writer.write_each(
+            changes, live, written.result, observed.now, indispensable=authorities
+        )
 
     async def _read_unlabelled(
         self, owner: Owner, manifests: Sequence[Manifest], live: dict[ObjectRef, Manifest]
@@ -302,13 +338,31 @@ class Reconciler:
         return status
 
 
-def _parse_spec(owner: Owner, body: Manifest) -> tuple[MqttBrokerSpec | None, list[str]]:
+def _parse_spec(
+    owner: Owner, body: Manifest
+) -> tuple[MqttBrokerSpec | None, MqttBrokerSpec, list[str]]:
+    """Return the spec, None if it is invalid; its usable part; and what is wrong."""
+    raw = body.get("spec") or {}
     try:
-        spec = parse(owner.name, body.get("spec") or {})
+        spec = parse(owner.name, raw)
     except SpecError as error:
-        return None, error.problems
+        return None, usable_part(raw), error.problems
     problems = runtime_problems(Broker(owner.name, owner.namespace, owner.uid, spec))
-    return (None, problems) if problems else (spec, [])
+    return (None, spec, problems) if problems else (spec, spec, [])
+
+
+#: Kinds of objects without which running pods are not found, or cannot be replaced.
+_BASIC_KINDS: Final = frozenset({"Service", "ServiceAccount"})
+
+
+def _missing_basics(manifests: Sequence[Manifest], observed: _Observed) -> list[Manifest]:
+    """Return what was deleted and has to be made again although the spec is refused."""
+    live = observed.live.objects
+    return [
+        manifest
+        for manifest in manifests
+        if manifest["kind"] in _BASIC_KINDS and ObjectRef.of(manifest) not in live
+    ]
 
 
 def _shortest_grace_s(pods: Sequence[live_state.Pod]) -> int | None:

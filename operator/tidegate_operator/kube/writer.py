@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -21,6 +21,9 @@ from tidegate_operator.render import Manifest
 
 log = logging.getLogger(__name__)
 
+#: How many rejections are quoted.
+_MAX_NAMED: Final = 3
+
 #: Kinds whose content a spec cannot make invalid: for a new broker they need no dry run.
 _UNVALIDATED_KINDS: Final = frozenset({"Secret", "ConfigMap", "ServiceAccount"})
 
@@ -31,14 +34,25 @@ class WriteResult:
 
     applied: int = 0
     deleted: int = 0
-    #: Why the API server has rejected an object, "" if it has accepted all.
-    error: str = ""
     #: Whether other objects may have been written before the rejection.
     is_partial: bool = False
     #: In how many seconds an object in back-off may be written; 0: none is in back-off.
     backoff_s: float = 0.0
     #: Obsolete objects that were kept because they are in use.
     kept: frozenset[ObjectRef] = frozenset()
+    #: Why the API server has rejected objects, one text each.
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def error(self) -> str:
+        """Why objects were rejected, "" if all were accepted; the first ones if there are many."""
+        more = len(self.errors) - _MAX_NAMED
+        return "; ".join(self.errors[:_MAX_NAMED]) + (f" (and {more} more)" if more > 0 else "")
+
+    def refuse(self, error: str) -> None:
+        """Note why an object was rejected."""
+        if error not in self.errors:
+            self.errors.append(error)
 
 
 class ObjectWriter:
@@ -69,10 +83,8 @@ class ObjectWriter:
         """
         plan, backoff_s = self._without_backoff(plan, now)
         result = WriteResult(backoff_s=backoff_s)
-        try:
-            await self._dry_run(plan, is_new=is_new)
-        except _Rejected as rejected:
-            result.error = str(rejected)
+        await self._dry_run(plan, result, is_new=is_new)
+        if result.errors:
             return result
         try:
             await self._apply(plan.apply, live, result, now)
@@ -80,9 +92,32 @@ class ObjectWriter:
             obsolete = (ref for ref in plan.delete if ref not in result.kept)
             await self._delete(obsolete, namespace, live, result)
         except _Rejected as rejected:
-            result.error = str(rejected)
+            result.refuse(str(rejected))
             result.is_partial = len(plan.apply) + len(plan.delete) > 1
         return result
+
+    async def write_each(
+        self,
+        plan: Plan,
+        live: dict[ObjectRef, Manifest],
+        result: WriteResult,
+        now: datetime,
+        *,
+        indispensable: ObjectRef,
+    ) -> None:
+        """Apply each object by itself, although others are refused; add to ``result``.
+
+        Without the ``indispensable`` one the others are useless: nothing after it is written.
+        """
+        plan, backoff_s = self._without_backoff(plan, now)
+        result.backoff_s = max(result.backoff_s, backoff_s)
+        for manifest in plan.apply:
+            try:
+                await self._apply([manifest], live, result, now)
+            except _Rejected as rejected:
+                result.refuse(str(rejected))
+                if ObjectRef.of(manifest) == indispensable:
+                    return
 
     def _without_backoff(self, plan: Plan, now: datetime) -> tuple[Plan, float]:
         """Return the plan without objects in back-off, and when the first of them is due."""
@@ -90,8 +125,8 @@ class ObjectWriter:
         due = tuple(manifest for manifest, wait_s in waits if not wait_s)
         return replace(plan, apply=due), min((wait_s for _, wait_s in waits if wait_s), default=0.0)
 
-    async def _dry_run(self, plan: Plan, *, is_new: bool) -> None:
-        """Validate all objects first, so that an invalid spec changes nothing. Raises _Rejected.
+    async def _dry_run(self, plan: Plan, result: WriteResult, *, is_new: bool) -> None:
+        """Validate all objects first, so that an invalid spec changes nothing; note each rejection.
 
         A single write needs no dry run. For a new broker only objects with content of the spec are
         validated: an object too many does no harm then.
@@ -101,12 +136,18 @@ class ObjectWriter:
         for manifest in plan.apply:
             if is_new and manifest["kind"] in _UNVALIDATED_KINDS:
                 continue
-            with _rejections(ObjectRef.of(manifest)):
-                try:
-                    await self._cluster.apply(manifest, dry_run=True)
-                except KubeError as error:
-                    if not error.is_unsupported_dry_run:
-                        raise
+            try:
+                with _rejections(ObjectRef.of(manifest)):
+                    await self._validate(manifest)
+            except _Rejected as rejected:
+                result.refuse(str(rejected))
+
+    async def _validate(self, manifest: Manifest) -> None:
+        try:
+            await self._cluster.apply(manifest, dry_run=True)
+        except KubeError as error:
+            if not error.is_unsupported_dry_run:
+                raise
 
     async def _apply(
         self,

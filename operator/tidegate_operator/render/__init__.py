@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from tidegate_operator import names
 from tidegate_operator.names import Component
 from tidegate_operator.render import bundled_store, network, scaling, workloads
+from tidegate_operator.render.broker_config import BUNDLED_PASSWORD
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Owner, Settings
 from tidegate_operator.render.workloads import edge_files, router_files
-from tidegate_operator.secrets.owned_secrets import LiveSecrets, OwnedSecrets
+from tidegate_operator.secrets.owned_secrets import LiveSecrets
 
 __all__ = [
     "Broker",
@@ -31,33 +32,36 @@ def prerequisites(inputs: Inputs) -> list[Manifest]:
     return [*_own_secrets(inputs), *network.certificates(inputs)]
 
 
-def upkeep(owner: Owner, owned_secrets: OwnedSecrets, live: LiveSecrets) -> list[Manifest]:
-    """Return the live Secrets with renewed certificates, which must not wait for a valid spec.
+def upkeep(inputs: Inputs, live: LiveSecrets, *, is_created: bool) -> list[Manifest]:
+    """Return the Secrets of a broker whose spec is refused: they must not wait until it is valid.
 
-    Secrets that do not exist are left out; other data in them is kept.
+    New content of what the spec refers to, and renewed certificates, are in them; all other files
+    that they have are kept, because what runs still uses the previous configuration. Nothing is
+    created for a broker that does not run.
     """
-    authorities = owned_secrets.authorities_data()
-    name = owner.name
+    broker, owned_secrets, files = inputs.broker, inputs.owned_secrets, inputs.referenced_files
+    name, authorities = broker.name, owned_secrets.authorities_data()
+    edge = edge_files(owned_secrets, {**live.edge, **files.edge})
+    router = router_files(owned_secrets, {**live.router, **files.router})
+    # The store's password is in two Secrets: a deleted one is restored from the other.
+    password = live.redis.get("password") or live.router.get(BUNDLED_PASSWORD)
+    redis: dict[str, bytes] = {}
+    if password:
+        router[BUNDLED_PASSWORD] = password
+        redis = bundled_store.password_files(password)
     secrets = (
         (names.authorities_secret(name), "authorities", live.authorities, authorities),
-        (
-            names.workload(name, "edge"),
-            "edge",
-            live.edge,
-            edge_files(owned_secrets, live.edge),
-        ),
-        (
-            names.workload(name, "router"),
-            "router",
-            live.router,
-            router_files(owned_secrets, live.router),
-        ),
+        (names.admin_secret(name), "admin", live.admin, {"token": owned_secrets.admin_token}),
+        (names.workload(name, "edge"), "edge", live.edge, edge),
+        (names.workload(name, "router"), "router", live.router, router),
+        (names.workload(name, "redis"), "redis", redis, redis),
     )
-    return [
-        owner.secret(secret, component, data)
+    manifests = [
+        broker.secret(secret, component, data)
         for secret, component, current, data in secrets
-        if current
+        if current or is_created
     ]
+    return [*manifests, *(_authorities_map(inputs) if is_created else ())]
 
 
 def render(inputs: Inputs) -> list[Manifest]:
@@ -83,12 +87,18 @@ def _own_secrets(inputs: Inputs) -> Iterator[Manifest]:
     yield broker.secret(
         names.admin_secret(broker.name), "admin", {"token": owned_secrets.admin_token}
     )
-    if owned_secrets.listeners is not None:
+    yield from _authorities_map(inputs)
+
+
+def _authorities_map(inputs: Inputs) -> Iterator[Manifest]:
+    """Yield the ConfigMap with the authority of self-signed listeners, if there are any."""
+    broker, listeners = inputs.broker, inputs.owned_secrets.listeners
+    if listeners is not None:
         yield {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": broker.metadata(names.authorities_map(broker.name), "authorities"),
-            "data": {"ca.crt": owned_secrets.listeners.bundle.decode("ascii")},
+            "data": {"ca.crt": listeners.bundle.decode("ascii")},
         }
 
 

@@ -68,9 +68,8 @@ def redis(inputs: Inputs) -> Iterator[Manifest]:
     broker = inputs.broker
     name = names.workload(broker.name, "redis")
     metadata = broker.metadata(name, "redis")
-    password = inputs.owned_secrets.redis_password
-    auth = b"requirepass " + password.strip() + b"\n"
-    yield broker.secret(name, "redis", {"password": password, "auth.conf": auth})
+    files = password_files(inputs.owned_secrets.redis_password)
+    yield broker.secret(name, "redis", files)
     config = valkey_config(inputs)
     yield {
         "apiVersion": "v1",
@@ -92,8 +91,14 @@ def redis(inputs: Inputs) -> Iterator[Manifest]:
         },
     }
     # The server reads its password at start only. It is random, so its hash discloses nothing.
-    restart = digest([config, hashlib.sha256(auth).hexdigest()])
+    restart = digest([config, hashlib.sha256(files["auth.conf"]).hexdigest()])
     yield _stateful_set(inputs, settings, restart)
+
+
+def password_files(password: bytes) -> dict[str, bytes]:
+    """Return the files of the server's Secret."""
+    auth = b"requirepass " + password.strip() + b"\n"
+    return {"password": password, "auth.conf": auth}
 
 
 def valkey_config(inputs: Inputs) -> str:
