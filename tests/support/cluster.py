@@ -8,6 +8,7 @@ edge and each router there may be a proxy that can be cut. Only own processes ar
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import re
 import shutil
@@ -165,6 +166,11 @@ class Store(StoreServer):
         return self._process.pid
 
 
+_LISTENERS: Final[list[Settings]] = [
+    {"name": "tcp", "protocol": "tcp", "address": "127.0.0.1", "port": 0}
+]
+
+
 class Cluster:
     """Edges, routers, their proxies and their store."""
 
@@ -189,6 +195,7 @@ class Cluster:
         program = programs()["valkey"] or programs()["redis"]
         assert program is not None, "neither Valkey nor Redis is installed"
         self.store = Store(program, self._make("store"))
+        listeners = settings.pop("listeners", None) or _LISTENERS
         self._settings = settings
         self._quick = quick
         self.edges: list[Node] = []
@@ -196,13 +203,16 @@ class Cluster:
         self.proxies: dict[tuple[str, str], FaultingProxy] = {}
         self._proxied = proxied and not solo
         if solo:
-            self.edges = [self._node("serve", "solo", listeners=_listeners())]
+            self.edges = [self._node("serve", "solo", listeners=copy.deepcopy(listeners))]
             return
         self.routers = [
             self._node("router", f"router-{n}", link=self._link(f"router-{n}"))
             for n in range(routers)
         ]
-        self.edges = [self._node("edge", f"edge-{n}", listeners=_listeners()) for n in range(edges)]
+        self.edges = [
+            self._node("edge", f"edge-{n}", listeners=copy.deepcopy(listeners))
+            for n in range(edges)
+        ]
 
     def _make(self, name: str) -> Path:
         directory = self.directory / name
@@ -331,10 +341,6 @@ class Cluster:
                 if source.exists():
                     shutil.copy(source, kept / f"{node.name}.{kind}")
         return kept
-
-
-def _listeners() -> list[Settings]:
-    return [{"name": "tcp", "protocol": "tcp", "address": "127.0.0.1", "port": 0}]
 
 
 def _place(router: Node) -> tuple[str, int] | None:

@@ -75,6 +75,7 @@ class AuthSpec(SpecSection):
     passwords: PasswordsSource | None = None
     """Users and password hashes in the format of mosquitto_passwd; reloaded without a restart."""
     denied_subscribe: Literal["refuse", "grant"] = like(AuthConfig, "denied_subscribe")
+    session_owner: Literal["user", "any"] = like(AuthConfig, "session_owner")
     reload_interval_s: float = like(AuthConfig, "reload_interval_s")
     password_threads: int = like(AuthConfig, "password_threads")
     max_pending_passwords: int = like(AuthConfig, "max_pending_passwords")

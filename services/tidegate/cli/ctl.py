@@ -203,28 +203,57 @@ def clients(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List connected clients, ordered by client identifier."""
+    """List connected clients, ordered by mount point and client identifier."""
     admin = _admin(context, as_json)
-    _print_response(admin, lambda: all_clients(admin, limit, after), client_lines)
+    # What follows a mount point is printed as \x00: no argument of a command can hold it.
+    position = after.replace("\\x00", "\0")
+    _print_response(admin, lambda: all_clients(admin, limit, position), client_lines)
 
 
 @app.command()
 def disconnect(
     context: typer.Context,
     client_id: Annotated[str, typer.Argument(help="Client identifier.", metavar="ID")],
+    mount_point: Annotated[
+        str | None,
+        typer.Option(
+            help="Mount point of the client's listener, if several have this identifier.",
+            metavar="PREFIX",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Disconnect a client.
 
     MQTT 5 clients get reason code 0x98 (Administrative action). The client may reconnect.
     """
-    from urllib.parse import quote
-
     admin = _admin(context, as_json)
     _print_response(
         admin,
-        lambda: admin.json("DELETE", f"/clients/{quote(client_id, safe='')}"),
+        lambda: admin.json("DELETE", _target("/clients", client_id, mount_point)),
         lambda answer: [f"Disconnected {printable(answer.get('disconnected'))}."],
+    )
+
+
+@app.command(name="end-session")
+def end_session(
+    context: typer.Context,
+    client_id: Annotated[str, typer.Argument(help="Client identifier.", metavar="ID")],
+    mount_point: Annotated[
+        str, typer.Option(help="Mount point of the client's listener.", metavar="PREFIX")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """End a session with its queue and subscriptions.
+
+    Whichever user owns it (auth.session_owner). A connected client is disconnected. Another user
+    may then connect with the client identifier.
+    """
+    admin = _admin(context, as_json)
+    _print_response(
+        admin,
+        lambda: admin.json("DELETE", _target("/sessions", client_id, mount_point)),
+        lambda answer: [f"Ended the session of {printable(answer.get('ended'))}."],
     )
 
 
@@ -237,6 +266,13 @@ def metrics(context: typer.Context) -> None:
     except AdminError as error:
         _failed(error)
     print(text, end="")
+
+
+def _target(page: str, client_id: str, mount_point: str | None) -> str:
+    from urllib.parse import quote
+
+    target = f"{page}/{quote(client_id, safe='')}"
+    return target if mount_point is None else f"{target}?mount_point={quote(mount_point, safe='')}"
 
 
 def _admin(context: typer.Context, as_json: bool) -> Admin:
@@ -385,14 +421,18 @@ _COLUMNS: Final = (
 def client_lines(answer: Json) -> Iterator[str]:
     """The table of clients, and whether there are more."""
     rows = []
-    for client in answer["clients"]:
+    clients = answer["clients"]
+    columns = list(_COLUMNS)
+    if any(client.get("mount_point") for client in clients):
+        columns.insert(1, ("MOUNT POINT", "mount_point"))
+    for client in clients:
         shown = {**client, "durable": "durable" if client.get("durable") else "-"}
-        values = (shown.get(key) for _, key in _COLUMNS)
+        values = (shown.get(key) for _, key in columns)
         rows.append(tuple("-" if value is None else printable(value) for value in values))
     if not rows:
         yield "No clients."
         return
-    yield from _table([title for title, _ in _COLUMNS], rows)
+    yield from _table([title for title, _ in columns], rows)
     if answer.get("next") is not None:
         yield f"More clients: --after {printable(answer['next'])}"
 

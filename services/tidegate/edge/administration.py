@@ -6,14 +6,17 @@ changes nothing but through ``Drainer``, ``Shedder`` and ``Client.disconnect``.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from tidegate.core.session_key import SEPARATOR, session_key
 from tidegate.edge.drain.shed import Shedder
+from tidegate.link.interfaces import AttachSession, DetachSession, RouterUnavailable
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
-from tidegate.runtime.admin.control import Control, Json
+from tidegate.runtime.admin.control import AmbiguousClient, Control, Json
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Cont
         pages.disconnect,
         pages.shed,
         pages.shedding,
+        pages.end_session,
     )
 
 
@@ -112,14 +116,14 @@ class _Pages:
         }
 
     def clients(self, count: int, after: str) -> list[Json]:
-        """Describe the next ``count`` clients in the order of their identifiers."""
+        """Describe the next ``count`` clients in the order of their session keys."""
         clients = self._edge.clients
         names = heapq.nsmallest(count, (name for name in clients if name > after))
         return [_describe(clients[name]) for name in names]
 
-    def client(self, client_id: str) -> Json | None:
+    def client(self, client_id: str, mount_point: str | None) -> Json | None:
         """Describe one client with its subscriptions."""
-        client = self._edge.clients.get(client_id)
+        client = self._find(client_id, mount_point)
         if client is None:
             return None
         names = heapq.nsmallest(MAX_LISTED, client.subscriptions)
@@ -131,13 +135,44 @@ class _Pages:
             "filters": [{"filter": name, "qos": client.subscriptions[name].qos} for name in names],
         }
 
-    def disconnect(self, client_id: str) -> bool:
+    def disconnect(self, client_id: str, mount_point: str | None) -> bool:
         """Disconnect a client with 0x98; its will is published by its rules."""
-        client = self._edge.clients.get(client_id)
+        client = self._find(client_id, mount_point)
         if client is None:
             return False
         client.disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
         return True
+
+    async def end_session(self, client_id: str, mount_point: str) -> bool | None:
+        """End a session, whoever owns it; its client is disconnected; see ``Control``."""
+        edge, key = self._edge, session_key(mount_point, client_id)
+        router, client = edge.context.router, edge.clients.get(key)
+        if client is not None:
+            client.disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
+        ending = edge.registry.detaching.get(key)
+        if ending is not None:
+            router.hasten(key)
+            await asyncio.wait([ending])
+        own_epoch = client.epoch if client is not None else 0
+        request = AttachSession(key, clean_start=True, session_expiry_s=0, own_epoch=own_epoch)
+        try:
+            session = await router.attach(edge.edge_id, request)
+        except RouterUnavailable:
+            return None
+        await router.detach(DetachSession(key, session.epoch, publish_will=False))
+        return client is not None or session.has_discarded
+
+    def _find(self, client_id: str, mount_point: str | None) -> Client | None:
+        """Return a client; see ``Control``. Raises AmbiguousClient."""
+        clients = self._edge.clients
+        client = clients.get(session_key(mount_point or "", client_id))
+        if client is not None or mount_point is not None:
+            return client
+        suffix = SEPARATOR + client_id
+        keys = [key for key in clients if key.endswith(suffix)]
+        if len(keys) > 1:
+            raise AmbiguousClient
+        return clients[keys[0]] if keys else None
 
     def shed(self, count: int) -> int | None:
         """Shed clients; return how many, None while the edge drains."""
@@ -154,6 +189,7 @@ def _describe(client: Client) -> Json:
     host = f"[{peer.address}]" if ":" in peer.address else peer.address
     return {
         "client_id": client.client_id,
+        "mount_point": client.listener.mount_point,
         "username": client.username,
         "address": f"{host}:{peer.port}" if peer.port else host,
         "listener": peer.listener,

@@ -275,7 +275,7 @@ class Edge:
             return
         for recipient in recipients_of(message.topic, matches):
             client = recipient.client
-            if client.incarnation or (client.client_id, client.epoch) in earlier:
+            if client.incarnation or (client.session_key, client.epoch) in earlier:
                 # What a durable session has at QoS 0 it may have had at another edge.
                 continue
             if not message.qos or not recipient.qos:

@@ -43,7 +43,7 @@ class Recipient(Overlap):
         client = self.client
         qos, subscription_ids = self.qos, self.subscription_ids
         retain = message.retain and self.retain_as_published
-        if client.client_id == publisher_id:
+        if client.session_key == publisher_id:
             qos, subscription_ids = self.own_qos, self.own_subscription_ids
             if qos <= 0:
                 if not qos:
@@ -55,7 +55,7 @@ class Recipient(Overlap):
         """Deliver at QoS 0 to one client whose bytes are its own."""
         client = self.client
         subscription_ids = self.subscription_ids
-        if client.client_id == publisher_id:
+        if client.session_key == publisher_id:
             if self.own_qos < 0:
                 return
             subscription_ids = self.own_subscription_ids
@@ -121,7 +121,7 @@ class FanOut:
         """The connections with a matching subscription; ``matches`` are those it was built from."""
         connections = self._connections
         if connections is None:
-            connections = frozenset((client.client_id, client.epoch) for client, _ in matches)
+            connections = frozenset((client.session_key, client.epoch) for client, _ in matches)
             self._connections = connections
         return connections
 

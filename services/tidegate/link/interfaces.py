@@ -26,6 +26,10 @@ class SessionFenced(Exception):
     """A newer connection owns the session; the caller's connection must be closed."""
 
 
+class SessionOwned(Exception):
+    """The session belongs to another user: the CONNECT is refused, and nothing was changed."""
+
+
 class RouterUnavailable(Exception):
     """No router is reachable, or the store behind it is not available."""
 
@@ -66,7 +70,10 @@ class Origin(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class AttachSession:
-    """A CONNECT, as the router needs it. ``session_expiry_s`` is already capped."""
+    """A CONNECT, as the router needs it. ``session_expiry_s`` is already capped.
+
+    ``client_id`` is a session key (``core.session_key``), here as in all calls of the link.
+    """
 
     client_id: str
     clean_start: bool
@@ -77,6 +84,8 @@ class AttachSession:
     supersedes: int | None = None
     #: Numbers the CONNECTs of an edge: one that comes again is a repetition. 0: it has none.
     number: int = 0
+    #: Whether the session of another user is refused (``auth.session_owner``).
+    checks_user: bool = False
     #: For the edge's end of the link: the epoch of the client's connection to this edge; 0: none.
     own_epoch: int = 0
     #: For the edge's end of the link: whether the client still waits.
@@ -126,6 +135,8 @@ class AttachedSession:
     taken_epoch: int = 0
     #: Subscriptions with retained messages to be sent: (filter, generation, last topic sent).
     replays: list[tuple[str, str, str]] = field(default_factory=list)
+    #: Whether a durable session was discarded.
+    has_discarded: bool = False
 
 
 class EndedPublisher(Protocol):
@@ -200,7 +211,7 @@ class RouterLink(Protocol):
         """Route a message. Returns the outcome, or None: ``origin.published`` is called with it."""
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
-        """Make this edge the owner of a session. Raises RouterUnavailable."""
+        """Make this edge the owner of a session. Raises SessionOwned, RouterUnavailable."""
 
     async def detach(self, request: DetachSession) -> DetachedSession:
         """End a connection; retried until it is stored.

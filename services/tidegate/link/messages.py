@@ -121,6 +121,7 @@ def write_attach(out: pb.AttachRequest, request: AttachSession) -> None:
         out.username = request.username
     if request.supersedes is not None:
         out.supersedes = request.supersedes
+    out.checks_user = request.checks_user
     will = request.will
     if will is not None:
         write_message(
@@ -155,6 +156,7 @@ def read_attach(found: pb.AttachRequest) -> AttachSession:
         found.username if found.HasField("username") else None,
         found.supersedes if found.HasField("supersedes") else None,
         found.number,
+        found.checks_user,
     )
 
 
@@ -188,6 +190,7 @@ def write_attached(out: pb.AttachReply, session: AttachedSession) -> None:
     out.fence_position = session.fence_position
     out.taken_epoch = session.taken_epoch
     out.replays.extend(write_replays(session.replays))
+    out.has_discarded = session.has_discarded
 
 
 def read_attached(found: pb.AttachReply) -> AttachedSession:
@@ -207,6 +210,7 @@ def read_attached(found: pb.AttachReply) -> AttachedSession:
         found.fence_position,
         found.taken_epoch,
         read_replays(found.replays),
+        found.has_discarded,
     )
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import json
 import random
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
+from tidegate.core.session_key import session_key
 from tidegate.roles.child import ChildError, ChildProcess
 from tidegate.roles.process import Process
-from tidegate.runtime.admin.control import Control, Json, Readiness
+from tidegate.runtime.admin.control import AmbiguousClient, Control, Json, Readiness
 from tidegate.runtime.admin.server import MAX_LIMIT
 from tidegate.runtime.telemetry.metrics import merge
 
@@ -44,6 +47,7 @@ class ClusterAdmin:
             self._disconnect,
             self._shed,
             self._shedding,
+            self._end_session,
         )
 
     async def readiness(self) -> Readiness:
@@ -137,17 +141,42 @@ class ClusterAdmin:
 
     async def _clients(self, count: int, after: str) -> list[Json]:
         pages = await asyncio.gather(*(_clients_of(edge, count, after) for edge in self._edges))
-        merged = heapq.merge(*pages, key=lambda client: str(client["client_id"]))
+        merged = heapq.merge(*pages, key=_key_of)
         return [client for client, _ in zip(merged, range(count), strict=False)]
 
-    async def _client(self, client_id: str) -> Json | None:
-        answers = await self._ask_all(self._edges, "GET", f"/clients/{quote(client_id, safe='')}")
-        return next((answer for answer in answers.values() if "client_id" in answer), None)
+    async def _client(self, client_id: str, mount_point: str | None) -> Json | None:
+        if mount_point is not None:
+            target = f"/clients/{_named(client_id, mount_point)}"
+            answers = await self._ask_all(self._edges, "GET", target)
+            return next((answer for answer in answers.values() if "client_id" in answer), None)
+        clients = await asyncio.gather(*(_client_named(edge, client_id) for edge in self._edges))
+        found = {str(client["mount_point"]): client for client in clients if client is not None}
+        if len(found) > 1 and "" not in found:
+            raise AmbiguousClient
+        return found.get("") or next(iter(found.values()), None)
 
-    async def _disconnect(self, client_id: str) -> bool:
-        target = f"/clients/{quote(client_id, safe='')}"
+    async def _disconnect(self, client_id: str, mount_point: str | None) -> bool:
+        if mount_point is None:
+            client = await self._client(client_id, None)
+            if client is None:
+                return False
+            mount_point = str(client["mount_point"])
+        target = f"/clients/{_named(client_id, mount_point)}"
         answers = await self._ask_all(self._edges, "DELETE", target)
         return any("disconnected" in answer for answer in answers.values())
+
+    async def _end_session(self, client_id: str, mount_point: str) -> bool | None:
+        """Disconnect the client where it is, then have any edge end its session."""
+        was_connected = await self._disconnect(client_id, mount_point)
+        target = f"/sessions/{_named(client_id, mount_point)}"
+        for edge in self._edges:
+            try:
+                status, _ = await edge.ask("DELETE", target)
+            except ChildError:
+                continue
+            if status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+                return was_connected or status == HTTPStatus.OK
+        return None
 
 
 async def _problem_of(child: ChildProcess) -> str:
@@ -165,6 +194,26 @@ async def _shed_by(edge: ChildProcess, count: int) -> int | None:
     except ChildError:
         return None
     return None if answer is None else int(answer["shedding"])
+
+
+def _key_of(client: Json) -> str:
+    return session_key(str(client["mount_point"]), str(client["client_id"]))
+
+
+def _named(client_id: str, mount_point: str) -> str:
+    return f"{quote(client_id, safe='')}?mount_point={quote(mount_point, safe='')}"
+
+
+async def _client_named(edge: ChildProcess, client_id: str) -> Json | None:
+    """Return the client with an identifier, of any mount point. Raises AmbiguousClient."""
+    try:
+        status, body = await edge.ask("GET", f"/clients/{quote(client_id, safe='')}")
+    except ChildError:
+        return None
+    if status == HTTPStatus.CONFLICT:
+        raise AmbiguousClient
+    found: Json | None = json.loads(body) if status == HTTPStatus.OK else None
+    return found
 
 
 async def _clients_of(edge: ChildProcess, count: int, after: str) -> list[Json]:

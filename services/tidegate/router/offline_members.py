@@ -14,6 +14,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
+from tidegate.core.session_key import log_fields
 from tidegate.mqtt.topics import parse_shared
 from tidegate.router.abandoned_queues import (
     MAX_CONCURRENT,
@@ -80,7 +81,7 @@ class OfflineMembers:
         except StoreUnavailable as error:
             log.warning(
                 "redelivery of an offline member's messages failed, retrying at its next claim",
-                extra={"client_id": member.client_id, "reason": str(error)},
+                extra={**log_fields(member.client_id), "reason": str(error)},
             )
         finally:
             self._in_progress.discard(member.client_id)

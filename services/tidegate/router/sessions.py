@@ -16,6 +16,7 @@ from tidegate.link.interfaces import (
     DetachSession,
     PendingWill,
     RouterUnavailable,
+    SessionOwned,
 )
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -31,6 +32,7 @@ from tidegate.store.api import (
     DetachRequest,
     DueWill,
     EndedSession,
+    OwnedByAnother,
     Store,
     WriterFenced,
 )
@@ -87,11 +89,15 @@ class Sessions:
             will.will_delay_interval if will else 0,
             request.supersedes,
             request.number,
+            request.username or "",
+            request.checks_user,
         )
         try:
             reply = await call_once(self._store.attach(attach))
         except WriterFenced:
             raise RouterUnavailable("router fenced") from None
+        except OwnedByAnother:
+            raise SessionOwned("the session belongs to another user") from None
         if reply.taken_epoch:
             return AttachedSession(0, 0, False, taken_epoch=reply.taken_epoch)
         if reply.discarded_incarnation:
@@ -122,6 +128,7 @@ class Sessions:
             wills,
             reply.fence_position,
             replays=reply.replays,
+            has_discarded=reply.discarded_incarnation > 0,
         )
 
     def _publish_or_return(self, wills: Sequence[DueWill]) -> list[PendingWill]:

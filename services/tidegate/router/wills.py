@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from tidegate.core.session_key import log_fields
 from tidegate.link.interfaces import FENCED, EdgeLink, PendingWill
 from tidegate.mqtt.packets import Publish
 from tidegate.router.routing import Routing
@@ -90,7 +91,10 @@ class Wills:
             except RecordError:
                 # Perhaps of a newer version: the claim ends, and a newer router publishes it.
                 self._counters.internal_errors += 1
-                log.exception("decoding a will failed", extra={"will": due.will_id})
+                log.exception(
+                    "decoding a will failed",
+                    extra={**log_fields(due.client_id), "epoch": due.epoch},
+                )
                 continue
             message = Publish(
                 will.topic,

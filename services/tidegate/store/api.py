@@ -26,6 +26,10 @@ class WriterFenced(Exception):
     """This writer is fenced: other routers have taken over what it has not written."""
 
 
+class OwnedByAnother(Exception):
+    """The session belongs to another user; nothing was changed."""
+
+
 class AppendOutcome(Enum):
     """Why an append did not queue: the reasons of the drop counters.
 
@@ -55,6 +59,10 @@ class AttachRequest:
     supersedes: int | None = None
     #: Of this CONNECT at its edge: one that comes again was repeated by the edge. 0: it has none.
     number: int = 0
+    #: The user that has the session from now on, "" for anonymous clients.
+    user: str = ""
+    #: Whether the session of another user is refused. One that an older version has made has none.
+    checks_user: bool = False
 
 
 @dataclass(slots=True)
@@ -350,7 +358,7 @@ class Store(Protocol):
     async def attach(self, request: AttachRequest) -> AttachReply:
         """Raise the epoch of the client identifier, discard or resume its session (G3).
 
-        Raises WriterFenced.
+        Raises WriterFenced, OwnedByAnother.
         """
 
     async def detach(self, request: DetachRequest) -> DetachReply:

@@ -28,6 +28,7 @@ from tidegate.store.api import (
     EndedSession,
     Holder,
     OfflineMember,
+    OwnedByAnother,
     StoredSubscriptions,
     WriterFenced,
 )
@@ -178,7 +179,7 @@ class RedisStore:
         will = request.will or b""
         words: Words = [
             op.ATTACH,
-            11,
+            13,
             prefix,
             client,
             request.edge_id,
@@ -190,11 +191,15 @@ class RedisStore:
             b"" if request.supersedes is None else request.supersedes,
             self.writer,
             request.number or b"",
+            request.user,
+            1 if request.checks_user else 0,
         ]
         result = await self._hot.submit(prefix, words, 200 + len(will))
         if not result[0]:
             if len(result) == 1:
                 raise WriterFenced
+            if not result[1]:
+                raise OwnedByAnother
             return AttachReply(0, 0, False, taken_epoch=result[1])
         if len(result) == 1:
             return AttachReply(result[0], 0, False)

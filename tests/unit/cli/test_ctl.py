@@ -44,7 +44,7 @@ class Process:
             lambda reason: self._next_progress(),
             self._next_progress,
             self._page,
-            lambda name: None,
+            lambda name, mount_point: None,
             self._disconnect,
             lambda count: min(count, len(self.names)),
             lambda: 0,
@@ -56,9 +56,10 @@ class Process:
     def _page(self, count: int, after: str) -> list[dict[str, Any]]:
         self.pages += 1
         row = {"username": None, "version": "5.0", "durable": True, "queued": 7}
-        return [{"client_id": name, **row} for name in self.names if name > after][:count]
+        names = [name for name in self.names if name > after][:count]
+        return [{"client_id": name, "mount_point": "", **row} for name in names]
 
-    def _disconnect(self, name: str) -> bool:
+    def _disconnect(self, name: str, mount_point: str | None) -> bool:
         there = name in self.names
         if there:
             self.names.remove(name)

@@ -339,11 +339,13 @@ class Authorizer:
     the rules stay as they were.
     """
 
-    __slots__ = ("_path", "_rules", "denied_subscribe")
+    __slots__ = ("_path", "_rules", "denied_subscribe", "session_owner")
 
     def __init__(self, auth: AuthConfig) -> None:
         self._path = auth.acl_file
         self.denied_subscribe: Literal["refuse", "grant"] = auth.denied_subscribe
+        #: Whose session a client may have: that of its user, or anyone's.
+        self.session_owner: Literal["user", "any"] = auth.session_owner
         self._rules: AclFile | None = None
         self.reload()
 
@@ -370,6 +372,7 @@ class Authorizer:
         Returns whether the rules have changed; connections keep theirs, as after ``reload``.
         """
         self.denied_subscribe = auth.denied_subscribe
+        self.session_owner = auth.session_owner
         if auth.acl_file == self._path:
             return False
         self._path = auth.acl_file

@@ -53,6 +53,7 @@ class Accepted:
     """What a CONNECT was granted: all that is in force for the client from CONNACK on."""
 
     client_id: str
+    session_key: str
     username: str | None
     #: Whether it may stay only as long as the password file has its user.
     by_password: bool
@@ -104,7 +105,7 @@ class Replay(Protocol):
 
     @property
     def connection(self) -> tuple[str, int]:
-        """The client identifier, and the epoch of its connection."""
+        """The session's key, and the epoch of the client's connection."""
 
     def note(self, message: Publish) -> bool:
         """A message that matches is about to be delivered to this edge's clients.
@@ -271,6 +272,7 @@ class Client:
         "publishes_will",
         "queue",
         "session_expiry_s",
+        "session_key",
         "since_s",
         "slow",
         "state",
@@ -308,7 +310,10 @@ class Client:
         #: The channel calls the queue, without a call of the client in between.
         self.data_received = queue.data_received
         self.connection_lost = queue.connection_lost
+        #: As the client and operators know it.
         self.client_id = ""
+        #: What registry, routers and store have the session by (``core.session_key``).
+        self.session_key = ""
         self.username: str | None = None
         self.by_password = False
         self.version = ProtocolVersion.V311
@@ -360,6 +365,7 @@ class Client:
         session = accepted.session
         self.state = CONNECTED
         self.client_id = accepted.client_id
+        self.session_key = accepted.session_key
         self.username = accepted.username
         self.by_password = accepted.by_password
         self.authentication_method = accepted.authentication_method
@@ -551,11 +557,11 @@ class Client:
 
     # The end
 
-    def refuse(self, reason_code: ReasonCode, reason: str = "") -> None:
+    def refuse(self, reason_code: ReasonCode, reason: str = "", counted_as: str = "") -> None:
         """Answer CONNECT with a refusal and close. ``reason`` is the Reason String, if any."""
         if self.state is CLOSED:
             return
-        self.context.counters.refused[reason_code.name.lower()] += 1
+        self.context.counters.refused[counted_as or reason_code.name.lower()] += 1
         self._send_last(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
         self.close("")
 
@@ -689,7 +695,7 @@ class Client:
             self.delivery.end()
             self._registry.detach(
                 DetachSession(
-                    self.client_id,
+                    self.session_key,
                     self.epoch,
                     self.publishes_will and self._may_publish_will(),
                     self.expiry_at_end_s,

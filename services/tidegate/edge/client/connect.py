@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from tidegate.core.session_key import MAX_KEY_BYTES, log_fields, parts_of, session_key
 from tidegate.edge.auth.authentication import Decision
 from tidegate.edge.auth.methods import Step
 from tidegate.edge.channel import Peer
@@ -28,6 +29,7 @@ from tidegate.link.interfaces import (
     AttachSession,
     DetachSession,
     RouterUnavailable,
+    SessionOwned,
 )
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import ConnAck, Connect, Properties, Will
@@ -35,11 +37,15 @@ from tidegate.runtime.config.model import ListenerConfig
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
+    from tidegate.edge.client.context import EdgeContext
     from tidegate.edge.client.registry import ClientRegistry
 
 log = logging.getLogger(__name__)
 
 RECEIVE_MAXIMUM_DEFAULT: Final = 65535
+#: When a session that another user has is looked at once more: at another edge, its connection may
+#: have ended just before.
+OWNER_RETRY_S: Final = 0.25
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,6 +54,8 @@ class Refused:
 
     reason_code: ReasonCode
     reason: str = ""
+    #: Where the name of the reason code says too little.
+    counted_as: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,6 +73,9 @@ class _Identity:
 _Credentials: TypeAlias = tuple[str, str | None, bytes | None, Peer, ListenerConfig]
 
 _FULL: Final = Refused(ReasonCode.QUOTA_EXCEEDED, "connection limit reached")
+_OWNED: Final = Refused(
+    ReasonCode.NOT_AUTHORIZED, "the session belongs to another user", "session_owner"
+)
 _TAKEN_OVER: Final = Refused(ReasonCode.SERVER_BUSY, "session taken over by a newer connection")
 
 
@@ -79,7 +90,8 @@ async def connect(
     client_id = _client_id(client, packet)
     if not isinstance(client_id, str):
         return client_id
-    if registry.is_full_for(client_id):
+    key = session_key(client.listener.mount_point, client_id)
+    if registry.is_full_for(key):
         return _FULL
     identity = await _identify(client, packet, client_id)
     if not isinstance(identity, _Identity):
@@ -95,11 +107,12 @@ async def connect(
             client.close_unanswered(connack)
             return None
     request = AttachSession(
-        client_id,
+        key,
         packet.clean_start,
         expiry_s,
         packet.will,
         identity.username,
+        checks_user=context.authorizer.session_owner == "user",
         is_wanted=lambda: not client.is_closed,
     )
     session = await _attach(client, registry, request, identity)
@@ -113,6 +126,7 @@ async def connect(
     aliases = min(asked.topic_alias_maximum or 0, context.limits.max_topic_alias_outgoing)
     return Accepted(
         client_id,
+        key,
         identity.username,
         identity.by_password,
         identity.method,
@@ -128,7 +142,7 @@ async def connect(
 
 def accept(client: Client, accepted: Accepted, registry: ClientRegistry) -> None:
     """Let a client have what its CONNECT was granted, and answer it."""
-    older = registry.clients.get(accepted.client_id)
+    older = registry.clients.get(accepted.session_key)
     if older is not None:
         older.taken_over(ReasonCode.SESSION_TAKEN_OVER)
     client.accept(accepted)
@@ -154,7 +168,11 @@ def _client_id(client: Client, packet: Connect) -> str | Refused:
     """The client identifier, assigned if the client has none and may do so."""
     context, version = client.context, packet.protocol_version
     if packet.client_id:
-        if len(packet.client_id.encode()) > context.limits.max_client_id_bytes:
+        length = len(packet.client_id.encode())
+        key_length = length + 1 + len(client.listener.mount_point.encode())
+        if length > context.limits.max_client_id_bytes or (
+            client.listener.mount_point and key_length > MAX_KEY_BYTES
+        ):
             return Refused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client identifier is too long")
         return packet.client_id
     if (
@@ -252,33 +270,35 @@ async def _attach(
     client: Client, registry: ClientRegistry, request: AttachSession, identity: _Identity
 ) -> AttachedSession | Refused | None:
     """Get the session from the router; None when the connection has ended."""
-    context, client_id = client.context, request.client_id
-    ending = registry.detaching.get(client_id)
+    context, key = client.context, request.client_id
+    ending = registry.detaching.get(key)
     if ending is not None:
-        context.router.hasten(client_id)
+        context.router.hasten(key)
         # The router must have the end of the last connection before the next one begins.
         await asyncio.wait([ending], timeout=context.limits.connect_timeout_s)
     if client.is_closed:
         return None
-    if registry.is_full_for(client_id):
+    if registry.is_full_for(key):
         # Others have connected meanwhile. Refused later, it would have taken over a session.
         return _FULL
-    own = registry.clients.get(client_id)
+    own = registry.clients.get(key)
     if own is not None:
         request = replace(request, own_epoch=own.epoch)
-    attaching = registry.attach_begins(client_id)
+    attaching = registry.attach_begins(key)
     try:
-        session = await context.router.attach(context.edge_id, request)
+        session = await _attach_for_user(context, request)
+    except SessionOwned:
+        return None if client.is_closed else _owned(client, request)
     except RouterUnavailable as error:
         if client.is_closed:
             return None
         log.warning("connection refused: no router or store", extra={"reason": str(error)})
         return Refused(ReasonCode.SERVER_UNAVAILABLE, "session store is unavailable")
     finally:
-        registry.attach_ends(client_id)
+        registry.attach_ends(key)
     outcome: Refused | None = None
     if not client.is_closed:
-        older = registry.clients.get(client_id)
+        older = registry.clients.get(key)
         if session.epoch <= attaching.lost_epoch or (
             older is not None and older.epoch > session.epoch
         ):
@@ -291,6 +311,29 @@ async def _attach(
     return outcome
 
 
+async def _attach_for_user(context: EdgeContext, request: AttachSession) -> AttachedSession:
+    """Attach; twice, if another user has the session. Raises SessionOwned, RouterUnavailable."""
+    try:
+        return await context.router.attach(context.edge_id, request)
+    except SessionOwned:
+        await asyncio.sleep(OWNER_RETRY_S)
+    return await context.router.attach(context.edge_id, request)
+
+
+def _owned(client: Client, request: AttachSession) -> Refused:
+    peer = client.channel.peer
+    client.context.refusal_log.report(
+        "connection refused: session belongs to another user",
+        {
+            **log_fields(request.client_id),
+            "username": request.username or "",
+            "address": peer.address,
+            "listener": peer.listener,
+        },
+    )
+    return _OWNED
+
+
 def _give_back(
     client: Client, request: AttachSession, epoch: int, registry: ClientRegistry
 ) -> None:
@@ -298,7 +341,7 @@ def _give_back(
     will, goodbye = request.will, client.queue.waiting_disconnect()
     publish_will = goodbye is None or goodbye.reason_code != ReasonCode.SUCCESS
     if will is not None and publish_will:
-        acl = client.context.authorizer.for_client(request.client_id, request.username)
+        acl = client.context.authorizer.for_client(parts_of(request.client_id)[1], request.username)
         publish_will = may_publish(acl, will.topic)
     registry.detach(DetachSession(request.client_id, epoch, publish_will))
 

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tidegate.runtime.telemetry.log import PeerFaultLog
+
 if TYPE_CHECKING:
     from tidegate.edge.auth.acl import Authorizer
     from tidegate.edge.auth.authentication import Authenticator
@@ -57,6 +59,7 @@ class EdgeContext:
         "mark",
         "now_ms",
         "refusal",
+        "refusal_log",
         "router",
         "soon",
         "tick_s",
@@ -96,6 +99,8 @@ class EdgeContext:
         self.mark = mark
         #: What a CONNECT is answered with while none is accepted (draining); None: it is accepted.
         self.refusal: ReasonCode | None = None
+        #: For refusals that an operator acts on.
+        self.refusal_log = PeerFaultLog(log)
         #: Seconds of the loop's clock, read once per tick: good enough for keep alive.
         self.tick_s = 0.0
         #: Whether no router takes publishes now, and the queues that have one waiting for it.

@@ -393,7 +393,7 @@ class Delivery:
             seqs = self._unreadable[:MAX_RETURNED]
             try:
                 await self._context.router.return_entries(
-                    client.client_id, client.epoch, client.incarnation, seqs, self._resend_until
+                    client.session_key, client.epoch, client.incarnation, seqs, self._resend_until
                 )
             except SessionFenced:
                 client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
@@ -415,7 +415,7 @@ class Delivery:
         if self._completed:
             seqs, self._completed = self._completed, []
             client = self._client
-            self._context.router.complete(client.client_id, client.epoch, seqs)
+            self._context.router.complete(client.session_key, client.epoch, seqs)
 
     def resync(self) -> None:
         """Pushes may have been lost: look into the store when there is room."""
@@ -466,7 +466,7 @@ class Delivery:
                 feed.fetch_started()
                 try:
                     entries = await self._context.router.fetch(
-                        client.client_id, client.incarnation, after_seq, room, FETCH_MAX_BYTES
+                        client.session_key, client.incarnation, after_seq, room, FETCH_MAX_BYTES
                     )
                 except RouterUnavailable:
                     feed.fetch_failed()
@@ -526,7 +526,7 @@ class Delivery:
             batch = list(self._releasing)
             try:
                 await self._context.router.release(
-                    client.client_id, client.epoch, [seq for seq, _ in batch]
+                    client.session_key, client.epoch, [seq for seq, _ in batch]
                 )
             except SessionFenced:
                 client.taken_over(ReasonCode.SESSION_TAKEN_OVER)

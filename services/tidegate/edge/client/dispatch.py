@@ -72,7 +72,7 @@ class Dispatch:
         if isinstance(decision, Accepted):
             accept(client, decision, self._registry)
         elif isinstance(decision, Refused):
-            client.refuse(decision.reason_code, decision.reason)
+            client.refuse(decision.reason_code, decision.reason, decision.counted_as)
 
     def _on_subscribe(self, client: Client, packet: Subscribe) -> None:
         _in_order(client, subscribe(client, packet, self._registry))

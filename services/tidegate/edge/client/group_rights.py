@@ -101,7 +101,7 @@ class ClientGroupRights:
         if client.incarnation:
             self._leaving.update(names)
         else:
-            client.context.router.leave_groups(client.client_id, client.epoch, names)
+            client.context.router.leave_groups(client.session_key, client.epoch, names)
 
     def _readable_again(self) -> list[str]:
         readable = self._client.readable
@@ -131,7 +131,7 @@ class ClientGroupRights:
     async def _apply(self, leaving: list[str], joining: list[str]) -> None:
         client = self._client
         router, edge_id = client.context.router, client.context.edge_id
-        session = (client.client_id, client.epoch, client.incarnation)
+        session = (client.session_key, client.epoch, client.incarnation)
         if leaving:
             await router.unsubscribe(edge_id, *session, leaving)
             self._leaving.difference_update(leaving)

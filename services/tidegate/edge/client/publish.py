@@ -66,7 +66,7 @@ class PublishReceiver:
 
     def __init__(self, client: Client, receipts: bytes, wraps: dict[int, int]) -> None:
         self._client = client
-        self.client_id = client.client_id
+        self.client_id = client.session_key
         self.epoch = client.epoch
         #: Whether a newer connection has the session.
         self.is_superseded = False

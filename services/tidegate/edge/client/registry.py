@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Attaching:
-    """Connections of one client identifier that wait for their session."""
+    """Connections of one session key that wait for their session."""
 
     __slots__ = ("count", "lost_epoch")
 
@@ -50,11 +50,11 @@ class ClientRegistry:
 
     def __init__(self, context: EdgeContext) -> None:
         self._context = context
-        #: Connected clients, by client identifier.
+        #: Connected clients, by session key.
         self.clients: dict[str, Client] = {}
-        #: Connections that have not been accepted yet, with no client identifier to go by.
+        #: Connections that have not been accepted yet, with no session key to go by.
         self.connecting: set[Client] = set()
-        #: Ends of connections that the router has not confirmed, by client identifier.
+        #: Ends of connections that the router has not confirmed, by session key.
         self.detaching: dict[str, asyncio.Task[None]] = {}
         self.attaching: dict[str, Attaching] = {}
         #: Those of ``attaching`` that have no client yet, or none any more: they have its place.
@@ -70,36 +70,36 @@ class ClientRegistry:
 
     # Connections
 
-    def is_full_for(self, client_id: str) -> bool:
+    def is_full_for(self, session_key: str) -> bool:
         """Whether no more may come; one that takes its own connection over needs no place."""
         most = self._context.limits.max_connections
         return (
             0 < most <= len(self.clients) + len(self.newcomers)
-            and client_id not in self.clients
-            and client_id not in self.newcomers
+            and session_key not in self.clients
+            and session_key not in self.newcomers
         )
 
-    def attach_begins(self, client_id: str) -> Attaching:
+    def attach_begins(self, session_key: str) -> Attaching:
         """A connection asks for its session; ``attach_ends`` must follow."""
-        attaching = self.attaching.setdefault(client_id, Attaching())
+        attaching = self.attaching.setdefault(session_key, Attaching())
         attaching.count += 1
-        if client_id not in self.clients:
-            self.newcomers.add(client_id)
+        if session_key not in self.clients:
+            self.newcomers.add(session_key)
         return attaching
 
-    def attach_ends(self, client_id: str) -> None:
+    def attach_ends(self, session_key: str) -> None:
         """It has been answered, or given up."""
-        attaching = self.attaching[client_id]
+        attaching = self.attaching[session_key]
         attaching.count -= 1
         if not attaching.count:
-            del self.attaching[client_id]
-            self.newcomers.discard(client_id)
+            del self.attaching[session_key]
+            self.newcomers.discard(session_key)
 
     def add(self, client: Client) -> None:
         """Take a client that was accepted, in the place of an older connection."""
         self.connecting.discard(client)
-        self.clients[client.client_id] = client
-        self.newcomers.discard(client.client_id)
+        self.clients[client.session_key] = client
+        self.newcomers.discard(client.session_key)
         counters = self._context.counters
         counters.connections_accepted += 1
         counters.connections_open += 1
@@ -115,31 +115,31 @@ class ClientRegistry:
             return
         counters.closed[reason if reason in counters.closed else "lost"] += 1
         counters.connections_open -= 1
-        client_id = client.client_id
-        if self.clients.get(client_id) is client:
-            del self.clients[client_id]
-            if client_id in self.attaching:
-                self.newcomers.add(client_id)
+        session_key = client.session_key
+        if self.clients.get(session_key) is client:
+            del self.clients[session_key]
+            if session_key in self.attaching:
+                self.newcomers.add(session_key)
         shared = [name for name in client.subscriptions if name.startswith("$share/")]
         for topic_filter in client.subscriptions:
             if not topic_filter.startswith("$share/"):
                 self.unsubscribe(client, topic_filter)
         if shared and not client.incarnation:
-            self._context.router.leave_groups(client_id, client.epoch, shared)
+            self._context.router.leave_groups(session_key, client.epoch, shared)
 
     def detach(self, request: DetachSession) -> None:
         """Report the end of a connection to the router."""
-        context, client_id = self._context, request.client_id
+        context, session_key = self._context, request.client_id
 
         async def detach() -> None:
             await context.router.detach(request)
 
         task = context.spawn(detach())
-        self.detaching[client_id] = task
+        self.detaching[session_key] = task
 
         def done(ended: asyncio.Task[None]) -> None:
-            if self.detaching.get(client_id) is ended:
-                del self.detaching[client_id]
+            if self.detaching.get(session_key) is ended:
+                del self.detaching[session_key]
 
         task.add_done_callback(done)
 

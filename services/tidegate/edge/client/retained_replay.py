@@ -165,7 +165,7 @@ class RetainedReplay:
     @property
     def connection(self) -> tuple[str, int]:
         """The client identifier, and the epoch of its connection."""
-        return self._client.client_id, self._client.epoch
+        return self._client.session_key, self._client.epoch
 
     def note(self, message: Publish) -> bool:
         """A message that matches is about to be delivered to this edge's clients.
@@ -355,7 +355,9 @@ class RetainedReplay:
         client = self._client
         batch, self._queued = self._queued, []
         try:
-            await client.context.router.queue_retained(client.client_id, client.incarnation, batch)
+            await client.context.router.queue_retained(
+                client.session_key, client.incarnation, batch
+            )
         except RouterUnavailable:
             self._queued = batch + self._queued
 
@@ -373,7 +375,7 @@ class RetainedReplay:
             return
         items = [(name, generation, topic) for name, generation in unrecorded.items()]
         try:
-            await client.context.router.replayed(client.client_id, client.epoch, items)
+            await client.context.router.replayed(client.session_key, client.epoch, items)
         except SessionFenced:
             if not client.is_closed:
                 client.taken_over(ReasonCode.SESSION_TAKEN_OVER)

@@ -167,7 +167,7 @@ async def _store(
     try:
         await client.context.router.subscribe(
             client.context.edge_id,
-            client.client_id,
+            client.session_key,
             client.epoch,
             client.incarnation,
             [item for item in applied if item[0] not in unjoined] if unjoined else applied,
@@ -336,7 +336,7 @@ async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegis
     try:
         if known:
             await context.router.unsubscribe(
-                context.edge_id, client.client_id, client.epoch, client.incarnation, known
+                context.edge_id, client.session_key, client.epoch, client.incarnation, known
             )
     except SessionFenced:
         client.taken_over(ReasonCode.SESSION_TAKEN_OVER)

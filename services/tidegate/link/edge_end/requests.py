@@ -13,7 +13,7 @@ from typing import Final
 
 from tidegate.link.edge_end.router_peer import LinkLost
 from tidegate.link.edge_end.router_table import RouterTable
-from tidegate.link.interfaces import RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import RouterUnavailable, SessionFenced, SessionOwned
 from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.v1 import link_pb2 as pb
 
@@ -41,7 +41,7 @@ class Requests:
         """Send a request to the router for ``key``, to another one if that connection is lost.
 
         Every request may be repeated, as long as ``is_wanted``. Raises SessionFenced,
-        RouterUnavailable.
+        SessionOwned, RouterUnavailable.
         """
         for _ in range(TRIES):
             if is_wanted is not None and not is_wanted():
@@ -68,10 +68,12 @@ class Requests:
 
 
 def raise_failure(reply: pb.Reply) -> None:
-    """Raise the failure in a reply, if there is one: SessionFenced, RouterUnavailable."""
+    """Raise the failure in a reply: SessionFenced, SessionOwned, RouterUnavailable."""
     failure = reply.failure
     if not failure:
         return
     if failure == pb.FAILURE_FENCED:
         raise SessionFenced(reply.text)
+    if failure == pb.FAILURE_OWNED:
+        raise SessionOwned(reply.text)
     raise RouterUnavailable(reply.text)

@@ -22,6 +22,7 @@ from tidegate.link.interfaces import (
     RouterService,
     RouterUnavailable,
     SessionFenced,
+    SessionOwned,
 )
 from tidegate.link.messages import (
     read_attach,
@@ -120,6 +121,8 @@ class RequestHandler:
             await handle(attached, wanted, reply)
         except SessionFenced as error:
             reply = pb.Reply(id=number, failure=pb.FAILURE_FENCED, text=str(error))
+        except SessionOwned as error:
+            reply = pb.Reply(id=number, failure=pb.FAILURE_OWNED, text=str(error))
         except RouterUnavailable as error:
             reply = pb.Reply(id=number, failure=pb.FAILURE_UNAVAILABLE, text=str(error))
         except Exception:

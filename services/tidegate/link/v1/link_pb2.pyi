@@ -21,6 +21,7 @@ class Failure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_UNAVAILABLE: _ClassVar[Failure]
     FAILURE_INTERNAL: _ClassVar[Failure]
     FAILURE_UNSUPPORTED: _ClassVar[Failure]
+    FAILURE_OWNED: _ClassVar[Failure]
 REFUSAL_NONE: Refusal
 REFUSAL_VERSION: Refusal
 REFUSAL_STOPPING: Refusal
@@ -30,6 +31,7 @@ FAILURE_FENCED: Failure
 FAILURE_UNAVAILABLE: Failure
 FAILURE_INTERNAL: Failure
 FAILURE_UNSUPPORTED: Failure
+FAILURE_OWNED: Failure
 
 class EdgeFrame(_message.Message):
     __slots__ = ("hello", "operations", "shared_done", "frames_taken")
@@ -284,7 +286,7 @@ class Will(_message.Message):
     def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., delay_s: _Optional[int] = ..., message_expiry_s: _Optional[int] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username", "supersedes", "number")
+    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username", "supersedes", "number", "checks_user")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     CLEAN_START_FIELD_NUMBER: _ClassVar[int]
     SESSION_EXPIRY_S_FIELD_NUMBER: _ClassVar[int]
@@ -292,6 +294,7 @@ class AttachRequest(_message.Message):
     USERNAME_FIELD_NUMBER: _ClassVar[int]
     SUPERSEDES_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_USER_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     clean_start: bool
     session_expiry_s: int
@@ -299,7 +302,8 @@ class AttachRequest(_message.Message):
     username: str
     supersedes: int
     number: int
-    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ..., supersedes: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+    checks_user: bool
+    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ..., supersedes: _Optional[int] = ..., number: _Optional[int] = ..., checks_user: _Optional[bool] = ...) -> None: ...
 
 class DetachRequest(_message.Message):
     __slots__ = ("client_id", "epoch", "publish_will", "session_expiry_s", "sent_seq")
@@ -733,7 +737,7 @@ class Reply(_message.Message):
     def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ...) -> None: ...
 
 class AttachReply(_message.Message):
-    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch", "replays")
+    __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch", "has_discarded", "replays")
     class ReceiptWrapsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -754,6 +758,7 @@ class AttachReply(_message.Message):
     WILLS_FIELD_NUMBER: _ClassVar[int]
     FENCE_POSITION_FIELD_NUMBER: _ClassVar[int]
     TAKEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    HAS_DISCARDED_FIELD_NUMBER: _ClassVar[int]
     REPLAYS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     incarnation: int
@@ -768,8 +773,9 @@ class AttachReply(_message.Message):
     wills: _containers.RepeatedCompositeFieldContainer[PublishWill]
     fence_position: int
     taken_epoch: int
+    has_discarded: bool
     replays: _containers.RepeatedCompositeFieldContainer[Replay]
-    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ..., taken_epoch: _Optional[int] = ..., replays: _Optional[_Iterable[_Union[Replay, _Mapping]]] = ...) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., session_present: _Optional[bool] = ..., sent_seq: _Optional[int] = ..., sent_uncertain: _Optional[bool] = ..., last_seq: _Optional[int] = ..., released: _Optional[_Iterable[int]] = ..., receipts: _Optional[bytes] = ..., receipt_wraps: _Optional[_Mapping[int, int]] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., wills: _Optional[_Iterable[_Union[PublishWill, _Mapping]]] = ..., fence_position: _Optional[int] = ..., taken_epoch: _Optional[int] = ..., has_discarded: _Optional[bool] = ..., replays: _Optional[_Iterable[_Union[Replay, _Mapping]]] = ...) -> None: ...
 
 class WithdrawnReply(_message.Message):
     __slots__ = ("will_ids",)

@@ -17,24 +17,33 @@ MaybeAwaitable: TypeAlias = T | Awaitable[T]
 Readiness: TypeAlias = tuple[bool, str]
 
 
+class AmbiguousClient(Exception):
+    """Clients of several mount points have this client identifier, and none was named."""
+
+
 @dataclass(slots=True, frozen=True)
 class Control:
     """What operators can see and do; what a process does not have is None, and answered with 404.
 
     ``drain`` starts draining (or goes on) and returns what ``progress`` returns. ``clients`` takes
-    the number of clients and the client identifier that they come after. ``disconnect`` says
-    whether the client was connected. ``shed`` disconnects so many clients and returns how many it
-    will be, None while the process drains; ``shedding`` how many are still to be disconnected.
+    the number of clients and the session key (``core.session_key``) that they come after.
+    ``client`` and ``disconnect`` take a client identifier and its mount point ("": none; None: the
+    client without one, else the only one with this identifier, AmbiguousClient if there are
+    several); the latter says whether the client was connected. ``shed`` disconnects so many
+    clients and returns how many it will be, None while the process drains; ``shedding`` how many
+    are still to be disconnected. ``end_session`` takes a client identifier and its mount point
+    ("": none) and says whether there was a session; None if no router or store answers.
     """
 
     status: Callable[[], MaybeAwaitable[Json]]
     drain: Callable[[str], MaybeAwaitable[Json]] | None = None
     progress: Callable[[], MaybeAwaitable[Json]] | None = None
     clients: Callable[[int, str], MaybeAwaitable[list[Json]]] | None = None
-    client: Callable[[str], MaybeAwaitable[Json | None]] | None = None
-    disconnect: Callable[[str], MaybeAwaitable[bool]] | None = None
+    client: Callable[[str, str | None], MaybeAwaitable[Json | None]] | None = None
+    disconnect: Callable[[str, str | None], MaybeAwaitable[bool]] | None = None
     shed: Callable[[int], MaybeAwaitable[int | None]] | None = None
     shedding: Callable[[], MaybeAwaitable[int]] | None = None
+    end_session: Callable[[str, str], MaybeAwaitable[bool | None]] | None = None
 
 
 async def resolved(value: MaybeAwaitable[T]) -> T:

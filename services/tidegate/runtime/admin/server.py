@@ -17,7 +17,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from tidegate.runtime.admin.control import Control, Json, MaybeAwaitable, Readiness, resolved
+from tidegate.core.session_key import session_key
+from tidegate.runtime.admin.control import (
+    AmbiguousClient,
+    Control,
+    Json,
+    MaybeAwaitable,
+    Readiness,
+    resolved,
+)
 from tidegate.runtime.admin.http import (
     UNIX,
     HttpError,
@@ -128,6 +136,8 @@ class AdminServer:
                 return await self._clients(request, control)
             if path.startswith("/clients/") and control.client is not None:
                 return await self._client(request, control, path.removeprefix("/clients/"))
+            if path.startswith("/sessions/") and control.end_session is not None:
+                return await self._session(request, control, path.removeprefix("/sessions/"))
         raise HttpError(HTTPStatus.NOT_FOUND, f"Not found. Pages: {', '.join(self._pages())}.")
 
     def _pages(self) -> list[str]:
@@ -138,6 +148,7 @@ class AdminServer:
             pages += ["/drain"] if control.drain is not None else []
             pages += ["/shed"] if control.shed is not None else []
             pages += ["/clients"] if control.clients is not None else []
+            pages += ["/sessions/ID"] if control.end_session is not None else []
         return pages
 
     async def _status(self, request: Request, control: Control) -> Response:
@@ -193,27 +204,47 @@ class AdminServer:
         clients = await resolved(control.clients(int(limit) + 1, request.query.get("after", "")))
         more = len(clients) > int(limit)
         page = clients[: int(limit)]
-        return json_response(
-            HTTPStatus.OK,
-            {"clients": page, "next": page[-1]["client_id"] if more else None},
-        )
+        last = session_key(page[-1]["mount_point"], page[-1]["client_id"]) if more else None
+        return json_response(HTTPStatus.OK, {"clients": page, "next": last})
 
     async def _client(self, request: Request, control: Control, client_id: str) -> Response:
         request.check_method("GET", "DELETE")
         self._authorize(request)
         assert control.client is not None
+        mount_point = request.query.get("mount_point")
         answer: Json | None
-        if request.method == "DELETE":
-            assert control.disconnect is not None
-            was_connected = await resolved(control.disconnect(client_id))
-            answer = {"disconnected": client_id} if was_connected else None
-        else:
-            answer = await resolved(control.client(client_id))
+        try:
+            if request.method == "DELETE":
+                assert control.disconnect is not None
+                was_connected = await resolved(control.disconnect(client_id, mount_point))
+                answer = {"disconnected": client_id} if was_connected else None
+            else:
+                answer = await resolved(control.client(client_id, mount_point))
+        except AmbiguousClient:
+            raise HttpError(
+                HTTPStatus.CONFLICT,
+                "Clients of several mount points have this client identifier: name one, as in "
+                "/clients/ID?mount_point=NAME.",
+            ) from None
         if answer is None:
             raise HttpError(
                 HTTPStatus.NOT_FOUND, "No client with this client identifier is connected here."
             )
         return json_response(HTTPStatus.OK, answer)
+
+    async def _session(self, request: Request, control: Control, client_id: str) -> Response:
+        request.check_method("DELETE")
+        self._authorize(request)
+        assert control.end_session is not None
+        mount_point = request.query.get("mount_point", "")
+        ended = await resolved(control.end_session(client_id, mount_point))
+        if ended is None:
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "No router or store is available.")
+        if not ended:
+            raise HttpError(
+                HTTPStatus.NOT_FOUND, "No session has this client identifier and mount point."
+            )
+        return json_response(HTTPStatus.OK, {"ended": client_id})
 
     # Permission
 

@@ -46,9 +46,11 @@ def check_networks(value: list[str]) -> list[str]:
 
 
 def check_mount_point(value: str) -> str:
-    """Return the mount point. Raises ValueError if it has wildcards."""
+    """Return the mount point. Raises ValueError if it has wildcards or U+0000."""
     if "+" in value or "#" in value:
         raise ValueError("wildcards are not allowed in a mount point")
+    if "\0" in value:
+        raise ValueError("U+0000 is not allowed in a mount point")
     return value
 
 
@@ -139,7 +141,8 @@ class ListenerConfig(Section):
     allow_anonymous: bool | None = None
     """Accept clients without a user name; unset: as `auth.allow_anonymous`."""
     mount_point: str = ""
-    """Prefix added to every topic of this listener's clients; they do not see it."""
+    """Prefix added to every topic of this listener's clients; they do not see it. Client
+    identifiers are per mount point."""
     tcp_keepalive_s: Annotated[int, Field(ge=0, le=7200)] = 60
     """Idle time before TCP keepalive probes are sent; 0: off."""
     websocket_ping_s: Annotated[float, Field(ge=0, le=3600)] = 25.0
@@ -262,6 +265,10 @@ class AuthConfig(Section):
     """A subscription of which the ACL lets the client read no topic, or a shared one of which it
     may not read all topics: `refuse` it (0x87; MQTT 3.1.1: 0x80), or `grant` it without messages,
     as mosquitto does."""
+    session_owner: Literal["user", "any"] = "user"
+    """Who may resume, end or take over a session: `user`, only clients with the user name of the
+    client that made it (anonymous clients are one user); others are refused (0x87; MQTT 3.1.1: 5).
+    `any`: every client with its client identifier, for fleets whose user names change."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """Interval of checks for changes of both files; SIGHUP: at once."""
     password_threads: Annotated[int, Field(ge=1, le=64)] = 2

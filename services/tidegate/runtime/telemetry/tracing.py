@@ -20,6 +20,7 @@ import time
 from collections import deque
 from typing import Final, TypeAlias
 
+from tidegate.core.session_key import parts_of
 from tidegate.mqtt.packets import Publish
 
 #: Names of spans, one for each hop.
@@ -257,5 +258,5 @@ def message_attributes(message: Publish, client_id: str) -> Attributes:
         "tidegate.qos": message.qos,
     }
     if client_id:
-        attributes["messaging.client.id"] = client_id[:MAX_TEXT]
+        attributes["messaging.client.id"] = parts_of(client_id)[1][:MAX_TEXT]
     return attributes

@@ -6,6 +6,7 @@
 --   n sent seq | u '1' when it is not known which entries were sent | d when it ends, offline only
 --   w will record | l will delay, seconds | a when the armed will is due, offline only
 --   h '1' when it has had a shared subscription | k number of the CONNECT at the edge
+--   o user that has made it, '' = anonymous; absent: an older version has made it
 --   v when its queue is visited next; there while entries in it may expire
 -- Writes that need memory come before those that free it, or after: when the server is full only
 -- the first write of a call is refused, and nothing has changed.

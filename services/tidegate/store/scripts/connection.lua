@@ -2,9 +2,10 @@
 
 -- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay, epoch of
 --   the connection that may be superseded ('' = any, 0 = none), writer, number of the CONNECT at this
---   edge: with the same number it is a repetition, whose will is not published ('' = it has none)
--- result: {0, epoch} when another connection has the session, or {0} when the writer is fenced:
---   nothing has changed; {epoch} for a new session that is not durable, else
+--   edge: with the same number it is a repetition, whose will is not published ('' = it has none),
+--   user, 1 = the session of another user is refused
+-- result: {0, epoch} when another connection has the session, {0, 0} when another user has it, or {0}
+--   when the writer is fenced: nothing has changed; {epoch} for a new session that is not durable, else
 --   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, {will id,
 --    record, …}, id of the last log entry that fences another edge ('' = none), sent seq, uncertain,
 --    last seq, queued, receipts, released, subscriptions, wraps, retained messages to be sent}
@@ -14,7 +15,11 @@ local function attach(i)
   local s, expected = P .. 's:' .. C, ARGV[i + 8]
   if fences_of(ARGV[i + 9], i, i, 1)[P] then return {0} end
   local f = session(P, C)
-  local number = ARGV[i + 10]
+  local number, user = ARGV[i + 10], ARGV[i + 11]
+  if f and f.o and f.o ~= user and ARGV[i + 12] == '1'
+    and (f.g ~= '' or not f.d or tonumber(f.d) > now) then
+    return {0, 0}
+  end
   local again = f and number ~= '' and f.g == edge and f.k == number
   if f and f.g ~= '' and expected ~= '' and expected ~= f.e and not again then
     return {0, tonumber(f.e)}
@@ -25,10 +30,11 @@ local function attach(i)
   local pending = pending_wills(P, C)
   if not f and expiry == '0' and #pending == 0 then
     if will == '' then
-      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'k', number)
+      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'k', number,
+        'o', user)
     else
-      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'k', number, 'w', will,
-        'l', delay)
+      call('HSET', s, 'e', epoch, 'g', edge, 'i', '0', 'x', '0', 'n', '0', 'k', number,
+        'o', user, 'w', will, 'l', delay)
     end
     return {epoch}
   end
@@ -105,7 +111,7 @@ local function attach(i)
     call('SADD', P .. 'durable', C)
   end
   call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1', 'k',
-    number)
+    number, 'o', user)
   if present == 1 and f.h then call('HSET', s, 'h', 1) end
   if present == 1 and f.v then keep_visit(P, C, f, now) end
   if will ~= '' then call('HSET', s, 'w', will, 'l', delay) end

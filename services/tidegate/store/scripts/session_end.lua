@@ -127,8 +127,9 @@ local function disconnect(P, C, f, now, publish_will, known, sent, at)
 end
 
 local function session(P, C)
-  local v = call('HMGET', P .. 's:' .. C, 'e', 'g', 'i', 'x', 'n', 'u', 'd', 'w', 'l', 'a', 'h', 'k', 'v')
+  local v = call('HMGET', P .. 's:' .. C, 'e', 'g', 'i', 'x', 'n', 'u', 'd', 'w', 'l', 'a', 'h', 'k', 'v',
+    'o')
   if not v[1] then return nil end
   return {e = v[1], g = v[2], i = v[3], x = v[4], n = v[5], u = v[6], d = v[7], w = v[8], l = v[9],
-    a = v[10], h = v[11], k = v[12], v = v[13]}
+    a = v[10], h = v[11], k = v[12], v = v[13], o = v[14]}
 end

@@ -1,0 +1,160 @@
+"""Whose a session is: what ``attach`` refuses, on real servers.
+
+Inputs: calls of ``RedisStore`` by several users. Observed: its replies, and that a refusal has
+changed nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from support.store_groups import KINDS, AnyStore, start_store
+from tidegate.core.session_key import session_key
+from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.store.api import (
+    Append,
+    AttachReply,
+    AttachRequest,
+    DetachRequest,
+    OwnedByAnother,
+)
+from tidegate.store.redis_store import RedisStore
+
+NOW = 1_700_000_000_000
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AnyStore]:
+    running = start_store(request.param, tmp_path_factory.mktemp("s"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def store(server: AnyStore) -> AsyncIterator[RedisStore]:
+    server.command("FLUSHALL")
+    store = await RedisStore.connect(url=server.url, limits=LimitsConfig(), store=StoreConfig())
+    yield store
+    await store.close()
+
+
+async def _attach(
+    store: RedisStore,
+    user: str,
+    client_id: str = "c",
+    *,
+    edge: str = "e1",
+    clean: bool = False,
+    expiry: int = 100,
+    now: int = NOW,
+    checks: bool = True,
+) -> AttachReply:
+    request = AttachRequest(
+        client_id, edge, clean, expiry, now, user=user, checks_user=checks, supersedes=None
+    )
+    return await store.attach(request)
+
+
+async def _detach(store: RedisStore, epoch: int, client_id: str = "c") -> None:
+    await store.detach(DetachRequest(client_id, epoch, NOW, publish_will=False))
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize(("owner", "other"), [("ann", "bob"), ("", "bob"), ("ann", "")])
+async def test_another_user_neither_resumes_nor_ends_a_session(
+    store: RedisStore, owner: str, other: str, connected: bool, clean: bool
+) -> None:
+    mine = await _attach(store, owner)
+    await store.subscribe("c", mine.epoch, [("t", SubscriptionOptions(qos=1))])
+    if not connected:
+        await _detach(store, mine.epoch)
+    await store.append([Append("c", mine.incarnation, b"m")])
+    with pytest.raises(OwnedByAnother):
+        await _attach(store, other, edge="e2", clean=clean)
+    assert await store.verify([("c", mine.epoch)]) == [connected]
+    again = await _attach(store, owner)
+    assert (again.session_present, again.queued_count) == (True, 1)
+    assert again.incarnation == mine.incarnation
+
+
+@pytest.mark.parametrize("expiry", [0, 100])
+async def test_a_connection_without_durable_session_is_its_users_until_it_ends(
+    store: RedisStore, expiry: int
+) -> None:
+    mine = await _attach(store, "ann", expiry=0)
+    with pytest.raises(OwnedByAnother):
+        await _attach(store, "bob", edge="e2", expiry=expiry)
+    assert await store.verify([("c", mine.epoch)]) == [True]
+    await _detach(store, mine.epoch)
+    await _attach(store, "bob", edge="e2", expiry=expiry)
+
+
+async def test_a_session_past_its_expiry_is_nobodys(store: RedisStore) -> None:
+    mine = await _attach(store, "ann")
+    await _detach(store, mine.epoch)
+    with pytest.raises(OwnedByAnother):
+        await _attach(store, "bob", now=NOW + 99_999)
+    assert not (await _attach(store, "bob", now=NOW + 100_000)).session_present
+    with pytest.raises(OwnedByAnother):
+        await _attach(store, "ann", now=NOW + 100_000)
+
+
+async def test_a_session_of_a_lost_edge_stays_its_users(store: RedisStore) -> None:
+    await _attach(store, "ann")
+    await store.sweep_edges(NOW, 10)
+    with pytest.raises(OwnedByAnother):
+        await _attach(store, "bob")
+    assert (await _attach(store, "ann")).session_present
+
+
+async def test_without_the_check_a_session_changes_its_user(store: RedisStore) -> None:
+    mine = await _attach(store, "ann")
+    theirs = await _attach(store, "bob", edge="e2", checks=False)
+    assert (theirs.session_present, theirs.incarnation) == (True, mine.incarnation)
+    with pytest.raises(OwnedByAnother):
+        await _attach(store, "ann")
+
+
+async def test_a_session_of_an_older_version_is_the_first_users_who_comes(
+    store: RedisStore, server: AnyStore
+) -> None:
+    mine = await _attach(store, "")
+    await _detach(store, mine.epoch)
+    server.command("HDEL", store._keys.prefix(b"c") + b"s:c", "o")
+    assert (await _attach(store, "bob")).session_present
+    with pytest.raises(OwnedByAnother):
+        await _attach(store, "")
+
+
+async def test_of_users_that_race_one_has_the_session(store: RedisStore) -> None:
+    replies = await asyncio.gather(
+        *(_attach(store, f"u{n}", edge=f"e{n}") for n in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(reply, AttachReply) for reply in replies) == 1
+    assert all(isinstance(reply, AttachReply | OwnedByAnother) for reply in replies)
+
+
+async def test_the_keys_of_two_mount_points_are_two_sessions(store: RedisStore) -> None:
+    names = [session_key(mount_point, "c") for mount_point in ("", "a/", "b/")]
+    for name in names:
+        mine = await _attach(store, "ann", name)
+        assert not mine.session_present
+        await store.subscribe(name, mine.epoch, [("t", SubscriptionOptions(qos=1))])
+        await store.append([Append(name, mine.incarnation, name.encode())])
+        await _detach(store, mine.epoch, name)
+    found = [session.client_id async for page in store.stored_subscriptions() for session in page]
+    assert sorted(found) == sorted(names)
+    for name in names:
+        mine = await _attach(store, "ann", name)
+        entries = await store.fetch(name, mine.incarnation, 0, 10, 1000)
+        assert entries == [(1, name.encode())]
+        await _detach(store, mine.epoch, name)
+    due = await store.sweep_due(NOW + 100_000, 10)
+    assert sorted(ended.client_id for ended in due.ended) == sorted(names)
