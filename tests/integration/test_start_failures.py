@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from support.store_groups import ACL_RULES
 from support.store_server import TcpServer, programs
 from support.tools import missing
+from tidegate.store.keys import FORMAT_KEY
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 CANNOT_START = "tidegate: cannot start: "
@@ -50,6 +52,42 @@ def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path, command: s
             assert _start("serve", *store, *LISTENER) == [sentence]
         else:
             assert sentence in _start("serve", *store, *LISTENER, "--edges", "1", "--routers", "2")
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("problem", ["none", "database", "tls", "right", "layout"])
+def test_check_tells_what_the_start_would(tmp_path: Path, problem: str) -> None:
+    program = programs()["redis"] or programs()["valkey"]
+    if program is None:
+        missing("redis-server")
+    server = TcpServer(program, tmp_path / "s")
+    server.start()
+    try:
+        url, sentence = server.url, ""
+        if problem == "database":
+            url, sentence = f"{url}/99", f"store.url: {server.address} has no database 99"
+        elif problem == "tls":
+            url = url.replace("redis:", "rediss:")
+            sentence = f"store.url: {server.address} speaks no TLS"
+        elif problem == "right":
+            server.command("ACL", "SETUSER", "ann", "on", ">x", *ACL_RULES.split(), "-evalsha")
+            url = url.replace("://", "://ann:x@")
+            sentence = f"store.url: {server.address} gives user ann no permission to run evalsha"
+        elif problem == "layout":
+            server.command("SET", FORMAT_KEY, "2:32")
+            sentence = "store.partitions: the store holds format version 2 with 32 partitions"
+        file = tmp_path / "tidegate.yaml"
+        file.write_text(f"store: {{url: '{url}'}}")
+        done = subprocess.run(
+            [TIDEGATE, "check", str(file)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (1 if sentence else 0, "")
+        assert done.stdout.startswith(sentence or "OK: ")
+        assert "was not checked" not in done.stdout
+        if not sentence:
+            # It has written nothing.
+            assert not server.command("DBSIZE")
     finally:
         server.stop()
 

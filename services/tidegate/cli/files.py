@@ -1,7 +1,8 @@
 """The commands about files: ``tidegate check`` and ``tidegate passwd``.
 
 Added to the command line by ``cli.main``. ``check`` reads a configuration and the files that it
-names, ``passwd`` writes a password file. Neither starts anything.
+names and looks whether the store can be used, ``passwd`` writes a password file. Neither starts
+anything.
 """
 
 # ruff: noqa: PLC0415 - imports inside the commands keep the quick ones quick
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tidegate.cli.exit import EXIT_FAILED, fail, print_error, usage_error
+from tidegate.cli.exit import EXIT_FAILED, fail, missing_extra, print_error, usage_error
 
 if TYPE_CHECKING:
     from tidegate.runtime.config.model import Config
@@ -34,17 +35,26 @@ def check(
     """Check a configuration file.
 
     Certificates, password file and ACL file that it names are checked as well, and whether the
-    addresses can be bound on this machine. Prints a summary, or one line for each problem.
+    addresses can be bound on this machine and the store can be used. Prints a summary, or one line
+    for each problem.
     """
     from tidegate.edge.address_checks import problems_of_addresses
-    from tidegate.edge.file_checks import ignored_lines_of_files, problems_of_files
+    from tidegate.edge.file_checks import (
+        ignored_lines_of_files,
+        problems_of_files,
+        problems_of_link,
+    )
     from tidegate.runtime.config import config_file
 
+    notes: list[str] = []
     try:
         settings = config_file.load(file)
         problems = config_file.problems_of_cluster(settings)
         problems += problems_of_files(settings) + problems_of_addresses(settings)
         problems += ignored_lines_of_files(settings)
+        store_problems, store_notes = _check_store(settings)
+        problems += problems_of_link(settings.link.tls) + store_problems
+        notes = [*config_file.warnings_of_file(settings), *store_notes]
     except config_file.ConfigError as error:
         problems = error.problems
     if problems:
@@ -54,8 +64,20 @@ def check(
     print(f"OK: {file}")
     for line in _summary(settings):
         print(f"  {line}")
-    for warning in config_file.warnings_of(settings):
-        print(f"  note: {warning}")
+    for note in notes:
+        print(f"  note: {note}")
+
+
+def _check_store(settings: Config) -> tuple[list[str], list[str]]:
+    """Return problems and notes; an edge may be installed without the packages that this needs."""
+    try:
+        from tidegate.store.store_check import check_store
+    except ImportError as error:
+        text = missing_extra(error)
+        if text is None:
+            raise
+        return [], [f"the store was not checked: {text}"]
+    return check_store(settings)
 
 
 def _summary(settings: Config) -> list[str]:

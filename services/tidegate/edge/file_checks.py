@@ -18,6 +18,7 @@ from tidegate.runtime.config.model import (
     AdminConfig,
     AuthConfig,
     Config,
+    LinkTlsConfig,
     ListenerProtocol,
     TlsConfig,
 )
@@ -46,6 +47,29 @@ def ignored_lines_of_files(config: Config) -> list[str]:
         with contextlib.suppress(AclFileError, PasswordFileError):
             found += (f"{name}: {path}: {problem}" for problem in load(path).problems)
     return found
+
+
+def problems_of_link(tls: LinkTlsConfig) -> list[str]:
+    """Return the same for the files of the link, which only edges and routers read."""
+    named = (("certificate", tls.certificate), ("key", tls.key), ("ca", tls.ca))
+    problems = [
+        f"link.tls.{name}: {path}: cannot be read: {problem}"
+        for name, path in named
+        if path is not None and (problem := _unreadable(path))
+    ]
+    if problems or tls.certificate is None or tls.ca is None:
+        return problems
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+    except (OSError, ValueError) as error:
+        problems.append(f"link.tls: unusable certificate and key: {_reason(error)}")
+    try:
+        context.load_verify_locations(tls.ca)
+    except OSError as error:
+        reason = f"no CA certificates in the file: {_reason(error)}"
+        problems.append(f"link.tls.ca: {tls.ca}: {reason}")
+    return problems
 
 
 def _auth_files(auth: AuthConfig) -> Iterator[tuple[str, Path, Callable[[Path], _AuthFile]]]:

@@ -32,7 +32,7 @@ from tidegate.store.api import (
     StoredSubscriptions,
     WriterFenced,
 )
-from tidegate.store.client.failures import StoreRefused
+from tidegate.store.client.failures import StoreRefused, check_layout
 from tidegate.store.client.lanes import LaneSettings, StoreFault, translate
 from tidegate.store.client.servers import Word
 from tidegate.store.client.topology import make_topology
@@ -160,15 +160,7 @@ class RedisStore:
         ours = self._keys.format
         await self._partitions.command(b"SET", FORMAT_KEY, ours, b"NX")
         found = (await self._partitions.command(b"GET", FORMAT_KEY)).decode()
-        if found != ours:
-            version, _, partitions = found.partition(":")
-            ours, _, configured = ours.partition(":")
-            setting = "store.partitions" if version == ours else self._setting
-            raise StoreRefused(
-                f"{setting}: the store holds format version {version} with {partitions} "
-                f"partitions, but this Tidegate is configured for format version {ours} with "
-                f"{configured} partitions"
-            )
+        check_layout(self._setting, found, ours)
 
     # Connections
 

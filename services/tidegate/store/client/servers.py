@@ -115,6 +115,13 @@ class Access:
             raise await self.explained(error, address) from error
         return connection
 
+    def check_files(self) -> None:
+        """Read the files that a connection needs. Raises StoreUnavailable."""
+        if self._url.tls:
+            self._tls_context()
+        if self._credentials is not None:
+            self._credentials.get_credentials()
+
     async def explained(self, error: Exception, address: Address) -> Exception:
         """Return what a failure at this address means; a server that is there may be probed."""
         return self.failures.explain(error, name_of(address), await self._spoken(error, address))

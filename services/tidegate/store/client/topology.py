@@ -19,7 +19,7 @@ from tidegate.runtime.config.model import StoreConfig
 from tidegate.runtime.config.store_url import Address, StoreKind, StoreUrl, parse_store_url
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.cluster import ClusterLanes, ClusterMap
-from tidegate.store.client.failures import Failures
+from tidegate.store.client.failures import Failures, combined
 from tidegate.store.client.lanes import Connect, Lane, LaneSettings
 from tidegate.store.client.servers import (
     Access,
@@ -81,6 +81,10 @@ class Sentinels:
         self._master = url.master
         self._servers = servers
 
+    def check_files(self) -> None:
+        """Read the files that a connection needs. Raises StoreUnavailable."""
+        self._access.check_files()
+
     async def open_master(self, step_s: float) -> Opened:
         """Connect to the master and check its role. Raises StoreUnavailable and other errors."""
         address = await self._find(step_s)
@@ -97,21 +101,21 @@ class Sentinels:
         queries = {asyncio.create_task(self._query(address, step_s)) for address in self._addresses}
         majority = len(queries) // 2 + 1
         views: list[tuple[int, Address]] = []
-        reasons: list[str] = []
+        errors: list[Exception] = []
         try:
             while queries and len(views) < majority:
                 done, queries = await asyncio.wait(queries, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    if (error := task.exception()) is None:
+                    try:
                         views.append(task.result())
-                    else:
-                        reasons.append(str(error) or type(error).__name__)
+                    except Exception as error:  # all are named at the end
+                        errors.append(error)
         finally:
             for task in queries:
                 task.cancel()
             await asyncio.gather(*queries, return_exceptions=True)
         if not views:
-            raise StoreUnavailable("; ".join(sorted(set(reasons))))
+            raise combined(errors)
         return max(views)[1]
 
     async def _query(self, sentinel: Address, step_s: float) -> tuple[int, Address]:
@@ -135,6 +139,26 @@ class Sentinels:
         else:
             return await self._access.explained(error, sentinel)
         return StoreUnavailable(self._failures.of_url(name_of(sentinel), problem))
+
+
+async def open_one(url: StoreUrl, store: StoreConfig, prefixes: Sequence[bytes]) -> Opened:
+    """Open one connection as the lanes would; in a cluster, to the server of the first prefix.
+
+    Raises StoreRefused, StoreUnavailable.
+    """
+    servers, step_s = DataServers(url, store), store.operation_timeout_s
+    servers.access.check_files()
+    if url.kind is StoreKind.SENTINEL:
+        sentinels = Sentinels(url, store, servers)
+        sentinels.check_files()
+        return await sentinels.open_master(step_s)
+    if url.kind is StoreKind.SINGLE:
+        return await servers.open(url.addresses[0], step_s)
+    cluster = ClusterMap(servers, url.addresses, prefixes)
+    await cluster.refresh(step_s)
+    if len(cluster.owners) < len(prefixes):
+        raise cluster.incomplete()
+    return await servers.open(cluster.owners[prefixes[0]], step_s)
 
 
 def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> Topology:
