@@ -19,6 +19,7 @@ from tidegate.mqtt.decode import (
 )
 from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, MqttError, ProtocolViolation
+from tidegate.mqtt.first_bytes import MQTT_CONNECT, protocol_of
 from tidegate.mqtt.packets import Connect, Packet, PubAck, PubComp, Publish, PubRec, PubRel
 from tidegate.mqtt.properties import split_publish_properties
 from tidegate.mqtt.topics import validate_topic_name
@@ -127,7 +128,7 @@ class ServerConnection:
         except MqttError as error:
             # Without what leads back here: an ended connection must be in no reference cycle.
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            self.error = error
+            self.error = error if self.connect is not None else _explained(error, data)
             return packets
         if position < len(data):
             self._buffer = bytearray(data[position:] if position else data)
@@ -347,6 +348,14 @@ class ServerConnection:
         if known is None:
             raise ProtocolViolation("unknown topic alias")
         return known
+
+
+def _explained(error: MqttError, data: bytes) -> MqttError:
+    """Name the protocol that came in the place of MQTT, if the first bytes are one's."""
+    protocol = protocol_of(data)
+    if not protocol or protocol == MQTT_CONNECT:
+        return error
+    return ProtocolViolation(f"{protocol} in place of CONNECT", statement="MQTT-3.1.0-1")
 
 
 def _too_many_in_flight() -> ProtocolViolation:

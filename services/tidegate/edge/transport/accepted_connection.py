@@ -24,6 +24,7 @@ class Refusal(StrEnum):
     PROXY_HEADER = "proxy_header"
     TLS_HANDSHAKE = "tls_handshake"
     NOT_MQTT = "not_mqtt"
+    NOT_WEBSOCKET = "not_websocket"
     TIMEOUT = "timeout"
     ABANDONED = "abandoned"
     WEBSOCKET_400 = "websocket_400"

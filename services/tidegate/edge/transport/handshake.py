@@ -9,6 +9,7 @@ or a `WebSocketChannel`. Its deadline is kept by the listener's sweep. Every fai
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
@@ -27,6 +28,12 @@ from tidegate.edge.transport.websocket import (
     http_error,
 )
 from tidegate.edge.transport.websocket_channel import WebSocketChannel
+from tidegate.mqtt.first_bytes import (
+    HTTP_REQUEST,
+    PROXY_HEADER,
+    TLS_CLIENT_HELLO,
+    protocol_of,
+)
 from tidegate.runtime.config.model import ListenerProtocol
 
 if TYPE_CHECKING:
@@ -114,12 +121,27 @@ class ConnectionHandshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it, unless it was counted when it was refused."""
         if self._stage is not Stage.DONE:
-            if self._stage is Stage.TLS and isinstance(exc, ssl.SSLError):
-                self._count(Refusal.TLS_HANDSHAKE, exc.reason or "")
-            else:
-                self._count(Refusal.ABANDONED, self._stage.name.lower())
+            self._count_lost(exc)
         self._end()
         self._listener.remove(self)
+
+    def _count_lost(self, exc: Exception | None) -> None:
+        stage, tls = self._stage, self._tls
+        if stage is Stage.TLS and tls is not None:
+            if isinstance(exc, ssl.SSLError):
+                protocol = protocol_of(tls.first_bytes)
+                if protocol and protocol != TLS_CLIENT_HELLO:
+                    detail = self._unexpected(protocol)
+                else:
+                    detail = exc.reason or ""
+                self._count(Refusal.TLS_HANDSHAKE, detail)
+                return
+            has_sent = bool(tls.first_bytes)
+        else:
+            has_sent = bool(self._buffer)
+        # A health probe connects and leaves; that is no news.
+        level = logging.INFO if has_sent else logging.DEBUG
+        self._listener.refuse(Refusal.ABANDONED, stage.name.lower(), self._address, level)
 
     def pause_writing(self) -> None:
         """Do nothing: what is sent during a handshake is small."""
@@ -178,7 +200,9 @@ class ConnectionHandshake(asyncio.Protocol):
         try:
             header = proxy_protocol.parse(data)
         except proxy_protocol.ProxyHeaderError as exc:
-            self._refuse(Refusal.PROXY_HEADER, str(exc))
+            protocol = protocol_of(data)
+            is_other = protocol and protocol != PROXY_HEADER
+            self._refuse(Refusal.PROXY_HEADER, f"{exc}, but {protocol}" if is_other else str(exc))
             return
         if header is None:
             return
@@ -211,7 +235,11 @@ class ConnectionHandshake(asyncio.Protocol):
         elif first == _TLS_HANDSHAKE and self._tls is None and self._listener.tls is not None:
             self._start_tls()
         else:
-            self._refuse(Refusal.NOT_MQTT, f"first byte 0x{first:02x}")
+            protocol = protocol_of(self._buffer)
+            self._refuse(
+                Refusal.NOT_MQTT,
+                self._unexpected(protocol) if protocol else f"first byte 0x{first:02x}",
+            )
 
     def _start_tls(self) -> None:
         from tidegate.edge.transport.tls_transport import TlsTransport  # noqa: PLC0415  # only where TLS is on
@@ -239,6 +267,12 @@ class ConnectionHandshake(asyncio.Protocol):
 
     def _read_request(self) -> None:
         data = self._buffer
+        protocol = protocol_of(data)
+        is_other = protocol not in {"", HTTP_REQUEST}
+        if is_other or not (data[:1].isalpha() or data[:1] in {b"\r", b"\n"}):
+            detail = self._unexpected(protocol) if is_other else f"first byte 0x{data[0]:02x}"
+            self._refuse(Refusal.NOT_WEBSOCKET, detail)
+            return
         size = head_size(data)
         if (size or len(data)) > MAX_HEAD_BYTES:
             self._send_http_error(
@@ -253,6 +287,21 @@ class ConnectionHandshake(asyncio.Protocol):
             return
         self.transport.write(result.response)
         self._open_websocket(result, data[size:])
+
+    def _unexpected(self, protocol: str) -> str:
+        """Say what came, and which setting is the likely cause."""
+        if protocol == PROXY_HEADER:
+            if self._listener.config.proxy_protocol == "off":
+                return f"{protocol}, but proxy_protocol is off"
+            return f"{protocol} that is the second one, or not from trusted_proxies"
+        match self._stage:
+            case Stage.TLS:
+                return f"{protocol} in place of TLS"
+            case Stage.HTTP:
+                return f"{protocol} in place of a WebSocket handshake"
+        if protocol == TLS_CLIENT_HELLO and self._listener.tls is None:
+            return f"{protocol}, but there is no certificate"
+        return f"{protocol} in place of MQTT or WebSocket"
 
     # Ends.
 

@@ -201,12 +201,15 @@ class Listener:
         """Bound the end of a connection that is closing."""
         self.closing[connection] = self.loop.time() + FLUSH_TIMEOUT_S
 
-    def refuse(self, reason: Refusal, detail: str = "", address: str = "") -> None:
+    def refuse(
+        self, reason: Refusal, detail: str = "", address: str = "", level: int = logging.INFO
+    ) -> None:
         """Count a connection that ends before it had a handler; log some of them."""
         self.counters.refused[reason] += 1
-        if self._log_budget > 0:
+        if self._log_budget > 0 and log.isEnabledFor(level):
             self._log_budget -= 1
-            log.info(
+            log.log(
+                level,
                 "connection refused",
                 extra={
                     "listener": self.label,

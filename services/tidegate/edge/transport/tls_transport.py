@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 #: Ciphertext given to OpenSSL at once. Its memory buffers never shrink: the largest content that
 #: one had stays allocated until the connection ends.
 _SLICE_BYTES = 32_768
+#: What is kept to say which protocol came in the place of TLS.
+_FIRST_BYTES = 16
 _NO_PROTOCOL = asyncio.Protocol()
 #: The largest record; OpenSSL reads and writes one at a time.
 _RECORD_BYTES = 16_384
@@ -46,6 +48,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_outgoing",
         "_protocol",
         "_ssl",
+        "first_bytes",
     )
 
     def __init__(
@@ -68,6 +71,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             contexts.default.wrap_bio(self._incoming, self._outgoing, server_side=True),
         )
         self._is_established = False
+        #: The beginning of what was received until the handshake is done.
+        self.first_bytes = b""
         #: Nothing more is read or written.
         self._is_closed = False
         self._error: ssl.SSLError | None = None
@@ -78,6 +83,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Decrypt everything that is complete and deliver it at once."""
         if self._is_closed:
             return
+        if not self._is_established and len(self.first_bytes) < _FIRST_BYTES:
+            self.first_bytes += data[:_FIRST_BYTES]
         parts: list[bytes] = []
         try:
             if len(data) <= _SLICE_BYTES:
@@ -120,6 +127,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return False
         self._flush()
         self._is_established = True
+        self.first_bytes = b""
         on_established, self._on_established = self._on_established, None
         if on_established is not None:
             on_established(self._ssl.selected_alpn_protocol())

@@ -57,6 +57,7 @@ REFUSE_REASONS: Final = _unique(
     "proxy_header",
     "tls_handshake",
     "not_mqtt",
+    "not_websocket",
     "timeout",
     "abandoned",
     "websocket_400",
