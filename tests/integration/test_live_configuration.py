@@ -305,6 +305,17 @@ async def test_no_more_connections_than_the_limit_says_now(live: Live) -> None:
     await raw.expect("PINGRESP")
 
 
+async def test_an_address_has_no_more_connections_than_the_limit_says_now(live: Live) -> None:
+    raw = await client(live, "first")
+    live.settings["limits"] = {"max_connections_per_address": 1}
+    await live.take()
+    place = live.address("tcp")
+    second = await RawClient.open(f"tcp://{place.host}:{place.port}", version=V5)
+    await second.expect_closed()
+    await raw.send(mqtt_bytes.PINGREQ)
+    await raw.expect("PINGRESP")
+
+
 @pytest.mark.parametrize(
     ("policy", "left"), [("drop_newest", [b"0", b"1"]), ("drop_oldest", [b"3", b"4"])]
 )

@@ -23,7 +23,7 @@ from tidegate.link.interfaces import RouterLink
 from tidegate.roles.process import Process, now_ms
 from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
-from tidegate.runtime.config.model import AuthConfig, Config
+from tidegate.runtime.config.model import AuthConfig, Config, LimitsConfig
 from tidegate.runtime.reload.errors import NotApplied, error_text
 from tidegate.runtime.reload.file_watch import FileWatch
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
@@ -73,6 +73,7 @@ class EdgeComponents:
             connect_timeout_s=config.limits.connect_timeout_s,
             config_status=config_status,
         )
+        self._limit_addresses(config.limits)
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
         self._listener_removal = ListenerRemoval(self.edge, self.drainer)
         process.exporter.add(listener_metrics(self.listeners))
@@ -152,11 +153,17 @@ class EdgeComponents:
             raise NotApplied(error_text(error), disturbs=disturbs) from error
         self._apply_auth(auth, passwords, rules)
         self._apply_files(auth, signatures, digests.unchanged())
+        self._limit_addresses(limits)
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
         self._listener_removal.start(removed)
         if edge.context.refusal is not None:  # draining has started meanwhile
             await listeners.stop_accepting()
+
+    def _limit_addresses(self, limits: LimitsConfig) -> None:
+        self.listeners.limit_addresses(
+            limits.max_connections_per_address, limits.ipv6_prefix_length
+        )
 
     def _apply_auth(
         self,

@@ -18,6 +18,7 @@ class Refusal(StrEnum):
     """Why a connection ended before it had a handler (label values of a metric)."""
 
     MAX_CONNECTIONS = "max_connections"
+    MAX_CONNECTIONS_PER_ADDRESS = "max_connections_per_address"
     DESCRIPTORS = "descriptors"
     ACCEPT_ERROR = "accept_error"
     PROXY_UNTRUSTED = "proxy_untrusted"
@@ -40,6 +41,10 @@ class AcceptedConnection(Protocol):
     """What a listener needs of a connection, in whichever of its stages."""
 
     transport: asyncio.Transport
+
+    @property
+    def client_address(self) -> str:
+        """Where it comes from, as far as that is known."""
 
     def abort(self) -> None:
         """End it now."""

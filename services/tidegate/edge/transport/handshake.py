@@ -151,6 +151,11 @@ class ConnectionHandshake(asyncio.Protocol):
 
     # Called by the listener.
 
+    @property
+    def client_address(self) -> str:
+        """Where it comes from, as far as that is known."""
+        return self._address
+
     def expire(self) -> None:
         """Refuse it: its deadline has passed."""
         stage = self._stage
@@ -210,7 +215,17 @@ class ConnectionHandshake(asyncio.Protocol):
         if header.address:
             self._address, self._port = header.address, header.port
             self._common_name = header.common_name
+            if not self._is_admitted(header.address):
+                return
         self._enter_protocol()
+
+    def _is_admitted(self, address: str) -> bool:
+        """Whether the client behind a proxy may have one more connection; ends it if not."""
+        listener = self._listener
+        if not listener.total.addresses.limit or listener.admit_address(self, address):
+            return True
+        self.abort()
+        return False
 
     def _enter_protocol(self) -> None:
         """Enter the stage after the PROXY header, as configured."""
@@ -285,8 +300,13 @@ class ConnectionHandshake(asyncio.Protocol):
         if result.status != 101:
             self._send_http_error(result)
             return
+        address = (self._address, self._port)
+        if result.forwarded_for:
+            address = client_address(result.forwarded_for, address, self._listener.trusted)
+            if not self._is_admitted(address[0]):
+                return
         self.transport.write(result.response)
-        self._open_websocket(result, data[size:])
+        self._open_websocket(result, address, data[size:])
 
     def _unexpected(self, protocol: str) -> str:
         """Say what came, and which setting is the likely cause."""
@@ -341,11 +361,10 @@ class ConnectionHandshake(asyncio.Protocol):
         peer = self._peer(kind, (self._address, self._port))
         self._hand_over(StreamChannel(listener), peer, self._buffer)
 
-    def _open_websocket(self, result: HandshakeResult, data: bytes) -> None:
+    def _open_websocket(
+        self, result: HandshakeResult, address: tuple[str, int], data: bytes
+    ) -> None:
         listener = self._listener
-        address = (self._address, self._port)
-        if result.forwarded_for:
-            address = client_address(result.forwarded_for, address, listener.trusted)
         peer = self._peer("ws" if self._tls is None else "wss", address, result)
         self._hand_over(WebSocketChannel(listener), peer, data)
 

@@ -22,6 +22,7 @@ from tidegate.edge.transport.accepted_connection import (
     PingedConnection,
     Refusal,
 )
+from tidegate.edge.transport.address_limit import AddressLimit
 from tidegate.edge.transport.forwarded import TrustedNetworks
 from tidegate.runtime.config.addresses import unmapped
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
@@ -47,7 +48,7 @@ def _ignore() -> None:
 class ConnectionTotal:
     """How many connections all listeners have together, and how many they may have."""
 
-    __slots__ = ("_none_open", "limit", "on_no_room", "open", "room")
+    __slots__ = ("_none_open", "addresses", "limit", "on_no_room", "open", "room")
 
     def __init__(self, limit: int) -> None:
         #: By the configuration; 0 means no limit there.
@@ -57,6 +58,7 @@ class ConnectionTotal:
         #: Called for each connection that is refused for want of room.
         self.on_no_room: Callable[[], None] = _ignore
         self.open = 0
+        self.addresses = AddressLimit()
         self._none_open: asyncio.Event | None = None
 
     def remove(self) -> None:
@@ -180,21 +182,38 @@ class Listener:
                 self.refuse(Refusal.MAX_CONNECTIONS)
             connection.abort()
             return False
+        if total.addresses.limit and not self.admit_address(connection, peer_address(transport)[0]):
+            connection.abort()
+            return False
         self.connections.add(connection)
         total.open += 1
         self.counters.accepted += 1
         return True
 
+    def admit_address(self, connection: AcceptedConnection, address: str) -> bool:
+        """Count a connection as one of ``address``; False, and counted, if that has too many.
+
+        To be called while ``total.addresses.limit`` is not 0; the caller ends the connection.
+        """
+        if self.total.addresses.admit(connection, address, self.trusted):
+            return True
+        self.refuse(Refusal.MAX_CONNECTIONS_PER_ADDRESS, address=address)
+        return False
+
     def replace(self, handshake: HandshakingConnection, channel: AcceptedConnection) -> None:
         """Put a channel in the place of the handshake that it came from."""
         self.connections.discard(handshake)
         self.connections.add(channel)
+        if self.total.addresses.limit:
+            self.total.addresses.replace(handshake, channel)
 
     def remove(self, connection: AcceptedConnection) -> None:
         """Take out a connection that has ended (idempotent)."""
         if connection in self.connections:
             self.connections.discard(connection)
             self.total.remove()
+            if self.total.addresses.limit:
+                self.total.addresses.remove(connection)
         self.closing.pop(connection, None)
 
     def linger(self, connection: AcceptedConnection) -> None:

@@ -344,6 +344,18 @@ class Listeners:
             connect_timeout_s=change.connect_timeout_s,
         )
 
+    def limit_addresses(self, limit: int, ipv6_prefix_length: int) -> None:
+        """Let each client address have ``limit`` connections (0: any number) from now on."""
+        self._total.addresses.set(
+            limit,
+            ipv6_prefix_length,
+            (
+                (connection, connection.client_address, listener.trusted)
+                for listener in self.all_listeners
+                for connection in listener.connections
+            ),
+        )
+
     # What is open
 
     @property

@@ -133,6 +133,11 @@ class StreamChannel(asyncio.Protocol):
         if handler is not None:
             handler.connection_lost(reason)
 
+    @property
+    def client_address(self) -> str:
+        """Where it comes from, behind trusted proxies."""
+        return self.peer.address
+
     # Called by the handler.
 
     def write(self, packets: Sequence[bytes]) -> None:

@@ -229,6 +229,13 @@ class LimitsConfig(Section):
     """Maximum rate of bytes per second from one client, enforced by pausing reads; 0: no limit."""
     max_connections: Annotated[int, Field(ge=0)] = 0
     """Maximum number of connections of the process; 0: no limit."""
+    max_connections_per_address: Annotated[int, Field(ge=0)] = 0
+    """Maximum number of connections of one client address to the process, whatever their state; 0:
+    no limit. Behind `trusted_proxies` the address is the client's, from PROXY header or
+    X-Forwarded-For; those of a proxy itself are not limited."""
+    ipv6_prefix_length: Annotated[int, Field(ge=1, le=128)] = 64
+    """IPv6 addresses with a common prefix of this many bits count as one address for
+    `max_connections_per_address`."""
     max_retained_payload_bytes: Annotated[int, Field(ge=0)] = 1_048_576
     """Maximum payload of a retained message; a larger message is delivered but not retained."""
 

@@ -51,6 +51,7 @@ DROP_REASONS: Final = (
 REFUSE_REASONS: Final = _unique(
     *_REASON_CODE_NAMES,
     "max_connections",
+    "max_connections_per_address",
     "descriptors",  # no more files may be open
     "accept_error",
     "proxy_untrusted",
