@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from support.brokers import DAY, NOW, contents_for, pair, spec_of
+from support.brokers import DAY, NOW, contents_for, pair, revocation_list, spec_of
 from tidegate_operator.secrets.references import (
     MAX_FILES_BYTES,
     Contents,
@@ -51,6 +51,7 @@ def test_everything_that_is_referred_to_is_named_with_its_field() -> None:
         ("Secret", "devices-tls", "spec.listeners[0].tls.secretName"),
         ("Secret", "more-tls", "spec.listeners[0].tls.additionalCertificates[0].secretName"),
         ("ConfigMap", "device-ca", "spec.listeners[0].tls.clientCa"),
+        ("ConfigMap", "device-ca", "spec.listeners[0].tls.clientCrl"),
         ("Secret", "demo-web-tls", "spec.listeners[1].tls.issuer"),
         ("Secret", "users", "spec.auth.passwords"),
     }
@@ -77,6 +78,7 @@ def test_what_is_there_and_good_becomes_files() -> None:
         "listener.devices.1.crt",
         "listener.devices.1.key",
         "listener.devices.client-ca",
+        "listener.devices.client-crl",
         "listener.web.crt",
         "listener.web.key",
     }
@@ -213,3 +215,25 @@ def test_what_does_not_fit_into_a_secret_is_refused() -> None:
     (problem,) = referenced_files(spec, contents).problems
     assert problem.blocking
     assert "the limit is" in problem.sentence
+
+
+def test_a_file_that_is_no_revocation_list_never_reaches_a_pod() -> None:
+    tls = {
+        "selfSigned": True,
+        "clientCa": {"secretName": "ca"},
+        "clientCertificates": "required",
+        "clientCrl": {"configMapName": "ca"},
+    }
+    contents: Contents = {
+        ("Secret", "ca"): {"ca.crt": pair("authority").certificate},
+        ("ConfigMap", "ca"): {"ca.crl": pair("authority").certificate},
+    }
+    live = {"edge": {"listener.mqtt.client-crl": revocation_list()}}
+    found = referenced_files(listener(tls), contents, live)
+    (problem,) = found.problems
+    assert problem.sentence == (
+        "spec.listeners[0].tls.clientCrl: ConfigMap ca: certificates belong into the file of CA "
+        "certificates; the previous content stays in use"
+    )
+    assert problem.is_certificate
+    assert found.edge["listener.mqtt.client-crl"] == revocation_list()

@@ -53,7 +53,7 @@ def bare(annotation: Any) -> Any:
     ("own", "runtime", "different"),
     [
         (ListenerSpec, ListenerConfig, {"name", "protocol", "port", "tls"}),
-        (ListenerTls, TlsConfig, {"client_ca"}),
+        (ListenerTls, TlsConfig, {"client_ca", "client_crl"}),
         (AuthSpec, AuthConfig, set()),
         (LinkSpec, LinkConfig, set()),
         (RedisSpec, StoreConfig, set()),
@@ -174,6 +174,10 @@ def test_many_problems_are_cut_short() -> None:
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "identityAsUsername": "cn"})},
             "spec.listeners[0].tls: identityAsUsername requires clientCertificates",
+        ),
+        (
+            {"listeners": listener(protocol="tls", tls={**TLS, "clientCrl": {"secretName": "s"}})},
+            "spec.listeners[0].tls: clientCrl requires clientCertificates",
         ),
         (
             {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["fe80::1%0"]})},

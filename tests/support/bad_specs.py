@@ -48,6 +48,14 @@ BAD: list[tuple[Schema, str]] = [
         "identityAsUsername requires clientCertificates",
     ),
     (
+        {
+            "listeners": [
+                {"name": "a", "protocol": "tls", "tls": {**TLS, "clientCrl": {"secretName": "s"}}}
+            ]
+        },
+        "clientCrl requires clientCertificates",
+    ),
+    (
         {"listeners": [{"name": "a", "protocol": "tls", "tls": {**TLS, "clientCa": {}}}]},
         "exactly one of secretName and configMapName is required",
     ),

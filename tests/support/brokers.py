@@ -7,6 +7,7 @@ import copy
 import datetime
 import difflib
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from support.certificates import Authority
 from tidegate_operator.render import Broker, Inputs, Manifest, Settings, render
 from tidegate_operator.secrets.certificates import (
     CertificateRequest,
@@ -72,6 +74,7 @@ EVERYTHING: dict[str, Any] = {
                     {"secretName": "more-tls", "serverNames": ["*.example.com"]}
                 ],
                 "clientCa": {"configMapName": "device-ca"},
+                "clientCrl": {"configMapName": "device-ca"},
                 "clientCertificates": "optional",
                 "identityAsUsername": "cn",
                 "minimumVersion": "1.3",
@@ -199,6 +202,13 @@ def pair(name: str = "broker.example", lifetime_days: int = 90) -> KeyPair:
     return issue(authority, CertificateRequest(name, (name,), server=True), NOW, policy)
 
 
+@cache
+def revocation_list() -> bytes:
+    """Return a list that revokes nothing: the same at every call."""
+    with tempfile.TemporaryDirectory() as directory:
+        return Authority(Path(directory)).revocation_list().read_bytes()
+
+
 def contents_for(
     spec: MqttBrokerSpec, name: str = "demo"
 ) -> dict[tuple[Kind, str], dict[str, bytes]]:
@@ -212,6 +222,8 @@ def contents_for(
                 data |= {"tls.crt": made.certificate, "tls.key": made.key}
             case "authorities":
                 data[one.key] = pair("authority").certificate
+            case "revocation lists":
+                data[one.key] = revocation_list()
             case "acl":
                 data[one.key] = b"topic read #\n"
             case "text" | "passwords":

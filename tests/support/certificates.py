@@ -28,19 +28,28 @@ class Authority:
 
     __slots__ = ("_certificate", "_key", "certificate", "directory")
 
-    def __init__(self, directory: Path, name: str = "Tidegate test authority") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str = "Tidegate test authority",
+        *,
+        parent: Authority | None = None,
+        expired: bool = False,
+    ) -> None:
+        """Without ``parent`` it signs itself."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._key = ec.generate_private_key(ec.SECP256R1())
         subject = _name(name)
         public_key = self._key.public_key()
         identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
-        self._certificate = (
-            _builder(subject, subject, public_key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        issuer = subject if parent is None else parent._certificate.subject
+        self._certificate: x509.Certificate = (
+            _builder(subject, issuer, public_key, expired=expired)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
             .add_extension(identifier, critical=False)
-            .sign(self._key, hashes.SHA256())
+            .sign(self._key if parent is None else parent._key, hashes.SHA256())
         )
         self.certificate = directory / "authority.pem"
         self.certificate.write_bytes(_pem(self._certificate))
@@ -61,6 +70,29 @@ class Authority:
     def client(self, common_name: str, file: str = "client") -> KeyPair:
         """Sign a client certificate."""
         return self._sign(file, common_name, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+
+    def revocation_list(
+        self, *revoked: Path, file: str = "crl.pem", expired: bool = False, delta: bool = False
+    ) -> Path:
+        """Sign a list (CRL) that revokes the certificates of some files."""
+        now = datetime.datetime.now(datetime.UTC)
+        hour = datetime.timedelta(hours=1)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._certificate.subject)
+            .last_update(now - 2 * hour)
+            .next_update(now - hour if expired else now + _LIFETIME)
+        )
+        if delta:
+            builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
+        for path in revoked:
+            serial = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        content = builder.sign(self._key, hashes.SHA256())
+        made = self.directory / f"{file}.new"
+        made.write_bytes(content.public_bytes(serialization.Encoding.PEM))
+        return made.replace(self.directory / file)
 
     def _sign(
         self,
@@ -111,9 +143,15 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    *,
+    expired: bool = False,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
+    if expired:
+        now -= 2 * _LIFETIME
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -172,6 +172,9 @@ def _tls(name: str, tls: ListenerTls) -> ConfigValues:
     config.pop("client_ca", None)
     if tls.client_ca is not None:
         config["client_ca"] = f"{file}.client-ca"
+    config.pop("client_crl", None)
+    if tls.client_crl is not None:
+        config["client_crl"] = f"{file}.client-crl"
     return config
 
 

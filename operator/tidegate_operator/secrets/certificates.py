@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tidegate.edge.transport.client_trust import check_lists_of_bundle, revocation_lists
+
 #: Clock skew: ``notBefore`` of a new certificate is this much before now.
 BACKDATED: Final = timedelta(hours=1)
 _MAX_COMMON_NAME: Final = 64
@@ -143,11 +145,23 @@ def check_pair(certificate: bytes, key: bytes) -> CertificateInfo:
 
 
 def check_authorities(bundle: bytes) -> None:
-    """Raise CertificateProblem unless a bundle has at least one certificate and nothing else."""
+    """Raise CertificateProblem unless a bundle has at least one certificate, and usable CRLs."""
     try:
         x509.load_pem_x509_certificates(bundle)
     except ValueError:
         raise CertificateProblem("no PEM certificate found") from None
+    try:
+        check_lists_of_bundle(bundle)
+    except ValueError as error:
+        raise CertificateProblem(str(error)) from None
+
+
+def check_revocation_lists(content: bytes) -> None:
+    """Raise CertificateProblem unless a file has at least one revocation list and nothing else."""
+    try:
+        revocation_lists(content)
+    except ValueError as error:
+        raise CertificateProblem(str(error)) from None
 
 
 def _load(certificate: bytes) -> x509.Certificate:

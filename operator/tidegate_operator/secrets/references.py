@@ -22,6 +22,7 @@ from tidegate_operator.secrets.certificates import (
     certificate_info,
     check_authorities,
     check_pair,
+    check_revocation_lists,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.listeners import FileSource, ListenerSpec
@@ -48,9 +49,15 @@ class FileFormat(StrEnum):
 
     PAIR = "pair"  # a certificate and its key: two files
     AUTHORITIES = "authorities"
+    REVOCATION_LISTS = "revocation lists"
     ACL = "acl"
     PASSWORDS = "passwords"  # a format, not a secret
     TEXT = "text"
+
+
+_CERTIFICATES: Final = frozenset(
+    {FileFormat.PAIR, FileFormat.AUTHORITIES, FileFormat.REVOCATION_LISTS}
+)
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,6 +165,14 @@ def _listener_references(broker: str, spec: MqttBrokerSpec) -> Iterator[Referenc
                 "edge",
                 f"{file}.client-ca",
                 FileFormat.AUTHORITIES,
+            )
+        if tls.client_crl is not None:
+            yield _file_reference(
+                tls.client_crl,
+                f"{path}.clientCrl",
+                "edge",
+                f"{file}.client-crl",
+                FileFormat.REVOCATION_LISTS,
             )
 
 
@@ -282,7 +297,7 @@ def _add(
 ) -> None:
     target = collected.edge if reference.component == "edge" else collected.router
     files, fault, problem = _read(reference, contents)
-    is_certificate = reference.file_format in {FileFormat.PAIR, FileFormat.AUTHORITIES}
+    is_certificate = reference.file_format in _CERTIFICATES
     if problem:
         old = {file: live[file] for _, file in reference.files if file in live}
         kept = len(old) == len(reference.files) and not _content_error(reference.file_format, old)
@@ -332,6 +347,8 @@ def _content_error(
                 check_pair(certificate, key)
             case FileFormat.AUTHORITIES:
                 check_authorities(first)
+            case FileFormat.REVOCATION_LISTS:
+                check_revocation_lists(first)
             case FileFormat.ACL:
                 AclFile.parse(first.decode("utf-8", "surrogateescape"))
             case FileFormat.PASSWORDS:

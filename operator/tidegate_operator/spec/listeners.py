@@ -64,6 +64,13 @@ class FileSource(SpecSection):
         return self
 
 
+class RevocationListSource(FileSource):
+    """Certificate revocation lists: one key of a Secret or of a ConfigMap."""
+
+    key: DataKey = "ca.crl"
+    """The key in it."""
+
+
 class Issuer(SpecSection):
     """A cert-manager issuer."""
 
@@ -108,6 +115,11 @@ class ListenerTls(SpecSection):
             " || (has(self.clientCertificates) && self.clientCertificates != 'off')",
             "identityAsUsername requires clientCertificates",
         ),
+        (
+            "!has(self.clientCrl)"
+            " || (has(self.clientCertificates) && self.clientCertificates != 'off')",
+            "clientCrl requires clientCertificates",
+        ),
     )
 
     secret_name: ObjectName | None = None
@@ -130,6 +142,9 @@ class ListenerTls(SpecSection):
     """Additional certificates, selected by SNI."""
     client_ca: FileSource | None = None
     """The CA certificates that client certificates are verified against."""
+    client_crl: RevocationListSource | None = None
+    """Certificate revocation lists (CRLs) of these CAs, PEM; a client is refused if its certificate
+    is listed, or if there is no current list of its CA. Lists in `clientCa` count as well."""
     client_certificates: Literal["off", "optional", "required"] = like(
         TlsConfig, "client_certificates"
     )
@@ -157,6 +172,8 @@ class ListenerTls(SpecSection):
             raise ValueError("client_certificates requires client_ca")
         if self.identity_as_username != "off" and self.client_certificates == "off":
             raise ValueError("identity_as_username requires client_certificates")
+        if self.client_crl is not None and self.client_certificates == "off":
+            raise ValueError("client_crl requires client_certificates")
         return self
 
 

@@ -41,6 +41,7 @@ def check(
     from tidegate.edge.address_checks import problems_of_addresses
     from tidegate.edge.file_checks import (
         ignored_lines_of_files,
+        notes_on_certificates,
         problems_of_files,
         problems_of_link,
     )
@@ -54,7 +55,11 @@ def check(
         problems += ignored_lines_of_files(settings)
         store_problems, store_notes = _check_store(settings)
         problems += problems_of_link(settings.link.tls) + store_problems
-        notes = [*config_file.warnings_of_file(settings), *store_notes]
+        notes = [
+            *config_file.warnings_of_file(settings),
+            *notes_on_certificates(settings),
+            *store_notes,
+        ]
     except config_file.ConfigError as error:
         problems = error.problems
     if problems:

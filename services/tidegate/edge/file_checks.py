@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 from tidegate.edge.auth.acl import AclFile, AclFileError
 from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
+from tidegate.edge.transport.client_trust import (
+    UnusableFile,
+    Validity,
+    client_trust,
+    problems_of,
+    validities_in,
+)
+from tidegate.edge.transport.tls import NOT_ACCEPTED
 from tidegate.runtime.config.model import (
     AdminConfig,
     AuthConfig,
@@ -123,6 +132,34 @@ def _of_tls(key: str, tls: TlsConfig) -> Iterator[str]:
         except OSError as error:
             problem = f"no CA certificates in the file: {_reason(error)}"
             yield f"{key}.client_ca: {tls.client_ca}: {problem}"
+        try:
+            client_trust(tls)
+        except UnusableFile as error:
+            name = "client_ca" if error.path == tls.client_ca else "client_crl"
+            yield f"{key}.{name}: {error.path}: {error}"
+        except OSError as error:
+            yield f"{key}.client_crl: {tls.client_crl}: cannot be read: {error.strerror}"
+
+
+def notes_on_certificates(config: Config) -> list[str]:
+    """Return one line for each certificate or revocation list that is not valid now or is missing.
+
+    Nothing of it stops the start. Files that cannot be read are left out.
+    """
+    found: list[str] = []
+    now_s = time.time()
+    for index, listener in enumerate(config.listeners):
+        tls, key = listener.tls, f"listeners[{index}].tls"
+        validities: list[Validity] = []
+        for pair in tls.certificates:
+            with contextlib.suppress(OSError, UnusableFile):
+                validities += validities_in(pair.certificate, NOT_ACCEPTED)
+        with contextlib.suppress(OSError, UnusableFile):
+            trust = client_trust(tls)
+            validities += (*trust.authorities, *trust.lists)
+            found += (f"{key}: {gap}" for gap in trust.gaps)
+        found += (f"{key}: {path}: {text}" for path, text in problems_of(validities, now_s))
+    return found
 
 
 def _no_password() -> str:

@@ -6,6 +6,7 @@ Used by ``tidegate serve`` and ``tidegate edge``, which differ in the router lin
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tidegate.edge.drain.drain import Drainer
 from tidegate.edge.drain.listener_removal import ListenerRemoval
 from tidegate.edge.edge import Edge
 from tidegate.edge.transport.listeners import Listeners
-from tidegate.edge.transport.tls import TlsConfigurationError
+from tidegate.edge.transport.tls import TlsConfigurationError, TlsContexts
 from tidegate.link.interfaces import RouterLink
 from tidegate.roles.process import Process, now_ms
 from tidegate.runtime.admin.control import Control, Json
@@ -220,6 +221,13 @@ def _files_of(auth: AuthConfig) -> list[Path]:
     return [path for path in (auth.password_file, auth.acl_file) if path is not None]
 
 
+def _ends(
+    listeners: Listeners, end_of: Callable[[TlsContexts], float]
+) -> list[tuple[list[str], float]]:
+    ends = ((label, end_of(tls)) for label, tls in listeners.tls_contexts().items())
+    return [([label], end_s) for label, end_s in ends if math.isfinite(end_s)]
+
+
 def listener_metrics(listeners: Listeners) -> CallbackMetrics:
     """Return the metrics of the listeners."""
     return CallbackMetrics(
@@ -255,9 +263,19 @@ def listener_metrics(listeners: Listeners) -> CallbackMetrics:
                 "certificate_not_after_seconds",
                 "Earliest expiry of a certificate of the listener, in Unix time.",
                 ["listener"],
-                lambda: [
-                    ([label], when) for label, when in listeners.certificate_not_after().items()
-                ],
+                lambda: _ends(listeners, lambda tls: tls.certificate_not_after),
+            ),
+            (
+                "client_ca_not_after_seconds",
+                "Earliest expiry of a CA certificate for client certificates, in Unix time.",
+                ["listener"],
+                lambda: _ends(listeners, lambda tls: tls.client_ca_not_after),
+            ),
+            (
+                "client_crl_next_update_seconds",
+                "When the first revocation list has to be replaced, in Unix time.",
+                ["listener"],
+                lambda: _ends(listeners, lambda tls: tls.client_crl_next_update),
             ),
             (
                 "certificate_reloads_total",

@@ -301,12 +301,13 @@ async def test_changed_files_are_taken_and_connections_stay(
         context.check_hostname = False
         reader, writer = await connect(server, context)
         assert "old.test" in names_of(writer)
-        before = server.listeners.certificate_not_after()[server.state.label]
+        contexts = server.listeners.tls_contexts()[server.state.label]
+        before = contexts.certificate_not_after
         replace_with(pair, authority.server("new.test", file="new"))
         await until(lambda: server.state.counters.reloads)
         _, second = await connect(server, context)
         assert "new.test" in names_of(second)
-        assert server.listeners.certificate_not_after()[server.state.label] >= before
+        assert contexts.certificate_not_after >= before
         writer.write(b"still here")
         assert await reader.readexactly(10) == b"still here"
 

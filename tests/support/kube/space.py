@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from support.brokers import pair
+from support.brokers import pair, revocation_list
 from support.kube.api import Api, Object, Refused
 from support.waiting import wait_for
 from tidegate_operator import names
@@ -176,6 +176,8 @@ class Space:
                     content |= {"tls.crt": made.certificate, "tls.key": made.key}
                 case FileFormat.AUTHORITIES:
                     content[one.key] = pair("authority", VALID_DAYS).certificate
+                case FileFormat.REVOCATION_LISTS:
+                    content[one.key] = revocation_list()
                 case FileFormat.ACL:
                     content[one.key] = b"topic read #\n"
                 case _:

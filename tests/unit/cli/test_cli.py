@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from support.certificates import Authority
 from tidegate import __version__
 from tidegate.cli.main import main
 from tidegate.edge.auth.passwords import PasswordFile
@@ -372,6 +373,31 @@ def test_an_empty_file_is_good_and_notes_the_defaults(run: Any, tmp_path: Path) 
     assert "secret" not in out
 
 
+def test_what_has_expired_is_noted(run: Any, tmp_path: Path) -> None:
+    old = Authority(tmp_path / "old", "old", expired=True)
+    pair = Authority(tmp_path / "new").server("a.test")
+    file = tmp_path / "tidegate.yaml"
+    file.write_text(
+        f"""
+listeners:
+- protocol: tls
+  tls: {{certificates: [{{certificate: {pair.certificate}, key: {pair.key}}}],
+    client_ca: {old.certificate}, client_certificates: required,
+    client_crl: {old.revocation_list(expired=True)}}}
+"""
+    )
+    code, out, _ = run("check", file)
+    assert code == 0
+    refused = "clients with certificates from it are refused"
+    for path, what in (
+        (old.certificate, "certificate CN=old expired at "),
+        (tmp_path / "old" / "crl.pem", "revocation list of CN=old expired at "),
+    ):
+        (line,) = [one for one in out.splitlines() if f"{path}: {what}" in one]
+        assert line.startswith("  note: listeners[0].tls: ")
+        assert line.endswith(f" UTC: {refused}")
+
+
 def test_every_problem_of_the_files_is_printed(run: Any, tmp_path: Path) -> None:
     cert, _ = _key_pair(tmp_path)
     other = tmp_path / "other"
@@ -387,6 +413,7 @@ listeners:
    {{certificate: none.pem, key: {wrong_key}}}], client_ca: users}}}}
 - {{protocol: unix, address: none/mqtt.sock, name: u}}
 - {{name: v, port: 0, tls: {{client_ca: none.pem}}}}
+- {{name: x, port: 0, tls: {{client_ca: {cert}, client_certificates: optional, client_crl: acl}}}}
 auth: {{password_file: users, acl_file: acl}}
 """
     )
@@ -400,6 +427,7 @@ auth: {{password_file: users, acl_file: acl}}
         f"listeners[0].tls.client_ca: {tmp_path}/users: no CA certificates in the file",
         f"listeners[1].address: {tmp_path}/none is not a directory",
         f"listeners[2].tls.client_ca: {tmp_path}/none.pem: cannot be read: No such file",
+        f"listeners[3].tls.client_crl: {tmp_path}/acl: no revocation list in PEM format",
         f"auth.password_file: {tmp_path}/users: line 1: user 'ann': expected a hash that begins",
     ]
     lines = out.splitlines()

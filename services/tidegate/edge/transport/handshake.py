@@ -133,7 +133,8 @@ class ConnectionHandshake(asyncio.Protocol):
                 if protocol and protocol != TLS_CLIENT_HELLO:
                     detail = self._unexpected(protocol)
                 else:
-                    detail = exc.reason or ""
+                    # Of a client certificate it says what is wrong: "certificate revoked".
+                    detail = getattr(exc, "verify_message", "") or exc.reason or ""
                 self._count(Refusal.TLS_HANDSHAKE, detail)
                 return
             has_sent = bool(tls.first_bytes)

@@ -392,10 +392,10 @@ class Listeners:
             for reason, count in counters.refused.items()
         }
 
-    def certificate_not_after(self) -> dict[str, float]:
-        """When the first certificate of each TLS listener expires, seconds since the epoch."""
+    def tls_contexts(self) -> dict[str, TlsContexts]:
+        """Return the certificates of each TLS listener, by its label."""
         return {
-            each.listener.label: each.listener.tls.certificate_not_after
+            each.listener.label: each.listener.tls
             for each in self._open
             if each.listener.tls is not None
         }

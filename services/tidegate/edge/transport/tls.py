@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +18,14 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from tidegate.edge.transport.accepted_connection import ListenerCounters
+from tidegate.edge.transport.client_trust import (
+    ClientTrust,
+    UnusableFile,
+    Validity,
+    client_trust,
+    problems_of,
+    validities_in,
+)
 from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
 from tidegate.runtime.config.model import (
     CertificateConfig,
@@ -40,6 +50,10 @@ _VERIFY: Final = {
 }
 
 
+#: What follows when a listener's certificate, or one that it is sent with, is not valid.
+NOT_ACCEPTED: Final = "clients do not accept it"
+
+
 class TlsConfigurationError(Exception):
     """A certificate, key or CA file cannot be used; the message names listener and file."""
 
@@ -57,8 +71,9 @@ class ContextSet:
     default: ssl.SSLContext
     exact: dict[str, ssl.SSLContext]
     wildcard: dict[str, ssl.SSLContext]
-    #: When the first of the certificates expires, seconds since the epoch.
-    not_after: float
+    #: Of the listener's certificates and of the CA certificates that are sent with them.
+    certificates: tuple[Validity, ...]
+    client_trust: ClientTrust
 
     def find(self, name: str) -> ssl.SSLContext:
         """Return the context for a server name: exact, wildcard (one label), or the default."""
@@ -81,10 +96,17 @@ class TlsContexts:
         "_problem",
         "_seen",
         "_unreadable",
+        "_wall_clock",
+        "_warned",
         "current",
     )
 
-    def __init__(self, listener: ListenerConfig, config_status: ConfigStatus | None = None) -> None:
+    def __init__(
+        self,
+        listener: ListenerConfig,
+        config_status: ConfigStatus | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         """Read the files. Raises `TlsConfigurationError`. ``config_status`` gets later ones."""
         self._config_status = config_status or ConfigStatus()
         self._label = listener.label
@@ -98,11 +120,25 @@ class TlsContexts:
         #: Whether the last reading failed for a reason that is not in the files; its error text.
         self._unreadable = False
         self._problem = ""
+        self._wall_clock = wall_clock
+        #: What has been logged of certificates that are not valid now.
+        self._warned: set[str] = set()
+        self._loaded()
 
     @property
     def certificate_not_after(self) -> float:
         """When the first certificate expires, seconds since the epoch."""
-        return self.current.not_after
+        return _first_end(self.current.certificates)
+
+    @property
+    def client_ca_not_after(self) -> float:
+        """When the first CA certificate of clients expires; infinite without one."""
+        return _first_end(self.current.client_trust.authorities)
+
+    @property
+    def client_crl_next_update(self) -> float:
+        """When the first revocation list has to be replaced; infinite without one."""
+        return _first_end(self.current.client_trust.lists)
 
     def pop_digests(self) -> dict[Path, str]:
         """Return the digests of the files as first read; empty when called again."""
@@ -119,6 +155,7 @@ class TlsContexts:
         A file that cannot be read is tried again at every check, and logged once.
         """
         self._next_check = now + self._config.tls.reload_interval_s
+        self._warn_of_invalid()
         seen = _signatures(self._config.tls)
         again = self._unreadable and seen == self._seen
         if seen == self._seen and not again:
@@ -145,15 +182,37 @@ class TlsContexts:
         self._config_status.mark_applied(reading.unchanged())
         log.info(
             "certificates reloaded",
-            extra={"listener": self._label, "not_after": self.current.not_after},
+            extra={"listener": self._label, "not_after": self.certificate_not_after},
         )
+        self._loaded()
+
+    def _loaded(self) -> None:
+        for gap in self.current.client_trust.gaps:
+            log.warning(
+                "client certificates without revocation list",
+                extra={"listener": self._label, "problem": gap},
+            )
+        self._warn_of_invalid()
+
+    def _warn_of_invalid(self) -> None:
+        """Log what has expired or is not valid yet, once."""
+        current, now_s = self.current, self._wall_clock()
+        trust = current.client_trust
+        validities = (*current.certificates, *trust.authorities, *trust.lists)
+        found = {text: path for path, text in problems_of(validities, now_s)}
+        for text, path in found.items():
+            if text not in self._warned:
+                log.warning(
+                    "certificate or revocation list is not valid",
+                    extra={"listener": self._label, "path": str(path), "problem": text},
+                )
+        self._warned = set(found)
 
 
 def files_of(config: TlsConfig) -> list[Path]:
     """Return every file of a listener's TLS settings."""
     paths = [path for each in config.certificates for path in (each.certificate, each.key)]
-    if config.client_ca is not None:
-        paths.append(config.client_ca)
+    paths += (path for path in (config.client_ca, config.client_crl) if path is not None)
     return paths
 
 
@@ -167,11 +226,12 @@ def load(listener: ListenerConfig) -> ContextSet:
     exact: dict[str, ssl.SSLContext] = {}
     wildcard: dict[str, ssl.SSLContext] = {}
     contexts: list[ssl.SSLContext] = []
-    not_after = float("inf")
+    validities: list[Validity] = []
+    trust = _client_trust(listener)
     for certificate in listener.tls.certificates:
-        context = _context(listener, certificate)
+        context = _context(listener, certificate, trust)
         leaf = _leaf(listener, certificate.certificate)
-        not_after = min(not_after, leaf.not_valid_after_utc.timestamp())
+        validities += _validities(listener, certificate.certificate)
         for name in certificate.server_names or _names(listener, certificate.certificate, leaf):
             lowered = name.lower().rstrip(".")
             if lowered.startswith("*."):
@@ -179,7 +239,7 @@ def load(listener: ListenerConfig) -> ContextSet:
             else:
                 exact.setdefault(lowered, context)
         contexts.append(context)
-    found = ContextSet(contexts[0], exact, wildcard, not_after)
+    found = ContextSet(contexts[0], exact, wildcard, tuple(validities), trust)
 
     def choose(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         if name is not None:
@@ -191,7 +251,29 @@ def load(listener: ListenerConfig) -> ContextSet:
     return found
 
 
-def _context(listener: ListenerConfig, certificate: CertificateConfig) -> ssl.SSLContext:
+def _client_trust(listener: ListenerConfig) -> ClientTrust:
+    try:
+        return client_trust(listener.tls)
+    except UnusableFile as exc:
+        raise _error(listener, exc.path, exc) from exc
+    except OSError as exc:
+        raise _error(listener, Path(exc.filename or listener.tls.client_ca or ""), exc) from exc
+
+
+def _validities(listener: ListenerConfig, path: Path) -> list[Validity]:
+    try:
+        return validities_in(path, NOT_ACCEPTED)
+    except (OSError, ValueError) as exc:
+        raise _error(listener, path, exc) from exc
+
+
+def _first_end(validities: tuple[Validity, ...]) -> float:
+    return min((each.not_after for each in validities), default=float("inf"))
+
+
+def _context(
+    listener: ListenerConfig, certificate: CertificateConfig, trust: ClientTrust
+) -> ssl.SSLContext:
     config = listener.tls
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sslobject_class = ServerSslObject
@@ -207,7 +289,7 @@ def _context(listener: ListenerConfig, certificate: CertificateConfig) -> ssl.SS
         context.load_cert_chain(certificate.certificate, certificate.key, password=_no_password)
         if config.client_ca is not None:
             path = config.client_ca
-            context.load_verify_locations(config.client_ca)
+            trust.load_into(context, config)
     except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
         raise _error(listener, path, exc) from exc
     return context

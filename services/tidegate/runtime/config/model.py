@@ -84,6 +84,10 @@ class TlsConfig(Section):
     """Certificates, selected by SNI."""
     client_ca: Path | None = None
     """PEM file with the CA certificates that client certificates are verified with."""
+    client_crl: Path | None = None
+    """PEM file with certificate revocation lists (CRLs) of these CAs, several one after another; a
+    client is refused if its certificate is listed, or if there is no current list of its CA. Lists
+    in `client_ca` count as well."""
     client_certificates: Literal["off", "optional", "required"] = "off"
     """Whether clients are asked for a certificate, and whether they must present one."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
@@ -101,6 +105,8 @@ class TlsConfig(Section):
             raise ValueError("client_certificates needs client_ca")
         if self.identity_as_username != "off" and self.client_certificates == "off":
             raise ValueError("identity_as_username needs client_certificates")
+        if self.client_crl is not None and self.client_certificates == "off":
+            raise ValueError("client_crl needs client_certificates")
         return self
 
 

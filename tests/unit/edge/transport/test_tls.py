@@ -158,6 +158,32 @@ def test_the_first_expiry_counts(tmp_path: Path) -> None:
     assert contexts.certificate_not_after == min(end.timestamp() for end in ends)
 
 
+def test_what_has_expired_is_logged_once_at_the_start_and_while_it_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    end = authority.server("a.test")
+    bundle = tmp_path / "chain.pem"
+    bundle.write_bytes(
+        end.certificate.read_bytes()
+        + Authority(tmp_path / "old", "old", expired=True).certificate.read_bytes()
+    )
+    pair = KeyPair(bundle, end.key)
+    now = [datetime.now(UTC).timestamp()]
+    contexts = TlsContexts(listener(pair), wall_clock=lambda: now[0])
+    assert contexts.certificate_not_after < now[0]
+    problems = [record.problem for record in caplog.records]  # type: ignore[attr-defined]
+    (problem,) = problems
+    assert problem.startswith("certificate CN=old expired at ")
+    assert problem.endswith(" UTC: clients do not accept it")
+    now[0] += timedelta(days=3).total_seconds()
+    for tick in (100.0, 200.0):
+        contexts.reload(tick, ListenerCounters())
+    problems = [record.problem for record in caplog.records]  # type: ignore[attr-defined]
+    assert len(problems) == 2
+    assert problems[1].startswith("certificate CN=a.test expired at ")
+
+
 def test_no_old_versions_and_no_renegotiation(tmp_path: Path) -> None:
     context = TlsContexts(listener(Authority(tmp_path).server("a.test"))).current.default
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
