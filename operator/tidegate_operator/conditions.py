@@ -38,6 +38,7 @@ ENDS_SOON: Final = timedelta(days=7)
 #: eventually consistent.
 PATIENCE: Final = timedelta(seconds=5)
 _MAX_NAMED: Final = 3
+_REST_IS_APPLIED: Final = "Everything else of the spec is applied."
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,6 +66,9 @@ class BrokerState:
     redis: Workload | None = None
     #: Whether the bundled store still exists although the spec names another one.
     keeps_store: bool = False
+    #: What of the bundled store is not applied yet, and what cannot be; "" if nothing.
+    store_progress: str = ""
+    store_problem: str = ""
     pods: Sequence[Pod] = ()
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     failing: Sequence[str] = ()
@@ -301,6 +305,8 @@ def _progressing(state: BrokerState) -> _Value:
     ]
     if state.keeps_store and blocked is None:
         rolling.append("the bundled store is kept until no router uses it")
+    if state.store_progress:
+        rolling.append(state.store_progress)
     if rolling:
         return "True", Reason.ROLLING_OUT, f"Rolling out {'; '.join(rolling)}."
     return "False", Reason.COMPLETE, "All rollouts are complete."
@@ -396,6 +402,8 @@ def _degraded(state: BrokerState) -> _Value:
     blocked = _blocked(state)
     if blocked is not None and not _only_waits_for_certificates(state):
         return "True", blocked[0], blocked[1]
+    if state.store_problem:
+        return "True", Reason.STORAGE_NOT_APPLIED, f"{state.store_problem}. {_REST_IS_APPLIED}"
     others = [problem for problem in state.reference_problems if not problem.blocking]
     if others:
         is_invalid = any(problem.fault is Fault.INVALID for problem in others)
@@ -529,8 +537,12 @@ def _config_applied(state: BrokerState) -> _Value:
         outdated.sort(key=lambda name: not state.outdated[name].is_rejected)
         reasons = _some([f"{name} {_continued(state.outdated[name])}" for name in outdated])
         return "False", Reason.APPLYING, f"{count}; {reasons}."
+    if state.store_problem:
+        return "False", Reason.STORAGE_NOT_APPLIED, f"{state.store_problem}. {_REST_IS_APPLIED}"
     if not (state.edges.is_replaced and state.routers.is_replaced):
         return "False", Reason.APPLYING, f"{count}; a rollout is in progress."
+    if state.store_progress:
+        return "False", Reason.APPLYING, f"{count}; {state.store_progress}."
     return "True", Reason.APPLIED, f"{count}."
 
 

@@ -6,7 +6,7 @@ Called by ``reconcile``; ``conditions`` and ``pods`` use the values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -122,6 +122,18 @@ def workload(manifest: Mapping[str, Any] | None) -> Workload:
         failure_since=_timestamp(failure.get("lastTransitionTime")),
         exists=True,
     )
+
+
+def bundled_store(manifest: Mapping[str, Any] | None, pods: Iterable[Pod]) -> Workload:
+    """Return the state of the bundled store's StatefulSet.
+
+    While it is created again around its pod, nothing counts that pod yet.
+    """
+    found = workload(manifest)
+    if found.is_current and found.exists:
+        return found
+    serving = sum(pod.component == "redis" and pod.is_ready for pod in pods)
+    return replace(found, ready=max(found.ready, serving))
 
 
 def _timestamp(text: object) -> datetime | None:

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from tidegate_operator import conditions, live_state, names, old_store
+from tidegate_operator import conditions, live_state, names, old_store, store_changes
 from tidegate_operator.kube.interface import Cluster
+from tidegate_operator.kube.store_volume import Growth, grow
 from tidegate_operator.kube.writer import ObjectWriter, WriteResult
 from tidegate_operator.live_objects import LiveObjects
 from tidegate_operator.names import BrokerKey
@@ -128,6 +129,9 @@ class _Written:
     foreign: tuple[ObjectRef, ...] = ()
     #: Whether these belong to a deleted broker of the same name.
     is_garbage: bool = False
+    #: What of the bundled store is not applied yet, or cannot be.
+    store_progress: str = ""
+    store_problem: str = ""
 
     @property
     def is_refused(self) -> bool:
@@ -252,7 +256,16 @@ class Reconciler:
             return _Written()
         owner, live = observed.owner, observed.live.objects
         await self._read_unlabelled(owner, desired.manifests, live)
-        changes = plan(desired.manifests, live.values(), owner.uid, delete=desired.is_complete)
+        password = observed.live.secrets().redis.get("password")
+        store = store_changes.decide(
+            owner,
+            desired.manifests,
+            live,
+            observed.pods,
+            is_same_password=password == desired.owned_secrets.redis_password,
+        )
+        changes = plan(store.manifests, live.values(), owner.uid, delete=desired.is_complete)
+        changes = store.applied(changes)
 
         def in_use(applied: Plan) -> frozenset[ObjectRef]:
             return old_store.in_use(owner.name, applied, desired.manifests, live, observed.pods)
@@ -268,10 +281,27 @@ class Reconciler:
             )
         if written.is_refused:
             await self._keep_up(observed, desired, written)
+        else:
+            written = await self._change_store(observed, store, written)
         for change in desired.owned_secrets.changes if written.result.applied else ():
             fields = {"namespace": owner.namespace, "broker": owner.name, "what": change}
             log.info("credentials rotated", extra=fields)
         return written
+
+    async def _change_store(
+        self, observed: _Observed, store: store_changes.StoreChanges, written: _Written
+    ) -> _Written:
+        """Do what is next for a larger volume; return what the store waits for, too."""
+        found, stateful_set = Growth(problem=store.problem), observed.live.store()
+        if store.grow_to and stateful_set is not None:
+            found = await grow(self._cluster, stateful_set, store.grow_to)
+        waits = "the bundled store keeps its image until edges and routers have the new one"
+        progress = [found.progress, waits if store.is_held else ""]
+        return replace(
+            written,
+            store_progress="; ".join(filter(None, progress)),
+            store_problem=found.problem,
+        )
 
     async def _keep_up(self, observed: _Observed, desired: _Desired, written: _Written) -> None:
         """Write what must not wait until the spec is accepted, each object by itself."""
@@ -386,6 +416,8 @@ def _broker_state(
     owner, spec, live = observed.owner, observed.spec, observed.live.owned_by(observed.owner.uid)
     store = live.store()
     is_bundled = store is not None if spec is None else spec.redis.own is not None
+    # Without workloads they are those of a deleted broker of this name.
+    store_pods = observed.pods if live.has_workloads else ()
     listeners = [] if spec is None else spec.listeners
     return conditions.BrokerState(
         name=owner.name,
@@ -399,7 +431,9 @@ def _broker_state(
         is_partly_applied=written.result.is_partial,
         edges=live_state.workload(live.deployment("edge")),
         routers=live_state.workload(live.deployment("router")),
-        redis=live_state.workload(store) if is_bundled else None,
+        redis=live_state.bundled_store(store, store_pods) if is_bundled else None,
+        store_progress=written.store_progress,
+        store_problem=written.store_problem,
         keeps_store=spec is not None and old_store.is_kept(spec, store),
         pods=observed.pods,
         outdated=pods.outdated,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -93,15 +92,17 @@ def test_two_listeners_of_one_name_are_refused(space_of_module: Space) -> None:
         space_of_module.put("bad", spec_of(listeners=listeners))
 
 
-def test_what_cannot_be_changed_later_is_refused(space: Space) -> None:
-    spec = spec_of(redis={"bundled": {"storage": {"size": "8Gi"}}, "partitions": 128})
+@pytest.mark.parametrize("redis", [None, {"bundled": {"storage": {"size": "8Gi"}}}])
+def test_what_cannot_be_changed_later_is_refused(redis: Object | None, space: Space) -> None:
+    """Also if the spec did not name it before."""
+    spec = spec_of() if redis is None else spec_of(redis=redis)
     space.put("demo", spec)
-    larger = copy.deepcopy(spec)
-    larger["redis"]["bundled"]["storage"]["size"] = "9Gi"
-    with pytest.raises(Refused, match="size and storageClassName are immutable"):
-        space.put("demo", larger)
+    with pytest.raises(Refused, match="storageClassName is immutable"):
+        space.put("demo", spec_of(redis={"bundled": {"storage": {"storageClassName": "fast"}}}))
     with pytest.raises(Refused, match="partitions is immutable"):
-        space.put("demo", spec | {"redis": spec["redis"] | {"partitions": 64}})
+        space.put("demo", spec_of(redis={"partitions": 128}))
+    space.put("demo", spec_of(redis={"bundled": {"storage": {"size": "9Gi"}}}))
+    space.put("demo", spec)
 
 
 def test_kubectl_shows_lists_and_explains(space: Space, kubectl: Kubectl) -> None:

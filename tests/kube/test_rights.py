@@ -55,6 +55,13 @@ def kinds_of_others(spare_plane: ControlPlane) -> Iterator[None]:
         spare_plane.api.delete("CustomResourceDefinition", one["metadata"]["name"])
 
 
+def with_size(spec: Object, size: str) -> Object:
+    """Return a spec with another size of the store's volume."""
+    bundled = spec["redis"]["bundled"]
+    changed = bundled | {"storage": bundled["storage"] | {"size": size}}
+    return spec | {"redis": spec["redis"] | {"bundled": changed}}
+
+
 def granted(role: Object) -> set[Right]:
     return {
         (group, resource, verb)
@@ -106,6 +113,9 @@ def test_no_right_is_given_that_is_not_used(
     )
     spare_kubelet.release_mounts(space.name)
     space.until_settled("demo")
+    # A larger volume is requested, whether its class can grow or not.
+    space.put("demo", with_size(spec, "30Gi"))
+    space.until("demo", "Degraded", "StorageNotApplied", "True")
     # Everything that can be left out is left out again.
     space.put(
         "demo",

@@ -271,12 +271,31 @@ def test_partitions_cannot_be_changed_on_existing_data() -> None:
     assert api_server_refuses(spec_of(redis={"partitions": 64}), old=spec_of(redis={})) == []
 
 
-def test_the_volume_of_the_store_cannot_be_changed() -> None:
-    old = spec_of(redis={"bundled": {"storage": {"size": "8Gi"}}})
-    for change in ({"size": "9Gi"}, {"size": "8Gi", "storageClassName": "fast"}):
-        new = spec_of(redis={"bundled": {"storage": change}})
-        assert api_server_refuses(new, old=old) == [
-            "size and storageClassName are immutable (docs/kubernetes.md)"
-        ]
-    kept = spec_of(redis={"bundled": {"storage": {"size": "8Gi", "onDelete": "delete"}}})
-    assert api_server_refuses(kept, old=old) == []
+@pytest.mark.parametrize(
+    "redis",
+    [None, {}, {"bundled": {}}, {"bundled": {"storage": {}}}, {"durability": "always"}],
+)
+def test_what_cannot_change_cannot_be_added_either(redis: Schema | None) -> None:
+    """A rule about a change holds for a spec that did not name the section before."""
+    old = spec_of() if redis is None else spec_of(redis=redis)
+    fast = spec_of(redis={"bundled": {"storage": {"storageClassName": "fast"}}})
+    message = "bundled.storage.storageClassName is immutable (docs/kubernetes.md)"
+    assert api_server_refuses(fast, old=old) == [message]
+    assert api_server_refuses(old, old=fast) == [message]
+    assert api_server_refuses(fast, old=fast) == []
+    many = spec_of(redis={"partitions": 128})
+    assert api_server_refuses(many, old=old) == ["partitions is immutable"]
+    assert api_server_refuses(old, old=many) == ["partitions is immutable"]
+
+
+def test_another_store_may_have_another_class() -> None:
+    fast = spec_of(redis={"bundled": {"storage": {"storageClassName": "fast"}}})
+    external = spec_of(redis={"external": {"url": "redis://elsewhere"}})
+    assert api_server_refuses(fast, old=external) == []
+    assert api_server_refuses(external, old=fast) == []
+
+
+def test_the_volume_of_the_store_may_grow() -> None:
+    large = spec_of(redis={"bundled": {"storage": {"size": "9Gi", "onDelete": "delete"}}})
+    for redis in ({}, {"bundled": {"storage": {"size": "8Gi"}}}):
+        assert api_server_refuses(large, old=spec_of(redis=redis)) == []

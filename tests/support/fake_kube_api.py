@@ -31,6 +31,8 @@ class FakeKubeApi:
         self.pod_refusal = 0
         #: The status of what ``fake.refuse`` refuses.
         self.refusal = 422
+        #: What was deleted without what it owns.
+        self.orphaned: list[str] = []
 
     def _reached(self) -> None:
         self.reads += 1
@@ -69,9 +71,13 @@ class FakeKubeApi:
         except Refused as refused:
             raise KubeError(self.refusal, str(refused)) from refused
 
-    async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
+    async def delete(
+        self, ref: ObjectRef, namespace: str, uid: str, *, orphan: bool = False
+    ) -> None:
         self._reached()
         assert uid
+        if orphan:
+            self.orphaned.append(ref.name)
         self.fake.delete(ref.kind, ref.name)
 
     async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:

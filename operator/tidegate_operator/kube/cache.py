@@ -238,9 +238,14 @@ class CachedCluster:
                 self._store_written(applied)
         return applied
 
-    async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
+    async def delete(
+        self, ref: ObjectRef, namespace: str, uid: str, *, orphan: bool = False
+    ) -> None:
         """See ``Cluster``."""
-        await self._cluster.delete(ref, namespace, uid)
+        await self._cluster.delete(ref, namespace, uid, orphan=orphan)
+        if orphan:
+            # Its watch reports when it has gone.
+            return
         known = self._lookup((namespace, ref))
         if known is not None and _uid(known) == uid:
             self._forget((namespace, ref))

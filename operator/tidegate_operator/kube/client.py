@@ -38,6 +38,7 @@ PLURALS: Final = {
     "ServiceAccount": "serviceaccounts",
     "Service": "services",
     "Pod": "pods",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
     "Event": "events",
     "Deployment": "deployments",
     "StatefulSet": "statefulsets",
@@ -142,12 +143,14 @@ class KubeApi:
             content_type="application/apply-patch+yaml",
         )
 
-    async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
+    async def delete(
+        self, ref: ObjectRef, namespace: str, uid: str, *, orphan: bool = False
+    ) -> None:
         """See ``Cluster``."""
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "propagationPolicy": "Background",
+            "propagationPolicy": "Orphan" if orphan else "Background",
             "preconditions": {"uid": uid},
         }
         path = object_path(ref.api_version, ref.kind, namespace, ref.name)

@@ -76,8 +76,13 @@ class Cluster(Protocol):
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Apply an object (server-side apply), or validate it only; return the result."""
 
-    async def delete(self, ref: ObjectRef, namespace: str, uid: str) -> None:
-        """Delete an object if it still has this uid; a missing one is no error."""
+    async def delete(
+        self, ref: ObjectRef, namespace: str, uid: str, *, orphan: bool = False
+    ) -> None:
+        """Delete an object if it still has this uid; a missing one is no error.
+
+        ``orphan`` keeps what it owns; it then exists until that has lost its owner.
+        """
 
     async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
         """Annotate a pod with the digest of its configuration, if it still has this uid."""

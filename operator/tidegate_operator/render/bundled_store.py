@@ -29,6 +29,8 @@ from tidegate_operator.spec.workloads import BundledRedis
 
 CONFIG_FILE: Final = "valkey.conf"
 DATA_DIR: Final = "/data"
+#: The claim template of its volume.
+CLAIM: Final = "data"
 #: Time to write and sync the append-only file at shutdown.
 SHUTDOWN_S: Final = 55
 #: ``maxmemory`` as a share of the memory limit; the rest is for AOF rewrites and client buffers.
@@ -179,7 +181,7 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manif
                 {
                     "apiVersion": "v1",
                     "kind": "PersistentVolumeClaim",
-                    "metadata": {"name": "data"},
+                    "metadata": {"name": CLAIM},
                     "spec": claim,
                 }
             ],
@@ -219,7 +221,7 @@ def _container(inputs: Inputs, settings: BundledRedis) -> Manifest:
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},
             {"name": "files", "mountPath": FILES_DIR, "readOnly": True},
-            {"name": "data", "mountPath": DATA_DIR},
+            {"name": CLAIM, "mountPath": DATA_DIR},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  # a volume of the pod's own
         ],
     }

@@ -308,7 +308,8 @@ class MqttBrokerSpec(SpecSection):
     certificates: CertificatesSpec = CertificatesSpec()
     """Certificates that the operator issues."""
     image: Annotated[str, Field(max_length=500)] | None = None
-    """Image of edges, routers and the bundled Valkey; unset: the operator's own."""
+    """Image of edges and routers, and of the bundled Valkey unless `redis.bundled.image` is set;
+    unset: the operator's own."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When the image is pulled; unset: the cluster's default."""
     image_pull_secrets: list[ImagePullSecret] = Field(default_factory=list, max_length=16)

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     INVALID_SPEC = "InvalidSpec"
     NAME_TAKEN = "NameTaken"
     APPLY_REFUSED = "ApplyRefused"
+    STORAGE_NOT_APPLIED = "StorageNotApplied"
     REFERENCE_MISSING = "ReferenceMissing"
     REFERENCE_INVALID = "ReferenceInvalid"
     PODS_FAILING = "PodsFailing"

@@ -226,20 +226,10 @@ class RouterSpec(ScaledPods):
 class Storage(SpecSection):
     """The volume of the bundled store."""
 
-    model_config = rules(
-        (
-            "self.size == oldSelf.size"
-            " && has(self.storageClassName) == has(oldSelf.storageClassName)"
-            " && (!has(self.storageClassName)"
-            " || self.storageClassName == oldSelf.storageClassName)",
-            "size and storageClassName are immutable (docs/kubernetes.md)",
-        ),
-    )
-
     size: Quantity = "8Gi"
-    """Requested size."""
+    """Requested size. It can grow, if the storage class allows that (allowVolumeExpansion)."""
     storage_class_name: ObjectName | None = None
-    """Storage class; unset: the cluster's default."""
+    """Storage class; unset: the cluster's default. Immutable."""
     on_delete: Literal["retain", "delete"] = "retain"
     """What happens to the volume when the MqttBroker is deleted."""
 
@@ -248,9 +238,10 @@ class BundledRedis(PodSettings):
     """A Valkey server for this broker: one pod with a volume and an append-only file."""
 
     image: Annotated[str, Field(max_length=500)] | None = None
-    """Image with valkey-server. Unset: the broker's image, which contains it."""
+    """Image with valkey-server. Unset: the broker's image, which contains it. A new image is used
+    once edges and routers serve with theirs."""
     storage: Storage = Storage()
-    """Its volume; immutable except `onDelete`."""
+    """Its volume; it can grow."""
 
 
 class SecretKey(SpecSection):
@@ -319,6 +310,15 @@ class ExternalRedis(SpecSection):
         return self
 
 
+def _class(redis: str) -> str:
+    """The CEL expression for the storage class of the bundled store, '' for the default."""
+    storage = f"{redis}.bundled.storage"
+    return (
+        f"(has({redis}.bundled) && has({storage}) && has({storage}.storageClassName)"
+        f" ? {storage}.storageClassName : '')"
+    )
+
+
 class RedisSpec(SpecSection):
     """Store of the broker: a bundled Valkey (the default), or an external server."""
 
@@ -340,6 +340,11 @@ class RedisSpec(SpecSection):
             "(has(self.partitions) ? self.partitions : 64)"
             " == (has(oldSelf.partitions) ? oldSelf.partitions : 64)",
             "partitions is immutable",
+        ),
+        (
+            "has(self.external) || has(oldSelf.external)"
+            f" || {_class('self')} == {_class('oldSelf')}",
+            "bundled.storage.storageClassName is immutable (docs/kubernetes.md)",
         ),
     )
 

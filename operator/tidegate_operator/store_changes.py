@@ -1,0 +1,219 @@
+"""What of the bundled store's StatefulSet can be applied now. Pure.
+
+The claim templates of a StatefulSet are immutable, and its pod is the only one: so a larger volume
+and a new image take several steps, each decided from the live objects alone. Called by
+``reconcile``; ``kube.store_volume`` does what needs the API server.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from tidegate_operator import live_state, names
+from tidegate_operator.plan import ObjectRef, Plan, belongs_to, covers
+from tidegate_operator.render import Manifest, Owner
+from tidegate_operator.render.bundled_store import CLAIM, quantity
+from tidegate_operator.render.pod_template import CONTAINER
+
+#: Failures of pods that a new image cannot repair.
+_UNSCHEDULABLE: Final = "unschedulable"
+
+
+@dataclass(slots=True, frozen=True)
+class Claim:
+    """Size and class in a claim template."""
+
+    size: str
+    storage_class: str | None
+
+    @classmethod
+    def of(cls, stateful_set: Mapping[str, Any]) -> Claim:
+        """Return what a StatefulSet requests."""
+        spec = _claim_spec(stateful_set)
+        return cls(str(spec["resources"]["requests"]["storage"]), spec.get("storageClassName"))
+
+
+@dataclass(slots=True, frozen=True)
+class StoreChanges:
+    """The desired objects as they can be applied now."""
+
+    manifests: list[Manifest]
+    #: Is not written for now, although it differs.
+    skipped: ObjectRef | None = None
+    #: The size to which the volume is to grow, "" if it has it.
+    grow_to: str = ""
+    #: Why the spec's volume cannot be had, "" if it can.
+    problem: str = ""
+    #: Whether the store keeps its image until edges and routers of the new one serve.
+    is_held: bool = False
+
+    def applied(self, plan: Plan) -> Plan:
+        """Return a plan without what is skipped."""
+        apply = tuple(one for one in plan.apply if ObjectRef.of(one) != self.skipped)
+        return replace(plan, apply=apply)
+
+
+def decide(
+    owner: Owner,
+    manifests: list[Manifest],
+    live: Mapping[ObjectRef, Manifest],
+    pods: Sequence[live_state.Pod],
+    *,
+    is_same_password: bool,
+) -> StoreChanges:
+    """Return what can be applied now. ``is_same_password``: whether the store has it already."""
+    broker = owner.name
+    ref = ObjectRef("apps/v1", "StatefulSet", names.workload(broker, "redis"))
+    desired = {ObjectRef.of(manifest): manifest for manifest in manifests}
+    wanted, current = desired.get(ref), live.get(ref)
+    if wanted is None or current is None or not belongs_to(current, owner.uid):
+        return StoreChanges(manifests)
+    if "deletionTimestamp" in current["metadata"]:
+        # It is made again when it has gone; its pod runs on.
+        return StoreChanges(manifests, skipped=ref)
+    fitted, grow_to, problem = _fit_claim(wanted, current)
+    is_held = _is_held(broker, fitted, current, desired, live, pods)
+    # Routers have a new password already: then the store must restart, with the image that it has.
+    is_skipped = is_held and is_same_password and current["spec"].get("replicas", 1) > 0
+    if is_held and not is_skipped:
+        fitted = _with_image(fitted, _image(current))
+    return StoreChanges(
+        [fitted if ObjectRef.of(manifest) == ref else manifest for manifest in manifests],
+        ref if is_skipped else None,
+        grow_to,
+        problem,
+        is_held,
+    )
+
+
+# The volume
+
+
+def _fit_claim(wanted: Manifest, current: Mapping[str, Any]) -> tuple[Manifest, str, str]:
+    """Return the StatefulSet with the live claim template, the size to grow to, and what cannot
+    be had."""
+    asked, there = Claim.of(wanted), Claim.of(current)
+    change = _compare(asked.size, there.size)
+    if not change and asked.storage_class == there.storage_class:
+        return wanted, "", ""
+    fitted = copy.deepcopy(wanted)
+    fitted["spec"]["volumeClaimTemplates"] = [_claim_template(fitted, there)]
+    path = "spec.redis.bundled.storage"
+    problem = ""
+    if asked.storage_class != there.storage_class:
+        problem = (
+            f"{path}.storageClassName: the volume's class cannot be changed from "
+            f"{there.storage_class or 'the default'} to {asked.storage_class or 'the default'}"
+        )
+    elif change < 0:
+        problem = f"{path}.size: a volume cannot shrink from {there.size} to {asked.size}"
+    if problem or change <= 0:
+        return fitted, "", problem
+    # Its claim would be deleted with it, were its owner reference to come late.
+    fitted["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] = "Retain"
+    return fitted, asked.size, ""
+
+
+def _compare(one: str, other: str) -> int:
+    """Return 1 if a quantity is larger than another one, -1 if it is smaller, else 0."""
+    first, second = quantity(one), quantity(other)
+    return (first > second) - (first < second)
+
+
+def _claim_template(stateful_set: Mapping[str, Any], claim: Claim) -> Manifest:
+    template: Manifest = copy.deepcopy(stateful_set["spec"]["volumeClaimTemplates"][0])
+    spec = template["spec"]
+    spec["resources"]["requests"]["storage"] = claim.size
+    spec.pop("storageClassName", None)
+    if claim.storage_class is not None:
+        spec["storageClassName"] = claim.storage_class
+    return template
+
+
+def _claim_spec(stateful_set: Mapping[str, Any]) -> Mapping[str, Any]:
+    spec: Mapping[str, Any] = stateful_set["spec"]["volumeClaimTemplates"][0]["spec"]
+    return spec
+
+
+def claim_name(stateful_set: Mapping[str, Any]) -> str:
+    """Return the PersistentVolumeClaim of the store's pod."""
+    return f"{CLAIM}-{stateful_set['metadata']['name']}-0"
+
+
+def missing_size(claim: Mapping[str, Any], size: str) -> bool:
+    """Whether a claim requests less than a size."""
+    requested = claim["spec"]["resources"]["requests"]["storage"]
+    return _compare(str(requested), size) < 0
+
+
+def missing_capacity(claim: Mapping[str, Any], size: str) -> str:
+    """Return the capacity of a claim and what its resizing reports, "" if it has the size."""
+    status: Mapping[str, Any] = claim.get("status") or {}
+    capacity = str((status.get("capacity") or {}).get("storage", "0"))
+    if _compare(capacity, size) >= 0:
+        return ""
+    reports = [
+        f"{condition.get('type')}: {condition.get('message', '')}".rstrip(": ")
+        for condition in status.get("conditions") or []
+        if condition.get("status") == "True"
+    ]
+    return "; ".join([f"{capacity} of {size}", *reports])
+
+
+# The image
+
+
+def _is_held(
+    broker: str,
+    wanted: Mapping[str, Any],
+    current: Mapping[str, Any],
+    desired: Mapping[ObjectRef, Manifest],
+    live: Mapping[ObjectRef, Manifest],
+    pods: Iterable[live_state.Pod],
+) -> bool:
+    """Whether the store has to wait with a new image until edges and routers serve with theirs.
+
+    A store whose container fails has nothing to lose.
+    """
+    if _image(wanted) == _image(current):
+        return False
+    own = [pod for pod in pods if pod.component == "redis" and not pod.is_terminating]
+    if any(pod.failure and not pod.failure.startswith(_UNSCHEDULABLE) for pod in own):
+        return False
+    is_serving = any(pod.is_ready for pod in own)
+    for process in names.PROCESSES:
+        ref = ObjectRef("apps/v1", "Deployment", names.workload(broker, process))
+        if not _is_rolled_out(desired[ref], live.get(ref), is_serving=is_serving):
+            return True
+    return False
+
+
+def _is_rolled_out(
+    wanted: Mapping[str, Any], current: Mapping[str, Any] | None, *, is_serving: bool
+) -> bool:
+    """Whether all pods of a Deployment have the desired template, and one is ready at least.
+
+    Without a store (``is_serving``) no pod is ready: then the template is enough.
+    """
+    if current is None or not covers(current["spec"]["template"], wanted["spec"]["template"]):
+        return False
+    state = live_state.workload(current)
+    return state.is_replaced and (state.ready > 0 or not state.desired or not is_serving)
+
+
+def _container(stateful_set: Mapping[str, Any]) -> Any:
+    containers = stateful_set["spec"]["template"]["spec"]["containers"]
+    return next(one for one in containers if one["name"] == CONTAINER)
+
+
+def _image(stateful_set: Mapping[str, Any]) -> str:
+    return str(_container(stateful_set).get("image", ""))
+
+
+def _with_image(stateful_set: Manifest, image: str) -> Manifest:
+    changed = copy.deepcopy(stateful_set)
+    _container(changed)["image"] = image
+    return changed
