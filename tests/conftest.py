@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,12 @@ def start_broker(certificates: Certificates) -> Iterator[StartBroker]:
     """Yield a function that starts brokers of this test's own; all end with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: str, **settings: Any) -> Tidegate:
+        def start(
+            *arguments: str, environment: Mapping[str, str] | None = None, **settings: Any
+        ) -> Tidegate:
             def make(directory: Path) -> Server:
                 defaults = default_settings(directory, certificates)
-                return Tidegate(directory, defaults | settings, list(arguments))
+                return Tidegate(directory, defaults | settings, list(arguments), environment)
 
             server = stack.enter_context(_started(make))
             assert isinstance(server, Tidegate)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,8 @@ class Server(ABC):
         self._stdout = directory / "stdout.txt"
         self._stderr = directory / "stderr.txt"
         self._family: set[int] = set()
+        #: What it is started with; None: the test's own.
+        self.environment: Mapping[str, str] | None = None
 
     @abstractmethod
     def start(self) -> None:
@@ -156,6 +159,7 @@ class Server(ABC):
             self.process = processes.start(
                 command,
                 cwd=self.directory,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -169,8 +173,15 @@ class Tidegate(Server):
 
     product = "tidegate"
 
-    def __init__(self, directory: Path, settings: Settings, arguments: list[str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Settings,
+        arguments: list[str],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(directory)
+        self.environment = environment
         self.settings = settings
         self.arguments = arguments
         self.ready_line = ""
@@ -208,7 +219,9 @@ class Tidegate(Server):
 class StartBroker(Protocol):
     """Start another broker: ``settings`` replace sections of the default configuration."""
 
-    def __call__(self, *arguments: str, **settings: Any) -> Tidegate:
+    def __call__(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, **settings: Any
+    ) -> Tidegate:
         """Return the broker once it is ready."""
 
 

@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -183,13 +183,15 @@ class Cluster:
         proxied: bool = False,
         solo: bool = False,
         quick: bool = True,
+        environments: Mapping[str, Mapping[str, str]] | None = None,
         **settings: Any,
     ) -> None:
         """Lay it out; ``settings`` replace sections of every process' configuration.
 
         ``proxied`` puts a proxy between each edge and each router. ``solo`` is one process
         that is edge and router at once: what the tests themselves are tried on. Without ``quick``
-        leases and timeouts are those of the configuration.
+        leases and timeouts are those of the configuration. ``environments``: of some processes, by
+        name.
         """
         self.directory = directory
         program = programs()["valkey"] or programs()["redis"]
@@ -198,6 +200,8 @@ class Cluster:
         listeners = settings.pop("listeners", None) or _LISTENERS
         self._settings = settings
         self._quick = quick
+        self._environments = environments or {}
+        self.store.environment = self._environments.get(self.store.name)
         self.edges: list[Node] = []
         self.routers: list[Node] = []
         self.proxies: dict[tuple[str, str], FaultingProxy] = {}
@@ -244,7 +248,9 @@ class Cluster:
                     settings[section] = settings.get(section, {}) | values
                 else:
                     settings[section] = values
-        return Node(self._make(name), role, name, settings)
+        node = Node(self._make(name), role, name, settings)
+        node.environment = self._environments.get(name)
+        return node
 
     # --- life ---------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,8 @@ class StoreServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = directory / "s"
         self.url = f"unix://{self.socket}"
+        #: What it is started with; None: the test's own.
+        self.environment: Mapping[str, str] | None = None
 
     def _listening(self) -> list[str]:
         self.socket.unlink(missing_ok=True)
@@ -61,7 +64,9 @@ class StoreServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._process = processes.start(self._command_line(), stdout=subprocess.DEVNULL)
+        self._process = processes.start(
+            self._command_line(), stdout=subprocess.DEVNULL, env=self.environment
+        )
         self._wait_until_it_answers()
 
     def _command_line(self) -> list[str]:

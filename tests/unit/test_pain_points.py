@@ -21,7 +21,7 @@ def test_a_test_that_is_named_exists(file: str, test: str) -> None:
 
 
 def test_every_row_names_a_test() -> None:
-    assert [int(row.split("|")[1]) for row in ROWS] == list(range(1, 26))
+    assert [int(row.split("|")[1]) for row in ROWS] == list(range(1, len(ROWS) + 1))
     assert all("::test_" in row.split("|")[4] for row in ROWS)
 
 

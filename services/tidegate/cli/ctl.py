@@ -365,7 +365,7 @@ def status_lines(facts: Json) -> Iterator[str]:
     up = duration(facts.pop("uptime_s", 0))
     yield f"Tidegate {printable(version)}, {printable(role)} {name}, up for {up}"
     ready, reason = facts.pop("ready", False), facts.pop("reason", "")
-    yield "ready" if ready else f"NOT READY: {printable(reason)}"
+    yield printable(reason or "ready") if ready else f"NOT READY: {printable(reason)}"
     progress = facts.pop("drain", None)
     configuration = facts.pop("configuration", None)
     rows = [row for key, value in facts.items() for row in _facts(key, value)]

@@ -51,13 +51,16 @@ class ClusterAdmin:
         )
 
     async def readiness(self) -> Readiness:
-        """Ready when all are; otherwise the ones that are not, and why."""
+        """Ready when all are; otherwise the ones that are not, and why.
+
+        The reason of a process that is ready is in it, too, when it has one.
+        """
         ready, reason = self._process.readiness()
-        problems_found = await asyncio.gather(*(_problem_of(child) for child in self._children))
-        problems = [problem for problem in problems_found if problem]
+        found = await asyncio.gather(*(_readiness_of(child) for child in self._children))
+        problems = [text for is_ready, text in found if not is_ready]
         if problems:
             return False, "; ".join(problems)
-        return ready, reason
+        return ready, "; ".join([reason, *(text for _, text in found if text)])
 
     async def metrics(self) -> bytes:
         """Return the metrics of all processes that respond, told apart by a label."""
@@ -179,12 +182,16 @@ class ClusterAdmin:
         return None
 
 
-async def _problem_of(child: ChildProcess) -> str:
+async def _readiness_of(child: ChildProcess) -> Readiness:
+    """Return whether a process is ready, and its name with the reason; "" for none."""
     try:
         status, body = await child.ask("GET", "/readyz")
     except ChildError as error:
-        return str(error)
-    return "" if status == 200 else f"{child.name}: {body.decode(errors='replace').strip()}"
+        return False, str(error)
+    ready, text = status == 200, body.decode(errors="replace").strip()
+    if ready:
+        text = text.removeprefix("ready").removeprefix("; ")
+    return ready, text and f"{child.name}: {text}"
 
 
 async def _shed_by(edge: ChildProcess, count: int) -> int | None:

@@ -54,6 +54,7 @@ class EdgeProcess(Process):
         link = router_client if tracer is None else TracedRouterLink(router_client, tracer)
         components = self._components = EdgeComponents(self, router_client.edge_id, link)
         edge = components.edge
+        router_client.lease.clock = self.clock
         router_client.set_edge(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
         router_client.publish_dispatcher.on_paused = edge.pause_publishing
         router_client.publish_dispatcher.on_resumed = edge.resume_publishing

@@ -21,7 +21,7 @@ from tidegate.edge.edge import Edge
 from tidegate.edge.transport.listeners import Listeners
 from tidegate.edge.transport.tls import TlsConfigurationError, TlsContexts
 from tidegate.link.interfaces import RouterLink
-from tidegate.roles.process import Process, now_ms
+from tidegate.roles.process import Process
 from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
 from tidegate.runtime.config.model import AuthConfig, Config, LimitsConfig
@@ -63,7 +63,7 @@ class EdgeComponents:
             self.authenticator,
             Authorizer(config.auth),
             counters,
-            now_ms,
+            process.clock.now_ms,
             methods,
         )
         config_status.mark_applied(digests.unchanged())

@@ -28,6 +28,7 @@ from tidegate.runtime.config.referenced_files import read_at_use, referenced_pat
 from tidegate.runtime.config.reloadable import restart_needed, with_reloadable
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.process import event_loop as loops
+from tidegate.runtime.process.clock import BrokerClock
 from tidegate.runtime.process.descriptors import raise_limit
 from tidegate.runtime.process.shutdown import Shutdown
 from tidegate.runtime.reload.config_reload import ConfigReload
@@ -37,7 +38,7 @@ from tidegate.runtime.reload.file_watch import FileWatch
 from tidegate.runtime.telemetry import log as logs
 from tidegate.runtime.telemetry.counters import Counters, watch_event_loop_lag
 from tidegate.runtime.telemetry.export import TelemetryExport, start_export
-from tidegate.runtime.telemetry.metrics import Exporter
+from tidegate.runtime.telemetry.metrics import CallbackMetrics, Exporter
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,6 @@ GAUGE_INTERVAL_S: Final = 1.0
 
 class StopRequested(Exception):
     """A shutdown was requested before the start was complete."""
-
-
-def now_ms() -> int:
-    """Unix time in milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def default_name() -> str:
@@ -78,6 +74,8 @@ class Process(ABC):
         self.exporter = Exporter(self.counters, {"role": self.role, "name": self.name})
         self.config_status = ConfigStatus()
         self.exporter.add(self.config_status.metrics())
+        self.clock = BrokerClock()
+        self.exporter.add(_clock_metrics(self.clock))
         self._announce = announce
         self._serving = False
         self._started_s = time.monotonic()
@@ -134,6 +132,7 @@ class Process(ABC):
                 async with contextlib.AsyncExitStack() as stack:
                     self._watch_files(stack)
                     self.background(stack, loops.collect_by_time())
+                    self.every_second(stack, self.clock.check)
                     endpoints = await self.start(stack)
                     if loaded is not None and loaded.source.path is not None:
                         self._watch_configuration(stack, loaded)
@@ -279,7 +278,10 @@ class Process(ABC):
         if not problem and not self._serving:
             stopping = self._shutdown is not None and self._shutdown.requested
             problem = "shutting down" if stopping else "starting"
-        return not problem, problem or "ready"
+        if problem:
+            return False, problem
+        clock_problem = self.clock.problem()
+        return True, f"ready; {clock_problem}" if clock_problem else "ready"
 
     def status(self) -> Json:
         """Return what /status reports of every process."""
@@ -288,8 +290,26 @@ class Process(ABC):
             "role": self.role,
             "name": self.name,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
+            "clock": {
+                "offset_s": round(self.clock.offset_s(), 1),
+                "problem": self.clock.problem(),
+            },
             "configuration": self.config_status.status(),
         }
+
+
+def _clock_metrics(clock: BrokerClock) -> CallbackMetrics:
+    """Return the metric of the process' wall clock."""
+    return CallbackMetrics(
+        (
+            (
+                "clock_offset_seconds",
+                "Seconds by which the wall clock is ahead of the broker's.",
+                [],
+                lambda: [([], clock.offset_s())],
+            ),
+        )
+    )
 
 
 def run(

@@ -19,7 +19,7 @@ from tidegate.link.interfaces import RouterService
 from tidegate.link.router_end.link_server import LinkServer
 from tidegate.link.traced_links import TracedRouterService
 from tidegate.roles import process
-from tidegate.roles.process import NO_STORE, Process, now_ms
+from tidegate.roles.process import NO_STORE, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
@@ -76,6 +76,7 @@ class RouterProcess(Process):
         link_server = self._link_server = LinkServer(
             service, self.name, self.config.link, self.counters
         )
+        link_server.share_time(self.clock)
         stack.push_async_callback(link_server.stop)
         self.exporter.add(_metrics(router, link_server))
         counters = self.counters
@@ -120,12 +121,13 @@ class RouterProcess(Process):
             url=config.store.url, limits=config.limits, store=config.store, counters=self.counters
         )
         try:
+            await store.share_time(self.clock)
             router = Router(
                 store,
                 config.limits,
                 config.features,
                 self.counters,
-                now_ms,
+                self.clock.now_ms,
                 config.store.edge_lease_s,
                 alone=False,
                 name=self.name,

@@ -19,7 +19,7 @@ from tidegate.link.interfaces import RouterLink, RouterUnavailable
 from tidegate.link.traced_links import TracedEdgeLink, TracedRouterLink, TracedRouterService
 from tidegate.roles import edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
-from tidegate.roles.process import NO_STORE, Process, now_ms
+from tidegate.roles.process import NO_STORE, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.start_checks import check_admin, check_edge
 from tidegate.roles.sys_figures import figures_of
@@ -73,7 +73,7 @@ class Broker(Process):
             config.limits,
             config.features,
             counters,
-            now_ms,
+            self.clock.now_ms,
             config.store.edge_lease_s,
             tracer=tracer,
         )
@@ -129,6 +129,7 @@ class Broker(Process):
         )
         self._store_reachable = True
         stack.push_async_callback(store.close)
+        await store.share_time(self.clock)
         if config.store.url is None:
             # The data directory is locked: no other edge can be running.
             await store.end_all_leases()

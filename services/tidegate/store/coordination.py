@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tidegate.store import operations as op
 from tidegate.store.api import Changes, DueWork, RouterRecord
+from tidegate.store.broker_time import BrokerTime
 from tidegate.store.keys import EDGES_KEY, GLOBAL_PREFIX, ROUTERS_KEY
 from tidegate.store.partitions import REPLY_BYTES, Partitions, Words
 from tidegate.store.replies import due_work, entry_id, position_of, read_changes, router_records
@@ -34,6 +35,7 @@ class Coordination:
         self._hot = partitions.hot
         self._bulk = partitions.bulk
         self._first_partition = 0
+        self.time = BrokerTime(partitions)
         # Where ``changes`` began to read last time, also in the form of the script.
         self._read_to: list[int] = []
         self._read_to_ids: list[bytes] = []
@@ -85,8 +87,10 @@ class Coordination:
 
     async def _renew(self, edge_id: str, now_ms: int, ttl_ms: int, announced: int) -> int:
         words: Words = [op.RENEW_LEASE, 5, GLOBAL_PREFIX, edge_id, now_ms, ttl_ms, announced]
-        number: int = await self._hot.submit(GLOBAL_PREFIX, words, 100)
-        return number
+        asked_s = asyncio.get_running_loop().time()
+        number, *times = await self._hot.submit(GLOBAL_PREFIX, words, 100)
+        self.time.note(times, asked_s)
+        return int(number)
 
     async def end_lease(self, edge_id: str) -> None:
         """End an edge's lease: its remaining sessions may be swept at once."""
@@ -133,9 +137,11 @@ class Coordination:
     ) -> list[RouterRecord]:
         """Renew this router's lease, with how far it has read; every router with a lease."""
         packed = struct.pack(f">{len(positions)}Q", *positions)
-        words: Words = [op.RENEW_ROUTER, 5, ROUTERS_KEY, instance, now_ms, ttl_ms, packed]
+        words: Words = [op.RENEW_ROUTER, 5, GLOBAL_PREFIX, instance, now_ms, ttl_ms, packed]
+        asked_s = asyncio.get_running_loop().time()
         found = await self._hot.submit(GLOBAL_PREFIX, words, 1000)
-        return router_records(found, now_ms)
+        self.time.note(found[:2], asked_s)
+        return router_records(found[2:], found[0])
 
     async def end_router(self, instance: str) -> None:
         """End this router's lease."""

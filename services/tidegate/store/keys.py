@@ -18,10 +18,10 @@ FORMAT_VERSION: Final = 2
 GLOBAL_PREFIX: Final = b"tg:{g}:"
 #: Holds "<format version>:<partitions>"; written by the first broker that uses the database.
 FORMAT_KEY: Final = GLOBAL_PREFIX + b"format"
-#: Hash: edge identifier → end of its lease in Unix milliseconds, a space, its number, and " *" as
+#: Hash: edge identifier → end of its lease in broker time, ms, a space, its number, and " *" as
 #: long as not every partition has that number.
 EDGES_KEY: Final = GLOBAL_PREFIX + b"edges"
-#: Hash: router instance → end of its lease in Unix milliseconds, ":", its positions as u64 each.
+#: Hash: router instance → end of its lease in broker time, ms, ":", its positions as u64 each.
 ROUTERS_KEY: Final = GLOBAL_PREFIX + b"routers"
 #: Written by every ping, to prove that writes are accepted.
 PING_KEY: Final = GLOBAL_PREFIX + b"ping"

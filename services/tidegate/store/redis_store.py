@@ -94,6 +94,7 @@ class RedisStore:
         #: Queue entries that the policy drop_oldest has removed since the start.
         self.evicted_count = 0
         self._coordination = coordination = Coordination(partitions)
+        self.share_time = coordination.time.share
         self.partition = coordination.partition
         self.log_positions = coordination.log_positions
         self.changes = coordination.changes

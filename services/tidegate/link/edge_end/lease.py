@@ -1,7 +1,8 @@
 """The lease of an edge in the store: while it lasts, the edge's sessions stay its own.
 
-Owns until when the lease lasts, and which routers had a lease at the last renewal. Started by the
-router client, which also waits for it before a session is attached.
+Owns until when the lease lasts, and which routers had a lease at the last renewal; with each of
+these it sets the edge's clock to broker time. Started by the router client, which also waits for
+it before a session is attached.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.edge_end.verification import Verification
 from tidegate.link.interfaces import RouterUnavailable
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.runtime.process.clock import BrokerClock
 from tidegate.runtime.process.tasks import Tasks
 
 #: How often queues are read while a router with a lease is not connected.
@@ -33,6 +35,7 @@ class Lease:
         "_requests",
         "_routers",
         "_verification",
+        "clock",
         "duration_s",
         "granted",
         "until_s",
@@ -55,6 +58,8 @@ class Lease:
         self._verification = verification
         self._figures = figures
         self._discover_now = discover_now
+        #: Set to broker time at every renewal; None: there is none in this process.
+        self.clock: BrokerClock | None = None
         #: Whether it has been granted once.
         self.granted = False
         #: Until when it lasts, in the event loop's time.
@@ -80,6 +85,7 @@ class Lease:
                 await asyncio.sleep(RETRY_S)
                 continue
             self._live_routers = set(reply.lease.routers)
+            self._follow(reply.lease, loop.time() - asked_s)
             self._figures.send()
             if reply.lease.was_lost and self.granted:
                 self._verification.start()
@@ -87,6 +93,10 @@ class Lease:
             self.until_s = asked_s + self.duration_s
             self._routers.notify_changed()
             await asyncio.sleep(self.duration_s / 4)
+
+    def _follow(self, lease: pb.LeaseReply, age_s: float) -> None:
+        if self.clock is not None and lease.broker_time_ms:
+            self.clock.follow(lease.broker_time_ms, lease.wall_time_ms, age_s)
 
     async def watch_unreachable(self) -> None:
         """Have queues read and sessions verified while a router with a lease is not connected.

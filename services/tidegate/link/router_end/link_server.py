@@ -31,6 +31,7 @@ from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkServicer
 from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.process.clock import BrokerClock
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
 
@@ -55,10 +56,16 @@ class LinkServer(LinkServicer):
         self.attached = AttachedEdges(config.mailbox_bytes)
         barriers = Barriers(self.attached, config.stall_s)
         self.figures = RouterFigures(router, self.attached)
-        request_handler = RequestHandler(router, counters, self.tasks, self.attached, barriers)
-        self.frame_handler = EdgeFrameHandler(
-            router, counters, self.attached, request_handler, barriers, self.figures
+        self._request_handler = RequestHandler(
+            router, counters, self.tasks, self.attached, barriers
         )
+        self.frame_handler = EdgeFrameHandler(
+            router, counters, self.attached, self._request_handler, barriers, self.figures
+        )
+
+    def share_time(self, clock: BrokerClock) -> None:
+        """Set the clocks of edges to broker time, with every renewal of their leases."""
+        self._request_handler.clock = clock
 
     # Start and stop
 

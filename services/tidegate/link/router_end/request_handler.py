@@ -40,6 +40,7 @@ from tidegate.link.router_end.barriers import Barriers
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.versions import FENCES_VERSION
 from tidegate.mqtt.packets import Publish
+from tidegate.runtime.process.clock import BrokerClock
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
 
@@ -54,7 +55,16 @@ FENCED_TIMEOUT_S: Final = 0.3
 class RequestHandler:
     """See the module's docstring."""
 
-    __slots__ = ("_barriers", "_counters", "_edges", "_handlers", "_numbers", "_router", "_tasks")
+    __slots__ = (
+        "_barriers",
+        "_counters",
+        "_edges",
+        "_handlers",
+        "_numbers",
+        "_router",
+        "_tasks",
+        "clock",
+    )
 
     def __init__(
         self,
@@ -70,6 +80,8 @@ class RequestHandler:
         self._edges = edges
         self._barriers = barriers
         self._numbers = itertools.count(1)
+        #: Broker time, for the clocks of edges; None: they go by their own.
+        self.clock: BrokerClock | None = None
         self._handlers: dict[
             str, Callable[[AttachedEdge, Any, pb.Reply], Coroutine[Any, Any, None]]
         ] = {
@@ -328,6 +340,9 @@ class RequestHandler:
         lasted = await self._router.heartbeat(attached.peer.edge_id)
         reply.lease.was_lost = not lasted
         reply.lease.routers.extend(self._router.live_routers())
+        if self.clock is not None:
+            reply.lease.broker_time_ms = self.clock.now_ms()
+            reply.lease.wall_time_ms = self.clock.wall_ms()
 
     async def _end_lease(
         self, attached: AttachedEdge, _wanted: pb.EndLeaseRequest, _reply: pb.Reply

@@ -830,12 +830,16 @@ class ReadRetainedReply(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., after: _Optional[str] = ..., list_number: _Optional[int] = ...) -> None: ...
 
 class LeaseReply(_message.Message):
-    __slots__ = ("was_lost", "routers")
+    __slots__ = ("was_lost", "routers", "broker_time_ms", "wall_time_ms")
     WAS_LOST_FIELD_NUMBER: _ClassVar[int]
     ROUTERS_FIELD_NUMBER: _ClassVar[int]
+    BROKER_TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    WALL_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     was_lost: bool
     routers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, was_lost: _Optional[bool] = ..., routers: _Optional[_Iterable[str]] = ...) -> None: ...
+    broker_time_ms: int
+    wall_time_ms: int
+    def __init__(self, was_lost: _Optional[bool] = ..., routers: _Optional[_Iterable[str]] = ..., broker_time_ms: _Optional[int] = ..., wall_time_ms: _Optional[int] = ...) -> None: ...
 
 class EdgesReply(_message.Message):
     __slots__ = ("edge_ids", "living")

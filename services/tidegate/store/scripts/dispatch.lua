@@ -43,6 +43,7 @@ local function rare_operations()
       W = sweep_due,         -- claim sessions, wills and queues that are due
       Y = expired_retained,  -- remove expired retained messages
       Z = fence_writer,      -- refuse later writes of a router instance
+      h = read_time,         -- broker time, and the server's
       e = claim,             -- claim QoS 2 messages for members of groups
       d = expire_queued,     -- delete expired entries of queues
       a = abandon_entries,   -- move entries of an offline member to an abandoned queue

@@ -3,11 +3,39 @@
 
 local FENCE_S = 86400
 
+local function server_ms()
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The newest broker time that a router has had, 0 = none, and the time of the server then.
+local function stored_time(G)
+  local now, at = string.match(call('GET', G .. 'clock') or '', '^(%d+) (%d+)$')
+  return tonumber(now or 0), tonumber(at or 0)
+end
+
+-- Stores a router's time, and returns the broker time that it has from now on, and the time of the
+-- server. A router that was suspended is behind.
+local function advance_time(G, now)
+  now = math.max(now, (stored_time(G)))
+  local at = server_ms()
+  call('SET', G .. 'clock', string.format('%.0f %.0f', now, at))
+  return now, at
+end
+
+-- arguments: G; result: the broker time that is stored (0 = none), the time of the server when it
+--   was, its time now, how many routers have or had a lease
+local function read_time(i)
+  local now, at = stored_time(ARGV[i])
+  return {now, at, server_ms(), call('HLEN', ARGV[i] .. 'routers')}
+end
+
 -- arguments: G, edge, now, how long, number that every partition knows (0 = none)
--- result: 0 = the lease had been there until now, else the number of the new one. Such a lease is
---   marked until its number comes back as one that every partition knows.
+-- result: {0 = the lease had been there until now, else the number of the new one, broker time, the
+--   server's}. A new lease is marked until its number comes back as one that every partition knows.
 local function renew_lease(i)
-  local G, edge, now = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+  local G, edge = ARGV[i], ARGV[i + 1]
+  local now, at = advance_time(G, tonumber(ARGV[i + 2]))
   local lease = call('HGET', G .. 'edges', edge) or ''
   local ends, number, new = string.match(lease, '^(%d+) (%d+)( ?%*?)$')
   if not ends or tonumber(ends) <= now then
@@ -17,7 +45,7 @@ local function renew_lease(i)
   end
   lease = string.format('%.0f %s%s', now + tonumber(ARGV[i + 3]), number, new)
   call('HSET', G .. 'edges', edge, lease)
-  return new == '' and 0 or tonumber(number)
+  return {new == '' and 0 or tonumber(number), now, at}
 end
 
 -- arguments: edge, number of its lease, P…; result: 1 for each
@@ -56,16 +84,17 @@ local function verify(i, last)
   return results
 end
 
--- arguments: key, instance, now, how long, positions; result: {instance, its record, …} of all
+-- arguments: G, instance, now, how long, positions
+-- result: {broker time, the server's, instance, its record, …} of all
 local function renew_router(i)
-  local key, now = ARGV[i], tonumber(ARGV[i + 2])
+  local key, now, at = ARGV[i] .. 'routers', advance_time(ARGV[i], tonumber(ARGV[i + 2]))
   local ends = string.format('%.0f', now + tonumber(ARGV[i + 3]))
   call('HSET', key, ARGV[i + 1], ends .. ':' .. ARGV[i + 4])
   local records = call('HGETALL', key)
   for n = 1, #records, 2 do
     if tonumber(string.match(records[n + 1], '^%d+')) <= now then call('HDEL', key, records[n]) end
   end
-  return records
+  return {now, at, unpack(records)}
 end
 
 -- arguments: writer, P…; result: 1 for each

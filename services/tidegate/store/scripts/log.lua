@@ -68,8 +68,10 @@ local function changes(i, last)
   return results
 end
 
--- Deletes old entries. One that may be a reader's position stays until its successor is old, too.
-local function trim_log(P, now)
-  local old = call('XREVRANGE', P .. 'log', now - LOG_AGE_MS, '-', 'COUNT', 1)
+-- Deletes old entries, by the server's clock as their ids are. One that may be a reader's position
+-- stays until its successor is old, too.
+local function trim_log(P)
+  local oldest = call('TIME')[1] * 1000 - LOG_AGE_MS
+  local old = call('XREVRANGE', P .. 'log', oldest, '-', 'COUNT', 1)
   if old[1] then call('XTRIM', P .. 'log', 'MINID', '~', old[1][1], 'LIMIT', 0) end
 end

@@ -132,7 +132,7 @@ local function sweep_due(i, last)
   local now, publisher, limit = tonumber(ARGV[i]), ARGV[i + 1], tonumber(ARGV[i + 2])
   local ended, wills, abandoned, members = {}, {}, {}, {}
   -- Callers begin with another partition each time, so that every log is trimmed.
-  if last > i + 2 then trim_log(ARGV[i + 3], now) end
+  if last > i + 2 then trim_log(ARGV[i + 3]) end
   for at = i + 3, last do
     if limit <= 0 then break end
     local P = ARGV[at]

@@ -46,6 +46,7 @@ from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.process.clock import BrokerClock
 from tidegate.runtime.telemetry.counters import Counters
 
 QOS1 = SubscriptionOptions(1)
@@ -1182,6 +1183,20 @@ async def test_an_edge_of_an_older_version_is_fenced_by_what_it_sends(harness: H
         0,
         0,
     ]
+
+
+@_harness()
+async def test_a_lease_comes_with_broker_time(harness: Harness) -> None:
+    """A router without a clock leaves it out."""
+    stream = await harness.edge("edge-1")
+    for number, (now_ms, wall_ms) in enumerate([(0, 0), (5000, 9000)], 1):
+        if now_ms:
+            clock = BrokerClock(lambda: 1_000_000_000)
+            clock.set(now_ms, wall_ms)
+            harness.link_server.share_time(clock)
+        stream.ask(number, lease=pb.LeaseRequest())
+        lease = (await stream.reply(number)).lease
+        assert (lease.broker_time_ms, lease.wall_time_ms) == (now_ms, wall_ms)
 
 
 @_harness()
