@@ -23,10 +23,10 @@ from tidegate.runtime.admin.http import (
     text_response,
 )
 
-DEADLINE_S = 5
+DEADLINE_S = 30
 PROBE = b"GET /livez HTTP/1.1\r\n\r\n"
 #: More than what sockets of both sides buffer.
-LARGE = bytes(32 * 1024 * 1024)
+LARGE = bytes(16 * 1024 * 1024)
 
 
 class _Peer:
