@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.store_groups import KINDS, AnyStore, start_store
+from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import (
@@ -526,7 +527,7 @@ async def test_a_connect_that_is_late_supersedes_nobody(store: RedisStore) -> No
     newer = await attach(store, edge="e2", will=b"newer")
     late = await store.attach(request)
     assert (late.epoch, late.taken_epoch, late.wills) == (0, newer.epoch, [])
-    assert await store.verify([("c", newer.epoch)]) == [True]
+    assert await store.verify([("c", newer.epoch)]) == [Standing.OWNED]
     # Who is known to be superseded, is; and nobody has the session after its connection has ended.
     over = await store.attach(replace(request, supersedes=newer.epoch))
     assert (over.taken_epoch, over.previous_epoch) == (0, newer.epoch)
@@ -585,12 +586,12 @@ async def test_sessions_of_a_lost_edge_are_left_until_every_router_has_read_of_i
     found = await store.changes(before, 100)
     assert EdgeLost("dead") in found.changes
     assert (await store.sweep_edges(NOW + 1500, 10, "", before)).wills == []
-    assert await store.verify([("c", reply.epoch)]) == [True]
+    assert await store.verify([("c", reply.epoch)]) == [Standing.OWNED]
     # It is logged once.
     assert (await store.changes(found.positions, 100)).changes == []
     swept = await store.sweep_edges(NOW + 2000, 10, "", found.positions)
     assert wills(swept.wills) == [b"w"]
-    assert await store.verify([("c", reply.epoch)]) == [False]
+    assert await store.verify([("c", reply.epoch)]) == [Standing.TAKEN]
 
 
 async def test_an_edge_that_comes_back_is_lost_anew_the_next_time(store: RedisStore) -> None:
@@ -601,11 +602,11 @@ async def test_an_edge_that_comes_back_is_lost_anew_the_next_time(store: RedisSt
     read = (await store.changes(before, 100)).positions
     assert not await store.renew_lease("e1", NOW + 1500, 1000)
     await store.sweep_edges(NOW + 3000, 10, "", read)
-    assert await store.verify([("c", reply.epoch)]) == [True]
+    assert await store.verify([("c", reply.epoch)]) == [Standing.OWNED]
     found = await store.changes(read, 100)
     assert EdgeLost("e1") in found.changes
     await store.sweep_edges(NOW + 3500, 10, "", found.positions)
-    assert await store.verify([("c", reply.epoch)]) == [False]
+    assert await store.verify([("c", reply.epoch)]) == [Standing.TAKEN]
 
 
 # Edges

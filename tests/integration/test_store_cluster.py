@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.store_groups import AnyStore, start_store
+from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store import operations as op
@@ -450,15 +451,15 @@ async def test_a_sweep_decided_on_before_an_edge_came_back_takes_nothing(
         if letter == op.SWEEP_EDGES and not came_back:
             came_back = True
             assert not await store.renew_lease("e1", NOW + 1001, 1000)
-            assert await store.verify([("c", attached.epoch)]) == [True]
+            assert await store.verify([("c", attached.epoch)]) == [Standing.OWNED]
         return await sweep(letter, *rest)
 
     monkeypatch.setattr(store._coordination, "_sweep", slow_sweep)
     await store.sweep_edges(NOW + 1000, 10)
     assert came_back
-    assert await store.verify([("c", attached.epoch)]) == [True]
+    assert await store.verify([("c", attached.epoch)]) == [Standing.OWNED]
     await store.sweep_edges(NOW + 3000, 10)
-    assert await store.verify([("c", attached.epoch)]) == [False]
+    assert await store.verify([("c", attached.epoch)]) == [Standing.TAKEN]
 
 
 async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
@@ -474,7 +475,7 @@ async def test_a_sweep_decided_on_before_an_edge_was_new_takes_nothing(
 
     monkeypatch.setattr(store._coordination, "_sweep", slow_sweep)
     await store.sweep_edges(NOW, 10)
-    assert await store.verify([("c", epochs[0])]) == [True]
+    assert await store.verify([("c", epochs[0])]) == [Standing.OWNED]
 
 
 async def test_a_lease_is_not_old_before_every_partition_knows_it(
@@ -509,14 +510,23 @@ async def test_connections_are_verified(store: RedisStore) -> None:
             ("ephemeral", ephemeral.epoch),
             ("replaced", replacing.epoch),
         ]
-    ) == [False, True, False, False, True, True]
+    ) == [
+        Standing.TAKEN,
+        Standing.OWNED,
+        Standing.TAKEN,
+        Standing.LOST,
+        Standing.OWNED,
+        Standing.OWNED,
+    ]
     assert await store.verify([]) == []
 
 
 async def test_thousands_of_connections_are_verified_in_order(store: RedisStore) -> None:
     epochs = {f"c{n}": (await attach(store, f"c{n}", expiry=0)).epoch for n in range(0, 1500, 3)}
     connections = [(f"c{n}", epochs.get(f"c{n}", 1)) for n in range(1500)]
-    assert await store.verify(connections) == [n % 3 == 0 for n in range(1500)]
+    assert await store.verify(connections) == [
+        Standing.LOST if n % 3 else Standing.OWNED for n in range(1500)
+    ]
 
 
 # Routers

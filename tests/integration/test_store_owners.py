@@ -13,6 +13,7 @@ import pytest
 
 from support.store_groups import KINDS, AnyStore, start_store
 from tidegate.core.session_key import session_key
+from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import (
@@ -78,7 +79,9 @@ async def test_another_user_neither_resumes_nor_ends_a_session(
     await store.append([Append("c", mine.incarnation, b"m")])
     with pytest.raises(OwnedByAnother):
         await _attach(store, other, edge="e2", clean=clean)
-    assert await store.verify([("c", mine.epoch)]) == [connected]
+    assert await store.verify([("c", mine.epoch)]) == [
+        Standing.OWNED if connected else Standing.TAKEN
+    ]
     again = await _attach(store, owner)
     assert (again.session_present, again.queued_count) == (True, 1)
     assert again.incarnation == mine.incarnation
@@ -91,7 +94,7 @@ async def test_a_connection_without_durable_session_is_its_users_until_it_ends(
     mine = await _attach(store, "ann", expiry=0)
     with pytest.raises(OwnedByAnother):
         await _attach(store, "bob", edge="e2", expiry=expiry)
-    assert await store.verify([("c", mine.epoch)]) == [True]
+    assert await store.verify([("c", mine.epoch)]) == [Standing.OWNED]
     await _detach(store, mine.epoch)
     await _attach(store, "bob", edge="e2", expiry=expiry)
 

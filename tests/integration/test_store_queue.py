@@ -101,7 +101,7 @@ async def test_a_full_queue_refuses_the_newest(server: AnyStore) -> None:
     assert await append(store, [Append("c", attached, b"x", "id")]) == [AppendOutcome.QUEUE_FULL]
     assert await records(store, attached) == [b"0", b"1", b"2"]
     (completed, replies) = await asyncio.gather(
-        store.complete("c", 1, [1]),
+        store.complete("c", attached, [1]),
         append(store, [Append("c", attached, b"y", "id"), Append("c", attached, b"z")]),
     )
     assert completed
@@ -138,7 +138,7 @@ async def test_an_identity_is_queued_once(store: RedisStore) -> None:
         ],
     )
     assert replies == [1, 1, AppendOutcome.DUPLICATE, 2]
-    await store.complete("c", 1, [1])
+    await store.complete("c", attached, [1])
     assert await append(store, [Append("c", attached, b"x", "p/1/0")]) == [AppendOutcome.DUPLICATE]
 
 
@@ -151,7 +151,7 @@ async def test_identities_are_bounded_and_the_latest_stay(
             store,
             [Append("c", attached, b"x", f"{number}") for number in range(start, start + 100)],
         )
-        await store.complete("c", 1, range(start + 1, start + 101))
+        await store.complete("c", attached, range(start + 1, start + 101))
     (key,) = [name for name in server.key_names() if b":x:" in name]
     kept = server.command("ZCARD", key)
     assert isinstance(kept, int)
@@ -182,9 +182,9 @@ async def test_completed_entries_are_gone_with_their_release(server: AnyStore) -
     attached = (await attach(store)).incarnation
     await append(store, [Append("c", attached, b"x")] * 100)
     await append(store, [Append("c", attached, b"x")] * 2400)
-    assert await store.release("c", 1, [*range(1, 2300)])
-    assert await store.complete("c", 1, [*range(1, 2400)])
-    assert await store.complete("c", 1, [1, 2])
+    assert await store.release("c", attached, [*range(1, 2300)])
+    assert await store.complete("c", attached, [*range(1, 2400)])
+    assert await store.complete("c", attached, [1, 2])
     reply = await attach(store)
     assert (reply.queued_count, reply.released) == (101, [])
     await store.close()
@@ -237,7 +237,7 @@ async def test_a_damaged_key_fails_alone(store: RedisStore, server: AnyStore) ->
 async def test_a_queue_deleted_by_hand_starts_empty(store: RedisStore, server: AnyStore) -> None:
     attached = (await attach(store)).incarnation
     await append(store, [Append("c", attached, b"x")] * 5)
-    await store.detach(DetachRequest("c", 1, NOW, False, None, 3))
+    await store.detach(DetachRequest("c", attached, NOW, False, None, 3))
     (key,) = [name for name in server.key_names() if b":q:" in name]
     server.command("DEL", key)
     assert (await attach(store)).last_seq == 3

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from support.waiting import wait_for_async
+from tidegate.core.standing import Standing
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_peer import RouterPeer
 from tidegate.link.interfaces import (
@@ -86,6 +87,9 @@ class FakeEdge:
         self.receipts: list[Any] = []
         self.kicked: list[tuple[str, int, ReasonCode]] = []
         self.pushes_lost_count = 0
+        self.lost: list[tuple[str, int]] = []
+        self.own_connections: list[tuple[str, int]] | None = None
+        self.verify_count = 0
         #: What was delivered with an identity.
         self.identities: list[str] = []
         self.fenced: list[tuple[str, int]] = []
@@ -129,6 +133,18 @@ class FakeEdge:
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
         """See EdgeLink."""
         self.kicked.append((client_id, epoch, reason_code))
+
+    def session_lost(self, client_id: str, epoch: int) -> None:
+        """See EdgeLink."""
+        self.lost.append((client_id, epoch))
+
+    def connections(self) -> list[tuple[str, int]] | None:
+        """See EdgeLink."""
+        return self.own_connections
+
+    def verify_sessions(self) -> None:
+        """See EdgeLink."""
+        self.verify_count += 1
 
     def fence(self, client_id: str, epoch: int) -> None:
         """See EdgeLink."""
@@ -368,9 +384,10 @@ class FakeService:
         """See RouterService."""
         await self._ask("end_lease", edge_id)
 
-    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[Standing]:
         """See RouterService."""
-        return await self._ask("verify", connections) or [True] * len(connections)
+        answer = await self._ask("verify", connections) or [Standing.OWNED] * len(connections)
+        return list(map(Standing, answer))
 
     async def fence(self, instance: str) -> None:
         """See RouterService."""

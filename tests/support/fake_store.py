@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.store.api import (
+    GLOBAL,
     Append,
     AppendOutcome,
     AppendReply,
@@ -21,6 +23,7 @@ from tidegate.store.api import (
     DetachReply,
     DetachRequest,
     DueWork,
+    History,
     Holder,
     RetainedAdded,
     RetainedRemoved,
@@ -78,6 +81,18 @@ class FakeStore:
         self.retained: set[str] = set()
         #: Edges, and until when they have a lease.
         self.leases: dict[str, int] = {}
+        self.on_replaced: Callable[[], None] = lambda: None
+        #: By partition: the first number of its history, and what its readers have written.
+        self.histories: dict[int, tuple[int, dict[str, int]]] = {
+            partition: (0, {}) for partition in self.all_histories
+        }
+        self.watched_histories: Sequence[int] = self.all_histories
+        #: Which of the connections own their sessions; the others are lost.
+        self.owned: set[tuple[str, int]] = set()
+        #: Partitions whose history a router has begun.
+        self.replaced: set[int] = set()
+        self.time_ms = 10_000
+        self.swept_histories = 0
 
     def now_ms(self) -> int:
         """Virtual time."""
@@ -239,10 +254,40 @@ class FakeStore:
         self._asked("leased_edges")
         return [edge_id for edge_id, until_ms in self.leases.items() if until_ms > now_ms]
 
-    async def sweep_edges(
-        self, now_ms: int, limit: int, publisher: str = "", read_to: Sequence[int] | None = None
-    ) -> DueWork:
+    async def sweep_edges(self, *_: object) -> DueWork:
         return DueWork()
+
+    async def sweep_history(self, *_: object) -> DueWork:
+        self.swept_histories += 1
+        return DueWork()
+
+    @property
+    def all_histories(self) -> list[int]:
+        return [GLOBAL, *range(PARTITIONS)]
+
+    async def read_histories(
+        self, reader: str, number: int, partitions: Sequence[int]
+    ) -> list[History | None]:
+        self._asked("read_histories")
+        found: list[History | None] = []
+        for partition in partitions:
+            first, written = self.histories[partition]
+            replaces = partition in self.replaced
+            found.append(History(first, replaces, written.get(reader), self.time_ms))
+            written[reader] = number
+        return found
+
+    async def replace_histories(self, items: Sequence[tuple[int, int]], least: int) -> list[int]:
+        self._asked("replace_histories")
+        for partition, first in items:
+            if self.histories[partition][0] == first:
+                self.histories[partition] = (least + 1, {})
+                self.replaced.add(partition)
+        return [self.histories[partition][0] for partition, _ in items]
+
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[Standing]:
+        self._asked("verify")
+        return [Standing.OWNED if one in self.owned else Standing.LOST for one in connections]
 
     async def sweep_due(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
         due, self.due = self.due, DueWork()

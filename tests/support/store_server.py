@@ -98,7 +98,7 @@ class StoreServer:
         """The names of all keys but those that belong to no client and no topic, sorted."""
         names = self.command("KEYS", "*")
         assert isinstance(names, list)
-        fixed = (b"}:epoch", b"}:log", b"}:log-size", b"}:server")
+        fixed = (b"}:epoch", b"}:log", b"}:log-size", b"}:server", b"}:history")
         return sorted(name for name in names if b"{p" in name and not name.endswith(fixed))
 
     def kill(self) -> None:

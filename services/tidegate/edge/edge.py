@@ -162,6 +162,19 @@ class Edge:
         elif epoch and (attaching := self.registry.attaching.get(client_id)) is not None:
             attaching.lost_epoch = max(attaching.lost_epoch, epoch)
 
+    def session_lost(self, client_id: str, epoch: int) -> None:
+        """End a connection whose session the store has lost (see EdgeLink)."""
+        client = self.clients.get(client_id)
+        if client is not None and client.epoch == epoch:
+            client.session_lost()
+
+    def connections(self) -> list[tuple[str, int]]:
+        """Its connections (see EdgeLink)."""
+        return [(client.session_key, client.epoch) for client in self.clients.values()]
+
+    def verify_sessions(self) -> None:
+        """The router does it here (see EdgeLink)."""
+
     def fence(self, client_id: str, epoch: int) -> None:
         """End a connection that is older (see EdgeLink)."""
         client = self.clients.get(client_id)

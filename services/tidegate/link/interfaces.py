@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tidegate.core.standing import Standing
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 
@@ -24,6 +25,10 @@ FENCED = -1
 
 class SessionFenced(Exception):
     """A newer connection owns the session; the caller's connection must be closed."""
+
+
+class SessionLost(SessionFenced):
+    """The store has gone back to an older state, and has lost the session of the connection."""
 
 
 class SessionOwned(Exception):
@@ -162,6 +167,9 @@ class DetachSession:
     publisher: EndedPublisher | None = field(default=None, compare=False)
     #: For the edge's end of the link: it has ended because a newer connection has the session.
     is_superseded: bool = field(default=False, compare=False)
+    #: For the edge's end of the link: the store may have lost the session. Its will, if it is to be
+    #: published; it is published here if the store does not have the connection any more.
+    lost_will: PendingWill | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -384,8 +392,8 @@ class RouterService(RouterLink, Protocol):
     async def end_lease(self, edge_id: str) -> None:
         """Remove the lease of an edge that shuts down. Raises RouterUnavailable."""
 
-    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
-        """Return which (client_id, epoch) still own their sessions. Raises RouterUnavailable."""
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[Standing]:
+        """Return whether (client_id, epoch) still own their sessions. Raises RouterUnavailable."""
 
     async def settle(self, client_id: str, position: int, excluded: Sequence[str]) -> None:
         """Return when every live router has read a client's change log up to a position.
@@ -469,6 +477,15 @@ class EdgeLink(Protocol):
 
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
         """Close the connection with this epoch (0: with any)."""
+
+    def session_lost(self, client_id: str, epoch: int) -> None:
+        """Close the connection with this epoch: the store has lost its session."""
+
+    def connections(self) -> list[tuple[str, int]] | None:
+        """Its connections, for the router to verify; None: it verifies them itself."""
+
+    def verify_sessions(self) -> None:
+        """Verify which connections still own their sessions: the store may have lost some."""
 
     def fence(self, client_id: str, epoch: int) -> None:
         """Nothing that this client has published with a lower epoch takes effect any more."""

@@ -207,6 +207,9 @@ class TracedEdgeLink:
         self._tracer = tracer
         self._counters = counters
         self.kick = edge.kick
+        self.session_lost = edge.session_lost
+        self.connections = edge.connections
+        self.verify_sessions = edge.verify_sessions
         self.fence = edge.fence
         self.publish_will = edge.publish_will
         self.give_up = edge.give_up

@@ -34,6 +34,7 @@ class ClusterAdmin:
     ) -> None:
         self._process = process
         self._edges = edges
+        self._routers = routers
         self._children = [*routers, *edges]
 
     def control(self) -> Control:
@@ -83,6 +84,7 @@ class ClusterAdmin:
         return {
             **own,
             "clients": sum(clients),
+            "store_history": _of_the_first(self._routers, answers),
             "shedding": sum(answers[edge.name].get("shedding", 0) for edge in self._edges),
             "drain": _joined_progress(
                 [answers[edge.name].get("drain") or {} for edge in self._edges]
@@ -180,6 +182,12 @@ class ClusterAdmin:
             if status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
                 return was_connected or status == HTTPStatus.OK
         return None
+
+
+def _of_the_first(routers: Sequence[ChildProcess], answers: Mapping[str, Json]) -> Json | None:
+    """Return the history of the store as the first router that responds has it."""
+    found = (answers[router.name].get("store_history") for router in routers)
+    return next((history for history in found if history), None)
 
 
 async def _readiness_of(child: ChildProcess) -> Readiness:

@@ -58,9 +58,7 @@ class EdgeProcess(Process):
         router_client.set_edge(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
         router_client.publish_dispatcher.on_paused = edge.pause_publishing
         router_client.publish_dispatcher.on_resumed = edge.resume_publishing
-        router_client.verification.connections = lambda: [
-            (client.client_id, client.epoch) for client in edge.clients.values()
-        ]
+        router_client.verification.connections = edge.connections
         router_client.figures.own = lambda: figures_of(counters, edge)
         self.exporter.add(_metrics(router_client))
         stack.push_async_callback(router_client.stop)

@@ -177,6 +177,7 @@ class RouterProcess(Process):
             **super().status(),
             "sessions": self.counters.sessions,
             "retained": self.counters.retained_count,
+            "store_history": router.history_status() if router is not None else None,
             "link": link,
         }
 

@@ -59,6 +59,7 @@ class Broker(Process):
         self._authentication_methods = authentication_methods
         self._store_reachable = False
         self._components: EdgeComponents | None = None
+        self._router: Router | None = None
         self._router_reload: RouterReload | None = None
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
@@ -68,7 +69,7 @@ class Broker(Process):
         check_admin(config.admin)
         tracer = self.start_telemetry(stack).tracer
         store = await self._open_store(stack)
-        router = Router(
+        router = self._router = Router(
             store,
             config.limits,
             config.features,
@@ -165,10 +166,12 @@ class Broker(Process):
     def status(self) -> Json:
         """Return /status without the part of ``edge.administration``."""
         assert self._components is not None
+        assert self._router is not None
         return {
             **super().status(),
             "sessions": self.counters.sessions,
             "retained": self.counters.retained_count,
+            "store_history": self._router.history_status(),
             "listeners": self._components.listeners.addresses,
             "link": {"routers": "in this process", "store_reachable": self._store_reachable},
         }

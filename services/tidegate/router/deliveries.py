@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from tidegate.link.interfaces import RouterUnavailable, SessionFenced
+from tidegate.link.interfaces import RouterUnavailable
 from tidegate.mqtt.packets import Publish
 from tidegate.router.edges import Edges
 from tidegate.router.pending import PendingEnqueue
 from tidegate.router.queue_writer import QueueWriter
-from tidegate.router.store_calls import call_fenced, call_once, retry_until_stored
+from tidegate.router.rollback import Rollback
+from tidegate.router.store_calls import call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Store
@@ -34,6 +35,7 @@ class Deliveries:
         "_counters",
         "_edges",
         "_queues",
+        "_rollback",
         "_store",
         "_table",
     )
@@ -44,6 +46,7 @@ class Deliveries:
         table: RoutingTable,
         queues: QueueWriter,
         edges: Edges,
+        rollback: Rollback,
         counters: Counters,
     ) -> None:
         self._store = store
@@ -51,6 +54,7 @@ class Deliveries:
         self._table = table
         self._queues = queues
         self._edges = edges
+        self._rollback = rollback
         #: (client_id, epoch) -> sequence numbers, and the callbacks for when they are deleted.
         self._completions: dict[tuple[str, int], list[int]] = {}
         self._completed: list[Callable[[], None]] = []
@@ -114,7 +118,9 @@ class Deliveries:
                 completed, self._completed = self._completed, []
                 items = [(client_id, epoch, seqs) for (client_id, epoch), seqs in batch.items()]
                 for index in await self._complete_batch(items):
-                    self._edges.kick(*items[index][:2])
+                    client_id, epoch, _ = items[index]
+                    if not await self._rollback.fenced(client_id, epoch):
+                        self._edges.kick(client_id, epoch)
                 for done in completed:
                     done()
         finally:
@@ -142,7 +148,8 @@ class Deliveries:
 
     async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
         """Store that PUBREC was received for these (see RouterLink)."""
-        await call_fenced(self._store.release(client_id, epoch, seqs))
+        if not await call_once(self._store.release(client_id, epoch, seqs)):
+            await self._rollback.refuse(client_id, epoch)
 
     async def complete_receipt(
         self, client_id: str, epoch: int, packet_id: int, value: int
@@ -152,4 +159,4 @@ class Deliveries:
             lambda: self._store.receipt(client_id, epoch, packet_id, value), "store a receipt"
         )
         if not current:
-            raise SessionFenced(client_id)
+            await self._rollback.refuse(client_id, epoch)

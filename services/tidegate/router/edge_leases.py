@@ -18,18 +18,18 @@ class EdgeLeases:
     """See the module's docstring."""
 
     __slots__ = (
-        "_duration_s",
         "_grace_until_s",
         "_last_sweep_s",
         "_now_ms",
         "_startup_until_s",
         "_store",
+        "duration_s",
     )
 
     def __init__(self, store: Store, now_ms: Callable[[], int], duration_s: float) -> None:
         self._store = store
         self._now_ms = now_ms
-        self._duration_s = duration_s
+        self.duration_s = duration_s
         # Edges could not renew their leases during a store outage: no sweep of edges until then.
         self._last_sweep_s = 0.0
         self._grace_until_s = 0.0
@@ -37,12 +37,16 @@ class EdgeLeases:
 
     def start_grace(self) -> None:
         """Give edges that were attached to other routers the length of a lease to attach here."""
-        self._startup_until_s = asyncio.get_running_loop().time() + self._duration_s
+        self._startup_until_s = asyncio.get_running_loop().time() + self.duration_s
         self._grace_until_s = self._startup_until_s
+
+    def pause_sweeps(self) -> None:
+        """Give edges the length of a lease to renew leases that the store has lost."""
+        self._grace_until_s = asyncio.get_running_loop().time() + self.duration_s
 
     async def heartbeat(self, edge_id: str) -> bool:
         """Renew an edge's lease (see RouterService)."""
-        lease_ms = int(self._duration_s * 1000)
+        lease_ms = int(self.duration_s * 1000)
         return await call_once(self._store.renew_lease(edge_id, self._now_ms(), lease_ms))
 
     async def leased_edges(self) -> list[str]:
@@ -64,8 +68,8 @@ class EdgeLeases:
     def may_sweep_edges(self) -> bool:
         """Whether sessions of edges without a lease may be swept now."""
         now_s = asyncio.get_running_loop().time()
-        if self._last_sweep_s and now_s - self._last_sweep_s > self._duration_s / 2:
-            self._grace_until_s = now_s + self._duration_s
+        if self._last_sweep_s and now_s - self._last_sweep_s > self.duration_s / 2:
+            self._grace_until_s = now_s + self.duration_s
         return now_s >= self._grace_until_s
 
     def sweep_done(self) -> None:

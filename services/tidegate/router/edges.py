@@ -107,3 +107,8 @@ class Edges:
         """End this connection, wherever it is: a newer one owns the session."""
         for edge in self.by_id.values():
             edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)
+
+    def session_lost(self, client_id: str, epoch: int) -> None:
+        """End this connection, wherever it is: the store has lost its session."""
+        for edge in list(self.by_id.values()):
+            edge.session_lost(client_id, epoch)

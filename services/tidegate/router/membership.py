@@ -60,9 +60,13 @@ class Membership:
         self._former_instances: list[str] = []
         self._positions: list[int] = []
         self._current_until_s = 0.0
+        #: Called when the logs have a gap, before everything is loaded again.
+        self.on_gap: Callable[[], Awaitable[None]] = _nothing
         self._loop = asyncio.get_running_loop()
         self._reading: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        #: What was read may not be what the store has: load everything before the next change.
+        self._is_outdated = False
 
     def new_instance(self) -> None:
         """Become a new instance: the old one is fenced, or this is the first."""
@@ -115,14 +119,41 @@ class Membership:
                 raise RouterUnavailable(str(error)) from error
             raise error
 
+    def outdated(self) -> None:
+        """Load everything again with the next ``catch_up``: the store has gone back.
+
+        Until that is done, and the lease renewed after it, this router is not current.
+        """
+        self._is_outdated = True
+        self._current_until_s = 0.0
+
+    async def is_ahead(self) -> list[int]:
+        """The partitions whose logs end before what was read of them. Raises StoreUnavailable."""
+        known = list(self._positions)
+        ends = await self._store.log_positions()
+        pairs = zip(known, ends, strict=False)
+        return [number for number, (read, end) in enumerate(pairs) if end < read]
+
     def _read_ended(self, task: asyncio.Task[None]) -> None:
         if self._reading is task:
             self._reading = None
 
     async def _read(self) -> None:
         while True:
+            if self._is_outdated:
+                self._is_outdated = False
+                try:
+                    await self._load_all()
+                except BaseException:
+                    self._is_outdated = True
+                    raise
             found = await self._store.changes(self._positions, CHANGES_LIMIT)
+            if self._is_outdated:
+                continue
             if found.has_gap:
+                await self.on_gap()
+                if self._is_outdated:
+                    continue
                 log.warning("change log has a gap, reloading everything")
                 await self._load_all()
                 continue
@@ -153,8 +184,8 @@ class Membership:
         if not was_current:
             # No change has waited for this router until now: read those before the renewal, too.
             await self.catch_up()
-        if instance != self.instance:
-            return  # it was fenced meanwhile: the new instance has no lease yet
+        if instance != self.instance or self._is_outdated:
+            return  # it was fenced meanwhile: the new instance has no lease yet; or it must reload
         self._current_until_s = asked_s + self._lease_s * LEASE_SAFE_FRACTION
         if not was_current:
             self._became_current()
@@ -194,6 +225,10 @@ class Membership:
             ):
                 return
             await asyncio.sleep(POLL_S)
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _is_behind(record: RouterRecord, partition: int, position: int) -> bool:

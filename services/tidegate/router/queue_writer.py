@@ -139,6 +139,8 @@ class QueueWriter:
         #: The batch in flight; another list once that was cancelled.
         self._batch: list[QueueItem] = []
         self._task: asyncio.Task[None] | None = None
+        #: Called when a session that a message is for is not in the store.
+        self.on_no_session: Callable[[], None] = _nothing
         #: Set before the first offer.
         self.groups: OfferListener | None = None
         #: Appends a batch. The router replaces it when traces are on.
@@ -280,9 +282,12 @@ class QueueWriter:
                 )
             elif item.offer is not None and not edge_id and self.groups is not None:
                 self.groups.queued_offline(session.client_id, item.offer)
-        elif item.offer is None or not self._offer_to_others(item, item.offer, result):
-            self._counters.published += 1
-            self._counters.dropped[result.value] += 1
+        else:
+            if result is AppendOutcome.NO_SESSION:
+                self.on_no_session()
+            if item.offer is None or not self._offer_to_others(item, item.offer, result):
+                self._counters.published += 1
+                self._counters.dropped[result.value] += 1
         item.pending.release()
 
     def _offer_to_others(self, item: QueueItem, offer: Offer, outcome: AppendOutcome) -> bool:
@@ -290,3 +295,7 @@ class QueueWriter:
         return self.groups is not None and self.groups.refused(
             client_id, item.message, offer, item.pending, outcome
         )
+
+
+def _nothing() -> None:
+    pass

@@ -16,11 +16,12 @@ parts own the rest, and each of them calls only those above it here (the others 
     replays           retained messages for the queues of durable sessions
     replica           subscriptions and retained topics of the store, in memory
     membership        the lease of this router, and the change logs
+    edge_leases       leases of edges
+    rollback          what follows when the store has gone back
     deliveries        durable sessions' queues, for edges
     routing           publishes, at once or when this router is current again
     wills             publishing of wills that are due
     sessions          attach, detach, subscribe
-    edge_leases       leases of edges
     sweeper           what is due by time
 """
 
@@ -45,6 +46,7 @@ from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.replays import Replays
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
+from tidegate.router.rollback import Rollback
 from tidegate.router.routing import Routing
 from tidegate.router.sessions import Sessions
 from tidegate.router.store_calls import call_once, retry_until_stored
@@ -121,7 +123,20 @@ class Router:
                 self._replica.load,
                 self._became_current,
             )
-        self._deliveries = deliveries = Deliveries(store, table, queues, edges, counters)
+        self._edge_leases = leases = EdgeLeases(store, now_ms, edge_lease_s)
+        self._rollback = rollback = Rollback(
+            store,
+            counters,
+            tasks=tasks,
+            edges=edges,
+            leases=leases,
+            replica=self._replica,
+            membership=self._membership,
+        )
+        self.history = rollback.history
+        self.history_status = rollback.status
+        queues.on_no_session = rollback.history.look_soon
+        self._deliveries = deliveries = Deliveries(store, table, queues, edges, rollback, counters)
         self._routing = routing = Routing(
             limits,
             features,
@@ -147,8 +162,8 @@ class Router:
             membership=self._membership,
             wills=self._wills,
             replays=replays,
+            rollback=rollback,
         )
-        self._edge_leases = leases = EdgeLeases(store, now_ms, edge_lease_s)
         self.sweeper = Sweeper(
             store,
             now_ms,
@@ -162,6 +177,7 @@ class Router:
             wills=self._wills,
             edges=edges,
             membership=self._membership,
+            rollback=rollback,
         )
         # Operations of edges, without a call in between: it would cost time on the hot path.
         self.publish = routing.publish
@@ -216,16 +232,22 @@ class Router:
 
     async def start(self) -> None:
         """Load subscriptions and the retained index; begin sweeping. Raises StoreUnavailable."""
-        if self._membership is None:
-            await self._replica.load()
-        else:
-            await self._membership.start()
-            self._edge_leases.start_grace()
+        await self.history.start()
+        try:
+            if self._membership is None:
+                await self._replica.load()
+            else:
+                await self._membership.start()
+                self._edge_leases.start_grace()
+        except BaseException:
+            await self.history.stop()
+            raise
         self.sweeper.start()
 
     async def stop(self) -> None:
         """Finish what is in progress. Edges must have detached their clients before."""
         await self.sweeper.stop()
+        await self.history.stop()
         if self._membership is not None:
             await self._membership.stop()
         while self._claims.is_busy or self._queues.is_busy:  # a refused message is claimed again

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from tidegate.core.standing import Standing
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
@@ -23,7 +24,8 @@ from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.edges import Edges
 from tidegate.router.membership import Membership
 from tidegate.router.replays import Replays
-from tidegate.router.store_calls import call_fenced, call_once, retry_until_stored
+from tidegate.router.rollback import Rollback
+from tidegate.router.store_calls import call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
 from tidegate.runtime.telemetry.counters import Counters
@@ -48,6 +50,7 @@ class Sessions:
         "_membership",
         "_now_ms",
         "_replays",
+        "_rollback",
         "_store",
         "_table",
         "_wills",
@@ -64,6 +67,7 @@ class Sessions:
         membership: Membership | None,
         wills: Wills,
         replays: Replays,
+        rollback: Rollback,
     ) -> None:
         """``membership`` None: there is no other router to read changes of subscriptions."""
         self._store = store
@@ -74,6 +78,7 @@ class Sessions:
         self._membership = membership
         self._wills = wills
         self._replays = replays
+        self._rollback = rollback
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make an edge the owner of a session (see RouterLink)."""
@@ -100,6 +105,11 @@ class Sessions:
             raise SessionOwned("the session belongs to another user") from None
         if reply.taken_epoch:
             return AttachedSession(0, 0, False, taken_epoch=reply.taken_epoch)
+        if self._rollback.history.is_lost(client_id, reply.epoch):
+            # The store has gone back, and a new history has begun after this CONNECT.
+            end = DetachRequest(client_id, reply.epoch, self._now_ms(), publish_will=False)
+            await call_once(self._store.detach(end))
+            raise RouterUnavailable("the store has gone back to an older state")
         if reply.discarded_incarnation:
             table.drop_session(client_id, reply.discarded_incarnation)
         if reply.incarnation:
@@ -156,6 +166,8 @@ class Sessions:
         reply = await retry_until_stored(lambda: self._store.detach(detach), "detach a session")
         if reply.ended is not None:
             self.ended(reply.ended)
+        if reply.fenced and request.lost_will is not None:
+            self._wills.publish(request.lost_will)
         return DetachedSession(self._publish_or_return(reply.wills), reply.fenced)
 
     def hasten(self, client_id: str) -> None:
@@ -174,8 +186,8 @@ class Sessions:
         self._counters.sessions_expired += 1
         self._table.drop_session(ended.client_id, ended.incarnation)
 
-    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
-        """Which connections still own their sessions (see RouterService)."""
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[Standing]:
+        """Whether connections still own their sessions (see RouterService)."""
         return await call_once(self._store.verify(connections))
 
     # Subscriptions
@@ -197,7 +209,7 @@ class Sessions:
             self._edges.join_groups(edge_id, client_id, epoch, subscriptions)
             return
         stored = self._store.subscribe(client_id, epoch, subscriptions, generation)
-        if await self._change(client_id, stored, excluded):
+        if await self._change(client_id, epoch, stored, excluded):
             session = self._table.session(client_id, incarnation)
             if generation:
                 self._replays.subscribed(session, subscriptions)
@@ -208,7 +220,7 @@ class Sessions:
         self, client_id: str, epoch: int, items: Sequence[tuple[str, str, str]]
     ) -> None:
         """Store up to where retained messages were sent (see RouterLink)."""
-        await call_fenced(self._store.replayed(client_id, epoch, items))
+        await self._call_fenced(client_id, epoch, self._store.replayed(client_id, epoch, items))
 
     async def unsubscribe(
         self,
@@ -224,20 +236,31 @@ class Sessions:
             self._edges.leave_groups(client_id, epoch, filters)
             return
         stored = self._store.unsubscribe(client_id, epoch, filters)
-        if await self._change(client_id, stored, excluded):
+        if await self._change(client_id, epoch, stored, excluded):
             session = self._table.session(client_id, incarnation)
             for topic_filter in filters:
                 self._table.unsubscribe_durable(session, topic_filter)
 
+    async def _call_fenced(self, client_id: str, epoch: int, call: Coroutine[Any, Any, int]) -> int:
+        """Make a fenced write once; its result. Raises SessionFenced, RouterUnavailable."""
+        result = await call_once(call)
+        if not result:
+            await self._rollback.refuse(client_id, epoch)
+        return result
+
     async def _change(
-        self, client_id: str, stored: Coroutine[Any, Any, int], excluded: Sequence[str]
+        self,
+        client_id: str,
+        epoch: int,
+        stored: Coroutine[Any, Any, int],
+        excluded: Sequence[str],
     ) -> bool:
         """Store a change of a session's subscriptions; True if it is to be applied here.
 
         In a cluster this router reads it from the log, as all do, so that all apply one order;
         every live router that is not in ``excluded`` is waited for.
         """
-        position = await call_fenced(stored)
+        position = await self._call_fenced(client_id, epoch, stored)
         membership = self._membership
         if membership is None:
             return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from tidegate.link.interfaces import EdgeLink
@@ -19,6 +20,7 @@ from tidegate.router.failure_log import FailureLog
 from tidegate.router.membership import Membership
 from tidegate.router.offline_members import OfflineMembers
 from tidegate.router.retained import RetainedMessages
+from tidegate.router.rollback import Rollback
 from tidegate.router.sessions import Sessions
 from tidegate.router.wills import Wills
 from tidegate.runtime.process.tasks import Tasks
@@ -46,6 +48,7 @@ class Sweeper:
         "_now_ms",
         "_offline_members",
         "_retained",
+        "_rollback",
         "_sessions",
         "_store",
         "_task",
@@ -68,11 +71,13 @@ class Sweeper:
         wills: Wills,
         edges: Edges,
         membership: Membership | None,
+        rollback: Rollback,
     ) -> None:
         """``membership`` None: this router is alone, and publishes wills itself."""
         self._store = store
         self._edges = edges
         self._membership = membership
+        self._rollback = rollback
         self._now_ms = now_ms
         self._counters = counters
         self._tasks = tasks
@@ -117,8 +122,19 @@ class Sweeper:
         publisher = None if membership is None else self._edges.will_publisher()
         publisher_id = "" if publisher is None else publisher.edge_id
         if self._leases.may_sweep_edges():
-            work = await self._store.sweep_edges(self._now_ms(), SWEEP_LIMIT, publisher_id, read_to)
+            history = self._rollback.history
+            work = await self._store.sweep_edges(
+                self._now_ms(),
+                SWEEP_LIMIT,
+                publisher_id,
+                read_to,
+                partial(history.leases_hold, history.count),
+            )
             found += self._process(work, publisher)
+            if self._rollback.may_sweep():
+                work = await self._store.sweep_history(self._now_ms(), SWEEP_LIMIT, publisher_id)
+                found += self._process(work, publisher)
+                self._rollback.swept(work)
         await self._offline_members.schedule_checks()
         work = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT, publisher_id)
         found += self._process(work, publisher)

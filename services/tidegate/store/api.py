@@ -7,11 +7,12 @@ times are Unix milliseconds and arguments; the store reads no clock. Every call 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
+from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 
 #: A session expiry interval of this value means "never" (MQTT5 §3.1.2.11.2).
@@ -28,6 +29,25 @@ class WriterFenced(Exception):
 
 class OwnedByAnother(Exception):
     """The session belongs to another user; nothing was changed."""
+
+
+@dataclass(slots=True, frozen=True)
+class History:
+    """The history of a partition, as one reader has found it.
+
+    Numbers (epochs; in the global one, of leases) up to ``first`` were given out in an earlier one.
+    ``replaces``: a router has begun it, in place of one that had gone back. ``seen``: what this
+    reader had written last, None if there was nothing. ``time_ms`` is the server's clock.
+    """
+
+    first: int
+    replaces: bool
+    seen: int | None
+    time_ms: int
+
+
+#: What belongs to no partition has a history, too; in lists of partitions it is this number.
+GLOBAL: Final = -1
 
 
 class AppendOutcome(Enum):
@@ -354,6 +374,8 @@ class Store(Protocol):
     """
 
     writer: str
+    #: Called when a server is another one, or has been restarted: it may have lost something.
+    on_replaced: Callable[[], None]
 
     async def attach(self, request: AttachRequest) -> AttachReply:
         """Raise the epoch of the client identifier, discard or resume its session (G3).
@@ -470,8 +492,33 @@ class Store(Protocol):
         that began before this returned False change nothing afterwards.
         """
 
-    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[Standing]:
         """Which of these connections (client identifier, epoch) still own their sessions."""
+
+    @property
+    def watched_histories(self) -> Sequence[int]:
+        """The partitions whose histories tell of all others, too: one for each server."""
+
+    @property
+    def all_histories(self) -> Sequence[int]:
+        """Every partition that has a history."""
+
+    async def read_histories(
+        self, reader: str, number: int, partitions: Sequence[int]
+    ) -> list[History | None]:
+        """Read histories, and write a number into each; None where a server is not available.
+
+        A history that lacks the number that its reader has written last has gone back.
+        """
+
+    async def replace_histories(self, items: Sequence[tuple[int, int]], least: int) -> list[int]:
+        """Begin new histories, with numbers above ``least``: (partition, its first number) of each.
+
+        The first numbers now; one that is not the same any more has been replaced already.
+        """
+
+    async def sweep_history(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
+        """Detach (as lost) connections of earlier histories that no edge has ended."""
 
     async def end_lease(self, edge_id: str) -> None:
         """End an edge's lease: its remaining sessions may be swept at once."""
@@ -483,13 +530,20 @@ class Store(Protocol):
         """End the leases of all edges: for the only user of the server, before the first lease."""
 
     async def sweep_edges(
-        self, now_ms: int, limit: int, publisher: str = "", read_to: Sequence[int] | None = None
+        self,
+        now_ms: int,
+        limit: int,
+        publisher: str = "",
+        read_to: Sequence[int] | None = None,
+        leases_hold: Callable[[], Awaitable[bool]] | None = None,
     ) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease.
 
         ``publisher`` is the edge that publishes their wills, "" for none. ``read_to``: what every
         router has read of each partition's change log; an edge is logged as lost first, and its
         sessions are left until all have read that. None: no other router has to read it.
+        ``leases_hold`` is called when the leases have been read: nothing is done if they are not
+        those that were granted, since the store has gone back.
         """
 
     async def sweep_due(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:

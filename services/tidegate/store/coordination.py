@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from tidegate.core.standing import Standing
 from tidegate.store import operations as op
-from tidegate.store.api import Changes, DueWork, RouterRecord
+from tidegate.store.api import (
+    GLOBAL,
+    Changes,
+    DueWork,
+    History,
+    RouterRecord,
+    StoreUnavailable,
+)
 from tidegate.store.broker_time import BrokerTime
 from tidegate.store.keys import EDGES_KEY, GLOBAL_PREFIX, ROUTERS_KEY
 from tidegate.store.partitions import REPLY_BYTES, Partitions, Words
@@ -110,13 +118,13 @@ class Coordination:
         """End the leases of all edges: for the only user of the server, before the first lease."""
         await self._partitions.command(b"DEL", EDGES_KEY)
 
-    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[bool]:
+    async def verify(self, connections: Sequence[tuple[str, int]]) -> list[Standing]:
         """Which of these connections (client identifier, epoch) still own their sessions."""
         groups: dict[bytes, list[int]] = {}
         for place, (client_id, _) in enumerate(connections):
             prefix = self._partitions.group_prefix(client_id.encode())
             groups.setdefault(prefix, []).append(place)
-        owned = [False] * len(connections)
+        standings = [Standing.TAKEN] * len(connections)
         for prefix, places in groups.items():
             for start in range(0, len(places), _VERIFIED_AT_ONCE):
                 chosen = places[start : start + _VERIFIED_AT_ONCE]
@@ -127,8 +135,76 @@ class Coordination:
                 size = 100 * len(chosen)
                 answers = await self._bulk.submit(prefix, [op.VERIFY, len(words), *words], size)
                 for place, answer in zip(chosen, answers, strict=True):
-                    owned[place] = answer == 1
-        return owned
+                    standings[place] = Standing(answer)
+        return standings
+
+    # Histories
+
+    @property
+    def watched_histories(self) -> list[int]:
+        """The partitions whose histories tell of all others, too."""
+        return self.all_histories if self._partitions.sharded else [GLOBAL]
+
+    @property
+    def all_histories(self) -> list[int]:
+        """Every partition that has a history."""
+        return [GLOBAL, *range(len(self._keys.prefixes))]
+
+    def _prefix_of(self, partition: int) -> bytes:
+        return GLOBAL_PREFIX if partition == GLOBAL else self._keys.prefixes[partition]
+
+    async def read_histories(
+        self, reader: str, number: int, partitions: Sequence[int]
+    ) -> list[History | None]:
+        """Read histories, and write a number into each; None where a server is not available."""
+        words: Words = [reader, number]
+        answers = await self._histories(op.READ_HISTORY, words, [(p,) for p in partitions], 1)
+        found: list[History | None] = []
+        for answer in answers:
+            if answer is None:
+                found.append(None)
+                continue
+            (time_ms,), (first, replaces, seen) = answer
+            written = seen if type(seen) is int else None
+            found.append(History(first, replaces == 1, written, time_ms))
+        return found
+
+    async def replace_histories(self, items: Sequence[tuple[int, int]], least: int) -> list[int]:
+        """Begin new histories, with numbers above ``least``; the first numbers now."""
+        answers = await self._histories(op.REPLACE_HISTORY, [least], items, 0)
+        if None in answers:
+            raise StoreUnavailable("some servers are not available")
+        return [answer[1][0] for answer in answers if answer is not None]
+
+    async def _histories(
+        self, letter: bytes, words: Words, items: Sequence[tuple[int, ...]], head: int
+    ) -> list[tuple[list[int], list[Any]] | None]:
+        """Run an operation on (partition, argument…): the first results, and those of each."""
+        groups = [[item] for item in items] if self._partitions.sharded else [list(items)]
+        started = []
+        for group in groups:
+            words_of: Words = [*words]
+            for partition, *more in group:
+                words_of += (self._prefix_of(partition), *more)
+            at = self._prefix_of(group[0][0]) if self._partitions.sharded else GLOBAL_PREFIX
+            operation = [letter, len(words_of), *words_of]
+            started.append(self._hot.submit(at, operation, 100 * len(group)))
+        replies = await asyncio.gather(*started, return_exceptions=True)
+        found: list[tuple[list[int], list[Any]] | None] = []
+        for group, reply in zip(groups, replies, strict=True):
+            if isinstance(reply, StoreUnavailable) and len(groups) > 1:
+                found.append(None)
+                continue
+            if isinstance(reply, BaseException):
+                raise reply
+            rest = reply[head:]
+            size = len(rest) // len(group)
+            found += [(reply[:head], rest[at : at + size]) for at in range(0, len(rest), size)]
+        return found
+
+    async def sweep_history(self, now_ms: int, limit: int, publisher: str = "") -> DueWork:
+        """Detach (as lost) connections of earlier histories that no edge has ended."""
+        return due_work(await self._sweep(op.SWEEP_HISTORY, [now_ms, publisher], limit))
 
     # Routers
 
@@ -158,10 +234,17 @@ class Coordination:
     # Sweeps
 
     async def sweep_edges(
-        self, now_ms: int, limit: int, publisher: str = "", read_to: Sequence[int] | None = None
+        self,
+        now_ms: int,
+        limit: int,
+        publisher: str = "",
+        read_to: Sequence[int] | None = None,
+        leases_hold: Callable[[], Awaitable[bool]] | None = None,
     ) -> DueWork:
         """Detach (as a lost connection) up to ``limit`` sessions of edges without a lease."""
         newest, *edges = await self._read_leases(now_ms)
+        if leases_hold is not None and not await leases_hold():
+            return DueWork()
         words: Words = [now_ms, publisher, newest, len(edges), *edges]
         prefixes = self._keys.prefixes
         read: list[bytes] = [b""] * len(prefixes)

@@ -84,7 +84,11 @@ class RedisStore:
             on_dropped=self._count_dropped,
             timeout_s=store.operation_timeout_s,
             counters=counters,
+            on_replaced=self._server_replaced,
+            processes=set(),
         )
+        #: Called when a server is another one, or has been restarted: it may have lost something.
+        self.on_replaced: Callable[[], None] = _nothing
         self._partitions = partitions = Partitions(self._keys, make_topology(url, store, settings))
         self._hot = partitions.hot
         self._bulk = partitions.bulk
@@ -103,6 +107,8 @@ class RedisStore:
         self.leased_edges = coordination.leased_edges
         self.end_all_leases = coordination.end_all_leases
         self.verify = coordination.verify
+        self.read_histories = coordination.read_histories
+        self.sweep_history = coordination.sweep_history
         self.renew_router = coordination.renew_router
         self.end_router = coordination.end_router
         self.routers = coordination.routers
@@ -142,10 +148,29 @@ class RedisStore:
             raise failure from error
         return self
 
+    @property
+    def watched_histories(self) -> Sequence[int]:
+        """The partitions whose histories tell of all others, too."""
+        return self._coordination.watched_histories
+
+    @property
+    def all_histories(self) -> Sequence[int]:
+        """Every partition that has a history."""
+        return self._coordination.all_histories
+
+    async def replace_histories(self, items: Sequence[tuple[int, int]], least: int) -> list[int]:
+        """Begin new histories, with numbers above ``least``; the first numbers now."""
+        # What describes the layout is gone from a server that has been emptied.
+        await self._partitions.command(b"SET", FORMAT_KEY, self._keys.format, b"NX")
+        return await self._coordination.replace_histories(items, least)
+
     def set_limits(self, limits: LimitsConfig) -> None:
         """Bound queues by these limits from now on; a longer queue keeps its messages."""
         evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
         self._header[:] = (limits.max_queued_messages, evict, limits.max_in_flight)
+
+    def _server_replaced(self) -> None:
+        self.on_replaced()
 
     def _count_dropped(
         self, evicted: int, queued_at_end: int, unsent_at_end: int, expired: int
@@ -536,6 +561,10 @@ class RedisStore:
     async def close(self) -> None:
         """Finish what is under way and close the connections."""
         await self._partitions.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _holder_name(holder: Holder) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -69,8 +69,18 @@ class _Harness:
         edges.attach_edge(self.edge)
         self.counters = Counters()
         queues = QueueWriter(store, self.counters, edges.by_id, lambda: None, lambda: 0)
-        self.deliveries = Deliveries(store, table, queues, edges, self.counters)
+        self.lost: set[str] = set()
+        rollback: Any = self
+        self.deliveries = Deliveries(store, table, queues, edges, rollback, self.counters)
         self.told: list[str] = []
+
+    async def fenced(self, client_id: str, _epoch: int) -> bool:
+        """See Rollback."""
+        return client_id in self.lost
+
+    async def refuse(self, client_id: str, _epoch: int) -> NoReturn:
+        """See Rollback."""
+        raise SessionFenced(client_id)
 
     def complete(self, client_id: str, *seqs: int) -> None:
         """An edge says that these are complete."""

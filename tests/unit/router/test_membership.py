@@ -66,6 +66,48 @@ async def _started(store: FakeStore, name: str = "r1") -> Member:
 LEASE_S = MAX_LEASE_S
 
 
+# A gap, and a store that has gone back
+
+
+@in_virtual_time
+async def test_a_gap_because_the_store_went_back_loads_everything_once() -> None:
+    """Everything is loaded once for both, and the router is not current until then."""
+    store = FakeStore()
+    member = await _started(store)
+    membership = member.membership
+
+    async def went_back() -> None:
+        membership.outdated()
+        store.lost = False
+        assert not membership.current
+
+    membership.on_gap = went_back
+    store.lost = True
+    await membership.catch_up()
+    assert member.loads == 2
+    await membership.catch_up()
+    assert member.loads == 2
+    await membership.stop()
+
+
+@in_virtual_time
+async def test_a_load_that_fails_after_the_store_went_back_is_repeated() -> None:
+    store = FakeStore()
+    member = await _started(store)
+    membership = member.membership
+    membership.outdated()
+    member.load_fails = True
+    with pytest.raises(RouterUnavailable):
+        await membership.catch_up()
+    assert not membership.current
+    member.load_fails = False
+    await membership.catch_up()
+    assert member.loads == 3
+    await asyncio.sleep(2 * RENEW_S)
+    assert membership.current
+    await membership.stop()
+
+
 # Beginning
 
 

@@ -100,6 +100,7 @@ def _sweeper(store: Any, counters: Counters, beside: _Fake | None = None) -> Swe
         wills=wills,
         edges=fake,
         membership=None,
+        rollback=fake,
     )
 
 

@@ -24,7 +24,13 @@ from tidegate.edge.client.state import (
     SLOW,
     ClientState,
 )
-from tidegate.link.interfaces import AttachedSession, DetachSession
+from tidegate.link.interfaces import (
+    AttachedSession,
+    DetachSession,
+    PendingWill,
+    SessionFenced,
+    SessionLost,
+)
 from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
 from tidegate.mqtt.encode import encode, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
@@ -46,6 +52,7 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_FACTOR: Final = 1.5
 #: WebSocket close code of a server that ends (RFC 6455, 7.4.1).
 GOING_AWAY: Final = 1001
+SESSION_LOST: Final = "session lost: the store has gone back to an older state"
 
 
 @dataclass(slots=True, frozen=True)
@@ -264,6 +271,7 @@ class Client:
         "group_rights",
         "inbound",
         "incarnation",
+        "is_session_lost",
         "listener",
         "maximum_packet_size_bytes",
         "mount_point_length",
@@ -322,6 +330,8 @@ class Client:
         self.incarnation = 0
         #: Whether the will is published when the connection ends.
         self.publishes_will = True
+        #: Whether the store may have lost the session, and the will with it.
+        self.is_session_lost = False
         self.session_expiry_s = 0
         self.expiry_at_end_s: int | None = None
         #: 0: the client has set no limit.
@@ -627,6 +637,18 @@ class Client:
             self.inbound.is_superseded = True
         self.disconnect(reason_code)
 
+    def fenced(self, error: SessionFenced) -> None:
+        """The store has refused a write of this connection."""
+        if isinstance(error, SessionLost):
+            self.session_lost()
+        else:
+            self.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+
+    def session_lost(self) -> None:
+        """The store has lost the session: its client begins another one [MQTT-4.1.0-1]."""
+        self.is_session_lost = True
+        self.disconnect(ReasonCode.UNSPECIFIED_ERROR, SESSION_LOST, counted_as="session_lost")
+
     def stop_reading(self) -> None:
         """Read nothing more: ``shut_down`` follows when all that was read is answered."""
         self.queue.pause_reading(DISCONNECTING)
@@ -693,15 +715,17 @@ class Client:
         self._registry.remove(self, reason, was_connected)
         if was_connected:
             self.delivery.end()
+            publishes_will = self.publishes_will and self._may_publish_will()
             self._registry.detach(
                 DetachSession(
                     self.session_key,
                     self.epoch,
-                    self.publishes_will and self._may_publish_will(),
+                    publishes_will,
                     self.expiry_at_end_s,
                     self.delivery.sent_seq,
                     self.inbound if self.inbound.has_published else None,
                     self.inbound.is_superseded,
+                    self._will() if self.is_session_lost and publishes_will else None,
                 )
             )
         self._release()
@@ -715,6 +739,25 @@ class Client:
         self.inbound = ENDED_INBOUND
         self.delivery = ENDED_OUTBOUND
         self.group_rights = None
+
+    def _will(self) -> PendingWill | None:
+        """The will, as a message that is due now."""
+        connect, context = self.connection.connect, self.context
+        will = connect.will if connect is not None else None
+        if will is None:
+            return None
+        message = Publish(
+            will.topic,
+            will.payload,
+            will.qos,
+            will.retain and context.features.retain,
+            properties=will.properties,
+            message_expiry_interval=will.message_expiry_interval,
+        )
+        if will.message_expiry_interval is not None:
+            message.expires_at_ms = context.now_ms() + will.message_expiry_interval * 1000
+        key = self.session_key
+        return PendingWill(f"{self.epoch}:{key}", key, self.epoch, message)
 
     def _may_publish_will(self) -> bool:
         """It might when it connected; the rules may have changed."""

@@ -395,8 +395,8 @@ class Delivery:
                 await self._context.router.return_entries(
                     client.session_key, client.epoch, client.incarnation, seqs, self._resend_until
                 )
-            except SessionFenced:
-                client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+            except SessionFenced as error:
+                client.fenced(error)
                 return
             except RouterUnavailable:
                 await asyncio.sleep(RETRY_S)
@@ -528,8 +528,8 @@ class Delivery:
                 await self._context.router.release(
                     client.session_key, client.epoch, [seq for seq, _ in batch]
                 )
-            except SessionFenced:
-                client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+            except SessionFenced as error:
+                client.fenced(error)
                 return
             except RouterUnavailable:
                 await asyncio.sleep(RETRY_S)

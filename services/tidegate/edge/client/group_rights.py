@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.edge.auth.acl import Readable
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
-from tidegate.mqtt.enums import ReasonCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -118,8 +117,8 @@ class ClientGroupRights:
                     break
                 try:
                     await self._apply(leaving, joining)
-                except SessionFenced:
-                    client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+                except SessionFenced as error:
+                    client.fenced(error)
                 except RouterUnavailable:
                     await asyncio.sleep(RETRY_S)
         finally:

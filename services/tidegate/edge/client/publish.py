@@ -55,6 +55,7 @@ class PublishReceiver:
         "_rate_timer",
         "_receipts",
         "_received",
+        "_state",
         "_unanswered",
         "_wraps",
         "client_id",
@@ -82,6 +83,9 @@ class PublishReceiver:
         self._receipts = bytearray(receipts)
         #: How often the count of a packet identifier has run over, where it has.
         self._wraps = wraps
+        #: Names the state that packet identifiers are counted in: that of a session in a store that
+        #: went back is another one than before.
+        self._state = f"{client.incarnation}.{wraps[0]}" if 0 in wraps else f"{client.incarnation}"
         for packet_id, value in enumerate(receipts):
             if value & 1:
                 self._received.add(packet_id)
@@ -304,7 +308,7 @@ class PublishReceiver:
             return f"{self.client_id}|{self.epoch}|#{self._exchange}"
         packet_id = message.packet_id
         count = (self._receipt_of(packet_id) >> 1) + 128 * self._wraps.get(packet_id, 0)
-        return f"{self.client_id}|{client.incarnation}|{packet_id}|{count}"
+        return f"{self.client_id}|{self._state}|{packet_id}|{count}"
 
     def receipt(self, message: Publish) -> int:
         """Return the receipt byte to store before PUBREC (see Origin)."""
@@ -360,8 +364,8 @@ class PublishReceiver:
                     if client.is_closed:
                         return
                     await asyncio.sleep(RETRY_S)
-        except SessionFenced:
-            client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+        except SessionFenced as error:
+            client.fenced(error)
             return
         finally:
             self._completing -= 1

@@ -21,7 +21,6 @@ from tidegate.link.interfaces import (
     RouterUnavailable,
     SessionFenced,
 )
-from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
 if TYPE_CHECKING:
@@ -376,9 +375,9 @@ class RetainedReplay:
         items = [(name, generation, topic) for name, generation in unrecorded.items()]
         try:
             await client.context.router.replayed(client.session_key, client.epoch, items)
-        except SessionFenced:
+        except SessionFenced as error:
             if not client.is_closed:
-                client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+                client.fenced(error)
         except RouterUnavailable:
             if not client.is_closed:
                 await asyncio.sleep(RETRY_S)

@@ -174,8 +174,8 @@ async def _store(
             generation=generation,
             again=[name for name in wants_retained if name in client.subscriptions],
         )
-    except SessionFenced:
-        client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+    except SessionFenced as error:
+        client.fenced(error)
         return None
     except RouterUnavailable:
         return False
@@ -338,8 +338,8 @@ async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegis
             await context.router.unsubscribe(
                 context.edge_id, client.session_key, client.epoch, client.incarnation, known
             )
-    except SessionFenced:
-        client.taken_over(ReasonCode.SESSION_TAKEN_OVER)
+    except SessionFenced as error:
+        client.fenced(error)
         return
     except RouterUnavailable:
         client.disconnect(ReasonCode.SERVER_UNAVAILABLE)

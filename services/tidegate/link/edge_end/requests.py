@@ -7,13 +7,19 @@ which router to use.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
 
-from tidegate.link.edge_end.router_peer import LinkLost
+from tidegate.link.edge_end.router_peer import LinkLost, RouterPeer
 from tidegate.link.edge_end.router_table import RouterTable
-from tidegate.link.interfaces import RouterUnavailable, SessionFenced, SessionOwned
+from tidegate.link.interfaces import (
+    RouterUnavailable,
+    SessionFenced,
+    SessionLost,
+    SessionOwned,
+)
 from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.v1 import link_pb2 as pb
 
@@ -37,16 +43,20 @@ class Requests:
         request: pb.Request,
         size: int = SMALL_BYTES,
         is_wanted: Callable[[], bool] | None = None,
+        wait_s: float = 0.0,
     ) -> pb.Reply:
         """Send a request to the router for ``key``, to another one if that connection is lost.
 
-        Every request may be repeated, as long as ``is_wanted``. Raises SessionFenced,
-        SessionOwned, RouterUnavailable.
+        Every request may be repeated, as long as ``is_wanted``. While no router is reachable it
+        waits, for ``wait_s`` at most. Raises SessionFenced, SessionOwned,
+        RouterUnavailable.
         """
         for _ in range(TRIES):
             if is_wanted is not None and not is_wanted():
                 raise RouterUnavailable("connection has ended")
             peer = self._routers.session_router(key)
+            if peer is None and wait_s:
+                peer = await self._wait_for_router(key, wait_s)
             if peer is None:
                 raise RouterUnavailable("no router reachable")
             try:
@@ -56,6 +66,14 @@ class Requests:
             raise_failure(reply)
             return reply
         raise RouterUnavailable("router connection lost at every attempt")
+
+    async def _wait_for_router(self, key: str, wait_s: float) -> RouterPeer | None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while (peer := self._routers.session_router(key)) is None:
+                    await self._routers.wait_changed()
+                return peer
+        return None
 
     async def send_until_answered(self, key: str, request: pb.Request) -> pb.Reply:
         """Send a request until it is answered. Raises SessionFenced."""
@@ -73,7 +91,7 @@ def raise_failure(reply: pb.Reply) -> None:
     if not failure:
         return
     if failure == pb.FAILURE_FENCED:
-        raise SessionFenced(reply.text)
+        raise (SessionLost if reply.session_lost else SessionFenced)(reply.text)
     if failure == pb.FAILURE_OWNED:
         raise SessionOwned(reply.text)
     raise RouterUnavailable(reply.text)

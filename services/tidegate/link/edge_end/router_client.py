@@ -106,6 +106,7 @@ class RouterClient:
             frame_handler=self.frame_handler,
             verification=self.verification,
         )
+        self.frame_handler.on("verify_sessions", lambda _peer, _wanted: self.verification.start())
         self.figures = EdgeFigures(edge_id, self.routers, self.frame_handler)
         self.lease = Lease(
             edge_id,
@@ -241,6 +242,8 @@ class RouterClient:
         finally:
             self.endings.stored(request, is_fenced)
         wills = [read_will(will) for will in reply.detach.wills]
+        if is_fenced and request.lost_will is not None:
+            wills.append(request.lost_will)
         await self.wills.publish_all(wills, self.config.timeout_s)
         return DetachedSession(is_fenced=is_fenced)
 
@@ -342,7 +345,9 @@ class RouterClient:
             excluded = self.routers.connected()
             del wanted.told[:]
             wanted.told.extend(peer.instance for peer in excluded)
-            await self._requests.send(client_id, request, request.ByteSize())
+            await self._requests.send(
+                client_id, request, request.ByteSize(), wait_s=self.config.timeout_s
+            )
             answers = await asyncio.gather(
                 *(peer.request(_catch_up(client_id, again)) for peer in excluded),
                 return_exceptions=True,

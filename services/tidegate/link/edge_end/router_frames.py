@@ -75,6 +75,7 @@ class RouterFrameHandler:
                 "push": self._on_push,
                 "shared": self._on_shared,
                 "kick": self._on_kick,
+                "session_lost": self._on_session_lost,
                 "fence": self._on_fence,
                 "publish_will": self._on_publish_will,
                 "reply": _on_reply,
@@ -134,6 +135,9 @@ class RouterFrameHandler:
         except ValueError:  # the router is newer
             reason = ReasonCode.UNSPECIFIED_ERROR
         self.edge.kick(operation.client_id, operation.epoch, reason)
+
+    def _on_session_lost(self, _peer: RouterPeer, operation: pb.SessionLost) -> None:
+        self.edge.session_lost(operation.client_id, operation.epoch)
 
     def _on_fence(self, peer: RouterPeer, operation: pb.Fence) -> None:
         client_id, epoch = operation.client_id, operation.epoch

@@ -106,7 +106,14 @@ class Verification:
             self._close_others(page, await send(self._edge_id, request))
 
     def _close_others(self, page: list[tuple[str, int]], reply: pb.Reply) -> None:
-        for (client_id, epoch), live in zip(page, reply.verify.live, strict=False):
-            if not live:
+        found = reply.verify
+        # A router of an older version does not say which are lost.
+        all_lost = found.lost or [False] * len(found.live)
+        for (client_id, epoch), live, lost in zip(page, found.live, all_lost, strict=False):
+            if live:
+                continue
+            if lost:
+                self.edge.session_lost(client_id, epoch)
+            else:
                 self.edge.kick(client_id, epoch, ReasonCode.SESSION_TAKEN_OVER)
-                self._endings.supersede(client_id, epoch)
+            self._endings.supersede(client_id, epoch)

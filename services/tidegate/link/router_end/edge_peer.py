@@ -201,6 +201,21 @@ class EdgePeer:
         operation.reason_code = reason_code
         self.outbox.grew(SMALL_BYTES)
 
+    def session_lost(self, client_id: str, epoch: int) -> None:
+        """See EdgeLink."""
+        operation = self.outbox.frame.operations.add().session_lost
+        operation.client_id = client_id
+        operation.epoch = epoch
+        self.outbox.grew(SMALL_BYTES)
+
+    def connections(self) -> None:
+        """It verifies them itself (see EdgeLink)."""
+
+    def verify_sessions(self) -> None:
+        """See EdgeLink."""
+        self.outbox.frame.operations.add().verify_sessions.SetInParent()
+        self.outbox.grew(SMALL_BYTES)
+
     def fence(self, client_id: str, epoch: int) -> None:
         """See EdgeLink."""
         if self.closed or self.fences.get(client_id, 0) >= epoch:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from tidegate.core.standing import Standing
 from tidegate.link.edge_id import name_in
 from tidegate.link.interfaces import (
     PendingWill,
@@ -22,6 +23,7 @@ from tidegate.link.interfaces import (
     RouterService,
     RouterUnavailable,
     SessionFenced,
+    SessionLost,
     SessionOwned,
 )
 from tidegate.link.messages import (
@@ -133,6 +135,7 @@ class RequestHandler:
             await handle(attached, wanted, reply)
         except SessionFenced as error:
             reply = pb.Reply(id=number, failure=pb.FAILURE_FENCED, text=str(error))
+            reply.session_lost = isinstance(error, SessionLost)
         except SessionOwned as error:
             reply = pb.Reply(id=number, failure=pb.FAILURE_OWNED, text=str(error))
         except RouterUnavailable as error:
@@ -355,7 +358,9 @@ class RequestHandler:
         connections: Sequence[tuple[str, int]] = list(
             zip(wanted.client_ids, wanted.epochs, strict=False)
         )
-        reply.verify.live.extend(await self._router.verify(connections))
+        standings = await self._router.verify(connections)
+        reply.verify.live.extend(standing is Standing.OWNED for standing in standings)
+        reply.verify.lost.extend(standing is Standing.LOST for standing in standings)
 
     async def _fence(
         self, _attached: AttachedEdge, wanted: pb.FenceRequest, _reply: pb.Reply

@@ -589,7 +589,7 @@ class Welcome(_message.Message):
     def __init__(self, version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, str]] = ..., text: _Optional[str] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class RouterOperation(_message.Message):
-    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures", "fence", "publish_will", "deliver_once")
+    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures", "fence", "publish_will", "deliver_once", "session_lost", "verify_sessions")
     DELIVER_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
@@ -603,6 +603,8 @@ class RouterOperation(_message.Message):
     FENCE_FIELD_NUMBER: _ClassVar[int]
     PUBLISH_WILL_FIELD_NUMBER: _ClassVar[int]
     DELIVER_ONCE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_LOST_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     deliver: Deliver
     push: Push
     shared: Shared
@@ -616,7 +618,9 @@ class RouterOperation(_message.Message):
     fence: Fence
     publish_will: PublishWill
     deliver_once: Deliver
-    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., publish_will: _Optional[_Union[PublishWill, _Mapping]] = ..., deliver_once: _Optional[_Union[Deliver, _Mapping]] = ...) -> None: ...
+    session_lost: SessionLost
+    verify_sessions: VerifySessions
+    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., publish_will: _Optional[_Union[PublishWill, _Mapping]] = ..., deliver_once: _Optional[_Union[Deliver, _Mapping]] = ..., session_lost: _Optional[_Union[SessionLost, _Mapping]] = ..., verify_sessions: _Optional[_Union[VerifySessions, _Mapping]] = ...) -> None: ...
 
 class Deliver(_message.Message):
     __slots__ = ("message", "publisher_id", "identity")
@@ -666,6 +670,18 @@ class Kick(_message.Message):
     reason_code: int
     def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., reason_code: _Optional[int] = ...) -> None: ...
 
+class SessionLost(_message.Message):
+    __slots__ = ("client_id", "epoch")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    epoch: int
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class VerifySessions(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Fence(_message.Message):
     __slots__ = ("client_id", "epoch")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -707,7 +723,7 @@ class Leaving(_message.Message):
     def __init__(self) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach", "withdrawn", "read_retained")
+    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach", "withdrawn", "read_retained", "session_lost")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -721,6 +737,7 @@ class Reply(_message.Message):
     DETACH_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     READ_RETAINED_FIELD_NUMBER: _ClassVar[int]
+    SESSION_LOST_FIELD_NUMBER: _ClassVar[int]
     id: int
     failure: Failure
     text: str
@@ -734,7 +751,8 @@ class Reply(_message.Message):
     detach: DetachReply
     withdrawn: WithdrawnReply
     read_retained: ReadRetainedReply
-    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ...) -> None: ...
+    session_lost: bool
+    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ..., session_lost: _Optional[bool] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch", "has_discarded", "replays")
@@ -850,7 +868,9 @@ class EdgesReply(_message.Message):
     def __init__(self, edge_ids: _Optional[_Iterable[str]] = ..., living: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyReply(_message.Message):
-    __slots__ = ("live",)
+    __slots__ = ("live", "lost")
     LIVE_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     live: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, live: _Optional[_Iterable[bool]] = ...) -> None: ...
+    lost: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, live: _Optional[_Iterable[bool]] = ..., lost: _Optional[_Iterable[bool]] = ...) -> None: ...

@@ -105,6 +105,7 @@ CLOSE_REASONS: Final = _unique(
     "slow_consumer",
     "taken_over",
     "answer_too_large",  # SUBACK, UNSUBACK or AUTH exceeds the Maximum Packet Size of the client
+    "session_lost",  # the store has gone back to an older state
 )
 #: Why authentication failed.
 AUTH_FAILURE_REASONS: Final = (
@@ -214,6 +215,7 @@ class Counters:
         "store_latency",
         "store_moved",
         "store_replica_waits",
+        "store_rollbacks",
         "store_round_trips",
         "subscriptions",
         "wills_published",
@@ -247,6 +249,7 @@ class Counters:
         self.store_errors = 0
         self.store_circuit_open = 0
         self.store_circuit_openings = 0
+        self.store_rollbacks = 0
         self.store_moved = 0
         self.store_replica_waits = 0
         self.store_latency = Histogram()

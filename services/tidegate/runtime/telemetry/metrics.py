@@ -60,6 +60,11 @@ _COUNTERS: Final = (
         "store_circuit_openings",
         "Times that the circuit breaker of a store connection opened.",
     ),
+    (
+        "store_rollbacks",
+        "store_rollbacks",
+        "Times that the store was found to have gone back to an older state.",
+    ),
     ("store_moved", "store_moved", "Store operations repeated because their partition had moved."),
     (
         "store_replica_waits",

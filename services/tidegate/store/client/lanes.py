@@ -99,9 +99,11 @@ class LaneSettings:
     ``prefixes`` are those of all partitions, ``header`` the script's first words, whose values may
     change while lanes use them. ``on_dropped`` gets how many queue entries a call has removed
     because queues were full, how many because sessions ended, how many of these had not been sent,
-    and how many because they had expired. ``timeout_s`` bounds every round trip; after it the
-    outcome is unknown, the connection is dropped, and callers get StoreUnavailable. With
-    ``replicas``, replies wait until so many replicas have confirmed the call.
+    and how many because they had expired. ``on_replaced`` is called when a lane has connected to a
+    server process that is not among ``processes``, where it is added. ``timeout_s`` bounds every
+    round trip; after it the outcome is unknown, the connection is dropped, and callers get
+    StoreUnavailable.
+    With ``replicas``, replies wait until so many replicas have confirmed the call.
     """
 
     script: tuple[bytes, bytes]
@@ -110,6 +112,8 @@ class LaneSettings:
     on_dropped: Callable[[int, int, int, int], None]
     timeout_s: float
     counters: Counters
+    on_replaced: Callable[[], None]
+    processes: set[bytes]
     replicas: int = 0
     replication_timeout_s: float = 1.0
     #: Puts failures into words; None in tests of lanes alone.
@@ -425,6 +429,9 @@ class Lane:
             await self._load(connection, step_s)
             if process:
                 await self._skip_epochs(connection, process, step_s)
+                if process not in self._settings.processes:
+                    self._settings.processes.add(process)
+                    self._settings.on_replaced()
         except BaseException as error:
             await drop(connection)
             failures = self._settings.failures

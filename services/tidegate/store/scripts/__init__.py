@@ -22,6 +22,7 @@ _OTHERS: Final = (
     "members.lua",
     "sweep.lua",
     "failover_epochs.lua",
+    "history.lua",
 )
 #: The lines of ``dispatch.lua`` that these parts replace.
 _PLACES: Final = {

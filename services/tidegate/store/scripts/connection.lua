@@ -24,7 +24,7 @@ local function attach(i)
   if f and f.g ~= '' and expected ~= '' and expected ~= f.e and not again then
     return {0, tonumber(f.e)}
   end
-  local epoch = call('INCR', P .. 'epoch')
+  local epoch = next_epoch(P)
   call('SADD', P .. 'g:' .. edge, C)
   call('HSETNX', P .. 'edges', edge, 0)
   local pending = pending_wills(P, C)
@@ -99,6 +99,12 @@ local function attach(i)
     -- What may have been sent stays so, however often the connection changes from here on.
     if uncertain == 1 then sent = last end
     receipts = call('GET', P .. 'r:' .. C) or ''
+    local first = call('HGET', P .. 'history', 'e')
+    if first and incarnation <= tonumber(first) then
+      -- Exchanges of its client are named anew: what they were named before the store went back, the
+      -- queues of others may remember.
+      call('HSET', P .. 'w:' .. C, 0, first)
+    end
     released = call('SMEMBERS', P .. 'o:' .. C)
     subscriptions = call('HGETALL', P .. 'b:' .. C)
     wraps = call('HGETALL', P .. 'w:' .. C)

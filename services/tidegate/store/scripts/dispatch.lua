@@ -51,6 +51,9 @@ local function rare_operations()
       l = trim_abandoned,    -- delete entries of an abandoned queue
       m = schedule_checks,   -- have the queues of offline members checked
       o = skip_epochs,       -- skip numbers that may have been lost in a failover
+      b = read_history,      -- read and continue the histories of partitions
+      f = replace_history,   -- begin new histories where the store has gone back
+      c = sweep_history,     -- disconnect the sessions of connections of earlier histories
     }
   end
   return {

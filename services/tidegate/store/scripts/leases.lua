@@ -74,12 +74,22 @@ local function leased_edges(i)
   return found
 end
 
--- arguments: (P, C, epoch)…; result: for each 1 = this connection owns its session, 0 = it does not
+-- arguments: (P, C, epoch)…; result: for each 1 = this connection owns its session, 0 = another one
+--   does or has, 2 = the store may have lost the session: the connection is of an earlier history, or
+--   newer than the session, 3 = there is no session
 local function verify(i, last)
-  local results = {}
+  local results, firsts = {}, {}
   for at = i, last, 3 do
-    local v = call('HMGET', ARGV[at] .. 's:' .. ARGV[at + 1], 'e', 'g')
-    results[#results + 1] = v[1] == ARGV[at + 2] and v[2] ~= '' and 1 or 0
+    local P, epoch = ARGV[at], ARGV[at + 2]
+    if not firsts[P] then firsts[P] = tonumber(call('HGET', P .. 'history', 'e') or -1) end
+    local v = call('HMGET', P .. 's:' .. ARGV[at + 1], 'e', 'g')
+    local owns = v[1] == epoch and v[2] ~= ''
+    local is_older = v[1] and tonumber(v[1]) < tonumber(epoch)
+    if tonumber(epoch) <= firsts[P] or is_older or (firsts[P] < 0 and not owns) then
+      results[#results + 1] = 2
+    else
+      results[#results + 1] = owns and 1 or (v[1] and 0 or 3)
+    end
   end
   return results
 end

@@ -24,7 +24,7 @@ local function move_entries(P, C, f, now, state, first, last)
     local entry = call('XRANGE', q, id, id)[1]
     if entry then
       if not name then
-        number = call('INCR', P .. 'epoch')
+        number = next_epoch(P)
         name = C .. ':' .. number
       end
       call('XADD', P .. 'lost:' .. name, id, 'm', entry[2][2])

@@ -1,10 +1,42 @@
 -- The end of connections and sessions, with their wills and their messages of shared subscriptions.
 
 local NEVER = 4294967295
+-- A history begins with the time in milliseconds times this: above what any earlier one has given
+-- out, except by skipped numbers. 14 digits: so many are exact when Lua makes a string of a number.
+local NUMBERS_PER_MS = 8
+-- So many numbers are skipped where some may have been lost.
+local SKIPPED = 1048576
 local CLAIM_MS = 10000
 -- A client that reconnects within this time finds its whole queue.
 local GRACE_MS = 1000
 local ABANDONED_S = 86400
+
+local function counter_of(P) return P .. (P == 'tg:{g}:' and 'leases' or 'epoch') end
+
+local function number_of_now()
+  local now = call('TIME')
+  return (now[1] * 1000 + math.floor(now[2] / 1000)) * NUMBERS_PER_MS
+end
+
+-- Begins a history of the partition, whose numbers are higher than those of the one before, and than
+-- least. Returns the first of them, which nobody gets.
+local function begin_history(P, least)
+  local counter = counter_of(P)
+  local known = math.max(tonumber(call('GET', counter) or 0), least)
+  local first = string.format('%.0f', math.max(known + 1, number_of_now()))
+  call('SET', counter, first)
+  call('DEL', P .. 'history')
+  call('HSET', P .. 'history', 'e', first)
+  return first
+end
+
+-- The next epoch; the first one of all begins a history.
+local function next_epoch(P)
+  local epoch = call('INCR', P .. 'epoch')
+  if epoch > 1 then return epoch end
+  begin_history(P, 0)
+  return call('INCR', P .. 'epoch')
+end
 
 -- Pending wills of a client, oldest first, are listed in a hash: epoch@edge and a line feed of each;
 -- the edge is the one that publishes it, '' = a router does.
@@ -119,7 +151,7 @@ local function disconnect(P, C, f, now, publish_will, known, sent, at)
     call('HSET', s, 'g', '', 'x', expiry, 'u', '0', 'n', sent)
   else
     -- A new epoch: if the edge still runs after all, its connection is fenced.
-    call('HSET', s, 'g', '', 'e', call('INCR', P .. 'epoch'))
+    call('HSET', s, 'g', '', 'e', next_epoch(P))
   end
   if f.w and not armed then call('HDEL', s, 'w', 'l') end
   call('SREM', P .. 'g:' .. f.g, C)

@@ -32,6 +32,7 @@ from tidegate.link.interfaces import (
     RetainedPage,
     RouterUnavailable,
     SessionFenced,
+    SessionLost,
 )
 from tidegate.link.messages import (
     read_message,
@@ -131,6 +132,29 @@ def _entry(seq: int, payload: bytes) -> pb.QueuedMessage:
     entry = pb.QueuedMessage(seq=seq)
     write_message(entry.message, Publish("t", payload, 1))
     return entry
+
+
+@in_virtual_time
+async def test_a_change_of_subscriptions_waits_for_a_router_for_a_while() -> None:
+    router_client, (router,) = await _harness("r1")
+    router.lose()
+    change = asyncio.create_task(router_client.subscribe("edge-1", "c", 1, 1, [("t", QOS1)]))
+    await asyncio.sleep(router_client.config.timeout_s / 2)
+    assert not change.done()
+    await router.join()
+    await change
+    assert [one.client_id for one in router.of("subscribe")] == ["c"]
+
+
+@in_virtual_time
+async def test_a_session_that_the_store_has_lost_is_not_one_that_was_taken_over() -> None:
+    router_client, (router,) = await _harness("r1")
+    for is_lost in (False, True):
+        reply = pb.Reply(failure=pb.FAILURE_FENCED, session_lost=is_lost)
+        router.replies["release"] = reply
+        with pytest.raises(SessionFenced) as error:
+            await router_client.release("c", 1, [1])
+        assert isinstance(error.value, SessionLost) == is_lost
 
 
 @in_virtual_time

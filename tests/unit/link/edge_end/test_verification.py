@@ -6,6 +6,7 @@ import asyncio
 
 from support.fake_link import MOMENT_S, FakeEdge, FakeRouter, fleet_of
 from support.virtual_time import in_virtual_time
+from tidegate.link.v1 import link_pb2 as pb
 
 
 @in_virtual_time
@@ -27,4 +28,26 @@ async def test_what_is_missed_while_connections_are_verified_has_them_verified_o
     assert [list(one.client_ids) for one in router.of("verify")] == [
         ["first"],
         ["first", "second"],
+    ]
+
+
+@in_virtual_time
+async def test_lost_connections_end_as_lost_and_others_as_taken_over() -> None:
+    """A router of an older version says of none that it is lost."""
+    edge = FakeEdge()
+    router_client = fleet_of(edge)
+    router = FakeRouter(router_client, "r1")
+    await router.join()
+    verification = router_client.verification
+    verification.connections = lambda: [("owned", 1), ("taken", 2), ("lost", 3)]
+    live = [True, False, False]
+    for lost in ([False, False, True], []):
+        router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=live, lost=lost))
+        verification.start()
+        await asyncio.sleep(MOMENT_S)
+    assert edge.lost == [("lost", 3)]
+    assert [(name, epoch) for name, epoch, _ in edge.kicked] == [
+        ("taken", 2),
+        ("taken", 2),
+        ("lost", 3),
     ]

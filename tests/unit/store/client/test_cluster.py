@@ -70,6 +70,8 @@ def test_operations_keep_their_order_when_their_partition_moves() -> None:
             on_dropped=lambda *_: None,
             timeout_s=5.0,
             counters=Counters(),
+            on_replaced=lambda: None,
+            processes=set(),
         )
         anything: Any = where
         cluster = ClusterLanes(anything, lambda address, _owner: lanes[address], settings)  # type: ignore[arg-type,return-value]  # a fake
