@@ -11,13 +11,14 @@ import contextlib
 import random
 import resource
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from support.cluster import Cluster, Node
 from support.history import History, Kind
 from support.profiles import Profile
+from support.wall_clock import WallClock
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
 
@@ -35,9 +36,11 @@ _WEIGHTS: Final = {
     "hang": 2,
 }
 #: The same, for faults that only a long run has.
-_LONG_WEIGHTS: Final = _WEIGHTS | {"roll back": 0.4, "descriptors": 1}
+_LONG_WEIGHTS: Final = _WEIGHTS | {"roll back": 0.4, "descriptors": 1, "clock": 2}
 #: How old the copy is that a store goes back to.
 _COPY_S: Final = (0.5, 8.0)
+#: How far a wall clock steps.
+_STEPS_S: Final = (30, -30, 3600, -3600)
 #: Open files that a process has left when they are exhausted.
 _SPARE: Final = 2
 
@@ -46,8 +49,15 @@ class Chaos:
     """Hurts one thing at a time; several may be hurt at once, but none twice."""
 
     def __init__(
-        self, cluster: Cluster, history: History, chance: random.Random, profile: Profile
+        self,
+        cluster: Cluster,
+        history: History,
+        chance: random.Random,
+        profile: Profile,
+        clocks: Mapping[str, WallClock],
     ) -> None:
+        """``clocks`` are those of processes that have their own, by name."""
+        self._clocks = clocks
         self._cluster = cluster
         self._history = history
         self._chance = chance
@@ -79,6 +89,11 @@ class Chaos:
             if not pair[0] or "/".join(pair) in self._hurt:
                 return None
             return self._cut(kind, pair, _between(profile.cut_s, length))
+        if kind == "clock":
+            # Whatever else the process suffers meanwhile.
+            clock = self._clocks.get(node.name)
+            step_s = _STEPS_S[int(len(_STEPS_S) * length)]
+            return None if clock is None else self._step(node.name, clock, step_s)
         target = "store" if kind in {"store", "hang", "roll back"} else node.name
         if target in self._hurt:
             return None
@@ -167,6 +182,15 @@ class Chaos:
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         self._finish(node.name, "may open files again")
+
+    async def _step(self, name: str, clock: WallClock, step_s: int) -> None:
+        """Step a wall clock, and back. It counts as no fault: clients must not notice."""
+        self.done["clock"] += 1
+        clock.step(step_s)
+        self._history.add(Kind.STEPPED, name, note=f"by {step_s} s")
+        await asyncio.sleep(1.5 * self._profile.lease_s)
+        clock.step(0)
+        self._history.add(Kind.STEPPED, name, note="back")
 
     def _begin(self, kind: str, target: str, note: str) -> None:
         self._hurt.add(target)

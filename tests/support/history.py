@@ -40,6 +40,7 @@ class Kind(StrEnum):
     BROKEN = "saw a rule broken"  # note: which
     FAULT = "fault"  # client: what was hurt; place: the edge whose clients notice
     HEALED = "healed"  # the same
+    STEPPED = "clock stepped"  # client: whose; nothing is excused by it
     WENT_BACK = "went back"  # client: the store; seconds: how old what it has is
 
 
@@ -187,7 +188,7 @@ class History:
             or (
                 window[0] <= event.at <= window[1]
                 and (
-                    event.kind in {Kind.FAULT, Kind.HEALED}
+                    event.kind in {Kind.FAULT, Kind.HEALED, Kind.STEPPED}
                     or (event.client in persons and event.kind in wanted)
                     or (
                         event.client == client

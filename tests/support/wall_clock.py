@@ -19,11 +19,11 @@ _LIBRARY: Final = "faketime/libfaketimeMT.so.1"
 class WallClock:
     """See the module's docstring."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "clock") -> None:
         found = [*Path("/usr/lib").glob(f"*/{_LIBRARY}"), *Path("/usr/lib").glob(_LIBRARY)]
         if not found:
             missing("libfaketime")
-        self._file = directory / "clock"
+        self._file = directory / name
         self.step(0)
         #: What a process needs to have this clock.
         self.environment: Mapping[str, str] = os.environ | {
