@@ -125,3 +125,22 @@ async def test_what_a_broker_has_stored_lasts_over_a_step_and_a_restart(
     broker.restart(crash=True)
     await state.check_kept(b"lasting")
     assert _get(broker, "/readyz").strip() == "ready"
+
+
+async def test_a_step_of_the_clock_of_a_whole_cluster_ends_nothing(
+    start_broker: StartBroker, clock: WallClock, tmp_path: Path
+) -> None:
+    """Supervisor, edges, routers and store are on one machine; /readyz names each process."""
+    listener = {"name": "tcp", "address": "127.0.0.1", "port": 0}
+    broker = start_broker(
+        environment=clock.environment,
+        cluster={"edges": 2, "routers": 1},
+        listeners=[listener],
+        store={"data_dir": str(tmp_path / "data"), "edge_lease_s": LEASE_S},
+    )
+    state = await TimedState.lay_out(_place(broker), _place(broker), "c")
+    clock.step(3600)
+    await state.check()
+    off = "wall clock 3600 s ahead of the broker's"
+    text = f"ready; router-1: {off}; edge-1: {off}; edge-2: {off}"
+    wait_for(lambda: _get(broker, "/readyz").strip() == text, REPORT_S, text)
