@@ -42,6 +42,7 @@ class FakeChannel:
         self.is_paused = False
         self.is_closed = False
         self.written = bytearray()
+        self.unfinished_bytes = 0
 
     def write(self, packets: Sequence[bytes]) -> None:
         """Collect."""
@@ -55,6 +56,14 @@ class FakeChannel:
     def resume_reading(self) -> None:
         """Note it."""
         self.is_paused = False
+
+    def hold_unfinished(self, size: int) -> None:
+        """Note it."""
+        self.unfinished_bytes = size
+
+    def accepted(self) -> None:
+        """Note it."""
+        self.unfinished_bytes = 0
 
     def close(self, websocket_code: int = 1000) -> None:
         """Note it."""

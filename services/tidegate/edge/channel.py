@@ -74,6 +74,15 @@ class Channel(Protocol):
     def resume_reading(self) -> None:
         """Undo ``pause_reading`` (idempotent)."""
 
+    def hold_unfinished(self, size: int) -> None:
+        """Note how many bytes the handler holds of a client that has no CONNACK yet.
+
+        May end the connection.
+        """
+
+    def accepted(self) -> None:
+        """CONNACK is sent: ``hold_unfinished`` is not called any more."""
+
     def close(self, websocket_code: int = 1000) -> None:
         """Flush what is buffered, then close (WebSocket: a close frame with that code first)."""
 

@@ -77,6 +77,7 @@ class ServerConnection:
     __slots__ = (
         "_aliases",
         "_buffer",
+        "_first_bytes",
         "_in_flight",
         "_max_packet_size_bytes",
         "_needed",
@@ -101,6 +102,8 @@ class ServerConnection:
         # Bytes of a packet that is not complete; with fewer than _needed there is nothing to do.
         self._buffer: bytearray | None = None
         self._needed = 0
+        # The size of what came together with the CONNECT, or without a whole one.
+        self._first_bytes = 0
         self._topics: dict[bytes, str] = {}
         self._aliases: dict[int, str] | None = None
         self._in_flight: set[int] | None = None
@@ -139,6 +142,11 @@ class ServerConnection:
         """What has come of a packet that is not complete yet."""
         return len(self._buffer) if self._buffer is not None else 0
 
+    @property
+    def early_bytes(self) -> int:
+        """About what is held of a peer whose CONNECT is not answered yet."""
+        return self.unfinished_bytes + (self._first_bytes if self.connect is not None else 0)
+
     def note_acked(self, packet_id: int) -> None:
         """An inbound QoS 1 or 2 message is answered for good: PUBACK, PUBCOMP or a refusal."""
         if self._in_flight is not None:
@@ -155,6 +163,7 @@ class ServerConnection:
         connected = self.connect is not None
         v5 = self.version >= _V5
         if not connected:
+            self._first_bytes = end
             self._check_first(data[0])
         while position < end:
             first = data[position]

@@ -74,7 +74,7 @@ class EdgeComponents:
             connect_timeout_s=config.limits.connect_timeout_s,
             config_status=config_status,
         )
-        self._limit_addresses(config.limits)
+        self._limit_listeners(config.limits)
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
         self._listener_removal = ListenerRemoval(self.edge, self.drainer)
         process.exporter.add(listener_metrics(self.listeners))
@@ -154,14 +154,15 @@ class EdgeComponents:
             raise NotApplied(error_text(error), disturbs=disturbs) from error
         self._apply_auth(auth, passwords, rules)
         self._apply_files(auth, signatures, digests.unchanged())
-        self._limit_addresses(limits)
+        self._limit_listeners(limits)
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
         self._listener_removal.start(removed)
         if edge.context.refusal is not None:  # draining has started meanwhile
             await listeners.stop_accepting()
 
-    def _limit_addresses(self, limits: LimitsConfig) -> None:
+    def _limit_listeners(self, limits: LimitsConfig) -> None:
+        self.listeners.limit_unfinished_bytes(limits.max_unfinished_bytes)
         self.listeners.limit_addresses(
             limits.max_connections_per_address, limits.ipv6_prefix_length
         )

@@ -374,6 +374,7 @@ class Client:
         """Go by what a CONNECT was granted; ``inbound`` and ``delivery`` are set next."""
         session = accepted.session
         self.state = CONNECTED
+        self.channel.accepted()
         self.client_id = accepted.client_id
         self.session_key = accepted.session_key
         self.username = accepted.username

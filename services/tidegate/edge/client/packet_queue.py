@@ -183,8 +183,8 @@ class PacketQueue(Generic[C]):
                 self._owner.fail(error)
             except Exception:
                 self._owner.fail_internally()
-        elif self.halted and self._owner.state is not CONNECTED:
-            self._adjust_reading()
+        elif self._owner.state is not CONNECTED:
+            self._hold_early()
         if connection.error is not None:
             self._stream_failed(connection.error)
 
@@ -267,7 +267,19 @@ class PacketQueue(Generic[C]):
                     self._backlog_bytes += len(packet.topic) + len(packet.payload)  # type: ignore[union-attr]
         if self._auth is not None:
             self._look_for_auth()
-        self._adjust_reading()
+        if owner.state is CONNECTED:
+            self._adjust_reading()
+        else:
+            self._hold_early()
+
+    def _hold_early(self) -> None:
+        """Report what is held of a client that has no CONNACK yet, and perhaps read no more."""
+        if self._owner.state is not CLOSED:
+            size = self._backlog_bytes + self._connection.early_bytes
+            # A whole CONNECT of usual size takes no more than the connection itself.
+            if size > EARLY_BYTES or not self.halted:
+                self._channel.hold_unfinished(size)
+            self._adjust_reading()
 
     def let_overtake(self) -> None:
         """Look at what waits once more: the wait may have become too long for some of it."""

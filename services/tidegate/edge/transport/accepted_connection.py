@@ -27,6 +27,7 @@ class Refusal(StrEnum):
     NOT_MQTT = "not_mqtt"
     NOT_WEBSOCKET = "not_websocket"
     TIMEOUT = "timeout"
+    UNFINISHED_BYTES = "unfinished_bytes"
     ABANDONED = "abandoned"
     WEBSOCKET_400 = "websocket_400"
     WEBSOCKET_403 = "websocket_403"
@@ -54,6 +55,9 @@ class AcceptedConnection(Protocol):
 
     def abort_closing(self, reason: CloseReason) -> None:
         """End now what is already closing."""
+
+    def end_unfinished(self) -> None:
+        """End it now: it holds too much, and has no CONNACK."""
 
 
 class HandshakingConnection(AcceptedConnection, Protocol):

@@ -113,6 +113,13 @@ class ConnectionHandshake(asyncio.Protocol):
             return
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
+        if self._buffer:
+            self._hold(len(self._buffer))
+
+    def _hold(self, size: int) -> None:
+        """Note what is held of what is not complete; may end the connection."""
+        if self._stage is not Stage.DONE:
+            self._listener.unfinished.hold(self, size)
 
     def eof_received(self) -> bool | None:
         """Let the transport close: a handshake cannot end without the peer."""
@@ -167,6 +174,10 @@ class ConnectionHandshake(asyncio.Protocol):
         """End it now; it has no handler to call."""
         self._end()
         self.transport.abort()
+
+    def end_unfinished(self) -> None:
+        """End it now: it holds too much."""
+        self._refuse(Refusal.UNFINISHED_BYTES, f"during {self._stage.name.lower()}")
 
     def close(self, websocket_code: int = 1000) -> None:
         """End it now: the peer has no MQTT session to end in order."""
@@ -264,7 +275,7 @@ class ConnectionHandshake(asyncio.Protocol):
         assert contexts is not None
         self._enter(Stage.TLS, self._listener.config.tls.handshake_timeout_s)
         raw = self.transport
-        self._tls = TlsTransport(contexts.current, raw, self, self._tls_established)
+        self._tls = TlsTransport(contexts.current, raw, self, self._tls_established, self._hold)
         data, self._buffer = self._buffer, b""
         self.transport = self._tls
         raw.set_protocol(self._tls)
@@ -347,6 +358,7 @@ class ConnectionHandshake(asyncio.Protocol):
         self._stage = Stage.DONE
         self._buffer = b""
         self._listener.handshakes.discard(self)
+        self._listener.unfinished.release(self)
 
     def _hand_over(self, channel: StreamChannel, peer: Peer, data: bytes) -> None:
         self._end()

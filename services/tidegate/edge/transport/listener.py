@@ -24,6 +24,7 @@ from tidegate.edge.transport.accepted_connection import (
 )
 from tidegate.edge.transport.address_limit import AddressLimit
 from tidegate.edge.transport.forwarded import TrustedNetworks
+from tidegate.edge.transport.unfinished_bytes import UnfinishedBytes
 from tidegate.runtime.config.addresses import unmapped
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
@@ -101,6 +102,7 @@ class Listener:
         "tls",
         "total",
         "trusted",
+        "unfinished",
         "websockets",
     )
 
@@ -138,6 +140,7 @@ class Listener:
         #: Those we have closed: flush deadline, then (negative) the deadline for the peer's FIN.
         self.closing: dict[AcceptedConnection, float] = {}
         self.websockets: set[PingedConnection] = set()
+        self.unfinished = UnfinishedBytes()
         self._log_budget = LOGGED_REFUSALS_PER_SWEEP
 
     def reconfigure(
@@ -214,6 +217,7 @@ class Listener:
             self.total.remove()
             if self.total.addresses.limit:
                 self.total.addresses.remove(connection)
+            self.unfinished.release(connection)
         self.closing.pop(connection, None)
 
     def linger(self, connection: AcceptedConnection) -> None:

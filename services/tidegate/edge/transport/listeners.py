@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class Listeners:
         self._handler_factory_for = handler_factory_for
         self._max_packet_size_bytes = max_packet_size_bytes
         self._total = ConnectionTotal(max_connections)
+        self._unfinished_limit = sys.maxsize
         self._descriptors = DescriptorGuard(self._total)
         self._connect_timeout_s = connect_timeout_s
         self._sweep_interval_s = sweep_interval_s
@@ -259,6 +261,7 @@ class Listeners:
             tls=self._tls_contexts(config, None),
             connect_timeout_s=change.connect_timeout_s,
         )
+        listener.unfinished.limit = self._unfinished_limit
         for old in self.all_listeners:
             is_removed = old in self._removed or any(old is one.listener for one in change.removed)
             if is_removed and old.label == listener.label:
@@ -355,6 +358,12 @@ class Listeners:
                 for connection in listener.connections
             ),
         )
+
+    def limit_unfinished_bytes(self, limit: int) -> None:
+        """Let what each listener holds of clients without CONNACK be ``limit`` bytes at most."""
+        self._unfinished_limit = limit
+        for listener in self.all_listeners:
+            listener.unfinished.limit = limit
 
     # What is open
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from tidegate.edge.channel import CloseReason, Handler, Peer
+from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.listener import Listener
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,20 @@ class StreamChannel(asyncio.Protocol):
             self._deliver(b"".join(data))
         if not self._is_paused and not self._reason:
             self.transport.resume_reading()
+
+    def hold_unfinished(self, size: int) -> None:
+        """Note how many bytes the handler holds of a client that has no CONNACK yet."""
+        if not self._reason:
+            self._listener.unfinished.hold(self, size)
+
+    def accepted(self) -> None:
+        """Note that CONNACK is sent."""
+        self._listener.unfinished.release(self)
+
+    def end_unfinished(self) -> None:
+        """End it now: it holds too much, and has no CONNACK."""
+        self._listener.refuse(Refusal.UNFINISHED_BYTES, address=self.peer.address)
+        self.abort()
 
     def close(self, websocket_code: int = 1000) -> None:
         """Flush, send FIN, and drop what the peer still sends until it closes too.

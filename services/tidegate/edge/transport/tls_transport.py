@@ -45,10 +45,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_is_closed",
         "_is_established",
         "_on_established",
+        "_on_unfinished",
         "_outgoing",
         "_protocol",
         "_ssl",
         "first_bytes",
+        "unfinished_bytes",
     )
 
     def __init__(
@@ -57,11 +59,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         below: asyncio.Transport,
         protocol: asyncio.Protocol,
         on_established: Callable[[str | None], None],
+        on_unfinished: Callable[[int], None],
     ) -> None:
-        """``on_established`` is called once with the protocol that ALPN agreed on, or None."""
+        """``on_established`` is called once with the protocol that ALPN agreed on, or None.
+
+        ``on_unfinished`` is called with the bytes received of a handshake that is not done.
+        """
         super().__init__()
         self._below = below
         self._on_established: Callable[[str | None], None] | None = on_established
+        self._on_unfinished: Callable[[int], None] | None = on_unfinished
         self._protocol = protocol
         self._deliver = protocol.data_received
         self._incoming = ssl.MemoryBIO()
@@ -73,6 +80,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._is_established = False
         #: The beginning of what was received until the handshake is done.
         self.first_bytes = b""
+        #: How much has been received of a handshake that is not done.
+        self.unfinished_bytes = 0
         #: Nothing more is read or written.
         self._is_closed = False
         self._error: ssl.SSLError | None = None
@@ -83,8 +92,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Decrypt everything that is complete and deliver it at once."""
         if self._is_closed:
             return
-        if not self._is_established and len(self.first_bytes) < _FIRST_BYTES:
-            self.first_bytes += data[:_FIRST_BYTES]
+        if not self._is_established:
+            self.unfinished_bytes += len(data)
+            if len(self.first_bytes) < _FIRST_BYTES:
+                self.first_bytes += data[:_FIRST_BYTES]
         parts: list[bytes] = []
         try:
             if len(data) <= _SLICE_BYTES:
@@ -99,6 +110,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         if parts:
             self._deliver(parts[0] if len(parts) == 1 else b"".join(parts))
+        elif not self._is_established and self._on_unfinished is not None:
+            self._on_unfinished(self.unfinished_bytes)
         if self._incoming.eof and not self._is_closed:
             self._peer_closed()
 
@@ -127,6 +140,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return False
         self._flush()
         self._is_established = True
+        self._on_unfinished = None
+        self.unfinished_bytes = 0
         self.first_bytes = b""
         on_established, self._on_established = self._on_established, None
         if on_established is not None:
@@ -167,7 +182,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass it on, with the TLS error if there was one."""
         self._is_closed = True
-        self._on_established = None
+        self._on_established = self._on_unfinished = None
         protocol = self._protocol
         # Channel and transport hold each other; OpenSSL's memory must not wait for the collector.
         self._protocol = _NO_PROTOCOL

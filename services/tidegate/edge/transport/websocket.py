@@ -377,6 +377,11 @@ class WebSocketFrames:
                 self._feed_library(data[position:stop])
             position = stop
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """What has come of a frame that is not complete yet."""
+        return len(self._buffer) if self._buffer is not None else 0
+
     def _buffer_rest(self, data: bytes, position: int, needed: int) -> None:
         self._buffer = bytearray(data[position:] if position else data)
         self._needed = needed

@@ -23,12 +23,14 @@ log = logging.getLogger(__name__)
 class WebSocketChannel(StreamChannel):
     """A connection that carries MQTT packets in WebSocket frames."""
 
-    __slots__ = ("_frames", "_idle_sweeps")
+    __slots__ = ("_early_bytes", "_frames", "_idle_sweeps")
 
     def __init__(self, listener: Listener) -> None:
         super().__init__(listener)
         self._frames: WebSocketFrames = listener.frames_class(listener.max_frame_bytes)
         self._idle_sweeps = 0
+        #: What the handler holds of a client without CONNACK; -1: the client has it.
+        self._early_bytes = 0
 
     def start(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
         """Give the connection its handler, then the frames that came with the handshake."""
@@ -50,8 +52,24 @@ class WebSocketChannel(StreamChannel):
             handler = self.handler
             if handler is not None and not self._reason:
                 handler.data_received(payload)
+        if self._early_bytes >= 0:
+            self._report_unfinished()
         if frames.outgoing or frames.is_closed:
             self._flush()
+
+    def hold_unfinished(self, size: int) -> None:
+        """Note how many bytes the handler holds of a client that has no CONNACK yet."""
+        self._early_bytes = size
+
+    def _report_unfinished(self) -> None:
+        size = self._early_bytes + self._frames.unfinished_bytes
+        if size and not self._reason:
+            self._listener.unfinished.hold(self, size)
+
+    def accepted(self) -> None:
+        """Note that CONNACK is sent."""
+        self._early_bytes = -1
+        super().accepted()
 
     def _flush(self) -> None:
         """Write what the frames have to send, and close if they are closed."""

@@ -192,6 +192,10 @@ class LimitsConfig(Section):
     connect_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """Maximum time from accepting a connection to its whole CONNECT, with PROXY header, TLS and
     WebSocket handshakes; and again from there to CONNACK, with enhanced authentication."""
+    max_unfinished_bytes: Annotated[int, Field(ge=65_536)] = 67_108_864
+    """Maximum bytes that a listener holds of connections without CONNACK, in sum: incomplete
+    handshakes and packets, and CONNECTs to be answered. Above it those that hold most are
+    closed."""
     max_packet_size_bytes: Annotated[int, Field(ge=128, le=MAX_PACKET_SIZE_BYTES)] = 1_048_576
     """Maximum Packet Size accepted (announced to MQTT 5 clients)."""
     max_client_id_bytes: Annotated[int, Field(ge=23, le=65535)] = 65_535

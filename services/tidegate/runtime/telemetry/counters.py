@@ -60,6 +60,7 @@ REFUSE_REASONS: Final = _unique(
     "not_mqtt",
     "not_websocket",
     "timeout",
+    "unfinished_bytes",  # of all that is not complete, this connection had most
     "abandoned",
     "websocket_400",
     "websocket_403",
