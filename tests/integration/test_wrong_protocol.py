@@ -18,6 +18,8 @@ from support.broker import Tidegate, all_listeners
 from support.certificates import Certificates
 from support.raw_client import Pipe
 from support.recording_handler import until
+from tidegate.edge.transport.listener import LOGGED_FAULTS_PER_SWEEP
+from tidegate.edge.transport.listeners import SWEEP_INTERVAL_S
 from tidegate.edge.transport.proxy_protocol import V2_SIGNATURE
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
@@ -28,6 +30,10 @@ CONNECT = mqtt_bytes.connect("c")
 HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(64)
 V1 = b"PROXY TCP4 1.2.3.4 5.6.7.8 1111 2222\r\n"
 V2 = V2_SIGNATURE + b"\x21\x11\x00\x0c" + bytes([1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7])
+UPGRADE = (
+    b"GET /mqtt HTTP/1.1\r\nHost: host\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 REQUEST = b"GET /mqtt HTTP/1.1\r\nHost: x\r\n"
 
 #: Listener, what is sent to it, and what is in the log. No more of a listener than it logs at once.
@@ -71,6 +77,7 @@ def server(
         "listeners": [
             *all_listeners(directory, certificates.server, certificates.authority),
             {"name": "plain", **here},
+            {"name": "framed", **here},
             {"name": "proxied", **here, **proxy},
             {"name": "distrusting", **here, **other},
         ],
@@ -141,3 +148,17 @@ async def test_health_probes_are_not_logged(server: Tidegate) -> None:
     await until(lambda: "reason=abandoned" in server.stderr()[before:])
     lines = server.stderr()[before:].splitlines()
     assert len([each for each in lines if "connection" in each]) == 1
+
+
+async def test_faults_in_frames_are_logged_at_a_bounded_rate(server: Tidegate) -> None:
+    loop = asyncio.get_running_loop()
+    before, began_s = len(server.stderr()), loop.time()
+    opened = await asyncio.gather(*(_open(server, "framed") for _ in range(100)))
+    for transport, _pipe in opened:
+        transport.write(UPGRADE + b"\x81\x81\x00\x00\x00\x00x")  # a text frame
+    for transport, pipe in opened:
+        await pipe.wait_for_end(AT_ONCE_S)
+        transport.abort()
+    sweeps = (loop.time() - began_s) / SWEEP_INTERVAL_S + 2
+    count = server.stderr()[before:].count("websocket protocol error")
+    assert 0 < count <= sweeps * LOGGED_FAULTS_PER_SWEEP

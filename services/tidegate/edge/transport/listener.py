@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S = 10.0
 #: From our last byte until the peer must have closed as well.
 LINGER_TIMEOUT_S = 2.0
-#: Refusals written to the log per listener and sweep; all of them are counted.
-LOGGED_REFUSALS_PER_SWEEP = 5
+#: Faults of peers written to the log per listener and sweep; all of them are counted.
+LOGGED_FAULTS_PER_SWEEP = 5
 
 
 def _ignore() -> None:
@@ -141,7 +141,7 @@ class Listener:
         self.closing: dict[AcceptedConnection, float] = {}
         self.websockets: set[PingedConnection] = set()
         self.unfinished = UnfinishedBytes()
-        self._log_budget = LOGGED_REFUSALS_PER_SWEEP
+        self._log_budget = LOGGED_FAULTS_PER_SWEEP
 
     def reconfigure(
         self,
@@ -229,8 +229,7 @@ class Listener:
     ) -> None:
         """Count a connection that ends before it had a handler; log some of them."""
         self.counters.refused[reason] += 1
-        if self._log_budget > 0 and log.isEnabledFor(level):
-            self._log_budget -= 1
+        if log.isEnabledFor(level) and self.may_log():
             log.log(
                 level,
                 "connection refused",
@@ -242,6 +241,13 @@ class Listener:
                 },
             )
 
+    def may_log(self) -> bool:
+        """Whether one more line about a peer's fault may be logged before the next sweep."""
+        if self._log_budget <= 0:
+            return False
+        self._log_budget -= 1
+        return True
+
     def peer_of(self, transport: asyncio.Transport) -> Peer:
         """Return the peer of a plain connection, as the socket names it."""
         address, port = peer_address(transport)
@@ -250,7 +256,7 @@ class Listener:
 
     def sweep(self, now: float) -> None:
         """End what has passed its deadline; called about twice a second."""
-        self._log_budget = LOGGED_REFUSALS_PER_SWEEP
+        self._log_budget = LOGGED_FAULTS_PER_SWEEP
         if self.handshakes:
             for handshake in [each for each in self.handshakes if each.deadline <= now]:
                 handshake.expire()

@@ -84,10 +84,15 @@ class WebSocketChannel(StreamChannel):
             self._end(CloseReason.WEBSOCKET_ERROR if failed else CloseReason.PEER_CLOSED)
             self._listener.linger(self)
             if failed:
-                log.info(
-                    "websocket protocol error",
-                    extra={"listener": self.peer.listener, "code": frames.close_code},
-                )
+                if self._listener.may_log():
+                    log.info(
+                        "websocket protocol error",
+                        extra={
+                            "listener": self.peer.listener,
+                            "code": frames.close_code,
+                            "address": self.peer.address,
+                        },
+                    )
                 # Let the peer read our close frame before the connection is reset.
                 self._send_fin()
                 return
