@@ -180,6 +180,22 @@ def test_many_problems_are_cut_short() -> None:
             "spec.listeners[0].tls: clientCrl requires clientCertificates",
         ),
         (
+            {
+                "listeners": listener(
+                    protocol="tls", tls={**TLS, "ciphers": "TLS_AES_128_GCM_SHA256"}
+                )
+            },
+            "spec.listeners[0].tls.ciphers: TLS_AES_128_GCM_SHA256 is a suite of TLS 1.3",
+        ),
+        (
+            {
+                "listeners": listener(
+                    protocol="tls", tls={**TLS, "ciphers": "AES", "minimumVersion": "1.3"}
+                )
+            },
+            "spec.listeners[0].tls: ciphers requires minimumVersion 1.2",
+        ),
+        (
             {"listeners": listener(protocol="tls", tls={**TLS, "ipAddresses": ["fe80::1%0"]})},
             "spec.listeners[0].tls.ipAddresses: 'fe80::1%0' has a zone, which is not allowed "
             "in certificates",

@@ -56,6 +56,18 @@ BAD: list[tuple[Schema, str]] = [
         "clientCrl requires clientCertificates",
     ),
     (
+        {
+            "listeners": [
+                {
+                    "name": "a",
+                    "protocol": "tls",
+                    "tls": {**TLS, "ciphers": "ECDHE+AESGCM", "minimumVersion": "1.3"},
+                }
+            ]
+        },
+        "ciphers requires minimumVersion 1.2",
+    ),
+    (
         {"listeners": [{"name": "a", "protocol": "tls", "tls": {**TLS, "clientCa": {}}}]},
         "exactly one of secretName and configMapName is required",
     ),

@@ -77,7 +77,7 @@ EVERYTHING: dict[str, Any] = {
                 "clientCrl": {"configMapName": "device-ca"},
                 "clientCertificates": "optional",
                 "identityAsUsername": "cn",
-                "minimumVersion": "1.3",
+                "ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",
             },
             "proxyProtocol": "optional",
             "trustedProxies": ["10.0.0.0/8"],

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from tidegate.runtime.config.model import (
     ListenerConfig,
     TlsConfig,
+    check_ciphers,
     check_mount_point,
     check_networks,
 )
@@ -120,6 +121,11 @@ class ListenerTls(SpecSection):
             " || (has(self.clientCertificates) && self.clientCertificates != 'off')",
             "clientCrl requires clientCertificates",
         ),
+        (
+            "!has(self.ciphers) || self.ciphers == ''"
+            " || !has(self.minimumVersion) || self.minimumVersion != '1.3'",
+            "ciphers requires minimumVersion 1.2",
+        ),
     )
 
     secret_name: ObjectName | None = None
@@ -149,8 +155,11 @@ class ListenerTls(SpecSection):
         TlsConfig, "client_certificates"
     )
     minimum_version: Literal["1.2", "1.3"] = like(TlsConfig, "minimum_version")
+    ciphers: str = like(TlsConfig, "ciphers")
     handshake_timeout_s: float = like(TlsConfig, "handshake_timeout_s")
     identity_as_username: Literal["off", "cn", "dn"] = like(TlsConfig, "identity_as_username")
+
+    _check_ciphers = field_validator("ciphers")(check_ciphers)
 
     @field_validator("ip_addresses")
     @classmethod
@@ -172,6 +181,8 @@ class ListenerTls(SpecSection):
             raise ValueError("client_certificates requires client_ca")
         if self.identity_as_username != "off" and self.client_certificates == "off":
             raise ValueError("identity_as_username requires client_certificates")
+        if self.ciphers and self.minimum_version == "1.3":
+            raise ValueError("ciphers requires minimum_version 1.2")
         if self.client_crl is not None and self.client_certificates == "off":
             raise ValueError("client_crl requires client_certificates")
         return self

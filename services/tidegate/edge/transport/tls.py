@@ -282,6 +282,8 @@ def _context(
     )
     # A peer must not be able to cause public-key work again on an open connection.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    if config.ciphers:
+        context.set_ciphers(config.ciphers)
     context.set_alpn_protocols(_ALPN.get(listener.protocol, ["mqtt"]))
     context.verify_mode = _VERIFY[config.client_certificates]
     path = certificate.certificate

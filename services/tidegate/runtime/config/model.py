@@ -7,6 +7,7 @@ configuration file or the environment.
 
 from __future__ import annotations
 
+import ssl
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -42,6 +43,21 @@ def check_networks(value: list[str]) -> list[str]:
             parse_network(network)
         except ValueError:
             raise ValueError(f"{network!r} is not an IP network") from None
+    return value
+
+
+def check_ciphers(value: str) -> str:
+    """Return the cipher list. Raises ValueError if OpenSSL would ignore all or some of it."""
+    names = value.replace(",", ":").replace(" ", ":").split(":")
+    of_tls13 = next((name for name in names if name.startswith("TLS_")), None)
+    if of_tls13 is not None:
+        raise ValueError(f"{of_tls13} is a suite of TLS 1.3, which cannot be chosen")
+    if value:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.set_ciphers(value)
+        except ssl.SSLError:
+            raise ValueError("OpenSSL has no such cipher suites") from None
     return value
 
 
@@ -92,6 +108,9 @@ class TlsConfig(Section):
     """Whether clients are asked for a certificate, and whether they must present one."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     """Lowest TLS version accepted."""
+    ciphers: str = Field(default="", max_length=4096)
+    """Cipher suites of TLS 1.2, as a list of OpenSSL (`ECDHE+AESGCM:ECDHE+CHACHA20`); empty: those
+    in docs/operations.md. The suites of TLS 1.3 cannot be chosen."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """Interval of checks for changed files (replaced volume mounts included)."""
     handshake_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
@@ -99,12 +118,16 @@ class TlsConfig(Section):
     identity_as_username: Literal["off", "cn", "dn"] = "off"
     """Use the common name or the subject of the verified client certificate as user name."""
 
+    _check_ciphers = field_validator("ciphers")(check_ciphers)
+
     @model_validator(mode="after")
     def _client_certificates_need_a_ca(self) -> Self:
         if self.client_certificates != "off" and self.client_ca is None:
             raise ValueError("client_certificates needs client_ca")
         if self.identity_as_username != "off" and self.client_certificates == "off":
             raise ValueError("identity_as_username needs client_certificates")
+        if self.ciphers and self.minimum_version == "1.3":
+            raise ValueError("ciphers needs minimum_version 1.2: it is about TLS 1.2")
         if self.client_crl is not None and self.client_certificates == "off":
             raise ValueError("client_crl needs client_certificates")
         return self

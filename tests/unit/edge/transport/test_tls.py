@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID
 from support.certificates import Authority, KeyPair
 from tidegate.edge.transport.accepted_connection import ListenerCounters
 from tidegate.edge.transport.tls import TlsConfigurationError, TlsContexts, names_in
-from tidegate.runtime.config.model import ListenerConfig
+from tidegate.runtime.config.model import ListenerConfig, TlsConfig
 
 
 def listener(*pairs: KeyPair) -> ListenerConfig:
@@ -182,6 +183,47 @@ def test_what_has_expired_is_logged_once_at_the_start_and_while_it_runs(
     problems = [record.problem for record in caplog.records]  # type: ignore[attr-defined]
     assert len(problems) == 2
     assert problems[1].startswith("certificate CN=a.test expired at ")
+
+
+OPERATIONS = Path(__file__).parents[4] / "docs" / "operations.md"
+
+
+def suites(pair: KeyPair, **tls: str) -> list[str]:
+    certificates = [{"certificate": pair.certificate, "key": pair.key}]
+    config = ListenerConfig.model_validate(
+        {"protocol": "tls", "tls": {"certificates": certificates, **tls}}
+    )
+    context = TlsContexts(config).current.default
+    return [suite["name"] for suite in context.get_ciphers()]
+
+
+def test_the_suites_of_tls_1_2_can_be_chosen(tmp_path: Path) -> None:
+    pair = Authority(tmp_path).server("a.test")
+    chosen = "ECDHE-ECDSA-CHACHA20-POLY1305"
+    found = suites(pair, ciphers=chosen)
+    assert [name for name in found if not name.startswith("TLS_")] == [chosen]
+    assert {name for name in found if name.startswith("TLS_")} == {
+        name for name in suites(pair) if name.startswith("TLS_")
+    }
+
+
+def test_the_default_suites_are_those_of_the_documentation(tmp_path: Path) -> None:
+    text = OPERATIONS.read_text().partition("### Cipher suites")[2].partition("\n## ")[0]
+    documented = re.findall(r"`((?:TLS_|ECDHE-|DHE-)[A-Z0-9_-]+)`", text)
+    assert suites(Authority(tmp_path).server("a.test")) == documented
+
+
+@pytest.mark.parametrize(
+    ("tls", "problem"),
+    [
+        ({"ciphers": "NONSENSE"}, "OpenSSL has no such cipher suites"),
+        ({"ciphers": "ECDHE+AESGCM:TLS_AES_128_GCM_SHA256"}, "TLS_AES_128_GCM_SHA256 is a suite"),
+        ({"ciphers": "AES", "minimum_version": "1.3"}, "ciphers needs minimum_version 1.2"),
+    ],
+)
+def test_suites_that_would_be_ignored_are_refused(tls: dict[str, str], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        TlsConfig.model_validate(tls)
 
 
 def test_no_old_versions_and_no_renegotiation(tmp_path: Path) -> None:
