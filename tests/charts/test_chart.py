@@ -392,6 +392,9 @@ def test_prometheus_is_told_and_let_in_on_request(home: Path) -> None:
     (rule,) = policy["ingress"]
     assert [port["port"] for port in rule["ports"]] == [9090]
     assert len(rule["from"]) == 2
+    found = made(home, None, "--set", "networkPolicy.create=true")
+    (rule,) = pick(found, "NetworkPolicy", "tidegate")["spec"]["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {}}]
 
 
 def test_there_is_never_more_than_one_operator(home: Path) -> None:

@@ -161,17 +161,22 @@ def policies(inputs: Inputs) -> Iterator[Manifest]:
 
 
 def _admin_rule(inputs: Inputs) -> Manifest:
-    """Return the rule for the admin port. NetworkPolicies do not apply to kubelets' probes."""
-    rule: Manifest = {"ports": [_tcp(ADMIN_PORT)]}
-    if inputs.spec.network_policy.metrics:
-        operator = {
-            "namespaceSelector": {
-                "matchLabels": {"kubernetes.io/metadata.name": inputs.settings.operator_namespace}
-            },
-            "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
-        }
-        rule["from"] = [operator, *inputs.spec.network_policy.metrics]
-    return rule
+    """Return the rule for the admin port: the operator, and who collects metrics.
+
+    NetworkPolicies always admit a pod's own node, from which the kubelet's probes come.
+    """
+    operator = {
+        "namespaceSelector": {
+            "matchLabels": {"kubernetes.io/metadata.name": inputs.settings.operator_namespace}
+        },
+        "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
+    }
+    everywhere: list[Manifest] = [{"namespaceSelector": {}}]
+    peers = inputs.spec.network_policy.metrics
+    return {
+        "ports": [_tcp(ADMIN_PORT)],
+        "from": [operator, *peers] if peers else everywhere,
+    }
 
 
 def _ingress_from(broker: Broker, component: Component, port: int) -> Manifest:

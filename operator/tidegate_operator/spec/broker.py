@@ -220,8 +220,9 @@ class NetworkPolicySpec(SpecSection):
     clients: OpaqueList = Field(default_factory=list)
     """Peers (as in a NetworkPolicy) that may connect as clients; empty: all."""
     metrics: OpaqueList = Field(default_factory=list)
-    """Peers that may reach health, metrics and the admin API besides the operator; empty: all in
-    the cluster (the admin API always requires its token)."""
+    """Peers that may reach health, metrics and the admin API besides the operator and the kubelet,
+    for example Prometheus; empty: all pods of the cluster (the admin API always requires its
+    token). A collector on the network of a node needs an `ipBlock` with the nodes' addresses."""
 
 
 class CertificatesSpec(SpecSection):
