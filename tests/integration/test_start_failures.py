@@ -125,5 +125,11 @@ def test_what_cannot_listen_starts_no_store(
         ),
     }[problem]
     (reason,) = _start("serve", "--data-dir", str(data_dir), *arguments, *split)
-    assert reason.endswith(sentence)
+    assert reason.removeprefix(f"listener tcp-{used_port}: ") == sentence
     assert not data_dir.exists()
+
+
+def test_a_data_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    (reason,) = _start("serve", "--data-dir", str(tmp_path / "data"), *LISTENER)
+    assert reason == f"store.data_dir: {tmp_path}/data cannot be used: File exists"

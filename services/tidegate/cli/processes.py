@@ -126,4 +126,6 @@ def _run(module_name: str, loaded: LoadedConfig, extra: str = "all") -> None:
     try:
         module.run(loaded.config, lambda line: print(line, flush=True), loaded)
     except module.STARTUP_ERRORS as error:
-        fail(f"cannot start: {error}")
+        from tidegate.runtime.reload.errors import error_text
+
+        fail(f"cannot start: {error_text(error)}")

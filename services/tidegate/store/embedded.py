@@ -144,7 +144,7 @@ class EmbeddedValkey:
         except OSError as error:
             self._release_lock()
             raise EmbeddedError(
-                f"the data directory {self._dir} cannot be used: {error}"
+                f"store.data_dir: {self._dir} cannot be used: {error.strerror or error}"
             ) from error
         try:
             await self._stop_stale()
@@ -188,7 +188,7 @@ class EmbeddedValkey:
         except OSError as error:
             os.close(lock)
             raise EmbeddedError(
-                f"another broker uses the data directory {self._dir}; stop it or choose another one"
+                f"store.data_dir: another broker uses {self._dir}; stop it or choose another one"
             ) from error
         self._lock = lock
 
@@ -277,8 +277,8 @@ class EmbeddedValkey:
         while asyncio.get_running_loop().time() < deadline:
             if process.returncode is not None:
                 raise EmbeddedError(
-                    f"the embedded server exited with status {process.returncode} while starting: "
-                    f"{_last_line(log_file)}"
+                    f"store.data_dir: the embedded server for {self._dir} exited with status "
+                    f"{process.returncode} while starting: {_last_line(log_file)}"
                 )
             if await _answers(self._socket):
                 return
