@@ -55,6 +55,7 @@ def check(
         problems += ignored_lines_of_files(settings)
         store_problems, store_notes = _check_store(settings)
         problems += problems_of_link(settings.link.tls) + store_problems
+        problems += _missing_packages(settings)
         notes = [
             *config_file.warnings_of_file(settings),
             *notes_on_certificates(settings),
@@ -83,6 +84,20 @@ def _check_store(settings: Config) -> tuple[list[str], list[str]]:
             raise
         return [], [f"the store was not checked: {text}"]
     return check_store(settings)
+
+
+def _missing_packages(settings: Config) -> list[str]:
+    """Return a line if what only some configurations need is not installed."""
+    if settings.telemetry.otlp_endpoint is None:
+        return []
+    try:
+        import tidegate.runtime.telemetry.otlp  # noqa: F401 - whether it can be
+    except ImportError as error:
+        text = missing_extra(error)
+        if text is None:
+            raise
+        return [f"telemetry.otlp_endpoint: {text}"]
+    return []
 
 
 def _summary(settings: Config) -> list[str]:

@@ -1,7 +1,8 @@
 """Checks that what a configuration listens on can be bound on this machine.
 
-Called by ``tidegate check``. Binds for a moment, and never listens: no client can connect. A port
-in use is no problem, because the process that uses it may be the one that gets this configuration.
+Called by ``tidegate check``, and for the admin server by ``roles.start_checks``. Binds for a
+moment, and never listens: no client can connect. For the check a port in use is no problem, because
+the process that uses it may be the one that gets this configuration.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from tidegate.edge.transport.acceptor import bind
-from tidegate.runtime.config.addresses import ANY, LOCALHOST, parse_address
-from tidegate.runtime.config.model import AdminConfig, Config, ListenerConfig, ListenerProtocol
+from tidegate.runtime.config.addresses import ANY, LOCALHOST, parse_address, unmapped
+from tidegate.runtime.config.model import Config, ListenerConfig, ListenerProtocol
 
 #: The longest path of a Unix socket (``sun_path`` without its final NUL).
 MAX_PATH_BYTES: Final = 107 if os.uname().sysname == "Linux" else 103
@@ -63,7 +64,9 @@ def problems_of_addresses(config: Config) -> list[str]:
         problems += _of_path("admin.address", Path(admin.address.removeprefix(_UNIX)))
     elif admin.enabled:
         endpoints.append(_Endpoint("admin", admin.address, admin.port))
-        problems += _of_admin(admin)
+        problems += _of_host("admin", admin.address, admin.port)
+    if "listen" in config.link.model_fields_set:
+        problems += _of_link(config.link.listen)
     for position, endpoint in enumerate(endpoints):
         problems += [
             f"{endpoint.key}.port: {endpoint.port} is also the port of {earlier.key}"
@@ -83,26 +86,40 @@ def _bind_error(listener: ListenerConfig) -> str:
     return ""
 
 
-def _of_admin(admin: AdminConfig) -> Iterator[str]:
-    host = None if admin.address == ANY else admin.address
+def _of_link(listen: str) -> Iterator[str]:
+    if listen.startswith(_UNIX):
+        yield from _of_path("link.listen", Path(listen.removeprefix(_UNIX)))
+    else:
+        host, _, port = listen.rpartition(":")
+        yield from _of_host("link.listen", unmapped(host.strip("[]")), int(port))
+
+
+def bind_for_a_moment(key: str, address: str, port: int) -> None:
+    """Bind an address or host name, and release it. Raises OSError, which begins with ``key``."""
+    host = None if address == ANY else address
     try:
-        found = socket.getaddrinfo(
-            host, admin.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        yield f"admin.address: {admin.address}: {error.strerror or error}"
-        return
-    for family, kind, protocol, _, address in found:
+        raise OSError(error.errno, f"{key}: {address}: {error.strerror or error}") from error
+    for family, kind, protocol, _, where in found:
         try:
             with socket.socket(family, kind, protocol) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind(address)
+                sock.bind(where)
         except OSError as error:
-            if error.errno not in {errno.EADDRINUSE, errno.EAFNOSUPPORT}:
-                where = f"{admin.address} port {admin.port}"
-                yield f"admin: cannot listen on {where}: {error.strerror}"
+            if error.errno != errno.EAFNOSUPPORT:  # servers leave such a family out
+                text = f"{key}: cannot listen on {address} port {port}: {error.strerror}"
+                raise OSError(error.errno, text) from error
+
+
+def _of_host(key: str, address: str, port: int) -> Iterator[str]:
+    try:
+        bind_for_a_moment(key, address, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            yield str(error.strerror)
 
 
 def _of_path(key: str, path: Path) -> Iterator[str]:

@@ -9,9 +9,9 @@ when the edge opens its listeners.
 from __future__ import annotations
 
 import contextlib
-import socket
 from pathlib import Path
 
+from tidegate.edge.address_checks import bind_for_a_moment
 from tidegate.edge.auth.acl import AclFile, AclFileError
 from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
 from tidegate.edge.transport import tls
@@ -48,32 +48,4 @@ def check_admin(admin: AdminConfig) -> None:
     """Raise OSError when the admin server cannot listen, with the setting and the address."""
     if not admin.enabled or admin.address.startswith("unix:"):
         return
-    host = None if admin.address == "*" else admin.address
-    try:
-        found = socket.getaddrinfo(
-            host, admin.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-    except OSError as error:
-        raise OSError(f"admin.address: {admin.address}: {error.strerror or error}") from error
-    for family, kind, protocol, _, address in found:
-        # A family that the machine does not have is left out by the server as well.
-        with contextlib.suppress(_NoFamily), _socket(family, kind, protocol) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                sock.bind(address)
-            except OSError as error:
-                where = f"{admin.address} port {admin.port}"
-                raise OSError(f"admin: cannot listen on {where}: {error.strerror}") from error
-
-
-class _NoFamily(Exception):
-    """The machine has no sockets of an address family."""
-
-
-def _socket(family: int, kind: int, protocol: int) -> socket.socket:
-    try:
-        return socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise _NoFamily from error
+    bind_for_a_moment("admin", admin.address, admin.port)

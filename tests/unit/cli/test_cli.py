@@ -288,7 +288,13 @@ def test_a_router_without_a_store_says_what_it_needs(run: Any) -> None:
 
 @pytest.mark.parametrize(
     ("link", "said"),
-    [("0.0.0.0:7000", True), ("127.0.0.1:7000", False), ("[::1]:7000", False), ("unix:/l", False)],
+    [
+        ("0.0.0.0:7000", True),
+        ("127.0.0.1:7000", False),
+        ("[::1]:7000", False),
+        ("[::ffff:127.0.0.1]:0", False),
+        ("unix:/l", False),
+    ],
 )
 def test_a_link_that_others_can_reach_and_read_is_said(
     run: Any, served: list[Config], link: str, said: bool
@@ -548,6 +554,11 @@ def test_a_wrong_key_fails_the_check(run: Any, tmp_path: Path) -> None:
             "store.sentinel_password_file: {0}/none: cannot be read: No such file or directory",
         ),
         (
+            "link: {listen: '203.0.113.1:7000'}",
+            "link.listen: cannot listen on 203.0.113.1 port 7000: ",
+        ),
+        ("link: {listen: 'unix:/none/link'}", "link.listen: /none is not a directory"),
+        (
             "link: {tls: {certificate: users, key: users, ca: none}}",
             "link.tls.ca: {0}/none: cannot be read: No such file or directory",
         ),
@@ -566,6 +577,18 @@ def test_what_a_store_or_link_needs_is_checked(
     code, out, _ = run("check", file)
     assert code == 1
     assert out.splitlines()[-1].startswith(problem.format(tmp_path))
+
+
+def test_a_missing_package_fails_the_check(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "tidegate.runtime.telemetry.otlp", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    file = tmp_path / "tidegate.yaml"
+    file.write_text("telemetry: {otlp_endpoint: 'http://h:4318'}")
+    code, out, _ = run("check", file)
+    assert code == 1
+    assert out.startswith("telemetry.otlp_endpoint: opentelemetry is not installed; ")
 
 
 def test_a_missing_server_program_fails_the_check(
@@ -596,7 +619,12 @@ def test_a_store_that_is_not_reachable_from_here_is_a_note(run: Any, tmp_path: P
 
 @pytest.mark.parametrize(
     ("address", "is_noted"),
-    [("0.0.0.0:7000", True), ("127.example:7000", True), ("[::1]:7000", False), ("unix:/l", False)],
+    [
+        ("0.0.0.0:0", True),
+        ("[::1]:0", False),
+        ("[::ffff:127.0.0.1]:0", False),
+        ("unix:/tmp/l", False),
+    ],
 )
 def test_a_link_in_plain_text_beyond_loopback_is_noted(
     run: Any, tmp_path: Path, address: str, is_noted: bool

@@ -7,7 +7,6 @@ working directory.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from tidegate.runtime.config.addresses import parse_address
 from tidegate.runtime.config.listener_url import ListenerUrlError, parse_listener_url, split_address
 from tidegate.runtime.config.model import (
     LABEL_PATTERN,
@@ -256,7 +256,7 @@ def _is_local(listener: ListenerConfig) -> bool:
 
 def _is_loopback(address: str) -> bool:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        return parse_address(address).is_loopback
     except ValueError:
         return address == "localhost"
 
