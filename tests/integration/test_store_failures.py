@@ -268,7 +268,7 @@ async def test_a_server_that_hangs() -> None:
 async def test_a_server_that_closes() -> None:
     async with StoreStub(lambda _words: CLOSE) as stub:
         text = await _failure(f"redis://{stub.host}")
-    assert text.startswith(f"store.url: {stub.host} cannot be used: Connection closed")
+    assert text == f"store.url: {stub.host} closes the connection"
 
 
 async def test_a_server_that_is_loading() -> None:

@@ -37,7 +37,7 @@ class Spoken(Enum):
     TLS = "TLS"
     TLS_WITH_CERTIFICATE = "TLS with client certificates"
     HTTP = "HTTP"
-    OTHER = "another protocol than Redis'"
+    OTHER = "another protocol"
     NOTHING = "nothing"
 
 
@@ -92,6 +92,8 @@ class Failures:
         for cause in _chain(error):
             if sentence := self._of_tls(cause, server) or self._of_rights(cause, server):
                 return StoreUnavailable(sentence)
+            if _is_closed(cause):
+                return StoreUnavailable(self.of_url(server, "closes the connection"))
             if sentence := self._of_network(cause, server):
                 return StoreNotReady(sentence)
             if isinstance(cause, redis_errors.ResponseError | redis_errors.BusyLoadingError):
@@ -200,6 +202,13 @@ def check_layout(setting: str, found: str, ours: str) -> None:
         f"{setting}: the store holds format version {version} with {partitions} partitions, but "
         f"this Tidegate is configured for format version {our_version} with {configured} partitions"
     )
+
+
+def _is_closed(cause: BaseException) -> bool:
+    """Whether the server was reached, and has closed the connection."""
+    if isinstance(cause, redis_errors.ConnectionError):
+        return "Connection closed" in str(cause)
+    return isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
 
 
 def is_permission_denied(error: BaseException) -> bool:
