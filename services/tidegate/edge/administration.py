@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.session_key import SEPARATOR, session_key
+from tidegate.edge.client.connection_log import VERSION_NAMES
 from tidegate.edge.drain.shed import Shedder
 from tidegate.link.interfaces import AttachSession, DetachSession, RouterUnavailable
-from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
+from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.admin.control import AmbiguousClient, Control, Json
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 #: Subscriptions listed of one client.
 MAX_LISTED: Final = 1000
-
-_VERSIONS: Final = {
-    ProtocolVersion.V31: "3.1",
-    ProtocolVersion.V311: "3.1.1",
-    ProtocolVersion.V5: "5.0",
-}
 
 
 def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Control:
@@ -194,7 +189,7 @@ def _describe(client: Client) -> Json:
         "address": f"{host}:{peer.port}" if peer.port else host,
         "listener": peer.listener,
         "transport": peer.transport,
-        "version": _VERSIONS[client.version],
+        "version": VERSION_NAMES[client.version],
         "since": _time_of(connected_s),
         "durable": client.incarnation != 0,
         "subscriptions": len(client.subscriptions),

@@ -16,6 +16,7 @@ from tidegate.edge.auth.authentication import Authenticator
 from tidegate.edge.auth.methods import Method
 from tidegate.edge.channel import Channel, Handler, HandlerFactory
 from tidegate.edge.client.client import Client
+from tidegate.edge.client.connection_log import ConnectionLog
 from tidegate.edge.client.context import EdgeContext, Flushable
 from tidegate.edge.client.dispatch import Dispatch
 from tidegate.edge.client.group_rights import look_at_groups
@@ -52,8 +53,17 @@ class Edge:
         self.edge_id = edge_id
         self.config = config
         self.counters = counters
+        self._connection_log = ConnectionLog(config.log)
         self.context = EdgeContext(
-            edge_id, router, config, authenticator, authorizer, counters, now_ms, self.mark
+            edge_id,
+            router,
+            config,
+            authenticator,
+            authorizer,
+            counters,
+            now_ms,
+            self.mark,
+            self._connection_log,
         )
         self.context.authentication_methods = dict(authentication_methods or {})
         self.registry = ClientRegistry(self.context)
@@ -72,6 +82,7 @@ class Edge:
     def start(self) -> None:
         """Begin to watch keep alives. Call from a running event loop."""
         self.context.start()
+        self._connection_log.tick(self.context.tick_s)
         self._ticking = asyncio.create_task(self._tick_forever())
 
     async def stop(self, reason_code: ReasonCode = ReasonCode.SERVER_SHUTTING_DOWN) -> None:
@@ -89,6 +100,7 @@ class Edge:
         while True:
             await asyncio.sleep(TICK_S)
             context.tick_s = now_s = context.time_s()
+            self._connection_log.tick(now_s)
             for client in list(self.clients.values()):
                 queue = client.queue
                 if queue.halted:
@@ -201,8 +213,10 @@ class Edge:
         announced to a client stays: Receive Maximum, Maximum Packet Size, Topic Alias Maximum.
         These are read when a connection is accepted, so what is announced is what is enforced.
         """
-        before = self.context.limits
+        before, before_log = self.context.limits, self.config.log
         self.config = config
+        if config.log != before_log:
+            self._connection_log.reconfigure(config.log)
         self.context.limits = config.limits
         self.context.features = config.features
         for client in list(self.clients.values()):  # one that may be read again may end at once

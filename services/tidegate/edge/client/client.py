@@ -279,6 +279,8 @@ class Client:
         "out",
         "publishes_will",
         "queue",
+        "sent_bytes",
+        "sent_packets",
         "session_expiry_s",
         "session_key",
         "since_s",
@@ -349,6 +351,8 @@ class Client:
         #: Packets to send at the end of this turn; kept while the channel is slow.
         self.out: list[bytes] = []
         self.slow = False
+        self.sent_packets = 0
+        self.sent_bytes = 0
         self.authentication_method: str | None = None
         #: Called when the connection ends, while something is done for its CONNECT alone.
         self.on_end: Callable[[], object] | None = None
@@ -468,7 +472,10 @@ class Client:
             return
         packets, self.out = self.out, []
         counters = self.context.counters
-        counters.bytes_sent += sum(map(len, packets))
+        size = sum(map(len, packets))
+        self.sent_bytes += size
+        self.sent_packets += len(packets)
+        counters.bytes_sent += size
         sent = counters.packets_sent
         for packet in packets:
             sent[packet[0] >> 4] += 1
@@ -543,21 +550,16 @@ class Client:
         """Close: this answer exceeds the Maximum Packet Size of the client. Counted, logged."""
         if self.state is CLOSED:
             return
-        connect = self.connection.connect
-        log.info(
+        self.context.connection_log.fault(
+            self,
             "closing connection: answer exceeds the client's maximum packet size",
-            extra={
-                "client_id": self.client_id or (connect.client_id if connect is not None else ""),
-                "address": self.channel.peer.address,
-                "listener": self.channel.peer.listener,
-                "packet": type(packet).__name__.upper(),
-                "maximum_packet_size_bytes": self.maximum_packet_size_bytes,
-            },
+            packet=type(packet).__name__.upper(),
+            maximum_packet_size_bytes=self.maximum_packet_size_bytes,
         )
         if self.state is CONNECTED:
             self.close("answer_too_large")
         else:
-            self.context.counters.refused["answer_too_large"] += 1
+            self._count_refused("answer_too_large")
             self.close("")
 
     def _send_last(self, packet: Packet) -> None:
@@ -568,11 +570,21 @@ class Client:
 
     # The end
 
-    def refuse(self, reason_code: ReasonCode, reason: str = "", counted_as: str = "") -> None:
-        """Answer CONNECT with a refusal and close. ``reason`` is the Reason String, if any."""
+    def _count_refused(self, reason: str, detail: str = "") -> None:
+        """Count and log a connection that ends before CONNACK, or with one that refuses it."""
+        self.context.counters.refused[reason] += 1
+        self.context.connection_log.refused(self, reason, detail)
+
+    def refuse(
+        self, reason_code: ReasonCode, reason: str = "", counted_as: str = "", cause: str = ""
+    ) -> None:
+        """Answer CONNECT with a refusal and close. ``reason`` is the Reason String, if any.
+
+        ``cause`` is for the log, in the place of it.
+        """
         if self.state is CLOSED:
             return
-        self.context.counters.refused[counted_as or reason_code.name.lower()] += 1
+        self._count_refused(counted_as or reason_code.name.lower(), cause or reason)
         self._send_last(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
         self.close("")
 
@@ -580,16 +592,8 @@ class Client:
         """The peer broke a rule: say which, and close."""
         if self.state is CLOSED:
             return
-        connect = self.connection.connect
-        log.info(
-            "closing connection: %s",
-            error,
-            extra={
-                "client_id": self.client_id or (connect.client_id if connect is not None else ""),
-                "address": self.channel.peer.address,
-                "listener": self.channel.peer.listener,
-                "statement": error.statement,
-            },
+        self.context.connection_log.fault(
+            self, "closing connection: protocol error", error=str(error), statement=error.statement
         )
         self.context.counters.protocol_errors += 1
         if self.state is CONNECTED:
@@ -599,7 +603,7 @@ class Client:
         unsupported = error.reason_code == ReasonCode.UNSUPPORTED_PROTOCOL_VERSION
         if version is None or (version < ProtocolVersion.V5 and not unsupported):
             # Before 5.0 a CONNECT that breaks a rule is not answered [MQTT311-3.1.4-1].
-            self.context.counters.refused["protocol_error"] += 1
+            self._count_refused("protocol_error", str(error))
             self.close("")
         else:
             self.version = version
@@ -629,7 +633,7 @@ class Client:
         if self.state is CONNECTED and self.version >= ProtocolVersion.V5:
             properties = Properties(reason_string=reason or None)
             self._send_last(Disconnect(reason_code, properties))
-        self.close(counted_as or reason_code.name.lower(), websocket_code)
+        self.close(counted_as or reason_code.name.lower(), websocket_code, reason)
 
     def taken_over(self, reason_code: ReasonCode) -> None:
         """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
@@ -680,18 +684,21 @@ class Client:
     def connect_timed_out(self) -> None:
         """No whole CONNECT in time, or no answer to it (enhanced authentication included)."""
         if self.state is not CLOSED:
-            self.context.counters.refused["connect_timeout"] += 1
+            self._count_refused("connect_timeout")
             self.end("")
             self.channel.abort()  # nothing is to be sent, and no end of the peer to be waited for
 
-    def close(self, reason: str, websocket_code: int = 1000) -> None:
-        """Send what has gathered, end, and close the channel. ``reason`` is counted ("": not)."""
+    def close(self, reason: str, websocket_code: int = 1000, detail: str = "") -> None:
+        """Send what has gathered, end, and close the channel. ``reason`` is counted ("": not).
+
+        ``detail`` is logged with it.
+        """
         if self.state is CLOSED:
             return
         slow, self.slow = self.slow, False
         self.flush()
         self.slow = slow
-        self.end(reason)
+        self.end(reason, detail)
         self.channel.close(websocket_code)
 
     def abandon(self, reason: str) -> None:
@@ -699,7 +706,7 @@ class Client:
         self.end(reason)
         self.channel.close()
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, detail: str = "") -> None:
         """Forget the connection, once; the router learns what becomes of session and will."""
         if self.state is CLOSED:
             return
@@ -715,6 +722,7 @@ class Client:
             self.queue.drop_backlog()
         self._registry.remove(self, reason, was_connected)
         if was_connected:
+            self.context.connection_log.disconnected(self, reason, detail)
             self.delivery.end()
             publishes_will = self.publishes_will and self._may_publish_will()
             self._registry.detach(
@@ -729,6 +737,8 @@ class Client:
                     self._will() if self.is_session_lost and publishes_will else None,
                 )
             )
+        elif reason and self.connection.connect is not None:
+            self.context.connection_log.refused(self, "abandoned", reason)
         self._release()
 
     def _release(self) -> None:

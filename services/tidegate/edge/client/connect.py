@@ -9,12 +9,11 @@ connection of one that no CONNACK is small enough for.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from tidegate.core.session_key import MAX_KEY_BYTES, log_fields, parts_of, session_key
+from tidegate.core.session_key import MAX_KEY_BYTES, parts_of, session_key
 from tidegate.edge.auth.authentication import Decision
 from tidegate.edge.auth.methods import Step
 from tidegate.edge.channel import Peer
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from tidegate.edge.client.context import EdgeContext
     from tidegate.edge.client.registry import ClientRegistry
 
-log = logging.getLogger(__name__)
-
 RECEIVE_MAXIMUM_DEFAULT: Final = 65535
 #: When a session that another user has is looked at once more: at another edge, its connection may
 #: have ended just before.
@@ -50,12 +47,16 @@ OWNER_RETRY_S: Final = 0.25
 
 @dataclass(slots=True, frozen=True)
 class Refused:
-    """A CONNECT that is answered with a reason code; ``reason`` is the Reason String, if any."""
+    """A CONNECT that is answered with a reason code; ``reason`` is the Reason String, if any.
+
+    ``cause`` is for the log only: it may say more than the client may learn.
+    """
 
     reason_code: ReasonCode
     reason: str = ""
     #: Where the name of the reason code says too little.
     counted_as: str = ""
+    cause: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -159,6 +160,7 @@ def accept(client: Client, accepted: Accepted, registry: ClientRegistry) -> None
     look_at_groups(client)
     client.send_packet(accepted.connack)
     if not client.is_closed:
+        client.context.connection_log.connected(client, session.session_present)
         delivery.begin(session)
         if session.replays:
             resume_retained(client, session.replays, registry)
@@ -207,7 +209,7 @@ async def _identify(client: Client, packet: Connect, client_id: str) -> _Identit
         return None
     if not decision.allowed:
         client.context.counters.auth_failures[decision.reason] += 1
-        return Refused(decision.reason_code)
+        return Refused(decision.reason_code, cause=decision.reason)
     return _Identity(decision.username, decision.by_password)
 
 
@@ -288,12 +290,13 @@ async def _attach(
     try:
         session = await _attach_for_user(context, request)
     except SessionOwned:
-        return None if client.is_closed else _owned(client, request)
+        return None if client.is_closed else _OWNED
     except RouterUnavailable as error:
         if client.is_closed:
             return None
-        log.warning("connection refused: no router or store", extra={"reason": str(error)})
-        return Refused(ReasonCode.SERVER_UNAVAILABLE, "session store is unavailable")
+        return Refused(
+            ReasonCode.SERVER_UNAVAILABLE, "session store is unavailable", cause=str(error)
+        )
     finally:
         registry.attach_ends(key)
     outcome: Refused | None = None
@@ -318,20 +321,6 @@ async def _attach_for_user(context: EdgeContext, request: AttachSession) -> Atta
     except SessionOwned:
         await asyncio.sleep(OWNER_RETRY_S)
     return await context.router.attach(context.edge_id, request)
-
-
-def _owned(client: Client, request: AttachSession) -> Refused:
-    peer = client.channel.peer
-    client.context.refusal_log.report(
-        "connection refused: session belongs to another user",
-        {
-            **log_fields(request.client_id),
-            "username": request.username or "",
-            "address": peer.address,
-            "listener": peer.listener,
-        },
-    )
-    return _OWNED
 
 
 def _give_back(

@@ -11,12 +11,11 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tidegate.runtime.telemetry.log import PeerFaultLog
-
 if TYPE_CHECKING:
     from tidegate.edge.auth.acl import Authorizer
     from tidegate.edge.auth.authentication import Authenticator
     from tidegate.edge.auth.methods import Method
+    from tidegate.edge.client.connection_log import ConnectionLog
     from tidegate.link.interfaces import RouterLink
     from tidegate.mqtt.enums import ReasonCode
     from tidegate.mqtt.packets import Publish
@@ -49,6 +48,7 @@ class EdgeContext:
         "authentication_methods",
         "authenticator",
         "authorizer",
+        "connection_log",
         "counters",
         "edge_id",
         "expiring",
@@ -59,7 +59,6 @@ class EdgeContext:
         "mark",
         "now_ms",
         "refusal",
-        "refusal_log",
         "router",
         "soon",
         "tick_s",
@@ -84,6 +83,7 @@ class EdgeContext:
         counters: Counters,
         now_ms: Callable[[], int],
         mark: Callable[[Flushable], None],
+        connection_log: ConnectionLog,
     ) -> None:
         """``mark`` notes what has something to send; it is flushed at the end of this turn."""
         self.edge_id = edge_id
@@ -95,12 +95,11 @@ class EdgeContext:
         #: Methods of enhanced authentication, by name.
         self.authentication_methods: Mapping[str, Method] = {}
         self.counters = counters
+        self.connection_log = connection_log
         self.now_ms = now_ms
         self.mark = mark
         #: What a CONNECT is answered with while none is accepted (draining); None: it is accepted.
         self.refusal: ReasonCode | None = None
-        #: For refusals that an operator acts on.
-        self.refusal_log = PeerFaultLog(log)
         #: Seconds of the loop's clock, read once per tick: good enough for keep alive.
         self.tick_s = 0.0
         #: Whether no router takes publishes now, and the queues that have one waiting for it.

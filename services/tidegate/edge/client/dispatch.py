@@ -72,7 +72,9 @@ class Dispatch:
         if isinstance(decision, Accepted):
             accept(client, decision, self._registry)
         elif isinstance(decision, Refused):
-            client.refuse(decision.reason_code, decision.reason, decision.counted_as)
+            client.refuse(
+                decision.reason_code, decision.reason, decision.counted_as, decision.cause
+            )
 
     def _on_subscribe(self, client: Client, packet: Subscribe) -> None:
         _in_order(client, subscribe(client, packet, self._registry))

@@ -130,6 +130,8 @@ class PacketQueue(Generic[C]):
         "halted",
         "on_puback",
         "on_publish",
+        "received_bytes",
+        "received_packets",
         "seen_s",
     )
 
@@ -154,6 +156,8 @@ class PacketQueue(Generic[C]):
         self.halted = False
         #: When something came last; the loop's clock.
         self.seen_s = context.tick_s
+        self.received_packets = 0
+        self.received_bytes = 0
         self._pause_reasons = 0
         self._is_paused = False
         #: Packets that wait, and about how many bytes they take.
@@ -170,10 +174,13 @@ class PacketQueue(Generic[C]):
         """Bytes from the client, in any chunking."""
         context = self._context
         self.seen_s = context.tick_s
-        context.counters.bytes_received += len(data)
+        size = len(data)
+        self.received_bytes += size
+        context.counters.bytes_received += size
         connection = self._connection
         packets = connection.receive(data)
         if packets:
+            self.received_packets += len(packets)
             try:
                 if self.halted:
                     self._keep(packets)

@@ -195,6 +195,7 @@ class PublishReceiver:
             code = context.router.publish(self, message)
         else:
             context.counters.acl_denied["write"] += 1
+            context.connection_log.publish_denied(client, message.topic)
             context.counters.published += 1
             context.counters.dropped["not_authorized"] += 1
             code = DENIED

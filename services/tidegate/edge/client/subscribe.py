@@ -6,13 +6,12 @@ subscriptions (and the store, for a durable session).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tidegate.edge.auth.acl import Readable
-from tidegate.edge.client.group_rights import look_at_groups, rights_of, subject
+from tidegate.edge.client.group_rights import look_at_groups, rights_of
 from tidegate.edge.client.retained_replay import RetainedReplay
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
     from tidegate.edge.auth.acl import ClientAcl
     from tidegate.edge.client.client import Client
     from tidegate.edge.client.registry import ClientRegistry
-
-log = logging.getLogger(__name__)
-
-#: Topic filters of one SUBSCRIBE that a log line names.
-MAX_LOGGED_FILTERS: Final = 10
 
 
 def mounted(client: Client, topic_filter: str) -> str:
@@ -286,13 +280,8 @@ def _report_denied(client: Client, names: list[str]) -> None:
     """Count and log what a SUBSCRIBE asked for that the client is not authorized to read."""
     context = client.context
     context.counters.acl_denied["subscribe"] += len(names)
-    log.info(
-        "subscription refused: not authorized to read"
-        if context.authorizer.denied_subscribe == "refuse"
-        else "subscription granted without messages: not authorized to read",
-        extra=subject(client)
-        | {"count": len(names), "topic_filters": ", ".join(names[:MAX_LOGGED_FILTERS])},
-    )
+    is_granted = context.authorizer.denied_subscribe == "grant"
+    context.connection_log.subscribe_denied(client, names, is_granted)
 
 
 def _can_answer(client: Client, answer: SubAck | UnsubAck) -> bool:

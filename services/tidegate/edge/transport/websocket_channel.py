@@ -89,8 +89,8 @@ class WebSocketChannel(StreamChannel):
                         "websocket protocol error",
                         extra={
                             "listener": self.peer.listener,
-                            "code": frames.close_code,
                             "address": self.peer.address,
+                            "code": frames.close_code,
                         },
                     )
                 # Let the peer read our close frame before the connection is reset.

@@ -558,6 +558,16 @@ class LogConfig(Section):
     """Lowest level that is logged."""
     format: Literal["text", "json"] = "text"
     """Plain text, or one JSON object per line."""
+    connections: bool = True
+    """Log each connection and its end, refused connections, and denied publishes and subscriptions
+    (level info)."""
+    connections_rate_per_address: Annotated[float, Field(ge=0)] = 10
+    """Maximum rate of such lines per second about one client address (IPv6: one /64 network); ten
+    seconds of it may come at once. Lines above it are counted, and the count is logged. 0: no
+    limit."""
+    connections_rate: Annotated[float, Field(ge=0)] = 500
+    """Maximum rate of such lines per second about all addresses together, for each edge, in the
+    same way; 0: no limit."""
 
 
 class Config(Section):

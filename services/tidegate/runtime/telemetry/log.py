@@ -13,7 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
+
+from tidegate.core.rate import TokenBucket
 
 #: What every record has by itself; whatever else it carries came through ``extra=``.
 _OWN_ATTRIBUTES: Final = frozenset(
@@ -33,8 +36,12 @@ def _shortened(text: str) -> str:
 
 
 def _time_of(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second_of(int(record.created))}.{int(record.msecs):03}Z"
+
+
+@lru_cache(maxsize=2)
+def _second_of(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
 
 
 class TextFormatter(logging.Formatter):
@@ -62,8 +69,9 @@ class TextFormatter(logging.Formatter):
     def _quoted(value: object) -> str:
         text = _shortened(str(value))
         # What peers choose (client identifiers) must not be able to forge lines or terminal codes.
-        if not text or not text.isprintable() or any(c in text for c in ' "='):
-            return json.dumps(text, ensure_ascii=not text.isprintable())
+        is_printable = text.isprintable()
+        if not text or not is_printable or " " in text or '"' in text or "=" in text:
+            return json.dumps(text, ensure_ascii=not is_printable)
         return text
 
 
@@ -117,43 +125,47 @@ def configure(
     logging.getLogger("tidegate").setLevel(numeric)
 
 
-class PeerFaultLog:
-    """Logs faults of peers at INFO, at most ``per_minute`` lines in any minute.
+def write_line(log: logging.Logger, message: str, fields: Mapping[str, object]) -> None:
+    """Write one line at INFO, which the caller has found to be enabled.
 
-    Suppressed lines are counted, and the count is in the next line that is written
-    (``suppressed=``). Every fault is also counted in the metrics.
+    For lines that many clients cause: the place in the source is not looked up.
+    """
+    record = logging.LogRecord(log.name, logging.INFO, "", 0, message, None, None)
+    vars(record).update(fields)
+    log.handle(record)
+
+
+class PeerFaultLog:
+    """Logs faults of peers at INFO, at most ``per_s`` lines in a second.
+
+    ``write`` follows ``may_write``, so that nothing is made of a line that is not written. Such
+    lines are counted, and the count is in the next line that is written (``suppressed=``). Every
+    fault is also counted in the metrics.
     """
 
-    __slots__ = ("_allowance", "_clock", "_last_s", "_log", "_per_minute", "suppressed")
+    __slots__ = ("_bucket", "_clock", "_log", "suppressed")
 
     def __init__(
-        self,
-        log: logging.Logger,
-        per_minute: int = 120,
-        clock: Callable[[], float] = time.monotonic,
+        self, log: logging.Logger, per_s: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._log = log
-        self._per_minute = per_minute
-        self._allowance = float(per_minute)
+        self._bucket = TokenBucket(per_s, per_s, clock())
         self._clock = clock
-        self._last_s = clock()
         self.suppressed = 0
 
-    def report(self, message: str, fields: Mapping[str, object]) -> bool:
-        """Write one line, or count it as suppressed; say whether it was written."""
+    def may_write(self) -> bool:
+        """Whether a line may be written now; one that may not is counted."""
         if not self._log.isEnabledFor(logging.INFO):
             return False
-        now_s = self._clock()
-        refill = (now_s - self._last_s) * self._per_minute / 60
-        self._allowance = min(float(self._per_minute), self._allowance + refill)
-        self._last_s = now_s
-        if self._allowance < 1:
-            self.suppressed += 1
-            return False
-        self._allowance -= 1
+        if self._bucket.take(self._clock()):
+            return True
+        self.suppressed += 1
+        return False
+
+    def write(self, message: str, fields: Mapping[str, object]) -> None:
+        """Write a line."""
         extra = dict(fields)
         if self.suppressed:
             extra["suppressed"] = self.suppressed
             self.suppressed = 0
-        self._log.info(message, extra=extra)
-        return True
+        write_line(self._log, message, extra)

@@ -99,11 +99,12 @@ def test_peer_faults_are_limited_and_the_rest_is_counted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now_s = 0.0
-    faults = logs.PeerFaultLog(logging.getLogger("tidegate.t"), per_minute=2, clock=lambda: now_s)
+    faults = logs.PeerFaultLog(logging.getLogger("tidegate.t"), per_s=2, clock=lambda: now_s)
     with caplog.at_level(logging.INFO, "tidegate.t"):
-        assert [faults.report("bad", {"n": n}) for n in range(4)] == [True, True, False, False]
-        now_s = 30.0
-        assert faults.report("bad", {"n": 9})
+        assert [faults.may_write() for _ in range(4)] == [True, True, False, False]
+        now_s = 0.5
+        assert faults.may_write()
+        faults.write("bad", {"n": 9})
     assert vars(caplog.records[-1])["suppressed"] == 2
     assert faults.suppressed == 0
 
@@ -111,4 +112,15 @@ def test_peer_faults_are_limited_and_the_rest_is_counted(
 def test_peer_faults_cost_nothing_when_info_is_off() -> None:
     logger = logging.getLogger("tidegate.quiet")
     logger.setLevel(logging.WARNING)
-    assert not logs.PeerFaultLog(logger).report("bad", {})
+    assert not logs.PeerFaultLog(logger, 1).may_write()
+
+
+def test_a_line_that_many_cause_has_its_fields_in_both_formats() -> None:
+    text, objects = io.StringIO(), io.StringIO()
+    for style, stream in (("text", text), ("json", objects)):
+        logs.configure("info", style, stream)  # type: ignore[arg-type]  # the two there are
+        logs.write_line(logging.getLogger("tidegate.edge.x"), "came", {"name_of": "a b", "n": True})
+    assert text.getvalue().endswith('INFO    edge.x: came name_of="a b" n=True\n')
+    entry = json.loads(objects.getvalue())
+    assert (entry["level"], entry["message"]) == ("info", "came")
+    assert (entry["name_of"], entry["n"]) == ("a b", True)
