@@ -3,22 +3,22 @@
 Pure: made from a ``BrokerState``, the status before, and the time. Called by ``reconcile``. The
 messages say what is wrong, where, and what to do; docs/kubernetes.md lists the reasons.
 
-An invalid spec does not change what runs, so it does not affect ``Ready``: it is ``Degraded``, and
-``ConfigApplied`` is False.
+A refused spec does not change what runs, so ``Ready`` stays True, of the generation before: it is
+``Degraded`` and ``Stalled``, and ``ConfigApplied`` is False.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from tidegate_operator import names
-from tidegate_operator.live_state import Addresses, Pod, Workload
-from tidegate_operator.plan import ObjectRef
+from tidegate_operator import kstatus, names
+from tidegate_operator.broker_state import BrokerState, Value, sentences, some
+from tidegate_operator.certificate_condition import certificates_ready
+from tidegate_operator.live_state import Workload
 from tidegate_operator.pods.config_state import Outdated, has_config
-from tidegate_operator.secrets.certificates import CertificateInfo
 from tidegate_operator.secrets.references import Fault, Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.status import (
@@ -32,69 +32,12 @@ from tidegate_operator.spec.status import (
     Reason,
 )
 
-#: How long before a certificate expires a missing renewal is reported.
-ENDS_SOON: Final = timedelta(days=7)
 #: How long pods may not be creatable before that is reported: quotas and ServiceAccounts are
 #: eventually consistent.
 PATIENCE: Final = timedelta(seconds=5)
-_MAX_NAMED: Final = 3
+#: Reasons why a broker is not ready that are as the spec says.
+_WANTED: Final = frozenset({Reason.SCALED_TO_ZERO, Reason.PAUSED})
 _REST_IS_APPLIED: Final = "Everything else of the spec is applied."
-
-
-@dataclass(slots=True, frozen=True)
-class BrokerState:
-    """Everything that a status is made of.
-
-    ``spec`` is None if it is invalid (``spec_problems`` says why). ``outdated``: pods that do not
-    use the desired configuration, by name; ``failing``: those of them that have rejected it for
-    long.
-    """
-
-    name: str
-    generation: int
-    spec: MqttBrokerSpec | None
-    spec_problems: Sequence[str] = ()
-    reference_problems: Sequence[Problem] = ()
-    foreign: Sequence[ObjectRef] = ()
-    #: Whether these belong to a deleted broker of the same name, and will be garbage-collected.
-    is_garbage: bool = False
-    apply_error: str = ""
-    #: Whether the rejection came after the dry run, so that other objects may have been applied.
-    is_partly_applied: bool = False
-    edges: Workload = field(default_factory=Workload)
-    routers: Workload = field(default_factory=Workload)
-    redis: Workload | None = None
-    #: Whether the bundled store still exists although the spec names another one.
-    keeps_store: bool = False
-    #: What of the bundled store is not applied yet, and what cannot be; "" if nothing.
-    store_progress: str = ""
-    store_problem: str = ""
-    pods: Sequence[Pod] = ()
-    outdated: Mapping[str, Outdated] = field(default_factory=dict)
-    failing: Sequence[str] = ()
-    addresses: Addresses = field(default_factory=Addresses)
-    certificates: Mapping[str, Sequence[CertificateInfo]] = field(default_factory=dict)
-    connections: int | None = None
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether reconciliation is suspended."""
-        return self.spec is not None and self.spec.paused
-
-    @property
-    def has_edges(self) -> bool:
-        """Whether the broker has been created."""
-        return self.edges.exists
-
-    @property
-    def workloads(self) -> list[tuple[str, Workload]]:
-        """The workloads, with their names in messages."""
-        workloads = [("edges", self.edges), ("routers", self.routers)]
-        return workloads if self.redis is None else [("the store", self.redis), *workloads]
-
-
-#: Status, reason and message of a condition.
-_Value = tuple[str, Reason, str]
 
 
 def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
@@ -104,22 +47,29 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
         edges=_ignore_short_failure(state.edges, now),
         routers=_ignore_short_failure(state.routers, now),
     )
-    values: dict[ConditionType, _Value] = {
-        "Ready": _ready(state),
-        "Progressing": _progressing(state),
-        "Degraded": _degraded(state),
-        "CertificatesReady": _certificates_ready(state, now),
-        "ConfigApplied": _config_applied(state),
+    ready, progressing, degraded = _ready(state), _progressing(state), _degraded(state)
+    config_applied = _config_applied(state)
+    stalled = kstatus.stalled(state, degraded)
+    values: dict[ConditionType, Value] = {
+        "Ready": ready,
+        "Progressing": progressing,
+        "Degraded": degraded,
+        "CertificatesReady": certificates_ready(state, now),
+        "ConfigApplied": config_applied,
+        "Reconciling": kstatus.reconciling(state, stalled, degraded, progressing, config_applied),
+        "Stalled": stalled,
     }
     old = {condition["type"]: condition for condition in (before or {}).get("conditions") or []}
     new = BrokerStatus.model_validate(
         {
             "observedGeneration": state.generation,
             "conditions": [
-                _condition(kind, value, old.get(kind, {}), state.generation, now)
+                _condition(
+                    kind, value, last := old.get(kind, {}), _generation(state, kind, last), now
+                )
                 for kind, value in values.items()
             ],
-            "address": state.addresses.first(),
+            "address": state.addresses.first() or _previous_address(state, before),
             "listeners": _listeners(state, before),
             "edges": _pods_status(state, state.edges, "edge"),
             "routers": _pods_status(state, state.routers, "router"),
@@ -130,7 +80,7 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
 
 
 def _condition(
-    kind: ConditionType, value: _Value, last: Mapping[str, Any], generation: int, now: datetime
+    kind: ConditionType, value: Value, last: Mapping[str, Any], generation: int, now: datetime
 ) -> Condition:
     state, reason, message = value
     is_same = last.get("status") == state and last.get("lastTransitionTime")
@@ -144,6 +94,20 @@ def _condition(
             "observedGeneration": generation,
         }
     )
+
+
+def _generation(state: BrokerState, kind: ConditionType, last: Mapping[str, Any]) -> int:
+    """Return the generation that a condition refers to.
+
+    What serves is of the newest spec that was not refused: ``kubectl wait`` must not end before.
+    """
+    is_previous = kind == "Ready" and state.has_workloads and _blocked(state) is not None
+    return int(last.get("observedGeneration", 0)) if is_previous else state.generation
+
+
+def _previous_address(state: BrokerState, before: Mapping[str, Any] | None) -> str:
+    """Return the address of the previous spec if the newest one is invalid."""
+    return str((before or {}).get("address", "")) if state.spec is None else ""
 
 
 def _truncated(message: str) -> str:
@@ -194,7 +158,10 @@ def _listeners(state: BrokerState, before: Mapping[str, Any] | None) -> list[Any
 # Ready
 
 
-def _ready(state: BrokerState) -> _Value:
+def _ready(state: BrokerState) -> Value:
+    nothing = _nothing_created(state)
+    if nothing is not None:
+        return nothing
     edges, routers, redis = state.edges, state.routers, state.redis
     if redis is not None and redis.ready == 0:
         return (
@@ -227,7 +194,37 @@ def _ready(state: BrokerState) -> _Value:
             f"describe service {service}).",
         )
     count = f"{_ready_of(edges)} edges and {_ready_of(routers)} routers are ready"
-    return "True", Reason.SERVING, f"{count}.{_unusable_listeners(state.spec)}"
+    notes = [_unusable_listeners(state.spec), _unprotected(state.spec), _previous_spec(state)]
+    return "True", Reason.SERVING, f"{count}.{''.join(notes)}"
+
+
+def _nothing_created(state: BrokerState) -> Value | None:
+    """Return why nothing of the broker exists; None if there is something, or soon will be."""
+    if state.has_workloads:
+        return None
+    if state.is_paused:
+        return "False", Reason.PAUSED, "Nothing is created: spec.paused is true."
+    blocked = _blocked(state)
+    if blocked is None:
+        return None
+    pending = _only_waits_for_certificates(state)
+    reason = Reason.WAITING_FOR_CERTIFICATES if pending else blocked[0]
+    return "False", reason, f"No pods have been created. {blocked[1]}"
+
+
+def _unprotected(spec: MqttBrokerSpec | None) -> str:
+    """Return a sentence about missing access rules, "" if there are some."""
+    if spec is None or spec.acl is not None:
+        return ""
+    return " No ACL is in force (spec.acl is not set): clients may use every topic."
+
+
+def _previous_spec(state: BrokerState) -> str:
+    """Return a sentence about a refused spec, "" if the newest one is in use."""
+    blocked = _blocked(state)
+    return (
+        "" if blocked is None else f" The newest spec is not in use ({blocked[0]}): see Degraded."
+    )
 
 
 def _routers_not_ready(state: BrokerState) -> str:
@@ -276,7 +273,7 @@ def _why(state: BrokerState, component: str) -> str:
 # Progressing
 
 
-def _progressing(state: BrokerState) -> _Value:
+def _progressing(state: BrokerState) -> Value:
     if state.is_paused:
         return "False", Reason.PAUSED, "Reconciliation is paused (spec.paused is true)."
     stuck = _stuck_workloads(state)
@@ -343,12 +340,12 @@ def _blocked(state: BrokerState) -> tuple[Reason, str] | None:
     """Return why the spec is not applied, and what to do; None if it is."""
     unchanged = " Running pods are unchanged." if state.has_edges else ""
     if state.spec_problems:
-        return Reason.INVALID_SPEC, f"Invalid spec: {_some(state.spec_problems)}.{unchanged}"
+        return Reason.INVALID_SPEC, f"Invalid spec: {some(state.spec_problems)}.{unchanged}"
     if state.foreign:
         return Reason.NAME_TAKEN, f"{_conflict(state)}.{unchanged}"
     blocking = [problem for problem in state.reference_problems if problem.blocking]
     if blocking and not (state.apply_error and _are_pending(blocking)):
-        return _reference_reason(blocking), f"{_sentences(blocking)}.{unchanged}"
+        return _reference_reason(blocking), f"{sentences(blocking)}.{unchanged}"
     if state.apply_error:
         if state.is_partly_applied:
             unchanged = " Its dry run was accepted, so other objects may have been applied."
@@ -360,7 +357,7 @@ def _blocked(state: BrokerState) -> tuple[Reason, str] | None:
 
 
 def _conflict(state: BrokerState) -> str:
-    taken = _some([str(ref) for ref in state.foreign])
+    taken = some([str(ref) for ref in state.foreign])
     if state.is_garbage:
         return f"Waiting for the garbage collection of a deleted MqttBroker of this name: {taken}"
     return (
@@ -374,14 +371,22 @@ def _reference_reason(problems: Sequence[Problem]) -> Reason:
     return Reason.REFERENCE_MISSING if is_missing else Reason.REFERENCE_INVALID
 
 
-def _some(sentences: Sequence[str]) -> str:
-    rest = len(sentences) - _MAX_NAMED
-    more = f" (and {rest} more)" if rest > 0 else ""
-    return "; ".join(sentences[:_MAX_NAMED]) + more
-
-
-def _sentences(problems: Sequence[Problem]) -> str:
-    return _some([problem.sentence for problem in problems])
+def _partly_applied(state: BrokerState) -> tuple[Reason, str] | None:
+    """Return what of the spec is not in use although the rest is applied; None if all is."""
+    others = [problem for problem in state.reference_problems if not problem.blocking]
+    if others:
+        is_invalid = any(problem.fault is Fault.INVALID for problem in others)
+        reason = Reason.REFERENCE_INVALID if is_invalid else Reason.REFERENCE_MISSING
+        return reason, f"{sentences(others)}."
+    if state.dropped:
+        return (
+            Reason.FIELDS_DROPPED,
+            "The manifest has fields that do not exist, and the API server has dropped them: "
+            f"{some(state.dropped)}. {_REST_IS_APPLIED}",
+        )
+    if state.store_problem:
+        return Reason.STORAGE_NOT_APPLIED, f"{state.store_problem}. {_REST_IS_APPLIED}"
+    return None
 
 
 def _only_waits_for_certificates(state: BrokerState) -> bool:
@@ -398,17 +403,13 @@ def _are_pending(problems: Sequence[Problem]) -> bool:
 # Degraded
 
 
-def _degraded(state: BrokerState) -> _Value:
+def _degraded(state: BrokerState) -> Value:
     blocked = _blocked(state)
     if blocked is not None and not _only_waits_for_certificates(state):
         return "True", blocked[0], blocked[1]
-    if state.store_problem:
-        return "True", Reason.STORAGE_NOT_APPLIED, f"{state.store_problem}. {_REST_IS_APPLIED}"
-    others = [problem for problem in state.reference_problems if not problem.blocking]
-    if others:
-        is_invalid = any(problem.fault is Fault.INVALID for problem in others)
-        reason = Reason.REFERENCE_INVALID if is_invalid else Reason.REFERENCE_MISSING
-        return "True", reason, f"{_sentences(others)}."
+    partly = _partly_applied(state)
+    if partly is not None:
+        return "True", *partly
     failing = _failing_pods(state)
     if failing:
         return "True", Reason.PODS_FAILING, failing
@@ -418,7 +419,7 @@ def _degraded(state: BrokerState) -> _Value:
             "True",
             Reason.CONFIG_REJECTED,
             "Pods reject the newest configuration and keep using the previous one: "
-            f"{_some(rejecting)}. Correct the named settings or files; the pods' logs have "
+            f"{some(rejecting)}. Correct the named settings or files; the pods' logs have "
             "details.",
         )
     stuck = _stuck_workloads(state)
@@ -429,6 +430,13 @@ def _degraded(state: BrokerState) -> _Value:
             f"The rollout of {stuck} has exceeded its progress deadline: check the pods' logs and "
             "events.",
         )
+    ready = _ready(state)
+    if ready[0] == "False" and ready[1] not in _WANTED:
+        return (
+            "False",
+            Reason.AS_EXPECTED,
+            f"No failing object found, but the broker is not ready: see Ready ({ready[1]}).",
+        )
     return "False", Reason.AS_EXPECTED, "No problems found."
 
 
@@ -437,9 +445,9 @@ def _failing_pods(state: BrokerState) -> str:
         f"{pod.name}: {pod.failure}" for pod in state.pods if pod.failure and not pod.is_terminating
     ]
     if failures:
-        return f"Pods are failing: {_some(failures)}."
+        return f"Pods are failing: {some(failures)}."
     failures = _workload_failures(state)
-    return f"Pods cannot be created: {_some(failures)}." if failures else ""
+    return f"Pods cannot be created: {some(failures)}." if failures else ""
 
 
 def _rejecting_pods(state: BrokerState) -> list[str]:
@@ -457,72 +465,10 @@ def _rejecting_pods(state: BrokerState) -> list[str]:
     ]
 
 
-# CertificatesReady
-
-
-def _certificates_ready(state: BrokerState, now: datetime) -> _Value:
-    if state.spec is None:
-        return "Unknown", Reason.INVALID_SPEC, "The spec is invalid."
-    problems = [problem for problem in state.reference_problems if problem.is_certificate]
-    for fault, reason, hint in (
-        (Fault.INVALID, Reason.INVALID, ""),
-        (Fault.MISSING, Reason.MISSING, ""),
-        (Fault.PENDING, Reason.PENDING, " (kubectl describe certificate)"),
-    ):
-        faulty = [problem for problem in problems if problem.fault is fault]
-        if faulty:
-            return "False", reason, f"{_sentences(faulty)}{hint}."
-    if not any(listener.tls for listener in state.spec.listeners):
-        return "True", Reason.NOT_NEEDED, "No listener uses TLS."
-    missing = [
-        f"listener {listener.name}: certificate not issued yet"
-        for listener in state.spec.listeners
-        if listener.tls is not None and not state.certificates.get(listener.name)
-    ]
-    if missing:
-        return "False", Reason.PENDING, f"{_some(missing)}."
-    return _expiry(state, now)
-
-
-def _expiry(state: BrokerState, now: datetime) -> _Value:
-    certificates = list(_named_certificates(state))
-    expired = [
-        f"{name} expired at {_minute(expiry)}" for expiry, name in certificates if expiry <= now
-    ]
-    if expired:
-        return "False", Reason.INVALID, f"{_some(expired)}; clients reject it."
-    expiring = [
-        f"{name} expires at {_minute(expiry)}"
-        for expiry, name in certificates
-        if expiry <= now + ENDS_SOON
-    ]
-    if expiring:
-        return (
-            "True",
-            Reason.ENDS_SOON,
-            f"{_some(expiring)}; its renewal is overdue: check what renews it.",
-        )
-    first = min((expiry for expiry, _ in certificates), default=None)
-    until = f" The first expires at {_minute(first)}." if first is not None else ""
-    return "True", Reason.ISSUED, f"All certificates are valid.{until}"
-
-
-def _named_certificates(state: BrokerState) -> Iterator[tuple[datetime, str]]:
-    """Yield the expiry of each certificate, and its name in messages."""
-    for listener, certificates in state.certificates.items():
-        for certificate in certificates:
-            name = f"listener {listener}: certificate {certificate.subject}"
-            yield certificate.not_after, name
-
-
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
 # ConfigApplied
 
 
-def _config_applied(state: BrokerState) -> _Value:
+def _config_applied(state: BrokerState) -> Value:
     blocked = _blocked(state)
     if blocked is not None:
         return "False", blocked[0], blocked[1]
@@ -535,10 +481,11 @@ def _config_applied(state: BrokerState) -> _Value:
     count = f"{len(pods) - len(outdated)} of {len(pods)} pods use the newest configuration"
     if outdated:
         outdated.sort(key=lambda name: not state.outdated[name].is_rejected)
-        reasons = _some([f"{name} {_continued(state.outdated[name])}" for name in outdated])
+        reasons = some([f"{name} {_continued(state.outdated[name])}" for name in outdated])
         return "False", Reason.APPLYING, f"{count}; {reasons}."
-    if state.store_problem:
-        return "False", Reason.STORAGE_NOT_APPLIED, f"{state.store_problem}. {_REST_IS_APPLIED}"
+    partly = _partly_applied(state)
+    if partly is not None:
+        return "False", *partly
     if not (state.edges.is_replaced and state.routers.is_replaced):
         return "False", Reason.APPLYING, f"{count}; a rollout is in progress."
     if state.store_progress:

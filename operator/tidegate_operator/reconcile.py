@@ -10,12 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from tidegate_operator import conditions, live_state, names, old_store, store_changes
+from tidegate_operator import (
+    condition_events,
+    conditions,
+    live_state,
+    names,
+    old_store,
+    store_changes,
+)
+from tidegate_operator.broker_state import BrokerState
 from tidegate_operator.kube.interface import Cluster
 from tidegate_operator.kube.store_volume import Growth, grow
 from tidegate_operator.kube.writer import ObjectWriter, WriteResult
@@ -49,6 +57,7 @@ from tidegate_operator.secrets.references import (
     references,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.dropped import dropped_fields
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.salvage import usable_part
 from tidegate_operator.spec.status import Reason
@@ -61,8 +70,6 @@ log = logging.getLogger(__name__)
 PROGRESSING_S: Final = 2.0
 DEGRADED_S: Final = 10.0
 _UNCHANGED_SHARE: Final = 0.1
-#: Conditions whose changes are recorded as events.
-_EVENT_CONDITIONS: Final = frozenset({"Ready", "Degraded", "CertificatesReady"})
 #: Reason of the event when edges disconnect clients.
 REBALANCING: Final = "Rebalancing"
 
@@ -362,7 +369,7 @@ class Reconciler:
         status = conditions.status(state, before, observed.now)
         if status != before:
             await self._cluster.set_status(observed.owner.namespace, observed.owner.name, status)
-            for kind, condition in _events(before or {}, status):
+            for kind, condition in condition_events.changes(before or {}, status):
                 reason, message = condition["reason"], condition["message"]
                 await self._cluster.record_event(observed.body, kind, reason, message)
         return status
@@ -412,18 +419,19 @@ def _conflict(
 
 def _broker_state(
     observed: _Observed, desired: _Desired, written: _Written, pods: PodSummary
-) -> conditions.BrokerState:
+) -> BrokerState:
     owner, spec, live = observed.owner, observed.spec, observed.live.owned_by(observed.owner.uid)
     store = live.store()
     is_bundled = store is not None if spec is None else spec.redis.own is not None
     # Without workloads they are those of a deleted broker of this name.
     store_pods = observed.pods if live.has_workloads else ()
     listeners = [] if spec is None else spec.listeners
-    return conditions.BrokerState(
+    return BrokerState(
         name=owner.name,
         generation=observed.body["metadata"].get("generation", 0),
         spec=spec,
         spec_problems=observed.spec_problems,
+        dropped=dropped_fields(observed.body),
         reference_problems=desired.referenced_files.problems,
         foreign=written.foreign,
         is_garbage=written.is_garbage,
@@ -458,23 +466,6 @@ def _certificates(observed: _Observed, desired: _Desired) -> dict[str, list[Cert
                 info = check_pair(pair.certificate, pair.key)
                 certificates.setdefault(listener, []).insert(0, info)
     return certificates
-
-
-def _events(
-    before: Mapping[str, Any], status: Mapping[str, Any]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the type of event and the condition for each condition whose reason has changed."""
-    old = {
-        condition["type"]: (condition["status"], condition["reason"])
-        for condition in before.get("conditions") or []
-    }
-    for condition in status["conditions"]:
-        kind, value = condition["type"], condition["status"]
-        if old.get(kind) == (value, condition["reason"]):
-            continue
-        if kind in _EVENT_CONDITIONS and value != "Unknown":
-            is_warning = kind == "Degraded" and value == "True"
-            yield "Warning" if is_warning else "Normal", condition
 
 
 def _requeue_after_s(

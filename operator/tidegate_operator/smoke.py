@@ -46,6 +46,7 @@ from tidegate_operator.plan import ObjectRef
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.listeners import ListenerSpec
 from tidegate_operator.spec.problems import SpecError, parse
+from tidegate_operator.spec.status import Reason
 
 PAUSE_S: Final = 1.0
 #: Timeout of one MQTT exchange.
@@ -93,10 +94,12 @@ def is_ready(broker: dict[str, Any]) -> bool:
     """Return whether a broker is Ready at its current generation. Raises CheckFailed."""
     status = broker.get("status") or {}
     conditions = {condition["type"]: condition for condition in status.get("conditions") or []}
-    ready = conditions.get("Ready")
+    ready, stalled = conditions.get("Ready"), conditions.get("Stalled", {})
     name = broker["metadata"]["name"]
-    if ready is None:
+    if ready is None or ready["reason"] == Reason.NOT_OBSERVED:
         raise CheckFailed(f"MqttBroker {name} has no status yet; is its namespace watched?")
+    if stalled.get("status") == "True":
+        raise CheckFailed(f"MqttBroker {name}: {stalled['reason']}: {stalled['message']}")
     if ready.get("observedGeneration", 0) < broker["metadata"].get("generation", 0):
         raise CheckFailed(f"MqttBroker {name} has changed and is not reconciled yet")
     if ready["status"] != "True":

@@ -108,8 +108,10 @@ def test_what_cannot_be_changed_later_is_refused(redis: Object | None, space: Sp
 def test_kubectl_shows_lists_and_explains(space: Space, kubectl: Kubectl) -> None:
     space.put("demo", spec_of(edge={"replicas": 3}))
     ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": "Fine."}
+    degraded = ready | {"type": "Degraded", "reason": "ApplyRefused"}
+    since = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
     status = {
-        "conditions": [ready | {"lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        "conditions": [ready | since, degraded | since],
         "address": "203.0.113.7:443",
         "edges": {"desired": 3, "ready": 2, "updated": 3, "selector": "a=b"},
         "routers": {"desired": 2, "ready": 2, "updated": 2, "selector": "a=c"},
@@ -118,11 +120,12 @@ def test_kubectl_shows_lists_and_explains(space: Space, kubectl: Kubectl) -> Non
     space.api.patch("MqttBroker", "demo", space.name, {"status": status}, "status")
 
     head, row = kubectl("get", "mqb", "-n", space.name).splitlines()
-    assert head.split() == ["NAME", "READY", "EDGES", "ROUTERS", "CONNECTIONS", "ADDRESS", "AGE"]
-    assert row.split()[:-1] == ["demo", "True", "2", "2", "41", "203.0.113.7:443"]
+    wanted = ["NAME", "READY", "DEGRADED", "EDGES", "ROUTERS", "CONNECTIONS", "ADDRESS", "AGE"]
+    assert head.split() == wanted
+    assert row.split()[:-1] == ["demo", "True", "True", "2", "2", "41", "203.0.113.7:443"]
     head, row = kubectl("get", "mqb", "-n", space.name, "-o", "wide").splitlines()
-    assert head.split()[-2:] == ["REASON", "MESSAGE"]
-    assert row.split()[-2:] == ["Serving", "Fine."]
+    assert head.split()[-3:] == ["REASON", "MESSAGE", "PROBLEM"]
+    assert row.split()[-3:] == ["Serving", "Fine.", "ApplyRefused"]
     assert "mqttbroker.tidegate.io/demo" in kubectl("get", "all", "-n", space.name)
 
     explained = kubectl("explain", "mqb.spec.edge.drain")
@@ -161,7 +164,17 @@ def test_a_status_is_checked_too(space: Space) -> None:
 def test_a_spec_that_is_written_takes_no_status_with_it(space: Space) -> None:
     made = space.put("demo", spec_of())
     space.api.replace(made | {"status": {"address": "nowhere:1"}})
-    assert "status" not in space.broker("demo")
+    status = space.broker("demo")["status"]
+    assert status["observedGeneration"] == -1
+    assert status.get("address", "") == ""
+
+
+def test_a_broker_that_no_operator_has_seen_is_not_current(space: Space, kubectl: Kubectl) -> None:
+    space.put("demo", spec_of())
+    found = {one["type"]: one["status"] for one in space.broker("demo")["status"]["conditions"]}
+    assert found["Ready"] == found["Stalled"] == found["Reconciling"] == "Unknown"
+    row = kubectl("get", "mqb", "-n", space.name).splitlines()[1]
+    assert row.split()[:3] == ["demo", "Unknown", "Unknown"]
 
 
 def test_the_chart_brings_just_this_definition(installed: OperatorProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from support.brokers import pair, spec_of
 from support.kube.api import Object
 from support.kube.control_plane import ControlPlane
 from support.kube.fake_kubelet import FakeKubelet
+from support.kube.kubectl import Kubectl
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import VALID_DAYS, Space
 
@@ -372,3 +374,35 @@ def test_a_rollout_that_cannot_go_on_leaves_the_old_pods(
     kubelet.release_starts(space.name)
     space.until_settled("demo")
     assert not old & space.pod_uids("demo", "edge")
+
+
+def test_kubectl_does_not_take_a_refused_spec_for_one_that_serves(
+    space: Space, kubectl: Kubectl
+) -> None:
+    def waits() -> bool:
+        how = ("--for=condition=Ready", "--timeout=1s", "-n", space.name)
+        return kubectl.run("wait", "mqb/demo", *how).returncode != 0
+
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    assert not waits()
+    space.put("demo", spec_of(redis={"external": {"url": "http://elsewhere"}}))
+    space.until("demo", "Stalled", "InvalidSpec", "True")
+    assert space.condition("demo", "Ready")["status"] == "True"
+    assert space.broker("demo")["status"]["address"] != ""
+    assert waits()
+    space.put("demo", spec_of())
+    space.until("demo", "Stalled", "AsExpected")
+    space.until_settled("demo")
+    assert not waits()
+
+
+def test_a_misspelt_acl_is_said(space: Space, kubectl: Kubectl) -> None:
+    broker = space.broker_of("demo", spec_of(acls={"rules": "topic read a\n"}))
+    kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps(broker))
+    found = space.until("demo", "Degraded", "FieldsDropped", "True")
+    assert "spec.acls: unknown key; did you mean acl?" in found["message"]
+    assert space.condition("demo", "ConfigApplied")["status"] == "False"
+    kubectl("apply", "-f", "-", stdin=json.dumps(space.broker_of("demo", spec_of())))
+    space.until("demo", "Degraded", "AsExpected")
+    assert "No ACL is in force" in space.until("demo", "Ready", "Serving")["message"]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from support.brokers import DAY, NOW, pair, spec_of
-from tidegate_operator.conditions import PATIENCE, BrokerState, status
+from tidegate_operator.broker_state import BrokerState
+from tidegate_operator.conditions import PATIENCE, status
 from tidegate_operator.live_state import (
     Addresses,
     Pod,
@@ -57,7 +58,7 @@ def healthy(**changes: Any) -> BrokerState:
     values: dict[str, Any] = {
         "name": "demo",
         "generation": 3,
-        "spec": spec(),
+        "spec": spec(acl={"rules": "topic read #\n"}),
         "edges": FULL,
         "routers": FULL,
         "redis": Workload(1, 1, 1, 1, is_current=True, exists=True),
@@ -83,7 +84,15 @@ def test_a_broker_that_is_well() -> None:
         "Degraded": ("False", "AsExpected", "No problems found."),
         "CertificatesReady": ("True", "NotNeeded", "No listener uses TLS."),
         "ConfigApplied": ("True", "Applied", "3 of 3 pods use the newest configuration."),
+        "Reconciling": ("False", "Complete", "The newest spec is in use."),
+        "Stalled": ("False", "AsExpected", "Nothing has to be corrected."),
     }
+
+
+def test_what_is_not_protected_is_said() -> None:
+    words = "No ACL is in force (spec.acl is not set): clients may use every topic."
+    assert words in conditions(healthy(spec=spec()))["Ready"][2]
+    assert words not in conditions(healthy())["Ready"][2]
 
 
 def test_the_rest_of_the_status() -> None:
@@ -206,6 +215,24 @@ def test_what_cannot_be_applied_leaves_what_runs_alone(
     assert found["Degraded"][:2] == ("True", reason)
     assert found["ConfigApplied"][:2] == ("False", reason)
     assert found["Degraded"][2].endswith("Running pods are unchanged.")
+    assert found["Stalled"] == found["Degraded"]
+    assert found["Reconciling"][:2] == ("False", reason)
+    assert f"The newest spec is not in use ({reason})" in found["Ready"][2]
+
+
+@pytest.mark.parametrize(("changes", "reason"), BLOCKED)
+def test_ready_is_of_the_newest_spec_that_was_not_refused(
+    changes: dict[str, Any], reason: str
+) -> None:
+    """``kubectl wait`` compares it with the resource's generation."""
+    before = status(healthy(), None, NOW)
+    found = status(healthy(generation=4, **changes), before, NOW)
+    generations = {one["type"]: one["observedGeneration"] for one in found["conditions"]}
+    assert generations.pop("Ready") == 3
+    assert set(generations.values()) == {found["observedGeneration"]} == {4}
+    # An operator that has never seen another spec.
+    first = status(healthy(generation=4, **changes), None, NOW)
+    assert first["conditions"][0]["observedGeneration"] == 0
 
 
 @pytest.mark.parametrize(("changes", "reason"), BLOCKED)
@@ -216,6 +243,12 @@ def test_a_new_broker_that_cannot_be_made_does_not_progress(
     found = conditions(healthy(**nothing, **changes))
     assert found["Progressing"][:2] == ("False", reason)
     assert "unchanged" not in found["Degraded"][2]
+    assert found["Ready"][:2] == ("False", reason)
+    assert found["Ready"][2].startswith("No pods have been created. ")
+    # A Secret that is missing from the start often comes by itself.
+    waits = reason == "ReferenceMissing"
+    assert found["Stalled"][0] == ("False" if waits else "True")
+    assert found["Reconciling"][0] == ("True" if waits else "False")
 
 
 def test_many_problems_are_counted() -> None:
@@ -244,14 +277,46 @@ def test_a_first_certificate_that_is_on_its_way_is_no_fault() -> None:
 def test_what_is_broken_and_still_in_use_is_a_fault_that_blocks_nothing() -> None:
     found = reasons(healthy(reference_problems=[problem(Fault.INVALID, blocking=False)]))
     assert found["Degraded"] == ("True", "ReferenceInvalid")
-    assert found["ConfigApplied"] == ("True", "Applied")
+    # What the spec says is not in use.
+    assert found["ConfigApplied"] == ("False", "ReferenceInvalid")
+    assert found["Stalled"] == ("True", "ReferenceInvalid")
+    assert found["Ready"] == ("True", "Serving")
     found = reasons(healthy(reference_problems=[problem(blocking=False)]))
     assert found["Degraded"] == ("True", "ReferenceMissing")
+    assert found["ConfigApplied"] == ("False", "ReferenceMissing")
+
+
+def test_fields_that_were_dropped_are_named() -> None:
+    found = conditions(healthy(dropped=["spec.acls: unknown key"]))
+    for condition, value in (("Degraded", "True"), ("ConfigApplied", "False")):
+        assert found[condition][:2] == (value, "FieldsDropped")
+        assert "spec.acls: unknown key" in found[condition][2]
+    assert found["Stalled"][:2] == ("True", "FieldsDropped")
+    assert found["Ready"][:2] == ("True", "Serving")
+
+
+def test_an_address_is_kept_while_the_spec_is_invalid() -> None:
+    before = status(healthy(), None, NOW)
+    gone = {"spec": None, "spec_problems": ["x"], "addresses": Addresses()}
+    assert status(healthy(**gone), before, NOW)["address"] == "demo.iot.svc:1883"
+    assert status(healthy(addresses=Addresses()), before, NOW)["address"] == ""
+
+
+def test_a_broker_that_is_not_ready_is_not_called_faultless() -> None:
+    found = conditions(healthy(routers=Workload(2, 0, 2, 2, is_current=True, exists=True)))
+    assert found["Ready"][1] == "RoutersNotReady"
+    assert found["Degraded"][:2] == ("False", "AsExpected")
+    assert "not ready: see Ready (RoutersNotReady)" in found["Degraded"][2]
+    none = conditions(healthy(edges=Workload(exists=True, is_current=True)))
+    assert none["Degraded"][2] == "No problems found."
 
 
 def test_paused() -> None:
     found = reasons(healthy(spec=spec(paused=True)))
     assert found["Progressing"] == ("False", "Paused")
+    assert found["Reconciling"] == ("False", "Paused")
+    nothing = {"edges": NONE, "routers": NONE, "redis": NONE, "pods": []}
+    assert reasons(healthy(spec=spec(paused=True), **nothing))["Ready"] == ("False", "Paused")
     assert found["ConfigApplied"] == ("Unknown", "Paused")
     assert found["Ready"] == ("True", "Serving")
 
@@ -269,6 +334,7 @@ def test_a_rollout_progresses_until_the_old_pods_have_gone() -> None:
         found = conditions(healthy(edges=rolling))["Progressing"]
         assert found[:2] == ("True", "RollingOut")
         assert found[2].startswith("Rolling out edges")
+        assert conditions(healthy(edges=rolling))["Reconciling"] == found
 
 
 def test_a_rollout_that_stands_still_is_said() -> None:
@@ -276,6 +342,8 @@ def test_a_rollout_that_stands_still_is_said() -> None:
     found = conditions(healthy(edges=stuck))
     assert found["Progressing"][:2] == ("False", "DeadlineExceeded")
     assert found["Degraded"][:2] == ("True", "DeadlineExceeded")
+    assert found["Stalled"][:2] == ("True", "DeadlineExceeded")
+    assert reasons(healthy(edges=replace(stuck, is_stuck=False)))["Stalled"][0] == "False"
     failing = healthy(edges=stuck, pods=[pod("e3", is_ready=False, failure="ImagePullBackOff: x")])
     assert "pod e3: ImagePullBackOff: x" in conditions(failing)["Progressing"][2]
     assert conditions(failing)["Degraded"][:2] == ("True", "PodsFailing")
@@ -359,6 +427,7 @@ def test_a_pod_that_cannot_use_its_configuration_for_long_is_a_fault() -> None:
     quick = healthy(outdated=outdated)
     assert reasons(quick)["Degraded"] == ("False", "AsExpected")
     assert reasons(quick)["ConfigApplied"] == ("False", "Applying")
+    assert reasons(quick)["Reconciling"] == ("True", "Applying")
     found = conditions(healthy(outdated=outdated, failing=["e1"]))["Degraded"]
     assert found[:2] == ("True", "ConfigRejected")
     assert "e1: port 1884 is taken." in found[2]

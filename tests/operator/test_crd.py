@@ -137,7 +137,7 @@ def test_it_can_be_scaled_and_seen() -> None:
         "labelSelectorPath": ".status.edges.selector",
     }
     titles = [column["name"] for column in version["additionalPrinterColumns"]]
-    assert titles[:6] == ["Ready", "Edges", "Routers", "Connections", "Address", "Age"]
+    assert titles[:3] == ["Ready", "Degraded", "Edges"]
     properties = version["schema"]["openAPIV3Schema"]["properties"]
     for column in version["additionalPrinterColumns"]:
         if "[?" not in column["jsonPath"] and "metadata" not in column["jsonPath"]:
@@ -146,6 +146,15 @@ def test_it_can_be_scaled_and_seen() -> None:
                 place = place["properties"][part]
             assert place["type"] == column["type"]
     assert crd.definition()["spec"]["names"]["shortNames"] == [names.SHORT_NAME]
+
+
+def test_a_resource_that_nobody_has_seen_is_not_current() -> None:
+    found = crd.root_schema()["properties"]["status"]
+    default = found["default"]
+    assert default["observedGeneration"] == -1
+    assert {one["status"] for one in default["conditions"]} == {"Unknown"}
+    items = found["properties"]["conditions"]["items"]["properties"]
+    assert [one["type"] for one in default["conditions"]] == items["type"]["enum"]
 
 
 # Of one mind with the models

@@ -36,6 +36,8 @@ async def test_a_new_broker_is_made_and_becomes_ready() -> None:
         "Degraded": ("False", "AsExpected"),
         "CertificatesReady": ("True", "NotNeeded"),
         "ConfigApplied": ("True", "Applied"),
+        "Reconciling": ("False", "Complete"),
+        "Stalled": ("False", "AsExpected"),
     }
     assert it.status["connections"] == 12
     assert it.admin.tokens[-1]
@@ -268,9 +270,11 @@ async def test_what_is_left_of_a_deleted_broker_is_not_counted_as_the_new_ones()
     it.fake.writes.clear()
     await it.reconcile()
     assert it.fake.writes == []
-    assert it.conditions()["Ready"] == ("False", "StoreNotReady")
+    assert it.conditions()["Ready"] == ("False", "NameTaken")
     assert it.status["address"] == ""
     assert it.conditions()["Degraded"] == ("True", "NameTaken")
+    # It ends by itself.
+    assert it.conditions()["Reconciling"] == ("True", "NameTaken")
     assert "Waiting for the garbage collection" in it.message("Degraded")
     assert "Delete them" not in it.message("Degraded")
     it.put_data("Secret", "demo-edge", {"theirs": b"1"})

@@ -26,6 +26,7 @@ from tidegate_operator import names, smoke
 from tidegate_operator.health import OperatorHealth, admin_server
 from tidegate_operator.smoke import BrokerEndpoint, CheckFailed
 from tidegate_operator.spec.problems import parse
+from tidegate_operator.spec.status import not_observed
 
 READY = {"type": "Ready", "status": "True", "reason": "Serving", "message": "all is well"}
 
@@ -120,6 +121,14 @@ def test_a_listener_is_chosen_that_needs_nothing_else(
     ("conditions", "sentence"),
     [
         ([], "no status yet"),
+        (not_observed()["conditions"], "no status yet"),
+        (
+            [
+                READY | {"observedGeneration": 2},
+                READY | {"type": "Stalled", "reason": "InvalidSpec", "message": "spec.x is bad"},
+            ],
+            "demo: InvalidSpec: spec.x is bad",
+        ),
         (
             [READY | {"status": "False", "reason": "EdgesNotReady", "message": "pod x waits"}],
             r"\(EdgesNotReady\): pod x waits",

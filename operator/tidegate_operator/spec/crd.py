@@ -20,12 +20,12 @@ from pydantic import BaseModel
 from tidegate_operator import names
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.fields import DESCRIBED_DEFAULT, camel_text
-from tidegate_operator.spec.status import BrokerStatus
+from tidegate_operator.spec.status import BrokerStatus, not_observed
 
 Schema = dict[str, Any]
 
 #: Incremented with every change of the schema; an older operator does not replace a newer one.
-REVISION: Final = 5
+REVISION: Final = 6
 
 #: Sections with a default: the scale subresource always finds `replicas`, and rules about changes
 #: of `redis` hold for a spec that did not name it before.
@@ -37,6 +37,7 @@ _HEADER: Final = """\
 
 _COLUMNS: Final = (
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
+    ("Degraded", "string", '.status.conditions[?(@.type=="Degraded")].status', 0),
     ("Edges", "integer", ".status.edges.ready", 0),
     ("Routers", "integer", ".status.routers.ready", 0),
     ("Connections", "integer", ".status.connections", 0),
@@ -44,6 +45,7 @@ _COLUMNS: Final = (
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
+    ("Problem", "string", '.status.conditions[?(@.type=="Degraded")].reason', 1),
 )
 
 
@@ -111,7 +113,8 @@ def root_schema() -> Schema:
                 "properties": {"name": {"type": "string", "maxLength": 253}},
             },
             "spec": spec,
-            "status": structural(BrokerStatus) | {"description": "Observed state of the broker."},
+            "status": structural(BrokerStatus)
+            | {"description": "Observed state of the broker.", "default": not_observed()},
         },
         "x-kubernetes-validations": [
             {

@@ -50,6 +50,16 @@ def parse(name: str, spec: Mapping[str, Any]) -> MqttBrokerSpec:
     return parsed
 
 
+def unknown_keys(spec: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each key that a spec cannot have; other problems are ignored."""
+    try:
+        MqttBrokerSpec.model_validate(spec)
+    except ValidationError as error:
+        found = [dict(problem) for problem in error.errors()]
+        return [_sentence(problem) for problem in found if problem["type"] == "extra_forbidden"]
+    return []
+
+
 def _name_problems(name: str) -> list[str]:
     problems = []
     if len(name) > MAX_BROKER_NAME:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field
 
 from tidegate_operator.spec.fields import SpecSection
 
-ConditionType = Literal["Ready", "Progressing", "Degraded", "CertificatesReady", "ConfigApplied"]
+#: ``Reconciling`` and ``Stalled`` are those of kstatus, which Helm, Argo CD and Flux use.
+ConditionType = Literal[
+    "Ready",
+    "Progressing",
+    "Degraded",
+    "CertificatesReady",
+    "ConfigApplied",
+    "Reconciling",
+    "Stalled",
+]
 
 
 #: Longer values are truncated: some clouds list every node as an address, and messages of webhooks
@@ -21,6 +30,8 @@ MAX_ADDRESSES: Final = 32
 class Reason(StrEnum):
     """Reasons of conditions. docs/kubernetes.md says what to do about each."""
 
+    # All, until the operator has seen the resource
+    NOT_OBSERVED = "NotObserved"
     # Ready
     SERVING = "Serving"
     STORE_NOT_READY = "StoreNotReady"
@@ -39,6 +50,7 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"
     APPLY_REFUSED = "ApplyRefused"
     STORAGE_NOT_APPLIED = "StorageNotApplied"
+    FIELDS_DROPPED = "FieldsDropped"
     REFERENCE_MISSING = "ReferenceMissing"
     REFERENCE_INVALID = "ReferenceInvalid"
     PODS_FAILING = "PodsFailing"
@@ -61,7 +73,7 @@ class Condition(SpecSection):
     """A condition of the broker."""
 
     type: ConditionType
-    """Ready, Progressing, Degraded, CertificatesReady or ConfigApplied."""
+    """Ready, Progressing, Degraded, CertificatesReady, ConfigApplied, Reconciling or Stalled."""
     status: Literal["True", "False", "Unknown"]
     """Status of the condition."""
     reason: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]+$")]
@@ -71,7 +83,8 @@ class Condition(SpecSection):
     last_transition_time: str = Field(default="", json_schema_extra={"format": "date-time"})
     """When `status` changed last."""
     observed_generation: int = 0
-    """The generation of the resource that this refers to."""
+    """The generation of the resource that this refers to; of Ready, the newest one that was not
+    refused."""
 
 
 class ListenerStatus(SpecSection):
@@ -130,3 +143,24 @@ class BrokerStatus(SpecSection):
     """Pods of routers."""
     connections: int | None = None
     """Clients connected to all edges, updated every 30 seconds."""
+
+
+def not_observed() -> dict[str, Any]:
+    """Return the status of a resource that no operator has seen: the default in the CRD.
+
+    Without one, tools consider a resource current as soon as it exists.
+    """
+    return {
+        "observedGeneration": -1,
+        "conditions": [
+            {
+                "type": kind,
+                "status": "Unknown",
+                "reason": Reason.NOT_OBSERVED.value,
+                "message": "No operator has seen this resource yet: check that one runs for this "
+                "namespace.",
+                "lastTransitionTime": "1970-01-01T00:00:00Z",
+            }
+            for kind in get_args(ConditionType)
+        ],
+    }
