@@ -1,4 +1,4 @@
-"""The conditions of kstatus, by which Helm, Argo CD and Flux wait: Reconciling and Stalled. Pure.
+"""The conditions of kstatus, by which Helm 4 and Flux wait: Reconciling and Stalled. Pure.
 
 They follow from the other conditions; called by ``conditions``.
 """

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from support.brokers import pair, spec_of
 from support.kube.api import Object
@@ -406,3 +408,26 @@ def test_a_misspelt_acl_is_said(space: Space, kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=json.dumps(space.broker_of("demo", spec_of())))
     space.until("demo", "Degraded", "AsExpected")
     assert "No ACL is in force" in space.until("demo", "Ready", "Serving")["message"]
+
+
+def test_helm_does_not_take_a_refused_spec_for_one_that_serves(
+    space: Space, operator: OperatorProcess, tmp_path: Path
+) -> None:
+    """Helm 4 waits by kstatus."""
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    chart = {"apiVersion": "v2", "name": "one", "version": "0.1.0"}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+
+    def installs(spec: Object, timeout: str) -> bool:
+        broker = space.broker_of("demo", spec)
+        (templates / "broker.yaml").write_text(yaml.safe_dump(broker))
+        how = ("--install", "--namespace", space.name, "--wait", "--timeout", timeout)
+        return operator.helm("upgrade", "one", tmp_path, *how, check=False).returncode == 0
+
+    assert installs(spec_of(), "45s")
+    space.until("demo", "ConfigApplied", "Applied")
+    assert not installs(spec_of(redis={"external": {"url": "http://elsewhere"}}), "5s")
+    space.until("demo", "Stalled", "InvalidSpec", "True")
+    assert installs(spec_of(edge={"replicas": 3}), "45s")
+    assert len(space.pods("demo", "edge")) == 3

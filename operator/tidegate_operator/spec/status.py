@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tidegate_operator.spec.fields import SpecSection
 
-#: ``Reconciling`` and ``Stalled`` are those of kstatus, which Helm, Argo CD and Flux use.
+#: ``Reconciling`` and ``Stalled`` are those of kstatus, which Helm 4 and Flux use.
 ConditionType = Literal[
     "Ready",
     "Progressing",
