@@ -302,11 +302,9 @@ class Reconciler:
         found, stateful_set = Growth(problem=store.problem), observed.live.store()
         if store.grow_to and stateful_set is not None:
             found = await grow(self._cluster, stateful_set, store.grow_to)
-        waits = "the bundled store keeps its image until edges and routers have the new one"
-        progress = [found.progress, waits if store.is_held else ""]
         return replace(
             written,
-            store_progress="; ".join(filter(None, progress)),
+            store_progress="; ".join(filter(None, (found.progress, store.waits))),
             store_problem=found.problem,
         )
 

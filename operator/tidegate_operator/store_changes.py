@@ -20,6 +20,8 @@ from tidegate_operator.render.pod_template import CONTAINER
 
 #: Failures of pods that a new image cannot repair.
 _UNSCHEDULABLE: Final = "unschedulable"
+_IS_HELD: Final = "the bundled store keeps its image until edges and routers have the new one"
+_IS_CREATED_AGAIN: Final = "the StatefulSet of the bundled store is created again"
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,8 +49,8 @@ class StoreChanges:
     grow_to: str = ""
     #: Why the spec's volume cannot be had, "" if it can.
     problem: str = ""
-    #: Whether the store keeps its image until edges and routers of the new one serve.
-    is_held: bool = False
+    #: What the store waits for, "" if for nothing.
+    waits: str = ""
 
     def applied(self, plan: Plan) -> Plan:
         """Return a plan without what is skipped."""
@@ -72,8 +74,8 @@ def decide(
     if wanted is None or current is None or not belongs_to(current, owner.uid):
         return StoreChanges(manifests)
     if "deletionTimestamp" in current["metadata"]:
-        # It is made again when it has gone; its pod runs on.
-        return StoreChanges(manifests, skipped=ref)
+        # Its pod runs on.
+        return StoreChanges(manifests, skipped=ref, waits=_IS_CREATED_AGAIN)
     fitted, grow_to, problem = _fit_claim(wanted, current)
     is_held = _is_held(broker, fitted, current, desired, live, pods)
     # Routers have a new password already: then the store must restart, with the image that it has.
@@ -83,9 +85,10 @@ def decide(
     return StoreChanges(
         [fitted if ObjectRef.of(manifest) == ref else manifest for manifest in manifests],
         ref if is_skipped else None,
-        grow_to,
+        # A StatefulSet that is created again would have the new image.
+        "" if is_held else grow_to,
         problem,
-        is_held,
+        _IS_HELD if is_held else "",
     )
 
 

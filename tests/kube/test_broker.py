@@ -69,7 +69,7 @@ def test_a_broker_comes_to_serve(space: Space, kubectl: Kubectl) -> None:
     assert space.condition("demo", "Degraded")["status"] == "False"
     assert status["listeners"][0]["certificateNotAfter"]
     row = kubectl("get", "mqb", "demo", "-n", space.name, "--no-headers").split()
-    assert row[:4] == ["demo", "True", "2", "2"]
+    assert row[:5] == ["demo", "True", "False", "2", "2"]
     # The event is written after the status.
     space.wait(lambda: {one["reason"] for one in space.events("demo")} >= {"Serving"}, "it is told")
     waited = kubectl("wait", "mqb/demo", "--for=condition=Ready", "-n", space.name)

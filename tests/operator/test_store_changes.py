@@ -175,6 +175,9 @@ async def test_a_statefulset_that_is_being_deleted_is_not_written() -> None:
     assert ("apply", "StatefulSet", "demo-redis") not in it.fake.writes
     assert it.cluster.orphaned == []
     assert it.conditions()["Ready"] == ("True", "Serving")
+    # Not complete before it exists again.
+    assert it.conditions()["Progressing"] == ("True", "RollingOut")
+    assert it.conditions()["ConfigApplied"] == ("False", "Applying")
 
 
 async def test_a_statefulset_of_somebody_else_is_not_looked_into() -> None:
@@ -303,3 +306,20 @@ async def test_a_store_at_zero_replicas_is_repaired_during_a_rollout() -> None:
     await it.reconcile()
     live = it.fake.get("StatefulSet", "demo-redis")
     assert (live["spec"]["replicas"], image_of(it, "StatefulSet", "demo-redis")) == (1, old)
+
+
+async def test_the_volume_grows_after_edges_and_routers_have_a_new_image() -> None:
+    """The StatefulSet that is created again would have it too."""
+    it = await with_claim()
+    old = image_of(it, "StatefulSet", "demo-redis")
+    claim_of(it)["status"]["capacity"]["storage"] = "20Gi"
+    it.put_spec(storage(size="20Gi") | {"image": NEW})
+    for _ in range(3):
+        await it.reconcile()
+    assert (image_of(it, "StatefulSet", "demo-redis"), it.cluster.orphaned) == (old, [])
+    roll(it, "demo-edge", updated=2)
+    roll(it, "demo-router", updated=2)
+    await it.reconcile()
+    assert it.cluster.orphaned == ["demo-redis"]
+    await it.reconcile()
+    assert (image_of(it, "StatefulSet", "demo-redis"), requested(it)) == (NEW, "20Gi")
