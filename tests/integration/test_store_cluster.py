@@ -513,7 +513,7 @@ async def test_connections_are_verified(store: RedisStore) -> None:
     ) == [
         Standing.TAKEN,
         Standing.OWNED,
-        Standing.TAKEN,
+        Standing.ENDED,
         Standing.LOST,
         Standing.OWNED,
         Standing.OWNED,

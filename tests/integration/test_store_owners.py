@@ -80,7 +80,7 @@ async def test_another_user_neither_resumes_nor_ends_a_session(
     with pytest.raises(OwnedByAnother):
         await _attach(store, other, edge="e2", clean=clean)
     assert await store.verify([("c", mine.epoch)]) == [
-        Standing.OWNED if connected else Standing.TAKEN
+        Standing.OWNED if connected else Standing.ENDED
     ]
     again = await _attach(store, owner)
     assert (again.session_present, again.queued_count) == (True, 1)

@@ -15,3 +15,5 @@ class Standing(IntEnum):
     LOST = 2
     #: There is no session: it has ended, or is lost.
     GONE = 3
+    #: The connection was the last one, and has ended.
+    ENDED = 4

@@ -186,7 +186,7 @@ class Rollback:
                 if standing in {Standing.LOST, Standing.GONE} and connection in left:
                     edge.session_lost(*connection)
                     lost.add(self._store.partition(connection[0]))
-                elif standing is Standing.TAKEN:
+                elif standing in {Standing.TAKEN, Standing.ENDED}:
                     edge.kick(*connection, ReasonCode.SESSION_TAKEN_OVER)
         return sorted(lost)
 

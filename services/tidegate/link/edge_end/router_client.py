@@ -92,7 +92,12 @@ class RouterClient:
             edge_id, self.publish_dispatcher, self._requests, self._tasks
         )
         self.verification = Verification(
-            edge_id, config.timeout_s, self._requests, self._tasks, self.endings
+            edge_id,
+            config.timeout_s,
+            self._requests,
+            self._tasks,
+            endings=self.endings,
+            wills=self.wills,
         )
         self.membership = RouterMembership(
             edge_id,

@@ -1,5 +1,7 @@
 """Which connections of an edge still own their sessions, verified after kicks may have been missed.
 
+The same of the wills that it publishes: a newer connection may have taken one to another edge.
+
 Owns whether a verification is under way, and whether another one must follow. Called by
 ``router_membership`` and ``lease``; closes the connections that own nothing any more.
 """
@@ -13,6 +15,7 @@ from typing import Any, Final
 
 from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.requests import Requests
+from tidegate.link.edge_end.will_publisher import WillPublisher
 from tidegate.link.interfaces import EdgeLink
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
@@ -37,6 +40,7 @@ class Verification:
         "_running",
         "_tasks",
         "_wait_s",
+        "_wills",
         "connections",
         "edge",
     )
@@ -44,13 +48,21 @@ class Verification:
     edge: EdgeLink
 
     def __init__(
-        self, edge_id: str, timeout_s: float, requests: Requests, tasks: Tasks, endings: Endings
+        self,
+        edge_id: str,
+        timeout_s: float,
+        requests: Requests,
+        tasks: Tasks,
+        *,
+        endings: Endings,
+        wills: WillPublisher,
     ) -> None:
         self._edge_id = edge_id
         self._wait_s = WAIT_FACTOR * timeout_s
         self._requests = requests
         self._tasks = tasks
         self._endings = endings
+        self._wills = wills
         self._running = False
         self._again = False
         #: Connections of this edge, as (client_id, epoch).
@@ -97,13 +109,25 @@ class Verification:
     async def _verify_all(
         self, send: Callable[[str, pb.Request], Coroutine[Any, Any, pb.Reply]]
     ) -> None:
-        connections = self.connections() + self._endings.connections()
-        for start in range(0, len(connections), VERIFY_PAGE):
-            page = connections[start : start + VERIFY_PAGE]
-            request = pb.Request()
-            request.verify.client_ids.extend(client_id for client_id, _ in page)
-            request.verify.epochs.extend(epoch for _, epoch in page)
-            self._close_others(page, await send(self._edge_id, request))
+        for apply, connections in (
+            (self._close_others, self.connections() + self._endings.connections()),
+            (self._leave_wills, self._wills.connections()),
+        ):
+            for start in range(0, len(connections), VERIFY_PAGE):
+                page = connections[start : start + VERIFY_PAGE]
+                request = pb.Request()
+                request.verify.client_ids.extend(client_id for client_id, _ in page)
+                request.verify.epochs.extend(epoch for _, epoch in page)
+                apply(page, await send(self._edge_id, request))
+
+    def _leave_wills(self, page: list[tuple[str, int]], reply: pb.Reply) -> None:
+        """Publish no will that the client's next connection has taken to its own edge.
+
+        A router of an older version does not say which they are.
+        """
+        for (client_id, epoch), superseded in zip(page, reply.verify.superseded, strict=False):
+            if superseded:
+                self._wills.fence(client_id, epoch + 1)
 
     def _close_others(self, page: list[tuple[str, int]], reply: pb.Reply) -> None:
         found = reply.verify

@@ -92,6 +92,10 @@ class WillPublisher:
         if wills:
             await asyncio.wait([self.publish(will) for will in wills], timeout=timeout_s)
 
+    def connections(self) -> list[tuple[str, int]]:
+        """Return the connections whose wills are under way, as (client_id, epoch)."""
+        return [(name, one.epoch) for name, origins in self._under_way.items() for one in origins]
+
     def fence(self, client_id: str, epoch: int) -> None:
         """Wills of this client with a lower epoch are another edge's task."""
         for origin in self._under_way.get(client_id, ()):

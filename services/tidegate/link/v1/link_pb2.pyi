@@ -868,9 +868,11 @@ class EdgesReply(_message.Message):
     def __init__(self, edge_ids: _Optional[_Iterable[str]] = ..., living: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyReply(_message.Message):
-    __slots__ = ("live", "lost")
+    __slots__ = ("live", "lost", "superseded")
     LIVE_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     live: _containers.RepeatedScalarFieldContainer[bool]
     lost: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, live: _Optional[_Iterable[bool]] = ..., lost: _Optional[_Iterable[bool]] = ...) -> None: ...
+    superseded: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, live: _Optional[_Iterable[bool]] = ..., lost: _Optional[_Iterable[bool]] = ..., superseded: _Optional[_Iterable[bool]] = ...) -> None: ...

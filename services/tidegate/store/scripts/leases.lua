@@ -76,7 +76,8 @@ end
 
 -- arguments: (P, C, epoch)…; result: for each 1 = this connection owns its session, 0 = another one
 --   does or has, 2 = the store may have lost the session: the connection is of an earlier history, or
---   newer than the session, 3 = there is no session
+--   newer than the session, 3 = there is no session,
+--   4 = it has ended, and no other one has followed
 local function verify(i, last)
   local results, firsts = {}, {}
   for at = i, last, 3 do
@@ -88,7 +89,7 @@ local function verify(i, last)
     if tonumber(epoch) <= firsts[P] or is_older or (firsts[P] < 0 and not owns) then
       results[#results + 1] = 2
     else
-      results[#results + 1] = owns and 1 or (v[1] and 0 or 3)
+      results[#results + 1] = owns and 1 or (not v[1] and 3) or (v[1] == epoch and 4) or 0
     end
   end
   return results

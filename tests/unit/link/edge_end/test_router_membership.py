@@ -1137,6 +1137,32 @@ async def test_a_will_of_a_client_that_is_back_elsewhere_is_not_sent_again() -> 
     assert router.payloads == []
 
 
+@pytest.mark.parametrize("is_taken", [False, True])
+@pytest.mark.statement("MQTT-3.3.1-5")
+def test_a_new_stream_gets_no_will_that_another_connection_has_taken(is_taken: bool) -> None:
+    """The fence was sent over the stream that was lost; the store still has it."""
+
+    @in_virtual_time
+    async def play() -> None:
+        harness = Harness("r1")
+        (router,) = harness.routers
+        await router.join()
+        router.say(publish_will=_will())
+        await asyncio.sleep(MOMENT_S)
+        assert router.payloads == [b"gone"]
+        router.replies["verify"] = pb.Reply(
+            verify=pb.VerifyReply(live=[False], lost=[False], superseded=[is_taken])
+        )
+        router.lose()
+        await router.join()
+        await asyncio.sleep(MOMENT_S)
+        (request,) = router.of("verify")[-1:]
+        assert (list(request.client_ids), list(request.epochs)) == (["c"], [4])
+        assert router.payloads == ([] if is_taken else [b"gone"])
+
+    play()
+
+
 @pytest.mark.parametrize("end", ["lost", "DISCONNECT", "superseded"])
 @pytest.mark.statement("MQTT-3.14.4-3")
 def test_an_edge_withdraws_the_will_of_a_connection_whose_end_is_not_stored(end: str) -> None:
