@@ -247,6 +247,7 @@ def _unusable_listeners(spec: MqttBrokerSpec | None) -> str:
             if listener.allow_anonymous is None
             else listener.allow_anonymous
         )
+        and listener.passwords is None
         and (listener.tls is None or listener.tls.identity_as_username == "off")
     ]
     if not unusable:

@@ -179,6 +179,7 @@ def test_listeners_that_nobody_can_use_are_named() -> None:
                 "identityAsUsername": "cn",
             },
         },
+        {"name": "d", "port": 1885, "passwords": {"secretName": "users"}},
     ]
     found = conditions(healthy(spec=spec(listeners=listeners, auth={})))["Ready"]
     assert found[1] == "Serving"

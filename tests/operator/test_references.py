@@ -52,6 +52,7 @@ def test_everything_that_is_referred_to_is_named_with_its_field() -> None:
         ("Secret", "more-tls", "spec.listeners[0].tls.additionalCertificates[0].secretName"),
         ("ConfigMap", "device-ca", "spec.listeners[0].tls.clientCa"),
         ("ConfigMap", "device-ca", "spec.listeners[0].tls.clientCrl"),
+        ("Secret", "web-users", "spec.listeners[1].passwords"),
         ("Secret", "demo-web-tls", "spec.listeners[1].tls.issuer"),
         ("Secret", "users", "spec.auth.passwords"),
     }
@@ -79,6 +80,8 @@ def test_what_is_there_and_good_becomes_files() -> None:
         "listener.devices.1.key",
         "listener.devices.client-ca",
         "listener.devices.client-crl",
+        "listener.web.acl",
+        "listener.web.passwords",
         "listener.web.crt",
         "listener.web.key",
     }
@@ -237,3 +240,21 @@ def test_a_file_that_is_no_revocation_list_never_reaches_a_pod() -> None:
     )
     assert problem.is_certificate
     assert found.edge["listener.mqtt.client-crl"] == revocation_list()
+
+
+def test_rules_of_a_listener_are_checked_like_those_of_the_broker() -> None:
+    spec = spec_of(
+        listeners=[
+            {"name": "a", "acl": {"rules": "nonsense"}},
+            {"name": "b", "port": 1884, "acl": {"source": {"configMapName": "rules", "key": "b"}}},
+            {"name": "c", "port": 1885, "passwords": {"secretName": "nowhere"}},
+        ]
+    )
+    contents: Contents = {("ConfigMap", "rules"): {"b": b"topic a\n"}}
+    found = referenced_files(spec, contents, {"edge": {"listener.a.acl": b"topic old\n"}})
+    assert found.edge == {"listener.a.acl": b"topic old\n", "listener.b.acl": b"topic a\n"}
+    first, second = found.problems
+    assert first.sentence.startswith("spec.listeners[0].acl.rules: line 1: expected topic")
+    assert not first.blocking
+    assert second.sentence == "spec.listeners[2].passwords: Secret nowhere not found"
+    assert second.blocking

@@ -96,6 +96,8 @@ EVERYTHING: dict[str, Any] = {
                 "issuer": {"name": "letsencrypt", "kind": "ClusterIssuer"},
                 "dnsNames": ["mqtt.example.com"],
             },
+            "passwords": {"secretName": "web-users"},
+            "acl": {"rules": "topic read web/#\n"},
         },
         {"name": "inside", "protocol": "tcp", "allowAnonymous": True},
     ],

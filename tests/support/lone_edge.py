@@ -314,8 +314,8 @@ class LoneEdge:
             "edge",
             self.router,  # type: ignore[arg-type]  # a part of it
             self.config,
-            Authenticator(self.config.auth, self.counters),
-            Authorizer(self.config.auth),
+            Authenticator(self.config.auth, self.counters, self.config.listeners),
+            Authorizer(self.config.auth, self.config.listeners),
             self.counters,
             lambda: self.now_ms,
         )

@@ -34,7 +34,7 @@ from tidegate_operator.names import (
     workload,
 )
 from tidegate_operator.render.inputs import Broker
-from tidegate_operator.secrets.references import store_file
+from tidegate_operator.secrets.references import listener_file, store_file
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.fields import SpecSection
 from tidegate_operator.spec.listeners import ListenerSpec, ListenerTls
@@ -154,14 +154,18 @@ def _listener(listener: ListenerSpec) -> ConfigValues:
         config.setdefault(key, value)
     if listener.allow_anonymous is None:
         config.pop("allow_anonymous", None)
+    file = f"{FILES_DIR}/{listener_file(listener)}"
+    if listener.passwords is not None:
+        config["password_file"] = f"{file}.passwords"
+    if listener.acl is not None:
+        config["acl_file"] = f"{file}.acl"
     config.pop("tls", None)
     if listener.tls is not None:
-        config["tls"] = _tls(listener.name, listener.tls)
+        config["tls"] = _tls(file, listener.tls)
     return config
 
 
-def _tls(name: str, tls: ListenerTls) -> ConfigValues:
-    file = f"{FILES_DIR}/listener.{name}"
+def _tls(file: str, tls: ListenerTls) -> ConfigValues:
     certificates: list[ConfigValues] = [{"certificate": f"{file}.crt", "key": f"{file}.key"}]
     for number, additional in enumerate(tls.additional_certificates, 1):
         pair: ConfigValues = {"certificate": f"{file}.{number}.crt", "key": f"{file}.{number}.key"}

@@ -25,7 +25,8 @@ from tidegate_operator.secrets.certificates import (
     check_revocation_lists,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
-from tidegate_operator.spec.listeners import FileSource, ListenerSpec
+from tidegate_operator.spec.listeners import ListenerSpec
+from tidegate_operator.spec.sources import AclSpec, FileSource, PasswordsSource
 from tidegate_operator.spec.workloads import ExternalRedis
 
 Kind = Literal["Secret", "ConfigMap"]
@@ -128,12 +129,36 @@ class ReferencedFiles:
 
 def references(broker: str, spec: MqttBrokerSpec) -> list[Reference]:
     """Return all references of a spec."""
-    return [*_listener_references(broker, spec), *_auth_references(spec), *_redis_references(spec)]
+    auth = [reference for access in _access(spec) for reference in _auth_references(access)]
+    return [*_listener_references(broker, spec), *auth, *_redis_references(spec)]
+
+
+def listener_file(listener: ListenerSpec) -> str:
+    """Return how the names of a listener's files begin."""
+    return f"listener.{listener.name}"
+
+
+@dataclass(slots=True, frozen=True)
+class _Access:
+    """Passwords and rules of the broker or of a listener, and how their fields and files begin."""
+
+    passwords: PasswordsSource | None
+    acl: AclSpec | None
+    passwords_field: str
+    acl_field: str
+    file: str
+
+
+def _access(spec: MqttBrokerSpec) -> Iterator[_Access]:
+    yield _Access(spec.auth.passwords, spec.acl, "spec.auth.passwords", "spec.acl", "")
+    for index, each in enumerate(spec.listeners):
+        path, file = f"spec.listeners[{index}]", f"{listener_file(each)}."
+        yield _Access(each.passwords, each.acl, f"{path}.passwords", f"{path}.acl", file)
 
 
 def _listener_references(broker: str, spec: MqttBrokerSpec) -> Iterator[Reference]:
     for index, listener in enumerate(spec.listeners):
-        tls, file = listener.tls, f"listener.{listener.name}"
+        tls, file = listener.tls, listener_file(listener)
         if tls is None:
             continue
         path = f"spec.listeners[{index}].tls"
@@ -176,20 +201,21 @@ def _listener_references(broker: str, spec: MqttBrokerSpec) -> Iterator[Referenc
             )
 
 
-def _auth_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
-    passwords = spec.auth.passwords
+def _auth_references(access: _Access) -> Iterator[Reference]:
+    passwords, acl = access.passwords, access.acl
     if passwords is not None:
         yield Reference(
             kind="Secret",
             name=passwords.secret_name,
             key=passwords.key,
-            field="spec.auth.passwords",
+            field=access.passwords_field,
             component="edge",
-            file="passwords",
+            file=f"{access.file}passwords",
             file_format=FileFormat.PASSWORDS,
         )
-    if spec.acl is not None and spec.acl.source is not None:
-        yield _file_reference(spec.acl.source, "spec.acl.source", "edge", "acl", FileFormat.ACL)
+    if acl is not None and acl.source is not None:
+        field = f"{access.acl_field}.source"
+        yield _file_reference(acl.source, field, "edge", f"{access.file}acl", FileFormat.ACL)
 
 
 def _redis_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
@@ -263,8 +289,8 @@ def collect(
     ``live``: the files that pods have now (from the Secrets that they mount).
     """
     collected = ReferencedFiles()
-    if spec.acl is not None and spec.acl.rules is not None:
-        _inline_acl(spec.acl.rules, live["edge"], collected)
+    for access in _access(spec):
+        _add_inline_acl(access, live["edge"], collected)
     for reference in references(broker, spec):
         hint = f" ({NO_CERT_MANAGER})" if reference.pending and not has_cert_manager else ""
         _add(reference, contents, live[reference.component], collected, hint)
@@ -276,15 +302,18 @@ def collect(
     return collected
 
 
-def _inline_acl(rules: str, live: Mapping[str, bytes], collected: ReferencedFiles) -> None:
-    problem = _content_error(FileFormat.ACL, {"acl": rules.encode()})
-    if not problem:
-        collected.edge["acl"] = rules.encode()
+def _add_inline_acl(access: _Access, live: Mapping[str, bytes], collected: ReferencedFiles) -> None:
+    if access.acl is None or access.acl.rules is None:
         return
-    kept = "acl" in live
+    file, rules = f"{access.file}acl", access.acl.rules.encode()
+    problem = _content_error(FileFormat.ACL, {file: rules})
+    if not problem:
+        collected.edge[file] = rules
+        return
+    kept = file in live
     if kept:
-        collected.edge["acl"] = live["acl"]
-    text = f"spec.acl.rules: {problem}{_fallback_text(kept)}"
+        collected.edge[file] = live[file]
+    text = f"{access.acl_field}.rules: {problem}{_fallback_text(kept)}"
     collected.problems.append(Problem(Fault.INVALID, text, not kept, is_certificate=False))
 
 

@@ -23,7 +23,6 @@ from tidegate.runtime.config.model import (
     check_networks,
 )
 from tidegate_operator.spec.fields import (
-    DataKey,
     LabelMap,
     ObjectName,
     OpaqueList,
@@ -32,7 +31,8 @@ from tidegate_operator.spec.fields import (
     like,
     rules,
 )
-from tidegate_operator.spec.listeners import DEFAULT_PORTS, FileSource, ListenerSpec
+from tidegate_operator.spec.listeners import DEFAULT_PORTS, ListenerSpec
+from tidegate_operator.spec.sources import AclSpec, PasswordsSource
 from tidegate_operator.spec.workloads import EdgeSpec, RedisSpec, RouterSpec
 
 _PORTS = "{" + ", ".join(f"'{name}': {port}" for name, port in DEFAULT_PORTS.items()) + "}"
@@ -59,15 +59,6 @@ def _unique(value: Callable[[str], str]) -> str:
     )
 
 
-class PasswordsSource(SpecSection):
-    """A password file, as written by `tidegate passwd`, in a Secret."""
-
-    secret_name: ObjectName
-    """The Secret."""
-    key: DataKey = "passwords"
-    """The key in it."""
-
-
 class AuthSpec(SpecSection):
     """Authentication of clients."""
 
@@ -80,25 +71,6 @@ class AuthSpec(SpecSection):
     password_threads: int = like(AuthConfig, "password_threads")
     max_pending_passwords: int = like(AuthConfig, "max_pending_passwords")
     max_remembered_passwords: int = like(AuthConfig, "max_remembered_passwords")
-
-
-class AclSpec(SpecSection):
-    """Authorization of clients, in the format of mosquitto's acl_file; reloaded without restart."""
-
-    model_config = rules(
-        ("has(self.rules) != has(self.source)", "exactly one of rules and source is required"),
-    )
-
-    rules: Annotated[str, Field(max_length=262_144)] | None = None
-    """The rules, inline."""
-    source: FileSource | None = None
-    """A Secret or ConfigMap with the rules."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.rules is None) == (self.source is None):
-            raise ValueError("exactly one of rules and source is required")
-        return self
 
 
 class LimitsSpec(RuntimeSection, LimitsConfig):

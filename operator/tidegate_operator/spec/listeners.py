@@ -19,12 +19,17 @@ from tidegate.runtime.config.model import (
 )
 from tidegate_operator.names import ADMIN_PORT
 from tidegate_operator.spec.fields import (
-    DataKey,
     DnsName,
     ObjectName,
     SpecSection,
     like,
     rules,
+)
+from tidegate_operator.spec.sources import (
+    AclSpec,
+    FileSource,
+    PasswordsSource,
+    RevocationListSource,
 )
 
 Protocol = Literal["tcp", "tls", "ws", "wss", "auto"]
@@ -39,37 +44,6 @@ DEFAULT_PORTS: Final[dict[str, int]] = {
 }
 #: The default port of the Service for a listener with protocol auto.
 AUTO_SERVICE_PORT: Final = 443
-
-
-class FileSource(SpecSection):
-    """A file: one key of a Secret or of a ConfigMap in the broker's namespace."""
-
-    model_config = rules(
-        (
-            "has(self.secretName) != has(self.configMapName)",
-            "exactly one of secretName and configMapName is required",
-        ),
-    )
-
-    secret_name: ObjectName | None = None
-    """The Secret."""
-    config_map_name: ObjectName | None = None
-    """The ConfigMap."""
-    key: DataKey = "ca.crt"
-    """The key in it."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.secret_name is None) == (self.config_map_name is None):
-            raise ValueError("exactly one of secret_name and config_map_name is required")
-        return self
-
-
-class RevocationListSource(FileSource):
-    """Certificate revocation lists: one key of a Secret or of a ConfigMap."""
-
-    key: DataKey = "ca.crl"
-    """The key in it."""
 
 
 class Issuer(SpecSection):
@@ -240,6 +214,10 @@ class ListenerSpec(SpecSection):
     accept_burst: int = like(ListenerConfig, "accept_burst")
     backlog: int = like(ListenerConfig, "backlog")
     allow_anonymous: bool | None = like(ListenerConfig, "allow_anonymous")
+    passwords: PasswordsSource | None = None
+    """Users and password hashes of this listener's clients; unset: `auth.passwords`."""
+    acl: AclSpec | None = None
+    """Rules of this listener's clients; unset: those of the broker (`spec.acl`)."""
     mount_point: str = like(ListenerConfig, "mount_point")
     tcp_keepalive_s: int = like(ListenerConfig, "tcp_keepalive_s")
     websocket_ping_s: float = like(ListenerConfig, "websocket_ping_s")

@@ -20,7 +20,7 @@ from tidegate_operator.spec.fields import (
     like,
     rules,
 )
-from tidegate_operator.spec.listeners import FileSource
+from tidegate_operator.spec.sources import FileSource
 
 ResourceName = Annotated[str, Field(max_length=253)]
 Amounts = Annotated[dict[ResourceName, Quantity], Field(max_length=16)]

@@ -162,6 +162,11 @@ class Edge:
 
         return make
 
+    def listeners_in_use(self) -> list[ListenerConfig]:
+        """Return the listeners that clients came through, as they were then."""
+        clients = (*self.registry.connecting, *self.clients.values())
+        return list({id(client.listener): client.listener for client in clients}.values())
+
     def refuse_connections(self, reason_code: ReasonCode) -> None:
         """Answer every CONNECT with a refusal from now on."""
         self.context.refusal = reason_code
@@ -242,7 +247,7 @@ class Edge:
         """
         knows = self.context.authenticator.knows
         for client in list(self.clients.values()):
-            if client.by_password and not knows(client.username):
+            if client.by_password and not knows(client.username, client.listener):
                 client.disconnect(ReasonCode.NOT_AUTHORIZED, "user has been removed")
 
     # Delivery

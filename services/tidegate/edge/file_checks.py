@@ -28,6 +28,7 @@ from tidegate.runtime.config.model import (
     AuthConfig,
     Config,
     LinkTlsConfig,
+    ListenerConfig,
     ListenerProtocol,
     TlsConfig,
 )
@@ -38,7 +39,7 @@ _AuthFile: TypeAlias = PasswordFile | AclFile
 
 def problems_of_files(config: Config) -> list[str]:
     """Return one line for each problem that stops the start, beginning with the key of the file."""
-    problems = [*_of_auth(config.auth), *_of_admin(config.admin)]
+    problems = [*_of_auth(config), *_of_admin(config.admin)]
     for index, listener in enumerate(config.listeners):
         key = f"listeners[{index}]"
         problems += _of_tls(f"{key}.tls", listener.tls)
@@ -52,7 +53,7 @@ def problems_of_files(config: Config) -> list[str]:
 def ignored_lines_of_files(config: Config) -> list[str]:
     """Return one line for each line of a password or ACL file that is logged and ignored."""
     found: list[str] = []
-    for name, path, load in _auth_files(config.auth):
+    for name, path, load in _auth_files(config):
         with contextlib.suppress(AclFileError, PasswordFileError):
             found += (f"{name}: {path}: {problem}" for problem in load(path).problems)
     return found
@@ -81,15 +82,18 @@ def problems_of_link(tls: LinkTlsConfig) -> list[str]:
     return problems
 
 
-def _auth_files(auth: AuthConfig) -> Iterator[tuple[str, Path, Callable[[Path], _AuthFile]]]:
-    if auth.password_file is not None:
-        yield "auth.password_file", auth.password_file, PasswordFile.load
-    if auth.acl_file is not None:
-        yield "auth.acl_file", auth.acl_file, AclFile.load
+def _auth_files(config: Config) -> Iterator[tuple[str, Path, Callable[[Path], _AuthFile]]]:
+    sections: list[tuple[str, AuthConfig | ListenerConfig]] = [("auth", config.auth)]
+    sections += ((f"listeners[{index}]", each) for index, each in enumerate(config.listeners))
+    for key, section in sections:
+        if section.password_file is not None:
+            yield f"{key}.password_file", section.password_file, PasswordFile.load
+        if section.acl_file is not None:
+            yield f"{key}.acl_file", section.acl_file, AclFile.load
 
 
-def _of_auth(auth: AuthConfig) -> Iterator[str]:
-    for name, path, load in _auth_files(auth):
+def _of_auth(config: Config) -> Iterator[str]:
+    for name, path, load in _auth_files(config):
         try:
             load(path)
         except PasswordFileError as error:

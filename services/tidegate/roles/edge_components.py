@@ -24,9 +24,9 @@ from tidegate.link.interfaces import RouterLink
 from tidegate.roles.process import Process
 from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.config.file_version import FileDigests, Signature, signature_of
-from tidegate.runtime.config.model import AuthConfig, Config, LimitsConfig
+from tidegate.runtime.config.model import AuthConfig, Config, LimitsConfig, ListenerConfig
 from tidegate.runtime.reload.errors import NotApplied, error_text
-from tidegate.runtime.reload.file_watch import FileWatch
+from tidegate.runtime.reload.file_watches import FileWatches
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 #: Errors with which the start of an edge fails because of its environment.
@@ -51,21 +51,28 @@ class EdgeComponents:
         """Raises AclFileError, PasswordFileError."""
         config, counters, config_status = process.config, process.counters, process.config_status
         self._process = process
+        self._passwords, self._rules = (
+            FileWatches(name, reload, counters, config_status)
+            for name, reload in (
+                ("password_file", self._reload_passwords),
+                ("acl_file", self._reload_rules),
+            )
+        )
         # Before the files are read, so that a change meanwhile is detected.
-        self._passwords = self._watch("password_file", self._reload_passwords)
-        self._rules = self._watch("acl_file", self._reload_rules)
-        digests = FileDigests(_files_of(config.auth))
-        self.authenticator = Authenticator(config.auth, counters)
+        signatures = _signatures(config)
+        digests = FileDigests(signatures)
+        self.authenticator = Authenticator(config.auth, counters, config.listeners)
         self.edge = Edge(
             edge_id,
             link,
             config,
             self.authenticator,
-            Authorizer(config.auth),
+            Authorizer(config.auth, config.listeners),
             counters,
             process.clock.now_ms,
             methods,
         )
+        self._watch_files(config, signatures)
         config_status.mark_applied(digests.unchanged())
         self.listeners = Listeners(
             config.listeners,
@@ -108,24 +115,21 @@ class EdgeComponents:
 
     # Files and settings that change
 
-    def _watch(self, name: str, reload: Callable[[], object]) -> FileWatch:
-        auth = self._process.config.auth
-        path: Path | None = getattr(auth, name)
-        return FileWatch(
-            name,
-            [path] if path is not None else [],
-            reload,
-            self._process.counters,
-            interval_s=auth.reload_interval_s,
-            config_status=self._process.config_status,
-        )
+    def _watch_files(self, config: Config, signatures: Mapping[Path, Signature]) -> None:
+        """Watch the files that are in use now; ``signatures``: from before they were read."""
+        for watches, paths in (
+            (self._passwords, self.authenticator.files()),
+            (self._rules, self.edge.context.authorizer.files()),
+        ):
+            files = {path: signatures[path] for path in paths}
+            watches.watch(files, config.auth.reload_interval_s)
 
-    def _reload_passwords(self) -> None:
-        self.authenticator.reload()
+    def _reload_passwords(self, path: Path) -> None:
+        self.authenticator.reload(path)
         self.edge.users_changed()
 
-    def _reload_rules(self) -> None:
-        self.edge.context.authorizer.reload()
+    def _reload_rules(self, path: Path) -> None:
+        self.edge.context.authorizer.reload(path)
         self.edge.authorization_changed()
 
     async def reconfigure(self, config: Config) -> None:
@@ -137,12 +141,12 @@ class EdgeComponents:
         if self.drainer.is_draining:
             raise NotApplied("this process is draining")
         auth, limits = config.auth, config.limits
-        signatures = {path: signature_of(path) for path in _files_of(auth)}
-        digests = FileDigests(_files_of(auth))
+        signatures = _signatures(config)
+        digests = FileDigests(signatures)
         interruptions = listeners.interruptions
         try:
-            passwords = self.authenticator.prepare(auth)
-            rules = edge.context.authorizer.prepare(auth)
+            passwords = self.authenticator.prepare(auth, config.listeners)
+            rules = edge.context.authorizer.prepare(auth, config.listeners)
             change = await listeners.prepare(
                 config.listeners,
                 max_packet_size_bytes=limits.max_packet_size_bytes,
@@ -152,8 +156,12 @@ class EdgeComponents:
         except STARTUP_ERRORS as error:
             disturbs = listeners.interruptions > interruptions
             raise NotApplied(error_text(error), disturbs=disturbs) from error
-        self._apply_auth(auth, passwords, rules)
-        self._apply_files(auth, signatures, digests.unchanged())
+        read = {*passwords, *rules}
+        self._apply_auth(config, passwords, rules)
+        self._watch_files(config, signatures)
+        self._process.config_status.mark_applied(
+            {path: digest for path, digest in digests.unchanged().items() if path in read}
+        )
         self._limit_listeners(limits)
         edge.reconfigure(config)
         self.drainer.reconfigure(config.drain)
@@ -169,30 +177,15 @@ class EdgeComponents:
 
     def _apply_auth(
         self,
-        auth: AuthConfig,
-        passwords: PasswordFile | None,
-        rules: AclFile | None,
+        config: Config,
+        passwords: Mapping[Path, PasswordFile],
+        rules: Mapping[Path, AclFile],
     ) -> None:
-        self.authenticator.apply(auth, passwords)
+        auth, listeners, connected = config.auth, config.listeners, self.edge.listeners_in_use()
+        self.authenticator.apply(auth, listeners, passwords, connected)
         self.edge.users_changed()
-        if self.edge.context.authorizer.apply(auth, rules):
+        if self.edge.context.authorizer.apply(auth, listeners, rules, connected):
             self.edge.authorization_changed()
-
-    def _apply_files(
-        self, auth: AuthConfig, signatures: Mapping[Path, Signature], digests: Mapping[Path, str]
-    ) -> None:
-        """Watch the files of the new settings; those of new paths have been read."""
-        before = self._process.config.auth
-        for watch, old, path in (
-            (self._passwords, before.password_file, auth.password_file),
-            (self._rules, before.acl_file, auth.acl_file),
-        ):
-            if path is None:
-                watch.watch([], auth.reload_interval_s, [])
-                continue
-            watch.watch([path], auth.reload_interval_s, [signatures[path]])
-            if path != old and path in digests:
-                self._process.config_status.mark_applied({path: digests[path]})
 
     def control(self, status: Callable[[], Json]) -> Control:
         """Return what operators can see and do; ``status`` returns the part of the role."""
@@ -218,8 +211,11 @@ class EdgeComponents:
         return " ".join(endpoints)
 
 
-def _files_of(auth: AuthConfig) -> list[Path]:
-    return [path for path in (auth.password_file, auth.acl_file) if path is not None]
+def _signatures(config: Config) -> dict[Path, Signature]:
+    """Return those of all password and ACL files."""
+    sections: list[AuthConfig | ListenerConfig] = [config.auth, *config.listeners]
+    paths = (path for each in sections for path in (each.password_file, each.acl_file))
+    return {path: signature_of(path) for path in paths if path is not None}
 
 
 def _ends(

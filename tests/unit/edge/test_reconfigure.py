@@ -110,7 +110,7 @@ def _rules(tmp_path: Path) -> dict[str, Any]:
 
 def _forbid(alone: LoneEdge, tmp_path: Path, rules: str = "topic readwrite other\n") -> None:
     (tmp_path / "rules").write_text(rules)
-    alone.edge.context.authorizer.reload()
+    alone.edge.context.authorizer.reload(tmp_path / "rules")
     alone.edge.authorization_changed()
 
 

@@ -24,14 +24,15 @@ A filter that does not begin with ``$`` never matches a topic that does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
 from tidegate.edge.auth.filter_sets import Levels, intersection, is_contained, matches
+from tidegate.edge.auth.listener_files import ListenerFiles
 from tidegate.edge.auth.passwords import is_utf8
-from tidegate.runtime.config.model import AuthConfig
+from tidegate.runtime.config.model import AuthConfig, ListenerConfig
 
 log = logging.getLogger(__name__)
 
@@ -333,51 +334,53 @@ def _filter_problem(topic_filter: str) -> str:
 
 
 class Authorizer:
-    """The rules of the process: the configured file, or none.
+    """The rules of the process: the file of a listener, else that of ``auth``, or none.
 
-    Raises AclFileError if the file cannot be used at the start; ``reload`` raises it too, and then
+    Raises AclFileError if a file cannot be used at the start; ``reload`` raises it too, and then
     the rules stay as they were.
     """
 
-    __slots__ = ("_path", "_rules", "denied_subscribe", "session_owner")
+    __slots__ = ("_files", "denied_subscribe", "session_owner")
 
-    def __init__(self, auth: AuthConfig) -> None:
-        self._path = auth.acl_file
+    def __init__(self, auth: AuthConfig, listeners: Sequence[ListenerConfig] = ()) -> None:
         self.denied_subscribe: Literal["refuse", "grant"] = auth.denied_subscribe
         #: Whose session a client may have: that of its user, or anyone's.
         self.session_owner: Literal["user", "any"] = auth.session_owner
-        self._rules: AclFile | None = None
-        self.reload()
+        self._files = ListenerFiles("acl_file", self._load, AclFile({}, []))
+        self._files.apply(auth, listeners, self._files.prepare(auth, listeners))
 
     def files(self) -> list[Path]:
         """Return the files to watch."""
-        return [self._path] if self._path is not None else []
+        return self._files.paths()
 
-    def reload(self) -> None:
-        """Read the file again. Connections keep their old rules until ``for_client`` is called."""
-        if self._path is not None:
-            self._rules = self._load(self._path)
+    def reload(self, path: Path) -> None:
+        """Read a file again. Connections keep their old rules until ``for_client`` is called."""
+        self._files.reload(path)
 
-    def prepare(self, auth: AuthConfig) -> AclFile | None:
-        """Read the file that other settings name, for ``apply``; None if it is the same, or none.
+    def prepare(
+        self, auth: AuthConfig, listeners: Sequence[ListenerConfig] = ()
+    ) -> dict[Path, AclFile]:
+        """Read the files that other settings name and that are not in use yet, for ``apply``.
 
         Raises AclFileError.
         """
-        path = auth.acl_file
-        return self._load(path) if path is not None and path != self._path else None
+        return self._files.prepare(auth, listeners)
 
-    def apply(self, auth: AuthConfig, rules: AclFile | None) -> bool:
-        """Take other settings; ``rules`` is what ``prepare`` returned for them.
+    def apply(
+        self,
+        auth: AuthConfig,
+        listeners: Sequence[ListenerConfig],
+        files: Mapping[Path, AclFile],
+        connected: Iterable[ListenerConfig] = (),
+    ) -> bool:
+        """Take other settings; ``files`` is what ``prepare`` returned for them.
 
-        Returns whether the rules have changed; connections keep theirs, as after ``reload``.
+        ``connected``: the listeners that clients came through, as they were then. Returns whether
+        the rules have changed; connections keep theirs, as after ``reload``.
         """
         self.denied_subscribe = auth.denied_subscribe
         self.session_owner = auth.session_owner
-        if auth.acl_file == self._path:
-            return False
-        self._path = auth.acl_file
-        self._rules = rules
-        return True
+        return self._files.apply(auth, listeners, files, connected)
 
     @staticmethod
     def _load(path: Path) -> AclFile:
@@ -389,6 +392,9 @@ class Authorizer:
             log.warning("line in ACL file ignored", extra={"path": str(path), "problem": problem})
         return rules
 
-    def for_client(self, client_id: str, username: str | None) -> ClientAcl | None:
+    def for_client(
+        self, client_id: str, username: str | None, listener: ListenerConfig
+    ) -> ClientAcl | None:
         """Return the rules of a client; None: it may read and write everything but ``$SYS``."""
-        return self._rules.for_client(client_id, username) if self._rules is not None else None
+        rules = self._files.of(listener)
+        return None if rules is None else rules.for_client(client_id, username)

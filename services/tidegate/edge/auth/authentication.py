@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tidegate.edge.auth.listener_files import ListenerFiles
 from tidegate.edge.auth.password_verifier import PasswordCheck, PasswordVerifier
 from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
 from tidegate.edge.channel import Peer
@@ -55,18 +57,20 @@ _BUSY: Final = _refused("busy", ReasonCode.SERVER_BUSY)
 
 
 class Authenticator:
-    """Decides by the configuration and the password file.
+    """Decides by the configuration and the password files: a listener's own, else that of ``auth``.
 
-    Raises PasswordFileError if the file cannot be read at the start; ``reload`` raises it too, and
+    Raises PasswordFileError if a file cannot be read at the start; ``reload`` raises it too, and
     then the users stay as they were. Malformed lines are logged and ignored.
     """
 
-    __slots__ = ("_allow_anonymous", "_file", "_path", "_verifier")
+    __slots__ = ("_allow_anonymous", "_files", "_verifier")
 
-    def __init__(self, auth: AuthConfig, counters: Counters) -> None:
+    def __init__(
+        self, auth: AuthConfig, counters: Counters, listeners: Sequence[ListenerConfig] = ()
+    ) -> None:
         self._allow_anonymous = auth.allow_anonymous
-        self._path = auth.password_file
-        self._file = self._load(self._path) if self._path is not None else None
+        self._files = ListenerFiles("password_file", self._load, PasswordFile({}))
+        self._files.apply(auth, listeners, self._files.prepare(auth, listeners))
         self._verifier = PasswordVerifier(
             counters,
             threads=auth.password_threads,
@@ -76,29 +80,34 @@ class Authenticator:
 
     def files(self) -> list[Path]:
         """Return the files to watch."""
-        return [self._path] if self._path is not None else []
+        return self._files.paths()
 
-    def reload(self) -> None:
-        """Read the password file again."""
-        if self._path is not None:
-            self._file = self._load(self._path)
+    def reload(self, path: Path) -> None:
+        """Read a password file again."""
+        self._files.reload(path)
 
-    def prepare(self, auth: AuthConfig) -> PasswordFile | None:
-        """Read the file that other settings name, for ``apply``; None if it is the same, or none.
+    def prepare(
+        self, auth: AuthConfig, listeners: Sequence[ListenerConfig] = ()
+    ) -> dict[Path, PasswordFile]:
+        """Read the files that other settings name and that are not in use yet, for ``apply``.
 
         Raises PasswordFileError.
         """
-        path = auth.password_file
-        return self._load(path) if path is not None and path != self._path else None
+        return self._files.prepare(auth, listeners)
 
-    def apply(self, auth: AuthConfig, file: PasswordFile | None) -> None:
-        """Take other settings; ``file`` is what ``prepare`` returned for them."""
+    def apply(
+        self,
+        auth: AuthConfig,
+        listeners: Sequence[ListenerConfig],
+        files: Mapping[Path, PasswordFile],
+        connected: Iterable[ListenerConfig] = (),
+    ) -> None:
+        """Take other settings; ``files`` is what ``prepare`` returned for them.
+
+        ``connected``: the listeners that clients came through, as they were then.
+        """
         self._allow_anonymous = auth.allow_anonymous
-        self._path = auth.password_file
-        if self._path is None:
-            self._file = None
-        elif file is not None:
-            self._file = file
+        self._files.apply(auth, listeners, files, connected)
         self._verifier.reconfigure(
             threads=auth.password_threads,
             max_pending=auth.max_pending_passwords,
@@ -138,11 +147,12 @@ class Authenticator:
         anonymous = self._allow_anonymous if allowed is None else allowed
         if not username:
             return _ANONYMOUS if anonymous else _NOT_ANONYMOUS
-        if self._file is None:
+        file = self._files.of(listener)
+        if file is None:
             return Decision(True, username) if anonymous else _UNKNOWN_USER
         if password is None:
             return _NO_PASSWORD
-        result = self._verifier.verify_now(self._file, username, password)
+        result = self._verifier.verify_now(file, username, password)
         return None if result is None else _decision(result, username)
 
     async def authenticate(
@@ -162,19 +172,21 @@ class Authenticator:
         decision = self.authenticate_now(client_id, username, password, peer, listener)
         if decision is not None:
             return decision
-        assert self._file is not None
+        file = self._files.of(listener)
+        assert file is not None
         assert username is not None
         assert password is not None
-        result = await self._verifier.verify(
-            self._file, username, password, peer.address, timeout_s
-        )
+        result = await self._verifier.verify(file, username, password, peer.address, timeout_s)
         decision = _decision(result, username)
         # The file may have changed meanwhile.
-        return decision if not decision.allowed or self.knows(username) else _UNKNOWN_USER
+        if not decision.allowed or self.knows(username, listener):
+            return decision
+        return _UNKNOWN_USER
 
-    def knows(self, username: str | None) -> bool:
-        """Whether the password file in use has a user; true for all without such a file."""
-        return self._file is None or username in self._file.users
+    def knows(self, username: str | None, listener: ListenerConfig) -> bool:
+        """Whether the password file of a listener has a user; true for all without such a file."""
+        file = self._files.of(listener)
+        return file is None or username in file.users
 
     @staticmethod
     def _by_certificate(peer: Peer, identity: str) -> Decision:

@@ -439,7 +439,8 @@ class Client:
 
     def authorization_changed(self) -> None:
         """Take the new rules."""
-        self.acl = self.context.authorizer.for_client(self.client_id, self.username)
+        authorizer = self.context.authorizer
+        self.acl = authorizer.for_client(self.client_id, self.username, self.listener)
         self.inbound.forget_topics()
 
     # Sending

@@ -97,7 +97,7 @@ async def connect(
     identity = await _identify(client, packet, client_id)
     if not isinstance(identity, _Identity):
         return identity
-    acl = context.authorizer.for_client(client_id, identity.username)
+    acl = context.authorizer.for_client(client_id, identity.username, client.listener)
     refused = _prepare_will(client, packet.will, lambda topic: may_publish(acl, topic))
     if refused is not None:
         return refused
@@ -120,7 +120,7 @@ async def connect(
     if not isinstance(session, AttachedSession):
         return session
     # The rules may have changed since it came, and only who is connected learns of that.
-    acl = context.authorizer.for_client(client_id, identity.username)
+    acl = context.authorizer.for_client(client_id, identity.username, client.listener)
     connack = _connack(client, packet, client_id, expiry_s, identity)
     connack.session_present = session.session_present
     asked = packet.properties
@@ -306,7 +306,9 @@ async def _attach(
             older is not None and older.epoch > session.epoch
         ):
             outcome = _TAKEN_OVER
-        elif identity.by_password and not context.authenticator.knows(identity.username):
+        elif identity.by_password and not context.authenticator.knows(
+            identity.username, client.listener
+        ):
             outcome = Refused(ReasonCode.NOT_AUTHORIZED, "user has been removed")
         else:
             return session
@@ -330,7 +332,10 @@ def _give_back(
     will, goodbye = request.will, client.queue.waiting_disconnect()
     publish_will = goodbye is None or goodbye.reason_code != ReasonCode.SUCCESS
     if will is not None and publish_will:
-        acl = client.context.authorizer.for_client(parts_of(request.client_id)[1], request.username)
+        authorizer = client.context.authorizer
+        acl = authorizer.for_client(
+            parts_of(request.client_id)[1], request.username, client.listener
+        )
         publish_will = may_publish(acl, will.topic)
     registry.detach(DetachSession(request.client_id, epoch, publish_will))
 

@@ -205,7 +205,8 @@ def warnings_of(config: Config, role: Role = "serve") -> list[str]:
         allowed = listener.allow_anonymous
         anonymous = auth.allow_anonymous if allowed is None else allowed
         by_certificate = listener.tls.identity_as_username != "off"
-        if not anonymous and not by_certificate and auth.password_file is None:
+        password_file = listener.password_file or auth.password_file
+        if not anonymous and not by_certificate and password_file is None:
             found.append(
                 f"listener {listener.label}: no client can connect: anonymous clients are not "
                 "allowed and there is no password file"

@@ -169,6 +169,10 @@ class ListenerConfig(Section):
     """Set SO_REUSEPORT: several processes share the port, the kernel distributes connections."""
     allow_anonymous: bool | None = None
     """Accept clients without a user name; unset: as `auth.allow_anonymous`."""
+    password_file: Path | None = None
+    """Password file of this listener's clients; unset: `auth.password_file`."""
+    acl_file: Path | None = None
+    """Access control list (ACL) of this listener's clients; unset: `auth.acl_file`."""
     mount_point: str = ""
     """Prefix added to every topic of this listener's clients; they do not see it. Client
     identifiers are per mount point."""
@@ -310,7 +314,7 @@ class AuthConfig(Section):
     client that made it (anonymous clients are one user); others are refused (0x87; MQTT 3.1.1: 5).
     `any`: every client with its client identifier, for fleets whose user names change."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    """Interval of checks for changes of both files; SIGHUP: at once."""
+    """Interval of checks for changes of password and ACL files; SIGHUP: at once."""
     password_threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Number of threads that compute password hashes. An argon2id hash of `tidegate passwd` takes
     64 MiB of memory while it is computed."""
@@ -604,7 +608,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _names_and_ports_are_unique(self) -> Self:
         labels = [listener.label for listener in self.listeners]
-        for label in labels:
-            if labels.count(label) > 1 and not label.endswith("-0"):
+        for label, listener in zip(labels, self.listeners, strict=True):
+            has_files = listener.password_file is not None or listener.acl_file is not None
+            if labels.count(label) > 1 and (has_files or not label.endswith("-0")):
                 raise ValueError(f"duplicate listener name {label!r}")
         return self

@@ -9,9 +9,12 @@ import pytest
 
 from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer, Readable
 from tidegate.edge.auth.filter_sets import matches
-from tidegate.runtime.config.model import AuthConfig
+from tidegate.runtime.config.model import AuthConfig, ListenerConfig
 
 Action = Literal["read", "write"]
+
+
+LISTENER = ListenerConfig()
 
 
 def _ask(
@@ -211,14 +214,14 @@ def test_what_is_cache_is_bounded_and_right() -> None:
 
 
 def _may_read(authorizer: Authorizer, topic: str) -> bool:
-    acl = authorizer.for_client("c", None)
+    acl = authorizer.for_client("c", None, LISTENER)
     assert acl is not None
     return acl.may_read(topic)
 
 
 def test_without_a_file_there_are_no_rules() -> None:
     authorizer = Authorizer(AuthConfig())
-    assert authorizer.for_client("c", None) is None
+    assert authorizer.for_client("c", None, LISTENER) is None
     assert authorizer.files() == []
 
 
@@ -229,11 +232,11 @@ def test_a_reload_takes_the_new_rules_and_a_broken_file_changes_nothing(tmp_path
     assert authorizer.files() == [path]
     assert _may_read(authorizer, "a")
     path.write_text("topic b\n")
-    authorizer.reload()
+    authorizer.reload(path)
     assert not _may_read(authorizer, "a")
     path.write_text("nonsense\n")
     with pytest.raises(AclFileError, match=r"acl_file .*acl: line 1: expected topic"):
-        authorizer.reload()
+        authorizer.reload(path)
     assert _may_read(authorizer, "b")
 
 
@@ -260,7 +263,7 @@ def test_a_line_that_is_not_utf_8_matches_nothing_and_is_logged(
         b"pattern c/%u/\xff",
     )
     path.write_bytes(b"\n".join(lines))
-    ann = Authorizer(AuthConfig(acl_file=path)).for_client("c", "ann")
+    ann = Authorizer(AuthConfig(acl_file=path)).for_client("c", "ann", LISTENER)
     assert ann is not None
     assert ann.may_read("a")
     assert not ann.may_read("b")  # the rules of a user whose name is not UTF-8 are nobody's

@@ -158,10 +158,10 @@ def test_a_reload_takes_new_users_and_an_unreadable_file_changes_nothing(users: 
     authenticator = Authenticator(AuthConfig(password_file=users), Counters())
     assert authenticator.files() == [users]
     set_user(users, "bob", "b", "sha512")
-    authenticator.reload()
+    authenticator.reload(users)
     users.unlink()
     with pytest.raises(PasswordFileError):
-        authenticator.reload()
+        authenticator.reload(users)
     decision = authenticator.authenticate_now("c", "bob", b"b", PEER, LISTENER)
     assert decision == Decision(True, "bob", by_password=True)
 
@@ -172,11 +172,11 @@ async def test_a_user_that_goes_while_its_password_is_verified_is_refused(users:
     verifying = asyncio.ensure_future(authenticator.authenticate("c", "bob", b"b", PEER, LISTENER))
     await asyncio.sleep(0)
     delete_user(users, "bob")
-    authenticator.reload()
+    authenticator.reload(users)
     assert (await verifying).reason == "unknown_user"
-    assert authenticator.knows("ann")
-    assert not authenticator.knows("bob")
-    assert not authenticator.knows(None)
+    assert authenticator.knows("ann", LISTENER)
+    assert not authenticator.knows("bob", LISTENER)
+    assert not authenticator.knows(None, LISTENER)
 
 
 def test_broken_lines_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -191,6 +191,5 @@ def test_broken_lines_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 def test_without_a_file_there_is_nothing_to_watch_or_close() -> None:
     authenticator = Authenticator(AuthConfig(), Counters())
-    authenticator.reload()
     authenticator.close()
     assert authenticator.files() == []

@@ -72,7 +72,7 @@ async def test_a_user_removed_before_connack_is_refused(tmp_path: Path) -> None:
         client = await _connecting(alone, username="alice", password=b"secret")
         assert "c" in alone.edge.registry.attaching
         file.write_text("")
-        alone.edge.context.authenticator.reload()
+        alone.edge.context.authenticator.reload(file)
         alone.edge.users_changed()
         await _answer(alone)
         refused = client.received()

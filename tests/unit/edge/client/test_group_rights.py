@@ -37,7 +37,7 @@ class _Ruled:
     def change(self, rules: str) -> None:
         """Another content, taken at once."""
         self.file.write_text(rules)
-        self.alone.edge.context.authorizer.reload()
+        self.alone.edge.context.authorizer.reload(self.file)
         self.alone.edge.authorization_changed()
 
 
@@ -140,7 +140,7 @@ async def test_a_removed_acl_file_lets_members_come_back(tmp_path: Path) -> None
         await turns()
         ruled.router.subscribed.clear()
         auth = alone.config.auth.model_copy(update={"acl_file": None})
-        assert alone.edge.context.authorizer.apply(auth, None)
+        assert alone.edge.context.authorizer.apply(auth, alone.config.listeners, {})
         alone.edge.authorization_changed()
         await turns()
         assert ruled.router.subscribed == [GROUP]
