@@ -120,6 +120,21 @@ async def test_a_server_that_another_authority_vouches_for_is_not_trusted(
         await connect(server.url, **settings)
 
 
+async def test_a_bundle_with_revocation_lists_revokes(
+    server: TcpServer, certificates: Certificates, tmp_path: Path
+) -> None:
+    authority, bundle = certificates.authority, tmp_path / "bundle.pem"
+    settings = tls_settings(certificates) | {"tls_ca": bundle}
+    for revoked in ([certificates.client.certificate], [certificates.server.certificate]):
+        crl = authority.revocation_list(*revoked, file="store-crl.pem")
+        bundle.write_bytes(authority.certificate.read_bytes() + crl.read_bytes())
+        if certificates.server.certificate in revoked:
+            with pytest.raises(StoreUnavailable, match=r"does not verify: certificate revoked"):
+                await connect(server.url, **settings)
+        else:
+            await use(await connect(server.url, **settings))
+
+
 async def test_a_server_with_another_name_is_not_trusted(
     certificates: Certificates, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ from tidegate.runtime.config.model import (
     ListenerProtocol,
     TlsConfig,
 )
-from tidegate.runtime.config.referenced_files import read_token
+from tidegate.runtime.config.referenced_files import read_authorities, read_token
 
 _AuthFile: TypeAlias = PasswordFile | AclFile
 
@@ -79,6 +79,10 @@ def problems_of_link(tls: LinkTlsConfig) -> list[str]:
     except OSError as error:
         reason = f"no CA certificates in the file: {_reason(error)}"
         problems.append(f"link.tls.ca: {tls.ca}: {reason}")
+    try:
+        read_authorities(tls.ca)
+    except OSError as error:
+        problems.append(f"link.tls.ca: {tls.ca}: {error.strerror}")
     return problems
 
 
@@ -163,6 +167,17 @@ def notes_on_certificates(config: Config) -> list[str]:
             validities += (*trust.authorities, *trust.lists)
             found += (f"{key}: {gap}" for gap in trust.gaps)
         found += (f"{key}: {path}: {text}" for path, text in problems_of(validities, now_s))
+    link, store = config.link.tls, config.store
+    for key, file in (
+        ("link.tls.ca", link.ca),
+        ("link.tls.certificate", link.certificate),
+        ("store.tls_ca", store.tls_ca),
+        ("store.tls_certificate", store.tls_certificate),
+    ):
+        if file is not None:
+            with contextlib.suppress(OSError, UnusableFile):
+                invalid = problems_of(validities_in(file, "connections may fail"), now_s)
+                found += (f"{key}: {path}: {text}" for path, text in invalid)
     return found
 
 

@@ -14,6 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tidegate.link.v1 import link_pb2_grpc
 from tidegate.runtime.config.model import LinkTlsConfig
+from tidegate.runtime.config.referenced_files import read_authorities
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def open_channel(address: str, tls: LinkTlsConfig) -> grpc.aio.Channel:
     if tls.ca is None or tls.key is None or tls.certificate is None:
         return grpc.aio.insecure_channel(target(address), options=options)
     credentials = grpc.ssl_channel_credentials(
-        tls.ca.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
+        read_authorities(tls.ca), tls.key.read_bytes(), tls.certificate.read_bytes()
     )
     options.append(("grpc.ssl_target_name_override", tls.server_name))
     return grpc.aio.secure_channel(target(address), credentials, options=options)
@@ -71,8 +72,9 @@ class _Certificates:
 
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Read the three files. Raises OSError."""
-        key, certificate, ca = (path.read_bytes() for path in self._files)
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
+        key, certificate, ca = self._files
+        pair = (key.read_bytes(), certificate.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], read_authorities(ca))
 
     def fetch(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what to use from now on, None for no change; called at every handshake."""

@@ -17,11 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from support.certificates import Authority, KeyPair
 from support.fake_link import FakeOrigin, until
 from support.linked import WiredRouter, Wires
-from tidegate.link.transport import SERVICE, LinkAddressError
+from tidegate.link.transport import SERVICE, LinkAddressError, open_channel
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
 from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.mqtt.packets import Publish
+from tidegate.runtime.config.model import LinkTlsConfig
 
 _STREAM = sys.modules["tidegate.link.edge_end.router_stream"]
 
@@ -51,7 +52,7 @@ class Pki:
     def settings(self, pair: KeyPair, **more: Any) -> dict[str, Any]:
         """What the configuration of one end says."""
         files = {"certificate": pair.certificate, "key": pair.key}
-        return {"ca": self.authority.certificate, **files, **more}
+        return {"ca": self.authority.certificate, **files} | more
 
 
 def _put(source: Path, place: Path) -> None:
@@ -191,6 +192,18 @@ async def test_a_certificate_that_cannot_be_read_changes_nothing(
         lambda: "link certificates not read, keeping the previous ones" in quiet.messages,
         "it is logged",
     )
+
+
+async def test_a_bundle_with_revocation_lists_is_refused_by_both_ends(
+    wires: Wires, pki: Pki, router: WiredRouter
+) -> None:
+    bundle = pki.directory / "bundle.pem"
+    crl = pki.authority.revocation_list(pki.edge.certificate)
+    bundle.write_bytes(pki.authority.certificate.read_bytes() + crl.read_bytes())
+    with pytest.raises(OSError, match="revocation lists"):
+        await wires.router("r2", listen="127.0.0.1:0", tls=pki.settings(pki.router, ca=bundle))
+    with pytest.raises(OSError, match="revocation lists"):
+        open_channel(router.address, LinkTlsConfig(**pki.settings(pki.edge, ca=bundle)))
 
 
 async def test_an_edge_whose_certificate_is_not_there_yet_tries_again(

@@ -390,6 +390,7 @@ listeners:
   tls: {{certificates: [{{certificate: {pair.certificate}, key: {pair.key}}}],
     client_ca: {old.certificate}, client_certificates: required,
     client_crl: {old.revocation_list(expired=True)}}}
+link: {{tls: {{ca: {old.certificate}, certificate: {pair.certificate}, key: {pair.key}}}}}
 """
     )
     code, out, _ = run("check", file)
@@ -399,9 +400,10 @@ listeners:
         (old.certificate, "certificate CN=old expired at "),
         (tmp_path / "old" / "crl.pem", "revocation list of CN=old expired at "),
     ):
-        (line,) = [one for one in out.splitlines() if f"{path}: {what}" in one]
+        (line,) = [one for one in out.splitlines() if f"].tls: {path}: {what}" in one]
         assert line.startswith("  note: listeners[0].tls: ")
         assert line.endswith(f" UTC: {refused}")
+    assert f"  note: link.tls.ca: {old.certificate}: certificate CN=old expired at " in out
 
 
 def test_every_problem_of_the_files_is_printed(run: Any, tmp_path: Path) -> None:
@@ -566,12 +568,17 @@ def test_a_wrong_key_fails_the_check(run: Any, tmp_path: Path) -> None:
             "link: {tls: {certificate: users, key: users, ca: users}}",
             "link.tls.ca: {0}/users: no CA certificates in the file: ",
         ),
+        (
+            "link: {tls: {certificate: crl, key: crl, ca: crl}}",
+            "link.tls.ca: {0}/crl: revocation lists (CRLs) in the CA certificates of the link ",
+        ),
     ],
 )
 def test_what_a_store_or_link_needs_is_checked(
     run: Any, tmp_path: Path, settings: str, problem: str
 ) -> None:
     (tmp_path / "users").touch()
+    Authority(tmp_path).revocation_list(file="crl")
     file = tmp_path / "tidegate.yaml"
     file.write_text(settings)
     code, out, _ = run("check", file)

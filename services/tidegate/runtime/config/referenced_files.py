@@ -7,6 +7,7 @@ which content the next one will use, and whether it is valid. Called by ``roles`
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,23 @@ class ReadAtUse:
     name: str
     paths: tuple[Path, ...]
     check: Callable[[], object]
+
+
+def has_revocation_lists(content: bytes) -> bool:
+    """Whether a bundle of CA certificates has revocation lists (CRLs), too.
+
+    OpenSSL takes them in and does not check them unless it is told to; gRPC cannot check them.
+    """
+    return b"-----BEGIN X509 CRL-----" in content
+
+
+def read_authorities(path: Path) -> bytes:
+    """Read a bundle of CA certificates for gRPC. Raises OSError, also if it has CRLs."""
+    content = path.read_bytes()
+    if has_revocation_lists(content):
+        problem = "revocation lists (CRLs) in the CA certificates of the link are not supported"
+        raise OSError(errno.EINVAL, problem, str(path))
+    return content
 
 
 def read_token(path: Path) -> bytes:
@@ -53,9 +71,12 @@ def read_at_use(config: Config, role: Role) -> list[ReadAtUse]:
     tls = config.link.tls
     if role != "serve" and tls.ca and tls.certificate and tls.key:
         ca, certificate, key = tls.ca, tls.certificate, tls.key
-        found.append(
-            ReadAtUse("link.tls", (certificate, key, ca), lambda: _check_tls(ca, certificate, key))
-        )
+
+        def check() -> None:
+            read_authorities(ca)
+            _check_tls(ca, certificate, key)
+
+        found.append(ReadAtUse("link.tls", (certificate, key, ca), check))
     if role != "edge":
         found += _of_store(config)
     return found

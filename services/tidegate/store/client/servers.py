@@ -25,6 +25,7 @@ from redis.asyncio.connection import (
 from redis.credentials import CredentialProvider
 
 from tidegate.runtime.config.model import StoreConfig
+from tidegate.runtime.config.referenced_files import has_revocation_lists
 from tidegate.runtime.config.store_url import Address, StoreKind, StoreUrl
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.failures import Failures, Spoken, StoreRefused
@@ -156,6 +157,8 @@ class Access:
         store = self._store
         try:
             context = ssl.create_default_context(cafile=store.tls_ca)
+            if store.tls_ca is not None and has_revocation_lists(store.tls_ca.read_bytes()):
+                context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
             if store.tls_certificate is not None:
                 context.load_cert_chain(store.tls_certificate, store.tls_key)
         except OSError as error:  # ssl.SSLError is one
