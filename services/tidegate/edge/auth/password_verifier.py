@@ -37,6 +37,7 @@ _MAX_KINDS: Final = 64
 #: Weight of the last duration in the mean.
 _WEIGHT: Final = 0.2
 
+_K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
@@ -120,8 +121,9 @@ class PasswordVerifier:
         self._others: PasswordQueue[_Hashing] = PasswordQueue()
         #: Unknown users that are refused later.
         self._late = 0
-        #: Digests of user name and password.
-        self._remembered: OrderedDict[bytes, PasswordHash] = OrderedDict()
+        #: Digests of user name and password, with the hash that they were right for: a user may be
+        #: in the files of several listeners.
+        self._remembered: OrderedDict[tuple[bytes, PasswordHash], None] = OrderedDict()
         #: Digests of user name and address; True while one of them waits.
         self._recognised: OrderedDict[bytes, bool] = OrderedDict()
         #: How long the last one that came may wait.
@@ -142,9 +144,8 @@ class PasswordVerifier:
         self._threads = threads
         self._max_pending = max_pending
         self._max_remembered = max_remembered
-        for known in (self._remembered, self._recognised):
-            while len(known) > max_remembered:
-                known.popitem(last=False)
+        _forget(self._remembered, max_remembered)
+        _forget(self._recognised, max_remembered)
         self._start_next()
 
     def release_threads(self) -> None:
@@ -166,8 +167,8 @@ class PasswordVerifier:
         """Return the result if it is cheap (remembered, or a cheap hash), else None."""
         hashed, known = self._hash_of(file, username)
         if hashed.costly:
-            remembered = self._remembered.get(self._mac(username, password))
-            return PasswordCheck.ACCEPTED if known and remembered == hashed else None
+            remembered = known and (self._mac(username, password), hashed) in self._remembered
+            return PasswordCheck.ACCEPTED if remembered else None
         self._counters.password_hashes += 1
         return _result(known=known, right=hashed.verify(password))
 
@@ -369,7 +370,7 @@ class PasswordVerifier:
             # Who is recognised and fails goes to the others: no guessing at the front.
             self._recognised.pop(pair, None)
         elif self._max_remembered:
-            _put(self._remembered, mac, hashed, self._max_remembered)
+            _put(self._remembered, (mac, hashed), None, self._max_remembered)
             _put(self._recognised, pair, self._recognised.get(pair, False), self._max_remembered)
 
     def _hash_of(self, file: PasswordFile, username: str) -> tuple[PasswordHash, bool]:
@@ -387,10 +388,14 @@ class PasswordVerifier:
         return hmac.digest(self._key, username.encode() + b"\0\0" + source.encode(), "sha256")
 
 
-def _put(known: OrderedDict[bytes, _V], key: bytes, value: _V, most: int) -> None:
+def _put(known: OrderedDict[_K, _V], key: _K, value: _V, most: int) -> None:
     """Add one as the last, and forget the first ones beyond ``most``."""
     known[key] = value
     known.move_to_end(key)
+    _forget(known, most)
+
+
+def _forget(known: OrderedDict[_K, _V], most: int) -> None:
     while len(known) > most:
         known.popitem(last=False)
 

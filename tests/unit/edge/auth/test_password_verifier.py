@@ -179,6 +179,18 @@ async def test_a_changed_hash_makes_the_old_password_bad_and_others_stay_remembe
     verifier.close()
 
 
+async def test_a_user_of_two_files_is_remembered_for_each() -> None:
+    verifier, counters, one = _verifier(ann=_pbkdf2("a"))
+    other = PasswordFile({"ann": _pbkdf2("a", 3)})
+    for _ in range(2):
+        for file in (one, other):
+            assert await verifier.verify(file, "ann", b"a") is PasswordCheck.ACCEPTED
+    assert counters.password_hashes == 2
+    elsewhere = PasswordFile({"ann": _pbkdf2("b")})
+    assert verifier.verify_now(elsewhere, "ann", b"a") is None
+    verifier.close()
+
+
 async def test_what_is_remembered_is_bounded() -> None:
     counters = Counters()
     users: dict[str, PasswordHash] = {name: _pbkdf2(name) for name in "abc"}
