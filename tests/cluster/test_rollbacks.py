@@ -23,7 +23,7 @@ from support.raw_client import RawClient
 #: A check of the store's history a second, then what is done about it.
 NOTICE_S = 8.0
 UNSPECIFIED = 0x80
-WENT_BACK = "store_history: store has gone back"
+WENT_BACK = "sessions of connected clients are lost"
 
 
 @pytest.fixture

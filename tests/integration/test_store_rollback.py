@@ -31,7 +31,7 @@ DURABLE: list[Property] = [("session_expiry", 3600)]
 #: The store's history is read each second.
 NOTICE_S = 8.0
 UNSPECIFIED = 0x80
-WENT_BACK = "store_history: store has gone back"
+WENT_BACK = "sessions of connected clients are lost"
 
 
 @pytest.fixture(params=["valkey", "redis", "valkey-limited", "valkey-cluster"])

@@ -79,7 +79,7 @@ class Node(Server):
             name, _, url = word.partition("=")
             if name == "link":
                 self._link_is(url)
-            else:
+            elif "://" in url:  # a supervisor counts its processes
                 self.addresses[name] = Address.parse(url)
         self.keep_ports()
 

@@ -56,6 +56,8 @@ class ChildProcess:
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Of several that cannot start, one is reported.
         self.first_ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        #: Variables that it gets besides those of this process.
+        self.environment: dict[str, str] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -104,6 +106,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
+                env=os.environ | self.environment,
             )
         except OSError as error:
             log.warning(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -30,7 +31,8 @@ from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 from tidegate.runtime.telemetry.tracing import Tracer
-from tidegate.store.api import StoreUnavailable
+from tidegate.store.api import StoreInUse, StoreUnavailable
+from tidegate.store.groups import CLUSTER, VARIABLE
 from tidegate.store.redis_store import RedisStore, StoreRefused
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,9 @@ log = logging.getLogger(__name__)
 #: Pauses between attempts to connect to the store at the start.
 MIN_BACKOFF_S: Final = 0.1
 MAX_BACKOFF_S: Final = 1.0
+
+#: The lease of the store until the router has its own.
+HOLD_MS: Final = 3000
 
 #: Errors with which the start of a router fails because of its environment.
 STARTUP_ERRORS: Final[tuple[type[Exception], ...]] = (OSError, StoreRefused)
@@ -55,7 +60,8 @@ class RouterProcess(Process):
         self._link_server: LinkServer | None = None
         self._router_reload: RouterReload | None = None
         self._address = ""
-        self._store_is_down = False
+        #: Why there is no router yet.
+        self._problem = ""
 
     @property
     def grace_s(self) -> float:
@@ -107,7 +113,7 @@ class RouterProcess(Process):
             try:
                 return await self._try_to_connect(tracer)
             except StoreUnavailable as error:
-                self._store_is_down = True
+                self._problem = str(error) if isinstance(error, StoreInUse) else NO_STORE
                 if str(error) != reason:
                     reason = str(error)
                     log.warning("store unavailable, retrying", extra={"reason": reason})
@@ -122,6 +128,9 @@ class RouterProcess(Process):
         )
         try:
             await store.share_time(self.clock)
+            store.use_for(os.environ.get(VARIABLE, CLUSTER))
+            # Nothing is read while a broker uses the store that shares it with no other.
+            await store.hold(self.clock.now_ms(), HOLD_MS)
             router = Router(
                 store,
                 config.limits,
@@ -159,7 +168,7 @@ class RouterProcess(Process):
     def problem(self) -> str:
         """Say that the store is not reachable."""
         if self._router is None:
-            return NO_STORE if self._store_is_down else ""
+            return self._problem
         return "" if self._router.current else NO_STORE
 
     def status(self) -> Json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
@@ -22,6 +23,7 @@ from tidegate.roles.edge_components import EdgeComponents
 from tidegate.roles.process import NO_STORE, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.start_checks import check_admin, check_edge
+from tidegate.roles.store_use import EXIT_STORE_LOST, StoreUse, patience_s
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
@@ -30,7 +32,10 @@ from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
+from tidegate.store.groups import group_of
 from tidegate.store.redis_store import RedisStore, StoreRefused
+
+log = logging.getLogger(__name__)
 
 #: Heartbeats of an edge during one lease.
 HEARTBEATS_PER_LEASE: Final = 4
@@ -134,7 +139,18 @@ class Broker(Process):
         if config.store.url is None:
             # The data directory is locked: no other edge can be running.
             await store.end_all_leases()
+            return store
+        store.use_for(group_of(self.name))
+        use = StoreUse(store, self.clock.now_ms)
+        await self.unless_stopped(use.take(patience_s(config)))
+        stack.push_async_callback(use.give_up)
+        self.background(stack, use.keep(self._store_lost))
         return store
+
+    def _store_lost(self, reason: str) -> None:
+        """Exit at once: what this process writes from now on, the other one does not see."""
+        log.error("store lost, exiting", extra={"reason": reason})
+        self.exit(EXIT_STORE_LOST)
 
     async def _heartbeat(self, router: Router, edge_id: str) -> None:
         while True:

@@ -28,6 +28,7 @@ from tidegate.roles.cluster_admin import ClusterAdmin
 from tidegate.roles.process import Process
 from tidegate.roles.shared_ports import SharedPorts, dump, endpoints_of
 from tidegate.roles.start_checks import check_admin
+from tidegate.roles.store_use import EXIT_STORE_LOST, StoreUse, patience_s
 from tidegate.runtime.config.config_file import with_absolute_paths
 from tidegate.runtime.config.file_version import digest_of
 from tidegate.runtime.config.model import Config
@@ -36,6 +37,7 @@ from tidegate.runtime.reload.errors import NotApplied, error_text
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.embedded import EmbeddedError, EmbeddedValkey
+from tidegate.store.groups import CLUSTER, VARIABLE, group_of
 from tidegate.store.redis_store import RedisStore, StoreRefused
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,8 @@ SLACK_S: Final = 2.0
 #: How long the children may take to apply a changed configuration, and between two requests.
 APPLY_TIMEOUT_S: Final = 5.0
 APPLY_POLL_S: Final = 0.1
+#: Between two attempts to connect to the store at the start.
+RETRY_S: Final = 0.5
 
 #: Errors with which the start of the cluster fails because of its environment.
 STARTUP_ERRORS: Final[tuple[type[Exception], ...]] = (
@@ -72,6 +76,8 @@ class Supervisor(Process):
         self._routers: list[ChildProcess] = []
         self._directory: Path | None = None
         self._url = ""
+        #: What its routers use the store as; a data directory is for one broker anyway.
+        self._group = CLUSTER
         self._ports = SharedPorts()
 
     @property
@@ -159,6 +165,7 @@ class Supervisor(Process):
         """Start the embedded server if there is no URL; return the URL of the store."""
         config = self.config
         if config.store.url is not None:
+            await self._take_store(stack, config.store.url)
             return config.store.url
         embedded = EmbeddedValkey(config.store.data_dir, config.store.durability)
         await embedded.start()
@@ -172,6 +179,37 @@ class Supervisor(Process):
         finally:
             await store.close()
         return embedded.url
+
+    async def _take_store(self, stack: contextlib.AsyncExitStack, url: str) -> None:
+        """Take the store for the routers that are started next, as soon as nobody uses it."""
+        store = await self.unless_stopped(self._connect(url))
+        stack.push_async_callback(store.close)
+        await store.share_time(self.clock)
+        self._group = group_of(self.name)
+        store.use_for(self._group)
+        use = StoreUse(store, self.clock.now_ms)
+        await self.unless_stopped(use.take(patience_s(self.config)))
+        stack.push_async_callback(use.give_up)
+        self.background(stack, use.keep(self._store_lost))
+
+    async def _connect(self, url: str) -> RedisStore:
+        """Connect, with retries: the store may be started later. Raises StoreRefused."""
+        config, reason = self.config, ""
+        while True:
+            try:
+                return await RedisStore.connect(
+                    url=url, limits=config.limits, store=config.store, counters=self.counters
+                )
+            except StoreUnavailable as error:
+                if str(error) != reason:
+                    reason = str(error)
+                    log.warning("store unavailable, retrying", extra={"reason": reason})
+            await asyncio.sleep(RETRY_S)
+
+    def _store_lost(self, reason: str) -> None:
+        """Exit at once, with all children: another broker uses the store."""
+        log.error("store lost, exiting", extra={"reason": reason})
+        self.exit(EXIT_STORE_LOST)
 
     def _contents(self, config: Config, listeners: list[dict[str, Any]]) -> dict[str, bytes]:
         """Return the configuration file of each child, by its name."""
@@ -210,7 +248,9 @@ class Supervisor(Process):
             file, admin = directory / f"{name}.yaml", directory / f"{name}.admin"
             _write(file, content)
             if name.startswith("router-"):
-                self._routers.append(ChildProcess(name, "router", file, admin))
+                router = ChildProcess(name, "router", file, admin)
+                router.environment[VARIABLE] = self._group
+                self._routers.append(router)
             else:
                 self._edges.append(ChildProcess(name, "edge", file, admin))
 

@@ -23,6 +23,10 @@ class StoreUnavailable(Exception):
     """Redis did not answer, or answered that it cannot write now. Retry is the caller's choice."""
 
 
+class StoreInUse(StoreUnavailable):
+    """Another broker uses the store, and shares it with no other; the message says which."""
+
+
 class WriterFenced(Exception):
     """This writer is fenced: other routers have taken over what it has not written."""
 

@@ -19,9 +19,11 @@ from tidegate.store.api import (
     DueWork,
     History,
     RouterRecord,
+    StoreInUse,
     StoreUnavailable,
 )
 from tidegate.store.broker_time import BrokerTime
+from tidegate.store.groups import CLUSTER, in_use_by
 from tidegate.store.keys import EDGES_KEY, GLOBAL_PREFIX, ROUTERS_KEY
 from tidegate.store.partitions import REPLY_BYTES, Partitions, Words
 from tidegate.store.replies import due_work, entry_id, position_of, read_changes, router_records
@@ -44,6 +46,8 @@ class Coordination:
         self._bulk = partitions.bulk
         self._first_partition = 0
         self.time = BrokerTime(partitions)
+        #: The group of processes that uses the store (``store.groups``).
+        self.group = CLUSTER
         # Where ``changes`` began to read last time, also in the form of the script.
         self._read_to: list[int] = []
         self._read_to_ids: list[bytes] = []
@@ -213,11 +217,23 @@ class Coordination:
     ) -> list[RouterRecord]:
         """Renew this router's lease, with how far it has read; every router with a lease."""
         packed = struct.pack(f">{len(positions)}Q", *positions)
-        words: Words = [op.RENEW_ROUTER, 5, GLOBAL_PREFIX, instance, now_ms, ttl_ms, packed]
+        now, *records = await self._renew_router(instance, now_ms, ttl_ms, packed)
+        return router_records(records, now)
+
+    async def hold(self, now_ms: int, ttl_ms: int) -> None:
+        """Take the store for this group, for so long. Raises StoreInUse."""
+        await self._renew_router("", now_ms, ttl_ms, b"")
+
+    async def _renew_router(
+        self, instance: str, now_ms: int, ttl_ms: int, packed: bytes
+    ) -> list[Any]:
+        words: Words = [op.RENEW_ROUTER, 6, GLOBAL_PREFIX, instance, now_ms, ttl_ms, packed]
         asked_s = asyncio.get_running_loop().time()
-        found = await self._hot.submit(GLOBAL_PREFIX, words, 1000)
+        found = await self._hot.submit(GLOBAL_PREFIX, [*words, self.group], 1000)
+        if found[0] == -1:
+            raise StoreInUse(in_use_by(found[1].decode()))
         self.time.note(found[:2], asked_s)
-        return router_records(found[2:], found[0])
+        return [found[0], *found[2:]]
 
     async def end_router(self, instance: str) -> None:
         """End this router's lease."""

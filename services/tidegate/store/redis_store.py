@@ -99,6 +99,7 @@ class RedisStore:
         self.evicted_count = 0
         self._coordination = coordination = Coordination(partitions)
         self.share_time = coordination.time.share
+        self.hold = coordination.hold
         self.partition = coordination.partition
         self.log_positions = coordination.log_positions
         self.changes = coordination.changes
@@ -163,6 +164,10 @@ class RedisStore:
         # What describes the layout is gone from a server that has been emptied.
         await self._partitions.command(b"SET", FORMAT_KEY, self._keys.format, b"NX")
         return await self._coordination.replace_histories(items, least)
+
+    def use_for(self, group: str) -> None:
+        """Name the group of processes that it is used by from now on."""
+        self._coordination.group = group
 
     def set_limits(self, limits: LimitsConfig) -> None:
         """Bound queues by these limits from now on; a longer queue keeps its messages."""

@@ -95,12 +95,30 @@ local function verify(i, last)
   return results
 end
 
--- arguments: G, instance, now, how long, positions
--- result: {broker time, the server's, instance, its record, …} of all
+-- The group that uses the store, nil = none: '' is a cluster, any other name is one broker that shares
+-- the store with no other. Routers of an older version have no group: they are a cluster.
+local function user_of(G, now, records, instance)
+  local ends, group = string.match(call('GET', G .. 'group') or '', '^(%d+) (.*)$')
+  if ends and tonumber(ends) > now then return group end
+  for n = 1, #records, 2 do
+    local live = tonumber(string.match(records[n + 1], '^%d+')) > now
+    if live and records[n] ~= instance then return '' end
+  end
+end
+
+-- Takes the store for a group, and renews the lease of a router, if there is one; neither while
+-- another group uses the store.
+--
+-- arguments: G, instance ('' = none), now, how long (0 = until now), positions, group
+-- result: {broker time, the server's, instance, its record, …} of all; {-1, group that uses it}
 local function renew_router(i)
   local key, now, at = ARGV[i] .. 'routers', advance_time(ARGV[i], tonumber(ARGV[i + 2]))
   local ends = string.format('%.0f', now + tonumber(ARGV[i + 3]))
-  call('HSET', key, ARGV[i + 1], ends .. ':' .. ARGV[i + 4])
+  local instance, group = ARGV[i + 1], ARGV[i + 5]
+  local user = user_of(ARGV[i], now, call('HGETALL', key), instance)
+  if user and user ~= group then return {-1, user} end
+  call('SET', ARGV[i] .. 'group', ends .. ' ' .. group)
+  if instance ~= '' then call('HSET', key, instance, ends .. ':' .. ARGV[i + 4]) end
   local records = call('HGETALL', key)
   for n = 1, #records, 2 do
     if tonumber(string.match(records[n + 1], '^%d+')) <= now then call('HDEL', key, records[n]) end

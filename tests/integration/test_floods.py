@@ -1,0 +1,167 @@
+"""A flood from one address while good clients work from another: it costs its sender only.
+
+Inputs: ``support.flood`` in a process of its own, from 127.0.0.2; a hundred clients from 127.0.0.1
+that exchange messages, one that comes anew twice a second with its password, and a probe of
+``/livez`` four times a second. Observed: what each of them waits, the broker's memory and its log.
+How fast things are is printed; what fails a test is a wait that no busy machine explains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import flood, mqtt_bytes
+from support.broker import StartBroker, Tidegate
+from support.raw_client import RawClient
+
+_CLIENTS = 100
+_CALM_S = 2.0
+_FLOOD_S = 6.0
+#: The kubelet waits one second; a broker that is starved answers after many, or never.
+_PROBE_S = 1.0
+#: A right password is answered within this, however many wrong ones there are.
+_LOGIN_S = 5.0
+#: An exchange of a good client.
+_SLOWEST_S = 2.0
+#: What a flood may cost: connections that are held, each with its buffers, and what the process
+#: keeps of it.
+_GROWTH_BYTES = 64 * 1024 * 1024
+#: Lines of the log in a second, all kinds together.
+_LINES_PER_S = 60
+_LISTENERS = ("tcp", "tls", "ws", "wss", "auto")
+
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("no_connection_is_left")]
+
+
+class _Goods:
+    """The good clients of one test, and how long each of them has waited."""
+
+    def __init__(self, server: Tidegate) -> None:
+        self._server = server
+        self._numbers = itertools.count()
+        self.waits_s: list[float] = []
+        self.logins_s: list[float] = []
+        self.probes_s: list[float] = []
+
+    async def connect(self) -> RawClient:
+        """Connect one more with its password, from 127.0.0.1."""
+        address = self._server.address("tcp")
+        client = await RawClient.open(f"tcp://{address.host}:{address.port}")
+        name = f"good-{next(self._numbers)}"
+        await client.connect(name, username="good", password=b"secret")
+        return client
+
+    async def exchange(self, client: RawClient, topic: str, number: int) -> None:
+        """Publish one message at QoS 1 and get it back."""
+        began = time.monotonic()
+        await client.send(mqtt_bytes.publish(topic, b"%d" % number, qos=1, packet_id=1))
+        kinds = {(await client.receive()).kind for _ in range(2)}
+        assert kinds == {"PUBACK", "PUBLISH"}
+        self.waits_s.append(time.monotonic() - began)
+
+    async def work(self) -> None:
+        """One client: an exchange every half second."""
+        client = await self.connect()
+        topic = f"good/{next(self._numbers)}"
+        await client.subscribe((topic, 0))
+        for number in itertools.count():
+            await self.exchange(client, topic, number)
+            await asyncio.sleep(0.5)
+
+    async def come_and_go(self) -> None:
+        """Connect, and leave, twice a second."""
+        while True:
+            began = time.monotonic()
+            client = await self.connect()
+            self.logins_s.append(time.monotonic() - began)
+            client.close()
+            await asyncio.sleep(0.5)
+
+    async def probe(self) -> None:
+        """Ask for ``/livez`` four times a second."""
+        address = self._server.address("admin")
+        url = f"http://{address.host}:{address.port}/livez"
+
+        def ask() -> int:
+            with urllib.request.urlopen(url, timeout=30) as reply:
+                return int(reply.status)
+
+        while True:
+            began = time.monotonic()
+            assert await asyncio.to_thread(ask) == 200
+            self.probes_s.append(time.monotonic() - began)
+            await asyncio.sleep(0.25)
+
+    def begin(self) -> None:
+        """Forget what was measured so far."""
+        self.waits_s.clear()
+        self.logins_s.clear()
+        self.probes_s.clear()
+
+
+@contextlib.asynccontextmanager
+async def _at_work(goods: _Goods) -> AsyncIterator[None]:
+    """Run all good clients around a block; none of them may fail."""
+    works: list[Coroutine[Any, Any, None]] = [goods.work() for _ in range(_CLIENTS)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in (*works, goods.come_and_go(), goods.probe())]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+def _quantile(values: list[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def _password_file(directory: Path) -> str:
+    file = directory / "passwords"
+    tidegate = str(Path(sys.executable).with_name("tidegate"))
+    subprocess.run([tidegate, "passwd", "-c", "-b", str(file), "good", "secret"], check=True)
+    return str(file)
+
+
+@pytest.mark.parametrize("kind", flood.KINDS)
+async def test_a_flood_costs_its_sender_only(
+    start_broker: StartBroker, tmp_path: Path, kind: str
+) -> None:
+    """G6: whatever comes from 127.0.0.2, clients of 127.0.0.1 and the probes are served."""
+    auth = {"allow_anonymous": False, "password_file": _password_file(tmp_path)}
+    server = start_broker(auth=auth)
+    names = ("admin",) if kind == "half admin requests" else _LISTENERS
+    ports = [server.address(name).port for name in names]
+    goods = _Goods(server)
+    async with _at_work(goods):
+        await asyncio.sleep(_CALM_S)
+        calm_s = _quantile(goods.waits_s, 0.99)
+        memory, lines = server.memory_bytes(), len(server.stderr().splitlines())
+        goods.begin()
+        async with flood.running(kind, _FLOOD_S, ports):
+            await asyncio.sleep(_FLOOD_S)
+        measured = {
+            "p99 calm ms": round(1000 * calm_s, 1),
+            "p99 ms": round(1000 * _quantile(goods.waits_s, 0.99), 1),
+            "login ms": round(1000 * max(goods.logins_s)),
+            "probe ms": round(1000 * max(goods.probes_s)),
+            "MiB": round((server.memory_bytes() - memory) / 2**20, 1),
+            "log lines": len(server.stderr().splitlines()) - lines,
+        }
+    print(json.dumps({"flood": kind, **measured}))
+    assert max(goods.waits_s) < _SLOWEST_S, measured
+    assert max(goods.logins_s) < _LOGIN_S, measured
+    assert max(goods.probes_s) < _PROBE_S, measured
+    assert measured["MiB"] * 2**20 < _GROWTH_BYTES, measured
+    assert measured["log lines"] < _LINES_PER_S * _FLOOD_S, measured
