@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import random
+import time
+from collections.abc import Callable
 from typing import Final
 
 from tidegate.runtime.telemetry.counters import Counters
@@ -30,16 +32,21 @@ _MAX_REASONS: Final = 8
 class Outages:
     """Logs when a server becomes unavailable and available, once for all connections to it."""
 
-    __slots__ = ("_circuits", "_reasons")
+    __slots__ = ("_began_s", "_circuits", "_clock", "_failed", "_reasons")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         #: Server → open circuits, and the reasons that have been logged.
         self._circuits: dict[str, int] = {}
         self._reasons: dict[str, set[str]] = {}
+        #: Server → when its outage began, and the operations that have failed at once since then.
+        self._began_s: dict[str, float] = {}
+        self._failed: dict[str, int] = {}
+        self._clock = clock
 
     def opened(self, name: str) -> None:
         """A circuit of a server has opened; ``failed`` follows."""
         self._circuits[name] = self._circuits.get(name, 0) + 1
+        self._began_s.setdefault(name, self._clock())
 
     def failed(self, name: str, reason: str) -> None:
         """Log a reason, unless it has been in this outage."""
@@ -49,21 +56,27 @@ class Outages:
         reasons.add(reason)
         log.warning("store unavailable, retrying", extra={"server": name, "reason": reason})
 
-    def closed(self, name: str, *, recovered: bool) -> None:
-        """A circuit has closed (``recovered``), or is no longer used."""
+    def closed(self, name: str, failed: int, *, recovered: bool) -> None:
+        """A circuit that has failed operations has closed (``recovered``), or is not used."""
+        self._failed[name] = self._failed.get(name, 0) + failed
         left = self._circuits.pop(name) - 1
         if left:
             self._circuits[name] = left
             return
         self._reasons.pop(name, None)
+        outage_s = round(self._clock() - self._began_s.pop(name), 1)
+        failed = self._failed.pop(name)
         if recovered:
-            log.info("store available again", extra={"server": name})
+            log.info(
+                "store available again",
+                extra={"server": name, "outage_s": outage_s, "operations_failed": failed},
+            )
 
 
 class Circuit:
     """Counts failures; open when ``reason`` is set."""
 
-    __slots__ = ("_counters", "_name", "_outages", "failures", "reason")
+    __slots__ = ("_counters", "_name", "_outages", "failed_at_once", "failures", "reason")
 
     def __init__(self, name: str, counters: Counters, outages: Outages | None = None) -> None:
         """``outages`` is shared by all circuits of a store."""
@@ -72,6 +85,8 @@ class Circuit:
         self._outages = outages or Outages()
         #: Failures since the last success.
         self.failures = 0
+        #: Operations that have failed because it was open; incremented by the lane.
+        self.failed_at_once = 0
         #: What callers get while the circuit is open.
         self.reason: StoreUnavailable | None = None
 
@@ -89,14 +104,18 @@ class Circuit:
         if self.reason is not None:
             self.reason = None
             self._counters.store_circuit_open -= 1
-            self._outages.closed(self._name, recovered=True)
+            self._end_outage(recovered=True)
 
     def retire(self) -> None:
         """Stop counting as open, without a log line: the server is no longer used."""
         if self.reason is not None:
             self._counters.store_circuit_open -= 1
             self.reason = None
-            self._outages.closed(self._name, recovered=False)
+            self._end_outage(recovered=False)
+
+    def _end_outage(self, *, recovered: bool) -> None:
+        failed, self.failed_at_once = self.failed_at_once, 0
+        self._outages.closed(self._name, failed, recovered=recovered)
 
     def pause_s(self) -> float:
         """How long to wait before the next probe."""

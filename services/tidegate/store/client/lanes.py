@@ -175,6 +175,7 @@ class Lane:
         """
         reply: asyncio.Future[Any] = self._loop.create_future()
         if (reason := self._circuit.reason) is not None:
+            self._circuit.failed_at_once += 1
             reply.set_exception(StoreUnavailable(*reason.args))
         elif self._closing:
             reply.set_exception(StoreUnavailable("store closed"))

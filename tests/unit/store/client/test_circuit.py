@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 
+import pytest
+
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.client.circuit import FIRST_PAUSE_S, FIRST_PROBE_S, LONGEST_PAUSE_S, Circuit
+from tidegate.store.client.circuit import (
+    FIRST_PAUSE_S,
+    FIRST_PROBE_S,
+    LONGEST_PAUSE_S,
+    Circuit,
+    Outages,
+)
 
 
 def test_pauses_grow_to_a_bound_and_are_spread() -> None:
@@ -63,3 +72,27 @@ def test_closing_remembers_failures_until_a_round_succeeds() -> None:
     circuit.open("drops every call")
     circuit.close()
     assert circuit.failures == 5
+
+
+def test_the_end_of_an_outage_says_how_long_it_was_and_what_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now_s = 100.0
+    outages = Outages(lambda: now_s)
+    first, second = (Circuit("s", Counters(), outages) for _ in range(2))
+    caplog.set_level(logging.INFO, "tidegate.store")
+    first.open("gone")
+    now_s = 102.0
+    second.open("gone")
+    first.failed_at_once, second.failed_at_once = 5, 7
+    first.close()
+    assert [record.getMessage() for record in caplog.records] == ["store unavailable, retrying"]
+    now_s = 103.25
+    second.close()
+    (line,) = caplog.records[1:]
+    assert line.getMessage() == "store available again"
+    assert (vars(line)["outage_s"], vars(line)["operations_failed"]) == (3.2, 12)
+    first.open("gone again")
+    first.close()
+    assert vars(caplog.records[-1])["operations_failed"] == 0
+    assert vars(caplog.records[-1])["outage_s"] == 0
