@@ -22,7 +22,9 @@ from support.store_server import TcpServer, programs
 from support.store_stub import CLOSE, SILENCE, StoreStub, info, usable
 from support.tools import free_port, missing
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.config.store_url import parse_store_url
 from tidegate.store.api import AttachRequest, StoreUnavailable
+from tidegate.store.client.servers import DataServers
 from tidegate.store.keys import FORMAT_KEY
 from tidegate.store.redis_store import RedisStore, StoreRefused
 
@@ -269,6 +271,28 @@ async def test_a_server_that_closes() -> None:
     async with StoreStub(lambda _words: CLOSE) as stub:
         text = await _failure(f"redis://{stub.host}")
     assert text == f"store.url: {stub.host} closes the connection"
+
+
+async def test_a_server_that_closes_is_not_probed_at_every_attempt() -> None:
+    connections = 0
+
+    async def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.transport.abort()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    try:
+        address: tuple[str, int] = server.sockets[0].getsockname()
+        url = f"redis://127.0.0.1:{address[1]}"
+        servers = DataServers(parse_store_url(url), StoreConfig(url=url))
+        for _ in range(4):
+            with pytest.raises(StoreUnavailable):
+                await servers.open(address, 2.0)
+    finally:
+        await close_server(server)
+    # Each attempt, and the plain text and the TLS hello of one probe.
+    assert connections == 4 + 2
 
 
 async def test_a_server_that_is_loading() -> None:

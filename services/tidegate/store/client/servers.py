@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,9 @@ Word: TypeAlias = bytes | str | int
 pack = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
 
 _OLDEST_SERVER: Final = (7, 0)
+#: How often it is looked at what an address speaks, while it cannot be used: a server that is down
+#: gets one connection for each attempt.
+_PROBE_INTERVAL_S: Final = 10.0
 #: Passwords are a line.
 _MAX_PASSWORD_BYTES: Final = 65_536
 
@@ -99,6 +103,8 @@ class Access:
         self._database = database
         self._store = store
         self.failures = failures
+        #: What each address was found to speak, and when.
+        self._found: dict[Address, tuple[float, Spoken]] = {}
 
     async def open(self, address: Address, step_s: float) -> AbstractConnection:
         """Connect and authenticate; each step may take ``step_s``.
@@ -134,7 +140,14 @@ class Access:
         unclear = isinstance(error, redis_errors.InvalidResponse | IndexError) or (
             _is_handshake_failure(error) if self._url.tls else _was_closed(error)
         )
-        return await spoken_at(host, port) if unclear else None
+        if not unclear:
+            return None
+        now_s = asyncio.get_running_loop().time()
+        found_s, spoken = self._found.get(address, (-math.inf, Spoken.NOTHING))
+        if now_s - found_s > _PROBE_INTERVAL_S:
+            spoken = await spoken_at(host, port)
+            self._found[address] = (now_s, spoken)
+        return spoken
 
     def _make(self, address: Address, step_s: float) -> AbstractConnection:
         host, port = address
