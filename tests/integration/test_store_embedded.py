@@ -16,15 +16,22 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+from redis.asyncio import Redis
 
 from support import processes
 from support.waiting import wait_for_async
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store import embedded
 from tidegate.store.api import AttachRequest, StoreUnavailable
-from tidegate.store.embedded import EmbeddedError, EmbeddedValkey, process_started
+from tidegate.store.embedded import (
+    EmbeddedError,
+    EmbeddedValkey,
+    available_memory,
+    process_started,
+)
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
@@ -54,6 +61,32 @@ def data_dir() -> Iterator[Path]:
 
 async def connect(server: EmbeddedValkey) -> RedisStore:
     return await RedisStore.connect(url=server.url, limits=LimitsConfig(), store=StoreConfig())
+
+
+def test_a_container_has_less_memory_than_its_machine(tmp_path: Path) -> None:
+    machine = available_memory(tmp_path)
+    assert machine > 2**20
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory(tmp_path) == machine
+    (tmp_path / "memory.max").write_text(f"{2**20}\n")
+    assert available_memory(tmp_path) == 2**20
+    (tmp_path / "memory.max").unlink()
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text(f"{2**63}\n")
+    assert available_memory(tmp_path) == machine
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text(f"{2**21}\n")
+    assert available_memory(tmp_path) == 2**21
+
+
+async def test_its_maximum_is_half_of_that_unless_it_is_set(data_dir: Path) -> None:
+    for maximum, expected in ((None, available_memory() // 2), (0, 0), (50_000_000, 50_000_000)):
+        server = EmbeddedValkey(data_dir, max_memory_bytes=maximum)
+        await server.start()
+        try:
+            async with Redis(unix_socket_path=unquote(server.url[7:])) as client:
+                assert await client.config_get("maxmemory") == {"maxmemory": str(expected)}
+        finally:
+            await server.stop()
 
 
 async def attach(store: RedisStore) -> bool:

@@ -358,6 +358,7 @@ class RedisSpec(SpecSection):
     partitions: int = like(StoreConfig, "partitions")
     edge_lease_s: float = like(StoreConfig, "edge_lease_s")
     operation_timeout_s: float = like(StoreConfig, "operation_timeout_s")
+    memory_reserve_percent: int = like(StoreConfig, "memory_reserve_percent")
 
     @model_validator(mode="after")
     def _keys_belong_together(self) -> Self:

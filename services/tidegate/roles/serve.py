@@ -126,7 +126,11 @@ class Broker(Process):
         config = self.config
         url = config.store.url
         if url is None:
-            embedded = EmbeddedValkey(config.store.data_dir, config.store.durability)
+            embedded = EmbeddedValkey(
+                config.store.data_dir,
+                config.store.durability,
+                max_memory_bytes=config.store.max_memory_bytes,
+            )
             await embedded.start()
             stack.push_async_callback(embedded.stop)
             url = embedded.url

@@ -167,7 +167,11 @@ class Supervisor(Process):
         if config.store.url is not None:
             await self._take_store(stack, config.store.url)
             return config.store.url
-        embedded = EmbeddedValkey(config.store.data_dir, config.store.durability)
+        embedded = EmbeddedValkey(
+            config.store.data_dir,
+            config.store.durability,
+            max_memory_bytes=config.store.max_memory_bytes,
+        )
         await embedded.start()
         stack.push_async_callback(embedded.stop)
         store = await RedisStore.connect(

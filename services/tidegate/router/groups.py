@@ -20,7 +20,7 @@ from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import Offer, QueueWriter
 from tidegate.router.table import DurableSession, SharedMember
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import AppendOutcome, Claim, Holder
+from tidegate.store.api import OVER_QUOTA, AppendOutcome, Claim, Holder
 
 #: Members with a full queue that are tried before a message is dropped: each costs an append.
 MAX_FULL_QUEUES: Final = 4
@@ -268,7 +268,7 @@ class Groups:
         origin, group = offer.origin, offer.group
         pending.refused = True
         skip = (*offer.skip, client_id)
-        if outcome is AppendOutcome.QUEUE_FULL:
+        if outcome is AppendOutcome.QUEUE_FULL or outcome in OVER_QUOTA:
             if isinstance(origin, RedispatchOrigin) and origin.previous_client_id not in skip:
                 home = self._shared.member(*group, origin.previous_client_id)
                 if home is not None and self._offer(

@@ -13,11 +13,13 @@ from collections.abc import Callable
 class Pending:
     """The pending writes of a message; ``finished`` is called once, after the last of them."""
 
-    __slots__ = ("_finished", "_remaining", "failed", "refused")
+    __slots__ = ("_finished", "_remaining", "failed", "over_quota", "refused")
 
     def __init__(self, finished: Callable[[], None]) -> None:
         #: A write failed for good: the publish must not be acknowledged as a success.
         self.failed = False
+        #: Something was refused by a quota: the publisher gets 0x97.
+        self.over_quota = False
         #: A member of a group could not take its message; perhaps another member could.
         self.refused = False
         self._finished = finished

@@ -20,6 +20,7 @@ from tidegate.router.store_calls import Backoff
 from tidegate.router.table import DurableSession
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import (
+    OVER_QUOTA,
     Append,
     AppendOutcome,
     AppendReply,
@@ -288,6 +289,8 @@ class QueueWriter:
             if item.offer is None or not self._offer_to_others(item, item.offer, result):
                 self._counters.published += 1
                 self._counters.dropped[result.value] += 1
+                if result in OVER_QUOTA:
+                    item.pending.over_quota = True
         item.pending.release()
 
     def _offer_to_others(self, item: QueueItem, offer: Offer, outcome: AppendOutcome) -> bool:

@@ -21,7 +21,8 @@ from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.store_calls import Backoff
-from tidegate.store.api import Store, StoreUnavailable, WriterFenced
+from tidegate.runtime.telemetry.counters import Counters
+from tidegate.store.api import RetainRefusal, Store, StoreUnavailable, WriterFenced
 from tidegate.store.records import decode_retained, encode_retained
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,14 @@ class RetainedMessages:
     """Write, find and read retained messages; see the module's docstring."""
 
     def __init__(
-        self, store: Store, now_ms: Callable[[], int], on_fenced: Callable[[], None]
+        self,
+        store: Store,
+        now_ms: Callable[[], int],
+        on_fenced: Callable[[], None],
+        counters: Counters | None = None,
     ) -> None:
         self._store = store
+        self._counters = counters or Counters()
         self._on_fenced = on_fenced
         self._now_ms = now_ms
         self._index = RetainedIndex()
@@ -57,7 +63,7 @@ class RetainedMessages:
         self._waiters: dict[str, list[Pending]] = {}
         # The pendings of what is being written. Both are replaced when that is cancelled.
         self._writing_for: dict[str, list[Pending]] = {}
-        # Topics of which the index may be wrong: their writes were cancelled.
+        # Topics of which the index may be wrong: their writes were cancelled or refused.
         self._unverified: set[str] = set()
         # Topics written since each read in flight began: the result of such a read may be stale.
         self._reads: list[set[str]] = []
@@ -263,7 +269,7 @@ class RetainedMessages:
                     topic: self._waiters.pop(topic, []) for topic in topics
                 }
                 try:
-                    await asyncio.gather(
+                    results = await asyncio.gather(
                         *(self._write(topic, message) for topic, message in writing.items())
                     )
                 except StoreUnavailable as error:
@@ -280,6 +286,10 @@ class RetainedMessages:
                     for pendings in waiters.values():
                         for pending in pendings:
                             pending.failed = True
+                else:
+                    for topic, refusal in zip(writing, results, strict=True):
+                        if refusal is not None:
+                            self._refuse(topic, refusal, waiters[topic])
                 backoff.reset()
                 self._writing, self._writing_for = {}, {}
                 for pendings in waiters.values():
@@ -290,6 +300,14 @@ class RetainedMessages:
             if self._dirty:
                 self._task = asyncio.create_task(self._run())
 
+    def _refuse(self, topic: str, refusal: RetainRefusal, waiters: Sequence[Pending]) -> None:
+        """Refuse what was to be retained; the topic keeps the message that it has, or none."""
+        self._unverified.add(topic)
+        self._counters.published += len(waiters)
+        self._counters.dropped[refusal.value] += len(waiters)
+        for pending in waiters:
+            pending.over_quota = True
+
     def _restore(self) -> None:
         """Put a failed batch back, under newer messages; nothing, if it was cancelled."""
         for topic, message in self._writing.items():
@@ -298,7 +316,7 @@ class RetainedMessages:
             self._waiters[topic] = pendings + self._waiters.get(topic, [])
         self._writing, self._writing_for = {}, {}
 
-    async def _write(self, topic: str, message: Publish | None) -> None:
+    async def _write(self, topic: str, message: Publish | None) -> RetainRefusal | None:
         record = encode_retained(message, self._now_ms()) if message is not None else None
         expires_at_ms = message.expires_at_ms if message is not None else 0
-        await self._store.set_retained(topic, record, expires_at_ms)
+        return await self._store.set_retained(topic, record, expires_at_ms)

@@ -98,7 +98,7 @@ class Router:
         self.table = table = RoutingTable()
         edges = Edges(table)
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced, now_ms)
-        self.retained = retained = RetainedMessages(store, now_ms, self._was_fenced)
+        self.retained = retained = RetainedMessages(store, now_ms, self._was_fenced, counters)
         self._claims = claims = Claims(store, counters, self._was_fenced)
         groups = Groups(table.shared, queues, claims, counters)
         self._abandoned_queues = AbandonedQueues(

@@ -164,6 +164,8 @@ class Routing:
         def finished() -> None:
             if pending.failed:
                 origin.published(message, ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            elif pending.over_quota:
+                origin.published(message, ReasonCode.QUOTA_EXCEEDED)
             elif receipt >= 0:
                 self._tasks.spawn(self._store_receipt(origin, message, receipt, code))
             elif returned:

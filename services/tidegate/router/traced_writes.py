@@ -73,6 +73,7 @@ class TracedRetain:
         def stored() -> None:
             span.end(message_attributes(message, origin.client_id), failed=write.failed)
             pending.failed |= write.failed
+            pending.over_quota |= write.over_quota
             pending.release()
 
         write = Pending(stored)

@@ -64,7 +64,18 @@ class AppendOutcome(Enum):
     QUEUE_FULL = "queue_full"
     DUPLICATE = "duplicate"
     NO_SESSION = "no_session"
+    STORE_FULL = "store_full"
     UNAVAILABLE = "unavailable"
+
+
+#: Outcomes for which a publish is refused with 0x97 (Quota exceeded).
+OVER_QUOTA: Final = frozenset({AppendOutcome.STORE_FULL})
+
+
+class RetainRefusal(Enum):
+    """Why a retained message was not stored: the reasons of the drop counters."""
+
+    STORE_FULL = "store_full"
 
 
 @dataclass(slots=True, frozen=True)
@@ -450,10 +461,12 @@ class Store(Protocol):
     async def will_published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that have been published; without it they come due again."""
 
-    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
+    async def set_retained(
+        self, topic: str, record: bytes | None, expires_at_ms: int
+    ) -> RetainRefusal | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry.
 
-        Raises WriterFenced.
+        Returns why it was refused, None if it is stored. Raises WriterFenced.
         """
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:

@@ -45,6 +45,7 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 _POLL_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
+_CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 class EmbeddedError(Exception):
@@ -97,6 +98,18 @@ def process_started(pid: int) -> str | None:
     return started.strip() if started and not state.startswith("Z") else None
 
 
+def available_memory(cgroups: Path = _CGROUPS) -> int:
+    """Return the memory of the machine, or of the container if that has less; 0: unknown."""
+    found = []
+    with contextlib.suppress(ValueError, OSError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        # "max" without a limit.
+        with contextlib.suppress(ValueError, OSError):
+            found.append(int((cgroups / name).read_text(encoding="ascii")))
+    return min((size for size in found if size > 0), default=0)
+
+
 class EmbeddedValkey:
     """A Valkey (or Redis) server that runs as long as the broker.
 
@@ -109,10 +122,15 @@ class EmbeddedValkey:
         durability: Literal["everysec", "always", "replicated"] = "everysec",
         *,
         program: Path | None = None,
+        max_memory_bytes: int | None = None,
     ) -> None:
+        """``max_memory_bytes``: None: half of the memory of the machine or container; 0: none."""
         self._dir = data_dir.absolute()
         self._durability = durability
         self._program = program
+        if max_memory_bytes is None:
+            max_memory_bytes = available_memory() // 2
+        self._max_memory_bytes = max_memory_bytes
         self._lock: int | None = None
         self._socket = self._dir / "valkey.sock"
         self._process: asyncio.subprocess.Process | None = None
@@ -247,6 +265,7 @@ class EmbeddedValkey:
             # The configuration refuses replicated here: there is no replica.
             "appendfsync": "everysec" if self._durability == "everysec" else "always",
             "save": "",
+            "maxmemory": str(self._max_memory_bytes),
             "maxmemory-policy": "noeviction",
             "logfile": str(log_file),
             "loglevel": "warning",

@@ -29,6 +29,7 @@ from tidegate.store.api import (
     Holder,
     OfflineMember,
     OwnedByAnother,
+    RetainRefusal,
     StoredSubscriptions,
     WriterFenced,
 )
@@ -56,6 +57,9 @@ __all__ = ["RedisStore", "StoreRefused"]
 _PAGE = 100
 #: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
 _APPENDS_PER_OPERATION = 128
+
+#: What ``set_retained`` returns when the server is full.
+_STORE_FULL = 2
 
 #: Operations of one append in flight, with the queues that each names.
 _Started: TypeAlias = list[tuple[Queues, asyncio.Future[Any]]]
@@ -463,14 +467,18 @@ class RedisStore:
 
     # Retained messages
 
-    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
+    async def set_retained(
+        self, topic: str, record: bytes | None, expires_at_ms: int
+    ) -> RetainRefusal | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
         name = topic.encode()
         prefix = self._keys.prefix(name)
         content = record or b""
         words: Words = [op.SET_RETAINED, 5, prefix, name, content, expires_at_ms, self.writer]
-        if not await self._hot.submit(prefix, words, 200 + len(content)):
+        result = await self._hot.submit(prefix, words, 200 + len(content))
+        if not result:
             raise WriterFenced
+        return RetainRefusal.STORE_FULL if result == _STORE_FULL else None
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""

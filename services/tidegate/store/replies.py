@@ -43,6 +43,7 @@ _OUTCOMES = {
     0: AppendOutcome.QUEUE_FULL,
     -1: AppendOutcome.NO_SESSION,
     -2: AppendOutcome.DUPLICATE,
+    -4: AppendOutcome.STORE_FULL,
 }
 #: A position in a change log is the id of an entry as one number: its milliseconds, shifted, and
 #: its counter within the millisecond. It fits a signed 64-bit integer until the year 2248.

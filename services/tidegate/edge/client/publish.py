@@ -268,6 +268,28 @@ class PublishReceiver:
     def published(self, message: Publish, code: int) -> None:
         """Take the outcome of a publish (see Origin)."""
         client = self._client
+        if (
+            code == ReasonCode.QUOTA_EXCEEDED
+            and message.qos == 2
+            and client.incarnation
+            and client.version >= ProtocolVersion.V5
+        ):
+            client.context.spawn(self._refuse(message, code))
+            return
+        self._answer(message, code)
+
+    async def _refuse(self, message: Publish, code: int) -> None:
+        """Answer a durable session's QoS 2 publish that is refused.
+
+        PUBREC makes the identifier free [MQTT-4.3.3-4], so the exchange is counted before: the next
+        one has another identity. Sessions that have queued this message would drop that one.
+        """
+        if await self._end_exchange(message.packet_id):
+            self._answer(message, code)
+
+    def _answer(self, message: Publish, code: int) -> None:
+        """Send the acknowledgement, once those before it have been sent."""
+        client = self._client
         for item in self._unanswered:
             if item.message is message:
                 item.code = code
@@ -287,7 +309,7 @@ class PublishReceiver:
         packet_id = message.packet_id
         if code >= 0x80 and code != DENIED and client.version < ProtocolVersion.V5:
             # Before 5.0 no acknowledgement can say that it failed.
-            client.disconnect(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR)
+            client.disconnect(ReasonCode(code))
             return
         if client.version < ProtocolVersion.V5:
             code = 0
@@ -350,6 +372,11 @@ class PublishReceiver:
 
     async def _complete(self, packet_id: int) -> None:
         """A durable session: the store must know before PUBCOMP."""
+        if await self._end_exchange(packet_id) and not self._client.is_closed:
+            self._finish(packet_id)
+
+    async def _end_exchange(self, packet_id: int) -> bool:
+        """Count an exchange of a durable session in the store; False: the connection has ended."""
         client = self._client
         count = ((self._receipt_of(packet_id) >> 1) + 1) % 128
         value = count << 1
@@ -363,18 +390,17 @@ class PublishReceiver:
                     break
                 except RouterUnavailable:
                     if client.is_closed:
-                        return
+                        return False
                     await asyncio.sleep(RETRY_S)
         except SessionFenced as error:
             client.fenced(error)
-            return
+            return False
         finally:
             self._completing -= 1
         self._set_receipt(packet_id, value)
         if not count:
             self._wraps[packet_id] = self._wraps.get(packet_id, 0) + 1
-        if not client.is_closed:
-            self._finish(packet_id)
+        return True
 
     def _finish(self, packet_id: int) -> None:
         client = self._client

@@ -371,6 +371,13 @@ class StoreConfig(Section):
     count as closed and their wills are published."""
     operation_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """Timeout of a store operation."""
+    max_memory_bytes: Annotated[int | None, Field(ge=0)] = None
+    """Maximum memory (`maxmemory`) of the embedded server; unset: half of the memory of the machine
+    or container; 0: no limit."""
+    memory_reserve_percent: Annotated[int, Field(ge=0, le=50)] = 10
+    """Share of a server's `maxmemory` that is kept for connections, acknowledgements and deletions:
+    when less is free, messages to be queued or retained are refused (0x97; MQTT 3.1.1: the
+    connection is closed). 0: none."""
 
     @field_validator("url")
     @classmethod
@@ -387,6 +394,8 @@ class StoreConfig(Section):
                 raise ValueError(f"{key} needs url")
         if url is None and self.durability == "replicated":
             raise ValueError("durability replicated needs url: the embedded server has no replicas")
+        if url is not None and self.max_memory_bytes is not None:
+            raise ValueError("max_memory_bytes needs no url: it is of the embedded server")
         for name, file in _STORE_USERS:
             if getattr(self, name) is not None and getattr(self, file) is None:
                 raise ValueError(f"{name} needs {file}")

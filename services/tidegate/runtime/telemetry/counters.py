@@ -44,6 +44,7 @@ DROP_REASONS: Final = (
     "shutdown",
     "session_ended",
     "superseded",  # a newer connection had taken its publisher's session over
+    "store_full",  # the store keeps the rest of its memory for other things
     "redispatched",  # another member of the shared subscription got it instead
 )
 #: Why a connection was not accepted: a reason code's name, a ``Refusal`` of a listener, or a reason
@@ -213,6 +214,7 @@ class Counters:
         "store_circuit_openings",
         "store_commands",
         "store_errors",
+        "store_full",
         "store_latency",
         "store_moved",
         "store_replica_waits",
@@ -248,6 +250,7 @@ class Counters:
         self.store_round_trips = 0
         self.store_commands = 0
         self.store_errors = 0
+        self.store_full = 0
         self.store_circuit_open = 0
         self.store_circuit_openings = 0
         self.store_rollbacks = 0

@@ -100,6 +100,11 @@ _GAUGES: Final = (
         "store_circuit_open",
         "Store connections whose circuit breaker is open: operations fail at once.",
     ),
+    (
+        "store_full",
+        "store_full",
+        "Store servers whose memory is full but for the reserve: messages are refused.",
+    ),
 )
 #: Attribute, name of the metric, label, help.
 _BY_REASON: Final = (

@@ -24,6 +24,7 @@ from tidegate.store import operations as op
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.circuit import MAX_FAILURES, Circuit, Outages
 from tidegate.store.client.failures import Failures, StoreRefused, is_permission_denied
+from tidegate.store.client.memory import NOT_FULL, MemoryWatch
 from tidegate.store.client.servers import Opened, Word, call, drop, pack
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ _TRANSIENT_TYPES = (
     redis_errors.AuthenticationError,
     redis_errors.NoPermissionError,
 )
+#: How many counts of removed entries a call returns; the result of a look at memory follows.
+_DROPPED: Final = 4
 #: The script's error for an operation whose partition is moving to another server.
 _ELSEWHERE: Final = "ELSEWHERE"
 
@@ -104,6 +107,7 @@ class LaneSettings:
     round trip; after it the outcome is unknown, the connection is dropped, and callers get
     StoreUnavailable.
     With ``replicas``, replies wait until so many replicas have confirmed the call.
+    ``reserve_percent`` of the server's memory is kept free (``MemoryWatch``).
     """
 
     script: tuple[bytes, bytes]
@@ -120,6 +124,7 @@ class LaneSettings:
     failures: Failures | None = None
     #: What is logged as unavailable, by all lanes together.
     outages: Outages = field(default_factory=Outages)
+    reserve_percent: int = 0
 
 
 class Lane:
@@ -151,6 +156,7 @@ class Lane:
             wait_ms = max(1, round(settings.replication_timeout_s * 1000))
             self._wait_command = pack((b"WAIT", settings.replicas, wait_ms))
         self._circuit = Circuit(name, settings.counters, settings.outages)
+        self._memory = MemoryWatch(name, settings.reserve_percent, settings.counters)
         self._waiting: deque[Operation] = deque()
         #: Sent, without a reply yet.
         self.in_flight: Sequence[Operation] = ()
@@ -226,6 +232,7 @@ class Lane:
             await asyncio.wait([self._task])
         await self._disconnect()
         self._circuit.retire()
+        self._memory.retire()
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._run())
@@ -306,8 +313,12 @@ class Lane:
             results = await self._exchange(connection, packed)
         self._hand_out(batch, results)
         dropped = results[-1]
-        if dropped:
-            self._settings.on_dropped(*(dropped if type(dropped) is list else (dropped, 0, 0, 0)))
+        if type(dropped) is list:
+            if len(dropped) > _DROPPED:
+                self._memory.looked(dropped.pop() == 1)
+            self._settings.on_dropped(*dropped)
+        elif dropped:
+            self._settings.on_dropped(dropped, 0, 0, 0)
         if any(isinstance(result, redis_errors.ReadOnlyError) for result in results):
             # The server has become a replica; a new connection finds the master.
             await self._disconnect()
@@ -381,7 +392,9 @@ class Lane:
             raise StoreUnavailable(f"WAIT failed: {error}") from error
 
     def _pack_batch(self, batch: list[Operation]) -> bytes:
-        words: list[Word] = [*self._head, *self._settings.header]
+        size = sum(operation[2] for operation in batch)
+        memory = self._memory.word(size, self._loop.time())
+        words: list[Word] = [*self._head, *self._settings.header, memory]
         if self._on_moved is None:
             words.append(0)
         else:
@@ -417,7 +430,8 @@ class Lane:
         """
         prefixes = self._settings.prefixes
         guards = () if self._on_moved is None else prefixes
-        words: list[Word] = [*self._head, *self._settings.header, len(guards), *guards]
+        header = self._settings.header
+        words: list[Word] = [*self._head, *header, NOT_FULL, len(guards), *guards]
         for prefix in prefixes:
             words += (op.SKIP_EPOCHS, 2, prefix, process)
         await call(connection, step_s, *words)

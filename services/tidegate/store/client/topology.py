@@ -169,10 +169,10 @@ def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> 
     url = parse_store_url(url_text)
     servers = DataServers(url, store)
     settings = replace(settings, failures=servers.failures)
-    hot_settings = settings
+    hot_settings = replace(settings, reserve_percent=store.memory_reserve_percent)
     if store.durability == "replicated":
         hot_settings = replace(
-            settings,
+            hot_settings,
             replicas=store.replicas,
             replication_timeout_s=store.replication_timeout_s,
         )

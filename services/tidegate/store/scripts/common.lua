@@ -14,6 +14,22 @@
 local call = redis.call
 local LOG_BYTES = 4194304
 
+-- Whether so little of the server's memory is free that messages are refused. The caller says so ('!'),
+-- or has it looked up: then ARGV[4] is the share of maxmemory that is kept, in thousandths.
+local full, looked = ARGV[4] == '!', nil
+if ARGV[4] ~= '' and not full then
+  looked = 0
+  local info = redis.pcall('INFO', 'memory')
+  if type(info) == 'string' then
+    local most = tonumber(string.match(info, '\nmaxmemory:(%d+)') or 0)
+    -- Buffers of replicas and of the append-only file do not count.
+    local used = tonumber(string.match(info, '\nused_memory:(%d+)') or 0)
+      - tonumber(string.match(info, '\nmem_not_counted_for_evict:(%d+)') or 0)
+    full = most > 0 and used > most - most / 1000 * tonumber(ARGV[4])
+    if full then looked = 1 end
+  end
+end
+
 -- Lengths of queues read during this call; what removes entries of a queue clears its length.
 local lengths = {}
 -- During this call: entries that drop_oldest has removed, entries in the queues of sessions that

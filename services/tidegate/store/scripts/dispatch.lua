@@ -1,12 +1,12 @@
 -- Runs the operations of one call in their order. Comes last; the other parts are put in below.
 --
--- ARGV: queue limit, 1 = drop the oldest, how many messages may be in flight to a client, count of
--- guards, these, then for each operation its letter, how many arguments it has, and these. Outside
+-- ARGV: queue limit, 1 = drop the oldest, how many messages may be in flight to a client, a word about
+-- memory (see common.lua), count of guards, these, then for each operation its letter, how many arguments it has, and these. Outside
 -- of a cluster there are no guards; in one they are the prefixes of the operations' partitions, one
 -- for each operation. The result has one element per operation and then the number of entries that
 -- drop_oldest has removed, or {that number, how many entries were in the queues of sessions that
--- ended, how many of these had not been sent, how many expired ones were deleted}. An operation that
--- fails is an error in its place, the others go on.
+-- ended, how many of these had not been sent, how many expired ones were deleted}; when memory was
+-- looked at, that list with 1 = full at its end. An operation that fails is an error in its place, the others go on.
 
 -- Any command, as its words; result: the command's.
 local function command(i, last) return call(unpack(ARGV, i, last)) end
@@ -90,13 +90,13 @@ local function check(P)
   elsewhere[P] = text and {err = text} or false
 end
 
-local results, guards, total = {}, tonumber(ARGV[4]), #ARGV
-local at = 5 + guards
+local results, guards, total = {}, tonumber(ARGV[5]), #ARGV
+local at = 6 + guards
 while at < total do
   local last = at + 1 + tonumber(ARGV[at + 1])
   local fine, result = true, false
   if guards > 0 then
-    local P = ARGV[5 + #results]
+    local P = ARGV[6 + #results]
     if elsewhere[P] == nil then check(P) end
     result = elsewhere[P]
   end
@@ -110,6 +110,6 @@ while at < total do
   results[#results + 1] = result
   at = last + 1
 end
-results[#results + 1] = (queued_at_end > 0 or expired > 0)
-  and {evicted, queued_at_end, unsent_at_end, expired} or evicted
+results[#results + 1] = (looked or queued_at_end > 0 or expired > 0)
+  and {evicted, queued_at_end, unsent_at_end, expired, looked} or evicted
 return results

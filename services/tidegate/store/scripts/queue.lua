@@ -60,10 +60,22 @@ local function append_one(q, x, identity, record, limit, evict, of, now, claimed
   return 0
 end
 
+-- What becomes of a message while the server is full: nothing is added, and what is known stays so.
+local function refuse(q, x, identity, claimed)
+  if call('EXISTS', q) == 0 then return -1 end
+  if not x then return -4 end
+  clock = clock or tonumber(call('TIME')[1])
+  if call('ZADD', x, 'NX', clock, identity) == 0 then
+    return claimed and was_refused(x, identity) and 0 or -2
+  end
+  call('ZREM', x, identity)
+  return -4
+end
+
 -- arguments: writer, now, count of queues, (P, C, incarnation) of each, (number of the queue, negative
 --   if the message is claimed for it, identity or '', record)…
 -- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 =
---   duplicate, -3 = the writer is fenced; then for each queue the edge and the epoch of the session's
+--   duplicate, -3 = the writer is fenced, -4 = the server is full; then for each queue the edge and the epoch of the session's
 --   connection ('' = offline)
 local function append(i, last)
   local limit, evict, now = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[i + 1])
@@ -82,7 +94,9 @@ local function append(i, last)
     if claimed then n = -n end
     local of, x, result = first + 3 * n - 3, nil, -3
     if identity ~= '' then x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2] end
-    if queues[n] then
+    if queues[n] and full then
+      result = refuse(queues[n], x, identity, claimed)
+    elseif queues[n] then
       result = append_one(queues[n], x, identity, record, limit, evict, of, now, claimed)
       local form, flags = string.byte(record, 1, 2)
       if form == QUEUED and flags % 16 >= 8 and type(result) == 'string' then

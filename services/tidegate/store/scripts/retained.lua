@@ -1,7 +1,7 @@
 -- Retained messages: a hash topic → record and a sorted set topic → expiry in each partition.
 
 -- arguments: P, topic, record ('' removes), expiry (0 = never), writer
--- result: 0 = the writer is fenced, 1 = done
+-- result: 0 = the writer is fenced, 1 = done, 2 = the server is full
 local function set_retained(i)
   local P, topic, record, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if fences_of(ARGV[i + 4], i, i, 1)[P] then return 0 end
@@ -9,6 +9,11 @@ local function set_retained(i)
     if call('HDEL', P .. 'retained', topic) == 1 then log_change(P, 'd', topic) end
     call('ZREM', P .. 'retained-due', topic)
     return 1
+  end
+  if full then
+    -- What is replaced makes room for itself.
+    local before = call('HGET', P .. 'retained', topic)
+    if not before or #before < #record then return 2 end
   end
   if expiry ~= '0' then call('ZADD', P .. 'retained-due', expiry, topic) end
   if call('HSET', P .. 'retained', topic, record) == 1 then log_change(P, 'r', topic) end

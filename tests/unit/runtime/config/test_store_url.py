@@ -107,6 +107,7 @@ def test_a_password_is_never_repeated(url: str) -> None:
         ({"tls_ca": "p"}, "tls_ca needs url"),
         ({"sentinel_password_file": "p"}, "sentinel_password_file needs url"),
         ({"durability": "replicated"}, "durability replicated needs url"),
+        ({"url": "redis://h:1", "max_memory_bytes": 1}, "max_memory_bytes needs no url"),
         ({"url": "redis://h", "username": "u"}, "username needs password_file"),
         (
             {"url": "redis+sentinel://h/m", "sentinel_username": "u"},
