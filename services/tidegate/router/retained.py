@@ -20,9 +20,10 @@ from tidegate.core.retained_index import RetainedIndex
 from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
+from tidegate.router.retained_quota import RetainedQuota
 from tidegate.router.store_calls import Backoff
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import RetainRefusal, Store, StoreUnavailable, WriterFenced
+from tidegate.store.api import RetainedCharge, RetainRefusal, Store, StoreUnavailable, WriterFenced
 from tidegate.store.records import decode_retained, encode_retained
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,15 @@ class RetainedMessages:
         now_ms: Callable[[], int],
         on_fenced: Callable[[], None],
         counters: Counters | None = None,
+        quota: RetainedQuota | None = None,
     ) -> None:
         self._store = store
         self._counters = counters or Counters()
+        self._quota = quota
+        #: Whom messages count for that are not yet written: topic -> client.
+        self._owners: dict[str, str] = {}
+        #: Refused by a quota in the batch that is being written.
+        self._refused: dict[str, RetainedCharge] = {}
         self._on_fenced = on_fenced
         self._now_ms = now_ms
         self._index = RetainedIndex()
@@ -85,10 +92,11 @@ class RetainedMessages:
         for topic in before:
             self.apply(topic, False)
 
-    def set(self, message: Publish, pending: Pending) -> None:
+    def set(self, message: Publish, pending: Pending, owner: str = "") -> None:
         """Keep a copy of ``message`` as its topic's retained one; an empty payload removes it.
 
         [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7]. ``pending`` is released once it is stored.
+        ``owner``: the client that it counts for, "" for the broker's own.
         """
         topic = message.topic
         if message.payload:
@@ -97,6 +105,8 @@ class RetainedMessages:
         else:
             self._index.discard(topic)
             self._dirty[topic] = None
+        if self._quota is not None and self._quota.is_on:
+            self._owners[topic] = owner
         for read in self._reads:
             read.add(topic)
         pending.add()
@@ -269,9 +279,7 @@ class RetainedMessages:
                     topic: self._waiters.pop(topic, []) for topic in topics
                 }
                 try:
-                    results = await asyncio.gather(
-                        *(self._write(topic, message) for topic, message in writing.items())
-                    )
+                    results = await self._write_all(writing)
                 except StoreUnavailable as error:
                     self._restore()
                     await backoff.pause("store retained messages", str(error))
@@ -316,7 +324,41 @@ class RetainedMessages:
             self._waiters[topic] = pendings + self._waiters.get(topic, [])
         self._writing, self._writing_for = {}, {}
 
+    async def _write_all(self, writing: dict[str, Publish | None]) -> list[RetainRefusal | None]:
+        results = await asyncio.gather(*(self._write(*item) for item in writing.items()))
+        if self._quota is None or not self._owners:
+            return results
+        for place, (topic, message) in enumerate(writing.items()):
+            charge = self._refused.pop(topic, None)
+            if results[place] is not RetainRefusal.RETAINED_QUOTA or charge is None:
+                continue
+            if await self._quota.may_fit(charge):
+                # What was under way with it left too little, or what is left was not known well.
+                results[place] = await self._write(topic, message)
+                self._refused.clear()
+        for topic in writing:
+            if topic not in self._dirty:
+                self._owners.pop(topic, None)
+        return results
+
     async def _write(self, topic: str, message: Publish | None) -> RetainRefusal | None:
         record = encode_retained(message, self._now_ms()) if message is not None else None
         expires_at_ms = message.expires_at_ms if message is not None else 0
-        return await self._store.set_retained(topic, record, expires_at_ms)
+        owner, quota = self._owners.get(topic, ""), self._quota
+        if quota is None or not owner:
+            return await self._store.set_retained(topic, record, expires_at_ms)
+        if record is None:
+            await self._store.set_retained(topic, None, 0)
+            quota.removed()
+            return None
+        size_bytes = len(topic.encode()) + len(record)
+        charge = await quota.charge(owner, size_bytes)
+        stored = False
+        try:
+            refusal = await self._store.set_retained(topic, record, expires_at_ms, charge)
+            stored = refusal is None
+        finally:
+            quota.settle(charge, size_bytes, stored=stored)
+        if refusal is RetainRefusal.RETAINED_QUOTA:
+            self._refused[topic] = charge
+        return refusal

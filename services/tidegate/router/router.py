@@ -8,6 +8,7 @@ parts own the rest, and each of them calls only those above it here (the others 
     table             the routing table
     edges             the attached edges
     queues            appends to durable sessions' queues
+    retained_quota    how many retained messages clients may have
     retained          the index of retained messages, and their writes
     claims            which member of a group a QoS 2 message is for
     groups            shared subscriptions
@@ -28,6 +29,7 @@ parts own the rest, and each of them calls only those above it here (the others 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
@@ -46,6 +48,7 @@ from tidegate.router.queue_writer import QueueWriter
 from tidegate.router.replays import Replays
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
+from tidegate.router.retained_quota import RetainedQuota
 from tidegate.router.rollback import Rollback
 from tidegate.router.routing import Routing
 from tidegate.router.sessions import Sessions
@@ -98,7 +101,10 @@ class Router:
         self.table = table = RoutingTable()
         edges = Edges(table)
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced, now_ms)
-        self.retained = retained = RetainedMessages(store, now_ms, self._was_fenced, counters)
+        self._retained_quota = quota = RetainedQuota(store, limits, time.monotonic)
+        self.retained = retained = RetainedMessages(
+            store, now_ms, self._was_fenced, counters, quota
+        )
         self._claims = claims = Claims(store, counters, self._was_fenced)
         groups = Groups(table.shared, queues, claims, counters)
         self._abandoned_queues = AbandonedQueues(
@@ -228,6 +234,7 @@ class Router:
         """Use other limits and features from now on."""
         self._routing.limits = limits
         self._routing.features = features
+        self._retained_quota.limits = limits
         self._wills.features = features
 
     async def start(self) -> None:

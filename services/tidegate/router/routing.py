@@ -214,8 +214,8 @@ class Routing:
             retain = is_retained and target.retain_as_published
             self._queues.add(session, message, granted, retain, subscription_ids, pending, identity)
 
-    def _retain(self, _origin: Origin, message: Publish, pending: Pending) -> None:
-        self._retained.set(message, pending)
+    def _retain(self, origin: Origin, message: Publish, pending: Pending) -> None:
+        self._retained.set(message, pending, origin.client_id)
 
     async def _store_receipt(
         self, origin: Origin, message: Publish, receipt: int, code: int

@@ -76,6 +76,35 @@ class RetainRefusal(Enum):
     """Why a retained message was not stored: the reasons of the drop counters."""
 
     STORE_FULL = "store_full"
+    RETAINED_QUOTA = "retained_quota"
+
+
+@dataclass(slots=True)
+class RetainedUse:
+    """How many retained messages and bytes an owner has, and all owners together."""
+
+    messages: int = 0
+    bytes: int = 0
+    all_messages: int = 0
+    all_bytes: int = 0
+
+
+@dataclass(slots=True)
+class RetainedCharge:
+    """Who a retained message counts for, and how much may be added; None: no limit.
+
+    ``added`` is what has been added, or would have been; ``previous_owner`` had the message that
+    was replaced, with so many bytes.
+    """
+
+    owner: str
+    messages: int | None
+    bytes: int | None
+    all_messages: int | None
+    all_bytes: int | None
+    added: RetainedUse = field(default_factory=RetainedUse)
+    previous_owner: str = ""
+    previous_bytes: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -462,12 +491,20 @@ class Store(Protocol):
         """Delete wills that have been published; without it they come due again."""
 
     async def set_retained(
-        self, topic: str, record: bytes | None, expires_at_ms: int
+        self,
+        topic: str,
+        record: bytes | None,
+        expires_at_ms: int,
+        charge: RetainedCharge | None = None,
     ) -> RetainRefusal | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry.
 
-        Returns why it was refused, None if it is stored. Raises WriterFenced.
+        ``charge``: it counts, within this; what was added is entered there. Returns why it was
+        refused, None if it is stored. Raises WriterFenced.
         """
+
+    async def retained_use(self, owner: str) -> RetainedUse:
+        """How much the retained messages that count use."""
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""

@@ -29,6 +29,8 @@ from tidegate.store.api import (
     Holder,
     OfflineMember,
     OwnedByAnother,
+    RetainedCharge,
+    RetainedUse,
     RetainRefusal,
     StoredSubscriptions,
     WriterFenced,
@@ -58,8 +60,9 @@ _PAGE = 100
 #: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
 _APPENDS_PER_OPERATION = 128
 
-#: What ``set_retained`` returns when the server is full.
+#: What ``set_retained`` returns when the server is full, and when a quota is exceeded.
 _STORE_FULL = 2
+_OVER_QUOTA = 3
 
 #: Operations of one append in flight, with the queues that each names.
 _Started: TypeAlias = list[tuple[Queues, asyncio.Future[Any]]]
@@ -468,17 +471,35 @@ class RedisStore:
     # Retained messages
 
     async def set_retained(
-        self, topic: str, record: bytes | None, expires_at_ms: int
+        self,
+        topic: str,
+        record: bytes | None,
+        expires_at_ms: int,
+        charge: RetainedCharge | None = None,
     ) -> RetainRefusal | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
         name = topic.encode()
         prefix = self._keys.prefix(name)
         content = record or b""
-        words: Words = [op.SET_RETAINED, 5, prefix, name, content, expires_at_ms, self.writer]
+        words: Words = [prefix, name, content, expires_at_ms, self.writer]
+        if charge is not None:
+            left = (charge.messages, charge.bytes, charge.all_messages, charge.all_bytes)
+            words += (charge.owner, *(b"" if room is None else room for room in left))
+        words = [op.SET_RETAINED, len(words), *words]
         result = await self._hot.submit(prefix, words, 200 + len(content))
         if not result:
             raise WriterFenced
+        if type(result) is list:
+            if charge is not None:
+                charge.added = RetainedUse(*result[1:5])
+                charge.previous_owner, charge.previous_bytes = result[5].decode(), result[6]
+            return RetainRefusal.RETAINED_QUOTA if result[0] == _OVER_QUOTA else None
         return RetainRefusal.STORE_FULL if result == _STORE_FULL else None
+
+    async def retained_use(self, owner: str) -> RetainedUse:
+        """How much the retained messages that count use."""
+        found = await self._partitions.each(self._hot, op.RETAINED_USE, owner)
+        return RetainedUse(*map(sum, zip(*found, strict=True)))
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         """The retained records of these topics, in order, None where there is none."""

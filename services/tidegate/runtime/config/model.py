@@ -246,6 +246,16 @@ class LimitsConfig(Section):
     """Which message is dropped when a queue is full."""
     max_queued_bytes: Annotated[int, Field(ge=1024)] = 8_388_608
     """Maximum bytes queued in memory for one slow client."""
+    max_retained_messages: Annotated[int, Field(ge=0)] = 0
+    """Maximum number of retained messages of all clients; more are refused (0x97). Counted for this
+    and the next three: what is retained while one of them is set; 0: no limit."""
+    max_retained_bytes: Annotated[int, Field(ge=0)] = 0
+    """Maximum bytes of topics and retained messages of all clients; 0: no limit."""
+    max_retained_messages_per_client: Annotated[int, Field(ge=0)] = 0
+    """Maximum number of retained messages that one client was the last to publish; 0: no limit."""
+    max_retained_bytes_per_client: Annotated[int, Field(ge=0)] = 0
+    """Maximum bytes of topics and retained messages that one client was the last to publish; 0: no
+    limit."""
     max_topic_alias: Annotated[int, Field(ge=0, le=65535)] = 10
     """Topic Alias Maximum: topic aliases that a client may use."""
     max_topic_alias_outgoing: Annotated[int, Field(ge=0, le=65535)] = 10

@@ -44,6 +44,7 @@ DROP_REASONS: Final = (
     "shutdown",
     "session_ended",
     "superseded",  # a newer connection had taken its publisher's session over
+    "retained_quota",  # limits.max_retained_messages and its neighbours
     "store_full",  # the store keeps the rest of its memory for other things
     "redispatched",  # another member of the shared subscription got it instead
 )

@@ -44,6 +44,7 @@ local function rare_operations()
       Y = expired_retained,  -- remove expired retained messages
       Z = fence_writer,      -- refuse later writes of a router instance
       h = read_time,         -- broker time, and the server's
+      k = retained_use,      -- how much retained messages that count use
       e = claim,             -- claim QoS 2 messages for members of groups
       d = expire_queued,     -- delete expired entries of queues
       a = abandon_entries,   -- move entries of an offline member to an abandoned queue

@@ -186,6 +186,17 @@ local function will_published(i, last)
   return 1
 end
 
+-- arguments: owner, P…; result: for each partition {messages, bytes of this owner, of all owners}
+local function retained_use(i, last)
+  local results, owner = {}, ARGV[i]
+  for at = i + 1, last do
+    local found = call('HMGET', ARGV[at] .. 'retained-use', 'n' .. owner, 'b' .. owner, 'n', 'b')
+    for n = 1, 4 do found[n] = tonumber(found[n] or 0) end
+    results[#results + 1] = found
+  end
+  return results
+end
+
 -- arguments: now, limit, P…; result: the topics whose retained message is gone
 local function expired_retained(i, last)
   local now, limit, topics = ARGV[i], tonumber(ARGV[i + 1]), {}
@@ -194,8 +205,7 @@ local function expired_retained(i, last)
     local P = ARGV[at]
     local due = call('ZRANGEBYSCORE', P .. 'retained-due', '-inf', now, 'LIMIT', 0, limit - #topics)
     for _, topic in ipairs(due) do
-      if call('HDEL', P .. 'retained', topic) == 1 then log_change(P, 'd', topic) end
-      call('ZREM', P .. 'retained-due', topic)
+      remove_retained(P, topic)
       topics[#topics + 1] = topic
     end
   end
