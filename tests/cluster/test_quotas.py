@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from cluster.conftest import StartCluster
+from support import mqtt_bytes
 from support.cluster import Cluster
 from support.mqtt_bytes import V5
 from support.raw_client import RawClient
@@ -35,6 +36,28 @@ async def test_retained_messages_count_at_whichever_router_they_are(
         accepted += packet.reason < 0x80
     # Each router has what it has read lately, and what it has stored since.
     assert 10 <= accepted <= 30
+    assert cluster.unexpected_errors() == []
+
+
+async def test_sessions_count_at_whichever_router_they_are(start_cluster: StartCluster) -> None:
+    limits = {"max_sessions_per_user": 1}
+    cluster = await start_cluster(edges=2, routers=2, limits=limits)
+    for edge in (0, 1):
+        await (await _client(cluster, edge, "mine", durable=True)).disconnect()
+    # Within a second a router may go by what it has read before.
+    for number in range(100):
+        address = cluster.edges[number % 2].addresses["tcp"]
+        client = await RawClient.open(f"tcp://{address.host}:{address.port}", version=V5)
+        connect = mqtt_bytes.connect(f"c{number}", version=V5, clean=False, props=[EXPIRY])
+        await client.send(connect)
+        connack = await client.receive_or_end()
+        assert connack is not None
+        assert connack.reason in {0, 0x97}
+        if connack.reason:
+            break
+    assert connack is not None
+    assert connack.reason == 0x97
+    await _client(cluster, 0, "mine", durable=True)
     assert cluster.unexpected_errors() == []
 
 

@@ -7,6 +7,7 @@ and what operators see.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -30,6 +31,7 @@ VERSIONS = [pytest.param(V31, id="3.1"), pytest.param(V311, id="3.1.1"), pytest.
 NO_LOCAL = 0x04
 PROGRAM = Path(sys.executable).with_name("tidegate")
 REFUSED = {V31: 5, V311: 5, V5: 0x87}
+TOO_MANY = {V31: 3, V311: 3, V5: 0x97}
 
 
 async def _connect(
@@ -214,14 +216,21 @@ def _ctl(broker: Tidegate, *words: str) -> str:
 class _Shared:
     """A broker that several users share."""
 
-    def __init__(self, start_broker: StartBroker, directory: Path, **auth: Any) -> None:
+    def __init__(
+        self,
+        start_broker: StartBroker,
+        directory: Path,
+        limits: dict[str, int] | None = None,
+        **auth: Any,
+    ) -> None:
         file = directory / "users"
         file.touch(0o600)
         for name in ("ann", "bob"):
             command = [str(PROGRAM), "passwd", "-b", str(file), name, "secret"]
             subprocess.run(command, check=True)
         settings = {"allow_anonymous": True, "password_file": str(file)} | auth
-        self.broker = start_broker(auth=settings, listeners=[{"name": "tcp", "port": 0}])
+        listeners = [{"name": "tcp", "port": 0}]
+        self.broker = start_broker(auth=settings, listeners=listeners, limits=limits or {})
 
     async def connect(
         self, client_id: str, user: str, version: int = V5, *, durable: bool = True
@@ -237,8 +246,16 @@ class _Shared:
             **who,
         )
 
-    async def refused(self, client_id: str, user: str, version: int, *, clean: bool) -> None:
-        """A client that another user's session keeps out."""
+    async def refused(
+        self,
+        client_id: str,
+        user: str,
+        version: int,
+        *,
+        clean: bool,
+        reasons: dict[int, int] = REFUSED,
+    ) -> None:
+        """A client that another user's session, or too many of its own, keep out."""
         client = await _open(self.broker, "tcp", version)
         await client.send(
             mqtt_bytes.connect(
@@ -250,7 +267,7 @@ class _Shared:
                 password=b"secret" if user else None,
             )
         )
-        await client.expect_refused(reasons=[REFUSED[version]])
+        await client.expect_refused(reasons=[reasons[version]])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -309,3 +326,34 @@ async def test_an_operator_gives_an_identifier_to_another_user(
     await theirs.deliver("t", b"x", qos=1)
     await theirs.expect_nothing()
     assert _admin(shared.broker, "/sessions/nobody", "DELETE")[0] == 404
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_user_has_so_many_durable_sessions(
+    start_broker: StartBroker, tmp_path: Path, version: int
+) -> None:
+    shared = _Shared(start_broker, tmp_path, limits={"max_sessions_per_user": 2})
+    for number in range(2):
+        await (await shared.connect(f"c{number}", "ann", version)).disconnect()
+    await shared.refused("c2", "ann", version, clean=False, reasons=TOO_MANY)
+    # Those that it has, sessions without expiry, other users, and one in the place of another.
+    await (await shared.connect("c1", "ann", version)).disconnect()
+    await (await shared.connect("c2", "ann", version, durable=False)).disconnect()
+    await (await shared.connect("c2", "bob", version)).disconnect()
+    await (await shared.connect("c0", "ann", version, durable=False)).disconnect()
+    mine = await _until_accepted(shared, "c3", "ann", version)
+    assert mine.connack is not None
+    assert not mine.connack.session_present
+    name = 'tidegate_connections_refused_total{reason="session_quota"}'
+    assert _metric(shared.broker, name) >= 1
+    assert "the user has too many sessions" in shared.broker.stderr()
+
+
+async def _until_accepted(shared: _Shared, client_id: str, user: str, version: int) -> RawClient:
+    """Connect as soon as the end of another session is known."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                return await shared.connect(client_id, user, version)
+            except AssertionError:
+                continue

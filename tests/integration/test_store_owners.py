@@ -1,4 +1,4 @@
-"""Whose a session is: what ``attach`` refuses, on real servers.
+"""Whose a session is, and how many a user has: what ``attach`` refuses, on real servers.
 
 Inputs: calls of ``RedisStore`` by several users. Observed: its replies, and that a refusal has
 changed nothing.
@@ -22,6 +22,7 @@ from tidegate.store.api import (
     AttachRequest,
     DetachRequest,
     OwnedByAnother,
+    TooManySessions,
 )
 from tidegate.store.redis_store import RedisStore
 
@@ -55,9 +56,18 @@ async def _attach(
     expiry: int = 100,
     now: int = NOW,
     checks: bool = True,
+    left: int | None = None,
 ) -> AttachReply:
     request = AttachRequest(
-        client_id, edge, clean, expiry, now, user=user, checks_user=checks, supersedes=None
+        client_id,
+        edge,
+        clean,
+        expiry,
+        now,
+        user=user,
+        checks_user=checks,
+        supersedes=None,
+        sessions_left=left,
     )
     return await store.attach(request)
 
@@ -161,3 +171,60 @@ async def test_the_keys_of_two_mount_points_are_two_sessions(store: RedisStore) 
         await _detach(store, mine.epoch, name)
     due = await store.sweep_due(NOW + 100_000, 10)
     assert sorted(ended.client_id for ended in due.ended) == sorted(names)
+
+
+async def test_durable_sessions_are_counted_for_their_users(
+    store: RedisStore, server: AnyStore
+) -> None:
+    async def counts() -> tuple[int, int]:
+        return await store.user_sessions("ann"), await store.user_sessions("")
+
+    mine = [await _attach(store, "ann", f"c{number}") for number in range(3)]
+    await _attach(store, "", "d")
+    await _attach(store, "ann", "ephemeral", expiry=0)
+    assert await counts() == (3, 1)
+    # Resumed, and made again by Clean Start, it is the same one.
+    mine[0] = await _attach(store, "ann", "c0")
+    mine[1] = await _attach(store, "ann", "c1", clean=True)
+    assert await counts() == (3, 1)
+    # Ended by the client, by a CONNECT, by its expiry.
+    await store.detach(DetachRequest("c0", mine[0].epoch, NOW, False, session_expiry_s=0))
+    await _attach(store, "ann", "c1", clean=True, expiry=0)
+    assert await counts() == (1, 1)
+    await _detach(store, mine[2].epoch, "c2")
+    await store.sweep_due(NOW + 100_000, 10)
+    assert await counts() == (0, 1)
+    # It changes its user, and one of an older version gets one.
+    await _attach(store, "ann", "d", checks=False)
+    assert await counts() == (1, 0)
+    prefix = store._keys.prefix(b"d")
+    server.command("HDEL", prefix + b"s:d", "o")
+    server.command("HDEL", prefix + b"users", "ann")
+    await _attach(store, "ann", "d")
+    assert await counts() == (1, 0)
+    await _attach(store, "ann", "d", clean=True, expiry=0)
+    assert server.command("KEYS", "*:users") == []
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_a_user_that_has_too_many_makes_no_other_session(
+    store: RedisStore, connected: bool
+) -> None:
+    mine = await _attach(store, "ann", left=1)
+    theirs = await _attach(store, "bob", "other")
+    if not connected:
+        await _detach(store, mine.epoch)
+        await _detach(store, theirs.epoch, "other")
+    for left in (0, -1):
+        for clean in (False, True):
+            with pytest.raises(TooManySessions):
+                await _attach(store, "ann", "another", clean=clean, left=left)
+            with pytest.raises(TooManySessions):
+                await _attach(store, "ann", "other", clean=clean, left=left, checks=False)
+    assert await store.user_sessions("ann") == 1
+    standing = Standing.OWNED if connected else Standing.TAKEN
+    assert await store.verify([("other", theirs.epoch)]) == [standing]
+    # What it has, it has; and a session that ends with its connection is none.
+    assert (await _attach(store, "ann", left=0)).session_present
+    assert not (await _attach(store, "ann", clean=True, left=0)).session_present
+    await _attach(store, "ann", "another", expiry=0, left=0)

@@ -35,6 +35,10 @@ class SessionOwned(Exception):
     """The session belongs to another user: the CONNECT is refused, and nothing was changed."""
 
 
+class SessionQuotaExceeded(Exception):
+    """The user has as many durable sessions as it may have: the CONNECT is refused."""
+
+
 class RouterUnavailable(Exception):
     """No router is reachable, or the store behind it is not available."""
 
@@ -219,7 +223,10 @@ class RouterLink(Protocol):
         """Route a message. Returns the outcome, or None: ``origin.published`` is called with it."""
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
-        """Make this edge the owner of a session. Raises SessionOwned, RouterUnavailable."""
+        """Make this edge the owner of a session.
+
+        Raises SessionOwned, SessionQuotaExceeded, RouterUnavailable.
+        """
 
     async def detach(self, request: DetachSession) -> DetachedSession:
         """End a connection; retried until it is stored.

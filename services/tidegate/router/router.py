@@ -8,6 +8,7 @@ parts own the rest, and each of them calls only those above it here (the others 
     table             the routing table
     edges             the attached edges
     queues            appends to durable sessions' queues
+    session_quota     how many durable sessions users may have
     retained_quota    how many retained messages clients may have
     retained          the index of retained messages, and their writes
     claims            which member of a group a QoS 2 message is for
@@ -51,6 +52,7 @@ from tidegate.router.retained import RetainedMessages
 from tidegate.router.retained_quota import RetainedQuota
 from tidegate.router.rollback import Rollback
 from tidegate.router.routing import Routing
+from tidegate.router.session_quota import SessionQuota
 from tidegate.router.sessions import Sessions
 from tidegate.router.store_calls import call_once, retry_until_stored
 from tidegate.router.sweeper import Sweeper
@@ -101,6 +103,7 @@ class Router:
         self.table = table = RoutingTable()
         edges = Edges(table)
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced, now_ms)
+        self._session_quota = SessionQuota(store, limits, time.monotonic)
         self._retained_quota = quota = RetainedQuota(store, limits, time.monotonic)
         self.retained = retained = RetainedMessages(
             store, now_ms, self._was_fenced, counters, quota
@@ -169,6 +172,7 @@ class Router:
             wills=self._wills,
             replays=replays,
             rollback=rollback,
+            quota=self._session_quota,
         )
         self.sweeper = Sweeper(
             store,
@@ -235,6 +239,7 @@ class Router:
         self._routing.limits = limits
         self._routing.features = features
         self._retained_quota.limits = limits
+        self._session_quota.limits = limits
         self._wills.features = features
 
     async def start(self) -> None:

@@ -7,6 +7,7 @@ edges, and by ``sweeper`` for sessions that the store has ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tidegate.core.standing import Standing
@@ -18,6 +19,7 @@ from tidegate.link.interfaces import (
     PendingWill,
     RouterUnavailable,
     SessionOwned,
+    SessionQuotaExceeded,
 )
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -25,17 +27,20 @@ from tidegate.router.edges import Edges
 from tidegate.router.membership import Membership
 from tidegate.router.replays import Replays
 from tidegate.router.rollback import Rollback
+from tidegate.router.session_quota import SessionQuota
 from tidegate.router.store_calls import call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
 from tidegate.router.wills import Wills
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import (
+    AttachReply,
     AttachRequest,
     DetachRequest,
     DueWill,
     EndedSession,
     OwnedByAnother,
     Store,
+    TooManySessions,
     WriterFenced,
 )
 from tidegate.store.records import encode_will
@@ -49,6 +54,7 @@ class Sessions:
         "_edges",
         "_membership",
         "_now_ms",
+        "_quota",
         "_replays",
         "_rollback",
         "_store",
@@ -68,6 +74,7 @@ class Sessions:
         wills: Wills,
         replays: Replays,
         rollback: Rollback,
+        quota: SessionQuota,
     ) -> None:
         """``membership`` None: there is no other router to read changes of subscriptions."""
         self._store = store
@@ -79,6 +86,7 @@ class Sessions:
         self._wills = wills
         self._replays = replays
         self._rollback = rollback
+        self._quota = quota
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make an edge the owner of a session (see RouterLink)."""
@@ -97,12 +105,7 @@ class Sessions:
             request.username or "",
             request.checks_user,
         )
-        try:
-            reply = await call_once(self._store.attach(attach))
-        except WriterFenced:
-            raise RouterUnavailable("router fenced") from None
-        except OwnedByAnother:
-            raise SessionOwned("the session belongs to another user") from None
+        reply = await self._attach(attach)
         if reply.taken_epoch:
             return AttachedSession(0, 0, False, taken_epoch=reply.taken_epoch)
         if self._rollback.history.is_lost(client_id, reply.epoch):
@@ -140,6 +143,25 @@ class Sessions:
             replays=reply.replays,
             has_discarded=reply.discarded_incarnation > 0,
         )
+
+    async def _attach(self, attach: AttachRequest) -> AttachReply:
+        try:
+            if not attach.session_expiry_s or not self._quota.limits.max_sessions_per_user:
+                return await call_once(self._store.attach(attach))
+            left, added = await call_once(self._quota.left(attach.user)), 0
+            try:
+                reply = await call_once(self._store.attach(replace(attach, sessions_left=left)))
+                if reply.incarnation and not reply.session_present:
+                    added = 0 if reply.discarded_incarnation else 1
+                return reply
+            finally:
+                self._quota.settle(attach.user, added)
+        except WriterFenced:
+            raise RouterUnavailable("router fenced") from None
+        except OwnedByAnother:
+            raise SessionOwned("the session belongs to another user") from None
+        except TooManySessions:
+            raise SessionQuotaExceeded("the user has too many sessions") from None
 
     def _publish_or_return(self, wills: Sequence[DueWill]) -> list[PendingWill]:
         """Publish wills here if this router is alone; else return them to the edge for that."""

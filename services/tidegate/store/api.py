@@ -54,6 +54,10 @@ class History:
 GLOBAL: Final = -1
 
 
+class TooManySessions(Exception):
+    """The user has as many durable sessions as it may have; nothing was changed."""
+
+
 class AppendOutcome(Enum):
     """Why an append did not queue: the reasons of the drop counters.
 
@@ -127,6 +131,8 @@ class AttachRequest:
     user: str = ""
     #: Whether the session of another user is refused. One that an older version has made has none.
     checks_user: bool = False
+    #: How many durable sessions more the user may have; None: any number.
+    sessions_left: int | None = None
 
 
 @dataclass(slots=True)
@@ -424,8 +430,11 @@ class Store(Protocol):
     async def attach(self, request: AttachRequest) -> AttachReply:
         """Raise the epoch of the client identifier, discard or resume its session (G3).
 
-        Raises WriterFenced, OwnedByAnother.
+        Raises WriterFenced, OwnedByAnother, TooManySessions.
         """
+
+    async def user_sessions(self, user: str) -> int:
+        """How many durable sessions a user has."""
 
     async def detach(self, request: DetachRequest) -> DetachReply:
         """End a connection: keep or discard the session, keep, arm or discard its will."""

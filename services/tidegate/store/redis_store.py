@@ -33,6 +33,7 @@ from tidegate.store.api import (
     RetainedUse,
     RetainRefusal,
     StoredSubscriptions,
+    TooManySessions,
     WriterFenced,
 )
 from tidegate.store.client.failures import StoreRefused, check_layout
@@ -209,7 +210,7 @@ class RedisStore:
         will = request.will or b""
         words: Words = [
             op.ATTACH,
-            13,
+            14,
             prefix,
             client,
             request.edge_id,
@@ -223,6 +224,7 @@ class RedisStore:
             request.number or b"",
             request.user,
             1 if request.checks_user else 0,
+            b"" if request.sessions_left is None else request.sessions_left,
         ]
         result = await self._hot.submit(prefix, words, 200 + len(will))
         if not result[0]:
@@ -230,10 +232,16 @@ class RedisStore:
                 raise WriterFenced
             if not result[1]:
                 raise OwnedByAnother
+            if result[1] < 0:
+                raise TooManySessions
             return AttachReply(0, 0, False, taken_epoch=result[1])
         if len(result) == 1:
             return AttachReply(result[0], 0, False)
         return attach_reply(result)
+
+    async def user_sessions(self, user: str) -> int:
+        """How many durable sessions a user has."""
+        return sum(await self._partitions.each(self._hot, op.USER_SESSIONS, user))
 
     async def detach(self, request: DetachRequest) -> DetachReply:
         """End a connection: keep or discard the session, keep, arm or discard its will."""

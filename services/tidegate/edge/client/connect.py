@@ -29,6 +29,7 @@ from tidegate.link.interfaces import (
     DetachSession,
     RouterUnavailable,
     SessionOwned,
+    SessionQuotaExceeded,
 )
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.packets import ConnAck, Connect, Properties, Will
@@ -76,6 +77,9 @@ _Credentials: TypeAlias = tuple[str, str | None, bytes | None, Peer, ListenerCon
 _FULL: Final = Refused(ReasonCode.QUOTA_EXCEEDED, "connection limit reached")
 _OWNED: Final = Refused(
     ReasonCode.NOT_AUTHORIZED, "the session belongs to another user", "session_owner"
+)
+_TOO_MANY: Final = Refused(
+    ReasonCode.QUOTA_EXCEEDED, "the user has too many sessions", "session_quota"
 )
 _TAKEN_OVER: Final = Refused(ReasonCode.SERVER_BUSY, "session taken over by a newer connection")
 
@@ -291,6 +295,8 @@ async def _attach(
         session = await _attach_for_user(context, request)
     except SessionOwned:
         return None if client.is_closed else _OWNED
+    except SessionQuotaExceeded:
+        return None if client.is_closed else _TOO_MANY
     except RouterUnavailable as error:
         if client.is_closed:
             return None

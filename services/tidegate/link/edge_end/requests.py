@@ -19,6 +19,7 @@ from tidegate.link.interfaces import (
     SessionFenced,
     SessionLost,
     SessionOwned,
+    SessionQuotaExceeded,
 )
 from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.v1 import link_pb2 as pb
@@ -48,7 +49,7 @@ class Requests:
         """Send a request to the router for ``key``, to another one if that connection is lost.
 
         Every request may be repeated, as long as ``is_wanted``. While no router is reachable it
-        waits, for ``wait_s`` at most. Raises SessionFenced, SessionOwned,
+        waits, for ``wait_s`` at most. Raises SessionFenced, SessionOwned, SessionQuotaExceeded,
         RouterUnavailable.
         """
         for _ in range(TRIES):
@@ -86,7 +87,7 @@ class Requests:
 
 
 def raise_failure(reply: pb.Reply) -> None:
-    """Raise the failure in a reply: SessionFenced, SessionOwned, RouterUnavailable."""
+    """Raise the failure in a reply, as ``send`` does."""
     failure = reply.failure
     if not failure:
         return
@@ -94,4 +95,6 @@ def raise_failure(reply: pb.Reply) -> None:
         raise (SessionLost if reply.session_lost else SessionFenced)(reply.text)
     if failure == pb.FAILURE_OWNED:
         raise SessionOwned(reply.text)
+    if failure == pb.FAILURE_QUOTA:
+        raise SessionQuotaExceeded(reply.text)
     raise RouterUnavailable(reply.text)

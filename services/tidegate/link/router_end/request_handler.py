@@ -25,6 +25,7 @@ from tidegate.link.interfaces import (
     SessionFenced,
     SessionLost,
     SessionOwned,
+    SessionQuotaExceeded,
 )
 from tidegate.link.messages import (
     read_attach,
@@ -138,6 +139,8 @@ class RequestHandler:
             reply.session_lost = isinstance(error, SessionLost)
         except SessionOwned as error:
             reply = pb.Reply(id=number, failure=pb.FAILURE_OWNED, text=str(error))
+        except SessionQuotaExceeded as error:
+            reply = pb.Reply(id=number, failure=pb.FAILURE_QUOTA, text=str(error))
         except RouterUnavailable as error:
             reply = pb.Reply(id=number, failure=pb.FAILURE_UNAVAILABLE, text=str(error))
         except Exception:

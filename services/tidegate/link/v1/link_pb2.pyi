@@ -22,6 +22,7 @@ class Failure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_INTERNAL: _ClassVar[Failure]
     FAILURE_UNSUPPORTED: _ClassVar[Failure]
     FAILURE_OWNED: _ClassVar[Failure]
+    FAILURE_QUOTA: _ClassVar[Failure]
 REFUSAL_NONE: Refusal
 REFUSAL_VERSION: Refusal
 REFUSAL_STOPPING: Refusal
@@ -32,6 +33,7 @@ FAILURE_UNAVAILABLE: Failure
 FAILURE_INTERNAL: Failure
 FAILURE_UNSUPPORTED: Failure
 FAILURE_OWNED: Failure
+FAILURE_QUOTA: Failure
 
 class EdgeFrame(_message.Message):
     __slots__ = ("hello", "operations", "shared_done", "frames_taken")

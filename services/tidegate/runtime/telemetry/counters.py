@@ -80,6 +80,7 @@ REFUSE_REASONS: Final = _unique(
     "unavailable",
     "taken_over",
     "answer_too_large",  # CONNACK or AUTH exceeds the Maximum Packet Size of the client
+    "session_quota",  # limits.max_sessions_per_user
     "session_owner",  # the session of its client identifier belongs to another user
 )
 #: Why a connection was closed: a reason code's name, a ``CloseReason`` of the channel, or one of

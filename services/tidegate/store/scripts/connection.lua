@@ -3,9 +3,10 @@
 -- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay, epoch of
 --   the connection that may be superseded ('' = any, 0 = none), writer, number of the CONNECT at this
 --   edge: with the same number it is a repetition, whose will is not published ('' = it has none),
---   user, 1 = the session of another user is refused
--- result: {0, epoch} when another connection has the session, {0, 0} when another user has it, or {0}
---   when the writer is fenced: nothing has changed; {epoch} for a new session that is not durable, else
+--   user, 1 = the session of another user is refused, how many durable sessions more the user may have
+--   ('' = any number)
+-- result: {0, epoch} when another connection has the session, {0, 0} when another user has it, {0, -1}
+--   when its user has too many, or {0} when the writer is fenced: nothing has changed; {epoch} for a new session that is not durable, else
 --   {epoch, incarnation, present, previous edge, previous epoch, discarded incarnation, {will id,
 --    record, …}, id of the last log entry that fences another edge ('' = none), sent seq, uncertain,
 --    last seq, queued, receipts, released, subscriptions, wraps, retained messages to be sent}
@@ -19,6 +20,11 @@ local function attach(i)
   if f and f.o and f.o ~= user and ARGV[i + 12] == '1'
     and (f.g ~= '' or not f.d or tonumber(f.d) > now) then
     return {0, 0}
+  end
+  local left = ARGV[i + 13]
+  if left ~= '' and tonumber(left) <= 0 and expiry ~= '0'
+    and not (f and f.i ~= '0' and (not f.o or f.o == user)) then
+    return {0, -1}
   end
   local again = f and number ~= '' and f.g == edge and f.k == number
   if f and f.g ~= '' and expected ~= '' and expected ~= f.e and not again then
@@ -84,6 +90,10 @@ local function attach(i)
   local released, subscriptions, wraps, replays = {}, {}, {}, {}
   if incarnation > 0 then
     present = 1
+    if f.o ~= user then
+      if f.o then count_session(P, f.o, -1) end
+      count_session(P, user, 1)
+    end
     local q = P .. 'q:' .. C .. ':' .. f.i
     if call('EXISTS', q) == 0 then
       -- Deleted from outside: go on with an empty one, after what has been sent.
@@ -115,6 +125,7 @@ local function attach(i)
     call('XADD', q, '1-0', 'm', '')
     call('XDEL', q, '1-0')
     call('SADD', P .. 'durable', C)
+    count_session(P, user, 1)
   end
   call('HSET', s, 'e', epoch, 'g', edge, 'i', incarnation, 'x', expiry, 'n', sent, 'u', '1', 'k',
     number, 'o', user)

@@ -45,6 +45,7 @@ local function rare_operations()
       Z = fence_writer,      -- refuse later writes of a router instance
       h = read_time,         -- broker time, and the server's
       k = retained_use,      -- how much retained messages that count use
+      n = user_sessions,     -- how many durable sessions a user has
       e = claim,             -- claim QoS 2 messages for members of groups
       d = expire_queued,     -- delete expired entries of queues
       a = abandon_entries,   -- move entries of an offline member to an abandoned queue

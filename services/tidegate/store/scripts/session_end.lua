@@ -83,6 +83,11 @@ local function move_will(P, C, will, at, epoch, now)
   if before ~= '' and before ~= at then return fence(P, C, before, epoch) end
 end
 
+-- Counts a durable session for its user, or no longer.
+local function count_session(P, user, number)
+  if call('HINCRBY', P .. 'users', user, number) <= 0 then call('HDEL', P .. 'users', user) end
+end
+
 -- Deletes the state of one incarnation of a session; the session hash f is the caller's to delete. A
 -- queue that may hold messages of shared subscriptions becomes an abandoned queue for other members of
 -- these, with what is known of the entries that were sent. It frees memory first, so that sessions can
@@ -109,6 +114,7 @@ local function discard(P, C, f, now, sent, uncertain)
     call('ZREM', P .. 'queued-due', name)
   end
   call('SREM', P .. 'durable', C)
+  if f.o then count_session(P, f.o, -1) end
   if kept then
     call('EXPIRE', lost, ABANDONED_S)
     call('HSET', P .. 'lost', name, sent .. ' ' .. (uncertain and 1 or 0))

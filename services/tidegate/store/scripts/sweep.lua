@@ -186,6 +186,15 @@ local function will_published(i, last)
   return 1
 end
 
+-- arguments: user, P…; result: for each partition how many durable sessions the user has
+local function user_sessions(i, last)
+  local results = {}
+  for at = i + 1, last do
+    results[#results + 1] = tonumber(call('HGET', ARGV[at] .. 'users', ARGV[i]) or 0)
+  end
+  return results
+end
+
 -- arguments: owner, P…; result: for each partition {messages, bytes of this owner, of all owners}
 local function retained_use(i, last)
   local results, owner = {}, ARGV[i]
