@@ -12,6 +12,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from support import mqtt_bytes
 from support.broker import StartBroker, Tidegate
 from support.mqtt_bytes import V5, V31, V311, Property, Will
 from support.raw_client import DEADLINE_S, RawClient
-from support.store_groups import AnyStore, Cluster, start_store
-from support.store_server import StoreServer
-from support.waiting import wait_for_async
+from support.store_groups import AnyStore, Cluster, Watched, start_store
+from support.store_server import StoreServer, programs
+from support.waiting import wait_for, wait_for_async
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
@@ -210,3 +211,77 @@ async def test_a_store_that_restarts_with_all_it_had_ends_no_connection(
     await client.expect("PUBACK")
     assert served.history()["rollbacks"] == 0
     await client.expect_nothing()
+
+
+async def test_a_laggard_that_is_promoted_is_a_store_that_has_gone_back(
+    tmp_path: Path, start_broker: StartBroker
+) -> None:
+    """A replica did not have the last seconds when the sentinels made it the master."""
+    program = programs()["valkey"] or programs()["redis"]
+    assert program is not None
+    watched = Watched(program, tmp_path)
+    await asyncio.to_thread(watched.start)
+    try:
+        served = _Served(start_broker, watched.url)
+        kept = await _begins_anew(served, "kept")
+        await asyncio.to_thread(wait_for, partial(_is_in_step, watched), DEADLINE_S, "replication")
+        watched.replicas[0].pause()
+        publisher = await served.connect("publisher", durable=False)
+        for _ in range(30):  # more than sockets hold
+            await publisher.deliver("t", bytes(500_000))
+        lost = await _begins_anew(served, "lost")
+        watched.master.kill()
+        watched.replicas[0].resume()
+        for client in (kept, lost, publisher):
+            await _ends_in_the_end(client)
+        kept = await served.connect("kept")
+        assert kept.connack is not None
+        assert kept.connack.session_present
+        await _begins_anew(served, "lost")
+        await served.reported(1)
+    finally:
+        watched.stop()
+
+
+def _is_in_step(watched: Watched) -> bool:
+    with watched.master.client() as client:
+        facts = client.info("replication")
+    return bool(facts["slave0"]["offset"] == facts["master_repl_offset"])
+
+
+async def _ends_in_the_end(client: RawClient) -> None:
+    """What had been delivered before comes first."""
+    while (packet := await client.receive(3 * NOTICE_S)).kind == "PUBLISH":
+        pass
+    assert (packet.kind, packet.reason) == ("DISCONNECT", UNSPECIFIED)
+
+
+async def test_the_loss_of_one_server_of_several_ends_the_connections_of_its_partitions(
+    tmp_path: Path, start_broker: StartBroker
+) -> None:
+    """Clients of the others notice nothing."""
+    store = start_store("valkey-cluster", tmp_path)
+    try:
+        assert isinstance(store, Cluster)
+        served = _Served(start_broker, store.url)
+        clients = {
+            client_id: await _begins_anew(served, client_id)
+            for client_id in (f"c{number}" for number in range(12))
+        }
+        flushed = store.masters[0]
+        names = [f"{name}".encode() for name in clients]
+        keys = flushed.key_names()
+        hit = {name.decode() for name in names if any(key.endswith(b":s:" + name) for key in keys)}
+        assert 0 < len(hit) < len(clients)
+        flushed.command("FLUSHALL")
+        for client_id in hit:
+            await _is_ended(clients[client_id])
+            clients[client_id] = await _begins_anew(served, client_id)
+        await served.reported(1)
+        # The publisher may have been one of them.
+        publisher = await served.connect("publisher", durable=False)
+        await publisher.deliver("t", b"after")
+        for client in clients.values():
+            await client.expect_among("PUBLISH", payload=b"after")
+    finally:
+        store.stop()
