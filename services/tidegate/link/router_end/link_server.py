@@ -114,7 +114,10 @@ class LinkServer(LinkServicer):
             attached.closing.set_result(None)
 
     def _give_up(self, attached: AttachedEdge) -> None:
-        log.warning("edge lease ended, closing its stream", extra={"edge": attached.peer.name})
+        log.warning(
+            "edge may have lost its sessions, closing its stream",
+            extra={"edge": attached.peer.name},
+        )
         self._drop(attached)
 
     # Streams
