@@ -133,3 +133,14 @@ def test_a_data_directory_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     (reason,) = _start("serve", "--data-dir", str(tmp_path / "data"), *LISTENER)
     assert reason == f"store.data_dir: {tmp_path}/data cannot be used: File exists"
+
+
+def test_a_file_of_a_listener_that_cannot_be_read_starts_no_store(tmp_path: Path) -> None:
+    file, none = tmp_path / "tidegate.yaml", tmp_path / "none"
+    file.write_text(
+        f"listeners: [{{port: 0, acl_file: {none}}}]\n"
+        f"store: {{data_dir: {tmp_path}/data}}\nadmin: {{enabled: false}}\n"
+    )
+    (reason,) = _start("serve", "--config", str(file))
+    assert reason == f"listeners[0].acl_file: {none}: cannot be read: No such file or directory"
+    assert not (tmp_path / "data").exists()

@@ -39,7 +39,7 @@ _AuthFile: TypeAlias = PasswordFile | AclFile
 
 def problems_of_files(config: Config) -> list[str]:
     """Return one line for each problem that stops the start, beginning with the key of the file."""
-    problems = [*_of_auth(config), *_of_admin(config.admin)]
+    problems = [*problems_of_auth_files(config), *_of_admin(config.admin)]
     for index, listener in enumerate(config.listeners):
         key = f"listeners[{index}]"
         problems += _of_tls(f"{key}.tls", listener.tls)
@@ -96,7 +96,8 @@ def _auth_files(config: Config) -> Iterator[tuple[str, Path, Callable[[Path], _A
             yield f"{key}.acl_file", section.acl_file, AclFile.load
 
 
-def _of_auth(config: Config) -> Iterator[str]:
+def problems_of_auth_files(config: Config) -> Iterator[str]:
+    """Yield the same for password and ACL files, those of listeners included."""
     for name, path, load in _auth_files(config):
         try:
             load(path)

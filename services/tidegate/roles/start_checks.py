@@ -12,27 +12,16 @@ import contextlib
 from pathlib import Path
 
 from tidegate.edge.address_checks import bind_for_a_moment
-from tidegate.edge.auth.acl import AclFile, AclFileError
-from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
+from tidegate.edge.file_checks import problems_of_auth_files
 from tidegate.edge.transport import tls
 from tidegate.edge.transport.acceptor import bind
 from tidegate.runtime.config.model import AdminConfig, Config, ListenerProtocol
 
 
 def check_edge(config: Config) -> None:
-    """Raise what the start of the edge would: OSError, and the errors of its files."""
-    auth = config.auth
-    try:
-        if auth.password_file is not None:
-            PasswordFile.load(auth.password_file)
-    except PasswordFileError as error:
-        raise PasswordFileError(f"auth.password_file: {auth.password_file}: {error}") from None
-    try:
-        if auth.acl_file is not None:
-            AclFile.load(auth.acl_file)
-    except AclFileError as error:
-        lines = [f"auth.acl_file: {auth.acl_file}: {problem}" for problem in error.problems]
-        raise AclFileError(lines) from None
+    """Raise OSError or TlsConfigurationError, as the start of the edge would."""
+    if problems := list(problems_of_auth_files(config)):
+        raise OSError("; ".join(problems))
     for listener in config.listeners:
         if listener.tls.certificates:
             tls.load(listener)
