@@ -179,8 +179,7 @@ class RedisStore:
 
     def set_limits(self, limits: LimitsConfig) -> None:
         """Bound queues by these limits from now on; a longer queue keeps its messages."""
-        evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
-        self._header[:] = (limits.max_queued_messages, evict, limits.max_in_flight)
+        self._header[:] = script_header(limits)
 
     def _server_replaced(self) -> None:
         self.on_replaced()
@@ -624,3 +623,9 @@ async def _appended(started: _Started) -> AppendReply:
     for queues, future in started:
         read_appends(await future, queues, reply)
     return reply
+
+
+def script_header(limits: LimitsConfig) -> tuple[int, int, int]:
+    """Return the limits with which each call of the script begins."""
+    evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
+    return limits.max_queued_messages, evict, limits.max_in_flight

@@ -11,16 +11,18 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from tidegate.runtime.config.model import Config, StoreConfig
+from tidegate.runtime.config.model import Config, LimitsConfig, StoreConfig
 from tidegate.runtime.config.store_url import StoreUrl, parse_store_url
 from tidegate.store import operations as op
 from tidegate.store import scripts
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.failures import Failures, StoreNotReady, StoreRefused, check_layout
+from tidegate.store.client.lanes import first_words
 from tidegate.store.client.servers import call, drop, name_of
 from tidegate.store.client.topology import open_one
 from tidegate.store.embedded import EmbeddedError, find_server
 from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, Keyspace
+from tidegate.store.redis_store import script_header
 
 
 class Findings(NamedTuple):
@@ -37,7 +39,7 @@ def check_store(config: Config) -> Findings:
         # An edge has no store.
         return Findings([] if config.link.routers else _problems_of_embedded(store.data_dir), [])
     try:
-        asyncio.run(_check_server(parse_store_url(store.url), store))
+        asyncio.run(_check_server(parse_store_url(store.url), store, config.limits))
     except StoreNotReady as error:
         return Findings([], [f"the store was not checked: {error}"])
     except (StoreUnavailable, StoreRefused) as error:
@@ -62,16 +64,15 @@ def _problems_of_embedded(data_dir: Path) -> list[str]:
     return problems
 
 
-async def _check_server(url: StoreUrl, store: StoreConfig) -> None:
+async def _check_server(url: StoreUrl, store: StoreConfig, limits: LimitsConfig) -> None:
     """Open a connection, load the script and read the format version with it."""
     keys, step_s = Keyspace(store.partitions), store.operation_timeout_s
     connection, _ = await open_one(url, store, (GLOBAL_PREFIX, *keys.prefixes))
     try:
         source, sha1 = scripts.load()
         await call(connection, step_s, b"SCRIPT", b"LOAD", source)
-        # No guards after the header of three limits, which reading does not need.
-        header = (b"EVALSHA", sha1, 0, 0, 0, 0, 0)
-        found = (await call(connection, step_s, *header, op.COMMAND, 2, b"GET", FORMAT_KEY))[0]
+        words = first_words(sha1, script_header(limits), ())
+        found = (await call(connection, step_s, *words, op.COMMAND, 2, b"GET", FORMAT_KEY))[0]
     except Exception as error:  # explained below
         found = error
     finally:

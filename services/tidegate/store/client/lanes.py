@@ -95,6 +95,11 @@ def translate(error: Exception) -> Exception:
     return StoreFault(text)
 
 
+def first_words(sha1: bytes, header: Sequence[Word], guards: Sequence[bytes]) -> list[Word]:
+    """Return the words of a call before its operations, without a look at the server's memory."""
+    return [b"EVALSHA", sha1, 0, *header, NOT_FULL, len(guards), *guards]
+
+
 @dataclass(slots=True, frozen=True)
 class LaneSettings:
     """What the lanes of a store have in common.
@@ -430,8 +435,7 @@ class Lane:
         """
         prefixes = self._settings.prefixes
         guards = () if self._on_moved is None else prefixes
-        header = self._settings.header
-        words: list[Word] = [*self._head, *header, NOT_FULL, len(guards), *guards]
+        words = first_words(self._settings.script[1], self._settings.header, guards)
         for prefix in prefixes:
             words += (op.SKIP_EPOCHS, 2, prefix, process)
         await call(connection, step_s, *words)
