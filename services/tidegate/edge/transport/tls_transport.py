@@ -34,6 +34,11 @@ _NO_PROTOCOL = asyncio.Protocol()
 _RECORD_BYTES = 16_384
 
 
+def _without_frames(exc: ssl.SSLError) -> ssl.SSLError:
+    """Return the error without the frames that refer to its connection: it is kept there."""
+    return exc.with_traceback(None)
+
+
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """One TLS connection, server side."""
 
@@ -160,7 +165,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._is_closed:
             return
         self._is_closed = True
-        self._error = exc
+        self._error = _without_frames(exc)
         self._flush()
         if self._below.get_write_buffer_size():
             # No sweep covers this connection, and a peer that does not read must not keep it open.
@@ -187,7 +192,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         # Channel and transport hold each other; OpenSSL's memory must not wait for the collector.
         self._protocol = _NO_PROTOCOL
         self._deliver = _NO_PROTOCOL.data_received
-        protocol.connection_lost(self._error or exc)
+        error, self._error = self._error, None
+        protocol.connection_lost(error or exc)
 
     def pause_writing(self) -> None:
         """Pass it on."""
@@ -217,7 +223,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._below.write(b"".join(records))
         except ssl.SSLError as exc:
             self._is_closed = True
-            self._error = exc
+            self._error = _without_frames(exc)
             self._below.abort()
 
     def write_eof(self) -> None:
