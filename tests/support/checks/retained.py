@@ -144,7 +144,7 @@ class Retained(Judge):
             # Where it could not come live, it is better read than missed.
             text = "published after SUBACK, and it has RETAIN 1"  # [MQTT-3.3.1-12]
             self.wrong("retain flag", text, event)
-        elif key.seq < topic.highest:
+        elif key.seq < topic.highest and not self._may_be_unstored(event, reading, topic):
             self.wrong("older value", f"retained, after number {topic.highest}", event)
         elif topic.has_retained and (
             topic.retained_count >= reading.subscribe_count or not self.world.is_hurt(event)
@@ -153,6 +153,19 @@ class Retained(Judge):
             self.wrong("retained twice", "a second retained value for one SUBSCRIBE", event)
         elif key.seq in topic.live:
             self.wrong("retained twice", "retained, after it came live", event)
+
+    def _may_be_unstored(self, event: Event, reading: _Reading, topic: _Topic) -> bool:
+        """Whether the newest value came live, and its router was lost before the store had it.
+
+        Its publisher has no acknowledgement, and repeats it unless it is of QoS 0.
+        """
+        assert event.key is not None
+        newest = self.world.messages[event.key._replace(seq=topic.highest)]
+        return (
+            reading.floor.get(event.key.topic, 0) < topic.highest
+            and topic.highest not in topic.read
+            and self.world.may_be_unstored(newest, event.at)
+        )
 
     def _live(self, event: Event, message: Message, topic: _Topic) -> None:
         key = event.key

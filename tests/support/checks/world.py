@@ -161,6 +161,15 @@ class World:
             if target.startswith("store") or "router" in target
         )
 
+    def may_be_unstored(self, message: Message, at: float) -> bool:
+        """Whether routers or the store were hurt while this message was to be stored."""
+        since = message.first_sent_at - self.announced.margin_s
+        return any(
+            begin <= at and (end is None or end >= since)
+            for target, _, begin, end in self.faults.spans
+            if target.startswith("store") or "router" in target
+        )
+
     def may_be_old(self, event: Event) -> bool:
         """Whether a live copy may have waited in an edge that hung, for longer than SUBSCRIBE."""
         place = self.connection(event.client, event.connection).place

@@ -213,6 +213,26 @@ def test_live_copies_may_be_under_way_while_a_client_subscribes_again() -> None:
     assert "stale retained" in story.receive(1, "r", retain=True).rules()
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("acknowledged", [False, True])
+@pytest.mark.parametrize("target", ["router-1", "store", ""])
+def test_a_router_may_be_lost_before_the_store_has_what_came_live(
+    qos: int, acknowledged: bool, target: str
+) -> None:
+    story = Story().publish(1, retain=True).reader()
+    if acknowledged:
+        story.publish(2, qos=1, retain=True)
+    else:
+        key = Key("p", "s/p", 2)
+        story.add(Kind.SENT, "p", 1, key=key, qos=qos, packet_id=2, retain=True)
+    story.receive(2, "r")
+    if target:
+        story.hurt(target, 1, 2)
+    story.at(3).subscribe().receive(1, "r", retain=True)
+    excused = bool(target) and not acknowledged
+    assert (story.rules() & {"older value", "stale retained"} == set()) is excused
+
+
 @pytest.mark.parametrize(
     ("place", "retain", "rules"),
     [
