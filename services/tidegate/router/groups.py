@@ -20,10 +20,14 @@ from tidegate.router.pending import Pending
 from tidegate.router.queue_writer import Offer, QueueWriter
 from tidegate.router.table import DurableSession, SharedMember
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import OVER_QUOTA, AppendOutcome, Claim, Holder
+from tidegate.store.api import AppendOutcome, Claim, Holder
 
 #: Members with a full queue that are tried before a message is dropped: each costs an append.
 MAX_FULL_QUEUES: Final = 4
+#: Outcomes that count for it.
+FULL: Final = frozenset(
+    {AppendOutcome.QUEUE_FULL, AppendOutcome.QUEUE_BYTES, AppendOutcome.STORE_FULL}
+)
 
 
 class RedispatchOrigin:
@@ -268,7 +272,7 @@ class Groups:
         origin, group = offer.origin, offer.group
         pending.refused = True
         skip = (*offer.skip, client_id)
-        if outcome is AppendOutcome.QUEUE_FULL or outcome in OVER_QUOTA:
+        if outcome in FULL:
             if isinstance(origin, RedispatchOrigin) and origin.previous_client_id not in skip:
                 home = self._shared.member(*group, origin.previous_client_id)
                 if home is not None and self._offer(

@@ -68,6 +68,7 @@ class AppendOutcome(Enum):
     QUEUE_FULL = "queue_full"
     DUPLICATE = "duplicate"
     NO_SESSION = "no_session"
+    QUEUE_BYTES = "queue_bytes"
     STORE_FULL = "store_full"
     UNAVAILABLE = "unavailable"
 

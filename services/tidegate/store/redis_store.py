@@ -625,7 +625,12 @@ async def _appended(started: _Started) -> AppendReply:
     return reply
 
 
-def script_header(limits: LimitsConfig) -> tuple[int, int, int]:
+def script_header(limits: LimitsConfig) -> tuple[int, int, int, int]:
     """Return the limits with which each call of the script begins."""
     evict = 1 if limits.queue_full_policy == "drop_oldest" else 0
-    return limits.max_queued_messages, evict, limits.max_in_flight
+    return (
+        limits.max_queued_messages,
+        evict,
+        limits.max_in_flight,
+        limits.max_durable_queue_bytes,
+    )

@@ -44,6 +44,7 @@ _OUTCOMES = {
     -1: AppendOutcome.NO_SESSION,
     -2: AppendOutcome.DUPLICATE,
     -4: AppendOutcome.STORE_FULL,
+    -5: AppendOutcome.QUEUE_BYTES,
 }
 #: A position in a change log is the id of an entry as one number: its milliseconds, shifted, and
 #: its counter within the millisecond. It fits a signed 64-bit integer until the year 2248.

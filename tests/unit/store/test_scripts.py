@@ -33,6 +33,6 @@ def test_the_documented_rights_are_those_that_the_scripts_need() -> None:
     for name, word in re.findall(rb"\bp?call\('([A-Z]+)'(?:, '([A-Z]+)')?", scripts.load()[0]):
         # Only the commands that are groups of others have a second word in their rule.
         text = name.decode().lower()
-        used.add(f"{text}|{word.decode().lower()}" if text == "xinfo" else text)
+        used.add(f"{text}|{word.decode().lower()}" if text in {"xinfo", "memory"} else text)
     allowed = {rule[1:] for rule in ACL_RULES.split() if rule.startswith("+")}
     assert allowed == used

@@ -246,6 +246,9 @@ class LimitsConfig(Section):
     """Which message is dropped when a queue is full."""
     max_queued_bytes: Annotated[int, Field(ge=1024)] = 8_388_608
     """Maximum bytes queued in memory for one slow client."""
+    max_durable_queue_bytes: Annotated[int, Field(ge=0)] = 0
+    """Maximum bytes of the queue of one durable session (records over 1 KiB are compared with it);
+    what exceeds it is dropped as `queue_full_policy` says. 0: no limit."""
     max_sessions_per_user: Annotated[int, Field(ge=0)] = 0
     """Maximum number of durable sessions of one user (anonymous clients are one); a client that
     would make one more is refused (0x97; MQTT 3.1.1: 3). 0: no limit."""

@@ -15,9 +15,9 @@ local call = redis.call
 local LOG_BYTES = 4194304
 
 -- Whether so little of the server's memory is free that messages are refused. The caller says so ('!'),
--- or has it looked up: then ARGV[4] is the share of maxmemory that is kept, in thousandths.
-local full, looked = ARGV[4] == '!', nil
-if ARGV[4] ~= '' and not full then
+-- or has it looked up: then ARGV[5] is the share of maxmemory that is kept, in thousandths.
+local full, looked = ARGV[5] == '!', nil
+if ARGV[5] ~= '' and not full then
   looked = 0
   local info = redis.pcall('INFO', 'memory')
   if type(info) == 'string' then
@@ -25,7 +25,7 @@ if ARGV[4] ~= '' and not full then
     -- Buffers of replicas and of the append-only file do not count.
     local used = tonumber(string.match(info, '\nused_memory:(%d+)') or 0)
       - tonumber(string.match(info, '\nmem_not_counted_for_evict:(%d+)') or 0)
-    full = most > 0 and used > most - most / 1000 * tonumber(ARGV[4])
+    full = most > 0 and used > most - most / 1000 * tonumber(ARGV[5])
     if full then looked = 1 end
   end
 end

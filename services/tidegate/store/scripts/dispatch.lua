@@ -1,7 +1,7 @@
 -- Runs the operations of one call in their order. Comes last; the other parts are put in below.
 --
--- ARGV: queue limit, 1 = drop the oldest, how many messages may be in flight to a client, a word about
--- memory (see common.lua), count of guards, these, then for each operation its letter, how many arguments it has, and these. Outside
+-- ARGV: queue limit, 1 = drop the oldest, how many messages may be in flight to a client, how many
+-- bytes a queue may have (0 = any number), a word about memory (see common.lua), count of guards, these, then for each operation its letter, how many arguments it has, and these. Outside
 -- of a cluster there are no guards; in one they are the prefixes of the operations' partitions, one
 -- for each operation. The result has one element per operation and then the number of entries that
 -- drop_oldest has removed, or {that number, how many entries were in the queues of sessions that
@@ -92,13 +92,13 @@ local function check(P)
   elsewhere[P] = text and {err = text} or false
 end
 
-local results, guards, total = {}, tonumber(ARGV[5]), #ARGV
-local at = 6 + guards
+local results, guards, total = {}, tonumber(ARGV[6]), #ARGV
+local at = 7 + guards
 while at < total do
   local last = at + 1 + tonumber(ARGV[at + 1])
   local fine, result = true, false
   if guards > 0 then
-    local P = ARGV[6 + #results]
+    local P = ARGV[7 + #results]
     if elsewhere[P] == nil then check(P) end
     result = elsewhere[P]
   end

@@ -2,6 +2,11 @@
 
 local IDENTITIES = 4096
 local IDENTITY_AGE_S = 86400
+-- Records that are not larger are not compared with the bytes that a queue may have.
+local SMALL_BYTES = 1024
+local MOST_BYTES = tonumber(ARGV[4])
+-- Of how many nodes of a queue the size is read; the rest is taken for as large.
+local SAMPLES = 1000
 
 local clock
 
@@ -25,16 +30,49 @@ local function was_refused(x, identity)
   return false
 end
 
+-- Bytes of queues whose lengths are known, read during this call.
+local sizes = {}
+
+local function read_size(q, length)
+  local size = length > 0 and redis.pcall('MEMORY', 'USAGE', q, 'SAMPLES', SAMPLES) or 0
+  return type(size) == 'number' and size or 0
+end
+
+-- Whether a record exceeds what a queue may have, after expired entries, and with evict the oldest ones,
+-- have made room; and the queue's length then.
+local function exceeds_bytes(q, record, length, evict, of, now)
+  local size = sizes[q] or read_size(q, length)
+  if size + #record > MOST_BYTES and length > 0 then
+    (expiry or make_expiry()).delete_expired(ARGV[of], ARGV[of + 1], ARGV[of + 2], now, length)
+    length = call('XLEN', q)
+    size = read_size(q, length)
+    while evict and size + #record > MOST_BYTES and length > 0 and #record <= MOST_BYTES do
+      local oldest = call('XRANGE', q, '-', '+', 'COUNT', 1)[1]
+      local dead = expiry.forget_oldest(q, of, now, 1)
+      call('XDEL', q, oldest[1])
+      size, length = size - #oldest[2][2], length - 1
+      evicted, expired = evicted + 1 - dead, expired + dead
+    end
+  end
+  lengths[q], sizes[q] = length, size
+  return size + #record > MOST_BYTES, length
+end
+
 -- x is the key of the identities, nil when this message has none. A claimed message that is refused
 -- is refused for good: its claim is moved to another member then.
 local function append_one(q, x, identity, record, limit, evict, of, now, claimed)
   if x and not is_new(x, identity) then return claimed and was_refused(x, identity) and 0 or -2 end
-  local length = lengths[q] or call('XLEN', q)
-  local id
-  if length >= limit then
+  local length, id, over = lengths[q], nil, false
+  if not length then length, sizes[q] = call('XLEN', q), nil end
+  if MOST_BYTES > 0 and #record > SMALL_BYTES then
+    over, length = exceeds_bytes(q, record, length, evict, of, now)
+  end
+  if not over and length >= limit then
     length, limit = (expiry or make_expiry()).make_room(q, of, now, length, limit)
   end
-  if length < limit then
+  if over then
+    id = nil
+  elseif length < limit then
     id = call('XADD', q, 'NOMKSTREAM', '1-*', 'm', record)
   elseif evict then
     local count = length + 1 - limit
@@ -46,9 +84,10 @@ local function append_one(q, x, identity, record, limit, evict, of, now, claimed
   end
   if id then
     lengths[q] = length + 1
+    if sizes[q] then sizes[q] = sizes[q] + #record end
     return id
   end
-  if length < limit then
+  if length < limit and not over then
     if x then call('ZREM', x, identity) end
     return -1
   end
@@ -57,7 +96,7 @@ local function append_one(q, x, identity, record, limit, evict, of, now, claimed
   elseif x then
     call('ZREM', x, identity)
   end
-  return 0
+  return over and -5 or 0
 end
 
 -- What becomes of a message while the server is full: nothing is added, and what is known stays so.
@@ -75,7 +114,7 @@ end
 -- arguments: writer, now, count of queues, (P, C, incarnation) of each, (number of the queue, negative
 --   if the message is claimed for it, identity or '', record)…
 -- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 =
---   duplicate, -3 = the writer is fenced, -4 = the server is full; then for each queue the edge and the epoch of the session's
+--   duplicate, -3 = the writer is fenced, -4 = the server is full, -5 = too many bytes; then for each queue the edge and the epoch of the session's
 --   connection ('' = offline)
 local function append(i, last)
   local limit, evict, now = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[i + 1])
