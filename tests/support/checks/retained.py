@@ -170,7 +170,12 @@ class Retained(Judge):
     def _live(self, event: Event, message: Message, topic: _Topic) -> None:
         key = event.key
         assert key is not None
-        if topic.highest in topic.read and self.world.may_be_routed_again(event, message):
+        # A will that was read may come live, too: the next CONNECT publishes it once more if its
+        # first publish is not confirmed by then.
+        is_will_again = message.is_will and key.seq == topic.highest
+        if topic.highest in topic.read and (
+            is_will_again or self.world.may_be_routed_again(event, message)
+        ):
             return
         if key.seq not in topic.arrived:
             if key.seq < topic.highest and not self.world.may_be_behind(event, message):

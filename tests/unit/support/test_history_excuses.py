@@ -6,6 +6,7 @@ names. That it names each rule at all is shown in tests/property/test_history_ch
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import pytest
@@ -202,6 +203,22 @@ def test_a_value_that_was_not_acknowledged_may_be_missed() -> None:
     story = Story().publish(1, retain=True)
     story.add(Kind.SENT, "p", 1, key=Key("p", "s/p", 2), qos=1, packet_id=2, retain=True)
     assert story.reader().receive(1, "r", retain=True).rules() == set()
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_will_may_be_read_and_come_live_if_nothing_newer_was_read(newer: bool) -> None:
+    story = Story().mortal()
+    will = Key.will("m", WILL_TOPIC, 1)
+    story.events[-2] = replace(story.events[-2], retain=True, qos=0)
+    story.at(1).leaves().at(2).reader()
+    story.add(Kind.RECEIVED, "r", 1, key=will, retain=True)
+    if newer:
+        key = Key.online("m", WILL_TOPIC, 2)
+        story.at(3).add(Kind.CONNECT, "m", 2, place="2", clean=True).add(Kind.CONNECTED, "m", 2)
+        story.add(Kind.SENT, "m", 2, key=key, qos=0, retain=True)
+        story.add(Kind.RECEIVED, "r", 1, key=key)
+    story.at(4).add(Kind.RECEIVED, "r", 1, key=will)
+    assert ("retained twice" in story.rules()) is newer
 
 
 def test_live_copies_may_be_under_way_while_a_client_subscribes_again() -> None:
