@@ -277,6 +277,9 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         ("", "events", "create"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "patch"),
+        # The volume of the bundled store grows.
+        ("", "persistentvolumeclaims", "get"),
+        ("", "persistentvolumeclaims", "patch"),
     }
     for api_version, kind in (*MANAGED_KINDS, *OPTIONAL_KINDS):
         group = api_version.rpartition("/")[0]

@@ -222,7 +222,7 @@ async def test_a_user_that_has_too_many_makes_no_other_session(
             with pytest.raises(TooManySessions):
                 await _attach(store, "ann", "other", clean=clean, left=left, checks=False)
     assert await store.user_sessions("ann") == 1
-    standing = Standing.OWNED if connected else Standing.TAKEN
+    standing = Standing.OWNED if connected else Standing.ENDED
     assert await store.verify([("other", theirs.epoch)]) == [standing]
     # What it has, it has; and a session that ends with its connection is none.
     assert (await _attach(store, "ann", left=0)).session_present

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 NEVER: list[Property] = [("session_expiry", 3600)]
 #: Counted at any moment, not only when clients do something.
-RESTLESS = re.compile(r"tidegate_(store|event_loop|telemetry)_|process_|python_")
+RESTLESS = re.compile(r"tidegate_(store|event_loop|telemetry|clock)_|process_|python_")
 SERVER, CLIENT, PRODUCER, INTERNAL = 2, 3, 4, 1
 
 
