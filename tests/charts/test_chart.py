@@ -195,22 +195,50 @@ def test_the_notes_know_who_can_connect(home: Path, settings: list[str]) -> None
     assert "No client can connect" not in notes
 
 
-@pytest.mark.parametrize("major", [4, 3])
-def test_another_chart_may_depend_on_it(home: Path, major: int) -> None:
-    """Helm gives such charts a value of its own, ``global``, whether anybody has set it or not."""
-    above = home / "above"
-    shutil.copytree(CHART, above / "charts" / "tidegate")
+def above(home: Path, **dependency: str) -> Path:
+    """Return a chart that depends on this one."""
+    directory = home / "above"
+    shutil.copytree(CHART, directory / "charts" / "tidegate")
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     about = {
         "apiVersion": "v2",
         "name": "above",
         "version": "1.0.0",
-        "dependencies": [{"name": "tidegate", "version": version}],
+        "dependencies": [{"name": "tidegate", "version": version, **dependency}],
     }
-    (above / "Chart.yaml").write_text(yaml.safe_dump(about))
-    done = helm.run(home, "template", "x", above, "--set", "global.region=north", major=major)
+    (directory / "Chart.yaml").write_text(yaml.safe_dump(about))
+    return directory
+
+
+@pytest.mark.parametrize("major", [4, 3])
+def test_another_chart_may_depend_on_it(home: Path, major: int) -> None:
+    """Helm gives such charts a value of its own, ``global``, whether anybody has set it or not."""
+    chart = above(home)
+    done = helm.run(home, "template", "x", chart, "--set", "global.region=north", major=major)
     found = [one for one in yaml.safe_load_all(done.stdout) if one]
     assert pick(found, "Deployment", "x-tidegate")
+
+
+@pytest.mark.parametrize("major", [4, 3])
+def test_another_chart_may_leave_it_out(home: Path, major: int) -> None:
+    """The condition is a value of this chart, and its schema refuses unknown ones."""
+    chart = above(home, condition="tidegate.enabled")
+
+    def kinds(*more: str) -> set[str]:
+        done = helm.run(home, "template", "x", chart, "--include-crds", *more, major=major)
+        return {one["kind"] for one in yaml.safe_load_all(done.stdout) if one}
+
+    with_it = {"CustomResourceDefinition", "Deployment"}
+    assert kinds() >= with_it
+    assert kinds("--set", "tidegate.enabled=true") >= with_it
+    assert kinds("--set", "tidegate.enabled=false") == set()
+
+
+def test_nothing_is_installed_that_was_to_be_left_out(home: Path) -> None:
+    for chart, value in ((CHART, "enabled=false"), (above(home), "tidegate.enabled=false")):
+        done = helm.run(home, "template", "x", chart, "--set", value, check=False)
+        assert done.returncode != 0
+        assert "condition: tidegate.enabled" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["on", "null", "y", "1e3", "123"])
