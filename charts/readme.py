@@ -45,6 +45,9 @@ objects ([docs/kubernetes.md](../../docs/kubernetes.md)), and the chart creates 
   broker) exists only while it runs.
 - Its roles have exactly the verbs that it uses. With `watchNamespaces` they are roles of those
   namespaces, except for reading and patching its own CRD (`crd.upgrade`).
+- Who has the cluster's role `view` in a namespace may read MqttBrokers there; with `edit` or
+  `admin` also change them (`rbac.aggregate`). That gives these roles nothing new: they may create
+  Deployments, with any ServiceAccount and Secret of the namespace.
 - A chart that depends on it may leave it out: `condition: tidegate.enabled`.
 - Its pod meets the restricted Pod Security Standard, with a read-only root file system.
 - `helm upgrade` does not change the CRD, as always with Helm; the operator upgrades it when it

@@ -279,12 +279,25 @@ def test_names_that_yaml_takes_for_something_else_stay_names(home: Path, name: s
 # Rights
 
 
-def rules_of(found: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
-    """Return (API group, resource, verb) of everything that the operator may do."""
+AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
+
+
+def aggregated(role: dict[str, Any]) -> set[str]:
+    """Return which of the cluster's own roles a ClusterRole becomes a part of."""
+    labels = role["metadata"]["labels"]
+    return {key.removeprefix(AGGREGATE) for key in labels if key.startswith(AGGREGATE)}
+
+
+def operators_roles(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    roles = (one for one in found if one["kind"] in {"Role", "ClusterRole"})
+    return [one for one in roles if not aggregated(one)]
+
+
+def rules_of(roles: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Return (API group, resource, verb) of everything that roles allow."""
     return {
         (group, resource, verb)
-        for one in found
-        if one["kind"] in {"Role", "ClusterRole"}
+        for one in roles
         for rule in one["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
@@ -303,6 +316,9 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         ("", "pods", "watch"),
         ("", "pods", "patch"),
         ("", "events", "create"),
+        # The store's volume grows.
+        ("", "persistentvolumeclaims", "get"),
+        ("", "persistentvolumeclaims", "patch"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "patch"),
         # The volume of the bundled store grows.
@@ -318,11 +334,11 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         if (api_version, kind) in handlers.WATCHED_KINDS:
             verbs.add("watch")
         wanted |= {(group, PLURALS[kind], verb) for verb in verbs}
-    assert rules_of(made(home)) == wanted
+    assert rules_of(operators_roles(made(home))) == wanted
 
 
 def test_only_its_own_definition_may_be_patched(home: Path) -> None:
-    (role,) = (one for one in made(home) if one["kind"] == "ClusterRole")
+    (role,) = operators_roles(made(home))
     (rule,) = (one for one in role["rules"] if one["apiGroups"] == ["apiextensions.k8s.io"])
     assert rule["resourceNames"] == [names.CRD_NAME]
 
@@ -338,12 +354,25 @@ def test_with_namespaces_there_are_no_rights_elsewhere(home: Path) -> None:
             {"kind": "ServiceAccount", "name": "mine", "namespace": "system"}
         ]
     found = made(home, values("everything"))
-    (role,) = (one for one in found if one["kind"] == "ClusterRole")
+    (role,) = (one for one in operators_roles(found) if one["kind"] == "ClusterRole")
     assert [rule["resources"] for rule in role["rules"]] == [["customresourcedefinitions"]]
 
 
 def test_rights_may_come_from_elsewhere(home: Path) -> None:
-    assert not rules_of(made(home, values("no-rights")))
+    kinds = {one["kind"] for one in made(home, values("no-rights"))}
+    assert not {kind for kind in kinds if "Role" in kind}
+
+
+def test_users_rights_are_parts_of_the_clusters_roles(home: Path) -> None:
+    """Whether they have that effect is seen in tests/kube."""
+    roles = [one for one in made(home) if one["kind"] == "ClusterRole" and aggregated(one)]
+    assert [aggregated(one) for one in roles] == [{"view", "edit", "admin"}, {"edit", "admin"}]
+    reading, writing = (rules_of([one]) for one in roles)
+    assert {verb for _, _, verb in reading} == {"get", "list", "watch"}
+    assert {resource for _, resource, _ in writing} == {"mqttbrokers", "mqttbrokers/scale"}
+    assert {group for group, _, _ in reading | writing} == {"tidegate.io"}
+    found = made(home, None, "--set", "rbac.aggregate=false")
+    assert not [one for one in found if one["kind"] == "ClusterRole" and aggregated(one)]
 
 
 # The pod
@@ -453,7 +482,9 @@ def test_names_follow_from_the_release(home: Path) -> None:
     done = helm.run(home, "template", "a" * 53, CHART)
     for one in yaml.safe_load_all(done.stdout):
         if one:
-            assert len(one["metadata"]["name"]) <= 63
+            # Roles are the only objects whose names are no labels of DNS.
+            limit = 253 if one["kind"].startswith("ClusterRole") else 63
+            assert len(one["metadata"]["name"]) <= limit
             for value in one["metadata"]["labels"].values():
                 assert len(value) <= 63
 

@@ -131,9 +131,8 @@ def test_no_right_is_given_that_is_not_used(
     space.wait(lambda: not space.listed("StatefulSet"), "the old store has gone")
     assert space.listed("HorizontalPodAutoscaler") == []
 
-    (role,) = plane.api.listed(
-        "ClusterRole", selector=f"app.kubernetes.io/instance={operator.release}"
-    )
+    role = plane.api.get("ClusterRole", f"{operator.release}-{operator.namespace}")
+    assert role is not None
     asked = plane.audit.since(mark, user=operator.user)
     assert granted(role) - used(asked) == set()
 
@@ -147,7 +146,13 @@ def test_an_operator_may_serve_a_few_namespaces_only(
     plane, mine = spare_plane, spare_space
     also, others = Space(plane.api, "also"), Space(plane.api, "others")
     operator = release_of("few")
-    operator.install({"watchNamespaces": [mine.name, also.name], "crd": {"upgrade": False}})
+    operator.install(
+        {
+            "watchNamespaces": [mine.name, also.name],
+            "crd": {"upgrade": False},
+            "rbac": {"aggregate": False},
+        }
+    )
     assert plane.api.listed("ClusterRole", selector="app.kubernetes.io/instance=tidegate") == []
     operator.start()
     for space in (mine, also, others):
@@ -167,3 +172,49 @@ def test_an_operator_may_serve_a_few_namespaces_only(
         assert not may("get", "secrets", namespace)
     for space in (also, others):
         space.delete()
+
+
+def test_the_clusters_own_roles_have_rights_to_brokers(
+    plane: ControlPlane, kubectl: Kubectl, operator: OperatorProcess, space: Space
+) -> None:
+    """Rights are given in one namespace, and tried by the API server's own answer."""
+    for role in ("view", "edit", "admin"):
+        kubectl(
+            "create",
+            "rolebinding",
+            role,
+            f"--clusterrole={role}",
+            f"--user={role}er",
+            "-n",
+            space.name,
+        )
+
+    def allowed(role: str, namespace: str) -> set[str]:
+        tried = [
+            *(f"{verb} mqttbrokers" for verb in ("get", "list", "watch")),
+            *(f"{verb} mqttbrokers" for verb in ("create", "update", "patch", "delete")),
+            *(f"{verb} mqttbrokers/scale" for verb in ("get", "patch")),
+            *(f"{verb} mqttbrokers/status" for verb in ("get", "patch")),
+        ]
+        found = set()
+        for right in tried:
+            verb, resource = right.split()
+            resource, _, part = resource.partition("/")
+            more = [f"--subresource={part}"] if part else []
+            done = kubectl.run(
+                *("auth", "can-i", verb, f"{resource}.tidegate.io", *more),
+                *("-n", namespace, f"--as={role}er"),
+            )
+            if done.stdout.strip() == "yes":
+                found.add(right)
+        return found
+
+    reads = {f"{verb} mqttbrokers" for verb in ("get", "list", "watch")}
+    reads |= {"get mqttbrokers/scale", "get mqttbrokers/status"}
+    writes = {f"{verb} mqttbrokers" for verb in ("create", "update", "patch", "delete")}
+    writes |= {"patch mqttbrokers/scale"}
+    # A controller makes the cluster's roles of their parts.
+    space.wait(lambda: allowed("admin", space.name) == reads | writes, "they have been aggregated")
+    assert allowed("view", space.name) == reads
+    assert allowed("edit", space.name) == reads | writes
+    assert allowed("edit", operator.namespace) == set()
