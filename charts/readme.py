@@ -49,7 +49,8 @@ objects ([docs/kubernetes.md](../../docs/kubernetes.md)), and the chart creates 
   `admin` also change them (`rbac.aggregate`). That gives these roles nothing new: they may create
   Deployments, with any ServiceAccount and Secret of the namespace.
 - A chart that depends on it may leave it out: `condition: tidegate.enabled`.
-- Its pod meets the restricted Pod Security Standard, with a read-only root file system.
+- Its pod meets the restricted Pod Security Standard and OpenShift's `restricted-v2`, with a
+  read-only root file system and no fixed user (`podSecurityContext`, `securityContext`).
 - `helm upgrade` does not change the CRD, as always with Helm; the operator upgrades it when it
   starts (`crd.upgrade`).
 - `helm uninstall` removes the operator and keeps MqttBrokers (except the chart's own) and the CRD.

@@ -9,40 +9,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
 import tidegate
 from support import helm, tools
 from support.brokers import pick
-from tidegate_operator import __main__ as command
+from support.chart import CHART, VALUES, VALUES_IDS, made, operator, values, with_values
 from tidegate_operator import handlers, names
 from tidegate_operator.kube.client import PLURALS
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS
 from tidegate_operator.spec.problems import parse
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "tidegate"
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
-VALUES_IDS = [file.stem for file in VALUES]
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path
-
-
-def made(home: Path, file: Path | None = None, *more: str) -> list[dict[str, Any]]:
-    return helm.rendered(home, CHART, *with_values(file), *more)
-
-
-def with_values(file: Path | None) -> list[str | Path]:
-    return [] if file is None else ["--values", file]
-
-
-def values(stem: str) -> Path:
-    return next(file for file in VALUES if file.stem == stem)
 
 
 @pytest.mark.parametrize("file", [None, *VALUES], ids=["defaults", *VALUES_IDS])
@@ -375,67 +359,6 @@ def test_users_rights_are_parts_of_the_clusters_roles(home: Path) -> None:
     assert not [one for one in found if one["kind"] == "ClusterRole" and aggregated(one)]
 
 
-# The pod
-
-
-def operator(found: list[dict[str, Any]], name: str = "tidegate") -> dict[str, Any]:
-    pod: dict[str, Any] = pick(found, "Deployment", name)["spec"]["template"]["spec"]
-    return pod
-
-
-@pytest.mark.parametrize("file", [None, *VALUES], ids=["defaults", *VALUES_IDS])
-def test_the_operator_understands_its_arguments(home: Path, file: Path | None) -> None:
-    (container,) = operator(made(home, file))["containers"]
-    assert container["command"] == ["python", "-m", "tidegate_operator"]
-    given = command.parser().parse_args(container["args"])
-    assert given.namespace == "$(POD_NAMESPACE)"
-    if file is not None and file.stem == "namespaces":
-        assert given.watch == ["iot", "factory"]
-        assert given.no_crd_upgrade
-        assert (given.log_level, given.log_format) == ("debug", "text")
-
-
-def test_brokers_get_the_operators_image_or_one_of_their_own(home: Path) -> None:
-    (container,) = operator(made(home))["containers"]
-    assert f"--image={container['image']}" in container["args"]
-    (container,) = operator(made(home, values("broker")))["containers"]
-    assert container["image"].startswith("registry.example/mqtt@sha256:")
-    assert "--image=registry.example/mqtt:other" in container["args"]
-
-
-@pytest.mark.parametrize("file", [None, *VALUES], ids=["defaults", *VALUES_IDS])
-def test_the_pod_is_restricted(home: Path, file: Path | None) -> None:
-    pod = operator(made(home, file))
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
-    (container,) = pod["containers"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-@pytest.mark.parametrize("file", [None, values("everything")], ids=["defaults", "everything"])
-def test_health_and_metrics_are_where_the_service_says(home: Path, file: Path | None) -> None:
-    found = made(home, file)
-    (container,) = operator(found)["containers"]
-    given = command.parser().parse_args(container["args"])
-    (port,) = container["ports"]
-    assert port["containerPort"] == given.admin_port
-    for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
-        assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
-    service = pick(found, "Service", "tidegate")["spec"]
-    assert service["ports"][0] | {"protocol": "TCP"} == {
-        "name": port["name"],
-        "port": given.admin_port,
-        "targetPort": port["name"],
-        "protocol": "TCP",
-    }
-    labels = pick(found, "Deployment", "tidegate")["spec"]["template"]["metadata"]["labels"]
-    assert service["selector"].items() <= labels.items()
-
-
 def test_prometheus_is_told_and_let_in_on_request(home: Path) -> None:
     assert not {"ServiceMonitor", "NetworkPolicy"} & {one["kind"] for one in made(home)}
     found = made(home, values("everything"))
@@ -508,78 +431,3 @@ def test_the_definition_comes_with_the_chart(home: Path) -> None:
 def test_the_chart_can_be_packed(home: Path) -> None:
     helm.run(home, "package", CHART, "--destination", home)
     assert list(home.glob("tidegate-*.tgz"))
-
-
-# Examples
-
-
-def documents() -> list[tuple[str, dict[str, Any]]]:
-    return [
-        (file.name, one)
-        for file in sorted((ROOT / "examples").glob("*.yaml"))
-        for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))
-        if one
-    ]
-
-
-#: API groups whose schemas are not at hand; what they say is looked up, not checked.
-FOREIGN = {"cert-manager.io", "metallb.io", "gateway.networking.k8s.io", "keda.sh"}
-
-
-def test_there_is_an_example_of_every_way_in_and_every_store() -> None:
-    brokers = [one["spec"] for _, one in documents() if one["kind"] == names.KIND]
-    tls = [listener.get("tls", {}) for spec in brokers for listener in spec["listeners"]]
-    assert all(any(way in one for one in tls) for way in ("secretName", "issuer", "selfSigned"))
-    urls = [spec.get("redis", {}).get("external", {}).get("url", "") for spec in brokers]
-    assert {url.partition("://")[0] for url in urls} >= {"", "rediss+sentinel", "rediss+cluster"}
-    files = {name for name, _ in documents()}
-    assert files >= {
-        f"{name}.yaml"
-        for name in ("aws-nlb", "gcp", "azure", "metallb", "ingress-nginx", "cert-manager", "keda")
-    }
-
-
-def test_every_example_is_complete_in_itself() -> None:
-    """What routes to a broker names a broker, and a port, that the file has."""
-    for file in (ROOT / "examples").glob("*.yaml"):
-        there = [one for one in yaml.safe_load_all(file.read_text(encoding="utf-8")) if one]
-        brokers = {one["metadata"]["name"]: one for one in there if one["kind"] == names.KIND}
-        assert brokers, file.name
-        for one in there:
-            text = json.dumps(one)
-            if one["kind"] == "Ingress":
-                assert '"name": "demo"' in text
-            if one["kind"] == "HTTPRoute":
-                (backend,) = one["spec"]["rules"][0]["backendRefs"]
-                spec = parse(backend["name"], brokers[backend["name"]]["spec"])
-                assert backend["port"] in {listener.exposed_port for listener in spec.listeners}
-            if one["kind"] == "ScaledObject":
-                target = one["spec"]["scaleTargetRef"]
-                assert (target["apiVersion"], target["kind"]) == (names.API_VERSION, names.KIND)
-                spec = parse(target["name"], brokers[target["name"]]["spec"])
-                assert spec.edge.autoscaling is None, "two would scale it"
-
-
-@pytest.mark.parametrize(
-    ("name", "document"), documents(), ids=[f"{a}-{b['kind']}" for a, b in documents()]
-)
-def test_examples_are_valid(name: str, document: dict[str, Any]) -> None:
-    if document["kind"] == names.KIND:
-        assert parse(document["metadata"]["name"], document["spec"])
-        definition = yaml.safe_load((CHART / "crds" / "mqttbrokers.yaml").read_text())
-        schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-        jsonschema.Draft202012Validator(schema).validate(document)
-        return
-    if document["apiVersion"].partition("/")[0] in FOREIGN:
-        return
-    try:
-        import kubernetes_validate
-    except ImportError:
-        tools.missing("kubernetes-validate")
-    kubernetes_validate.validate(document, "1.37", strict=True)
-
-
-def test_the_document_shows_a_valid_broker() -> None:
-    text = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
-    shown = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-    assert parse(shown["metadata"]["name"], shown["spec"])
