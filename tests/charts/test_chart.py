@@ -63,6 +63,10 @@ def test_kubernetes_accepts_what_it_makes(home: Path, file: Path | None, version
         ("admin.port=80", "port"),
         ("serviceMonitor.interval=often", "interval"),
         ("extraEnv[0].value=x", "name"),
+        ("livenessProbe.path=/", "path"),
+        ("readinessProbe.periodSeconds=0", "periodSeconds"),
+        ("podDisruptionBudget.maxUnavailable=2", "maxUnavailable"),
+        ("topologySpreadConstraints[0].maxSkew=1", "topologyKey"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(home: Path, values: str, words: str) -> None:

@@ -86,3 +86,36 @@ def test_health_and_metrics_are_where_the_service_says(home: Path, file: Path | 
     }
     labels = pick(found, "Deployment", "tidegate")["spec"]["template"]["metadata"]["labels"]
     assert service["selector"].items() <= labels.items()
+
+
+def test_probes_keep_their_path_and_have_the_times_of_the_values(home: Path) -> None:
+    (container,) = operator(made(home, values("everything")))["containers"]
+    assert container["livenessProbe"] == {
+        "httpGet": {"path": "/livez", "port": "admin"},
+        "initialDelaySeconds": 5,
+        "periodSeconds": 20,
+        "timeoutSeconds": 5,
+        "failureThreshold": 3,
+    }
+    assert container["readinessProbe"]["periodSeconds"] == 15
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_pods_are_spread_by_the_release_or_by_a_selector_of_the_users(home: Path) -> None:
+    found = made(home, values("everything"))
+    first, second = operator(found)["topologySpreadConstraints"]
+    assert first["topologyKey"] == "topology.kubernetes.io/zone"
+    deployment = pick(found, "Deployment", "tidegate")["spec"]
+    assert first["labelSelector"] == deployment["selector"]
+    assert second["labelSelector"] == {"matchLabels": {"a": "b"}}
+    assert "topologySpreadConstraints" not in operator(made(home))
+
+
+def test_its_disruption_budget_is_made_on_request(home: Path) -> None:
+    found = made(home, values("everything"))
+    budget = pick(found, "PodDisruptionBudget", "tidegate")["spec"]
+    assert budget["maxUnavailable"] == 0
+    assert budget["selector"] == pick(found, "Deployment", "tidegate")["spec"]["selector"]
+    found = made(home, None, "--set", "podDisruptionBudget.create=true")
+    assert pick(found, "PodDisruptionBudget", "tidegate")["spec"]["maxUnavailable"] == 1
+    assert "PodDisruptionBudget" not in {one["kind"] for one in made(home)}
