@@ -363,8 +363,8 @@ def test_users_rights_are_parts_of_the_clusters_roles(home: Path) -> None:
     assert not [one for one in found if one["kind"] == "ClusterRole" and aggregated(one)]
 
 
-def test_prometheus_is_told_and_let_in_on_request(home: Path) -> None:
-    assert not {"ServiceMonitor", "NetworkPolicy"} & {one["kind"] for one in made(home)}
+def test_prometheus_is_admitted_on_request(home: Path) -> None:
+    assert "ServiceMonitor" not in {one["kind"] for one in made(home)}
     found = made(home, values("everything"))
     monitor = pick(found, "ServiceMonitor", "tidegate")
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
@@ -378,10 +378,20 @@ def test_prometheus_is_told_and_let_in_on_request(home: Path) -> None:
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
     (rule,) = policy["ingress"]
     assert [port["port"] for port in rule["ports"]] == [9090]
-    assert len(rule["from"]) == 2
-    found = made(home, None, "--set", "networkPolicy.create=true")
+    assert rule["from"][1:] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
+
+
+def test_the_admin_port_is_closed_to_the_cluster(home: Path) -> None:
+    """But for the pod of ``helm test``."""
+    found = made(home)
     (rule,) = pick(found, "NetworkPolicy", "tidegate")["spec"]["ingress"]
-    assert rule["from"] == [{"namespaceSelector": {}}]
+    (peer,) = rule["from"]
+    labels = pick(found, "Pod", "tidegate-test")["metadata"]["labels"]
+    assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+    found = made(home, None, "--set", "networkPolicy.create=false")
+    assert "NetworkPolicy" not in {one["kind"] for one in found}
 
 
 def test_there_is_never_more_than_one_operator(home: Path) -> None:

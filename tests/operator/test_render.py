@@ -514,14 +514,14 @@ def test_the_operator_always_reaches_the_admin_port() -> None:
     assert rules[0]["from"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
 
 
-def test_the_admin_port_is_for_the_cluster_only() -> None:
-    """Where addresses of pods are routed, the network around the cluster used to reach it."""
+def test_the_admin_port_is_closed_to_all_others() -> None:
     manifests = rendered(spec_of())
     for component in ("edge", "router"):
         policy = pick(manifests, "NetworkPolicy", f"demo-{component}")
         rule = policy["spec"]["ingress"][1]
         assert rule["ports"] == [{"port": 18083, "protocol": "TCP"}]
-        assert rule["from"] == [{"namespaceSelector": {}}]
+        (operator,) = rule["from"]
+        assert operator["podSelector"]["matchLabels"] == {names.COMPONENT_LABEL: "operator"}
 
 
 # Pod templates

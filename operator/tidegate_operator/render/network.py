@@ -161,7 +161,7 @@ def policies(inputs: Inputs) -> Iterator[Manifest]:
 
 
 def _admin_rule(inputs: Inputs) -> Manifest:
-    """Return the rule for the admin port: the operator, and who collects metrics.
+    """Return the rule for the admin port: the operator, and who collects metrics; no other pods.
 
     NetworkPolicies always admit a pod's own node, from which the kubelet's probes come.
     """
@@ -171,11 +171,9 @@ def _admin_rule(inputs: Inputs) -> Manifest:
         },
         "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
     }
-    everywhere: list[Manifest] = [{"namespaceSelector": {}}]
-    peers = inputs.spec.network_policy.metrics
     return {
         "ports": [_tcp(ADMIN_PORT)],
-        "from": [operator, *peers] if peers else everywhere,
+        "from": [operator, *inputs.spec.network_policy.metrics],
     }
 
 
