@@ -17,6 +17,7 @@ from typing import Any, Final
 from tidegate_operator import kstatus, names
 from tidegate_operator.broker_state import BrokerState, Value, sentences, some
 from tidegate_operator.certificate_condition import certificates_ready
+from tidegate_operator.image_condition import unpulled_images
 from tidegate_operator.live_state import Workload
 from tidegate_operator.pods.config_state import Outdated, has_config
 from tidegate_operator.secrets.references import Fault, Problem
@@ -411,6 +412,9 @@ def _degraded(state: BrokerState) -> Value:
     partly = _partly_applied(state)
     if partly is not None:
         return "True", *partly
+    unpulled = unpulled_images(state)
+    if unpulled:
+        return "True", Reason.IMAGE_NOT_PULLED, unpulled
     failing = _failing_pods(state)
     if failing:
         return "True", Reason.PODS_FAILING, failing

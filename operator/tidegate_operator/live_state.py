@@ -13,19 +13,25 @@ from typing import Any, Final, Literal
 from tidegate_operator import names
 from tidegate_operator.spec.listeners import ListenerSpec
 
-#: Waiting reasons of containers that need a change to run.
-_FAILED_WAITING_REASONS: Final = frozenset(
+#: Waiting reasons of containers whose image cannot be pulled.
+_UNPULLED_REASONS: Final = frozenset(
     {
-        "CrashLoopBackOff",
         "ImagePullBackOff",
         "ErrImagePull",
         "InvalidImageName",
         "ErrImageNeverPull",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
     }
 )
+#: Waiting reasons of containers that need a change to run.
+_FAILED_WAITING_REASONS: Final = _UNPULLED_REASONS | {
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+}
 #: A container with so many restarts counts as crash looping until it has run for so long: between
 #: two crashes its state is just "running".
 _CRASH_LOOP_RESTARTS: Final = 2
@@ -86,6 +92,8 @@ class Pod:
     configuration: str = ""
     #: Termination grace period in seconds; 0 if unknown.
     grace_s: int = 0
+    #: The image that cannot be pulled, "" if there is none. ``failure`` says why.
+    unpulled_image: str = ""
 
     @property
     def key(self) -> str:
@@ -173,6 +181,7 @@ def _pod(manifest: Mapping[str, Any], now: datetime) -> Pod:
         address=status.get("podIP", ""),
         uid=metadata.get("uid", ""),
         configuration=annotations.get(names.CONFIGURATION, ""),
+        unpulled_image=_unpulled_image(manifest),
         grace_s=(manifest.get("spec") or {}).get("terminationGracePeriodSeconds", 0),
     )
 
@@ -205,6 +214,19 @@ def _failure(status: Mapping[str, Any], now: datetime) -> str:
         if terminated.get("exitCode") and _is_crash_looping(container, now):
             text = "; ".join(part.strip() for part in _exit_message(terminated) if part.strip())
             return f"crash looping: {text}"
+    return ""
+
+
+def _unpulled_image(manifest: Mapping[str, Any]) -> str:
+    """Return the image of the first container whose image cannot be pulled, "" without one."""
+    spec: Mapping[str, Any] = manifest.get("spec") or {}
+    status: Mapping[str, Any] = manifest.get("status") or {}
+    for kind in ("initContainer", "container"):
+        images = {one.get("name"): one.get("image", "") for one in spec.get(f"{kind}s") or []}
+        for container in status.get(f"{kind}Statuses") or []:
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            if waiting.get("reason") in _UNPULLED_REASONS:
+                return str(images.get(container.get("name")) or container.get("image", ""))
     return ""
 
 

@@ -345,8 +345,8 @@ def test_a_rollout_that_stands_still_is_said() -> None:
     assert found["Degraded"][:2] == ("True", "DeadlineExceeded")
     assert found["Stalled"][:2] == ("True", "DeadlineExceeded")
     assert reasons(healthy(edges=replace(stuck, is_stuck=False)))["Stalled"][0] == "False"
-    failing = healthy(edges=stuck, pods=[pod("e3", is_ready=False, failure="ImagePullBackOff: x")])
-    assert "pod e3: ImagePullBackOff: x" in conditions(failing)["Progressing"][2]
+    failing = healthy(edges=stuck, pods=[pod("e3", is_ready=False, failure="crash looping: x")])
+    assert "pod e3: crash looping: x" in conditions(failing)["Progressing"][2]
     assert conditions(failing)["Degraded"][:2] == ("True", "PodsFailing")
 
 

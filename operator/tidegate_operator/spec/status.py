@@ -53,6 +53,7 @@ class Reason(StrEnum):
     FIELDS_DROPPED = "FieldsDropped"
     REFERENCE_MISSING = "ReferenceMissing"
     REFERENCE_INVALID = "ReferenceInvalid"
+    IMAGE_NOT_PULLED = "ImageNotPulled"
     PODS_FAILING = "PodsFailing"
     CONFIG_REJECTED = "ConfigRejected"
     PAUSED = "Paused"
