@@ -15,6 +15,7 @@ from support.kube.control_plane import ControlPlane
 from support.kube.kubectl import Kubectl
 from support.kube.operator_process import CHART, OperatorProcess
 from support.kube.space import Space
+from support.old_manifests import IDS, OLD
 from tidegate_operator import names
 
 FILE = CHART / "crds" / "mqttbrokers.yaml"
@@ -54,6 +55,21 @@ def test_every_example_spec_is_accepted_twice(name: str, space: Space) -> None:
     assert again["metadata"]["generation"] == made["metadata"]["generation"] == 1
     if "autoscaling" not in SPECS[name].get("edge", {}):
         assert made["spec"]["edge"]["replicas"] >= 0
+
+
+@pytest.mark.parametrize("manifest", OLD, ids=IDS)
+def test_manifests_of_earlier_revisions_are_stored_whole(manifest: Object, space: Space) -> None:
+    stored = space.put("demo", manifest["spec"])["spec"]
+    assert keeps(stored, manifest["spec"])
+
+
+def keeps(stored: Object, written: Object) -> bool:
+    """Whether everything that was written is stored; what the server has filled in may be more."""
+    if isinstance(written, dict):
+        return all(name in stored and keeps(stored[name], written[name]) for name in written)
+    if isinstance(written, list):
+        return len(stored) == len(written) and all(map(keeps, stored, written))
+    return bool(stored == written)
 
 
 def test_the_documented_examples_are_accepted(space: Space) -> None:
