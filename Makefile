@@ -8,10 +8,13 @@ BIN := $(VENV)/bin
 WORKERS ?= 4
 IMAGE ?= tidegate/tidegate:dev
 BUILDER ?= docker
+# Of the image of a release; empty: none is built.
+PLATFORMS ?= linux/amd64,linux/arm64
+HELM ?= helm
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme pictures lock image lint fmt docs bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme pictures lock version image release lint fmt docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +112,14 @@ lock: | $(BIN)/python ## Choose and lock the versions of everything in the image
 
 image: ## Build the image (IMAGE=name:tag, BUILDER=docker or buildah)
 	$(BUILDER) build --tag $(IMAGE) .
+
+version: $(VENV)/.installed-release ## Write the version into the chart (VERSION=X.Y.Z sets it)
+	PYTHONPATH=tools $(BIN)/python -m release.versions $(VERSION)
+
+release: $(VENV)/.installed-release ## Make wheel, sdist, image layout, SBOM, chart, OLM bundle, checksums (REGISTRY=host/path)
+	@test -n "$(REGISTRY)" || { echo "say where images and charts will be: make release REGISTRY=registry.example.com/team" >&2; exit 1; }
+	PYTHONPATH=tools $(BIN)/python -m release --registry "$(REGISTRY)" --platforms "$(PLATFORMS)" \
+	  --builder "$(BUILDER)" --build-options "$(BUILD_OPTIONS)" --helm "$(HELM)"
 
 lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import runpy
 import shutil
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-import tidegate
 from support import helm, tools
 from support.brokers import pick
 from support.chart import CHART, VALUES, VALUES_IDS, made, operator, values, with_values
@@ -114,14 +112,6 @@ def test_a_comment_of_a_value_ends_before_its_example() -> None:
         "second:\n  # Three.\n  first: 1\n  other: 2\n"
         "# Four.\nthird: x # not above it\n"
     ) == {"first": "One two.", "second.first": "Three.", "third": "Four."}
-
-
-def test_versions_are_those_of_the_package() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
-    assert found is not None
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert chart["version"] == chart["appVersion"] == found[1] == tidegate.__version__
 
 
 def test_what_is_shown_of_the_chart_is_current() -> None:
