@@ -187,7 +187,7 @@ class RouterClient:
                 self._tasks.spawn(self.detach(end))
                 raise
             session.wills = await self._without_withdrawn(request.client_id, session.wills)
-        await self.wills.publish_all(session.wills, self.config.timeout_s)
+        await self.wills.publish_all(session.wills, session.epoch, self.config.timeout_s)
         if session.incarnation:
             self._snapshot.add_session(request.client_id, session.epoch, session.incarnation)
         return session
@@ -249,7 +249,7 @@ class RouterClient:
         wills = [read_will(will) for will in reply.detach.wills]
         if is_fenced and request.lost_will is not None:
             wills.append(request.lost_will)
-        await self.wills.publish_all(wills, self.config.timeout_s)
+        await self.wills.publish_all(wills, request.epoch, self.config.timeout_s)
         return DetachedSession(is_fenced=is_fenced)
 
     async def _store_end(self, request: DetachSession) -> pb.Reply:

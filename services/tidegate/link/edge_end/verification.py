@@ -127,7 +127,7 @@ class Verification:
         """
         for (client_id, epoch), superseded in zip(page, reply.verify.superseded, strict=False):
             if superseded:
-                self._wills.fence(client_id, epoch + 1)
+                self._wills.leave(client_id, epoch)
 
     def _close_others(self, page: list[tuple[str, int]], reply: pb.Reply) -> None:
         found = reply.verify

@@ -28,13 +28,23 @@ CLAIM_S: Final = 8.0
 class WillOrigin:
     """The connection that has ended, as the origin of its will."""
 
-    __slots__ = ("_done", "_until_s", "_will_id", "client_id", "epoch", "is_fenced")
+    __slots__ = (
+        "_done",
+        "_until_s",
+        "_will_id",
+        "brought_by",
+        "client_id",
+        "epoch",
+        "is_fenced",
+    )
 
     is_will: Final = True
 
-    def __init__(self, will: PendingWill, done: asyncio.Future[bool]) -> None:
+    def __init__(self, will: PendingWill, done: asyncio.Future[bool], brought_by: int) -> None:
         self.client_id = will.client_id
         self.epoch = will.epoch
+        #: Epoch of the connection whose beginning or end has brought the will here; 0: a sweep has.
+        self.brought_by = brought_by
         self._will_id = will.will_id
         self._done = done
         self._until_s = asyncio.get_running_loop().time() + CLAIM_S
@@ -78,23 +88,40 @@ class WillPublisher:
         #: By client identifier.
         self._under_way: dict[str, list[WillOrigin]] = {}
 
-    def publish(self, will: PendingWill) -> asyncio.Future[bool]:
-        """Publish a will; the future ends when it is stored (True), or another edge's task."""
+    def publish(self, will: PendingWill, brought_by: int = 0) -> asyncio.Future[bool]:
+        """Publish a will; the future ends when it is stored (True), or another edge's task.
+
+        ``brought_by`` is the epoch of the connection that has brought it, 0 for none.
+        """
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        origin = WillOrigin(will, done)
+        origin = WillOrigin(will, done, brought_by)
         self._under_way.setdefault(will.client_id, []).append(origin)
         self._publish_dispatcher.publish_will(origin, will.message)
         self._tasks.spawn(self._confirm(will, origin, done))
         return done
 
-    async def publish_all(self, wills: Sequence[PendingWill], timeout_s: float) -> None:
+    async def publish_all(
+        self, wills: Sequence[PendingWill], brought_by: int, timeout_s: float
+    ) -> None:
         """Publish wills; return when they are stored, or after ``timeout_s``: they keep order."""
         if wills:
-            await asyncio.wait([self.publish(will) for will in wills], timeout=timeout_s)
+            await asyncio.wait(
+                [self.publish(will, brought_by) for will in wills], timeout=timeout_s
+            )
 
     def connections(self) -> list[tuple[str, int]]:
-        """Return the connections whose wills are under way, as (client_id, epoch)."""
-        return [(name, one.epoch) for name, origins in self._under_way.items() for one in origins]
+        """Return the connections that have brought what is under way, as (client_id, epoch)."""
+        return [
+            (name, origin.brought_by)
+            for name, origins in self._under_way.items()
+            for origin in origins
+            if origin.brought_by
+        ]
+
+    def leave(self, client_id: str, epoch: int) -> None:
+        """A newer connection at another edge has what this connection has brought here."""
+        for origin in self._under_way.get(client_id, ()):
+            origin.is_fenced = origin.is_fenced or origin.brought_by == epoch
 
     def fence(self, client_id: str, epoch: int) -> None:
         """Wills of this client with a lower epoch are another edge's task."""

@@ -1137,17 +1137,30 @@ async def test_a_will_of_a_client_that_is_back_elsewhere_is_not_sent_again() -> 
     assert router.payloads == []
 
 
+@pytest.mark.parametrize("brought_by", ["CONNECT", "end", "sweep"])
 @pytest.mark.parametrize("is_taken", [False, True])
 @pytest.mark.statement("MQTT-3.3.1-5")
-def test_a_new_stream_gets_no_will_that_another_connection_has_taken(is_taken: bool) -> None:
-    """The fence was sent over the stream that was lost; the store still has it."""
+def test_a_new_stream_gets_no_will_that_another_connection_has_taken(
+    is_taken: bool, brought_by: str
+) -> None:
+    """The fence was sent over the stream that was lost; the store still has the connection."""
 
     @in_virtual_time
     async def play() -> None:
         harness = Harness("r1")
         (router,) = harness.routers
         await router.join()
-        router.say(publish_will=_will())
+        client = harness.router_client
+        work: asyncio.Task[object] | None = None
+        if brought_by == "CONNECT":
+            attach = pb.AttachReply(epoch=5, wills=[_will()])
+            router.replies["attach"] = pb.Reply(attach=attach)
+            work = asyncio.create_task(client.attach("edge-1", AttachSession("c", True, 0)))
+        elif brought_by == "end":
+            router.replies["detach"] = pb.Reply(detach=pb.DetachReply(wills=[_will()]))
+            work = asyncio.create_task(client.detach(DetachSession("c", 4, True)))
+        else:
+            router.say(publish_will=_will())
         await asyncio.sleep(MOMENT_S)
         assert router.payloads == [b"gone"]
         router.replies["verify"] = pb.Reply(
@@ -1156,9 +1169,13 @@ def test_a_new_stream_gets_no_will_that_another_connection_has_taken(is_taken: b
         router.lose()
         await router.join()
         await asyncio.sleep(MOMENT_S)
-        (request,) = router.of("verify")[-1:]
-        assert (list(request.client_ids), list(request.epochs)) == (["c"], [4])
-        assert router.payloads == ([] if is_taken else [b"gone"])
+        asked = [(*one.client_ids, *one.epochs) for one in router.of("verify")]
+        # What brought it here has the session as long as no other edge has the will.
+        epoch = {"CONNECT": 5, "end": 4, "sweep": 0}[brought_by]
+        assert asked[-1:] == ([("c", epoch)] if epoch else [])
+        assert router.payloads == ([] if is_taken and epoch else [b"gone"])
+        if work is not None:
+            work.cancel()
 
     play()
 
