@@ -27,7 +27,7 @@ from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.pods.admin_client import AdminClient
 from tidegate_operator.reconcile import Reconciler
-from tidegate_operator.render import Manifest
+from tidegate_operator.render import Manifest, Settings
 from tidegate_operator.secrets.reference_index import ReferenceIndex
 from tidegate_operator.secrets.references import Kind
 from tidegate_operator.spec import crd
@@ -106,8 +106,11 @@ class Operator:
         cache = self._start_watches(api, namespaces)
         self._reconciler = Reconciler(
             cache,
-            options.image,
-            options.namespace,
+            Settings(
+                options.image,
+                options.namespace,
+                platform_sets_users=await _when_available(api.platform_sets_users),
+            ),
             utc_now,
             admin,
             options.resync_s,
@@ -285,9 +288,13 @@ async def upgrade_crd(api: KubeApi) -> bool:
 
     Retried while the API server is unavailable.
     """
+    return await _when_available(lambda: _upgrade_crd(api))
+
+
+async def _when_available(call: Callable[[], Awaitable[bool]]) -> bool:
     while True:
         try:
-            return await _upgrade_crd(api)
+            return await call()
         except KubeUnavailable as error:
             extra = {"reason": str(error), "retry_s": RETRY_S}
             log.warning("API server unavailable, retrying", extra=extra)

@@ -151,8 +151,7 @@ class Reconciler:
     def __init__(
         self,
         cluster: Cluster,
-        image: str,
-        operator_namespace: str,
+        settings: Settings,
         now: Callable[[], datetime],
         admin: AdminApi,
         resync_s: float = 60.0,
@@ -160,8 +159,7 @@ class Reconciler:
     ) -> None:
         """``reference_index`` is updated with what the specs refer to."""
         self._cluster = cluster
-        self._image = image
-        self._operator_namespace = operator_namespace
+        self._settings = settings
         self._now = now
         self._resync_s = resync_s
         self._reference_index = reference_index or ReferenceIndex()
@@ -238,7 +236,7 @@ class Reconciler:
         )
         inputs = Inputs(
             broker,
-            Settings(self._image, self._operator_namespace, observed.optional_kinds),
+            replace(self._settings, optional_kinds=observed.optional_kinds),
             owned_secrets,
             files,
             _shortest_grace_s(observed.pods),

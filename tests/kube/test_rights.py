@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support import openshift
 from support.brokers import SPECS, spec_of
 from support.kube.api import Object
 from support.kube.audit import Request
@@ -135,6 +136,27 @@ def test_no_right_is_given_that_is_not_used(
     assert role is not None
     asked = plane.audit.since(mark, user=operator.user)
     assert granted(role) - used(asked) == set()
+
+
+def test_on_openshift_pods_run_as_users_of_their_namespace(
+    spare_plane: ControlPlane, spare_space: Space, release_of: Callable[..., OperatorProcess]
+) -> None:
+    """It is seen by its API group; the operator looks for it with the chart's rights."""
+    made = definition(
+        "security.openshift.io", "v1", "SecurityContextConstraints", "securitycontextconstraints"
+    )
+    spare_plane.api.create(made)
+    try:
+        operator = release_of("openshift")
+        operator.install()
+        operator.start()
+        spare_space.put("demo", spec_of())
+        spare_space.until_settled("demo")
+        for component in ("edge", "router", "redis"):
+            (pod, *_) = spare_space.pods("demo", component)
+            assert openshift.problems(pod["spec"]) == []
+    finally:
+        spare_plane.api.delete("CustomResourceDefinition", made["metadata"]["name"])
 
 
 def test_an_operator_may_serve_a_few_namespaces_only(

@@ -173,6 +173,26 @@ async def test_kinds_that_may_not_be_looked_up_are_not_there(server: Server, api
     assert len(server.asked) == count == len(OPTIONAL_KINDS)
 
 
+@pytest.mark.parametrize(
+    ("groups", "sets_users"),
+    [(["apps", "security.openshift.io"], True), (["apps", "route.openshift.io"], False)],
+)
+async def test_openshift_has_an_api_group_of_its_own(
+    server: Server, api: KubeApi, groups: list[str], sets_users: bool
+) -> None:
+    server.answer = lambda _: {"groups": [{"name": name} for name in groups]}
+    assert await api.platform_sets_users() is sets_users
+    assert server.asked[-1].path == "/apis"
+
+
+async def test_groups_that_may_not_be_read_are_no_failure(server: Server, api: KubeApi) -> None:
+    server.answer = lambda _: refusal(403, "forbidden")
+    assert await api.platform_sets_users() is False
+    server.answer = lambda _: refusal(503, "later")
+    with pytest.raises(KubeUnavailable):
+        await api.platform_sets_users()
+
+
 async def test_pods_and_brokers_are_listed(server: Server, api: KubeApi) -> None:
     server.answer = lambda _: {"metadata": {}, "items": []}
     await api.pods("iot", "demo")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support import brokers, tools
-from support.brokers import SPECS, pick, rendered, secret_data, spec_of
+from support import brokers, openshift, tools
+from support.brokers import ALL_OPTIONAL, SPECS, pick, rendered, secret_data, spec_of
 from tidegate.edge.file_checks import problems_of_files
 from tidegate.runtime.config import config_file
 from tidegate.runtime.config.model import Config
@@ -525,6 +525,21 @@ def test_the_admin_port_is_closed_to_all_others() -> None:
 
 
 # Pod templates
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_openshift_admits_all_pods_and_chooses_their_user(name: str) -> None:
+    settings = Settings("image", optional_kinds=ALL_OPTIONAL, platform_sets_users=True)
+    for manifest in rendered(SPECS[name], settings=settings):
+        if manifest["kind"] in {"Deployment", "StatefulSet"}:
+            pod = manifest["spec"]["template"]["spec"]
+            assert openshift.problems(pod) == []
+            assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["securityContext"])
+
+
+def test_elsewhere_pods_have_the_user_and_the_group_of_the_image() -> None:
+    pod = pick(rendered(spec_of()), "Deployment", "demo-edge")["spec"]["template"]["spec"]
+    assert openshift.problems(pod) == ["fsGroup: 65532", "pod: runAsUser: 65532"]
 
 
 def test_overrides_are_laid_over_by_name() -> None:

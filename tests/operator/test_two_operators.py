@@ -19,7 +19,7 @@ from support.brokers import NAMESPACE, spec_of
 from support.operator_harness import Harness, harness
 from tidegate_operator.kube.interface import KubeError
 from tidegate_operator.reconcile import Reconciler
-from tidegate_operator.render.inputs import decoded
+from tidegate_operator.render.inputs import Settings, decoded
 
 #: Rounds in which both must have come to rest.
 ROUNDS = 4
@@ -48,8 +48,7 @@ def operators(it: Harness, seed: int) -> list[Reconciler]:
     return [
         Reconciler(
             Slow(it.cluster, dice),
-            "registry.example/tidegate:1",
-            "tidegate-system",
+            Settings("registry.example/tidegate:1"),
             lambda: it.now,
             it.admin,
         )

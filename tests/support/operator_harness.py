@@ -13,7 +13,7 @@ from support.fake_pods import FakePods
 from tidegate_operator import names
 from tidegate_operator.names import RESTART_HASH
 from tidegate_operator.reconcile import Outcome, Reconciler
-from tidegate_operator.render.inputs import encoded
+from tidegate_operator.render.inputs import Settings, encoded
 from tidegate_operator.spec.problems import parse
 
 
@@ -32,8 +32,7 @@ class Harness:
         """Have an operator that remembers nothing."""
         self.reconciler = Reconciler(
             self.cluster,
-            "registry.example/tidegate:1",
-            "tidegate-system",
+            Settings("registry.example/tidegate:1"),
             lambda: self.now,
             self.admin,
         )

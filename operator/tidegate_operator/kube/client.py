@@ -26,6 +26,8 @@ StartT = TypeVar("StartT")
 
 #: How long the set of installed optional kinds is cached.
 KINDS_TTL_S: Final = 60.0
+#: The API group of SecurityContextConstraints.
+OPENSHIFT_SECURITY: Final = "security.openshift.io"
 #: Objects per page of a list.
 PAGE_SIZE: Final = 250
 #: Pause before objects are listed again, and after a watch that was closed at once: the server may
@@ -232,6 +234,16 @@ class KubeApi:
             )
             self._kinds_until_s = now_s + KINDS_TTL_S
         return self._kinds
+
+    async def platform_sets_users(self) -> bool:
+        """Whether the cluster has OpenShift's SecurityContextConstraints, by its API groups."""
+        try:
+            found = await self._server.request("GET", "apis")
+        except KubeError as error:
+            if error.status in {403, 404}:
+                return False
+            raise
+        return any(group.get("name") == OPENSHIFT_SECURITY for group in found.get("groups") or [])
 
     async def _has_kind(self, api_version: str, kind: str) -> bool:
         try:

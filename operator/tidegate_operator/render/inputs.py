@@ -24,6 +24,8 @@ class Settings:
     operator_namespace: str = "tidegate-system"
     #: Optional kinds that are installed: ServiceMonitor, Certificate.
     optional_kinds: frozenset[str] = field(default_factory=frozenset)
+    #: Whether users and groups of pods come from the platform: OpenShift.
+    platform_sets_users: bool = False
 
 
 @dataclass(slots=True, frozen=True)

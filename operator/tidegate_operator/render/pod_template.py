@@ -114,14 +114,7 @@ def template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_s,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _pod_security(inputs),
         "containers": [container],
         "volumes": volumes,
         "topologySpreadConstraints": _spread(broker, component, settings),
@@ -140,6 +133,21 @@ def template(
     pod_template = merged(base, settings.pod_template)
     pod_template["metadata"] = merged(pod_template["metadata"], base["metadata"])
     return pod_template
+
+
+def _pod_security(inputs: Inputs) -> Manifest:
+    """Return the security context of a pod: the restricted standard.
+
+    OpenShift refuses users and groups outside the namespace's range, and sets those that are not
+    given. Elsewhere, fsGroup is what makes volumes and Secrets accessible.
+    """
+    users = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}
+    return {
+        "runAsNonRoot": True,
+        **({} if inputs.settings.platform_sets_users else users),
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
 
 def _spread(broker: Broker, component: Component, settings: PodSettings) -> list[dict[str, Any]]:
