@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import kopf
 
@@ -39,6 +40,13 @@ def parser() -> argparse.ArgumentParser:
         help="Interval of reconciling unchanged brokers, in seconds",
     )
     add("--workers", type=int, default=8, help="Number of brokers reconciled concurrently")
+    add(
+        "--metrics-peers",
+        type=_peers,
+        default=[],
+        metavar="JSON",
+        help="Peers (as in a NetworkPolicy) that reach the admin ports of brokers that name none",
+    )
     add("--no-crd-upgrade", action="store_true", help="Do not upgrade the CRD at start")
     add(
         "--log-level",
@@ -50,6 +58,14 @@ def parser() -> argparse.ArgumentParser:
     add("--admin-address", default="*", help="Address of health and metrics; *: all, IPv4 and IPv6")
     add("--admin-port", type=int, default=8080, help="Port of health and metrics")
     return command
+
+
+def _peers(text: str) -> list[dict[str, Any]]:
+    """Return a JSON list of objects. Raises ValueError."""
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise ValueError(text)
+    return found
 
 
 def main(arguments: list[str]) -> None:
@@ -68,6 +84,7 @@ def main(arguments: list[str]) -> None:
             resync_s=options.resync_s,
             workers=options.workers,
             upgrade_crd=not options.no_crd_upgrade,
+            metrics_peers=options.metrics_peers,
             admin_address=options.admin_address,
             admin_port=options.admin_port,
         )

@@ -60,6 +60,8 @@ class Options:
     resync_s: float = 60.0
     workers: int = 8
     upgrade_crd: bool = True
+    #: Peers of NetworkPolicies that may reach brokers' admin ports.
+    metrics_peers: Sequence[Manifest] = ()
     #: Address and port of health and metrics. ``*``: all addresses; None: no server.
     admin_address: str = "*"
     admin_port: int | None = None
@@ -110,6 +112,7 @@ class Operator:
                 options.image,
                 options.namespace,
                 platform_sets_users=await _when_available(api.platform_sets_users),
+                metrics_peers=options.metrics_peers,
             ),
             utc_now,
             admin,

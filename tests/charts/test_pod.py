@@ -29,6 +29,22 @@ def test_the_operator_understands_its_arguments(home: Path, file: Path | None) -
         assert (given.log_level, given.log_format) == ("debug", "text")
 
 
+def test_who_collects_metrics_is_said_once_for_all_brokers(home: Path) -> None:
+    found = made(home, values("everything"))
+    (container,) = operator(found)["containers"]
+    given = command.parser().parse_args(container["args"])
+    (rule,) = pick(found, "NetworkPolicy", "tidegate")["spec"]["ingress"]
+    assert given.metrics_peers == rule["from"][1:] != []
+    (container,) = operator(made(home))["containers"]
+    assert command.parser().parse_args(container["args"]).metrics_peers == []
+
+
+@pytest.mark.parametrize("peers", ["{}", "[1]", "monitoring"])
+def test_peers_that_are_none_are_refused(peers: str) -> None:
+    with pytest.raises(SystemExit):
+        command.parser().parse_args(["--image=x", f"--metrics-peers={peers}"])
+
+
 def test_brokers_get_the_operators_image_or_one_of_their_own(home: Path) -> None:
     (container,) = operator(made(home))["containers"]
     assert f"--image={container['image']}" in container["args"]

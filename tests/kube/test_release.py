@@ -86,7 +86,8 @@ def test_nothing_is_left_of_a_release(
     before = everything(api, space)
     operator = release_of(home)
     operator.helm_major = major
-    values = {"networkPolicy": {"create": True}, "resyncSeconds": 5}
+    prometheus = {"namespaceSelector": {"matchLabels": {"name": "prometheus"}}}
+    values = {"networkPolicy": {"metrics": [prometheus]}, "resyncSeconds": 5}
     operator.install(values)
     operator.start()
     space.put("demo", spec_of())
@@ -94,6 +95,9 @@ def test_nothing_is_left_of_a_release(
     space.until_at_rest("demo")
     space.until_at_rest("other")
     operator.install(values | {"log": {"level": "debug"}}, verb="upgrade")
+    for component in ("edge", "router"):
+        policy = space.get("NetworkPolicy", f"demo-{component}")["spec"]
+        assert prometheus in policy["ingress"][1]["from"]
     kept = running(space, "demo") | running(space, "other")
     status = space.broker("demo")["status"]
     operator.stop()

@@ -524,6 +524,19 @@ def test_the_admin_port_is_closed_to_all_others() -> None:
         assert operator["podSelector"]["matchLabels"] == {names.COMPONENT_LABEL: "operator"}
 
 
+def test_peers_of_the_operator_reach_brokers_that_name_none() -> None:
+    prometheus = {"namespaceSelector": {"matchLabels": {"name": "prometheus"}}}
+    settings = Settings("image", optional_kinds=ALL_OPTIONAL, metrics_peers=[prometheus])
+
+    def admitted(spec: dict[str, Any]) -> list[Any]:
+        policy = pick(rendered(spec, settings=settings), "NetworkPolicy", "demo-router")
+        peers: list[Any] = policy["spec"]["ingress"][1]["from"]
+        return peers[1:]
+
+    assert admitted(spec_of()) == [prometheus]
+    assert admitted(spec_of("everything")) == spec_of("everything")["networkPolicy"]["metrics"]
+
+
 # Pod templates
 
 

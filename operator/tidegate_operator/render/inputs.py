@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -26,6 +26,8 @@ class Settings:
     optional_kinds: frozenset[str] = field(default_factory=frozenset)
     #: Whether users and groups of pods come from the platform: OpenShift.
     platform_sets_users: bool = False
+    #: Peers of NetworkPolicies that may reach admin ports, for brokers that name none.
+    metrics_peers: Sequence[Manifest] = ()
 
 
 @dataclass(slots=True, frozen=True)

@@ -171,10 +171,8 @@ def _admin_rule(inputs: Inputs) -> Manifest:
         },
         "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
     }
-    return {
-        "ports": [_tcp(ADMIN_PORT)],
-        "from": [operator, *inputs.spec.network_policy.metrics],
-    }
+    peers = inputs.spec.network_policy.metrics or inputs.settings.metrics_peers
+    return {"ports": [_tcp(ADMIN_PORT)], "from": [operator, *peers]}
 
 
 def _ingress_from(broker: Broker, component: Component, port: int) -> Manifest:

@@ -193,8 +193,9 @@ class NetworkPolicySpec(SpecSection):
     """Peers (as in a NetworkPolicy) that may connect as clients; empty: all."""
     metrics: OpaqueList = Field(default_factory=list)
     """Peers that may reach health, metrics and the admin API besides the operator and the kubelet,
-    for example Prometheus; empty: nobody. `[{namespaceSelector: {}}]` is all pods of the cluster. A
-    collector on the network of a node needs an `ipBlock` with the nodes' addresses."""
+    for example Prometheus; empty: those of the operator (the chart's `networkPolicy.metrics`),
+    nobody by default. `[{namespaceSelector: {}}]` is all pods of the cluster. A collector on the
+    network of a node needs an `ipBlock` with the nodes' addresses."""
 
 
 class CertificatesSpec(SpecSection):
