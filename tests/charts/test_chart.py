@@ -145,6 +145,7 @@ def test_what_is_shown_of_the_chart_is_current() -> None:
         (["broker.create=true", "watchNamespaces={iot}"], "the operator ignores that broker"),
         (["broker.create=true", "broker.spec.auth=null"], "No client can connect to it yet"),
         (["broker.create=true", "broker.spec=null"], "No client can connect to it yet"),
+        (["serviceMonitor.create=true"], "Prometheus cannot reach the operator"),
     ],
 )
 def test_the_notes_say_what_comes_next(home: Path, settings: list[str], words: str) -> None:
@@ -171,6 +172,17 @@ def test_the_notes_know_who_can_connect(home: Path, settings: list[str]) -> None
     notes = helm.run(home, "install", "x", CHART, *first, *more).stdout.partition("NOTES:")[2]
     assert "Your broker:" in notes
     assert "No client can connect" not in notes
+    assert "WARNING" not in notes
+
+
+def test_the_notes_warn_only_of_a_prometheus_that_is_kept_out(home: Path) -> None:
+    more = ("--set", "serviceMonitor.create=true")
+    for setting in (
+        "networkPolicy.create=false",
+        "networkPolicy.metrics[0].namespaceSelector=null",
+    ):
+        done = helm.run(home, "install", "x", CHART, "--dry-run=client", *more, "--set", setting)
+        assert "WARNING" not in done.stdout, setting
 
 
 def above(home: Path, **dependency: str) -> Path:
