@@ -24,7 +24,8 @@ _HEAD: Final = """\
 {description}.
 
 ```console
-$ helm install tidegate charts/tidegate --namespace tidegate-system --create-namespace
+$ helm install tidegate charts/tidegate --namespace tidegate-system --create-namespace \\
+    --set image.repository=registry.example.com/team/tidegate
 $ helm test tidegate --namespace tidegate-system
 $ kubectl apply -f examples/one-port.yaml
 $ kubectl get mqb
