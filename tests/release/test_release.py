@@ -116,7 +116,7 @@ def chart(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def olm(tmp_path_factory: pytest.TempPathFactory, chart: list[dict[str, Any]]) -> Path:
     directory = tmp_path_factory.mktemp("bundle")
-    bundle.write(chart, directory, "7.8.9", REFERENCE)
+    bundle.write(chart, directory, "7.8.9", REFERENCE, ["linux/amd64", "linux/arm64"])
     return directory
 
 
@@ -179,12 +179,22 @@ def test_the_bundle_is_of_the_version_and_image(olm: Path, csv: dict[str, Any]) 
     assert csv["spec"]["relatedImages"] == [{"name": "tidegate", "image": REFERENCE}]
     assert csv["metadata"]["annotations"]["olm.skipRange"] == ">=7.7.0 <7.8.9"
     assert bundle.skip_range("0.1.0") == ">=0.0.0 <0.1.0"
+    labels = [name for name in csv["metadata"]["labels"] if "/arch." in name]
+    assert [name.rpartition(".")[2] for name in labels] == ["amd64", "arm64"]
     annotations = yaml.safe_load((olm / "metadata" / "annotations.yaml").read_text())["annotations"]
     dockerfile = (olm / "bundle.Dockerfile").read_text()
     for name, value in annotations.items():
         assert f"LABEL {name}={value}\n" in dockerfile
     for one in (olm / "manifests").iterdir():
         assert yaml.safe_load(one.read_text())["metadata"]["name"]
+
+
+def test_a_new_kind_of_the_chart_is_not_left_out_in_silence(
+    tmp_path: Path, chart: list[dict[str, Any]]
+) -> None:
+    policy = {"kind": "NetworkPolicy", "metadata": {"name": "tidegate"}}
+    with pytest.raises(ValueError, match="no place for NetworkPolicy"):
+        bundle.write([*chart, policy], tmp_path, "7.8.9", REFERENCE)
 
 
 # The image

@@ -53,7 +53,9 @@ def main() -> None:
     reference += f"@{digest}" if digest else f":{version}"
     chart(options.helm, options.registry, target)
     olm = target / "olm"
-    bundle.write(rendered(options.helm, reference, version), olm, version, reference)
+    platforms = layout.platforms if layout else ["linux/amd64"]
+    objects = rendered(options.helm, reference, version)
+    bundle.write(objects, olm, version, reference, platforms)
     pack(olm, target / f"tidegate-{version}-olm-bundle.tar")
     shutil.rmtree(olm)
     publish.write(target, version, options.registry, digest)

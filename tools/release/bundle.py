@@ -1,8 +1,9 @@
 """The bundle for the Operator Lifecycle Manager, made from what the chart renders.
 
-Deployment, Service and permissions are the chart's, with two differences: OLM installs and upgrades
-the CRD, so ``crd.upgrade`` is off; and users and groups are left to the cluster, as OpenShift wants
-it (the image has a numeric user).
+Deployment, Service and permissions are the chart's, with three differences: OLM installs and
+upgrades the CRD, so ``crd.upgrade`` is off; many of its versions refuse bundles with a
+NetworkPolicy; and users and groups are left to the cluster, as OpenShift wants it (the image has a
+numeric user).
 """
 
 from __future__ import annotations
@@ -19,10 +20,17 @@ from release.versions import CHART
 PACKAGE: Final = "tidegate"
 CHANNEL: Final = "stable"
 #: What OLM decides: the chart is rendered with these values.
-VALUES: Final = ("crd.upgrade=false",)
+VALUES: Final = ("crd.upgrade=false", "networkPolicy.create=false")
 
 Object = dict[str, Any]
 
+#: Kinds of the chart that OLM applies as they are.
+_PLAIN: Final = ("Service", "PodDisruptionBudget")
+#: Kinds of the chart that are in the bundle. OLM makes service accounts, bindings, and roles for
+#: users of the CRD (view, edit, admin) by itself.
+_HANDLED: Final = {"Deployment", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"} | set(
+    _PLAIN
+)
 _IDENTITY: Final = frozenset({"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"})
 _LABELS_OF_HELM: Final = frozenset({"helm.sh/chart", "app.kubernetes.io/managed-by"})
 _ANNOTATIONS: Final = {
@@ -41,19 +49,30 @@ certificates to running pods.
 """
 
 
-def write(rendered: Iterable[Object], directory: Path, version: str, image: str) -> None:
+def write(
+    rendered: Iterable[Object],
+    directory: Path,
+    version: str,
+    image: str,
+    platforms: Iterable[str] = ("linux/amd64",),
+) -> None:
     """Write a bundle. ``rendered``: the chart's objects; ``image``: the operator's, by digest."""
     objects = list(rendered)
+    left_out = {one["kind"] for one in objects if not _is_hook(one)} - _HANDLED
+    if left_out:
+        raise ValueError(f"the bundle has no place for {', '.join(sorted(left_out))} of the chart")
     definition = yaml.safe_load((CHART / "crds" / "mqttbrokers.yaml").read_text(encoding="utf-8"))
     files: dict[str, Any] = {
         "manifests/tidegate.clusterserviceversion.yaml": cluster_service_version(
-            objects, definition, version, image
+            objects, definition, version, image, platforms
         ),
         "manifests/mqttbrokers.tidegate.io.crd.yaml": definition,
         "metadata/annotations.yaml": {"annotations": _ANNOTATIONS},
     }
-    for one in _of_kind(objects, "Service"):
-        files[f"manifests/{one['metadata']['name']}.service.yaml"] = _without_helm(one)
+    for kind in _PLAIN:
+        for one in _of_kind(objects, kind):
+            name = f"manifests/{one['metadata']['name']}.{kind.lower()}.yaml"
+            files[name] = _without_helm(one)
     for name, content in files.items():
         file = directory / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +83,11 @@ def write(rendered: Iterable[Object], directory: Path, version: str, image: str)
 
 
 def cluster_service_version(
-    objects: list[Object], definition: Object, version: str, image: str
+    objects: list[Object],
+    definition: Object,
+    version: str,
+    image: str,
+    platforms: Iterable[str],
 ) -> Object:
     """Return the ClusterServiceVersion."""
     (deployment,) = _of_kind(objects, "Deployment")
@@ -86,9 +109,11 @@ def cluster_service_version(
                 "support": "the Tidegate project",
             },
             "labels": {
-                "operatorframework.io/arch.amd64": "supported",
-                "operatorframework.io/arch.arm64": "supported",
                 "operatorframework.io/os.linux": "supported",
+                **{
+                    f"operatorframework.io/arch.{platform.split('/')[1]}": "supported"
+                    for platform in platforms
+                },
             },
         },
         "spec": {
@@ -162,11 +187,11 @@ def _owned(definition: Object, chart: Object) -> Object:
 
 
 def _of_kind(objects: Iterable[Object], kind: str) -> list[Object]:
-    return [
-        one
-        for one in objects
-        if one["kind"] == kind and "helm.sh/hook" not in one["metadata"].get("annotations", {})
-    ]
+    return [one for one in objects if one["kind"] == kind and not _is_hook(one)]
+
+
+def _is_hook(one: Object) -> bool:
+    return "helm.sh/hook" in (one["metadata"].get("annotations") or {})
 
 
 def _without_helm(one: Object) -> Object:
