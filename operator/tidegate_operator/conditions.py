@@ -267,7 +267,8 @@ def _why(state: BrokerState, component: str) -> str:
     """Return the first failure of a component's pods in parentheses, "" if none is known."""
     for pod in state.pods:
         if pod.component == component and pod.failure:
-            return f" (pod {pod.name}: {pod.failure})"
+            unpulled = "its image cannot be pulled, see Degraded" if pod.unpulled_image else ""
+            return f" (pod {pod.name}: {unpulled or pod.failure})"
     workload = {"edge": state.edges, "router": state.routers}.get(component)
     return f" ({workload.failure})" if workload is not None and workload.failure else ""
 

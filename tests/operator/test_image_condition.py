@@ -107,6 +107,15 @@ def test_many_pods_of_an_image_are_one_sentence() -> None:
     assert len(found) < 700
 
 
+def test_a_broker_that_has_no_other_pods_says_so_in_ready() -> None:
+    none = Workload(desired=2, ready=0, updated=2, total=2, is_current=True, exists=True)
+    failing = pods([waiting("ErrImagePull", "x" * 900, part="router")], NOW)
+    state = BrokerState("demo", 2, parse("demo", spec_of()), routers=none, edges=none, pods=failing)
+    ready = next(one for one in status(state, None, NOW)["conditions"] if one["type"] == "Ready")
+    assert ready["reason"] == "RoutersNotReady"
+    assert "(pod e3: its image cannot be pulled, see Degraded)" in ready["message"]
+
+
 def test_images_that_pods_have_are_not_named() -> None:
     for reason in ("CrashLoopBackOff", "ContainerCreating"):
         assert degraded(waiting(reason))[1] != "ImageNotPulled"
