@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from tidegate_operator.live_state import Addresses, Pod, Workload
@@ -56,7 +57,8 @@ class BrokerState:
     pods: Sequence[Pod] = ()
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     failing: Sequence[str] = ()
-    addresses: Addresses = field(default_factory=Addresses)
+    #: Addresses of the Services for clients, in the order of the listeners.
+    addresses: Sequence[Addresses] = ()
     certificates: Mapping[str, Sequence[CertificateInfo]] = field(default_factory=dict)
     connections: int | None = None
 
@@ -80,6 +82,11 @@ class BrokerState:
         """The workloads, with their names in messages."""
         workloads = [("edges", self.edges), ("routers", self.routers)]
         return workloads if self.redis is None else [("the store", self.redis), *workloads]
+
+
+def time_text(moment: datetime) -> str:
+    """Return a time as the API server writes it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def some(sentences: Sequence[str]) -> str:

@@ -14,21 +14,21 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from tidegate_operator import kstatus, names
-from tidegate_operator.broker_state import BrokerState, Value, sentences, some
+from tidegate_operator import kstatus, listener_status, names
+from tidegate_operator.broker_state import BrokerState, Value, sentences, some, time_text
 from tidegate_operator.certificate_condition import certificates_ready
 from tidegate_operator.image_condition import unpulled_images
 from tidegate_operator.live_state import Workload
+from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import Outdated, has_config
 from tidegate_operator.secrets.references import Fault, Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.client_services import service_name
 from tidegate_operator.spec.status import (
-    MAX_ADDRESSES,
     MAX_MESSAGE,
     BrokerStatus,
     Condition,
     ConditionType,
-    ListenerStatus,
     PodsStatus,
     Reason,
 )
@@ -70,8 +70,8 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
                 )
                 for kind, value in values.items()
             ],
-            "address": state.addresses.first() or _previous_address(state, before),
-            "listeners": _listeners(state, before),
+            "address": listener_status.address(state, before),
+            "listeners": listener_status.listeners(state, before),
             "edges": _pods_status(state, state.edges, "edge"),
             "routers": _pods_status(state, state.routers, "router"),
             "connections": state.connections,
@@ -91,7 +91,7 @@ def _condition(
             "status": state,
             "reason": reason.value,
             "message": _truncated(message),
-            "lastTransitionTime": last["lastTransitionTime"] if is_same else _time(now),
+            "lastTransitionTime": last["lastTransitionTime"] if is_same else time_text(now),
             "observedGeneration": generation,
         }
     )
@@ -106,17 +106,8 @@ def _generation(state: BrokerState, kind: ConditionType, last: Mapping[str, Any]
     return int(last.get("observedGeneration", 0)) if is_previous else state.generation
 
 
-def _previous_address(state: BrokerState, before: Mapping[str, Any] | None) -> str:
-    """Return the address of the previous spec if the newest one is invalid."""
-    return str((before or {}).get("address", "")) if state.spec is None else ""
-
-
 def _truncated(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE - 1]}…"
-
-
-def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _pods_status(state: BrokerState, workload: Workload, component: names.Component) -> PodsStatus:
@@ -131,29 +122,6 @@ def _pods_status(state: BrokerState, workload: Workload, component: names.Compon
             "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         }
     )
-
-
-def _listeners(state: BrokerState, before: Mapping[str, Any] | None) -> list[Any]:
-    if state.spec is None:
-        # The listeners that run are those of the previous spec.
-        return list((before or {}).get("listeners") or [])
-    ports = dict(state.addresses.ports)
-    listeners = []
-    for listener in state.spec.listeners:
-        certificates = state.certificates.get(listener.name, ())
-        expiry = min((certificate.not_after for certificate in certificates), default=None)
-        listeners.append(
-            ListenerStatus.model_validate(
-                {
-                    "name": listener.name,
-                    "protocol": listener.protocol,
-                    "port": ports.get(listener.name, listener.exposed_port),
-                    "addresses": list(state.addresses.hosts[:MAX_ADDRESSES]),
-                    "certificateNotAfter": None if expiry is None else _time(expiry),
-                }
-            )
-        )
-    return listeners
 
 
 # Ready
@@ -186,13 +154,14 @@ def _ready(state: BrokerState) -> Value:
             f"{_ready_of(edges)} edges are ready{_why(state, 'edge')}. Edges become ready when "
             "they reach a router: check their logs.",
         )
-    if state.addresses.is_pending:
-        service = names.client_service(state.name)
+    pending = [one.service for one in state.addresses if one.is_pending]
+    if pending:
         return (
             "False",
             Reason.ADDRESS_PENDING,
-            f"Service {service} has no load balancer address yet: check its events (kubectl "
-            f"describe service {service}).",
+            f"Service {' and '.join(pending)} {'has' if len(pending) == 1 else 'have'} no load "
+            "balancer address yet: check the events (kubectl describe service "
+            f"{' '.join(pending)}).",
         )
     count = f"{_ready_of(edges)} edges and {_ready_of(routers)} routers are ready"
     notes = [_unusable_listeners(state.spec), _unprotected(state.spec), _previous_spec(state)]
@@ -363,10 +332,22 @@ def _conflict(state: BrokerState) -> str:
     taken = some([str(ref) for ref in state.foreign])
     if state.is_garbage:
         return f"Waiting for the garbage collection of a deleted MqttBroker of this name: {taken}"
+    own = "" if state.spec is None else _named_services(state.name, state.spec, state.foreign)
     return (
         f"Objects with required names are not owned by this MqttBroker: {taken}. Delete them, or "
-        "give the MqttBroker another name"
+        f"give the MqttBroker{own} another name"
     )
+
+
+def _named_services(name: str, spec: MqttBrokerSpec, foreign: Sequence[ObjectRef]) -> str:
+    """Return the fields that give foreign Services their names, to go on with; "" without any."""
+    taken = {ref.name for ref in foreign if ref.kind == "Service"}
+    fields = [
+        f"spec.listeners[{index}].service"
+        for index, listener in enumerate(spec.listeners)
+        if listener.service is not None and service_name(name, listener) in taken
+    ]
+    return f", or {some(fields)}," if fields else ""
 
 
 def _reference_reason(problems: Sequence[Problem]) -> Reason:

@@ -43,9 +43,9 @@ class LiveObjects:
         workloads = (self.deployment("edge"), self.deployment("router"), self.store())
         return any(manifest is not None for manifest in workloads)
 
-    def client_service(self) -> Manifest | None:
-        """Return the Service that clients connect to."""
-        return self._get("v1", "Service", names.client_service(self.name))
+    def service(self, name: str) -> Manifest | None:
+        """Return a Service."""
+        return self._get("v1", "Service", name)
 
     def restart_hashes(self) -> Mapping[str, str]:
         """Return the restart hashes of the Deployments' pod templates, by component."""

@@ -252,8 +252,10 @@ AddressKind = Literal["load balancer", "node port", "cluster"]
 
 @dataclass(slots=True, frozen=True)
 class Addresses:
-    """Addresses for clients. ``hosts`` is empty while a load balancer has none yet."""
+    """Addresses for clients, of a Service; empty if it does not exist. ``hosts`` is empty while a
+    load balancer has none yet."""
 
+    service: str = ""
     kind: AddressKind = "cluster"
     hosts: tuple[str, ...] = ()
     #: Name of a listener and its port for clients.
@@ -266,12 +268,10 @@ class Addresses:
 
     def first(self) -> str:
         """Return HOST:PORT of the first listener, "" if there is none."""
-        if not self.ports:
+        if not (self.ports and self.hosts):
             return ""
-        host = self.hosts[0] if self.hosts else ""
-        if not host:
-            return ""
-        return f"[{host}]:{self.ports[0][1]}" if ":" in host else f"{host}:{self.ports[0][1]}"
+        host, port = self.hosts[0], self.ports[0][1]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def load_balancer_addresses(service: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -285,10 +285,10 @@ def load_balancer_addresses(service: Mapping[str, Any] | None) -> tuple[str, ...
 def addresses(
     service: Mapping[str, Any] | None, namespace: str, listeners: Sequence[ListenerSpec]
 ) -> Addresses:
-    """Return the addresses of the client Service."""
+    """Return the addresses of a Service for these listeners."""
     if service is None:
         return Addresses()
-    spec = service["spec"]
+    spec, name = service["spec"], service["metadata"]["name"]
     service_type = spec.get("type", "ClusterIP")
     by_name = {port.get("name"): port for port in spec.get("ports") or []}
     key = "nodePort" if service_type == "NodePort" else "port"
@@ -298,9 +298,8 @@ def addresses(
         if listener.name in by_name
     )
     if service_type == "LoadBalancer":
-        return Addresses("load balancer", load_balancer_addresses(service), ports)
-    name = f"{service['metadata']['name']}.{namespace}.svc"
+        return Addresses(name, "load balancer", load_balancer_addresses(service), ports)
     if service_type == "NodePort":
         # A placeholder: the operator does not know which nodes clients can reach.
-        return Addresses("node port", ("NODE",), ports)
-    return Addresses("cluster", (name,), ports)
+        return Addresses(name, "node port", ("NODE",), ports)
+    return Addresses(name, "cluster", (f"{name}.{namespace}.svc",), ports)

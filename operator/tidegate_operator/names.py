@@ -94,6 +94,21 @@ def client_service(broker: str) -> str:
     return broker
 
 
+def listener_service(broker: str, listener: str) -> str:
+    """The Service of a listener that has its own, unless it names another."""
+    return f"{broker}-{listener}"
+
+
+def reserved_services(broker: str) -> tuple[str, ...]:
+    """The Services of a broker that no listener can have as its own."""
+    return (
+        client_service(broker),
+        routers_service(broker),
+        metrics_service(broker),
+        workload(broker, "redis"),
+    )
+
+
 def routers_service(broker: str) -> str:
     """The headless Service that edges resolve to find routers."""
     return f"{broker}-routers"

@@ -78,7 +78,10 @@ class ObjectRef:
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """What to write, in this order: ``apply``, then ``delete``.
+    """What to write, in this order: ``release``, ``apply``, then ``delete``.
+
+    ``release``: obsolete Services whose node ports others are to have. ``moved_node_ports``: those
+    that a dry run would refuse, because another Service of the broker still has them.
 
     ``foreign``: objects with a required name that the broker does not own. Then nothing is written.
     """
@@ -86,11 +89,13 @@ class Plan:
     apply: tuple[Manifest, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
     foreign: tuple[ObjectRef, ...] = ()
+    release: tuple[ObjectRef, ...] = ()
+    moved_node_ports: frozenset[int] = frozenset()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.apply or self.delete)
+        return not (self.release or self.apply or self.delete)
 
 
 def plan(
@@ -132,7 +137,44 @@ def plan(
         and _labels(manifest).get(names.MANAGED_BY_LABEL) == names.FIELD_MANAGER
         and "deletionTimestamp" not in manifest["metadata"]
     ]
-    return Plan(tuple(apply), tuple(sorted(obsolete)))
+    moved = _moved_node_ports(desired, live_objects)
+    release = {ref for ref in obsolete if ref in moved.values()}
+    # Services that get a node port follow those that give it away.
+    apply.sort(key=lambda manifest: bool(moved.keys() & _gained(manifest, live_objects)))
+    return Plan(
+        apply=tuple(apply),
+        delete=tuple(sorted(ref for ref in obsolete if ref not in release)),
+        release=tuple(sorted(release)),
+        moved_node_ports=frozenset(moved),
+    )
+
+
+def _moved_node_ports(
+    desired: Iterable[Manifest], live: Mapping[ObjectRef, Manifest]
+) -> dict[int, ObjectRef]:
+    """Return node ports that one Service gives to another one, and which Service has them now."""
+    wanted = {
+        port: ObjectRef.of(manifest) for manifest in desired for port in _node_ports(manifest)
+    }
+    return {
+        port: ref
+        for ref, manifest in live.items()
+        for port in _node_ports(manifest)
+        if wanted.get(port, ref) != ref
+    }
+
+
+def _gained(manifest: Manifest, live: Mapping[ObjectRef, Manifest]) -> set[int]:
+    """Return the node ports that a Service does not have yet."""
+    current = live.get(ObjectRef.of(manifest))
+    return set(_node_ports(manifest)) - set(() if current is None else _node_ports(current))
+
+
+def _node_ports(manifest: Mapping[str, Any]) -> list[int]:
+    """Return the node ports of a Service; none for other kinds."""
+    if manifest["kind"] != "Service":
+        return []
+    return [port["nodePort"] for port in manifest["spec"].get("ports") or () if "nodePort" in port]
 
 
 def belongs_to(manifest: Mapping[str, Any], owner_uid: str) -> bool:

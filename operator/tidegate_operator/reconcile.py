@@ -28,6 +28,7 @@ from tidegate_operator.kube.interface import Cluster
 from tidegate_operator.kube.store_volume import Growth, grow
 from tidegate_operator.kube.writer import ObjectWriter, WriteResult
 from tidegate_operator.live_objects import LiveObjects
+from tidegate_operator.missing_objects import missing_basics
 from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import ObjectRef, Plan, awaits_garbage_collection, belongs_to, plan
 from tidegate_operator.pods.config_state import desired_configs
@@ -57,6 +58,7 @@ from tidegate_operator.secrets.references import (
     references,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.client_services import client_services
 from tidegate_operator.spec.dropped import dropped_fields
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.salvage import usable_part
@@ -221,7 +223,10 @@ class Reconciler:
     def _decide(self, observed: _Observed) -> _Desired:
         owner, now, live = observed.owner, observed.now, observed.live
         secrets = live.secrets()
-        addresses = live_state.load_balancer_addresses(live.client_service())
+        addresses = {
+            service.name: live_state.load_balancer_addresses(live.service(service.name))
+            for service in client_services(owner.name, observed.usable)
+        }
         broker = Broker(owner.name, owner.namespace, owner.uid, observed.usable)
         owned_secrets = renew_secrets(
             owner.name, owner.namespace, broker.spec, secrets, now, addresses
@@ -246,7 +251,7 @@ class Reconciler:
         if observed.spec is None:
             return _Desired(ReferencedFiles(), owned_secrets, kept, False, kept)
         rendered = render(inputs)
-        missing = _missing_basics(rendered, observed) if observed.is_created else []
+        missing = _missing(observed, rendered) if observed.is_created else []
         kept = [*network.certificates(inputs), *kept, *missing]
         if not files.is_complete:
             # The last of two manifests with the same name wins: live Secrets keep their files.
@@ -384,18 +389,11 @@ def _parse_spec(
     return (None, spec, problems) if problems else (spec, spec, [])
 
 
-#: Kinds of objects without which running pods are not found, or cannot be replaced.
-_BASIC_KINDS: Final = frozenset({"Service", "ServiceAccount"})
-
-
-def _missing_basics(manifests: Sequence[Manifest], observed: _Observed) -> list[Manifest]:
-    """Return what was deleted and has to be made again although the spec is refused."""
-    live = observed.live.objects
-    return [
-        manifest
-        for manifest in manifests
-        if manifest["kind"] in _BASIC_KINDS and ObjectRef.of(manifest) not in live
-    ]
+def _missing(observed: _Observed, manifests: Sequence[Manifest]) -> list[Manifest]:
+    status = observed.body.get("status")
+    return missing_basics(
+        observed.owner.name, observed.usable, status, manifests, observed.live.objects
+    )
 
 
 def _shortest_grace_s(pods: Sequence[live_state.Pod]) -> int | None:
@@ -421,7 +419,6 @@ def _broker_state(
     is_bundled = store is not None if spec is None else spec.redis.own is not None
     # Without workloads they are those of a deleted broker of this name.
     store_pods = observed.pods if live.has_workloads else ()
-    listeners = [] if spec is None else spec.listeners
     return BrokerState(
         name=owner.name,
         generation=observed.body["metadata"].get("generation", 0),
@@ -442,7 +439,10 @@ def _broker_state(
         pods=observed.pods,
         outdated=pods.outdated,
         failing=pods.failing,
-        addresses=live_state.addresses(live.client_service(), owner.namespace, listeners),
+        addresses=[
+            live_state.addresses(live.service(service.name), owner.namespace, service.listeners)
+            for service in client_services(owner.name, observed.usable)
+        ],
         certificates=_certificates(observed, desired),
         connections=pods.connections,
     )

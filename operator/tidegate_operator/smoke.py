@@ -44,6 +44,7 @@ from tidegate_operator.kube.client import KubeApi, object_path
 from tidegate_operator.kube.interface import KubeError, KubeUnavailable
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.client_services import service_name
 from tidegate_operator.spec.listeners import ListenerSpec
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.status import Reason
@@ -107,7 +108,7 @@ def is_ready(broker: dict[str, Any]) -> bool:
     return True
 
 
-def listener_of(spec: MqttBrokerSpec) -> ListenerSpec | None:
+def listener_of(name: str, spec: MqttBrokerSpec) -> ListenerSpec | None:
     """Return a listener that a plain MQTT client in the cluster can use, None without one."""
     for listener in spec.listeners:
         needs_certificate = (
@@ -117,6 +118,7 @@ def listener_of(spec: MqttBrokerSpec) -> ListenerSpec | None:
             listener.protocol in {"tcp", "tls", "auto"}
             and listener.proxy_protocol != "required"
             and not needs_certificate
+            and service_name(name, listener)
         ):
             return listener
     return None
@@ -141,7 +143,7 @@ async def endpoint_of(
         else:
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
-    host = f"{names.client_service(name)}.{namespace}.svc"
+    host = f"{service_name(name, listener)}.{namespace}.svc"
     return BrokerEndpoint(host, listener.exposed_port, tls)
 
 
@@ -241,7 +243,7 @@ async def broker_answers(namespace: str, name: str) -> str:
             if broker is None:
                 raise CheckFailed(f"MqttBroker {name} not found in namespace {namespace}")
             is_ready(broker)
-            listener = listener_of(parse(name, broker["spec"]))
+            listener = listener_of(name, parse(name, broker["spec"]))
             if listener is None:
                 return "Ready; no listener accepts plain MQTT clients, publishing not checked"
             endpoint = await endpoint_of(api, namespace, name, listener)

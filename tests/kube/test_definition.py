@@ -89,11 +89,11 @@ def test_a_bad_spec_is_refused_with_a_sentence(
 ) -> None:
     space = space_of_module
     with pytest.raises(Refused) as refusal:
-        space.put("bad", spec_of(**changes))
+        space.put("demo", spec_of(**changes))
     assert refusal.value.status in {400, 422}
     if message != "schema":
         assert message in str(refusal.value)
-    assert space.api.get("MqttBroker", "bad", space.name) is None
+    assert space.api.get("MqttBroker", "demo", space.name) is None
 
 
 @pytest.mark.parametrize("name", ["a" * 41, "1st", "my.broker"])

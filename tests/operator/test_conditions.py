@@ -63,7 +63,7 @@ def healthy(**changes: Any) -> BrokerState:
         "routers": FULL,
         "redis": Workload(1, 1, 1, 1, is_current=True, exists=True),
         "pods": [pod("e1"), pod("e2"), pod("r1", "router"), pod("s", "redis")],
-        "addresses": Addresses("cluster", ("demo.iot.svc",), (("mqtt", 1883),)),
+        "addresses": [Addresses("demo", "cluster", ("demo.iot.svc",), (("mqtt", 1883),))],
     }
     return BrokerState(**(values | changes))
 
@@ -102,7 +102,13 @@ def test_the_rest_of_the_status() -> None:
     assert found["address"] == "demo.iot.svc:1883"
     assert found["connections"] == 17
     assert found["listeners"] == [
-        {"name": "mqtt", "protocol": "tcp", "port": 1883, "addresses": ["demo.iot.svc"]}
+        {
+            "name": "mqtt",
+            "protocol": "tcp",
+            "service": "demo",
+            "port": 1883,
+            "addresses": ["demo.iot.svc"],
+        }
     ]
     assert found["edges"] == {
         "desired": 2,
@@ -143,7 +149,7 @@ def test_the_rest_of_the_status() -> None:
             "spec.edge.replicas is 0",
         ),
         (
-            {"addresses": Addresses("load balancer", (), (("mqtt", 443),))},
+            {"addresses": [Addresses("demo", "load balancer", (), (("mqtt", 443),))]},
             "False",
             "AddressPending",
             "describe service",
@@ -298,9 +304,9 @@ def test_fields_that_were_dropped_are_named() -> None:
 
 def test_an_address_is_kept_while_the_spec_is_invalid() -> None:
     before = status(healthy(), None, NOW)
-    gone = {"spec": None, "spec_problems": ["x"], "addresses": Addresses()}
+    gone = {"spec": None, "spec_problems": ["x"], "addresses": ()}
     assert status(healthy(**gone), before, NOW)["address"] == "demo.iot.svc:1883"
-    assert status(healthy(addresses=Addresses()), before, NOW)["address"] == ""
+    assert status(healthy(addresses=()), before, NOW)["address"] == ""
 
 
 def test_a_broker_that_is_not_ready_is_not_called_faultless() -> None:
@@ -511,7 +517,8 @@ def test_the_same_situation_gives_the_same_status() -> None:
 def test_what_is_too_long_for_a_status_is_cut() -> None:
     hosts = tuple(f"192.0.2.{number}" for number in range(40))
     state = healthy(
-        apply_error="x" * 9000, addresses=Addresses("load balancer", hosts, (("mqtt", 443),))
+        apply_error="x" * 9000,
+        addresses=[Addresses("demo", "load balancer", hosts, (("mqtt", 443),))],
     )
     found = status(state, None, NOW)
     assert found["listeners"][0]["addresses"] == list(hosts[:32])

@@ -29,7 +29,9 @@ def owned_secrets(
     addresses: Sequence[str] = (),
 ) -> OwnedSecrets:
     parsed = parse("demo", spec or spec_of("headline"))
-    return renew_secrets("demo", NAMESPACE, parsed, existing or LiveSecrets(), now, addresses)
+    return renew_secrets(
+        "demo", NAMESPACE, parsed, existing or LiveSecrets(), now, {"demo": addresses}
+    )
 
 
 def stored(now: datetime.datetime = NOW, **options: Any) -> LiveSecrets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tempfile
 from pathlib import Path
@@ -70,6 +71,14 @@ def listeners(draw: st.DrawFn) -> list[dict[str, Any]]:
                 websocketPingSeconds=st.floats(0, 3600),
                 proxyProtocol=st.just("off"),
                 paths=st.just(["/x"]),
+                service=st.sampled_from(
+                    [
+                        {},
+                        {"type": "None"},
+                        {"name": "shared", "type": "LoadBalancer", "class": "internal"},
+                    ]
+                ),
+                networkPolicyPeers=st.sampled_from([[], [{"podSelector": {}}]]),
             )
         )
         found.append(one)
@@ -150,8 +159,16 @@ def test_a_valid_spec_renders_and_its_configuration_loads(spec: dict[str, Any], 
             role: config_file.Role = "edge" if component == "edge" else "router"
             config = config_file.from_flags(config_file.Flags(config=file), role)
         if component == "edge":
-            service = pick(found, "Service", name)["spec"]["ports"]
-            assert [one.port for one in config.listeners] == [one["targetPort"] for one in service]
+            services = [one["spec"] for one in found if one["kind"] == "Service"]
+            ports = [
+                port["targetPort"]
+                for one in services
+                for port in one["ports"]
+                if "clusterIP" not in one
+            ]
+            wanted = [one.get("service", {}).get("type") != "None" for one in spec["listeners"]]
+            opened = [one.port for one in config.listeners]
+            assert sorted(ports) == list(itertools.compress(opened, wanted))
 
 
 @QUICK

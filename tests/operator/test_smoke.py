@@ -113,7 +113,7 @@ def test_what_is_not_so_is_one_line_and_an_exit_code(
 def test_a_listener_is_chosen_that_needs_nothing_else(
     listeners: list[dict[str, Any]], chosen: str | None
 ) -> None:
-    listener = smoke.listener_of(parse("demo", {"listeners": listeners}))
+    listener = smoke.listener_of("demo", parse("demo", {"listeners": listeners}))
     assert (listener.name if listener else None) == chosen
 
 

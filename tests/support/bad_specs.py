@@ -11,6 +11,8 @@ from typing import Any
 Schema = dict[str, Any]
 
 TLS: Schema = {"selfSigned": True}
+#: Specs with this one are refused for a broker that is called demo.
+RESERVED_SERVICE = "a service has the name of another Service of the broker"
 BAD: list[tuple[Schema, str]] = [
     ({"listeners": []}, "schema"),
     ({"listeners": [{"name": "a", "port": 80}]}, "schema"),
@@ -98,6 +100,48 @@ BAD: list[tuple[Schema, str]] = [
     (
         {"listeners": [{"name": "a", "protocol": "auto"}, {"name": "b", "servicePort": 443}]},
         "two listeners have the same servicePort",
+    ),
+    (
+        {
+            "listeners": [
+                {"name": "a", "port": 2000, "servicePort": 443, "service": {"name": "public"}},
+                {"name": "b", "port": 3000, "servicePort": 443, "service": {"name": "public"}},
+            ]
+        },
+        "two listeners have the same servicePort",
+    ),
+    (
+        {
+            "listeners": [
+                {"name": "a", "port": 2000, "service": {"name": "public", "type": "LoadBalancer"}},
+                {"name": "b", "port": 3000, "service": {"name": "public"}},
+            ]
+        },
+        "two listeners have the same service.name and different service.type",
+    ),
+    *(
+        (
+            {"listeners": [{"name": "a", "service": service}]},
+            "externalTrafficPolicy requires type LoadBalancer or NodePort",
+        )
+        for service in (
+            {"externalTrafficPolicy": "Local"},
+            {"type": "None", "externalTrafficPolicy": "Local"},
+        )
+    ),
+    (
+        {"listeners": [{"name": "a", "service": {"loadBalancerSourceRanges": ["10.0.0.0/8"]}}]},
+        "loadBalancerSourceRanges requires type LoadBalancer",
+    ),
+    ({"listeners": [{"name": "a", "service": {"name": "Public"}}]}, "schema"),
+    *(
+        ({"listeners": [{"name": name, "service": service}]}, RESERVED_SERVICE)
+        for name, service in (
+            ("a", {"name": "demo"}),
+            ("a", {"name": "demo-metrics"}),
+            ("routers", {}),
+            ("redis", {"type": "NodePort"}),
+        )
     ),
     (
         {"edge": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},

@@ -86,7 +86,8 @@ class FakeCluster:
         before = self.objects.get(key)
         found: Object = copy.deepcopy(before) if before is not None else {}
         new = dict(_fields(manifest))
-        for path in self._owned.get((key, manager), set()) - set(new):
+        gone = self._owned.get((key, manager), set()) - set(new)
+        for path in sorted(gone, key=_is_identity):
             others = (
                 fields
                 for (one, name), fields in self._owned.items()
@@ -179,13 +180,22 @@ def _set(found: Any, path: FieldPath, value: Any) -> None:
     found[path[-1]] = copy.deepcopy(value)
 
 
+def _is_identity(path: FieldPath) -> bool:
+    """Whether a field tells an item of a list from others: it is removed last."""
+    return len(path) > 1 and isinstance(path[-2], tuple) and path[-2][0] == path[-1]
+
+
 def _remove(found: Any, path: FieldPath) -> None:
+    """Remove a field, and an item of a list with its last one."""
+    within: Any = None
     for part in path[:-1]:
-        found = _get(found, (part,))
+        within, found = found, _get(found, (part,))
         if found is _MISSING:
             return
     if isinstance(found, dict):
         found.pop(path[-1], None)
+        if not found and isinstance(within, list):
+            within.remove(found)
 
 
 def _fill_in(found: Object) -> None:

@@ -7,6 +7,7 @@ is part of the result; what a retry may mend is raised. Never decides what is de
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -87,13 +88,14 @@ class ObjectWriter:
         if result.errors:
             return result
         try:
+            await self._delete(plan.release, namespace, live, result)
             await self._apply(plan.apply, live, result, now)
             result.kept = in_use(plan)
             obsolete = (ref for ref in plan.delete if ref not in result.kept)
             await self._delete(obsolete, namespace, live, result)
         except _Rejected as rejected:
             result.refuse(str(rejected))
-            result.is_partial = len(plan.apply) + len(plan.delete) > 1
+            result.is_partial = len(plan.release) + len(plan.apply) + len(plan.delete) > 1
         return result
 
     async def write_each(
@@ -131,14 +133,14 @@ class ObjectWriter:
         A single write needs no dry run. For a new broker only objects with content of the spec are
         validated: an object too many does no harm then.
         """
-        if len(plan.apply) == 1 and not plan.delete:
+        if len(plan.apply) == 1 and not (plan.delete or plan.release):
             return
         for manifest in plan.apply:
             if is_new and manifest["kind"] in _UNVALIDATED_KINDS:
                 continue
             try:
                 with _rejections(ObjectRef.of(manifest)):
-                    await self._validate(manifest)
+                    await self._validate(_without_node_ports(manifest, plan.moved_node_ports))
             except _Rejected as rejected:
                 result.refuse(str(rejected))
 
@@ -179,6 +181,17 @@ class ObjectWriter:
                 await self._cluster.delete(ref, namespace, live[ref]["metadata"]["uid"])
             del live[ref]
             result.deleted += 1
+
+
+def _without_node_ports(manifest: Manifest, ports: frozenset[int]) -> Manifest:
+    """Return a manifest as it can be validated before these node ports are free."""
+    if manifest["kind"] != "Service" or not ports:
+        return manifest
+    validated = copy.deepcopy(manifest)
+    for port in validated["spec"]["ports"]:
+        if port.get("nodePort") in ports:
+            del port["nodePort"]
+    return validated
 
 
 class _Rejected(Exception):

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tidegate_operator import names
 from tidegate_operator.names import ADMIN_PORT, LINK_PORT, REDIS_PORT, Component
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest
+from tidegate_operator.spec.client_services import ClientService, client_services
 from tidegate_operator.spec.listeners import ListenerSpec
 
 SERVICE_MONITOR: Final = "ServiceMonitor"
@@ -19,7 +20,8 @@ _APP_PROTOCOLS: Final = {"ws": "kubernetes.io/ws", "wss": "kubernetes.io/wss"}
 def services(inputs: Inputs) -> Iterator[Manifest]:
     """Yield the Services that clients, edges and Prometheus use."""
     broker = inputs.broker
-    yield _client_service(inputs)
+    for service in client_services(broker.name, inputs.spec):
+        yield _client_service(broker, service)
     yield _headless(
         broker,
         names.routers_service(broker.name),
@@ -36,22 +38,22 @@ def services(inputs: Inputs) -> Iterator[Manifest]:
     yield metrics
 
 
-def _client_service(inputs: Inputs) -> Manifest:
-    broker, service = inputs.broker, inputs.spec.service
-    metadata = broker.metadata(names.client_service(broker.name), "edge")
-    metadata["labels"] = {**service.labels, **metadata["labels"]}
-    if service.annotations:
-        metadata["annotations"] = dict(service.annotations)
+def _client_service(broker: Broker, service: ClientService) -> Manifest:
+    settings = service.settings
+    metadata = broker.metadata(service.name, "edge")
+    metadata["labels"] = {**settings.labels, **metadata["labels"]}
+    if settings.annotations:
+        metadata["annotations"] = dict(settings.annotations)
     spec: Manifest = {
-        "type": service.type,
+        "type": settings.type,
         "selector": names.selector(broker.name, "edge"),
-        "ports": [_port(listener, service.type) for listener in inputs.spec.listeners],
+        "ports": [_port(listener, settings.type) for listener in service.listeners],
     }
     for key, value in (
-        ("loadBalancerClass", service.load_balancer_class),
-        ("loadBalancerSourceRanges", service.load_balancer_source_ranges),
-        ("externalTrafficPolicy", service.external_traffic_policy),
-        ("ipFamilyPolicy", service.ip_family_policy),
+        ("loadBalancerClass", settings.load_balancer_class),
+        ("loadBalancerSourceRanges", settings.load_balancer_source_ranges),
+        ("externalTrafficPolicy", settings.external_traffic_policy),
+        ("ipFamilyPolicy", settings.ip_family_policy),
     ):
         if value:
             spec[key] = value
@@ -151,13 +153,25 @@ def policies(inputs: Inputs) -> Iterator[Manifest]:
     if not spec.network_policy.enabled:
         return
     admin = _admin_rule(inputs)
-    clients: Manifest = {"ports": [_tcp(listener.pod_port) for listener in spec.listeners]}
-    if spec.network_policy.clients:
-        clients["from"] = spec.network_policy.clients
-    yield _policy(broker, "edge", [clients, admin])
+    yield _policy(broker, "edge", [*_client_rules(inputs), admin])
     yield _policy(broker, "router", [_ingress_from(broker, "edge", LINK_PORT), admin])
     if spec.redis.own is not None:
         yield _policy(broker, "redis", [_ingress_from(broker, "router", REDIS_PORT)])
+
+
+def _client_rules(inputs: Inputs) -> list[Manifest]:
+    """Return a rule for all listeners with the same peers; without peers, it admits everybody."""
+    spec = inputs.spec
+    rules: list[Manifest] = []
+    for listener in spec.listeners:
+        peers = listener.network_policy_peers or spec.network_policy.clients
+        port = _tcp(listener.pod_port)
+        same = next((rule for rule in rules if rule.get("from", []) == peers), None)
+        if same is None:
+            rules.append({"ports": [port]} | ({"from": peers} if peers else {}))
+        else:
+            same["ports"].append(port)
+    return rules
 
 
 def _admin_rule(inputs: Inputs) -> Manifest:

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from tidegate.runtime.config.model import LinkTlsConfig
@@ -30,6 +31,7 @@ from tidegate_operator.secrets.certificates import (
     reissue_reason,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.client_services import service_name
 from tidegate_operator.spec.listeners import ListenerSpec, ListenerTls
 
 SecretData = Mapping[str, bytes]
@@ -114,12 +116,12 @@ def renew_secrets(
     spec: MqttBrokerSpec | None,
     live: LiveSecrets,
     now: datetime,
-    addresses: Sequence[str] = (),
+    addresses: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> OwnedSecrets:
     """Return the desired secrets; live ones are kept unless something is due.
 
     With an invalid spec (None) only the secrets that do not depend on it are renewed. ``addresses``
-    of the load balancer are added to the certificates of self-signed listeners.
+    of load balancers, by Service, are added to the certificates of self-signed listeners.
     """
     changes: list[str] = []
     policy = link_policy()
@@ -164,7 +166,7 @@ def _renew_listeners(
     spec: MqttBrokerSpec,
     live: LiveSecrets,
     now: datetime,
-    addresses: Sequence[str],
+    addresses: Mapping[str, Sequence[str]],
     changes: list[str],
 ) -> tuple[Authorities, dict[str, KeyPair]]:
     """Return the authorities of self-signed listeners, and their certificates by listener."""
@@ -176,7 +178,8 @@ def _renew_listeners(
     pairs = {}
     for listener in listeners:
         assert listener.tls is not None
-        request = listener_request(name, namespace, listener.tls, addresses)
+        service = service_name(name, listener) or client_service(name)
+        request = listener_request(service, namespace, listener.tls, addresses.get(service, ()))
         pairs[listener.name] = _keep_or_reissue(
             current[listener.name], request, group, now, policy, changes
         )
@@ -207,11 +210,10 @@ def router_request(name: str, namespace: str) -> CertificateRequest:
 
 
 def listener_request(
-    name: str, namespace: str, tls: ListenerTls, addresses: Sequence[str] = ()
+    service: str, namespace: str, tls: ListenerTls, addresses: Sequence[str] = ()
 ) -> CertificateRequest:
     """The certificate of a self-signed listener: configured names and addresses, and those of the
-    Service."""
-    service = client_service(name)
+    Service that publishes it (without one, of the broker's)."""
     service_names = (service, f"{service}.{namespace}", f"{service}.{namespace}.svc")
     # Certificates cannot have addresses with a zone, or names that are not ASCII.
     valid = (address for address in addresses if address.isascii() and "%" not in address)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from tidegate.runtime.config.model import (
     AuthConfig,
@@ -20,7 +20,6 @@ from tidegate.runtime.config.model import (
     LinkConfig,
     LogConfig,
     TelemetryConfig,
-    check_networks,
 )
 from tidegate_operator.spec.fields import (
     LabelMap,
@@ -32,6 +31,7 @@ from tidegate_operator.spec.fields import (
     rules,
 )
 from tidegate_operator.spec.listeners import DEFAULT_PORTS, ListenerSpec
+from tidegate_operator.spec.services import ServiceSpec
 from tidegate_operator.spec.sources import AclSpec, PasswordsSource
 from tidegate_operator.spec.workloads import EdgeSpec, RedisSpec, RouterSpec
 
@@ -49,6 +49,23 @@ def _service_port(listener: str) -> str:
         f"(has({listener}.servicePort) ? {listener}.servicePort"
         f" : {listener}.protocol == 'auto' ? 443 : {_pod_port(listener)})"
     )
+
+
+def _service(listener: str) -> str:
+    """The CEL expression for what tells a listener's Service from others; -NAME: its own."""
+    return (
+        f"(!has({listener}.service) ? ''"
+        f" : {listener}.service.type != 'None' && has({listener}.service.name)"
+        f" ? {listener}.service.name : '-' + {listener}.name)"
+    )
+
+
+#: The CEL expression for listeners that name a Service, and do not agree about its type.
+_SAME_SERVICE = (
+    "self.listeners.all(one, !has(one.service) || !has(one.service.name)"
+    " || self.listeners.all(other, !has(other.service) || !has(other.service.name)"
+    " || one.service.name != other.service.name || one.service.type == other.service.type))"
+)
 
 
 def _unique(value: Callable[[str], str]) -> str:
@@ -131,66 +148,14 @@ class TelemetrySpec(RuntimeSection, TelemetryConfig):
     """The ServiceMonitor for Prometheus."""
 
 
-class ServiceSpec(SpecSection):
-    """The Service that clients connect to."""
-
-    model_config = rules(
-        (
-            "!has(self.class) || (has(self.type) && self.type == 'LoadBalancer')",
-            "class requires type LoadBalancer",
-        ),
-        (
-            "!has(self.loadBalancerSourceRanges) || self.loadBalancerSourceRanges.size() == 0"
-            " || (has(self.type) && self.type == 'LoadBalancer')",
-            "loadBalancerSourceRanges requires type LoadBalancer",
-        ),
-        (
-            "!has(self.externalTrafficPolicy) || (has(self.type) && self.type != 'ClusterIP')",
-            "externalTrafficPolicy requires type LoadBalancer or NodePort",
-        ),
-    )
-
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Type of the Service. LoadBalancer requests an external address from the cloud provider."""
-    load_balancer_class: Annotated[str, Field(max_length=253)] | None = Field(
-        default=None, alias="class"
-    )
-    """The load balancer implementation (spec.loadBalancerClass of the Service)."""
-    annotations: LabelMap = Field(default_factory=dict)
-    """Annotations of the Service; annotations set by others are kept."""
-    labels: LabelMap = Field(default_factory=dict)
-    """Labels of the Service."""
-    load_balancer_source_ranges: list[Annotated[str, Field(max_length=49)]] = Field(
-        default_factory=list, max_length=256
-    )
-    """Networks (CIDR) that may connect; empty: all."""
-    external_traffic_policy: Literal["Cluster", "Local"] | None = None
-    """Local preserves client addresses, and routes only to nodes that run edges."""
-    ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
-    """IPv4, IPv6 or both; unset: the current value of the Service (initially the cluster's
-    default)."""
-
-    _check_networks = field_validator("load_balancer_source_ranges")(check_networks)
-
-    @model_validator(mode="after")
-    def _type_fits(self) -> Self:
-        if self.type != "LoadBalancer":
-            if self.load_balancer_class is not None:
-                raise ValueError("class requires type LoadBalancer")
-            if self.load_balancer_source_ranges:
-                raise ValueError("load_balancer_source_ranges requires type LoadBalancer")
-        if self.type == "ClusterIP" and self.external_traffic_policy is not None:
-            raise ValueError("external_traffic_policy requires type LoadBalancer or NodePort")
-        return self
-
-
 class NetworkPolicySpec(SpecSection):
     """Who may connect to the pods, if the cluster's network plugin enforces NetworkPolicies."""
 
     enabled: bool = True
     """Create them: clients to edges, edges to routers, routers to the bundled store."""
     clients: OpaqueList = Field(default_factory=list)
-    """Peers (as in a NetworkPolicy) that may connect as clients; empty: all."""
+    """Peers (as in a NetworkPolicy) that may connect as clients, to listeners without
+    `networkPolicyPeers`; empty: all."""
     metrics: OpaqueList = Field(default_factory=list)
     """Peers that may reach health, metrics and the admin API besides the operator and the kubelet,
     for example Prometheus; empty: those of the operator (the chart's `networkPolicy.metrics`),
@@ -243,7 +208,13 @@ class MqttBrokerSpec(SpecSection):
 
     model_config = rules(
         (_unique(_pod_port), "two listeners have the same port"),
-        (_unique(_service_port), "two listeners have the same servicePort"),
+        (
+            "self.listeners.all(one, self.listeners.exists_one(other, "
+            f"{_service_port('one')} == {_service_port('other')}"
+            f" && {_service('one')} == {_service('other')}))",
+            "two listeners have the same servicePort",
+        ),
+        (_SAME_SERVICE, "two listeners have the same service.name and different service.type"),
     )
 
     listeners: list[ListenerSpec] = Field(
@@ -276,7 +247,7 @@ class MqttBrokerSpec(SpecSection):
     log: LogSpec = LogSpec()
     """Logging."""
     service: ServiceSpec = ServiceSpec()
-    """The Service that clients connect to."""
+    """The Service that clients connect to: of all listeners without a `service` of their own."""
     network_policy: NetworkPolicySpec = NetworkPolicySpec()
     """NetworkPolicies of the pods."""
     certificates: CertificatesSpec = CertificatesSpec()
@@ -296,7 +267,6 @@ class MqttBrokerSpec(SpecSection):
         for what, values in (
             ("are called", [listener.name for listener in self.listeners]),
             ("have the port", [listener.pod_port for listener in self.listeners]),
-            ("have the service_port", [listener.exposed_port for listener in self.listeners]),
         ):
             for value, count in Counter(values).items():
                 if count > 1:

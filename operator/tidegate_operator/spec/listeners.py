@@ -21,10 +21,12 @@ from tidegate_operator.names import ADMIN_PORT
 from tidegate_operator.spec.fields import (
     DnsName,
     ObjectName,
+    OpaqueList,
     SpecSection,
     like,
     rules,
 )
+from tidegate_operator.spec.services import ListenerServiceSpec
 from tidegate_operator.spec.sources import (
     AclSpec,
     FileSource,
@@ -110,8 +112,8 @@ class ListenerTls(SpecSection):
     """The operator issues the certificate from a certificate authority of this broker, and renews
     it. The CA certificate for clients is in the ConfigMap NAME-ca, key ca.crt."""
     dns_names: list[DnsName] = Field(default_factory=list, max_length=32)
-    """DNS names of the certificate (`issuer`, `selfSigned`); the latter adds those of the Service
-    and of its load balancer."""
+    """DNS names of the certificate (`issuer`, `selfSigned`); the latter adds those of the
+    Service that publishes the listener, and of its load balancer."""
     ip_addresses: list[Annotated[str, Field(max_length=45)]] = Field(
         default_factory=list, max_length=32
     )
@@ -163,7 +165,7 @@ class ListenerTls(SpecSection):
 
 
 class ListenerSpec(SpecSection):
-    """A port for clients, on the edges and on the Service."""
+    """A port for clients, on the edges and on a Service."""
 
     model_config = rules(
         (
@@ -195,6 +197,11 @@ class ListenerSpec(SpecSection):
     """Port of the Service. Unset: 443 for auto, otherwise the port of the pods."""
     node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Node port, for Services of type NodePort and LoadBalancer; unset: assigned by Kubernetes."""
+    service: ListenerServiceSpec | None = None
+    """A Service of its own, or none at all; unset: the broker's (`spec.service`)."""
+    network_policy_peers: OpaqueList = Field(default_factory=list)
+    """Peers (as in a NetworkPolicy) that may connect to this listener; empty: those of
+    `networkPolicy.clients`."""
     tls: ListenerTls | None = None
     """TLS settings and certificates."""
     paths: Annotated[

@@ -21,6 +21,7 @@ from tidegate.runtime.config.validation import (
 )
 from tidegate_operator.names import BROKER_NAME_PATTERN, MAX_BROKER_NAME
 from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.client_services import service_problems
 from tidegate_operator.spec.fields import COUNT_OR_PERCENT, QUANTITY, camel, camel_text
 
 #: At most this many problems are listed.
@@ -42,6 +43,8 @@ def parse(name: str, spec: Mapping[str, Any]) -> MqttBrokerSpec:
         parsed = MqttBrokerSpec.model_validate(spec)
     except ValidationError as error:
         problems += [_sentence(dict(problem)) for problem in error.errors()]
+    else:
+        problems += service_problems(name, parsed)
     if problems:
         rest = len(problems) - MAX_PROBLEMS
         if rest > 0:

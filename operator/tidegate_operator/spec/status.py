@@ -95,8 +95,10 @@ class ListenerStatus(SpecSection):
     """Name of the listener."""
     protocol: str = ""
     """Protocol of the listener."""
+    service: str = ""
+    """The Service that publishes it; empty: none does (yet)."""
     port: int = 0
-    """Port of the Service."""
+    """Port of the Service; 0: none."""
     addresses: list[str] = Field(default_factory=list, max_length=MAX_ADDRESSES)
     """Host names and addresses for clients."""
     certificate_not_after: str | None = Field(
@@ -135,7 +137,7 @@ class BrokerStatus(SpecSection):
     )
     """Conditions of the broker."""
     address: str = ""
-    """HOST:PORT of the first listener."""
+    """HOST:PORT of the first listener that a Service publishes."""
     listeners: list[ListenerStatus] = Field(default_factory=list, max_length=32)
     """Addresses and certificates by listener."""
     edges: PodsStatus = PodsStatus()

@@ -1,0 +1,59 @@
+"""The part of a status about listeners: their Services, addresses and certificates. Pure.
+
+Called by ``conditions`` and ``reconcile``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate_operator import names
+from tidegate_operator.broker_state import BrokerState, time_text
+from tidegate_operator.live_state import Addresses
+from tidegate_operator.spec.client_services import service_name
+from tidegate_operator.spec.status import MAX_ADDRESSES, ListenerStatus
+
+
+def listeners(state: BrokerState, before: Mapping[str, Any] | None) -> list[Any]:
+    """Return addresses and certificates of all listeners."""
+    if state.spec is None:
+        # The listeners that run are those of the previous spec.
+        return list((before or {}).get("listeners") or [])
+    published = {name: (one, port) for one in state.addresses for name, port in one.ports}
+    result = []
+    for listener in state.spec.listeners:
+        certificates = state.certificates.get(listener.name, ())
+        expiry = min((certificate.not_after for certificate in certificates), default=None)
+        is_published = bool(service_name(state.name, listener))
+        found, port = published.get(
+            listener.name, (Addresses(), listener.exposed_port if is_published else 0)
+        )
+        result.append(
+            ListenerStatus.model_validate(
+                {
+                    "name": listener.name,
+                    "protocol": listener.protocol,
+                    "service": found.service,
+                    "port": port,
+                    "addresses": list(found.hosts[:MAX_ADDRESSES]),
+                    "certificateNotAfter": None if expiry is None else time_text(expiry),
+                }
+            )
+        )
+    return result
+
+
+def address(state: BrokerState, before: Mapping[str, Any] | None) -> str:
+    """Return the address of the first listener that has a Service; that of the previous spec if the
+    newest one is invalid."""
+    if state.spec is None:
+        return str((before or {}).get("address", ""))
+    return state.addresses[0].first() if state.addresses else ""
+
+
+def services(name: str, status: Mapping[str, Any] | None) -> set[str]:
+    """Return the Services for clients that a broker had by its status."""
+    shared = names.client_service(name)
+    # Earlier versions had one Service for all listeners, and did not say so.
+    return {one.get("service", shared) for one in (status or {}).get("listeners") or []}
