@@ -173,8 +173,10 @@ class Retained(Judge):
         # A will that was read may come live, too: the next CONNECT publishes it once more if its
         # first publish is not confirmed by then.
         is_will_again = message.is_will and key.seq == topic.highest
+        # So may values of QoS 1 that their publisher has sent again, up to the newest.
+        is_repeated = message.qos == 1 and message.sent > 1
         if topic.highest in topic.read and (
-            is_will_again or self.world.may_be_routed_again(event, message)
+            is_will_again or is_repeated or self.world.may_be_routed_again(event, message)
         ):
             return
         if key.seq not in topic.arrived:

@@ -205,6 +205,18 @@ def test_a_value_that_was_not_acknowledged_may_be_missed() -> None:
     assert story.reader().receive(1, "r", retain=True).rules() == set()
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_values_that_were_read_may_come_live_when_their_publisher_repeats_them(
+    repeated: bool,
+) -> None:
+    story = Story().publish(1, retain=True).publish(2, retain=True)
+    story.reader().receive(2, "r", retain=True)
+    if repeated:
+        story.publish(1, retain=True, dup=True).publish(2, retain=True, dup=True)
+    story.receive(1, "r").receive(2, "r")
+    assert ("older value" in story.rules()) is not repeated
+
+
 @pytest.mark.parametrize("newer", [False, True])
 def test_a_will_may_be_read_and_come_live_if_nothing_newer_was_read(newer: bool) -> None:
     story = Story().mortal()
