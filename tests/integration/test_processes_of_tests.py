@@ -22,6 +22,9 @@ DEADLINE_S = 60.0
 #: SIGTERM lets fixtures end what they have started; a busy machine takes its time.
 ENDED_S = 90.0
 
+#: Field of proc(5) behind the name: when a process was started.
+_SINCE = 19
+
 pytestmark = pytest.mark.timeout(180)
 
 _HANGS = '''
@@ -45,7 +48,7 @@ def test_hangs(start_broker, tmp_path):
 
 
 @contextlib.contextmanager
-def _hanging(tmp_path: Path, *more: str) -> Iterator[tuple[int, list[int]]]:
+def _hanging(tmp_path: Path, *more: str) -> Iterator[tuple[int, list[tuple[int, str]]]]:
     """Yield a run of pytest that hangs in a test: itself, and all that it has started."""
     require("setpriv")
     started = tmp_path / "started.json"
@@ -66,18 +69,26 @@ def _hanging(tmp_path: Path, *more: str) -> Iterator[tuple[int, list[int]]]:
             lambda: started.exists() or pytest_run.poll() is not None, DEADLINE_S, "all started"
         )
         assert started.exists(), (tmp_path / "output").read_text()
-        yield pytest_run.pid, json.loads(started.read_text())
+        yield pytest_run.pid, [(pid, _stat(pid)[_SINCE]) for pid in json.loads(started.read_text())]
     finally:
         pytest_run.kill()
         pytest_run.wait()
 
 
-def _is_there(pid: int) -> bool:
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5) behind the name; raises OSError without such a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _is_there(started: tuple[int, str]) -> bool:
+    """Whether a process, by its number and its start, is there; numbers are used again."""
+    pid, since = started
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        stat = _stat(pid)
     except OSError:
         return False
-    return state != "Z"  # ended, and whoever should take notice of it has not yet
+    # "Z": ended, and whoever should take notice of it has not yet.
+    return stat[0] != "Z" and stat[_SINCE] == since
 
 
 @pytest.mark.parametrize(

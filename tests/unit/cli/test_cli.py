@@ -591,6 +591,9 @@ def test_a_missing_package_fails_the_check(
 ) -> None:
     monkeypatch.delitem(sys.modules, "tidegate.runtime.telemetry.otlp", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    # A test before this one may have imported its modules.
+    for name in [name for name in sys.modules if name.startswith("opentelemetry.")]:
+        monkeypatch.setitem(sys.modules, name, None)
     file = tmp_path / "tidegate.yaml"
     file.write_text("telemetry: {otlp_endpoint: 'http://h:4318'}")
     code, out, _ = run("check", file)

@@ -21,6 +21,9 @@ from urllib.parse import parse_qsl, unquote
 
 log = logging.getLogger(__name__)
 
+#: Connections that wait to be accepted: a probe that finds no place there is sent again by the
+#: kernel after a second, too late for the kubelet.
+_BACKLOG: Final = 1024
 _MAX_HEAD_BYTES: Final = 8192
 #: Bodies are read and ignored: no page takes one.
 _MAX_BODY_BYTES: Final = 4096
@@ -179,7 +182,11 @@ class HttpServer:
             return
         host = None if self.host == "*" else self.host
         self._server = await asyncio.start_server(
-            self._accepted, host, self.requested_port, limit=_MAX_HEAD_BYTES
+            self._accepted,
+            host,
+            self.requested_port,
+            limit=_MAX_HEAD_BYTES,
+            backlog=_BACKLOG,
         )
 
     async def stop(self) -> None:
