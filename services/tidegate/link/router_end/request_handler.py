@@ -364,7 +364,9 @@ class RequestHandler:
         standings = await self._router.verify(connections)
         reply.verify.live.extend(standing is Standing.OWNED for standing in standings)
         reply.verify.lost.extend(standing is Standing.LOST for standing in standings)
-        reply.verify.superseded.extend(standing is Standing.TAKEN for standing in standings)
+        # Where there is no session, a newer connection may have come, and ended.
+        others = {Standing.TAKEN, Standing.GONE}
+        reply.verify.superseded.extend(standing in others for standing in standings)
 
     async def _fence(
         self, _attached: AttachedEdge, wanted: pb.FenceRequest, _reply: pb.Reply

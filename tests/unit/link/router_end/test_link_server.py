@@ -15,6 +15,7 @@ import pytest
 
 from support.fake_link import MOMENT_S, FakeService, FakeStream, NoListener, until
 from support.virtual_time import in_virtual_time
+from tidegate.core.standing import Standing
 from tidegate.link.edge_id import new_edge_id
 from tidegate.link.interfaces import (
     FENCED,
@@ -912,6 +913,17 @@ async def test_what_the_router_returns_goes_back_whole(harness: Harness) -> None
     assert [(one.seq, one.message.payload) for one in entries] == [(5, b"x"), (6, b"y")]
     stream.ask(3, verify=pb.VerifyRequest(client_ids=["a", "b"], epochs=[1, 2]))
     assert list((await stream.reply(3)).verify.live) == [True, False]
+    results["verify"] = list(Standing)
+    names, epochs = [standing.name for standing in Standing], range(len(Standing))
+    stream.ask(30, verify=pb.VerifyRequest(client_ids=names, epochs=epochs))
+    found = (await stream.reply(30)).verify
+    assert [name for name, one in zip(names, found.live, strict=True) if one] == ["OWNED"]
+    assert [name for name, one in zip(names, found.lost, strict=True) if one] == ["LOST"]
+    # Wills of these are another edge's, or may be: a newer connection may have come, and ended.
+    assert [name for name, one in zip(names, found.superseded, strict=True) if one] == [
+        "TAKEN",
+        "GONE",
+    ]
     stream.ask(4, lease=pb.LeaseRequest())
     lease = (await stream.reply(4)).lease
     assert lease.was_lost
