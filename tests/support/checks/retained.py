@@ -175,9 +175,11 @@ class Retained(Judge):
         is_will_again = message.is_will and key.seq == topic.highest
         # So may values of QoS 1 that their publisher has sent again, up to the newest.
         is_repeated = message.qos == 1 and message.sent > 1
-        if topic.highest in topic.read and (
-            is_will_again or is_repeated or self.world.may_be_routed_again(event, message)
-        ):
+        was_read = topic.highest in topic.read
+        if was_read and (is_will_again or is_repeated):
+            return
+        # Also behind a newer one: that one was live, and is recognised when it is routed again.
+        if (was_read or key.seq in topic.read) and self.world.may_be_routed_again(event, message):
             return
         if key.seq not in topic.arrived:
             if key.seq < topic.highest and not self.world.may_be_behind(event, message):

@@ -217,6 +217,29 @@ def test_values_that_were_read_may_come_live_when_their_publisher_repeats_them(
     assert ("older value" in story.rules()) is not repeated
 
 
+@pytest.mark.parametrize(
+    ("target", "read", "rules"),
+    [
+        ("router-1", True, set()),
+        ("router-1", False, {"older value"}),
+        ("", True, {"retained twice"}),
+    ],
+)
+def test_what_was_read_may_come_live_behind_a_newer_one_when_its_router_is_lost(
+    target: str, read: bool, rules: set[str]
+) -> None:
+    story = Story()
+    story.publish(1, qos=2, retain=True).reader()
+    if read:
+        story.receive(1, "r", qos=2, retain=True)
+    story.publish(2, qos=2, retain=True).receive(2, "r", qos=2)
+    if target:
+        story.hurt(target, 1, 2)
+    story.at(3).receive(1, "r", qos=2)
+    found = story.rules() & {"older value", "retained twice"}
+    assert found == rules
+
+
 @pytest.mark.parametrize("newer", [False, True])
 def test_a_will_may_be_read_and_come_live_if_nothing_newer_was_read(newer: bool) -> None:
     story = Story().mortal()
