@@ -44,6 +44,7 @@ class _StillEdge(LoneEdge):
         # Whole seconds: parts of them would be rounded now and then.
         now_s = float(math.ceil(self.edge.context.time_s()))
         self.edge.context.time_s = lambda: now_s
+        self.edge.context.tick_s = now_s
         _pass(self, 0)
         return self
 
