@@ -8,14 +8,14 @@ restarts in ``test_store_outage``, the embedded server in ``test_store_embedded`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
+from support.store_groups import AnyStore
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
@@ -37,15 +37,6 @@ from tidegate.store.redis_store import RedisStore, StoreRefused
 
 NOW = 1_700_000_000_000
 OPTIONS = SubscriptionOptions(qos=1, no_local=True, subscription_identifier=7)
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture

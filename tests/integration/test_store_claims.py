@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
+from support.store_groups import AnyStore
 from support.waiting import wait_for_async
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.groups import RedispatchOrigin
@@ -37,15 +37,6 @@ NOW = 1_700_000_000_000
 A, B, C = ("a", 1), ("b", 2), ("c:1", 3)
 GROUP = ("g", "t/#")
 FULL = AppendOutcome.QUEUE_FULL
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture

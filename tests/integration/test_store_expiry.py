@@ -5,14 +5,14 @@ Inputs: calls of ``RedisStore``, times as arguments. Observed: its replies, coun
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
+from support.store_groups import AnyStore
 from tidegate.edge.client.delivery import MAX_HELD
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
@@ -31,15 +31,6 @@ from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
 FULL = AppendOutcome.QUEUE_FULL
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
 
 
 class Tried:

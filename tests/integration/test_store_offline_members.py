@@ -7,11 +7,11 @@ server's keys. Which messages may go, and to whom, is the router's business.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
+from support.store_groups import AnyStore
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters
@@ -30,15 +30,6 @@ from tidegate.store.redis_store import RedisStore
 NOW = 1_700_000_000_000
 LATER = NOW + 1000
 SHARED = [("a/+", SubscriptionOptions(1)), ("$share/g/b", SubscriptionOptions(2))]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture

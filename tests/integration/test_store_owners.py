@@ -7,15 +7,13 @@ changed nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
+from support.store_groups import AnyStore
 from tidegate.core.session_key import session_key
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
-from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import (
     Append,
     AttachReply,
@@ -27,23 +25,6 @@ from tidegate.store.api import (
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-async def store(server: AnyStore) -> AsyncIterator[RedisStore]:
-    server.command("FLUSHALL")
-    store = await RedisStore.connect(url=server.url, limits=LimitsConfig(), store=StoreConfig())
-    yield store
-    await store.close()
 
 
 async def _attach(

@@ -6,27 +6,18 @@ Inputs: calls of ``RedisStore``. Observed: its replies.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
+from support.store_groups import AnyStore
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import Append, AppendOutcome, AttachReply, AttachRequest, DetachRequest
 from tidegate.store.client.lanes import StoreFault
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture

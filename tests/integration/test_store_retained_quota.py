@@ -7,35 +7,16 @@ sums, and what is stored.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import astuple
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
-from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from support.store_groups import AnyStore
 from tidegate.store.api import RetainedCharge, RetainRefusal
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
 REFUSED = RetainRefusal.RETAINED_QUOTA
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-async def store(server: AnyStore) -> AsyncIterator[RedisStore]:
-    server.command("FLUSHALL")
-    store = await RedisStore.connect(url=server.url, limits=LimitsConfig(), store=StoreConfig())
-    yield store
-    await store.close()
 
 
 def _charge(owner: str, *left: int | None) -> RetainedCharge:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from support.store_groups import KINDS, AnyStore, start_store
+from support.store_groups import AnyStore
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.process.clock import BrokerClock
 from tidegate.store.redis_store import RedisStore
@@ -23,15 +23,6 @@ NOW = 1_500_000_000_000
 HOUR_MS = 3_600_000
 #: For a slow machine.
 SLACK_MS = 5000
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AnyStore]:
-    running = start_store(request.param, tmp_path_factory.mktemp("s"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture
