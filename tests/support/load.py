@@ -218,6 +218,7 @@ class Subscriber(SessionClient):
             case "SUBACK":
                 for (name, _), code in zip(self.filters.items(), packet.codes, strict=True):
                     if code > 2:
+                        self.subscribed.clear()  # the next connection tries again
                         raise MisbehaviourError(f"SUBACK 0x{code:02x} for {name}")
                     self.note(Kind.SUBSCRIBED, wire, topic=name, qos=code)
                 self.subscribed.set()

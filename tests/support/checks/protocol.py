@@ -30,10 +30,14 @@ class Protocol(Judge):
             case Kind.ENDED:
                 if event.code != NO_CODE and event.code not in announced.disconnect:
                     self.wrong("reason code", f"DISCONNECT 0x{event.code:02x}", event)
-            case Kind.BROKEN:
+            case Kind.BROKEN if not self._is_refused_for_want_of_a_store(event):
                 self.wrong("protocol", event.note, event)
             case _:
                 pass
+
+    def _is_refused_for_want_of_a_store(self, event: Event) -> bool:
+        """Whether a SUBSCRIBE was refused that could not take effect. [MQTT-3.8.4-6]"""
+        return event.note.startswith("SUBACK 0x80") and self.world.is_hurt(event)
 
     def _answered(self, event: Event) -> None:
         """Take PUBACK or PUBREC: success, and in order on each connection. [MQTT-4.6.0-2]"""

@@ -440,3 +440,20 @@ def test_a_qos_1_message_that_is_sent_again_may_be_new_to_who_subscribed_since(
     story.publish(2, topic="t").receive(2, "s", topic="t")
     story.publish(1, topic="t", dup=True).receive(1, "s", topic="t")
     assert story.rules() == rules
+
+
+@pytest.mark.parametrize(
+    ("note", "target", "rules"),
+    [
+        ("SUBACK 0x80 for s/#", "store", set()),
+        ("SUBACK 0x80 for s/#", "", {"protocol"}),
+        ("PUBACK for nothing", "store", {"protocol"}),
+    ],
+)
+def test_a_subscribe_may_be_refused_while_the_store_is_away(
+    note: str, target: str, rules: set[str]
+) -> None:
+    story = Story().reader()
+    if target:
+        story.hurt(target, 1, 2)
+    assert story.at(3).add(Kind.BROKEN, "r", 1, note=note).rules() == rules
