@@ -158,7 +158,9 @@ async def test_a_histogram_has_the_buckets_of_the_metrics_page(
     assert histogram.bounds == tuple(scraped)
     assert len(histogram.counts) == len(scraped) + 1
     assert sum(histogram.counts) == histogram.count > 0
-    assert histogram.total > 0
+    assert 0 < histogram.total / histogram.count < DEADLINE_S
+    total_ms = histogram.total * 1000
+    assert abs(total_ms - round(total_ms)) > 1e-6, "measured in whole milliseconds"
     assert http_receiver.metrics[-1].units[name] == "s"
 
 

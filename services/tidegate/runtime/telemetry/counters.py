@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import Final
 
 from tidegate.mqtt.enums import ReasonCode
@@ -286,10 +287,9 @@ class Counters:
 
 async def watch_event_loop_lag(counters: Counters, interval_s: float = 0.5) -> None:
     """Measure for ever how late timers fire; the owner cancels it."""
-    loop = asyncio.get_running_loop()
     while True:
-        due_s = loop.time() + interval_s
+        due_s = monotonic() + interval_s
         await asyncio.sleep(interval_s)
-        lag_s = max(0.0, loop.time() - due_s)
+        lag_s = max(0.0, monotonic() - due_s)
         counters.event_loop_lag_s = lag_s
         counters.event_loop_lag.observe(lag_s)
