@@ -15,7 +15,7 @@ import pytest
 
 from support import mqtt_bytes
 from support.cluster import Cluster
-from support.cluster_clients import ClusterClients, receive_publish
+from support.cluster_clients import ClusterClients, receive_publish, settled
 from support.mqtt_bytes import V5, V311, Packet, Will
 from support.peers import both_versions
 from support.raw_client import RawClient
@@ -193,6 +193,43 @@ async def test_a_routers_death_doubles_no_qos_2_message_for_a_connection_that_st
     while (received := await receive_publish(subscriber)).payload != b"last":
         got.append(received.payload)
     assert sorted(got) == sorted(b"%d" % number for number in range(16))
+
+
+@both_versions
+@pytest.mark.parametrize("durable", [True, False], ids=["durable", "clean"])
+@pytest.mark.statement("MQTT-3.1.2-8", "MQTT-3.1.2-10")
+async def test_a_connect_that_lay_in_the_socket_of_a_hung_router_begins_nothing_later(
+    cluster_clients: ClusterClients, version: int, durable: bool
+) -> None:
+    """The edge has sent it again, through the other router; that connection has ended since."""
+    routers = cluster_clients.cluster.routers
+    watcher = await cluster_clients.connect(ELSEWHERE, "watcher")
+    await watcher.subscribe((cluster_clients.topic("will/#"), 1))
+    names = [f"device{number}" for number in range(CLIENTS)]
+    routers[0].pause()
+    connecting = [
+        cluster_clients.connect(
+            OLD,
+            name,
+            version,
+            durable=durable,
+            will=Will(cluster_clients.topic(f"will/{name}"), name.encode(), qos=1),
+        )
+        for name in names
+    ]
+    for client in await asyncio.gather(*connecting):
+        client.reset()
+    first = [(await receive_publish(watcher)).payload.decode() for _ in names]
+    assert sorted(first) == names
+    routers[0].resume()
+    await settled(cluster_clients.cluster)
+    back = [await cluster_clients.connect(NEW, name, version, durable=durable) for name in names]
+    for client in back:
+        assert client.connack is not None
+        assert client.connack.session_present == durable
+    # Wills of connections that were begun late would be published by now: these take over.
+    await back[0].publish(cluster_clients.topic("will/last"), b"last")
+    assert (await receive_publish(watcher)).payload == b"last"
 
 
 @both_versions

@@ -526,22 +526,6 @@ async def test_a_connect_that_is_late_supersedes_nobody(store: RedisStore) -> No
     assert (await store.attach(request)).taken_epoch == 0
 
 
-@pytest.mark.parametrize("expiry", [0, 100])
-@pytest.mark.statement("MQTT-3.1.2-8")
-async def test_a_connect_that_is_repeated_publishes_no_will(store: RedisStore, expiry: int) -> None:
-    """Its router was lost before the reply; the will is that of the very same connection."""
-    request = AttachRequest("c", "e1", False, expiry, NOW, b"will", 0, 0, 7)
-    first = await store.attach(request)
-    again = await store.attach(request)
-    assert (again.taken_epoch, again.wills) == (0, [])
-    assert again.epoch > first.epoch
-    assert wills((await detach(store, again.epoch)).wills) == [b"will"]
-    # Another CONNECT, or the same number at another edge, is another connection.
-    third = await store.attach(request)
-    other = replace(request, edge_id="e2", supersedes=third.epoch)
-    assert b"will" in wills((await store.attach(other)).wills)
-
-
 async def test_a_fenced_router_attaches_nobody(store: RedisStore) -> None:
     """Its requests have been sent to another one."""
     store.writer = "router.1"
@@ -550,6 +534,20 @@ async def test_a_fenced_router_attaches_nobody(store: RedisStore) -> None:
         await attach(store)
     store.writer = "router.2"
     assert (await attach(store)).epoch > 0
+
+
+async def test_a_pending_will_is_the_task_of_the_edge_that_claimed_it_last(
+    store: RedisStore,
+) -> None:
+    reply = await attach(store, edge="e1", will=b"w")
+    (will,) = (await detach(store, reply.epoch)).wills
+    ids = [will.will_id, f"{reply.epoch + 1}:c", "1:nobody"]
+    assert await store.verify_wills("e1", ids) == [True, False, False]
+    await attach(store, edge="e2")
+    assert await store.verify_wills("e1", ids[:1]) == [False]
+    assert await store.verify_wills("e2", ids[:1]) == [True]
+    await store.will_published(ids[:1])
+    assert await store.verify_wills("e2", ids[:1]) == [False]
 
 
 async def test_a_will_that_is_claimed_again_is_no_longer_its_first_edges_task(

@@ -284,13 +284,24 @@ class FakeService:
         """See RouterService."""
         await self._ask("wills_published", *arguments)
 
-    async def subscribe(self, *arguments: Any, generation: str = "", again: Any = ()) -> None:
+    async def subscribe(
+        self, *arguments: Any, generation: str = "", again: Any = (), attempt: Any = ()
+    ) -> None:
         """See RouterService."""
-        await self._ask("subscribe", *arguments, *([generation] if generation else []))
+        await self._ask("subscribe", *arguments, *([generation] if generation else []), attempt)
 
-    async def unsubscribe(self, *arguments: Any) -> None:
+    async def unsubscribe(self, *arguments: Any, attempt: Any = ()) -> None:
         """See RouterService."""
-        await self._ask("unsubscribe", *arguments)
+        await self._ask("unsubscribe", *arguments, attempt)
+
+    async def verify_wills(self, *arguments: Any) -> list[bool]:
+        """See RouterService."""
+        answer: list[bool] = await self._ask("verify_wills", *arguments)
+        return answer or [True] * len(arguments[-1])
+
+    async def withdraw_connects(self, *arguments: Any) -> None:
+        """See RouterService."""
+        await self._ask("withdraw_connects", *arguments)
 
     def join_groups(self, *arguments: Any) -> None:
         """See RouterService."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.store.api import (
@@ -175,6 +176,7 @@ class FakeStore:
         epoch: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
         generation: str = "",
+        attempt: Attempt = ONLY_ATTEMPT,
     ) -> int:
         self._asked("subscribe")
         if epoch < 0:
@@ -189,7 +191,13 @@ class FakeStore:
         self._asked("replayed")
         return True
 
-    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
+    async def unsubscribe(
+        self,
+        client_id: str,
+        epoch: int,
+        topic_filters: Sequence[str],
+        attempt: Attempt = ONLY_ATTEMPT,
+    ) -> int:
         self._asked("unsubscribe")
         log = self.logs[self.partition(client_id)]
         log.append(SessionUnsubscribed(client_id, 1, tuple(topic_filters)))
@@ -197,6 +205,8 @@ class FakeStore:
 
     async def attach(self, request: AttachRequest) -> AttachReply:
         self._asked("attach")
+        if self.writer in self.fenced:
+            raise WriterFenced
         if self.attach_replies:
             return await self.attach_replies.pop(0)
         return AttachReply(1, 1, False)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
@@ -93,6 +94,8 @@ class AttachSession:
     supersedes: int | None = None
     #: Numbers the CONNECTs of an edge: one that comes again is a repetition. 0: it has none.
     number: int = 0
+    #: How often it was sent before, to routers that did not answer.
+    tries: int = 0
     #: Whether the session of another user is refused (``auth.session_owner``).
     checks_user: bool = False
     #: For the edge's end of the link: the epoch of the client's connection to this edge; 0: none.
@@ -356,6 +359,7 @@ class RouterService(RouterLink, Protocol):
         *,
         generation: str = "",
         again: Sequence[str] = (),
+        attempt: Attempt = ONLY_ATTEMPT,
     ) -> None:
         """As in RouterLink; the caller itself waits for the router instances in ``excluded``."""
 
@@ -367,6 +371,8 @@ class RouterService(RouterLink, Protocol):
         incarnation: int,
         filters: Sequence[str],
         excluded: Sequence[str] = (),
+        *,
+        attempt: Attempt = ONLY_ATTEMPT,
     ) -> None:
         """As in RouterLink; the caller itself waits for the router instances in ``excluded``."""
 
@@ -413,6 +419,17 @@ class RouterService(RouterLink, Protocol):
 
     async def withdraw_wills(self, will_ids: Sequence[str]) -> None:
         """Delete wills that are not to be published; retried until it is done."""
+
+    async def withdraw_connects(
+        self, edge_id: str, connects: Sequence[tuple[str, Attempt]]
+    ) -> None:
+        """Withdraw CONNECTs to which nobody has answered, with how often they were sent.
+
+        One that has been stored ends, without its will. Raises RouterUnavailable.
+        """
+
+    async def verify_wills(self, edge_id: str, will_ids: Sequence[str]) -> list[bool]:
+        """Which of these wills are still the edge's to publish. Raises RouterUnavailable."""
 
     async def wills_published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that edges have published. Raises RouterUnavailable."""

@@ -156,6 +156,7 @@ def read_attach(found: pb.AttachRequest) -> AttachSession:
         found.username if found.HasField("username") else None,
         found.supersedes if found.HasField("supersedes") else None,
         found.number,
+        found.tries,
         found.checks_user,
     )
 

@@ -164,7 +164,9 @@ class TracedRouterService:
         self.settle = router.settle
         self.publish_will = router.publish_will
         self.wills_published = router.wills_published
+        self.verify_wills = router.verify_wills
         self.withdraw_wills = router.withdraw_wills
+        self.withdraw_connects = router.withdraw_connects
         self.fence = router.fence
         self.catch_up = router.catch_up
         self.live_routers = router.live_routers

@@ -173,6 +173,7 @@ class Router:
             replays=replays,
             rollback=rollback,
             quota=self._session_quota,
+            on_fenced=self._was_fenced,
         )
         self.sweeper = Sweeper(
             store,
@@ -205,7 +206,9 @@ class Router:
         self.hasten = sessions.hasten
         self.publish_will = self._wills.publish
         self.wills_published = self._wills.published
+        self.verify_wills = self._wills.verify
         self.withdraw_wills = self._wills.withdraw
+        self.withdraw_connects = sessions.withdraw_connects
         self.subscribe = sessions.subscribe
         self.queue_retained = replays.queue
         self.replay_again = replays.again

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.link.interfaces import (
     AttachedSession,
@@ -38,6 +39,7 @@ from tidegate.store.api import (
     DetachRequest,
     DueWill,
     EndedSession,
+    LateRequest,
     OwnedByAnother,
     Store,
     TooManySessions,
@@ -54,6 +56,7 @@ class Sessions:
         "_edges",
         "_membership",
         "_now_ms",
+        "_on_fenced",
         "_quota",
         "_replays",
         "_rollback",
@@ -75,6 +78,7 @@ class Sessions:
         replays: Replays,
         rollback: Rollback,
         quota: SessionQuota,
+        on_fenced: Callable[[], None],
     ) -> None:
         """``membership`` None: there is no other router to read changes of subscriptions."""
         self._store = store
@@ -87,6 +91,7 @@ class Sessions:
         self._replays = replays
         self._rollback = rollback
         self._quota = quota
+        self._on_fenced = on_fenced
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """Make an edge the owner of a session (see RouterLink)."""
@@ -104,6 +109,7 @@ class Sessions:
             request.number,
             request.username or "",
             request.checks_user,
+            tries=request.tries,
         )
         reply = await self._attach(attach)
         if reply.taken_epoch:
@@ -145,6 +151,7 @@ class Sessions:
         )
 
     async def _attach(self, attach: AttachRequest) -> AttachReply:
+        writer = self._store.writer
         try:
             if not attach.session_expiry_s or not self._quota.limits.max_sessions_per_user:
                 return await call_once(self._store.attach(attach))
@@ -157,9 +164,13 @@ class Sessions:
             finally:
                 self._quota.settle(attach.user, added)
         except WriterFenced:
+            if writer == self._store.writer:  # otherwise there is another instance already
+                self._on_fenced()
             raise RouterUnavailable("router fenced") from None
         except OwnedByAnother:
             raise SessionOwned("the session belongs to another user") from None
+        except LateRequest:
+            raise RouterUnavailable("a later attempt at this CONNECT has been stored") from None
         except TooManySessions:
             raise SessionQuotaExceeded("the user has too many sessions") from None
 
@@ -191,6 +202,12 @@ class Sessions:
         if reply.fenced and request.lost_will is not None:
             self._wills.publish(request.lost_will)
         return DetachedSession(self._publish_or_return(reply.wills), reply.fenced)
+
+    async def withdraw_connects(
+        self, edge_id: str, connects: Sequence[tuple[str, Attempt]]
+    ) -> None:
+        """Withdraw CONNECTs to which nobody has answered (see RouterService)."""
+        await call_once(self._store.withdraw_connects(edge_id, connects, self._now_ms()))
 
     def hasten(self, client_id: str) -> None:
         """Nothing waits here (see RouterLink)."""
@@ -225,12 +242,13 @@ class Sessions:
         *,
         generation: str = "",
         again: Sequence[str] = (),
+        attempt: Attempt = ONLY_ATTEMPT,
     ) -> None:
         """Apply subscriptions (see RouterService)."""
         if not incarnation:
             self._edges.join_groups(edge_id, client_id, epoch, subscriptions)
             return
-        stored = self._store.subscribe(client_id, epoch, subscriptions, generation)
+        stored = self._store.subscribe(client_id, epoch, subscriptions, generation, attempt)
         if await self._change(client_id, epoch, stored, excluded):
             session = self._table.session(client_id, incarnation)
             if generation:
@@ -252,12 +270,14 @@ class Sessions:
         incarnation: int,
         filters: Sequence[str],
         excluded: Sequence[str] = (),
+        *,
+        attempt: Attempt = ONLY_ATTEMPT,
     ) -> None:
         """Remove subscriptions (see RouterService)."""
         if not incarnation:
             self._edges.leave_groups(client_id, epoch, filters)
             return
-        stored = self._store.unsubscribe(client_id, epoch, filters)
+        stored = self._store.unsubscribe(client_id, epoch, filters, attempt)
         if await self._change(client_id, epoch, stored, excluded):
             session = self._table.session(client_id, incarnation)
             for topic_filter in filters:

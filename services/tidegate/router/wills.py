@@ -131,6 +131,10 @@ class Wills:
             lambda: self._store.will_published(will_ids), "delete withdrawn wills"
         )
 
+    async def verify(self, edge_id: str, will_ids: Sequence[str]) -> list[bool]:
+        """Which wills are still the edge's to publish (see RouterService)."""
+        return await call_once(self._store.verify_wills(edge_id, will_ids))
+
     async def published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that edges have published (see RouterService)."""
         await call_once(self._store.will_published(will_ids))

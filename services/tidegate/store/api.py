@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
+from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
 
@@ -56,6 +57,10 @@ GLOBAL: Final = -1
 
 class TooManySessions(Exception):
     """The user has as many durable sessions as it may have; nothing was changed."""
+
+
+class LateRequest(Exception):
+    """A later attempt at this request, or a newer one, has been stored; nothing was changed."""
 
 
 class AppendOutcome(Enum):
@@ -134,6 +139,8 @@ class AttachRequest:
     checks_user: bool = False
     #: How many durable sessions more the user may have; None: any number.
     sessions_left: int | None = None
+    #: How often this CONNECT was sent before, to routers that did not answer.
+    tries: int = 0
 
 
 @dataclass(slots=True)
@@ -431,7 +438,15 @@ class Store(Protocol):
     async def attach(self, request: AttachRequest) -> AttachReply:
         """Raise the epoch of the client identifier, discard or resume its session (G3).
 
-        Raises WriterFenced, OwnedByAnother, TooManySessions.
+        Raises WriterFenced, OwnedByAnother, TooManySessions, LateRequest.
+        """
+
+    async def withdraw_connects(
+        self, edge_id: str, connects: Sequence[tuple[str, Attempt]], now_ms: int
+    ) -> None:
+        """End without its will what one of these CONNECTs has begun, and refuse earlier attempts.
+
+        ``tries`` is how often it was sent.
         """
 
     async def user_sessions(self, user: str) -> int:
@@ -446,6 +461,7 @@ class Store(Protocol):
         epoch: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
         generation: str = "",
+        attempt: Attempt = ONLY_ATTEMPT,
     ) -> int:
         """Store subscriptions of a durable session; return a position in its change log.
 
@@ -453,7 +469,8 @@ class Store(Protocol):
         Handling asks for it, until ``replayed``.
 
         A router that has read up to that position knows them, and earlier equal ones. 0: fenced,
-        and nothing was stored. -1: there is nothing to read (the session is not durable).
+        and nothing was stored. -1: there is nothing to read (the session is not durable, or this
+        is a late attempt).
         """
 
     async def replayed(
@@ -464,7 +481,13 @@ class Store(Protocol):
         "" for the topic: all of them. False: fenced.
         """
 
-    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
+    async def unsubscribe(
+        self,
+        client_id: str,
+        epoch: int,
+        topic_filters: Sequence[str],
+        attempt: Attempt = ONLY_ATTEMPT,
+    ) -> int:
         """Remove subscriptions of a durable session; return a position, as ``subscribe`` does."""
 
     async def append(self, appends: Sequence[Append], now_ms: int = 0) -> AppendReply:
@@ -496,6 +519,9 @@ class Store(Protocol):
 
     async def set_expiry(self, client_id: str, epoch: int, session_expiry_s: int) -> bool:
         """Change the session expiry of a live connection's session; False when fenced."""
+
+    async def verify_wills(self, edge_id: str, will_ids: Sequence[str]) -> list[bool]:
+        """Which of these wills are pending, and this edge's to publish."""
 
     async def will_published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that have been published; without it they come due again."""

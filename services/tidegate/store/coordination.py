@@ -347,6 +347,24 @@ class Coordination:
         ]
         await asyncio.gather(*parts)
 
+    async def verify_wills(self, edge_id: str, will_ids: Sequence[str]) -> list[bool]:
+        """Which of these wills are pending, and this edge's to publish."""
+        groups: dict[bytes, list[int]] = {}
+        for place, will_id in enumerate(will_ids):
+            client = will_id.split(":", 1)[1].encode()
+            groups.setdefault(self._partitions.group_prefix(client), []).append(place)
+        here = [False] * len(will_ids)
+        for prefix, places in groups.items():
+            words: Words = [edge_id]
+            for place in places:
+                client = will_ids[place].split(":", 1)[1].encode()
+                words += (self._keys.prefix(client), will_ids[place])
+            call = [op.VERIFY_WILLS, len(words), *words]
+            answers = await self._bulk.submit(prefix, call, 100 * len(places))
+            for place, answer in zip(places, answers, strict=True):
+                here[place] = answer == 1
+        return here
+
     async def will_published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that have been published; without it they come due again."""
         groups: dict[bytes, Words] = {}

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
+from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters
@@ -27,6 +28,7 @@ from tidegate.store.api import (
     DetachRequest,
     EndedSession,
     Holder,
+    LateRequest,
     OfflineMember,
     OwnedByAnother,
     RetainedCharge,
@@ -128,6 +130,7 @@ class RedisStore:
         self.expire_queued = coordination.expire_queued
         self.schedule_checks = coordination.schedule_checks
         self.will_published = coordination.will_published
+        self.verify_wills = coordination.verify_wills
 
     @classmethod
     async def connect(
@@ -209,7 +212,7 @@ class RedisStore:
         will = request.will or b""
         words: Words = [
             op.ATTACH,
-            14,
+            15,
             prefix,
             client,
             request.edge_id,
@@ -224,6 +227,7 @@ class RedisStore:
             request.user,
             1 if request.checks_user else 0,
             b"" if request.sessions_left is None else request.sessions_left,
+            request.tries,
         ]
         result = await self._hot.submit(prefix, words, 200 + len(will))
         if not result[0]:
@@ -231,12 +235,35 @@ class RedisStore:
                 raise WriterFenced
             if not result[1]:
                 raise OwnedByAnother
+            if result[1] == -2:
+                raise LateRequest
             if result[1] < 0:
                 raise TooManySessions
             return AttachReply(0, 0, False, taken_epoch=result[1])
         if len(result) == 1:
             return AttachReply(result[0], 0, False)
         return attach_reply(result)
+
+    async def withdraw_connects(
+        self, edge_id: str, connects: Sequence[tuple[str, Attempt]], now_ms: int
+    ) -> None:
+        """End what CONNECTs without an outcome have begun, and refuse earlier attempts."""
+        calls = []
+        for client_id, (number, tries) in connects:
+            client = client_id.encode()
+            prefix = self._keys.prefix(client)
+            words: Words = [
+                op.WITHDRAW_CONNECT,
+                6,
+                prefix,
+                client,
+                edge_id,
+                number,
+                tries,
+                now_ms,
+            ]
+            calls.append(self._hot.submit(prefix, words, 200))
+        await asyncio.gather(*calls)
 
     async def user_sessions(self, user: str) -> int:
         """How many durable sessions a user has."""
@@ -277,9 +304,10 @@ class RedisStore:
         epoch: int,
         subscriptions: Sequence[tuple[str, SubscriptionOptions]],
         generation: str = "",
+        attempt: Attempt = ONLY_ATTEMPT,
     ) -> int:
         """Store subscriptions of a durable session; return a position in its change log."""
-        words: Words = [generation]
+        words: Words = [attempt.number or b"", attempt.tries, generation]
         for topic_filter, options in subscriptions:
             words += (topic_filter, encode_options(options))
         size = 100 * len(subscriptions)
@@ -292,10 +320,17 @@ class RedisStore:
         words = [word for item in items for word in item]
         return bool(await self._owned(op.REPLAYED, client_id, epoch, words, 100 * len(items)))
 
-    async def unsubscribe(self, client_id: str, epoch: int, topic_filters: Sequence[str]) -> int:
+    async def unsubscribe(
+        self,
+        client_id: str,
+        epoch: int,
+        topic_filters: Sequence[str],
+        attempt: Attempt = ONLY_ATTEMPT,
+    ) -> int:
         """Remove subscriptions of a durable session; return a position in its change log."""
+        words: Words = [attempt.number or b"", attempt.tries, *topic_filters]
         size = 100 * len(topic_filters)
-        return position_of(await self._owned(op.UNSUBSCRIBE, client_id, epoch, topic_filters, size))
+        return position_of(await self._owned(op.UNSUBSCRIBE, client_id, epoch, words, size))
 
     # The queue
 

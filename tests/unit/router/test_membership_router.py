@@ -517,6 +517,20 @@ async def test_a_fenced_router_restarts_as_a_new_instance() -> None:
 
 
 @in_virtual_time
+async def test_a_fenced_router_that_writes_nothing_restarts_at_a_connect() -> None:
+    """A CONNECT may be all that comes; it is refused once, not until something is queued."""
+    harness = await _harness()
+    old = harness.router.instance
+    harness.store.fenced.add(old)
+    with pytest.raises(RouterUnavailable):
+        await harness.router.attach("edge-1", AttachSession("c", True, 0))
+    assert harness.fenced == 1
+    assert harness.router.instance != old
+    await asyncio.sleep(5)
+    assert (await harness.router.attach("edge-1", AttachSession("c", True, 0))).epoch
+
+
+@in_virtual_time
 async def test_a_retained_message_of_a_fenced_instance_is_not_confirmed() -> None:
     harness = await _harness()
     harness.store.fenced.add(harness.router.instance)

@@ -29,6 +29,17 @@ log = logging.getLogger(__name__)
 RETRY_S: Final = 0.2
 TRIES: Final = 4
 
+#: Requests that say how often they were sent before.
+_COUNTED: Final = frozenset({"attach", "subscribe", "unsubscribe"})
+
+
+class RequestFailed(RouterUnavailable):
+    """A router has answered that it cannot do it; the store may still."""
+
+
+class RequestUnsupported(RequestFailed):
+    """A router of an older version does not have this request."""
+
 
 class Requests:
     """See the module's docstring."""
@@ -63,6 +74,7 @@ class Requests:
             try:
                 reply = await peer.request(request, size)
             except LinkLost:
+                _count_try(request)
                 continue
             raise_failure(reply)
             return reply
@@ -77,13 +89,21 @@ class Requests:
         return None
 
     async def send_until_answered(self, key: str, request: pb.Request) -> pb.Reply:
-        """Send a request until it is answered. Raises SessionFenced."""
+        """Send a request until it is answered. Raises SessionFenced, RequestUnsupported."""
         while True:
             try:
                 return await self.send(key, request)
+            except RequestUnsupported:
+                raise
             except RouterUnavailable as error:
                 log.debug("router unavailable, retrying", extra={"reason": str(error)})
             await asyncio.sleep(RETRY_S)
+
+
+def _count_try(request: pb.Request) -> None:
+    kind = request.WhichOneof("kind")
+    if kind in _COUNTED:
+        getattr(request, kind).tries += 1
 
 
 def raise_failure(reply: pb.Reply) -> None:
@@ -97,4 +117,6 @@ def raise_failure(reply: pb.Reply) -> None:
         raise SessionOwned(reply.text)
     if failure == pb.FAILURE_QUOTA:
         raise SessionQuotaExceeded(reply.text)
-    raise RouterUnavailable(reply.text)
+    if failure == pb.FAILURE_UNSUPPORTED:
+        raise RequestUnsupported(reply.text)
+    raise RequestFailed(reply.text)

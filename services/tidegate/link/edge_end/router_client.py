@@ -22,14 +22,17 @@ Each part calls only those before it::
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import secrets
 from collections.abc import Sequence
 
+from tidegate.core.attempt import Attempt
 from tidegate.link.edge_end.edge_figures import EdgeFigures
 from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.lease import Lease
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
-from tidegate.link.edge_end.requests import TRIES, Requests, raise_failure
+from tidegate.link.edge_end.requests import TRIES, RequestFailed, Requests, raise_failure
 from tidegate.link.edge_end.retained_reads import RetainedReads
 from tidegate.link.edge_end.router_frames import RouterFrameHandler
 from tidegate.link.edge_end.router_membership import RouterMembership
@@ -38,6 +41,7 @@ from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.edge_end.snapshot import Snapshot
 from tidegate.link.edge_end.verification import Verification
 from tidegate.link.edge_end.will_publisher import WillPublisher
+from tidegate.link.edge_end.withdrawn_connects import WithdrawnConnects
 from tidegate.link.interfaces import (
     AttachedSession,
     AttachSession,
@@ -78,11 +82,13 @@ class RouterClient:
         self.config = config
         self.counters = counters
         self._tasks = Tasks(counters)
-        self._connects = 0
+        #: Numbers CONNECTs and changes of subscriptions; not as another process of this edge did.
+        self._numbers = itertools.count(1 + (secrets.randbits(20) << 32))
         self.routers = RouterTable()
         self._requests = Requests(self.routers)
         self._retained_reads = RetainedReads(self.routers)
         self._snapshot = Snapshot(self.routers)
+        self._withdrawn_connects = WithdrawnConnects(edge_id, self._requests, self._tasks)
         self.publish_dispatcher = PublishDispatcher(self.routers, counters)
         self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
         self.endings = self.frame_handler.endings = Endings(
@@ -170,10 +176,9 @@ class RouterClient:
         size = SMALL_BYTES + (len(request.will.payload) if request.will else 0)
         # A request may be late: only the connection that is known to have the session may lose it.
         message.attach.supersedes = request.own_epoch
-        self._connects += 1
-        message.attach.number = self._connects
+        message.attach.number = next(self._numbers)
         while True:
-            reply = await self._requests.send(request.client_id, message, size, request.is_wanted)
+            reply = await self._send_attach(message, size, request)
             session = read_attached(reply.attach)
             if not session.taken_epoch:
                 break
@@ -187,10 +192,22 @@ class RouterClient:
                 self._tasks.spawn(self.detach(end))
                 raise
             session.wills = await self._without_withdrawn(request.client_id, session.wills)
-        await self.wills.publish_all(session.wills, session.epoch, self.config.timeout_s)
+        await self.wills.publish_all(session.wills, self.config.timeout_s)
         if session.incarnation:
             self._snapshot.add_session(request.client_id, session.epoch, session.incarnation)
         return session
+
+    async def _send_attach(
+        self, message: pb.Request, size: int, request: AttachSession
+    ) -> pb.Reply:
+        try:
+            return await self._requests.send(request.client_id, message, size, request.is_wanted)
+        except RouterUnavailable as error:
+            wanted = message.attach
+            if wanted.tries or isinstance(error, RequestFailed):
+                attempt = Attempt(wanted.number, wanted.tries + 1)
+                self._withdrawn_connects.add(request.client_id, attempt)
+            raise
 
     async def _settle(self, client_id: str, position: int) -> None:
         """Return when every router refuses what older connections of a client still publish."""
@@ -247,9 +264,8 @@ class RouterClient:
         finally:
             self.endings.stored(request, is_fenced)
         wills = [read_will(will) for will in reply.detach.wills]
-        if is_fenced and request.lost_will is not None:
-            wills.append(request.lost_will)
-        await self.wills.publish_all(wills, request.epoch, self.config.timeout_s)
+        lost = request.lost_will if is_fenced else None
+        await self.wills.publish_all(wills, self.config.timeout_s, lost)
         return DetachedSession(is_fenced=is_fenced)
 
     async def _store_end(self, request: DetachSession) -> pb.Reply:
@@ -336,6 +352,7 @@ class RouterClient:
         wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
         wanted.subscriptions.extend(write_subscriptions(subscriptions))
         wanted.generation = generation
+        wanted.number = next(self._numbers)
         await self._change_on_all(client_id, request, wanted, again)
 
     async def _change_on_all(
@@ -377,6 +394,7 @@ class RouterClient:
         wanted = request.unsubscribe
         wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
         wanted.topic_filters.extend(filters)
+        wanted.number = next(self._numbers)
         await self._change_on_all(client_id, request, wanted)
 
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:

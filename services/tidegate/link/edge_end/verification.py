@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from tidegate.link.edge_end.endings import Endings
-from tidegate.link.edge_end.requests import Requests
+from tidegate.link.edge_end.requests import Requests, RequestUnsupported
 from tidegate.link.edge_end.will_publisher import WillPublisher
 from tidegate.link.interfaces import EdgeLink
 from tidegate.link.v1 import link_pb2 as pb
@@ -109,25 +109,32 @@ class Verification:
     async def _verify_all(
         self, send: Callable[[str, pb.Request], Coroutine[Any, Any, pb.Reply]]
     ) -> None:
-        for apply, connections in (
-            (self._close_others, self.connections() + self._endings.connections()),
-            (self._leave_wills, self._wills.connections()),
-        ):
-            for start in range(0, len(connections), VERIFY_PAGE):
-                page = connections[start : start + VERIFY_PAGE]
-                request = pb.Request()
-                request.verify.client_ids.extend(client_id for client_id, _ in page)
-                request.verify.epochs.extend(epoch for _, epoch in page)
-                apply(page, await send(self._edge_id, request))
+        connections = self.connections() + self._endings.connections()
+        for start in range(0, len(connections), VERIFY_PAGE):
+            page = connections[start : start + VERIFY_PAGE]
+            request = pb.Request()
+            request.verify.client_ids.extend(client_id for client_id, _ in page)
+            request.verify.epochs.extend(epoch for _, epoch in page)
+            self._close_others(page, await send(self._edge_id, request))
+        wills = self._wills.claimed()
+        for start in range(0, len(wills), VERIFY_PAGE):
+            await self._verify_wills(wills[start : start + VERIFY_PAGE], send)
 
-    def _leave_wills(self, page: list[tuple[str, int]], reply: pb.Reply) -> None:
-        """Publish no will that the client's next connection has taken to its own edge.
-
-        A router of an older version does not say which they are.
-        """
-        for (client_id, epoch), superseded in zip(page, reply.verify.superseded, strict=False):
-            if superseded:
-                self._wills.leave(client_id, epoch)
+    async def _verify_wills(
+        self,
+        will_ids: list[str],
+        send: Callable[[str, pb.Request], Coroutine[Any, Any, pb.Reply]],
+    ) -> None:
+        """Publish no will that the client's next connection has taken to its own edge."""
+        request = pb.Request()
+        request.verify_wills.will_ids.extend(will_ids)
+        try:
+            reply = await send(self._edge_id, request)
+        except RequestUnsupported:
+            return
+        for will_id, here in zip(will_ids, reply.verify_wills.here, strict=False):
+            if not here:
+                self._wills.leave(will_id)
 
     def _close_others(self, page: list[tuple[str, int]], reply: pb.Reply) -> None:
         found = reply.verify

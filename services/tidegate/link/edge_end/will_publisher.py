@@ -31,21 +31,21 @@ class WillOrigin:
     __slots__ = (
         "_done",
         "_until_s",
-        "_will_id",
-        "brought_by",
         "client_id",
         "epoch",
+        "is_claimed",
         "is_fenced",
+        "will_id",
     )
 
     is_will: Final = True
 
-    def __init__(self, will: PendingWill, done: asyncio.Future[bool], brought_by: int) -> None:
+    def __init__(self, will: PendingWill, done: asyncio.Future[bool], *, is_claimed: bool) -> None:
         self.client_id = will.client_id
         self.epoch = will.epoch
-        #: Epoch of the connection whose beginning or end has brought the will here; 0: a sweep has.
-        self.brought_by = brought_by
-        self._will_id = will.will_id
+        self.will_id = will.will_id
+        #: Whether the store has it as pending, and this edge's to publish.
+        self.is_claimed = is_claimed
         self._done = done
         self._until_s = asyncio.get_running_loop().time() + CLAIM_S
         self.is_fenced = False
@@ -57,7 +57,7 @@ class WillOrigin:
 
     def identity(self, message: Publish) -> str:
         """The same wherever it is published (see Origin)."""
-        return f"will|{self._will_id}"
+        return f"will|{self.will_id}"
 
     def receipt(self, message: Publish) -> int:
         """No PUBREC is waited for."""
@@ -88,40 +88,44 @@ class WillPublisher:
         #: By client identifier.
         self._under_way: dict[str, list[WillOrigin]] = {}
 
-    def publish(self, will: PendingWill, brought_by: int = 0) -> asyncio.Future[bool]:
+    def publish(self, will: PendingWill, *, is_claimed: bool = True) -> asyncio.Future[bool]:
         """Publish a will; the future ends when it is stored (True), or another edge's task.
 
-        ``brought_by`` is the epoch of the connection that has brought it, 0 for none.
+        ``is_claimed``: whether the store has it as pending; False where the store has lost it.
         """
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        origin = WillOrigin(will, done, brought_by)
+        origin = WillOrigin(will, done, is_claimed=is_claimed)
         self._under_way.setdefault(will.client_id, []).append(origin)
         self._publish_dispatcher.publish_will(origin, will.message)
         self._tasks.spawn(self._confirm(will, origin, done))
         return done
 
     async def publish_all(
-        self, wills: Sequence[PendingWill], brought_by: int, timeout_s: float
+        self, wills: Sequence[PendingWill], timeout_s: float, lost: PendingWill | None = None
     ) -> None:
-        """Publish wills; return when they are stored, or after ``timeout_s``: they keep order."""
-        if wills:
-            await asyncio.wait(
-                [self.publish(will, brought_by) for will in wills], timeout=timeout_s
-            )
+        """Publish wills; return when they are stored, or after ``timeout_s``: they keep order.
 
-    def connections(self) -> list[tuple[str, int]]:
-        """Return the connections that have brought what is under way, as (client_id, epoch)."""
+        ``lost``: one more, that the store has lost.
+        """
+        stored = [self.publish(will) for will in wills]
+        if lost is not None:
+            stored.append(self.publish(lost, is_claimed=False))
+        if stored:
+            await asyncio.wait(stored, timeout=timeout_s)
+
+    def claimed(self) -> list[str]:
+        """Return the identifiers of what is under way, and claimed for this edge in the store."""
         return [
-            (name, origin.brought_by)
-            for name, origins in self._under_way.items()
+            origin.will_id
+            for origins in self._under_way.values()
             for origin in origins
-            if origin.brought_by
+            if origin.is_claimed
         ]
 
-    def leave(self, client_id: str, epoch: int) -> None:
-        """A newer connection at another edge has what this connection has brought here."""
-        for origin in self._under_way.get(client_id, ()):
-            origin.is_fenced = origin.is_fenced or origin.brought_by == epoch
+    def leave(self, will_id: str) -> None:
+        """A will has been published, or is another edge's to publish."""
+        for origin in self._under_way.get(will_id.split(":", 1)[1], ()):
+            origin.is_fenced = origin.is_fenced or origin.will_id == will_id
 
     def fence(self, client_id: str, epoch: int) -> None:
         """Wills of this client with a lower epoch are another edge's task."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from tidegate.core.attempt import Attempt
 from tidegate.core.standing import Standing
 from tidegate.link.edge_id import name_in
 from tidegate.link.interfaces import (
@@ -112,6 +113,8 @@ class RequestHandler:
             "wills_published": self._wills_published,
             "withdrawn": self._withdrawn,
             "return_entries": self._return_entries,
+            "withdraw_connects": self._withdraw_connects,
+            "verify_wills": self._verify_wills,
         }
 
     def on_request(self, attached: AttachedEdge, request: pb.Request) -> None:
@@ -213,6 +216,7 @@ class RequestHandler:
             read_subscriptions(wanted.subscriptions),
             list(wanted.told),
             generation=wanted.generation,
+            attempt=Attempt(wanted.number, wanted.tries),
         )
 
     async def _unsubscribe(
@@ -225,7 +229,15 @@ class RequestHandler:
             wanted.incarnation,
             list(wanted.topic_filters),
             list(wanted.told),
+            attempt=Attempt(wanted.number, wanted.tries),
         )
+
+    async def _withdraw_connects(
+        self, attached: AttachedEdge, wanted: pb.WithdrawConnectsRequest, _reply: pb.Reply
+    ) -> None:
+        attempts = map(Attempt, wanted.numbers, wanted.tries)
+        connects = list(zip(wanted.client_ids, attempts, strict=False))
+        await self._router.withdraw_connects(attached.peer.edge_id, connects)
 
     async def _fetch(
         self, attached: AttachedEdge, wanted: pb.FetchRequest, reply: pb.Reply
@@ -364,9 +376,13 @@ class RequestHandler:
         standings = await self._router.verify(connections)
         reply.verify.live.extend(standing is Standing.OWNED for standing in standings)
         reply.verify.lost.extend(standing is Standing.LOST for standing in standings)
-        # Where there is no session, a newer connection may have come, and ended.
-        others = {Standing.TAKEN, Standing.GONE}
-        reply.verify.superseded.extend(standing in others for standing in standings)
+
+    async def _verify_wills(
+        self, attached: AttachedEdge, wanted: pb.VerifyWillsRequest, reply: pb.Reply
+    ) -> None:
+        will_ids = list(wanted.will_ids)
+        found = await self._router.verify_wills(attached.peer.edge_id, will_ids)
+        reply.verify_wills.here.extend(found)
 
     async def _fence(
         self, _attached: AttachedEdge, wanted: pb.FenceRequest, _reply: pb.Reply

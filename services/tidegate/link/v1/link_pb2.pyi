@@ -224,7 +224,7 @@ class Synced(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class Request(_message.Message):
-    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published", "withdrawn", "return_entries", "read_retained", "queue_retained", "replayed")
+    __slots__ = ("id", "attach", "detach", "subscribe", "unsubscribe", "fetch", "release", "receipt", "match_retained", "get_retained", "enqueue", "lease", "verify", "fence", "barrier", "catch_up", "end_lease", "edges", "settle", "wills_published", "withdrawn", "return_entries", "read_retained", "queue_retained", "replayed", "withdraw_connects", "verify_wills")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
@@ -250,6 +250,8 @@ class Request(_message.Message):
     READ_RETAINED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_RETAINED_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAW_CONNECTS_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_WILLS_FIELD_NUMBER: _ClassVar[int]
     id: int
     attach: AttachRequest
     detach: DetachRequest
@@ -275,7 +277,9 @@ class Request(_message.Message):
     read_retained: ReadRetainedRequest
     queue_retained: QueueRetainedRequest
     replayed: ReplayedRequest
-    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnRequest, _Mapping]] = ..., return_entries: _Optional[_Union[ReturnEntriesRequest, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedRequest, _Mapping]] = ..., queue_retained: _Optional[_Union[QueueRetainedRequest, _Mapping]] = ..., replayed: _Optional[_Union[ReplayedRequest, _Mapping]] = ...) -> None: ...
+    withdraw_connects: WithdrawConnectsRequest
+    verify_wills: VerifyWillsRequest
+    def __init__(self, id: _Optional[int] = ..., attach: _Optional[_Union[AttachRequest, _Mapping]] = ..., detach: _Optional[_Union[DetachRequest, _Mapping]] = ..., subscribe: _Optional[_Union[SubscribeRequest, _Mapping]] = ..., unsubscribe: _Optional[_Union[UnsubscribeRequest, _Mapping]] = ..., fetch: _Optional[_Union[FetchRequest, _Mapping]] = ..., release: _Optional[_Union[ReleaseRequest, _Mapping]] = ..., receipt: _Optional[_Union[ReceiptRequest, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedRequest, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedRequest, _Mapping]] = ..., enqueue: _Optional[_Union[EnqueueRequest, _Mapping]] = ..., lease: _Optional[_Union[LeaseRequest, _Mapping]] = ..., verify: _Optional[_Union[VerifyRequest, _Mapping]] = ..., fence: _Optional[_Union[FenceRequest, _Mapping]] = ..., barrier: _Optional[_Union[BarrierRequest, _Mapping]] = ..., catch_up: _Optional[_Union[CatchUpRequest, _Mapping]] = ..., end_lease: _Optional[_Union[EndLeaseRequest, _Mapping]] = ..., edges: _Optional[_Union[EdgesRequest, _Mapping]] = ..., settle: _Optional[_Union[SettleRequest, _Mapping]] = ..., wills_published: _Optional[_Union[WillsPublishedRequest, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnRequest, _Mapping]] = ..., return_entries: _Optional[_Union[ReturnEntriesRequest, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedRequest, _Mapping]] = ..., queue_retained: _Optional[_Union[QueueRetainedRequest, _Mapping]] = ..., replayed: _Optional[_Union[ReplayedRequest, _Mapping]] = ..., withdraw_connects: _Optional[_Union[WithdrawConnectsRequest, _Mapping]] = ..., verify_wills: _Optional[_Union[VerifyWillsRequest, _Mapping]] = ...) -> None: ...
 
 class Will(_message.Message):
     __slots__ = ("message", "delay_s", "message_expiry_s")
@@ -288,7 +292,7 @@ class Will(_message.Message):
     def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., delay_s: _Optional[int] = ..., message_expiry_s: _Optional[int] = ...) -> None: ...
 
 class AttachRequest(_message.Message):
-    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username", "supersedes", "number", "checks_user")
+    __slots__ = ("client_id", "clean_start", "session_expiry_s", "will", "username", "supersedes", "number", "checks_user", "tries")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     CLEAN_START_FIELD_NUMBER: _ClassVar[int]
     SESSION_EXPIRY_S_FIELD_NUMBER: _ClassVar[int]
@@ -297,6 +301,7 @@ class AttachRequest(_message.Message):
     SUPERSEDES_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     CHECKS_USER_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     clean_start: bool
     session_expiry_s: int
@@ -305,7 +310,18 @@ class AttachRequest(_message.Message):
     supersedes: int
     number: int
     checks_user: bool
-    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ..., supersedes: _Optional[int] = ..., number: _Optional[int] = ..., checks_user: _Optional[bool] = ...) -> None: ...
+    tries: int
+    def __init__(self, client_id: _Optional[str] = ..., clean_start: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., will: _Optional[_Union[Will, _Mapping]] = ..., username: _Optional[str] = ..., supersedes: _Optional[int] = ..., number: _Optional[int] = ..., checks_user: _Optional[bool] = ..., tries: _Optional[int] = ...) -> None: ...
+
+class WithdrawConnectsRequest(_message.Message):
+    __slots__ = ("client_ids", "numbers", "tries")
+    CLIENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
+    client_ids: _containers.RepeatedScalarFieldContainer[str]
+    numbers: _containers.RepeatedScalarFieldContainer[int]
+    tries: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, client_ids: _Optional[_Iterable[str]] = ..., numbers: _Optional[_Iterable[int]] = ..., tries: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DetachRequest(_message.Message):
     __slots__ = ("client_id", "epoch", "publish_will", "session_expiry_s", "sent_seq")
@@ -322,34 +338,42 @@ class DetachRequest(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., publish_will: _Optional[bool] = ..., session_expiry_s: _Optional[int] = ..., sent_seq: _Optional[int] = ...) -> None: ...
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("client_id", "epoch", "incarnation", "subscriptions", "told", "generation")
+    __slots__ = ("client_id", "epoch", "incarnation", "subscriptions", "told", "generation", "number", "tries")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     TOLD_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     epoch: int
     incarnation: int
     subscriptions: _containers.RepeatedCompositeFieldContainer[Subscription]
     told: _containers.RepeatedScalarFieldContainer[str]
     generation: str
-    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., told: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ...) -> None: ...
+    number: int
+    tries: int
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ..., told: _Optional[_Iterable[str]] = ..., generation: _Optional[str] = ..., number: _Optional[int] = ..., tries: _Optional[int] = ...) -> None: ...
 
 class UnsubscribeRequest(_message.Message):
-    __slots__ = ("client_id", "epoch", "incarnation", "topic_filters", "told")
+    __slots__ = ("client_id", "epoch", "incarnation", "topic_filters", "told", "number", "tries")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FILTERS_FIELD_NUMBER: _ClassVar[int]
     TOLD_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TRIES_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     epoch: int
     incarnation: int
     topic_filters: _containers.RepeatedScalarFieldContainer[str]
     told: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., topic_filters: _Optional[_Iterable[str]] = ..., told: _Optional[_Iterable[str]] = ...) -> None: ...
+    number: int
+    tries: int
+    def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., topic_filters: _Optional[_Iterable[str]] = ..., told: _Optional[_Iterable[str]] = ..., number: _Optional[int] = ..., tries: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("client_id", "incarnation", "after_seq", "max_count", "max_bytes")
@@ -507,6 +531,12 @@ class VerifyRequest(_message.Message):
     client_ids: _containers.RepeatedScalarFieldContainer[str]
     epochs: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, client_ids: _Optional[_Iterable[str]] = ..., epochs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class VerifyWillsRequest(_message.Message):
+    __slots__ = ("will_ids",)
+    WILL_IDS_FIELD_NUMBER: _ClassVar[int]
+    will_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, will_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FenceRequest(_message.Message):
     __slots__ = ("instance",)
@@ -725,7 +755,7 @@ class Leaving(_message.Message):
     def __init__(self) -> None: ...
 
 class Reply(_message.Message):
-    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "edges", "detach", "withdrawn", "read_retained", "session_lost")
+    __slots__ = ("id", "failure", "text", "attach", "fetch", "match_retained", "get_retained", "lease", "verify", "verify_wills", "edges", "detach", "withdrawn", "read_retained", "session_lost")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -735,6 +765,7 @@ class Reply(_message.Message):
     GET_RETAINED_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_WILLS_FIELD_NUMBER: _ClassVar[int]
     EDGES_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
@@ -749,12 +780,13 @@ class Reply(_message.Message):
     get_retained: GetRetainedReply
     lease: LeaseReply
     verify: VerifyReply
+    verify_wills: VerifyWillsReply
     edges: EdgesReply
     detach: DetachReply
     withdrawn: WithdrawnReply
     read_retained: ReadRetainedReply
     session_lost: bool
-    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ..., session_lost: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., failure: _Optional[_Union[Failure, str]] = ..., text: _Optional[str] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., fetch: _Optional[_Union[FetchReply, _Mapping]] = ..., match_retained: _Optional[_Union[MatchRetainedReply, _Mapping]] = ..., get_retained: _Optional[_Union[GetRetainedReply, _Mapping]] = ..., lease: _Optional[_Union[LeaseReply, _Mapping]] = ..., verify: _Optional[_Union[VerifyReply, _Mapping]] = ..., verify_wills: _Optional[_Union[VerifyWillsReply, _Mapping]] = ..., edges: _Optional[_Union[EdgesReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., withdrawn: _Optional[_Union[WithdrawnReply, _Mapping]] = ..., read_retained: _Optional[_Union[ReadRetainedReply, _Mapping]] = ..., session_lost: _Optional[bool] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("epoch", "incarnation", "session_present", "sent_seq", "sent_uncertain", "last_seq", "released", "receipts", "receipt_wraps", "subscriptions", "wills", "fence_position", "taken_epoch", "has_discarded", "replays")
@@ -870,11 +902,15 @@ class EdgesReply(_message.Message):
     def __init__(self, edge_ids: _Optional[_Iterable[str]] = ..., living: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyReply(_message.Message):
-    __slots__ = ("live", "lost", "superseded")
+    __slots__ = ("live", "lost")
     LIVE_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
-    SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     live: _containers.RepeatedScalarFieldContainer[bool]
     lost: _containers.RepeatedScalarFieldContainer[bool]
-    superseded: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, live: _Optional[_Iterable[bool]] = ..., lost: _Optional[_Iterable[bool]] = ..., superseded: _Optional[_Iterable[bool]] = ...) -> None: ...
+    def __init__(self, live: _Optional[_Iterable[bool]] = ..., lost: _Optional[_Iterable[bool]] = ...) -> None: ...
+
+class VerifyWillsReply(_message.Message):
+    __slots__ = ("here",)
+    HERE_FIELD_NUMBER: _ClassVar[int]
+    here: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, here: _Optional[_Iterable[bool]] = ...) -> None: ...

@@ -37,6 +37,7 @@ local function rare_operations()
       J = changes,           -- read change logs
       O = renew_router,      -- renew the lease of a router
       P = will_published,    -- delete wills that have been published
+      q = verify_wills,      -- which pending wills an edge publishes
       Q = announce_lease,    -- write the number of an edge's lease to partitions
       T = leased_edges,      -- every edge with a lease
       V = verify,            -- which connections own their sessions
@@ -66,6 +67,7 @@ local function rare_operations()
     U = unsubscribe,       -- remove subscriptions
     X = set_expiry,        -- change the session expiry interval
     g = replayed,          -- retained messages have been sent or queued
+    p = withdraw_connect,  -- a CONNECT without an outcome has none from now on
   }, other_operations
 end
 

@@ -7,17 +7,24 @@ local function wants_retained(options, is_new)
   return handling == 0 or (handling == 1 and is_new)
 end
 
--- arguments: P, C, epoch, generation of the retained messages to be sent ('' = none are; with + at its
---   end all subscriptions count as new), (topic filter, options)…
--- result: 0 = fenced, -1 = not durable, else the id of the log entry that has it all
+-- Whether a change of subscriptions is late. The connection's edge numbers them; see is_late.
+local function is_late_change(P, C, number, tries)
+  return number ~= '' and is_late(P, C, call('HGET', P .. 's:' .. C, 'g'), number, tries)
+end
+
+-- arguments: P, C, epoch, number of this change at its edge ('' = it has none), how often it was sent
+--   before, generation of the retained messages to be sent ('' = none are; with + at its end all
+--   subscriptions count as new), (topic filter, options)…
+-- result: 0 = fenced, -1 = not durable, else the id of the log entry that has it all; late changes
+--   have no effect
 local function subscribe(i, last)
-  local P, C, generation = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+  local P, C, generation = ARGV[i], ARGV[i + 1], ARGV[i + 5]
   local count_as_new = string.sub(generation, -1) == '+'
   local incarnation = owned(P, C, ARGV[i + 2])
   if not incarnation then return 0 end
-  if incarnation == '0' then return -1 end
+  if incarnation == '0' or is_late_change(P, C, ARGV[i + 3], ARGV[i + 4]) then return -1 end
   local b, id = P .. 'b:' .. C, nil
-  for from = i + 4, last, 1000 do
+  for from = i + 6, last, 1000 do
     local to = math.min(last, from + 999)
     local names, current, changed, shared, replays = {}, {}, {}, false, {}
     for at = from, to, 2 do names[#names + 1] = ARGV[at] end
@@ -48,14 +55,14 @@ local function subscribe(i, last)
   return id or log_end(P) or -1
 end
 
--- arguments: P, C, epoch, topic filter…; result: as of subscribe
+-- arguments: P, C, epoch, number, how often it was sent before, topic filter…; as of subscribe
 local function unsubscribe(i, last)
   local P, C = ARGV[i], ARGV[i + 1]
   local incarnation = owned(P, C, ARGV[i + 2])
   if not incarnation then return 0 end
-  if incarnation == '0' then return -1 end
+  if incarnation == '0' or is_late_change(P, C, ARGV[i + 3], ARGV[i + 4]) then return -1 end
   local id
-  for from = i + 3, last, 1000 do
+  for from = i + 5, last, 1000 do
     local to = math.min(last, from + 999)
     if call('HDEL', P .. 'b:' .. C, unpack(ARGV, from, to)) > 0 then
       call('HDEL', P .. 'y:' .. C, unpack(ARGV, from, to))

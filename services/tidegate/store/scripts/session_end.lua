@@ -10,6 +10,10 @@ local CLAIM_MS = 10000
 -- A client that reconnects within this time finds its whole queue.
 local GRACE_MS = 1000
 local ABANDONED_S = 86400
+-- A request that is so late comes from a router whose lease has ended.
+local LATE_S = 3600
+-- Numbers of requests begin at a multiple of this, another one in each process.
+local PROCESS_NUMBERS = 4294967296
 
 local function counter_of(P) return P .. (P == 'tg:{g}:' and 'leases' or 'epoch') end
 
@@ -81,6 +85,24 @@ local function move_will(P, C, will, at, epoch, now)
   call('ZADD', P .. 'due', now + CLAIM_MS, 'p' .. id)
   will.at = at
   if before ~= '' and before ~= at then return fence(P, C, before, epoch) end
+end
+
+-- Claims the pending wills of a client for another edge, and forgets those that have been published.
+-- Returns ids and records in turn, and the id of the last fence ('' = none).
+local function move_wills(P, C, pending, edge, epoch, now)
+  local wills, left, fenced = {}, {}, ''
+  for _, one in ipairs(pending) do
+    local id = one.epoch .. ':' .. C
+    local record = call('HGET', P .. 'wills', id)
+    if record then
+      fenced = move_will(P, C, one, edge, epoch, now) or fenced
+      left[#left + 1] = one
+      wills[#wills + 1] = id
+      wills[#wills + 1] = record
+    end
+  end
+  if #pending > 0 then list_pending(P, C, left) end
+  return wills, fenced
 end
 
 -- Counts a durable session for its user, or no longer.
@@ -170,4 +192,26 @@ local function session(P, C)
   if not v[1] then return nil end
   return {e = v[1], g = v[2], i = v[3], x = v[4], n = v[5], u = v[6], d = v[7], w = v[8], l = v[9],
     a = v[10], h = v[11], k = v[12], v = v[13], o = v[14]}
+end
+
+-- Whether a request of an edge for this client is late: it was sent again, through another router, and
+-- that attempt has been stored, or one at a later request of the same process. A router that hung
+-- brings the earlier one. Number: '' = never sent again; tries: how often it had been sent before.
+local function is_late(P, C, edge, number, tries)
+  if number == '' then return false end
+  local late, tries = P .. 'late:' .. edge, tonumber(tries)
+  local newest, newest_tries = string.match(call('HGET', late, C) or '', '^(%d+) (%d+)$')
+  local ahead = 1
+  if newest then
+    local process = math.floor(tonumber(newest) / PROCESS_NUMBERS)
+    if process == math.floor(tonumber(number) / PROCESS_NUMBERS) then
+      ahead = tonumber(number) - tonumber(newest)
+    end
+  end
+  if ahead == 0 and tries < tonumber(newest_tries) or ahead < 0 and tries == 0 then return true end
+  if tries > 0 and ahead >= 0 then
+    call('HSET', late, C, number .. ' ' .. tries)
+    call('EXPIRE', late, LATE_S)
+  end
+  return false
 end

@@ -186,6 +186,20 @@ local function will_published(i, last)
   return 1
 end
 
+-- arguments: edge, (P, will id)…; result: for each 1 = it is pending, and this edge publishes it
+local function verify_wills(i, last)
+  local results = {}
+  for at = i + 1, last, 2 do
+    local epoch, C = string.match(ARGV[at + 1], '^(%d+):(.*)$')
+    local here = 0
+    for _, one in ipairs(pending_wills(ARGV[at], C)) do
+      if one.epoch == epoch and one.at == ARGV[i] then here = 1 end
+    end
+    results[#results + 1] = here
+  end
+  return results
+end
+
 -- arguments: user, P…; result: for each partition how many durable sessions the user has
 local function user_sessions(i, last)
   local results = {}

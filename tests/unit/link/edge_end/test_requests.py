@@ -128,6 +128,99 @@ async def test_a_request_whose_router_goes_away_is_asked_of_another() -> None:
     assert (request.max_count, request.max_bytes) == (10, 1000)
 
 
+@in_virtual_time
+async def test_a_repeated_connect_says_how_often_it_was_sent() -> None:
+    router_client, (first, second) = await _harness("r1", "r2")
+    second.silent_about = {"attach"}
+    asked = asyncio.create_task(router_client.attach("edge-1", AttachSession(SECOND, False, 0)))
+    await asyncio.sleep(MOMENT_S)
+    first.replies["attach"] = pb.Reply()
+    write_attached(first.replies["attach"].attach, AttachedSession(5, 0, False))
+    second.lose()
+    await asked
+    (sent,), (again,) = second.of("attach"), first.of("attach")
+    assert (sent.tries, again.tries) == (0, 1)
+    assert sent.number == again.number
+    await router_client.attach("edge-1", AttachSession(FIRST, False, 0))
+    assert first.of("attach")[-1].number == sent.number + 1
+    assert first.of("attach")[-1].tries == 0
+    assert not first.of("withdraw_connects")
+
+
+@in_virtual_time
+async def test_repeated_changes_of_subscriptions_say_how_often_they_were_sent() -> None:
+    router_client, (first, second) = await _harness("r1", "r2")
+    second.silent_about = {"subscribe", "unsubscribe"}
+    subscribing = asyncio.create_task(
+        router_client.subscribe("edge-1", SECOND, 1, 1, [("t", QOS1)])
+    )
+    removing = asyncio.create_task(router_client.unsubscribe("edge-1", SECOND, 1, 1, ["t"]))
+    await asyncio.sleep(MOMENT_S)
+    second.lose()
+    await asyncio.gather(subscribing, removing)
+    for kind in ("subscribe", "unsubscribe"):
+        tries = [one.tries for one in second.of(kind) + first.of(kind)]
+        assert tries[:2] == [0, 1]
+        assert 0 not in tries[1:]
+    assert first.of("unsubscribe")[0].number == first.of("subscribe")[0].number + 1
+
+
+@in_virtual_time
+@pytest.mark.parametrize("how", ["client gone", "refused"])
+async def test_a_connect_whose_outcome_is_unknown_is_withdrawn(how: str) -> None:
+    """A router that hung, or the store, may bring it at last: it must not have a session then."""
+    router_client, (first, second) = await _harness("r1", "r2")
+    wanted = True
+    request = AttachSession(SECOND, False, 0, is_wanted=lambda: wanted)
+    if how == "refused":
+        second.replies["attach"] = _failure(pb.FAILURE_UNAVAILABLE)
+    else:
+        second.silent_about = {"attach"}
+    asked = asyncio.create_task(router_client.attach("edge-1", request))
+    await asyncio.sleep(MOMENT_S)
+    if how == "client gone":
+        wanted = False
+        second.lose()
+    with pytest.raises(RouterUnavailable):
+        await asked
+    await asyncio.sleep(1)
+    (withdrawn,) = first.of("withdraw_connects") + second.of("withdraw_connects")[-1:]
+    (sent,) = second.of("attach")
+    assert list(withdrawn.client_ids) == [SECOND]
+    assert list(withdrawn.numbers) == [sent.number]
+    assert withdrawn.tries[0] > sent.tries
+
+
+@in_virtual_time
+async def test_a_connect_that_reached_no_router_is_not_withdrawn() -> None:
+    router_client, (router,) = await _harness("r1")
+    with pytest.raises(RouterUnavailable):
+        await router_client.attach("edge-1", AttachSession("c", False, 0, is_wanted=lambda: False))
+    await asyncio.sleep(1)
+    assert not router.of("withdraw_connects")
+
+
+@in_virtual_time
+@pytest.mark.parametrize("failure", [pb.FAILURE_UNAVAILABLE, pb.FAILURE_UNSUPPORTED])
+async def test_withdrawing_goes_on_until_a_router_has_stored_it(failure: pb.Failure) -> None:
+    """Unless routers are of a version that cannot."""
+    router_client, (router,) = await _harness("r1")
+    router.replies["attach"] = _failure(pb.FAILURE_UNAVAILABLE)
+    router.replies["withdraw_connects"] = _failure(failure)
+    for _ in range(2):
+        with pytest.raises(RouterUnavailable):
+            await router_client.attach("edge-1", AttachSession("c", False, 0))
+    await asyncio.sleep(1)
+    asked = router.of("withdraw_connects")
+    assert (len(asked) > 2) == (failure == pb.FAILURE_UNAVAILABLE)
+    del router.replies["withdraw_connects"]
+    await asyncio.sleep(1)
+    known = len(router.of("withdraw_connects"))
+    assert list(router.of("withdraw_connects")[-1].numbers) == [router.of("attach")[-1].number]
+    await asyncio.sleep(5)
+    assert len(router.of("withdraw_connects")) == known
+
+
 def _entry(seq: int, payload: bytes) -> pb.QueuedMessage:
     entry = pb.QueuedMessage(seq=seq)
     write_message(entry.message, Publish("t", payload, 1))

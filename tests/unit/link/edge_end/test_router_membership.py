@@ -1163,17 +1163,15 @@ def test_a_new_stream_gets_no_will_that_another_connection_has_taken(
             router.say(publish_will=_will())
         await asyncio.sleep(MOMENT_S)
         assert router.payloads == [b"gone"]
-        router.replies["verify"] = pb.Reply(
-            verify=pb.VerifyReply(live=[False], lost=[False], superseded=[is_taken])
+        router.replies["verify"] = pb.Reply(verify=pb.VerifyReply(live=[False], lost=[False]))
+        router.replies["verify_wills"] = pb.Reply(
+            verify_wills=pb.VerifyWillsReply(here=[not is_taken])
         )
         router.lose()
         await router.join()
         await asyncio.sleep(MOMENT_S)
-        asked = [(*one.client_ids, *one.epochs) for one in router.of("verify")]
-        # What brought it here has the session as long as no other edge has the will.
-        epoch = {"CONNECT": 5, "end": 4, "sweep": 0}[brought_by]
-        assert asked[-1:] == ([("c", epoch)] if epoch else [])
-        assert router.payloads == ([] if is_taken and epoch else [b"gone"])
+        assert [list(one.will_ids) for one in router.of("verify_wills")] == [[_will().will_id]]
+        assert router.payloads == ([] if is_taken else [b"gone"])
         if work is not None:
             work.cancel()
 

@@ -802,14 +802,17 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
     stream = await harness.edge()
     service = harness.service
     numbers = iter(range(10, 100))
-    attach = AttachSession("c", True, 60, Will("w", b"x", 1, True, b"\x01\x01", 5, 6), "user")
+    will = Will("w", b"x", 1, True, b"\x01\x01", 5, 6)
+    attach = AttachSession("c", True, 60, will, "user", number=7, tries=2)
     detach = DetachSession("c", 3, True, None, 17)
     wanted = pb.AttachRequest()
     write_attach(wanted, attach)
+    wanted.number, wanted.tries = 7, 2  # as the edge's end of the link does
     ending = pb.DetachRequest()
     write_detach(ending, detach)
     subscriptions = write_subscriptions([("a", QOS1)])
     change: Any = {"client_id": "c", "epoch": 3, "incarnation": 4, "told": ["r1", "r2"]}
+    change |= {"number": 8, "tries": 1}
     queued = pb.EnqueueRequest(client_id="c", incarnation=4)
     write_message(queued.messages.add(), Publish("a", b"x", 1))
     for_queue = pb.QueueRetainedRequest(client_id="c", incarnation=4)
@@ -819,11 +822,11 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
         ({"detach": ending}, ("detach", (detach,))),
         (
             {"subscribe": pb.SubscribeRequest(subscriptions=subscriptions, **change)},
-            ("subscribe", ("edge-1", "c", 3, 4, [("a", QOS1)], ["r1", "r2"])),
+            ("subscribe", ("edge-1", "c", 3, 4, [("a", QOS1)], ["r1", "r2"], (8, 1))),
         ),
         (
             {"unsubscribe": pb.UnsubscribeRequest(topic_filters=["a", "b"], **change)},
-            ("unsubscribe", ("edge-1", "c", 3, 4, ["a", "b"], ["r1", "r2"])),
+            ("unsubscribe", ("edge-1", "c", 3, 4, ["a", "b"], ["r1", "r2"], (8, 1))),
         ),
         (
             {
@@ -863,6 +866,10 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
             {"verify": pb.VerifyRequest(client_ids=["c", "d"], epochs=[3, 4])},
             ("verify", ([("c", 3), ("d", 4)],)),
         ),
+        (
+            {"verify_wills": pb.VerifyWillsRequest(will_ids=["3:c", "4:d"])},
+            ("verify_wills", ("edge-1", ["3:c", "4:d"])),
+        ),
         ({"fence": pb.FenceRequest(instance="r9")}, ("fence", ("r9",))),
         ({"catch_up": pb.CatchUpRequest()}, ("catch_up", ())),
         (
@@ -882,6 +889,14 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
         (
             {"queue_retained": for_queue},
             ("queue_retained", ("c", 4, [RetainedForQueue("#", QOS1, Publish("a"))])),
+        ),
+        (
+            {
+                "withdraw_connects": pb.WithdrawConnectsRequest(
+                    client_ids=["c", "d"], numbers=[7, 8], tries=[1, 2]
+                )
+            },
+            ("withdraw_connects", ("edge-1", [("c", (7, 1)), ("d", (8, 2))])),
         ),
         ({"lease": pb.LeaseRequest()}, ("heartbeat", ("edge-1",))),
         ({"end_lease": pb.EndLeaseRequest()}, ("end_lease", ("edge-1",))),
@@ -919,11 +934,6 @@ async def test_what_the_router_returns_goes_back_whole(harness: Harness) -> None
     found = (await stream.reply(30)).verify
     assert [name for name, one in zip(names, found.live, strict=True) if one] == ["OWNED"]
     assert [name for name, one in zip(names, found.lost, strict=True) if one] == ["LOST"]
-    # Wills of these are another edge's, or may be: a newer connection may have come, and ended.
-    assert [name for name, one in zip(names, found.superseded, strict=True) if one] == [
-        "TAKEN",
-        "GONE",
-    ]
     stream.ask(4, lease=pb.LeaseRequest())
     lease = (await stream.reply(4)).lease
     assert lease.was_lost
