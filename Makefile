@@ -87,8 +87,9 @@ proto: $(VENV)/.installed-test ## Generate services/tidegate/link/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc --proto_path=proto --python_out=services --pyi_out=services \
 	  --grpc_python_out=services tidegate/link/v1/link.proto
 
-reference: $(VENV)/.installed-test ## Generate docs/configuration.md from the models of the configuration
+reference: $(VENV)/.installed-test ## Generate docs/configuration.md, and the table of mosquitto's directives
 	$(BIN)/python -m tidegate.runtime.config.documentation docs/configuration.md
+	$(BIN)/python -m tidegate.convert.documentation docs/differences-from-mosquitto.md
 
 ledger: $(VENV)/.installed-test ## Generate docs/conformance.md from the tests' statements
 	$(BIN)/python tests/conformance/ledger.py --write

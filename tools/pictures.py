@@ -20,7 +20,8 @@ IMAGES: Final = ROOT / "docs" / "images"
 
 #: What each package owns, and the library that nothing else imports.
 OWNS: Final = {
-    "cli": ("command line: serve, edge, router, check, passwd, ctl", ""),
+    "cli": ("command line: serve, edge, router, check, passwd, convert, ctl", ""),
+    "convert": ("mosquitto.conf to a configuration, or to an MqttBroker", ""),
     "roles": ("composition roots: serve, edge, router, supervisor", ""),
     "edge": ("listeners, clients, fan-out, authentication", "websockets"),
     "router": ("routing, sessions, queues, retained, wills", ""),

@@ -16,8 +16,9 @@ from tidegate.runtime.config.model import (
     StoreConfig,
     TlsConfig,
 )
+from tidegate.runtime.config.spelling import camel
 from tidegate_operator.spec.broker import AuthSpec, LinkSpec
-from tidegate_operator.spec.fields import camel, camel_text, count_or_percent
+from tidegate_operator.spec.fields import camel_text, count_or_percent
 from tidegate_operator.spec.listeners import DEFAULT_PORTS, ListenerSpec, ListenerTls
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.workloads import EdgeSpec, RedisSpec, RouterSpec

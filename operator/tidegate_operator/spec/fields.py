@@ -22,19 +22,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from tidegate.runtime.config.model import Section
+from tidegate.runtime.config.spelling import camel
 
 _BOUNDS: Final = ("ge", "gt", "le", "lt", "min_length", "max_length", "pattern")
-_UNITS: Final = {"s": "seconds", "ms": "milliseconds"}
 #: Marks a field's schema: the default is the runtime's, and may change with its version.
 DESCRIBED_DEFAULT: Final = "x-tidegate-described-default"
-
-
-def camel(name: str) -> str:
-    """Return ``deadline_s`` as ``deadlineSeconds``, ``max_qos`` as ``maxQos``."""
-    first, *rest = name.split("_")
-    if rest:
-        rest[-1] = _UNITS.get(rest[-1], rest[-1])
-    return first + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
 def camel_text(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tidegate.runtime.config.model import Section
+from tidegate.runtime.config.spelling import camel
 from tidegate.runtime.config.validation import (
     mismatch_text,
     path_text,
@@ -22,7 +23,7 @@ from tidegate.runtime.config.validation import (
 from tidegate_operator.names import BROKER_NAME_PATTERN, MAX_BROKER_NAME
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.client_services import service_problems
-from tidegate_operator.spec.fields import COUNT_OR_PERCENT, QUANTITY, camel, camel_text
+from tidegate_operator.spec.fields import COUNT_OR_PERCENT, QUANTITY, camel_text
 
 #: At most this many problems are listed.
 MAX_PROBLEMS: Final = 20
