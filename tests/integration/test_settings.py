@@ -328,3 +328,28 @@ async def test_sighup_and_changes_bring_new_users_and_rules(
     )
     await bob.deliver("b", b"still", qos=1)
     assert (await ann.expect("PUBLISH")).payload == b"still"
+
+
+# Variables
+
+
+async def test_variables_override_the_file_also_in_the_processes_of_a_supervisor(
+    start_broker: StartBroker,
+) -> None:
+    """The supervisor's children have their own admin addresses and names in their files."""
+    environment = os.environ | {
+        "TIDEGATE_CLUSTER__EDGES": "2",
+        "TIDEGATE_LIMITS__MAX_KEEP_ALIVE_S": "33",
+        "TIDEGATE_ADMIN__PORT": "0",
+        "TIDEGATE_NAME": "named",
+    }
+    listener = {"name": "tcp", "protocol": "tcp", "address": "127.0.0.1", "port": 0}
+    broker = start_broker(
+        environment=environment, listeners=[listener], limits={"max_keep_alive_s": 44}
+    )
+    client = await _client(broker, "c")
+    assert client.connack is not None
+    assert client.connack.get("server_keep_alive") == 33
+    status, text = _fetch(broker, "/status")
+    assert status == 200
+    assert '"named' in text

@@ -9,6 +9,7 @@ anything.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,13 +31,15 @@ class HashName(StrEnum):
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="Configuration file (YAML).", metavar="FILE")],
+    file: Annotated[
+        Path | None, typer.Argument(help="Configuration file (YAML).", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Check a configuration file.
+    """Check a configuration file, and the settings in environment variables (TIDEGATE_…).
 
-    Certificates, password file and ACL file that it names are checked as well, and whether the
-    addresses can be bound on this machine and the store can be used. Prints a summary, or one line
-    for each problem.
+    Without a file only those are checked. Certificates, password file and ACL file that are named
+    are checked as well, and whether the addresses can be bound on this machine and the store can be
+    used. Prints a summary, and which settings are from variables, or one line for each problem.
     """
     from tidegate.edge.address_checks import problems_of_addresses
     from tidegate.edge.file_checks import (
@@ -46,10 +49,13 @@ def check(
         problems_of_link,
     )
     from tidegate.runtime.config import config_file
+    from tidegate.runtime.config.environment import read_environment
 
     notes: list[str] = []
+    environment = read_environment(os.environ)
     try:
-        settings = config_file.load(file)
+        content = b"" if file is None else config_file.read(file)
+        settings, said = config_file.parse_with_origins(content, file, environment)
         problems = config_file.problems_of_cluster(settings)
         problems += problems_of_files(settings) + problems_of_addresses(settings)
         problems += ignored_lines_of_files(settings)
@@ -57,6 +63,7 @@ def check(
         problems += problems_of_link(settings.link.tls) + store_problems
         problems += _missing_packages(settings)
         notes = [
+            *environment.warnings,
             *config_file.warnings_of_file(settings),
             *notes_on_certificates(settings),
             *store_notes,
@@ -67,8 +74,8 @@ def check(
         for problem in problems:
             print(problem)
         raise typer.Exit(EXIT_FAILED)
-    print(f"OK: {file}")
-    for line in _summary(settings):
+    print(f"OK: {file or 'the environment'}")
+    for line in (*_summary(settings), *said):
         print(f"  {line}")
     for note in notes:
         print(f"  note: {note}")

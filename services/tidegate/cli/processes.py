@@ -8,6 +8,7 @@ it until its end. Never builds a part of the broker itself.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import typer
@@ -101,13 +102,15 @@ def _load(flags: Flags, role: Role, *, quiet: bool = False) -> LoadedConfig:
     from tidegate.runtime.config import config_file
     from tidegate.runtime.config.source import ConfigSource
 
+    source = ConfigSource(flags, role, os.environ)
     try:
-        loaded = ConfigSource(flags, role).load()
+        loaded = source.load()
     except config_file.ConfigError as error:
         for problem in error.problems:
             print_error(f"tidegate: {problem}")
         raise typer.Exit(EXIT_USAGE) from None
-    for warning in [] if quiet else config_file.warnings_of(loaded.config, role):
+    warnings = [*source.environment.warnings, *config_file.warnings_of(loaded.config, role)]
+    for warning in [] if quiet else warnings:
         print_error(f"tidegate: {warning}")
     return loaded
 

@@ -2,7 +2,8 @@
 
 Run by the supervisor, one task each. A child prints on its standard output when it is ready; its
 log goes where the supervisor's goes. It has a session of its own, so that Ctrl-C reaches it only
-through the supervisor, which knows the order.
+through the supervisor, which knows the order. Its file has all settings: those that the supervisor
+has from environment variables do not reach it a second time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
+
+from tidegate.runtime.config.environment import without_settings
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +109,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
-                env=os.environ | self.environment,
+                env=without_settings(os.environ) | self.environment,
             )
         except OSError as error:
             log.warning(

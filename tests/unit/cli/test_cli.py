@@ -707,3 +707,37 @@ def test_what_cannot_be_done_is_one_sentence(
     code, _, err = run("passwd", *arguments)
     assert code == 1
     assert err.count("\n") == 1
+
+
+# Variables
+
+
+def test_check_says_which_settings_are_from_variables(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_STORE__DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("TIDEGATE_ADMIN__PORT", "0")
+    file = tmp_path / "tidegate.yaml"
+    file.write_text("store:\n  data_dir: elsewhere\n")
+    code, out, _ = run("check", file)
+    assert code == 0
+    assert f"store: embedded Valkey, data in {tmp_path}/data" in out
+    assert "store.data_dir is from TIDEGATE_STORE__DATA_DIR, instead of line 2\n" in out
+    code, out, _ = run("check")
+    assert code == 0
+    assert out.startswith("OK: the environment\n")
+    monkeypatch.setenv("TIDEGATE_ADMIN__PORTS", "0")
+    code, out, _ = run("check")
+    assert code == 1
+    assert (
+        "TIDEGATE_ADMIN__PORTS: there is no such setting; did you mean TIDEGATE_ADMIN__PORT?" in out
+    )
+
+
+def test_a_process_does_not_start_with_a_wrong_variable(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_LIMITS__MAX_IN_FLIGHT", "none")
+    code, _, err = run("serve")
+    assert code == 2
+    assert "got none (from TIDEGATE_LIMITS__MAX_IN_FLIGHT)" in err

@@ -1,8 +1,8 @@
-"""From a YAML file and flags to a ``Config``; every problem becomes one line that names its key.
+"""From a YAML file, the environment and flags to a ``Config``; every problem becomes one line.
 
 Called by the command line, by ``source`` and by the operator. Starts nothing. Relative paths in a
-file are resolved against the file's directory; those in flags, and the defaults, against the
-working directory.
+file are resolved against the file's directory; those in variables and flags, and the defaults,
+against the working directory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ import yaml
 from pydantic import ValidationError
 
 from tidegate.runtime.config.addresses import parse_address
+from tidegate.runtime.config.environment import (
+    EnvironmentSettings,
+    origin_text,
+    overlay,
+)
 from tidegate.runtime.config.listener_url import ListenerUrlError, parse_listener_url, split_address
 from tidegate.runtime.config.model import (
     LABEL_PATTERN,
@@ -103,19 +108,40 @@ def read(path: Path) -> bytes:
     return content
 
 
-def parse(content: bytes, path: Path) -> Config:
+def parse(
+    content: bytes, path: Path | None, environment: EnvironmentSettings | None = None
+) -> Config:
     """Check and return the configuration in ``content``, which was read from ``path``.
 
-    Raises ConfigError with one line for every problem found.
+    The settings of ``environment`` override those of the file. Raises ConfigError with one line for
+    every problem found.
     """
+    return parse_with_origins(content, path, environment)[0]
+
+
+def parse_with_origins(
+    content: bytes, path: Path | None, environment: EnvironmentSettings | None = None
+) -> tuple[Config, list[str]]:
+    """Do the same, and return a sentence for each setting that is from the environment.
+
+    Without a ``path`` there is no file.
+    """
+    lines: dict[Location, int | str] = {}
+    said: list[str] = []
+    problems = list(environment.problems) if environment is not None else []
     try:
-        data, lines = _data_of(content, path)
+        data, numbers = ({}, {}) if path is None else _data_of(content, path)
+        lines |= numbers
+        if environment is not None:
+            said = overlay(data, lines, environment.settings)
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(describe(error, Config, lines)) from None
+        raise ConfigError(problems + describe(error, Config, lines)) from None
     except RecursionError:
         raise ConfigError([f"{path}: lists and mappings are nested too deeply"]) from None
-    return with_absolute_paths(config, path.absolute().parent)
+    if problems:
+        raise ConfigError(problems)
+    return with_absolute_paths(config, path.absolute().parent) if path is not None else config, said
 
 
 def from_flags(flags: Flags, role: Role = "serve") -> Config:
@@ -407,9 +433,12 @@ _PATTERNS: Final = {LABEL_PATTERN: "lower-case letters, digits and inner hyphens
 
 
 def describe(
-    error: ValidationError, model: type[Section], lines: Mapping[Location, int]
+    error: ValidationError, model: type[Section], lines: Mapping[Location, int | str]
 ) -> list[str]:
-    """Return one line for each problem: ``key.path: what is expected (line N)``."""
+    """Return one line for each problem: ``key.path: what is expected (line N)``.
+
+    ``lines`` has the line in the file, or the environment variable, that a value is from.
+    """
     problems = [_describe_one(dict(problem), model, lines) for problem in error.errors()]
     if len(problems) > _MAX_PROBLEMS:
         rest = len(problems) - _MAX_PROBLEMS
@@ -418,7 +447,7 @@ def describe(
 
 
 def _describe_one(
-    problem: Mapping[str, Any], model: type[Section], lines: Mapping[Location, int]
+    problem: Mapping[str, Any], model: type[Section], lines: Mapping[Location, int | str]
 ) -> str:
     location: Location = tuple(problem["loc"])
     kind: str = problem["type"]
@@ -430,9 +459,7 @@ def _describe_one(
         text = str(problem["ctx"]["error"])
     else:
         text = mismatch_text(problem, _PATTERNS)
-    line = lines.get(location)
-    where = f" (line {line})" if line else ""
-    return f"{path_text(location)}: {text}{where}"
+    return f"{path_text(location)}: {text}{origin_text(location, lines)}"
 
 
 def _known_keys(location: Location, model: type[Section]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from tidegate.runtime.config.environment import PREFIX, SEPARATOR
 from tidegate.runtime.config.model import Config, Section
 from tidegate.runtime.config.reloadable import LIVE
 from tidegate.runtime.config.validation import section_in
@@ -54,6 +55,19 @@ store:
   data_dir: /var/lib/tidegate
 ```
 
+Every key can be set by an environment variable as well: `TIDEGATE_` and the key in capitals, with
+`__` between a section and its keys. `TIDEGATE_STORE__URL` is `store.url`, `TIDEGATE_LINK__TLS__CA`
+is `link.tls.ca`, `TIDEGATE_NAME` is `name`. Lists are JSON, and replace those of the file:
+`TIDEGATE_LINK__ROUTERS='["router-0:7000"]'`,
+`TIDEGATE_LISTENERS='[{"protocol": "tcp", "address": "*", "port": 1883}]'`. Flags override
+variables, variables override the file; relative paths count from the working directory, and an
+empty variable is none. `tidegate check` says which settings are from variables. They are read at
+the start: a changed variable needs a restart. A variable that is no setting and was meant as one
+(`TIDEGATE_STORE__URI`, `TIDEGATE_STORE_URL`) is an error, any other that begins with `TIDEGATE_` a
+warning. What Kubernetes makes of a Service called `tidegate` (`TIDEGATE_SERVICE_HOST`,
+`TIDEGATE_PORT_1883_TCP`) is ignored. A variable is visible to whoever may see the process or its
+pod: keep passwords in files (`store.password_file`).
+
 Units are in the names: `_s` seconds, `_bytes` bytes; rates are per second.
 
 Sections and keys marked *live* below are applied while the process runs (hot reload). The others
@@ -81,7 +95,7 @@ def _sections(prefix: str, model: type[Section]) -> Iterator[str]:
     """Yield the section of ``model``, and below it those of its parts."""
     if prefix:
         live = " *Live.*" if prefix.partition(".")[0].removesuffix("[]") in LIVE else ""
-        yield f"## `{prefix}`\n\n{_sentence(model.__doc__)}{live}\n"
+        yield f"## `{prefix}`\n\n{_sentence(model.__doc__)}{live} {_variables_text(prefix)}\n"
     else:
         yield "## Top level\n"
     yield "| key | type | default | range | meaning |\n|---|---|---|---|---|"
@@ -96,6 +110,14 @@ def _sections(prefix: str, model: type[Section]) -> Iterator[str]:
     yield ""
     for path, part in parts:
         yield from _sections(path, part)
+
+
+def _variables_text(prefix: str) -> str:
+    """Return how the keys of a section are set by environment variables."""
+    if "[]" in prefix:
+        path = prefix.partition("[]")[0]
+        return f"In JSON: `{PREFIX}{SEPARATOR.join(path.upper().split('.'))}`."
+    return f"Variables: `{PREFIX}{SEPARATOR.join(prefix.upper().split('.'))}{SEPARATOR}…`."
 
 
 def _row(name: str, field: FieldInfo, *, live: bool) -> str:

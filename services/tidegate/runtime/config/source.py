@@ -1,4 +1,6 @@
-"""Where a process' configuration comes from: its file, and the flags that override it.
+"""Where a process' configuration comes from: its file, the environment, and flags.
+
+Variables override the file, and flags override both.
 
 Made by the command line; loaded for the start, and by ``ConfigReload`` whenever the file has
 changed.
@@ -6,10 +8,12 @@ changed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.runtime.config.config_file import ConfigError, Flags, Role, parse, read, with_flags
+from tidegate.runtime.config.environment import read_environment
 from tidegate.runtime.config.file_version import Signature, digest_of, signature_of
 from tidegate.runtime.config.model import Config
 
@@ -28,10 +32,14 @@ class LoadedConfig:
 class ConfigSource:
     """See the module's docstring."""
 
-    __slots__ = ("flags", "role")
+    __slots__ = ("environment", "flags", "role")
 
-    def __init__(self, flags: Flags, role: Role) -> None:
+    def __init__(
+        self, flags: Flags, role: Role, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``environment``: the variables of the process; those that are no settings are ignored."""
         self.flags = flags
+        self.environment = read_environment(environment or {})
         self.role: Role = role
 
     @property
@@ -43,7 +51,8 @@ class ConfigSource:
         """Read and check everything. Raises ConfigError with one line for every problem."""
         path = self.path
         if path is None:
-            return LoadedConfig(self, with_flags(Config(), self.flags, self.role), "")
+            config = parse(b"", None, self.environment)
+            return LoadedConfig(self, with_flags(config, self.flags, self.role), "")
         signature = signature_of(path)
         return self._loaded(path, read(path), signature)
 
@@ -58,5 +67,5 @@ class ConfigSource:
         return self._loaded(path, content, signature)
 
     def _loaded(self, path: Path, content: bytes, signature: Signature) -> LoadedConfig:
-        config = with_flags(parse(content, path), self.flags, self.role)
+        config = with_flags(parse(content, path, self.environment), self.flags, self.role)
         return LoadedConfig(self, config, digest_of(content), signature)
