@@ -20,8 +20,9 @@ IMAGES: Final = ROOT / "docs" / "images"
 
 #: What each package owns, and the library that nothing else imports.
 OWNS: Final = {
-    "cli": ("command line: serve, edge, router, check, passwd, convert, ctl", ""),
+    "cli": ("command line: serve, edge, router, check, convert, doctor, ctl, …", ""),
     "convert": ("mosquitto.conf to a configuration, or to an MqttBroker", ""),
+    "doctor": ("files, store, ports, clocks, limits: what to change", ""),
     "roles": ("composition roots: serve, edge, router, supervisor", ""),
     "edge": ("listeners, clients, fan-out, authentication", "websockets"),
     "router": ("routing, sessions, queues, retained, wills", ""),

@@ -46,6 +46,7 @@ LONGEST_PAUSE_S: Final = 5.0
 _POLL_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
 _CGROUPS: Final = Path("/sys/fs/cgroup")
+_PID_FILE: Final = "valkey.pid.json"
 
 
 class EmbeddedError(Exception):
@@ -108,6 +109,14 @@ def available_memory(cgroups: Path = _CGROUPS) -> int:
         with contextlib.suppress(ValueError, OSError):
             found.append(int((cgroups / name).read_text(encoding="ascii")))
     return min((size for size in found if size > 0), default=0)
+
+
+def running_server(data_dir: Path) -> Path | None:
+    """Return the socket of the server that runs on a data directory; None without one."""
+    note = _read_pid_file(data_dir / _PID_FILE)
+    if note is None or process_started(note[0]) != note[1]:
+        return None
+    return note[2]
 
 
 class EmbeddedValkey:
@@ -197,7 +206,7 @@ class EmbeddedValkey:
 
     @property
     def _pid_file(self) -> Path:
-        return self._dir / "valkey.pid.json"
+        return self._dir / _PID_FILE
 
     def _take_lock(self) -> None:
         lock = os.open(self._dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
