@@ -62,7 +62,7 @@ from tidegate_operator.spec.client_services import client_services
 from tidegate_operator.spec.dropped import dropped_fields
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.salvage import usable_part
-from tidegate_operator.spec.status import Reason
+from tidegate_operator.spec.status import SEEN_INTERVAL, Reason, seen
 
 log = logging.getLogger(__name__)
 
@@ -367,7 +367,7 @@ class Reconciler:
         """Write the status if it has changed, and record events; return it."""
         state = _broker_state(observed, desired, written, pods)
         before = observed.body.get("status")
-        status = conditions.status(state, before, observed.now)
+        status = seen(conditions.status(state, before, observed.now), before, observed.now)
         if status != before:
             await self._cluster.set_status(observed.owner.namespace, observed.owner.name, status)
             for kind, condition in condition_events.changes(before or {}, status):
@@ -500,4 +500,4 @@ def _status_interval_s(
     if observed.spec is not None and observed.spec.edge.rebalance.enabled:
         after_s = min(after_s, COUNT_S)
     due_s = (desired.owned_secrets.next_change - observed.now).total_seconds()
-    return max(1.0, min(after_s, due_s))
+    return max(1.0, min(after_s, due_s, SEEN_INTERVAL.total_seconds()))

@@ -11,9 +11,10 @@ import yaml
 from support.brokers import DAY, NAMESPACE, NOW, pair, secret_data, spec_of
 from support.operator_harness import Harness, harness
 from tidegate_operator import names
+from tidegate_operator.broker_state import time_text
 from tidegate_operator.kube.interface import KubeError, KubeUnavailable
-from tidegate_operator.reconcile import PROGRESSING_S, Outcome
-from tidegate_operator.render import Manifest
+from tidegate_operator.reconcile import PROGRESSING_S, Outcome, Reconciler
+from tidegate_operator.render import Manifest, Settings
 from tidegate_operator.secrets.certificates import certificate_info
 
 PARTS = ("authorities", "edge", "router")
@@ -53,7 +54,46 @@ async def test_an_unchanged_broker_is_not_written_to(name: str) -> None:
         it.now = NOW + datetime.timedelta(hours=hours)
         assert (await it.reconcile()).applied == 0
     assert it.fake.writes == []
-    assert it.cluster.status_writes == 0
+    assert it.cluster.status_writes == 3  # only when it was seen
+
+
+async def test_an_unchanged_status_says_every_five_minutes_that_it_was_seen() -> None:
+    it = await harness()
+    await it.settle()
+    seen = it.status["lastSeen"]
+    writes = it.cluster.status_writes
+    for _ in range(4):
+        it.pass_time(60)
+        await it.reconcile()
+    assert it.cluster.status_writes == writes
+    assert it.status["lastSeen"] == seen
+    it.pass_time(60)
+    await it.reconcile()
+    assert it.cluster.status_writes == writes + 1
+    assert it.status["lastSeen"] == time_text(it.now)
+    assert len(it.cluster.events) == len({reason for _, reason, _ in it.cluster.events})
+    it.pass_time(7)
+    it.admin.connections = 9
+    await it.settle()
+    it.pass_time(31)
+    await it.reconcile()
+    assert it.status["lastSeen"] == time_text(it.now), "every other change says so, too"
+
+
+async def test_a_status_of_a_clock_that_was_wrong_does_not_look_new_for_ever() -> None:
+    it = await harness()
+    await it.settle()
+    it.status["lastSeen"] = "2999-01-01T00:00:00Z"
+    await it.reconcile()
+    assert it.status["lastSeen"] == time_text(it.now)
+
+
+async def test_a_rare_resync_does_not_make_a_status_look_old() -> None:
+    it = await harness()
+    it.reconciler = Reconciler(
+        it.cluster, Settings("registry.example/tidegate:1"), lambda: it.now, it.admin, 7200.0
+    )
+    assert (await it.settle()).requeue_after_s == 300
 
 
 async def test_clients_are_counted_now_and_then() -> None:

@@ -25,7 +25,7 @@ from tidegate_operator.spec.status import BrokerStatus, not_observed
 Schema = dict[str, Any]
 
 #: Incremented with every change of the schema; an older operator does not replace a newer one.
-REVISION: Final = 7
+REVISION: Final = 8
 
 #: Sections with a default: the scale subresource always finds `replicas`, and rules about changes
 #: of `redis` hold for a spec that did not name it before.
@@ -54,6 +54,7 @@ _COLUMNS: Final = (
     ("Routers", "integer", ".status.routers.ready", 0),
     ("Connections", "integer", ".status.connections", 0),
     ("Address", "string", ".status.address", 0),
+    ("Seen", "date", ".status.lastSeen", 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 1),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),

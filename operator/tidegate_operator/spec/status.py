@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -25,6 +27,8 @@ ConditionType = Literal[
 #: and containers are unbounded.
 MAX_MESSAGE: Final = 4096
 MAX_ADDRESSES: Final = 32
+#: How old ``lastSeen`` gets before a status is written that has not changed otherwise.
+SEEN_INTERVAL: Final = timedelta(minutes=5)
 
 
 class Reason(StrEnum):
@@ -146,6 +150,20 @@ class BrokerStatus(SpecSection):
     """Pods of routers."""
     connections: int | None = None
     """Clients connected to all edges, updated every 30 seconds."""
+    last_seen: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When an operator wrote this status: at every change, and at least every five minutes. Older
+    than 15 minutes: no operator runs for this resource, and the status is that of then."""
+
+
+def seen(status: dict[str, Any], before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+    """Return a status with ``lastSeen``: that of ``before`` while nothing has changed and it is
+    younger than ``SEEN_INTERVAL``, so that an unchanged status is seldom written."""
+    last = (before or {}).get("lastSeen")
+    if last is not None and before == status | {"lastSeen": last}:
+        age = now - datetime.fromisoformat(last)
+        if timedelta() <= age < SEEN_INTERVAL:
+            return status | {"lastSeen": last}
+    return status | {"lastSeen": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 def not_observed() -> dict[str, Any]:
