@@ -10,9 +10,12 @@ import sys
 from typing import Any, Literal, cast
 
 import kopf
+from pydantic import ValidationError
 
 from tidegate.runtime.telemetry import log as logs
 from tidegate_operator.handlers import Operator, Options, register
+from tidegate_operator.spec.fields import camel
+from tidegate_operator.spec.maintenance import MaintenanceWindow
 
 #: kopf needs a user name, which a container's user may not have.
 _USER = "LOGNAME"
@@ -47,6 +50,20 @@ def parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="Peers (as in a NetworkPolicy) that reach the admin ports of brokers that name none",
     )
+    add(
+        "--rollout-max-concurrent",
+        type=_count,
+        default=3,
+        metavar="N",
+        help="Brokers whose pods are replaced at the same time because of a new operator; 0: all",
+    )
+    add(
+        "--maintenance-windows",
+        type=_windows,
+        default=[],
+        metavar="JSON",
+        help="Windows (as in spec.maintenance) of brokers that have none of their own",
+    )
     add("--no-crd-upgrade", action="store_true", help="Do not upgrade the CRD at start")
     add(
         "--log-level",
@@ -68,6 +85,23 @@ def _peers(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def _count(text: str) -> int:
+    """Return a number that is not negative. Raises ValueError."""
+    found = int(text)
+    if found < 0:
+        raise ValueError(text)
+    return found
+
+
+def _windows(text: str) -> list[MaintenanceWindow]:
+    """Return maintenance windows. Raises argparse.ArgumentTypeError, which says what is wrong."""
+    try:
+        return [MaintenanceWindow.model_validate(one) for one in _peers(text)]
+    except ValidationError as error:
+        wrong = [f"{camel(str(one['loc'][-1]))}: {one['msg']}" for one in error.errors()]
+        raise argparse.ArgumentTypeError("; ".join(wrong)) from error
+
+
 def main(arguments: list[str]) -> None:
     """Run the operator."""
     options = parser().parse_args(arguments)
@@ -85,6 +119,8 @@ def main(arguments: list[str]) -> None:
             workers=options.workers,
             upgrade_crd=not options.no_crd_upgrade,
             metrics_peers=options.metrics_peers,
+            max_concurrent=options.rollout_max_concurrent,
+            windows=options.maintenance_windows,
             admin_address=options.admin_address,
             admin_port=options.admin_port,
         )

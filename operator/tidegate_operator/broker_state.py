@@ -13,6 +13,7 @@ from typing import Final
 from tidegate_operator.live_state import Addresses, Pod, Workload
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import Outdated
+from tidegate_operator.rollout.gate import Waiting
 from tidegate_operator.secrets.certificates import CertificateInfo
 from tidegate_operator.secrets.references import Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
@@ -54,6 +55,8 @@ class BrokerState:
     #: What of the bundled store is not applied yet, and what cannot be; "" if nothing.
     store_progress: str = ""
     store_problem: str = ""
+    #: Why pods are not replaced yet, although they are to be.
+    waiting: Waiting | None = None
     pods: Sequence[Pod] = ()
     outdated: Mapping[str, Outdated] = field(default_factory=dict)
     failing: Sequence[str] = ()

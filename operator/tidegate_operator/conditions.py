@@ -278,6 +278,8 @@ def _progressing(state: BrokerState) -> Value:
         rolling.append(state.store_progress)
     if rolling:
         return "True", Reason.ROLLING_OUT, f"Rolling out {'; '.join(rolling)}."
+    if state.waiting is not None:
+        return "False", state.waiting.reason, state.waiting.text
     return "False", Reason.COMPLETE, "All rollouts are complete."
 
 
@@ -461,6 +463,8 @@ def _config_applied(state: BrokerState) -> Value:
         return "False", blocked[0], blocked[1]
     if state.is_paused:
         return "Unknown", Reason.PAUSED, "Reconciliation is paused (spec.paused is true)."
+    if state.waiting is not None and state.waiting.is_of_spec:
+        return "False", state.waiting.reason, state.waiting.text
     pods = [pod for pod in state.pods if has_config(pod)]
     if not pods:
         return "False", Reason.NO_PODS, "There are no pods."

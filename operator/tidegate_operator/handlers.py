@@ -28,9 +28,11 @@ from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.pods.admin_client import AdminClient
 from tidegate_operator.reconcile import Reconciler
 from tidegate_operator.render import Manifest, Settings
+from tidegate_operator.rollout.gate import RolloutGate
 from tidegate_operator.secrets.reference_index import ReferenceIndex
 from tidegate_operator.secrets.references import Kind
 from tidegate_operator.spec import crd
+from tidegate_operator.spec.maintenance import MaintenanceWindow
 from tidegate_operator.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,10 @@ class Options:
     upgrade_crd: bool = True
     #: Peers of NetworkPolicies that may reach brokers' admin ports.
     metrics_peers: Sequence[Manifest] = ()
+    #: How many brokers are rolled at the same time by the operator itself; 0: any number.
+    max_concurrent: int = 3
+    #: Maintenance windows of brokers that have none of their own.
+    windows: Sequence[MaintenanceWindow] = ()
     #: Address and port of health and metrics. ``*``: all addresses; None: no server.
     admin_address: str = "*"
     admin_port: int | None = None
@@ -106,6 +112,9 @@ class Operator:
         await wait_for_crd(api, options.watched)
         namespaces = list(options.watched) or [""]
         cache = self._start_watches(api, namespaces)
+        gate = RolloutGate(
+            options.max_concurrent, options.windows, cache.fleet, lambda key: self.enqueue(*key)
+        )
         self._reconciler = Reconciler(
             cache,
             Settings(
@@ -118,7 +127,9 @@ class Operator:
             admin,
             options.resync_s,
             self._reference_index,
+            gate,
         )
+        health.rollouts = gate.load
         health.brokers = lambda: len(self._versions)
         health.watches_down = cache.watches_down
         health.check_served = lambda: api.unserved_reason(namespaces[0])

@@ -44,6 +44,8 @@ class OperatorHealth:
         #: How many keys are waiting, and how many are being processed.
         self.queue: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.brokers: Callable[[], int] = lambda: 0
+        #: How many brokers wait for their turn to be rolled.
+        self.rollouts: Callable[[], int] = lambda: 0
         #: Checks whether MqttBrokers can be listed; returns the reason why not, or "".
         self.check_served: Callable[[], Awaitable[str]] | None = None
         self._served = ""
@@ -128,6 +130,12 @@ class OperatorHealth:
                     "MqttBrokers in the watched namespaces.",
                     [],
                     lambda: [([], self.brokers())],
+                ),
+                (
+                    "operator_rollouts_waiting",
+                    "Brokers whose rollout by the operator waits until others have ended.",
+                    [],
+                    lambda: [([], self.rollouts())],
                 ),
                 (
                     "operator_watches_down",

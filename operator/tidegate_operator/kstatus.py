@@ -59,4 +59,8 @@ def reconciling(
         return "False", progressing[1], progressing[2]
     if config_applied[0] == "False":
         return "True", config_applied[1], config_applied[2]
+    if state.waiting is not None:
+        # A window may be days away, and the newest spec is in use: nothing to wait for.
+        is_soon = state.waiting.reason is Reason.ROLLOUT_WAITING
+        return "True" if is_soon else "False", state.waiting.reason, state.waiting.text
     return "False", Reason.COMPLETE, "The newest spec is in use."

@@ -41,6 +41,12 @@ RESTART_HASH: Final = f"{GROUP}/restart-hash"
 CONFIGURATION: Final = f"{GROUP}/configuration"
 #: Annotation of every object: hash of what was applied last; an equal object is not written.
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
+#: Annotations of workloads and configurations: hashes of the spec and of the pod template that they
+#: were made from, by which ``rollout`` tells whose change a new pod template is.
+SPEC_HASH: Final = f"{GROUP}/spec-hash"
+TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
+#: Annotation of the edges' Deployment while the operator rolls the broker by itself: since when.
+ROLLING_SINCE: Final = f"{GROUP}/rolling-since"
 #: Annotation of the CRD: its revision. An operator does not replace a newer one.
 CRD_REVISION: Final = f"{GROUP}/crd-revision"
 

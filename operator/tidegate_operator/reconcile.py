@@ -47,6 +47,7 @@ from tidegate_operator.render import (
 )
 from tidegate_operator.render.broker_config import runtime_problems
 from tidegate_operator.render.inputs import decoded
+from tidegate_operator.rollout.gate import Change, Decision, RolloutGate, Waiting
 from tidegate_operator.secrets.certificates import CertificateInfo, CertificateProblem, check_pair
 from tidegate_operator.secrets.owned_secrets import OwnedSecrets, pair_in, renew_secrets
 from tidegate_operator.secrets.reference_index import ReferenceIndex
@@ -141,6 +142,8 @@ class _Written:
     #: What of the bundled store is not applied yet, or cannot be.
     store_progress: str = ""
     store_problem: str = ""
+    #: Why pods are not replaced yet, although they are to be.
+    waiting: Waiting | None = None
 
     @property
     def is_refused(self) -> bool:
@@ -158,8 +161,10 @@ class Reconciler:
         admin: AdminApi,
         resync_s: float = 60.0,
         reference_index: ReferenceIndex | None = None,
+        gate: RolloutGate | None = None,
     ) -> None:
-        """``reference_index`` is updated with what the specs refer to."""
+        """``reference_index`` is updated with what the specs refer to. ``gate`` decides when pods
+        are replaced; without it, at once."""
         self._cluster = cluster
         self._settings = settings
         self._now = now
@@ -167,6 +172,7 @@ class Reconciler:
         self._reference_index = reference_index or ReferenceIndex()
         self._writer = ObjectWriter(cluster)
         self._poller = PodPoller(cluster, admin)
+        self._gate = gate or RolloutGate()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """Reconcile one broker. Raises KubeUnavailable, and KubeError if reading is rejected."""
@@ -190,6 +196,7 @@ class Reconciler:
         self._poller.forget(key)
         self._reference_index.forget(key)
         self._writer.forget(key)
+        self._gate.forget(key)
 
     # Read
 
@@ -264,18 +271,37 @@ class Reconciler:
         """Write the difference, unless the broker is paused or objects of others are in the way."""
         if observed.is_paused:
             return _Written()
-        owner, live = observed.owner, observed.live.objects
-        await self._read_unlabelled(owner, desired.manifests, live)
+        await self._read_unlabelled(observed.owner, desired.manifests, observed.live.objects)
         password = observed.live.secrets().redis.get("password")
+        is_same_password = password == desired.owned_secrets.redis_password
+        is_urgent = observed.usable.redis.own is not None and not is_same_password
+        rollout = self._gate.decide(_change(observed, desired, is_urgent=is_urgent))
+        try:
+            written = await self._write_now(
+                observed, desired, rollout, is_same_password=is_same_password
+            )
+        finally:
+            self._gate.settle(observed.key, observed.now)
+        for change in desired.owned_secrets.changes if written.result.applied else ():
+            fields = {"namespace": observed.owner.namespace, "broker": observed.owner.name}
+            log.info("credentials rotated", extra=fields | {"what": change})
+        return replace(written, waiting=rollout.waiting)
+
+    async def _write_now(
+        self,
+        observed: _Observed,
+        desired: _Desired,
+        rollout: Decision,
+        *,
+        is_same_password: bool,
+    ) -> _Written:
+        """Write what may be written now."""
+        owner, live = observed.owner, observed.live.objects
         store = store_changes.decide(
-            owner,
-            desired.manifests,
-            live,
-            observed.pods,
-            is_same_password=password == desired.owned_secrets.redis_password,
+            owner, rollout.manifests, live, observed.pods, is_same_password=is_same_password
         )
         changes = plan(store.manifests, live.values(), owner.uid, delete=desired.is_complete)
-        changes = store.applied(changes)
+        changes = rollout.applied(store.applied(changes))
 
         def in_use(applied: Plan) -> frozenset[ObjectRef]:
             return old_store.in_use(owner.name, applied, desired.manifests, live, observed.pods)
@@ -292,10 +318,7 @@ class Reconciler:
         if written.is_refused:
             await self._keep_up(observed, desired, written)
         else:
-            written = await self._change_store(observed, store, written)
-        for change in desired.owned_secrets.changes if written.result.applied else ():
-            fields = {"namespace": owner.namespace, "broker": owner.name, "what": change}
-            log.info("credentials rotated", extra=fields)
+            return await self._change_store(observed, store, written)
         return written
 
     async def _change_store(
@@ -389,6 +412,21 @@ def _parse_spec(
     return (None, spec, problems) if problems else (spec, spec, [])
 
 
+def _change(observed: _Observed, desired: _Desired, *, is_urgent: bool) -> Change:
+    before = observed.body.get("status") or {}
+    generation = observed.body["metadata"].get("generation", 0)
+    return Change(
+        observed.key,
+        observed.owner.uid,
+        observed.usable,
+        desired.manifests,
+        observed.live.objects,
+        observed.now,
+        was_observed=before.get("observedGeneration") == generation,
+        is_urgent=is_urgent,
+    )
+
+
 def _missing(observed: _Observed, manifests: Sequence[Manifest]) -> list[Manifest]:
     status = observed.body.get("status")
     return missing_basics(
@@ -435,6 +473,7 @@ def _broker_state(
         redis=live_state.bundled_store(store, store_pods) if is_bundled else None,
         store_progress=written.store_progress,
         store_problem=written.store_problem,
+        waiting=written.waiting,
         keeps_store=spec is not None and old_store.is_kept(spec, store),
         pods=observed.pods,
         outdated=pods.outdated,

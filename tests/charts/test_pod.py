@@ -45,6 +45,35 @@ def test_peers_that_are_none_are_refused(peers: str) -> None:
         command.parser().parse_args(["--image=x", f"--metrics-peers={peers}"])
 
 
+def test_rollouts_are_limited_and_have_windows_as_the_values_say(home: Path) -> None:
+    file = home / "values.yaml"
+    file.write_text(
+        "rollout: {maxConcurrent: 7}\n"
+        "maintenance: {windows: [{schedule: 0 2 * * sun, timeZone: Europe/Berlin}]}\n"
+    )
+    for chosen, limit, schedules in ((None, 3, []), (file, 7, ["0 2 * * sun"])):
+        (container,) = operator(made(home, chosen))["containers"]
+        given = command.parser().parse_args(container["args"])
+        assert given.rollout_max_concurrent == limit
+        assert [one.schedule for one in given.maintenance_windows] == schedules
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong"),
+    [
+        ('--maintenance-windows=[{"schedule": "0 25 * * *"}]', "'25' is no hour"),
+        ('--maintenance-windows=[{"schedule": "0 2 * * *", "timeZone": "Mars"}]', "timeZone: "),
+        ("--rollout-max-concurrent=-1", "invalid"),
+    ],
+)
+def test_windows_and_limits_that_are_none_are_refused(
+    argument: str, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.parser().parse_args(["--image=x", argument])
+    assert wrong in capsys.readouterr().err
+
+
 def test_brokers_get_the_operators_image_or_one_of_their_own(home: Path) -> None:
     (container,) = operator(made(home))["containers"]
     assert f"--image={container['image']}" in container["args"]

@@ -14,6 +14,7 @@ from tidegate_operator import names
 from tidegate_operator.names import RESTART_HASH
 from tidegate_operator.reconcile import Outcome, Reconciler
 from tidegate_operator.render.inputs import Settings, encoded
+from tidegate_operator.rollout.gate import RolloutGate
 from tidegate_operator.spec.problems import parse
 
 
@@ -28,13 +29,12 @@ class Harness:
         self.start_anew()
         self.put_spec(spec)
 
-    def start_anew(self) -> None:
+    def start_anew(
+        self, gate: RolloutGate | None = None, image: str = "registry.example/tidegate:1"
+    ) -> None:
         """Have an operator that remembers nothing."""
         self.reconciler = Reconciler(
-            self.cluster,
-            Settings("registry.example/tidegate:1"),
-            lambda: self.now,
-            self.admin,
+            self.cluster, Settings(image), lambda: self.now, self.admin, gate=gate
         )
 
     @property

@@ -78,6 +78,10 @@ class CachedCluster:
         self._watches_down.add(watch)
         self._all_watching.clear()
 
+    def fleet(self) -> Mapping[BrokerKey, Mapping[ObjectRef, Manifest]] | None:
+        """Return the objects of all brokers; None while any watch is down."""
+        return None if self._watches_down else self._objects
+
     async def wait_until_watching(self, deadline_s: float) -> None:
         """Wait until all watches are up, at most ``deadline_s``; without them every read lists."""
         with contextlib.suppress(TimeoutError):

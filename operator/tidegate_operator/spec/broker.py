@@ -31,6 +31,7 @@ from tidegate_operator.spec.fields import (
     rules,
 )
 from tidegate_operator.spec.listeners import DEFAULT_PORTS, ListenerSpec
+from tidegate_operator.spec.maintenance import MaintenanceSpec
 from tidegate_operator.spec.services import ServiceSpec
 from tidegate_operator.spec.sources import AclSpec, PasswordsSource
 from tidegate_operator.spec.workloads import EdgeSpec, RedisSpec, RouterSpec
@@ -252,6 +253,8 @@ class MqttBrokerSpec(SpecSection):
     """NetworkPolicies of the pods."""
     certificates: CertificatesSpec = CertificatesSpec()
     """Certificates that the operator issues."""
+    maintenance: MaintenanceSpec = MaintenanceSpec()
+    """When the operator may replace pods by itself."""
     image: Annotated[str, Field(max_length=500)] | None = None
     """Image of edges and routers, and of the bundled Valkey unless `redis.bundled.image` is set;
     unset: the operator's own."""

@@ -46,6 +46,8 @@ class Reason(StrEnum):
     # Progressing
     ROLLING_OUT = "RollingOut"
     WAITING_FOR_CERTIFICATES = "WaitingForCertificates"
+    ROLLOUT_WAITING = "RolloutWaiting"
+    WINDOW_CLOSED = "WindowClosed"
     COMPLETE = "Complete"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     # Degraded, and conditions that follow from it
