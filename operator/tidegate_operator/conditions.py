@@ -21,6 +21,7 @@ from tidegate_operator.image_condition import unpulled_images
 from tidegate_operator.live_state import Workload
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import Outdated, has_config
+from tidegate_operator.pods.lost_nodes import lost_nodes
 from tidegate_operator.secrets.references import Fault, Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.client_services import service_name
@@ -235,6 +236,8 @@ def _ready_of(workload: Workload) -> str:
 def _why(state: BrokerState, component: str) -> str:
     """Return the first failure of a component's pods in parentheses, "" if none is known."""
     for pod in state.pods:
+        if pod.component == component and pod.lost_node:
+            return f" (pod {pod.name} is on node {pod.lost_node}, which is lost, see Degraded)"
         if pod.component == component and pod.failure:
             unpulled = "its image cannot be pulled, see Degraded" if pod.unpulled_image else ""
             return f" (pod {pod.name}: {unpulled or pod.failure})"
@@ -399,6 +402,9 @@ def _degraded(state: BrokerState) -> Value:
     unpulled = unpulled_images(state)
     if unpulled:
         return "True", Reason.IMAGE_NOT_PULLED, unpulled
+    lost = lost_nodes(state.pods, 0 if state.redis is None else state.redis.ready)
+    if lost:
+        return "True", Reason.NODE_LOST, lost
     failing = _failing_pods(state)
     if failing:
         return "True", Reason.PODS_FAILING, failing

@@ -94,6 +94,8 @@ class Pod:
     grace_s: int = 0
     #: The image that cannot be pulled, "" if there is none. ``failure`` says why.
     unpulled_image: str = ""
+    #: The node that it is on, if that no longer reports; else "".
+    lost_node: str = ""
 
     @property
     def key(self) -> str:
@@ -182,6 +184,7 @@ def _pod(manifest: Mapping[str, Any], now: datetime) -> Pod:
         uid=metadata.get("uid", ""),
         configuration=annotations.get(names.CONFIGURATION, ""),
         unpulled_image=_unpulled_image(manifest),
+        lost_node=_lost_node(manifest),
         grace_s=(manifest.get("spec") or {}).get("terminationGracePeriodSeconds", 0),
     )
 
@@ -228,6 +231,22 @@ def _unpulled_image(manifest: Mapping[str, Any]) -> str:
             if waiting.get("reason") in _UNPULLED_REASONS:
                 return str(images.get(container.get("name")) or container.get("image", ""))
     return ""
+
+
+def _lost_node(manifest: Mapping[str, Any]) -> str:
+    """Return the node of a pod whose kubelet no longer reports, "" if it does.
+
+    The kubelet writes Ready and ContainersReady together; when it is lost, the control plane makes
+    Ready False and leaves the rest as it was. (A readiness gate is another reason for that.)
+    """
+    spec: Mapping[str, Any] = manifest.get("spec") or {}
+    status: Mapping[str, Any] = manifest.get("status") or {}
+    is_lost = (
+        _condition(status, "Ready") == "False"
+        and _condition(status, "ContainersReady") == "True"
+        and not spec.get("readinessGates")
+    )
+    return str(spec.get("nodeName", "")) if is_lost else ""
 
 
 def _exit_message(terminated: Mapping[str, Any]) -> list[str]:

@@ -60,6 +60,7 @@ class Reason(StrEnum):
     REFERENCE_MISSING = "ReferenceMissing"
     REFERENCE_INVALID = "ReferenceInvalid"
     IMAGE_NOT_PULLED = "ImageNotPulled"
+    NODE_LOST = "NodeLost"
     PODS_FAILING = "PodsFailing"
     CONFIG_REJECTED = "ConfigRejected"
     PAUSED = "Paused"
