@@ -311,6 +311,22 @@ def template_of(spec: dict[str, Any], component: str = "edge", **options: Any) -
     return found
 
 
+def test_edges_and_routers_prefer_different_nodes_unless_the_spec_says_where() -> None:
+    wanted = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+
+    def affinity(component: str, **settings: Any) -> Any:
+        spec = spec_of(**({} if component == "redis" else {component: settings}))
+        return templates_of(spec)[component]["spec"].get("affinity")
+
+    for component in ("edge", "router"):
+        ((term,),) = (found.values() for found in affinity(component).values())
+        assert term[0]["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+        assert affinity(component, topologySpreadConstraints=[]) is None
+        assert affinity(component, affinity=wanted) == wanted
+        assert affinity(component, affinity={}) is None
+    assert affinity("redis") is None
+
+
 def test_files_are_changed_without_new_pods() -> None:
     before = spec_of("everything")
     after = spec_of("everything", acl={"rules": "topic read #\n"})

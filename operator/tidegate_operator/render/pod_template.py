@@ -123,7 +123,7 @@ def template(
         pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image_pull_secrets]
     for key, value in (
         ("nodeSelector", settings.node_selector),
-        ("affinity", settings.affinity),
+        ("affinity", _affinity(broker, component, settings)),
         ("tolerations", settings.tolerations),
         ("priorityClassName", settings.priority_class_name),
     ):
@@ -162,6 +162,25 @@ def _spread(broker: Broker, component: Component, settings: PodSettings) -> list
         }
         for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
     ]
+
+
+def _affinity(
+    broker: Broker, component: Component, settings: PodSettings
+) -> dict[str, Any] | None:
+    """Return the affinity of the spec; without one, edges and routers prefer different nodes.
+
+    Where nodes have no zones (no label), the scheduler leaves all ScheduleAnyway constraints of a
+    pod out of account, those by host included; this one stays. The bundled store has one pod.
+    """
+    has_own = settings.affinity is not None or settings.topology_spread_constraints is not None
+    if component == "redis" or has_own:
+        return settings.affinity
+    term = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {"matchLabels": names.selector(broker.name, component)},
+    }
+    wish = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": wish}}
 
 
 def process_container(inputs: Inputs, component: Component, settings: PodSettings) -> Manifest:

@@ -70,7 +70,8 @@ class PodSettings(SpecSection):
     ] = Field(default_factory=dict)
     """As in a pod (spec.nodeSelector)."""
     affinity: Opaque | None = None
-    """As in a pod (spec.affinity)."""
+    """As in a pod (spec.affinity). Unset, and without `topologySpreadConstraints`: edges and
+    routers prefer nodes without another one of their kind."""
     tolerations: OpaqueList = Field(default_factory=list)
     """As in a pod (spec.tolerations)."""
     topology_spread_constraints: OpaqueList | None = None
