@@ -12,9 +12,9 @@ from typing import Any, Literal, cast
 import kopf
 from pydantic import ValidationError
 
+from tidegate.runtime.config.spelling import camel
 from tidegate.runtime.telemetry import log as logs
 from tidegate_operator.handlers import Operator, Options, register
-from tidegate_operator.spec.fields import camel
 from tidegate_operator.spec.maintenance import MaintenanceWindow
 
 #: kopf needs a user name, which a container's user may not have.

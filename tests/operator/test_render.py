@@ -312,10 +312,13 @@ def template_of(spec: dict[str, Any], component: str = "edge", **options: Any) -
 
 
 def test_edges_and_routers_prefer_different_nodes_unless_the_spec_says_where() -> None:
-    wanted = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    wanted: dict[str, Any] = {
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    }
 
     def affinity(component: str, **settings: Any) -> Any:
-        spec = spec_of(**({} if component == "redis" else {component: settings}))
+        changes: dict[str, Any] = {} if component == "redis" else {component: settings}
+        spec = spec_of(**changes)
         return templates_of(spec)[component]["spec"].get("affinity")
 
     for component in ("edge", "router"):

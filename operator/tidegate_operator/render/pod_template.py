@@ -164,9 +164,7 @@ def _spread(broker: Broker, component: Component, settings: PodSettings) -> list
     ]
 
 
-def _affinity(
-    broker: Broker, component: Component, settings: PodSettings
-) -> dict[str, Any] | None:
+def _affinity(broker: Broker, component: Component, settings: PodSettings) -> dict[str, Any] | None:
     """Return the affinity of the spec; without one, edges and routers prefer different nodes.
 
     Where nodes have no zones (no label), the scheduler leaves all ScheduleAnyway constraints of a

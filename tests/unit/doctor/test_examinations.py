@@ -207,7 +207,7 @@ def test_a_name_that_does_not_resolve() -> None:
 def test_open_files(
     monkeypatch: pytest.MonkeyPatch, hard: int, connections: int, level: Level
 ) -> None:
-    monkeypatch.setattr(about_limits.resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (hard, hard))
     config = _config(limits={"max_connections": connections})
     (found,) = [each for each in examine_limits(config, "edge") if "open files" in each.text]
     assert found.level is level
