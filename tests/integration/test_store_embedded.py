@@ -24,12 +24,12 @@ from redis.asyncio import Redis
 from support import processes
 from support.waiting import wait_for_async
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.process.memory import available_memory
 from tidegate.store import embedded
 from tidegate.store.api import AttachRequest, StoreUnavailable
 from tidegate.store.embedded import (
     EmbeddedError,
     EmbeddedValkey,
-    available_memory,
     process_started,
 )
 from tidegate.store.redis_store import RedisStore

@@ -1,19 +1,16 @@
 """All examinations of one role, in the order in which a person reads them.
 
-Called by the command line.
+Called by the command line. Each is imported when it is its turn: edges and routers are installed
+without what only the others need.
 """
+
+# ruff: noqa: PLC0415 - see the docstring
 
 from __future__ import annotations
 
-from tidegate.doctor.certificates import examine_certificates
-from tidegate.doctor.clocks import examine_clocks
-from tidegate.doctor.configuration import examine_configuration
-from tidegate.doctor.files import examine_files
-from tidegate.doctor.findings import Finding
-from tidegate.doctor.limits import examine_limits
-from tidegate.doctor.names import examine_names
-from tidegate.doctor.ports import examine_ports
-from tidegate.doctor.store import examine_store
+from collections.abc import Callable, Iterable
+
+from tidegate.doctor.findings import Finding, advice
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 
@@ -28,14 +25,70 @@ def role_of(config: Config) -> Role:
 
 def examine(config: Config, role: Role, said: list[str]) -> list[Finding]:
     """Return all findings. ``said``: a sentence for each setting from the environment."""
-    found = [*examine_configuration(config, role, said), *examine_files(config, role)]
-    found += examine_certificates(config)
-    facts = None
-    if role != "edge":
-        about_store, facts = examine_store(config)
-        found += about_store
-    found += examine_ports(config, role)
-    found += examine_names(config, role)
-    found += examine_clocks(None if facts is None else facts.clock_ahead_s)
-    found += examine_limits(config, role)
-    return found
+    about_store, ahead_s = _store(config) if role != "edge" else ([], None)
+    return [
+        *_tried("configuration", lambda: _configuration(config, role, said)),
+        *_tried("files", lambda: _files(config, role)),
+        *_tried("certificates", lambda: _certificates(config)),
+        *about_store,
+        *_tried("ports", lambda: _ports(config, role)),
+        *_here(config, role, ahead_s),
+    ]
+
+
+def _tried(area: str, examination: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    try:
+        return list(examination())
+    except ImportError as error:
+        return [_not_installed(area, error)]
+
+
+def _not_installed(area: str, error: ImportError) -> Finding:
+    text = f"not looked at: {error.name or error} is not installed"
+    return advice(area, text, "run this where all of Tidegate is installed (the image has it)")
+
+
+def _configuration(config: Config, role: Role, said: list[str]) -> Iterable[Finding]:
+    from tidegate.doctor.configuration import examine_configuration
+
+    return examine_configuration(config, role, said)
+
+
+def _files(config: Config, role: Role) -> Iterable[Finding]:
+    from tidegate.doctor.files import examine_files
+
+    return examine_files(config, role)
+
+
+def _certificates(config: Config) -> Iterable[Finding]:
+    from tidegate.doctor.certificates import examine_certificates
+
+    return examine_certificates(config)
+
+
+def _store(config: Config) -> tuple[list[Finding], float | None]:
+    """Return what there is to say, and by how much the store's clock is ahead."""
+    try:
+        from tidegate.doctor.store import examine_store
+    except ImportError as error:
+        return [_not_installed("store", error)], None
+    found, facts = examine_store(config)
+    return found, None if facts is None else facts.clock_ahead_s
+
+
+def _ports(config: Config, role: Role) -> Iterable[Finding]:
+    from tidegate.doctor.ports import examine_ports
+
+    return examine_ports(config, role)
+
+
+def _here(config: Config, role: Role, ahead_s: float | None) -> list[Finding]:
+    from tidegate.doctor.clocks import examine_clocks
+    from tidegate.doctor.limits import examine_limits
+    from tidegate.doctor.names import examine_names
+
+    return [
+        *examine_names(config, role),
+        *examine_clocks(ahead_s),
+        *examine_limits(config, role),
+    ]

@@ -12,7 +12,7 @@ from tidegate.doctor.findings import Finding, advice, ok, problem, size_text
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.process.descriptors import LOW_LIMIT, reserve_of
-from tidegate.store.embedded import available_memory
+from tidegate.runtime.process.memory import available_memory
 
 _AREA: Final = "limits"
 _MANY_FILES: Final = 65_536

@@ -34,6 +34,8 @@ from redis import exceptions as redis_errors
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from tidegate.runtime.process.memory import available_memory
+
 log = logging.getLogger(__name__)
 
 #: sun_path has 104 bytes on macOS and 108 on Linux, the closing zero included.
@@ -45,7 +47,6 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 _POLL_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
-_CGROUPS: Final = Path("/sys/fs/cgroup")
 _PID_FILE: Final = "valkey.pid.json"
 
 
@@ -97,18 +98,6 @@ def process_started(pid: int) -> str | None:
     )
     state, _, started = answer.stdout.strip().partition(" ")
     return started.strip() if started and not state.startswith("Z") else None
-
-
-def available_memory(cgroups: Path = _CGROUPS) -> int:
-    """Return the memory of the machine, or of the container if that has less; 0: unknown."""
-    found = []
-    with contextlib.suppress(ValueError, OSError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        # "max" without a limit.
-        with contextlib.suppress(ValueError, OSError):
-            found.append(int((cgroups / name).read_text(encoding="ascii")))
-    return min((size for size in found if size > 0), default=0)
 
 
 def running_server(data_dir: Path) -> Path | None:

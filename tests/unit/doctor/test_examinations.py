@@ -7,7 +7,9 @@ tests/integration/test_doctor.py.
 from __future__ import annotations
 
 import json
+import resource
 import socket
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from tidegate.doctor import ports as about_ports
 from tidegate.doctor.certificates import examine_certificates
 from tidegate.doctor.clocks import examine_clocks
 from tidegate.doctor.configuration import examine_configuration
-from tidegate.doctor.examination import role_of
+from tidegate.doctor.examination import examine, role_of
 from tidegate.doctor.files import examine_files
 from tidegate.doctor.findings import Finding, Level, size_text
 from tidegate.doctor.limits import examine_limits
@@ -207,7 +209,7 @@ def test_a_name_that_does_not_resolve() -> None:
 def test_open_files(
     monkeypatch: pytest.MonkeyPatch, hard: int, connections: int, level: Level
 ) -> None:
-    monkeypatch.setattr("resource.getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
     config = _config(limits={"max_connections": connections})
     (found,) = [each for each in examine_limits(config, "edge") if "open files" in each.text]
     assert found.level is level
@@ -358,3 +360,14 @@ def test_sizes() -> None:
         "5.0 GiB",
         "1.5 KiB",
     ]
+
+
+def test_what_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router may be installed without what edges need, and the other way round."""
+    monkeypatch.delitem(sys.modules, "tidegate.doctor.store", raising=False)
+    monkeypatch.setitem(sys.modules, "tidegate.store.store_check", None)
+    config = _config(store={"data_dir": str(tmp_path / "data")}, listeners=[{"port": 0}])
+    (found,) = [each for each in examine(config, "serve", []) if each.area == "store"]
+    assert found.level is Level.ADVICE
+    assert found.text.startswith("not looked at: ")
+    assert "store" not in {each.area for each in examine(config, "edge", [])}
