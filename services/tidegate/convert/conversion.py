@@ -89,6 +89,13 @@ def convert(path: Path) -> Conversion:
     except ValidationError as error:
         problems = "; ".join(describe(error, Config, {}))
         raise ConfError(f"{path}: what it says cannot be carried over: {problems}") from None
+    if not found:
+        findings.remark_on_file(
+            path,
+            0,
+            "no listener is carried over: without one `tidegate serve` listens on loopback, and "
+            "an MqttBroker is refused. Add one to the result",
+        )
     check_files(config, findings)
     return Conversion(config, draft.kept, findings)
 
