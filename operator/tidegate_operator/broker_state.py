@@ -17,7 +17,7 @@ from tidegate_operator.rollout.gate import Waiting
 from tidegate_operator.secrets.certificates import CertificateInfo
 from tidegate_operator.secrets.references import Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
-from tidegate_operator.spec.status import Reason
+from tidegate_operator.spec.status import Reason, RouteStatus
 
 _MAX_NAMED: Final = 3
 
@@ -62,6 +62,10 @@ class BrokerState:
     failing: Sequence[str] = ()
     #: Addresses of the Services for clients, in the order of the listeners.
     addresses: Sequence[Addresses] = ()
+    #: The routes of listeners that ask for one.
+    routes: Mapping[str, RouteStatus] = field(default_factory=dict)
+    #: Kinds of these routes that the cluster does not have.
+    missing_kinds: frozenset[str] = frozenset()
     certificates: Mapping[str, Sequence[CertificateInfo]] = field(default_factory=dict)
     connections: int | None = None
 

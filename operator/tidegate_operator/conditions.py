@@ -373,6 +373,9 @@ def _partly_applied(state: BrokerState) -> tuple[Reason, str] | None:
             "The manifest has fields that do not exist, and the API server has dropped them: "
             f"{some(state.dropped)}. {_REST_IS_APPLIED}",
         )
+    refused = listener_status.refused_routes(state)
+    if refused is not None:
+        return refused
     if state.store_problem:
         return Reason.STORAGE_NOT_APPLIED, f"{state.store_problem}. {_REST_IS_APPLIED}"
     return None

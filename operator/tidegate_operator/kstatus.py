@@ -18,6 +18,7 @@ _LASTING: Final = frozenset(
         Reason.APPLY_REFUSED,
         Reason.STORAGE_NOT_APPLIED,
         Reason.FIELDS_DROPPED,
+        Reason.GATEWAY_API_MISSING,
         Reason.REFERENCE_MISSING,
         Reason.REFERENCE_INVALID,
         Reason.CONFIG_REJECTED,

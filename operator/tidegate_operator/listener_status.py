@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate_operator import names
-from tidegate_operator.broker_state import BrokerState, time_text
+from tidegate_operator.broker_state import BrokerState, some, time_text
 from tidegate_operator.live_state import Addresses
 from tidegate_operator.spec.client_services import service_name
-from tidegate_operator.spec.status import MAX_ADDRESSES, ListenerStatus
+from tidegate_operator.spec.status import MAX_ADDRESSES, ListenerStatus, Reason
 
 
 def listeners(state: BrokerState, before: Mapping[str, Any] | None) -> list[Any]:
@@ -37,6 +37,7 @@ def listeners(state: BrokerState, before: Mapping[str, Any] | None) -> list[Any]
                     "service": found.service,
                     "port": port,
                     "addresses": list(found.hosts[:MAX_ADDRESSES]),
+                    "route": state.routes.get(listener.name),
                     "certificateNotAfter": None if expiry is None else time_text(expiry),
                 }
             )
@@ -57,3 +58,31 @@ def services(name: str, status: Mapping[str, Any] | None) -> set[str]:
     shared = names.client_service(name)
     # Earlier versions had one Service for all listeners, and did not say so.
     return {one.get("service", shared) for one in (status or {}).get("listeners") or []}
+
+
+def refused_routes(state: BrokerState) -> tuple[Reason, str] | None:
+    """Return which routes of the Gateway API are not in effect, and what to do; None if all are,
+    or may be soon."""
+    spec = state.spec
+    if spec is None:
+        return None
+    missing, refused = [], []
+    for listener in spec.listeners:
+        route = state.routes.get(listener.name)
+        if route is None:
+            continue
+        if listener.route_kind in state.missing_kinds:
+            missing.append(f"Listener {listener.name} has no route: {route.message}")
+        elif "False" in {route.accepted, route.resolved_refs, route.programmed}:
+            where = f"{route.kind} {route.name} of listener {listener.name}"
+            refused.append(f"{where}: {route.message}")
+    rest = "The listener's Service is there, and everything else of the spec is applied."
+    if missing:
+        return Reason.GATEWAY_API_MISSING, f"{some(missing)}. {rest}"
+    if refused:
+        return (
+            Reason.ROUTE_NOT_ACCEPTED,
+            f"{some(refused)}. Clients do not get through this Gateway: correct the listener's "
+            f"gateway, or the Gateway. {rest}",
+        )
+    return None

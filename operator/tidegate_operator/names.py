@@ -140,6 +140,11 @@ def admin_secret(broker: str) -> str:
     return f"{broker}-admin"
 
 
+def route(broker: str, listener: str) -> str:
+    """The route of the Gateway API to a listener."""
+    return f"{broker}-{listener}"
+
+
 def listener_certificate(broker: str, listener: str) -> str:
     """The cert-manager Certificate of a listener, and its Secret."""
     return f"{broker}-{listener}-tls"

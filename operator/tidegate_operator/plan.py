@@ -30,11 +30,19 @@ MANAGED_KINDS: Final = (
     ("networking.k8s.io/v1", "NetworkPolicy"),
     ("policy/v1", "PodDisruptionBudget"),
 )
-#: The same for kinds whose CRDs may not be installed.
+#: The same for kinds whose CRDs may not be installed; of several versions, the first that is.
 OPTIONAL_KINDS: Final = (
     ("cert-manager.io/v1", "Certificate"),
     ("monitoring.coreos.com/v1", "ServiceMonitor"),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("gateway.networking.k8s.io/v1", "TLSRoute"),
+    ("gateway.networking.k8s.io/v1alpha3", "TLSRoute"),
+    ("gateway.networking.k8s.io/v1alpha2", "TLSRoute"),
+    ("gateway.networking.k8s.io/v1", "TCPRoute"),
+    ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
 )
+#: Kinds that are listed only for brokers that ask for a route, or had one.
+ROUTE_KINDS: Final = frozenset({"HTTPRoute", "TLSRoute", "TCPRoute"})
 
 #: Merge keys of lists; items with other keys belong to other managers.
 _LIST_KEYS: Final = {

@@ -30,7 +30,14 @@ from tidegate_operator.kube.writer import ObjectWriter, WriteResult
 from tidegate_operator.live_objects import LiveObjects
 from tidegate_operator.missing_objects import missing_basics
 from tidegate_operator.names import BrokerKey
-from tidegate_operator.plan import ObjectRef, Plan, awaits_garbage_collection, belongs_to, plan
+from tidegate_operator.plan import (
+    ROUTE_KINDS,
+    ObjectRef,
+    Plan,
+    awaits_garbage_collection,
+    belongs_to,
+    plan,
+)
 from tidegate_operator.pods.config_state import desired_configs
 from tidegate_operator.pods.config_tracker import COUNT_S
 from tidegate_operator.pods.poller import AdminApi, PodPoller, PodSummary
@@ -62,6 +69,7 @@ from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.client_services import client_services
 from tidegate_operator.spec.dropped import dropped_fields
 from tidegate_operator.spec.problems import SpecError, parse
+from tidegate_operator.spec.route_status import route_statuses
 from tidegate_operator.spec.salvage import usable_part
 from tidegate_operator.spec.status import SEEN_INTERVAL, Reason, seen
 
@@ -102,7 +110,7 @@ class _Observed:
     now: datetime
     #: What the spec refers to, and the optional kinds of the cluster.
     contents: Contents = field(default_factory=dict)
-    optional_kinds: frozenset[str] = frozenset()
+    optional_kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> BrokerKey:
@@ -482,6 +490,14 @@ def _broker_state(
             live_state.addresses(live.service(service.name), owner.namespace, service.listeners)
             for service in client_services(owner.name, observed.usable)
         ],
+        missing_kinds=ROUTE_KINDS - observed.optional_kinds.keys(),
+        routes=route_statuses(
+            owner.name,
+            owner.namespace,
+            observed.usable,
+            observed.optional_kinds,
+            live.objects.values(),
+        ),
         certificates=_certificates(observed, desired),
         connections=pods.connections,
     )
@@ -534,7 +550,12 @@ def _status_interval_s(
     is_applying = by_type["ConfigApplied"]["reason"] == Reason.APPLYING
     if by_type["Progressing"]["status"] == "True" or (is_applying and pods.is_fresh):
         return max(PROGRESSING_S, min(idle_s, resync_s))
-    is_wrong = by_type["Degraded"]["status"] == "True" or by_type["Ready"]["status"] != "True"
+    routes = [one["route"] for one in status.get("listeners") or [] if "route" in one]
+    is_wrong = (
+        by_type["Degraded"]["status"] == "True"
+        or by_type["Ready"]["status"] != "True"
+        or any(one["accepted"] == "Unknown" for one in routes)
+    )
     after_s = min(max(DEGRADED_S, idle_s), resync_s) if is_wrong or is_applying else resync_s
     if observed.spec is not None and observed.spec.edge.rebalance.enabled:
         after_s = min(after_s, COUNT_S)

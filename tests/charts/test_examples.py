@@ -18,10 +18,14 @@ from tidegate_operator.spec.problems import parse
 ROOT = Path(__file__).parents[2]
 
 
+#: Those of folders that are not about brokers have tests of their own.
+FILES = sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "examples").glob("gateway/*.yaml")])
+
+
 def documents() -> list[tuple[str, dict[str, Any]]]:
     return [
         (file.name, one)
-        for file in sorted((ROOT / "examples").glob("*.yaml"))
+        for file in FILES
         for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))
         if one
     ]
@@ -46,7 +50,7 @@ def test_there_is_an_example_of_every_way_in_and_every_store() -> None:
 
 def test_every_example_is_complete_in_itself() -> None:
     """What routes to a broker names a broker, and a port, that the file has."""
-    for file in (ROOT / "examples").glob("*.yaml"):
+    for file in FILES:
         there = [one for one in yaml.safe_load_all(file.read_text(encoding="utf-8")) if one]
         brokers = {one["metadata"]["name"]: one for one in there if one["kind"] == names.KIND}
         assert brokers, file.name
@@ -54,15 +58,35 @@ def test_every_example_is_complete_in_itself() -> None:
             text = json.dumps(one)
             if one["kind"] == "Ingress":
                 assert '"name": "demo"' in text
-            if one["kind"] == "HTTPRoute":
-                (backend,) = one["spec"]["rules"][0]["backendRefs"]
-                spec = parse(backend["name"], brokers[backend["name"]]["spec"])
-                assert backend["port"] in {listener.exposed_port for listener in spec.listeners}
             if one["kind"] == "ScaledObject":
                 target = one["spec"]["scaleTargetRef"]
                 assert (target["apiVersion"], target["kind"]) == (names.API_VERSION, names.KIND)
                 spec = parse(target["name"], brokers[target["name"]]["spec"])
                 assert spec.edge.autoscaling is None, "two would scale it"
+
+
+def test_every_route_has_its_gateway() -> None:
+    """In the file, with a listener of that name or port, and of that kind."""
+    kinds = {"HTTPRoute": "HTTPS", "TLSRoute": "TLS", "TCPRoute": "TCP"}
+    seen = set()
+    for file in FILES:
+        there = [one for one in yaml.safe_load_all(file.read_text(encoding="utf-8")) if one]
+        gateways = {
+            one["metadata"]["name"]: one["spec"] for one in there if one["kind"] == "Gateway"
+        }
+        for one in there:
+            if one["kind"] != names.KIND:
+                continue
+            for listener in parse(one["metadata"]["name"], one["spec"]).listeners:
+                for parent in listener.gateway.parent_refs if listener.gateway else ():
+                    seen.add(listener.route_kind)
+                    assert any(
+                        entry["protocol"] == kinds[listener.route_kind]
+                        and parent.section_name in {None, entry["name"]}
+                        and parent.port in {None, entry["port"]}
+                        for entry in gateways[parent.name]["listeners"]
+                    ), file.name
+    assert seen == kinds.keys()
 
 
 @pytest.mark.parametrize(

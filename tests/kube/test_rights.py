@@ -7,11 +7,13 @@ at an operator that may see only some namespaces.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from support import openshift
 from support.brokers import SPECS, spec_of
+from support.kube import gateway_api
 from support.kube.api import Object
 from support.kube.audit import Request
 from support.kube.control_plane import ControlPlane
@@ -51,7 +53,8 @@ def kinds_of_others(spare_plane: ControlPlane) -> Iterator[None]:
     ]
     for one in made:
         spare_plane.api.create(one)
-    yield
+    with gateway_api.installed(spare_plane.api):
+        yield
     for one in made:
         spare_plane.api.delete("CustomResourceDefinition", one["metadata"]["name"])
 
@@ -61,6 +64,10 @@ def with_size(spec: Object, size: str) -> Object:
     bundled = spec["redis"]["bundled"]
     changed = bundled | {"storage": bundled["storage"] | {"size": size}}
     return spec | {"redis": spec["redis"] | {"bundled": changed}}
+
+
+def has_gone(space: Space, kind: str) -> bool:
+    return not space.listed(kind)
 
 
 def granted(role: Object) -> set[Right]:
@@ -114,6 +121,20 @@ def test_no_right_is_given_that_is_not_used(
     )
     spare_kubelet.release_mounts(space.name)
     space.until_settled("demo")
+    # Routes come and go.
+    parents = {"parentRefs": [{"name": "public"}]}
+    named = parents | {"hostnames": ["mqtt.example.com"]}
+    listeners: list[Object] = [
+        {"name": "plain", "gateway": parents},
+        {"name": "web", "protocol": "ws", "gateway": named},
+        {"name": "tls", "protocol": "tls", "tls": {"selfSigned": True}, "gateway": named},
+    ]
+    space.put("routed", spec_of(listeners=listeners))
+    space.until_settled("routed")
+    space.put("routed", spec_of())
+    for kind in ("TCPRoute", "HTTPRoute", "TLSRoute"):
+        space.wait(partial(has_gone, space, kind), f"the {kind} has gone")
+    space.api.delete("MqttBroker", "routed", space.name)
     # A larger volume is requested, whether its class can grow or not.
     space.put("demo", with_size(spec, "30Gi"))
     space.until("demo", "Degraded", "StorageNotApplied", "True")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.brokers import NAMESPACE, rendered, spec_of
+from support.brokers import ALL_OPTIONAL, NAMESPACE, rendered, spec_of
 from support.fake_kube_api import FakeKubeApi
 from support.virtual_time import run_virtual
 from tidegate_operator import names
@@ -38,7 +38,7 @@ def there(version: int = 1) -> list[Manifest]:
 def cached(*, up: bool = True) -> tuple[CachedCluster, FakeKubeApi]:
     """Return a cache that has seen a broker, and the cluster behind it."""
     double = FakeKubeApi()
-    double.kinds = frozenset()
+    double.kinds = {}
     for manifest in rendered(spec_of()):
         double.fake.put(manifest)
     found = CachedCluster(double, KINDS)
@@ -308,7 +308,7 @@ async def test_what_nobody_looks_at_is_not_kept() -> None:
 def test_kinds_of_others_are_asked_for_from_time_to_time() -> None:
     async def play() -> None:
         cache, double = cached()
-        double.kinds = frozenset({"Certificate", "ServiceMonitor"})
+        double.kinds = ALL_OPTIONAL
         for _ in range(2):
             await cache.children(*DEMO)
         assert double.reads == 1

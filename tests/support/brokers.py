@@ -39,7 +39,10 @@ NOW = datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
 UID = "6f1d2c3e-0000-4000-8000-000000000001"
 NAMESPACE = "iot"
-ALL_OPTIONAL = frozenset({"ServiceMonitor", "Certificate"})
+ALL_OPTIONAL: Mapping[str, str] = {
+    "ServiceMonitor": "monitoring.coreos.com/v1",
+    "Certificate": "cert-manager.io/v1",
+}
 
 MINIMAL: dict[str, Any] = {
     "listeners": [{"name": "mqtt"}],

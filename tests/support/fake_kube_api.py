@@ -11,7 +11,7 @@ from support.fake_cluster import FakeCluster, Refused
 from tidegate_operator import names
 from tidegate_operator.kube.interface import KubeError, KubeUnavailable
 from tidegate_operator.names import FIELD_MANAGER
-from tidegate_operator.plan import ObjectRef
+from tidegate_operator.plan import ROUTE_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 
 
@@ -52,8 +52,14 @@ class FakeKubeApi:
             and one["metadata"]["namespace"] == namespace
         ]
 
-    async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
-        return [one for one in await self.children(namespace, name) if one["kind"] in self.kinds]
+    async def optional_children(
+        self, namespace: str, name: str, *, routes: bool = True
+    ) -> list[Manifest]:
+        return [
+            one
+            for one in await self.children(namespace, name)
+            if one["kind"] in self.kinds and (routes or one["kind"] not in ROUTE_KINDS)
+        ]
 
     async def pods(self, namespace: str, name: str) -> list[Manifest]:
         self._reached()
@@ -96,5 +102,5 @@ class FakeKubeApi:
     async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
         self.events.append((kind, reason, message))
 
-    async def optional_kinds(self) -> frozenset[str]:
+    async def optional_kinds(self) -> Mapping[str, str]:
         return self.kinds

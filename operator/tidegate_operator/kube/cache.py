@@ -25,6 +25,8 @@ _Location = tuple[str, ObjectRef]
 
 #: How long objects of optional kinds are cached.
 OPTIONAL_TTL_S: Final = 600.0
+#: The same for a broker with routes: their status is of interest.
+ROUTES_TTL_S: Final = 20.0
 #: How many deleted objects are remembered: a response to an earlier write of them may be late.
 MAX_DELETED: Final = 4096
 #: Kinds whose managed fields are kept (see ``plan.keep_replicas``).
@@ -38,7 +40,9 @@ _NOT_WATCHED: Final = frozenset(kind for _, kind in OPTIONAL_KINDS)
 class UncachedCluster(Cluster, Protocol):
     """The cluster that the cache reads from."""
 
-    async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
+    async def optional_children(
+        self, namespace: str, name: str, *, routes: bool = True
+    ) -> list[Manifest]:
         """Return the objects of optional kinds with the labels of a broker."""
 
 
@@ -64,6 +68,8 @@ class CachedCluster:
         #: Deleted objects by uid, oldest first: the resource version of the deletion.
         self._deleted: dict[str, str] = {}
         self._optional: dict[BrokerKey, _Entry] = {}
+        #: Brokers that ask for routes, or had some.
+        self._routed: set[BrokerKey] = set()
 
     # Watches
 
@@ -215,17 +221,26 @@ class CachedCluster:
         if not await self._cluster.optional_kinds():
             return []
         now_s = asyncio.get_running_loop().time()
-        entry = self._optional.get(key)
-        if entry is None or now_s - entry.read_s > OPTIONAL_TTL_S:
-            entry = _Entry(await self._cluster.optional_children(*key), now_s)
+        entry, routes = self._optional.get(key), key in self._routed
+        ttl_s = ROUTES_TTL_S if routes else OPTIONAL_TTL_S
+        if entry is None or now_s - entry.read_s > ttl_s:
+            found = await self._cluster.optional_children(*key, routes=routes)
+            entry = _Entry(found, now_s)
             self._optional[key] = entry
         return list(entry.objects)
 
     async def broker(self, namespace: str, name: str) -> Manifest | None:
         """See ``Cluster``."""
         manifest = await self._cluster.broker(namespace, name)
+        key = (namespace, name)
         if manifest is None:
-            self._optional.pop((namespace, name), None)
+            self._optional.pop(key, None)
+        is_routed = manifest is not None and _has_routes(manifest)
+        if is_routed and key not in self._routed:
+            self._optional.pop(key, None)
+            self._routed.add(key)
+        elif not is_routed:
+            self._routed.discard(key)
         return manifest
 
     async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
@@ -268,7 +283,7 @@ class CachedCluster:
         """See ``Cluster``."""
         await self._cluster.record_event(broker, kind, reason, message)
 
-    async def optional_kinds(self) -> frozenset[str]:
+    async def optional_kinds(self) -> Mapping[str, str]:
         """See ``Cluster``."""
         return await self._cluster.optional_kinds()
 
@@ -281,6 +296,15 @@ def broker_of(manifest: Mapping[str, Any]) -> BrokerKey | None:
     if not broker or labels.get(names.MANAGED_BY_LABEL) != names.FIELD_MANAGER:
         return None
     return metadata["namespace"], broker
+
+
+def _has_routes(broker: Mapping[str, Any]) -> bool:
+    """Whether a broker asks for routes of the Gateway API, or its status shows some."""
+    listeners: list[Mapping[str, Any]] = [
+        *((broker.get("spec") or {}).get("listeners") or []),
+        *((broker.get("status") or {}).get("listeners") or []),
+    ]
+    return any("gateway" in one or "route" in one for one in listeners)
 
 
 def _location(manifest: Mapping[str, Any]) -> _Location:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from tidegate_operator import names
 from tidegate_operator.kube.api_server import FULL_OBJECT, METADATA_ONLY, ApiServer, Login
 from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
-from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
+from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ROUTE_KINDS, ObjectRef
 from tidegate_operator.render import Manifest
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,9 @@ PLURALS: Final = {
     "PodDisruptionBudget": "poddisruptionbudgets",
     "Certificate": "certificates",
     "ServiceMonitor": "servicemonitors",
+    "HTTPRoute": "httproutes",
+    "TLSRoute": "tlsroutes",
+    "TCPRoute": "tcproutes",
     "CustomResourceDefinition": "customresourcedefinitions",
     names.KIND: names.PLURAL,
 }
@@ -59,7 +62,7 @@ class KubeApi:
 
     def __init__(self, login: Login) -> None:
         self._server = ApiServer(login)
-        self._kinds: frozenset[str] = frozenset()
+        self._kinds: Mapping[str, str] = {}
         self._kinds_until_s = 0.0
         #: Responses by method and status.
         self.responses = self._server.responses
@@ -98,11 +101,22 @@ class KubeApi:
         )
         return watched + others
 
-    async def optional_children(self, namespace: str, name: str) -> list[Manifest]:
-        """Return the objects of optional kinds with the labels of a broker."""
+    async def optional_children(
+        self, namespace: str, name: str, *, routes: bool = True
+    ) -> list[Manifest]:
+        """Return the objects of optional kinds with the labels of a broker; ``routes``: also those
+        of the Gateway API, as far as the operator may list them."""
         known = await self.optional_kinds()
-        kinds = [kind_ref for kind_ref in OPTIONAL_KINDS if kind_ref[1] in known]
-        return await self._children(namespace, name, kinds)
+        kinds = [(version, kind) for kind, version in known.items() if kind not in ROUTE_KINDS]
+        found = await self._children(namespace, name, kinds)
+        for kind in sorted(ROUTE_KINDS & known.keys()) if routes else ():
+            try:
+                found += await self._children(namespace, name, [(known[kind], kind)])
+            except KubeError as error:
+                # Roles of an older chart, or a definition that has just been deleted.
+                if error.status not in {403, 404}:
+                    raise
+        return found
 
     async def _children(
         self, namespace: str, name: str, kinds: Iterable[tuple[str, str]]
@@ -222,16 +236,18 @@ class KubeApi:
         except KubeError as error:
             log.warning("event rejected", extra={"reason": str(error)})
 
-    async def optional_kinds(self) -> frozenset[str]:
+    async def optional_kinds(self) -> Mapping[str, str]:
         """See ``Cluster``. Cached for ``KINDS_TTL_S``: CRDs may be installed later."""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._kinds_until_s:
-            installed = await asyncio.gather(
-                *(self._has_kind(api, kind) for api, kind in OPTIONAL_KINDS)
-            )
-            self._kinds = frozenset(
-                kind for (_, kind), known in zip(OPTIONAL_KINDS, installed, strict=True) if known
-            )
+            versions = sorted({version for version, _ in OPTIONAL_KINDS})
+            served = await asyncio.gather(*(self._kinds_of(version) for version in versions))
+            by_version = dict(zip(versions, served, strict=True))
+            found: dict[str, str] = {}
+            for version, kind in OPTIONAL_KINDS:
+                if kind in by_version[version]:
+                    found.setdefault(kind, version)
+            self._kinds = found
             self._kinds_until_s = now_s + KINDS_TTL_S
         return self._kinds
 
@@ -245,14 +261,15 @@ class KubeApi:
             raise
         return any(group.get("name") == OPENSHIFT_SECURITY for group in found.get("groups") or [])
 
-    async def _has_kind(self, api_version: str, kind: str) -> bool:
+    async def _kinds_of(self, api_version: str) -> frozenset[str]:
+        """Return the kinds that are served in a version of a group."""
         try:
             group = await self._server.request("GET", f"apis/{api_version}")
         except KubeError as error:
             if error.status in {403, 404}:
-                return False
+                return frozenset()
             raise
-        return any(resource.get("kind") == kind for resource in group.get("resources") or [])
+        return frozenset(str(one.get("kind")) for one in group.get("resources") or [])
 
     async def watch_metadata(
         self, api_version: str, kind: str, namespace: str, selector: str

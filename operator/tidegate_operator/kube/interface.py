@@ -93,5 +93,5 @@ class Cluster(Protocol):
     async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
         """Record an event of a broker: ``kind`` is Normal or Warning."""
 
-    async def optional_kinds(self) -> frozenset[str]:
-        """Return which kinds of ``plan.OPTIONAL_KINDS`` are installed."""
+    async def optional_kinds(self) -> Mapping[str, str]:
+        """Return which kinds of ``plan.OPTIONAL_KINDS`` are installed, with their versions."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tidegate_operator import names
 from tidegate_operator.names import Component
-from tidegate_operator.render import bundled_store, network, scaling, workloads
+from tidegate_operator.render import bundled_store, network, routes, scaling, workloads
 from tidegate_operator.render.broker_config import BUNDLED_PASSWORD
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Owner, Settings
 from tidegate_operator.render.workloads import edge_files, router_files
@@ -71,6 +71,7 @@ def render(inputs: Inputs) -> list[Manifest]:
         *_accounts(inputs),
         *network.policies(inputs),
         *network.services(inputs),
+        *routes.routes(inputs),
         *bundled_store.redis(inputs),
         *workloads.router(inputs),
         *workloads.edge(inputs),

@@ -22,8 +22,8 @@ class Settings:
 
     image: str
     operator_namespace: str = "tidegate-system"
-    #: Optional kinds that are installed: ServiceMonitor, Certificate.
-    optional_kinds: frozenset[str] = field(default_factory=frozenset)
+    #: Optional kinds that are installed, with their versions.
+    optional_kinds: Mapping[str, str] = field(default_factory=dict)
     #: Whether users and groups of pods come from the platform: OpenShift.
     platform_sets_users: bool = False
     #: Peers of NetworkPolicies that may reach admin ports, for brokers that name none.

@@ -26,6 +26,7 @@ from tidegate_operator.spec.fields import (
     like,
     rules,
 )
+from tidegate_operator.spec.gateway import ListenerGateway, RouteKind
 from tidegate_operator.spec.services import ListenerServiceSpec
 from tidegate_operator.spec.sources import (
     AclSpec,
@@ -164,10 +165,35 @@ class ListenerTls(SpecSection):
         return self
 
 
+_HOSTNAMES: Final = "(has(self.gateway.hostnames) && self.gateway.hostnames.size() > 0)"
+#: The CEL expression for ``ListenerSpec.route_kind``.
+_ROUTE_KIND: Final = (
+    "(has(self.gateway.kind) ? self.gateway.kind : self.protocol == 'ws' ? 'HTTPRoute'"
+    f" : {_HOSTNAMES} ? 'TLSRoute' : 'TCPRoute')"
+)
+
+
 class ListenerSpec(SpecSection):
     """A port for clients, on the edges and on a Service."""
 
     model_config = rules(
+        (
+            "!has(self.gateway) || !has(self.service) || self.service.type != 'None'",
+            "gateway requires a Service: service.type must not be None",
+        ),
+        (
+            f"!has(self.gateway) || {_ROUTE_KIND} != 'HTTPRoute' || self.protocol == 'ws'"
+            " || (self.protocol == 'auto' && !has(self.tls))",
+            "an HTTPRoute requires protocol ws, or auto without tls",
+        ),
+        (
+            f"!has(self.gateway) || {_ROUTE_KIND} != 'TLSRoute' || {_HOSTNAMES}",
+            "a TLSRoute requires gateway.hostnames",
+        ),
+        (
+            f"!has(self.gateway) || {_ROUTE_KIND} != 'TCPRoute' || !{_HOSTNAMES}",
+            "a TCPRoute has no hostnames: it cannot tell them apart",
+        ),
         (
             "!(self.protocol in ['tls', 'wss']) || has(self.tls)",
             "protocols tls and wss require tls",
@@ -199,6 +225,8 @@ class ListenerSpec(SpecSection):
     """Node port, for Services of type NodePort and LoadBalancer; unset: assigned by Kubernetes."""
     service: ListenerServiceSpec | None = None
     """A Service of its own, or none at all; unset: the broker's (`spec.service`)."""
+    gateway: ListenerGateway | None = None
+    """A route of the Gateway API to the listener's Service; unset: none."""
     network_policy_peers: OpaqueList = Field(default_factory=list)
     """Peers (as in a NetworkPolicy) that may connect to this listener; empty: those of
     `networkPolicy.clients`."""
@@ -255,6 +283,32 @@ class ListenerSpec(SpecSection):
     def pod_port(self) -> int:
         """The port that edges listen on."""
         return DEFAULT_PORTS[self.protocol] if self.port is None else self.port
+
+    @model_validator(mode="after")
+    def _route_fits(self) -> Self:
+        gateway = self.gateway
+        if gateway is None:
+            return self
+        if self.service is not None and self.service.type == "None":
+            raise ValueError("gateway requires a Service: service.type must not be None")
+        is_http = self.protocol == "ws" or (self.protocol == "auto" and self.tls is None)
+        if self.route_kind == "HTTPRoute" and not is_http:
+            raise ValueError("an HTTPRoute requires protocol ws, or auto without tls")
+        if self.route_kind == "TLSRoute" and not gateway.hostnames:
+            raise ValueError("a TLSRoute requires gateway.hostnames")
+        if self.route_kind == "TCPRoute" and gateway.hostnames:
+            raise ValueError("a TCPRoute has no hostnames: it cannot tell them apart")
+        return self
+
+    @property
+    def route_kind(self) -> RouteKind:
+        """The kind of its route, if it has one."""
+        gateway = self.gateway or ListenerGateway.model_construct(hostnames=[], kind=None)
+        if gateway.kind is not None:
+            return gateway.kind
+        if self.protocol == "ws":
+            return "HTTPRoute"
+        return "TLSRoute" if gateway.hostnames else "TCPRoute"
 
     @property
     def exposed_port(self) -> int:

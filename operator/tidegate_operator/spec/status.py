@@ -57,6 +57,8 @@ class Reason(StrEnum):
     APPLY_REFUSED = "ApplyRefused"
     STORAGE_NOT_APPLIED = "StorageNotApplied"
     FIELDS_DROPPED = "FieldsDropped"
+    GATEWAY_API_MISSING = "GatewayApiMissing"
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
     REFERENCE_MISSING = "ReferenceMissing"
     REFERENCE_INVALID = "ReferenceInvalid"
     IMAGE_NOT_PULLED = "ImageNotPulled"
@@ -95,6 +97,23 @@ class Condition(SpecSection):
     refused."""
 
 
+class RouteStatus(SpecSection):
+    """A route of the Gateway API, and what its Gateways say of it."""
+
+    kind: str
+    """Kind of the route."""
+    name: str
+    """Name of the route."""
+    accepted: Literal["True", "False", "Unknown"] = "Unknown"
+    """Whether all its Gateways have accepted it; Unknown: one has not answered yet."""
+    resolved_refs: Literal["True", "False", "Unknown"] = "Unknown"
+    """Whether they have found the Service."""
+    programmed: Literal["True", "False"] | None = None
+    """Whether it is in effect; not set by Gateways that do not say it of routes."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """What is wrong, or missing."""
+
+
 class ListenerStatus(SpecSection):
     """Addresses and certificate of a listener."""
 
@@ -108,6 +127,8 @@ class ListenerStatus(SpecSection):
     """Port of the Service; 0: none."""
     addresses: list[str] = Field(default_factory=list, max_length=MAX_ADDRESSES)
     """Host names and addresses for clients."""
+    route: RouteStatus | None = None
+    """The route of the Gateway API that it asks for."""
     certificate_not_after: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}
     )
