@@ -33,7 +33,7 @@ MAX_DELETED: Final = 4096
 _KINDS_WITH_MANAGED_FIELDS: Final = frozenset({"Deployment"})
 _REPLICAS: Final = "f:replicas"
 #: Fields of a pod's spec that are kept (see ``live_state.pods``).
-_POD_SPEC_FIELDS: Final = ("terminationGracePeriodSeconds",)
+_POD_SPEC_FIELDS: Final = ("terminationGracePeriodSeconds", "nodeName", "readinessGates")
 _NOT_WATCHED: Final = frozenset(kind for _, kind in OPTIONAL_KINDS)
 
 
