@@ -165,8 +165,10 @@ class Durable(Judge):
         if first and not state.in_group:
             flow = (key.publisher, key.topic, event.qos)
             highest = state.highest.get(flow, 0)
-            # One that has expired is sent again if it may have been sent, else it is left out.
-            may_be_late = event.dup and message.seconds > 0
+            # One that has expired is sent again if it may have been sent, else it is left out, and
+            # only what its publisher repeats, with the whole of its expiry, comes.
+            is_repeated = message.qos == 1 and message.sent > 1
+            may_be_late = message.seconds > 0 and (event.dup or is_repeated)
             if key.seq < highest and not may_be_late and not self._is_repeated_to(state, message):
                 self.wrong("order", f"came for the first time after number {highest}", event)
             state.highest[flow] = max(highest, key.seq)

@@ -217,6 +217,19 @@ def test_values_that_were_read_may_come_live_when_their_publisher_repeats_them(
     assert ("older value" in story.rules()) is not repeated
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_a_repeated_message_may_be_late_where_the_first_one_has_expired(
+    seconds: float, repeated: bool
+) -> None:
+    story = Story().publish(1, seconds=seconds).publish(2, seconds=seconds)
+    story.at(1).receive(2, "w")
+    if repeated:
+        story.publish(1, seconds=seconds, dup=True)
+    story.receive(1, "w")
+    assert ("order" in story.rules()) is not (repeated and seconds > 0)
+
+
 @pytest.mark.parametrize(
     ("target", "read", "rules"),
     [
