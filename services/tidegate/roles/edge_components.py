@@ -251,6 +251,13 @@ def listener_metrics(listeners: Listeners) -> CallbackMetrics:
                 ],
             ),
             (
+                "connections_waited_total",
+                "Times that bytes of a connection without CONNACK waited for a later turn of the"
+                " event loop.",
+                [],
+                lambda: [([], listeners.waited)],
+            ),
+            (
                 "connections_limit",
                 "Connections that the limit of open files allows.",
                 [],

@@ -41,7 +41,7 @@ class AddressLimit:
         self._open.clear()
         if limit:
             for connection, address, trusted in connections:
-                if key := self._key_of(address, trusted):
+                if key := self.key_of(address, trusted):
                     self._keys[connection] = key
                     self._open[key] += 1
 
@@ -51,7 +51,7 @@ class AddressLimit:
         Those of trusted proxies count as nothing: their clients have other addresses.
         """
         self.remove(connection)
-        key = self._key_of(address, trusted)
+        key = self.key_of(address, trusted)
         if not key:
             return True
         if self._open[key] >= self.limit:
@@ -77,7 +77,7 @@ class AddressLimit:
         else:
             del self._open[key]
 
-    def _key_of(self, address: str, trusted: TrustedNetworks) -> str:
+    def key_of(self, address: str, trusted: TrustedNetworks) -> str:
         """Return what the address counts as; "" for nothing: a Unix socket, a trusted proxy."""
         if not address or address in trusted:
             return ""

@@ -20,6 +20,7 @@ from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.forwarded import client_address
 from tidegate.edge.transport.listener import Listener, peer_address
 from tidegate.edge.transport.stream_channel import StreamChannel
+from tidegate.edge.transport.unfinished_work import WaitingConnection
 from tidegate.edge.transport.websocket import (
     MAX_HEAD_BYTES,
     HandshakeResult,
@@ -112,6 +113,24 @@ class ConnectionHandshake(asyncio.Protocol):
         if self._stage is Stage.DONE:
             return
         self._buffer = self._buffer + data if self._buffer else data
+        work = self._listener.total.work
+        if not work.begin():
+            self.transport.pause_reading()
+            self._listener.let_wait(self, self._address)
+            self._hold(len(self._buffer))
+            return
+        try:
+            self._handle_buffer()
+        finally:
+            work.end()
+
+    def resume_work(self) -> None:
+        """Handle what was received while other connections were handled."""
+        if self._stage is not Stage.DONE:
+            self.transport.resume_reading()
+            self._handle_buffer()
+
+    def _handle_buffer(self) -> None:
         self._advance()
         if self._buffer:
             self._hold(len(self._buffer))
@@ -275,14 +294,31 @@ class ConnectionHandshake(asyncio.Protocol):
         assert contexts is not None
         self._enter(Stage.TLS, self._listener.config.tls.handshake_timeout_s)
         raw = self.transport
-        self._tls = TlsTransport(contexts.current, raw, self, self._tls_established, self._hold)
+        self._tls = TlsTransport(contexts.current, raw, self, self)
         data, self._buffer = self._buffer, b""
         self.transport = self._tls
         raw.set_protocol(self._tls)
         if data:
-            self._tls.data_received(data)
+            self._tls.receive(data)
 
-    def _tls_established(self, protocol: str | None) -> None:
+    # Called by the TLS transport.
+
+    def hold_unfinished(self, size: int) -> None:
+        """Note how much has been received of a TLS handshake that is not done."""
+        self._hold(size)
+
+    def begin_work(self, connection: WaitingConnection) -> bool:
+        """Whether ``connection`` may go on with TLS at once; if not, it waits."""
+        if self._listener.total.work.begin():
+            return True
+        self._listener.let_wait(connection, self._address)
+        return False
+
+    def end_work(self) -> None:
+        """Note that what `begin_work` allowed is done."""
+        self._listener.total.work.end()
+
+    def tls_established(self, protocol: str | None) -> None:
         """Enter the stage after TLS; ``protocol`` is what ALPN agreed on, if it did."""
         match self._listener.config.protocol, protocol:
             case (ListenerProtocol.TLS, _) | (ListenerProtocol.AUTO, "mqtt"):

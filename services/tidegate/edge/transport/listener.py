@@ -25,6 +25,7 @@ from tidegate.edge.transport.accepted_connection import (
 from tidegate.edge.transport.address_limit import AddressLimit
 from tidegate.edge.transport.forwarded import TrustedNetworks
 from tidegate.edge.transport.unfinished_bytes import UnfinishedBytes
+from tidegate.edge.transport.unfinished_work import UnfinishedWork, WaitingConnection
 from tidegate.runtime.config.addresses import unmapped
 from tidegate.runtime.config.model import ListenerConfig, ListenerProtocol
 
@@ -47,9 +48,9 @@ def _ignore() -> None:
 
 
 class ConnectionTotal:
-    """How many connections all listeners have together, and how many they may have."""
+    """What all listeners have together: connections, how many they may be, and their work."""
 
-    __slots__ = ("_none_open", "addresses", "limit", "on_no_room", "open", "room")
+    __slots__ = ("_none_open", "addresses", "limit", "on_no_room", "open", "room", "work")
 
     def __init__(self, limit: int) -> None:
         #: By the configuration; 0 means no limit there.
@@ -60,6 +61,7 @@ class ConnectionTotal:
         self.on_no_room: Callable[[], None] = _ignore
         self.open = 0
         self.addresses = AddressLimit()
+        self.work = UnfinishedWork()
         self._none_open: asyncio.Event | None = None
 
     def remove(self) -> None:
@@ -219,6 +221,15 @@ class Listener:
                 self.total.addresses.remove(connection)
             self.unfinished.release(connection)
         self.closing.pop(connection, None)
+
+    def let_wait(self, connection: WaitingConnection, address: str) -> None:
+        """Let a connection wait until its bytes may be handled: see `UnfinishedWork`.
+
+        As long as only a trusted proxy's address is known, each counts as an address of its own: a
+        client does not wait for what others do behind the same proxy.
+        """
+        key = self.total.addresses.key_of(address, self.trusted)
+        self.total.work.wait(connection, key or connection)
 
     def linger(self, connection: AcceptedConnection) -> None:
         """Bound the end of a connection that is closing."""

@@ -385,6 +385,16 @@ class Listeners:
         return found
 
     @property
+    def waiting(self) -> int:
+        """How many connections wait for a turn of the event loop (`UnfinishedWork`)."""
+        return len(self._total.work)
+
+    @property
+    def waited(self) -> int:
+        """How often a connection had to wait for one."""
+        return self._total.work.waited
+
+    @property
     def connection_limit(self) -> int:
         """How many connections the limit of open files allows."""
         return self._total.room

@@ -82,10 +82,37 @@ class StreamChannel(asyncio.Protocol):
             self.data_received = self._buffer_data  # type: ignore[method-assign]
             transport.set_protocol(self)
             return
-        self._set_receiver()
-        transport.set_protocol(self)
         if data:
+            self._set_receiver()
+            transport.set_protocol(self)
             self._deliver(data)
+        else:
+            self.data_received = self._first_received  # type: ignore[method-assign]
+            transport.set_protocol(self)
+
+    def _first_received(self, data: bytes) -> None:
+        """Deliver the first bytes when it is their turn, and the others without a question."""
+        listener = self._listener
+        work = listener.total.work
+        if not work.begin():
+            self._paused_data = [data]
+            self.data_received = self._buffer_data  # type: ignore[method-assign]
+            self.transport.set_protocol(self)
+            self.transport.pause_reading()
+            listener.let_wait(self, self.peer.address)
+            listener.unfinished.hold(self, len(data))
+            return
+        try:
+            self._set_receiver()
+            self.transport.set_protocol(self)
+            self.data_received(data)
+        finally:
+            work.end()
+
+    def resume_work(self) -> None:
+        """Deliver the first bytes: it is this connection's turn."""
+        self._listener.unfinished.release(self)
+        self._deliver_paused()
 
     def _set_receiver(self) -> None:
         assert self.handler is not None

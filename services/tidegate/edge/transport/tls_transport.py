@@ -12,8 +12,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from tidegate.edge.transport.certificate_names import (
     NO_NAMES,
@@ -21,6 +20,7 @@ from tidegate.edge.transport.certificate_names import (
     names_of,
 )
 from tidegate.edge.transport.tls import ContextSet, ServerSslObject
+from tidegate.edge.transport.unfinished_work import WaitingConnection
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,25 @@ def _without_frames(exc: ssl.SSLError) -> ssl.SSLError:
     return exc.with_traceback(None)
 
 
+class TlsOwner(Protocol):
+    """The `ConnectionHandshake` of a connection, until the TLS handshake is done."""
+
+    def tls_established(self, protocol: str | None) -> None:
+        """Go on, once; ``protocol`` is what ALPN agreed on, or None."""
+
+    def hold_unfinished(self, size: int) -> None:
+        """Note the bytes received of a handshake that is not done."""
+
+    def begin_work(self, connection: WaitingConnection) -> bool:
+        """Whether bytes may be handled at once; if so, call ``end_work`` afterwards.
+
+        If not, ``connection`` waits, and its ``resume_work`` is called when it is its turn.
+        """
+
+    def end_work(self) -> None:
+        """Note that what was begun is done."""
+
+
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """One TLS connection, server side."""
 
@@ -49,9 +68,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_incoming",
         "_is_closed",
         "_is_established",
-        "_on_established",
-        "_on_unfinished",
         "_outgoing",
+        "_owner",
+        "_pending",
         "_protocol",
         "_ssl",
         "first_bytes",
@@ -63,17 +82,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         contexts: ContextSet,
         below: asyncio.Transport,
         protocol: asyncio.Protocol,
-        on_established: Callable[[str | None], None],
-        on_unfinished: Callable[[int], None],
+        owner: TlsOwner,
     ) -> None:
-        """``on_established`` is called once with the protocol that ALPN agreed on, or None.
-
-        ``on_unfinished`` is called with the bytes received of a handshake that is not done.
-        """
         super().__init__()
         self._below = below
-        self._on_established: Callable[[str | None], None] | None = on_established
-        self._on_unfinished: Callable[[int], None] | None = on_unfinished
+        #: None once the handshake is done.
+        self._owner: TlsOwner | None = owner
+        #: What waits until handshakes may go on.
+        self._pending = b""
         self._protocol = protocol
         self._deliver = protocol.data_received
         self._incoming = ssl.MemoryBIO()
@@ -94,13 +110,37 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # The protocol of the transport below.
 
     def data_received(self, data: bytes) -> None:
-        """Decrypt everything that is complete and deliver it at once."""
+        """Decrypt everything that is complete and deliver it at once, after the handshake."""
         if self._is_closed:
             return
-        if not self._is_established:
-            self.unfinished_bytes += len(data)
-            if len(self.first_bytes) < _FIRST_BYTES:
-                self.first_bytes += data[:_FIRST_BYTES]
+        owner = self._owner
+        if owner is None:
+            self._decrypt(data)
+        elif owner.begin_work(self):
+            try:
+                self.receive(data)
+            finally:
+                owner.end_work()
+        else:
+            self._below.pause_reading()
+            self._pending += data
+            owner.hold_unfinished(self.unfinished_bytes + len(self._pending))
+
+    def resume_work(self) -> None:
+        """Go on with the handshake: it is this connection's turn."""
+        if not self._is_closed:
+            self._below.resume_reading()
+            data, self._pending = self._pending, b""
+            self.receive(data)
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes of the handshake now."""
+        self.unfinished_bytes += len(data)
+        if len(self.first_bytes) < _FIRST_BYTES:
+            self.first_bytes += data[:_FIRST_BYTES]
+        self._decrypt(data)
+
+    def _decrypt(self, data: bytes) -> None:
         parts: list[bytes] = []
         try:
             if len(data) <= _SLICE_BYTES:
@@ -115,8 +155,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         if parts:
             self._deliver(parts[0] if len(parts) == 1 else b"".join(parts))
-        elif not self._is_established and self._on_unfinished is not None:
-            self._on_unfinished(self.unfinished_bytes)
+        elif self._owner is not None:
+            self._owner.hold_unfinished(self.unfinished_bytes)
         if self._incoming.eof and not self._is_closed:
             self._peer_closed()
 
@@ -145,12 +185,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return False
         self._flush()
         self._is_established = True
-        self._on_unfinished = None
         self.unfinished_bytes = 0
         self.first_bytes = b""
-        on_established, self._on_established = self._on_established, None
-        if on_established is not None:
-            on_established(self._ssl.selected_alpn_protocol())
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.tls_established(self._ssl.selected_alpn_protocol())
         return True
 
     def _flush(self) -> None:
@@ -187,7 +226,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass it on, with the TLS error if there was one."""
         self._is_closed = True
-        self._on_established = self._on_unfinished = None
+        self._owner = None
+        self._pending = b""
         protocol = self._protocol
         # Channel and transport hold each other; OpenSSL's memory must not wait for the collector.
         self._protocol = _NO_PROTOCOL

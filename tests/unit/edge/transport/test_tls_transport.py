@@ -44,6 +44,31 @@ class _Above(asyncio.Protocol):
         self.error = exc
 
 
+class _Owner:
+    """The handshake of the connection: bytes may be handled at once, or never."""
+
+    def __init__(self, *, may_begin: bool = True) -> None:
+        self.may_begin = may_begin
+        self.waiting: list[object] = []
+        self.held: list[int] = []
+
+    def tls_established(self, protocol: str | None) -> None:
+        """Nothing."""
+
+    def hold_unfinished(self, size: int) -> None:
+        """Note it."""
+        self.held.append(size)
+
+    def begin_work(self, connection: object) -> bool:
+        """Let it wait unless it may begin."""
+        if not self.may_begin:
+            self.waiting.append(connection)
+        return self.may_begin
+
+    def end_work(self) -> None:
+        """Nothing."""
+
+
 @pytest.fixture(scope="module")
 def contexts(tmp_path_factory: pytest.TempPathFactory) -> ContextSet:
     """One certificate."""
@@ -62,7 +87,7 @@ def test_a_failed_handshake_leaves_nothing(contexts: ContextSet, data: bytes, fa
     above = _Above()
     gc.disable()
     try:
-        tls = TlsTransport(contexts, _Below(), above, lambda _: None, lambda _: None)
+        tls = TlsTransport(contexts, _Below(), above, _Owner())
         objects = weakref.ref(tls._ssl)
         if data:
             tls.data_received(data)
