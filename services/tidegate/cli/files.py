@@ -53,6 +53,8 @@ def check(
 
     notes: list[str] = []
     environment = read_environment(os.environ)
+    if file is None and not environment.settings and not environment.problems:
+        usage_error("nothing to check: name a file, or set TIDEGATE_… variables")
     try:
         content = b"" if file is None else config_file.read(file)
         settings, said = config_file.parse_with_origins(content, file, environment)
