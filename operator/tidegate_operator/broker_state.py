@@ -13,6 +13,7 @@ from typing import Final
 from tidegate_operator.live_state import Addresses, Pod, Workload
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import Outdated
+from tidegate_operator.replicas.servers import StoreServer
 from tidegate_operator.rollout.gate import Waiting
 from tidegate_operator.secrets.certificates import CertificateInfo
 from tidegate_operator.secrets.references import Problem
@@ -52,6 +53,8 @@ class BrokerState:
     redis: Workload | None = None
     #: Whether the bundled store still exists although the spec names another one.
     keeps_store: bool = False
+    #: Reports of a replicated store's servers, by the name of the pod; None for other stores.
+    servers: Mapping[str, StoreServer] | None = None
     #: What of the bundled store is not applied yet, and what cannot be; "" if nothing.
     store_progress: str = ""
     store_problem: str = ""

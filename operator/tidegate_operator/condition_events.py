@@ -13,7 +13,7 @@ from tidegate_operator.spec.status import Reason
 EventType = Literal["Normal", "Warning"]
 
 #: Conditions whose changes are recorded.
-_RECORDED: Final = frozenset({"Ready", "Degraded", "CertificatesReady"})
+_RECORDED: Final = frozenset({"Ready", "Degraded", "CertificatesReady", "StoreReplicated"})
 _FAULTY_CERTIFICATES: Final = frozenset({Reason.MISSING, Reason.INVALID, Reason.ENDS_SOON})
 
 
@@ -36,5 +36,8 @@ def _is_warning(condition: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
         return bool(value == "True")
     if kind == "CertificatesReady":
         return reason in _FAULTY_CERTIFICATES
+    if kind == "StoreReplicated":
+        # Replicas of a new store are not in step yet.
+        return bool(value == "False" and last.get("status") == "True")
     was_ready = last.get("status") == "True"
     return was_ready and value == "False" and reason != Reason.SCALED_TO_ZERO

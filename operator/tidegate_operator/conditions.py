@@ -22,11 +22,13 @@ from tidegate_operator.live_state import Workload
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import Outdated, has_config
 from tidegate_operator.pods.lost_nodes import lost_nodes
+from tidegate_operator.replicas.condition import lasting_problem, store_replicated
 from tidegate_operator.secrets.references import Fault, Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.client_services import service_name
 from tidegate_operator.spec.status import (
     MAX_MESSAGE,
+    STORE_REPLICATED,
     BrokerStatus,
     Condition,
     ConditionType,
@@ -49,7 +51,11 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
         edges=_ignore_short_failure(state.edges, now),
         routers=_ignore_short_failure(state.routers, now),
     )
-    ready, progressing, degraded = _ready(state), _progressing(state), _degraded(state)
+    old = {condition["type"]: condition for condition in (before or {}).get("conditions") or []}
+    replicated = store_replicated(state.redis, state.pods, state.servers)
+    problem = lasting_problem(replicated, old.get(STORE_REPLICATED, {}), now)
+    ready, progressing = _ready(state), _progressing(state)
+    degraded = _degraded(state, problem)
     config_applied = _config_applied(state)
     stalled = kstatus.stalled(state, degraded)
     values: dict[ConditionType, Value] = {
@@ -60,8 +66,8 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
         "ConfigApplied": config_applied,
         "Reconciling": kstatus.reconciling(state, stalled, degraded, progressing, config_applied),
         "Stalled": stalled,
+        **({} if replicated is None else {"StoreReplicated": replicated}),
     }
-    old = {condition["type"]: condition for condition in (before or {}).get("conditions") or []}
     new = BrokerStatus.model_validate(
         {
             "observedGeneration": state.generation,
@@ -395,7 +401,7 @@ def _are_pending(problems: Sequence[Problem]) -> bool:
 # Degraded
 
 
-def _degraded(state: BrokerState) -> Value:
+def _degraded(state: BrokerState, replication_problem: str) -> Value:
     blocked = _blocked(state)
     if blocked is not None and not _only_waits_for_certificates(state):
         return "True", blocked[0], blocked[1]
@@ -428,6 +434,8 @@ def _degraded(state: BrokerState) -> Value:
             f"The rollout of {stuck} has exceeded its progress deadline: check the pods' logs and "
             "events.",
         )
+    if replication_problem:
+        return "True", Reason.STORE_NOT_REPLICATED, replication_problem
     ready = _ready(state)
     if ready[0] == "False" and ready[1] not in _WANTED:
         return (

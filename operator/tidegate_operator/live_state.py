@@ -96,6 +96,11 @@ class Pod:
     unpulled_image: str = ""
     #: The node that it is on, if that no longer reports; else "".
     lost_node: str = ""
+    #: The revision of its StatefulSet's template; "" for others.
+    revision: str = ""
+    #: Its node, "" if there is none yet.
+    node: str = ""
+    has_admin_port: bool = False
 
     @property
     def key(self) -> str:
@@ -172,10 +177,11 @@ def pods(manifests: Iterable[Mapping[str, Any]], now: datetime) -> list[Pod]:
 
 def _pod(manifest: Mapping[str, Any], now: datetime) -> Pod:
     metadata, status = manifest["metadata"], manifest.get("status") or {}
-    annotations = metadata.get("annotations") or {}
+    annotations, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+    spec: Mapping[str, Any] = manifest.get("spec") or {}
     return Pod(
         name=metadata["name"],
-        component=(metadata.get("labels") or {}).get(names.COMPONENT_LABEL, ""),
+        component=labels.get(names.COMPONENT_LABEL, ""),
         restart_hash=annotations.get(names.RESTART_HASH, ""),
         is_ready=_condition(status, "Ready") == "True",
         is_terminating="deletionTimestamp" in metadata,
@@ -184,8 +190,11 @@ def _pod(manifest: Mapping[str, Any], now: datetime) -> Pod:
         uid=metadata.get("uid", ""),
         configuration=annotations.get(names.CONFIGURATION, ""),
         unpulled_image=_unpulled_image(manifest),
+        grace_s=spec.get("terminationGracePeriodSeconds", 0),
         lost_node=_lost_node(manifest),
-        grace_s=(manifest.get("spec") or {}).get("terminationGracePeriodSeconds", 0),
+        revision=labels.get("controller-revision-hash", ""),
+        node=spec.get("nodeName", ""),
+        has_admin_port=names.METRICS_LABEL in labels,
     )
 
 

@@ -39,6 +39,8 @@ METRICS_LABEL: Final = f"{GROUP}/metrics"
 RESTART_HASH: Final = f"{GROUP}/restart-hash"
 #: Annotation of pods that are to reload their configuration: its digest.
 CONFIGURATION: Final = f"{GROUP}/configuration"
+#: Annotation of the pod template of a replicated store: digest of what its servers read at start.
+STORE_CONFIGURATION: Final = f"{GROUP}/store-configuration"
 #: Annotation of every object: hash of what was applied last; an equal object is not written.
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 #: Annotations of workloads and configurations: hashes of the spec and of the pod template that they
@@ -59,10 +61,19 @@ Component = Literal["edge", "router", "redis"]
 LINK_PORT: Final = 7000
 ADMIN_PORT: Final = 18083
 REDIS_PORT: Final = 6379
+SENTINEL_PORT: Final = 26379
+#: The bundled store's name among its Sentinels.
+STORE_NAME: Final = "store"
 
 CONFIG_DIR: Final = "/etc/tidegate/config"
 FILES_DIR: Final = "/etc/tidegate/files"
 CONFIG_FILE: Final = "tidegate.yaml"
+#: Files and directories of the bundled store's pods. What a replicated one's containers exchange is
+#: in the last directory.
+STORE_CONFIG_FILE: Final = "valkey.conf"
+STORE_MEMBER_FILE: Final = "member.json"
+STORE_DATA_DIR: Final = "/data"
+STORE_RUN_DIR: Final = "/run/tidegate"
 
 #: The longest broker name for which all derived names are valid, including the revision label of
 #: the StatefulSet's pods.
@@ -93,6 +104,12 @@ def labels(broker: str, component: str) -> dict[str, str]:
 def workload(broker: str, component: Component) -> str:
     """The Deployment or StatefulSet of a component, its ConfigMap, Secret and ServiceAccount."""
     return f"{broker}-{component}"
+
+
+def store_members(broker: str, namespace: str, count: int) -> list[str]:
+    """The host names of the bundled store's servers; they stay while pods and addresses change."""
+    name = workload(broker, "redis")
+    return [f"{name}-{number}.{name}.{namespace}.svc" for number in range(count)]
 
 
 def client_service(broker: str) -> str:

@@ -25,6 +25,7 @@ from tidegate_operator import (
 )
 from tidegate_operator.broker_state import BrokerState
 from tidegate_operator.kube.interface import Cluster
+from tidegate_operator.kube.store_pods import replace_servers
 from tidegate_operator.kube.store_volume import Growth, grow
 from tidegate_operator.kube.writer import ObjectWriter, WriteResult
 from tidegate_operator.live_objects import LiveObjects
@@ -54,6 +55,8 @@ from tidegate_operator.render import (
 )
 from tidegate_operator.render.broker_config import runtime_problems
 from tidegate_operator.render.inputs import decoded
+from tidegate_operator.replicas.phase import phase
+from tidegate_operator.replicas.servers import StoreServer, is_replicated, store_pods
 from tidegate_operator.rollout.gate import Change, Decision, RolloutGate, Waiting
 from tidegate_operator.secrets.certificates import CertificateInfo, CertificateProblem, check_pair
 from tidegate_operator.secrets.owned_secrets import OwnedSecrets, pair_in, renew_secrets
@@ -71,7 +74,7 @@ from tidegate_operator.spec.dropped import dropped_fields
 from tidegate_operator.spec.problems import SpecError, parse
 from tidegate_operator.spec.route_status import route_statuses
 from tidegate_operator.spec.salvage import usable_part
-from tidegate_operator.spec.status import SEEN_INTERVAL, Reason, seen
+from tidegate_operator.spec.status import SEEN_INTERVAL, STORE_REPLICATED, Reason, seen
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +114,8 @@ class _Observed:
     #: What the spec refers to, and the optional kinds of the cluster.
     contents: Contents = field(default_factory=dict)
     optional_kinds: Mapping[str, str] = field(default_factory=dict)
+    #: Reports of a replicated store's servers, by the name of the pod; None for other stores.
+    servers: Mapping[str, StoreServer] | None = None
 
     @property
     def key(self) -> BrokerKey:
@@ -137,6 +142,8 @@ class _Desired:
     is_complete: bool
     #: What is written one by one if the rest is refused: Secrets, and what runs would miss.
     upkeep: list[Manifest]
+    #: What a store waits for that is reduced to one server, "" without one.
+    store_waits: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -179,6 +186,7 @@ class Reconciler:
         self._resync_s = resync_s
         self._reference_index = reference_index or ReferenceIndex()
         self._writer = ObjectWriter(cluster)
+        self._admin = admin
         self._poller = PodPoller(cluster, admin)
         self._gate = gate or RolloutGate()
 
@@ -221,7 +229,12 @@ class Reconciler:
         spec, usable, problems = _parse_spec(owner, body)
         kinds = await self._cluster.optional_kinds()
         contents = await self._read_references(owner, usable)
-        return _Observed(body, owner, spec, usable, problems, live, pods, now, contents, kinds)
+        servers = None
+        if is_replicated(live.store()):
+            servers = await self._admin.servers(store_pods(pods))
+        return _Observed(
+            body, owner, spec, usable, problems, live, pods, now, contents, kinds, servers
+        )
 
     async def _read_references(self, owner: Owner, spec: MqttBrokerSpec) -> Contents:
         keys = {reference.object_key: None for reference in references(owner.name, spec)}
@@ -242,7 +255,15 @@ class Reconciler:
             service.name: live_state.load_balancer_addresses(live.service(service.name))
             for service in client_services(owner.name, observed.usable)
         }
-        broker = Broker(owner.name, owner.namespace, owner.uid, observed.usable)
+        step = phase(
+            owner.name,
+            owner.namespace,
+            observed.usable,
+            live.store(),
+            observed.pods,
+            observed.servers or {},
+        )
+        broker = Broker(owner.name, owner.namespace, owner.uid, step.spec)
         owned_secrets = renew_secrets(
             owner.name, owner.namespace, broker.spec, secrets, now, addresses
         )
@@ -261,6 +282,8 @@ class Reconciler:
             files,
             _shortest_grace_s(observed.pods),
             old_store.router_files(broker, secrets, live.objects, observed.pods),
+            step.pods,
+            step.wanted_primary,
         )
         kept = upkeep(inputs, secrets, is_created=observed.is_created)
         if observed.spec is None:
@@ -271,7 +294,7 @@ class Reconciler:
         if not files.is_complete:
             # The last of two manifests with the same name wins: live Secrets keep their files.
             return _Desired(files, owned_secrets, [*prerequisites(inputs), *kept], False, kept)
-        return _Desired(files, owned_secrets, rendered, True, kept)
+        return _Desired(files, owned_secrets, rendered, True, kept, step.waits)
 
     # Write
 
@@ -326,19 +349,36 @@ class Reconciler:
         if written.is_refused:
             await self._keep_up(observed, desired, written)
         else:
-            return await self._change_store(observed, store, written)
+            return await self._change_store(observed, desired, store, written)
         return written
 
     async def _change_store(
-        self, observed: _Observed, store: store_changes.StoreChanges, written: _Written
+        self,
+        observed: _Observed,
+        desired: _Desired,
+        store: store_changes.StoreChanges,
+        written: _Written,
     ) -> _Written:
-        """Do what is next for a larger volume; return what the store waits for, too."""
+        """Do what is next for a larger volume, and for pods of a replicated store; return what the
+        store waits for, too."""
         found, stateful_set = Growth(problem=store.problem), observed.live.store()
         if store.grow_to and stateful_set is not None:
             found = await grow(self._cluster, stateful_set, store.grow_to)
+        wanted = {ObjectRef.of(manifest): manifest for manifest in desired.manifests}
+        waits = await replace_servers(
+            self._cluster,
+            observed.key,
+            stateful_set,
+            observed.pods,
+            observed.servers or {},
+            is_last=store_changes.are_rolled_out(
+                observed.owner.name, wanted, observed.live.objects, is_serving=True
+            ),
+        )
+        progress = (found.progress, store.waits, desired.store_waits, waits)
         return replace(
             written,
-            store_progress="; ".join(filter(None, (found.progress, store.waits))),
+            store_progress="; ".join(filter(None, progress)),
             store_problem=found.problem,
         )
 
@@ -482,6 +522,7 @@ def _broker_state(
         store_progress=written.store_progress,
         store_problem=written.store_problem,
         waiting=written.waiting,
+        servers=observed.servers,
         keeps_store=spec is not None and old_store.is_kept(spec, store),
         pods=observed.pods,
         outdated=pods.outdated,
@@ -553,7 +594,11 @@ def _status_interval_s(
     routes = [one["route"] for one in status.get("listeners") or [] if "route" in one]
     is_wrong = (
         by_type["Degraded"]["status"] == "True"
-        or by_type["Ready"]["status"] != "True"
+        or any(
+            by_type[kind]["status"] != "True"
+            for kind in ("Ready", STORE_REPLICATED)
+            if kind in by_type
+        )
         or any(one["accepted"] == "Unknown" for one in routes)
     )
     after_s = min(max(DEGRADED_S, idle_s), resync_s) if is_wrong or is_applying else resync_s

@@ -1,7 +1,7 @@
 """What of the bundled store's StatefulSet can be applied now. Pure.
 
-The claim templates of a StatefulSet are immutable, and its pod is the only one: so a larger volume
-and a new image take several steps, each decided from the live objects alone. Called by
+The claim templates of a StatefulSet are immutable, and its pod may be the only one: so a larger
+volume and a new image take several steps, each decided from the live objects alone. Called by
 ``reconcile``; ``kube.store_volume`` does what needs the API server.
 """
 
@@ -16,7 +16,6 @@ from tidegate_operator import live_state, names
 from tidegate_operator.plan import ObjectRef, Plan, belongs_to, covers
 from tidegate_operator.render import Manifest, Owner
 from tidegate_operator.render.bundled_store import CLAIM, quantity
-from tidegate_operator.render.pod_template import CONTAINER
 
 #: Failures of pods that a new image cannot repair.
 _UNSCHEDULABLE: Final = "unschedulable"
@@ -79,9 +78,13 @@ def decide(
     fitted, grow_to, problem = _fit_claim(wanted, current)
     is_held = _is_held(broker, fitted, current, desired, live, pods)
     # Routers have a new password already: then the store must restart, with the image that it has.
-    is_skipped = is_held and is_same_password and current["spec"].get("replicas", 1) > 0
+    # Routers of a store that becomes a replicated one, or a single server, need that to be ready.
+    is_same_kind = _images(fitted).keys() == _images(current).keys()
+    is_skipped = (
+        is_held and is_same_password and is_same_kind and current["spec"].get("replicas", 1) > 0
+    )
     if is_held and not is_skipped:
-        fitted = _with_image(fitted, _image(current))
+        fitted = _with_images(fitted, _images(current))
     return StoreChanges(
         [fitted if ObjectRef.of(manifest) == ref else manifest for manifest in manifests],
         ref if is_skipped else None,
@@ -141,9 +144,11 @@ def _claim_spec(stateful_set: Mapping[str, Any]) -> Mapping[str, Any]:
     return spec
 
 
-def claim_name(stateful_set: Mapping[str, Any]) -> str:
-    """Return the PersistentVolumeClaim of the store's pod."""
-    return f"{CLAIM}-{stateful_set['metadata']['name']}-0"
+def claim_names(stateful_set: Mapping[str, Any]) -> list[str]:
+    """Return the PersistentVolumeClaims of the store's pods."""
+    name, count = stateful_set["metadata"]["name"], stateful_set["spec"].get("replicas", 1)
+    # A single server at 0 replicas has its volume all the same.
+    return [f"{CLAIM}-{name}-{number}" for number in range(max(1, count))]
 
 
 def missing_size(claim: Mapping[str, Any], size: str) -> bool:
@@ -181,17 +186,33 @@ def _is_held(
 
     A store whose container fails has nothing to lose.
     """
-    if _image(wanted) == _image(current):
+    before = _images(current)
+    if all(image == before.get(name, image) for name, image in _images(wanted).items()):
         return False
     own = [pod for pod in pods if pod.component == "redis" and not pod.is_terminating]
     if any(pod.failure and not pod.failure.startswith(_UNSCHEDULABLE) for pod in own):
         return False
     is_serving = any(pod.is_ready for pod in own)
-    for process in names.PROCESSES:
-        ref = ObjectRef("apps/v1", "Deployment", names.workload(broker, process))
-        if not _is_rolled_out(desired[ref], live.get(ref), is_serving=is_serving):
-            return True
-    return False
+    return not are_rolled_out(broker, desired, live, is_serving=is_serving)
+
+
+def are_rolled_out(
+    broker: str,
+    desired: Mapping[ObjectRef, Manifest],
+    live: Mapping[ObjectRef, Manifest],
+    *,
+    is_serving: bool,
+) -> bool:
+    """Whether edges and routers serve with what they are to have (``is_serving``: the store)."""
+    refs = [
+        ObjectRef("apps/v1", "Deployment", names.workload(broker, process))
+        for process in names.PROCESSES
+    ]
+    return all(
+        _is_rolled_out(desired[ref], live.get(ref), is_serving=is_serving)
+        for ref in refs
+        if ref in desired
+    )
 
 
 def _is_rolled_out(
@@ -207,16 +228,15 @@ def _is_rolled_out(
     return state.is_replaced and (state.ready > 0 or not state.desired or not is_serving)
 
 
-def _container(stateful_set: Mapping[str, Any]) -> Any:
+def _images(stateful_set: Mapping[str, Any]) -> dict[str, str]:
+    """Return the images by container."""
     containers = stateful_set["spec"]["template"]["spec"]["containers"]
-    return next(one for one in containers if one["name"] == CONTAINER)
+    return {one["name"]: str(one.get("image", "")) for one in containers}
 
 
-def _image(stateful_set: Mapping[str, Any]) -> str:
-    return str(_container(stateful_set).get("image", ""))
-
-
-def _with_image(stateful_set: Manifest, image: str) -> Manifest:
+def _with_images(stateful_set: Manifest, images: Mapping[str, str]) -> Manifest:
+    """Return it with the images of containers that are in both."""
     changed = copy.deepcopy(stateful_set)
-    _container(changed)["image"] = image
+    for one in changed["spec"]["template"]["spec"]["containers"]:
+        one["image"] = images.get(one["name"], one.get("image", ""))
     return changed

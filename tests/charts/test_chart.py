@@ -305,6 +305,8 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         ("", "pods", "list"),
         ("", "pods", "watch"),
         ("", "pods", "patch"),
+        # Pods of a replicated store are replaced one by one.
+        ("", "pods", "delete"),
         ("", "events", "create"),
         # The store's volume grows.
         ("", "persistentvolumeclaims", "get"),

@@ -35,7 +35,6 @@ from tidegate_operator.live_state import Pod
 from tidegate_operator.pods.admin_client import AdminClient
 from tidegate_operator.pods.config_state import UNAUTHORIZED, ReportedFile
 from tidegate_operator.render import Manifest
-from tidegate_operator.render.bundled_store import DATA_DIR
 
 SPEC: dict[str, Any] = spec_of(
     listeners=[
@@ -68,7 +67,9 @@ class Store(StoreServer):
         write_files(files, manifests, "redis")
         text = pick(manifests, "ConfigMap", "demo-redis")["data"]["valkey.conf"]
         self.config = directory / "valkey.conf"
-        text = text.replace(names.FILES_DIR, str(files)).replace(DATA_DIR, str(directory))
+        text = text.replace(names.FILES_DIR, str(files)).replace(
+            names.STORE_DATA_DIR, str(directory)
+        )
         self.config.write_text(text)
         self.password = (files / "password").read_text()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from support.brokers import pick, rendered, spec_of
+from support.brokers import inputs_for, pick, rendered, spec_of
 from tidegate.store.embedded import find_server
+from tidegate_operator import names
+from tidegate_operator.render import render
 from tidegate_operator.render.bundled_store import quantity
 
 
@@ -101,3 +104,77 @@ def test_amounts_are_understood(text: str, value: object) -> None:
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         quantity(text)
+
+
+# Three servers
+
+REPLICATED = spec_of(redis={"bundled": {"replicas": 3}})
+
+
+def pod_of(spec: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = pick(rendered(spec), "StatefulSet", "demo-redis")["spec"]["template"]
+    return found
+
+
+def test_three_servers_are_guaranteed_spread_and_replaced_by_the_operator() -> None:
+    manifests = rendered(REPLICATED)
+    spec = pick(manifests, "StatefulSet", "demo-redis")["spec"]
+    assert (spec["replicas"], spec["updateStrategy"]) == (3, {"type": "OnDelete"})
+    pod = spec["template"]["spec"]
+    for container in pod["containers"]:
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+    (term,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert pod["topologySpreadConstraints"]
+    budget = pick(manifests, "PodDisruptionBudget", "demo-redis")["spec"]
+    assert budget["maxUnavailable"] == 1
+    service = pick(manifests, "Service", "demo-redis")["spec"]
+    assert service["publishNotReadyAddresses"] is True
+
+
+def test_a_primary_without_replicas_accepts_no_writes_and_memory_is_in_step() -> None:
+    assert store_setting(REPLICATED, "min-replicas-to-write") == "1"
+    assert store_setting(REPLICATED, "appendfsync") == "always"
+    assert store_setting(REPLICATED, "maxmemory") == str(int(2 * 2**30 * 0.7))
+    assert store_setting(spec_of(), "min-replicas-to-write") is None
+
+
+def test_no_configuration_of_a_pod_names_a_primary() -> None:
+    for text in pick(rendered(REPLICATED), "ConfigMap", "demo-redis")["data"].values():
+        assert "replicaof" not in text
+        assert "sentinel monitor" not in text
+
+
+def test_settings_of_the_spec_are_those_of_three_servers_too() -> None:
+    bundled = {
+        "replicas": 3,
+        "affinity": {},
+        "priorityClassName": "high",
+        "resources": {"limits": {"memory": "1Gi"}},
+        "podTemplate": {"spec": {"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}},
+    }
+    pod = pod_of(spec_of(redis={"bundled": bundled}))["spec"]
+    assert "affinity" not in pod
+    assert pod["priorityClassName"] == "high"
+    assert pod["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
+    assert {"name": "ndots", "value": "2"} in pod["dnsConfig"]["options"]
+
+
+def test_servers_and_routers_reach_each_other_and_nobody_else_does() -> None:
+    rules = pick(rendered(REPLICATED), "NetworkPolicy", "demo-redis")["spec"]["ingress"]
+    assert [port["port"] for port in rules[0]["ports"]] == [6379, 26379]
+    peers = [one["podSelector"]["matchLabels"][names.COMPONENT_LABEL] for one in rules[0]["from"]]
+    assert peers == ["router", "redis"]
+    assert [port["port"] for port in rules[1]["ports"]] == [names.ADMIN_PORT]
+
+
+def test_only_what_servers_read_at_start_makes_pods_old() -> None:
+    """Whom the operator wants as the primary is read while they run."""
+    inputs = inputs_for(REPLICATED)
+    changed = render(replace(inputs, wanted_primary="demo-redis-0.demo-redis.iot.svc"))
+    before = pick(render(inputs), "StatefulSet", "demo-redis")
+    assert pick(changed, "StatefulSet", "demo-redis") == before
+    assert pick(changed, "ConfigMap", "demo-redis") != pick(
+        render(inputs), "ConfigMap", "demo-redis"
+    )

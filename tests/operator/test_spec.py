@@ -276,8 +276,11 @@ def test_many_problems_are_cut_short() -> None:
         ),
         (
             {"redis": {"durability": "replicated"}},
-            "spec.redis: durability replicated requires external: the bundled server has no "
-            "replicas",
+            "spec.redis: durability replicated requires external, or bundled.replicas 3",
+        ),
+        (
+            {"redis": {"bundled": {"replicas": 3}, "replicas": 3}},
+            "spec.redis: replicas must not be above 2: the bundled store has two replicas",
         ),
         ({"redis": {"replicas": 2}}, "spec.redis: replicas requires durability replicated"),
         (

@@ -157,8 +157,13 @@ BAD: list[tuple[Schema, str]] = [
     ),
     (
         {"redis": {"durability": "replicated"}},
-        "durability replicated requires external: the bundled server has no replicas",
+        "durability replicated requires external, or bundled.replicas 3",
     ),
+    (
+        {"redis": {"bundled": {"replicas": 3}, "replicas": 3}},
+        "replicas must not be above 2: the bundled store has two replicas",
+    ),
+    ({"redis": {"bundled": {"replicas": 2}}}, "schema"),
     (
         {"redis": {"replicas": 2}},
         "replicas and replicationTimeoutSeconds require durability replicated",

@@ -10,6 +10,7 @@ from tidegate_operator import names
 from tidegate_operator.live_state import Pod
 from tidegate_operator.pods.config_state import PodReport, PollResult, ReportedConfig, ReportedFile
 from tidegate_operator.render.inputs import decoded
+from tidegate_operator.replicas.servers import StoreServer
 
 
 class FakePods:
@@ -25,6 +26,8 @@ class FakePods:
         self.rounds: list[list[str]] = []
         self.tokens: list[bytes] = []
         self.shedding: list[tuple[str, int]] = []
+        #: Reports of the store's servers, by name of the pod.
+        self.store: dict[str, StoreServer] = {}
         #: Whether edges know how to let clients go.
         self.can_shed = True
 
@@ -37,6 +40,9 @@ class FakePods:
     async def shed(self, pod: Pod, token: bytes, connections: int) -> int | None:
         self.shedding.append((pod.name, connections))
         return connections if self.can_shed else None
+
+    async def servers(self, pods: Iterable[Pod]) -> dict[str, StoreServer]:
+        return {pod.name: self.store[pod.name] for pod in pods if pod.name in self.store}
 
     def usual(self, pod: Pod) -> PodReport:
         """Return what a pod says that uses everything as it is in the cluster now."""

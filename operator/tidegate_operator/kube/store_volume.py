@@ -26,25 +26,39 @@ class Growth:
 async def grow(cluster: Cluster, stateful_set: Manifest, size: str) -> Growth:
     """Do the next step towards ``size``. Raises KubeUnavailable, and KubeError for conflicts."""
     namespace = stateful_set["metadata"]["namespace"]
-    name = store_changes.claim_name(stateful_set)
-    claim = await cluster.read(ObjectRef("v1", "PersistentVolumeClaim", name), namespace)
-    if claim is not None:
-        if store_changes.missing_size(claim, size):
-            try:
-                claim = await cluster.apply(_request(claim, size))
-            except KubeError as error:
-                if not error.is_rejection:
-                    raise
-                return Growth(problem=_refused(name, size, error))
-        missing = store_changes.missing_capacity(claim, size)
-        if missing:
-            return Growth(f"volume {name}: {missing}")
-        if claim["metadata"].get("ownerReferences"):
-            return Growth(f"volume {name}: it still has an owner")
+    waits: list[str] = []
+    for name in store_changes.claim_names(stateful_set):
+        found = await _grow_claim(cluster, namespace, name, size)
+        if found.problem:
+            return found
+        if found.progress:
+            waits.append(found.progress)
+    if waits:
+        return Growth("; ".join(waits))
     await cluster.delete(
         ObjectRef.of(stateful_set), namespace, stateful_set["metadata"]["uid"], orphan=True
     )
-    return Growth(f"volume {name}: its StatefulSet is created again")
+    return Growth("volumes have grown: their StatefulSet is created again")
+
+
+async def _grow_claim(cluster: Cluster, namespace: str, name: str, size: str) -> Growth:
+    """Request the size for a claim that exists; empty if it has the size."""
+    claim = await cluster.read(ObjectRef("v1", "PersistentVolumeClaim", name), namespace)
+    if claim is None:
+        return Growth()
+    if store_changes.missing_size(claim, size):
+        try:
+            claim = await cluster.apply(_request(claim, size))
+        except KubeError as error:
+            if not error.is_rejection:
+                raise
+            return Growth(problem=_refused(name, size, error))
+    missing = store_changes.missing_capacity(claim, size)
+    if missing:
+        return Growth(f"volume {name}: {missing}")
+    if claim["metadata"].get("ownerReferences"):
+        return Growth(f"volume {name}: it still has an owner")
+    return Growth()
 
 
 def _request(claim: Manifest, size: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""HTTP client of the admin API of edges and routers: their status, and shedding clients.
+"""HTTP client of the admin API of pods: their status, shedding clients, reports of the store.
 
 Called by ``poller``. A pod that does not respond in time is a result, not an error;
 ``config_state`` parses what pods report. Never accesses the API server.
@@ -23,6 +23,7 @@ from tidegate_operator.pods.config_state import (
     PodReport,
     parse_report,
 )
+from tidegate_operator.replicas.servers import StoreServer, parse_server
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,22 @@ class AdminClient:
             log.warning("edge rejected shed request", extra={"pod": pod.name, "status": status})
             return None
         return count
+
+    async def servers(self, pods: Iterable[Pod]) -> dict[str, StoreServer]:
+        """Return the reports of a replicated store's servers, by the name of the pod."""
+        found: dict[str, StoreServer] = {}
+
+        async def ask(pod: Pod) -> None:
+            async with self._slots:
+                _, body = await self._send("GET", pod, "store", b"")
+            server = parse_server(body)
+            if server is not None:
+                found[pod.name] = server
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROUND_S):
+                await asyncio.gather(*(ask(pod) for pod in pods if pod.address))
+        return found
 
     async def _status(self, pod: Pod, token: bytes) -> PodReport:
         status, body = await self._send("GET", pod, "status", token)

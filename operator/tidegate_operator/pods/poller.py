@@ -19,6 +19,7 @@ from tidegate_operator.names import BrokerKey
 from tidegate_operator.pods.config_state import DesiredConfig, Outdated, PodReport
 from tidegate_operator.pods.config_tracker import PodConfigTracker
 from tidegate_operator.pods.rebalance import Rebalancer
+from tidegate_operator.replicas.servers import StoreServer
 from tidegate_operator.spec.workloads import EdgeSpec
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ class AdminApi(Protocol):
 
     async def shed(self, pod: Pod, token: bytes, connections: int) -> int | None:
         """Make an edge disconnect clients; return how many it will, None if it rejects that."""
+
+    async def servers(self, pods: Iterable[Pod]) -> dict[str, StoreServer]:
+        """Return the reports of a replicated store's servers, by the name of the pod."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -30,7 +30,10 @@ from tidegate_operator.names import (
     FILES_DIR,
     LINK_PORT,
     REDIS_PORT,
+    SENTINEL_PORT,
+    STORE_NAME,
     routers_service,
+    store_members,
     workload,
 )
 from tidegate_operator.render.inputs import Broker
@@ -187,11 +190,7 @@ def _store(broker: Broker) -> ConfigValues:
     config = explicit_settings(redis, StoreConfig)
     external = redis.external
     if external is None:
-        service = workload(broker.name, "redis")
-        return config | {
-            "url": f"redis://{service}.{broker.namespace}.svc:{REDIS_PORT}/0",
-            "password_file": f"{FILES_DIR}/{BUNDLED_PASSWORD}",
-        }
+        return config | _bundled_store(broker)
     config["url"] = external.url
     for key, value in (
         ("username", external.username),
@@ -212,6 +211,23 @@ def _store(broker: Broker) -> ConfigValues:
         config["tls_certificate"] = f"{pair}.crt"
         config["tls_key"] = f"{pair}.key"
     return config
+
+
+def _bundled_store(broker: Broker) -> ConfigValues:
+    redis, password = broker.spec.redis, f"{FILES_DIR}/{BUNDLED_PASSWORD}"
+    if not redis.is_replicated:
+        service = workload(broker.name, "redis")
+        url = f"redis://{service}.{broker.namespace}.svc:{REDIS_PORT}/0"
+        return {"url": url, "password_file": password}
+    assert redis.bundled is not None
+    members = store_members(broker.name, broker.namespace, redis.bundled.replicas)
+    hosts = ",".join(f"{member}:{SENTINEL_PORT}" for member in members)
+    return {
+        "url": f"redis+sentinel://{hosts}/{STORE_NAME}",
+        "password_file": password,
+        "sentinel_password_file": password,
+        "durability": redis.promised_durability,
+    }
 
 
 def explicit_settings(section: SpecSection, target: type[Section]) -> ConfigValues:

@@ -1,7 +1,6 @@
-"""The bundled store: a Valkey server with a volume and an append-only file. Pure.
+"""The bundled store: Valkey servers, each with a volume and an append-only file. Pure.
 
-One pod: a second one without failover would not add availability. A store that survives the loss of
-a node is external (``spec.redis.external``).
+One pod, or three: a primary and two replicas, of which ``replicated_store`` renders the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +12,14 @@ from decimal import Decimal
 from typing import Final
 
 from tidegate_operator import names
-from tidegate_operator.names import CONFIG_DIR, FILES_DIR, REDIS_PORT
+from tidegate_operator.names import (
+    CONFIG_DIR,
+    FILES_DIR,
+    REDIS_PORT,
+)
+from tidegate_operator.names import STORE_CONFIG_FILE as CONFIG_FILE
+from tidegate_operator.names import STORE_DATA_DIR as DATA_DIR
+from tidegate_operator.render import replicated_store
 from tidegate_operator.render.inputs import Inputs, Manifest
 from tidegate_operator.render.merge import merged
 from tidegate_operator.render.pod_template import (
@@ -27,8 +33,6 @@ from tidegate_operator.render.pod_template import (
 from tidegate_operator.render.restart_hash import digest
 from tidegate_operator.spec.workloads import BundledRedis
 
-CONFIG_FILE: Final = "valkey.conf"
-DATA_DIR: Final = "/data"
 #: The claim template of its volume.
 CLAIM: Final = "data"
 #: Time to write and sync the append-only file at shutdown.
@@ -70,31 +74,29 @@ def redis(inputs: Inputs) -> Iterator[Manifest]:
     broker = inputs.broker
     name = names.workload(broker.name, "redis")
     metadata = broker.metadata(name, "redis")
-    files = password_files(inputs.owned_secrets.redis_password)
-    yield broker.secret(name, "redis", files)
+    yield broker.secret(name, "redis", password_files(inputs.owned_secrets.redis_password))
+    is_replicated = inputs.spec.redis.is_replicated
     config = valkey_config(inputs)
+    more = replicated_store.files(inputs) if is_replicated else {}
     yield {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata,
-        "data": {CONFIG_FILE: config},
+        "data": {CONFIG_FILE: config, **more},
     }
-    yield {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata,
-        "spec": {
-            "type": "ClusterIP",
-            "clusterIP": "None",
-            "selector": names.selector(broker.name, "redis"),
-            "ports": [
-                {"name": "redis", "port": REDIS_PORT, "targetPort": REDIS_PORT, "protocol": "TCP"}
-            ],
-        },
+    service: Manifest = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "selector": names.selector(broker.name, "redis"),
+        "ports": [
+            {"name": "redis", "port": REDIS_PORT, "targetPort": REDIS_PORT, "protocol": "TCP"}
+        ],
     }
-    # The server reads its password at start only. It is random, so its hash discloses nothing.
-    restart = digest([config, hashlib.sha256(files["auth.conf"]).hexdigest()])
-    yield _stateful_set(inputs, settings, restart)
+    if is_replicated:
+        replicated_store.extend_service(service)
+        yield replicated_store.budget(broker)
+    yield {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service}
+    yield _stateful_set(inputs, settings, _restart_annotations(inputs, config, more))
 
 
 def password_files(password: bytes) -> dict[str, bytes]:
@@ -103,12 +105,29 @@ def password_files(password: bytes) -> dict[str, bytes]:
     return {"password": password, "auth.conf": auth}
 
 
+def _restart_annotations(inputs: Inputs, config: str, more: dict[str, str]) -> dict[str, str]:
+    """Return annotations that change with what a server reads at start only.
+
+    The password is random, so its hash discloses nothing.
+    """
+    auth = password_files(inputs.owned_secrets.redis_password)["auth.conf"]
+    password_hash = hashlib.sha256(auth).hexdigest()
+    if not more:
+        return {names.RESTART_HASH: digest([config, password_hash])}
+    scripts = [more[name] for name in (replicated_store.START, replicated_store.STOP)]
+    return {
+        # Servers with different passwords cannot replicate: a new one restarts all at once.
+        names.RESTART_HASH: digest([password_hash]),
+        names.STORE_CONFIGURATION: digest([config, *scripts]),
+    }
+
+
 def valkey_config(inputs: Inputs) -> str:
     """Return the configuration file of the server."""
     redis_spec = inputs.spec.redis
     settings = redis_spec.own
     assert settings is not None
-    fsync = "everysec" if redis_spec.durability == "everysec" else "always"
+    fsync = "everysec" if redis_spec.promised_durability == "everysec" else "always"
     lines = [
         f"port {REDIS_PORT}",
         "bind * -::*",
@@ -121,6 +140,7 @@ def valkey_config(inputs: Inputs) -> str:
         'save ""',
         # Acknowledged data is never evicted: a full store rejects writes.
         "maxmemory-policy noeviction",
+        *(replicated_store.settings_lines() if redis_spec.is_replicated else ()),
         f"include {FILES_DIR}/auth.conf",
     ]
     limit = _memory_limit(settings)
@@ -132,7 +152,7 @@ def valkey_config(inputs: Inputs) -> str:
 def _memory_limit(settings: BundledRedis) -> Decimal | None:
     """Return the memory limit of the server's container in bytes, by the spec and ``podTemplate``;
     None without a limit, or with one that the API server will reject or truncate."""
-    base = {"containers": [{"name": CONTAINER, "resources": resources("redis", settings)}]}
+    base = {"containers": [{"name": CONTAINER, "resources": _resources(settings)}]}
     overlay = settings.pod_template.get("spec", {}).get("containers")
     pod = merged(base, {"containers": overlay} if isinstance(overlay, list) else {})
     try:
@@ -151,8 +171,14 @@ def quantity(text: str) -> Decimal:
     return Decimal(number) * _SUFFIXES[suffix or ""] * Decimal(10) ** int(exponent or 0)
 
 
-def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manifest:
-    broker = inputs.broker
+def _resources(settings: BundledRedis) -> Manifest:
+    if settings.resources is None and settings.replicas > 1:
+        return replicated_store.SERVER_RESOURCES
+    return resources("redis", settings)
+
+
+def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: dict[str, str]) -> Manifest:
+    broker, is_replicated = inputs.broker, settings.replicas > 1
     name = names.workload(broker.name, "redis")
     storage = settings.storage
     claim: Manifest = {
@@ -166,8 +192,10 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manif
         "kind": "StatefulSet",
         "metadata": broker.metadata(name, "redis"),
         "spec": {
-            "replicas": 1,
+            "replicas": inputs.store_pods or settings.replicas,
             "serviceName": name,
+            # The operator replaces the pods of several servers: replicas first, the primary last.
+            **({"updateStrategy": {"type": "OnDelete"}} if is_replicated else {}),
             # With OrderedReady, a pod that never becomes ready blocks the rollout of its
             # replacement.
             "podManagementPolicy": "Parallel",
@@ -185,21 +213,29 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: str) -> Manif
                     "spec": claim,
                 }
             ],
-            "template": template(
-                inputs,
-                "redis",
-                settings,
-                _container(inputs, settings),
-                [
-                    {"name": "config", "configMap": {"name": name}},
-                    {"name": "files", "secret": {"secretName": name, "defaultMode": 0o440}},
-                    {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
-                ],
-                grace_period_s(SHUTDOWN_S),
-                {names.RESTART_HASH: restart},
-            ),
+            "template": _template(inputs, settings, restart),
         },
     }
+
+
+def _template(inputs: Inputs, settings: BundledRedis, restart: dict[str, str]) -> Manifest:
+    name = names.workload(inputs.broker.name, "redis")
+    containers = [_container(inputs, settings)]
+    volumes: list[Manifest] = [
+        {"name": "config", "configMap": {"name": name}},
+        {"name": "files", "secret": {"secretName": name, "defaultMode": 0o440}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": "64Mi"}},
+    ]
+    if settings.replicas == 1:
+        grace_s = grace_period_s(SHUTDOWN_S)
+        return template(inputs, "redis", settings, containers, volumes, grace_s, restart)
+    replicated_store.extend_container(containers[0])
+    containers.append(replicated_store.sentinel_container(inputs))
+    volumes.append(replicated_store.run_volume())
+    grace_s = grace_period_s(replicated_store.HAND_OVER_S, SHUTDOWN_S)
+    placed = replicated_store.spread(inputs.broker, settings)
+    pod = template(inputs, "redis", placed, containers, volumes, grace_s, restart)
+    return merged({"spec": {"dnsConfig": replicated_store.DNS_CONFIG}}, pod)
 
 
 def _container(inputs: Inputs, settings: BundledRedis) -> Manifest:
@@ -216,7 +252,7 @@ def _container(inputs: Inputs, settings: BundledRedis) -> Manifest:
         "readinessProbe": check | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 4},
         # The port is open while a large file is loaded.
         "livenessProbe": check | {"periodSeconds": 20, "failureThreshold": 6},
-        "resources": resources("redis", settings),
+        "resources": _resources(settings),
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "config", "mountPath": CONFIG_DIR, "readOnly": True},

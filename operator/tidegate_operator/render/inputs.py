@@ -87,6 +87,10 @@ class Inputs:
     edge_grace_s: int | None = None
     #: Files of routers that may still use the previous store.
     old_router_files: Mapping[str, bytes] = field(default_factory=dict)
+    #: Pods of a replicated store while it is reduced to one, and which of its servers is to become
+    #: the primary (see ``store_phase``); None and "" else.
+    store_pods: int | None = None
+    wanted_primary: str = ""
 
     @property
     def spec(self) -> MqttBrokerSpec:

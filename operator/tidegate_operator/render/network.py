@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tidegate_operator import names
-from tidegate_operator.names import ADMIN_PORT, LINK_PORT, REDIS_PORT, Component
+from tidegate_operator.names import (
+    ADMIN_PORT,
+    LINK_PORT,
+    REDIS_PORT,
+    SENTINEL_PORT,
+    Component,
+)
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest
 from tidegate_operator.spec.client_services import ClientService, client_services
 from tidegate_operator.spec.listeners import ListenerSpec
@@ -156,7 +162,24 @@ def policies(inputs: Inputs) -> Iterator[Manifest]:
     yield _policy(broker, "edge", [*_client_rules(inputs), admin])
     yield _policy(broker, "router", [_ingress_from(broker, "edge", LINK_PORT), admin])
     if spec.redis.own is not None:
-        yield _policy(broker, "redis", [_ingress_from(broker, "router", REDIS_PORT)])
+        yield _policy(broker, "redis", _store_rules(broker, admin))
+
+
+def _store_rules(broker: Broker, admin: Manifest) -> list[Manifest]:
+    """Return the rules of the bundled store; several servers replicate, and watch each other."""
+    if not broker.spec.redis.is_replicated:
+        return [_ingress_from(broker, "router", REDIS_PORT)]
+    peers: list[Component] = ["router", "redis"]
+    return [
+        {
+            "ports": [_tcp(REDIS_PORT), _tcp(SENTINEL_PORT)],
+            "from": [
+                {"podSelector": {"matchLabels": names.selector(broker.name, peer)}}
+                for peer in peers
+            ],
+        },
+        admin,
+    ]
 
 
 def _client_rules(inputs: Inputs) -> list[Manifest]:

@@ -96,7 +96,7 @@ def template(
     inputs: Inputs,
     component: Component,
     settings: PodSettings,
-    container: Manifest,
+    containers: list[Manifest],
     volumes: list[Manifest],
     grace_s: int,
     annotations: dict[str, str],
@@ -107,7 +107,7 @@ def template(
     """
     broker, spec = inputs.broker, inputs.spec
     labels = names.labels(broker.name, component)
-    if component != "redis":
+    if component != "redis" or spec.redis.is_replicated:
         labels[names.METRICS_LABEL] = "true"
     pod: Manifest = {
         "serviceAccountName": account_name(broker, component, settings),
@@ -115,7 +115,7 @@ def template(
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_s,
         "securityContext": _pod_security(inputs),
-        "containers": [container],
+        "containers": containers,
         "volumes": volumes,
         "topologySpreadConstraints": _spread(broker, component, settings),
     }

@@ -155,7 +155,7 @@ def _deployment(
             inputs,
             component,
             settings,
-            container,
+            [container],
             process_volumes(broker, component),
             grace_s,
             {names.RESTART_HASH: restart_hash(config, component)},

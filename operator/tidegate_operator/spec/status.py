@@ -20,7 +20,10 @@ ConditionType = Literal[
     "ConfigApplied",
     "Reconciling",
     "Stalled",
+    "StoreReplicated",
 ]
+#: Only of brokers whose store is replicated.
+STORE_REPLICATED: Final = "StoreReplicated"
 
 
 #: Longer values are truncated: some clouds list every node as an address, and messages of webhooks
@@ -65,6 +68,7 @@ class Reason(StrEnum):
     NODE_LOST = "NodeLost"
     PODS_FAILING = "PodsFailing"
     CONFIG_REJECTED = "ConfigRejected"
+    STORE_NOT_REPLICATED = "StoreNotReplicated"
     PAUSED = "Paused"
     # CertificatesReady
     NOT_NEEDED = "NotNeeded"
@@ -77,13 +81,20 @@ class Reason(StrEnum):
     APPLIED = "Applied"
     APPLYING = "Applying"
     NO_PODS = "NoPods"
+    # StoreReplicated
+    REPLICATED = "Replicated"
+    NOT_REPLICATED = "NotReplicated"
+    NO_PRIMARY = "NoPrimary"
+    SHARED_NODE = "SharedNode"
+    NOT_REPORTED = "NotReported"
 
 
 class Condition(SpecSection):
     """A condition of the broker."""
 
     type: ConditionType
-    """Ready, Progressing, Degraded, CertificatesReady, ConfigApplied, Reconciling or Stalled."""
+    """Ready, Progressing, Degraded, CertificatesReady, ConfigApplied, Reconciling, Stalled, or
+    StoreReplicated."""
     status: Literal["True", "False", "Unknown"]
     """Status of the condition."""
     reason: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]+$")]
@@ -207,5 +218,6 @@ def not_observed() -> dict[str, Any]:
                 "lastTransitionTime": "1970-01-01T00:00:00Z",
             }
             for kind in get_args(ConditionType)
+            if kind != STORE_REPLICATED
         ],
     }

@@ -236,8 +236,12 @@ class Storage(SpecSection):
 
 
 class BundledRedis(PodSettings):
-    """A Valkey server for this broker: one pod with a volume and an append-only file."""
+    """Valkey for this broker: one server, or three of which one survives the loss of its node. Each
+    is a pod with a volume and an append-only file."""
 
+    replicas: Literal[1, 3] = 1
+    """Servers: 1, or 3 (a primary and two replicas, with Sentinel, on different nodes if there are
+    enough). With 3, `durability` is `replicated` unless set."""
     image: Annotated[str, Field(max_length=500)] | None = None
     """Image with valkey-server. Unset: the broker's image, which contains it. A new image is used
     once edges and routers serve with theirs."""
@@ -320,6 +324,14 @@ def _class(redis: str) -> str:
     )
 
 
+#: CEL: the bundled store has replicas.
+_HAS_THREE: Final = (
+    "(has(self.bundled) && has(self.bundled.replicas) && self.bundled.replicas == 3)"
+)
+_NEEDS_REPLICAS: Final = "durability replicated requires external, or bundled.replicas 3"
+_TWO_AT_MOST: Final = "replicas must not be above 2: the bundled store has two replicas"
+
+
 class RedisSpec(SpecSection):
     """Store of the broker: a bundled Valkey (the default), or an external server."""
 
@@ -329,13 +341,18 @@ class RedisSpec(SpecSection):
             "bundled and external are mutually exclusive",
         ),
         (
-            "!has(self.durability) || self.durability != 'replicated' || has(self.external)",
-            "durability replicated requires external: the bundled server has no replicas",
+            "!has(self.durability) || self.durability != 'replicated' || has(self.external)"
+            f" || {_HAS_THREE}",
+            _NEEDS_REPLICAS,
         ),
         (
             "(!has(self.replicas) && !has(self.replicationTimeoutSeconds))"
-            " || (has(self.durability) && self.durability == 'replicated')",
+            f" || (has(self.durability) ? self.durability == 'replicated' : {_HAS_THREE})",
             "replicas and replicationTimeoutSeconds require durability replicated",
+        ),
+        (
+            f"!has(self.replicas) || self.replicas <= 2 || !({_HAS_THREE})",
+            _TWO_AT_MOST,
         ),
         (
             "(has(self.partitions) ? self.partitions : 64)"
@@ -365,14 +382,25 @@ class RedisSpec(SpecSection):
     def _keys_belong_together(self) -> Self:
         if self.bundled is not None and self.external is not None:
             raise ValueError("bundled and external are mutually exclusive")
-        if self.durability == "replicated" and self.external is None:
-            raise ValueError(
-                "durability replicated requires external: the bundled server has no replicas"
-            )
+        if self.durability == "replicated" and self.external is None and not self.is_replicated:
+            raise ValueError(_NEEDS_REPLICAS)
         for key in ("replicas", "replication_timeout_s"):
-            if key in self.model_fields_set and self.durability != "replicated":
+            if key in self.model_fields_set and self.promised_durability != "replicated":
                 raise ValueError(f"{key} requires durability replicated")
+        if self.is_replicated and self.replicas > 2:
+            raise ValueError(_TWO_AT_MOST)
         return self
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether the bundled server has replicas."""
+        return self.bundled is not None and self.bundled.replicas > 1
+
+    @property
+    def promised_durability(self) -> Literal["everysec", "always", "replicated"]:
+        """When a write is acknowledged: with replicas of our own, when they have it."""
+        is_default = "durability" not in self.model_fields_set
+        return "replicated" if is_default and self.is_replicated else self.durability
 
     @property
     def own(self) -> BundledRedis | None:

@@ -1,0 +1,207 @@
+"""The replicated bundled store under load: what is rendered for its pods, as real processes.
+
+Input: three pods (the start script, the configuration and the member with its Sentinel, as the
+operator renders them), a broker with the store section of routers, publishers with QoS 1 to a
+durable session. A primary is killed, frozen, emptied and stopped, a replica frozen. Observed:
+nothing acknowledged is missing, who is the primary afterwards, how long publishers waited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from support.broker import StartBroker, Tidegate
+from support.mqtt_bytes import V5
+from support.raw_client import RawClient
+from support.replicated_store import ReplicatedStore, StorePod
+from support.waiting import wait_for_async
+
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
+
+DURABLE = [("session_expiry", 3600), ("receive_maximum", 1000)]
+_PUBLISHERS = 8
+#: A failover takes 6 to 8 seconds; this is for a busy machine.
+_DEADLINE_S = 60.0
+_PACE_S = 0.005
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedStore]:
+    pods = ReplicatedStore(tmp_path_factory.mktemp("store"))
+    pods.start()
+    yield pods
+    pods.kill()
+
+
+class Load:
+    """Publishers to one durable session, until stopped; each waits for every PUBACK."""
+
+    def __init__(self, broker: Tidegate) -> None:
+        address = broker.address("tcp")
+        self._url = f"tcp://{address.host}:{address.port}"
+        self._stopped = False
+        self.acknowledged: set[bytes] = set()
+        self.longest_wait_s = 0.0
+
+    async def run(self) -> None:
+        """Publish until ``stop``."""
+        await asyncio.gather(*(self._publish(number) for number in range(_PUBLISHERS)))
+
+    async def subscribe(self) -> None:
+        """Make the session that everything is queued for."""
+        client = await RawClient.open(self._url, version=V5)
+        await client.connect("sleeper", clean=False, props=DURABLE)
+        await client.subscribe(("load/#", 1))
+        await client.disconnect()
+
+    async def _publish(self, number: int) -> None:
+        client = await RawClient.open(self._url, version=V5)
+        await client.connect(f"publisher-{number}")
+        count = 0
+        while not self._stopped:
+            count += 1
+            payload = b"%d-%d" % (number, count)
+            started = time.monotonic()
+            await client.publish("load/x", payload, qos=1, packet_id=count % 60_000 + 1)
+            reply = await client.receive(_DEADLINE_S)
+            assert reply.kind == "PUBACK"
+            self.longest_wait_s = max(self.longest_wait_s, time.monotonic() - started)
+            if reply.reason < 0x80:
+                self.acknowledged.add(payload)
+            await asyncio.sleep(_PACE_S)
+        await client.disconnect()
+
+    async def more(self, count: int = 200) -> None:
+        """Wait until so many more are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        await wait_for_async(
+            lambda: len(self.acknowledged) >= wanted, _DEADLINE_S, "messages are acknowledged"
+        )
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    async def received(self) -> set[bytes]:
+        """What the session gets."""
+        client = await RawClient.open(self._url, version=V5)
+        connack = await client.connect("sleeper", clean=False, props=DURABLE)
+        assert connack.session_present
+        found: set[bytes] = set()
+        while self.acknowledged - found:
+            packet = await client.expect("PUBLISH")
+            found.add(packet.payload)
+            await client.acknowledge(packet)
+        await client.disconnect()
+        return found
+
+
+@asynccontextmanager
+async def load_on(store: ReplicatedStore, start_broker: StartBroker) -> AsyncIterator[Load]:
+    """Load while the block runs; then compare, and wait until all pods are in step."""
+    broker = start_broker(store=store.settings, limits={"max_queued_messages": 100_000})
+    load = Load(broker)
+    await load.subscribe()
+    running = asyncio.create_task(load.run())
+    await load.more()
+    yield load
+    await load.more()
+    load.stop()
+    await running
+    assert load.acknowledged <= await load.received()
+    await asyncio.to_thread(store.wait_until_ready)
+    print(f"longest wait: {load.longest_wait_s:.1f} s")  # shown with -s
+
+
+async def _replaced(store: ReplicatedStore, old: StorePod) -> StorePod:
+    return await asyncio.to_thread(store.wait_for_another_primary, old)
+
+
+async def test_a_killed_primary_is_replaced_and_comes_back_as_a_replica(
+    store: ReplicatedStore, start_broker: StartBroker
+) -> None:
+    async with load_on(store, start_broker) as load:
+        old = store.primary()
+        old.kill()
+        new = await _replaced(store, old)
+        await load.more()
+        old.start()
+        await asyncio.to_thread(store.wait_until_ready)
+        assert old.report()["role"] == "replica"
+        assert store.primary() is new
+        assert load.longest_wait_s < _DEADLINE_S / 2
+
+
+async def test_a_frozen_primary_is_fenced_when_it_comes_back(
+    store: ReplicatedStore, start_broker: StartBroker
+) -> None:
+    async with load_on(store, start_broker) as load:
+        old = store.primary()
+        old.freeze()
+        new = await _replaced(store, old)
+        await load.more()
+        old.thaw()
+        await load.more()
+        await asyncio.to_thread(store.wait_until_ready)
+        assert old.report()["role"] == "replica"
+        assert store.primary() is new
+
+
+async def test_publishers_do_not_wait_for_a_replica_that_is_cut_off(
+    store: ReplicatedStore, start_broker: StartBroker
+) -> None:
+    async with load_on(store, start_broker) as load:
+        primary, (replica, _) = store.primary(), store.replicas()
+        load.longest_wait_s = 0.0
+        replica.freeze()
+        await load.more(2000)
+        assert load.longest_wait_s < 5
+        replica.thaw()
+        await asyncio.to_thread(store.wait_until_ready)
+        assert store.primary() is primary
+
+
+async def test_a_primary_that_is_stopped_hands_over_first(
+    store: ReplicatedStore, start_broker: StartBroker
+) -> None:
+    async with load_on(store, start_broker) as load:
+        old = store.primary()
+        load.longest_wait_s = 0.0
+        await asyncio.to_thread(old.stop)
+        await load.more()
+        # Without it, Sentinel would wait for 5 seconds before it begins.
+        assert load.longest_wait_s < 4.5
+        assert store.primary() is not old
+        old.start()
+
+
+async def test_a_primary_whose_volume_is_empty_does_not_empty_the_others(
+    store: ReplicatedStore, start_broker: StartBroker
+) -> None:
+    async with load_on(store, start_broker) as load:
+        old = store.primary()
+        old.kill_server()
+        shutil.rmtree(old.directory("data") / "appendonlydir")
+        # At once: the Sentinels still name it as the primary.
+        old.start_server()
+        await _replaced(store, old)
+        await load.more()
+        await asyncio.to_thread(store.wait_until_ready)
+        assert old.report()["role"] == "replica"
+
+
+async def test_a_server_that_ends_comes_back_as_what_it_was(
+    store: ReplicatedStore, start_broker: StartBroker
+) -> None:
+    """The container is restarted sooner than Sentinel would promote another one."""
+    async with load_on(store, start_broker):
+        primary = store.primary()
+        primary.kill_server()
+        primary.start_server()
+        await asyncio.to_thread(store.wait_until_ready)
+        assert store.primary() is primary
