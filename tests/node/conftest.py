@@ -29,9 +29,16 @@ _running: list[Broker] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One node is for all: play what has one of its own first, what takes the product away last."""
+    """One node is for all: play what has nodes of its own first, what takes the product away last.
+
+    There is one cluster at a time on a machine.
+    """
     here = Path(__file__).parent
-    turns = {here / "test_keeper.py": -1, here / "test_uninstall.py": 1}
+    turns = {
+        here / "test_keeper.py": -2,
+        here / "test_lost_node.py": -1,
+        here / "test_uninstall.py": 1,
+    }
     items.sort(key=lambda item: turns.get(item.path, 0))
 
 
@@ -45,6 +52,12 @@ def pytest_runtest_makereport(
         for broker in _running:
             report.sections.append(("the broker", broker.story()))
     return report
+
+
+@pytest.fixture(scope="session")
+def running() -> list[Broker]:
+    """The brokers that a test which fails tells of."""
+    return _running
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,12 @@ import pytest
 
 from support.cluster_load import ClusterLoad
 from support.kube.node import Node
+from support.kube.node_api import is_ready
 from support.kube.node_load import away, under_load
 from support.kube.node_product import SYSTEM, Broker, Operator, same
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 ALL = ("edge", "router", "redis")
 
@@ -37,15 +38,6 @@ def replaced(broker: Broker, component: str, name: str) -> None:
     broker.wait_until_settled()
     wait_for(
         lambda: all(is_ready(pod) for pod in broker.pods(component)), 60, f"{component} is whole"
-    )
-
-
-def is_ready(pod: dict[str, object]) -> bool:
-    """Whether a pod is ready."""
-    status = pod["status"]
-    assert isinstance(status, dict)
-    return any(
-        one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ())
     )
 
 

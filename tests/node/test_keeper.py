@@ -19,7 +19,7 @@ from support.kube.node_traces import SYSCTLS
 from support.tools import cache_directory
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 TESTS = Path(__file__).parents[1]
 #: Starts a node, tells where it is, and waits to be killed.
@@ -91,7 +91,7 @@ def test_a_node_whose_keeper_was_killed_goes_before_the_next_one_starts() -> Non
         os.kill(keeper, signal.SIGKILL)
         user.kill()
     assert processes_of(work)
-    job = json.dumps({"programs": asdict(broken), "images": []})
+    job = json.dumps({"programs": asdict(broken), "images": [], "machines": 1})
     with start("", "-m", "support.kube.node_keeper", job) as next_one:
         assert next_one.stdout is not None
         told = json.loads(next_one.stdout.readline())

@@ -137,6 +137,12 @@ class Api:
             connection.close()
 
 
+def is_ready(one: Manifest) -> bool:
+    """Whether a node or a pod says that it is ready."""
+    conditions = one.get("status", {}).get("conditions", [])
+    return any(it["type"] == "Ready" and it["status"] == "True" for it in conditions)
+
+
 def secret_value(secret: Manifest, key: str) -> bytes:
     """Return what is in a Secret."""
     return base64.b64decode(secret["data"][key])

@@ -1,36 +1,42 @@
-"""Starts a whole Kubernetes node in a network namespace, keeps it, and takes it away again.
+"""Starts a whole cluster in network namespaces, keeps it, and takes it away again.
 
 ``python -m support.kube.node_keeper JOB`` is started by ``support.kube.node``. It says on standard
-output when the node is ready, and ends it when standard input ends: so the machine is left as it
-was whatever kills the tests. One node at a time on a machine.
+output when all nodes are ready; each line of standard input is an order to lose one or to bring it
+back, and when the input ends, so does everything: the machine is left as it was whatever kills the
+tests. One cluster at a time on a machine.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from support import tools
 from support.kube import node_cloud, node_pki, node_settings
-from support.kube.node_api import Api, ApiError
-from support.kube.node_settings import ADDRESS, NODE, Places, Programs
-from support.kube.node_traces import Traces, enter, make_cgroups
+from support.kube.node_api import Api, ApiError, is_ready
+from support.kube.node_machine import PROXY_HEALTH, Machine, proxy
+from support.kube.node_settings import ADDRESS, ETHERNET, SWITCH, Places, Programs
+from support.kube.node_traces import Traces, end_processes, enter, make_cgroups
 from support.waiting import wait_for
 
 #: Between two nodes on one machine.
 _TURN_DEADLINE_S: Final = 900.0
-_READY_DEADLINE_S: Final = 120.0
+#: Of a machine that does much else.
+_READY_DEADLINE_S: Final = 240.0
+_FORWARD: Final = Path("/proc/sys/net/ipv4/ip_forward")
 _TESTS: Final = Path(__file__).parents[2]
 
 
@@ -39,60 +45,137 @@ class Ended(Exception):
 
 
 class Keeper:
-    """One node: what runs, and what has to be undone."""
+    """One cluster: what runs, and what has to be undone."""
 
     def __init__(self, job: dict[str, Any], work: Path) -> None:
         self.places = Places(work)
         self.programs = Programs(**job["programs"])
         self.images: list[str] = job["images"]
         self.namespace = f"tidegate-{os.getpid()}"
+        count: int = job["machines"]
+        self.machines = [Machine(number, self.places) for number in range(1, count + 1)]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.times: dict[str, float] = {}
         self._began = time.monotonic()
 
     def up(self) -> None:
-        """Start everything; return once the node is ready for pods."""
-        self._network()
-        make_cgroups()
+        """Start everything; return once all nodes are ready for pods."""
+        self._networks()
+        make_cgroups([machine.cgroup for machine in self.machines])
         work, places, programs = self.places.work, self.places, self.programs
-        node_settings.write(places, programs)
-        node_pki.write(places.keys, ADDRESS, node_settings.API_SERVICE, NODE)
+        is_alone = len(self.machines) == 1
+        node_settings.write(places)
+        for machine in self.machines:
+            machine.write(programs, alone=is_alone)
+        nodes = {machine.name: machine.address for machine in self.machines}
+        node_pki.write(places.keys, ADDRESS, node_settings.API_SERVICE, nodes)
+        first = self.machines[0]
         self._start("etcd", node_settings.etcd(places, programs))
-        self._start("containerd", node_settings.containerd(places, programs))
-        self._start("apiserver", node_settings.api_server(places, programs))
+        self._start_on(first, "containerd", first.containerd(programs))
+        self._start("apiserver", node_settings.api_server(places, programs, quick=not is_alone))
         api = Api(Path(places.kubeconfig("admin")))
         with ThreadPoolExecutor(1) as pool:
-            imported = pool.submit(self._import_images)
+            imported = pool.submit(self._import_images, first)
             self._wait(imported, lambda: _serves(api), "the API server is ready")
-            self._start("controller-manager", node_settings.controller_manager(places, programs))
+            self._start(
+                "controller-manager",
+                node_settings.controller_manager(places, programs, quick=not is_alone),
+            )
             self._start("scheduler", node_settings.scheduler(places, programs))
             cloud = [sys.executable, "-m", "support.kube.node_cloud"]
             self._start("cloud", [*cloud, places.kubeconfig("admin"), ADDRESS, str(places.volumes)])
-            self._wait(imported, places.containerd_socket.exists, "containerd is there")
-            self._start("kubelet", node_settings.kubelet(places, programs))
-            self._start("proxy", node_settings.proxy(places, programs))
             for manifest in node_settings.first_objects(
                 node_cloud.STORAGE_CLASS, node_cloud.PROVISIONER
             ):
                 api.apply(manifest)
-            self._wait(imported, lambda: _is_ready(api), "the node is ready")
-            imported.result()
-        self._time("images")
+            self._wait(imported, first.containerd_socket.exists, "containerd is there")
+            if not is_alone:
+                # What is copied must be at rest.
+                self._wait(imported, imported.done, "images")
+                for machine in self.machines[1:]:
+                    _copy_images(first, machine)
+                    self._start_on(machine, "containerd", machine.containerd(programs))
+            sockets = [machine.containerd_socket for machine in self.machines]
+            self._wait(
+                imported, lambda: all(one.exists() for one in sockets), "containerd is everywhere"
+            )
+            for machine in self.machines:
+                self._start_on(machine, "kubelet", machine.kubelet(programs))
+                self._start_on(machine, "proxy", machine.proxy(programs))
+            self._start("proxy", proxy(programs, places, first.name, ADDRESS))
+            self._wait(imported, lambda: _are_ready(api, self.machines), "all nodes are ready")
+            self._wait(imported, _is_proxy_ready, "Services have addresses")
+            self._wait(imported, imported.done, "images")
         (work / "times.json").write_text(json.dumps(self.times))
 
-    def _network(self) -> None:
+    def obey(self, order: dict[str, str]) -> None:
+        """Lose a machine, or bring it back: {"do": "cut"|"kill"|"return", "node": NAME}."""
+        (machine,) = (one for one in self.machines if one.name == order["node"])
+        is_cut = order["do"] != "return"
+        _call("ip", "link", "set", machine.interface, "down" if is_cut else "up")
+        if order["do"] == "kill":
+            # It is off: its packets end before its processes do.
+            self.processes[f"proxy-{machine.name}"].kill()
+            end_processes(f"{machine.directory}/", machine.cgroup)
+            for name in machine.programs():
+                self.processes[name].wait()
+        if not is_cut:
+            self._boot(machine)
+
+    def _boot(self, machine: Machine) -> None:
+        """Start whatever does not run on a machine."""
+        for name, command in (
+            ("containerd", machine.containerd(self.programs)),
+            ("kubelet", machine.kubelet(self.programs)),
+            ("proxy", machine.proxy(self.programs)),
+        ):
+            if self.processes[f"{name}-{machine.name}"].poll() is not None:
+                if name == "containerd":
+                    machine.containerd_socket.unlink(missing_ok=True)
+                self._start_on(machine, name, command)
+                if name == "containerd":
+                    wait_for(
+                        machine.containerd_socket.exists, _READY_DEADLINE_S, "containerd is back"
+                    )
+
+    def _networks(self) -> None:
+        """Make the network of the control plane, which is the switch, and those of the machines."""
         _call("ip", "netns", "add", self.namespace)
         enter(Path("/run/netns", self.namespace))
         for command in (
             "link set lo up",
-            "link add node0 type bridge",
-            f"addr add {ADDRESS}/24 dev node0",
-            "link set node0 up",
-            # Nothing leaves: the way to anywhere is the node itself.
+            f"link add {SWITCH} address {ETHERNET}00 type bridge",
+            f"addr add {ADDRESS}/24 dev {SWITCH}",
+            f"link set {SWITCH} up",
+            # Nothing leaves: the way to anywhere is the control plane itself.
             f"route add default via {ADDRESS}",
         ):
             _call("ip", *command.split())
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        _FORWARD.write_text("1")
+        for machine in self.machines:
+            _call("ip", "netns", "add", self._namespace_of(machine))
+            for command in machine.cables(self._namespace_of(machine)):
+                _call("ip", *command.split())
+            with self._inside(machine):
+                for command in machine.network([one for one in self.machines if one != machine]):
+                    _call("ip", *command.split())
+                _FORWARD.write_text("1")
+
+    def _namespace_of(self, machine: Machine) -> str:
+        return f"{self.namespace}-{machine.number}"
+
+    @contextlib.contextmanager
+    def _inside(self, machine: Machine) -> Iterator[None]:
+        """Be on a machine: what is started then is there."""
+        enter(Path("/run/netns", self._namespace_of(machine)))
+        try:
+            yield
+        finally:
+            enter(Path("/run/netns", self.namespace))
+
+    def _start_on(self, machine: Machine, name: str, command: list[str]) -> None:
+        with self._inside(machine):
+            self._start(f"{name}-{machine.name}", command)
 
     def _start(self, name: str, command: list[str]) -> None:
         environment = {
@@ -100,7 +183,7 @@ class Keeper:
             "PYTHONPATH": str(_TESTS),
             "HOME": str(self.places.work),
         }
-        with (self.places.work / "log" / f"{name}.log").open("wb") as log:
+        with (self.places.work / "log" / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -110,20 +193,19 @@ class Keeper:
                 start_new_session=True,
             )
 
-    def _import_images(self) -> None:
-        socket = self.places.containerd_socket
-        ctr = [f"{self.programs.containerd}/ctr", "--address", str(socket)]
+    def _import_images(self, machine: Machine) -> None:
+        ctr = machine.ctr(self.programs)
 
         def serves() -> bool:
             return (
-                socket.exists()
+                machine.containerd_socket.exists()
                 and subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode
                 == 0
             )
 
         wait_for(serves, _READY_DEADLINE_S, "containerd answers")
         for image in self.images:
-            _call(*ctr, "--namespace", "k8s.io", "images", "import", "--local", image)
+            _call(*ctr, "images", "import", "--local", image)
 
     def _wait(self, other: Future[None], condition: Callable[[], bool], what: str) -> None:
         def met() -> bool:
@@ -134,11 +216,31 @@ class Keeper:
                 other.result()
             return condition()
 
-        wait_for(met, _READY_DEADLINE_S, what)
+        try:
+            wait_for(met, _READY_DEADLINE_S, what)
+        except AssertionError as error:
+            load = " ".join(f"{one:.0f}" for one in os.getloadavg())
+            raise AssertionError(
+                f"{error} (load average {load} on {os.cpu_count()} processors; a machine that is "
+                f"not just too busy: see the logs of the programs below)"
+            ) from None
         self._time(what)
 
     def _time(self, what: str) -> None:
         self.times[what] = round(time.monotonic() - self._began, 1)
+
+
+def _copy_images(source: Machine, target: Machine) -> None:
+    """Give a machine the images of another one without unpacking them once more.
+
+    Layers are never written to, so that links are enough; databases are.
+    """
+    disk = target.directory / "containerd"
+    _call("cp", "--archive", "--link", str(source.directory / "containerd"), str(disk))
+    for file in disk.glob("io.containerd.*/*.db"):
+        own = file.with_suffix(".own")
+        shutil.copy2(file, own)
+        own.rename(file)
 
 
 def _serves(api: Api) -> bool:
@@ -147,11 +249,21 @@ def _serves(api: Api) -> bool:
     return False
 
 
-def _is_ready(api: Api) -> bool:
-    node = api.read("v1", "Node", "", NODE) or {}
-    conditions = node.get("status", {}).get("conditions", [])
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return ready and api.read("v1", "ServiceAccount", "default", "default") is not None
+def _are_ready(api: Api, machines: Sequence[Machine]) -> bool:
+    nodes = {one["metadata"]["name"]: one for one in api.list("v1", "Node")}
+    return (
+        all(is_ready(nodes.get(machine.name, {})) for machine in machines)
+        and api.read("v1", "ServiceAccount", "default", "default") is not None
+    )
+
+
+def _is_proxy_ready() -> bool:
+    """Whether kube-proxy of the network that this is called in has done its work once."""
+    connection = http.client.HTTPConnection("127.0.0.1", PROXY_HEALTH, timeout=5)
+    with contextlib.suppress(OSError), contextlib.closing(connection):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    return False
 
 
 def _call(*command: str) -> None:
@@ -206,9 +318,11 @@ def main(job: str) -> int:
                 "work": str(work),
                 "namespace": f"/run/netns/{keeper.namespace}",
                 "pids": {name: one.pid for name, one in keeper.processes.items()},
+                "machines": [machine.name for machine in keeper.machines],
             }
         )
-        sys.stdin.read()
+        for order in sys.stdin:
+            _tell(_done(keeper, json.loads(order)))
     except Ended:
         pass
     except (Exception, AssertionError) as error:  # told to whoever asked
@@ -224,6 +338,15 @@ def main(job: str) -> int:
                 process.wait()
     lock.close()
     return 0
+
+
+def _done(keeper: Keeper, order: dict[str, str]) -> dict[str, Any]:
+    """Obey; return {} or why it did not work."""
+    try:
+        keeper.obey(order)
+    except (RuntimeError, AssertionError, OSError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {}
 
 
 def _logs(keeper: Keeper | None) -> str:

@@ -22,8 +22,9 @@ USERS: Final = (
 )
 
 
-def write(directory: Path, address: str, service_address: str, node: str) -> None:
-    """Write everything: the API server's files, the kubelet's, and kubeconfigs."""
+def write(directory: Path, address: str, service_address: str, nodes: dict[str, str]) -> None:
+    """Write everything: the API server's files, those of the kubelets of ``nodes`` (addresses by
+    name), and kubeconfigs."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node under test")])
@@ -43,8 +44,10 @@ def write(directory: Path, address: str, service_address: str, node: str) -> Non
         "apiserver", "kube-apiserver", "", kubernetes, ["127.0.0.1", service_address, address]
     )
     issuer.issue("apiserver-to-kubelet", "kube-apiserver-to-kubelet", "system:masters")
-    issuer.issue("kubelet", f"system:node:{node}", "system:nodes", [node], [address])
-    _write_kubeconfig(directory, "kubelet", address)
+    for node, own in nodes.items():
+        file = f"kubelet-{node}"
+        issuer.issue(file, f"system:node:{node}", "system:nodes", [node], [own])
+        _write_kubeconfig(directory, file, address)
     for file, user, group in USERS:
         issuer.issue(file, user, group)
         _write_kubeconfig(directory, file, address)

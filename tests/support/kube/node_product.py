@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from support import helm, processes
 from support.kube.node import Node
-from support.kube.node_api import ApiError, Manifest, path_of
+from support.kube.node_api import ApiError, Manifest, is_ready, path_of
 from support.kube.node_images import ROOT, Image
 from support.waiting import wait_for
 from tidegate_operator import names
@@ -193,6 +193,25 @@ class Broker:
             *("--force", "--grace-period=0", "--wait=false"),
         )
         return name
+
+    def nodes(self, component: str) -> list[str]:
+        """Return the nodes that its pods are on, one for each pod."""
+        return sorted(str(pod["spec"].get("nodeName", "")) for pod in self.pods(component))
+
+    def ready_pods(self, component: str) -> int:
+        """Return how many of its pods are ready."""
+        return sum(is_ready(pod) for pod in self.pods(component))
+
+    def told(self, reason: str) -> list[str]:
+        """Return the messages of the warnings that were given for a reason."""
+        found = self.node.api.list("v1", "Event", self.namespace)
+        return [
+            str(one["message"])
+            for one in found
+            if one["type"] == "Warning"
+            and one["reason"] == reason
+            and one["involvedObject"]["name"] == self.name
+        ]
 
     def authority(self) -> str:
         """Return the certificates that clients trust, as PEM, from the ConfigMap NAME-ca."""

@@ -1,23 +1,29 @@
-"""What the programs of a node under test are told: command lines and configuration files."""
+"""What the control plane of a node under test is told; ``node_machine`` has the machines."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from support.kube import node_images
-
-NODE: Final = "node1"
-#: Of the node, in its own network namespace; everything listens here or on loopback.
+#: Of the control plane, in its own network namespace; it listens here or on loopback.
 ADDRESS: Final = "10.200.0.1"
+#: The bridge between all machines; it has that address.
+SWITCH: Final = "node0"
+#: What the addresses of network interfaces begin with; the switch is 00.
+ETHERNET: Final = "02:00:00:00:00:"
 SERVICES: Final = "10.96.0.0/16"
 API_SERVICE: Final = "10.96.0.1"
 DNS_SERVICE: Final = "10.96.0.10"
-PODS: Final = "10.244.0.0/24"
-#: Parent of all pods' control groups.
+ROUTED_PODS: Final = "10.244.0.0/16"
+#: Parent of all machines' control groups.
 CGROUP: Final = "tidegate-node"
+#: After how long without its kubelet's lease a node counts as lost, where one may be lost: enough
+#: for a machine that is busy.
+LOST_S: Final = 20
+_LOST: Final = ("not-ready", "unreachable")
+#: How long pods then stay.
+_AWAY_S: Final = 10
 _ETCD: Final = "http://127.0.0.1:2379"
 
 
@@ -47,11 +53,6 @@ class Places:
         return self.work / "keys"
 
     @property
-    def containerd_socket(self) -> Path:
-        """Where containerd listens."""
-        return self.work / "containerd.sock"
-
-    @property
     def volumes(self) -> Path:
         """What stands for disks."""
         return self.work / "volumes"
@@ -61,89 +62,10 @@ class Places:
         return str(self.keys / f"{user}.kubeconfig")
 
 
-def write(places: Places, programs: Programs) -> None:
-    """Write the files that ``command_lines`` name."""
-    for name in ("cni.d", "volumes", "log", "pods"):
+def write(places: Places) -> None:
+    """Make the directories of the control plane."""
+    for name in ("volumes", "log"):
         (places.work / name).mkdir(parents=True, exist_ok=True)
-    (places.work / "resolv.conf").write_text(f"nameserver {DNS_SERVICE}\n")
-    (places.work / "containerd.toml").write_text(_containerd(places, programs))
-    (places.work / "cni.d" / "pods.conflist").write_text(json.dumps(_cni(places)))
-    (places.work / "kubelet.json").write_text(json.dumps(_kubelet(places)))
-
-
-def _containerd(places: Places, programs: Programs) -> str:
-    work = places.work
-    return f"""
-version = 3
-root = "{work}/containerd"
-state = "{work}/run"
-disabled_plugins = ["io.containerd.nri.v1.nri"]
-[grpc]
-  address = "{places.containerd_socket}"
-[plugins."io.containerd.cri.v1.images"]
-  snapshotter = "overlayfs"
-  [plugins."io.containerd.cri.v1.images".pinned_images]
-    sandbox = "{node_images.PAUSE}"
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["{programs.cni}"]
-    conf_dir = "{work}/cni.d"
-"""
-
-
-def _cni(places: Places) -> dict[str, Any]:
-    address_management = {
-        "type": "host-local",
-        "ranges": [[{"subnet": PODS}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
-        "dataDir": str(places.work / "addresses"),
-    }
-    bridge = {
-        "type": "bridge",
-        "bridge": "pods0",
-        "isGateway": True,
-        "ipMasq": True,
-        "hairpinMode": True,
-        "ipam": address_management,
-    }
-    ports = {"type": "portmap", "capabilities": {"portMappings": True}}
-    return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, ports]}
-
-
-def _kubelet(places: Places) -> dict[str, Any]:
-    keys, work = places.keys, places.work
-    return {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "authentication": {
-            "anonymous": {"enabled": False},
-            "webhook": {"enabled": True},
-            "x509": {"clientCAFile": str(keys / "ca.crt")},
-        },
-        "authorization": {"mode": "Webhook"},
-        "address": ADDRESS,
-        "healthzBindAddress": "127.0.0.1",
-        "tlsCertFile": str(keys / "kubelet.crt"),
-        "tlsPrivateKeyFile": str(keys / "kubelet.key"),
-        "containerRuntimeEndpoint": f"unix://{places.containerd_socket}",
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
-        "failCgroupV1": False,
-        "enforceNodeAllocatable": [],
-        "failSwapOn": False,
-        # Root may lack CAP_SYS_RESOURCE: nothing is raised.
-        "maxOpenFiles": 20000,
-        "oomScoreAdj": 0,
-        "evictionHard": {"memory.available": "100Mi"},
-        "imageGCHighThresholdPercent": 100,
-        "clusterDNS": [DNS_SERVICE],
-        "clusterDomain": "cluster.local",
-        "resolvConf": str(work / "resolv.conf"),
-        "volumePluginDir": str(work / "plugins"),
-        "podLogsDir": str(work / "pods"),
-        "shutdownGracePeriod": "0s",
-    }
 
 
 def etcd(places: Places, programs: Programs) -> list[str]:
@@ -157,13 +79,11 @@ def etcd(places: Places, programs: Programs) -> list[str]:
     ]
 
 
-def containerd(places: Places, programs: Programs) -> list[str]:
-    """What runs containers."""
-    return [f"{programs.containerd}/containerd", "--config", str(places.work / "containerd.toml")]
+def api_server(places: Places, programs: Programs, *, quick: bool) -> list[str]:
+    """The API server, with the authorization and the admission of a real cluster.
 
-
-def api_server(places: Places, programs: Programs) -> list[str]:
-    """The API server, with the authorization and the admission of a real cluster."""
+    ``quick``: pods leave a lost node soon; else after the five minutes that are usual.
+    """
     keys = places.keys
     return [
         programs.kube("kube-apiserver"),
@@ -182,11 +102,12 @@ def api_server(places: Places, programs: Programs) -> list[str]:
         f"--service-cluster-ip-range={SERVICES}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
+        *(f"--default-{why}-toleration-seconds={_AWAY_S}" for why in _LOST if quick),
     ]
 
 
-def controller_manager(places: Places, programs: Programs) -> list[str]:
-    """The controllers of everything that is built in."""
+def controller_manager(places: Places, programs: Programs, *, quick: bool) -> list[str]:
+    """The controllers of everything that is built in. ``quick``: a lost node is noticed soon."""
     keys, config = places.keys, places.kubeconfig("controller-manager")
     return [
         *(programs.kube("kube-controller-manager"), f"--kubeconfig={config}"),
@@ -196,6 +117,7 @@ def controller_manager(places: Places, programs: Programs) -> list[str]:
         f"--root-ca-file={keys}/ca.crt",
         *("--use-service-account-credentials=true", "--leader-elect=false"),
         "--bind-address=127.0.0.1",
+        *([f"--node-monitor-grace-period={LOST_S}s"] if quick else []),
     ]
 
 
@@ -207,29 +129,6 @@ def scheduler(places: Places, programs: Programs) -> list[str]:
         f"--authentication-kubeconfig={config}",
         f"--authorization-kubeconfig={config}",
         *("--leader-elect=false", "--bind-address=127.0.0.1"),
-    ]
-
-
-def kubelet(places: Places, programs: Programs) -> list[str]:
-    """The node's agent."""
-    return [
-        *(programs.kube("kubelet"), f"--config={places.work}/kubelet.json"),
-        f"--kubeconfig={places.kubeconfig('kubelet')}",
-        *(f"--hostname-override={NODE}", f"--node-ip={ADDRESS}"),
-        f"--root-dir={places.work}/kubelet",
-        f"--cert-dir={places.work}/kubelet-keys",
-    ]
-
-
-def proxy(places: Places, programs: Programs) -> list[str]:
-    """What makes the addresses of Services work."""
-    return [
-        *(programs.kube("kube-proxy"), f"--kubeconfig={places.kubeconfig('proxy')}"),
-        *("--proxy-mode=iptables", f"--hostname-override={NODE}", f"--cluster-cidr={PODS}"),
-        *("--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0"),
-        *("--conntrack-tcp-timeout-close-wait=0", f"--bind-address={ADDRESS}"),
-        "--healthz-bind-address=127.0.0.1:10256",
-        "--metrics-bind-address=127.0.0.1:10249",
     ]
 
 

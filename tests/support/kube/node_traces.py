@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
@@ -92,7 +92,7 @@ class Traces:
 
     def remove(self) -> None:
         """Leave the machine as it was. Goes on whatever goes wrong."""
-        self._end_processes()
+        end_processes(self.work, CGROUP)
         for line in sorted(_mounts_below(self.work), reverse=True):
             _libc.umount2(line.encode(), _MNT_DETACH)
         remove_cgroups()
@@ -113,19 +113,20 @@ class Traces:
         if not list(_mounts_below(self.work)):
             shutil.rmtree(self.work, ignore_errors=True)
 
-    def _end_processes(self) -> None:
-        """Kill pods and programs until none is left: nobody shall start another one meanwhile."""
-        end = time.monotonic() + _PATIENCE_S
-        found: set[int] = set()
-        while time.monotonic() < end:
-            found = set(_processes_below(self.work)) | set(_pods_processes())
-            if not found:
-                return
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
-        print(f"processes that do not end: {sorted(found)}", file=sys.stderr)
+
+def end_processes(work: str, cgroup: str) -> None:
+    """Kill programs and pods until none is left: nobody shall start another one meanwhile."""
+    end = time.monotonic() + _PATIENCE_S
+    found: set[int] = set()
+    while time.monotonic() < end:
+        found = set(_processes_below(work)) | set(_pods_processes(cgroup))
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    print(f"processes that do not end: {sorted(found)}", file=sys.stderr)
 
 
 def enter(namespace: Path) -> None:
@@ -136,17 +137,18 @@ def enter(namespace: Path) -> None:
             raise OSError(number, os.strerror(number), str(namespace))
 
 
-def make_cgroups() -> None:
-    """Make the parent of all pods' control groups under every controller."""
+def make_cgroups(machines: Iterable[str]) -> None:
+    """Make the parents of the control groups of all machines' pods under every controller."""
     for controller in _CGROUPS.iterdir():
         if controller.is_symlink() or not (controller / "cgroup.procs").exists():
             continue
-        parent = controller / CGROUP
-        parent.mkdir(exist_ok=True)
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            # A new set has no processors at all.
-            if (parent / name).exists() and not (parent / name).read_text().strip():
-                (parent / name).write_text((controller / name).read_text())
+        for group in (CGROUP, *machines):
+            parent = controller / group
+            parent.mkdir(exist_ok=True)
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                # A new set has no processors at all.
+                if (parent / name).exists() and not (parent / name).read_text().strip():
+                    (parent / name).write_text((controller / name).read_text())
 
 
 def remove_cgroups() -> None:
@@ -157,10 +159,13 @@ def remove_cgroups() -> None:
                 Path(directory).rmdir()
 
 
-def _pods_processes() -> Iterator[int]:
-    for file in _CGROUPS.glob(f"*/{CGROUP}/**/cgroup.procs"):
-        with contextlib.suppress(OSError):
-            yield from (int(line) for line in file.read_text().split() if int(line) > 0)
+def _pods_processes(cgroup: str) -> Iterator[int]:
+    for parent in _CGROUPS.glob(f"*/{cgroup}"):
+        # Groups may go meanwhile, with which a glob does not put up.
+        for directory, _, _ in os.walk(parent):
+            with contextlib.suppress(OSError):
+                lines = Path(directory, "cgroup.procs").read_text().split()
+                yield from (int(line) for line in lines if int(line) > 0)
 
 
 def _processes_below(work: str) -> Iterator[int]:

@@ -1,0 +1,159 @@
+"""A node of three is lost under load: switched off, cut off, drained.
+
+Inputs: publishers and durable subscribers of QoS 1 and 2 at the address of the Service, over TLS; a
+node with an edge and a router that goes. Observed: the history by every rule of
+``support.history_check``, where pods are, what the status and the events say. The control plane is
+on no node; the operator and the store of these tests are on node1, which stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.kube import node as nodes
+from support.kube import node_images
+from support.kube.node import Node
+from support.kube.node_load import away, under_load
+from support.kube.node_product import SYSTEM, Broker, Operator, broker_spec, measured
+from support.waiting import wait_for
+
+pytestmark = [pytest.mark.node, pytest.mark.timeout(600, func_only=True)]
+
+BROKERS = "brokers"
+FRONT = ("node2", "node3")
+#: Until Kubernetes has noticed that a node is lost and has replaced its pods, on a busy machine.
+NOTICED_S = 180.0
+
+
+@pytest.fixture(scope="module")
+def cluster(image: node_images.Image) -> Iterator[Node]:
+    """Three nodes; edges and routers may be on two of them."""
+    with nodes.running([image], machines=3) as found:
+        print(f"three nodes: {found.times}")
+        found.kubectl("label", "node", *FRONT, "room=front")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def product(cluster: Node, image: node_images.Image) -> Operator:
+    """The operator, on the node that stays."""
+    cluster.namespaced(SYSTEM)
+    found = Operator(cluster, image)
+    found.install('nodeSelector={"kubernetes.io/hostname": "node1"}')
+    return found
+
+
+@pytest.fixture(scope="module")
+def spread(cluster: Node, product: Operator, running: list[Broker]) -> Iterator[Broker]:
+    """A broker with an edge and a router on each of two nodes."""
+    cluster.namespaced(BROKERS)
+    spec = broker_spec()
+    for component in ("edge", "router"):
+        spec[component] |= {"replicas": 2, "nodeSelector": {"room": "front"}}
+    spec["redis"]["bundled"]["nodeSelector"] = {"kubernetes.io/hostname": "node1"}
+    found = Broker(cluster, BROKERS, "spread", spec)
+    running.append(found)
+    found.apply()
+    print(f"Ready after {measured(lambda: found.wait_until_settled(NOTICED_S)):.1f} s")
+    yield found
+    running.remove(found)
+
+
+@pytest.fixture(autouse=True)
+def whole(cluster: Node) -> Iterator[None]:
+    """Bring back every node at the end of a test."""
+    yield
+    for name in cluster.names:
+        cluster.bring_back(name)
+
+
+@pytest.mark.parametrize(("how", "lost", "other"), [("kill", *FRONT), ("cut", *reversed(FRONT))])
+async def test_a_lost_node_loses_no_message(
+    cluster: Node, spread: Broker, seed: int, kept_logs: Path, how: str, lost: str, other: str
+) -> None:
+    await away(be_on_both, spread)
+    async with under_load(spread, seed, kept_logs, are_killed=True) as load:
+        lose = cluster.kill if how == "kill" else cluster.cut
+        await away(lose, lost)
+        load.history.fault(lost, how)
+        await load.still_publishing(30, NOTICED_S)
+        said = await away(warned, spread, lost)
+        for component in ("edge", "router"):
+            assert f"{spread.name}-{component}-" in said
+        await away(spread.wait_until_settled, NOTICED_S)
+        for component in ("edge", "router"):
+            assert await away(spread.nodes, component) == [other, other]
+        # Whatever still runs there meets its successors.
+        await away(cluster.bring_back, lost)
+        await load.still_publishing(30, NOTICED_S)
+
+
+async def test_a_drained_node_keeps_an_edge_and_a_router_and_loses_no_message(
+    cluster: Node, spread: Broker, seed: int, kept_logs: Path
+) -> None:
+    drained, other = FRONT
+    await away(be_on, spread, drained)
+    async with under_load(spread, seed, kept_logs) as load:
+        fewest = asyncio.create_task(away(fewest_ready, spread, drained))
+        await away(
+            cluster.kubectl,
+            *("drain", drained, "--ignore-daemonsets", "--delete-emptydir-data"),
+            *("--timeout=110s",),
+        )
+        load.history.fault(drained, "drained")
+        assert 0 not in (await fewest).values()
+        await load.still_publishing(30, NOTICED_S)
+        await away(spread.wait_until_settled, NOTICED_S)
+        for component in ("edge", "router"):
+            assert await away(spread.nodes, component) == [other, other]
+
+
+def be_on_both(broker: Broker) -> None:
+    """Have an edge and a router on each of the two nodes: the second ones prefer the other node."""
+    for count in (1, 2):
+        broker.change({"edge": {"replicas": count}, "router": {"replicas": count}})
+        broker.wait_until_settled(NOTICED_S)
+    for component in ("edge", "router"):
+        assert broker.nodes(component) == list(FRONT)
+
+
+def be_on(broker: Broker, node: str) -> None:
+    """Have both edges and both routers on one node."""
+    without = [name for name in FRONT if name != node]
+    broker.node.kubectl("cordon", *without)
+    place = ("--namespace", broker.namespace)
+    for component in ("edge", "router"):
+        workload = f"deployment/{broker.name}-{component}"
+        broker.node.kubectl("rollout", "restart", workload, *place)
+        broker.node.kubectl("rollout", "status", workload, "--timeout=110s", *place)
+    broker.wait_until_settled(NOTICED_S)
+    broker.node.kubectl("uncordon", *without)
+    for component in ("edge", "router"):
+        assert broker.nodes(component) == [node, node]
+
+
+def warned(broker: Broker, node: str) -> str:
+    """Wait for the warning that a node is lost; what it says."""
+    said: list[str] = wait_for(
+        lambda: [text for text in broker.told("NodeLost") if f"Node {node} no longer" in text],
+        NOTICED_S,
+        f"a warning names {node}",
+    )
+    return said[0]
+
+
+def fewest_ready(broker: Broker, node: str) -> dict[str, int]:
+    """Watch until no edge and no router is on a node; how many were ready at the worst moment."""
+    fewest = {"edge": 2, "router": 2}
+
+    def is_empty() -> bool:
+        for component, count in fewest.items():
+            fewest[component] = min(count, broker.ready_pods(component))
+        return not any(node in broker.nodes(component) for component in fewest)
+
+    wait_for(is_empty, NOTICED_S, f"{node} is empty")
+    return fewest
