@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from support import node_clients
 from support.kube import node as nodes
 from support.kube import node_images
 from support.kube.node import Node
@@ -68,8 +69,26 @@ def image() -> node_images.Image:
 
 
 @pytest.fixture(scope="session")
-def node(image: node_images.Image) -> Iterator[Node]:
-    """A node; the tests are inside its network."""
+def fetched(request: pytest.FixtureRequest) -> BaseException | None:
+    """What tests want of npm, fetched while there is a way to it; why there is none, if so."""
+    if any("scripts" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        try:
+            node_clients.installed()
+        except (pytest.skip.Exception, pytest.fail.Exception) as error:
+            return error
+    return None
+
+
+@pytest.fixture
+def scripts(fetched: BaseException | None) -> None:
+    """The JavaScript clients are there; else skip by name (CI: fail)."""
+    if fetched is not None:
+        raise fetched
+
+
+@pytest.fixture(scope="session")
+def node(image: node_images.Image, fetched: BaseException | None) -> Iterator[Node]:
+    """A node; the tests are inside its network, from which no registry is reached."""
     with nodes.running([image]) as found:
         print(f"node: {found.times}")
         yield found

@@ -18,7 +18,7 @@ from support.kube.node_load import PORT, away, lost_connections, under_load
 from support.kube.node_product import Broker, same
 from support.raw_client import RawClient
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 ALL = ("edge", "router", "redis")
 NOT_AUTHORIZED = 0x87

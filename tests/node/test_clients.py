@@ -12,7 +12,7 @@ from support.kube.node_product import Broker
 from support.node_clients import run_script
 from support.tools import require
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 TOPIC = "greetings/world"
 
@@ -41,6 +41,7 @@ def run(command: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("scripts")
 @pytest.mark.parametrize("scheme", ["mqtts", "wss"])
 def test_mqttjs_subscribes_and_publishes(broker: Broker, authority: Path, scheme: str) -> None:
     job: dict[str, Any] = {
@@ -61,6 +62,7 @@ def test_mqttjs_subscribes_and_publishes(broker: Broker, authority: Path, scheme
     assert seen["messages"][3]["size"] == 300_000
 
 
+@pytest.mark.usefixtures("scripts")
 def test_a_page_in_a_browser_subscribes_and_publishes(broker: Broker, tmp_path: Path) -> None:
     call = {
         "name": "page",

@@ -9,7 +9,7 @@ import pytest
 from support.kube.node import Node
 from support.kube.node_product import SYSTEM, Broker, Operator, broker_spec, same
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 ALL = ("edge", "router", "redis")
 

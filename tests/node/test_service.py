@@ -6,7 +6,7 @@ import pytest
 
 from support.kube.node_product import Broker
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 
 def test_a_broker_is_ready_within_a_minute(broker: Broker) -> None:

@@ -16,7 +16,7 @@ import pytest
 from support.kube.node_load import away, lost_connections, under_load
 from support.kube.node_product import Broker, same
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 ALL = ("edge", "router", "redis")
 

@@ -8,7 +8,7 @@ from support.kube.node import Node
 from support.kube.node_product import SYSTEM, Broker, Operator
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
 #: What every namespace has, and what tells what happened.
 OF_KUBERNETES = {

@@ -1,6 +1,7 @@
 """containerd for a node under test: built once from its Go module, kept outside the tree.
 
-Distributions carry older ones than a new kubelet takes. runc, which it calls, is the system's.
+``python -m support.kube.containerd_programs`` builds it (`make kubernetes`). Distributions carry
+older ones than a new kubelet takes. runc, which it calls, is the system's.
 """
 
 from __future__ import annotations
@@ -8,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from support import tools
 from support.kube import binaries
@@ -35,3 +39,17 @@ def _build(directory: Path) -> None:
     binaries.go_build("containerd", SOURCE, arguments, _BUILD_TIMEOUT_S)
     for name in NAMES:
         assert (directory / name).exists(), name
+
+
+def main() -> int:
+    """Build, and say where it is."""
+    try:
+        print(programs())
+    except (pytest.fail.Exception, pytest.skip.Exception) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
