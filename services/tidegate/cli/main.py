@@ -1,8 +1,8 @@
 """The command line: parses arguments, calls one command, prints one line for whatever failed.
 
 The entry point of the console script. The commands are in ``cli.processes``, ``cli.files``,
-``cli.convert``, ``cli.doctor`` and ``cli.ctl``; they import the broker when they are called, so
-that ``version`` and ``passwd`` answer at once. Never holds a rule of the broker.
+``cli.convert``, ``cli.doctor``, ``cli.backup`` and ``cli.ctl``; they import the broker when they
+are called, so that ``version`` and ``passwd`` answer at once. Never holds a rule of the broker.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli import convert, ctl, doctor, files, processes
+from tidegate.cli import backup, convert, ctl, doctor, files, processes
 from tidegate.cli.exit import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -72,6 +72,8 @@ for _command in (
     files.passwd,
     convert.convert,
     doctor.doctor,
+    backup.backup,
+    backup.restore,
 ):
     app.command()(_command)
 app.add_typer(ctl.app)

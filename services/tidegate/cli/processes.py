@@ -43,7 +43,7 @@ def serve(
     Without --redis it starts an embedded Valkey server, which keeps its data in --data-dir. With
     several edges or routers it starts them as separate processes and supervises them.
     """
-    loaded = _load(options.flags_of(locals()), "serve")
+    loaded = load_config(options.flags_of(locals()), "serve")
     split = loaded.config.cluster.is_split
     _run("tidegate.roles.supervisor" if split else "tidegate.roles.serve", loaded)
 
@@ -69,7 +69,7 @@ def edge(
     """
     flags = options.flags_of(locals())
     _exit_with(supervisor)
-    _run("tidegate.roles.edge", _load(flags, "edge", quiet=supervisor is not None), "edge")
+    _run("tidegate.roles.edge", load_config(flags, "edge", quiet=supervisor is not None), "edge")
 
 
 def router(
@@ -87,7 +87,11 @@ def router(
     """
     flags = options.flags_of(locals())
     _exit_with(supervisor)
-    _run("tidegate.roles.router", _load(flags, "router", quiet=supervisor is not None), "router")
+    _run(
+        "tidegate.roles.router",
+        load_config(flags, "router", quiet=supervisor is not None),
+        "router",
+    )
 
 
 def _exit_with(supervisor: int | None) -> None:
@@ -97,7 +101,7 @@ def _exit_with(supervisor: int | None) -> None:
         exit_with_parent(supervisor)
 
 
-def _load(flags: Flags, role: Role, *, quiet: bool = False) -> LoadedConfig:
+def load_config(flags: Flags, role: Role, *, quiet: bool = False) -> LoadedConfig:
     """Read the configuration; print its problems and exit, or (not ``quiet``) its warnings."""
     from tidegate.runtime.config import config_file
     from tidegate.runtime.config.source import ConfigSource

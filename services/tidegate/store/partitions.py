@@ -7,6 +7,7 @@ operation means; calls ``client``.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 from tidegate.store import operations as op
@@ -62,3 +63,24 @@ class Partitions:
             for prefix in prefixes
         ]
         return [answer for (answer,) in await asyncio.gather(*parts)]
+
+    async def scan(
+        self,
+        prefix: bytes,
+        read_page: Callable[[bytes, bytes], Awaitable[tuple[bytes, list[Any]]]],
+    ) -> AsyncIterator[list[Any]]:
+        """The pages of a partition's scan; some are repeated when its server is replaced."""
+        cursor = b"0"
+        server: object = None
+        while True:
+            after, found = await read_page(prefix, cursor)
+            served_by = self.bulk.generation(prefix)
+            if cursor != b"0" and served_by != server:
+                # Another server, or a new process: the cursor is not valid there.
+                cursor = b"0"
+                continue
+            server, cursor = served_by, after
+            if found:
+                yield found
+            if cursor == b"0":
+                return

@@ -9,7 +9,7 @@ connections are ``client``'s. Routers call it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
@@ -575,29 +575,8 @@ class RedisStore:
     async def retained_topics(self) -> AsyncIterator[list[str]]:
         """Every topic with a retained message, in chunks."""
         for prefix in self._keys.prefixes:
-            async for names in self._scan(prefix, self._scan_retained):
+            async for names in self._partitions.scan(prefix, self._scan_retained):
                 yield [name.decode() for name in names]
-
-    async def _scan(
-        self,
-        prefix: bytes,
-        read_page: Callable[[bytes, bytes], Awaitable[tuple[bytes, list[Any]]]],
-    ) -> AsyncIterator[list[Any]]:
-        """The pages of a partition's scan; some are repeated when its server is replaced."""
-        cursor = b"0"
-        server: object = None
-        while True:
-            after, found = await read_page(prefix, cursor)
-            served_by = self._bulk.generation(prefix)
-            if cursor != b"0" and served_by != server:
-                # Another server, or a new process: the cursor is not valid there.
-                cursor = b"0"
-                continue
-            server, cursor = served_by, after
-            if found:
-                yield found
-            if cursor == b"0":
-                return
 
     async def _scan_retained(self, prefix: bytes, cursor: bytes) -> tuple[bytes, list[bytes]]:
         count = 10 * _PAGE if self._names_only else _PAGE // 10
@@ -620,7 +599,7 @@ class RedisStore:
     async def stored_subscriptions(self) -> AsyncIterator[list[StoredSubscriptions]]:
         """Every durable session with its subscriptions, in chunks."""
         for prefix in self._keys.prefixes:
-            async for found in self._scan(prefix, self._scan_durable):
+            async for found in self._partitions.scan(prefix, self._scan_durable):
                 yield stored_sessions(found)
 
     async def _scan_durable(self, prefix: bytes, cursor: bytes) -> tuple[bytes, list[Any]]:

@@ -20,6 +20,7 @@ from redis import exceptions as redis_errors
 from tidegate.runtime.config.model import StoreConfig
 from tidegate.runtime.config.store_url import StoreUrl
 from tidegate.store.api import StoreUnavailable
+from tidegate.store.keys import RESTORING
 
 
 class StoreRefused(Exception):
@@ -195,6 +196,13 @@ def check_layout(setting: str, found: str, ours: str) -> None:
     """Raise StoreRefused if the store is in use with another format version or partitions."""
     if found == ours:
         return
+    if found.startswith(RESTORING):
+        name = found.split(" ")[1]
+        raise StoreRefused(
+            f"{setting}: the restore of backup {name} into this store is not finished: run "
+            f"`tidegate restore` with --name {name} again to finish it (sessions are incomplete "
+            "until then, so no broker starts), or empty the store"
+        )
     version, _, partitions = found.partition(":")
     our_version, _, configured = ours.partition(":")
     setting = "store.partitions" if version == our_version else setting

@@ -23,6 +23,7 @@ _OTHERS: Final = (
     "sweep.lua",
     "failover_epochs.lua",
     "history.lua",
+    "backup.lua",
 )
 #: The lines of ``dispatch.lua`` that these parts replace.
 _PLACES: Final = {

@@ -57,6 +57,9 @@ local function rare_operations()
       b = read_history,      -- read and continue the histories of partitions
       f = replace_history,   -- begin new histories where the store has gone back
       c = sweep_history,     -- disconnect the sessions of connections of earlier histories
+      r = read_client,       -- read all state of a client, for a backup
+      s = read_queue,        -- read on in a queue, for a backup
+      t = read_retained,     -- read retained messages, for a backup
     }
   end
   return {
