@@ -76,6 +76,8 @@ def decide(
         # Its pod runs on.
         return StoreChanges(manifests, skipped=ref, waits=_IS_CREATED_AGAIN)
     fitted, grow_to, problem = _fit_claim(wanted, current)
+    if _strategy(wanted) != _strategy(current):
+        return _other_strategy(manifests, fitted, current)
     is_held = _is_held(broker, fitted, current, desired, live, pods)
     # Routers have a new password already: then the store must restart, with the image that it has.
     # Routers of a store that becomes a replicated one, or a single server, need that to be ready.
@@ -92,6 +94,36 @@ def decide(
         "" if is_held else grow_to,
         problem,
         _IS_HELD if is_held else "",
+    )
+
+
+def _strategy(stateful_set: Mapping[str, Any]) -> str:
+    strategy: Mapping[str, Any] = stateful_set["spec"].get("updateStrategy") or {}
+    return str(strategy.get("type", "RollingUpdate"))
+
+
+def _other_strategy(
+    manifests: list[Manifest], fitted: Manifest, current: Mapping[str, Any]
+) -> StoreChanges:
+    """Return the changes for a single server that gets replicas, or the other way round.
+
+    The StatefulSet is created again around its pods, as for a larger volume: server-side apply
+    cannot remove the settings of a rolling update that the API server has added, and with them
+    OnDelete is refused. Until then it replaces and adds no pod.
+    """
+    passing = copy.deepcopy(fitted)
+    spec, count = passing["spec"], current["spec"].get("replicas", 1)
+    spec["replicas"] = count
+    spec["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] = "Retain"
+    spec["updateStrategy"] = {"type": _strategy(current)}
+    if _strategy(current) == "RollingUpdate":
+        spec["updateStrategy"]["rollingUpdate"] = {"partition": max(1, count)}
+    passing = _with_images(passing, _images(current))
+    ref = ObjectRef.of(fitted)
+    return StoreChanges(
+        [passing if ObjectRef.of(manifest) == ref else manifest for manifest in manifests],
+        grow_to=Claim.of(current).size,
+        waits=_IS_CREATED_AGAIN,
     )
 
 

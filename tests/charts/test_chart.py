@@ -321,7 +321,7 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         group = api_version.rpartition("/")[0]
         verbs = {"get", "list", "create", "patch"}
         # Every broker has edges and routers, always.
-        if kind not in {"Deployment", "PodDisruptionBudget"}:
+        if kind != "Deployment":
             verbs.add("delete")
         if (api_version, kind) in handlers.WATCHED_KINDS:
             verbs.add("watch")

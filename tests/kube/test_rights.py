@@ -111,6 +111,10 @@ def test_no_right_is_given_that_is_not_used(
     space.until_settled("demo")
     for kind, name in (("Certificate", "demo-web-tls"), ("ServiceMonitor", "demo-metrics")):
         assert space.get(kind, name)["metadata"]["ownerReferences"]
+    # The pod of the single server is replaced by one with Sentinel.
+    spec = spec | {"redis": spec["redis"] | {"bundled": spec["redis"]["bundled"] | {"replicas": 3}}}
+    space.put("demo", spec)
+    space.until_settled("demo")
     # Pods that do not see what is new are told to look.
     spare_kubelet.hold_mounts(space.name)
     space.put("demo", spec | {"limits": {"maxPacketSizeBytes": 4096}})

@@ -1,7 +1,7 @@
-"""The bundled store on a real API server: it is one pod, and must neither be stuck nor restarted.
+"""The bundled store on a real API server: it must neither be stuck nor restarted without need.
 
-Input: images by which pods cannot start, and larger volumes. Observed: what the real StatefulSet
-controller, garbage collector and admission do with the pod, its set and its claim.
+Input: images by which pods cannot start, larger volumes, replicas. Observed: what the real
+StatefulSet controller, garbage collector and admission do with pods, their set and claims.
 """
 
 from __future__ import annotations
@@ -55,6 +55,32 @@ def test_a_wrong_image_does_not_reach_the_store(space: Space, kubelet: FakeKubel
     # Now they serve; the store is last.
     space.wait(lambda: image_of(space) == "registry.example/tidegate:typo", "the store follows")
     space.until_settled("demo")
+
+
+@pytest.mark.usefixtures("operator")
+def test_one_server_becomes_three_and_one_again(space: Space) -> None:
+    """The real controllers: pods that are deleted one by one, volumes that stay."""
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    (single,) = space.pod_uids("demo", "redis")
+    space.put("demo", spec_of(redis={"bundled": {"replicas": 3}}))
+    # There is one node only.
+    space.until("demo", "StoreReplicated", "SharedNode")
+    space.until_settled("demo")
+    three = space.pods("demo", "redis")
+    assert len(three) == 3
+    assert single not in {pod["metadata"]["uid"] for pod in three}
+    assert {len(pod["spec"]["containers"]) for pod in three} == {2}
+    assert space.get("PodDisruptionBudget", "demo-redis")["status"]["disruptionsAllowed"] == 1
+    space.put("demo", spec_of())
+    space.wait(lambda: len(space.pods("demo", "redis")) == 1, "two servers have gone")
+    space.until_settled("demo")
+    (pod,) = space.pods("demo", "redis")
+    assert (pod["metadata"]["name"], len(pod["spec"]["containers"])) == ("demo-redis-0", 1)
+    assert {one["type"] for one in space.broker("demo")["status"]["conditions"]}.isdisjoint(
+        {"StoreReplicated"}
+    )
+    assert space.get("PersistentVolumeClaim", "data-demo-redis-1")
 
 
 def growing_class(space: Space) -> str:

@@ -119,7 +119,7 @@ def pod_of(spec: dict[str, Any]) -> dict[str, Any]:
 def test_three_servers_are_guaranteed_spread_and_replaced_by_the_operator() -> None:
     manifests = rendered(REPLICATED)
     spec = pick(manifests, "StatefulSet", "demo-redis")["spec"]
-    assert (spec["replicas"], spec["updateStrategy"]) == (3, {"type": "OnDelete"})
+    assert (spec["replicas"], spec["updateStrategy"]["type"]) == (3, "OnDelete")
     pod = spec["template"]["spec"]
     for container in pod["containers"]:
         assert container["resources"]["requests"] == container["resources"]["limits"]

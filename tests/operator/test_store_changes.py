@@ -323,3 +323,15 @@ async def test_the_volume_grows_after_edges_and_routers_have_a_new_image() -> No
     assert it.cluster.orphaned == ["demo-redis"]
     await it.reconcile()
     assert (image_of(it, "StatefulSet", "demo-redis"), requested(it)) == (NEW, "20Gi")
+
+
+async def test_a_statefulset_that_gets_replicas_touches_no_pod_until_it_is_created_again() -> None:
+    it = await with_claim()
+    claim_of(it)["metadata"]["ownerReferences"] = [{"kind": "StatefulSet", "uid": "x"}]
+    it.put_spec(spec_of("minimal", redis={"bundled": {"replicas": 3}}))
+    await it.reconcile()
+    spec = it.fake.get("StatefulSet", "demo-redis")["spec"]
+    assert (spec["replicas"], spec["updateStrategy"]["rollingUpdate"]) == (1, {"partition": 1})
+    assert spec["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
+    assert it.cluster.orphaned == []
+    assert "is created again" in it.message("Progressing")

@@ -195,7 +195,7 @@ def _stateful_set(inputs: Inputs, settings: BundledRedis, restart: dict[str, str
             "replicas": inputs.store_pods or settings.replicas,
             "serviceName": name,
             # The operator replaces the pods of several servers: replicas first, the primary last.
-            **({"updateStrategy": {"type": "OnDelete"}} if is_replicated else {}),
+            **({"updateStrategy": replicated_store.UPDATE_STRATEGY} if is_replicated else {}),
             # With OrderedReady, a pod that never becomes ready blocks the rollout of its
             # replacement.
             "podManagementPolicy": "Parallel",

@@ -39,6 +39,7 @@ BACKLOG_BYTES: Final = 32 * 1024 * 1024
 DNS_CONFIG: Final[Manifest] = {
     "options": [{"name": "timeout", "value": "1"}, {"name": "attempts", "value": "2"}]
 }
+UPDATE_STRATEGY: Final[Manifest] = {"type": "OnDelete"}
 #: Guaranteed: a server is not evicted because its node is short of memory.
 SERVER_RESOURCES: Final[Manifest] = {
     "requests": {"cpu": "1", "memory": "2Gi"},

@@ -33,6 +33,9 @@ def replacement(
     routers serve with what they are to have."""
     if stateful_set is None or not is_replicated(stateful_set):
         return Replacement()
+    if (stateful_set["spec"].get("updateStrategy") or {}).get("type") != "OnDelete":
+        # It is about to be created again as that of a replicated store.
+        return Replacement()
     status: Mapping[str, Any] = stateful_set.get("status") or {}
     revision = status.get("updateRevision", "")
     if status.get("observedGeneration", 0) < stateful_set["metadata"].get("generation", 0):

@@ -135,7 +135,24 @@ class FakePod:
             self._answering.discard(task)
             writer.close()
 
+    def _store_report(self) -> Object:
+        """What the member beside a store's server says: the first one is the primary."""
+        settings = self.mounted[names.CONFIG_DIR][names.STORE_MEMBER_FILE]
+        members = json.loads(settings)["members"]
+        host = members[int(self.name.rpartition("-")[2])]
+        others = len(members) - 1
+        return {
+            "host": host,
+            "primary": members[0],
+            "role": "primary" if host == members[0] else "replica",
+            "link_up": True,
+            "in_sync": others if host == members[0] else 0,
+            "replicas": others,
+        }
+
     def _page(self, path: str, query: str, headers: str) -> tuple[http.HTTPStatus, Object]:
+        if path == "/store":
+            return http.HTTPStatus.OK, self._store_report()
         if path not in {"/status", "/shed"}:
             return http.HTTPStatus.OK, {}
         token = self._file(f"{names.FILES_DIR}/admin-token") or b""
