@@ -29,8 +29,9 @@ from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
-#: Priority of the threads (Linux): the event loop comes first where processors are few.
-_NICE: Final = 5
+#: Priority of the threads (Linux): where they and the event loop want one processor, they have a
+#: tenth of its time. Lower, and no password would be verified while a flood keeps it busy.
+_NICE: Final = 10
 #: Durations kept of each kind of hash, and kinds.
 _DURATIONS: Final = 16
 _MAX_KINDS: Final = 64

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -97,6 +99,35 @@ async def flood(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Flood]:
     for task in found.tasks.values():
         task.cancel()
     await asyncio.gather(*found.tasks.values(), return_exceptions=True)
+
+
+class Nice:
+    """A hash that notes the priority of the thread that computes it."""
+
+    costly = True
+    cost = "nice"
+
+    def __init__(self) -> None:
+        self.values: list[int] = []
+
+    def verify(self, password: bytes) -> bool:
+        """Note it."""
+        self.values.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process has one priority")
+async def test_hashes_leave_the_processor_to_the_event_loop() -> None:
+    """Where both want one core, the event loop has ten times what a hash gets."""
+    nice = Nice()
+    users: Any = {"ann": nice}
+    verifier = PasswordVerifier(Counters())
+    try:
+        await verifier.verify(PasswordFile(users), "ann", b"guess")
+    finally:
+        verifier.close()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice.values == [min(own + 10, 19)]
 
 
 def test_a_cheap_hash_is_verified_at_once() -> None:
