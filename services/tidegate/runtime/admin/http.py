@@ -8,6 +8,7 @@ no permission. Tested in test_server.py and test_admin_places.py.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import json
 import logging
@@ -28,6 +29,8 @@ _MAX_HEAD_BYTES: Final = 8192
 #: Bodies are read and ignored: no page takes one.
 _MAX_BODY_BYTES: Final = 4096
 MAX_CONNECTIONS: Final = 64
+#: Attempts to get the same free port for all addresses of a host.
+PORT_ATTEMPTS: Final = 16
 #: Shortest time between two log lines about dropped connections.
 _LOG_INTERVAL_S: Final = 60.0
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -180,13 +183,29 @@ class HttpServer:
                 self._accepted, self.host.removeprefix(UNIX), limit=_MAX_HEAD_BYTES
             )
             return
+        self._server = await self._listen_on_one_port()
+
+    async def _listen_on_one_port(self) -> asyncio.Server:
+        """Listen at every address of the host; the system chooses a port for each of them."""
+        for _ in range(PORT_ATTEMPTS):
+            server = await self._listen(self.requested_port)
+            ports = [sock.getsockname()[1] for sock in server.sockets]
+            if len(set(ports)) <= 1:
+                return server
+            server.close()
+            try:
+                return await self._listen(ports[0])
+            except OSError as error:
+                # In use at another address, or taken meanwhile: it chooses another one.
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                problem = error
+        raise problem
+
+    async def _listen(self, port: int) -> asyncio.Server:
         host = None if self.host == "*" else self.host
-        self._server = await asyncio.start_server(
-            self._accepted,
-            host,
-            self.requested_port,
-            limit=_MAX_HEAD_BYTES,
-            backlog=_BACKLOG,
+        return await asyncio.start_server(
+            self._accepted, host, port, limit=_MAX_HEAD_BYTES, backlog=_BACKLOG
         )
 
     async def stop(self) -> None:
