@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import base64
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from support.api_schema import api_server_refuses
 from support.certificates import Certificates
 from tidegate.cli.main import main
+from tidegate.convert import directives
+from tidegate.convert.conf_file import ConfError, Line
+from tidegate.convert.conversion import convert
+from tidegate.convert.resource import make_resource
 from tidegate.edge.auth.password_file import set_user
+from tidegate.runtime.config.model import Config
 from tidegate_operator.spec.problems import parse
 
 Documents = list[dict[str, Any]]
@@ -155,3 +163,48 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert code == 2
     assert "mqttbroker.yaml exists" in err
     assert (tmp_path / "mqttbroker.yaml").read_text() == "mine"
+
+
+#: Values of all kinds; most are wrong for most directives.
+VALUES = st.sampled_from(
+    [
+        *("true", "false", "0", "1", "2", "-1", "65535", "", "x", "tlsv1.2", "websockets", "mqtt"),
+        *("/nonexistent", "a/b", "ipv4", "14d", "ECDHE+AESGCM", "error", "none", "*", "ä"),
+    ]
+)
+LISTENERS = st.sampled_from(
+    [
+        "listener 1883",
+        "listener 443",
+        "listener 1883 ::1",
+        "listener 18083",
+        "listener 9001 127.0.0.1",
+    ]
+)
+LINES = st.lists(
+    st.one_of(
+        LISTENERS,
+        st.builds("{} {}".format, st.sampled_from(directives.names()), VALUES),
+        st.sampled_from(["certfile /a", "keyfile /b", "cafile /c", "require_certificate true"]),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=150)
+@given(LINES)
+def test_whatever_mosquitto_takes_becomes_something_valid_or_an_error(lines: list[str]) -> None:
+    """Nothing else is raised; a result is valid, and so is the resource made of it."""
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "mosquitto.conf"
+        file.write_text("\n".join(lines), encoding="utf-8")
+        try:
+            found = convert(file)
+        except ConfError:
+            return
+        Config.model_validate(found.config)
+        broker, _ = make_resource(found.config, "mqtt", Line(file, 0, "", ""), found.findings)
+        if broker["spec"]["listeners"]:
+            parse("mqtt", broker["spec"])
+        else:
+            assert found.findings.remarks()

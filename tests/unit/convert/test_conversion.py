@@ -76,6 +76,19 @@ def test_included_files_are_read_in_mosquittos_order(write: Any, tmp_path: Path)
     assert found.config["listeners"][0]["max_qos"] == 1
 
 
+def test_an_included_file_says_nothing_about_the_listener_before_it(
+    write: Any, tmp_path: Path
+) -> None:
+    """Nor does it in mosquitto 2.0.11, where nobody gets in without a user name then."""
+    directory = tmp_path / "conf.d"
+    directory.mkdir()
+    (directory / "a.conf").write_text("allow_anonymous true\n")
+    found = convert(write("per_listener_settings true", "listener 1", f"include_dir {directory}"))
+    assert found.config["listeners"][0]["allow_anonymous"] is False
+    (note,) = found.findings.notes()
+    assert (note.path, note.subject) == (directory / "a.conf", "allow_anonymous")
+
+
 def test_an_included_file_does_not_include(write: Any, tmp_path: Path) -> None:
     directory = tmp_path / "conf.d"
     directory.mkdir()
