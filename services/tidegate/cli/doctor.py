@@ -59,7 +59,7 @@ def doctor(
         for problem in error.problems:
             print_error(f"tidegate: {problem}")
         raise typer.Exit(EXIT_USAGE) from None
-    findings = examine(config, found_role, said)
+    findings = examine(config, found_role, said, file)
     if as_json:
         print(json.dumps(_data(findings, found_role), indent=2))
     else:

@@ -9,6 +9,7 @@ without what only the others need.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from tidegate.doctor.findings import Finding, advice
 from tidegate.runtime.config.config_file import Role
@@ -23,12 +24,15 @@ def role_of(config: Config) -> Role:
     return "router" if is_router and config.store.url is not None else "serve"
 
 
-def examine(config: Config, role: Role, said: list[str]) -> list[Finding]:
-    """Return all findings. ``said``: a sentence for each setting from the environment."""
+def examine(config: Config, role: Role, said: list[str], file: Path | None = None) -> list[Finding]:
+    """Return all findings about a configuration, which was read from ``file``.
+
+    ``said``: a sentence for each setting from the environment.
+    """
     about_store, ahead_s = _store(config) if role != "edge" else ([], None)
     return [
         *_tried("configuration", lambda: _configuration(config, role, said)),
-        *_tried("files", lambda: _files(config, role)),
+        *_tried("files", lambda: _files(config, role, file)),
         *_tried("certificates", lambda: _certificates(config)),
         *about_store,
         *_tried("ports", lambda: _ports(config, role)),
@@ -54,10 +58,10 @@ def _configuration(config: Config, role: Role, said: list[str]) -> Iterable[Find
     return examine_configuration(config, role, said)
 
 
-def _files(config: Config, role: Role) -> Iterable[Finding]:
+def _files(config: Config, role: Role, file: Path | None) -> Iterable[Finding]:
     from tidegate.doctor.files import examine_files
 
-    return examine_files(config, role)
+    return examine_files(config, role, file)
 
 
 def _certificates(config: Config) -> Iterable[Finding]:

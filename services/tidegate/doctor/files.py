@@ -15,18 +15,28 @@ from tidegate.doctor.findings import Finding, advice, ok, problem, size_text
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config, ListenerConfig, ListenerProtocol
 from tidegate.runtime.config.referenced_files import referenced_paths
+from tidegate.runtime.config.store_url import parse_store_url
 
 _AREA: Final = "files"
-_OTHERS_READ: Final = stat.S_IROTH
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _LEAST_FREE_BYTES: Final = 1 << 30
 _LEAST_FREE_PERCENT: Final = 10
 
 
-def examine_files(config: Config, role: Role) -> Iterator[Finding]:
-    """Yield what is wrong with permissions and with the room for data."""
+def examine_files(config: Config, role: Role, file: Path | None = None) -> Iterator[Finding]:
+    """Yield what is wrong with permissions and with the room for data.
+
+    ``file`` is the configuration's own; it is secret if it has the store's password.
+    """
+    paths = [path for path in referenced_paths(config) if path != config.store.data_dir]
     secret = set(_secret_files(config))
-    found = list(_of_modes(config, secret))
+    if file is not None:
+        paths.insert(0, file)
+        url = config.store.url
+        if url is not None and parse_store_url(url).password:
+            secret.add(file)
+    found = [each for path in dict.fromkeys(paths) for each in _of_mode(path, path in secret)]
+    found += _of_sockets(config)
     yield from found
     if not found:
         yield ok(_AREA, "nobody but their owners may change files, or read keys and passwords")
@@ -48,44 +58,40 @@ def _secret_files(config: Config) -> Iterator[Path]:
             yield path
 
 
-def _of_modes(config: Config, secret: set[Path]) -> Iterator[Finding]:
-    for path in dict.fromkeys(referenced_paths(config)):
-        if path == config.store.data_dir:
-            continue
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            yield problem(
-                _AREA,
-                f"{path}: {error.strerror}",
-                "make it, and let the broker's user read it: the process does not start without it",
-            )
-            continue
-        if not os.access(path, os.R_OK):
-            yield problem(
-                _AREA, f"{path}: this user may not read it", "let the broker's user read it"
-            )
-        if mode & stat.S_IWOTH:
-            yield problem(
-                _AREA,
-                f"{path}: every user of this machine may change it",
-                f"chmod o-w {path}",
-            )
-        if path in secret and mode & _OTHERS_READ:
-            yield advice(
-                _AREA,
-                f"{path}: every user of this machine may read what is secret in it",
-                f"chmod o-r {path}",
-            )
+def _of_mode(path: Path, is_secret: bool) -> Iterator[Finding]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        yield problem(
+            _AREA,
+            f"{path}: {error.strerror}",
+            "make it, and let the broker's user read it: the process does not start without it",
+        )
+        return
+    if not os.access(path, os.R_OK):
+        yield problem(_AREA, f"{path}: this user may not read it", "let the broker's user read it")
+    if mode & stat.S_IWOTH:
+        yield problem(
+            _AREA, f"{path}: every user of this machine may change it", f"chmod o-w {path}"
+        )
+    if is_secret and mode & stat.S_IROTH:
+        yield advice(
+            _AREA,
+            f"{path}: every user of this machine may read what is secret in it",
+            f"chmod o-r {path}",
+        )
+
+
+def _of_sockets(config: Config) -> Iterator[Finding]:
     for listener in config.listeners:
-        if listener.protocol is ListenerProtocol.UNIX:
-            directory = Path(listener.address).parent
-            if not os.access(directory, os.W_OK | os.X_OK):
-                yield problem(
-                    _AREA,
-                    f"{directory}: this user may not make the socket {listener.address} in it",
-                    "let the broker's user write to the directory",
-                )
+        directory = Path(listener.address).parent
+        is_socket = listener.protocol is ListenerProtocol.UNIX
+        if is_socket and not os.access(directory, os.W_OK | os.X_OK):
+            yield problem(
+                _AREA,
+                f"{directory}: this user may not make the socket {listener.address} in it",
+                "let the broker's user write to the directory",
+            )
 
 
 def _of_data_directory(directory: Path) -> Iterator[Finding]:

@@ -75,6 +75,19 @@ def test_who_may_read_secrets_and_change_files(tmp_path: Path) -> None:
     assert texts == []
 
 
+def test_a_configuration_with_a_password_is_secret(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.yaml"
+    file.write_text("")
+    file.chmod(0o644)
+    for url, expected in (("redis://h", []), ("redis://u:secret@h", [f"chmod o-r {file}"])):
+        config = _config(store={"url": url})
+        found = [each.change for each in examine_files(config, "router", file) if each.change]
+        assert found == expected
+    file.chmod(0o602)
+    (changed,) = [each for each in examine_files(_config(), "edge", file) if each.change]
+    assert changed.level is Level.PROBLEM
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     config = _config(auth={"acl_file": str(tmp_path / "none")})
     ((level, text),) = _bad(examine_files(config, "edge"))
