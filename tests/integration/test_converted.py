@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from support.broker import Address, Server, Tidegate
+from support.broker import READY_DEADLINE_S, Address, Server, Tidegate
 from support.certificates import Authority, Certificates, KeyPair
 from support.mosquitto import Mosquitto
 from support.paho_client import V5, V311, PahoClient
@@ -51,7 +51,7 @@ class ConfiguredMosquitto(Mosquitto):
                 all(_accepts(each) for each in self.addresses.values())
                 or process.poll() is not None
             ),
-            DEADLINE_S,
+            READY_DEADLINE_S,
             "mosquitto accepts connections or ends",
         )
         assert process.poll() is None, self.stderr()
@@ -79,7 +79,9 @@ class ConvertedTidegate(Tidegate):
         arguments = ["--data-dir", str(self.directory / "data"), "--admin", "off"]
         process = self._spawn([program, "serve", "--config", str(self._file), *arguments])
         wait_for(
-            lambda: self._find_ready_line() or process.poll() is not None, DEADLINE_S, "it is ready"
+            lambda: self._find_ready_line() or process.poll() is not None,
+            READY_DEADLINE_S,
+            "it is ready",
         )
         assert self._find_ready_line(), self.stdout() + self.stderr()
         self.addresses = self._wanted
