@@ -40,6 +40,9 @@ def serve(
 ) -> None:
     """Run a complete broker on this machine.
 
+    Settings are from flags, else from environment variables (TIDEGATE_STORE__URL is store.url),
+    else from the file of --config.
+
     Without --redis it starts an embedded Valkey server, which keeps its data in --data-dir. With
     several edges or routers it starts them as separate processes and supervises them.
     """

@@ -64,9 +64,9 @@ variables, variables override the file; relative paths count from the working di
 empty variable is none. `tidegate check` says which settings are from variables. They are read at
 the start: a changed variable needs a restart. A variable that is no setting and was meant as one
 (`TIDEGATE_STORE__URI`, `TIDEGATE_STORE_URL`) is an error, any other that begins with `TIDEGATE_` a
-warning. What Kubernetes makes of a Service called `tidegate` (`TIDEGATE_SERVICE_HOST`,
-`TIDEGATE_PORT_1883_TCP`) is ignored. A variable is visible to whoever may see the process or its
-pod: keep passwords in files (`store.password_file`).
+warning. What Kubernetes makes of Services called `tidegate` or `tidegate-…` is ignored
+(`TIDEGATE_PORT_1883_TCP`, `TIDEGATE_ADMIN_PORT=tcp://10.0.0.1:18083`). A variable is visible to
+whoever may see the process or its pod: keep passwords in files (`store.password_file`).
 
 Units are in the names: `_s` seconds, `_bytes` bytes; rates are per second.
 

@@ -30,7 +30,8 @@ INTERNAL: Final = frozenset({"TIDEGATE_STORE_GROUP"})
 _SERVICE_LINK: Final = re.compile(
     r".*_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_\d+_(TCP|UDP|SCTP).*)?)"
 )
-_SERVICE_OF_THE_NAME: Final = re.compile(r"TIDEGATE_(SERVICE_.*|PORT(_\d+_.*)?)")
+#: The value of the variable …_PORT among them; a person would write a number.
+_LINK: Final = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,7 +75,8 @@ def read_environment(environment: Mapping[str, str]) -> EnvironmentSettings:
             continue
         location = known.get(variable)
         if location is None:
-            _unknown(variable, known, found)
+            if not _is_service_link(variable, text):
+                _unknown(variable, known, found)
             continue
         try:
             value = _value(text, annotations[location])
@@ -150,6 +152,13 @@ def _leaves(model: type[Section], above: tuple[str, ...]) -> Iterator[tuple[tupl
             yield from _leaves(section, (*above, name))
 
 
+def _is_service_link(variable: str, text: str) -> bool:
+    """Whether Kubernetes has made it: TIDEGATE_ADMIN_PORT is of a Service tidegate-admin."""
+    if _SERVICE_LINK.fullmatch(variable) is None:
+        return False
+    return not variable.endswith("_PORT") or "_SERVICE_" in variable or bool(_LINK.match(text))
+
+
 def _unknown(
     variable: str, known: Mapping[str, tuple[str, ...]], found: EnvironmentSettings
 ) -> None:
@@ -161,7 +170,7 @@ def _unknown(
         found.problems.append(f"{variable}: there is no such setting{hint}")
     elif meant is not None:
         found.problems.append(f"{variable}: there is no such setting; did you mean {meant}?")
-    elif not _SERVICE_LINK.fullmatch(variable) and not _SERVICE_OF_THE_NAME.fullmatch(variable):
+    else:
         found.warnings.append(f"{variable}: there is no such setting, the variable has no effect")
 
 

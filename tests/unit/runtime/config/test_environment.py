@@ -136,6 +136,7 @@ def test_every_leaf_has_a_variable() -> None:
         ("TIDEGATE_STORE__USERNAME", "me", "store: username needs url (from TIDEGATE_STORE__USERN"),
         ("TIDEGATE_STORE__URI", "a", "TIDEGATE_STORE__URI: there is no such setting; did you mean"),
         ("TIDEGATE_STORE_URL", "a", "did you mean TIDEGATE_STORE__URL?"),
+        ("TIDEGATE_ADMIN_PORT", "18084", "did you mean TIDEGATE_ADMIN__PORT?"),
         ("TIDEGATE_NO__SUCH", "a", "TIDEGATE_NO__SUCH: there is no such setting"),
     ],
 )
@@ -161,6 +162,10 @@ def test_variables_of_others_do_not_stop_a_process() -> None:
         "TIDEGATE_PORT_1883_TCP_ADDR": "10.0.0.1",
         "TIDEGATE_EDGE_SERVICE_HOST": "10.0.0.2",
         "TIDEGATE_EDGE_PORT_1883_TCP": "tcp://10.0.0.2:1883",
+        # A Service tidegate-admin, and one whose name has two hyphens.
+        "TIDEGATE_ADMIN_PORT": "tcp://10.0.0.3:18083",
+        "TIDEGATE_ADMIN_SERVICE_PORT": "18083",
+        "TIDEGATE_A__B_SERVICE_HOST": "10.0.0.4",
         "TIDEGATE_STORE_GROUP": "serve.1234",
         "OTHER_STORE__URL": "x",
     }
