@@ -43,7 +43,7 @@ def _check_passwords(path: Path) -> Iterator[tuple[str, str]]:
         for problem in PasswordFile.load(path).problems:
             advice = "this line is ignored; write the user again with `tidegate passwd`"
             if problem.endswith("this line is used"):
-                advice = "mosquitto used the first one; delete one of them"
+                advice = "as in mosquitto; delete the earlier one, `tidegate check` fails with both"
             yield problem, advice
     except PasswordFileError as error:
         yield str(error), "Tidegate does not start without it"

@@ -281,6 +281,18 @@ def test_lines_of_files_that_are_not_taken_are_named(write: Any, tmp_path: Path)
     assert found == [(users, 2), (users, 3), (rules, 2), (rules, 3)]
 
 
+def test_a_user_that_is_there_twice(write: Any, tmp_path: Path) -> None:
+    """The later line counts, as in mosquitto 2.0.11."""
+    users = tmp_path / "users"
+    set_user(users, "ann", "one", "sha512", create=True)
+    users.write_text(users.read_text() * 2)
+    (remark,) = convert(write(f"password_file {users}")).findings.remarks()
+    assert str(remark) == (
+        f"{users}:2: duplicate user 'ann', this line is used: as in mosquitto; delete the earlier "
+        "one, `tidegate check` fails with both"
+    )
+
+
 def test_listeners_on_one_port_have_names_of_their_own(write: Any) -> None:
     found = convert(write("listener 1883 127.0.0.1", "listener 1883 ::1"))
     assert [each.get("name", "") for each in found.config["listeners"]] == ["", "tcp-1883-2"]
