@@ -97,6 +97,12 @@ def _protocol(given: Given, *, is_tls: bool) -> str | None:
     line = given.line("protocol")
     name = "mqtt" if line is None else line.first
     if name == "websockets":
+        assert line is not None
+        given.findings.note(
+            line,
+            "clients that use another path than /mqtt, /ws or / are refused (HTTP 404): add it to "
+            "`listeners[].paths`",
+        )
         return "wss" if is_tls else "ws"
     if name == "mqtt":
         return "tls" if is_tls else "tcp"
