@@ -10,12 +10,14 @@ import yaml
 
 from support.bad_specs import BAD
 from support.brokers import SPECS, spec_of
+from support.certificates import Certificates
 from support.kube.api import Object, Refused
 from support.kube.control_plane import ControlPlane
 from support.kube.kubectl import Kubectl
 from support.kube.operator_process import CHART, OperatorProcess
 from support.kube.space import Space
 from support.old_manifests import IDS, OLD
+from tidegate.cli.main import main
 from tidegate_operator import names
 
 FILE = CHART / "crds" / "mqttbrokers.yaml"
@@ -81,6 +83,34 @@ def test_the_documented_examples_are_accepted(space: Space) -> None:
                 space.api.apply(one)
                 seen += 1
     assert seen >= 5
+
+
+def test_what_convert_writes_is_accepted(
+    space: Space, tmp_path: Path, certificates: Certificates
+) -> None:
+    """The resource and its Secrets, of type kubernetes.io/tls, too."""
+    (tmp_path / "acl").write_text("pattern readwrite devices/%u/#\n")
+    (tmp_path / "users").write_text("ann:$6$c2FsdA==$" + "A" * 86 + "==\n")
+    pair = certificates.server
+    conf = tmp_path / "mosquitto.conf"
+    conf.write_text(
+        f"password_file {tmp_path}/users\nacl_file {tmp_path}/acl\nlistener 1883\n"
+        f"listener 9001\nprotocol websockets\nlistener 443\ncertfile {pair.certificate}\n"
+        f"keyfile {pair.key}\ncafile {certificates.authority.certificate}\n"
+        "require_certificate true\n"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", str(conf), "--to", "mqttbroker", "--output", str(tmp_path)])
+    assert ended.value.code == 0
+    written = [
+        one
+        for file in ("secrets.yaml", "mqttbroker.yaml")
+        for one in yaml.safe_load_all((tmp_path / file).read_text())
+    ]
+    for one in written:
+        one["metadata"]["namespace"] = space.name
+        assert keeps(space.api.apply(one), one)
+    assert [one["kind"] for one in written] == ["Secret"] * 4 + [names.KIND]
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD)
