@@ -94,8 +94,9 @@ reference: $(VENV)/.installed-test ## Generate docs/configuration.md, and the ta
 ledger: $(VENV)/.installed-test ## Generate docs/conformance.md from the tests' statements
 	$(BIN)/python tests/conformance/ledger.py --write
 
-crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinition from the models
+crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinitions from the models
 	$(BIN)/python -m tidegate_operator.spec.crd charts/tidegate/crds/mqttbrokers.yaml
+	$(BIN)/python -m tidegate_operator.spec.backup_crd charts/tidegate/crds/mqttbackups.yaml
 
 chart-readme: $(VENV)/.installed-test ## Generate the chart's README, and its schema's descriptions, from its values
 	$(BIN)/python charts/readme.py

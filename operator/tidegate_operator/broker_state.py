@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from tidegate_operator.backups.schedule import ScheduleState
 from tidegate_operator.live_state import Addresses, Pod, Workload
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.pods.config_state import Outdated
@@ -71,6 +72,8 @@ class BrokerState:
     missing_kinds: frozenset[str] = frozenset()
     certificates: Mapping[str, Sequence[CertificateInfo]] = field(default_factory=dict)
     connections: int | None = None
+    #: Scheduled backups, None without a schedule.
+    backups: ScheduleState | None = None
 
     @property
     def is_paused(self) -> bool:

@@ -82,6 +82,7 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
             "edges": _pods_status(state, state.edges, "edge"),
             "routers": _pods_status(state, state.routers, "router"),
             "connections": state.connections,
+            "backup": _backups(state),
         }
     )
     return new.model_dump(by_alias=True, exclude_none=True)
@@ -129,6 +130,16 @@ def _pods_status(state: BrokerState, workload: Workload, component: names.Compon
             "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         }
     )
+
+
+def _backups(state: BrokerState) -> dict[str, Any] | None:
+    if state.backups is None:
+        return None
+    return {
+        "lastSuccessful": state.backups.last_successful,
+        "lastFailed": state.backups.last_failed,
+        "nextTime": state.backups.next_time,
+    }
 
 
 # Ready
@@ -436,6 +447,8 @@ def _degraded(state: BrokerState, replication_problem: str) -> Value:
         )
     if replication_problem:
         return "True", Reason.STORE_NOT_REPLICATED, replication_problem
+    if state.backups is not None and state.backups.problem:
+        return "True", Reason.BACKUP_FAILING, state.backups.problem
     ready = _ready(state)
     if ready[0] == "False" and ready[1] not in _WANTED:
         return (

@@ -19,6 +19,7 @@ from typing import Any, Final
 import kopf
 
 from tidegate_operator import names
+from tidegate_operator.backups.controller import BackupController, BackupIndex
 from tidegate_operator.health import OperatorHealth, admin_server
 from tidegate_operator.kube.cache import CachedCluster, slim
 from tidegate_operator.kube.client import KubeApi, object_path
@@ -31,7 +32,7 @@ from tidegate_operator.render import Manifest, Settings
 from tidegate_operator.rollout.gate import RolloutGate
 from tidegate_operator.secrets.reference_index import ReferenceIndex
 from tidegate_operator.secrets.references import Kind
-from tidegate_operator.spec import crd
+from tidegate_operator.spec import backup_crd, crd
 from tidegate_operator.spec.maintenance import MaintenanceWindow
 from tidegate_operator.work_queue import WorkQueue
 
@@ -48,6 +49,10 @@ FIRST_SYNC_S: Final = 30.0
 WATCHED_KINDS: Final = (*MANAGED_KINDS, ("v1", "Pod"))
 #: Kinds that specs refer to: all their objects are watched (metadata only).
 REFERENCED_KINDS: Final[tuple[Kind, ...]] = ("Secret", "ConfigMap")
+#: Pause before a failed watch for backups is retried: their CRD may not be installed (yet).
+BACKUP_RETRY_S: Final = 10.0
+#: How many MqttBackups are reconciled at the same time.
+BACKUP_WORKERS: Final = 2
 OWN_SELECTOR: Final = f"{names.MANAGED_BY_LABEL}={names.FIELD_MANAGER}"
 
 
@@ -97,6 +102,8 @@ class Operator:
         self._reconciler: Reconciler | None = None
         self._versions: dict[BrokerKey, BrokerVersion] = {}
         self._reference_index = ReferenceIndex()
+        self._backups = BackupIndex()
+        self._backup_queue: WorkQueue | None = None
         self.health = OperatorHealth()
 
     async def start(self) -> None:
@@ -115,19 +122,21 @@ class Operator:
         gate = RolloutGate(
             options.max_concurrent, options.windows, cache.fleet, lambda key: self.enqueue(*key)
         )
+        settings = Settings(
+            options.image,
+            options.namespace,
+            platform_sets_users=await _when_available(api.platform_sets_users),
+            metrics_peers=options.metrics_peers,
+        )
         self._reconciler = Reconciler(
             cache,
-            Settings(
-                options.image,
-                options.namespace,
-                platform_sets_users=await _when_available(api.platform_sets_users),
-                metrics_peers=options.metrics_peers,
-            ),
+            settings,
             utc_now,
             admin,
             options.resync_s,
             self._reference_index,
             gate,
+            self._backups,
         )
         health.rollouts = gate.load
         health.brokers = lambda: len(self._versions)
@@ -140,6 +149,7 @@ class Operator:
         self._queue = WorkQueue(self._work, options.workers, (KubeUnavailable, KubeError))
         health.queue = self._queue.load
         self._background("work queue", self._queue.run())
+        self._start_backups(api, settings, namespaces)
         health.waiting_for = ""
 
     async def stop(self) -> None:
@@ -270,6 +280,68 @@ class Operator:
                 log.warning("watch failed, retrying", extra=extra)
                 await asyncio.sleep(RETRY_S)
 
+    # Backups
+
+    def _start_backups(self, api: KubeApi, settings: Settings, namespaces: Sequence[str]) -> None:
+        """Start what reconciles MqttBackups. Brokers do not wait for it."""
+        controller = BackupController(api, settings, utc_now)
+        self._backup_queue = WorkQueue(
+            controller.reconcile, BACKUP_WORKERS, (KubeUnavailable, KubeError), "backup"
+        )
+        self._background("work queue of backups", self._backup_queue.run())
+        for namespace in namespaces:
+            watches = (
+                (names.API_VERSION, names.BACKUP_KIND, "", self._backup_news),
+                ("batch/v1", "Job", OWN_SELECTOR, self._job_news),
+            )
+            for api_version, kind, selector, react in watches:
+                stream = functools.partial(
+                    api.list_and_watch, api_version, kind, namespace, selector, slim
+                )
+                work = self._watch_backups(f"{kind} {namespace}", namespace, stream, react)
+                self._background(f"watch of {kind} {namespace}", work)
+
+    async def _watch_backups(
+        self,
+        watch: str,
+        namespace: str,
+        stream: Callable[[], AsyncIterator[Listed | Event]],
+        react: Callable[[str, Listed | Event], None],
+    ) -> None:
+        """Report the objects of a kind for ever; a watch that is down makes nothing unready."""
+        while True:
+            try:
+                async for news in stream():
+                    react(namespace, news)
+            except (KubeError, KubeUnavailable) as error:
+                extra = {"watch": watch, "reason": str(error), "retry_s": BACKUP_RETRY_S}
+                log.warning("watch failed, retrying; backups wait", extra=extra)
+                await asyncio.sleep(BACKUP_RETRY_S)
+
+    def _backup_news(self, namespace: str, news: Listed | Event) -> None:
+        """Queue changed MqttBackups, and the brokers whose schedule has made them."""
+        if isinstance(news, Listed):
+            self._backups.replace(namespace, news)
+        else:
+            self._backups.apply_event(news)
+        for manifest in _objects(news):
+            self._enqueue_backup(manifest)
+            self.enqueue(*_broker_key(manifest))
+
+    def _job_news(self, _: str, news: Listed | Event) -> None:
+        """Queue the MqttBackups of changed Jobs, and brokers that are being restored."""
+        for manifest in _objects(news):
+            labels = manifest["metadata"].get("labels") or {}
+            if labels.get(names.COMPONENT_LABEL) == "restore":
+                self.enqueue(*_broker_key(manifest))
+            else:
+                self._enqueue_backup(manifest)
+
+    def _enqueue_backup(self, manifest: Manifest) -> None:
+        if self._backup_queue is not None:
+            metadata = manifest["metadata"]
+            self._backup_queue.add((metadata["namespace"], metadata["name"]))
+
     # Tasks
 
     async def _serve_health(self) -> None:
@@ -297,12 +369,33 @@ class Operator:
         self._stack.push_async_callback(cancel)
 
 
+def _objects(news: Listed | Event) -> list[Manifest]:
+    return news.objects if isinstance(news, Listed) else [news.manifest]
+
+
+def _broker_key(manifest: Manifest) -> BrokerKey:
+    """Return the broker of an MqttBackup or of a Job."""
+    metadata = manifest["metadata"]
+    labels: dict[str, str] = metadata.get("labels") or {}
+    spec: dict[str, Any] = manifest.get("spec") or {}
+    broker = spec.get("broker") or labels.get(names.INSTANCE_LABEL, "")
+    return metadata["namespace"], str(broker)
+
+
 async def upgrade_crd(api: KubeApi) -> bool:
-    """Apply the CRD of this version, unless the installed one is newer; return whether applied.
+    """Apply the CRDs of this version, unless the installed one is newer; return whether any was.
 
     Retried while the API server is unavailable.
     """
-    return await _when_available(lambda: _upgrade_crd(api))
+    definitions = [
+        (crd.definition(), crd.REVISION),
+        (backup_crd.definition(), backup_crd.REVISION),
+    ]
+    applied = [
+        await _when_available(functools.partial(_upgrade_crd, api, definition, revision))
+        for definition, revision in definitions
+    ]
+    return any(applied)
 
 
 async def _when_available(call: Callable[[], Awaitable[bool]]) -> bool:
@@ -315,20 +408,20 @@ async def _when_available(call: Callable[[], Awaitable[bool]]) -> bool:
         await asyncio.sleep(RETRY_S)
 
 
-async def _upgrade_crd(api: KubeApi) -> bool:
-    desired = crd.definition()
-    path = object_path(desired["apiVersion"], desired["kind"], "", names.CRD_NAME)
+async def _upgrade_crd(api: KubeApi, desired: Manifest, wanted: int) -> bool:
+    name = desired["metadata"]["name"]
+    path = object_path(desired["apiVersion"], desired["kind"], "", name)
     try:
         live = await api.get(path)
         annotations = {} if live is None else live["metadata"].get("annotations") or {}
         revision = str(annotations.get(names.CRD_REVISION, ""))
-        if revision.isdecimal() and int(revision) >= crd.REVISION:
+        if revision.isdecimal() and int(revision) >= wanted:
             return False
         await api.apply(desired)
     except KubeError as error:
-        log.warning("CRD upgrade rejected", extra={"reason": str(error)})
+        log.warning("CRD upgrade rejected", extra={"crd": name, "reason": str(error)})
         return False
-    log.info("CRD upgraded", extra={"revision": crd.REVISION})
+    log.info("CRD upgraded", extra={"crd": name, "revision": wanted})
     return True
 
 

@@ -43,6 +43,10 @@ class LiveObjects:
         workloads = (self.deployment("edge"), self.deployment("router"), self.store())
         return any(manifest is not None for manifest in workloads)
 
+    def backup_schedule(self) -> Manifest | None:
+        """Return the CronJob of scheduled backups."""
+        return self._get("batch/v1", "CronJob", names.backup_schedule(self.name))
+
     def service(self, name: str) -> Manifest | None:
         """Return a Service."""
         return self._get("v1", "Service", name)

@@ -5,7 +5,7 @@ Called by ``reconcile``; ``conditions`` and ``pods`` use the values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
@@ -134,7 +134,7 @@ def workload(manifest: Mapping[str, Any] | None) -> Workload:
             for condition in conditions
         ),
         failure=str(failure.get("message", "")),
-        failure_since=_timestamp(failure.get("lastTransitionTime")),
+        failure_since=timestamp(failure.get("lastTransitionTime")),
         exists=True,
     )
 
@@ -151,7 +151,7 @@ def bundled_store(manifest: Mapping[str, Any] | None, pods: Iterable[Pod]) -> Wo
     return replace(found, ready=max(found.ready, serving))
 
 
-def _timestamp(text: object) -> datetime | None:
+def timestamp(text: object) -> datetime | None:
     """Parse a timestamp of the API server."""
     return datetime.fromisoformat(text) if isinstance(text, str) else None
 
@@ -164,15 +164,20 @@ def template_hash(manifest: Mapping[str, Any] | None) -> str:
     return str(annotations.get(names.RESTART_HASH, ""))
 
 
-def pods(manifests: Iterable[Mapping[str, Any]], now: datetime) -> list[Pod]:
+def pods(
+    manifests: Iterable[Mapping[str, Any]],
+    now: datetime,
+    ignored: Container[str] = names.JOB_COMPONENTS,
+) -> list[Pod]:
     """Return the state of pods, ordered by name. Finished pods (such as evicted ones, which stay
-    listed) are left out: they have been replaced."""
+    listed) are left out: they have been replaced. So are those of ``ignored`` components."""
     running = (
         manifest
         for manifest in manifests
         if (manifest.get("status") or {}).get("phase") not in _FINISHED_PHASES
     )
-    return sorted((_pod(manifest, now) for manifest in running), key=lambda pod: pod.name)
+    found = (_pod(manifest, now) for manifest in running)
+    return sorted((pod for pod in found if pod.component not in ignored), key=lambda pod: pod.name)
 
 
 def _pod(manifest: Mapping[str, Any], now: datetime) -> Pod:
@@ -270,7 +275,7 @@ def _is_crash_looping(container: Mapping[str, Any], now: datetime) -> bool:
     if container.get("ready") or container.get("restartCount", 0) < _CRASH_LOOP_RESTARTS:
         return False
     running = (container.get("state") or {}).get("running") or {}
-    return now - (_timestamp(running.get("startedAt")) or now) < _CRASH_LOOP_RESET
+    return now - (timestamp(running.get("startedAt")) or now) < _CRASH_LOOP_RESET
 
 
 # Addresses

@@ -17,6 +17,12 @@ SINGULAR: Final = "mqttbroker"
 SHORT_NAME: Final = "mqb"
 CRD_NAME: Final = f"{PLURAL}.{GROUP}"
 
+BACKUP_KIND: Final = "MqttBackup"
+BACKUP_PLURAL: Final = "mqttbackups"
+BACKUP_SINGULAR: Final = "mqttbackup"
+BACKUP_SHORT_NAME: Final = "mqbk"
+BACKUP_CRD_NAME: Final = f"{BACKUP_PLURAL}.{GROUP}"
+
 #: Namespace and name of an MqttBroker.
 BrokerKey = tuple[str, str]
 
@@ -49,6 +55,10 @@ SPEC_HASH: Final = f"{GROUP}/spec-hash"
 TEMPLATE_HASH: Final = f"{GROUP}/template-hash"
 #: Annotation of the edges' Deployment while the operator rolls the broker by itself: since when.
 ROLLING_SINCE: Final = f"{GROUP}/rolling-since"
+#: Label of MqttBackups that a schedule has made, and of their Jobs: the broker.
+SCHEDULE_LABEL: Final = f"{GROUP}/schedule"
+#: Annotation of Jobs of a schedule: the spec of the MqttBackup that is to be made of them.
+BACKUP_SPEC: Final = f"{GROUP}/backup-spec"
 #: Annotation of the CRD: its revision. An operator does not replace a newer one.
 CRD_REVISION: Final = f"{GROUP}/crd-revision"
 
@@ -57,6 +67,8 @@ Process = Literal["edge", "router"]
 PROCESSES: Final[tuple[Process, ...]] = ("edge", "router")
 #: A part of a broker that runs as pods.
 Component = Literal["edge", "router", "redis"]
+#: Components of pods that run once: they are no part of what serves.
+JOB_COMPONENTS: Final = frozenset({"backup", "restore"})
 
 LINK_PORT: Final = 7000
 ADMIN_PORT: Final = 18083
@@ -81,7 +93,7 @@ MAX_BROKER_NAME: Final = 40
 BROKER_NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
-def selector(broker: str, component: Component) -> dict[str, str]:
+def selector(broker: str, component: Component | Literal["backup", "restore"]) -> dict[str, str]:
     """Return the labels that select the pods of a component; they never change."""
     return {
         NAME_LABEL: APPLICATION,
@@ -165,3 +177,13 @@ def route(broker: str, listener: str) -> str:
 def listener_certificate(broker: str, listener: str) -> str:
     """The cert-manager Certificate of a listener, and its Secret."""
     return f"{broker}-{listener}-tls"
+
+
+def backup_schedule(broker: str) -> str:
+    """The CronJob of scheduled backups."""
+    return f"{broker}-backup"
+
+
+def restore_job(broker: str) -> str:
+    """The Job that restores a new broker."""
+    return f"{broker}-restore"

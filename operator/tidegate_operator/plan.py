@@ -29,6 +29,7 @@ MANAGED_KINDS: Final = (
     ("autoscaling/v2", "HorizontalPodAutoscaler"),
     ("networking.k8s.io/v1", "NetworkPolicy"),
     ("policy/v1", "PodDisruptionBudget"),
+    ("batch/v1", "CronJob"),
 )
 #: The same for kinds whose CRDs may not be installed; of several versions, the first that is.
 OPTIONAL_KINDS: Final = (

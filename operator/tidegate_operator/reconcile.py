@@ -23,6 +23,8 @@ from tidegate_operator import (
     old_store,
     store_changes,
 )
+from tidegate_operator.backups import schedule
+from tidegate_operator.backups.controller import BackupIndex
 from tidegate_operator.broker_state import BrokerState
 from tidegate_operator.kube.interface import Cluster
 from tidegate_operator.kube.store_pods import replace_servers
@@ -177,14 +179,16 @@ class Reconciler:
         resync_s: float = 60.0,
         reference_index: ReferenceIndex | None = None,
         gate: RolloutGate | None = None,
+        backups: BackupIndex | None = None,
     ) -> None:
         """``reference_index`` is updated with what the specs refer to. ``gate`` decides when pods
-        are replaced; without it, at once."""
+        are replaced; without it, at once. ``backups`` has all MqttBackups."""
         self._cluster = cluster
         self._settings = settings
         self._now = now
         self._resync_s = resync_s
         self._reference_index = reference_index or ReferenceIndex()
+        self._backups = backups or BackupIndex()
         self._writer = ObjectWriter(cluster)
         self._admin = admin
         self._poller = PodPoller(cluster, admin)
@@ -203,6 +207,7 @@ class Reconciler:
         status = await self._update_status(observed, desired, written, pods)
         if not observed.is_paused:
             await self._act_on_pods(observed, pods)
+            await self._drop_old_backups(observed)
         requeue_after_s = _requeue_after_s(
             observed, desired, written.result, pods, status, self._resync_s
         )
@@ -288,7 +293,7 @@ class Reconciler:
         kept = upkeep(inputs, secrets, is_created=observed.is_created)
         if observed.spec is None:
             return _Desired(ReferencedFiles(), owned_secrets, kept, False, kept)
-        rendered = render(inputs)
+        rendered = [*render(inputs), *schedule.manifests(broker, inputs.settings)]
         missing = _missing(observed, rendered) if observed.is_created else []
         kept = [*network.certificates(inputs), *kept, *missing]
         if not files.is_complete:
@@ -430,13 +435,32 @@ class Reconciler:
         if text:
             await self._cluster.record_event(observed.body, "Normal", REBALANCING, text)
 
+    # Backups
+
+    async def _drop_old_backups(self, observed: _Observed) -> None:
+        """Delete the MqttBackups of the schedule that are beyond what is kept."""
+        wanted = None if observed.spec is None else observed.spec.backup.schedule
+        if wanted is None:
+            return
+        for ref, uid in schedule.obsolete(self._backups.of_schedule(*observed.key), wanted.keep):
+            await self._cluster.delete(ref, observed.owner.namespace, uid)
+
     # Status
 
     async def _update_status(
         self, observed: _Observed, desired: _Desired, written: _Written, pods: PodSummary
     ) -> dict[str, Any]:
         """Write the status if it has changed, and record events; return it."""
-        state = _broker_state(observed, desired, written, pods)
+        state = replace(
+            _broker_state(observed, desired, written, pods),
+            backups=schedule.schedule_state(
+                observed.owner.name,
+                observed.usable.backup.schedule,
+                self._backups.of_schedule(*observed.key),
+                observed.live.backup_schedule(),
+                observed.now,
+            ),
+        )
         before = observed.body.get("status")
         status = seen(conditions.status(state, before, observed.now), before, observed.now)
         if status != before:

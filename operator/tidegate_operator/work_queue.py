@@ -31,9 +31,15 @@ class WorkQueue:
     """
 
     def __init__(
-        self, work: Work, workers: int = 8, expected: tuple[type[Exception], ...] = ()
+        self,
+        work: Work,
+        workers: int = 8,
+        expected: tuple[type[Exception], ...] = (),
+        field: str = "broker",
     ) -> None:
+        """``field``: what keys name, in the log."""
         self._work = work
+        self._field = field
         self._expected = expected
         self._workers = workers
         self._waiting: deque[BrokerKey] = deque()
@@ -98,7 +104,7 @@ class WorkQueue:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             retry_s = min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 10), MAX_RETRY_S)
             retry_s *= random.uniform(0.5, 1.0)  # noqa: S311  # jitter
-            extra = {"namespace": key[0], "broker": key[1], "retry_s": round(retry_s, 1)}
+            extra = {"namespace": key[0], self._field: key[1], "retry_s": round(retry_s, 1)}
             if isinstance(error, self._expected):
                 log.warning("reconcile failed, retrying", extra=extra | {"reason": str(error)})
             else:

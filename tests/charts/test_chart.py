@@ -127,7 +127,12 @@ def test_what_is_shown_of_the_chart_is_current() -> None:
     (image,) = yaml.safe_load(shown["images"])
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
     assert image["image"] == f"{defaults['image']['repository']}:{chart['appVersion']}"
-    (kind,) = yaml.safe_load(shown["crds"])
+    kinds = yaml.safe_load(shown["crds"])
+    assert [(one["kind"], one["name"]) for one in kinds] == [
+        (names.KIND, names.CRD_NAME),
+        (names.BACKUP_KIND, names.BACKUP_CRD_NAME),
+    ]
+    kind = kinds[0]
     assert (kind["name"], kind["kind"], kind["version"]) == (
         names.CRD_NAME,
         names.KIND,
@@ -302,6 +307,21 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         ("tidegate.io", "mqttbrokers", "list"),
         ("tidegate.io", "mqttbrokers", "watch"),
         ("tidegate.io", "mqttbrokers/status", "patch"),
+        ("tidegate.io", "mqttbackups", "get"),
+        ("tidegate.io", "mqttbackups", "list"),
+        ("tidegate.io", "mqttbackups", "watch"),
+        # Those of a schedule.
+        ("tidegate.io", "mqttbackups", "create"),
+        ("tidegate.io", "mqttbackups", "patch"),
+        ("tidegate.io", "mqttbackups", "delete"),
+        ("tidegate.io", "mqttbackups/status", "patch"),
+        ("batch", "jobs", "get"),
+        ("batch", "jobs", "list"),
+        ("batch", "jobs", "watch"),
+        ("batch", "jobs", "create"),
+        ("batch", "jobs", "patch"),
+        # The progress of a backup.
+        ("", "pods/log", "get"),
         ("", "pods", "list"),
         ("", "pods", "watch"),
         ("", "pods", "patch"),
@@ -313,6 +333,7 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
         ("", "persistentvolumeclaims", "patch"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "get"),
         ("apiextensions.k8s.io", "customresourcedefinitions", "patch"),
+        ("apiextensions.k8s.io", "customresourcedefinitions", "create"),
         # The volume of the bundled store grows.
         ("", "persistentvolumeclaims", "get"),
         ("", "persistentvolumeclaims", "patch"),
@@ -329,10 +350,10 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
     assert rules_of(operators_roles(made(home))) == wanted
 
 
-def test_only_its_own_definition_may_be_patched(home: Path) -> None:
+def test_only_its_own_definitions_may_be_patched(home: Path) -> None:
     (role,) = operators_roles(made(home))
     (rule,) = (one for one in role["rules"] if one["apiGroups"] == ["apiextensions.k8s.io"])
-    assert rule["resourceNames"] == [names.CRD_NAME]
+    assert rule["resourceNames"] == [names.CRD_NAME, names.BACKUP_CRD_NAME]
 
 
 def test_with_namespaces_there_are_no_rights_elsewhere(home: Path) -> None:
@@ -361,7 +382,11 @@ def test_users_rights_are_parts_of_the_clusters_roles(home: Path) -> None:
     assert [aggregated(one) for one in roles] == [{"view", "edit", "admin"}, {"edit", "admin"}]
     reading, writing = (rules_of([one]) for one in roles)
     assert {verb for _, _, verb in reading} == {"get", "list", "watch"}
-    assert {resource for _, resource, _ in writing} == {"mqttbrokers", "mqttbrokers/scale"}
+    assert {resource for _, resource, _ in writing} == {
+        "mqttbrokers",
+        "mqttbrokers/scale",
+        "mqttbackups",
+    }
     assert {group for group, _, _ in reading | writing} == {"tidegate.io"}
     found = made(home, None, "--set", "rbac.aggregate=false")
     assert not [one for one in found if one["kind"] == "ClusterRole" and aggregated(one)]

@@ -25,7 +25,7 @@ FILES = sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "examples").glob("
 def documents() -> list[tuple[str, dict[str, Any]]]:
     return [
         (file.name, one)
-        for file in FILES
+        for file in [*FILES, *(ROOT / "examples").glob("backup/*.yaml")]
         for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))
         if one
     ]
@@ -93,9 +93,12 @@ def test_every_route_has_its_gateway() -> None:
     ("name", "document"), documents(), ids=[f"{a}-{b['kind']}" for a, b in documents()]
 )
 def test_examples_are_valid(name: str, document: dict[str, Any]) -> None:
-    if document["kind"] == names.KIND:
-        assert parse(document["metadata"]["name"], document["spec"])
-        definition = yaml.safe_load((CHART / "crds" / "mqttbrokers.yaml").read_text())
+    plural = {names.KIND: names.PLURAL, names.BACKUP_KIND: names.BACKUP_PLURAL}
+    if document["kind"] in plural:
+        if document["kind"] == names.KIND:
+            assert parse(document["metadata"]["name"], document["spec"])
+        file = CHART / "crds" / f"{plural[document['kind']]}.yaml"
+        definition = yaml.safe_load(file.read_text())
         schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
         jsonschema.Draft202012Validator(schema).validate(document)
         return

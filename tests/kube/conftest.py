@@ -20,7 +20,7 @@ from support.kube.kubectl import Kubectl
 from support.kube.operator_process import CHART, OperatorProcess
 from support.kube.space import DEADLINE_S, Space
 from support.waiting import wait_for
-from tidegate_operator.names import CRD_NAME
+from tidegate_operator.names import BACKUP_CRD_NAME, CRD_NAME
 
 _SHOWN = 6000
 _SHOWN_OF_PLANE = 1500
@@ -57,7 +57,7 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """Yield etcd, kube-apiserver and kube-controller-manager."""
-    crds = [CHART / "crds" / "mqttbrokers.yaml"]
+    crds = sorted((CHART / "crds").glob("*.yaml"))
     with ControlPlane(tmp_path_factory.mktemp("plane"), crds) as started:
         _planes.append(started)
         yield started
@@ -153,7 +153,7 @@ def release_of(
     spare_plane: ControlPlane, spare_kubelet: FakeKubelet, tmp_path: Path
 ) -> Iterator[Callable[..., OperatorProcess]]:
     """Yield what makes releases of a chart, not installed yet, by namespace; at the end they and
-    the definition go, and with it all brokers."""
+    the definitions go, and with them all brokers."""
     made: list[OperatorProcess] = []
 
     def make(namespace: str, chart: Path = CHART) -> OperatorProcess:
@@ -167,8 +167,17 @@ def release_of(
             operator.stop()
         operator.helm("uninstall", operator.release, "--namespace", operator.namespace, check=False)
     api = spare_plane.api
-    api.delete("CustomResourceDefinition", CRD_NAME)
-    wait_for(lambda: not api.get("CustomResourceDefinition", CRD_NAME), DEADLINE_S, "it has gone")
+    for name in (CRD_NAME, BACKUP_CRD_NAME):
+        api.delete("CustomResourceDefinition", name)
+    wait_for(
+        lambda: (
+            not any(
+                api.get("CustomResourceDefinition", name) for name in (CRD_NAME, BACKUP_CRD_NAME)
+            )
+        ),
+        DEADLINE_S,
+        "they have gone",
+    )
     for operator in made:
         operator.check()
         _operators.remove(operator)

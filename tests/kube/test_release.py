@@ -104,7 +104,8 @@ def test_nothing_is_left_of_a_release(
     operator.uninstall()
     # Helm never deletes a definition.
     left = everything(api, space) - before
-    assert left == {f"customresourcedefinitions /{names.CRD_NAME}"}
+    definitions = {names.CRD_NAME, names.BACKUP_CRD_NAME}
+    assert left == {f"customresourcedefinitions /{name}" for name in definitions}
     assert running(space, "demo") | running(space, "other") == kept
     assert space.broker("demo")["status"] == status
 

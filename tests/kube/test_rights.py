@@ -6,12 +6,14 @@ at an operator that may see only some namespaces.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
 from support import openshift
+from support.mqtt_backups import DONE, KEYS, S3, backup_of
 from support.brokers import SPECS, spec_of
 from support.kube import gateway_api
 from support.kube.api import Object
@@ -70,6 +72,34 @@ def has_gone(space: Space, kind: str) -> bool:
     return not space.listed(kind)
 
 
+def back_up(space: Space, kubelet: FakeKubelet, spec: Object) -> None:
+    """Have backups made: one on demand, and two of a schedule that keeps one."""
+    space.hold("Secret", "bucket", KEYS)
+    space.api.create(backup_of(namespace=space.name, target=S3))
+
+    def is_in(name: str, phase: str) -> bool:
+        found = space.api.get(names.BACKUP_KIND, name, space.name) or {}
+        return bool(found.get("status", {}).get("phase") == phase)
+
+    space.wait(lambda: is_in("now", "Running"), "it runs, and has a log")
+    kubelet.end(space.name, "now-", json.dumps(DONE))
+    kubelet.end(space.name, "try-", json.dumps(DONE))
+    space.wait(lambda: is_in("now", "Complete"), "it is complete")
+    schedule = {"cron": "@yearly", "keep": 1, "target": S3}
+    space.put("demo", spec | {"backup": {"schedule": schedule}})
+    template = space.wait(
+        lambda: space.api.get("CronJob", "demo-backup", space.name), "there is a schedule"
+    )["spec"]["jobTemplate"]
+    for name in ("try-1", "try-2"):
+        metadata = template["metadata"] | {"name": name, "namespace": space.name}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata}
+        space.api.create(job | {"spec": template["spec"]})
+        space.wait(partial(is_in, name, "Complete"), "it is complete")
+    space.wait(
+        lambda: space.api.get(names.BACKUP_KIND, "try-1", space.name) is None, "the old one goes"
+    )
+
+
 def granted(role: Object) -> set[Right]:
     return {
         (group, resource, verb)
@@ -103,6 +133,11 @@ def test_no_right_is_given_that_is_not_used(
     # An older version has been here before: the definition is to be brought up to date.
     old: Object = {"metadata": {"annotations": {names.CRD_REVISION: "0"}}}
     plane.api.patch("CustomResourceDefinition", names.CRD_NAME, "", old)
+    # Helm makes no new definition when it upgrades a release.
+    plane.api.delete("CustomResourceDefinition", names.BACKUP_CRD_NAME)
+    space.wait(
+        lambda: not plane.api.get("CustomResourceDefinition", names.BACKUP_CRD_NAME), "it has gone"
+    )
     operator.start()
 
     spec = SPECS["everything"]
@@ -139,6 +174,7 @@ def test_no_right_is_given_that_is_not_used(
     for kind in ("TCPRoute", "HTTPRoute", "TLSRoute"):
         space.wait(partial(has_gone, space, kind), f"the {kind} has gone")
     space.api.delete("MqttBroker", "routed", space.name)
+    back_up(space, spare_kubelet, spec)
     # A larger volume is requested, whether its class can grow or not.
     space.put("demo", with_size(spec, "30Gi"))
     space.until("demo", "Degraded", "StorageNotApplied", "True")
@@ -242,6 +278,8 @@ def test_the_clusters_own_roles_have_rights_to_brokers(
             *(f"{verb} mqttbrokers" for verb in ("create", "update", "patch", "delete")),
             *(f"{verb} mqttbrokers/scale" for verb in ("get", "patch")),
             *(f"{verb} mqttbrokers/status" for verb in ("get", "patch")),
+            *(f"{verb} mqttbackups" for verb in ("list", "create", "delete")),
+            "patch mqttbackups/status",
         ]
         found = set()
         for right in tried:
@@ -257,9 +295,9 @@ def test_the_clusters_own_roles_have_rights_to_brokers(
         return found
 
     reads = {f"{verb} mqttbrokers" for verb in ("get", "list", "watch")}
-    reads |= {"get mqttbrokers/scale", "get mqttbrokers/status"}
+    reads |= {"get mqttbrokers/scale", "get mqttbrokers/status", "list mqttbackups"}
     writes = {f"{verb} mqttbrokers" for verb in ("create", "update", "patch", "delete")}
-    writes |= {"patch mqttbrokers/scale"}
+    writes |= {"patch mqttbrokers/scale", "create mqttbackups", "delete mqttbackups"}
     # A controller makes the cluster's roles of their parts.
     space.wait(lambda: allowed("admin", space.name) == reads | writes, "they have been aggregated")
     assert allowed("view", space.name) == reads

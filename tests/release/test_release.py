@@ -23,7 +23,7 @@ from support import helm
 from support.brokers import pick
 
 ROOT = Path(__file__).parents[2]
-CRD = ROOT / "charts" / "tidegate" / "crds" / "mqttbrokers.yaml"
+CRDS = sorted((ROOT / "charts" / "tidegate" / "crds").glob("*.yaml"))
 DIGEST = "sha256:" + "a" * 64
 REFERENCE = f"registry.example.com/team/tidegate@{DIGEST}"
 RELEASING = (ROOT / "RELEASING.md").read_text(encoding="utf-8")
@@ -142,18 +142,20 @@ def test_the_bundle_has_the_rights_of_the_chart(
     assert role["serviceAccountName"] == account["serviceAccountName"]
 
 
-def test_the_bundle_has_the_definition_of_the_chart(olm: Path, csv: dict[str, Any]) -> None:
-    wanted = yaml.safe_load(CRD.read_text())
-    there = yaml.safe_load((olm / "manifests" / "mqttbrokers.tidegate.io.crd.yaml").read_text())
-    assert there == wanted
-    (owned,) = csv["spec"]["customresourcedefinitions"]["owned"]
-    assert (owned["name"], owned["kind"]) == (
-        wanted["metadata"]["name"],
-        wanted["spec"]["names"]["kind"],
-    )
-    assert owned["version"] in {one["name"] for one in wanted["spec"]["versions"]}
+def test_the_bundle_has_the_definitions_of_the_chart(olm: Path, csv: dict[str, Any]) -> None:
+    definitions = [yaml.safe_load(file.read_text()) for file in CRDS]
+    assert len(definitions) == 2
+    owned = {one["name"]: one for one in csv["spec"]["customresourcedefinitions"]["owned"]}
+    for wanted in definitions:
+        name = wanted["metadata"]["name"]
+        assert yaml.safe_load((olm / "manifests" / f"{name}.crd.yaml").read_text()) == wanted
+        found = owned.pop(name)
+        assert found["kind"] == wanted["spec"]["names"]["kind"]
+        assert found["version"] in {one["name"] for one in wanted["spec"]["versions"]}
+    assert owned == {}
     examples = json.loads(csv["metadata"]["annotations"]["alm-examples"])
-    assert {one["kind"] for one in examples} == {owned["kind"]}
+    kinds = {one["spec"]["names"]["kind"] for one in definitions}
+    assert {one["kind"] for one in examples} <= kinds
 
 
 def test_the_bundles_operator_is_the_charts_without_a_fixed_user(

@@ -13,6 +13,8 @@ Schema = dict[str, Any]
 TLS: Schema = {"selfSigned": True}
 #: Specs with this one are refused for a broker that is called demo.
 RESERVED_SERVICE = "a service has the name of another Service of the broker"
+_CLAIM: Schema = {"persistentVolumeClaim": {"claimName": "backups"}}
+
 BAD: list[tuple[Schema, str]] = [
     ({"listeners": []}, "schema"),
     ({"listeners": [{"name": "a", "port": 80}]}, "schema"),
@@ -183,6 +185,11 @@ BAD: list[tuple[Schema, str]] = [
         {"certificates": {"authorityValidityDays": 90}},
         "validityDays must be below authorityValidityDays",
     ),
+    (
+        {"backup": {"schedule": {"cron": "@daily", "target": {}}}},
+        "exactly one of persistentVolumeClaim and s3 is required",
+    ),
+    ({"backup": {"schedule": {"cron": "at noon", "target": _CLAIM}}}, "schema"),
     ({"limits": {"connectTimeoutSeconds": 0}}, "schema"),
     ({"edge": {"resources": {"requests": {"cpu": "much"}}}}, "schema"),
     ({"unknown": 1}, "schema"),

@@ -33,6 +33,9 @@ class FakeKubeApi:
         self.refusal = 422
         #: What was deleted without what it owns.
         self.orphaned: list[str] = []
+        #: Pods of Jobs, and the last lines of their logs by name.
+        self.pods_of_jobs: dict[str, list[Manifest]] = {}
+        self.lines: dict[str, str] = {}
 
     def _reached(self) -> None:
         self.reads += 1
@@ -65,6 +68,13 @@ class FakeKubeApi:
         self._reached()
         return copy.deepcopy(self.pods_there)
 
+    async def pods_of_job(self, namespace: str, job: str) -> list[Manifest]:
+        self._reached()
+        return copy.deepcopy(self.pods_of_jobs.get(job, []))
+
+    async def last_line(self, namespace: str, pod: str) -> str:
+        return self.lines.get(pod, "")
+
     async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
         self._reached()
         found = self.fake.objects.get((ref.api_version, ref.kind, namespace, ref.name))
@@ -95,11 +105,13 @@ class FakeKubeApi:
             if one["metadata"]["uid"] == uid:
                 one["metadata"].setdefault("annotations", {})[names.CONFIGURATION] = value
 
-    async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+    async def set_status(
+        self, namespace: str, name: str, status: Mapping[str, Any], kind: str = names.KIND
+    ) -> None:
         self.status_writes += 1
-        self.fake.get(names.KIND, name)["status"] = copy.deepcopy(dict(status))
+        self.fake.get(kind, name)["status"] = copy.deepcopy(dict(status))
 
-    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+    async def record_event(self, about: Manifest, kind: str, reason: str, message: str) -> None:
         self.events.append((kind, reason, message))
 
     async def optional_kinds(self) -> Mapping[str, str]:

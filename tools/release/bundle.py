@@ -61,12 +61,18 @@ def write(
     left_out = {one["kind"] for one in objects if not _is_hook(one)} - _HANDLED
     if left_out:
         raise ValueError(f"the bundle has no place for {', '.join(sorted(left_out))} of the chart")
-    definition = yaml.safe_load((CHART / "crds" / "mqttbrokers.yaml").read_text(encoding="utf-8"))
+    definitions = [
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+        for file in sorted((CHART / "crds").glob("*.yaml"), reverse=True)
+    ]
     files: dict[str, Any] = {
         "manifests/tidegate.clusterserviceversion.yaml": cluster_service_version(
-            objects, definition, version, image, platforms
+            objects, definitions, version, image, platforms
         ),
-        "manifests/mqttbrokers.tidegate.io.crd.yaml": definition,
+        **{
+            f"manifests/{definition['metadata']['name']}.crd.yaml": definition
+            for definition in definitions
+        },
         "metadata/annotations.yaml": {"annotations": _ANNOTATIONS},
     }
     for kind in _PLAIN:
@@ -84,7 +90,7 @@ def write(
 
 def cluster_service_version(
     objects: list[Object],
-    definition: Object,
+    definitions: list[Object],
     version: str,
     image: str,
     platforms: Iterable[str],
@@ -128,7 +134,9 @@ def cluster_service_version(
                 {"type": mode, "supported": mode == "AllNamespaces"}
                 for mode in ("OwnNamespace", "SingleNamespace", "MultiNamespace", "AllNamespaces")
             ],
-            "customresourcedefinitions": {"owned": [_owned(definition, chart)]},
+            "customresourcedefinitions": {
+                "owned": [_owned(definition, chart) for definition in definitions]
+            },
             "relatedImages": [{"name": "tidegate", "image": image}],
             "install": {
                 "strategy": "deployment",
@@ -175,11 +183,13 @@ def _deployment(deployment: Object) -> Object:
 
 
 def _owned(definition: Object, chart: Object) -> Object:
-    (shown,) = yaml.safe_load(chart["annotations"]["artifacthub.io/crds"])
+    kind = definition["spec"]["names"]["kind"]
+    described = yaml.safe_load(chart["annotations"]["artifacthub.io/crds"])
+    (shown,) = (one for one in described if one["kind"] == kind)
     (version,) = (one["name"] for one in definition["spec"]["versions"] if one["storage"])
     return {
         "name": definition["metadata"]["name"],
-        "kind": definition["spec"]["names"]["kind"],
+        "kind": kind,
         "version": version,
         "displayName": shown["displayName"],
         "description": shown["description"],

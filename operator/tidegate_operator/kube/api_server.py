@@ -136,6 +136,17 @@ class ApiServer:
             self.responses[method, "none"] += 1
             raise KubeUnavailable(f"API server unreachable: {error!r}") from error
 
+    async def text(self, path: str, query: Mapping[str, str]) -> str:
+        """Return what is at a path and not JSON: a log. Raises KubeError and KubeUnavailable."""
+        headers = {"Accept": "*/*"}
+        try:
+            async with self._http.get(path, params=query, headers=headers) as response:
+                self.responses["GET", str(response.status)] += 1
+                await raise_for_status(response)
+                return await response.text(errors="replace")
+        except _TRANSPORT_ERRORS as error:
+            raise KubeUnavailable(f"API server unreachable: {error!r}") from error
+
     async def events(
         self, path: str, version: str, selector: str, accepted: str
     ) -> AsyncGenerator[dict[str, Any], None]:

@@ -34,7 +34,8 @@ _KINDS_WITH_MANAGED_FIELDS: Final = frozenset({"Deployment"})
 _REPLICAS: Final = "f:replicas"
 #: Fields of a pod's spec that are kept (see ``live_state.pods``).
 _POD_SPEC_FIELDS: Final = ("terminationGracePeriodSeconds", "nodeName", "readinessGates")
-_NOT_WATCHED: Final = frozenset(kind for _, kind in OPTIONAL_KINDS)
+#: Jobs are watched, and read when they are needed: no list of a broker's objects has them.
+_NOT_WATCHED: Final = frozenset(kind for _, kind in OPTIONAL_KINDS) | {"Job"}
 
 
 class UncachedCluster(Cluster, Protocol):
@@ -275,13 +276,15 @@ class CachedCluster:
         """See ``Cluster``."""
         await self._cluster.annotate_pod(namespace, name, uid, value)
 
-    async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+    async def set_status(
+        self, namespace: str, name: str, status: Mapping[str, Any], kind: str = names.KIND
+    ) -> None:
         """See ``Cluster``."""
-        await self._cluster.set_status(namespace, name, status)
+        await self._cluster.set_status(namespace, name, status, kind)
 
-    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+    async def record_event(self, about: Manifest, kind: str, reason: str, message: str) -> None:
         """See ``Cluster``."""
-        await self._cluster.record_event(broker, kind, reason, message)
+        await self._cluster.record_event(about, kind, reason, message)
 
     async def optional_kinds(self) -> Mapping[str, str]:
         """See ``Cluster``."""

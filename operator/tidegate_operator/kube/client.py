@@ -53,8 +53,13 @@ PLURALS: Final = {
     "TLSRoute": "tlsroutes",
     "TCPRoute": "tcproutes",
     "CustomResourceDefinition": "customresourcedefinitions",
+    "Job": "jobs",
+    "CronJob": "cronjobs",
     names.KIND: names.PLURAL,
+    names.BACKUP_KIND: names.BACKUP_PLURAL,
 }
+#: How much of a pod's log is read for its last line.
+LOG_BYTES: Final = 8192
 
 
 class KubeApi:
@@ -130,6 +135,20 @@ class KubeApi:
         selector = f"{names.INSTANCE_LABEL}={name},{names.NAME_LABEL}={names.APPLICATION}"
         return await self._list("v1", "Pod", namespace, selector)
 
+    async def pods_of_job(self, namespace: str, job: str) -> list[Manifest]:
+        """Return the pods of a Job, those that have ended too."""
+        return await self._list("v1", "Pod", namespace, f"batch.kubernetes.io/job-name={job}")
+
+    async def last_line(self, namespace: str, pod: str) -> str:
+        """Return the last line of a pod's log, "" if it cannot be read."""
+        path = object_path("v1", "Pod", namespace, pod) + "/log"
+        query = {"tailLines": "1", "limitBytes": str(LOG_BYTES)}
+        try:
+            return await self._server.text(path, query)
+        except (KubeError, KubeUnavailable):
+            # The node may be away; what it says is a comfort only.
+            return ""
+
     async def read(self, ref: ObjectRef, namespace: str) -> Manifest | None:
         """See ``Cluster``."""
         return await self.get(object_path(ref.api_version, ref.kind, namespace, ref.name))
@@ -189,9 +208,11 @@ class KubeApi:
             content_type="application/apply-patch+yaml",
         )
 
-    async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+    async def set_status(
+        self, namespace: str, name: str, status: Mapping[str, Any], kind: str = names.KIND
+    ) -> None:
         """See ``Cluster``."""
-        path = object_path(names.API_VERSION, names.KIND, namespace, name) + "/status"
+        path = object_path(names.API_VERSION, kind, namespace, name) + "/status"
         try:
             await self._server.request(
                 "PATCH",
@@ -204,9 +225,9 @@ class KubeApi:
             if error.status != 404:
                 raise
 
-    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
+    async def record_event(self, about: Manifest, kind: str, reason: str, message: str) -> None:
         """See ``Cluster``. A rejected event is logged only."""
-        metadata = broker["metadata"]
+        metadata = about["metadata"]
         namespace = metadata["namespace"]
         moment = _now()
         event = {
@@ -215,7 +236,7 @@ class KubeApi:
             "metadata": {"generateName": f"{metadata['name']}.", "namespace": namespace},
             "involvedObject": {
                 "apiVersion": names.API_VERSION,
-                "kind": names.KIND,
+                "kind": about.get("kind", names.KIND),
                 "name": metadata["name"],
                 "namespace": namespace,
                 "uid": metadata["uid"],

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tidegate_operator import names
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.render import Manifest
 
@@ -87,11 +88,13 @@ class Cluster(Protocol):
     async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
         """Annotate a pod with the digest of its configuration, if it still has this uid."""
 
-    async def set_status(self, namespace: str, name: str, status: Mapping[str, Any]) -> None:
-        """Replace an MqttBroker's status."""
+    async def set_status(
+        self, namespace: str, name: str, status: Mapping[str, Any], kind: str = names.KIND
+    ) -> None:
+        """Replace the status of an MqttBroker, or of an object of another ``kind`` of ours."""
 
-    async def record_event(self, broker: Manifest, kind: str, reason: str, message: str) -> None:
-        """Record an event of a broker: ``kind`` is Normal or Warning."""
+    async def record_event(self, about: Manifest, kind: str, reason: str, message: str) -> None:
+        """Record an event of an object: ``kind`` is Normal or Warning."""
 
     async def optional_kinds(self) -> Mapping[str, str]:
         """Return which kinds of ``plan.OPTIONAL_KINDS`` are installed, with their versions."""

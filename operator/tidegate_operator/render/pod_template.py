@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tidegate_operator import names
 from tidegate_operator.names import ADMIN_PORT, CONFIG_DIR, FILES_DIR, Component
-from tidegate_operator.render.inputs import Broker, Inputs, Manifest
+from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Settings
 from tidegate_operator.render.merge import merged
 from tidegate_operator.spec.workloads import PodSettings
 
@@ -114,7 +114,7 @@ def template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": grace_s,
-        "securityContext": _pod_security(inputs),
+        "securityContext": pod_security(inputs.settings),
         "containers": containers,
         "volumes": volumes,
         "topologySpreadConstraints": _spread(broker, component, settings),
@@ -135,7 +135,7 @@ def template(
     return pod_template
 
 
-def _pod_security(inputs: Inputs) -> Manifest:
+def pod_security(settings: Settings) -> Manifest:
     """Return the security context of a pod: the restricted standard.
 
     OpenShift refuses users and groups outside the namespace's range, and sets those that are not
@@ -144,7 +144,7 @@ def _pod_security(inputs: Inputs) -> Manifest:
     users = {"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}
     return {
         "runAsNonRoot": True,
-        **({} if inputs.settings.platform_sets_users else users),
+        **({} if settings.platform_sets_users else users),
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }

@@ -21,6 +21,7 @@ from tidegate.runtime.config.model import (
     LogConfig,
     TelemetryConfig,
 )
+from tidegate_operator.spec.backups import BackupSpec
 from tidegate_operator.spec.fields import (
     LabelMap,
     ObjectName,
@@ -255,6 +256,8 @@ class MqttBrokerSpec(SpecSection):
     """Certificates that the operator issues."""
     maintenance: MaintenanceSpec = MaintenanceSpec()
     """When the operator may replace pods by itself."""
+    backup: BackupSpec = BackupSpec()
+    """Backups of the store."""
     image: Annotated[str, Field(max_length=500)] | None = None
     """Image of edges and routers, and of the bundled Valkey unless `redis.bundled.image` is set;
     unset: the operator's own."""

@@ -67,6 +67,7 @@ class Reason(StrEnum):
     IMAGE_NOT_PULLED = "ImageNotPulled"
     NODE_LOST = "NodeLost"
     PODS_FAILING = "PodsFailing"
+    BACKUP_FAILING = "BackupFailing"
     CONFIG_REJECTED = "ConfigRejected"
     STORE_NOT_REPLICATED = "StoreNotReplicated"
     PAUSED = "Paused"
@@ -161,6 +162,30 @@ class PodsStatus(SpecSection):
     """Label selector of the pods (for the scale subresource)."""
 
 
+class LastBackup(SpecSection):
+    """A scheduled backup that has ended."""
+
+    name: str
+    """The MqttBackup."""
+    completed_at: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When it ended."""
+    location: str = ""
+    """Where it is, of a complete one."""
+    message: str = ""
+    """Why it failed."""
+
+
+class ScheduledBackups(SpecSection):
+    """Scheduled backups."""
+
+    last_successful: LastBackup | None = None
+    """The last complete one."""
+    last_failed: LastBackup | None = None
+    """The last failed one, of those that are kept."""
+    next_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
+    """When the next one is due; unset while the schedule is suspended."""
+
+
 class BrokerStatus(SpecSection):
     """Observed state of the broker."""
 
@@ -183,6 +208,8 @@ class BrokerStatus(SpecSection):
     """Pods of edges."""
     routers: PodsStatus = PodsStatus()
     """Pods of routers."""
+    backup: ScheduledBackups | None = None
+    """Scheduled backups; unset without a schedule."""
     connections: int | None = None
     """Clients connected to all edges, updated every 30 seconds."""
     last_seen: str | None = Field(default=None, json_schema_extra={"format": "date-time"})

@@ -63,7 +63,10 @@ KINDS: Final[dict[str, tuple[str, str]]] = {
         "admissionregistration.k8s.io/v1",
         "validatingwebhookconfigurations",
     ),
+    "Job": ("batch/v1", "jobs"),
+    "CronJob": ("batch/v1", "cronjobs"),
     "MqttBroker": ("tidegate.io/v1alpha1", "mqttbrokers"),
+    "MqttBackup": ("tidegate.io/v1alpha1", "mqttbackups"),
 }
 _TIMEOUT_S: Final = 30.0
 _MERGE: Final = "application/merge-patch+json"

@@ -53,6 +53,7 @@ class FakeKubelet:
         self._faults: dict[Key, tuple[Fault, str]] = {}
         self._problems: dict[Key, str] = {}
         self._clients: dict[Key, int] = {}
+        self._ends: dict[Key, tuple[int, str]] = {}
         self._held_mounts: set[str] = set()
         self._held_starts: set[str] = set()
         self._held_addresses: set[str] = set()
@@ -97,6 +98,10 @@ class FakeKubelet:
     def connect(self, namespace: str, prefix: str, clients: int) -> None:
         """Make each pod say that it has so many clients."""
         self._switch(lambda: self._clients.update({(namespace, prefix): clients}))
+
+    def end(self, namespace: str, prefix: str, message: str, exit_code: int = 0) -> None:
+        """Let pods of Jobs end so, with this termination message."""
+        self._switch(lambda: self._ends.update({(namespace, prefix): (exit_code, message)}))
 
     def hold_starts(self, namespace: str) -> None:
         """Start no pod that does not run already: it stays as if its image were pulled."""
@@ -278,6 +283,9 @@ class FakeKubelet:
         if not waits:
             await self._serve(pod, fault)
         status = _pod_status(one, pod, "waiting" if waits else fault, waits or message)
+        ending = self._of(self._ends, key, None)
+        if ending is not None and not waits:
+            status = _ended(status, *ending)
         if _differs(one.get("status") or {}, status):
             path = path_of("Pod", *key, "status")
             await self._ask("PATCH", path, {"status": status}, strategic=True)
@@ -414,6 +422,20 @@ def _pod_status(one: Object, pod: FakePod, fault: str, message: str) -> Object:
     if pod.address:
         found |= {"podIP": pod.address, "podIPs": [{"ip": pod.address}]}
     return found
+
+
+def _ended(status: Object, exit_code: int, message: str) -> Object:
+    """Return what a kubelet says of a pod whose containers have ended."""
+    reason = "Error" if exit_code else "Completed"
+    ended = {"exitCode": exit_code, "reason": reason, "message": message, "finishedAt": _now()}
+    containers = [
+        one | {"ready": False, "state": {"terminated": ended | {"startedAt": status["startTime"]}}}
+        for one in status["containerStatuses"]
+    ]
+    return status | {
+        "phase": "Failed" if exit_code else "Succeeded",
+        "containerStatuses": containers,
+    }
 
 
 def _differs(old: Object, new: Object) -> bool:

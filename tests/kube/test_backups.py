@@ -1,0 +1,155 @@
+"""MqttBackups against a real API server: Jobs are real, their pods end as the test says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support.mqtt_backups import CLAIM, DONE, FAILED, S3
+from support.brokers import spec_of
+from support.kube.api import Object, Refused
+from support.kube.fake_kubelet import FakeKubelet
+from support.kube.kubectl import Kubectl
+from support.kube.operator_process import OperatorProcess
+from support.kube.space import Space
+from tidegate_operator import names
+
+
+def claim(space: Space) -> None:
+    """Make a volume for backups."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    metadata = {"name": "backups", "namespace": space.name}
+    kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+    space.api.create(kind | {"metadata": metadata, "spec": spec})
+
+
+def put(space: Space, name: str, **spec: Any) -> Object:
+    return space.api.create(
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": names.BACKUP_KIND,
+            "metadata": {"name": name, "namespace": space.name},
+            "spec": {"broker": "demo", "target": CLAIM} | spec,
+        }
+    )
+
+
+def until(space: Space, name: str, phase: str, reason: str) -> Object:
+    """Wait until a backup is in a phase for a reason; return its status."""
+
+    def look() -> Object | None:
+        status = space.get(names.BACKUP_KIND, name).get("status", {})
+        (found,) = (one for one in status["conditions"] if one["type"] == "Complete")
+        fits = (status.get("phase"), found["reason"]) == (phase, reason)
+        return status if fits else None
+
+    return dict(space.wait(look, f"{phase} {reason}"))
+
+
+def test_backups_run_and_show_what_came_of_them(
+    operator: OperatorProcess, kubelet: FakeKubelet, kubectl: Kubectl, space: Space
+) -> None:
+    put(space, "now")
+    assert (
+        "There is no MqttBroker demo" in until(space, "now", "Pending", "BrokerMissing")["message"]
+    )
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    until(space, "now", "Pending", "TargetMissing")
+    claim(space)
+    until(space, "now", "Running", "Running")
+    job = space.get("Job", "now")
+    assert job["metadata"]["ownerReferences"][0]["kind"] == names.BACKUP_KIND
+
+    kubelet.end(space.name, "now-", json.dumps(DONE))
+    status = until(space, "now", "Complete", "Complete")
+    assert status["location"].endswith(f"{space.name}/demo/on-demand/{DONE['name']}.tgbackup")
+    assert status["startedAt"] <= status["completedAt"]
+    kubectl("wait", "mqbk/now", "--for=condition=Complete", "--timeout=5s", "-n", space.name)
+    header, row = kubectl("get", "mqbk", "-n", space.name).splitlines()
+    assert header.split()[:4] == ["NAME", "BROKER", "PHASE", "BYTES"]
+    assert row.split()[:4] == ["now", "demo", "Complete", "4096"]
+    said = [
+        (one["type"], one["reason"])
+        for one in space.listed("Event")
+        if one["involvedObject"]["kind"] == names.BACKUP_KIND
+    ]
+    assert ("Warning", "BrokerMissing") in said
+    assert ("Normal", "Complete") in said
+
+    kubelet.end(space.name, "bad-", json.dumps(FAILED), 1)
+    put(space, "bad", job={"retries": 0})
+    status = until(space, "bad", "Failed", "BackupFailed")
+    assert "The target is full" in status["message"]
+    # The broker is as it was.
+    assert space.condition("demo", "Degraded")["status"] == "False"
+    # Nothing has a finalizer: what belongs to a backup goes with it.
+    space.api.delete(names.BACKUP_KIND, "bad", space.name)
+    space.wait(lambda: space.api.get("Job", "bad", space.name) is None, "its Job has gone")
+
+
+def test_backups_of_a_schedule_are_recorded_and_a_failed_one_is_said(
+    operator: OperatorProcess, kubelet: FakeKubelet, kubectl: Kubectl, space: Space
+) -> None:
+    """The Jobs are begun by hand, as one tries a CronJob; they are of the same template."""
+    claim(space)
+    schedule = {"cron": "0 3 1 1 *", "timeZone": "Europe/Berlin", "keep": 1, "target": CLAIM}
+    space.put("demo", spec_of(backup={"schedule": schedule | {"job": {"retries": 0}}}))
+    space.until_settled("demo")
+    due = space.broker("demo")["status"]["backup"]["nextTime"]
+    assert due.endswith("-01-01T02:00:00Z")
+
+    def begin(name: str) -> None:
+        kubectl("create", "job", name, "--from=cronjob/demo-backup", "-n", space.name)
+
+    kubelet.end(space.name, "good-", json.dumps(DONE))
+    kubelet.end(space.name, "bad-", json.dumps(FAILED), 1)
+    begin("good-1")
+    space.wait(lambda: space.listed(names.BACKUP_KIND), "the Job has an MqttBackup")
+    until(space, "good-1", "Complete", "Complete")
+
+    def last() -> Any:
+        return space.broker("demo")["status"]["backup"].get("lastSuccessful", {}).get("name")
+
+    space.wait(lambda: last() == "good-1", "the broker says so")
+    begin("bad-1")
+    degraded = space.until("demo", "Degraded", "BackupFailing", "True")
+    assert "The target is full" in degraded["message"]
+    begin("good-2")
+    space.until("demo", "Degraded", "AsExpected", "False")
+    assert last() == "good-2"
+    # One is kept of those that are complete.
+    space.wait(
+        lambda: (
+            {one["metadata"]["name"] for one in space.listed(names.BACKUP_KIND)}
+            == {"bad-1", "good-2"}
+        ),
+        "the old one has gone",
+    )
+
+
+def test_a_cron_that_is_none_is_refused_by_the_api_server(
+    operator: OperatorProcess, space: Space
+) -> None:
+    schedule = {"cron": "0 25 * * *", "target": CLAIM}
+    space.put("demo", spec_of(backup={"schedule": schedule}))
+    found = space.until("demo", "Degraded", "ApplyRefused", "True")
+    assert "CronJob demo-backup" in found["message"]
+
+
+@pytest.mark.usefixtures("operator_away")
+def test_what_cannot_be_is_refused(space: Space, kubectl: Kubectl) -> None:
+    made = put(space, "now")
+    assert made["status"]["observedGeneration"] == -1
+    changed = made | {"spec": made["spec"] | {"broker": "other"}}
+    with pytest.raises(Refused, match="spec is immutable: make another MqttBackup"):
+        space.api.replace(changed)
+    with pytest.raises(Refused, match="exactly one of persistentVolumeClaim and s3"):
+        put(space, "both", target=CLAIM | S3)
+    with pytest.raises(Refused, match="path"):
+        put(space, "out", target={"persistentVolumeClaim": {"claimName": "a", "path": "../b"}})
+    with pytest.raises(Refused, match="at most 63 characters"):
+        put(space, "a" * 64)
+    assert "the Job has this name" not in kubectl("explain", "mqbk.spec.target.s3")
