@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from tidegate_operator.backups.restore import RestoreState
 from tidegate_operator.backups.schedule import ScheduleState
 from tidegate_operator.live_state import Addresses, Pod, Workload
 from tidegate_operator.plan import ObjectRef
@@ -74,6 +75,8 @@ class BrokerState:
     connections: int | None = None
     #: Scheduled backups, None without a schedule.
     backups: ScheduleState | None = None
+    #: The restore that it begins with, None without one.
+    restore: RestoreState | None = None
 
     @property
     def is_paused(self) -> bool:

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tidegate_operator import kstatus, listener_status, names
+from tidegate_operator.backups.restore import RestoreState
 from tidegate_operator.broker_state import BrokerState, Value, sentences, some, time_text
 from tidegate_operator.certificate_condition import certificates_ready
 from tidegate_operator.image_condition import unpulled_images
@@ -83,6 +84,7 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
             "routers": _pods_status(state, state.routers, "router"),
             "connections": state.connections,
             "backup": _backups(state),
+            "restore": None if state.restore is None else state.restore.shown(),
         }
     )
     return new.model_dump(by_alias=True, exclude_none=True)
@@ -157,6 +159,8 @@ def _ready(state: BrokerState) -> Value:
             f"The bundled store is not ready{_why(state, 'redis')}; new connections are rejected. "
             "Check its pod and its PersistentVolumeClaim.",
         )
+    if state.restore is not None and not state.restore.is_over:
+        return "False", _restore_reason(state.restore), state.restore.message
     if routers.ready == 0:
         return "False", Reason.ROUTERS_NOT_READY, _routers_not_ready(state)
     if edges.exists and edges.desired == 0:
@@ -184,6 +188,10 @@ def _ready(state: BrokerState) -> Value:
     count = f"{_ready_of(edges)} edges and {_ready_of(routers)} routers are ready"
     notes = [_unusable_listeners(state.spec), _unprotected(state.spec), _previous_spec(state)]
     return "True", Reason.SERVING, f"{count}.{''.join(notes)}"
+
+
+def _restore_reason(restore: RestoreState) -> Reason:
+    return Reason.RESTORE_FAILED if restore.phase == "Failed" else Reason.RESTORING
 
 
 def _nothing_created(state: BrokerState) -> Value | None:
@@ -287,6 +295,10 @@ def _progressing(state: BrokerState) -> Value:
     blocked = _blocked(state)
     if blocked is not None and not state.has_edges:
         return "False", blocked[0], blocked[1]
+    if state.restore is not None and not state.restore.is_over:
+        is_failed = state.restore.phase == "Failed"
+        value = "False" if is_failed else "True"
+        return value, _restore_reason(state.restore), state.restore.message
     rolling = [
         f"{name}: {workload.ready} of {workload.desired} ready, {workload.updated} updated"
         for name, workload in state.workloads
@@ -419,6 +431,8 @@ def _degraded(state: BrokerState, replication_problem: str) -> Value:
     partly = _partly_applied(state)
     if partly is not None:
         return "True", *partly
+    if state.restore is not None and state.restore.phase == "Failed":
+        return "True", Reason.RESTORE_FAILED, state.restore.message
     unpulled = unpulled_images(state)
     if unpulled:
         return "True", Reason.IMAGE_NOT_PULLED, unpulled

@@ -23,6 +23,7 @@ _LASTING: Final = frozenset(
         Reason.REFERENCE_INVALID,
         Reason.CONFIG_REJECTED,
         Reason.DEADLINE_EXCEEDED,
+        Reason.RESTORE_FAILED,
     }
 )
 

@@ -23,7 +23,7 @@ from tidegate_operator import (
     old_store,
     store_changes,
 )
-from tidegate_operator.backups import schedule
+from tidegate_operator.backups import restore, schedule
 from tidegate_operator.backups.controller import BackupIndex
 from tidegate_operator.broker_state import BrokerState
 from tidegate_operator.kube.interface import Cluster
@@ -118,6 +118,8 @@ class _Observed:
     optional_kinds: Mapping[str, str] = field(default_factory=dict)
     #: Reports of a replicated store's servers, by the name of the pod; None for other stores.
     servers: Mapping[str, StoreServer] | None = None
+    #: The restore that the broker begins with; None without one.
+    restore: restore.RestoreState | None = None
 
     @property
     def key(self) -> BrokerKey:
@@ -189,6 +191,7 @@ class Reconciler:
         self._resync_s = resync_s
         self._reference_index = reference_index or ReferenceIndex()
         self._backups = backups or BackupIndex()
+        self._restore = restore.Restore(cluster, settings)
         self._writer = ObjectWriter(cluster)
         self._admin = admin
         self._poller = PodPoller(cluster, admin)
@@ -201,6 +204,7 @@ class Reconciler:
             # Its objects are garbage-collected by Kubernetes.
             self._forget((namespace, name))
             return Outcome(None)
+        observed = replace(observed, restore=await self._advance_restore(observed))
         desired = self._decide(observed)
         written = await self._write(observed, desired)
         pods = await self._poll(observed)
@@ -293,7 +297,14 @@ class Reconciler:
         kept = upkeep(inputs, secrets, is_created=observed.is_created)
         if observed.spec is None:
             return _Desired(ReferencedFiles(), owned_secrets, kept, False, kept)
-        rendered = [*render(inputs), *schedule.manifests(broker, inputs.settings)]
+        rendered = [
+            *render(inputs),
+            *schedule.manifests(broker, inputs.settings),
+            *restore.policy(broker),
+        ]
+        if observed.restore is not None and not observed.restore.is_over:
+            manifests = [*kept, *restore.before_it(rendered)]
+            return _Desired(files, owned_secrets, manifests, False, kept)
         missing = _missing(observed, rendered) if observed.is_created else []
         kept = [*network.certificates(inputs), *kept, *missing]
         if not files.is_complete:
@@ -437,6 +448,17 @@ class Reconciler:
 
     # Backups
 
+    async def _advance_restore(self, observed: _Observed) -> restore.RestoreState | None:
+        owner, spec = observed.owner, observed.usable
+        return await self._restore.advance(
+            Broker(owner.name, owner.namespace, owner.uid, spec),
+            observed.live.owned_by(owner.uid),
+            observed.body.get("status"),
+            observed.pods,
+            observed.now,
+            is_paused=observed.is_paused or observed.spec is None,
+        )
+
     async def _drop_old_backups(self, observed: _Observed) -> None:
         """Delete the MqttBackups of the schedule that are beyond what is kept."""
         wanted = None if observed.spec is None else observed.spec.backup.schedule
@@ -460,6 +482,7 @@ class Reconciler:
                 observed.live.backup_schedule(),
                 observed.now,
             ),
+            restore=observed.restore,
         )
         before = observed.body.get("status")
         status = seen(conditions.status(state, before, observed.now), before, observed.now)

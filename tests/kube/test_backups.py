@@ -130,6 +130,28 @@ def test_backups_of_a_schedule_are_recorded_and_a_failed_one_is_said(
     )
 
 
+def test_a_new_broker_begins_with_a_backup_or_does_not_serve(
+    operator: OperatorProcess, kubelet: FakeKubelet, space: Space
+) -> None:
+    claim(space)
+    refused = FAILED | {"reason": "store_not_empty", "message": "The store is not empty."}
+    kubelet.end(space.name, "demo-restore-", json.dumps(refused), 1)
+    restore_from = {"target": CLAIM, "name": "good", "job": {"retries": 0}}
+    space.put("demo", spec_of(restoreFrom=restore_from))
+    found = space.until("demo", "Stalled", "RestoreFailed", "True")
+    assert "data-demo-redis-0" in found["message"]
+    assert space.condition("demo", "Ready")["reason"] == "RestoreFailed"
+    assert space.pods("demo", "redis")
+    assert space.listed("Deployment") == []
+    with pytest.raises(Refused, match="restoreFrom is immutable"):
+        space.put("demo", spec_of())
+    # The store has been emptied; the message says how to go on.
+    kubelet.end(space.name, "demo-restore-", json.dumps(DONE))
+    space.api.delete("Job", "demo-restore", space.name)
+    space.until_settled("demo")
+    assert space.broker("demo")["status"]["restore"]["sessions"] == DONE["sessions"]
+
+
 def test_a_cron_that_is_none_is_refused_by_the_api_server(
     operator: OperatorProcess, space: Space
 ) -> None:

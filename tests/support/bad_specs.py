@@ -189,6 +189,8 @@ BAD: list[tuple[Schema, str]] = [
         {"backup": {"schedule": {"cron": "@daily", "target": {}}}},
         "exactly one of persistentVolumeClaim and s3 is required",
     ),
+    ({"restoreFrom": {}}, "exactly one of backup and target is required"),
+    ({"restoreFrom": {"backup": {"name": "a"}, "name": "b"}}, "name requires target"),
     ({"backup": {"schedule": {"cron": "at noon", "target": _CLAIM}}}, "schema"),
     ({"limits": {"connectTimeoutSeconds": 0}}, "schema"),
     ({"edge": {"resources": {"requests": {"cpu": "much"}}}}, "schema"),

@@ -197,6 +197,7 @@ class RestoreFrom(SpecSection):
 
 # Status
 
+RestorePhase = Literal["Waiting", "Running", "Complete", "Failed"]
 BackupPhase = Literal["Pending", "Running", "Complete", "Failed"]
 BackupConditionType = Literal["Complete", "Failed", "Reconciling", "Stalled"]
 

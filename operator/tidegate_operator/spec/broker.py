@@ -21,7 +21,7 @@ from tidegate.runtime.config.model import (
     LogConfig,
     TelemetryConfig,
 )
-from tidegate_operator.spec.backups import BackupSpec
+from tidegate_operator.spec.backups import BackupSpec, RestoreFrom
 from tidegate_operator.spec.fields import (
     LabelMap,
     ObjectName,
@@ -216,6 +216,12 @@ class MqttBrokerSpec(SpecSection):
             f" && {_service('one')} == {_service('other')}))",
             "two listeners have the same servicePort",
         ),
+        (
+            "has(self.restoreFrom) == has(oldSelf.restoreFrom)"
+            " && (!has(self.restoreFrom) || self.restoreFrom == oldSelf.restoreFrom)",
+            "restoreFrom is immutable: a broker is restored when it is made; make another "
+            "MqttBroker to restore a backup",
+        ),
         (_SAME_SERVICE, "two listeners have the same service.name and different service.type"),
     )
 
@@ -258,6 +264,9 @@ class MqttBrokerSpec(SpecSection):
     """When the operator may replace pods by itself."""
     backup: BackupSpec = BackupSpec()
     """Backups of the store."""
+    restore_from: RestoreFrom | None = None
+    """The backup that this broker begins with; only when it is made. Edges and routers are created
+    when it has been restored."""
     image: Annotated[str, Field(max_length=500)] | None = None
     """Image of edges and routers, and of the bundled Valkey unless `redis.bundled.image` is set;
     unset: the operator's own."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field
 
+from tidegate_operator.spec.backups import RestorePhase
 from tidegate_operator.spec.fields import SpecSection
 
 #: ``Reconciling`` and ``Stalled`` are those of kstatus, which Helm 4 and Flux use.
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     # Ready
     SERVING = "Serving"
     STORE_NOT_READY = "StoreNotReady"
+    RESTORING = "Restoring"
     ROUTERS_NOT_READY = "RoutersNotReady"
     EDGES_NOT_READY = "EdgesNotReady"
     SCALED_TO_ZERO = "ScaledToZero"
@@ -67,6 +69,7 @@ class Reason(StrEnum):
     IMAGE_NOT_PULLED = "ImageNotPulled"
     NODE_LOST = "NodeLost"
     PODS_FAILING = "PodsFailing"
+    RESTORE_FAILED = "RestoreFailed"
     BACKUP_FAILING = "BackupFailing"
     CONFIG_REJECTED = "ConfigRejected"
     STORE_NOT_REPLICATED = "StoreNotReplicated"
@@ -186,6 +189,23 @@ class ScheduledBackups(SpecSection):
     """When the next one is due; unset while the schedule is suspended."""
 
 
+class RestoreStatus(SpecSection):
+    """The restore of a new broker."""
+
+    phase: RestorePhase
+    """Waiting, Running, Complete or Failed."""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
+    """What it waits for, or why it failed and what to do."""
+    name: str = ""
+    """Name of the backup."""
+    sessions: int | None = None
+    """Restored sessions."""
+    queued_messages: int | None = None
+    """Restored messages in the queues of sessions."""
+    retained_messages: int | None = None
+    """Restored retained messages."""
+
+
 class BrokerStatus(SpecSection):
     """Observed state of the broker."""
 
@@ -210,6 +230,8 @@ class BrokerStatus(SpecSection):
     """Pods of routers."""
     backup: ScheduledBackups | None = None
     """Scheduled backups; unset without a schedule."""
+    restore: RestoreStatus | None = None
+    """The restore of `spec.restoreFrom`; unset without it."""
     connections: int | None = None
     """Clients connected to all edges, updated every 30 seconds."""
     last_seen: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
