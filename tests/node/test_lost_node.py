@@ -1,14 +1,15 @@
 """A node of three is lost under load: switched off, cut off, drained.
 
 Inputs: publishers and durable subscribers of QoS 1 and 2 at the address of the Service, over TLS; a
-node with an edge and a router that goes. Observed: the history by every rule of
-``support.history_check``, where pods are, what the status and the events say. The control plane is
-on no node; the operator and the store of these tests are on node1, which stays.
+node that goes, with an edge and a router, or with the primary of a replicated store. Observed: the
+history by every rule of ``support.history_check``, where pods are, what the status and the events
+say. The control plane is on no node; the operator, and a store of one server, are on node1.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from support.kube import node as nodes
 from support.kube import node_images
 from support.kube.node import Node
+from support.kube.node_api import ApiError, is_ready
 from support.kube.node_load import away, under_load
 from support.kube.node_product import SYSTEM, Broker, Operator, broker_spec, measured
 from support.waiting import wait_for
@@ -59,6 +61,24 @@ def spread(cluster: Node, product: Operator, running: list[Broker]) -> Iterator[
     running.append(found)
     found.apply()
     print(f"Ready after {measured(lambda: found.wait_until_settled(NOTICED_S)):.1f} s")
+    yield found
+    running.remove(found)
+
+
+@pytest.fixture(scope="module")
+def replicated(cluster: Node, product: Operator, running: list[Broker]) -> Iterator[Broker]:
+    """A broker whose store has a server on each node."""
+    cluster.namespaced(BROKERS)
+    spec = broker_spec()
+    for component in ("edge", "router"):
+        spec[component] |= {"replicas": 2}
+    # Guaranteed: as much as it may have.
+    size = {"cpu": "100m", "memory": "256Mi"}
+    spec["redis"]["bundled"] |= {"replicas": 3, "resources": {"requests": size, "limits": size}}
+    found = Broker(cluster, BROKERS, "safe", spec)
+    running.append(found)
+    found.apply()
+    print(f"replicated after {measured(lambda: found.wait_until_settled(NOTICED_S)):.1f} s")
     yield found
     running.remove(found)
 
@@ -110,6 +130,45 @@ async def test_a_drained_node_keeps_an_edge_and_a_router_and_loses_no_message(
         await away(spread.wait_until_settled, NOTICED_S)
         for component in ("edge", "router"):
             assert await away(spread.nodes, component) == [other, other]
+
+
+@pytest.mark.parametrize("how", ["kill", "cut"])
+async def test_a_lost_node_of_the_primary_loses_no_message(
+    cluster: Node, replicated: Broker, seed: int, kept_logs: Path, how: str
+) -> None:
+    old, lost = await away(primary, replicated)
+    async with under_load(replicated, seed, kept_logs, are_killed=True) as load:
+        await away(cluster.kill if how == "kill" else cluster.cut, lost)
+        load.history.fault(f"{old} and {lost}", how)
+        await load.still_publishing(30, NOTICED_S)
+        new, _ = await away(primary, replicated, old)
+        print(f"{how}: the primary was {old}, and is {new}")
+        await away(cluster.bring_back, lost)
+        await load.still_publishing(30, NOTICED_S)
+        await away(replicated.wait_until_settled, NOTICED_S)
+        assert (await away(primary, replicated))[0] != old
+
+
+def primary(broker: Broker, but: str = "") -> tuple[str, str]:
+    """Wait until a server other than ``but`` says that it is the primary; its pod and its node.
+
+    A server that is cut off may go on to say so.
+    """
+
+    def look() -> tuple[str, str] | None:
+        for pod in broker.pods("redis"):
+            name = pod["metadata"]["name"]
+            if name == but or not is_ready(pod):
+                continue
+            path = f"/api/v1/namespaces/{broker.namespace}/pods/{name}:18083/proxy/store"
+            with contextlib.suppress(ApiError, OSError):
+                if broker.node.api.request("GET", path).get("role") == "primary":
+                    return name, pod["spec"]["nodeName"]
+        return None
+
+    found = wait_for(look, NOTICED_S, "a server is the primary")
+    assert found is not None
+    return found
 
 
 def be_on_both(broker: Broker) -> None:
