@@ -62,51 +62,58 @@ class Keeper:
         """Start everything; return once all nodes are ready for pods."""
         self._networks()
         make_cgroups([machine.cgroup for machine in self.machines])
-        work, places, programs = self.places.work, self.places, self.programs
-        is_alone = len(self.machines) == 1
+        places, first = self.places, self.machines[0]
         node_settings.write(places)
         for machine in self.machines:
-            machine.write(programs, alone=is_alone)
+            machine.write(self.programs, alone=self._is_alone)
         nodes = {machine.name: machine.address for machine in self.machines}
         node_pki.write(places.keys, ADDRESS, node_settings.API_SERVICE, nodes)
-        first = self.machines[0]
-        self._start("etcd", node_settings.etcd(places, programs))
-        self._start_on(first, "containerd", first.containerd(programs))
-        self._start("apiserver", node_settings.api_server(places, programs, quick=not is_alone))
+        self._start_on(first, "containerd", first.containerd(self.programs))
         api = Api(Path(places.kubeconfig("admin")))
         with ThreadPoolExecutor(1) as pool:
             imported = pool.submit(self._import_images, first)
-            self._wait(imported, lambda: _serves(api), "the API server is ready")
-            self._start(
-                "controller-manager",
-                node_settings.controller_manager(places, programs, quick=not is_alone),
-            )
-            self._start("scheduler", node_settings.scheduler(places, programs))
-            cloud = [sys.executable, "-m", "support.kube.node_cloud"]
-            self._start("cloud", [*cloud, places.kubeconfig("admin"), ADDRESS, str(places.volumes)])
-            for manifest in node_settings.first_objects(
-                node_cloud.STORAGE_CLASS, node_cloud.PROVISIONER
-            ):
-                api.apply(manifest)
-            self._wait(imported, first.containerd_socket.exists, "containerd is there")
-            if not is_alone:
-                # What is copied must be at rest.
-                self._wait(imported, imported.done, "images")
-                for machine in self.machines[1:]:
-                    _copy_images(first, machine)
-                    self._start_on(machine, "containerd", machine.containerd(programs))
-            sockets = [machine.containerd_socket for machine in self.machines]
-            self._wait(
-                imported, lambda: all(one.exists() for one in sockets), "containerd is everywhere"
-            )
+            self._control_plane(api, imported)
+            self._containerds(imported)
             for machine in self.machines:
-                self._start_on(machine, "kubelet", machine.kubelet(programs))
-                self._start_on(machine, "proxy", machine.proxy(programs))
-            self._start("proxy", proxy(programs, places, first.name, ADDRESS))
+                self._start_on(machine, "kubelet", machine.kubelet(self.programs))
+                self._start_on(machine, "proxy", machine.proxy(self.programs))
+            self._start("proxy", proxy(self.programs, places, first.name, ADDRESS))
             self._wait(imported, lambda: _are_ready(api, self.machines), "all nodes are ready")
             self._wait(imported, _is_proxy_ready, "Services have addresses")
             self._wait(imported, imported.done, "images")
-        (work / "times.json").write_text(json.dumps(self.times))
+        (places.work / "times.json").write_text(json.dumps(self.times))
+
+    @property
+    def _is_alone(self) -> bool:
+        return len(self.machines) == 1
+
+    def _control_plane(self, api: Api, imported: Future[None]) -> None:
+        """Start what is on no node; wait until the API server serves."""
+        places, programs, quick = self.places, self.programs, not self._is_alone
+        self._start("etcd", node_settings.etcd(places, programs))
+        self._start("apiserver", node_settings.api_server(places, programs, quick=quick))
+        self._wait(imported, lambda: _serves(api), "the API server is ready")
+        controllers = node_settings.controller_manager(places, programs, quick=quick)
+        self._start("controller-manager", controllers)
+        self._start("scheduler", node_settings.scheduler(places, programs))
+        cloud = [sys.executable, "-m", "support.kube.node_cloud"]
+        self._start("cloud", [*cloud, places.kubeconfig("admin"), ADDRESS, str(places.volumes)])
+        for manifest in node_settings.first_objects(
+            node_cloud.STORAGE_CLASS, node_cloud.PROVISIONER
+        ):
+            api.apply(manifest)
+
+    def _containerds(self, imported: Future[None]) -> None:
+        """Start containerd on the other machines; wait until it is there on all of them."""
+        first, *others = self.machines
+        if others:
+            # What is copied must be at rest.
+            self._wait(imported, imported.done, "images")
+        for machine in others:
+            _copy_images(first, machine)
+            self._start_on(machine, "containerd", machine.containerd(self.programs))
+        sockets = [machine.containerd_socket for machine in self.machines]
+        self._wait(imported, lambda: all(one.exists() for one in sockets), "containerd is there")
 
     def obey(self, order: dict[str, str]) -> None:
         """Lose a machine, or bring it back: {"do": "cut"|"kill"|"return", "node": NAME}."""
