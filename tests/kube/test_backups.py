@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from support.mqtt_backups import CLAIM, DONE, FAILED, S3
 from support.brokers import spec_of
 from support.kube.api import Object, Refused
 from support.kube.fake_kubelet import FakeKubelet
 from support.kube.kubectl import Kubectl
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
+from support.mqtt_backups import CLAIM, DONE, FAILED, S3
 from tidegate_operator import names
 
 

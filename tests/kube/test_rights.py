@@ -13,7 +13,6 @@ from functools import partial
 import pytest
 
 from support import openshift
-from support.mqtt_backups import DONE, KEYS, S3, backup_of
 from support.brokers import SPECS, spec_of
 from support.kube import gateway_api
 from support.kube.api import Object
@@ -23,6 +22,7 @@ from support.kube.fake_kubelet import FakeKubelet
 from support.kube.kubectl import Kubectl
 from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
+from support.mqtt_backups import DONE, KEYS, S3, backup_of
 from tidegate_operator import names
 
 #: Group, resource, verb.

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from support.mqtt_backups import CLAIM, DONE, FAILED, backup_of, complete_job, failed_job, pod_of
 from support.brokers import NAMESPACE, NOW, spec_of
+from support.mqtt_backups import CLAIM, DONE, FAILED, backup_of, complete_job, failed_job, pod_of
 from support.operator_harness import Harness
 from tidegate_operator import names
 from tidegate_operator.backups.controller import BackupController, BackupIndex

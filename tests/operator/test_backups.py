@@ -12,6 +12,7 @@ import pytest
 
 from support import openshift
 from support.api_schema import schemas
+from support.brokers import NAMESPACE, NOW, spec_of
 from support.mqtt_backups import (
     DONE,
     FAILED,
@@ -22,7 +23,6 @@ from support.mqtt_backups import (
     failed_job,
     pod_of,
 )
-from support.brokers import NAMESPACE, NOW, spec_of
 from support.operator_harness import Harness, harness
 from tidegate_operator import names
 from tidegate_operator.backups import pod_report

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from support.api_schema import api_server_refuses
-from support.backups import (
+from support.brokers import NAMESPACE, spec_of
+from support.mqtt_backups import (
     CLAIM,
     DONE,
     FAILED,
@@ -19,7 +20,6 @@ from support.backups import (
     failed_job,
     pod_of,
 )
-from support.brokers import NAMESPACE, spec_of
 from support.operator_harness import Harness
 from tidegate_operator import names
 
