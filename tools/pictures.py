@@ -21,11 +21,12 @@ IMAGES: Final = ROOT / "docs" / "images"
 #: What each package owns, and the library that nothing else imports.
 OWNS: Final = {
     "cli": ("command line: serve, edge, router, check, convert, doctor, ctl, …", ""),
-    "convert": ("mosquitto.conf to a configuration, or to an MqttBroker", ""),
-    "doctor": ("files, store, ports, clocks, limits: what to change", ""),
+    "convert": ("mosquitto.conf to a configuration", ""),
+    "doctor": ("what to change around a broker", ""),
     "roles": ("composition roots: serve, edge, router, supervisor", ""),
-    "edge": ("listeners, clients, fan-out, authentication", "websockets"),
-    "router": ("routing, sessions, queues, retained, wills", ""),
+    "edge": ("listeners, clients, fan-out", "websockets"),
+    "router": ("routing, sessions, wills", ""),
+    "backup": ("the store in a file", "boto3"),
     "link": ("edge ⇄ router: interfaces, frames", "grpc"),
     "store": ("keys, records, scripts, embedded server", "redis"),
     "runtime": ("configuration, telemetry, admin HTTP, signals, event loop", "uvloop"),
@@ -150,6 +151,8 @@ _ROW_GAP: Final = 26
 _LEFT: Final = 40
 _WIDE: Final = 640
 _GAP: Final = 24
+#: A box that has no room for the whole label of its library.
+_NARROW: Final = 250
 _OPERATOR_LEFT: Final = 760
 _OPERATOR_WIDTH: Final = 210
 
@@ -200,7 +203,8 @@ def _package(left: float, top: float, width: float, name: str, css: str) -> Iter
     yield text(left + 16, top + 26, name, "name")
     yield text(left + 16, top + 47, words, "soft")
     if library:
-        yield text(left + width - 14, top + 26, f"the only importer of {library}", "note end")
+        label = "the only importer of" if width > _NARROW else "imports"
+        yield text(left + width - 14, top + 26, f"{label} {library}", "note end")
 
 
 def _operator(top: float) -> Iterator[str]:
