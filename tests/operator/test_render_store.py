@@ -127,6 +127,8 @@ def test_three_servers_are_guaranteed_spread_and_replaced_by_the_operator() -> N
     (term,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
     assert pod["topologySpreadConstraints"]
+    # A server that waits for its role listens on no port, and must not be ended for that.
+    assert pod["containers"][0]["livenessProbe"]["httpGet"]["path"] == "/serverz"
     budget = pick(manifests, "PodDisruptionBudget", "demo-redis")["spec"]
     assert budget["maxUnavailable"] == 1
     service = pick(manifests, "Service", "demo-redis")["spec"]

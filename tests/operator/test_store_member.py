@@ -126,6 +126,12 @@ def test_pages() -> None:
     assert (status, "the volume is empty" in text) == (503, True)
     assert answer("/livez", waiting, is_alive=True)[0] == 200
     assert answer("/livez", ready, is_alive=False)[0] == 503
+    assert answer("/serverz", waiting, is_alive=True)[0] == 200
+    silent = Report("a", silent_s=121.0)
+    assert answer("/serverz", silent, is_alive=True)[::2] == (
+        503,
+        "the server has not replied for 121 s\n",
+    )
     assert answer("/other", ready, is_alive=True)[0] == 404
     assert "tidegate_store_server_replicas_in_sync 1\n" in metrics(ready)
 

@@ -110,6 +110,8 @@ def extend_container(container: Manifest) -> None:
     """Change the container of a single server to one of several."""
     container["command"] = ["/bin/sh", f"{CONFIG_DIR}/{START}"]
     container["lifecycle"] = {"preStop": {"exec": {"command": ["/bin/sh", f"{CONFIG_DIR}/{STOP}"]}}}
+    # The port is closed while the server waits for its role, and open while it hangs.
+    container["livenessProbe"] = probe("/serverz", 20, 5, 3)
     container["volumeMounts"].append({"name": "run", "mountPath": STORE_RUN_DIR})
 
 

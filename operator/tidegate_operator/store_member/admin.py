@@ -14,6 +14,9 @@ from typing import Final
 from tidegate_operator.store_member.report import Report, metrics
 
 _TIMEOUT_S: Final = 5.0
+#: For how long a server may not reply before its container is started again: no less than a long
+#: script or a slow disk takes. Sentinel has promoted another one by then.
+_SILENCE_S: Final = 120.0
 _TEXT: Final = "text/plain; version=0.0.4"
 
 
@@ -22,6 +25,10 @@ def answer(path: str, found: Report, *, is_alive: bool) -> tuple[int, str, str]:
     match path:
         case "/livez":
             return (200 if is_alive else 503), _TEXT, "" if is_alive else "Sentinel has ended\n"
+        case "/serverz":
+            is_silent = found.silent_s > _SILENCE_S
+            text = f"the server has not replied for {found.silent_s:.0f} s\n" if is_silent else ""
+            return (503 if is_silent else 200), _TEXT, text
         case "/readyz":
             text = f"{found.role}, primary {found.primary or 'unknown'} {found.waits}\n"
             return (200 if found.is_ready else 503), _TEXT, text

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -76,6 +77,7 @@ class Member:
         self._waits = ""
         self._priority = _USUAL_PRIORITY
         self._is_known = False
+        self._replied_s = time.monotonic()
         self._ended = asyncio.Event()
 
     async def run(self) -> int:
@@ -263,10 +265,17 @@ class Member:
             sentinel = await self._sentinel.facts("SENTINEL", "MASTER", STORE_NAME)
         except _GONE:
             sentinel = {}
+        now = time.monotonic()
+        if info or (self._settings.run / STARTING).exists():
+            self._replied_s = now
         found = report(self._settings.own, info, sentinel, self._waits)
         if found.role == "replica" and not self._is_known:
             self._is_known = await self._is_in_view()
-        self._report = replace(found, is_known=found.role == "primary" or self._is_known)
+        self._report = replace(
+            found,
+            is_known=found.role == "primary" or self._is_known,
+            silent_s=now - self._replied_s,
+        )
 
     async def _is_in_view(self) -> bool:
         """Whether Sentinel has this replica in its view: else it would not be promoted."""

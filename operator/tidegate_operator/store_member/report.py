@@ -36,6 +36,8 @@ class Report:
     max_memory_bytes: int = 0
     #: Why the server is not started, "" if it is.
     waits: str = ""
+    #: For how long a server that was started has not replied.
+    silent_s: float = 0.0
 
     @property
     def is_ready(self) -> bool:
