@@ -13,14 +13,16 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+import redis
 
 from support.broker import StartBroker, Tidegate
 from support.mqtt_bytes import V5
 from support.raw_client import RawClient
 from support.replicated_store import ReplicatedStore, StorePod
-from support.waiting import wait_for_async
+from support.waiting import wait_for, wait_for_async
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
@@ -56,7 +58,8 @@ class Load:
     async def subscribe(self) -> None:
         """Make the session that everything is queued for."""
         client = await RawClient.open(self._url, version=V5)
-        await client.connect("sleeper", clean=False, props=DURABLE)
+        # The store may have one of an earlier test.
+        await client.connect("sleeper", clean=True, props=DURABLE)
         await client.subscribe(("load/#", 1))
         await client.disconnect()
 
@@ -205,3 +208,42 @@ async def test_a_server_that_ends_comes_back_as_what_it_was(
         primary.start_server()
         await asyncio.to_thread(store.wait_until_ready)
         assert store.primary() is primary
+
+
+async def test_one_server_becomes_three_and_one_again_with_its_data(tmp_path: Path) -> None:
+    """The steps that the operator takes, on data of a single server."""
+    pods = ReplicatedStore(tmp_path)
+    first, *others = pods.pods
+    try:
+        first.start_single()
+        wait_for(first.replies, _DEADLINE_S, "the single server replies")
+        first.command("SET", "key", "value")
+        # Replicas join it while it serves, and it keeps its data as one of three.
+        for pod in others:
+            pod.start()
+        pods.wait_until_ready(others)
+        first.end_single()
+        first.start()
+        pods.wait_until_ready()
+        pods.wait_until_known()
+        # Back: any of them may be the primary by now, and the first one is to be.
+        if pods.primary() is first:
+            first.stop()
+            pods.wait_for_another_primary(first)
+            first.start()
+            pods.wait_until_ready()
+            pods.wait_until_known()
+        pods.primary().command("SET", "later", "value")
+        pods.want_primary(first)
+        wait_for(lambda: pods.primary() is first, _DEADLINE_S, "the first one is the primary")
+        for pod in others:
+            pod.stop()
+        assert first.report()["role"] == "primary"
+        with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
+            first.command("SET", "lost", "value")
+        first.kill()
+        first.start_single()
+        wait_for(first.replies, _DEADLINE_S, "the single server replies")
+        assert [first.command("GET", key) for key in ("key", "later")] == [b"value", b"value"]
+    finally:
+        pods.kill()

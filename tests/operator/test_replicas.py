@@ -264,7 +264,9 @@ def value(servers: dict[str, StoreServer] | None, own: list[Pod]) -> tuple[str, 
 def test_what_the_condition_says() -> None:
     own = pods("new", "new", "new")
     assert value(None, own) is None
-    assert value({}, own) is not None
+    reduced = store_replicated(Workload(desired=1, exists=True), own[:1], ALONE)
+    assert reduced is not None
+    assert reduced[2] == "The store is being reduced to one server."
     late = SERVERS | {
         "demo-redis-1": replace(PRIMARY, in_sync=1),
         "demo-redis-2": replace(REPLICA, link_up=False),

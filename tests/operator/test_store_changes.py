@@ -335,3 +335,29 @@ async def test_a_statefulset_that_gets_replicas_touches_no_pod_until_it_is_creat
     assert spec["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
     assert it.cluster.orphaned == []
     assert "is created again" in it.message("Progressing")
+
+
+async def test_the_volumes_of_three_servers_grow_together() -> None:
+    it = await harness("minimal", redis={"bundled": {"replicas": 3}})
+    await it.settle()
+    for number in range(3):
+        name = f"data-demo-redis-{number}"
+        it.fake.objects["v1", "PersistentVolumeClaim", NAMESPACE, name] = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "namespace": NAMESPACE, "uid": name},
+            "spec": {"resources": {"requests": {"storage": "8Gi"}}},
+            # One has been enlarged by hand.
+            "status": {"capacity": {"storage": "20Gi" if number == 1 else "8Gi"}},
+        }
+    it.put_spec(spec_of("minimal", redis={"bundled": {"replicas": 3, "storage": {"size": "20Gi"}}}))
+    await it.reconcile()
+    for number in range(3):
+        claim = it.fake.get("PersistentVolumeClaim", f"data-demo-redis-{number}")
+        assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+        claim["status"]["capacity"]["storage"] = "20Gi"
+    said = it.message("Progressing")
+    assert "data-demo-redis-0: 8Gi of 20Gi; volume data-demo-redis-2: 8Gi of 20Gi" in said
+    assert it.cluster.orphaned == []
+    await it.reconcile()
+    assert it.cluster.orphaned == ["demo-redis"]

@@ -94,6 +94,17 @@ class StorePod:
         command = ["/bin/sh", *map(str, (script, self.directory("run"), find_server()))]
         self._server = self._start("server", command)
 
+    def start_single(self) -> None:
+        """Start the container of a store with one server."""
+        file = self.directory("config") / "single.conf"
+        self._server = self._start("server", [str(find_server()), str(file)])
+
+    def end_single(self) -> None:
+        """End it as the kubelet does."""
+        assert self._server is not None
+        self._server.terminate()
+        self._server.wait(DEADLINE_S)
+
     def _start(self, name: str, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
         with (self._directory / f"{name}.log").open("ab") as log:
             return processes.start(
@@ -127,6 +138,13 @@ class StorePod:
         )
         with client:
             return client.execute_command(*words)  # type: ignore[no-untyped-call]  # theirs
+
+    def replies(self) -> bool:
+        """Whether the server has loaded its data."""
+        try:
+            return bool(self.command("PING"))
+        except (redis.ConnectionError, redis.ResponseError):
+            return False
 
     def kill_server(self) -> None:
         """End the server's process at once."""
@@ -182,8 +200,11 @@ class ReplicatedStore:
         self.manifests: Sequence[Manifest] = render(inputs)
         config = pick(self.manifests, "ConfigMap", f"{_NAME}-redis")["data"]
         secret = secret_data(pick(self.manifests, "Secret", f"{_NAME}-redis"))
+        single = pick(render(inputs_for(spec_of())), "ConfigMap", f"{_NAME}-redis")["data"]
+        config = config | {"single.conf": single[names.STORE_CONFIG_FILE]}
         for pod in self.pods:
             text = {name: self._placed(one, pod).encode() for name, one in config.items()}
+            text["single.conf"] += f"bind {pod.host}\n".encode()
             pod.mount({"config": text, "files": secret})
         password = directory / "password"
         password.write_bytes(secret["password"])
@@ -257,6 +278,14 @@ class ReplicatedStore:
         """All pods but the primary."""
         primary = self.primary()
         return [pod for pod in self.pods if pod is not primary]
+
+    def want_primary(self, wanted: StorePod) -> None:
+        """Change the settings of all members, as the operator does for a store that is reduced."""
+        for pod in self.pods:
+            file = pod.directory("config") / names.STORE_MEMBER_FILE
+            file.write_text(
+                json.dumps(json.loads(file.read_text()) | {"wanted_primary": wanted.host})
+            )
 
     def kill(self) -> None:
         """End what is left."""

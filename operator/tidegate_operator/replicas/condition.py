@@ -27,6 +27,8 @@ def store_replicated(
     by the name of the pod."""
     if servers is None or workload is None or not workload.exists:
         return None
+    if workload.desired == 1:
+        return "False", Reason.NOT_REPLICATED, "The store is being reduced to one server."
     return _of_servers(workload.desired, store_pods(pods), servers)
 
 
