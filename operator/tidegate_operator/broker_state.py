@@ -77,6 +77,8 @@ class BrokerState:
     backups: ScheduleState | None = None
     #: The restore that it begins with, None without one.
     restore: RestoreState | None = None
+    #: Whether edges mount rules of ``spec.acl``, of whatever generation; None: as the spec says.
+    has_acl: bool | None = None
 
     @property
     def is_paused(self) -> bool:

@@ -186,7 +186,7 @@ def _ready(state: BrokerState) -> Value:
             f"{' '.join(pending)}).",
         )
     count = f"{_ready_of(edges)} edges and {_ready_of(routers)} routers are ready"
-    notes = [_unusable_listeners(state.spec), _unprotected(state.spec), _previous_spec(state)]
+    notes = [_unusable_listeners(state.spec), _unprotected(state), _previous_spec(state)]
     return "True", Reason.SERVING, f"{count}.{''.join(notes)}"
 
 
@@ -208,11 +208,17 @@ def _nothing_created(state: BrokerState) -> Value | None:
     return "False", reason, f"No pods have been created. {blocked[1]}"
 
 
-def _unprotected(spec: MqttBrokerSpec | None) -> str:
-    """Return a sentence about missing access rules, "" if there are some."""
-    if spec is None or spec.acl is not None:
+def _unprotected(state: BrokerState) -> str:
+    """Return a sentence about missing access rules, "" if there are some.
+
+    Those of a spec that is refused are not in force, and those of the one before are.
+    """
+    spec = state.spec
+    is_wanted = spec is not None and spec.acl is not None
+    if state.has_acl if state.has_acl is not None else spec is None or is_wanted:
         return ""
-    return " No ACL is in force (spec.acl is not set): clients may use every topic."
+    why = "spec.acl is not in use, see Degraded" if is_wanted else "spec.acl is not set"
+    return f" No ACL is in force ({why}): clients may use every topic."
 
 
 def _previous_spec(state: BrokerState) -> str:

@@ -64,6 +64,7 @@ from tidegate_operator.secrets.certificates import CertificateInfo, CertificateP
 from tidegate_operator.secrets.owned_secrets import OwnedSecrets, pair_in, renew_secrets
 from tidegate_operator.secrets.reference_index import ReferenceIndex
 from tidegate_operator.secrets.references import (
+    ACL_FILE,
     Contents,
     ObjectKey,
     ReferencedFiles,
@@ -588,6 +589,7 @@ def _broker_state(
         ),
         certificates=_certificates(observed, desired),
         connections=pods.connections,
+        has_acl=ACL_FILE in live.edge_files(),
     )
 
 

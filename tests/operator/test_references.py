@@ -114,7 +114,10 @@ def test_names_of_files_never_meet() -> None:
 
 def test_what_is_missing_blocks_and_is_named() -> None:
     (problem,) = referenced_files(listener({"secretName": "mine"}), {}).problems
-    assert problem.sentence == "spec.listeners[0].tls.secretName: Secret mine not found"
+    assert problem.sentence == (
+        "spec.listeners[0].tls.secretName: Secret mine not found: create it with keys tls.crt and "
+        "tls.key"
+    )
     assert problem.fault is Fault.MISSING
     assert problem.blocking
     assert problem.is_certificate
@@ -143,7 +146,9 @@ def test_what_was_good_stays_in_use() -> None:
     assert found.edge == good.edge
     assert found.certificates == good.certificates
     (problem,) = found.problems
-    assert problem.sentence.endswith("not found; the previous content stays in use")
+    assert problem.sentence.endswith(
+        "not found: create it with keys tls.crt and tls.key; the previous content stays in use"
+    )
 
 
 def test_what_was_damaged_does_not() -> None:
@@ -256,5 +261,7 @@ def test_rules_of_a_listener_are_checked_like_those_of_the_broker() -> None:
     first, second = found.problems
     assert first.sentence.startswith("spec.listeners[0].acl.rules: line 1: expected topic")
     assert not first.blocking
-    assert second.sentence == "spec.listeners[2].passwords: Secret nowhere not found"
+    assert second.sentence == (
+        "spec.listeners[2].passwords: Secret nowhere not found: create it with key passwords"
+    )
     assert second.blocking

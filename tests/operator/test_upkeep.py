@@ -175,3 +175,19 @@ def test_the_usable_part_of_a_spec(
     found = usable_part(spec_of("headline", **changes))
     assert [listener.name for listener in found.listeners] == listeners
     assert (found.auth.passwords is not None) == has_users
+
+
+async def test_an_acl_is_in_force_when_edges_mount_it_and_not_when_the_spec_has_it() -> None:
+    found = await harness()
+    await found.settle()
+    assert "No ACL is in force (spec.acl is not set)" in found.message("Ready")
+    found.put_spec(spec_of("minimal", acl={"rules": "topic reed a\n"}))
+    await found.settle()
+    assert "No ACL is in force (spec.acl is not in use, see Degraded)" in found.message("Ready")
+    found.put_spec(spec_of("minimal", acl={"rules": "topic read a\n"}))
+    await found.settle()
+    assert "No ACL" not in found.message("Ready")
+    # The one before stays in use.
+    found.put_spec(spec_of("minimal", acl={"rules": "topic reed a\n"}))
+    await found.settle()
+    assert "No ACL" not in found.message("Ready")

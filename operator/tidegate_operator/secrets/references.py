@@ -45,6 +45,10 @@ CERTIFICATE_KEY: Final = "tls.crt"
 PRIVATE_KEY: Final = "tls.key"
 
 
+#: The file of ``spec.acl``; those of listeners have a prefix.
+ACL_FILE: Final = "acl"
+
+
 class FileFormat(StrEnum):
     """What a file must contain."""
 
@@ -215,7 +219,7 @@ def _auth_references(access: _Access) -> Iterator[Reference]:
         )
     if acl is not None and acl.source is not None:
         field = f"{access.acl_field}.source"
-        yield _file_reference(acl.source, field, "edge", f"{access.file}acl", FileFormat.ACL)
+        yield _file_reference(acl.source, field, "edge", f"{access.file}{ACL_FILE}", FileFormat.ACL)
 
 
 def _redis_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
@@ -305,7 +309,7 @@ def collect(
 def _add_inline_acl(access: _Access, live: Mapping[str, bytes], collected: ReferencedFiles) -> None:
     if access.acl is None or access.acl.rules is None:
         return
-    file, rules = f"{access.file}acl", access.acl.rules.encode()
+    file, rules = f"{access.file}{ACL_FILE}", access.acl.rules.encode()
     problem = _content_error(FileFormat.ACL, {file: rules})
     if not problem:
         collected.edge[file] = rules
@@ -352,8 +356,7 @@ def _read(reference: Reference, contents: Contents) -> tuple[dict[str, bytes], F
     content = contents.get(reference.object_key)
     where = f"{reference.kind} {reference.name}"
     if content is None:
-        why = ": cert-manager has not issued it yet" if reference.pending else ""
-        return {}, Fault.MISSING, f"{where} not found{why}"
+        return {}, Fault.MISSING, f"{where} not found: {_remedy(reference)}"
     missing = [key for key, _ in reference.files if not content.get(key)]
     if missing:
         return {}, Fault.MISSING, f"{where} has no key {' and no key '.join(missing)}"
@@ -361,6 +364,14 @@ def _read(reference: Reference, contents: Contents) -> tuple[dict[str, bytes], F
     is_secret = reference.kind == "Secret"
     problem = _content_error(reference.file_format, files, is_secret=is_secret)
     return files, Fault.INVALID, f"{where}: {problem}" if problem else ""
+
+
+def _remedy(reference: Reference) -> str:
+    """Return what makes an object appear."""
+    if reference.pending:
+        return "cert-manager has not issued it yet"
+    keys = [key for key, _ in reference.files]
+    return f"create it with key{'' if len(keys) == 1 else 's'} {' and '.join(keys)}"
 
 
 def _content_error(
