@@ -153,11 +153,13 @@ def _ready(state: BrokerState) -> Value:
         return nothing
     edges, routers, redis = state.edges, state.routers, state.redis
     if redis is not None and redis.ready == 0:
+        is_lost = any(pod.lost_node for pod in state.pods if pod.component == "redis")
+        check = "" if is_lost else " Check its pod and its PersistentVolumeClaim."
         return (
             "False",
             Reason.STORE_NOT_READY,
-            f"The bundled store is not ready{_why(state, 'redis')}; new connections are rejected. "
-            "Check its pod and its PersistentVolumeClaim.",
+            f"The bundled store is not ready{_why(state, 'redis')}; new connections are rejected."
+            f"{check}",
         )
     if state.restore is not None and not state.restore.is_over:
         return "False", _restore_reason(state.restore), state.restore.message

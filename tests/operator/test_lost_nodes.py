@@ -102,7 +102,9 @@ def test_a_lost_store_says_that_no_other_one_starts_and_how_it_does() -> None:
     assert "Pod demo-redis-0 of the bundled store is not started elsewhere" in message
     assert "new connections are rejected" in message
     assert "kubectl delete node node2" in message
-    assert "demo-redis-0 is on node node2, which is lost, see Degraded" in found["Ready"]["message"]
+    ready = found["Ready"]["message"]
+    assert "demo-redis-0 is on node node2, which is lost, see Degraded" in ready
+    assert "Check its pod" not in ready
 
 
 def test_the_rest_of_a_replicated_store_serves() -> None:
