@@ -15,7 +15,7 @@ import pytest
 
 from support.backups import put_back, take
 from support.store_groups import AnyStore, start_store
-from tidegate.backup.commands import CLOSED_AFTER_MS, SEQ_SKIP
+from tidegate.backup.commands import CLOSED_AFTER_MS, SEQ_SKIP, SETTLE_MS
 from tidegate.backup.failure import BackupFailed, Reason
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
@@ -237,7 +237,7 @@ async def test_shared_subscriptions_come_back_with_claims_and_abandoned_queues(
         assert await queued(other, "c", live.incarnation) == [(1, records[0]), (3, records[2])]
         assert await other.fetch_abandoned("c", number, 0, 10, 1000) == [(2, records[1])]
         assert await other.claim([Claim("g/s", "i|1", ("e", 6))]) == [("d", 5)]
-        found = await other.sweep_due(NOW + 120_000, 1000)
+        found = await other.sweep_due(int(time.time() * 1000) + 2 * SETTLE_MS, 1000)
         assert [one.client_id for one in found.abandoned_queues] == ["c"]
         assert [one.client_id for one in found.offline_members] == ["c"]
     finally:
