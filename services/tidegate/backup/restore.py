@@ -59,8 +59,8 @@ async def _is_done(access: BackupAccess, summary: Summary) -> bool:
     """Whether this backup has been restored, and no broker has used the store since."""
     if await access.layout() != access.keys.format:
         return False
-    restored = await access.command(GLOBAL_PREFIX, b"GET", RESTORED_KEY) or b""
-    clock = await access.command(GLOBAL_PREFIX, b"GET", _CLOCK_KEY) or b""
+    restored = await access.read(GLOBAL_PREFIX, b"GET", RESTORED_KEY) or b""
+    clock = await access.read(GLOBAL_PREFIX, b"GET", _CLOCK_KEY) or b""
     return bool(restored == _restored(summary, clock))
 
 
@@ -112,6 +112,6 @@ async def _end(access: BackupAccess, summary: Summary) -> None:
             "a broker has written to the store during the restore: stop it, empty the store, and "
             "run the restore again; no broker starts on it until then",
         )
-    clock = await access.command(GLOBAL_PREFIX, b"GET", _CLOCK_KEY)
+    clock = await access.read(GLOBAL_PREFIX, b"GET", _CLOCK_KEY)
     await access.command(GLOBAL_PREFIX, b"SET", RESTORED_KEY, _restored(summary, clock))
     await access.command(GLOBAL_PREFIX, b"SET", FORMAT_KEY, access.keys.format)

@@ -23,6 +23,7 @@ from tidegate.cli.exit import EXIT_FAILED, missing_extra, print_error, usage_err
 from tidegate.cli.processes import load_config
 
 if TYPE_CHECKING:
+    from tidegate.backup.failure import Reason
     from tidegate.backup.file_format import Summary
     from tidegate.backup.progress import Phase, Progress
     from tidegate.backup.target import Target
@@ -138,9 +139,20 @@ def _outcome(as_json: bool) -> Iterator[None]:
         else:
             raise
         if as_json:
-            _print({"phase": "failed", "reason": str(reason), "message": text})
+            _print_failure(reason, text)
         print_error(f"tidegate: {text}")
         raise typer.Exit(EXIT_FAILED) from None
+    except typer.Exit:
+        raise
+    except Exception as error:  # the traceback follows
+        if as_json:
+            text = f"an error of Tidegate's own ({type(error).__name__}: {error}): report it"
+            _print_failure(Reason.INTERNAL, text)
+        raise
+
+
+def _print_failure(reason: Reason, text: str) -> None:
+    _print({"phase": "failed", "reason": str(reason), "message": text})
 
 
 def _progress(as_json: bool) -> Progress:

@@ -84,7 +84,7 @@ class BackupAccess:
 
     async def layout(self) -> str:
         """What the key of the format says; "" when the store has none."""
-        return (await self.command(GLOBAL_PREFIX, b"GET", FORMAT_KEY) or b"").decode()
+        return (await self.read(GLOBAL_PREFIX, b"GET", FORMAT_KEY) or b"").decode()
 
     async def time(self) -> StoreTime:
         """Read broker time and the server's clock."""
@@ -95,27 +95,31 @@ class BackupAccess:
         """Whether a router or a ``tidegate serve`` has a lease on the store."""
         time = await self.time()
         now_ms = time.broker_ms + max(0, time.server_ms - time.stored_at_ms)
-        group = await self.command(GLOBAL_PREFIX, b"GET", GLOBAL_PREFIX + b"group") or b""
-        records = await self.command(GLOBAL_PREFIX, b"HGETALL", ROUTERS_KEY)
+        group = await self.read(GLOBAL_PREFIX, b"GET", GLOBAL_PREFIX + b"group") or b""
+        records = await self.read(GLOBAL_PREFIX, b"HGETALL", ROUTERS_KEY)
         ends = [group.split(b" ")[0], *(record.split(b":")[0] for record in records[1::2])]
         return any(end.isdigit() and int(end) > now_ms for end in ends)
 
     async def has_data(self) -> bool:
         """Whether there are keys of a broker: those that each partition has from its first use."""
         names = (b"epoch", b"history", b"durable", b"retained", b"edges", b"due", b"wills", b"lost")
-        found = self.command(
+        found = self.read(
             GLOBAL_PREFIX,
             b"EXISTS",
             *(GLOBAL_PREFIX + name for name in (b"clock", b"leases", b"history", b"routers")),
         )
         each = [
-            self.command(prefix, b"EXISTS", *(prefix + name for name in names))
+            self.read(prefix, b"EXISTS", *(prefix + name for name in names))
             for prefix in self.keys.prefixes
         ]
         return any(await asyncio.gather(found, *each))
 
+    def read(self, prefix: bytes, *words: Word) -> asyncio.Future[Any]:
+        """Run one command that reads, on keys with this prefix; no replica is waited for."""
+        return self._bulk.submit(prefix, [op.COMMAND, len(words), *words], 100)
+
     def command(self, prefix: bytes, *words: Word) -> asyncio.Future[Any]:
-        """Run one command on keys with this prefix."""
+        """Run one command on keys with this prefix, as durable as what brokers write."""
         size = 64 + sum(len(word) for word in words if isinstance(word, bytes))
         return self._hot.submit(prefix, [op.COMMAND, len(words), *words], size)
 
@@ -174,7 +178,7 @@ class BackupAccess:
     async def counter(self, prefix: bytes) -> int:
         """The newest number that the partition has given out."""
         name = b"leases" if prefix == GLOBAL_PREFIX else b"epoch"
-        return int(await self.command(prefix, b"GET", prefix + name) or 0)
+        return int(await self.read(prefix, b"GET", prefix + name) or 0)
 
     # Writing
 
