@@ -639,7 +639,7 @@ def _status_interval_s(
     by_type = {condition["type"]: condition for condition in status["conditions"]}
     is_applying = by_type["ConfigApplied"]["reason"] == Reason.APPLYING
     if by_type["Progressing"]["status"] == "True" or (is_applying and pods.is_fresh):
-        return max(PROGRESSING_S, min(idle_s, resync_s))
+        return max(PROGRESSING_S, min(idle_s, resync_s, SEEN_INTERVAL.total_seconds()))
     routes = [one["route"] for one in status.get("listeners") or [] if "route" in one]
     is_wrong = (
         by_type["Degraded"]["status"] == "True"

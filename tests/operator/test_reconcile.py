@@ -751,3 +751,13 @@ async def test_events_are_said_once() -> None:
     reasons = [reason for _, reason, _ in it.cluster.events]
     assert len(reasons) == len(set(reasons))
     assert "Serving" in reasons
+
+
+async def test_a_rollout_that_never_ends_does_not_make_a_status_look_old() -> None:
+    it = await harness()
+    it.reconciler = Reconciler(
+        it.cluster, Settings("registry.example/tidegate:1"), lambda: it.now, it.admin, 7200.0
+    )
+    await it.reconcile()
+    it.pass_time(6 * 3600)
+    assert (await it.reconcile()).requeue_after_s == 300
