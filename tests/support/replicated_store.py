@@ -16,7 +16,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -261,10 +261,13 @@ class ReplicatedStore:
     def wait_for_another_primary(self, old: StorePod) -> StorePod:
         """Wait until another pod is ready as the primary."""
 
-        def others() -> list[StorePod]:
-            return [pod for pod in self._primaries() if pod is not old]
+        other = self.has_another_primary(old)
+        wait_for(other, DEADLINE_S, "another server is the primary")
+        return next(pod for pod in self._primaries() if pod is not old)
 
-        return wait_for(others, DEADLINE_S, "another server is the primary")[0]
+    def has_another_primary(self, old: StorePod) -> Callable[[], bool]:
+        """Return what says whether another pod is ready as the primary."""
+        return lambda: any(pod is not old for pod in self._primaries())
 
     def _primaries(self) -> list[StorePod]:
         reports = ((pod, pod.report()) for pod in self.pods)
