@@ -300,6 +300,53 @@ async def test_a_session_that_ends_while_its_queue_is_read_is_read_again(
         await other.close()
 
 
+async def test_a_message_that_moves_to_another_member_meanwhile_is_not_missed(
+    store: RedisStore, server: AnyStore, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The receiver's partition is read before the giver's.
+    keys = BackupAccess("unix:///none", StoreConfig()).keys
+    by_partition = sorted((f"m{n}" for n in range(50)), key=lambda name: keys.number(name.encode()))
+    receiver, giver = by_partition[0], by_partition[-1]
+    connections = {}
+    for name in (receiver, giver):
+        connections[name] = await attach(store, name)
+        await store.subscribe(name, connections[name].epoch, SHARED)
+    record = message(b"moves", group="g/s")
+    taken, given = connections[receiver], connections[giver]
+    await store.append([Append(giver, given.incarnation, record)])
+    read_client = BackupAccess.read_client
+    moves: list[bytes] = []
+
+    async def move() -> None:
+        moved = Append(receiver, taken.incarnation, record, "lost|1", claimed=True)
+        unshared = Append(receiver, taken.incarnation, message(b"later"))
+        await store.append([moved, unshared])
+        await store.complete(giver, given.epoch, [1])
+
+    async def moving(self: BackupAccess, prefix: bytes, client: bytes) -> list[Any]:
+        if client == giver.encode() and not moves:
+            moves.append(client)
+            await move()
+        return await read_client(self, prefix, client)
+
+    monkeypatch.setattr(BackupAccess, "read_client", moving)
+    await take(server.url, file)
+    assert moves
+    server.command("FLUSHALL")
+    await put_back(server.url, file)
+    other = await connect(server)
+    try:
+        assert await queued(other, giver, given.incarnation) == []
+        assert await queued(other, receiver, taken.incarnation) == [(1, record)]
+        # Whoever moves it once more does not queue it twice.
+        again = await other.append(
+            [Append(receiver, taken.incarnation, record, "lost|1", claimed=True)]
+        )
+        assert again.outcomes == [AppendOutcome.DUPLICATE]
+    finally:
+        await other.close()
+
+
 # What a restore refuses, and what it leaves
 
 

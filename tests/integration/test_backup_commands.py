@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from support import processes
+from support.store_groups import Watched
 from support.store_server import StoreServer, programs
 from support.tools import missing
 from tidegate.cli.main import main
@@ -154,6 +155,25 @@ def test_a_store_whose_replicas_are_away_can_be_backed_up(run: Run, scratch: Pat
         assert (code, line["sessions"]) == (0, 1)
     finally:
         server.stop()
+
+
+def test_a_master_that_sentinels_watch_is_backed_up_and_restored(run: Run, scratch: Path) -> None:
+    program = programs()["valkey"]
+    if program is None:
+        missing("valkey-server")
+    servers = Watched(program, scratch, replicas=1)
+    servers.start()
+    try:
+        asyncio.run(attach(servers.url, "c"))
+        target = scratch / "backups"
+        code, line = run.last("backup", target, "--redis", servers.url)
+        assert (code, line["sessions"]) == (0, 1)
+        servers.master.command("FLUSHALL")
+        code, line = run.last("restore", target, "--redis", servers.url)
+        assert (code, line["sessions"]) == (0, 1)
+        assert asyncio.run(attach(servers.url, "c"))
+    finally:
+        servers.stop()
 
 
 def test_an_error_of_our_own_is_said_to_programs_too(
