@@ -30,7 +30,7 @@ from tidegate_operator.kube.client import KubeApi, collection_path, object_path
 from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
 from tidegate_operator.reconcile import Outcome
-from tidegate_operator.spec import crd
+from tidegate_operator.spec import backup_crd, crd
 
 BROKER = {"metadata": {"name": "demo", "namespace": "iot", "uid": "u"}}
 
@@ -583,8 +583,17 @@ async def test_an_older_definition_is_brought_up_to_date(server: Server, api: Ku
         {"metadata": {"annotations": {names.CRD_REVISION: "0"}}} if asked.method == "GET" else {}
     )
     assert await handlers.upgrade_crd(api)
-    assert server.asked[-1].body == crd.definition()
-    assert server.asked[-1].path.endswith("/customresourcedefinitions/mqttbrokers.tidegate.io")
+    written = [asked for asked in server.asked if asked.method == "PATCH"]
+    assert [asked.body for asked in written] == [crd.definition(), backup_crd.definition()]
+    for asked, name in zip(written, ("mqttbrokers", "mqttbackups"), strict=True):
+        assert asked.path.endswith(f"/customresourcedefinitions/{name}.tidegate.io")
+
+
+async def test_a_definition_that_is_not_there_is_made(server: Server, api: KubeApi) -> None:
+    """Helm makes no new ones when it upgrades a release."""
+    server.answer = lambda asked: refusal(404, "not found") if asked.method == "GET" else {}
+    assert await handlers.upgrade_crd(api)
+    assert [asked.method for asked in server.asked] == ["GET", "PATCH"] * 2
 
 
 async def test_a_definition_whose_revision_somebody_has_spoilt_is_brought_up_to_date(
@@ -602,7 +611,7 @@ async def test_a_newer_definition_and_one_that_may_not_be_seen_are_left_alone(
     revision = str(crd.REVISION)
     server.answer = lambda _: {"metadata": {"annotations": {names.CRD_REVISION: revision}}}
     assert not await handlers.upgrade_crd(api)
-    assert [asked.method for asked in server.asked] == ["GET"]
+    assert [asked.method for asked in server.asked] == ["GET", "GET"]
     server.answer = lambda _: refusal(403, "forbidden")
     with caplog.at_level(logging.WARNING):
         assert not await handlers.upgrade_crd(api)
