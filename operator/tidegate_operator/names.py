@@ -59,6 +59,8 @@ ROLLING_SINCE: Final = f"{GROUP}/rolling-since"
 SCHEDULE_LABEL: Final = f"{GROUP}/schedule"
 #: Annotation of Jobs of a schedule: the spec of the MqttBackup that is to be made of them.
 BACKUP_SPEC: Final = f"{GROUP}/backup-spec"
+#: Finalizer of MqttBackups whose file is deleted with them.
+BACKUP_FINALIZER: Final = f"{GROUP}/backup-file"
 #: Annotation of the CRD: its revision. An operator does not replace a newer one.
 CRD_REVISION: Final = f"{GROUP}/crd-revision"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_backups_run_and_show_what_came_of_them(
     assert "The target is full" in status["message"]
     # The broker is as it was.
     assert space.condition("demo", "Degraded")["status"] == "False"
-    # Nothing has a finalizer: what belongs to a backup goes with it.
+    # It has no finalizer: what belongs to a backup goes with it.
     space.api.delete(names.BACKUP_KIND, "bad", space.name)
     space.wait(lambda: space.api.get("Job", "bad", space.name) is None, "its Job has gone")
 
@@ -161,6 +162,30 @@ def test_a_cron_that_is_none_is_refused_by_the_api_server(
     assert "CronJob demo-backup" in found["message"]
 
 
+def test_the_file_of_a_backup_goes_with_it(
+    operator: OperatorProcess, kubelet: FakeKubelet, space: Space
+) -> None:
+    claim(space)
+    space.put("demo", spec_of())
+    space.until_settled("demo")
+    for prefix in ("now-", "mqbk-delete-"):
+        kubelet.end(space.name, prefix, json.dumps(DONE))
+    put(space, "now", deletionPolicy="Delete")
+    until(space, "now", "Complete", "Complete")
+
+    def finalizers() -> list[str]:
+        found: list[str] = space.get(names.BACKUP_KIND, "now")["metadata"].get("finalizers", [])
+        return found
+
+    space.wait(lambda: finalizers() == [names.BACKUP_FINALIZER], "it is held")
+    uid = space.get(names.BACKUP_KIND, "now")["metadata"]["uid"]
+    space.api.delete(names.BACKUP_KIND, "now", space.name)
+    gone = partial(space.api.get, names.BACKUP_KIND, "now", space.name)
+    space.wait(lambda: gone() is None, "it has gone")
+    assert space.get("Job", f"mqbk-delete-{uid}")["status"]["succeeded"] == 1
+    assert "FileDeleted" in {one["reason"] for one in space.listed("Event")}
+
+
 @pytest.mark.usefixtures("operator_away")
 def test_what_cannot_be_is_refused(space: Space, kubectl: Kubectl) -> None:
     made = put(space, "now")
@@ -168,6 +193,8 @@ def test_what_cannot_be_is_refused(space: Space, kubectl: Kubectl) -> None:
     changed = made | {"spec": made["spec"] | {"broker": "other"}}
     with pytest.raises(Refused, match="spec is immutable: make another MqttBackup"):
         space.api.replace(changed)
+    changed = {"spec": {"deletionPolicy": "Delete"}}
+    assert space.api.patch(names.BACKUP_KIND, "now", space.name, changed)
     with pytest.raises(Refused, match="exactly one of persistentVolumeClaim and s3"):
         put(space, "both", target=CLAIM | S3)
     with pytest.raises(Refused, match="path"):

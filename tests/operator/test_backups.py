@@ -25,12 +25,14 @@ from support.mqtt_backups import (
 )
 from support.operator_harness import Harness, harness
 from tidegate_operator import names
-from tidegate_operator.backups import pod_report
+from tidegate_operator.backups import pod_delete, pod_report
 from tidegate_operator.backups.controller import MISSING_S, RUNNING_S, BackupController
 from tidegate_operator.render.inputs import Settings
 from tidegate_operator.spec import backup_crd
 
 FILE = Path(__file__).parents[2] / "charts" / "tidegate" / "crds" / "mqttbackups.yaml"
+#: The Job that deletes a file.
+DELETING = "mqbk-delete-uid-of-now"
 #: Those of ``test_crd``.
 UNDESCRIBED = {".apiVersion", ".kind", ".metadata", ".metadata.name"}
 
@@ -62,6 +64,10 @@ class Backups:
     def conditions(self, name: str = "now") -> dict[str, tuple[str, str]]:
         found = self.status(name)["conditions"]
         return {one["type"]: (one["status"], one["reason"]) for one in found}
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return self.it.fake.get(names.BACKUP_KIND, "now")
 
     @property
     def job(self) -> dict[str, Any]:
@@ -410,3 +416,98 @@ def test_a_path_cannot_lead_out_of_the_volume() -> None:
     assert re.match(path, "a/b.c")
     for bad in ("../x", "/x", "a/../b", "a/", ".x", "a//b", ""):
         assert not re.match(path, bad), bad
+
+
+# Deletion
+
+
+async def complete(**spec: Any) -> Backups:
+    """Return a complete backup whose file goes with it."""
+    it = await backups(deletionPolicy="Delete", **spec)
+    await it.run()
+    it.job["status"] = complete_job()
+    it.it.cluster.pods_of_jobs["now"] = [pod_of("now", report=DONE)]
+    assert "finalizers" not in it.body["metadata"]
+    await it.run()
+    # The change of its status is seen, too.
+    await it.run()
+    assert it.body["metadata"]["finalizers"] == [names.BACKUP_FINALIZER]
+    return it
+
+
+async def test_the_file_goes_with_its_backup() -> None:
+    it = await complete()
+    it.body["metadata"]["deletionTimestamp"] = "now"
+    assert await it.run() == RUNNING_S
+    job = it.it.fake.get("Job", DELETING)
+    assert "ownerReferences" not in job["metadata"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    where = f"/backups/{NAMESPACE}/demo/on-demand"
+    assert container["command"][-2:] == [where, DONE["name"]]
+    assert await it.run() == RUNNING_S
+    job["status"] = complete_job()
+    assert await it.run() is None
+    assert it.it.cluster.events[-1][:2] == ("Normal", "FileDeleted")
+    assert await it.run() is None
+    assert names.BACKUP_KIND not in {key[1] for key in it.it.fake.objects}
+
+
+async def test_a_file_that_cannot_be_deleted_does_not_keep_its_backup() -> None:
+    for fault in ("job", "claim", "namespace"):
+        it = await complete()
+        it.body["metadata"]["deletionTimestamp"] = "now"
+        if fault == "claim":
+            it.it.fake.delete("PersistentVolumeClaim", "backups")
+        if fault == "namespace":
+            it.it.fake.refuse[("Job", DELETING)] = "the namespace is being terminated"
+        await it.run()
+        if fault == "job":
+            it.it.fake.get("Job", DELETING)["status"] = failed_job()
+            it.it.cluster.pods_of_jobs[DELETING] = [pod_of(DELETING, report=FAILED)]
+            await it.run()
+        kind, reason, text = it.it.cluster.events[-1]
+        assert (kind, reason) == ("Warning", "FileKept"), fault
+        assert DONE["name"] in text
+        assert names.BACKUP_KIND not in {key[1] for key in it.it.fake.objects}
+
+
+async def test_whether_the_file_goes_can_be_changed_until_the_end() -> None:
+    it = await complete()
+    it.body["spec"]["deletionPolicy"] = "Retain"
+    await it.run()
+    assert it.body["metadata"]["finalizers"] == []
+    it.body["spec"]["deletionPolicy"] = "Delete"
+    await it.run()
+    assert it.body["metadata"]["finalizers"] == [names.BACKUP_FINALIZER]
+    it.body["metadata"]["deletionTimestamp"] = "now"
+    it.body["spec"]["deletionPolicy"] = "Retain"
+    await it.run()
+    assert DELETING not in {key[3] for key in it.it.fake.objects}
+    assert names.BACKUP_KIND not in {key[1] for key in it.it.fake.objects}
+
+
+async def test_a_file_in_a_bucket_is_deleted_without_its_broker() -> None:
+    it = await backups(deletionPolicy="Delete", target=S3)
+    it.it.put_data("Secret", "bucket", KEYS)
+    it.body["status"] = {"phase": "Complete", "name": "a", "location": "s3://backups/x/a"}
+    await it.run()
+    it.it.fake.delete(names.KIND, "demo")
+    it.body["metadata"]["deletionTimestamp"] = "now"
+    await it.run()
+    pod = it.it.fake.get("Job", DELETING)["spec"]["template"]["spec"]
+    assert "AWS_SECRET_ACCESS_KEY" in {one["name"] for one in pod["containers"][0]["env"]}
+    assert pod["containers"][0]["image"] == "registry.example/tidegate:1"
+    assert "serviceAccountName" not in pod
+
+
+def test_the_pod_deletes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.tgbackup"
+    file.touch()
+    for _ in range(2):
+        # What has gone already is no failure: a pod may be started twice.
+        assert pod_delete.delete(str(tmp_path), "a") == 0
+        assert json.loads(capsys.readouterr().out) == {"phase": "done", "name": "a"}
+    assert not file.exists()
+    (tmp_path / "b.tgbackup").mkdir()
+    assert pod_delete.delete(str(tmp_path), "b") == 1
+    assert json.loads(capsys.readouterr().out)["phase"] == "failed"

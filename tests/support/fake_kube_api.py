@@ -72,6 +72,13 @@ class FakeKubeApi:
         self._reached()
         return copy.deepcopy(self.pods_of_jobs.get(job, []))
 
+    async def set_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
+        self._reached()
+        there = self.fake.get(manifest["kind"], manifest["metadata"]["name"])["metadata"]
+        there["finalizers"] = list(finalizers)
+        if not finalizers and "deletionTimestamp" in there:
+            self.fake.delete(manifest["kind"], there["name"])
+
     async def last_line(self, namespace: str, pod: str) -> str:
         return self.lines.get(pod, "")
 

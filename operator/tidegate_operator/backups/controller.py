@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tidegate_operator import names
 from tidegate_operator.backups import job as jobs
 from tidegate_operator.backups import status as statuses
+from tidegate_operator.backups.deletion import Deletion, DeletionCluster
 from tidegate_operator.backups.job import Place
 from tidegate_operator.backups.job_state import job_state, parse_line
 from tidegate_operator.backups.status import BackupReason, Outcome
@@ -36,11 +37,8 @@ MISSING_S: Final = 10.0
 _TERMINAL: Final = frozenset({"Complete", "Failed"})
 
 
-class BackupCluster(Cluster, Protocol):
+class BackupCluster(DeletionCluster, Protocol):
     """The calls of ``Cluster``, and those about Jobs."""
-
-    async def pods_of_job(self, namespace: str, job: str) -> list[Manifest]:
-        """Return the pods of a Job, those that have ended too."""
 
     async def last_line(self, namespace: str, pod: str) -> str:
         """Return the last line of a pod's log, "" if it cannot be read."""
@@ -115,6 +113,7 @@ class BackupController:
         self._cluster = cluster
         self._settings = settings
         self._now = now
+        self._deletion = Deletion(cluster, settings, now)
 
     async def reconcile(self, key: BrokerKey) -> float | None:
         """Reconcile one; return when it is due again, None for never.
@@ -125,7 +124,12 @@ class BackupController:
         body = await self._cluster.read(_ref(name), namespace)
         if body is None:
             body = await self._record(namespace, name)
-        if body is None or "deletionTimestamp" in body["metadata"] or _phase(body) in _TERMINAL:
+        if body is None:
+            return None
+        if "deletionTimestamp" in body["metadata"]:
+            return await self._delete(body)
+        await self._deletion.keep_finalizer(body)
+        if _phase(body) in _TERMINAL:
             return None
         try:
             spec = MqttBackupSpec.model_validate(body.get("spec") or {})
@@ -140,6 +144,21 @@ class BackupController:
         if outcome.phase in _TERMINAL:
             return None
         return RUNNING_S if outcome.job is not None else MISSING_S
+
+    async def _delete(self, body: Manifest) -> float | None:
+        """Delete the file, if it goes with the MqttBackup."""
+        if names.BACKUP_FINALIZER not in (body["metadata"].get("finalizers") or ()):
+            return None
+        namespace, _ = _key(body)
+        spec = MqttBackupSpec.model_validate(body["spec"])
+        found = await self._cluster.broker(namespace, spec.broker)
+        missing = await missing_target(self._cluster, spec.target, namespace)
+        is_done = await self._deletion.advance(
+            body,
+            None if found is None else broker_of(found),
+            "" if missing is None else missing.message,
+        )
+        return None if is_done else RUNNING_S
 
     async def _record(self, namespace: str, name: str) -> Manifest | None:
         """Make the MqttBackup of a Job that a schedule has made; None if it is no such Job."""

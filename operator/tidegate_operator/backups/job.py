@@ -28,6 +28,9 @@ Purpose = Literal["backup", "restore"]
 TARGET_DIR: Final = "/backups"
 #: Runs a command, and leaves its last line where the kubelet reads it.
 _REPORTED: Final = ("python", "-m", "tidegate_operator.backups.pod_report")
+_DELETE: Final = ("python", "-m", "tidegate_operator.backups.pod_delete")
+#: How long the deletion of a file may take.
+_DELETE_S: Final = 600
 _GRACE_S: Final = 30
 _CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _SESSION_TOKEN: Final = "AWS_SESSION_TOKEN"  # noqa: S105  # the name of a variable
@@ -206,6 +209,50 @@ def backup_job(
         "kind": "Job",
         "metadata": metadata,
         "spec": spec | {"ttlSecondsAfterFinished": keep_job_s},
+    }
+
+
+def delete_job(
+    broker: Broker | None, settings: Settings, metadata: Manifest, where: Place, backup: str
+) -> Manifest:
+    """Return the Job that deletes a backup's file; it needs no broker.
+
+    It outlives its MqttBackup, and has no owner: it would be deleted before it has ended.
+    """
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": (None if broker is None else broker.spec.image) or settings.image,
+        "command": [*_REPORTED, *_DELETE, where.argument, backup],
+        "resources": _RESOURCES,
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    pod: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(settings),
+        "containers": [container],
+    }
+    if broker is not None and broker.spec.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": one.name} for one in broker.spec.image_pull_secrets]
+    claim = where.target.persistent_volume_claim
+    if where.target.s3 is not None:
+        container["env"] = _environment(where.target.s3)
+    elif claim is not None:
+        container["volumeMounts"] = [{"name": "target", "mountPath": TARGET_DIR}]
+        source = {"claimName": claim.claim_name}
+        pod["volumes"] = [{"name": "target", "persistentVolumeClaim": source}]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 2,
+            "activeDeadlineSeconds": _DELETE_S,
+            "ttlSecondsAfterFinished": 3600,
+            "template": {"metadata": {"labels": metadata["labels"]}, "spec": pod},
+        },
     }
 
 

@@ -225,6 +225,22 @@ class KubeApi:
             if error.status != 404:
                 raise
 
+    async def set_finalizers(self, manifest: Manifest, finalizers: list[str]) -> None:
+        """Replace an object's finalizers, unless it has changed since it was read."""
+        ref, metadata = ObjectRef.of(manifest), manifest["metadata"]
+        version = metadata["resourceVersion"]
+        try:
+            await self._server.request(
+                "PATCH",
+                object_path(ref.api_version, ref.kind, metadata["namespace"], ref.name),
+                query={"fieldManager": names.FIELD_MANAGER},
+                body={"metadata": {"finalizers": finalizers, "resourceVersion": version}},
+                content_type="application/merge-patch+json",
+            )
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
     async def record_event(self, about: Manifest, kind: str, reason: str, message: str) -> None:
         """See ``Cluster``. A rejected event is logged only."""
         metadata = about["metadata"]

@@ -15,7 +15,7 @@ from tidegate_operator.spec.backups import BackupConditionType, MqttBackupSpec, 
 from tidegate_operator.spec.crd import Schema
 
 #: Incremented with every change of the schema; an older operator does not replace a newer one.
-REVISION: Final = 1
+REVISION: Final = 2
 
 #: The Job has the name, and its pods have it in a label.
 MAX_NAME: Final = 63

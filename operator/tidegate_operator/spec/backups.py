@@ -100,10 +100,14 @@ class BackupJob(SpecSection):
 
 
 class MqttBackupSpec(SpecSection):
-    """What is backed up, and where to. Immutable."""
+    """What is backed up, and where to. Immutable, except `deletionPolicy`."""
 
     model_config = rules(
-        ("self == oldSelf", "spec is immutable: make another MqttBackup"),
+        (
+            "self.broker == oldSelf.broker && self.target == oldSelf.target"
+            " && has(self.job) == has(oldSelf.job) && (!has(self.job) || self.job == oldSelf.job)",
+            "spec is immutable: make another MqttBackup",
+        ),
     )
 
     broker: ObjectName
@@ -112,6 +116,9 @@ class MqttBackupSpec(SpecSection):
     """Where the backup is written."""
     job: BackupJob = BackupJob()
     """The Job that writes it."""
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """What happens to a complete backup when the MqttBackup is deleted: Delete has a Job delete its
+    file, and the MqttBackup goes when that has ended."""
     keep_job_s: Annotated[int, Field(ge=0, le=2_592_000)] = 86_400
     """How long the finished Job and its log are kept (ttlSecondsAfterFinished of the Job)."""
 
