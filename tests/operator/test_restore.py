@@ -21,7 +21,9 @@ from support.mqtt_backups import (
     pod_of,
 )
 from support.operator_harness import Harness
+from tidegate.backup.failure import Reason
 from tidegate_operator import names
+from tidegate_operator.backups import restore
 
 FROM_CLAIM: dict[str, Any] = {"target": CLAIM, "name": "good"}
 
@@ -211,6 +213,10 @@ async def test_a_paused_broker_is_not_restored() -> None:
     it.put_claim()
     await it.settle()
     assert "Job" not in it.kinds()
+
+
+def test_reasons_with_advice_are_those_of_the_command() -> None:
+    assert restore._HINTS.keys() <= {reason.value for reason in Reason}
 
 
 def test_it_is_for_new_brokers_only() -> None:

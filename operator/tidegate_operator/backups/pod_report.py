@@ -8,9 +8,11 @@ command, its exit code is the container's.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +22,28 @@ TERMINATION_LOG: Final = Path("/dev/termination-log")
 _MAX_BYTES: Final = 4096
 
 
+@contextlib.contextmanager
+def _signals_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Send signals to a process instead: the kubelet sends them to the first one of the pod."""
+
+    def send(number: int, _: object) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, send) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run(command: list[str], termination_log: Path = TERMINATION_LOG) -> int:
     """Run a command; return its exit code."""
     last = b""
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603  # its own
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda received, _: process.send_signal(received))
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as process,  # noqa: S603  # its own
+        _signals_for(process),
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             sys.stdout.buffer.write(line)
