@@ -61,7 +61,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file.write_text(yaml.safe_dump(without_field(crd.definition(), crd.REVISION - 1)))
     # A right that only a newer version needs.
     rules = chart / "templates" / "_helpers.tpl"
-    less = rules.read_text().replace("verbs: [list, watch, patch]", "verbs: [list, watch]")
+    less = rules.read_text().replace("verbs: [list, watch, patch, delete]", "verbs: [list, watch]")
     assert less != rules.read_text()
     rules.write_text(less)
     source = Path(tidegate_operator.__file__).parent
