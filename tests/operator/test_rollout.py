@@ -298,8 +298,8 @@ async def test_outside_of_a_window_the_operator_changes_no_pods() -> None:
 
 
 async def test_a_window_is_closed_when_its_time_is_over() -> None:
-    window = {"schedule": f"{NOW.minute} {NOW.hour} * * *", "durationMinutes": 2}
-    for seconds, rolled in ((119, ["a"]), (120, [])):
+    window = {"schedule": f"{NOW.minute} {NOW.hour} * * *", "durationMinutes": 10}
+    for seconds, rolled in ((599, ["a"]), (600, [])):
         fleet = await Fleet.of("a", maintenance={"windows": [window]})
         fleet["a"].now = NOW.replace(second=0, microsecond=0)
         pass_time(fleet, seconds)

@@ -24,7 +24,7 @@ class MaintenanceWindow(SpecSection):
     schedule: Annotated[str, Field(min_length=9, max_length=200)]
     """When it opens: minute, hour, day of the month, month and day of the week, as in cron, such as
     `0 2 * * sun`."""
-    duration_minutes: Annotated[int, Field(ge=1, le=_MAX_MINUTES)] = 60
+    duration_minutes: Annotated[int, Field(ge=10, le=_MAX_MINUTES)] = 60
     """How many minutes it is open. A rollout that has begun is finished."""
     time_zone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"
     """The time zone of the schedule, by its name in the IANA database, such as `Europe/Berlin`."""
