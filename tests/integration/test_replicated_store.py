@@ -184,14 +184,17 @@ async def test_a_primary_whose_volume_is_empty_does_not_empty_the_others(
 ) -> None:
     async with load_on(store, start_broker) as load:
         old = store.primary()
-        old.kill_server()
-        shutil.rmtree(old.directory("data") / "appendonlydir")
+        old.kill()
+        shutil.rmtree(old.directory("data"))
+        old.directory("data").mkdir()
         # At once: the Sentinels still name it as the primary.
-        old.start_server()
+        old.start()
         await _replaced(store, old)
         await load.more()
         await asyncio.to_thread(store.wait_until_ready)
         assert old.report()["role"] == "replica"
+        # No Sentinel counts one that does not exist any more.
+        await asyncio.to_thread(store.wait_until_known)
 
 
 async def test_a_server_that_ends_comes_back_as_what_it_was(
