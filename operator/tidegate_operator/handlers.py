@@ -19,7 +19,7 @@ from typing import Any, Final
 import kopf
 
 from tidegate_operator import names
-from tidegate_operator.backups.controller import BackupController, BackupIndex
+from tidegate_operator.backups.controller import BackupController, BackupIndex, needs_work
 from tidegate_operator.health import OperatorHealth, admin_server
 from tidegate_operator.kube.cache import CachedCluster, slim
 from tidegate_operator.kube.client import KubeApi, object_path
@@ -325,7 +325,10 @@ class Operator:
         else:
             self._backups.apply_event(news)
         for manifest in _objects(news):
-            self._enqueue_backup(manifest)
+            # The MqttBackup of a Job that is still there is not made again after its deletion.
+            is_deleted = isinstance(news, Event) and news.is_deleted
+            if needs_work(manifest) and not is_deleted:
+                self._enqueue_backup(manifest)
             self.enqueue(*_broker_key(manifest))
 
     def _job_news(self, _: str, news: Listed | Event) -> None:
@@ -334,13 +337,12 @@ class Operator:
             labels = manifest["metadata"].get("labels") or {}
             if labels.get(names.COMPONENT_LABEL) == "restore":
                 self.enqueue(*_broker_key(manifest))
-            else:
+            elif not self._backups.is_over(_key(manifest)):
                 self._enqueue_backup(manifest)
 
     def _enqueue_backup(self, manifest: Manifest) -> None:
         if self._backup_queue is not None:
-            metadata = manifest["metadata"]
-            self._backup_queue.add((metadata["namespace"], metadata["name"]))
+            self._backup_queue.add(_key(manifest))
 
     # Tasks
 
@@ -371,6 +373,10 @@ class Operator:
 
 def _objects(news: Listed | Event) -> list[Manifest]:
     return news.objects if isinstance(news, Listed) else [news.manifest]
+
+
+def _key(manifest: Manifest) -> BrokerKey:
+    return manifest["metadata"]["namespace"], manifest["metadata"]["name"]
 
 
 def _broker_key(manifest: Manifest) -> BrokerKey:

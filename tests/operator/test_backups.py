@@ -26,7 +26,14 @@ from support.mqtt_backups import (
 from support.operator_harness import Harness, harness
 from tidegate_operator import names
 from tidegate_operator.backups import pod_delete, pod_report
-from tidegate_operator.backups.controller import MISSING_S, RUNNING_S, BackupController
+from tidegate_operator.backups.controller import (
+    MISSING_S,
+    RUNNING_S,
+    BackupController,
+    BackupIndex,
+    needs_work,
+)
+from tidegate_operator.kube.interface import Event
 from tidegate_operator.render.inputs import Settings
 from tidegate_operator.spec import backup_crd
 
@@ -484,6 +491,28 @@ async def test_whether_the_file_goes_can_be_changed_until_the_end() -> None:
     await it.run()
     assert DELETING not in {key[3] for key in it.it.fake.objects}
     assert names.BACKUP_KIND not in {key[1] for key in it.it.fake.objects}
+
+
+def test_what_has_ended_is_not_looked_at_again() -> None:
+    """Of each schedule there are as many as it keeps, for ever."""
+    done: dict[str, Any] = {"phase": "Complete", "name": "a"}
+    one = backup_of() | {"status": done}
+    index = BackupIndex()
+    key = (NAMESPACE, "now")
+    assert not index.is_over(key)
+    index.apply_event(Event(one))
+    assert index.is_over(key)
+    index.apply_event(Event(one, is_deleted=True))
+    assert not index.is_over(key)
+    assert needs_work(backup_of())
+    held = {"finalizers": [names.BACKUP_FINALIZER]}
+    ended = {"deletionTimestamp": "now"}
+    deleted = backup_of(deletionPolicy="Delete") | {"status": done}
+    assert needs_work(deleted)
+    assert not needs_work(deleted | {"metadata": deleted["metadata"] | held})
+    assert needs_work(deleted | {"metadata": deleted["metadata"] | held | ended})
+    assert not needs_work(one | {"metadata": one["metadata"] | ended})
+    assert needs_work(one | {"metadata": one["metadata"] | held})
 
 
 async def test_a_file_in_a_bucket_is_deleted_without_its_broker() -> None:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tidegate_operator import names
 from tidegate_operator.backups import job as jobs
 from tidegate_operator.backups import status as statuses
-from tidegate_operator.backups.deletion import Deletion, DeletionCluster
+from tidegate_operator.backups.deletion import Deletion, DeletionCluster, is_wanted
 from tidegate_operator.backups.job import Place
 from tidegate_operator.backups.job_state import job_state, parse_line
 from tidegate_operator.backups.status import BackupReason, Outcome
@@ -72,18 +72,19 @@ class BackupIndex:
             if key[0] == namespace and schedule_of(manifest) == broker
         ]
 
-    def of_broker(self, namespace: str, broker: str) -> Iterable[BrokerKey]:
-        """Return the keys of those that name a broker and have not ended."""
-        return [
-            key
-            for key, manifest in self._backups.items()
-            if key[0] == namespace
-            and (manifest.get("spec") or {}).get("broker") == broker
-            and _phase(manifest) not in _TERMINAL
-        ]
+    def is_over(self, key: BrokerKey) -> bool:
+        """Whether one is there and needs nothing any more."""
+        manifest = self._backups.get(key)
+        return manifest is not None and not needs_work(manifest)
 
-    def __contains__(self, key: BrokerKey) -> bool:
-        return key in self._backups
+
+def needs_work(manifest: Manifest) -> bool:
+    """Whether there is anything to do for an MqttBackup: those that have ended stay for long."""
+    metadata = manifest["metadata"]
+    is_held = names.BACKUP_FINALIZER in (metadata.get("finalizers") or ())
+    if "deletionTimestamp" in metadata:
+        return is_held
+    return _phase(manifest) not in _TERMINAL or is_held != is_wanted(manifest)
 
 
 @dataclass(slots=True, frozen=True)
