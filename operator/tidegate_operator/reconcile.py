@@ -57,7 +57,7 @@ from tidegate_operator.render import (
 )
 from tidegate_operator.render.broker_config import runtime_problems
 from tidegate_operator.render.inputs import decoded
-from tidegate_operator.replicas.phase import phase
+from tidegate_operator.replicas.phase import Phase, phase
 from tidegate_operator.replicas.servers import StoreServer, is_replicated, store_pods
 from tidegate_operator.rollout.gate import Change, Decision, RolloutGate, Waiting
 from tidegate_operator.secrets.certificates import CertificateInfo, CertificateProblem, check_pair
@@ -147,8 +147,8 @@ class _Desired:
     is_complete: bool
     #: What is written one by one if the rest is refused: Secrets, and what runs would miss.
     upkeep: list[Manifest]
-    #: What a store waits for that is reduced to one server, "" without one.
-    store_waits: str = ""
+    #: The step of a store that is reduced to one server; None while nothing of it is decided.
+    step: Phase | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -311,7 +311,7 @@ class Reconciler:
         if not files.is_complete:
             # The last of two manifests with the same name wins: live Secrets keep their files.
             return _Desired(files, owned_secrets, [*prerequisites(inputs), *kept], False, kept)
-        return _Desired(files, owned_secrets, rendered, True, kept, step.waits)
+        return _Desired(files, owned_secrets, rendered, True, kept, step)
 
     # Write
 
@@ -392,7 +392,8 @@ class Reconciler:
                 observed.owner.name, wanted, observed.live.objects, is_serving=True
             ),
         )
-        progress = (found.progress, store.waits, desired.store_waits, waits)
+        store_waits = "" if desired.step is None else desired.step.waits
+        progress = (found.progress, store.waits, store_waits, waits)
         return replace(
             written,
             store_progress="; ".join(filter(None, progress)),
@@ -514,13 +515,18 @@ def _change(observed: _Observed, desired: _Desired, *, is_urgent: bool) -> Chang
     return Change(
         observed.key,
         observed.owner.uid,
-        observed.usable,
+        observed.usable if desired.step is None else desired.step.spec,
         desired.manifests,
         observed.live.objects,
         observed.now,
         was_observed=before.get("observedGeneration") == generation,
         is_urgent=is_urgent,
+        step=_marks(desired.step),
     )
+
+
+def _marks(step: Phase | None) -> tuple[object, ...]:
+    return () if step is None or step.pods is None else (step.pods, step.wanted_primary)
 
 
 def _missing(observed: _Observed, manifests: Sequence[Manifest]) -> list[Manifest]:

@@ -164,8 +164,8 @@ def test_what_is_to_have_three_servers_is_rendered_so() -> None:
 # What an operator does
 
 
-async def replicated() -> Harness:
-    it = await harness("minimal", redis={"bundled": {"replicas": 3}})
+async def replicated(**changes: Any) -> Harness:
+    it = await harness("minimal", redis={"bundled": {"replicas": 3}}, **changes)
     it.admin.store = dict(SERVERS)
     await it.reconcile()
     serve(it)
@@ -214,9 +214,12 @@ async def test_pods_of_an_old_template_are_deleted_one_by_one() -> None:
     assert "pod demo-redis-2 of the store is replaced" in it.message("Progressing")
 
 
-async def test_the_steps_to_one_server() -> None:
-    it = await replicated()
-    it.put_spec(spec_of("minimal"))
+@pytest.mark.parametrize("windows", [[], [{"schedule": "0 2 * * *"}]])
+async def test_the_steps_to_one_server(windows: list[dict[str, Any]]) -> None:
+    """All of them are the user's change: none waits for a maintenance window."""
+    maintenance = {"windows": windows}
+    it = await replicated(maintenance=maintenance)
+    it.put_spec(spec_of("minimal", maintenance=maintenance))
     await it.reconcile()
     config = it.fake.get("ConfigMap", "demo-redis")["data"][names.STORE_MEMBER_FILE]
     assert f'"wanted_primary": "{HOST}"' in config
@@ -227,11 +230,14 @@ async def test_the_steps_to_one_server() -> None:
     assert shape(it) == (1, {"tidegate", "sentinel"})
     it.admin.store = dict(ALONE)
     serve(it)
+    before = it.hashes()[1]
     # The StatefulSet is created again around its pod.
     for _ in range(2):
         await it.reconcile()
     assert it.cluster.orphaned == ["demo-redis"]
     assert shape(it) == (1, {"tidegate"})
+    # Routers are replaced, because they go to another store.
+    assert it.hashes()[1] != before
     assert "updateStrategy" not in it.fake.get("StatefulSet", "demo-redis")["spec"]
     assert ("PodDisruptionBudget", "demo-redis") not in {
         (kind, name) for _, kind, _, name in it.fake.objects

@@ -394,6 +394,8 @@ def test_the_part_of_a_spec_that_reaches_a_component() -> None:
     assert differ(edge={"replicas": 9, "rebalance": {"enabled": True}}) == set()
     assert differ(limits={"maxConnections": 7}, acl={"rules": "topic readwrite #"}) == set()
     assert differ(maintenance={"policy": "all"}, service={"type": "NodePort"}) == set()
+    target = {"persistentVolumeClaim": {"claimName": "backups"}}
+    assert differ(backup={"schedule": {"cron": "@daily", "target": target}}) == set()
     assert differ(edge={"resources": RESOURCES}) == {"edge"}
     assert differ(router={"podTemplate": {"metadata": {"labels": {"a": "b"}}}}) == {"router"}
     assert differ(image="x") == {"edge", "router", "redis"}

@@ -56,6 +56,8 @@ class Change:
     was_observed: bool
     #: Whether credentials change with the pods: then nothing waits.
     is_urgent: bool = False
+    #: What tells apart the steps in which a change of the spec is made.
+    step: Sequence[object] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -122,7 +124,7 @@ class RolloutGate:
     def decide(self, change: Change) -> Decision:
         """Return what may be written now. ``settle`` must follow."""
         self._memory.waiting.discard(change.key)
-        manifests = templates.stamped(change.manifests, change.live, change.spec)
+        manifests = templates.stamped(change.manifests, change.live, change.spec, change.step)
         changed = templates.changed(manifests, change.live, change.uid)
         is_own = bool(changed) and all(
             templates.is_same_spec(*pair, was_observed=change.was_observed) for pair in changed

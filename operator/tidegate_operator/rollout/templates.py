@@ -20,12 +20,21 @@ from tidegate_operator.spec.broker import MqttBrokerSpec
 
 #: Sections of the spec that reach neither pod templates nor configurations.
 _OUTSIDE_PODS: Final = frozenset(
-    {"service", "network_policy", "certificates", "maintenance", "paused"}
+    {
+        "service",
+        "network_policy",
+        "certificates",
+        "maintenance",
+        "paused",
+        "backup",
+        "restore_from",
+    }
 )
 #: Sections that processes reload: they are in configurations, and in no pod template.
 _RELOADED: Final = frozenset({"listeners", "acl", "auth", "limits", "features", "log"})
 #: Of edges and routers: what changes pods by no new template.
 _SCALING: Final = frozenset({"replicas", "autoscaling", "disruption_budget", "rebalance"})
+_COMPONENTS: Final = frozenset({*names.PROCESSES, "redis"})
 _WORKLOADS: Final = frozenset({"Deployment", "StatefulSet"})
 
 
@@ -35,14 +44,20 @@ def is_workload(manifest: Mapping[str, Any]) -> bool:
 
 
 def is_configuration(manifest: Mapping[str, Any]) -> bool:
-    """Whether an object is the configuration of edges or routers."""
-    return manifest["kind"] == "ConfigMap" and names.CONFIG_FILE in manifest.get("data", {})
+    """Whether an object is the configuration of edges, routers or the store."""
+    return manifest["kind"] == "ConfigMap" and _component(manifest) in _COMPONENTS
 
 
 def stamped(
-    manifests: Sequence[Manifest], live: Mapping[ObjectRef, Manifest], spec: MqttBrokerSpec
+    manifests: Sequence[Manifest],
+    live: Mapping[ObjectRef, Manifest],
+    spec: MqttBrokerSpec,
+    step: Sequence[object] = (),
 ) -> list[Manifest]:
-    """Return manifests with the hashes by which later changes are told apart."""
+    """Return manifests with the hashes by which later changes are told apart.
+
+    ``step``: what tells apart the steps of one change of the spec, which are all the user's.
+    """
     given = _given(spec)
     files = sorted(
         f"{one['metadata']['name']}/{key}"
@@ -50,12 +65,12 @@ def stamped(
         if one["kind"] == "Secret"
         for key in one.get("data") or {}
     )
-    configuration = digest([given, files])
+    configuration = digest([given, files, *step])
     result = []
     for manifest in manifests:
         if is_workload(manifest):
             marks = {
-                names.SPEC_HASH: digest(_reaching(given, _component(manifest))),
+                names.SPEC_HASH: digest([_reaching(given, _component(manifest)), *step]),
                 names.TEMPLATE_HASH: digest(manifest["spec"]["template"]),
             }
         elif is_configuration(manifest):
