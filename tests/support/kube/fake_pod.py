@@ -99,7 +99,11 @@ class FakePod:
     async def serve(self) -> None:
         """Answer on the admin port. Raises OSError if the address is taken."""
         if self._server is None and self.has_admin_port:
-            self._server = await asyncio.start_server(self._answer, self.address, names.ADMIN_PORT)
+            # Cancelled after the socket is bound, it must be known, so that it is closed.
+            self._server = await asyncio.start_server(
+                self._answer, self.address, names.ADMIN_PORT, start_serving=False
+            )
+            await self._server.start_serving()
 
     async def close(self) -> None:
         """Stop answering; who waits for an answer gets none."""
