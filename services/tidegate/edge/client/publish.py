@@ -165,9 +165,7 @@ class PublishReceiver:
             if client.is_closed:
                 return
         if qos == 2 and message.packet_id in self._received:
-            # Sent again: it is answered, not published again [MQTT-4.3.3-10].
-            if not any(item.message.packet_id == message.packet_id for item in self._unanswered):
-                client.send(encode_ack(0x50, message.packet_id, 0, client.version))
+            self._answer_again(message)
             return
         if qos > client.listener.max_qos:
             client.fail(
@@ -204,6 +202,16 @@ class PublishReceiver:
                 self._acknowledge(message, code)
             return
         self._wait(message, code)
+
+    def _answer_again(self, message: Publish) -> None:
+        """Answer a QoS 2 message that was sent again; it is not published again [MQTT-4.3.3-10].
+
+        Those before it are answered first [MQTT-4.6.0-3].
+        """
+        if not self._unanswered:
+            self._acknowledge(message, 0)
+        elif not any(item.message.packet_id == message.packet_id for item in self._unanswered):
+            self._wait(message, 0)
 
     def _prepare(self, message: Publish) -> None:
         """Apply what the listener and the limits say to a message before it is looked at."""

@@ -40,6 +40,26 @@ async def test_a_qos_2_message_sent_again_is_answered_once_and_not_before_it_is_
         assert len(alone.router.published) == 1
 
 
+@pytest.mark.statement("MQTT-4.6.0-3")
+async def test_a_qos_2_message_sent_again_is_answered_after_those_before_it() -> None:
+    """An earlier connection had its receipt stored, but not those of the messages before it."""
+    async with LoneEdge() as alone:
+        client = await alone.connect("c")
+        client.send(mqtt_bytes.publish("t", qos=2, packet_id=3))
+        assert client.kinds() == ["PUBREC"]
+        alone.router.answers_late = True
+        for packet_id in (1, 2):
+            client.send(mqtt_bytes.publish("t", qos=2, packet_id=packet_id, dup=True))
+        client.send(mqtt_bytes.publish("t", qos=2, packet_id=3, dup=True))
+        client.send(mqtt_bytes.publish("t", qos=1, packet_id=4, dup=True))
+        assert client.kinds() == []
+        for _ in range(3):
+            alone.router.answer()
+        answers = [(packet.kind, packet.packet_id) for packet in client.received()]
+        assert answers == [("PUBREC", 1), ("PUBREC", 2), ("PUBREC", 3), ("PUBACK", 4)]
+        assert len(alone.router.published) == 4
+
+
 @pytest.mark.statement("MQTT-3.3.4-7")
 async def test_a_message_refused_in_pubrec_is_no_longer_under_way() -> None:
     async with LoneEdge(limits={"receive_maximum": 1}) as alone:
