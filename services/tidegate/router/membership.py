@@ -62,6 +62,8 @@ class Membership:
         self._current_until_s = 0.0
         #: Called when the logs have a gap, before everything is loaded again.
         self.on_gap: Callable[[], Awaitable[None]] = _nothing
+        #: Called when changes have been applied, before anything else happens.
+        self.on_applied: Callable[[], None] = _ignore
         self._loop = asyncio.get_running_loop()
         self._reading: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -159,6 +161,7 @@ class Membership:
                 continue
             for change in found.changes:
                 self._apply(change)
+            self.on_applied()
             self._positions = found.positions
             if not found.more:
                 return
@@ -228,6 +231,10 @@ class Membership:
 
 
 async def _nothing() -> None:
+    pass
+
+
+def _ignore() -> None:
     pass
 
 

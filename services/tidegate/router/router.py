@@ -158,6 +158,8 @@ class Router:
             retained=retained,
             deliveries=deliveries,
         )
+        if self._membership is not None:
+            self._membership.on_applied = routing.drop_superseded
         if tracer is not None:
             queues.append = TracedAppend(queues.append, tracer)
             routing.retain = TracedRetain(routing.retain, tracer)

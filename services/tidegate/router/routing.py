@@ -142,6 +142,20 @@ class Routing:
             if code is not None:
                 origin.published(message, code)
 
+    def drop_superseded(self) -> None:
+        """Refuse the delayed publishes of connections that are superseded.
+
+        Called while their fences are in place: an edge that has applied one lifts it, long before
+        this router may be current.
+        """
+        if any(origin.is_superseded for origin, _ in self._delayed):
+            delayed, self._delayed = self._delayed, deque()
+            for origin, message in delayed:
+                if origin.is_superseded:
+                    origin.published(message, FENCED)
+                else:
+                    self._delayed.append((origin, message))
+
     def cancel(self) -> None:
         """Cancel the delayed publishes: edges resend them."""
         self._delayed.clear()

@@ -690,6 +690,29 @@ async def test_what_waited_of_a_superseded_connection_is_refused() -> None:
 
 
 @in_virtual_time
+async def test_what_waited_is_refused_although_its_edge_has_lifted_the_fence() -> None:
+    """It lifts it when it has applied it; the router becomes current with its next lease."""
+    harness = await _harness("c")
+    harness.router.add_interest("edge-1", "t")
+    await harness.lapse()
+    assert harness.publish(b"old", 1) is None
+    loop = asyncio.get_running_loop()
+
+    def fence(client_id: str, epoch: int) -> None:
+        harness.origin.is_superseded = client_id == harness.origin.client_id
+        loop.call_soon(setattr, harness.origin, "is_superseded", False)
+
+    harness.edge.fence = fence  # type: ignore[method-assign]
+    log = harness.store.logs[harness.store.partition("publisher")]
+    log.append(ConnectionFenced("publisher", "edge-1", 5))
+    harness.back()
+    await asyncio.sleep(1)
+    assert harness.origin.answers == [(b"old", FENCED)]
+    assert harness.store.appended == []
+    assert harness.edge.payloads == []
+
+
+@in_virtual_time
 async def test_fences_and_lost_edges_are_read_from_the_log() -> None:
     harness = await _harness()
     harness.router.join_groups("edge-1", "p", 4, [("$share/g/t", QOS1)])

@@ -64,8 +64,8 @@ class RemoteOrigin:
 
     @property
     def is_superseded(self) -> bool:
-        """Whether its edge is fenced for it (see Origin)."""
-        return self._peer.fences.get(self.client_id, 0) > self.epoch
+        """Whether its edge is fenced for it, or has to send it again (see Origin)."""
+        return self._peer.closed or self._peer.fences.get(self.client_id, 0) > self.epoch
 
     def identity(self, message: Publish) -> str:
         """Return what the edge has sent (see Origin)."""

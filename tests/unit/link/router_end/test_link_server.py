@@ -1176,6 +1176,21 @@ async def test_a_fence_is_kept_until_the_edge_has_applied_it(harness: Harness) -
 
 
 @_harness()
+async def test_what_an_edge_sends_again_is_superseded_on_its_former_stream(
+    harness: Harness,
+) -> None:
+    stream = await harness.edge("edge-1")
+    harness.service.answers_late = True
+    stream.say(publish=_publish(b"x", 1))
+    await until(lambda: harness.service.open, "it is published")
+    ((origin, _),) = harness.service.open
+    assert not origin.is_superseded
+    stream.end()
+    await until(lambda: not harness.link_server.edges, "the stream has ended")
+    assert origin.is_superseded
+
+
+@_harness()
 async def test_an_edge_of_an_older_version_is_fenced_by_what_it_sends(harness: Harness) -> None:
     """It sends no epoch at QoS 0, and takes neither fences nor wills."""
     stream = FakeStream(harness.link_server, "edge-1")
