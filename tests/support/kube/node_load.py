@@ -19,6 +19,7 @@ from support.session_client import Patience
 T = TypeVar("T")
 #: Where clients connect, all of them.
 PORT = 443
+ANNOUNCED = Snapshot(repeats=True)
 #: Sessions of an earlier load are still there.
 _number = itertools.count(1)
 
@@ -51,16 +52,23 @@ class ServiceTarget:
 
 @contextlib.asynccontextmanager
 async def under_load(
-    broker: Broker, seed: int, logs: Path, *, rate: float = 15.0, are_killed: bool = False
+    broker: Broker,
+    seed: int,
+    logs: Path,
+    *,
+    rate: float = 15.0,
+    are_killed: bool = False,
+    announced: Snapshot = ANNOUNCED,
 ) -> AsyncIterator[ClusterLoad]:
     """Put a load on the broker over TLS; at the end everything must have arrived, in order.
 
-    ``are_killed``: containers may end anyhow, as on a node that is switched off.
+    ``are_killed``: containers may end anyhow, as on a node that is switched off. ``announced``:
+    what clients may see.
     """
     target = ServiceTarget(broker, await away(broker.address), logs)
     # A machine that runs a whole cluster answers late now and then.
     patience = Patience(connack_s=5.0, silence_s=6.0)
-    load = ClusterLoad(target, seed, Snapshot(repeats=True), patience)
+    load = ClusterLoad(target, seed, announced, patience)
     async with contextlib.AsyncExitStack() as stack:
         codes = stack.enter_context(ends_of_containers(broker))
         await stack.enter_async_context(load)
