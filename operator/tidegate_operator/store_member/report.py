@@ -97,21 +97,45 @@ def metrics(found: Report) -> str:
     """Return the metrics in the text format of Prometheus."""
     rows = (
         (
-            "up",
+            "store_server_up",
             "Whether the server of this pod is ready: primary, or replica in step",
             found.is_ready,
         ),
-        ("primary", "Whether the server of this pod is the primary", found.role == "primary"),
-        ("replicas_in_sync", "Replicas that confirm writes (of the primary)", found.in_sync),
-        ("replica_lag_seconds", "Age of the oldest confirmation of a replica", found.lag_s),
-        ("replica_behind_bytes", "Bytes that the slowest replica lacks", found.behind_bytes),
-        ("sentinels", "Sentinels that this pod's Sentinel knows, with itself", found.sentinels),
-        ("used_memory_bytes", "Memory in use by the server", found.used_memory_bytes),
-        ("max_memory_bytes", "Memory above which writes are refused", found.max_memory_bytes),
+        (
+            "store_server_primary",
+            "Whether the server of this pod is the primary",
+            found.role == "primary",
+        ),
+        (
+            "store_server_replicas_in_sync",
+            "Replicas that confirm writes (of the primary)",
+            found.in_sync,
+        ),
+        (
+            "store_server_replica_lag_seconds",
+            "Age of the oldest confirmation of a replica",
+            found.lag_s,
+        ),
+        (
+            "store_server_replica_behind_bytes",
+            "Bytes that the slowest replica lacks",
+            found.behind_bytes,
+        ),
+        (
+            "store_server_sentinels",
+            "Sentinels that this pod's Sentinel knows, with itself",
+            found.sentinels,
+        ),
+        ("store_server_used_memory_bytes", "Memory in use by the server", found.used_memory_bytes),
+        (
+            "store_server_max_memory_bytes",
+            "Memory above which writes are refused",
+            found.max_memory_bytes,
+        ),
     )
     return "".join(
-        f"# HELP tidegate_store_server_{name} {text}.\n"
-        f"# TYPE tidegate_store_server_{name} gauge\n"
-        f"tidegate_store_server_{name} {int(value)}\n"
+        f"# HELP tidegate_{name} {text}.\n"
+        f"# TYPE tidegate_{name} gauge\n"
+        f"tidegate_{name} {int(value)}\n"
         for name, text, value in rows
     )
