@@ -7,6 +7,7 @@ replies, StoreUnavailable, and what is still there afterwards.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -104,6 +105,19 @@ async def test_all_that_was_answered_is_there_after_a_kill(
     again = await attach(store)
     assert again.session_present
     assert again.last_seq >= answered
+
+
+async def test_an_outage_is_reported_once_for_what_is_completed_together(
+    store: RedisStore, server: StoreServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exception that nobody retrieves is an ERROR line of asyncio."""
+    await attach(store)
+    server.kill()
+    with pytest.raises(StoreUnavailable):
+        await store.complete_many([("c", 1, [1]), ("d", 1, [1]), ("e", 1, [1])])
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    server.start()
 
 
 async def test_nothing_waits_for_a_server_that_is_gone(

@@ -476,6 +476,9 @@ class RedisStore:
             words: Words = [op.COMPLETE, 3 + len(seqs), partition, client, epoch, *seqs]
             waiting.append(self._hot.submit(partition, words, 100 + 20 * len(seqs)))
         await asyncio.wait(waiting)
+        failures = [error for reply in waiting if (error := reply.exception()) is not None]
+        if failures:
+            raise failures[0]
         return [bool(reply.result()) for reply in waiting]
 
     async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
