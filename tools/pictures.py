@@ -157,7 +157,7 @@ _OPERATOR_LEFT: Final = 760
 _OPERATOR_WIDTH: Final = 210
 
 #: Modules of the operator without I/O, and those with it.
-_OPERATOR_PURE: Final = ("spec", "secrets", "render", "plan", "conditions")
+_OPERATOR_PURE: Final = ("spec", "secrets", "render", "plan", "status")
 _OPERATOR_RIM: Final = ("kube", "pods", "reconcile", "handlers")
 
 

@@ -27,7 +27,7 @@ from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, 
 from tidegate_operator.names import BrokerKey
 from tidegate_operator.plan import MANAGED_KINDS
 from tidegate_operator.pods.admin_client import AdminClient
-from tidegate_operator.reconcile import Reconciler
+from tidegate_operator.reconcile.reconciler import Reconciler
 from tidegate_operator.render import Manifest, Settings
 from tidegate_operator.rollout.gate import RolloutGate
 from tidegate_operator.secrets.reference_index import ReferenceIndex

@@ -1,6 +1,6 @@
 """Observed state of workloads, pods and addresses, parsed from objects of the API. Pure.
 
-Called by ``reconcile``; ``conditions`` and ``pods`` use the values.
+Called by ``reconcile``; ``status`` and ``pods`` use the values.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Workload:
     is_stuck: bool = False
     #: Why pods cannot be created (ReplicaFailure): a quota, an admission webhook; "" if they can.
     failure: str = ""
-    #: Since when. Short failures are normal: see ``conditions.PATIENCE``.
+    #: Since when. Short failures are normal: see ``status.conditions.PATIENCE``.
     failure_since: datetime | None = None
     #: Whether the object exists.
     exists: bool = False

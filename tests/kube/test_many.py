@@ -28,7 +28,7 @@ from support.kube.operator_process import OperatorProcess
 from support.kube.space import Space
 from support.waiting import wait_for
 from tidegate_operator import names
-from tidegate_operator.reconcile import PROGRESSING_S
+from tidegate_operator.reconcile.interval import PROGRESSING_S
 
 BROKERS: Final = int(os.environ.get("TIDEGATE_BROKERS", "24"))
 IS_LONG: Final = BROKERS > 100

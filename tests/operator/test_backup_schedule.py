@@ -17,7 +17,7 @@ from tidegate_operator.backups.controller import BackupController, BackupIndex
 from tidegate_operator.backups.cron import next_time
 from tidegate_operator.backups.schedule import KEPT_FAILED
 from tidegate_operator.kube.interface import Listed
-from tidegate_operator.reconcile import Reconciler
+from tidegate_operator.reconcile.reconciler import Reconciler
 from tidegate_operator.render.inputs import Settings
 
 SCHEDULE: dict[str, Any] = {

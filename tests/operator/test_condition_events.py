@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tidegate_operator.condition_events import changes
+from tidegate_operator.status.condition_events import changes
 
 
 def condition(kind: str, status: str, reason: str) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from support.brokers import DAY, NOW, pair, spec_of
-from tidegate_operator.broker_state import BrokerState
-from tidegate_operator.conditions import PATIENCE, status
 from tidegate_operator.live_state import (
     Addresses,
     Pod,
@@ -30,6 +28,8 @@ from tidegate_operator.secrets.references import Fault, Problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.problems import parse
 from tidegate_operator.spec.status import Reason
+from tidegate_operator.status.broker_state import BrokerState
+from tidegate_operator.status.conditions import PATIENCE, status
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 FULL = Workload(desired=2, ready=2, updated=2, total=2, is_current=True, exists=True)

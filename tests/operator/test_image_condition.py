@@ -8,10 +8,10 @@ import pytest
 
 from support.brokers import NOW, spec_of
 from tidegate_operator import names
-from tidegate_operator.broker_state import BrokerState
-from tidegate_operator.conditions import status
 from tidegate_operator.live_state import Workload, pods
 from tidegate_operator.spec.problems import parse
+from tidegate_operator.status.broker_state import BrokerState
+from tidegate_operator.status.conditions import status
 
 WRONG = "registry.example/tidegate:0.1.O"
 ROLLING = Workload(desired=2, ready=2, updated=1, total=3, is_current=True, exists=True)

@@ -29,7 +29,7 @@ from tidegate_operator.kube.cache import CachedCluster
 from tidegate_operator.kube.client import KubeApi, collection_path, object_path
 from tidegate_operator.kube.interface import Event, KubeError, KubeUnavailable, Listed
 from tidegate_operator.plan import MANAGED_KINDS, OPTIONAL_KINDS, ObjectRef
-from tidegate_operator.reconcile import Outcome
+from tidegate_operator.reconcile.reconciler import Outcome
 from tidegate_operator.spec import backup_crd, crd
 
 BROKER = {"metadata": {"name": "demo", "namespace": "iot", "uid": "u"}}

@@ -9,12 +9,12 @@ import pytest
 
 from support.brokers import NOW, spec_of
 from tidegate_operator import names
-from tidegate_operator.broker_state import BrokerState
-from tidegate_operator.condition_events import changes
-from tidegate_operator.conditions import status
 from tidegate_operator.kube.cache import slim
 from tidegate_operator.live_state import Workload, pods
 from tidegate_operator.spec.problems import parse
+from tidegate_operator.status.broker_state import BrokerState
+from tidegate_operator.status.condition_events import changes
+from tidegate_operator.status.conditions import status
 
 TWO = Workload(desired=2, ready=1, updated=2, total=2, is_current=True, exists=True)
 ONE = Workload(desired=1, ready=1, updated=1, total=1, is_current=True, exists=True)

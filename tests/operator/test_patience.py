@@ -10,7 +10,7 @@ import pytest
 from support.brokers import spec_of
 from support.operator_harness import Harness
 from tidegate_operator.kube.interface import KubeError
-from tidegate_operator.reconcile import DEGRADED_S, PROGRESSING_S
+from tidegate_operator.reconcile.interval import DEGRADED_S, PROGRESSING_S
 
 
 async def again(it: Harness, later_s: float) -> float:

@@ -14,7 +14,7 @@ from support.operator_harness import Harness, harness
 from tidegate_operator import names
 from tidegate_operator.live_state import pods
 from tidegate_operator.pods.config_state import UNAUTHORIZED, UNREACHABLE, PodReport, ReportedFile
-from tidegate_operator.reconcile import PROGRESSING_S
+from tidegate_operator.reconcile.interval import PROGRESSING_S
 
 
 def message(it: Harness, kind: str) -> str:

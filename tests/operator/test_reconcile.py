@@ -11,11 +11,12 @@ import yaml
 from support.brokers import DAY, NAMESPACE, NOW, pair, secret_data, spec_of
 from support.operator_harness import Harness, harness
 from tidegate_operator import names
-from tidegate_operator.broker_state import time_text
 from tidegate_operator.kube.interface import KubeError, KubeUnavailable
-from tidegate_operator.reconcile import PROGRESSING_S, Outcome, Reconciler
+from tidegate_operator.reconcile.interval import PROGRESSING_S
+from tidegate_operator.reconcile.reconciler import Outcome, Reconciler
 from tidegate_operator.render import Manifest, Settings
 from tidegate_operator.secrets.certificates import certificate_info
+from tidegate_operator.status.broker_state import time_text
 
 PARTS = ("authorities", "edge", "router")
 

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature
 from support.brokers import NAMESPACE, spec_of
 from support.operator_harness import Harness, harness
 from tidegate_operator.kube.interface import KubeError
-from tidegate_operator.reconcile import Reconciler
+from tidegate_operator.reconcile.reconciler import Reconciler
 from tidegate_operator.render.inputs import Settings, decoded
 
 #: Rounds in which both must have come to rest.

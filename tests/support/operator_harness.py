@@ -12,7 +12,7 @@ from support.fake_kube_api import FakeKubeApi
 from support.fake_pods import FakePods
 from tidegate_operator import names
 from tidegate_operator.names import RESTART_HASH
-from tidegate_operator.reconcile import Outcome, Reconciler
+from tidegate_operator.reconcile.reconciler import Outcome, Reconciler
 from tidegate_operator.render.inputs import Settings, encoded
 from tidegate_operator.rollout.gate import RolloutGate
 from tidegate_operator.spec.problems import parse

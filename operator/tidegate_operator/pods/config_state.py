@@ -1,7 +1,7 @@
 """Whether pods use the desired configuration. Pure.
 
 ``admin_client`` parses what pods report, ``desired_configs`` takes what they should use from the
-ConfigMap and Secret that they mount, and ``conditions`` says which pods are outdated.
+ConfigMap and Secret that they mount, and ``status`` says which pods are outdated.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What Degraded says of nodes that no longer report, and of the pods on them. Pure.
 
-``live_state`` recognises such pods; called by ``conditions``. The operator reads no nodes.
+``live_state`` recognises such pods; called by ``status``. The operator reads no nodes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Routes of the Gateway API to the listeners that ask for one. Pure.
 
-A kind that the cluster does not have makes no route; ``conditions`` says so.
+A kind that the cluster does not have makes no route; ``status`` says so.
 """
 
 from __future__ import annotations

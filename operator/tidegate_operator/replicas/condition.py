@@ -1,6 +1,6 @@
 """The condition StoreReplicated: whether the store survives the loss of any one node. Pure.
 
-Called by ``conditions``.
+Called by ``status.conditions``.
 """
 
 from __future__ import annotations

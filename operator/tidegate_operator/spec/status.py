@@ -1,4 +1,4 @@
-"""``MqttBroker.status``: the model for the CRD's schema. ``conditions`` fills it. Pure."""
+"""``MqttBroker.status``: the model for the CRD's schema. ``status.conditions`` fills it. Pure."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What Degraded says of images that cannot be pulled: which, why, and what to do. Pure.
 
-Called by ``conditions``.
+Called by ``degraded_condition``.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from tidegate_operator.broker_state import BrokerState, some
 from tidegate_operator.live_state import Pod
+from tidegate_operator.status.broker_state import BrokerState, some
 
 _MAX_REASON: Final = 300
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from tidegate_operator.broker_state import BrokerState, Value
 from tidegate_operator.spec.status import Reason
+from tidegate_operator.status.broker_state import BrokerState, Value
 
 #: Reasons of Degraded that end only when somebody changes something.
 _LASTING: Final = frozenset(

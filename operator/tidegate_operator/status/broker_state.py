@@ -1,6 +1,6 @@
 """What a status is made of, and how its sentences are joined. Pure.
 
-Filled by ``reconcile``; read by ``conditions``, ``certificate_condition`` and ``kstatus``.
+Filled by ``reconcile.state``; read by all modules of the conditions.
 """
 
 from __future__ import annotations

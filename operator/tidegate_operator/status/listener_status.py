@@ -1,6 +1,6 @@
 """The part of a status about listeners: their Services, addresses and certificates. Pure.
 
-Called by ``conditions`` and ``reconcile``.
+Called by ``conditions``, ``blocking`` and ``reconcile``.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate_operator import names
-from tidegate_operator.broker_state import BrokerState, some, time_text
 from tidegate_operator.live_state import Addresses
 from tidegate_operator.spec.client_services import service_name
 from tidegate_operator.spec.status import MAX_ADDRESSES, ListenerStatus, Reason
+from tidegate_operator.status.broker_state import BrokerState, some, time_text
 
 
 def listeners(state: BrokerState, before: Mapping[str, Any] | None) -> list[Any]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from tidegate_operator.broker_state import BrokerState, Value, sentences, some
 from tidegate_operator.secrets.references import Fault
 from tidegate_operator.spec.status import Reason
+from tidegate_operator.status.broker_state import BrokerState, Value, sentences, some
 
 #: How long before a certificate expires a missing renewal is reported.
 ENDS_SOON: Final = timedelta(days=7)

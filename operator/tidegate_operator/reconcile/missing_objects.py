@@ -1,6 +1,6 @@
 """What was deleted, and has to be made again although the newest spec is refused. Pure.
 
-Called by ``reconcile``.
+Called by ``reconciler``.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tidegate_operator import listener_status
 from tidegate_operator.plan import ObjectRef
 from tidegate_operator.render.inputs import Manifest
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.client_services import client_services
+from tidegate_operator.status import listener_status
 
 #: Kinds of objects without which running pods are not found, or cannot be replaced.
 _BASIC_KINDS: Final = frozenset({"Service", "ServiceAccount"})
