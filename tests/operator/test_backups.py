@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import openshift
-from support.api_schema import schemas
 from support.brokers import NAMESPACE, NOW, spec_of
 from support.mqtt_backups import (
     DONE,
@@ -25,7 +21,6 @@ from support.mqtt_backups import (
 )
 from support.operator_harness import Harness, harness
 from tidegate_operator import names
-from tidegate_operator.backups import pod_delete, pod_report
 from tidegate_operator.backups.controller import (
     MISSING_S,
     RUNNING_S,
@@ -35,13 +30,9 @@ from tidegate_operator.backups.controller import (
 )
 from tidegate_operator.kube.interface import Event
 from tidegate_operator.render.inputs import Settings
-from tidegate_operator.spec import backup_crd
 
-FILE = Path(__file__).parents[2] / "charts" / "tidegate" / "crds" / "mqttbackups.yaml"
 #: The Job that deletes a file.
 DELETING = "mqbk-delete-uid-of-now"
-#: Those of ``test_crd``.
-UNDESCRIBED = {".apiVersion", ".kind", ".metadata", ".metadata.name"}
 
 
 class Backups:
@@ -376,55 +367,6 @@ async def test_one_that_is_deleted_is_left_alone() -> None:
     assert "Job" not in {key[1] for key in it.it.fake.objects}
 
 
-# In the pod
-
-
-def test_the_last_line_is_the_termination_message(
-    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    lines = 'print(\'{"phase": "writing"}\'); print(\'{"phase": "done"}\'); print()'
-    file = tmp_path / "termination-log"
-    assert pod_report.run([sys.executable, "-c", f"{lines}; raise SystemExit(3)"], file) == 3
-    assert file.read_text() == '{"phase": "done"}'
-    assert b'{"phase": "writing"}\n{"phase": "done"}\n' in capfdbinary.readouterr().out
-
-
-# The definition
-
-
-def test_the_committed_definition_is_current() -> None:
-    assert FILE.read_text(encoding="utf-8") == backup_crd.generate(), "run: make crd"
-
-
-def test_every_field_is_described_and_every_list_is_bounded() -> None:
-    for path, schema in schemas(backup_crd.root_schema()):
-        if path not in UNDESCRIBED and not path.endswith((".items", ".additionalProperties")):
-            assert "description" in schema, path
-        if schema.get("type") == "array":
-            assert schema["maxItems"] <= 64
-
-
-def test_columns_are_fields_of_their_type() -> None:
-    properties = backup_crd.root_schema()["properties"]
-    for column in backup_crd.definition()["spec"]["versions"][0]["additionalPrinterColumns"]:
-        if "metadata" in column["jsonPath"]:
-            continue
-        place: dict[str, Any] = {"properties": properties}
-        for part in column["jsonPath"].strip(".").split("."):
-            place = place["properties"][part]
-        assert column["type"] == {"date": "date", "string": "string"}.get(
-            column["type"], place["type"]
-        )
-
-
-def test_a_path_cannot_lead_out_of_the_volume() -> None:
-    schema = backup_crd.root_schema()["properties"]["spec"]["properties"]["target"]
-    path = schema["properties"]["persistentVolumeClaim"]["properties"]["path"]["pattern"]
-    assert re.match(path, "a/b.c")
-    for bad in ("../x", "/x", "a/../b", "a/", ".x", "a//b", ""):
-        assert not re.match(path, bad), bad
-
-
 # Deletion
 
 
@@ -527,16 +469,3 @@ async def test_a_file_in_a_bucket_is_deleted_without_its_broker() -> None:
     assert "AWS_SECRET_ACCESS_KEY" in {one["name"] for one in pod["containers"][0]["env"]}
     assert pod["containers"][0]["image"] == "registry.example/tidegate:1"
     assert "serviceAccountName" not in pod
-
-
-def test_the_pod_deletes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "a.tgbackup"
-    file.touch()
-    for _ in range(2):
-        # What has gone already is no failure: a pod may be started twice.
-        assert pod_delete.delete(str(tmp_path), "a") == 0
-        assert json.loads(capsys.readouterr().out) == {"phase": "done", "name": "a"}
-    assert not file.exists()
-    (tmp_path / "b.tgbackup").mkdir()
-    assert pod_delete.delete(str(tmp_path), "b") == 1
-    assert json.loads(capsys.readouterr().out)["phase"] == "failed"
