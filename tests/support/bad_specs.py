@@ -14,6 +14,12 @@ TLS: Schema = {"selfSigned": True}
 #: Specs with this one are refused for a broker that is called demo.
 RESERVED_SERVICE = "a service has the name of another Service of the broker"
 _CLAIM: Schema = {"persistentVolumeClaim": {"claimName": "backups"}}
+_GATEWAY: Schema = {"name": "public"}
+
+
+def _gateway(**more: object) -> Schema:
+    return {"parentRefs": [_GATEWAY], **more}
+
 
 BAD: list[tuple[Schema, str]] = [
     ({"listeners": []}, "schema"),
@@ -136,6 +142,27 @@ BAD: list[tuple[Schema, str]] = [
         "loadBalancerSourceRanges requires type LoadBalancer",
     ),
     ({"listeners": [{"name": "a", "service": {"name": "Public"}}]}, "schema"),
+    *(
+        ({"listeners": [{"name": "a", "gateway": {"parentRefs": [_GATEWAY]}, **listener}]}, message)
+        for listener, message in (
+            (
+                {"protocol": "ws", "service": {"type": "None"}},
+                "gateway requires a Service: service.type must not be None",
+            ),
+            (
+                {"protocol": "wss", "tls": TLS, "gateway": _gateway(kind="HTTPRoute")},
+                "an HTTPRoute requires protocol ws, or auto without tls",
+            ),
+            (
+                {"protocol": "tls", "tls": TLS, "gateway": _gateway(kind="TLSRoute")},
+                "a TLSRoute requires gateway.hostnames",
+            ),
+            (
+                {"protocol": "tcp", "gateway": _gateway(kind="TCPRoute", hostnames=["a.example"])},
+                "a TCPRoute has no hostnames: it cannot tell them apart",
+            ),
+        )
+    ),
     *(
         ({"listeners": [{"name": name, "service": service}]}, RESERVED_SERVICE)
         for name, service in (
