@@ -166,7 +166,8 @@ def test_kubectl_shows_lists_and_explains(space: Space, kubectl: Kubectl) -> Non
     space.api.patch("MqttBroker", "demo", space.name, {"status": status}, "status")
 
     head, row = kubectl("get", "mqb", "-n", space.name).splitlines()
-    wanted = ["NAME", "READY", "DEGRADED", "EDGES", "ROUTERS", "CONNECTIONS", "ADDRESS", "AGE"]
+    wanted = ["NAME", "READY", "DEGRADED", "EDGES", "ROUTERS", "CONNECTIONS", "ADDRESS"]
+    wanted += ["SEEN", "AGE"]
     assert head.split() == wanted
     assert row.split()[:-1] == ["demo", "True", "True", "2", "2", "41", "203.0.113.7:443"]
     head, row = kubectl("get", "mqb", "-n", space.name, "-o", "wide").splitlines()

@@ -179,7 +179,8 @@ def test_two_releases_at_once(
     for operator in operators:
         operator.install(values)
         operator.start()
-    space.put("demo", spec_of())
+    # Each would let its own namespace in.
+    space.put("demo", spec_of(networkPolicy={"enabled": False}))
     space.until_settled("demo")
     mark = spare_plane.audit.mark()
     # Each has looked at it again at least once.
