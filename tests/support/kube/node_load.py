@@ -69,6 +69,7 @@ async def under_load(
     # A machine that runs a whole cluster answers late now and then.
     patience = Patience(connack_s=5.0, silence_s=6.0)
     load = ClusterLoad(target, seed, announced, patience)
+    load.loses_machines = are_killed
     async with contextlib.AsyncExitStack() as stack:
         codes = stack.enter_context(ends_of_containers(broker))
         await stack.enter_async_context(load)
