@@ -14,7 +14,7 @@ HELM ?= helm
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node fuzz proto reference ledger crd chart-readme pictures lock version image release lint fmt docs bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node test-node-long fuzz proto reference ledger crd chart-readme pictures lock version image release lint fmt docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ test-kube: $(VENV)/.installed-test ## Run the operator and the chart against a r
 	$(BIN)/python -m pytest tests/kube -n 2 --dist loadfile -rP
 
 test-node: $(VENV)/.installed-test ## Run the real image on a whole node (root; network namespaces of its own)
+	$(BIN)/python -m pytest tests/node -rP -m "not slow"
+
+test-node-long: $(VENV)/.installed-test ## The same, and lose nodes of a cluster of three under load
 	$(BIN)/python -m pytest tests/node -rP
 
 fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for a minute

@@ -24,7 +24,7 @@ from support.kube.node_load import ANNOUNCED, away, under_load
 from support.kube.node_product import SYSTEM, Broker, Operator, broker_spec, measured
 from support.waiting import wait_for
 
-pytestmark = [pytest.mark.node, pytest.mark.timeout(600, func_only=True)]
+pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(600, func_only=True)]
 
 BROKERS = "brokers"
 FRONT = ("node2", "node3")
