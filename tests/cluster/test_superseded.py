@@ -15,7 +15,12 @@ import pytest
 
 from support import mqtt_bytes
 from support.cluster import Cluster
-from support.cluster_clients import ClusterClients, receive_publish, settled
+from support.cluster_clients import (
+    ClusterClients,
+    connect_when_served,
+    receive_publish,
+    settled,
+)
 from support.mqtt_bytes import V5, V311, Packet, Will
 from support.peers import both_versions
 from support.raw_client import RawClient
@@ -70,7 +75,7 @@ async def test_what_lies_in_the_sockets_of_an_edge_that_hung_has_no_effect(
     if hang != "a moment":
         while await witness.receive_or_end() is not None:
             pass
-    last = await cluster_clients.connect(OLD, "last")
+    last = await connect_when_served(cluster_clients, OLD, "last")
     for number, topic in enumerate(topics):
         await last.deliver(topic, b"last", packet_id=number + 1)
     found = await _payloads(watcher, b"last")

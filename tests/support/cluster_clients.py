@@ -65,6 +65,18 @@ class ClusterClients:
         return client
 
 
+async def connect_when_served(
+    cluster_clients: ClusterClients, edge: int, name: str, deadline_s: float = 20.0
+) -> RawClient:
+    """Connect to an edge that has hung: its routers may have given it up, and it attaches again."""
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            return await cluster_clients.connect(edge, name)
+        except (AssertionError, OSError):
+            assert time.monotonic() < end, f"edge {edge} serves nobody"
+
+
 async def settled(cluster: Cluster, deadline_s: float = 20.0) -> None:
     """Wait until every edge has lived long enough with its lease to keep who connects to it."""
     cluster_clients = ClusterClients(cluster)
