@@ -36,36 +36,16 @@ _COLUMNS: Final = (
 
 def definition() -> Schema:
     """Return the CustomResourceDefinition."""
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": names.BACKUP_CRD_NAME,
-            "annotations": {names.CRD_REVISION: str(REVISION)},
-            "labels": {names.PART_OF_LABEL: names.APPLICATION},
-        },
-        "spec": {
-            "group": names.GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "kind": names.BACKUP_KIND,
-                "listKind": f"{names.BACKUP_KIND}List",
-                "plural": names.BACKUP_PLURAL,
-                "singular": names.BACKUP_SINGULAR,
-                "shortNames": [names.BACKUP_SHORT_NAME],
-            },
-            "versions": [
-                {
-                    "name": names.VERSION,
-                    "served": True,
-                    "storage": True,
-                    "additionalPrinterColumns": crd.printer_columns(_COLUMNS),
-                    "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": root_schema()},
-                }
-            ],
-        },
+    resource_names: Schema = {
+        "kind": names.BACKUP_KIND,
+        "listKind": f"{names.BACKUP_KIND}List",
+        "plural": names.BACKUP_PLURAL,
+        "singular": names.BACKUP_SINGULAR,
+        "shortNames": [names.BACKUP_SHORT_NAME],
     }
+    return crd.definition_of(
+        names.BACKUP_CRD_NAME, REVISION, resource_names, _COLUMNS, {"status": {}}, root_schema()
+    )
 
 
 def root_schema() -> Schema:

@@ -65,40 +65,56 @@ _COLUMNS: Final = (
 
 def definition() -> Schema:
     """Return the CustomResourceDefinition."""
+    resource_names: Schema = {
+        "kind": names.KIND,
+        "listKind": f"{names.KIND}List",
+        "plural": names.PLURAL,
+        "singular": names.SINGULAR,
+        "shortNames": [names.SHORT_NAME],
+        "categories": ["all"],
+    }
+    subresources: Schema = {
+        "status": {},
+        "scale": {
+            "specReplicasPath": ".spec.edge.replicas",
+            "statusReplicasPath": ".status.edges.ready",
+            "labelSelectorPath": ".status.edges.selector",
+        },
+    }
+    return definition_of(
+        names.CRD_NAME, REVISION, resource_names, _COLUMNS, subresources, root_schema()
+    )
+
+
+def definition_of(
+    name: str,
+    revision: int,
+    resource_names: Schema,
+    columns: Sequence[tuple[str, str, str, int]],
+    subresources: Schema,
+    schema: Schema,
+) -> Schema:
+    """Return the CustomResourceDefinition of one of the operator's kinds."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": names.CRD_NAME,
-            "annotations": {names.CRD_REVISION: str(REVISION)},
+            "name": name,
+            "annotations": {names.CRD_REVISION: str(revision)},
             "labels": {names.PART_OF_LABEL: names.APPLICATION},
         },
         "spec": {
             "group": names.GROUP,
             "scope": "Namespaced",
-            "names": {
-                "kind": names.KIND,
-                "listKind": f"{names.KIND}List",
-                "plural": names.PLURAL,
-                "singular": names.SINGULAR,
-                "shortNames": [names.SHORT_NAME],
-                "categories": ["all"],
-            },
+            "names": resource_names,
             "versions": [
                 {
                     "name": names.VERSION,
                     "served": True,
                     "storage": True,
-                    "additionalPrinterColumns": printer_columns(_COLUMNS),
-                    "subresources": {
-                        "status": {},
-                        "scale": {
-                            "specReplicasPath": ".spec.edge.replicas",
-                            "statusReplicasPath": ".status.edges.ready",
-                            "labelSelectorPath": ".status.edges.selector",
-                        },
-                    },
-                    "schema": {"openAPIV3Schema": root_schema()},
+                    "additionalPrinterColumns": printer_columns(columns),
+                    "subresources": subresources,
+                    "schema": {"openAPIV3Schema": schema},
                 }
             ],
         },

@@ -15,8 +15,7 @@ from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store import operations as op
 from tidegate.store import scripts
-from tidegate.store.client.failures import StoreRefused
-from tidegate.store.client.lanes import LaneSettings, StoreFault, translate
+from tidegate.store.client.lanes import LaneSettings, start_failure
 from tidegate.store.client.servers import Word
 from tidegate.store.client.topology import make_topology
 from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, ROUTERS_KEY, Keyspace
@@ -68,11 +67,9 @@ class BackupAccess:
             await self._partitions.open()
         except BaseException as error:
             await self.close()
-            if isinstance(error, StoreRefused) or not isinstance(error, Exception):
+            failure = start_failure(error, "store.url")
+            if failure is error:
                 raise
-            failure = translate(error)
-            if isinstance(failure, StoreFault):
-                raise StoreRefused(f"the store refuses: {failure}") from error
             raise failure from error
         return self
 

@@ -39,7 +39,7 @@ from tidegate.store.api import (
     WriterFenced,
 )
 from tidegate.store.client.failures import StoreRefused, check_layout
-from tidegate.store.client.lanes import LaneSettings, StoreFault, translate
+from tidegate.store.client.lanes import LaneSettings, StoreFault, start_failure
 from tidegate.store.client.servers import Word
 from tidegate.store.client.topology import make_topology
 from tidegate.store.coordination import Coordination
@@ -152,11 +152,9 @@ class RedisStore:
             await self._check()
         except BaseException as error:
             await self.close()
-            if isinstance(error, StoreRefused) or not isinstance(error, Exception):
+            failure = start_failure(error, self._setting)
+            if failure is error:
                 raise
-            failure = translate(error)
-            if isinstance(failure, StoreFault):
-                raise StoreRefused(f"{self._setting}: the store refuses: {failure}") from error
             raise failure from error
         return self
 

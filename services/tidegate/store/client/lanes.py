@@ -83,6 +83,16 @@ class StoreFault(Exception):
     """The server refused an operation as invalid: a fault of Tidegate or foreign data."""
 
 
+def start_failure(error: BaseException, setting: str) -> BaseException:
+    """Return what to raise when the connection to a store cannot be opened or used."""
+    if isinstance(error, StoreRefused) or not isinstance(error, Exception):
+        return error
+    failure = translate(error)
+    if isinstance(failure, StoreFault):
+        return StoreRefused(f"{setting}: the store refuses: {failure}")
+    return failure
+
+
 def translate(error: Exception) -> Exception:
     """Turn an error of redis-py or of the network into one of the store's."""
     if isinstance(error, StoreUnavailable | StoreFault):
