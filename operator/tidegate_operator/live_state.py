@@ -142,11 +142,10 @@ def workload(manifest: Mapping[str, Any] | None) -> Workload:
 def bundled_store(manifest: Mapping[str, Any] | None, pods: Iterable[Pod]) -> Workload:
     """Return the state of the bundled store's StatefulSet.
 
-    While it is created again around its pod, nothing counts that pod yet.
+    Pods that are ready count also where its status does not count them: it is created again around
+    its running pods, and adopts them only after it has written its first status.
     """
     found = workload(manifest)
-    if found.is_current and found.exists:
-        return found
     serving = sum(pod.component == "redis" and pod.is_ready for pod in pods)
     return replace(found, ready=max(found.ready, serving))
 
