@@ -151,7 +151,11 @@ class Retained(Judge):
         ):
             # What could not be read at one SUBSCRIBE comes later, perhaps after the next one.
             self.wrong("retained twice", "a second retained value for one SUBSCRIBE", event)
-        elif key.seq in topic.live:
+        elif key.seq in topic.live and not (
+            reading.subscribe_count > 1 and self.world.is_hurt(event)
+        ):
+            # Published before SUBACK, it is also due by the subscription that was there before, and
+            # comes late where it was hurt.
             self.wrong("retained twice", "retained, after it came live", event)
 
     def _may_be_unstored(self, event: Event, reading: _Reading, topic: _Topic) -> bool:

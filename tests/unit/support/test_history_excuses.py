@@ -424,6 +424,23 @@ def test_a_filter_that_is_subscribed_again_brings_live_values_before_suback() ->
 
 
 @pytest.mark.parametrize(("target", "rules"), [("store", set()), ("edge-2", {"retained twice"})])
+def test_a_filter_that_is_subscribed_again_brings_live_values_late_where_it_was_hurt(
+    target: str, rules: set[str]
+) -> None:
+    story = Story().reader().hurt(target, 1, 2, "2" if target == "edge-2" else "")
+    story.add(Kind.SUBSCRIBING, "r", 1, topic="#").publish(1, retain=True)
+    story.add(Kind.SUBSCRIBED, "r", 1, topic="#", qos=2).receive(1, "r")
+    assert story.receive(1, "r", retain=True).rules() == rules
+
+
+def test_a_value_that_came_live_is_not_retained_for_a_first_subscribe() -> None:
+    story = Story().connect("r", clean=True).hurt("store", 1, 2)
+    story.add(Kind.SUBSCRIBING, "r", 1, topic="#").publish(1, retain=True)
+    story.add(Kind.SUBSCRIBED, "r", 1, topic="#", qos=2).receive(1, "r")
+    assert story.receive(1, "r", retain=True).rules() == {"retained twice"}
+
+
+@pytest.mark.parametrize(("target", "rules"), [("store", set()), ("edge-2", {"retained twice"})])
 def test_the_value_of_a_subscribe_may_come_with_that_of_the_next(
     target: str, rules: set[str]
 ) -> None:
