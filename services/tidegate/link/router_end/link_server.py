@@ -8,6 +8,7 @@ before it::
     router_figures   what this router and other processes count
     request_handler  requests of edges
     edge_frames      frames from edges
+    pause_watch      whether this process has stood still for so long that edges have given it up
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
 from tidegate.link.router_end.edge_frames import EdgeFrameHandler
 from tidegate.link.router_end.edge_peer import EdgePeer
+from tidegate.link.router_end.pause_watch import PauseWatch
 from tidegate.link.router_end.request_handler import RequestHandler
 from tidegate.link.router_end.router_figures import RouterFigures
 from tidegate.link.transport import LinkListener
@@ -38,6 +40,8 @@ from tidegate.runtime.telemetry.counters import Counters
 log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT_S: Final = 10.0
+#: How often a pause of this process is looked for while no frames come, in a heartbeat.
+_LOOKS: Final = 4
 
 
 class LinkServer(LinkServicer):
@@ -53,6 +57,8 @@ class LinkServer(LinkServicer):
         self._listener = LinkListener(self)
         self.stopping = False
         self.tasks = Tasks(counters)
+        self.pauses = PauseWatch(config.timeout_s - config.heartbeat_s)
+        self._pause_watch: asyncio.Task[None] | None = None
         self.attached = AttachedEdges(config.mailbox_bytes)
         barriers = Barriers(self.attached, config.stall_s)
         self.figures = RouterFigures(router, self.attached)
@@ -96,7 +102,7 @@ class LinkServer(LinkServicer):
         self.stopping = True
         self.drop_all()
         await self._listener.stop()
-        await self.tasks.stop()
+        await self.tasks.stop(*filter(None, [self._pause_watch]))
 
     def drop_all(self) -> None:
         """Close every stream; edges reconnect, and resend what was not confirmed."""
@@ -126,6 +132,7 @@ class LinkServer(LinkServicer):
         self, _requests: object, context: grpc.aio.ServicerContext[pb.EdgeFrame, pb.RouterFrame]
     ) -> None:
         """Serve one edge while its stream lasts."""
+        self._watch_pauses()
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 first = await context.read()
@@ -177,10 +184,42 @@ class LinkServer(LinkServicer):
         frame: pb.EdgeFrame,
     ) -> None:
         peer, receive = attached.peer, self.frame_handler.receive
-        while frame is not grpc.aio.EOF and not peer.closed:
+        while frame is not grpc.aio.EOF:
+            self._end_after_pause()
+            if peer.closed:
+                return
             peer.frames_received += 1
             receive(attached, frame)
             frame = await context.read()
+
+    # Pauses of this process
+
+    def _watch_pauses(self) -> None:
+        """Look for pauses from the first stream on."""
+        if self._pause_watch is not None:
+            self._end_after_pause()
+        elif not self.stopping:
+            self.pauses.pause_s()  # nothing lay in a socket before
+            self._pause_watch = asyncio.create_task(self._look_for_pauses())
+
+    async def _look_for_pauses(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.heartbeat_s / _LOOKS)
+            self._end_after_pause()
+
+    def _end_after_pause(self) -> None:
+        """Close every stream, unread, if its edge may have given this router up.
+
+        What lies in them was published through other routers meanwhile, or is lost and counted by
+        the edge (QoS 0): read now, it would be delivered behind what is newer. [MQTT-4.6.0-6]
+        """
+        pause_s = self.pauses.pause_s()
+        if pause_s and self.attached.by_id:
+            log.warning(
+                "router did not run for a while, closing its streams",
+                extra={"pause_s": round(pause_s, 3)},
+            )
+            self.drop_all()
 
     def _welcome(self, first: pb.EdgeFrame) -> pb.Welcome:
         welcome = pb.Welcome(

@@ -247,6 +247,54 @@ async def test_an_edge_that_was_welcomed_before_the_router_leaves_is_not_kept(
     assert not harness.service.calls
 
 
+# Pauses
+
+
+@_harness(heartbeat_s=1.0, timeout_s=5.0)
+@pytest.mark.statement("MQTT-4.6.0-6")
+async def test_what_came_while_the_router_did_not_run_is_not_read(harness: Harness) -> None:
+    """Edges have given it up after ``timeout_s``; their newer messages went to another router."""
+    now_s = [0.0]
+    harness.link_server.pauses.now_s = lambda: now_s[0]
+    first, second = await harness.edge("edge-1", "t"), await harness.edge("edge-2", "t")
+    now_s[0] += 4.0
+    first.say(publish=_publish(b"within the timeout", 1))
+    await until(lambda: first.done, "it is settled")
+    now_s[0] += 4.1
+    first.say(publish=_publish(b"late", 2))
+    second.say(publish=_publish(b"late", 1))
+    await asyncio.gather(first.task, second.task)
+    assert harness.service.payloads == [b"within the timeout"]
+    again = await harness.edge("edge-1", "t")
+    again.say(publish=_publish(b"new", 2))
+    await until(lambda: again.done, "the new stream is served")
+    assert harness.service.payloads == [b"within the timeout", b"new"]
+
+
+@_harness(heartbeat_s=1.0, timeout_s=5.0)
+async def test_a_stream_that_begins_after_a_pause_ends_those_before_it(harness: Harness) -> None:
+    now_s = [0.0]
+    harness.link_server.pauses.now_s = lambda: now_s[0]
+    first = await harness.edge("edge-1", "t")
+    now_s[0] += 4.1
+    second = await harness.edge("edge-2", "t")
+    first.say(publish=_publish(b"late", 1))
+    await first.task
+    assert not harness.service.payloads
+    assert [peer.edge_id for peer in harness.link_server.edges] == ["edge-2"]
+    assert not second.task.done()
+
+
+@_harness(heartbeat_s=1.0, timeout_s=5.0)
+async def test_a_router_without_frames_is_not_one_that_stood_still(harness: Harness) -> None:
+    loop = asyncio.get_running_loop()
+    harness.link_server.pauses.now_s = loop.time
+    stream = await harness.edge()
+    harness.keep_alive(stream)
+    await asyncio.sleep(60.0)
+    assert not stream.task.done()
+
+
 # Frames of another version
 
 
