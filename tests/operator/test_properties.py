@@ -189,7 +189,17 @@ def test_from_any_spec_to_any_other_in_one_step(one: dict[str, Any], other: dict
 
 
 #: Sections that processes take up while they run, or that concern no pod.
-LIVE = ("listeners", "auth", "acl", "limits", "features", "log", "service", "networkPolicy")
+LIVE = (
+    "listeners",
+    "auth",
+    "acl",
+    "limits",
+    "features",
+    "log",
+    "record",
+    "service",
+    "networkPolicy",
+)
 
 
 @QUICK

@@ -303,6 +303,11 @@ class FakeService:
         """See RouterService."""
         await self._ask("withdraw_connects", *arguments)
 
+    def record(self, events: Sequence[tuple[str, bytes]]) -> bool:
+        """See RouterLink."""
+        self._call("record", list(events))
+        return True
+
     def join_groups(self, *arguments: Any) -> None:
         """See RouterService."""
         self._call("join_groups", *arguments)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.runtime.config.model import RecordConfig
 from tidegate.store.api import (
     GLOBAL,
     Append,
@@ -69,6 +70,8 @@ class FakeStore:
         #: What the next connections get, each when it is given; then each is a new session.
         self.attach_replies: list[asyncio.Future[AttachReply]] = []
         self.detached: list[DetachRequest] = []
+        #: Events: session key, and the event as it is stored.
+        self.recorded: list[tuple[str, bytes]] = []
         self.detach_reply = DetachReply(False)
         #: What the next sweep finds due.
         self.due = DueWork()
@@ -219,6 +222,10 @@ class FakeStore:
     async def will_published(self, will_ids: Sequence[str]) -> None:
         self._asked("will_published")
         self.published_wills += will_ids
+
+    async def record(self, events: Sequence[tuple[str, bytes]], config: RecordConfig) -> None:
+        self._asked("record")
+        self.recorded += events
 
     async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
         self._asked("receipt")

@@ -79,6 +79,9 @@ class FakeRouter:
 
     def __init__(self) -> None:
         self.published: list[Publish] = []
+        #: Events for the record: (session key, encoded event).
+        self.recorded: list[tuple[str, bytes]] = []
+        self.takes_events = True
         self.attached: list[AttachSession] = []
         self.detached: list[DetachSession] = []
         #: The filters of all SUBSCRIBEs and UNSUBSCRIBEs, and those of groups that were left.
@@ -205,6 +208,12 @@ class FakeRouter:
         if self.refuses_sessions:
             raise RouterUnavailable("none is there")
         self.returned.append((list(seqs), sent_seq))
+
+    def record(self, events: Sequence[tuple[str, bytes]]) -> bool:
+        """See RouterLink."""
+        if self.takes_events:
+            self.recorded += events
+        return self.takes_events
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """See RouterLink."""

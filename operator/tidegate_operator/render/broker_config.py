@@ -19,6 +19,7 @@ from tidegate.runtime.config.model import (
     LinkConfig,
     ListenerConfig,
     LogConfig,
+    RecordConfig,
     Section,
     StoreConfig,
     TelemetryConfig,
@@ -135,6 +136,7 @@ def _common(spec: MqttBrokerSpec) -> ConfigValues:
         },
         "telemetry": explicit_settings(spec.telemetry, TelemetryConfig),
         "log": {"format": spec.log.format} | log,
+        "record": explicit_settings(spec.record, RecordConfig),
     }
 
 

@@ -31,7 +31,7 @@ _OUTSIDE_PODS: Final = frozenset(
     }
 )
 #: Sections that processes reload: they are in configurations, and in no pod template.
-_RELOADED: Final = frozenset({"listeners", "acl", "auth", "limits", "features", "log"})
+_RELOADED: Final = frozenset({"listeners", "acl", "auth", "limits", "features", "log", "record"})
 #: Of edges and routers: what changes pods by no new template.
 _SCALING: Final = frozenset({"replicas", "autoscaling", "disruption_budget", "rebalance"})
 _COMPONENTS: Final = frozenset({*names.PROCESSES, "redis"})

@@ -19,6 +19,7 @@ from tidegate.runtime.config.model import (
     LimitsConfig,
     LinkConfig,
     LogConfig,
+    RecordConfig,
     TelemetryConfig,
 )
 from tidegate_operator.spec.backups import BackupSpec, RestoreFrom
@@ -105,6 +106,10 @@ class LogSpec(RuntimeSection, LogConfig):
 
     format: Literal["text", "json"] = "json"
     """Plain text, or one JSON object per line."""
+
+
+class RecordSpec(RuntimeSection, RecordConfig):
+    """The record of what has happened to each client: connections, refusals, drops, ends."""
 
 
 class LinkSpec(SpecSection):
@@ -254,6 +259,8 @@ class MqttBrokerSpec(SpecSection):
     """Metrics and traces."""
     log: LogSpec = LogSpec()
     """Logging."""
+    record: RecordSpec = RecordSpec()
+    """The record of what has happened to each client."""
     service: ServiceSpec = ServiceSpec()
     """The Service that clients connect to: of all listeners without a `service` of their own."""
     network_policy: NetworkPolicySpec = NetworkPolicySpec()

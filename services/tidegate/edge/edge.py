@@ -20,6 +20,7 @@ from tidegate.edge.client.connection_log import ConnectionLog
 from tidegate.edge.client.context import EdgeContext, Flushable
 from tidegate.edge.client.dispatch import Dispatch
 from tidegate.edge.client.group_rights import look_at_groups
+from tidegate.edge.client.recorder import Recorder
 from tidegate.edge.client.registry import ClientRegistry
 from tidegate.edge.client.state import NO_ROUTER
 from tidegate.edge.delivered_once import Connection, DeliveredOnce
@@ -49,11 +50,14 @@ class Edge:
         counters: Counters,
         now_ms: Callable[[], int],
         authentication_methods: Mapping[str, Method] | None = None,
+        name: str = "",
     ) -> None:
+        """``name``: what the record calls this edge; "": its identifier."""
         self.edge_id = edge_id
         self.config = config
         self.counters = counters
         self._connection_log = ConnectionLog(config.log)
+        self._recorder = Recorder(config.record, name or edge_id, counters, now_ms, router.record)
         self.context = EdgeContext(
             edge_id,
             router,
@@ -64,6 +68,7 @@ class Edge:
             now_ms,
             self.mark,
             self._connection_log,
+            self._recorder,
         )
         self.context.authentication_methods = dict(authentication_methods or {})
         self.registry = ClientRegistry(self.context)
@@ -83,6 +88,8 @@ class Edge:
         """Begin to watch keep alives. Call from a running event loop."""
         self.context.start()
         self._connection_log.tick(self.context.tick_s)
+        self._recorder.start(self.context.later)
+        self._recorder.tick(self.context.tick_s)
         self._ticking = asyncio.create_task(self._tick_forever())
 
     async def stop(self, reason_code: ReasonCode = ReasonCode.SERVER_SHUTTING_DOWN) -> None:
@@ -90,6 +97,7 @@ class Edge:
         for client in [*self.registry.connecting, *self.clients.values()]:
             client.shut_down(reason_code)
         self.flush()
+        self._recorder.send_all()
         await self.context.idle()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -101,6 +109,7 @@ class Edge:
             await asyncio.sleep(TICK_S)
             context.tick_s = now_s = context.time_s()
             self._connection_log.tick(now_s)
+            self._recorder.tick(now_s)
             for client in list(self.clients.values()):
                 queue = client.queue
                 if queue.halted:
@@ -222,6 +231,7 @@ class Edge:
         self.config = config
         if config.log != before_log:
             self._connection_log.reconfigure(config.log)
+        self._recorder.reconfigure(config.record)
         self.context.limits = config.limits
         self.context.features = config.features
         for client in list(self.clients.values()):  # one that may be read again may end at once
@@ -379,7 +389,7 @@ class Edge:
             rights = client.group_rights
             if rights is not None and (group in rights.left or group not in client.subscriptions):
                 return rights.take_back(group, message)
-            client.count_unreadable()
+            client.count_unreadable(message.topic)
             if receipt is not None:
                 receipt.done()
             return True

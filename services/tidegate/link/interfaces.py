@@ -340,6 +340,12 @@ class RouterLink(Protocol):
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """Give a shared subscription's message to another member: the first one disconnected."""
 
+    def record(self, events: Sequence[tuple[str, bytes]]) -> bool:
+        """Add events to the record, each with its session key ("": of no session).
+
+        False: no router can take them now. They may be lost, and nothing waits for them.
+        """
+
 
 class RouterService(RouterLink, Protocol):
     """What the router's end of the link calls, in addition to what edges call."""

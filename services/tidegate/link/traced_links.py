@@ -87,6 +87,7 @@ class TracedRouterLink:
         self.queue_retained = router.queue_retained
         self.replayed = router.replayed
         self.redispatch = router.redispatch
+        self.record = router.record
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
@@ -153,6 +154,7 @@ class TracedRouterService:
         self.replay_again = router.replay_again
         self.enqueue = router.enqueue
         self.redispatch = router.redispatch
+        self.record = router.record
         self.attach_edge = router.attach_edge
         self.detach_edge = router.detach_edge
         self.join_groups = router.join_groups

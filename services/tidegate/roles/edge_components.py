@@ -71,6 +71,7 @@ class EdgeComponents:
             counters,
             process.clock.now_ms,
             methods,
+            process.name,
         )
         self._watch_files(config, signatures)
         config_status.mark_applied(digests.unchanged())

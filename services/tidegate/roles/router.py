@@ -23,6 +23,7 @@ from tidegate.roles import process
 from tidegate.roles.process import NO_STORE, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
+from tidegate.router.record import Record
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
 from tidegate.runtime.admin.control import Control, Json
@@ -141,6 +142,7 @@ class RouterProcess(Process):
                 alone=False,
                 name=self.name,
                 on_fenced=self._fenced,
+                record=Record(store, config.record, self.counters, self.clock.now_ms, self.name),
                 tracer=tracer,
             )
             await router.start()

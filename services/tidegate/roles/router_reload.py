@@ -22,7 +22,7 @@ class RouterReload:
         self._sys_publisher = sys_publisher
 
     def reconfigure(self, config: Config) -> None:
-        """Apply these limits and features from now on."""
+        """Apply these limits, features and sizes of the record from now on."""
         self._store.set_limits(config.limits)
-        self._router.reconfigure(config.limits, config.features)
+        self._router.reconfigure(config.limits, config.features, config.record)
         self._sys_publisher.set_interval(config.features.sys_interval_s)

@@ -25,6 +25,7 @@ from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.start_checks import check_admin, check_edge
 from tidegate.roles.store_use import EXIT_STORE_LOST, StoreUse, patience_s
 from tidegate.roles.sys_figures import figures_of
+from tidegate.router.record import Record
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
 from tidegate.runtime.admin.control import Json
@@ -81,6 +82,7 @@ class Broker(Process):
             counters,
             self.clock.now_ms,
             config.store.edge_lease_s,
+            record=Record(store, config.record, counters, self.clock.now_ms, self.name),
             tracer=tracer,
         )
         edge_id = f"edge-{secrets.token_hex(6)}"

@@ -142,6 +142,8 @@ class QueueWriter:
         self._task: asyncio.Task[None] | None = None
         #: Called when a session that a message is for is not in the store.
         self.on_no_session: Callable[[], None] = _nothing
+        #: Called with session key, reason and topic of a message that is dropped.
+        self.on_dropped: Callable[[str, str, str], None] = _drop_nothing
         #: Set before the first offer.
         self.groups: OfferListener | None = None
         #: Appends a batch. The router replaces it when traces are on.
@@ -289,6 +291,7 @@ class QueueWriter:
             if item.offer is None or not self._offer_to_others(item, item.offer, result):
                 self._counters.published += 1
                 self._counters.dropped[result.value] += 1
+                self.on_dropped(session.client_id, result.value, item.message.topic)
                 if result in OVER_QUOTA:
                     item.pending.over_quota = True
         item.pending.release()
@@ -298,6 +301,10 @@ class QueueWriter:
         return self.groups is not None and self.groups.refused(
             client_id, item.message, offer, item.pending, outcome
         )
+
+
+def _drop_nothing(_key: str, _reason: str, _topic: str) -> None:
+    pass
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ parts own the rest, and each of them calls only those above it here (the others 
     tasks             background tasks
     table             the routing table
     edges             the attached edges
+    record            events of clients, for the record
     queues            appends to durable sessions' queues
     session_quota     how many durable sessions users may have
     retained_quota    how many retained messages clients may have
@@ -46,6 +47,7 @@ from tidegate.router.groups import Groups
 from tidegate.router.membership import Membership
 from tidegate.router.offline_members import OfflineMembers
 from tidegate.router.queue_writer import QueueWriter
+from tidegate.router.record import Record
 from tidegate.router.replays import Replays
 from tidegate.router.replica import Replica
 from tidegate.router.retained import RetainedMessages
@@ -60,7 +62,7 @@ from tidegate.router.table import RoutingTable
 from tidegate.router.traced_writes import TracedAppend, TracedRetain
 from tidegate.router.unreadable_entries import UnreadableEntries
 from tidegate.router.wills import Wills
-from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig
+from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig, RecordConfig
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.runtime.telemetry.tracing import Tracer
@@ -89,12 +91,14 @@ class Router:
         alone: bool = True,
         name: str = "",
         on_fenced: Callable[[], None] | None = None,
+        record: Record | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         """``alone``: no other router uses this store (and edges are in this process).
 
         ``on_fenced`` is called after this instance of the router was fenced by others: every edge
-        must attach again, and resend what was not answered. ``tracer``: writes for traced messages
+        must attach again, and resend what was not answered. ``record`` None: there is none.
+        ``tracer``: writes for traced messages
         get spans.
         """
         self._store = store
@@ -102,7 +106,11 @@ class Router:
         self._tasks = tasks = Tasks(counters)
         self.table = table = RoutingTable()
         edges = Edges(table)
+        if record is None:
+            record = Record(store, RecordConfig(enabled=False), counters, now_ms, name)
+        self._record = record
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced, now_ms)
+        queues.on_dropped = record.dropped
         self._session_quota = SessionQuota(store, limits, time.monotonic)
         self._retained_quota = quota = RetainedQuota(store, limits, time.monotonic)
         self.retained = retained = RetainedMessages(
@@ -164,6 +172,7 @@ class Router:
             queues.append = TracedAppend(queues.append, tracer)
             routing.retain = TracedRetain(routing.retain, tracer)
         self._wills = Wills(store, features, counters, now_ms, tasks=tasks, routing=routing)
+        self._wills.on_published = record.wills_published
         sessions = Sessions(
             store,
             counters,
@@ -175,6 +184,7 @@ class Router:
             replays=replays,
             rollback=rollback,
             quota=self._session_quota,
+            record=record,
             on_fenced=self._was_fenced,
         )
         self.sweeper = Sweeper(
@@ -191,10 +201,12 @@ class Router:
             edges=edges,
             membership=self._membership,
             rollback=rollback,
+            record=record,
         )
         # Operations of edges, without a call in between: it would cost time on the hot path.
         self.publish = routing.publish
         self.redispatch = groups.redispatch
+        self.record = record.add
         self.complete = deliveries.complete
         self.fetch = deliveries.fetch
         self.enqueue = deliveries.enqueue
@@ -239,8 +251,15 @@ class Router:
         """Whether this router knows all subscriptions; False during a store outage."""
         return self._membership is None or self._membership.current
 
-    def reconfigure(self, limits: LimitsConfig, features: FeaturesConfig) -> None:
-        """Use other limits and features from now on."""
+    def reconfigure(
+        self,
+        limits: LimitsConfig,
+        features: FeaturesConfig,
+        record: RecordConfig | None = None,
+    ) -> None:
+        """Use other limits, features and sizes of the record from now on."""
+        if record is not None:
+            self._record.config = record
         self._routing.limits = limits
         self._routing.features = features
         self._retained_quota.limits = limits
@@ -273,6 +292,7 @@ class Router:
         await self.retained.idle()
         await self._tasks.idle()
         await self._deliveries.idle()
+        await self._record.stop()
 
     def _became_current(self) -> None:
         self._routing.resume_delayed()

@@ -24,8 +24,10 @@ from tidegate.link.interfaces import (
 )
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.record.events import Kind
 from tidegate.router.edges import Edges
 from tidegate.router.membership import Membership
+from tidegate.router.record import Record
 from tidegate.router.replays import Replays
 from tidegate.router.rollback import Rollback
 from tidegate.router.session_quota import SessionQuota
@@ -58,6 +60,7 @@ class Sessions:
         "_now_ms",
         "_on_fenced",
         "_quota",
+        "_record",
         "_replays",
         "_rollback",
         "_store",
@@ -78,6 +81,7 @@ class Sessions:
         replays: Replays,
         rollback: Rollback,
         quota: SessionQuota,
+        record: Record,
         on_fenced: Callable[[], None],
     ) -> None:
         """``membership`` None: there is no other router to read changes of subscriptions."""
@@ -91,6 +95,7 @@ class Sessions:
         self._replays = replays
         self._rollback = rollback
         self._quota = quota
+        self._record = record
         self._on_fenced = on_fenced
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
@@ -121,6 +126,7 @@ class Sessions:
             raise RouterUnavailable("the store has gone back to an older state")
         if reply.discarded_incarnation:
             table.drop_session(client_id, reply.discarded_incarnation)
+            self._record.note(Kind.SESSION_ENDED, client_id, "clean_start")
         if reply.incarnation:
             session = table.session(client_id, reply.incarnation)
             if reply.epoch > session.epoch:
@@ -172,6 +178,7 @@ class Sessions:
         except LateRequest:
             raise RouterUnavailable("a later attempt at this CONNECT has been stored") from None
         except TooManySessions:
+            self._record.note(Kind.QUOTA, attach.client_id, "session_quota")
             raise SessionQuotaExceeded("the user has too many sessions") from None
 
     def _publish_or_return(self, wills: Sequence[DueWill]) -> list[PendingWill]:
@@ -199,6 +206,7 @@ class Sessions:
         reply = await retry_until_stored(lambda: self._store.detach(detach), "detach a session")
         if reply.ended is not None:
             self.ended(reply.ended)
+            self._record.note(Kind.SESSION_ENDED, request.client_id, "connection_ended")
         if reply.fenced and request.lost_will is not None:
             self._wills.publish(request.lost_will)
         return DetachedSession(self._publish_or_return(reply.wills), reply.fenced)

@@ -13,12 +13,14 @@ from functools import partial
 from typing import Final
 
 from tidegate.link.interfaces import EdgeLink
+from tidegate.record.events import Kind
 from tidegate.router.abandoned_queues import AbandonedQueues
 from tidegate.router.edge_leases import EdgeLeases
 from tidegate.router.edges import Edges
 from tidegate.router.failure_log import FailureLog
 from tidegate.router.membership import Membership
 from tidegate.router.offline_members import OfflineMembers
+from tidegate.router.record import Record
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.rollback import Rollback
 from tidegate.router.sessions import Sessions
@@ -47,6 +49,7 @@ class Sweeper:
         "_membership",
         "_now_ms",
         "_offline_members",
+        "_record",
         "_retained",
         "_rollback",
         "_sessions",
@@ -72,12 +75,14 @@ class Sweeper:
         edges: Edges,
         membership: Membership | None,
         rollback: Rollback,
+        record: Record,
     ) -> None:
         """``membership`` None: this router is alone, and publishes wills itself."""
         self._store = store
         self._edges = edges
         self._membership = membership
         self._rollback = rollback
+        self._record = record
         self._now_ms = now_ms
         self._counters = counters
         self._tasks = tasks
@@ -117,6 +122,7 @@ class Sweeper:
         """Process what is due; True when there may be more now. Raises StoreUnavailable."""
         # The store returns each ended session once: process a reply before the next call may fail.
         found = 0
+        self._record.tick()
         membership = self._membership
         read_to = None if membership is None else await membership.read_by_all()
         publisher = None if membership is None else self._edges.will_publisher()
@@ -138,6 +144,8 @@ class Sweeper:
         await self._offline_members.schedule_checks()
         work = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT, publisher_id)
         found += self._process(work, publisher)
+        for ended in work.ended:
+            self._record.note(Kind.SESSION_EXPIRED, ended.client_id, "session_expiry_interval")
         expired = await self._retained.expire()
         more = await self._store.expire_queued(self._now_ms(), EXPIRE_LIMIT)
         self._leases.sweep_done()

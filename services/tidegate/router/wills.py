@@ -63,7 +63,7 @@ class _WillOrigin:
 class Wills:
     """See the module's docstring. ``features`` may be replaced at any time."""
 
-    __slots__ = ("_counters", "_now_ms", "_routing", "_store", "_tasks", "features")
+    __slots__ = ("_counters", "_now_ms", "_routing", "_store", "_tasks", "features", "on_published")
 
     def __init__(
         self,
@@ -81,6 +81,8 @@ class Wills:
         self._now_ms = now_ms
         self._tasks = tasks
         self._routing = routing
+        #: Called with the identifiers of wills that have been published.
+        self.on_published: Callable[[Sequence[str]], None] = _nothing
 
     def pending(self, wills: Iterable[DueWill]) -> list[PendingWill]:
         """Decode claimed wills; those that cannot be decoded are left."""
@@ -122,6 +124,7 @@ class Wills:
             self._tasks.spawn(self._delete(will.will_id))
 
         self._counters.wills_published += 1
+        self.on_published([will.will_id])
         if self._routing.publish(_WillOrigin(will, done), will.message) is not None:
             done()
 
@@ -139,8 +142,13 @@ class Wills:
         """Delete wills that edges have published (see RouterService)."""
         await call_once(self._store.will_published(will_ids))
         self._counters.wills_published += len(will_ids)
+        self.on_published(will_ids)
 
     async def _delete(self, will_id: str) -> None:
         await retry_until_stored(
             lambda: self._store.will_published([will_id]), "delete a published will"
         )
+
+
+def _nothing(_will_ids: Sequence[str]) -> None:
+    pass

@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeAlias
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.runtime.config.model import RecordConfig
 
 #: A session expiry interval of this value means "never" (MQTT5 §3.1.2.11.2).
 NEVER_EXPIRES_S = 0xFFFFFFFF
@@ -525,6 +526,9 @@ class Store(Protocol):
 
     async def will_published(self, will_ids: Sequence[str]) -> None:
         """Delete wills that have been published; without it they come due again."""
+
+    async def record(self, events: Sequence[tuple[str, bytes]], config: RecordConfig) -> None:
+        """Add events to the record: (session key, encoded event); "": of no session."""
 
     async def set_retained(
         self,

@@ -29,6 +29,8 @@ EDGES_KEY: Final = GLOBAL_PREFIX + b"edges"
 ROUTERS_KEY: Final = GLOBAL_PREFIX + b"routers"
 #: Written by every ping, to prove that writes are accepted.
 PING_KEY: Final = GLOBAL_PREFIX + b"ping"
+#: Stream: the newest events of all clients.
+EVENTS_KEY: Final = GLOBAL_PREFIX + b"events"
 
 
 class Keyspace:
@@ -55,6 +57,10 @@ class Keyspace:
     def queue(self, client_id: bytes, incarnation: int) -> bytes:
         """The stream with the queue of one incarnation of a session."""
         return b"%bq:%b:%d" % (self.prefix(client_id), client_id, incarnation)
+
+    def events(self, client_id: bytes) -> bytes:
+        """The stream with the newest events of a client."""
+        return b"%be:%b" % (self.prefix(client_id), client_id)
 
     def abandoned_queue(self, client_id: bytes, incarnation: int) -> bytes:
         """The same after the session ended, until its shared messages are redelivered."""

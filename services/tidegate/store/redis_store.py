@@ -45,6 +45,7 @@ from tidegate.store.client.topology import make_topology
 from tidegate.store.coordination import Coordination
 from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, PING_KEY, Keyspace
 from tidegate.store.partitions import REPLY_BYTES, Partitions, Words
+from tidegate.store.record_store import RecordStore
 from tidegate.store.records import encode_options
 from tidegate.store.replies import (
     Queues,
@@ -131,6 +132,7 @@ class RedisStore:
         self.schedule_checks = coordination.schedule_checks
         self.will_published = coordination.will_published
         self.verify_wills = coordination.verify_wills
+        self.record = RecordStore(partitions).add
 
     @classmethod
     async def connect(

@@ -69,6 +69,12 @@ class _Fake:
     def sweep_done(self) -> None:
         pass
 
+    def tick(self) -> None:
+        pass
+
+    def note(self, *_event: Any) -> None:
+        pass
+
     async def schedule_checks(self) -> None:
         pass
 
@@ -101,6 +107,7 @@ def _sweeper(store: Any, counters: Counters, beside: _Fake | None = None) -> Swe
         edges=fake,
         membership=None,
         rollback=fake,
+        record=fake,
     )
 
 

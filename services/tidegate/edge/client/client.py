@@ -430,12 +430,13 @@ class Client:
         """Whether the client may publish to an (internal) topic."""
         return may_publish(self.acl, topic)
 
-    def count_unreadable(self) -> None:
+    def count_unreadable(self, topic: str) -> None:
         """A matching message was withheld."""
         counters = self.context.counters
         counters.acl_denied["read"] += 1
         counters.published += 1
         counters.dropped["not_authorized"] += 1
+        self.context.recorder.dropped(self, "not_authorized", topic)
 
     def authorization_changed(self) -> None:
         """Take the new rules."""
@@ -463,6 +464,7 @@ class Client:
             len(self.out) >= limits.max_queued_messages
         ):
             self.context.counters.dropped["slow_consumer"] += 1
+            self.context.recorder.dropped(self, "slow_consumer", "")
             return False
         self._pending_bytes += size_bytes
         return True
@@ -512,6 +514,7 @@ class Client:
             if alias and topic and self.aliases is not None:
                 self.aliases.forget(topic)  # the client has not seen the mapping
             self.context.counters.dropped["too_large"] += 1
+            self.context.recorder.dropped(self, "too_large", message.topic)
             return None
         return wire
 
@@ -575,6 +578,7 @@ class Client:
         """Count and log a connection that ends before CONNACK, or with one that refuses it."""
         self.context.counters.refused[reason] += 1
         self.context.connection_log.refused(self, reason, detail)
+        self.context.recorder.refused(self, reason, detail)
 
     def refuse(
         self, reason_code: ReasonCode, reason: str = "", counted_as: str = "", cause: str = ""
@@ -724,6 +728,7 @@ class Client:
         self._registry.remove(self, reason, was_connected)
         if was_connected:
             self.context.connection_log.disconnected(self, reason, detail)
+            self.context.recorder.disconnected(self, reason, detail)
             self.delivery.end()
             publishes_will = self.publishes_will and self._may_publish_will()
             self._registry.detach(
@@ -740,6 +745,7 @@ class Client:
             )
         elif reason and self.connection.connect is not None:
             self.context.connection_log.refused(self, "abandoned", reason)
+            self.context.recorder.refused(self, "abandoned", reason)
         self._release()
 
     def _release(self) -> None:

@@ -165,6 +165,7 @@ def accept(client: Client, accepted: Accepted, registry: ClientRegistry) -> None
     client.send_packet(accepted.connack)
     if not client.is_closed:
         client.context.connection_log.connected(client, session.session_present)
+        client.context.recorder.connected(client, session.session_present)
         delivery.begin(session)
         if session.replays:
             resume_retained(client, session.replays, registry)

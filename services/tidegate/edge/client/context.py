@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tidegate.edge.auth.authentication import Authenticator
     from tidegate.edge.auth.methods import Method
     from tidegate.edge.client.connection_log import ConnectionLog
+    from tidegate.edge.client.recorder import Recorder
     from tidegate.link.interfaces import RouterLink
     from tidegate.mqtt.enums import ReasonCode
     from tidegate.mqtt.packets import Publish
@@ -58,6 +59,7 @@ class EdgeContext:
         "limits",
         "mark",
         "now_ms",
+        "recorder",
         "refusal",
         "router",
         "soon",
@@ -84,6 +86,7 @@ class EdgeContext:
         now_ms: Callable[[], int],
         mark: Callable[[Flushable], None],
         connection_log: ConnectionLog,
+        recorder: Recorder,
     ) -> None:
         """``mark`` notes what has something to send; it is flushed at the end of this turn."""
         self.edge_id = edge_id
@@ -96,6 +99,7 @@ class EdgeContext:
         self.authentication_methods: Mapping[str, Method] = {}
         self.counters = counters
         self.connection_log = connection_log
+        self.recorder = recorder
         self.now_ms = now_ms
         self.mark = mark
         #: What a CONNECT is answered with while none is accepted (draining); None: it is accepted.

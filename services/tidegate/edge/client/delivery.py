@@ -179,6 +179,7 @@ class Delivery:
             else:
                 counters.acl_denied["read"] += 1
                 counters.dropped["not_authorized"] += 1
+                self._record_drop("not_authorized", outgoing.message)
 
     def waiting(self) -> tuple[int, int]:
         """Messages under way to the client, and those in memory behind them."""
@@ -239,9 +240,11 @@ class Delivery:
             self._context.expiring[self._expire] = None
         if queue.last_expired:
             counters.dropped["expired"] += len(queue.last_expired)
+            self._record_drop("expired", queue.last_expired[0].message, len(queue.last_expired))
             _done(queue.last_expired)
         if reason is not None:
             counters.dropped[reason] += queue.last_dropped_count
+            self._record_drop(reason, message, queue.last_dropped_count)
             _done(queue.last_dropped)
 
     def _expire(self) -> bool:
@@ -252,6 +255,8 @@ class Delivery:
         expired = queue.remove_expired(self._context.now_ms())
         self._context.counters.queued -= len(expired)
         self._context.counters.dropped["expired"] += len(expired)
+        if expired:
+            self._record_drop("expired", expired[0].message, len(expired))
         _done(expired)
         return queue.expires
 
@@ -263,6 +268,7 @@ class Delivery:
             expiry = self._context.remaining_s(message)
             if not expiry:
                 self._context.counters.dropped["expired"] += 1
+                self._record_drop("expired", message)
                 if outgoing.receipt is not None:
                     outgoing.receipt.done()
                 return
@@ -284,6 +290,9 @@ class Delivery:
         client.send(wire)
         self._count_sent(outgoing.qos, message)
 
+    def _record_drop(self, reason: str, message: Publish, count: int = 1) -> None:
+        self._context.recorder.dropped(self._client, reason, message.topic, count)
+
     def _count_sent(self, qos: int, message: Publish) -> None:
         counters = self._context.counters
         counters.messages_sent[qos] += 1
@@ -302,6 +311,7 @@ class Delivery:
             expiry = self._context.remaining_s(message)
             if not expiry:
                 counters.dropped["expired"] += 1
+                self._record_drop("expired", message)
                 return
         client = self._client
         wire = client.encode(message, 0, retain, False, 0, subscription_ids, expiry)
@@ -339,11 +349,13 @@ class Delivery:
             if not expiry:
                 if not again or (message.qos == 1 and seq > self._sent_until):
                     counters.dropped["expired"] += 1
+                    self._record_drop("expired", message)
                     self._complete(seq)
                     return
                 expiry = 1  # it has been sent before: the exchange must go on [MQTT-4.3.3-7]
         if not client.may_read(message.topic):
             counters.acl_denied["read"] += 1
+            self._record_drop("not_authorized", message)
             self._withhold(seq)
             return
         if not message.qos:

@@ -75,7 +75,7 @@ class ClientGroupRights:
         elif len(self._waiting) < client.context.limits.max_queued_messages:
             self._waiting.append((name, message))
         else:
-            client.count_unreadable()
+            client.count_unreadable(message.topic)
         return True
 
     def _leave(self) -> None:

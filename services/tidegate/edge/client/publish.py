@@ -194,6 +194,7 @@ class PublishReceiver:
         else:
             context.counters.acl_denied["write"] += 1
             context.connection_log.publish_denied(client, message.topic)
+            context.recorder.publish_denied(client, message.topic)
             context.counters.published += 1
             context.counters.dropped["not_authorized"] += 1
             code = DENIED
@@ -231,6 +232,7 @@ class PublishReceiver:
         """Take tokens; when there are too few, pause reading until there are enough again."""
         wait_s = bucket.pay(amount, self._client.context.time_s())
         if wait_s > 0 and self._rate_timer is None:
+            self._client.context.recorder.quota(self._client, "publish_rate")
             self._client.queue.pause_reading(RATE)
             self._rate_timer = self._client.context.later(wait_s, self._rate_recovered)
 

@@ -186,6 +186,7 @@ def _take_effect(client: Client, granted: _Granted, registry: ClientRegistry) ->
         rights_of(client).subscribed(dict(granted.applied), granted.unjoined)
     if client.acl is not granted.acl:
         look_at_groups(client)
+    client.context.recorder.subscribed(client, [name for name, _ in granted.applied])
 
 
 async def _subscribe_with_retained(
@@ -282,6 +283,7 @@ def _report_denied(client: Client, names: list[str]) -> None:
     context.counters.acl_denied["subscribe"] += len(names)
     is_granted = context.authorizer.denied_subscribe == "grant"
     context.connection_log.subscribe_denied(client, names, is_granted)
+    context.recorder.subscribe_denied(client, names, is_granted)
 
 
 def _can_answer(client: Client, answer: SubAck | UnsubAck) -> bool:

@@ -26,6 +26,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Sequence
+from typing import Final
 
 from tidegate.core.attempt import Attempt
 from tidegate.link.edge_end.edge_figures import EdgeFigures
@@ -70,6 +71,9 @@ from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
+
+#: A router for which more waits gets no events of the record.
+RECORD_ROOM_BYTES: Final = 1_048_576
 
 
 class RouterClient:
@@ -272,6 +276,18 @@ class RouterClient:
         message = pb.Request()
         write_detach(message.detach, request)
         return await self._requests.send_until_answered(request.client_id, message)
+
+    def record(self, events: Sequence[tuple[str, bytes]]) -> bool:
+        """Add events to the record, by one of the routers that can take them (see RouterLink)."""
+        for peer in self.routers.reachable():
+            outbox = peer.outbox
+            if outbox is not None and outbox.queued_bytes < RECORD_ROOM_BYTES:
+                record = outbox.frame.operations.add().record
+                record.client_ids.extend(key for key, _ in events)
+                record.events.extend(event for _, event in events)
+                outbox.grew(record.ByteSize())
+                return True
+        return False
 
     def hasten(self, client_id: str) -> None:
         """Store the end of a client's connections now (see RouterLink)."""

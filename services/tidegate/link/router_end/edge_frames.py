@@ -125,6 +125,7 @@ class EdgeFrameHandler:
                 "shared_member": self._on_shared_member,
                 "shared_returned": self._on_shared_returned,
                 "figures": figures.on_figures,
+                "record": self._on_record,
             },
             ESSENTIAL,
         )
@@ -236,6 +237,9 @@ class EdgeFrameHandler:
 
     def _on_redispatch(self, _attached: AttachedEdge, operation: pb.Redispatch) -> None:
         self._router.redispatch(operation.topic_filter, read_message(operation.message))
+
+    def _on_record(self, _attached: AttachedEdge, record: pb.Record) -> None:
+        self._router.record(list(zip(record.client_ids, record.events, strict=False)))
 
     def _on_shared_returned(self, attached: AttachedEdge, operation: pb.SharedReturned) -> None:
         found = attached.peer.shared.pop(operation.id, None)

@@ -60,7 +60,7 @@ class Hello(_message.Message):
     def __init__(self, oldest_version: _Optional[int] = ..., newest_version: _Optional[int] = ..., edge_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class EdgeOperation(_message.Message):
-    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned", "figures", "fenced")
+    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned", "figures", "fenced", "record")
     PUBLISH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class EdgeOperation(_message.Message):
     SHARED_RETURNED_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     FENCED_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     publish: Publish
     request: Request
     interest: Interest
@@ -87,7 +88,16 @@ class EdgeOperation(_message.Message):
     shared_returned: SharedReturned
     figures: Figures
     fenced: Fenced
-    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ...) -> None: ...
+    record: Record
+    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., record: _Optional[_Union[Record, _Mapping]] = ...) -> None: ...
+
+class Record(_message.Message):
+    __slots__ = ("client_ids", "events")
+    CLIENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    client_ids: _containers.RepeatedScalarFieldContainer[str]
+    events: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, client_ids: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("topic", "payload", "flags", "properties", "expires_at_ms", "subscription_identifiers", "trace")

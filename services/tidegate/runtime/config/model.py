@@ -599,6 +599,22 @@ class LogConfig(Section):
     same way; 0: no limit."""
 
 
+class RecordConfig(Section):
+    """The record of what has happened to each client: connections, refusals, drops, ends."""
+
+    enabled: bool = True
+    """Keep the record in the store."""
+    max_events_per_client: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Number of events that are kept of each client identifier, the newest ones."""
+    max_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Number of events that are kept of all clients together, the newest ones."""
+    ttl_s: Annotated[int, Field(ge=60, le=31_536_000)] = 604_800
+    """Time after the last event of a client after which its events are deleted."""
+    max_events_per_s: Annotated[float, Field(gt=0, le=100_000)] = 200
+    """Maximum rate of events that an edge sends to the store. Up to 10,000 wait; more are dropped,
+    and counted."""
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -624,6 +640,8 @@ class Config(Section):
     """OpenTelemetry export."""
     log: LogConfig = LogConfig()
     """Logging."""
+    record: RecordConfig = RecordConfig()
+    """The record of what has happened to each client."""
     name: str = Field(default="", max_length=253)
     """Name of this process in logs and for its peers; default: the host name and four hexadecimal
     digits. Must be unique: a process that starts under a name replaces the previous one."""

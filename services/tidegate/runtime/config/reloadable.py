@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from tidegate.runtime.config.model import Config
 
 #: Sections and keys that a running process applies, whatever its role.
-LIVE: Final = ("listeners", "auth", "limits", "features", "drain", "log", "shutdown_timeout_s")
+LIVE: Final = (
+    "listeners",
+    "auth",
+    "limits",
+    "features",
+    "drain",
+    "log",
+    "record",
+    "shutdown_timeout_s",
+)
 _LIVE: Final = dict.fromkeys(LIVE, False)
 
 #: By role, whether a key needs a restart. The longest matching prefix decides; a key that none

@@ -209,6 +209,8 @@ class Counters:
         "publish_bytes_sent",
         "published",
         "queued",
+        "record_dropped",
+        "record_events",
         "refused",
         "retained_count",
         "sessions",
@@ -250,6 +252,8 @@ class Counters:
         self.sessions = 0
         self.sessions_expired = 0
         self.wills_published = 0
+        self.record_events = 0
+        self.record_dropped = 0
         self.store_round_trips = 0
         self.store_commands = 0
         self.store_errors = 0

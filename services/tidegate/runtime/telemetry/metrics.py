@@ -65,6 +65,12 @@ _COUNTERS: Final = (
         "store_rollbacks",
         "Times that the store was found to have gone back to an older state.",
     ),
+    ("record_events", "record_events", "Events of clients that were added to the record."),
+    (
+        "record_dropped",
+        "record_dropped",
+        "Events of clients that are not in the record: there were too many, or no store.",
+    ),
     ("store_moved", "store_moved", "Store operations repeated because their partition had moved."),
     (
         "store_replica_waits",

@@ -24,6 +24,7 @@ _OTHERS: Final = (
     "failover_epochs.lua",
     "history.lua",
     "backup.lua",
+    "record.lua",
 )
 #: The lines of ``dispatch.lua`` that these parts replace.
 _PLACES: Final = {

@@ -60,6 +60,7 @@ local function rare_operations()
       r = read_client,       -- read all state of a client, for a backup
       s = read_queue,        -- read on in a queue, for a backup
       t = read_retained,     -- read retained messages, for a backup
+      i = record,            -- add events to the record
     }
   end
   return {

@@ -1,0 +1,104 @@
+"""Events of an edge's clients: which there are, and what bounds them.
+
+Input: bytes of clients of a lone edge. Output: what its fake router is given for the record. What
+becomes of it is in ``tests/integration/test_record.py``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from support import mqtt_bytes
+from support.lone_edge import LoneEdge
+from support.mqtt_bytes import Property
+from support.virtual_time import turns
+from tidegate.edge.client import recorder
+from tidegate.mqtt.packets import Publish
+from tidegate.record.events import Event, Kind
+
+
+def _events(alone: LoneEdge) -> list[Event]:
+    """Have everything sent, and take it."""
+    alone.edge.context.recorder.send_all()
+    stored, alone.router.recorded = alone.router.recorded, []
+    events = [Event.decode(event) for _, event in stored]
+    assert None not in events
+    return [event for event in events if event is not None]
+
+
+async def test_each_end_of_a_connection_has_its_kind() -> None:
+    async with LoneEdge() as alone:
+        edge = alone.edge
+        for client_id, reason in (("a", "shed"), ("b", "keep_alive_ended")):
+            await alone.connect(client_id)
+            getattr(edge.clients[client_id], reason)()
+        kinds = [(one.client, one.kind) for one in _events(alone)]
+        assert kinds == [
+            ("a", Kind.CONNECTED),
+            ("a", Kind.SHED),
+            ("b", Kind.CONNECTED),
+            ("b", Kind.KEEP_ALIVE_EXPIRED),
+        ]
+
+
+async def test_a_refused_client_is_named_with_the_reason_that_says_most() -> None:
+    async with LoneEdge(auth={"allow_anonymous": False}) as alone:
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c"))
+        await turns()
+        (event,) = _events(alone)
+        assert (event.client, event.kind, event.reason) == ("c", Kind.REFUSED, "anonymous")
+
+
+async def test_what_waits_is_bounded_and_what_is_lost_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "MAX_WAITING", 3)
+    async with LoneEdge() as alone:
+        for number in range(5):
+            await alone.connect(f"c{number}")
+        assert [one.client for one in _events(alone)] == ["c2", "c3", "c4"]
+        assert alone.edge.counters.record_dropped == 2
+        alone.router.takes_events = False
+        await alone.connect("last")
+        assert _events(alone) == []
+        assert alone.edge.counters.record_dropped == 3
+
+
+async def test_the_first_drop_of_a_minute_is_an_event_and_the_others_at_its_end() -> None:
+    async with LoneEdge() as alone:
+        props: list[Property] = [("maximum_packet_size", 60)]
+        client = await alone.connect("small", props=props)
+        client.send(mqtt_bytes.subscribe(1, ["t"]))
+        await turns()
+        large = Publish("t", bytes(100), 0)
+        now_s = alone.edge.context.tick_s
+        for _ in range(3):
+            alone.edge.deliver(large, "other")
+        events = [one for one in _events(alone) if one.kind is Kind.DROPPED]
+        assert [(one.reason, one.topic, one.count) for one in events] == [("too_large", "t", 1)]
+        alone.edge.context.recorder.tick(now_s + 59)
+        assert _events(alone) == []
+        alone.edge.context.recorder.tick(now_s + 61)
+        assert [(one.reason, one.count) for one in _events(alone)] == [("too_large", 2)]
+        alone.edge.context.recorder.tick(now_s + 200)
+        assert _events(alone) == []
+        alone.edge.deliver(large, "other")
+        assert [(one.reason, one.count) for one in _events(alone)] == [("too_large", 1)]
+
+
+async def test_topics_are_shown_as_the_client_has_them() -> None:
+    async with LoneEdge(listeners=[{"mount_point": "a/"}]) as alone:
+        client = await alone.connect("c")
+        client.send(mqtt_bytes.subscribe(1, ["x/#", "$share/g/y"]))
+        await turns()
+        _, subscribed = _events(alone)
+        assert (subscribed.mount_point, subscribed.topic) == ("a/", "x/#")
+        assert (subscribed.count, subscribed.detail) == (2, "x/#, $share/g/y")
+
+
+async def test_nothing_is_recorded_while_it_is_off() -> None:
+    async with LoneEdge(record={"enabled": False}) as alone:
+        await alone.connect("c")
+        assert _events(alone) == []
+        assert alone.edge.counters.record_dropped == 0
