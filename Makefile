@@ -14,7 +14,7 @@ HELM ?= helm
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node test-node-long fuzz proto reference ledger crd chart-readme pictures lock version image release lint fmt docs bench clean
+.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node test-node-long fuzz proto reference ledger crd chart-readme dashboards pictures lock version image release lint fmt docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ crd: $(VENV)/.installed-test ## Generate the chart's CustomResourceDefinitions f
 
 chart-readme: $(VENV)/.installed-test ## Generate the chart's README, and its schema's descriptions, from its values
 	$(BIN)/python charts/readme.py
+
+dashboards: ## Generate the chart's dashboards of Grafana
+	$(PYTHON) charts/dashboards.py
 
 pictures: $(VENV)/.installed-test ## Draw docs/images from the import contracts
 	$(BIN)/python tools/pictures.py

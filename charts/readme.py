@@ -41,6 +41,8 @@ objects ([docs/kubernetes.md](../../docs/kubernetes.md)), and the chart creates 
 - `/livez`, `/readyz` and `/metrics` on `admin.port`, over IPv4 and IPv6. Ready means that
   MqttBrokers can be listed and all watches run; `serviceMonitor.create` is for the Prometheus
   operator.
+- Dashboards of Grafana as ConfigMaps (`dashboards.create`), and alerts as a PrometheusRule
+  (`prometheusRule.create`): [docs/operations.md](../../docs/operations.md#alerts).
 - `helm test` checks that the operator is ready, and sends a message through the chart's own
   broker, if there is one. What it needs for that (a pod, a service account, a role to read that
   broker) exists only while it runs.
