@@ -29,6 +29,10 @@ _MARK_OF_DIRECTORY = {
 }
 _STDERR_SHOWN = 20_000
 
+# A broker of a test has no console unless the test asks for one: it is one more process for each,
+# and all would use the same port.
+os.environ["TIDEGATE_CONSOLE__ENABLED"] = "false"
+
 # How long an example takes says how busy the machine is, and nothing about us.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")

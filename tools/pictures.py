@@ -20,15 +20,17 @@ IMAGES: Final = ROOT / "docs" / "images"
 
 #: What each package owns, and the library that nothing else imports.
 OWNS: Final = {
-    "cli": ("command line: serve, edge, router, check, convert, doctor, ctl, …", ""),
+    "cli": ("command line: serve, edge, router, console, check, convert, doctor, ctl, …", ""),
     "convert": ("mosquitto.conf to a configuration", ""),
     "doctor": ("what to change around a broker", ""),
-    "roles": ("composition roots: serve, edge, router, supervisor", ""),
+    "roles": ("composition roots: serve, edge, router, console, supervisor", ""),
+    "console": ("the API of the whole broker, its users, its page", "fastapi"),
     "edge": ("listeners, clients, fan-out", "websockets"),
     "router": ("routing, sessions, wills", ""),
     "backup": ("the store in a file", "boto3"),
     "link": ("edge ⇄ router: interfaces, frames", "grpc"),
     "store": ("keys, records, scripts, embedded server", "redis"),
+    "record": ("what happened to each client: events, sentences", ""),
     "runtime": ("configuration, telemetry, admin HTTP, signals, event loop", "uvloop"),
     "core": ("the broker's rules: topic index, windows, shared subscriptions", ""),
     "mqtt": ("the protocol: packets, properties, codec, connection", ""),

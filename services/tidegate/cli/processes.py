@@ -1,4 +1,4 @@
-"""The commands that run a process: ``tidegate serve``, ``edge`` and ``router``.
+"""The commands that run a process: ``tidegate serve``, ``edge``, ``router`` and ``console``.
 
 Added to the command line by ``cli.main``. Each reads the configuration, imports its role and runs
 it until its end. Never builds a part of the broker itself.
@@ -94,6 +94,27 @@ def router(
         "tidegate.roles.router",
         load_config(flags, "router", quiet=supervisor is not None),
         "router",
+    )
+
+
+def console(
+    config: options.Config = None,
+    redis: options.Redis = None,
+    name: options.Name = None,
+    log_level: options.LogLevel = None,
+    supervisor: options.Supervisor = None,
+) -> None:
+    """Run the console of a cluster: its API and its page.
+
+    It asks edges and routers at their admin servers (console.edges and console.routers), and reads
+    the store. `tidegate serve` starts one itself.
+    """
+    flags = options.flags_of(locals())
+    _exit_with(supervisor)
+    _run(
+        "tidegate.roles.console",
+        load_config(flags, "console", quiet=supervisor is not None),
+        "console",
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tidegate.doctor.findings import Finding, advice, ok, problem
+from tidegate.doctor.findings import Finding, Level, advice, ok, problem
 from tidegate.edge.address_checks import bind_for_a_moment, problems_of_addresses
 from tidegate.edge.transport.acceptor import bind
 from tidegate.runtime.config.config_file import Role
@@ -32,11 +32,19 @@ def examine_ports(config: Config, role: Role) -> Iterator[Finding]:
     """Yield for each address whether it can be had, and who has it."""
     for text in problems_of_addresses(config):
         yield problem(_AREA, text, "choose an address and a port of this machine that can be bound")
-    for listener in config.listeners if role != "router" else []:
+    for listener in config.listeners if role not in {"router", "console"} else []:
         yield from _listener(listener)
     admin = config.admin
-    if admin.enabled and admin.port and not admin.address.startswith(_UNIX):
+    if role != "console" and admin.enabled and admin.port and not admin.address.startswith(_UNIX):
         yield from _place("admin", admin.address, admin.port)
+    console = config.console
+    if role == "console" or (role == "serve" and console.enabled and console.port):
+        for found in _place("console", console.address, console.port):
+            if role == "serve" and found.level is Level.PROBLEM:
+                change = "choose another `console.port`: the broker runs without its console"
+                yield advice(_AREA, found.text, change)
+            else:
+                yield found
     host, _, port = config.link.listen.rpartition(":")
     if role == "router" and not config.link.listen.startswith(_UNIX) and int(port):
         yield from _place("link.listen", host.strip("[]"), int(port))

@@ -1,9 +1,10 @@
-"""A child process of the supervisor, an edge or a router: started, restarted, queried, stopped.
+"""A child process of ``tidegate serve``: an edge, a router or the console.
 
-Run by the supervisor, one task each. A child prints on its standard output when it is ready; its
-log goes where the supervisor's goes. It has a session of its own, so that Ctrl-C reaches it only
-through the supervisor, which knows the order. Its file has all settings: those that the supervisor
-has from environment variables do not reach it a second time.
+Started, restarted, queried and stopped here. Run by the supervisor or the broker, one task each.
+A child prints on its standard output when it is ready; its log goes where its parent's goes. It has
+a session of its own, so that Ctrl-C reaches it only through its parent, which knows the order. Its
+file has all settings: those that the parent has from environment variables do not reach it a second
+time.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class ChildProcess:
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Of several that cannot start, one is reported.
         self.first_ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        #: What the line of the running instance that says it is ready names: ``name=address`` each.
+        self.endpoints: dict[str, str] = {}
         #: Variables that it gets besides those of this process.
         self.environment: dict[str, str] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -122,6 +125,8 @@ class ChildProcess:
         assert process.stdout is not None
         async for line in process.stdout:
             if line.startswith(READY):
+                words = line.decode(errors="replace").split()[2:]
+                self.endpoints = dict(word.split("=", 1) for word in words if "=" in word)
                 self._became_ready()
         return await process.wait()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tidegate.edge.administration import control_of, readings_of
@@ -18,6 +19,7 @@ from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
 from tidegate.edge.drain.drain import Drainer
 from tidegate.edge.drain.listener_removal import ListenerRemoval
 from tidegate.edge.edge import Edge
+from tidegate.edge.listener_report import listener_report
 from tidegate.edge.transport.listeners import Listeners
 from tidegate.edge.transport.tls import TlsConfigurationError, TlsContexts
 from tidegate.link.interfaces import RouterLink
@@ -190,7 +192,14 @@ class EdgeComponents:
 
     def control(self, status: Callable[[], Json]) -> Control:
         """Return what operators can see and do; ``status`` returns the part of the role."""
-        return control_of(self.edge, self.drainer, status)
+        return replace(
+            control_of(self.edge, self.drainer, status),
+            pages={**self._process.pages(), "/listeners": self._listeners_page},
+        )
+
+    def _listeners_page(self) -> Json:
+        config = self._process.config
+        return listener_report(self.listeners, config.listeners, config.auth)
 
     def problem(self) -> str:
         """Why no clients should be sent here; "" if there is no reason."""

@@ -16,6 +16,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
 from tidegate import __version__
@@ -26,6 +27,7 @@ from tidegate.runtime.config.file_version import FileDigests
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.referenced_files import read_at_use, referenced_paths
 from tidegate.runtime.config.reloadable import restart_needed, with_reloadable
+from tidegate.runtime.config.report import settings_of
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.process import event_loop as loops
 from tidegate.runtime.process.clock import BrokerClock
@@ -244,6 +246,18 @@ class Process(ABC):
         stack.push_async_callback(server.stop)
         return server.url
 
+    async def start_private_admin(
+        self, stack: contextlib.AsyncExitStack, path: Path, control: Control
+    ) -> str:
+        """Start another admin server, at a Unix socket in a directory of this user's; return its
+        address. It needs no token."""
+        server = AdminServer(
+            f"unix:{path}", 0, ready=self.readiness, metrics=self.exporter.render, control=control
+        )
+        await server.start()
+        stack.push_async_callback(server.stop)
+        return server.url
+
     def background(self, stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         """Run something until the shutdown; a failure is logged, and the process goes on."""
         task = asyncio.create_task(work)
@@ -295,6 +309,15 @@ class Process(ABC):
                 "problem": self.clock.problem(),
             },
             "configuration": self.config_status.status(),
+        }
+
+    def pages(self) -> dict[str, Callable[[], Json]]:
+        """Return the pages of the admin server that every process has besides /status."""
+        return {
+            "/settings": lambda: {
+                "settings": settings_of(self.config),
+                "configuration": self.config_status.status(),
+            }
         }
 
 

@@ -72,7 +72,7 @@ class RouterProcess(Process):
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Connect to the store, load what routing needs, then accept edges."""
         tracer = self.start_telemetry(stack).tracer
-        admin_url = await self.start_admin(stack, Control(self.status))
+        admin_url = await self.start_admin(stack, Control(self.status, pages=self.pages()))
         store, router = await self.unless_stopped(self._connect(tracer))
         self._router = router
         stack.push_async_callback(store.close)

@@ -11,14 +11,17 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar, Final
 
 from tidegate import __version__
 from tidegate.edge.auth.methods import Method
 from tidegate.link.interfaces import RouterLink, RouterUnavailable
 from tidegate.link.traced_links import TracedEdgeLink, TracedRouterLink, TracedRouterService
-from tidegate.roles import edge_components, process
+from tidegate.roles import console_child, edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
 from tidegate.roles.process import NO_STORE, Process
 from tidegate.roles.router_reload import RouterReload
@@ -64,6 +67,7 @@ class Broker(Process):
         super().__init__(config, announce)
         self._authentication_methods = authentication_methods
         self._store_reachable = False
+        self._store_url = ""
         self._components: EdgeComponents | None = None
         self._router: Router | None = None
         self._router_reload: RouterReload | None = None
@@ -121,7 +125,24 @@ class Broker(Process):
         )
         self.background(stack, sys_publisher.run())
         self._router_reload = RouterReload(store, router, sys_publisher)
+        await self._start_console(stack, components)
         return components.endpoints(admin_url)
+
+    async def _start_console(
+        self, stack: contextlib.AsyncExitStack, components: EdgeComponents
+    ) -> None:
+        """Begin to start the console, if there is to be one; nothing waits for it."""
+        if not console_child.is_wanted(self.config):
+            return
+        directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        address = await self.start_private_admin(
+            stack, directory / "admin", components.control(self.status)
+        )
+        broker = console_child.Broker(self.config, self._store_url, [address], [])
+        console = console_child.ConsoleChild(broker, directory, self._announce)
+        stack.push_async_callback(console.stop)
+        self.background(stack, console.run())
 
     async def _open_store(self, stack: contextlib.AsyncExitStack) -> RedisStore:
         """Start the embedded server if there is no URL; connect."""
@@ -136,6 +157,7 @@ class Broker(Process):
             await embedded.start()
             stack.push_async_callback(embedded.stop)
             url = embedded.url
+        self._store_url = url
         store = await RedisStore.connect(
             url=url, limits=config.limits, store=config.store, counters=self.counters
         )

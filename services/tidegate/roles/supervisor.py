@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Final
 import yaml
 
 from tidegate.edge.file_checks import problems_of_files
-from tidegate.roles import process
+from tidegate.roles import console_child, process
 from tidegate.roles.child import ChildError, ChildProcess
 from tidegate.roles.cluster_admin import ClusterAdmin
 from tidegate.roles.process import Process
@@ -74,6 +74,7 @@ class Supervisor(Process):
         self._router_count = max(1, cluster.routers)
         self._edges: list[ChildProcess] = []
         self._routers: list[ChildProcess] = []
+        self._console: console_child.ConsoleChild | None = None
         self._directory: Path | None = None
         self._url = ""
         #: What its routers use the store as; a data directory is for one broker anyway.
@@ -116,9 +117,23 @@ class Supervisor(Process):
             for child in children:
                 child.start()
             await self.unless_stopped(_all_ready(children))
+        self._start_console(stack, directory)
         endpoints += [f"admin={admin_url}"] if admin_url else []
         endpoints += [f"edges={self._edge_count}", f"routers={self._router_count}"]
         return " ".join(endpoints)
+
+    def _start_console(self, stack: contextlib.AsyncExitStack, directory: Path) -> None:
+        """Begin to start the console, if there is to be one; nothing waits for it."""
+        if not console_child.is_wanted(self.config):
+            return
+        edges, routers = (
+            [f"unix:{child.admin}" for child in children]
+            for children in (self._edges, self._routers)
+        )
+        broker = console_child.Broker(self.config, self._url, edges, routers)
+        self._console = console_child.ConsoleChild(broker, directory, self._announce)
+        stack.push_async_callback(self._console.stop)
+        self.background(stack, self._console.run())
 
     def prepared(self, config: Config) -> Config:
         """Make paths absolute: the files of the children are in another directory."""
@@ -219,7 +234,7 @@ class Supervisor(Process):
         """Return the configuration file of each child, by its name."""
         directory = self._directory
         common = dump(config)
-        for section in ("cluster", "listeners"):
+        for section in ("cluster", "console", "listeners"):
             common.pop(section, None)
         store = common.setdefault("store", {})
         store.pop("data_dir", None)
@@ -281,6 +296,8 @@ class Supervisor(Process):
             if pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        if self._console is not None:
+            self._console.kill()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
         super().exit(code)

@@ -25,8 +25,9 @@ Output = tuple[int, str, str]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run the command line in this process; return (exit code, standard output, standard error)."""
+    monkeypatch.delenv("TIDEGATE_CONSOLE__ENABLED")
 
     def call(*arguments: str | Path) -> Output:
         with pytest.raises(SystemExit) as raised:

@@ -41,7 +41,8 @@ def _bad(findings: Iterable[Finding]) -> list[tuple[Level, str]]:
 
 
 def _config(**sections: Any) -> Config:
-    return Config.model_validate({"admin": {"enabled": False}} | sections)
+    off = {"enabled": False}
+    return Config.model_validate({"admin": off, "console": off} | sections)
 
 
 def _tls(certificates: Certificates, **more: Any) -> dict[str, Any]:
@@ -169,6 +170,16 @@ def test_the_ports_of_a_role(tmp_path: Path) -> None:
         linked = _config(link={"listen": f"127.0.0.1:{port}"})
         assert _bad(examine_ports(linked, "edge")) == []
         assert len(_bad(examine_ports(linked, "router"))) == 1
+
+
+def test_the_consoles_port_is_looked_at_where_it_is_started() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        config = _config(console={"port": other.getsockname()[1]})
+        ((level, _),) = _bad(examine_ports(config, "serve"))
+        assert level is Level.ADVICE
+        ((level, _),) = _bad(examine_ports(config, "console"))
+        assert level is Level.PROBLEM
+        assert _bad(examine_ports(config, "edge")) == []
 
 
 def test_sockets_in_the_file_system(tmp_path: Path) -> None:

@@ -66,10 +66,13 @@ def hash_password(password: str, kind: str) -> str:
     return f"$7${PBKDF2_ITERATIONS}${salt_text}${base64.b64encode(digest).decode()}"
 
 
-def set_user(path: Path, username: str, password: str, kind: str, *, create: bool = False) -> bool:
+def set_user(
+    path: Path, username: str, password: str, kind: str, *, create: bool = False, role: str = ""
+) -> bool:
     """Add a user or change a password; return whether the user was there before.
 
-    ``create`` begins a new file, whatever was there. Raises PasswordFileError.
+    ``create`` begins a new file, whatever was there. ``role`` is that of a user of the console; a
+    user who has one keeps it. Raises PasswordFileError.
     """
     check_username(username)
     line = f"{username}:{hash_password(password, kind)}"
@@ -77,10 +80,11 @@ def set_user(path: Path, username: str, password: str, kind: str, *, create: boo
     replaced = False
     for index, old in enumerate(lines):
         if _user_of(old) == username:
-            lines[index] = line
+            kept = role or old.partition(":")[2].partition(":")[2].strip()
+            lines[index] = f"{line}:{kept}" if kept else line
             replaced = True
     if not replaced:
-        lines.append(line)
+        lines.append(f"{line}:{role}" if role else line)
     _write(path, lines)
     return replaced
 

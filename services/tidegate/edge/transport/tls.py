@@ -74,6 +74,8 @@ class ContextSet:
     #: Of the listener's certificates and of the CA certificates that are sent with them.
     certificates: tuple[Validity, ...]
     client_trust: ClientTrust
+    #: The server names of each certificate, by its file.
+    names: tuple[tuple[Path, tuple[str, ...]], ...] = ()
 
     def find(self, name: str) -> ssl.SSLContext:
         """Return the context for a server name: exact, wildcard (one label), or the default."""
@@ -227,19 +229,22 @@ def load(listener: ListenerConfig) -> ContextSet:
     wildcard: dict[str, ssl.SSLContext] = {}
     contexts: list[ssl.SSLContext] = []
     validities: list[Validity] = []
+    names_of: list[tuple[Path, tuple[str, ...]]] = []
     trust = _client_trust(listener)
     for certificate in listener.tls.certificates:
         context = _context(listener, certificate, trust)
         leaf = _leaf(listener, certificate.certificate)
         validities += _validities(listener, certificate.certificate)
-        for name in certificate.server_names or _names(listener, certificate.certificate, leaf):
+        names = certificate.server_names or _names(listener, certificate.certificate, leaf)
+        names_of.append((certificate.certificate, tuple(names)))
+        for name in names:
             lowered = name.lower().rstrip(".")
             if lowered.startswith("*."):
                 wildcard.setdefault(lowered[2:], context)
             else:
                 exact.setdefault(lowered, context)
         contexts.append(context)
-    found = ContextSet(contexts[0], exact, wildcard, tuple(validities), trust)
+    found = ContextSet(contexts[0], exact, wildcard, tuple(validities), trust, tuple(names_of))
 
     def choose(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         if name is not None:

@@ -5,8 +5,8 @@ Built by ``edge.administration`` and ``roles``, called by ``admin.server``. Hold
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 Json = dict[str, Any]
@@ -32,7 +32,8 @@ class Control:
     several); the latter says whether the client was connected. ``shed`` disconnects so many
     clients and returns how many it will be, None while the process drains; ``shedding`` how many
     are still to be disconnected. ``end_session`` takes a client identifier and its mount point
-    ("": none) and says whether there was a session; None if no router or store answers.
+    ("": none) and says whether there was a session; None if no router or store answers. ``pages``
+    are more pages that only read, by their path.
     """
 
     status: Callable[[], MaybeAwaitable[Json]]
@@ -44,6 +45,7 @@ class Control:
     shed: Callable[[int], MaybeAwaitable[int | None]] | None = None
     shedding: Callable[[], MaybeAwaitable[int]] | None = None
     end_session: Callable[[str, str], MaybeAwaitable[bool | None]] | None = None
+    pages: Mapping[str, Callable[[], MaybeAwaitable[Json]]] = field(default_factory=dict)
 
 
 async def resolved(value: MaybeAwaitable[T]) -> T:

@@ -128,6 +128,10 @@ class AdminServer:
         if control is not None:
             if path == "/status":
                 return await self._status(request, control)
+            if path in control.pages:
+                request.check_method("GET")
+                self._authorize(request)
+                return json_response(HTTPStatus.OK, await resolved(control.pages[path]()))
             if path == "/drain" and control.drain is not None:
                 return await self._drain(request, control)
             if path == "/shed" and control.shed is not None:
@@ -144,7 +148,7 @@ class AdminServer:
         pages = ["/livez", "/readyz", "/metrics"]
         control = self._control
         if control is not None:
-            pages.append("/status")
+            pages += ["/status", *control.pages]
             pages += ["/drain"] if control.drain is not None else []
             pages += ["/shed"] if control.shed is not None else []
             pages += ["/clients"] if control.clients is not None else []

@@ -64,3 +64,20 @@ def listener_address(text: str) -> str:
         raise ValueError(
             f"{text!r} is not an IP address; expected one, `localhost`, or `*` for all"
         ) from None
+
+
+def process_address(text: str) -> str:
+    """Return the address of a process: HOST:PORT (IPv6 in brackets) or unix:PATH.
+
+    Raises ValueError for anything else.
+    """
+    if text.startswith("unix:"):
+        if not text.removeprefix("unix:"):
+            raise ValueError("expected unix:PATH")
+        return text
+    host, colon, port = text.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535) or (
+        ":" in host and not (host.startswith("[") and host.endswith("]"))
+    ):
+        raise ValueError(f"expected HOST:PORT or unix:PATH, got {text}")
+    return text

@@ -82,7 +82,7 @@ class Flags:
 
 
 #: A command that needs a configuration.
-Role = Literal["serve", "edge", "router"]
+Role = Literal["serve", "edge", "router", "console"]
 
 #: The listeners of ``serve`` and ``edge`` when neither the file nor a flag has any.
 DEFAULT_LISTENERS: Final = ("tcp://127.0.0.1:1883", "ws://127.0.0.1:8083")
@@ -157,7 +157,7 @@ def with_flags(config: Config, flags: Flags, role: Role) -> Config:
     """Return a file's configuration overridden by the flags, as ``from_flags`` does."""
     data = config.model_dump(exclude_unset=True)
     problems: list[str] = []
-    has_own = bool(config.listeners) or role == "router"
+    has_own = bool(config.listeners) or role in {"router", "console"}
     urls = flags.listeners or (() if has_own else DEFAULT_LISTENERS)
     if urls:
         data["listeners"] = _listeners_of(urls, flags, problems)
@@ -207,6 +207,11 @@ def _missing_settings(role: Role, config: Config) -> list[str]:
         problems.append(
             "link.routers: an edge requires the address of a router (--router HOST:PORT)"
         )
+    if role == "console" and config.store.url is None:
+        problems.append(
+            "store.url: a console requires the broker's Redis or Valkey server (--redis URL); that "
+            "of a `tidegate serve` with an embedded server is started by it"
+        )
     return problems + (problems_of_cluster(config) if role == "serve" else [])
 
 
@@ -225,6 +230,8 @@ def warnings_of(config: Config, role: Role = "serve") -> list[str]:
     """Return a line for each setting that is valid and probably not intended."""
     if role == "router":
         return [*_warnings_of_link(config), *_warnings_of_store(config)]
+    if role == "console":
+        return _warnings_of_store(config)
     found = _warnings_of_store(config) if role == "serve" else []
     auth = config.auth
     for listener in config.listeners:

@@ -91,6 +91,20 @@ def generate() -> str:
     return "\n".join([_HEAD, *_sections("", Config)])
 
 
+def descriptions() -> dict[str, str]:
+    """Return a sentence about every setting by its dotted key; those in lists are left out."""
+    return dict(_descriptions(Config, ""))
+
+
+def _descriptions(model: type[Section], above: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        section = section_in(field.annotation)
+        if section is not None and get_origin(field.annotation) is not list:
+            yield from _descriptions(section, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", _sentence(field.description)
+
+
 def _sections(prefix: str, model: type[Section]) -> Iterator[str]:
     """Yield the section of ``model``, and below it those of its parts."""
     if prefix:

@@ -13,27 +13,16 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from tidegate.runtime.config.addresses import listener_address, parse_network
+from tidegate.runtime.config.addresses import listener_address, parse_network, process_address
+from tidegate.runtime.config.console import ConsoleConfig
+from tidegate.runtime.config.section import Section as Section  # noqa: PLC0414 - it is of the model
 from tidegate.runtime.config.store_url import StoreKind, parse_store_url
 
 MAX_PACKET_SIZE_BYTES: Final = 268_435_455  # the largest remaining length (MQTT5 §2.1.4)
 #: The name of a listener; it may be empty.
 LABEL_PATTERN: Final = r"^[a-z0-9]?([-a-z0-9]*[a-z0-9])?$"
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and strict about its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def check_networks(value: list[str]) -> list[str]:
@@ -494,32 +483,18 @@ class LinkConfig(Section):
     @field_validator("listen")
     @classmethod
     def _listen_is_an_address(cls, value: str) -> str:
-        return _address(value)
+        return process_address(value)
 
     @field_validator("routers")
     @classmethod
     def _routers_are_addresses(cls, value: list[str]) -> list[str]:
-        return [_address(address) for address in value]
+        return [process_address(address) for address in value]
 
     @model_validator(mode="after")
     def _silence_is_longer_than_a_beat(self) -> Self:
         if self.timeout_s < 2 * self.heartbeat_s:
             raise ValueError("timeout_s must be at least twice heartbeat_s")
         return self
-
-
-def _address(text: str) -> str:
-    """Check HOST:PORT (IPv6 in brackets) or unix:PATH."""
-    if text.startswith("unix:"):
-        if not text.removeprefix("unix:"):
-            raise ValueError("expected unix:PATH")
-        return text
-    host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535) or (
-        ":" in host and not (host.startswith("[") and host.endswith("]"))
-    ):
-        raise ValueError(f"expected HOST:PORT or unix:PATH, got {text}")
-    return text
 
 
 class ClusterConfig(Section):
@@ -630,6 +605,8 @@ class Config(Section):
     """The Redis or Valkey store."""
     admin: AdminConfig = AdminConfig()
     """Health, metrics and the admin API."""
+    console: ConsoleConfig = ConsoleConfig()
+    """The console: the API of the whole broker, and its page."""
     link: LinkConfig = LinkConfig()
     """The link between edges and routers."""
     cluster: ClusterConfig = ClusterConfig()

@@ -64,12 +64,14 @@ def referenced_paths(section: Section) -> Iterator[Path]:
 
 def read_at_use(config: Config, role: Role) -> list[ReadAtUse]:
     """Return the files that a process of this role reads at every use."""
-    found = []
+    found: list[ReadAtUse] = []
     token = config.admin.token_file
-    if config.admin.enabled and token is not None:
+    if role == "console":
+        found += _of_console(config)
+    elif config.admin.enabled and token is not None:
         found.append(ReadAtUse("admin.token_file", (token,), lambda: read_token(token)))
     tls = config.link.tls
-    if role != "serve" and tls.ca and tls.certificate and tls.key:
+    if role in {"edge", "router"} and tls.ca and tls.certificate and tls.key:
         ca, certificate, key = tls.ca, tls.certificate, tls.key
 
         def check() -> None:
@@ -80,6 +82,12 @@ def read_at_use(config: Config, role: Role) -> list[ReadAtUse]:
     if role != "edge":
         found += _of_store(config)
     return found
+
+
+def _of_console(config: Config) -> Iterator[ReadAtUse]:
+    token = config.console.token_file or config.admin.token_file
+    if token is not None:
+        yield ReadAtUse("console.token_file", (token,), lambda: read_token(token))
 
 
 def _of_store(config: Config) -> Iterator[ReadAtUse]:

@@ -32,6 +32,7 @@ NEEDS_RESTART: Final[Mapping[str, Mapping[str, bool]]] = {
     "edge": {
         **_LIVE,
         "cluster": False,
+        "console": False,
         "store": False,
         "store.edge_lease_s": True,
         "link.listen": False,
@@ -45,6 +46,16 @@ NEEDS_RESTART: Final[Mapping[str, Mapping[str, bool]]] = {
         "store.data_dir": False,
         "link.routers": False,
         "link.discovery_interval_s": False,
+        "console": False,
+    },
+    "console": {
+        **_LIVE,
+        "admin": False,
+        "admin.token_file": True,
+        "cluster": False,
+        "link": False,
+        "store.data_dir": False,
+        "store.edge_lease_s": False,
     },
     "serve": _LIVE,
 }

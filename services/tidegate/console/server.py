@@ -1,0 +1,80 @@
+"""uvicorn in the event loop of the process: listens, serves, stops. Used by ``roles.console``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from tidegate.runtime.config.console import ConsoleConfig
+
+#: Requests under way at the stop get so long.
+GRACE_S: Final = 2
+#: Connections at once: those above get 503.
+MAX_CONNECTIONS: Final = 512
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ConsoleServer:
+    """See the module's docstring."""
+
+    def __init__(self, app: FastAPI, config: ConsoleConfig) -> None:
+        self._config = config
+        tls = config.tls_certificate is not None
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=GRACE_S,
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=65_536,
+                ssl_certfile=config.tls_certificate if tls else None,
+                ssl_keyfile=config.tls_key if tls else None,
+            )
+        )
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen; ``url`` is known afterwards. Raises OSError."""
+        host, port = self._config.address, self._config.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((host, port))
+            self._socket.listen(1024)
+        except OSError as error:
+            self._socket.close()
+            raise OSError(error.errno, error.strerror, f"console {host}:{port}") from None
+        found: int = self._socket.getsockname()[1]
+        scheme = "https" if self._config.tls_certificate is not None else "http"
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"{scheme}://{shown}:{found}"
+        self._task = asyncio.create_task(self._server.serve([self._socket]))
+
+    async def stop(self) -> None:
+        """Stop listening, finish the requests under way."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()

@@ -1,0 +1,175 @@
+"""The console as a child of ``tidegate serve``, in one process or supervised.
+
+Started when everything else is ready, so that no client waits for it; a broker whose console does
+not start goes on without it. Writes its configuration, makes the first token, and says where the
+console is. The child asks the processes at Unix sockets that only this user can open, so it needs
+no token there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import ipaddress
+import logging
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tidegate.roles.child import ChildError, ChildProcess
+from tidegate.roles.shared_ports import dump
+from tidegate.runtime.config.config_file import with_absolute_paths
+from tidegate.runtime.config.model import Config, StoreConfig
+
+log = logging.getLogger(__name__)
+
+#: What the extra ``console`` brings.
+PACKAGES: Final = ("fastapi", "uvicorn", "aiohttp")
+#: File in the data directory with the first token.
+TOKENS_FILE: Final = "console-tokens"
+STOP_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(slots=True, frozen=True)
+class Broker:
+    """What a console is started beside. Addresses are those of admin servers."""
+
+    config: Config
+    #: Of the store that is used.
+    store_url: str
+    edges: Sequence[str]
+    routers: Sequence[str]
+
+
+def is_wanted(config: Config) -> bool:
+    """Whether a console is to be started; says why not if it cannot be."""
+    if not config.console.enabled:
+        return False
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        log.warning(
+            "console not started",
+            extra={
+                "reason": f"{missing[0]} is not installed; in a checkout of Tidegate run: "
+                "pip install '.[console]' (console.enabled: false is without this line)"
+            },
+        )
+    return not missing
+
+
+class ConsoleChild:
+    """See the module's docstring."""
+
+    def __init__(self, broker: Broker, directory: Path, announce: Callable[[str], None]) -> None:
+        """``directory`` is private to this user. ``announce`` gets the line with the address."""
+        self._broker = broker
+        self._announce = announce
+        self._directory = directory
+        self._tokens_file: Path | None = None
+        #: The first token, when it is to be printed.
+        self._token = ""
+        self._child: ChildProcess | None = None
+
+    async def run(self) -> None:
+        """Start it and say where it is; a failure is logged, and nothing else."""
+        try:
+            self._prepare_token()
+            file = self._write(self._broker.config.console.port)
+            child = self._child = ChildProcess(
+                "console", "console", file, self._directory / "console.admin"
+            )
+            child.start()
+            await child.first_ready
+        except (OSError, ChildError) as error:
+            log.warning(
+                "console not started, the broker goes on without it", extra={"reason": str(error)}
+            )
+            return
+        url = child.endpoints.get("console", "")
+        if not self._broker.config.console.port:
+            # Pages that are open find the next one there, too.
+            self._write(int(url.rpartition(":")[2]))
+        if self._token:
+            self._announce(f"tidegate console {url}/#token={self._token}")
+        elif self._tokens_file is not None:
+            self._announce(f"tidegate console {url} (token in {self._tokens_file})")
+        else:
+            self._announce(f"tidegate console {url}")
+
+    async def stop(self) -> None:
+        """Stop it."""
+        if self._child is not None:
+            await self._child.stop(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """Kill it at once; called from any thread."""
+        if self._child is not None and (pid := self._child.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+    def _write(self, port: int) -> Path:
+        """Write the configuration of the child; it may have the store's password."""
+        file, new = self._directory / "console.yaml", self._directory / "console.new"
+        new.touch(mode=0o600)
+        settings = self._settings()
+        settings["console"]["port"] = port
+        new.write_text(yaml.safe_dump(settings, sort_keys=False))
+        new.replace(file)
+        return file
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the configuration of the child; paths are absolute, its directory is another."""
+        broker = self._broker
+        config = with_absolute_paths(broker.config, Path.cwd())
+        found = dump(config)
+        for section in ("admin", "cluster", "link", "telemetry"):
+            found.pop(section, None)
+        store = found.setdefault("store", {})
+        for key in ("data_dir", "max_memory_bytes"):
+            store.pop(key, None)
+        store["url"] = broker.store_url
+        console = found.setdefault("console", {})
+        console.pop("token_file", None)
+        console |= {"edges": list(broker.edges), "routers": list(broker.routers)}
+        if self._tokens_file is not None:
+            console["tokens_file"] = str(self._tokens_file)
+        return found | {"name": f"{config.name}-console" if config.name else "console"}
+
+    # The first token
+
+    def _prepare_token(self) -> None:
+        """Make the first token, where only this machine reaches the console and nobody is a user.
+
+        With an embedded store it stays in the data directory; otherwise it is for this run.
+        """
+        config = self._broker.config
+        console, store = config.console, config.store
+        if console.users_file is not None or console.tokens_file is not None:
+            return
+        if not ipaddress.ip_address(console.address).is_loopback:
+            log.warning(
+                "nobody can log in to the console",
+                extra={
+                    "reason": f"console.address {console.address} is not a loopback address, and "
+                    "neither console.users_file nor console.tokens_file is set"
+                },
+            )
+            return
+        path = self._place_of_token(store)
+        self._tokens_file = path.absolute()
+        token = f"tgc_{secrets.token_urlsafe(32)}"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(f"admin {token}\n")
+        self._token = token
+
+    def _place_of_token(self, store: StoreConfig) -> Path:
+        return (store.data_dir if store.url is None else self._directory) / TOKENS_FILE

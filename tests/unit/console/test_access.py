@@ -1,0 +1,146 @@
+"""Users, tokens, sessions, failed logins and names of hosts, without a server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tidegate.console.auth.attempts import BURST, MAX_REMEMBERED, REFILL_S, Attempts
+from tidegate.console.auth.files import problems_of_console_files
+from tidegate.console.auth.sessions import csrf_of, new_session, seal, unseal
+from tidegate.console.auth.tokens import Token, decode, digest_of, encode, new_secret, read_tokens
+from tidegate.console.auth.users import Users, read_users
+from tidegate.console.caller import Role
+from tidegate.console.guard import is_allowed
+from tidegate.edge.auth.password_file import set_user
+from tidegate.runtime.config.console import ConsoleConfig
+
+KEY = b"k" * 32
+
+
+async def test_a_user_has_the_role_of_the_line_and_none_without_the_password(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "users"
+    set_user(file, "ann", "secret", "argon2id", create=True, role="operator")
+    set_user(file, "bob", "other", "argon2id")
+    users = Users(file)
+    assert await users.verify("ann", "secret") is Role.OPERATOR
+    assert await users.verify("bob", "other") is Role.VIEWER
+    for name, password in (("ann", "other"), ("eve", "secret"), ("", "")):
+        assert await users.verify(name, password) is None
+    set_user(file, "ann", "new", "argon2id")
+    assert await users.verify("ann", "new") is Role.OPERATOR
+    file.write_text("")
+    assert users.role_of("ann") is None
+
+
+async def test_a_file_that_became_unreadable_keeps_its_users(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "users"
+    set_user(file, "ann", "secret", "argon2id", create=True, role="admin")
+    users = Users(file)
+    assert users.role_of("ann") is Role.ADMIN
+    file.write_text(file.read_text() + "bob:$7$x\n")
+    assert users.role_of("ann") is Role.ADMIN
+    assert "line 2" in caplog.records[-1].__dict__["reason"]
+    file.unlink()
+    assert users.role_of("ann") is None
+
+
+@pytest.mark.parametrize(
+    "line", ["ann:plain", "ann:$7$210000$c2FsdA==$aGFzaA==", "ann:$argon2id$nonsense"]
+)
+def test_only_argon2id_is_accepted(tmp_path: Path, line: str) -> None:
+    (tmp_path / "users").write_text(line)
+    with pytest.raises(ValueError, match="line 1"):
+        read_users(tmp_path / "users")
+
+
+def test_a_role_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    set_user(tmp_path / "users", "ann", "x", "argon2id", create=True, role="root")
+    with pytest.raises(ValueError, match="'root' is no role"):
+        read_users(tmp_path / "users")
+
+
+def test_a_session_is_one_only_with_its_key_until_its_end() -> None:
+    session = new_session("ann", "", 1000.0)
+    cookie = seal(session, KEY)
+    assert unseal(cookie, KEY, 999.0) == session
+    assert unseal(cookie, KEY, 1000.0) is None
+    assert unseal(cookie, b"other" * 8, 999.0) is None
+    body, _, mac = cookie.rpartition(".")
+    forged = seal(replace(session, user="root"), b"other" * 8).rpartition(".")[0]
+    for value in ("", ".", body, f"{body}.", f"{forged}.{mac}", "x" * 5000, f"{body}.\udcff"):
+        assert unseal(value, KEY, 999.0) is None
+    assert csrf_of(session.id, KEY) != mac
+
+
+def test_a_token_is_kept_without_its_secret() -> None:
+    secret = new_secret()
+    token = Token("id", "ci", Role.OPERATOR, digest_of(secret), 1.0, "ann", 10.0)
+    assert decode(encode(token)) == token
+    assert secret.encode() not in encode(token)
+    assert (token.is_valid(9.0), token.is_valid(10.0)) == (True, False)
+    assert decode(b"{}") is None
+    assert decode(encode(token).replace(b"operator", b"emperor")) is None
+
+
+def test_tokens_of_a_file_have_roles(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# comment\n\nadmin one\n  viewer  two \n")
+    assert [(token.role, token.digest) for token in read_tokens(file)] == [
+        (Role.ADMIN, digest_of("one")),
+        (Role.VIEWER, digest_of("two")),
+    ]
+    file.write_text("admin\n")
+    with pytest.raises(ValueError, match="line 1: expected ROLE TOKEN"):
+        read_tokens(file)
+
+
+def test_files_that_cannot_be_used_are_found_before_somebody_logs_in(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("ann:plain\n")
+    console = ConsoleConfig(users_file=tmp_path / "users", tokens_file=tmp_path / "none")
+    users, tokens = problems_of_console_files(console)
+    assert users.startswith(f"console.users_file: {tmp_path}/users, line 1: ")
+    assert tokens == f"console.tokens_file: {tmp_path}/none: No such file or directory"
+    assert list(problems_of_console_files(ConsoleConfig())) == []
+
+
+def test_failures_are_forgiven_one_at_a_time_and_memory_is_bounded() -> None:
+    attempts = Attempts()
+    for _ in range(BURST):
+        assert attempts.wait_s("a", 0.0) == 0
+        attempts.failed("a", 0.0)
+    assert attempts.wait_s("a", 0.0) == REFILL_S
+    assert attempts.wait_s("b", 0.0) == 0
+    assert attempts.wait_s("a", REFILL_S) == 0
+    attempts.failed("a", REFILL_S)
+    assert attempts.wait_s("a", REFILL_S) > 0
+    for number in range(MAX_REMEMBERED + 10):
+        attempts.failed(f"x{number}", 0.0)
+    assert len(attempts._failures) == MAX_REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("127.0.0.1:18080", True),
+        ("[::1]:18080", True),
+        ("localhost", True),
+        ("LOCALHOST.:1", True),
+        ("console.example", True),
+        ("Console.Example:443", True),
+        ("a.iot.example", True),
+        ("iot.example", False),
+        ("xiot.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("", False),
+    ],
+)
+def test_only_addresses_localhost_and_named_hosts_are_allowed(host: str, allowed: bool) -> None:
+    assert is_allowed(host, ["console.example", "*.iot.example"]) is allowed
