@@ -267,6 +267,26 @@ def test_figures_have_what_clients_do(server: Tidegate, admin: Api) -> None:
     assert admin.get("/figures?names=nonsense").reason == "invalid"
 
 
+def test_events_say_what_happened_to_clients(server: Tidegate, admin: Api) -> None:
+    with connected(server, 1):
+        pass
+
+    def kinds() -> list[str]:
+        items = admin.get("/events?client=console-0&limit=2").body["items"]
+        return [each["kind"] for each in items]
+
+    wait_for(lambda: kinds() == ["disconnected", "connected"], DEADLINE_S, "its end")
+    (event,) = admin.get("/events?kind=connected&kind=refused&limit=1").body["items"]
+    assert event["kind"] == "connected"
+    assert event["listener"] == "tcp"
+    following = admin.get("/events/newer").body
+    assert following["items"] == []
+    with connected(server, 1):
+        newer = f"/events/newer?after={following['next']}"
+        wait_for(lambda: admin.get(newer).body["items"], DEADLINE_S, "a new event")
+    assert admin.get("/events?after=nonsense").reason == "invalid"
+
+
 # What it does
 
 

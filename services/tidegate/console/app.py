@@ -15,7 +15,7 @@ from tidegate import __version__
 from tidegate.console import errors, page
 from tidegate.console.guard import Guard
 from tidegate.console.parts import Parts
-from tidegate.console.routes import auth, figures, nodes, overview, probes, store
+from tidegate.console.routes import auth, events, figures, nodes, overview, probes, store
 
 PREFIX: Final = "/api/v1"
 
@@ -26,6 +26,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     figures.router,
     nodes.router,
     store.router,
+    events.router,
 )
 
 
