@@ -85,6 +85,8 @@ class FakeEdge:
         self.pushed: list[tuple[str, int, int, Publish]] = []
         self.shared: list[tuple[str, int, Publish, str, SubscriptionOptions]] = []
         self.receipts: list[Any] = []
+        #: As they are stored.
+        self.bans: list[bytes] = []
         self.kicked: list[tuple[str, int, ReasonCode]] = []
         self.pushes_lost_count = 0
         self.lost: list[tuple[str, int]] = []
@@ -163,6 +165,10 @@ class FakeEdge:
     def pushes_lost(self) -> None:
         """See EdgeLink."""
         self.pushes_lost_count += 1
+
+    def set_bans(self, bans: Sequence[bytes]) -> None:
+        """See EdgeLink."""
+        self.bans = list(bans)
 
 
 class FakeService:
@@ -302,6 +308,10 @@ class FakeService:
     async def withdraw_connects(self, *arguments: Any) -> None:
         """See RouterService."""
         await self._ask("withdraw_connects", *arguments)
+
+    def ban(self, ban: bytes) -> None:
+        """See RouterLink."""
+        self._call("ban", ban)
 
     def record(self, events: Sequence[tuple[str, bytes]]) -> bool:
         """See RouterLink."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from tidegate.bans.ban import Ban
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -72,6 +73,8 @@ class FakeStore:
         self.detached: list[DetachRequest] = []
         #: Events: session key, and the event as it is stored.
         self.recorded: list[tuple[str, bytes]] = []
+        self.bans: dict[str, Ban] = {}
+        self.bans_changed = 0
         self.detach_reply = DetachReply(False)
         #: What the next sweep finds due.
         self.due = DueWork()
@@ -226,6 +229,22 @@ class FakeStore:
     async def record(self, events: Sequence[tuple[str, bytes]], config: RecordConfig) -> None:
         self._asked("record")
         self.recorded += events
+
+    async def bans_version(self) -> bytes:
+        self._asked("bans_version")
+        return b"%d" % self.bans_changed if self.bans_changed else b""
+
+    async def stored_bans(self) -> list[bytes]:
+        self._asked("stored_bans")
+        return [ban.encode() for ban in self.bans.values()]
+
+    async def add_ban(self, ban: Ban) -> None:
+        self._asked("add_ban")
+        self.bans[ban.id] = ban
+        self.bans_changed += 1
+
+    async def delete_ended_bans(self, now: float) -> None:
+        self._asked("delete_ended_bans")
 
     async def receipt(self, client_id: str, epoch: int, packet_id: int, value: int) -> bool:
         self._asked("receipt")

@@ -82,6 +82,8 @@ class FakeRouter:
         #: Events for the record: (session key, encoded event).
         self.recorded: list[tuple[str, bytes]] = []
         self.takes_events = True
+        #: Bans of clients that flap.
+        self.bans: list[bytes] = []
         self.attached: list[AttachSession] = []
         self.detached: list[DetachSession] = []
         #: The filters of all SUBSCRIBEs and UNSUBSCRIBEs, and those of groups that were left.
@@ -214,6 +216,10 @@ class FakeRouter:
         if self.takes_events:
             self.recorded += events
         return self.takes_events
+
+    def ban(self, ban: bytes) -> None:
+        """See RouterLink."""
+        self.bans.append(ban)
 
     def redispatch(self, topic_filter: str, message: Publish) -> None:
         """See RouterLink."""

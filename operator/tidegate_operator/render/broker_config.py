@@ -15,6 +15,7 @@ from tidegate.runtime.config.model import (
     Config,
     DrainConfig,
     FeaturesConfig,
+    FlappingConfig,
     LimitsConfig,
     LinkConfig,
     ListenerConfig,
@@ -126,8 +127,11 @@ def _is_lease(key: str) -> bool:
 def _common(spec: MqttBrokerSpec) -> ConfigValues:
     """Return the sections that edges and routers share."""
     log = explicit_settings(spec.log, LogConfig)
+    limits = explicit_settings(spec.limits, LimitsConfig)
+    if flapping := explicit_settings(spec.limits.flapping, FlappingConfig):
+        limits["flapping"] = flapping
     return {
-        "limits": explicit_settings(spec.limits, LimitsConfig),
+        "limits": limits,
         "features": explicit_settings(spec.features, FeaturesConfig),
         "admin": {
             "address": _ALL_ADDRESSES,

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from tidegate.runtime.config.model import (
     AuthConfig,
     FeaturesConfig,
+    FlappingConfig,
     LimitsConfig,
     LinkConfig,
     LogConfig,
@@ -93,8 +94,15 @@ class AuthSpec(SpecSection):
     max_remembered_passwords: int = like(AuthConfig, "max_remembered_passwords")
 
 
+class FlappingSpec(RuntimeSection, FlappingConfig):
+    """Clients that connect and disconnect all the time, and are banned for a while."""
+
+
 class LimitsSpec(RuntimeSection, LimitsConfig):
     """Limits. What exceeds one is rejected or dropped, and counted by reason."""
+
+    flapping: FlappingSpec = FlappingSpec()
+    """Clients that connect and disconnect all the time."""
 
 
 class FeaturesSpec(RuntimeSection, FeaturesConfig):

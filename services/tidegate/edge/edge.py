@@ -8,13 +8,16 @@ has something to send gets one write. Loses nothing but sockets when it dies.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from tidegate.bans.ban import Ban, BanKind
+from tidegate.core.session_key import session_key
 from tidegate.edge.auth.acl import Authorizer
 from tidegate.edge.auth.authentication import Authenticator
 from tidegate.edge.auth.methods import Method
 from tidegate.edge.channel import Channel, Handler, HandlerFactory
+from tidegate.edge.client.banned import Banned
 from tidegate.edge.client.client import Client
 from tidegate.edge.client.connection_log import ConnectionLog
 from tidegate.edge.client.context import EdgeContext, Flushable
@@ -35,6 +38,8 @@ from tidegate.runtime.telemetry.counters import Counters
 TICK_S: Final = 0.5
 #: How long waiting clients are resumed before the event loop serves others.
 RESUME_S: Final = 0.005
+#: Clients that are looked at in one turn of the event loop when bans have changed.
+ENFORCED_AT_ONCE: Final = 500
 
 
 class Edge:
@@ -69,6 +74,7 @@ class Edge:
             self.mark,
             self._connection_log,
             self._recorder,
+            Banned(now_ms),
         )
         self.context.authentication_methods = dict(authentication_methods or {})
         self.registry = ClientRegistry(self.context)
@@ -259,6 +265,33 @@ class Edge:
         for client in list(self.clients.values()):
             if client.by_password and not knows(client.username, client.listener):
                 client.disconnect(ReasonCode.NOT_AUTHORIZED, "user has been removed")
+
+    def set_bans(self, bans: Sequence[bytes]) -> None:
+        """Go by these bans (see EdgeLink)."""
+        new = self.context.banned.set(bans)
+        if new:
+            self.context.spawn(self._enforce(new))
+
+    async def _enforce(self, bans: Sequence[Ban]) -> None:
+        """Disconnect who is banned, a few at a time.
+
+        DISCONNECT has no reason code for it, as CONNACK has (MQTT5 §3.14.2.1).
+        """
+        find, clients = self.context.banned.find, self.clients
+        names = [ban for ban in bans if ban.kind is BanKind.CLIENT]
+        candidates = [clients.get(session_key(ban.mount_point, ban.value)) for ban in names]
+        if len(names) < len(bans):
+            candidates = list(clients.values())
+        for number, client in enumerate(candidates):
+            if client is not None and (ban := find(client.client_id, client, client.username)):
+                client.disconnect(
+                    ReasonCode.ADMINISTRATIVE_ACTION,
+                    "banned",
+                    counted_as="banned",
+                    cause=ban.reason,
+                )
+            if number % ENFORCED_AT_ONCE == ENFORCED_AT_ONCE - 1:
+                await asyncio.sleep(0)
 
     # Delivery
 

@@ -346,6 +346,9 @@ class RouterLink(Protocol):
         False: no router can take them now. They may be lost, and nothing waits for them.
         """
 
+    def ban(self, ban: bytes) -> None:
+        """Store a ban that is in force at this edge already (``bans.ban``), for all edges."""
+
 
 class RouterService(RouterLink, Protocol):
     """What the router's end of the link calls, in addition to what edges call."""
@@ -528,3 +531,6 @@ class EdgeLink(Protocol):
 
     def pushes_lost(self) -> None:
         """Have durable sessions read their queues: pushes may have been lost."""
+
+    def set_bans(self, bans: Sequence[bytes]) -> None:
+        """Go by these bans (``bans.ban``) from now on: refuse and disconnect whom they name."""

@@ -88,6 +88,7 @@ class TracedRouterLink:
         self.replayed = router.replayed
         self.redispatch = router.redispatch
         self.record = router.record
+        self.ban = router.ban
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
@@ -155,6 +156,7 @@ class TracedRouterService:
         self.enqueue = router.enqueue
         self.redispatch = router.redispatch
         self.record = router.record
+        self.ban = router.ban
         self.attach_edge = router.attach_edge
         self.detach_edge = router.detach_edge
         self.join_groups = router.join_groups
@@ -218,6 +220,7 @@ class TracedEdgeLink:
         self.publish_will = edge.publish_will
         self.give_up = edge.give_up
         self.pushes_lost = edge.pushes_lost
+        self.set_bans = edge.set_bans
 
     def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """Give a message to every client it matches (see EdgeLink)."""

@@ -8,7 +8,7 @@ reports; other parts look edges up here.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tidegate.link.interfaces import EdgeLink
 from tidegate.mqtt.enums import ReasonCode
@@ -19,11 +19,13 @@ from tidegate.router.table import RoutingTable
 class Edges:
     """See the module's docstring."""
 
-    __slots__ = ("_table", "by_id")
+    __slots__ = ("_table", "by_id", "on_attached")
 
     def __init__(self, table: RoutingTable) -> None:
         self._table = table
         self.by_id: dict[str, EdgeLink] = {}
+        #: Called with each edge that is attached.
+        self.on_attached: Callable[[EdgeLink], None] = _nothing
 
     def attach_edge(self, edge: EdgeLink) -> None:
         """Attach an edge (see RouterService)."""
@@ -31,6 +33,7 @@ class Edges:
         if before is not None:
             self.detach_edge(before)
         self.by_id[edge.edge_id] = edge
+        self.on_attached(edge)
 
     def detach_edge(self, edge: EdgeLink) -> None:
         """Detach an edge (see RouterService)."""
@@ -112,3 +115,7 @@ class Edges:
         """End this connection, wherever it is: the store has lost its session."""
         for edge in list(self.by_id.values()):
             edge.session_lost(client_id, epoch)
+
+
+def _nothing(_edge: EdgeLink) -> None:
+    pass

@@ -8,6 +8,7 @@ parts own the rest, and each of them calls only those above it here (the others 
     table             the routing table
     edges             the attached edges
     record            events of clients, for the record
+    bans              bans of the store, for edges
     queues            appends to durable sessions' queues
     session_quota     how many durable sessions users may have
     retained_quota    how many retained messages clients may have
@@ -39,6 +40,7 @@ from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.mqtt.topics import has_wildcards
 from tidegate.router.abandoned_queues import AbandonedQueues
+from tidegate.router.bans import Bans
 from tidegate.router.claims import Claims
 from tidegate.router.deliveries import Deliveries
 from tidegate.router.edge_leases import EdgeLeases
@@ -109,6 +111,8 @@ class Router:
         if record is None:
             record = Record(store, RecordConfig(enabled=False), counters, now_ms, name)
         self._record = record
+        self._bans = Bans(store, edges.by_id, counters, now_ms)
+        edges.on_attached = self._bans.attached
         self._queues = queues = QueueWriter(store, counters, edges.by_id, self._was_fenced, now_ms)
         queues.on_dropped = record.dropped
         self._session_quota = SessionQuota(store, limits, time.monotonic)
@@ -207,6 +211,7 @@ class Router:
         self.publish = routing.publish
         self.redispatch = groups.redispatch
         self.record = record.add
+        self.ban = self._bans.add
         self.complete = deliveries.complete
         self.fetch = deliveries.fetch
         self.enqueue = deliveries.enqueue
@@ -275,6 +280,7 @@ class Router:
             else:
                 await self._membership.start()
                 self._edge_leases.start_grace()
+            await self._bans.start()
         except BaseException:
             await self.history.stop()
             raise
@@ -283,6 +289,7 @@ class Router:
     async def stop(self) -> None:
         """Finish what is in progress. Edges must have detached their clients before."""
         await self.sweeper.stop()
+        await self._bans.stop()
         await self.history.stop()
         if self._membership is not None:
             await self._membership.stop()

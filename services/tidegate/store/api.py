@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
+from tidegate.bans.ban import Ban
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -529,6 +530,18 @@ class Store(Protocol):
 
     async def record(self, events: Sequence[tuple[str, bytes]], config: RecordConfig) -> None:
         """Add events to the record: (session key, encoded event); "": of no session."""
+
+    async def bans_version(self) -> bytes:
+        """What changes with every change of bans."""
+
+    async def stored_bans(self) -> list[bytes]:
+        """Every ban, as it is stored."""
+
+    async def add_ban(self, ban: Ban) -> None:
+        """Add a ban, or replace the one of the same client, user or address."""
+
+    async def delete_ended_bans(self, now: float) -> None:
+        """Delete bans that have ended."""
 
     async def set_retained(
         self,

@@ -29,6 +29,9 @@ EDGES_KEY: Final = GLOBAL_PREFIX + b"edges"
 ROUTERS_KEY: Final = GLOBAL_PREFIX + b"routers"
 #: Written by every ping, to prove that writes are accepted.
 PING_KEY: Final = GLOBAL_PREFIX + b"ping"
+#: Hash: identifier of a ban → the ban; and a random word, another one after each change.
+BANS_KEY: Final = GLOBAL_PREFIX + b"bans"
+BANS_VERSION_KEY: Final = GLOBAL_PREFIX + b"bans-version"
 #: Stream: the newest events of all clients.
 EVENTS_KEY: Final = GLOBAL_PREFIX + b"events"
 

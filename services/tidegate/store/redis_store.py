@@ -38,6 +38,7 @@ from tidegate.store.api import (
     TooManySessions,
     WriterFenced,
 )
+from tidegate.store.ban_store import BanStore
 from tidegate.store.client.failures import StoreRefused, check_layout
 from tidegate.store.client.lanes import LaneSettings, StoreFault, start_failure
 from tidegate.store.client.servers import Word
@@ -133,6 +134,11 @@ class RedisStore:
         self.will_published = coordination.will_published
         self.verify_wills = coordination.verify_wills
         self.record = RecordStore(partitions).add
+        bans = BanStore(partitions)
+        self.bans_version = bans.version
+        self.stored_bans = bans.stored
+        self.add_ban = bans.add
+        self.delete_ended_bans = bans.delete_ended
 
     @classmethod
     async def connect(

@@ -631,14 +631,18 @@ class Client:
         reason: str = "",
         websocket_code: int = 1000,
         counted_as: str = "",
+        cause: str = "",
     ) -> None:
-        """End the connection from our side, with a DISCONNECT where the version has one."""
+        """End the connection from our side, with a DISCONNECT where the version has one.
+
+        ``cause`` is for the log, in the place of ``reason``.
+        """
         if self.state is CLOSED:
             return
         if self.state is CONNECTED and self.version >= ProtocolVersion.V5:
             properties = Properties(reason_string=reason or None)
             self._send_last(Disconnect(reason_code, properties))
-        self.close(counted_as or reason_code.name.lower(), websocket_code, reason)
+        self.close(counted_as or reason_code.name.lower(), websocket_code, cause or reason)
 
     def taken_over(self, reason_code: ReasonCode) -> None:
         """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
@@ -729,6 +733,8 @@ class Client:
         if was_connected:
             self.context.connection_log.disconnected(self, reason, detail)
             self.context.recorder.disconnected(self, reason, detail)
+            if self.context.limits.flapping.enabled:
+                self._count_flapping(reason)
             self.delivery.end()
             publishes_will = self.publishes_will and self._may_publish_will()
             self._registry.detach(
@@ -747,6 +753,14 @@ class Client:
             self.context.connection_log.refused(self, "abandoned", reason)
             self.context.recorder.refused(self, "abandoned", reason)
         self._release()
+
+    def _count_flapping(self, reason: str) -> None:
+        """Ban a client that disconnects too often."""
+        context = self.context
+        ban = context.banned.flapped(self, reason, context.tick_s, context.limits.flapping)
+        if ban is not None:
+            context.recorder.flapping(self, ban.reason)
+            context.router.ban(ban.encode())
 
     def _release(self) -> None:
         """Free what the connection held, and be in no reference cycle: it must not wait for one.

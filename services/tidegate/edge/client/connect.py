@@ -98,9 +98,13 @@ async def connect(
     key = session_key(client.listener.mount_point, client_id)
     if registry.is_full_for(key):
         return _FULL
+    if context.banned.is_any and (banned := _banned(client, client_id, packet.username)):
+        return banned
     identity = await _identify(client, packet, client_id)
     if not isinstance(identity, _Identity):
         return identity
+    if context.banned.is_any and (banned := _banned(client, client_id, identity.username)):
+        return banned
     acl = context.authorizer.for_client(client_id, identity.username, client.listener)
     refused = _prepare_will(client, packet.will, lambda topic: may_publish(acl, topic))
     if refused is not None:
@@ -189,6 +193,12 @@ def _client_id(client: Client, packet: Connect) -> str | Refused:
     ):
         return Refused(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "client identifier required")
     return context.assign_client_id()
+
+
+def _banned(client: Client, client_id: str, user: str | None) -> Refused | None:
+    """Refuse a client that is banned."""
+    ban = client.context.banned.find(client_id, client, user)
+    return Refused(ReasonCode.BANNED, "banned", cause=ban.reason) if ban is not None else None
 
 
 async def _identify(client: Client, packet: Connect, client_id: str) -> _Identity | Refused | None:
@@ -318,7 +328,9 @@ async def _attach(
         ):
             outcome = Refused(ReasonCode.NOT_AUTHORIZED, "user has been removed")
         else:
-            return session
+            outcome = _banned(client, parts_of(key)[1], identity.username)
+            if outcome is None:
+                return session
     _give_back(client, request, session.epoch, registry)
     return outcome
 

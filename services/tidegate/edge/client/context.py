@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tidegate.edge.auth.acl import Authorizer
     from tidegate.edge.auth.authentication import Authenticator
     from tidegate.edge.auth.methods import Method
+    from tidegate.edge.client.banned import Banned
     from tidegate.edge.client.connection_log import ConnectionLog
     from tidegate.edge.client.recorder import Recorder
     from tidegate.link.interfaces import RouterLink
@@ -49,6 +50,7 @@ class EdgeContext:
         "authentication_methods",
         "authenticator",
         "authorizer",
+        "banned",
         "connection_log",
         "counters",
         "edge_id",
@@ -87,6 +89,7 @@ class EdgeContext:
         mark: Callable[[Flushable], None],
         connection_log: ConnectionLog,
         recorder: Recorder,
+        banned: Banned,
     ) -> None:
         """``mark`` notes what has something to send; it is flushed at the end of this turn."""
         self.edge_id = edge_id
@@ -100,6 +103,7 @@ class EdgeContext:
         self.counters = counters
         self.connection_log = connection_log
         self.recorder = recorder
+        self.banned = banned
         self.now_ms = now_ms
         self.mark = mark
         #: What a CONNECT is answered with while none is accepted (draining); None: it is accepted.

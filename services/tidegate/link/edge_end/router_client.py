@@ -289,6 +289,14 @@ class RouterClient:
                 return True
         return False
 
+    def ban(self, ban: bytes) -> None:
+        """Have a router store a ban (see RouterLink)."""
+        for peer in self.routers.reachable():
+            if peer.outbox is not None:
+                peer.outbox.frame.operations.add().ban.ban = ban
+                peer.outbox.grew(SMALL_BYTES + len(ban))
+                return
+
     def hasten(self, client_id: str) -> None:
         """Store the end of a client's connections now (see RouterLink)."""
         self.endings.hasten(client_id)

@@ -82,6 +82,7 @@ class RouterFrameHandler:
                 "applied": _on_applied,
                 "echo": _on_echo,
                 "pushes_lost": self._on_pushes_lost,
+                "bans": self._on_bans,
             },
         )
         self._dispatch = table.dispatch
@@ -155,6 +156,9 @@ class RouterFrameHandler:
 
     def _on_publish_will(self, _peer: RouterPeer, operation: pb.PublishWill) -> None:
         self.wills.publish(read_will(operation))
+
+    def _on_bans(self, _peer: RouterPeer, operation: pb.Bans) -> None:
+        self.edge.set_bans(list(operation.bans))
 
     def _on_pushes_lost(self, _peer: RouterPeer, _operation: pb.PushesLost) -> None:
         self.edge.pushes_lost()

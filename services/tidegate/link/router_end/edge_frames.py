@@ -126,6 +126,7 @@ class EdgeFrameHandler:
                 "shared_returned": self._on_shared_returned,
                 "figures": figures.on_figures,
                 "record": self._on_record,
+                "ban": self._on_ban,
             },
             ESSENTIAL,
         )
@@ -240,6 +241,9 @@ class EdgeFrameHandler:
 
     def _on_record(self, _attached: AttachedEdge, record: pb.Record) -> None:
         self._router.record(list(zip(record.client_ids, record.events, strict=False)))
+
+    def _on_ban(self, _attached: AttachedEdge, operation: pb.BanClient) -> None:
+        self._router.ban(operation.ban)
 
     def _on_shared_returned(self, attached: AttachedEdge, operation: pb.SharedReturned) -> None:
         found = attached.peer.shared.pop(operation.id, None)

@@ -8,7 +8,7 @@ instead. Never waits, except in ``wait_for_room``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tidegate.link.interfaces import PendingWill, SharedReceipt
@@ -253,6 +253,11 @@ class EdgePeer:
         """See EdgeLink."""
         self.outbox.frame.operations.add().pushes_lost.SetInParent()
         self.outbox.grew(SMALL_BYTES)
+
+    def set_bans(self, bans: Sequence[bytes]) -> None:
+        """See EdgeLink."""
+        self.outbox.frame.operations.add().bans.bans.extend(bans)
+        self.outbox.grew(SMALL_BYTES + sum(map(len, bans)))
 
     # Called by other parts of this end
 

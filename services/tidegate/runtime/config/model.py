@@ -202,6 +202,21 @@ class ListenerConfig(Section):
         return self.name or f"{self.protocol.value}-{self.port}"
 
 
+class FlappingConfig(Section):
+    """Clients that connect and disconnect all the time, and are banned for a while."""
+
+    enabled: bool = False
+    """Ban clients whose connections end too often; two devices with one client identifier count as
+    one client."""
+    max_disconnects: Annotated[int, Field(ge=2, le=100_000)] = 15
+    """Number of ends of connections of one client identifier at an edge, within the window, that
+    bans it."""
+    window_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """The window, from the first of them."""
+    ban_s: Annotated[float, Field(gt=0, le=31_536_000)] = 300.0
+    """Length of the ban. It counts at every edge."""
+
+
 class LimitsConfig(Section):
     """Limits. What exceeds one is refused or dropped, and counted with its reason."""
 
@@ -280,6 +295,8 @@ class LimitsConfig(Section):
     `max_connections_per_address`."""
     max_retained_payload_bytes: Annotated[int, Field(ge=0)] = 1_048_576
     """Maximum payload of a retained message; a larger message is delivered but not retained."""
+    flapping: FlappingConfig = FlappingConfig()
+    """Clients that connect and disconnect all the time."""
 
 
 class FeaturesConfig(Section):
