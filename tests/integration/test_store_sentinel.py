@@ -19,6 +19,9 @@ from support.waiting import wait_for_async
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AttachRequest, StoreUnavailable
+from tidegate.store.inspection.access import StoreAccess
+from tidegate.store.inspection.sessions import SessionInspection
+from tidegate.store.inspection.values import SessionQuery
 from tidegate.store.redis_store import RedisStore
 
 #: Between two messages of a publisher: load, and yet a machine that others can use.
@@ -206,3 +209,14 @@ async def test_sentinels_are_given_their_own_password(tmp_path: Path) -> None:
         await store.close()
         assert [b"AUTH", b"watcher", b"for-sentinels"] in one.commands
         assert [b"AUTH", b"tidegate", b"for-data"] in master.commands
+
+
+@BY_VALKEY
+async def test_operators_see_sessions_behind_sentinels(watched: Watched) -> None:
+    store, settings = await connect(watched.url), StoreConfig(url=watched.url)
+    await store.attach(AttachRequest("c", "e1", False, 100, NOW))
+    access = await StoreAccess.connect(watched.url, settings)
+    page = await SessionInspection(access).page(SessionQuery(), None, 10)
+    assert [(item.key, item.edge_id) for item in page.items] == [("c", "e1")]
+    await access.close()
+    await store.close()

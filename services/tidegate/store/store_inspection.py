@@ -40,6 +40,7 @@ PROBES: Final[Mapping[str, tuple[Word, ...]]] = {
     "hlen": (),
     "hmget": ("f",),
     "hscan": (0,),
+    "hstrlen": ("f",),
     "memory|usage": (),
     "set": ("v", "XX"),
     "setrange": (0, ""),

@@ -85,6 +85,12 @@ class StoreAccess:
         """Run one operation of the script that reads. ``size``: bytes, about, that it is about."""
         return self.partitions.bulk.submit(prefix, [operation, len(words), *words], size)
 
+    def write(
+        self, prefix: bytes, operation: bytes, *words: Word, size: int = 100
+    ) -> asyncio.Future[Any]:
+        """Run one operation that changes something, as durable as what brokers write."""
+        return self.partitions.hot.submit(prefix, [operation, len(words), *words], size)
+
     def command(self, prefix: bytes, *words: Word) -> asyncio.Future[Any]:
         """Run one command on keys with this prefix, as durable as what brokers write."""
         size = 64 + sum(len(word) for word in words if isinstance(word, bytes))

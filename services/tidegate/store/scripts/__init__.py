@@ -25,6 +25,7 @@ _OTHERS: Final = (
     "history.lua",
     "backup.lua",
     "record.lua",
+    "inspection.lua",
 )
 #: The lines of ``dispatch.lua`` that these parts replace.
 _PLACES: Final = {

@@ -61,6 +61,12 @@ local function rare_operations()
       s = read_queue,        -- read on in a queue, for a backup
       t = read_retained,     -- read retained messages, for a backup
       i = record,            -- add events to the record
+      u = list_sessions,     -- durable sessions that match, page by page
+      v = describe_session,  -- the state of one session, in figures
+      w = list_subscribers,  -- durable sessions with a topic filter, page by page
+      x = list_retained,     -- topics with a retained message, page by page
+      y = retained_levels,   -- levels of topics with a retained message, page by page
+      z = clear_queue,       -- delete what is in a queue
     }
   end
   return {
