@@ -8,7 +8,7 @@ connection ends; those with one stay and are marked as not connected.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Final, Generic, TypeVar
 
 from tidegate.core.topic_index import Matches, TopicIndex
@@ -104,6 +104,26 @@ class SharedGroups(Generic[M]):
         """
         reconnected, self._reconnected = list(self._reconnected), set()
         return reconnected
+
+    def groups(self) -> list[tuple[str, str]]:
+        """Return share name and topic filter of every group."""
+        return list(self._groups)
+
+    def count(self, share_name: str, topic_filter: str) -> tuple[int, int]:
+        """Return how many members a group has, and how many of them are connected."""
+        group = self._groups.get((share_name, topic_filter))
+        if group is None:
+            return 0, 0
+        return len(group.connected) + len(group.offline), len(group.connected)
+
+    def members(self, share_name: str, topic_filter: str) -> Iterator[tuple[str, M, bool]]:
+        """Return client identifier, membership, and whether it is connected; the next one first."""
+        group = self._groups.get((share_name, topic_filter))
+        if group is not None:
+            for client_id, member in group.connected.items():
+                yield client_id, member, True
+            for client_id, member in group.offline.items():
+                yield client_id, member, False
 
     def offline(self, share_name: str, topic_filter: str) -> list[str]:
         """Return the client identifiers of the members that are not connected."""

@@ -61,6 +61,11 @@ class Window(Generic[M]):
         """Count the exchanges in flight."""
         return len(self._qos1) + len(self._qos2) + len(self._released)
 
+    @property
+    def max_in_flight(self) -> int:
+        """How many exchanges may be in flight."""
+        return self._max_in_flight
+
     def room(self) -> int:
         """Return how many more messages may be started; 0 or more.
 

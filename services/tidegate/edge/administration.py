@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from tidegate.core.session_key import SEPARATOR, session_key
 from tidegate.edge.client.connection_log import VERSION_NAMES
 from tidegate.edge.drain.shed import Shedder
+from tidegate.edge.inspection.pages import handlers_of
 from tidegate.link.interfaces import AttachSession, DetachSession, RouterUnavailable
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.admin.control import AmbiguousClient, Control, Json
@@ -22,11 +23,14 @@ from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
+    from tidegate.edge.client.in_flight import InFlight
     from tidegate.edge.drain.drain import Drainer
     from tidegate.edge.edge import Edge
 
 #: Subscriptions listed of one client.
 MAX_LISTED: Final = 1000
+#: Messages in flight listed of one client.
+MAX_IN_FLIGHT: Final = 100
 
 
 def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Control:
@@ -42,6 +46,7 @@ def control_of(edge: Edge, drainer: Drainer, status: Callable[[], Json]) -> Cont
         pages.shed,
         pages.shedding,
         pages.end_session,
+        handlers=handlers_of(edge),
     )
 
 
@@ -127,7 +132,9 @@ class _Pages:
             "keep_alive_s": client.deadline_s / 1.5,
             "session_expiry_s": client.session_expiry_s,
             "idle_s": round(max(0.0, self._edge.context.time_s() - client.queue.seen_s), 1),
-            "filters": [{"filter": name, "qos": client.subscriptions[name].qos} for name in names],
+            "filters": [_filter(client, name) for name in names],
+            "receive_maximum": client.delivery.receive_maximum,
+            "window": [_in_flight(one) for one in client.delivery.unacknowledged(MAX_IN_FLIGHT)],
         }
 
     def disconnect(self, client_id: str, mount_point: str | None) -> bool:
@@ -196,6 +203,31 @@ def _describe(client: Client) -> Json:
         "in_flight": under_way,
         "queued": queued,
         "slow": client.slow,
+    }
+
+
+def _filter(client: Client, name: str) -> Json:
+    options = client.subscriptions[name]
+    return {
+        "filter": name,
+        "qos": options.qos,
+        "no_local": options.no_local,
+        "retain_as_published": options.retain_as_published,
+        "retain_handling": options.retain_handling,
+        "subscription_id": options.subscription_identifier or None,
+    }
+
+
+def _in_flight(one: InFlight) -> Json:
+    message = one.message
+    return {
+        "packet_id": one.packet_id,
+        "seq": one.seq,
+        "awaits": one.awaits,
+        "qos": one.qos,
+        "topic": message.topic if message is not None else None,
+        "size_bytes": len(message.payload) if message is not None else None,
+        "group": one.group,
     }
 
 

@@ -24,9 +24,10 @@ from tidegate.roles.process import NO_STORE, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.record import Record
+from tidegate.router.inspection import handlers_of
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
-from tidegate.runtime.admin.control import Control, Json
+from tidegate.runtime.admin.control import Control, Json, Page
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import LoadedConfig
@@ -72,9 +73,12 @@ class RouterProcess(Process):
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
         """Connect to the store, load what routing needs, then accept edges."""
         tracer = self.start_telemetry(stack).tracer
-        admin_url = await self.start_admin(stack, Control(self.status, pages=self.pages()))
+        handlers: dict[str, Page] = {}
+        control = Control(self.status, pages=self.pages(), handlers=handlers)
+        admin_url = await self.start_admin(stack, control)
         store, router = await self.unless_stopped(self._connect(tracer))
         self._router = router
+        handlers.update(handlers_of(router))
         stack.push_async_callback(store.close)
         stack.push_async_callback(router.stop)
         service: RouterService = router

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -29,9 +30,10 @@ from tidegate.roles.start_checks import check_admin, check_edge
 from tidegate.roles.store_use import EXIT_STORE_LOST, StoreUse, patience_s
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.record import Record
+from tidegate.router.inspection import handlers_of
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
-from tidegate.runtime.admin.control import Json
+from tidegate.runtime.admin.control import Control, Json
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.store.api import StoreUnavailable
@@ -105,7 +107,9 @@ class Broker(Process):
         stack.push_async_callback(_end_lease, store, edge_id)
         components.start(stack)
         await components.open()
-        admin_url = await self.start_admin(stack, components.control(self.status))
+        control = components.control(self.status)
+        control = replace(control, handlers={**control.handlers, **handlers_of(router)})
+        admin_url = await self.start_admin(stack, control)
         self.background(stack, self._heartbeat(router, edge_id))
 
         def measure() -> None:
@@ -125,20 +129,16 @@ class Broker(Process):
         )
         self.background(stack, sys_publisher.run())
         self._router_reload = RouterReload(store, router, sys_publisher)
-        await self._start_console(stack, components)
+        await self._start_console(stack, control)
         return components.endpoints(admin_url)
 
-    async def _start_console(
-        self, stack: contextlib.AsyncExitStack, components: EdgeComponents
-    ) -> None:
+    async def _start_console(self, stack: contextlib.AsyncExitStack, control: Control) -> None:
         """Begin to start the console, if there is to be one; nothing waits for it."""
         if not console_child.is_wanted(self.config):
             return
         directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        address = await self.start_private_admin(
-            stack, directory / "admin", components.control(self.status)
-        )
+        address = await self.start_private_admin(stack, directory / "admin", control)
         broker = console_child.Broker(self.config, self._store_url, [address], [])
         console = console_child.ConsoleChild(broker, directory, self._announce)
         stack.push_async_callback(console.stop)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from tidegate.edge.auth.acl import Readable
 from tidegate.edge.client.ended import ENDED_INBOUND, ENDED_OUTBOUND
+from tidegate.edge.client.in_flight import InFlight
 from tidegate.edge.client.packet_queue import PacketQueue
 from tidegate.edge.client.state import (
     CLOSED,
@@ -195,8 +196,15 @@ class Outbound(Protocol):
     def on_pubcomp(self, packet: PubComp) -> None:
         """QoS 2 is complete."""
 
+    @property
+    def receive_maximum(self) -> int:
+        """How many exchanges may be under way."""
+
     def waiting(self) -> tuple[int, int]:
         """Messages under way to the client, and those in memory behind them."""
+
+    def unacknowledged(self, count: int) -> list[InFlight]:
+        """The oldest exchanges under way to the client."""
 
     def withdraw(self) -> None:
         """Permissions have changed: drop what waits in memory and may not be read any more."""

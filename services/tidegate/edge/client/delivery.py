@@ -11,7 +11,14 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from tidegate.core.window import DurableFeed, MemoryQueue, Window
+from tidegate.core.window import (
+    DeliveryState,
+    DurableFeed,
+    MemoryQueue,
+    Window,
+    packet_id_of,
+)
+from tidegate.edge.client.in_flight import InFlight
 from tidegate.link.interfaces import (
     AttachedSession,
     RouterUnavailable,
@@ -184,6 +191,25 @@ class Delivery:
     def waiting(self) -> tuple[int, int]:
         """Messages under way to the client, and those in memory behind them."""
         return len(self._window), len(self._queue) if self._queue is not None else 0
+
+    @property
+    def receive_maximum(self) -> int:
+        """How many exchanges may be under way (see Outbound)."""
+        return self._window.max_in_flight
+
+    def unacknowledged(self, count: int) -> list[InFlight]:
+        """Return the oldest exchanges under way (see Outbound)."""
+        return [
+            InFlight(
+                packet_id_of(seq),
+                seq,
+                state.value,
+                1 if state is DeliveryState.AWAITING_PUBACK else 2,
+                outgoing.message if outgoing is not None else None,
+                outgoing.group if outgoing is not None else "",
+            )
+            for seq, state, outgoing in self._window.unacknowledged()[:count]
+        ]
 
     def _return(self, outgoing: Outgoing) -> None:
         """Have a shared subscription's message given to another member."""

@@ -14,6 +14,7 @@ from tidegate.edge.client.state import CLOSED
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tidegate.edge.client.in_flight import InFlight
     from tidegate.edge.client.state import ClientState
     from tidegate.link.interfaces import SharedReceipt
     from tidegate.mqtt.enums import ReasonCode
@@ -139,9 +140,16 @@ class _EndedOutbound:
     def on_pubcomp(self, packet: PubComp) -> None:
         """Do nothing."""
 
+    #: Nothing may be under way.
+    receive_maximum: Final = 0
+
     def waiting(self) -> tuple[int, int]:
         """Nothing is."""
         return 0, 0
+
+    def unacknowledged(self, count: int) -> list[InFlight]:
+        """Nothing is under way."""
+        return []
 
     def withdraw(self) -> None:
         """Do nothing."""

@@ -8,15 +8,26 @@ has confirmed yet. Pure bookkeeping, but for those calls of the link.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tidegate.core.topic_index import TopicIndex
-from tidegate.edge.client.client import Client, Replay
+from tidegate.edge.client.client import Client
 from tidegate.link.interfaces import DetachSession
-from tidegate.mqtt.packets import SubscriptionOptions
+from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
 if TYPE_CHECKING:
     from tidegate.edge.client.context import EdgeContext
+
+
+class Observer(Protocol):
+    """Who is shown the messages of topics before clients get them (see ``Edge.deliver``)."""
+
+    @property
+    def connection(self) -> tuple[str, int]:
+        """The session's key and the epoch of a connection."""
+
+    def note(self, message: Publish) -> bool:
+        """Look at a message; True: this connection is not to be given it besides."""
 
 
 class Attaching:
@@ -62,9 +73,10 @@ class ClientRegistry:
         self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
         self.subscription_count = 0
         self._generations = 0
-        #: Filters of which retained messages are still to be sent, and the replays that do it.
-        self.replays: TopicIndex[Replay, tuple[str, SubscriptionOptions]] = TopicIndex()
-        self.replaying: set[Replay] = set()
+        #: Filters of which retained messages are still to be sent, and the replays that do it;
+        #: and those of samples (``edge.inspection``).
+        self.replays: TopicIndex[Observer, tuple[str, SubscriptionOptions]] = TopicIndex()
+        self.replaying: set[Observer] = set()
         #: How many clients have a filter, or are about to.
         self._interest: dict[str, int] = {}
 

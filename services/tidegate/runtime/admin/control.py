@@ -9,12 +9,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
+from tidegate.runtime.admin.http import Request, Response
+
 Json = dict[str, Any]
 T = TypeVar("T")
 #: A value, or one that has to be awaited (other processes are asked for it).
 MaybeAwaitable: TypeAlias = T | Awaitable[T]
 #: Whether the process can serve clients, and the reason in plain text.
 Readiness: TypeAlias = tuple[bool, str]
+
+#: Serves one path of the admin API, to requests that may use it.
+Page: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 class AmbiguousClient(Exception):
@@ -33,7 +38,8 @@ class Control:
     clients and returns how many it will be, None while the process drains; ``shedding`` how many
     are still to be disconnected. ``end_session`` takes a client identifier and its mount point
     ("": none) and says whether there was a session; None if no router or store answers. ``pages``
-    are more pages that only read, by their path.
+    are more pages that only read, by their path; ``handlers`` those that take a request, and may
+    raise HttpError.
     """
 
     status: Callable[[], MaybeAwaitable[Json]]
@@ -46,6 +52,7 @@ class Control:
     shedding: Callable[[], MaybeAwaitable[int]] | None = None
     end_session: Callable[[str, str], MaybeAwaitable[bool | None]] | None = None
     pages: Mapping[str, Callable[[], MaybeAwaitable[Json]]] = field(default_factory=dict)
+    handlers: Mapping[str, Page] = field(default_factory=dict)
 
 
 async def resolved(value: MaybeAwaitable[T]) -> T:

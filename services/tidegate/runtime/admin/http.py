@@ -8,13 +8,14 @@ no permission. Tested in test_server.py and test_admin_places.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 #: kernel after a second, too late for the kubelet.
 _BACKLOG: Final = 1024
 _MAX_HEAD_BYTES: Final = 8192
-#: Bodies are read and ignored: no page takes one.
+#: Bodies up to this are read at once; larger ones by pages that take them (``Request.body``).
 _MAX_BODY_BYTES: Final = 4096
 MAX_CONNECTIONS: Final = 64
 #: Attempts to get the same free port for all addresses of a host.
@@ -47,6 +48,22 @@ class Request:
     path: str
     query: dict[str, str]
     headers: dict[str, str]
+    #: The body, when it is small.
+    content: bytes = b""
+    #: Bytes of a larger one, and where it comes from.
+    unread_bytes: int = 0
+    reader: asyncio.StreamReader | None = field(default=None, repr=False, compare=False)
+
+    async def body(self, most_bytes: int) -> bytes:
+        """Read the body. Raises HttpError when it is larger."""
+        if max(self.unread_bytes, len(self.content)) > most_bytes:
+            raise HttpError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"The request body must not have more than {most_bytes:,} bytes.",
+            )
+        if self.reader is None:
+            return self.content
+        return await self.reader.readexactly(self.unread_bytes)
 
     def check_method(self, *methods: str) -> None:
         """Raise HttpError for other methods; HEAD goes with GET."""
@@ -79,12 +96,16 @@ class Request:
 
 @dataclass(slots=True, frozen=True)
 class Response:
-    """A response; ``headers`` are whole lines."""
+    """A response; ``headers`` are whole lines.
+
+    ``stream``: what follows the body, until it ends or the peer does not read it for the timeout.
+    """
 
     status: HTTPStatus
     content_type: str
     body: bytes
     headers: tuple[str, ...] = ()
+    stream: AsyncGenerator[bytes] | None = None
 
 
 class HttpError(Exception):
@@ -304,26 +325,50 @@ class HttpServer:
                     response = await self._handler(request)
                 except HttpError as error:
                     response = error.response
-            connection.stage = _Stage.RESPONSE_READ
-            await _write_response(connection.writer, response, method != "HEAD")
+                except asyncio.IncompleteReadError:
+                    return  # the peer has closed in the middle of its body
+            if response.stream is None:
+                connection.stage = _Stage.RESPONSE_READ
+                await _write_response(connection.writer, response, method != "HEAD")
+        if response.stream is not None:
+            await self._write_stream(connection.writer, response, response.stream)
+
+    async def _write_stream(
+        self, writer: asyncio.StreamWriter, response: Response, stream: AsyncGenerator[bytes]
+    ) -> None:
+        """Write a response that goes on; each part is read by the peer before the next one."""
+        async with contextlib.aclosing(stream):
+            writer.write(_head(response) + response.body)
+            async for part in stream:
+                writer.write(part)
+                async with asyncio.timeout(self._timeout_s):
+                    await writer.drain()
+                if writer.is_closing():
+                    return
+        writer.close()
+        async with asyncio.timeout(self._timeout_s):
+            await writer.wait_closed()
+
+
+def _head(response: Response) -> bytes:
+    length = () if response.stream is not None else (f"Content-Length: {len(response.body)}",)
+    return "\r\n".join(
+        (
+            f"HTTP/1.1 {response.status.value} {response.status.phrase}",
+            f"Content-Type: {response.content_type}",
+            *length,
+            "Cache-Control: no-store",
+            *response.headers,
+            "Connection: close\r\n\r\n",
+        )
+    ).encode()
 
 
 async def _write_response(
     writer: asyncio.StreamWriter, response: Response, with_body: bool
 ) -> None:
     """Write a response; return when the peer's system has all of it."""
-    writer.write(
-        "\r\n".join(
-            (
-                f"HTTP/1.1 {response.status.value} {response.status.phrase}",
-                f"Content-Type: {response.content_type}",
-                f"Content-Length: {len(response.body)}",
-                "Cache-Control: no-store",
-                *response.headers,
-                "Connection: close\r\n\r\n",
-            )
-        ).encode()
-    )
+    writer.write(_head(response))
     if with_body:
         writer.write(response.body)
     await writer.drain()
@@ -332,7 +377,7 @@ async def _write_response(
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request:
-    """Read a request and skip its body. Raises HttpError, IncompleteReadError."""
+    """Read a request, with its body if that is small. Raises HttpError, IncompleteReadError."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
@@ -347,22 +392,23 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
         name.strip().lower(): value.strip()
         for name, _, value in (line.partition(":") for line in lines)
     }
-    await _skip_body(reader, headers)
+    length = _body_length(headers)
+    content = await reader.readexactly(length) if length <= _MAX_BODY_BYTES else b""
     target, _, query = words[1].partition("?")
     try:
         path = unquote(target, errors="strict")
         pairs = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
     except ValueError:
         raise HttpError(HTTPStatus.BAD_REQUEST, "The path is not UTF-8.") from None
-    return Request(words[0], path, pairs, headers)
+    if length > _MAX_BODY_BYTES:
+        return Request(words[0], path, pairs, headers, b"", length, reader)
+    return Request(words[0], path, pairs, headers, content)
 
 
-async def _skip_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> None:
+def _body_length(headers: dict[str, str]) -> int:
     if "transfer-encoding" in headers:
         raise HttpError(HTTPStatus.LENGTH_REQUIRED, "A request body requires Content-Length.")
     length = headers.get("content-length", "0")
     if not is_number(length):
         raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number.")
-    if int(length) > _MAX_BODY_BYTES:
-        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request bodies are not supported.")
-    await reader.readexactly(int(length))
+    return int(length)

@@ -114,7 +114,12 @@ class AdminServer:
             return text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error; see the log.")
 
     async def _page(self, request: Request) -> Response:
-        path = request.path
+        path, control = request.path, self._control
+        if control is not None and path in control.handlers:
+            self._authorize(request)
+            return await control.handlers[path](request)
+        if request.unread_bytes:
+            raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "This page takes no request body.")
         if path == "/livez":
             request.check_method("GET")
             return _health(self._live() if self._live is not None else (True, "alive"))
@@ -124,7 +129,6 @@ class AdminServer:
         if path == "/metrics":
             request.check_method("GET")
             return Response(HTTPStatus.OK, CONTENT_TYPE, await resolved(self._metrics()))
-        control = self._control
         if control is not None:
             if path == "/status":
                 return await self._status(request, control)
@@ -153,6 +157,7 @@ class AdminServer:
             pages += ["/shed"] if control.shed is not None else []
             pages += ["/clients"] if control.clients is not None else []
             pages += ["/sessions/ID"] if control.end_session is not None else []
+            pages += sorted((*control.pages, *control.handlers))
         return pages
 
     async def _status(self, request: Request, control: Control) -> Response:
