@@ -16,6 +16,19 @@ from tidegate.console import errors, page
 from tidegate.console.guard import Guard
 from tidegate.console.parts import Parts
 from tidegate.console.routes import auth, events, figures, nodes, overview, probes, store
+from tidegate.console.routes import (
+    auth,
+    clients,
+    figures,
+    messages,
+    nodes,
+    overview,
+    probes,
+    retained,
+    store,
+    topics,
+)
+from tidegate.console.segments import WholeSegments
 
 PREFIX: Final = "/api/v1"
 
@@ -27,6 +40,10 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     nodes.router,
     store.router,
     events.router,
+    clients.router,
+    topics.router,
+    retained.router,
+    messages.router,
 )
 
 
@@ -51,6 +68,7 @@ def make_app(parts: Parts) -> FastAPI:
     app.include_router(api)
     app.include_router(probes.router)
     app.include_router(page.make_router())
+    app.add_middleware(WholeSegments)
     app.add_middleware(Guard, allowed_hosts=lambda: parts.config().console.allowed_hosts)
     return app
 

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from tidegate.console.auth.audit import Audit
 from tidegate.console.auth.authority import Authority
+from tidegate.console.broker.deletions import Deletions
 from tidegate.console.figures import Figures
 from tidegate.console.nodes.pool import Nodes
 from tidegate.console.store_health import StoreHealth
@@ -27,6 +28,7 @@ class Parts:
     store: StoreLink
     authority: Authority
     audit: Audit
+    deletions: Deletions
     figures: Figures
     store_health: StoreHealth
     readiness: Callable[[], Readiness]

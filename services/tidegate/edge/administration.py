@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.session_key import SEPARATOR, session_key
-from tidegate.edge.client.connection_log import VERSION_NAMES
 from tidegate.edge.drain.shed import Shedder
+from tidegate.edge.inspection.description import (
+    describe,
+    describe_exchange,
+    describe_filter,
+    time_of,
+)
 from tidegate.edge.inspection.pages import handlers_of
 from tidegate.link.interfaces import AttachSession, DetachSession, RouterUnavailable
 from tidegate.mqtt.enums import ReasonCode
@@ -23,7 +27,6 @@ from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
-    from tidegate.edge.client.in_flight import InFlight
     from tidegate.edge.drain.drain import Drainer
     from tidegate.edge.edge import Edge
 
@@ -110,7 +113,7 @@ class _Pages:
             "draining": progress.is_draining,
             "done": progress.is_done,
             "reason": progress.reason or None,
-            "since": _time_of(progress.since_s),
+            "since": time_of(progress.since_s),
             "clients_at_start": progress.clients_at_start,
             "clients_left": progress.clients_left,
         }
@@ -119,7 +122,7 @@ class _Pages:
         """Describe the next ``count`` clients in the order of their session keys."""
         clients = self._edge.clients
         names = heapq.nsmallest(count, (name for name in clients if name > after))
-        return [_describe(clients[name]) for name in names]
+        return [describe(clients[name]) for name in names]
 
     def client(self, client_id: str, mount_point: str | None) -> Json | None:
         """Describe one client with its subscriptions."""
@@ -128,13 +131,15 @@ class _Pages:
             return None
         names = heapq.nsmallest(MAX_LISTED, client.subscriptions)
         return {
-            **_describe(client),
+            **describe(client),
             "keep_alive_s": client.deadline_s / 1.5,
             "session_expiry_s": client.session_expiry_s,
             "idle_s": round(max(0.0, self._edge.context.time_s() - client.queue.seen_s), 1),
-            "filters": [_filter(client, name) for name in names],
+            "filters": [describe_filter(client, name) for name in names],
             "receive_maximum": client.delivery.receive_maximum,
-            "window": [_in_flight(one) for one in client.delivery.unacknowledged(MAX_IN_FLIGHT)],
+            "window": [
+                describe_exchange(one) for one in client.delivery.unacknowledged(MAX_IN_FLIGHT)
+            ],
         }
 
     def disconnect(self, client_id: str, mount_point: str | None) -> bool:
@@ -182,55 +187,3 @@ class _Pages:
 
     def shedding(self) -> int:
         return self._shedder.remaining
-
-
-def _describe(client: Client) -> Json:
-    peer = client.channel.peer
-    under_way, queued = client.delivery.waiting()
-    connected_s = time.time() - (client.context.time_s() - client.since_s)
-    host = f"[{peer.address}]" if ":" in peer.address else peer.address
-    return {
-        "client_id": client.client_id,
-        "mount_point": client.listener.mount_point,
-        "username": client.username,
-        "address": f"{host}:{peer.port}" if peer.port else host,
-        "listener": peer.listener,
-        "transport": peer.transport,
-        "version": VERSION_NAMES[client.version],
-        "since": _time_of(connected_s),
-        "durable": client.incarnation != 0,
-        "subscriptions": len(client.subscriptions),
-        "in_flight": under_way,
-        "queued": queued,
-        "slow": client.slow,
-    }
-
-
-def _filter(client: Client, name: str) -> Json:
-    options = client.subscriptions[name]
-    return {
-        "filter": name,
-        "qos": options.qos,
-        "no_local": options.no_local,
-        "retain_as_published": options.retain_as_published,
-        "retain_handling": options.retain_handling,
-        "subscription_id": options.subscription_identifier or None,
-    }
-
-
-def _in_flight(one: InFlight) -> Json:
-    message = one.message
-    return {
-        "packet_id": one.packet_id,
-        "seq": one.seq,
-        "awaits": one.awaits,
-        "qos": one.qos,
-        "topic": message.topic if message is not None else None,
-        "size_bytes": len(message.payload) if message is not None else None,
-        "group": one.group,
-    }
-
-
-def _time_of(unix_s: float) -> str | None:
-    """Return a time in the form of RFC 3339, in UTC, to the second; None for 0."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s)) if unix_s else None

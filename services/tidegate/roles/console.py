@@ -16,6 +16,7 @@ from tidegate.console.auth.authority import Authority
 from tidegate.console.auth.files import problems_of_console_files
 from tidegate.console.auth.shared import Shared
 from tidegate.console.auth.users import Users
+from tidegate.console.broker.deletions import Deletions
 from tidegate.console.figures import Figures
 from tidegate.console.nodes.pool import Nodes
 from tidegate.console.parts import Parts
@@ -57,6 +58,8 @@ class ConsoleProcess(Process):
         self.background(stack, store_health.run())
         shared = Shared(lambda: store.access)
         stack.push_async_callback(shared.close)
+        deletions = Deletions(nodes, store)
+        stack.push_async_callback(deletions.close)
         parts = Parts(
             config=lambda: self.config,
             nodes=nodes,
@@ -65,6 +68,7 @@ class ConsoleProcess(Process):
                 Users(console.users_file), console.tokens_file, shared, console.session_lifetime_s
             ),
             audit=Audit(lambda: store.access),
+            deletions=deletions,
             figures=figures,
             store_health=store_health,
             readiness=self.readiness,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from tidegate.console.models.common import Model
+from tidegate.console.models.common import Model, Page
 
 
 class ClientState(StrEnum):
@@ -67,8 +67,9 @@ class Queue(Model):
     """Memory in the store, about."""
     last_seq: int = 0
     """The number of the newest message that was ever queued."""
-    sent_seq: int = 0
-    """Messages up to this number have been sent at least once; offline sessions only."""
+    sent_seq: int | None = None
+    """Messages up to this number have been sent at least once; null: not known, as while the client
+    is connected."""
     expiring: int = 0
     """Messages that have an expiry interval."""
 
@@ -77,21 +78,23 @@ class QueueEntry(Model):
     """A queued message."""
 
     seq: int
-    topic: str
-    qos: int
-    retain: bool
-    payload_size_bytes: int
-    payload_base64: str
-    """The first 256 bytes, or all of it where one entry is asked for."""
-    is_cut: bool
+    topic: str | None = None
+    qos: int | None = None
+    retain: bool = False
+    size_bytes: int
+    """Of its record in the store."""
+    payload_size_bytes: int = 0
+    payload_base64: str = ""
+    """The first 256 bytes."""
+    is_cut: bool = False
     """Whether `payload_base64` is only the beginning."""
     expires_at: float | None = None
     """Unix time."""
     subscription_ids: list[int] = []
     shared_group: str | None = None
     """`SHARE/FILTER`, where it came through a shared subscription."""
-    is_sent: bool = False
-    """Whether it may have been sent to the client before."""
+    is_sent: bool | None = None
+    """Whether it may have been sent to the client before; null: its edge has that."""
     is_readable: bool = True
     """False: a later version of Tidegate has written it, and it is shown without its parts."""
 
@@ -190,3 +193,15 @@ class Cleared(Model):
     """How many messages were deleted from a queue."""
 
     deleted: int
+
+
+class ClientPage(Page[ClientSummary]):
+    """Clients, connected ones first."""
+
+
+class QueuePage(Page[QueueEntry]):
+    """Queued messages, the oldest first."""
+
+
+class SubscriptionPage(Page[Subscription]):
+    """Subscriptions."""

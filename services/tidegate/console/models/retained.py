@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from tidegate.console.models.common import Model
+from tidegate.console.models.common import Model, Page
 
 
 class RetainedItem(Model):
     """A retained message in a list."""
 
     topic: str
-    qos: int
-    payload_size_bytes: int
-    received_at: float
+    qos: int = 0
+    payload_size_bytes: int = 0
+    received_at: float | None = None
     """Unix time."""
     expires_at: float | None = None
-    payload_base64: str
+    payload_base64: str = ""
     """The first 256 bytes."""
-    is_cut: bool
+    is_cut: bool = False
+    """Whether `payload_base64` is only the beginning."""
+    is_readable: bool = True
+    """False: a later version of Tidegate has written it, and only its topic is shown."""
 
 
 class RetainedValue(Model):
@@ -96,3 +99,11 @@ class Deletion(Model):
     ended_at: float | None = None
     problem: str | None = None
     by: str = ""
+
+
+class RetainedPage(Page[RetainedItem]):
+    """Retained messages, in no particular order."""
+
+
+class DeletionPage(Page[Deletion]):
+    """Deletions, the newest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from tidegate.console.models.clients import ClientState
-from tidegate.console.models.common import Model
+from tidegate.console.models.common import Model, Page
 
 
 class Verdict(StrEnum):
@@ -13,6 +13,8 @@ class Verdict(StrEnum):
 
     ALLOWED = "allowed"
     DENIED = "denied"
+    DEPENDS = "depends"
+    """The client is offline, and its possible listeners have different ACLs."""
     UNKNOWN = "unknown"
     """No edge could be asked."""
 
@@ -91,3 +93,7 @@ class SharedGroupDetail(Model):
     members: list[GroupMember]
     more: bool = False
     missing: list[str] = []
+
+
+class SharedGroupPage(Page[SharedGroup]):
+    """Groups of shared subscriptions, in the order of their names."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+from collections.abc import Mapping
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from tidegate.edge.inspection.description import describe
 from tidegate.edge.inspection.publishing import MOST_DELETED, ConsolePublisher
 from tidegate.edge.inspection.requests import (
     bad,
@@ -42,6 +45,7 @@ def handlers_of(edge: Edge) -> dict[str, Page]:
     """Return the pages of an edge."""
     pages = _Pages(edge)
     return {
+        "/find-clients": pages.find,
         "/connected-receivers": pages.receivers,
         "/subscribers": pages.subscribers,
         "/rights": pages.rights,
@@ -56,6 +60,19 @@ class _Pages:
         self._edge = edge
         self._publisher = ConsolePublisher(edge)
         self._samples = Samples(edge)
+
+    async def find(self, request: Request) -> Response:
+        """Connected clients that match, in the order of their keys: see ``_is_wanted``."""
+        request.check_method("GET")
+        limit = number_of(request, "limit", 100, 1, MOST_CLIENTS)
+        after, query = request.query.get("after", ""), request.query
+        clients = self._edge.clients
+        wanted = (
+            key for key, client in clients.items() if key > after and _is_wanted(client, query)
+        )
+        keys = heapq.nsmallest(limit + 1, wanted)
+        found = [{"key": key, **describe(clients[key])} for key in keys[:limit]]
+        return json_response(HTTPStatus.OK, {"clients": found, "more": len(keys) > limit})
 
     async def receivers(self, request: Request) -> Response:
         """Connected clients with subscriptions that match a topic, and whether they may read it."""
@@ -138,6 +155,18 @@ class _Pages:
         rate = number_of(request, "rate", 100, 1, MOST_PER_S)
         lines = self._samples.begin(topic_filter, rate)
         return Response(HTTPStatus.OK, "application/jsonl", b"", stream=lines)
+
+
+def _is_wanted(client: Client, query: Mapping[str, str]) -> bool:
+    """Compare the beginning of the identifier and of the address, and all of the others."""
+    peer = client.channel.peer
+    return (
+        client.client_id.startswith(query.get("prefix", ""))
+        and peer.address.startswith(query.get("address", ""))
+        and query.get("listener", peer.listener) == peer.listener
+        and query.get("user", client.username or "") == (client.username or "")
+        and query.get("mount_point", client.listener.mount_point) == client.listener.mount_point
+    )
 
 
 def _receiver(client: Client, topic: str) -> Json:

@@ -62,7 +62,7 @@ class _Noted:
             "payload_size_bytes": self.payload_bytes,
             "properties_base64": base64.b64encode(self.properties).decode(),
         }
-        return json.dumps(value).encode() + b"\n"
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
 
 
 class Sample:

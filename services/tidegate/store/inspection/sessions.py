@@ -5,6 +5,7 @@ Called by the console. Reads what is at one moment in the store, with the broker
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -123,6 +124,16 @@ class SessionInspection:
         if not fields and not wills:
             return None
         return _state(key, fields, found[1:7], _wills(fields, wills))
+
+    async def users(self, keys: Sequence[str]) -> list[str | None]:
+        """Return whose these sessions are; None where that is not known, "" for anonymous ones."""
+        waiting = []
+        for key in keys:
+            client = key.encode()
+            prefix = self._keys.prefix(client)
+            waiting.append(self._access.read(prefix, b"HGET", prefix + b"s:" + client, b"o"))
+        found = await asyncio.gather(*waiting)
+        return [None if user is None else user.decode() for user in found]
 
     async def queue(self, key: str, incarnation: int, after_seq: int, limit: int) -> list[Entry]:
         """Return entries of a queue after a seq, as many as LOOK_BYTES hold; at least one."""
