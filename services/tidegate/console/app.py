@@ -15,10 +15,10 @@ from tidegate import __version__
 from tidegate.console import errors, page
 from tidegate.console.guard import Guard
 from tidegate.console.parts import Parts
-from tidegate.console.routes import auth, events, figures, nodes, overview, probes, store
 from tidegate.console.routes import (
     auth,
     clients,
+    events,
     figures,
     messages,
     nodes,

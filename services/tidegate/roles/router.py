@@ -23,8 +23,8 @@ from tidegate.roles import process
 from tidegate.roles.process import NO_STORE, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
-from tidegate.router.record import Record
 from tidegate.router.inspection import handlers_of
+from tidegate.router.record import Record
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
 from tidegate.runtime.admin.control import Control, Json, Page

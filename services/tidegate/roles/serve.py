@@ -29,8 +29,8 @@ from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.start_checks import check_admin, check_edge
 from tidegate.roles.store_use import EXIT_STORE_LOST, StoreUse, patience_s
 from tidegate.roles.sys_figures import figures_of
-from tidegate.router.record import Record
 from tidegate.router.inspection import handlers_of
+from tidegate.router.record import Record
 from tidegate.router.router import Router
 from tidegate.router.sys_publisher import SysPublisher
 from tidegate.runtime.admin.control import Control, Json
