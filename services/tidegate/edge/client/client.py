@@ -9,7 +9,7 @@ clients.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -130,6 +130,9 @@ class Replay(Protocol):
     def forget(self, filters: Iterable[str]) -> None:
         """Send nothing more of these."""
 
+    def renew(self, messages: Sequence[Publish]) -> None:
+        """Another replay of the client, which is before this one, has read these now."""
+
     def absorb(self, other: Replay) -> None:
         """Replay the filters of another one as well."""
 
@@ -142,6 +145,8 @@ class Outbound(Protocol):
 
     #: Highest sequence number that was put on the wire (durable sessions).
     sent_seq: int
+    #: How often retained messages have been read for it.
+    retained_reads: int
 
     def offer(
         self, message: Publish, qos: int, retain: bool, subscription_ids: tuple[int, ...]
@@ -171,6 +176,9 @@ class Outbound(Protocol):
 
     def send_retained(self, replay: Replay) -> None:
         """Send the retained messages of a SUBSCRIBE, what there is room for at once."""
+
+    def retained_read(self, messages: Sequence[Publish]) -> None:
+        """Retained messages have been read: what waits behind them is not to be older."""
 
     def pause(self) -> None:
         """Send nothing from the queue of a durable session until ``resume``."""

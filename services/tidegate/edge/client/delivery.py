@@ -90,6 +90,7 @@ class Delivery:
         "_sent_until",
         "_unreadable",
         "_window",
+        "retained_reads",
         "sent_seq",
     )
 
@@ -122,6 +123,8 @@ class Delivery:
         self._is_paused = False
         #: The retained messages of SUBSCRIBEs that are still to be sent, one after the other.
         self._replays: list[Replay] = []
+        #: How often retained messages have been read for it.
+        self.retained_reads = 0
         #: Set when there may be room again; None: nothing waits for it.
         self._more_room: asyncio.Event | None = None
 
@@ -603,6 +606,12 @@ class Delivery:
         replays.append(replay)
         if len(replays) == 1:
             self._context.spawn(self._replay_all())
+
+    def retained_read(self, messages: Sequence[Publish]) -> None:
+        """Retained messages have been read: what waits behind them is not to be older."""
+        self.retained_reads += 1
+        for replay in self._replays[1:]:
+            replay.renew(messages)
 
     def pause(self) -> None:
         """Send nothing from the queue of a durable session until ``resume``."""

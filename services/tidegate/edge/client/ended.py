@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from tidegate.edge.client.state import CLOSED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tidegate.edge.client.in_flight import InFlight
     from tidegate.edge.client.state import ClientState
@@ -82,6 +82,7 @@ class _EndedOutbound:
     """The messages that go to a client (``client.Outbound``)."""
 
     sent_seq = 0
+    retained_reads = 0
 
     def offer(
         self, message: Publish, qos: int, retain: bool, subscription_ids: tuple[int, ...]
@@ -113,6 +114,9 @@ class _EndedOutbound:
     def send_retained(self, replay: _Replay) -> None:
         """Nothing of it is sent."""
         replay.end()
+
+    def retained_read(self, messages: Sequence[Publish]) -> None:
+        """Do nothing."""
 
     def pause(self) -> None:
         """Do nothing."""

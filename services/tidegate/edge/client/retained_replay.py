@@ -3,7 +3,8 @@
 Made by ``subscribe``, run by ``delivery``. A SUBSCRIBE has one moment of effect. Until then every
 message of its topics that reaches this edge is noted: the last one that was published with RETAIN
 is what its topic has retained at that moment. After it messages are live. What has not been read by
-then follows in pages, without topics that have had a newer live message.
+then follows in pages, without topics that have had a newer live message. Of the reads of one client
+each begins after the one before has ended, or is done again: what is read later is not older.
 
 For a durable session routers queue what has QoS 1 or 2, and the store has up to which topic all has
 been sent or queued, so that another connection of the session goes on from there.
@@ -12,7 +13,7 @@ been sent or queued, so that another connection of the session goes on from ther
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tidegate.link.interfaces import (
@@ -159,6 +160,13 @@ class RetainedReplay:
         self._noted_bytes = 0
         self.begin()
 
+    def renew(self, messages: Sequence[Publish]) -> None:
+        """Another replay of the client, which is before this one, has read these now."""
+        waiting = self._waiting
+        for message in messages:
+            if message.topic in waiting:
+                waiting[message.topic] = message
+
     # Live messages
 
     @property
@@ -213,17 +221,28 @@ class RetainedReplay:
                 await asyncio.sleep(RETRY_S)
             if client.is_closed:
                 return False
-            # What is noted during the read is newer than what it returns, or the same.
-            self._forget_noted()
-            overflows = self._overflows
-            try:
-                page = await client.context.router.read_retained(list(self.filters))
-            except RouterUnavailable:
-                continue
-            if self._overflows == overflows:
+            page = await self._read_again()
+            if page is not None:
                 self._page = page
                 return True
         return False
+
+    async def _read_again(self) -> RetainedPage | None:
+        """Read the first page; None if that fails, or too much is noted meanwhile."""
+        sink = self._sink
+        while True:
+            # What is noted during the read is newer than what it returns, or the same.
+            self._forget_noted()
+            overflows, reads = self._overflows, sink.retained_reads
+            try:
+                page = await self._client.context.router.read_retained(list(self.filters))
+            except RouterUnavailable:
+                return None
+            if self._overflows != overflows:
+                return None
+            if sink.retained_reads == reads:
+                sink.retained_read([])  # nothing waits behind this one
+                return page
 
     async def queue_first(self) -> None:
         """For a durable session: have routers queue what they can before the moment of effect.
@@ -330,7 +349,8 @@ class RetainedReplay:
 
     async def _read_next(self) -> None:
         """Read another page, without topics that have had a live message since."""
-        overflows = self._overflows
+        sink = self._sink
+        overflows, reads = self._overflows, sink.retained_reads
         router = self._client.context.router
         try:
             page = await router.read_retained(list(self.filters), self._page)
@@ -338,8 +358,9 @@ class RetainedReplay:
             if not self._client.is_closed:
                 await asyncio.sleep(RETRY_S)
             return
-        if self._overflows != overflows:
+        if self._overflows != overflows or sink.retained_reads != reads:
             return
+        sink.retained_read(page.messages)
         noted = self._noted
         for message in page.messages:
             if message.topic not in noted:

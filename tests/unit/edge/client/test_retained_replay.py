@@ -19,7 +19,7 @@ from support.virtual_time import in_virtual_time, turns
 from tidegate.edge.client import retained_replay
 from tidegate.edge.client.delivery import MAX_REPLAYS
 from tidegate.edge.client.retained_replay import RETRY_S, TRIES
-from tidegate.link.interfaces import AttachedSession
+from tidegate.link.interfaces import AttachedSession, RetainedPage, RouterUnavailable
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 
 
@@ -444,3 +444,59 @@ async def test_what_is_retained_while_a_durable_subscription_is_stored_is_queued
         assert edge.router.generations == [("", []), ("1.1+", [])]
         assert edge.router.enqueued == [("#", "t")]
         assert edge.router.replays == [("#", "1.1+", "")]
+
+
+class _Reads:
+    """Reads of retained messages that end when the test says so."""
+
+    def __init__(self, edge: LoneEdge) -> None:
+        self.pending: list[asyncio.Future[RetainedPage]] = []
+        edge.router.read_retained = self._read  # type: ignore[method-assign, assignment]
+
+    async def _read(self, *_arguments: Any) -> RetainedPage:
+        self.pending.append(asyncio.get_running_loop().create_future())
+        return await self.pending[-1]
+
+    async def found(self, number: int, payload: bytes) -> None:
+        self.pending[number].set_result(RetainedPage([Publish("t", payload, 0, True)], None))
+        await turns()
+
+    async def fail(self, number: int) -> None:
+        self.pending[number].set_exception(RouterUnavailable("none is there"))
+        await asyncio.sleep(RETRY_S)
+        await turns()
+
+
+async def _subscribe_unread(client: EdgeClient, reads: _Reads) -> None:
+    """Subscribe while nothing can be read: the third read goes on after SUBACK."""
+    await _subscribe(client, ("t", 0))
+    for number in range(TRIES):
+        await reads.fail(number)
+    await asyncio.sleep(RETRY_S)
+    assert _got(client) == ["SUBACK"]
+    assert len(reads.pending) == TRIES + 1
+
+
+@pytest.mark.parametrize("order", ["second first", "first first", "one after the other"])
+@in_virtual_time
+async def test_two_subscribes_never_bring_an_older_value_after_a_newer_one(order: str) -> None:
+    """What the first SUBSCRIBE could not read follows when the second one has been read."""
+    async with LoneEdge() as edge:
+        client = await edge.connect("c")
+        reads = _Reads(edge)
+        await _subscribe_unread(client, reads)
+        await _subscribe(client, ("t", 0), number=2)
+        if order == "second first":
+            await reads.found(3, b"1")
+            await reads.found(2, b"2")
+            await reads.found(4, b"2")
+        elif order == "first first":
+            await reads.found(2, b"2")
+            await reads.found(3, b"1")
+            await reads.found(4, b"2")
+        else:
+            await reads.found(3, b"1")
+            await reads.fail(2)
+            await reads.found(4, b"2")
+        got = _got(client)
+        assert sorted(got, key=str) == sorted(["SUBACK", (b"2", True), (b"2", True)], key=str)
