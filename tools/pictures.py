@@ -31,6 +31,7 @@ OWNS: Final = {
     "link": ("edge ⇄ router: interfaces, frames", "grpc"),
     "store": ("keys, records, scripts, embedded server", "redis"),
     "record": ("what happened to each client: events, sentences", ""),
+    "bans": ("who may not connect", ""),
     "runtime": ("configuration, telemetry, admin HTTP, signals, event loop", "uvloop"),
     "core": ("the broker's rules: topic index, windows, shared subscriptions", ""),
     "mqtt": ("the protocol: packets, properties, codec, connection", ""),

@@ -287,7 +287,57 @@ def test_events_say_what_happened_to_clients(server: Tidegate, admin: Api) -> No
     assert admin.get("/events?after=nonsense").reason == "invalid"
 
 
+def test_why_says_what_is_wrong_and_what_has_happened(server: Tidegate, admin: Api) -> None:
+    unknown = admin.get("/clients/no%2Fsuch/why").body
+    assert unknown["client_id"] == "no/such"
+    assert unknown["sentences"][0]["text"].startswith("nothing is known of a client")
+    with connected(server, 1) as (client,):
+        client.subscribe("halls/+/temperature", qos=1)
+        events = "/clients/console-0/events?limit=1"
+        wait_for(
+            lambda: admin.get(events).body["items"][0]["kind"] == "subscribed", DEADLINE_S, "SUBACK"
+        )
+        well = admin.get("/clients/console-0/why?topic=halls/1/temperature").body
+        assert (well["missing"], well["sentences"][0]["severity"]) == ([], "info")
+        wrong = admin.get("/clients/console-0/why?topic=hall/1/temperature").body["sentences"]
+        assert wrong[0]["severity"] == "error"
+        assert "does not match hall/1/temperature" in wrong[0]["text"]
+        assert wrong[0]["advice"]
+        assert [each["kind"] for each in wrong][-1] == "subscribed"
+    wait_for(
+        lambda: admin.get(events).body["items"][0]["kind"] == "disconnected", DEADLINE_S, "its end"
+    )
+    gone = admin.get("/clients/console-0/why").body["sentences"][0]
+    assert gone["text"].startswith("it is not connected since")
+
+
 # What it does
+
+
+def test_a_ban_ends_the_connection_and_is_why_until_it_is_deleted(
+    server: Tidegate, url: str, admin: Api
+) -> None:
+    body = {"client": "console-0", "reason": "lost", "until": time.time() + 600}
+    assert Api(url, "acts").post("/bans", body).reason == "not_permitted"
+    with connected(server, 1) as (client,):
+        made = admin.post("/bans", body)
+        assert made.status == 201
+        wait_for(lambda: not client.is_connected(), DEADLINE_S, "the end of the connection")
+    assert [each["id"] for each in admin.get("/bans").body["items"]] == [made.body["id"]]
+    first = admin.get("/clients/console-0/why").body["sentences"][0]
+    assert first["text"].startswith("client console-0 is banned until")
+    assert admin.delete(f"/bans/{made.body['id']}").status == 204
+    assert admin.delete(f"/bans/{made.body['id']}").reason == "not_found"
+    assert admin.get("/bans").body["items"] == []
+    for wrong in ({}, {"client": "a", "user": "b"}, {"address": "10.0.0.300"}):
+        assert admin.post("/bans", wrong).reason == "invalid"
+
+    def connects() -> bool:
+        with contextlib.suppress(AssertionError), connected(server, 1):
+            return True
+        return False
+
+    wait_for(connects, DEADLINE_S, "CONNACK")
 
 
 def test_a_node_that_hangs_is_missing_and_comes_back_by_itself(

@@ -30,7 +30,18 @@ NAMES_OF_CHECKS: Final = [
 ]
 
 #: What the roles may do besides reading; reading is for all of them.
-OF_ADMIN: Final = frozenset({"tokens", "create_token", "delete_token", "audit"})
+OF_ADMIN: Final = frozenset(
+    {
+        "tokens",
+        "create_token",
+        "delete_token",
+        "audit",
+        "ban",
+        "delete_ban",
+        "end_session",
+        "clear_queue",
+    }
+)
 OPEN: Final = frozenset({"login"})
 #: Answers that do not end.
 ENDLESS: Final = frozenset({"sample"})

@@ -17,6 +17,7 @@ from tidegate.console.guard import Guard
 from tidegate.console.parts import Parts
 from tidegate.console.routes import (
     auth,
+    bans,
     clients,
     events,
     figures,
@@ -44,6 +45,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     topics.router,
     retained.router,
     messages.router,
+    bans.router,
 )
 
 

@@ -134,7 +134,7 @@ class Clients:
     async def client(self, client_id: str, mount_point: str) -> ClientDetail:
         """Return one client."""
         missing: list[str] = []
-        answer = await self._connected(client_id, mount_point, missing)
+        answer = await self.connected(client_id, mount_point, missing)
         state: SessionState | None = None
         try:
             state = await self._sessions.describe(session_key(mount_point, client_id))
@@ -156,7 +156,7 @@ class Clients:
             missing=missing,
         )
 
-    async def _connected(
+    async def connected(
         self, client_id: str, mount_point: str, missing: list[str]
     ) -> Answer | None:
         """Return what its edge says of a client; None if it is not connected."""
@@ -197,7 +197,7 @@ class Clients:
     ) -> SubscriptionPage:
         """Return subscriptions of a client, in the order of their filters."""
         page = SubscriptionPage(items=[])
-        answer = await self._connected(client_id, mount_point, page.missing)
+        answer = await self.connected(client_id, mount_point, page.missing)
         if answer is None or answer.body["durable"]:
             await self.state(client_id, mount_point)
             place = decode_cursor(after)

@@ -41,6 +41,8 @@ def describe_filter(client: Client, name: str) -> Json:
     options = client.subscriptions[name]
     return {
         "filter": name,
+        # How much of it the ACL lets the client read: all, some or none.
+        "readable": client.readable(name).value,
         "qos": options.qos,
         "no_local": options.no_local,
         "retain_as_published": options.retain_as_published,
