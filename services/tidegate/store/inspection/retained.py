@@ -22,7 +22,7 @@ from tidegate.store.records import RecordError, RetainedRecord, decode_retained
 PREVIEW_BYTES: Final = 256
 _HEAD_BYTES: Final = 2_048
 #: Names that one operation compares while levels are counted.
-_LEVEL_COUNT: Final = 1_000
+_LEVEL_COUNT: Final = 500
 #: Operations that are under way at the same time while levels are counted.
 _AT_ONCE: Final = 8
 #: Levels that are returned.
