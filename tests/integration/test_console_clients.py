@@ -294,6 +294,7 @@ def test_a_sample_has_messages_of_all_edges_as_events(broker: Tidegate, api: Api
             elif line.startswith("data: ") and kind == "message":
                 events.append(json.loads(line.removeprefix("data: ")))
                 topics = {event["topic"] for event in events}
+    response.close()
     connection.close()
     assert topics == {"sampled/1", "sampled/2"}
     assert api.get("/sample?filter=a/%23/b").status == 400
