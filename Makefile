@@ -14,7 +14,7 @@ HELM ?= helm
 export PYTHONSAFEPATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node test-node-long fuzz proto reference ledger crd chart-readme dashboards pictures lock version image release lint fmt docs bench clean
+.PHONY: help setup run console test test-unit test-outside test-slow test-cluster test-cluster-long kubernetes test-kube test-node test-node-long fuzz proto reference ledger crd chart-readme dashboards pictures lock version image release lint fmt docs bench clean
 
 help: ## Explain the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,16 +35,28 @@ setup: $(VENV)/.installed-lint ## Make the virtual environment with everything f
 	@$(BIN)/python tools/commit_message.py --install
 	@echo "ready: $(BIN)/tidegate"
 
+# What the page of the console is made of.
+PAGE := services/tidegate/console/web/static/index.html
+PAGE_SOURCES := $(shell find services/console/src -type f) \
+  $(addprefix services/console/,index.html package-lock.json vite.config.ts)
+$(PAGE): $(PAGE_SOURCES) tools/console_page.py | $(BIN)/python
+	@echo "building the page of the console"
+	@$(BIN)/python tools/console_page.py
+
+console: $(PAGE) ## Build the page of the console (with Node from the PATH, else from PyPI)
+
 run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, anonymous clients allowed)
 	@echo "MQTT       127.0.0.1:1883"
 	@echo "WebSocket  ws://127.0.0.1:8083/mqtt"
 	@echo "admin      http://127.0.0.1:18083/metrics  (also /livez and /readyz)"
 	@echo "console    http://127.0.0.1:18080/  (the line below has the URL with a token; later it is in ./data/console-tokens)"
+	@echo "console    http://127.0.0.1:18080/  (the line \"tidegate console\" below has how to log in)"
 	@echo "data       ./data"
 	@echo "command    $(BIN)/tidegate"
 	@echo "Every user of this machine may connect, without a password. Ctrl-C stops it. In another terminal try:"
 	@echo "  mosquitto_pub -V 5 -t greetings/world -m hello -q 1 --retain"
 	@echo "  mosquitto_sub -V 5 -t 'greetings/#' -v -C 1"
+	@$(MAKE) --silent --no-print-directory console || echo "the page of the console cannot be built; everything else works"
 	@exec $(BIN)/tidegate serve --allow-anonymous --data-dir ./data --admin 127.0.0.1:18083 \
 	  --listener tcp://127.0.0.1:1883 --listener ws://127.0.0.1:8083/mqtt
 
@@ -119,13 +131,13 @@ lock: | $(BIN)/python ## Choose and lock the versions of everything in the image
 	$(LOCK) --extra all --extra operator -o image/requirements.lock pyproject.toml
 	printf 'hatchling\npip\n' | $(LOCK) -o image/requirements-build.lock -
 
-image: ## Build the image (IMAGE=name:tag, BUILDER=docker or buildah)
+image: console ## Build the image (IMAGE=name:tag, BUILDER=docker or buildah)
 	$(BUILDER) build --tag $(IMAGE) .
 
 version: $(VENV)/.installed-release ## Write the version into the chart (VERSION=X.Y.Z sets it)
 	PYTHONPATH=tools $(BIN)/python -m release.versions $(VERSION)
 
-release: $(VENV)/.installed-release ## Make wheel, sdist, image layout, SBOM, chart, OLM bundle, checksums (REGISTRY=host/path)
+release: $(VENV)/.installed-release console ## Make wheel, sdist, image layout, SBOM, chart, OLM bundle, checksums (REGISTRY=host/path)
 	@test -n "$(REGISTRY)" || { echo "say where images and charts will be: make release REGISTRY=registry.example.com/team" >&2; exit 1; }
 	PYTHONPATH=tools $(BIN)/python -m release --registry "$(REGISTRY)" --platforms "$(PLATFORMS)" \
 	  --builder "$(BUILDER)" --build-options "$(BUILD_OPTIONS)" --helm "$(HELM)"
@@ -135,6 +147,7 @@ lint: $(VENV)/.installed-lint ## Check style, types and the layering of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/console_page.py --check
 
 fmt: $(VENV)/.installed-lint ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .
@@ -148,5 +161,6 @@ bench: $(VENV)/.installed-test ## Measure the cost of a delivery on this machine
 	$(BIN)/python bench/run.py
 
 clean: ## Remove what the other targets made (not ./data)
+	rm -rf services/console/node_modules $(dir $(PAGE))
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find services tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
