@@ -11,12 +11,14 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from tidegate.runtime.config.addresses import ANY
 from tidegate.runtime.config.console import ConsoleConfig
 
 #: Requests under way at the stop get so long.
 GRACE_S: Final = 2
 #: Connections at once: those above get 503.
 MAX_CONNECTIONS: Final = 512
+BACKLOG: Final = 1024
 
 
 class _Server(uvicorn.Server):
@@ -56,14 +58,9 @@ class ConsoleServer:
     async def start(self) -> None:
         """Listen; ``url`` is known afterwards. Raises OSError."""
         host, port = self._config.address, self._config.port
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((host, port))
-            self._socket.listen(1024)
+            self._socket = listening(host, port)
         except OSError as error:
-            self._socket.close()
             raise OSError(error.errno, error.strerror, f"console {host}:{port}") from None
         found: int = self._socket.getsockname()[1]
         scheme = "https" if self._config.tls_certificate is not None else "http"
@@ -78,3 +75,15 @@ class ConsoleServer:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. ``*``: on all addresses, IPv4 and, where there is it, IPv6."""
+    if host != ANY:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    if not socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), backlog=BACKLOG)
+    return socket.create_server(
+        ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+    )

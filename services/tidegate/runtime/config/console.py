@@ -17,7 +17,7 @@ class ConsoleConfig(Section):
     enabled: bool = True
     """Whether `tidegate serve` starts the console (if the extra `console` is installed)."""
     address: str = "127.0.0.1"
-    """IP address."""
+    """IP address; `*`: all, IPv4 and IPv6."""
     port: Annotated[int, Field(ge=0, le=65535)] = 18080
     """TCP port; 0: chosen by the system and printed at the start."""
     edges: list[str] = []
