@@ -34,7 +34,7 @@ def wanted() -> list[Requirement]:
     """Return what the image is to have, by the project's own file."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    names = ("edge", "router", "otlp", "all", "operator")
+    names = ("edge", "router", "otlp", "console", "all", "operator")
     lines = [*project["dependencies"], *(line for name in names for line in extras[name])]
     return [Requirement(line) for line in lines if not line.startswith("tidegate")]
 
