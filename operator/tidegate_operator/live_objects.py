@@ -66,6 +66,8 @@ class LiveObjects:
             router=self._secret(names.workload(self.name, "router")),
             admin=self._secret(names.admin_secret(self.name)),
             redis=self._secret(names.workload(self.name, "redis")),
+            console=self._secret(names.workload(self.name, "console")),
+            console_token=self._secret(names.console_token(self.name)),
         )
 
     def admin_token(self) -> bytes:

@@ -68,12 +68,15 @@ CRD_REVISION: Final = f"{GROUP}/crd-revision"
 Process = Literal["edge", "router"]
 PROCESSES: Final[tuple[Process, ...]] = ("edge", "router")
 #: A part of a broker that runs as pods.
-Component = Literal["edge", "router", "redis"]
+Component = Literal["edge", "router", "redis", "console"]
+#: A component that reads files which a spec refers to.
+Reader = Literal["edge", "router", "console"]
 #: Components of pods that run once: they are no part of what serves.
 JOB_COMPONENTS: Final = frozenset({"backup", "restore"})
 
 LINK_PORT: Final = 7000
 ADMIN_PORT: Final = 18083
+CONSOLE_PORT: Final = 18080
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 #: The bundled store's name among its Sentinels.
@@ -144,6 +147,25 @@ def reserved_services(broker: str) -> tuple[str, ...]:
         metrics_service(broker),
         workload(broker, "redis"),
     )
+
+
+def console_services(broker: str) -> tuple[str, ...]:
+    """The Services of a console; no listener can have them while there is one."""
+    return (
+        workload(broker, "console"),
+        nodes_service(broker, "edge"),
+        nodes_service(broker, "router"),
+    )
+
+
+def nodes_service(broker: str, process: Process) -> str:
+    """The headless Service that the console resolves to find the admin ports of a component."""
+    return f"{broker}-console-{process}s"
+
+
+def console_token(broker: str) -> str:
+    """The Secret with the console's first token."""
+    return f"{broker}-console-token"
 
 
 def routers_service(broker: str) -> str:

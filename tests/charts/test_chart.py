@@ -151,6 +151,15 @@ def test_what_is_shown_of_the_chart_is_current() -> None:
         (["broker.create=true", "broker.spec.auth=null"], "No client can connect to it yet"),
         (["broker.create=true", "broker.spec=null"], "No client can connect to it yet"),
         (["serviceMonitor.create=true"], "Prometheus cannot reach the operator"),
+        (["prometheusRule.create=true"], "the cluster has no PrometheusRule"),
+        (
+            ["broker.create=true", "broker.spec.console.enabled=true"],
+            "kubectl get secret mqtt-console-token --namespace",
+        ),
+        (
+            ["broker.create=true", "broker.spec.console.enabled=true"],
+            "kubectl port-forward service/mqtt-console 18080:80 --namespace",
+        ),
     ],
 )
 def test_the_notes_say_what_comes_next(home: Path, settings: list[str], words: str) -> None:
@@ -340,10 +349,7 @@ def test_rights_are_exactly_those_that_are_used(home: Path) -> None:
     }
     for api_version, kind in (*MANAGED_KINDS, *OPTIONAL_KINDS):
         group = api_version.rpartition("/")[0]
-        verbs = {"get", "list", "create", "patch"}
-        # Every broker has edges and routers, always.
-        if kind != "Deployment":
-            verbs.add("delete")
+        verbs = {"get", "list", "create", "patch", "delete"}
         if (api_version, kind) in handlers.WATCHED_KINDS:
             verbs.add("watch")
         wanted |= {(group, PLURALS[kind], verb) for verb in verbs}

@@ -57,7 +57,7 @@ def test_every_example_is_complete_in_itself() -> None:
         for one in there:
             text = json.dumps(one)
             if one["kind"] == "Ingress":
-                assert '"name": "demo"' in text
+                assert any(f'"name": "{name}"' in text for name in ("demo", "demo-console"))
             if one["kind"] == "ScaledObject":
                 target = one["spec"]["scaleTargetRef"]
                 assert (target["apiVersion"], target["kind"]) == (names.API_VERSION, names.KIND)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -73,7 +73,7 @@ def loaded(manifests: list[Manifest], component: str, directory: Path) -> Config
     text = pick(manifests, "ConfigMap", name)["data"][names.CONFIG_FILE]
     config = directory / names.CONFIG_FILE
     config.write_text(text.replace(names.FILES_DIR, str(files)))
-    role: config_file.Role = "edge" if component == "edge" else "router"
+    role = cast("config_file.Role", component)
     return config_file.from_flags(config_file.Flags(config=config, name="pod"), role)
 
 
@@ -89,6 +89,21 @@ def test_edges_and_routers_can_read_their_configuration_and_its_files(
         link = config.link.tls
         assert link.certificate is not None
         for path in (link.certificate, link.key, link.ca):
+            assert path is not None
+            assert path.exists()
+
+
+def test_a_console_can_read_its_configuration_and_its_files(tmp_path: Path) -> None:
+    specs = (SPECS["console"], spec_of("sentinel", console={"enabled": True}))
+    for number, spec in enumerate(specs):
+        config = loaded(rendered(spec), "console", tmp_path / str(number))
+        assert problems_of_files(config) == []
+        console = config.console
+        for path in (
+            config.store.password_file,
+            console.token_file,
+            console.users_file or console.tokens_file,
+        ):
             assert path is not None
             assert path.exists()
 

@@ -186,8 +186,24 @@ SENTINEL: dict[str, Any] = {
     "networkPolicy": {"enabled": False},
 }
 
+#: A console that an Ingress publishes.
+CONSOLE: dict[str, Any] = {
+    "listeners": [{"name": "mqtt"}],
+    "auth": {"allowAnonymous": True},
+    "console": {
+        "enabled": True,
+        "replicas": 2,
+        "users": {"secretName": "console-users"},
+        "allowedHosts": ["console.example.com"],
+        "sessionLifetimeSeconds": 3600,
+        "resources": {"limits": {"memory": "256Mi"}},
+        "networkPolicyPeers": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}],
+    },
+}
+
 SPECS = {
     "minimal": MINIMAL,
+    "console": CONSOLE,
     "headline": HEADLINE,
     "everything": EVERYTHING,
     "sentinel": SENTINEL,
@@ -259,7 +275,7 @@ def inputs_for(
             name,
             parsed,
             contents if contents is not None else contents_for(parsed, name),
-            {"edge": existing.edge, "router": existing.router},
+            {"edge": existing.edge, "router": existing.router, "console": existing.console},
             now,
             has_cert_manager=True,
         ),

@@ -42,6 +42,7 @@ def lost_nodes(pods: Iterable[Pod], ready_stores: int) -> str:
     for component, text in (
         ("edge", "clients of {pods} have to reconnect to other edges"),
         ("router", "the work of {pods} goes to other routers"),
+        ("console", "the console loses {pods}, and clients are not concerned"),
     ):
         lost = [pod.name for pod in found if pod.component == component]
         if lost:

@@ -186,7 +186,7 @@ class Reconciler:
             owner.name,
             broker.spec,
             observed.contents,
-            {"edge": secrets.edge, "router": secrets.router},
+            {"edge": secrets.edge, "router": secrets.router, "console": secrets.console},
             now,
             has_cert_manager="Certificate" in observed.optional_kinds,
         )

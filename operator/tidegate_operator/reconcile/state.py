@@ -44,6 +44,9 @@ def broker_state(
         edges=live_state.workload(live.deployment("edge")),
         routers=live_state.workload(live.deployment("router")),
         redis=live_state.bundled_store(store, store_pods) if is_bundled else None,
+        console=live_state.workload(live.deployment("console"))
+        if observed.usable.console.enabled
+        else None,
         store_progress=written.store_progress,
         store_problem=written.store_problem,
         waiting=written.waiting,

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 
 from tidegate_operator import names
 from tidegate_operator.names import Component
-from tidegate_operator.render import bundled_store, network, routes, scaling, workloads
+from tidegate_operator.render import (
+    bundled_store,
+    console,
+    network,
+    routes,
+    scaling,
+    workloads,
+)
 from tidegate_operator.render.broker_config import BUNDLED_PASSWORD
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest, Owner, Settings
 from tidegate_operator.render.workloads import edge_files, router_files
@@ -46,8 +53,11 @@ def upkeep(inputs: Inputs, live: LiveSecrets, *, is_created: bool) -> list[Manif
     # The store's password is in two Secrets: a deleted one is restored from the other.
     password = live.redis.get("password") or live.router.get(BUNDLED_PASSWORD)
     redis: dict[str, bytes] = {}
+    console_files = {**live.console, **files.console, "admin-token": owned_secrets.admin_token}
     if password:
         router[BUNDLED_PASSWORD] = password
+        if BUNDLED_PASSWORD in live.console:
+            console_files[BUNDLED_PASSWORD] = password
         redis = bundled_store.password_files(password)
     secrets = (
         (names.authorities_secret(name), "authorities", live.authorities, authorities),
@@ -61,6 +71,8 @@ def upkeep(inputs: Inputs, live: LiveSecrets, *, is_created: bool) -> list[Manif
         for secret, component, current, data in secrets
         if current or is_created
     ]
+    if live.console:
+        manifests.append(broker.secret(names.workload(name, "console"), "console", console_files))
     return [*manifests, *(_authorities_map(inputs) if is_created else ())]
 
 
@@ -76,6 +88,7 @@ def render(inputs: Inputs) -> list[Manifest]:
         *workloads.router(inputs),
         *workloads.edge(inputs),
         *scaling.scaling(inputs),
+        *console.console(inputs),
         *network.service_monitor(inputs),
     ]
 
@@ -110,6 +123,8 @@ def _accounts(inputs: Inputs) -> Iterator[Manifest]:
         ("edge", spec.edge.service_account_name),
         ("router", spec.router.service_account_name),
     ]
+    if spec.console.enabled:
+        components.append(("console", spec.console.service_account_name))
     if spec.redis.own is not None:
         components.append(("redis", spec.redis.own.service_account_name))
     for component, given in components:

@@ -88,7 +88,7 @@ def router_config(broker: Broker) -> ConfigValues:
     link.pop("discovery_interval_s", None)
     link["listen"] = f"[::]:{LINK_PORT}"
     link["tls"] = _link_tls()
-    config: ConfigValues = {"store": _store(broker), **_common(spec), "link": link}
+    config: ConfigValues = {"store": store_config(broker), **_common(spec), "link": link}
     return _complete(config, spec.router)
 
 
@@ -191,7 +191,8 @@ def _tls(file: str, tls: ListenerTls) -> ConfigValues:
     return config
 
 
-def _store(broker: Broker) -> ConfigValues:
+def store_config(broker: Broker) -> ConfigValues:
+    """Return the section ``store``, of routers and of the console."""
     redis = broker.spec.redis
     config = explicit_settings(redis, StoreConfig)
     external = redis.external

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from tidegate_operator import names
 from tidegate_operator.names import (
     ADMIN_PORT,
+    CONSOLE_PORT,
     LINK_PORT,
     REDIS_PORT,
     SENTINEL_PORT,
@@ -16,6 +17,7 @@ from tidegate_operator.names import (
 from tidegate_operator.render.inputs import Broker, Inputs, Manifest
 from tidegate_operator.spec.client_services import ClientService, client_services
 from tidegate_operator.spec.listeners import ListenerSpec
+from tidegate_operator.spec.services import ServiceSettings
 
 SERVICE_MONITOR: Final = "ServiceMonitor"
 CERTIFICATE: Final = "Certificate"
@@ -26,9 +28,9 @@ _APP_PROTOCOLS: Final = {"ws": "kubernetes.io/ws", "wss": "kubernetes.io/wss"}
 def services(inputs: Inputs) -> Iterator[Manifest]:
     """Yield the Services that clients, edges and Prometheus use."""
     broker = inputs.broker
-    for service in client_services(broker.name, inputs.spec):
-        yield _client_service(broker, service)
-    yield _headless(
+    for published in client_services(broker.name, inputs.spec):
+        yield _client_service(broker, published)
+    yield headless(
         broker,
         names.routers_service(broker.name),
         "router",
@@ -37,24 +39,32 @@ def services(inputs: Inputs) -> Iterator[Manifest]:
         LINK_PORT,
     )
     selector = {names.INSTANCE_LABEL: broker.name, names.METRICS_LABEL: "true"}
-    metrics = _headless(
-        broker, names.metrics_service(broker.name), "metrics", selector, "admin", ADMIN_PORT
+    yield headless(
+        broker,
+        names.metrics_service(broker.name),
+        "metrics",
+        selector,
+        "admin",
+        ADMIN_PORT,
+        with_unready=True,
     )
-    metrics["spec"]["publishNotReadyAddresses"] = True
-    yield metrics
 
 
-def _client_service(broker: Broker, service: ClientService) -> Manifest:
-    settings = service.settings
-    metadata = broker.metadata(service.name, "edge")
+def _client_service(broker: Broker, published: ClientService) -> Manifest:
+    settings = published.settings
+    manifest = service(broker, published.name, "edge", settings)
+    manifest["spec"]["selector"] = names.selector(broker.name, "edge")
+    manifest["spec"]["ports"] = [_port(listener, settings.type) for listener in published.listeners]
+    return manifest
+
+
+def service(broker: Broker, name: str, component: str, settings: ServiceSettings) -> Manifest:
+    """Return a Service as its settings say, without selector and ports."""
+    metadata = broker.metadata(name, component)
     metadata["labels"] = {**settings.labels, **metadata["labels"]}
     if settings.annotations:
         metadata["annotations"] = dict(settings.annotations)
-    spec: Manifest = {
-        "type": settings.type,
-        "selector": names.selector(broker.name, "edge"),
-        "ports": [_port(listener, settings.type) for listener in service.listeners],
-    }
+    spec: Manifest = {"type": settings.type, "selector": {}, "ports": []}
     for key, value in (
         ("loadBalancerClass", settings.load_balancer_class),
         ("loadBalancerSourceRanges", settings.load_balancer_source_ranges),
@@ -80,15 +90,18 @@ def _port(listener: ListenerSpec, service_type: str) -> Manifest:
     return port
 
 
-def _headless(
+def headless(
     broker: Broker,
     name: str,
     component: str,
     selector: dict[str, str],
     port_name: str,
     port: int,
+    *,
+    with_unready: bool = False,
 ) -> Manifest:
-    return {
+    """Return a headless Service: its name stands for all selected pods."""
+    manifest: Manifest = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": broker.metadata(name, component),
@@ -99,6 +112,9 @@ def _headless(
             "ports": [{"name": port_name, "port": port, "targetPort": port, "protocol": "TCP"}],
         },
     }
+    if with_unready:
+        manifest["spec"]["publishNotReadyAddresses"] = True
+    return manifest
 
 
 def service_monitor(inputs: Inputs) -> Iterator[Manifest]:
@@ -160,23 +176,25 @@ def policies(inputs: Inputs) -> Iterator[Manifest]:
         return
     admin = _admin_rule(inputs)
     yield _policy(broker, "edge", [*_client_rules(inputs), admin])
-    yield _policy(broker, "router", [_ingress_from(broker, "edge", LINK_PORT), admin])
+    yield _policy(broker, "router", [_ingress_from(broker, ["edge"], LINK_PORT), admin])
     if spec.redis.own is not None:
         yield _policy(broker, "redis", _store_rules(broker, admin))
+    if spec.console.enabled:
+        peers = spec.console.network_policy_peers
+        rule = {"ports": [_tcp(CONSOLE_PORT)]} | ({"from": peers} if peers else {})
+        yield _policy(broker, "console", [rule])
 
 
 def _store_rules(broker: Broker, admin: Manifest) -> list[Manifest]:
     """Return the rules of the bundled store; several servers replicate, and watch each other."""
+    peers: list[Component] = ["router", *_console(broker)]
     if not broker.spec.redis.is_replicated:
-        return [_ingress_from(broker, "router", REDIS_PORT)]
-    peers: list[Component] = ["router", "redis"]
+        return [_ingress_from(broker, peers, REDIS_PORT)]
+    peers.insert(1, "redis")
     return [
         {
             "ports": [_tcp(REDIS_PORT), _tcp(SENTINEL_PORT)],
-            "from": [
-                {"podSelector": {"matchLabels": names.selector(broker.name, peer)}}
-                for peer in peers
-            ],
+            "from": _pods(broker, peers),
         },
         admin,
     ]
@@ -198,7 +216,7 @@ def _client_rules(inputs: Inputs) -> list[Manifest]:
 
 
 def _admin_rule(inputs: Inputs) -> Manifest:
-    """Return the rule for the admin port: the operator, and who collects metrics; no other pods.
+    """Return the rule for the admin port: the operator, the console, and who collects metrics.
 
     NetworkPolicies always admit a pod's own node, from which the kubelet's probes come.
     """
@@ -209,12 +227,25 @@ def _admin_rule(inputs: Inputs) -> Manifest:
         "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
     }
     peers = inputs.spec.network_policy.metrics or inputs.settings.metrics_peers
-    return {"ports": [_tcp(ADMIN_PORT)], "from": [operator, *peers]}
+    console = _pods(inputs.broker, _console(inputs.broker))
+    return {"ports": [_tcp(ADMIN_PORT)], "from": [operator, *console, *peers]}
 
 
-def _ingress_from(broker: Broker, component: Component, port: int) -> Manifest:
-    peer = {"podSelector": {"matchLabels": names.selector(broker.name, component)}}
-    return {"ports": [_tcp(port)], "from": [peer]}
+def _console(broker: Broker) -> list[Component]:
+    """Return the console, if there is one."""
+    return ["console"] if broker.spec.console.enabled else []
+
+
+def _ingress_from(broker: Broker, components: Iterable[Component], port: int) -> Manifest:
+    return {"ports": [_tcp(port)], "from": _pods(broker, components)}
+
+
+def _pods(broker: Broker, components: Iterable[Component]) -> list[Manifest]:
+    """Return the pods of components, as peers."""
+    return [
+        {"podSelector": {"matchLabels": names.selector(broker.name, component)}}
+        for component in components
+    ]
 
 
 def _tcp(port: int) -> dict[str, Any]:

@@ -33,6 +33,10 @@ DEFAULT_RESOURCES: Final[dict[Component, Manifest]] = {
         "requests": {"cpu": "250m", "memory": "256Mi"},
         "limits": {"memory": "1Gi"},
     },
+    "console": {
+        "requests": {"cpu": "50m", "memory": "128Mi"},
+        "limits": {"memory": "512Mi"},
+    },
     "redis": {
         "requests": {"cpu": "250m", "memory": "512Mi"},
         "limits": {"memory": "2Gi"},
@@ -107,7 +111,7 @@ def template(
     """
     broker, spec = inputs.broker, inputs.spec
     labels = names.labels(broker.name, component)
-    if component != "redis" or spec.redis.is_replicated:
+    if component in names.PROCESSES or (component == "redis" and spec.redis.is_replicated):
         labels[names.METRICS_LABEL] = "true"
     pod: Manifest = {
         "serviceAccountName": account_name(broker, component, settings),
@@ -182,7 +186,7 @@ def _affinity(broker: Broker, component: Component, settings: PodSettings) -> di
 
 
 def process_container(inputs: Inputs, component: Component, settings: PodSettings) -> Manifest:
-    """Return the container of an edge or a router."""
+    """Return the container of an edge, a router or a console."""
     return {
         "name": CONTAINER,
         **image(inputs),
@@ -214,7 +218,7 @@ def process_container(inputs: Inputs, component: Component, settings: PodSetting
 
 
 def process_volumes(broker: Broker, component: Component) -> list[Manifest]:
-    """Return the volumes of an edge or a router."""
+    """Return the volumes of an edge, a router or a console."""
     name = names.workload(broker.name, component)
     return [
         {"name": "config", "configMap": {"name": name}},

@@ -21,24 +21,25 @@ CONNECTIONS_METRIC: Final = "tidegate_connections_open"
 def scaling(inputs: Inputs) -> Iterator[Manifest]:
     """Yield budgets and autoscalers of edges and routers."""
     broker, spec = inputs.broker, inputs.spec
-    yield _budget(broker, "edge", spec.edge.disruption_budget)
-    yield _budget(broker, "router", spec.router.disruption_budget)
+    yield budget(broker, "edge", spec.edge.disruption_budget)
+    yield budget(broker, "router", spec.router.disruption_budget)
     if spec.edge.autoscaling is not None:
         yield _autoscaler(broker, "edge", spec.edge.autoscaling)
     if spec.router.autoscaling is not None:
         yield _autoscaler(broker, "router", spec.router.autoscaling)
 
 
-def _budget(broker: Broker, component: Component, budget: DisruptionBudget | None) -> Manifest:
+def budget(broker: Broker, component: Component, wanted: DisruptionBudget | None) -> Manifest:
+    """Return the PodDisruptionBudget of a component; by default one pod may be evicted."""
     spec: Manifest = {
         "selector": {"matchLabels": names.selector(broker.name, component)},
         # Without the store no pod is ready, and the store may need the node that is drained.
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
     }
-    if budget is not None and budget.min_available is not None:
-        spec["minAvailable"] = count_or_percent(budget.min_available)
-    elif budget is not None and budget.max_unavailable is not None:
-        spec["maxUnavailable"] = count_or_percent(budget.max_unavailable)
+    if wanted is not None and wanted.min_available is not None:
+        spec["minAvailable"] = count_or_percent(wanted.min_available)
+    elif wanted is not None and wanted.max_unavailable is not None:
+        spec["maxUnavailable"] = count_or_percent(wanted.max_unavailable)
     else:
         spec["maxUnavailable"] = 1
     return {

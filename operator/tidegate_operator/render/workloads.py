@@ -33,7 +33,8 @@ from tidegate_operator.spec.workloads import Autoscaling, EdgeSpec, RouterSpec
 
 #: progressDeadlineSeconds of Deployments.
 PROGRESS_DEADLINE_S: Final = 600
-_REVISION_HISTORY: Final = 3
+#: revisionHistoryLimit of Deployments.
+REVISION_HISTORY: Final = 3
 
 
 def edge(inputs: Inputs) -> Iterator[Manifest]:
@@ -143,7 +144,7 @@ def _deployment(
         container["ports"].append({"name": "link", "containerPort": LINK_PORT, "protocol": "TCP"})
     spec: Manifest = {
         "replicas": initial_replicas(settings.replicas, settings.autoscaling),
-        "revisionHistoryLimit": _REVISION_HISTORY,
+        "revisionHistoryLimit": REVISION_HISTORY,
         "progressDeadlineSeconds": PROGRESS_DEADLINE_S,
         "selector": {"matchLabels": names.selector(broker.name, component)},
         # A new pod is ready before an old one is terminated.

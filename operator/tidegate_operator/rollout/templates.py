@@ -32,9 +32,19 @@ _OUTSIDE_PODS: Final = frozenset(
 )
 #: Sections that processes reload: they are in configurations, and in no pod template.
 _RELOADED: Final = frozenset({"listeners", "acl", "auth", "limits", "features", "log", "record"})
-#: Of edges and routers: what changes pods by no new template.
-_SCALING: Final = frozenset({"replicas", "autoscaling", "disruption_budget", "rebalance"})
-_COMPONENTS: Final = frozenset({*names.PROCESSES, "redis"})
+#: Of edges, routers and the console: what changes pods by no new template.
+_SCALING: Final = frozenset(
+    {
+        "replicas",
+        "autoscaling",
+        "disruption_budget",
+        "rebalance",
+        "service",
+        "network_policy_peers",
+    }
+)
+_DEPLOYMENTS: Final[tuple[names.Component, ...]] = (*names.PROCESSES, "console")
+_COMPONENTS: Final = frozenset({*names.PROCESSES, "redis", "console"})
 _WORKLOADS: Final = frozenset({"Deployment", "StatefulSet"})
 
 
@@ -44,7 +54,7 @@ def is_workload(manifest: Mapping[str, Any]) -> bool:
 
 
 def is_configuration(manifest: Mapping[str, Any]) -> bool:
-    """Whether an object is the configuration of edges, routers or the store."""
+    """Whether an object is the configuration of pods."""
     return manifest["kind"] == "ConfigMap" and _component(manifest) in _COMPONENTS
 
 
@@ -87,7 +97,7 @@ def stamped(
 def _given(spec: MqttBrokerSpec) -> dict[str, Any]:
     """Return what a spec sets otherwise than by default, and that reaches pods."""
     given = spec.model_dump(mode="json", exclude_defaults=True, exclude=set(_OUTSIDE_PODS))
-    for process in names.PROCESSES:
+    for process in _DEPLOYMENTS:
         section = given.pop(process, {})
         kept = {key: value for key, value in section.items() if key not in _SCALING}
         if kept:
@@ -97,7 +107,11 @@ def _given(spec: MqttBrokerSpec) -> dict[str, Any]:
 
 def _reaching(given: Mapping[str, Any], component: str) -> dict[str, Any]:
     """Return the part of a spec that the pod template of a component is made of."""
+    if component == "console":
+        sections = ("console", "redis", "telemetry", "log", "image")
+        return {key: given.get(key) for key in sections} | {"pull": _pull(given)}
     found = {key: value for key, value in given.items() if key not in _RELOADED}
+    found.pop("console", None)
     if component not in names.PROCESSES:
         own = found.get("redis", {})
         image = "" if (own.get("bundled") or {}).get("image") else found.get("image", "")
@@ -235,10 +249,8 @@ def with_rolling_since(
 
 
 def is_stuck(broker: str, live: Mapping[ObjectRef, Manifest]) -> bool:
-    """Whether the rollout of edges or routers has exceeded its progress deadline."""
-    refs = (
-        ObjectRef("apps/v1", "Deployment", names.workload(broker, one)) for one in names.PROCESSES
-    )
+    """Whether a rollout, but for the store's, has exceeded its progress deadline."""
+    refs = (ObjectRef("apps/v1", "Deployment", names.workload(broker, one)) for one in _DEPLOYMENTS)
     states = (live_state.workload(live.get(ref)) for ref in refs)
     return any(state.is_current and state.is_stuck for state in states)
 

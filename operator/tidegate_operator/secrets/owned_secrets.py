@@ -60,6 +60,8 @@ class LiveSecrets:
     router: SecretData = field(default_factory=dict)
     admin: SecretData = field(default_factory=dict)
     redis: SecretData = field(default_factory=dict)
+    console: SecretData = field(default_factory=dict)
+    console_token: SecretData = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,6 +75,8 @@ class OwnedSecrets:
     listener_pairs: Mapping[str, KeyPair]
     admin_token: bytes
     redis_password: bytes
+    #: A token with which an administrator enters the console.
+    console_token: bytes
     #: When the next renewal or rotation step is due.
     next_change: datetime
     #: What was created or reissued, and why, for the log.
@@ -151,6 +155,11 @@ def renew_secrets(
             live.redis.get("password"),
             "store password",
             changes if spec is not None and spec.redis.own is not None else [],
+        ),
+        console_token=_token(
+            live.console_token.get("token"),
+            "console token",
+            changes if spec is not None and spec.console.has_own_token else [],
         ),
         next_change=min(due),
         changes=tuple(changes),

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final, Literal
 
 from tidegate.edge.auth.acl import AclFile, AclFileError
-from tidegate_operator.names import Process, listener_certificate
+from tidegate_operator.names import Reader, listener_certificate
 from tidegate_operator.secrets.certificates import (
     CertificateInfo,
     CertificateProblem,
@@ -25,6 +25,7 @@ from tidegate_operator.secrets.certificates import (
     check_revocation_lists,
 )
 from tidegate_operator.spec.broker import MqttBrokerSpec
+from tidegate_operator.spec.console import ConsoleTokens, ConsoleUsers
 from tidegate_operator.spec.listeners import ListenerSpec
 from tidegate_operator.spec.sources import AclSpec, FileSource, PasswordsSource
 from tidegate_operator.spec.workloads import ExternalRedis
@@ -47,6 +48,11 @@ PRIVATE_KEY: Final = "tls.key"
 
 #: The file of ``spec.acl``; those of listeners have a prefix.
 ACL_FILE: Final = "acl"
+#: How names of files begin that are credentials of an external store.
+STORE_FILE_PREFIX: Final = "store-"
+#: Those of ``spec.console``.
+USERS_FILE: Final = "users"
+TOKENS_FILE: Final = "tokens"
 
 
 class FileFormat(StrEnum):
@@ -76,7 +82,7 @@ class Reference:
     name: str
     key: str
     field: str
-    component: Process
+    component: Reader
     file: str
     file_format: FileFormat
     listener: str = ""
@@ -115,10 +121,14 @@ class Problem:
 
 @dataclass(slots=True)
 class ReferencedFiles:
-    """The files for pods, problems, and the certificates of listeners."""
+    """The files for pods, problems, and the certificates of listeners.
+
+    A problem of the console's files blocks nothing: it runs without them.
+    """
 
     edge: dict[str, bytes] = field(default_factory=dict)
     router: dict[str, bytes] = field(default_factory=dict)
+    console: dict[str, bytes] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     certificates: dict[str, list[CertificateInfo]] = field(default_factory=dict)
 
@@ -134,7 +144,12 @@ class ReferencedFiles:
 def references(broker: str, spec: MqttBrokerSpec) -> list[Reference]:
     """Return all references of a spec."""
     auth = [reference for access in _access(spec) for reference in _auth_references(access)]
-    return [*_listener_references(broker, spec), *auth, *_redis_references(spec)]
+    return [
+        *_listener_references(broker, spec),
+        *auth,
+        *_redis_references(spec),
+        *_console_references(spec),
+    ]
 
 
 def listener_file(listener: ListenerSpec) -> str:
@@ -257,6 +272,23 @@ def _redis_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
         )
 
 
+def _console_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
+    if not spec.console.enabled:
+        return
+    for name, file in (("users", USERS_FILE), ("tokens", TOKENS_FILE)):
+        source: ConsoleUsers | ConsoleTokens | None = getattr(spec.console, name)
+        if source is not None:
+            yield Reference(
+                kind="Secret",
+                name=source.secret_name,
+                key=source.key,
+                field=f"spec.console.{name}",
+                component="console",
+                file=file,
+                file_format=FileFormat.TEXT,
+            )
+
+
 def store_file(external: ExternalRedis, what: str) -> str:
     """Return the file name for a credential of an external store; it depends on the URL and users.
 
@@ -264,11 +296,11 @@ def store_file(external: ExternalRedis, what: str) -> str:
     reconnect with the credentials of the old store.
     """
     who = repr((external.url, external.username, external.sentinel_username))
-    return f"store-{hashlib.sha256(who.encode()).hexdigest()[:8]}-{what}"
+    return f"{STORE_FILE_PREFIX}{hashlib.sha256(who.encode()).hexdigest()[:8]}-{what}"
 
 
 def _file_reference(
-    source: FileSource, path: str, component: Process, file: str, file_format: FileFormat
+    source: FileSource, path: str, component: Reader, file: str, file_format: FileFormat
 ) -> Reference:
     kind: Kind = "Secret" if source.secret_name is not None else "ConfigMap"
     name = source.secret_name or source.config_map_name
@@ -283,7 +315,7 @@ def collect(
     broker: str,
     spec: MqttBrokerSpec,
     contents: Contents,
-    live: Mapping[Process, Mapping[str, bytes]],
+    live: Mapping[Reader, Mapping[str, bytes]],
     now: datetime,
     *,
     has_cert_manager: bool,
@@ -297,7 +329,7 @@ def collect(
         _add_inline_acl(access, live["edge"], collected)
     for reference in references(broker, spec):
         hint = f" ({NO_CERT_MANAGER})" if reference.pending and not has_cert_manager else ""
-        _add(reference, contents, live[reference.component], collected, hint)
+        _add(reference, contents, live.get(reference.component, {}), collected, hint)
     for listener in spec.listeners:
         collected.problems += _expired_certificates(
             listener, collected.certificates.get(listener.name, []), now
@@ -328,7 +360,7 @@ def _add(
     collected: ReferencedFiles,
     hint: str,
 ) -> None:
-    target = collected.edge if reference.component == "edge" else collected.router
+    target: dict[str, bytes] = getattr(collected, reference.component)
     files, fault, problem = _read(reference, contents)
     is_certificate = reference.file_format in _CERTIFICATES
     if problem:
@@ -337,7 +369,8 @@ def _add(
         if reference.pending and fault is Fault.MISSING:
             fault = Fault.PENDING
         text = f"{reference.field}: {problem}{hint}{_fallback_text(kept)}"
-        collected.problems.append(Problem(fault, text, not kept, is_certificate))
+        is_blocking = not kept and reference.component != "console"
+        collected.problems.append(Problem(fault, text, is_blocking, is_certificate))
         if not kept:
             return
         files = old
@@ -426,11 +459,20 @@ def _expired_certificates(
 
 
 def _check_size(collected: ReferencedFiles) -> None:
-    for component, files in (("edges", collected.edge), ("routers", collected.router)):
+    for component, files in (
+        ("edges", collected.edge),
+        ("routers", collected.router),
+        ("the console", collected.console),
+    ):
         size = sum(map(len, files.values()))
         if size > MAX_FILES_BYTES:
             text = (
                 f"the files of {component} are {size} bytes in total (certificates, passwords, "
                 f"access rules); the limit is {MAX_FILES_BYTES} bytes"
             )
-            collected.problems.append(Problem(Fault.INVALID, text, True, is_certificate=False))
+            is_blocking = files is not collected.console
+            if not is_blocking:
+                files.clear()
+            collected.problems.append(
+                Problem(Fault.INVALID, text, is_blocking, is_certificate=False)
+            )

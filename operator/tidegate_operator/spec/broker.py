@@ -24,6 +24,7 @@ from tidegate.runtime.config.model import (
     TelemetryConfig,
 )
 from tidegate_operator.spec.backups import BackupSpec, RestoreFrom
+from tidegate_operator.spec.console import ConsoleSpec
 from tidegate_operator.spec.fields import (
     LabelMap,
     ObjectName,
@@ -282,9 +283,11 @@ class MqttBrokerSpec(SpecSection):
     restore_from: RestoreFrom | None = None
     """The backup that this broker begins with; only when it is made. Edges and routers are created
     when it has been restored."""
+    console: ConsoleSpec = ConsoleSpec()
+    """The console: a page and an HTTP API about the broker."""
     image: Annotated[str, Field(max_length=500)] | None = None
-    """Image of edges and routers, and of the bundled Valkey unless `redis.bundled.image` is set;
-    unset: the operator's own."""
+    """Image of edges, routers and the console, and of the bundled Valkey unless
+    `redis.bundled.image` is set; unset: the operator's own."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """When the image is pulled; unset: the cluster's default."""
     image_pull_secrets: list[ImagePullSecret] = Field(default_factory=list, max_length=16)

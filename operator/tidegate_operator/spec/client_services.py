@@ -49,6 +49,8 @@ def client_services(broker: str, spec: MqttBrokerSpec) -> list[ClientService]:
 def service_problems(broker: str, spec: MqttBrokerSpec) -> list[str]:
     """Return a sentence for each Service that cannot be made."""
     reserved = names.reserved_services(broker)
+    if spec.console.enabled:
+        reserved += names.console_services(broker)
     found = []
     for index, listener in enumerate(spec.listeners):
         name = service_name(broker, listener)

@@ -165,6 +165,19 @@ class PodsStatus(SpecSection):
     """Label selector of the pods (for the scale subresource)."""
 
 
+class ConsoleStatus(SpecSection):
+    """The console."""
+
+    service: str = ""
+    """Service and port: HOST:PORT within the cluster."""
+    token_secret: str = ""
+    """Secret with the token that the operator has made; empty: the spec names users or tokens."""
+    desired: int = 0
+    """Desired number of pods."""
+    ready: int = 0
+    """Number of ready pods."""
+
+
 class LastBackup(SpecSection):
     """A scheduled backup that has ended."""
 
@@ -228,6 +241,8 @@ class BrokerStatus(SpecSection):
     """Pods of edges."""
     routers: PodsStatus = PodsStatus()
     """Pods of routers."""
+    console: ConsoleStatus | None = None
+    """The console; unset without one."""
     backup: ScheduledBackups | None = None
     """Scheduled backups; unset without a schedule."""
     restore: RestoreStatus | None = None

@@ -53,6 +53,8 @@ class BrokerState:
     edges: Workload = field(default_factory=Workload)
     routers: Workload = field(default_factory=Workload)
     redis: Workload | None = None
+    #: The console, None without one.
+    console: Workload | None = None
     #: Whether the bundled store still exists although the spec names another one.
     keeps_store: bool = False
     #: Reports of a replicated store's servers, by the name of the pod; None for other stores.
@@ -98,8 +100,12 @@ class BrokerState:
     @property
     def workloads(self) -> list[tuple[str, Workload]]:
         """The workloads, with their names in messages."""
-        workloads = [("edges", self.edges), ("routers", self.routers)]
-        return workloads if self.redis is None else [("the store", self.redis), *workloads]
+        optional = [("the store", self.redis)], [("the console", self.console)]
+        before, after = (
+            [(name, workload) for name, workload in part if workload is not None]
+            for part in optional
+        )
+        return [*before, ("edges", self.edges), ("routers", self.routers), *after]
 
 
 def time_text(moment: datetime) -> str:

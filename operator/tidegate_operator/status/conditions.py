@@ -49,6 +49,7 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
         state,
         edges=_ignore_short_failure(state.edges, now),
         routers=_ignore_short_failure(state.routers, now),
+        console=None if state.console is None else _ignore_short_failure(state.console, now),
     )
     old = {condition["type"]: condition for condition in (before or {}).get("conditions") or []}
     replicated = store_replicated(state.redis, state.pods, state.servers)
@@ -80,6 +81,7 @@ def status(state: BrokerState, before: Mapping[str, Any] | None, now: datetime) 
             "listeners": listener_status.listeners(state, before),
             "edges": _pods_status(state, state.edges, "edge"),
             "routers": _pods_status(state, state.routers, "router"),
+            "console": _console(state),
             "connections": state.connections,
             "backup": _backups(state),
             "restore": None if state.restore is None else state.restore.shown(),
@@ -130,6 +132,20 @@ def _pods_status(state: BrokerState, workload: Workload, component: names.Compon
             "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         }
     )
+
+
+def _console(state: BrokerState) -> dict[str, Any] | None:
+    if state.console is None or state.spec is None:
+        return None
+    console = state.spec.console
+    service = names.workload(state.name, "console")
+    token = names.console_token(state.name) if console.has_own_token else ""
+    return {
+        "service": f"{service}:{console.service.port}",
+        "tokenSecret": token,
+        "desired": state.console.desired,
+        "ready": state.console.ready,
+    }
 
 
 def _backups(state: BrokerState) -> dict[str, Any] | None:
