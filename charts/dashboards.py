@@ -171,7 +171,13 @@ _CLIENTS: Final = (
     ),
     Panel(
         "Connections by edge",
-        [("tidegate_connections_open{%s}", "{{pod}}")],
+        [
+            (
+                "tidegate_connections_open{%s} and on (namespace, pod)"
+                ' tidegate_build_info{role=~"edge|serve"}',
+                "{{pod}}",
+            )
+        ],
         "An edge far above the others: shed clients, or let the operator rebalance.",
     ),
     Panel(
