@@ -49,7 +49,6 @@ run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, an
 	@echo "MQTT       127.0.0.1:1883"
 	@echo "WebSocket  ws://127.0.0.1:8083/mqtt"
 	@echo "admin      http://127.0.0.1:18083/metrics  (also /livez and /readyz)"
-	@echo "console    http://127.0.0.1:18080/  (the line below has the URL with a token; later it is in ./data/console-tokens)"
 	@echo "console    http://127.0.0.1:18080/  (the line \"tidegate console\" below has how to log in)"
 	@echo "data       ./data"
 	@echo "command    $(BIN)/tidegate"
