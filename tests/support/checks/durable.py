@@ -174,9 +174,13 @@ class Durable(Judge):
             state.highest[flow] = max(highest, key.seq)
 
     def _is_repeated_to(self, state: _Subscriber, message: Message) -> bool:
-        """Whether the client has subscribed between the first and a later attempt of QoS 1."""
+        """Whether the client may have subscribed between two attempts of QoS 1.
+
+        Of a SUBSCRIBE without SUBACK nobody knows when it took effect.
+        """
         since = [subscription.since for subscription in state.subscriptions.values()]
-        return message.qos == 1 and message.sent > 1 and min(since, default=0) > message.first_sent
+        is_between = not since or min(since) > message.first_sent
+        return message.qos == 1 and message.sent > 1 and is_between
 
     def _received_exactly_once(self, event: Event, key: Key, state: _Subscriber) -> None:
         """A PUBLISH whose exchange is under way is the same delivery; any other is a new one."""

@@ -472,6 +472,20 @@ def test_a_qos_1_message_that_is_sent_again_may_be_new_to_who_subscribed_since(
     assert story.rules() == rules
 
 
+@pytest.mark.parametrize(("repeated", "rules"), [(True, set()), (False, {"order"})])
+def test_nobody_knows_when_a_subscribe_without_suback_took_effect(
+    repeated: bool, rules: set[str]
+) -> None:
+    story = Story().connect("s").add(Kind.SUBSCRIBING, "s", 1, topic="t")
+    story.publish(1, topic="t").publish(2, topic="t")
+    story.add(Kind.ENDED, "s", 1, code=NO_CODE).connect("s", 2, code=1)
+    story.receive(2, "s", number=2, topic="t")
+    if repeated:
+        story.publish(1, topic="t", dup=True)
+    story.receive(1, "s", number=2, topic="t")
+    assert story.rules() == rules
+
+
 @pytest.mark.parametrize(
     ("note", "target", "rules"),
     [
