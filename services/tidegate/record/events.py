@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final, Self
 
 from tidegate.runtime.telemetry.counters import (
@@ -65,7 +66,8 @@ REASONS: Final[Mapping[Kind, tuple[str, ...]]] = {
     Kind.SUBSCRIBE_DENIED: ("not_authorized", "granted_without_messages"),
     Kind.PUBLISH_DENIED: ("not_authorized",),
     Kind.DROPPED: DROP_REASONS,
-    Kind.QUOTA: ("publish_rate", "session_quota", "retained_quota"),
+    # The second: a publish that was answered with 0x97.
+    Kind.QUOTA: ("publish_rate", "quota_exceeded", "session_quota"),
     Kind.SESSION_EXPIRED: ("session_expiry_interval",),
     Kind.SESSION_ENDED: ("clean_start", "connection_ended", "administrative_action"),
     Kind.WILL_PUBLISHED: ("",),
@@ -140,15 +142,10 @@ class Event:
 
     def encode(self) -> bytes:
         """Return the stored form: a JSON list, without the empty values at its end."""
-        values: list[object] = [round(self.at * 1000)]
-        values += (getattr(self, name) for name in _STORED[: self._stored_count()])
-        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
-
-    def _stored_count(self) -> int:
-        count = len(_STORED)
-        while self._is_empty(_STORED[count - 1]):
-            count -= 1
-        return count
+        values = [round(self.at * 1000), *_stored_values(self)]
+        while self._is_empty(_STORED[len(values) - 2]):
+            values.pop()
+        return _to_json(values).encode()
 
     def _is_empty(self, name: str) -> bool:
         value = getattr(self, name)
@@ -213,3 +210,6 @@ _STORED: Final = (
     "session_present",
 )
 _OPTIONAL: Final = _STORED[5:]
+_stored_values: Final = attrgetter(*_STORED)
+#: Made once: ``json.dumps`` makes one at each call, which costs more than the rest.
+_to_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

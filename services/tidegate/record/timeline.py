@@ -118,7 +118,7 @@ def _meaning(event: Event) -> tuple[str, str]:
             return f"{what} dropped{_topic(event)}: {meaning}", advice
         case Kind.QUOTA:
             meaning, advice = QUOTA.get(reason, (named(reason), ""))
-            return meaning, advice
+            return f"{meaning}{_topic(event)}", advice
         case _:
             return _other_meaning(event, place)
 

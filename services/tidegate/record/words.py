@@ -176,6 +176,11 @@ QUOTA: Final[Mapping[str, tuple[str, str]]] = {
         "paused, nothing is lost",
         "publish less often, or raise the limit",
     ),
+    "quota_exceeded": (
+        "what it published was refused: a quota of retained messages is used up, or the memory of "
+        "the store is full",
+        "look at limits.max_retained_messages and its neighbours, and at tidegate_store_full",
+    ),
     "session_quota": REFUSED["session_quota"],
 }
 

@@ -35,6 +35,9 @@ SWEEP_INTERVAL_S: Final = 0.5
 SWEEP_LIMIT: Final = 500
 #: Expired entries of queues that are deleted in one call: the store does nothing else meanwhile.
 EXPIRE_LIMIT: Final = 2000
+#: Why a sweep ends sessions, for the record.
+_EXPIRED: Final = (Kind.SESSION_EXPIRED, "session_expiry_interval")
+_CONNECTION_ENDED: Final = (Kind.SESSION_ENDED, "connection_ended")
 
 
 class Sweeper:
@@ -143,21 +146,23 @@ class Sweeper:
                 self._rollback.swept(work)
         await self._offline_members.schedule_checks()
         work = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT, publisher_id)
-        found += self._process(work, publisher)
-        for ended in work.ended:
-            self._record.note(Kind.SESSION_EXPIRED, ended.client_id, "session_expiry_interval")
+        found += self._process(work, publisher, _EXPIRED)
         expired = await self._retained.expire()
         more = await self._store.expire_queued(self._now_ms(), EXPIRE_LIMIT)
         self._leases.sweep_done()
         return more or found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
 
-    def _process(self, work: DueWork, publisher: EdgeLink | None) -> int:
+    def _process(
+        self, work: DueWork, publisher: EdgeLink | None, cause: tuple[Kind, str] = _CONNECTION_ENDED
+    ) -> int:
         for queue in work.abandoned_queues:
             self._tasks.spawn(self._abandoned_queues.redispatch(queue))
         for member in work.offline_members:
             self._tasks.spawn(self._offline_members.redispatch(member))
         for ended in work.ended:
             self._sessions.ended(ended)
+            kind, reason = cause
+            self._record.note(kind, ended.client_id, reason)
         self._wills.publish_by(publisher, work.wills)
         waiting = len(work.abandoned_queues) + len(work.offline_members)
         return len(work.ended) + len(work.wills) + waiting

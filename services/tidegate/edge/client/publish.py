@@ -278,14 +278,11 @@ class PublishReceiver:
     def published(self, message: Publish, code: int) -> None:
         """Take the outcome of a publish (see Origin)."""
         client = self._client
-        if (
-            code == ReasonCode.QUOTA_EXCEEDED
-            and message.qos == 2
-            and client.incarnation
-            and client.version >= ProtocolVersion.V5
-        ):
-            client.context.spawn(self._refuse(message, code))
-            return
+        if code == ReasonCode.QUOTA_EXCEEDED:
+            client.context.recorder.quota(client, "quota_exceeded", message.topic)
+            if message.qos == 2 and client.incarnation and client.version >= ProtocolVersion.V5:
+                client.context.spawn(self._refuse(message, code))
+                return
         self._answer(message, code)
 
     async def _refuse(self, message: Publish, code: int) -> None:

@@ -21,6 +21,7 @@ from tidegate.runtime.telemetry.counters import AUTH_FAILURE_REASONS
 if TYPE_CHECKING:
     from tidegate.edge.channel import Peer
     from tidegate.edge.client.connection_log import LoggedClient
+    from tidegate.mqtt.enums import ProtocolVersion
     from tidegate.runtime.config.model import RecordConfig
     from tidegate.runtime.telemetry.counters import Counters
 
@@ -37,7 +38,7 @@ _AUTH_FAILURES: Final = frozenset(AUTH_FAILURE_REASONS)
 _KIND_OF_REFUSAL: Final = {"banned": Kind.BANNED, "session_quota": Kind.QUOTA}
 
 #: Client identifier, mount point, peer, user, version.
-_Who: TypeAlias = "tuple[str, str, Peer, str, str]"
+_Who: TypeAlias = "tuple[str, str, Peer, str | None, ProtocolVersion | None]"
 #: When (ms), kind, who, reason, topic, count, detail, keep alive in seconds, session present.
 _Waiting: TypeAlias = "tuple[int, Kind, _Who, str, str, int, str, int | None, bool | None]"
 
@@ -246,8 +247,8 @@ class Recorder:
             edge=self._place,
             address=_address(peer),
             listener=peer.listener,
-            user=user,
-            version=version,
+            user=user or "",
+            version=VERSION_NAMES[version] if version is not None else "",
             topic=topic,
             count=count,
             detail=detail,
@@ -258,14 +259,13 @@ class Recorder:
 
 
 def _who(client: LoggedClient) -> _Who:
-    client_id, user = client.client_id, client.username
+    client_id, user, version = client.client_id, client.username, None
     packet = client.connection.connect
-    version = ""
     if packet is not None:
-        version = VERSION_NAMES[packet.protocol_version]
+        version = packet.protocol_version
         if not client_id:
             client_id, user = packet.client_id, packet.username
-    return client_id, client.listener.mount_point, client.channel.peer, user or "", version
+    return client_id, client.listener.mount_point, client.channel.peer, user, version
 
 
 def _key(client: LoggedClient) -> str:

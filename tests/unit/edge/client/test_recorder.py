@@ -87,6 +87,21 @@ async def test_the_first_drop_of_a_minute_is_an_event_and_the_others_at_its_end(
         assert [(one.reason, one.count) for one in _events(alone)] == [("too_large", 1)]
 
 
+async def test_rates_and_quotas_are_recorded_once_a_minute() -> None:
+    async with LoneEdge(limits={"max_publish_rate": 1}) as alone:
+        client = await alone.connect("c")
+        alone.router.answers_late = True
+        client.send(*(client.publish(number, qos=1) for number in range(1, 4)))
+        await turns()
+        for origin, message in alone.router.open:
+            origin.published(message, 0x97)
+        events = [one for one in _events(alone) if one.kind is Kind.QUOTA]
+        assert [(one.reason, one.topic) for one in events] == [
+            ("publish_rate", ""),
+            ("quota_exceeded", "t"),
+        ]
+
+
 async def test_topics_are_shown_as_the_client_has_them() -> None:
     async with LoneEdge(listeners=[{"mount_point": "a/"}]) as alone:
         client = await alone.connect("c")
