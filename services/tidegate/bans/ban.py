@@ -14,8 +14,8 @@ from typing import Any, Final, Self
 
 #: Longest reason, and longest name of who has made a ban, in characters.
 MAX_TEXT: Final = 256
-#: Longest client identifier or user.
-MAX_VALUE: Final = 65_535
+#: Longest client identifier or user: every edge has all bans.
+MAX_VALUE: Final = 1_024
 
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
@@ -61,8 +61,9 @@ class Ban:
         """Return a ban. Raises ValueError with a sentence for the person who asked for it."""
         if not value:
             raise ValueError(f"a ban needs a {kind.value}")
-        if len(value) > MAX_VALUE:
-            raise ValueError(f"the {kind.value} is longer than {MAX_VALUE} characters")
+        for name, text in ((kind.value, value), ("mount point", mount_point)):
+            if len(text) > MAX_VALUE:
+                raise ValueError(f"the {name} is longer than {MAX_VALUE} characters")
         if kind is BanKind.ADDRESS:
             value = _network(value)
         if until is not None and until <= at:

@@ -17,13 +17,12 @@ class BanList:
     __slots__ = ("_clients", "_networks", "_users", "bans")
 
     def __init__(self, bans: Iterable[Ban] = ()) -> None:
-        #: By identifier.
-        self.bans = {ban.id: ban for ban in bans}
+        self.bans = tuple(bans)
         self._clients: dict[tuple[str, str], Ban] = {}
         self._users: dict[str, Ban] = {}
         #: By version and length of the prefix: the bits of a network.
         self._networks: dict[tuple[int, int], dict[int, Ban]] = {}
-        for ban in self.bans.values():
+        for ban in self.bans:
             if ban.kind is BanKind.CLIENT:
                 self._clients[ban.mount_point, ban.value] = ban
             elif ban.kind is BanKind.USER:

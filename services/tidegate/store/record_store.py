@@ -89,13 +89,14 @@ class RecordStore:
         def is_wanted(event: Event) -> bool:
             return (not wanted or event.kind in wanted) and client in {"", event.client}
 
-        return await self._read(GLOBAL_PREFIX, EVENTS_KEY, after, limit, is_wanted)
+        chosen = is_wanted if wanted or client else None
+        return await self._read(GLOBAL_PREFIX, EVENTS_KEY, after, limit, chosen)
 
     async def client_events(self, key: str, after: str = "", limit: int = 100) -> EventPage:
         """Events of the client with a session key, in the same way."""
         client = key.encode()
         stream = self._keys.events(client)
-        return await self._read(self._keys.prefix(client), stream, after, limit, lambda _: True)
+        return await self._read(self._keys.prefix(client), stream, after, limit, None)
 
     async def newer(self, after: str, limit: int = 100) -> EventPage:
         """Events of all clients after one, the oldest first: for who follows them.
@@ -115,18 +116,22 @@ class RecordStore:
         stream: bytes,
         after: str,
         limit: int,
-        is_wanted: Callable[[Event], bool],
+        is_wanted: Callable[[Event], bool] | None,
     ) -> EventPage:
+        """``is_wanted`` None: all are."""
         items: list[Event] = []
+        last = ""
         end = f"({_identifier(after)}" if after else "+"
-        for _ in range(0, _MOST_READ, _READ):
-            found = await self._range(prefix, b"XREVRANGE", stream, end, "-", _READ)
+        count = min(_READ, limit + 1) if is_wanted is None else _READ
+        for _ in range(0, _MOST_READ, count):
+            found = await self._range(prefix, b"XREVRANGE", stream, end, "-", count)
             for event in _decode(found):
-                if is_wanted(event):
-                    items.append(event)
+                if is_wanted is None or is_wanted(event):
                     if len(items) == limit:
-                        return _newest_first(items, event.id)
-            if len(found) < _READ:
+                        return _newest_first(items, last)
+                    items.append(event)
+                    last = event.id
+            if len(found) < count:
                 return _newest_first(items, None)
             end = f"({found[-1][0].decode()}"
         return _newest_first(items, end[1:])

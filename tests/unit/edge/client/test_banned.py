@@ -13,6 +13,7 @@ from support.lone_edge import LoneEdge
 from support.mqtt_bytes import V5, V311
 from support.virtual_time import turns
 from tidegate.bans.ban import Ban, BanKind
+from tidegate.edge.client import banned
 from tidegate.record.events import Event, Kind
 
 CLIENT = Ban.make(BanKind.CLIENT, "c", reason="stolen")
@@ -88,6 +89,32 @@ async def test_a_flapping_client_is_banned_here_at_once_and_elsewhere_by_the_rou
             alone.edge.set_bans([])  # the store has not got it yet
         alone.now_ms = 301_000
         await alone.connect("c")
+
+
+async def test_a_flapping_client_may_come_back_when_its_ban_is_deleted() -> None:
+    flapping = {"enabled": True, "max_disconnects": 2}
+    async with LoneEdge(limits={"flapping": flapping}) as alone:
+        for _ in range(2):
+            (await alone.connect("c")).lose()
+        alone.edge.set_bans(alone.router.bans)
+        alone.edge.set_bans([])
+        await alone.connect("c")
+
+
+async def test_bans_that_wait_for_the_store_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(banned, "MAX_OWN", 2)
+    flapping = {"enabled": True, "max_disconnects": 2}
+    async with LoneEdge(limits={"flapping": flapping}) as alone:
+        for client_id in ("a", "b", "c", "x" * 1025):
+            for _ in range(2):
+                (await alone.connect(client_id)).lose()
+        assert len(alone.router.bans) == 3
+        await alone.connect("a")
+        await alone.connect("x" * 1025)
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("b"))
+        await turns()
+        assert client.received()[0].reason == 0x8A
 
 
 async def test_ends_that_are_not_the_clients_doing_do_not_count() -> None:
