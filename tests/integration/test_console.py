@@ -6,8 +6,10 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
+import ssl
 import stat
 import tempfile
 import time
@@ -20,7 +22,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from support.broker import StartBroker, Tidegate
-from support.certificates import Certificates
+from support.certificates import Certificates, KeyPair
 from support.console import Api, console_line, with_console
 from support.waiting import wait_for
 from tidegate.edge.auth.password_file import set_user
@@ -435,6 +437,70 @@ def test_serve_prints_a_token_once_and_goes_on_without_its_console(
     again = Api.of(broker)
     assert again.token == first.token
     assert again.get("/me").status == 200
+
+
+def test_while_the_store_hangs_sessions_go_on_and_say_so_and_all_is_well_after_it(
+    start_broker: StartBroker,
+) -> None:
+    settings = {"console": {"port": 0}, "listeners": [{"name": "tcp", "port": 0}]}
+    broker = start_broker(environment=with_console(), **settings)
+    first = Api.of(broker)
+    # Perhaps before the console has connected to the store: it is one session all the time.
+    reply = first.post("/login", {"token": first.token})
+    user = Api(first.url, headers={"Cookie": reply.headers["set-cookie"].split(";")[0]})
+    wait_for(lambda: user.get("/store").body["reachable"], DEADLINE_S, "the store")
+    pid = json.loads((broker.directory / "data" / "valkey.pid.json").read_text())["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = user.get("/store")
+        assert (found.status, found.body["reachable"]) == (200, False)
+        assert found.body["problem"]
+        assert user.get("/me").status == 200
+        wait_for(
+            lambda: user.get("/overview").body["state"] == "down", 2 * DEADLINE_S, "state down"
+        )
+        assert user.get("/audit").reason == "store_unavailable"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: user.get("/overview").body["state"] == "ok", DEADLINE_S, "state ok")
+    wait_for(lambda: user.get("/store").body["reachable"], DEADLINE_S, "the store again")
+    wait_for(lambda: user.get("/audit").body["items"], DEADLINE_S, "the login in the audit")
+
+
+def test_a_new_certificate_is_used_without_a_restart(
+    start_broker: StartBroker, certificates: Certificates, tmp_path: Path
+) -> None:
+    def served() -> str:
+        context = ssl.create_default_context(cafile=certificates.authority.certificate)
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+        ):
+            certificate = secure.getpeercert()
+            assert certificate is not None
+            return str(certificate["serialNumber"])
+
+    def put(pair: KeyPair) -> None:
+        shutil.copy(pair.key, tmp_path / "key.pem")
+        shutil.copy(pair.certificate, tmp_path / "certificate.pem")
+
+    put(certificates.server)
+    console = {
+        "port": 0,
+        "tls_certificate": str(tmp_path / "certificate.pem"),
+        "tls_key": str(tmp_path / "key.pem"),
+    }
+    listeners = [{"name": "tcp", "port": 0}]
+    broker = start_broker(environment=with_console(), console=console, listeners=listeners)
+    url = console_line(broker).split()[2]
+    assert url.startswith("https://127.0.0.1:")
+    port = int(url.removeprefix("https://127.0.0.1:").partition("/")[0])
+    first = served()
+    put(certificates.authority.server("localhost", file="renewed"))
+    wait_for(lambda: served() != first, DEADLINE_S, "the new certificate")
+    (tmp_path / "certificate.pem").write_text("nonsense")
+    wait_for(lambda: "console.tls" in broker.stderr(), DEADLINE_S, "a warning")
+    assert served() != first
 
 
 def test_a_port_that_is_in_use_leaves_the_broker_running(start_broker: StartBroker) -> None:

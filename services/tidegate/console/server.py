@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,7 +35,10 @@ class ConsoleServer:
 
     def __init__(self, app: FastAPI, config: ConsoleConfig) -> None:
         self._config = config
-        tls = config.tls_certificate is not None
+        #: Certificate and key; none: plain HTTP.
+        self.files = tuple(
+            file for file in (config.tls_certificate, config.tls_key) if file is not None
+        )
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -47,16 +51,28 @@ class ConsoleServer:
                 timeout_graceful_shutdown=GRACE_S,
                 limit_concurrency=MAX_CONNECTIONS,
                 h11_max_incomplete_event_size=65_536,
-                ssl_certfile=config.tls_certificate if tls else None,
-                ssl_keyfile=config.tls_key if tls else None,
+                ssl_certfile=config.tls_certificate,
+                ssl_keyfile=config.tls_key,
             )
         )
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self.url = ""
 
+    def reload_certificate(self) -> None:
+        """Read certificate and key again, for new connections. Raises OSError."""
+        certificate, key = self.files
+        # On its own first: a certificate without its key would leave the context with neither.
+        new = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        new.load_cert_chain(certificate, key, _no_password)
+        config = self._server.config
+        if config.loaded and config.ssl is not None:
+            config.ssl.load_cert_chain(certificate, key, _no_password)
+
     async def start(self) -> None:
-        """Listen; ``url`` is known afterwards. Raises OSError."""
+        """Listen; ``url`` is known afterwards. Raises OSError, also for an unusable certificate."""
+        if self.files:
+            self.reload_certificate()
         host, port = self._config.address, self._config.port
         try:
             self._socket = listening(host, port)
@@ -87,3 +103,7 @@ def listening(host: str, port: int) -> socket.socket:
     return socket.create_server(
         ("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
     )
+
+
+def _no_password() -> str:
+    raise OSError("the private key is encrypted, which is not supported")

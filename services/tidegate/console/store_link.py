@@ -18,6 +18,8 @@ from tidegate.store.inspection.access import StoreAccess
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.5
+#: Longest time of one operation: a person waits, and a page is cut into short ones.
+TIMEOUT_S: Final = 5.0
 
 
 class StoreLink:
@@ -26,7 +28,8 @@ class StoreLink:
     def __init__(self, store: StoreConfig) -> None:
         assert store.url is not None
         self._url = store.url
-        self._store = store
+        timeout_s = min(TIMEOUT_S, store.operation_timeout_s)
+        self._store = store.model_copy(update={"operation_timeout_s": timeout_s})
         self._access: StoreAccess | None = None
         #: Why there is no connection yet.
         self.problem = "the console has not connected yet"

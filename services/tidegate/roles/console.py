@@ -28,6 +28,7 @@ from tidegate.roles.process import Process
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.config.source import LoadedConfig
+from tidegate.runtime.reload.file_watch import FileWatch
 
 #: Errors with which the start of a console fails because of its environment.
 STARTUP_ERRORS: Final[tuple[type[Exception], ...]] = (OSError,)
@@ -60,6 +61,8 @@ class ConsoleProcess(Process):
         stack.push_async_callback(shared.close)
         deletions = Deletions(nodes, store)
         stack.push_async_callback(deletions.close)
+        audit = Audit(lambda: store.access)
+        self.background(stack, audit.run())
         parts = Parts(
             config=lambda: self.config,
             nodes=nodes,
@@ -67,7 +70,7 @@ class ConsoleProcess(Process):
             authority=Authority(
                 Users(console.users_file), console.tokens_file, shared, console.session_lifetime_s
             ),
-            audit=Audit(lambda: store.access),
+            audit=audit,
             deletions=deletions,
             figures=figures,
             store_health=store_health,
@@ -77,6 +80,16 @@ class ConsoleProcess(Process):
         server = ConsoleServer(make_app(parts), console)
         await server.start()
         stack.push_async_callback(server.stop)
+        if server.files:
+            watch = FileWatch(
+                "console.tls",
+                server.files,
+                server.reload_certificate,
+                self.counters,
+                config_status=self.config_status,
+            )
+            self.on_hangup(watch.trigger)
+            self.background(stack, watch.run())
         return f"console={server.url}"
 
     async def drain(self, reason: str) -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import ipaddress
 import logging
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ import yaml
 
 from tidegate.roles.child import ChildError, ChildProcess
 from tidegate.roles.shared_ports import dump
+from tidegate.runtime.admin.http import is_loopback
 from tidegate.runtime.config.config_file import with_absolute_paths
 from tidegate.runtime.config.model import Config, StoreConfig
 
@@ -101,6 +101,15 @@ class ConsoleChild:
         else:
             self._announce(f"tidegate console {url}")
 
+    def reconfigure(self, config: Config) -> None:
+        """Write its configuration anew, and have it read it: what it shows is what is in force."""
+        self._broker = replace(self._broker, config=config)
+        if self._child is not None:
+            url = self._child.endpoints.get("console", "")
+            port = url.rpartition(":")[2]
+            self._write(int(port) if port.isdigit() else config.console.port)
+            self._child.reload()
+
     async def stop(self) -> None:
         """Stop it."""
         if self._child is not None:
@@ -151,7 +160,7 @@ class ConsoleChild:
         console, store = config.console, config.store
         if console.users_file is not None or console.tokens_file is not None:
             return
-        if not ipaddress.ip_address(console.address).is_loopback:
+        if not is_loopback(console.address):
             log.warning(
                 "nobody can log in to the console",
                 extra={

@@ -70,6 +70,7 @@ class Broker(Process):
         self._authentication_methods = authentication_methods
         self._store_reachable = False
         self._store_url = ""
+        self._console: console_child.ConsoleChild | None = None
         self._components: EdgeComponents | None = None
         self._router: Router | None = None
         self._router_reload: RouterReload | None = None
@@ -140,9 +141,9 @@ class Broker(Process):
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         address = await self.start_private_admin(stack, directory / "admin", control)
         broker = console_child.Broker(self.config, self._store_url, [address], [])
-        console = console_child.ConsoleChild(broker, directory, self._announce)
-        stack.push_async_callback(console.stop)
-        self.background(stack, console.run())
+        self._console = console_child.ConsoleChild(broker, directory, self._announce)
+        stack.push_async_callback(self._console.stop)
+        self.background(stack, self._console.run())
 
     async def _open_store(self, stack: contextlib.AsyncExitStack) -> RedisStore:
         """Start the embedded server if there is no URL; connect."""
@@ -195,6 +196,8 @@ class Broker(Process):
         assert self._router_reload is not None
         await self._components.reconfigure(config)
         self._router_reload.reconfigure(config)
+        if self._console is not None:
+            self._console.reconfigure(config)
 
     async def drain(self, reason: str) -> None:
         """Drain the clients."""

@@ -167,6 +167,8 @@ class Supervisor(Process):
                 raise NotApplied(error_text(error)) from error
             raise
         self._ports.commit()
+        if self._console is not None:
+            self._console.reconfigure(config)
 
     def _reload_children(self) -> None:
         for child in self._children:

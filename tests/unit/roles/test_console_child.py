@@ -68,7 +68,7 @@ def test_a_first_token_is_made_once_where_nobody_else_could_log_in(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "console", [{"users_file": "u"}, {"tokens_file": "t"}, {"address": "0.0.0.0"}]
+    "console", [{"users_file": "u"}, {"tokens_file": "t"}, {"address": "0.0.0.0"}, {"address": "*"}]
 )
 def test_no_token_is_made_where_there_are_users_or_the_network_reaches_it(
     tmp_path: Path, console: dict[str, str]

@@ -7,6 +7,7 @@ last entries are kept here and written later; the log has them at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -34,6 +35,8 @@ MAX_WAITING: Final = 1000
 _MAX_TEXT: Final = 1024
 #: How long a change waits for its entry to be stored.
 WAIT_S: Final = 1.0
+#: Between two attempts to store what waits.
+FLUSH_S: Final = 2.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,6 +62,14 @@ class Audit:
         self._access = access
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         self._writing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Write again and again what waits, until it is written."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            if self._waiting:
+                with contextlib.suppress(StoreUnavailable):
+                    await self.flush()
 
     async def note(
         self,

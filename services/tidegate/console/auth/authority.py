@@ -78,11 +78,11 @@ class Authority:
         return caller
 
     def _session(self, request: Request, state: SharedState) -> Session | None:
-        session = unseal(request.cookies.get(COOKIE, ""), state.key, time.time())
+        session = unseal(request.cookies.get(COOKIE, ""), state.keys, time.time())
         return None if session is None or session.id in state.ended else session
 
     def _caller(self, session: Session, state: SharedState) -> Caller | None:
-        csrf = csrf_of(session.id, state.key)
+        csrf = csrf_of(session.id)
         if session.user:
             role = self._users.role_of(session.user)
             return None if role is None else Caller(session.user, role, csrf, session.id)
@@ -161,7 +161,7 @@ class Authority:
         caller = self._caller(session, state)
         if caller is None:
             raise _not_authenticated("the user or the token has just been removed")
-        return caller, seal(session, state.key)
+        return caller, seal(session, state.keys[0])
 
     def _check_attempts(self, request: Request, user: str) -> None:
         now_s = time.monotonic()

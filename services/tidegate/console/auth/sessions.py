@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,12 +43,13 @@ def seal(session: Session, key: bytes) -> str:
     return f"{body}.{_mac(key, b'session', body)}"
 
 
-def unseal(value: str, key: bytes, now_s: float) -> Session | None:
+def unseal(value: str, keys: Sequence[bytes], now_s: float) -> Session | None:
     """Return the session of a cookie; None if it is not ours, or over."""
     body, dot, mac = value.rpartition(".")
     if not dot or len(value) > _MAX_COOKIE:
         return None
-    if not hmac.compare_digest(mac.encode(errors="replace"), _mac(key, b"session", body).encode()):
+    given = mac.encode(errors="replace")
+    if not any(hmac.compare_digest(given, _mac(key, b"session", body).encode()) for key in keys):
         return None
     try:
         raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
@@ -58,9 +60,12 @@ def unseal(value: str, key: bytes, now_s: float) -> Session | None:
     return session if now_s < session.expires_at else None
 
 
-def csrf_of(session_id: str, key: bytes) -> str:
-    """Return what requests of a session that change something must repeat."""
-    return _mac(key, b"csrf", session_id)
+def csrf_of(session_id: str) -> str:
+    """Return what requests of a session that change something must repeat.
+
+    The identifier is as secret as the cookie that it is in, which no page can read.
+    """
+    return hashlib.sha256(b"csrf:" + session_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _mac(key: bytes, purpose: bytes, text: str) -> str:

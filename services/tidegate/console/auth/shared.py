@@ -39,8 +39,9 @@ MAX_TOKENS: Final = 1000
 class SharedState:
     """The last state that was read."""
 
-    #: Random until the store has said its own.
-    key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    #: Keys of cookies: the first one signs. It is random until the store has another, and stays
+    #: valid here afterwards, so that nobody is logged out by the store.
+    keys: tuple[bytes, ...] = field(default_factory=lambda: (secrets.token_bytes(32),))
     tokens: dict[str, Token] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
 
@@ -52,6 +53,7 @@ class Shared:
         """``access`` raises StoreUnavailable."""
         self._access = access
         self._state = SharedState()
+        self._own_key = self._state.keys[0]
         self._read_s = -FRESH_S
         self._reading: asyncio.Task[None] | None = None
 
@@ -90,7 +92,7 @@ class Shared:
             return
         found = [decode(raw) for raw in tokens[1::2]]
         self._state = SharedState(
-            bytes(key),
+            (bytes(key), self._own_key),
             {token.id: token for token in found if token is not None},
             {name.decode() for name in ended} | self._state.ended,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 
@@ -15,6 +16,9 @@ from tidegate.store.api import StoreUnavailable
 from tidegate.store.inspection.servers import ServerInfo, read_servers, round_trips_s
 
 router = APIRouter(tags=["nodes"])
+
+#: How long the answer waits for the store.
+WAIT_S: Final = 2.0
 
 
 @router.get("/store", dependencies=[VIEWER])
@@ -29,10 +33,14 @@ async def store(parts: PartsOf) -> StoreState:
         history=await _history(parts),
     )
     try:
-        latencies = await round_trips_s(parts.store.access)
-        servers = await read_servers(parts.store.access)
+        async with asyncio.timeout(WAIT_S):
+            latencies = await round_trips_s(parts.store.access)
+            servers = await read_servers(parts.store.access)
     except StoreUnavailable as error:
         found.problem = str(error)
+        return found
+    except TimeoutError:
+        found.problem = f"the store has not answered within {WAIT_S:.0f} s"
         return found
     found.reachable = True
     found.latency_ms = [round(1000 * each, 3) for each in latencies]
