@@ -60,6 +60,7 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                limit.answered = True
                 found = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     found.setdefault(name, value)

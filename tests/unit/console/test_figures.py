@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from tidegate.console import findings
 from tidegate.console.figures import FIGURES, Figures, Step, _gauges, _grown, parse
 from tidegate.console.nodes.client import NodeClient
 from tidegate.console.nodes.pool import Nodes
+from tidegate.console.store_health import StoreHealth
+from tidegate.runtime.config.model import Config
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.runtime.telemetry.metrics import Exporter
 
@@ -102,3 +105,19 @@ def test_a_certificate_that_ends_soon_or_has_ended_is_a_finding() -> None:
     )
     (over,) = findings.of_listeners("e", [listener(-1, "expired")])
     assert over.level == "problem"
+
+
+async def test_the_doctor_looks_at_this_machine_where_the_whole_broker_is_on_it(
+    tmp_path: Path,
+) -> None:
+    def areas(*edges: str) -> StoreHealth:
+        store = {"url": f"unix://{tmp_path}/none.sock", "operation_timeout_s": 1}
+        config = Config.model_validate({"store": store, "console": {"edges": list(edges)}})
+        return StoreHealth(lambda: config)
+
+    here, elsewhere = areas("unix:/edge"), areas("10.0.0.1:18083")
+    await here.examine()
+    await elsewhere.examine()
+    assert {each.area for each in elsewhere.findings} == {"store"}
+    assert {"store", "limits"} <= {each.area for each in here.findings}
+    assert elsewhere.findings[0].level == "problem"
