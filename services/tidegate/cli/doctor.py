@@ -30,6 +30,7 @@ class RoleName(StrEnum):
     serve = "serve"
     edge = "edge"
     router = "router"
+    console = "console"
 
 
 def doctor(

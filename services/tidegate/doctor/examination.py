@@ -20,6 +20,8 @@ def role_of(config: Config) -> Role:
     """Return the role that a configuration is for, as far as it says so."""
     if config.link.routers:
         return "edge"
+    if config.console.edges:
+        return "console"
     is_router = "listen" in config.link.model_fields_set and not config.listeners
     return "router" if is_router and config.store.url is not None else "serve"
 

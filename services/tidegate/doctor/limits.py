@@ -23,7 +23,7 @@ _KERNEL: Final = Path("/proc/sys")
 
 def examine_limits(config: Config, role: Role) -> Iterator[Finding]:
     """Yield what would stop the broker from taking as many clients as it is to."""
-    if role != "router":
+    if role in {"serve", "edge"}:
         yield _open_files(config)
         yield from _backlog(config)
     yield from _memory(config, role)
@@ -78,7 +78,7 @@ def _memory(config: Config, role: Role) -> Iterator[Finding]:
     if not memory:
         return
     text = f"{size_text(memory)} of memory (machine or container)"
-    hashes = config.auth.password_threads * _ARGON2_BYTES if role != "router" else 0
+    hashes = config.auth.password_threads * _ARGON2_BYTES if role in {"serve", "edge"} else 0
     embedded = config.store.max_memory_bytes if role == "serve" else None
     if memory < _LEAST_MEMORY_BYTES + hashes:
         yield advice(

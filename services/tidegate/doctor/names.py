@@ -23,7 +23,12 @@ def examine_names(config: Config, role: Role) -> Iterator[Finding]:
     """Yield what the names of the configuration stand for."""
     if role == "edge":
         for router in config.link.routers:
-            yield from _router(router)
+            yield from _process("link.routers", router)
+    if role == "console":
+        for edge in config.console.edges:
+            yield from _process("console.edges", edge)
+        for router in config.console.routers:
+            yield from _process("console.routers", router)
     if role != "edge" and config.store.url is not None:
         url = parse_store_url(config.store.url)
         for host, _ in () if url.unix else url.addresses:
@@ -52,20 +57,21 @@ def _name(key: str, host: str) -> tuple[list[Finding], list[str]]:
     return [ok(_AREA, f"{key}: {host} is {', '.join(addresses)}")], addresses
 
 
-def _router(router: str) -> Iterator[Finding]:
-    if router.startswith(_UNIX):
-        yield from _connects(router, socket.AF_UNIX, router.removeprefix(_UNIX))
+def _process(key: str, setting: str) -> Iterator[Finding]:
+    """Yield whether the processes that a setting stands for accept connections."""
+    if setting.startswith(_UNIX):
+        yield from _connects(key, setting, socket.AF_UNIX, setting.removeprefix(_UNIX))
         return
-    host, _, port = router.rpartition(":")
-    said, addresses = _name("link.routers", host.strip("[]"))
+    host, _, port = setting.rpartition(":")
+    said, addresses = _name(key, host.strip("[]"))
     yield from said
     for address in addresses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        yield from _connects(router, family, (address, int(port)))
+        yield from _connects(key, setting, family, (address, int(port)))
 
 
 def _connects(
-    router: str, family: socket.AddressFamily, where: str | tuple[str, int]
+    key: str, setting: str, family: socket.AddressFamily, where: str | tuple[str, int]
 ) -> Iterator[Finding]:
     shown = where if isinstance(where, str) else f"{where[0]} port {where[1]}"
     try:
@@ -73,11 +79,18 @@ def _connects(
             sock.settimeout(_CONNECT_TIMEOUT_S)
             sock.connect(where)
     except OSError as error:
-        yield problem(
-            _AREA,
-            f"link.routers: {router}: no connection to {shown}: {error.strerror or error}",
-            "start the router, or let a firewall or NetworkPolicy pass; without a router clients "
-            "wait",
-        )
+        text = f"{key}: {setting}: no connection to {shown}: {error.strerror or error}"
+        yield problem(_AREA, text, _CHANGES[key])
     else:
-        yield ok(_AREA, f"link.routers: {router}: {shown} accepts connections")
+        yield ok(_AREA, f"{key}: {setting}: {shown} accepts connections")
+
+
+_FROM_HERE: Final = "let a firewall or NetworkPolicy pass"
+#: What to do about processes that a setting names and that accept no connection.
+_CHANGES: Final = {
+    "link.routers": f"start the router, or {_FROM_HERE}; without a router clients wait",
+    "console.edges": f"start the edge, or {_FROM_HERE} to its admin server; the console leaves out "
+    "what only it has",
+    "console.routers": f"start the router, or {_FROM_HERE} to its admin server; the console leaves "
+    "out what only it has",
+}

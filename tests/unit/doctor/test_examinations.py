@@ -199,6 +199,22 @@ def test_sockets_in_the_file_system(tmp_path: Path) -> None:
 # Names
 
 
+def test_a_console_is_looked_at_from_where_it_runs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as edge, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (edge, closed)]
+        config = Config.model_validate(
+            {"console": {"edges": addresses[:1], "routers": addresses[1:]}}
+        )
+        assert role_of(config) == "console"
+        found = list(examine_names(config, "console"))
+    assert [(each.level, each.text.partition(":")[0]) for each in found] == [
+        (Level.OK, "console.edges"),
+        (Level.PROBLEM, "console.routers"),
+    ]
+    assert "admin server" in found[1].change
+
+
 def test_routers_of_an_edge() -> None:
     with socket.create_server(("127.0.0.1", 0)) as router:
         port = router.getsockname()[1]
