@@ -78,7 +78,7 @@ def test_the_documented_examples_are_accepted(space: Space) -> None:
     seen = 0
     for file in sorted(EXAMPLES.glob("**/*.yaml")):
         for one in yaml.safe_load_all(file.read_text()):
-            if one and one["kind"] == names.KIND:
+            if one and one.get("kind") == names.KIND:  # values of helm have none
                 one["metadata"]["namespace"] = space.name
                 space.api.apply(one)
                 seen += 1

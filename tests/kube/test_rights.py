@@ -140,7 +140,7 @@ def test_no_right_is_given_that_is_not_used(
     )
     operator.start()
 
-    spec = SPECS["everything"]
+    spec = SPECS["everything"] | {"console": {"enabled": True}}
     space.provide(spec)
     space.put("demo", spec)
     space.until_settled("demo")
@@ -192,6 +192,7 @@ def test_no_right_is_given_that_is_not_used(
     assert space.listed("Certificate") == []
     space.wait(lambda: not space.listed("StatefulSet"), "the old store has gone")
     assert space.listed("HorizontalPodAutoscaler") == []
+    assert space.api.get("Deployment", "demo-console", space.name) is None
 
     role = plane.api.get("ClusterRole", f"{operator.release}-{operator.namespace}")
     assert role is not None
