@@ -15,6 +15,8 @@ DIRECTORY: Final = Path(__file__).parent / "tidegate" / "monitoring" / "dashboar
 
 COLUMNS: Final = 24
 _SELECTOR: Final = 'namespace="$namespace", service="$broker"'
+#: What has a Service by which a broker is chosen: not the operator, not a console.
+_BROKER: Final = 'role=~"edge|router|serve"'
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -232,6 +234,16 @@ _CLIENTS: Final = (
         unit="cps",
     ),
     Panel(
+        "Record of clients",
+        [
+            (_rate("tidegate_record_events_total", "service"), "events kept"),
+            (_rate("tidegate_record_dropped_total", "service"), "events dropped"),
+        ],
+        "What happened to clients, for the console. Dropped: too many at once, or no store.",
+        unit="ops",
+        width=COLUMNS,
+    ),
+    Panel(
         "Packets in",
         [(_rate("tidegate_packets_received_total", "type") + " > 0", "{{type}}")],
         "MQTT packets from clients.",
@@ -418,12 +430,12 @@ def _variables() -> Iterator[dict[str, Any]]:
         (
             "namespace",
             "Namespace",
-            'label_values(tidegate_build_info{role!="operator"}, namespace)',
+            f"label_values(tidegate_build_info{{{_BROKER}}}, namespace)",
         ),
         (
             "broker",
             "Broker (Service)",
-            'label_values(tidegate_build_info{role!="operator", namespace="$namespace"}, service)',
+            f'label_values(tidegate_build_info{{{_BROKER}, namespace="$namespace"}}, service)',
         ),
     ):
         yield {

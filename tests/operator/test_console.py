@@ -61,6 +61,7 @@ def test_its_objects() -> None:
         ("Service", "demo-console-routers"),
         ("Deployment", "demo-console"),
         ("PodDisruptionBudget", "demo-console"),
+        ("ServiceMonitor", "demo-console"),
     }
     deployment = found["Deployment", "demo-console"]["spec"]
     assert deployment["replicas"] == 1
@@ -202,11 +203,28 @@ def test_only_the_console_is_let_in_to_admin_ports_and_the_store() -> None:
     assert itself in peers_of(three, "demo-redis", 26379)
 
 
+def test_prometheus_finds_it_by_the_port_that_only_its_service_has() -> None:
+    manifests = rendered(spec_of(console=ON))
+    monitor = pick(manifests, "ServiceMonitor", "demo-console")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    selected = monitor["spec"]["selector"]["matchLabels"].items()
+    assert [
+        one["metadata"]["name"]
+        for one in manifests
+        if one["kind"] == "Service"
+        and selected <= one["metadata"]["labels"].items()
+        and endpoint["port"] in {port["name"] for port in one["spec"]["ports"]}
+    ] == ["demo-console"]
+
+
 def test_who_may_connect_to_it() -> None:
     assert peers_of(rendered(spec_of(console=ON)), "demo-console", 18080) == []
     peers = [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}]
     console = ON | {"networkPolicyPeers": peers}
     assert peers_of(rendered(spec_of(console=console)), "demo-console", 18080) == peers
+    metrics = [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]
+    watched = rendered(spec_of(console=console, networkPolicy={"metrics": metrics}))
+    assert peers_of(watched, "demo-console", 18080) == [*peers, *metrics]
     unprotected = rendered(spec_of(console=ON, networkPolicy={"enabled": False}))
     assert ("NetworkPolicy", "demo-console") not in of_console(unprotected)
 

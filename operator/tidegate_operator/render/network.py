@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tidegate_operator import names
@@ -118,23 +118,27 @@ def headless(
 
 
 def service_monitor(inputs: Inputs) -> Iterator[Manifest]:
-    """Yield the ServiceMonitor, if enabled and its CRD is installed."""
+    """Yield the ServiceMonitors, if enabled and their CRD is installed."""
     broker, monitor = inputs.broker, inputs.spec.telemetry.service_monitor
     if not monitor.enabled or SERVICE_MONITOR not in inputs.settings.optional_kinds:
         return
-    metadata = broker.metadata(names.metrics_service(broker.name), "metrics")
-    metadata["labels"] = {**monitor.labels, **metadata["labels"]}
-    yield {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": SERVICE_MONITOR,
-        "metadata": metadata,
-        "spec": {
-            "selector": {"matchLabels": names.labels(broker.name, "metrics")},
-            "endpoints": [
-                {"port": "admin", "path": "/metrics", "interval": f"{monitor.interval_s}s"}
-            ],
-        },
-    }
+    scraped = [(names.metrics_service(broker.name), "metrics", "admin")]
+    if inputs.spec.console.enabled:
+        # Of the console's Services, only the one that leads to it has this port.
+        scraped.append((names.workload(broker.name, "console"), "console", "http"))
+    for name, component, port in scraped:
+        metadata = broker.metadata(name, component)
+        metadata["labels"] = {**monitor.labels, **metadata["labels"]}
+        endpoint = {"port": port, "path": "/metrics", "interval": f"{monitor.interval_s}s"}
+        yield {
+            "apiVersion": "monitoring.coreos.com/v1",
+            "kind": SERVICE_MONITOR,
+            "metadata": metadata,
+            "spec": {
+                "selector": {"matchLabels": names.labels(broker.name, component)},
+                "endpoints": [endpoint],
+            },
+        }
 
 
 def certificates(inputs: Inputs) -> Iterator[Manifest]:
@@ -181,7 +185,8 @@ def policies(inputs: Inputs) -> Iterator[Manifest]:
         yield _policy(broker, "redis", _store_rules(broker, admin))
     if spec.console.enabled:
         peers = spec.console.network_policy_peers
-        rule = {"ports": [_tcp(CONSOLE_PORT)]} | ({"from": peers} if peers else {})
+        admitted = [*peers, *_metrics_peers(inputs)] if peers else []
+        rule = {"ports": [_tcp(CONSOLE_PORT)]} | ({"from": admitted} if admitted else {})
         yield _policy(broker, "console", [rule])
 
 
@@ -226,9 +231,13 @@ def _admin_rule(inputs: Inputs) -> Manifest:
         },
         "podSelector": {"matchLabels": {names.COMPONENT_LABEL: "operator"}},
     }
-    peers = inputs.spec.network_policy.metrics or inputs.settings.metrics_peers
     console = _pods(inputs.broker, _console(inputs.broker))
-    return {"ports": [_tcp(ADMIN_PORT)], "from": [operator, *console, *peers]}
+    return {"ports": [_tcp(ADMIN_PORT)], "from": [operator, *console, *_metrics_peers(inputs)]}
+
+
+def _metrics_peers(inputs: Inputs) -> Sequence[Manifest]:
+    """Return who collects metrics."""
+    return inputs.spec.network_policy.metrics or inputs.settings.metrics_peers
 
 
 def _console(broker: Broker) -> list[Component]:
