@@ -10,10 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
-from support.brokers import NAMESPACE, inputs_for, pick, rendered, secret_data, spec_of
+from support.brokers import (
+    CONSOLE_USERS,
+    NAMESPACE,
+    inputs_for,
+    pick,
+    rendered,
+    secret_data,
+    spec_of,
+)
 from support.operator_harness import Harness
 from tidegate_operator import names
 from tidegate_operator.render import Manifest
+from tidegate_operator.secrets import console_files
 from tidegate_operator.secrets.owned_secrets import LiveSecrets
 from tidegate_operator.spec.problems import SpecError, parse
 
@@ -138,7 +147,7 @@ def test_users_and_tokens_of_the_spec_replace_it(kind: str) -> None:
     console = config_of(manifests)["console"]
     assert {key for key in ("users_file", "tokens_file") if key in console} == {f"{kind}_file"}
     files = secret_data(pick(manifests, "Secret", "demo-console"))
-    assert files[kind] == b"something\n"
+    assert files[kind] == {"users": CONSOLE_USERS, "tokens": b"viewer something\n"}[kind]
     assert "first-token" not in files
 
 
@@ -153,13 +162,45 @@ async def test_a_secret_that_is_missing_is_said_and_keeps_nothing_from_running()
     before = broker.fake.get("Deployment", "demo-console")["spec"]["template"]
     files = secret_data(broker.fake.get("Secret", "demo-console"))
     assert files["users"] == b""
-    broker.put_data("Secret", "mine", {"users": b"alice:hash:admin\n"})
+    broker.put_data("Secret", "mine", {"users": CONSOLE_USERS})
     await broker.settle()
     files = secret_data(broker.fake.get("Secret", "demo-console"))
-    assert files["users"] == b"alice:hash:admin\n"
+    assert files["users"] == CONSOLE_USERS
     assert broker.conditions()["Degraded"][0] == "False"
     # Its pods read the file again; none is replaced.
     assert broker.fake.get("Deployment", "demo-console")["spec"]["template"] == before
+
+
+async def test_a_file_that_the_console_would_refuse_never_reaches_it() -> None:
+    spec = spec_of(console=ON | {"tokens": {"secretName": "mine"}})
+    broker = Harness(spec)
+    broker.put_data("Secret", "mine", {"tokens": b"admin first\n"})
+    await broker.settle()
+    broker.put_data("Secret", "mine", {"tokens": b"# ours\nadmin first\nroot second\n"})
+    await broker.settle()
+    assert broker.conditions()["Degraded"] == ("True", "ReferenceInvalid")
+    message = broker.message("Degraded")
+    assert "spec.console.tokens: Secret mine: line 3: expected ROLE TOKEN" in message
+    assert "the previous content stays in use" in message
+    assert "second" not in message
+    files = secret_data(broker.fake.get("Secret", "demo-console"))
+    assert files["tokens"] == b"admin first\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (CONSOLE_USERS, ""),
+        (b"# nothing\n\n", ""),
+        (CONSOLE_USERS.replace(b":admin", b""), ""),
+        (CONSOLE_USERS.replace(b":admin", b":root"), "line 1:"),
+        (b"alice:$7$101$c2FsdA==$aGFzaA==:admin\n" * 5, "line 1, 2, 3, …:"),
+    ],
+)
+def test_lines_that_are_no_users_are_counted(content: bytes, lines: str) -> None:
+    problem = console_files.users_problem(content)
+    assert problem.startswith(lines)
+    assert bool(problem) == bool(lines)
 
 
 def test_the_service_is_as_the_spec_says() -> None:

@@ -186,6 +186,8 @@ SENTINEL: dict[str, Any] = {
     "networkPolicy": {"enabled": False},
 }
 
+#: A user of the console, with a hash of no password.
+CONSOLE_USERS = b"alice:$argon2id$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaA:admin\n"
 #: A console that an Ingress publishes.
 CONSOLE: dict[str, Any] = {
     "listeners": [{"name": "mqtt"}],
@@ -247,6 +249,10 @@ def contents_for(
                 data[one.key] = revocation_list()
             case "acl":
                 data[one.key] = b"topic read #\n"
+            case "users of the console":
+                data[one.key] = CONSOLE_USERS
+            case "tokens of the console":
+                data[one.key] = b"viewer something\n"
             case "text" | "passwords":
                 data[one.key] = b"something\n"
     return found

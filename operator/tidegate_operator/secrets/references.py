@@ -24,6 +24,7 @@ from tidegate_operator.secrets.certificates import (
     check_pair,
     check_revocation_lists,
 )
+from tidegate_operator.secrets.console_files import tokens_problem, users_problem
 from tidegate_operator.spec.broker import MqttBrokerSpec
 from tidegate_operator.spec.console import ConsoleTokens, ConsoleUsers
 from tidegate_operator.spec.listeners import ListenerSpec
@@ -63,6 +64,8 @@ class FileFormat(StrEnum):
     REVOCATION_LISTS = "revocation lists"
     ACL = "acl"
     PASSWORDS = "passwords"  # a format, not a secret
+    CONSOLE_USERS = "users of the console"
+    CONSOLE_TOKENS = "tokens of the console"
     TEXT = "text"
 
 
@@ -275,7 +278,10 @@ def _redis_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
 def _console_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
     if not spec.console.enabled:
         return
-    for name, file in (("users", USERS_FILE), ("tokens", TOKENS_FILE)):
+    for name, file, file_format in (
+        ("users", USERS_FILE, FileFormat.CONSOLE_USERS),
+        ("tokens", TOKENS_FILE, FileFormat.CONSOLE_TOKENS),
+    ):
         source: ConsoleUsers | ConsoleTokens | None = getattr(spec.console, name)
         if source is not None:
             yield Reference(
@@ -285,7 +291,7 @@ def _console_references(spec: MqttBrokerSpec) -> Iterator[Reference]:
                 field=f"spec.console.{name}",
                 component="console",
                 file=file,
-                file_format=FileFormat.TEXT,
+                file_format=file_format,
             )
 
 
@@ -424,6 +430,10 @@ def _content_error(
                 check_revocation_lists(first)
             case FileFormat.ACL:
                 AclFile.parse(first.decode("utf-8", "surrogateescape"))
+            case FileFormat.CONSOLE_USERS:
+                return users_problem(first)
+            case FileFormat.CONSOLE_TOKENS:
+                return tokens_problem(first)
             case FileFormat.PASSWORDS:
                 pass  # edges skip and log a line that they cannot use
             case _:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from support.brokers import pair, revocation_list
+from support.brokers import CONSOLE_USERS, pair, revocation_list
 from support.kube.api import Api, Object, Refused
 from support.waiting import wait_for
 from tidegate_operator import names
@@ -180,6 +180,10 @@ class Space:
                     content[one.key] = revocation_list()
                 case FileFormat.ACL:
                     content[one.key] = b"topic read #\n"
+                case FileFormat.CONSOLE_USERS:
+                    content[one.key] = CONSOLE_USERS
+                case FileFormat.CONSOLE_TOKENS:
+                    content[one.key] = b"viewer something\n"
                 case _:
                     content[one.key] = b"something\n"
         for (kind, name), content in found.items():

@@ -75,13 +75,18 @@ def read_tokens(path: Path) -> list[Token]:
         content = stream.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:
         raise ValueError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+    return parse_tokens(content, str(path))
+
+
+def parse_tokens(content: bytes, where: str) -> list[Token]:
+    """Read the content of a file. Raises ValueError with the line."""
     found = []
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
         if len(words) != 2 or words[0] not in list(Role):
-            raise ValueError(f"{path}, line {number}: expected ROLE TOKEN")
+            raise ValueError(f"{where}, line {number}: expected ROLE TOKEN")
         digest = digest_of(words[1])
         found.append(Token(f"file-{digest[:8]}", f"file-{number}", Role(words[0]), digest))
     return found

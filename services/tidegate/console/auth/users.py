@@ -100,6 +100,11 @@ def read_users(path: Path) -> dict[str, User]:
         content = stream.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:
         raise PasswordFileError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+    return parse_users(content, str(path))
+
+
+def parse_users(content: bytes, where: str) -> dict[str, User]:
+    """Read the content of a file. Raises PasswordFileError with the number of the line."""
     users: dict[str, User] = {}
     for number, line in enumerate(content.decode("utf-8", "surrogateescape").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -109,7 +114,7 @@ def read_users(path: Path) -> dict[str, User]:
         try:
             users[name] = User(_role(role.strip()), _argon2id(encoded.strip()))
         except ValueError as error:
-            raise PasswordFileError(f"{path}, line {number}: {error}") from None
+            raise PasswordFileError(f"{where}, line {number}: {error}") from None
     return users
 
 
