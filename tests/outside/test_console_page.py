@@ -5,6 +5,7 @@ Pictures of every screen, wide and narrow, light and dark, are left in build/con
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Playwright, expect, sync_playwright
 
 from support.broker import Tidegate
 from support.certificates import Certificates
@@ -27,8 +28,12 @@ from support.console_page import (
     console_url,
     launch,
     pid_of,
+    pid_of_store,
     running,
 )
+
+#: The first test waits for npm, the build and the cluster.
+pytestmark = pytest.mark.timeout(300)
 
 SCREENS = {
     "overview": "",
@@ -65,9 +70,9 @@ def server(certificates: Certificates) -> Iterator[Tidegate]:
     """Yield the cluster, with clients, retained messages and a queue that is full."""
     build()
     with running(certificates) as cluster:
-        with connected(cluster, "pump-offline", "open/#", durable=True):
+        with connected(cluster, "pump-offline", "open/#", expiry_s=3600):
             pass
-        with connected(cluster, "pump-1", "open/pump/+", "$share/workers/jobs/#", durable=True):
+        with connected(cluster, "pump-1", "open/pump/+", "$share/workers/jobs/#", expiry_s=3600):
             with connected(cluster, "feeder") as feeder:
                 for number in range(30):
                     body = json.dumps({"bar": 7.1, "number": number})
@@ -148,6 +153,12 @@ def subscribe(console: Console, topic_filter: str) -> None:
     console.page.get_by_role("button", name="Subscribe", exact=True).click()
 
 
+def why(console: Console) -> Locator:
+    """Return the card that says why."""
+    page = console.page
+    return page.locator("section.card").filter(has=page.get_by_role("heading", name="Why"))
+
+
 # Who gets in
 
 
@@ -226,13 +237,13 @@ def test_clients_are_searched_and_one_is_looked_at_and_disconnected(
 ) -> None:
     console = opened()
     page = console.page
-    with connected(server, "valve-7", "open/valve/#", durable=True) as client:
+    with connected(server, "valve-7", "open/valve/#", expiry_s=3600) as client:
         console.show("clients")
         page.get_by_role("searchbox").fill("valve")
         expect(page.get_by_role("link", name="valve-7")).to_be_visible()
         expect(page.get_by_role("link", name="pump-1")).to_have_count(0)
         page.get_by_role("link", name="valve-7").click()
-        expect(page.get_by_text("open/valve/#")).to_be_visible()
+        expect(page.get_by_role("table", name="Subscriptions")).to_contain_text("open/valve/#")
         page.get_by_role("button", name="Disconnect", exact=True).click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("Its session stays")
@@ -244,7 +255,7 @@ def test_clients_are_searched_and_one_is_looked_at_and_disconnected(
 
 
 def test_a_full_queue_is_seen_and_a_session_is_ended(opened: Opener, server: Tidegate) -> None:
-    with connected(server, "late", "open/late", durable=True):
+    with connected(server, "late", "open/late", expiry_s=3600):
         pass
     with connected(server, "hasty") as hasty:
         for number in range(25):
@@ -254,12 +265,35 @@ def test_a_full_queue_is_seen_and_a_session_is_ended(opened: Opener, server: Tid
     console.show("clients/late")
     expect(page.get_by_role("table", name="Queue")).to_contain_text("message 7")
     expect(page.get_by_text(re.compile("^20 messages"))).to_be_visible()
+    expect(why(console)).to_contain_text("queue is full")
     page.get_by_role("button", name="End session").click()
     expect(page.get_by_role("dialog")).to_contain_text("queued messages (20)")
     page.get_by_role("dialog").get_by_role("button", name="End session").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Clients")
     console.show("clients/late")
     expect(page.get_by_text("There is no such client")).to_be_visible()
+
+
+def test_it_is_seen_why_a_client_gets_nothing(opened: Opener, server: Tidegate) -> None:
+    console = opened()
+    with connected(server, "short", "open/#", expiry_s=1):
+        pass
+    with connected(server, "forbidden", "secret/#", user="reader"):
+        console.show("clients/forbidden")
+        expect(why(console)).to_contain_text("does not let it read")
+    with connected(server, "misspelt", "Open/Pump/#"):
+        console.show("clients/misspelt")
+        console.page.get_by_label("On this topic?").fill("open/pump/state")
+        expect(why(console)).to_contain_text("upper and lower case differ")
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(connected(server, "twin")).loop_stop()
+        console.show("clients/twin")
+        expect(why(console)).to_contain_text("wo clients use this client identifier")
+        expect(console.page.get_by_role("main")).to_contain_text("Taken over")
+        console.picture("why")
+    console.show("clients/short")
+    expect(why(console)).to_contain_text("ts session expired")
 
 
 def test_retained_messages_are_a_tree_and_are_deleted_by_filter(
@@ -353,8 +387,8 @@ def test_a_thousand_messages_a_second_stay_fluid(opened: Opener, server: Tidegat
             page.wait_for_timeout(1000)
     expect(page.get_by_text("4,000 received")).to_be_visible()
     assert page.locator(".message").count() < 60
-    # A frame is 17 ms on a machine with nothing else to do.
-    assert page.evaluate("window.longest") < 1000
+    # A frame is 17 ms on an idle machine; a page that draws all rows stands still.
+    assert page.evaluate("window.longest") < 3000
     page.get_by_label("Filter by text").fill("3 999")
     expect(page.locator(".message")).to_have_count(1)
 
@@ -380,6 +414,29 @@ def test_failures_are_explained_in_plain_words(opened: Opener, server: Tidegate)
 
 
 # What steers the broker
+
+
+def test_a_ban_takes_effect_and_is_lifted(opened: Opener, server: Tidegate) -> None:
+    console = opened()
+    page = console.page
+    with connected(server, "noisy") as client:
+        gone = threading.Event()
+        client.on_disconnect = lambda *_: gone.set()
+        console.show("clients/noisy")
+        page.get_by_role("button", name="Ban", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Reason").fill("sends nonsense")
+        dialog.get_by_role("button", name="Ban", exact=True).click()
+        assert gone.wait(DEADLINE_MS / 1000)
+    expect(why(console)).to_contain_text("is banned")
+    console.show("bans")
+    row = page.get_by_role("row").filter(has_text="noisy")
+    expect(row).to_contain_text("sends nonsense")
+    row.get_by_role("button", name="Lift").click()
+    page.get_by_role("dialog").get_by_role("button", name="Lift").click()
+    expect(row).to_have_count(0)
+    console.show("audit")
+    expect(page.get_by_role("row").filter(has_text="client noisy").first).to_be_visible()
 
 
 def test_a_drain_is_confirmed_and_shows_its_progress(opened: Opener, server: Tidegate) -> None:
@@ -408,9 +465,18 @@ def test_what_is_away_is_named_and_comes_back_by_itself(opened: Opener, server: 
     finally:
         os.kill(router, signal.SIGCONT)
     expect(page.get_by_text("These do not answer:")).to_have_count(0)
+    console.show("clients")
+    store = pid_of_store(server)
+    os.kill(store, signal.SIGSTOP)
+    try:
+        expect(page.get_by_text("An answer takes long")).to_be_visible()
+        expect(page.get_by_role("link", name="pump-offline")).to_be_visible()
+    finally:
+        os.kill(store, signal.SIGCONT)
+    expect(page.get_by_text("An answer takes long")).to_have_count(0)
     process = pid_of(server, "console")
     os.kill(process, signal.SIGKILL)
     expect(page.get_by_text("The console does not answer.")).to_be_visible()
     console.picture("away")
     expect(page.get_by_text("The console does not answer.")).to_have_count(0)
-    expect(page.get_by_role("heading", name="edge-1")).to_be_visible()
+    expect(page.get_by_role("link", name="pump-offline")).to_be_visible()

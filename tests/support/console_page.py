@@ -160,14 +160,14 @@ class Console:
 
 @contextlib.contextmanager
 def connected(
-    server: Tidegate, name: str, *filters: str, durable: bool = False, **options: Any
+    server: Tidegate, name: str, *filters: str, expiry_s: int = 0, user: str = ""
 ) -> Iterator[mqtt.Client]:
     """Connect a client of MQTT 5 over TCP with its subscriptions (QoS 1)."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
-    if options:
-        client.will_set(**options)
+    if user:
+        client.username_pw_set(user, PASSWORD.format(user))
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = 3600 if durable else 0
+    properties.SessionExpiryInterval = expiry_s
     granted: list[Any] = []
     client.on_subscribe = lambda *details: granted.append(details)
     address = server.address("tcp")
@@ -186,8 +186,17 @@ def connected(
 
 def pid_of(server: Tidegate, name: str) -> int:
     """Return the process of a child by the name of its configuration file."""
+    return _pid(server, f"/{name}.yaml")
+
+
+def pid_of_store(server: Tidegate) -> int:
+    """Return the process of the embedded store."""
+    return _pid(server, "valkey-server")
+
+
+def _pid(server: Tidegate, words: str) -> int:
     for pid in server.descendants():
         with contextlib.suppress(OSError):
-            if f"/{name}.yaml".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if words.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return pid
-    raise AssertionError(f"{name} does not run")
+    raise AssertionError(f"{words} does not run")

@@ -1,7 +1,7 @@
 // The frame: navigation, who is logged in, and the screen that the address names.
 import type { JSX } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { logout, me, reachable, whoAmI } from './api/client'
+import { logout, me, overdue, reachable, whoAmI } from './api/client'
 import icon from './icon.svg?url'
 import { href, route } from './route'
 import { Audit } from './screens/audit'
@@ -19,7 +19,7 @@ import { Topics } from './screens/topics'
 import { t } from './texts'
 import { Confirmation, Toasts } from './ui/dialog'
 import { Icon, type IconName } from './ui/icons'
-import { Button, Empty, Loading, Segments } from './ui/kit'
+import { Button, Empty, Loading, Notice, Segments } from './ui/kit'
 import { setTheme, theme, type Theme } from './ui/state'
 
 type Entry = [path: string, icon: IconName, name: string]
@@ -126,7 +126,10 @@ function Frame(): JSX.Element {
       <Navigation open={open} onGo={() => { setOpen(false) }} />
       <div>
         <Away />
-        <main id="main" tabIndex={-1}><Screen /></main>
+        <main id="main" tabIndex={-1}>
+          {overdue.value > 0 && reachable.value && <Notice tone="warning">{t.away.overdue}</Notice>}
+          <Screen />
+        </main>
       </div>
     </div>
   )

@@ -80,3 +80,8 @@ export function words(name: string | null | undefined): string {
 export function plural(number: number, one: string, many = `${one}s`): string {
   return `${count(number)} ${number === 1 ? one : many}`
 }
+
+/** A sentence that begins with a word begins with a capital; one that begins with a name stays. */
+export function sentence(text: string): string {
+  return /^[a-z]+ /.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text
+}

@@ -66,6 +66,7 @@ export const t = {
   away: {
     console: 'The console does not answer.',
     status: (status: number) => `The console answered with status ${status}.`,
+    overdue: 'An answer takes long: the store or a node may be away. What is shown is the last that was known; the page goes on by itself.',
     banner: 'The console does not answer. Clients of the broker are not affected. This page tries again every 2 seconds.'
   },
   gaps: {
@@ -135,7 +136,7 @@ export const t = {
     will: {
       title: 'Will', topic: 'Topic', payload: 'Payload', empty: '(empty)', delay: 'Delay', due: 'Published', pending: 'being published', whenLost: 'when the connection is lost'
     },
-    why: { title: 'Why', none: 'Nothing stands in the way: it gets what it has subscribed to.' },
+    why: { title: 'Why it gets nothing, or may not', topic: 'On this topic? plant/line-1', none: 'Nothing stands in the way: it gets what it has subscribed to.' },
     events: { title: 'Timeline' },
     actions: {
       disconnect: 'Disconnect', clear: 'Clear queue', end: 'End session', ban: 'Ban',

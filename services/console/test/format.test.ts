@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { ago, bytes, duration, figure, words } from '../src/format'
+import { ago, bytes, duration, figure, sentence, words } from '../src/format'
 import { href, parse } from '../src/route'
 
 describe('figures as people read them', () => {
@@ -15,6 +15,9 @@ describe('figures as people read them', () => {
     expect(ago(100, 100.5)).toBe('now')
     expect(ago(100, 190)).toBe('1 min 30 s ago')
     expect(ago(190, 100)).toBe('in 1 min 30 s')
+  })
+  it('begins sentences with a capital, and names as they are', () => {
+    expect(['it is not connected', 'edge-1: slow'].map(sentence)).toEqual(['It is not connected', 'edge-1: slow'])
   })
   it('makes words of names', () => {
     expect(words('keep_alive_expired')).toBe('Keep alive expired')

@@ -15,6 +15,13 @@ export const me = signal<Me | null | undefined>(undefined)
 /** False while the console's process does not answer at all. */
 export const reachable = signal(true)
 
+/** How many requests have had no answer for so long that the reader wonders. */
+export const overdue = signal(0)
+const OVERDUE_MS = 4000
+/** A console that has just started does not know its sessions until it has reached the store. */
+const STARTING_MS = 10_000
+let unreachableAt = -Infinity
+
 const RANKS: Record<Role, number> = { viewer: 0, operator: 1, admin: 2 }
 
 export function may(role: Role): boolean {
@@ -51,15 +58,27 @@ async function request<T>(method: string, url: string, body?: unknown, signal?: 
   if (body !== undefined) options.body = JSON.stringify(body)
   if (signal) options.signal = signal
   let response
+  let isOverdue = false
+  const timer = setTimeout(() => { isOverdue = true; overdue.value += 1 }, OVERDUE_MS)
   try {
     response = await fetch(url, options)
   } catch (error) {
-    if (!signal?.aborted) reachable.value = false
+    if (!signal?.aborted) lost()
     throw signal?.aborted ? error : new ApiError(0, 'unreachable', t.away.console)
+  } finally {
+    clearTimeout(timer)
+    if (isOverdue) overdue.value -= 1
   }
+  const isStarting = response.status === 401 && Date.now() - unreachableAt < STARTING_MS
+  if (me.value && isStarting) throw new ApiError(0, 'unreachable', t.away.console)
   if (![502, 504].includes(response.status)) reachable.value = true
   if (response.ok) return await answer<T>(response)
   throw await problem(response)
+}
+
+function lost(): void {
+  reachable.value = false
+  unreachableAt = Date.now()
 }
 
 async function answer<T>(response: Response): Promise<T> {
@@ -70,7 +89,7 @@ async function answer<T>(response: Response): Promise<T> {
 async function problem(response: Response): Promise<ApiError> {
   if (response.status === 401 && me.value) me.value = null
   const body = await response.json().catch(() => ({})) as { error?: string, reason?: string, detail?: unknown }
-  if ([502, 504].includes(response.status)) reachable.value = false
+  if ([502, 504].includes(response.status)) lost()
   const text = body.error ?? (typeof body.detail === 'string' ? body.detail : t.away.status(response.status))
   return new ApiError(response.status, body.reason ?? 'unknown', text)
 }

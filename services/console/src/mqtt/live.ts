@@ -243,17 +243,14 @@ export class Live {
     const isFive = client.options.protocolVersion === 5
     const properties = isFive ? publishProperties(message) : {}
     const options: IClientPublishOptions = { qos: message.qos, retain: message.retain, ...(isFive ? { properties } : {}) }
+    this.messages.add({
+      at: Date.now() / 1000, topic: message.topic, payload: message.payload, size: message.payload.length,
+      qos: message.qos, retain: message.retain, sent: true, ...(isFive ? { properties: { ...properties } } : {})
+    })
     return await new Promise(resolve => {
       client.publish(message.topic, message.payload as Buffer, options, error => {
-        if (error) {
-          resolve('code' in error && typeof error.code === 'number' ? codeWords(error.code, 5).text : error.message)
-          return
-        }
-        this.messages.add({
-          at: Date.now() / 1000, topic: message.topic, payload: message.payload, size: message.payload.length,
-          qos: message.qos, retain: message.retain, sent: true, ...(isFive ? { properties: { ...properties } } : {})
-        })
-        resolve(undefined)
+        if (!error) resolve(undefined)
+        else resolve('code' in error && typeof error.code === 'number' ? codeWords(error.code, 5).text : error.message)
       })
     })
   }

@@ -5,12 +5,13 @@ import type { BrokerEvent, ClientDetail, Connection, Finding, InFlight, QueueEnt
 import { useApi, useList } from '../api/use'
 import { bytes, count, duration, moment, plural } from '../format'
 import { fromBase64, preview } from '../mqtt/payload'
+import { topicProblem } from '../mqtt/topics'
 import { go, href, route } from '../route'
 import { t } from '../texts'
 import { confirmed } from '../ui/act'
 import { Age, Badge, Button, Card, Code, Empty, Facts, Gaps, Heading, Loading, More, Table, type Column } from '../ui/kit'
 import { BanDialog } from './bans'
-import { since, StateBadge } from './clients'
+import { since, StateBadge, useSettled } from './clients'
 import { Findings } from './overview'
 import { Timeline } from './timeline'
 
@@ -111,20 +112,25 @@ function WillCard({ will }: { will: Will }): JSX.Element {
   )
 }
 
-interface Why { findings?: Told[], items?: Told[], missing?: string[] }
+interface Why { sentences: Told[], missing: string[] }
 
 /** As the record says it: `advice` is what to do. */
 type Told = Finding & { advice?: string }
 
 function WhyCard({ path, query }: { path: string, query: Record<string, string> }): JSX.Element | null {
-  const { data, error } = useApi<Why>(`${path}/why`, query, 5000)
-  const findings = (data?.findings ?? data?.items ?? [])
-    .map((one): Finding => ({ ...one, todo: one.todo ?? one.advice ?? null }))
+  const [topic, setTopic] = useState('')
+  const asked = useSettled(topic && !topicProblem(topic) ? topic : '')
+  const { data, error } = useApi<Why>(`${path}/why`, { ...query, topic: asked }, 3000)
+  if (error?.status === 404 || (!data && !error)) return null
+  const findings = (data?.sentences ?? [])
+    .map((one): Finding => ({ ...one, todo: one.advice ?? null }))
     // What has merely happened is in the timeline.
     .filter(one => one.at == null || one.severity !== 'info')
-  if (error?.status === 404 || (!data && !error)) return null
   return (
-    <Card title={t.client.why.title}>
+    <Card title={t.client.why.title} extra={(
+      <input class="mono why-topic" aria-label={t.client.why.topic} placeholder={t.client.why.topic} value={topic}
+        spellcheck={false} autocomplete="off" onInput={event => { setTopic(event.currentTarget.value) }} />
+    )}>
       {error && !data ? <p class="quiet-text">{error.message}</p>
         : findings.length ? <Findings items={findings} /> : <p class="quiet-text">{t.client.why.none}</p>}
     </Card>

@@ -18,7 +18,7 @@ export function ClientLink({ id, mountPoint = '' }: { id: string, mountPoint?: s
 }
 
 /** Follows what is typed a moment later, so that each letter is no search. */
-function useSettled<T>(value: T, wait = 250): T {
+export function useSettled<T>(value: T, wait = 250): T {
   const [settled, setSettled] = useState(value)
   useEffect(() => {
     const timer = setTimeout(() => { setSettled(value) }, wait)

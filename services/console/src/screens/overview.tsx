@@ -3,7 +3,7 @@ import { total, values, type Figures } from '../api/figures'
 import type { BrokerFinding, NodePage, Overview as State, StoreServer, StoreState } from '../api/broker_types'
 import type { Finding, Severity } from '../api/types'
 import { useApi } from '../api/use'
-import { bytes, count, duration, figure, words } from '../format'
+import { bytes, count, duration, figure, sentence, words } from '../format'
 import { href } from '../route'
 import { t } from '../texts'
 import { Chart } from '../ui/chart'
@@ -22,7 +22,7 @@ export function Findings({ items }: { items: Finding[] }): JSX.Element {
       {items.map(item => (
         <div class={`finding ${item.severity}`} key={item.text}>
           <Icon name={ICONS[item.severity] ?? 'info'} />
-          <div><p>{item.text}</p>{item.todo && <p class="todo">{item.todo}</p>}</div>
+          <div><p>{sentence(item.text)}</p>{item.todo && <p class="todo">{sentence(item.todo)}</p>}</div>
         </div>
       ))}
     </div>
@@ -121,7 +121,7 @@ function serverFacts(server: StoreServer, servers: number): [string, string][] {
 const LEVELS: Record<BrokerFinding['level'], Severity> = { problem: 'error', advice: 'warning', ok: 'ok' }
 
 function asFinding(one: BrokerFinding): Finding {
-  return { text: one.node ? `${one.node}: ${one.text}` : one.text, severity: LEVELS[one.level], todo: one.change }
+  return { text: one.node && !one.text.includes(one.node) ? `${one.node}: ${one.text}` : one.text, severity: LEVELS[one.level], todo: one.change }
 }
 
 export function Overview(): JSX.Element {

@@ -12,6 +12,9 @@ const TONES: Record<string, string> = {
   refused: 'error', subscribe_denied: 'error', publish_denied: 'error', banned: 'error'
 }
 
+/** Reasons that their kind says already. */
+const SAID = new Set(['session_taken_over', 'keep_alive', 'keep_alive_timeout', 'expired', 'banned'])
+
 function about(event: BrokerEvent): string {
   const texts = t.events
   const parts = [
@@ -25,7 +28,7 @@ function about(event: BrokerEvent): string {
 }
 
 export function Event({ event, withClient = false }: { event: BrokerEvent, withClient?: boolean }): JSX.Element {
-  const reason = event.reason && event.reason !== event.kind ? words(event.reason).replace(/^[A-Z](?=[a-z])/, letter => letter.toLowerCase()) : ''
+  const reason = event.reason && !SAID.has(event.reason) && event.reason !== event.kind ? words(event.reason).replace(/^[A-Z](?=[a-z])/, letter => letter.toLowerCase()) : ''
   return (
     <li class={`event ${TONES[event.kind] ?? ''}`}>
       <time dateTime={new Date(event.at * 1000).toISOString()} title={`${day(event.at)} ${clock(event.at, true)}`}>{clock(event.at)}</time>

@@ -157,7 +157,7 @@ export function Table<T>({ columns, items, name, id, label, empty }: {
         </thead>
         <tbody role="rowgroup">{items.map(item => (
           <tr role="row" key={id(item)} aria-label={label?.(item)}>{columns.map(column => (
-            <td role="cell" class={kind(column)} data-head={column.head} key={column.head}>{column.cell(item)}</td>
+            <td role="cell" class={kind(column)} data-head={column.head} key={column.head}><div>{column.cell(item)}</div></td>
           ))}</tr>
         ))}</tbody>
       </table>
