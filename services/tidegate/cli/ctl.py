@@ -17,6 +17,8 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+#: Where the options for the console are, for ``cli.api``.
+API_OPTIONS: Final = "tidegate.api"
 DEFAULT_ADMIN: Final = "http://127.0.0.1:18083"
 TIMEOUT_S: Final = 10.0
 #: Between two requests while a drain is waited for.
@@ -33,7 +35,7 @@ Json = dict[str, Any]
 
 app = typer.Typer(
     name="ctl",
-    help="Inspect and control a running broker through its admin API.",
+    help="Inspect and control a running broker, through its console or its admin API.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -116,7 +118,32 @@ def _options(
         typer.Option(help="File with the admin token (admin.token_file).", metavar="FILE"),
     ] = None,
     as_json: JsonOption = False,
+    api: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of the console, for the commands that ask the whole broker; also in the "
+            "environment, TIDEGATECTL_API. Default: http://127.0.0.1:18080.",
+            metavar="URL",
+        ),
+    ] = None,
+    api_context: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            help="Context of ~/.config/tidegate/ctl.yaml, with the URL and the token.",
+            metavar="NAME",
+        ),
+    ] = None,
+    api_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with a token of the console; the token itself may be in the environment, "
+            "TIDEGATECTL_TOKEN.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
+    context.meta[API_OPTIONS] = (api, api_context, api_token_file)
     try:
         context.obj = Admin.at(admin, token_file, as_json)
     except ValueError as error:
@@ -134,7 +161,6 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
     _print_response(admin, lambda: admin.json("GET", "/status"), status_lines)
 
 
-@app.command()
 def drain(
     context: typer.Context,
     wait: Annotated[

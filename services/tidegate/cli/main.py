@@ -7,6 +7,7 @@ are called, so that ``version`` and ``passwd`` answer at once. Never holds a rul
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -14,6 +15,7 @@ from typing import Annotated
 import typer
 
 from tidegate.cli import backup, convert, ctl, doctor, files, processes
+from tidegate.cli.api import commands
 from tidegate.cli.exit import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -36,6 +38,10 @@ app = typer.Typer(
 UsageError: type[Exception] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError"
 )
+
+
+#: What the scripts of ``ctl completion`` set.
+COMPLETION_VARIABLE = "_TIDEGATE_COMPLETE"
 
 
 def _version_and_exit(value: bool) -> None:
@@ -77,11 +83,16 @@ for _command in (
     backup.restore,
 ):
     app.command()(_command)
+commands.add_to(ctl.app)
 app.add_typer(ctl.app)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: the console script's entry point."""
+    if COMPLETION_VARIABLE in os.environ:
+        from typer._completion_classes import completion_init  # noqa: PLC0415 - rarely needed
+
+        completion_init()
     sys.exit(_exit_code(lambda: app(arguments, prog_name="tidegate", standalone_mode=False)))
 
 

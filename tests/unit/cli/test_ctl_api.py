@@ -1,0 +1,141 @@
+"""How ``tidegate ctl`` prints answers of the console: parts that are missing, drains, payloads.
+
+Input: arguments, and answers as the console gives them. The commands against a real console are in
+integration/test_ctl_console.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from tidegate.cli import main
+from tidegate.cli.api.caller import read_token
+from tidegate.cli.api.output import payload, size
+
+Answers = dict[str, list[Any]]
+
+
+class Console(http.server.BaseHTTPRequestHandler):
+    """Answers a request with the next of what is given for it; the last one again and again."""
+
+    answers: ClassVar[Answers] = {}
+
+    def do_GET(self) -> None:  # the name that http.server wants
+        """Answer."""
+        waiting = self.answers[f"{self.command} {self.path.removeprefix('/api/v1')}"]
+        body = json.dumps(waiting.pop(0) if len(waiting) > 1 else waiting[0]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815  # the name that http.server wants
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answers]:
+    """What a console answers, by method and path."""
+    Console.answers = {}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Console) as server:
+        monkeypatch.setenv("TIDEGATECTL_API", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("TIDEGATECTL_CONFIG", "/nonexistent")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Console.answers
+        server.shutdown()
+        thread.join()
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as raised:
+        main.main(["ctl", *arguments])
+    out, err = capsys.readouterr()
+    assert isinstance(raised.value.code, int)
+    return raised.value.code, out, err
+
+
+def test_what_is_missing_is_named_and_has_an_exit_code(
+    answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers["GET /nodes"] = [{"items": [], "next": None, "missing": ["edge-1: timeout"]}]
+    code, out, err = call(capsys, "nodes")
+    assert (code, out) == (3, "No node answers.\n")
+    assert err == "not all answered: edge-1: timeout\n"
+    code, out, err = call(capsys, "nodes", "--json")
+    assert (code, json.loads(out)["missing"], err) == (3, ["edge-1: timeout"], "")
+
+
+def test_pages_are_read_until_there_are_enough(
+    answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def page(name: str, after: str | None) -> Any:
+        group = {"name": name, "members": 1, "connected": 1}
+        return {"items": [group], "next": after, "missing": []}
+
+    answers["GET /shared-groups?limit=2"] = [page("g/a", "g/a")]
+    answers["GET /shared-groups?limit=1&after=g%2Fa"] = [page("g/b", "g/b")]
+    code, out, _ = call(capsys, "shared", "--limit", "2")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["GROUP", "g/a", "g/b", "There"]
+
+
+def test_a_drain_of_a_node_is_waited_for(
+    answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = {"draining": True, "done": False, "clients_at_start": 2, "clients_left": 2}
+    answers["POST /nodes/edge-1/drain"] = [begun]
+    answers["GET /nodes/edge-1"] = [
+        {"drain": {**begun, "clients_left": 1}},
+        {"drain": {**begun, "done": True, "clients_left": 0}},
+    ]
+    code, out, _ = call(capsys, "drain", "edge-1", "--wait")
+    assert (code, out) == (0, "Drained: all 2 clients disconnected.\n")
+
+
+def test_an_answer_of_something_else_is_not_taken_for_the_consoles(
+    answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers["GET /nodes"] = [[]]
+    code, _, err = call(capsys, "nodes")
+    assert (code, "is not from Tidegate's console" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "whole", "shown"),
+    [
+        (b"21.5", 4, "21.5"),
+        (b"\x00\xff", 2, "00 ff"),
+        ("ä".encode()[:1] + b"", 2, "…"),
+        (b"a\nb", 3, "a\\nb"),
+        (b"x" * 80, 80, "x" * 59 + "…"),
+        (b"x" * 10, 4000, "x" * 10 + "…"),
+    ],
+)
+def test_payloads_are_shown_in_a_line(content: bytes, whole: int, shown: str) -> None:
+    assert payload(base64.b64encode(content).decode(), whole) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(None, ""), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (15 << 20, "15 MiB")],
+)
+def test_sizes_are_readable(count: int | None, shown: str) -> None:
+    assert size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "token"),
+    [("abc\n", "abc"), ("# made by\nadmin abc\nviewer x\n", "abc"), ("", "")],
+)
+def test_a_token_is_read_from_both_kinds_of_files(text: str, token: str) -> None:
+    assert read_token(text) == token
