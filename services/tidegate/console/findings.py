@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from tidegate.console.models.overview import Finding
+from tidegate.doctor.certificates import expires
 
 _DAY_S: Final = 86_400
 #: As `tidegate doctor` has it.
@@ -141,7 +142,7 @@ def of_listeners(name: str, listeners: Sequence[Mapping[str, Any]]) -> Iterator[
                 if each.get("problem"):
                     yield _problem("certificates", name, f"{where}: {each['problem']}", _RENEW)
                 elif days < (2 if kind == "client_crl" else _SOON_DAYS):
-                    text = f"{where}: {each['what']} expires in {days} days"
+                    text = f"{where}: {each['what']} {expires(days)}"
                     yield _advice("certificates", name, text, _RENEW)
 
 

@@ -24,6 +24,13 @@ SOON_DAYS: Final = 30
 _LISTS_SOON_DAYS: Final = 2
 
 
+def expires(days: int) -> str:
+    """Return when something expires of which so many whole days are left, as a predicate."""
+    if days < 1:
+        return "expires within a day"
+    return f"expires in {days} day{'s' * (days > 1)}"
+
+
 def examine_certificates(config: Config) -> Iterator[Finding]:
     """Yield what is not valid, or not for long. Files that cannot be read are left to others."""
     now_s = time.time()
@@ -34,7 +41,7 @@ def examine_certificates(config: Config) -> Iterator[Finding]:
         if text:
             yield problem(_AREA, f"{each.path}: {text}", _renew(is_list))
         elif days < (_LISTS_SOON_DAYS if is_list else SOON_DAYS):
-            yield advice(_AREA, f"{each.path}: {each.what} expires in {days} days", _renew(is_list))
+            yield advice(_AREA, f"{each.path}: {each.what} {expires(days)}", _renew(is_list))
         else:
             yield ok(_AREA, f"{each.path}: {each.what} is valid for {days} days")
     for index, listener in enumerate(config.listeners):

@@ -113,7 +113,8 @@ def test_certificates_that_expire(
     config = _config(listeners=[_tls(certificates)])
     ((level, text),) = _bad(examine_certificates(config))
     assert level is Level.ADVICE
-    assert "expires in 1 days" in text
+    assert "expires in 1 day" in text
+    assert "1 days" not in text
     monkeypatch.setattr(about_certificates, "SOON_DAYS", 0)
     assert _bad(examine_certificates(config)) == []
     expired = Authority(tmp_path / "old", expired=True)
