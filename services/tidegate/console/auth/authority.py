@@ -53,10 +53,14 @@ class Authority:
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             token = self._token(secret.strip(), state)
+            if token is None and not state.is_read:
+                raise _not_ready()
             if token is None:
                 raise _not_authenticated("this token is not valid: it is unknown, or has expired")
             return Caller(f"token:{token.name}", token.role)
         session = self._session(request, state)
+        if session is None and COOKIE in request.cookies and not state.is_read:
+            raise _not_ready()
         if session is None:
             raise _not_authenticated(
                 "log in, or send a token of the console (Authorization: Bearer TOKEN)"
@@ -241,6 +245,15 @@ def _not_authenticated(sentence: str) -> ApiError:
         Reason.NOT_AUTHENTICATED,
         sentence,
         {"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _not_ready() -> ApiError:
+    return ApiError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        Reason.STORE_UNAVAILABLE,
+        "the console has just started: sessions and tokens are not known until the store answers",
+        {"Retry-After": "1"},
     )
 
 

@@ -30,6 +30,8 @@ ENDED_KEY: Final = GLOBAL_PREFIX + b"console-ended"
 
 #: How long what was read counts as current.
 FRESH_S: Final = 2.0
+#: The same for a failure before it was read for the first time.
+RETRY_S: Final = 0.1
 #: How long a request waits for the store.
 WAIT_S: Final = 1.0
 MAX_TOKENS: Final = 1000
@@ -44,6 +46,8 @@ class SharedState:
     keys: tuple[bytes, ...] = field(default_factory=lambda: (secrets.token_bytes(32),))
     tokens: dict[str, Token] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    #: Whether the store has been read since the start.
+    is_read: bool = False
 
 
 class Shared:
@@ -59,7 +63,7 @@ class Shared:
 
     async def state(self) -> SharedState:
         """Return the state, read now if the last one is old and the store answers."""
-        if time.monotonic() - self._read_s >= FRESH_S:
+        if time.monotonic() - self._read_s >= (FRESH_S if self._state.is_read else RETRY_S):
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())
             await asyncio.wait([self._reading], timeout=WAIT_S)
@@ -95,6 +99,7 @@ class Shared:
             (bytes(key), self._own_key),
             {token.id: token for token in found if token is not None},
             {name.decode() for name in ended} | self._state.ended,
+            is_read=True,
         )
         self._read_s = time.monotonic()
 
