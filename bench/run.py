@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import platform
 import shutil
 import signal
@@ -59,6 +60,7 @@ def start_tidegate(directory: Path, *options: str) -> tuple[subprocess.Popen[str
             "--log-level", "warning", *options,
         ],
         stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"TIDEGATE_CONSOLE__ENABLED": os.environ.get("BENCH_CONSOLE", "false")},
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:

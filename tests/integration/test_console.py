@@ -438,6 +438,9 @@ def test_serve_prints_a_token_once_and_goes_on_without_its_console(
     assert first.get("/me").body["role"] == "admin"
     (node,) = first.get("/nodes").body["items"]
     assert (node["role"], node["ready"]) == ("serve", True)
+    console = pid_of(broker, "console")
+    # Clients go before people who look at them.
+    assert os.getpriority(os.PRIO_PROCESS, console) > os.getpriority(os.PRIO_PROCESS, broker.pid)
     file = broker.directory / "data" / "console-tokens"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     page = first.get("//", Accept="text/html")

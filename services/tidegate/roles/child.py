@@ -62,6 +62,8 @@ class ChildProcess:
         self.first_ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         #: What the line of the running instance that says it is ready names: ``name=address`` each.
         self.endpoints: dict[str, str] = {}
+        #: Its niceness: 0 is that of its parent, more lets other processes go first.
+        self.niceness = 0
         #: Variables that it gets besides those of this process.
         self.environment: dict[str, str] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -119,6 +121,9 @@ class ChildProcess:
                 "process could not be started", extra={"child": self.name, "reason": str(error)}
             )
             return None
+        if self.niceness:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, self.niceness)
         if self._stop.is_set():
             # Stopped while it was being started.
             self.signal(signal.SIGTERM)

@@ -33,6 +33,8 @@ PACKAGES: Final = ("fastapi", "uvicorn", "aiohttp")
 #: File in the data directory with the first token.
 TOKENS_FILE: Final = "console-tokens"
 STOP_TIMEOUT_S: Final = 5.0
+#: By how much its niceness is above the broker's: clients go before people who look at them.
+NICER: Final = 5
 
 
 @dataclass(slots=True, frozen=True)
@@ -83,6 +85,7 @@ class ConsoleChild:
             child = self._child = ChildProcess(
                 "console", "console", file, self._directory / "console.admin"
             )
+            child.niceness = os.getpriority(os.PRIO_PROCESS, 0) + NICER
             child.start()
             await child.first_ready
         except (OSError, ChildError) as error:
