@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,3 +317,38 @@ def test_arguments_that_make_no_sense_are_refused(api: Api, path: str, words: st
     reply = api.get(path)
     assert (reply.status, reply.reason) == (400, "invalid")
     assert words in reply.body["error"]
+
+
+def test_a_node_that_hangs_is_named_and_the_rest_is_there(broker: Tidegate, api: Api) -> None:
+    edges = [pid for pid in broker.descendants() if is_edge(pid)]
+    if not edges:
+        pytest.skip("one process: without it there is nothing to ask")
+    offline(broker, "behind", "behind/#")
+    wait_for(lambda: is_offline(api, "behind"), DEADLINE_S, "it is offline")
+    os.kill(edges[0], signal.SIGSTOP)
+    try:
+        page = good(api.get("/clients?prefix=behind"))
+        missing = page["missing"]
+        detail = good(api.get("/clients/behind"))
+        receivers = good(api.get("/topics/receivers?topic=behind/x"))
+        nobody = api.get("/clients/nobody-at-all")
+    finally:
+        os.kill(edges[0], signal.SIGCONT)
+    assert [item["client_id"] for item in page["items"]] == ["behind"]
+    assert len(missing) == 1
+    assert missing[0].endswith(": timeout")
+    assert (detail["state"], detail["missing"]) == ("offline", missing)
+    assert [one["client_id"] for one in receivers["receivers"]] == ["behind"]
+    assert receivers["missing"]
+    # It may be connected to the edge that does not answer.
+    assert (nobody.status, nobody.reason) == (503, "node_unavailable")
+    wait_for(
+        lambda: not good(api.get("/clients?prefix=behind"))["missing"], DEADLINE_S, "all answer"
+    )
+    good(api.delete("/clients/behind/session"))
+
+
+def is_edge(pid: int) -> bool:
+    """Whether a process is an edge of the cluster."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return b"edge" in words
