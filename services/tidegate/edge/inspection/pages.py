@@ -37,8 +37,12 @@ _MOST_MATCHES: Final = 5_000
 _MOST_NAMES_BYTES: Final = 8 * 1_048_576
 #: JSON and base64 of a message, beside its bytes.
 _OVERHEAD_BYTES: Final = 262_144
-#: Clients whose rights are looked up before other work gets its turn.
+#: Clients that are described, or whose rights are looked up, before other work gets its turn.
 _AT_ONCE: Final = 100
+#: Keys that are compared before other work gets its turn.
+_KEYS_AT_ONCE: Final = 1_000
+#: What clients are searched by, beside the beginning of their identifiers.
+_SEARCHED: Final = ("address", "listener", "user", "mount_point")
 
 
 def handlers_of(edge: Edge) -> dict[str, Page]:
@@ -66,13 +70,33 @@ class _Pages:
         request.check_method("GET")
         limit = number_of(request, "limit", 100, 1, MOST_CLIENTS)
         after, query = request.query.get("after", ""), request.query
-        clients = self._edge.clients
-        wanted = (
-            key for key, client in clients.items() if key > after and _is_wanted(client, query)
-        )
-        keys = heapq.nsmallest(limit + 1, wanted)
-        found = [{"key": key, **describe(clients[key])} for key in keys[:limit]]
+        keys = await self._first_keys(after, query, limit + 1)
+        found = []
+        for place, key in enumerate(keys[:limit]):
+            client = self._edge.clients.get(key)
+            if client is not None:
+                found.append({"key": key, **describe(client)})
+            if place % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
         return json_response(HTTPStatus.OK, {"clients": found, "more": len(keys) > limit})
+
+    async def _first_keys(self, after: str, query: Mapping[str, str], count: int) -> list[str]:
+        """Return the first keys of clients that match; other work gets its turn in between."""
+        clients = self._edge.clients
+        is_search = bool(query.get("prefix")) or any(name in query for name in _SEARCHED)
+        keys = list(clients)
+        first: list[str] = []
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
+            part = [key for key in keys[start : start + _KEYS_AT_ONCE] if key > after]
+            if is_search:
+                part = [
+                    key
+                    for key in part
+                    if (client := clients.get(key)) is not None and _is_wanted(client, query)
+                ]
+            first = heapq.nsmallest(count, first + part)
+            await asyncio.sleep(0)
+        return first
 
     async def receivers(self, request: Request) -> Response:
         """Connected clients with subscriptions that match a topic, and whether they may read it."""
@@ -80,7 +104,11 @@ class _Pages:
         topic = topic_of(request)
         found = self._edge.registry.index.match(topic)
         clients = {id(client): client for client, _ in islice(found, _MOST_MATCHES)}
-        items = [_receiver(client, topic) for client in islice(clients.values(), MOST_CLIENTS)]
+        items = []
+        for client in islice(clients.values(), MOST_CLIENTS):
+            items.append(_receiver(client, topic))
+            if len(items) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
         more = len(found) > _MOST_MATCHES or len(clients) > MOST_CLIENTS
         return json_response(HTTPStatus.OK, {"receivers": items, "more": more})
 

@@ -65,6 +65,32 @@ async def test_receivers_are_named_with_their_filters_and_the_acls_answer(tmp_pa
 
 
 @in_virtual_time
+async def test_clients_are_found_in_the_order_of_their_keys() -> None:
+    listeners = [{"name": "a", "mount_point": "m/"}]
+    async with LoneEdge(listeners=listeners) as lone:
+        for name in ("b", "ab", "a"):
+            await lone.connect(name, username="ann" if name == "b" else None)
+        page = handlers_of(lone.edge)["/find-clients"]
+
+        async def names(**query: str) -> list[str]:
+            return [one["client_id"] for one in (await ask(page, **query))["clients"]]
+
+        assert await names() == ["a", "ab", "b"]
+        answer = await ask(page, limit="2")
+        assert ([one["client_id"] for one in answer["clients"]], answer["more"]) == (
+            ["a", "ab"],
+            True,
+        )
+        assert await names(after=answer["clients"][-1]["key"]) == ["b"]
+        assert await names(prefix="a") == ["a", "ab"]
+        assert await names(user="ann") == ["b"]
+        assert await names(user="") == ["a", "ab"]
+        assert await names(mount_point="") == []
+        assert await names(mount_point="m/", address="127.", listener="fake") == ["a", "ab", "b"]
+        assert await names(listener="other") == []
+
+
+@in_virtual_time
 async def test_rights_of_clients_that_are_not_connected_are_those_of_their_listeners(
     tmp_path: Path,
 ) -> None:
