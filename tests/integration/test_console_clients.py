@@ -138,6 +138,7 @@ def test_one_client_with_its_session_queue_window_and_subscriptions(
     found = good(api.get("/subscriptions?filter=one/%2B"))
     assert names(found) == [client_id]
     assert good(api.delete(f"{path}/queue")) == {"deleted": 3}
+    assert 'dropped_total{reason="queue_cleared"} 3' in api.get("//metrics").body
     assert good(api.get(path))["session"]["queue"]["length"] == 0
     with PahoClient(broker, client_id, protocol=V5, clean=False, session_expiry_s=600):
         detail = good(api.get(path))

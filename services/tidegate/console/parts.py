@@ -17,6 +17,7 @@ from tidegate.console.store_health import StoreHealth
 from tidegate.console.store_link import StoreLink
 from tidegate.runtime.admin.control import Readiness
 from tidegate.runtime.config.model import Config
+from tidegate.runtime.telemetry.counters import Counters
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,6 +32,7 @@ class Parts:
     deletions: Deletions
     figures: Figures
     store_health: StoreHealth
+    counters: Counters
     readiness: Callable[[], Readiness]
     metrics: Callable[[], bytes]
 

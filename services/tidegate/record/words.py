@@ -167,6 +167,7 @@ DROPPED: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "no_session": ("its session had ended", "nothing: the client has to subscribe again"),
     "session_ended": ("its session had ended", "nothing: the client has to subscribe again"),
+    "queue_cleared": ("an operator has cleared its queue", ""),
 }
 
 #: Reason of an event of a quota or a rate -> (what it means, what to do).

@@ -74,6 +74,7 @@ class ConsoleProcess(Process):
             deletions=deletions,
             figures=figures,
             store_health=store_health,
+            counters=self.counters,
             readiness=self.readiness,
             metrics=self.exporter.render,
         )

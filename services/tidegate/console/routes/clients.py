@@ -156,6 +156,8 @@ async def clear_queue(
     while the client is connected, those are all QoS 2 messages.
     """
     deleted = await clients.clear_queue(named(client_id), mount_point)
+    parts.counters.queued -= deleted
+    parts.counters.dropped["queue_cleared"] += deleted
     detail = {"mount_point": mount_point, "deleted": deleted}
     await parts.audit.note(request, "clear queue", named(client_id), detail=detail)
     return Cleared(deleted=deleted)

@@ -48,6 +48,7 @@ DROP_REASONS: Final = (
     "retained_quota",  # limits.max_retained_messages and its neighbours
     "store_full",  # the store keeps the rest of its memory for other things
     "redispatched",  # another member of the shared subscription got it instead
+    "queue_cleared",  # an operator has cleared the queue
 )
 #: Why a connection was not accepted: a reason code's name, a ``Refusal`` of a listener, or a reason
 #: of CONNECT.
