@@ -31,6 +31,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    # Commands below take it over.
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 #: What the argument parser raises. typer has carried its own copy of click since 0.26, and does not

@@ -139,3 +139,14 @@ def test_sizes_are_readable(count: int | None, shown: str) -> None:
 )
 def test_a_token_is_read_from_both_kinds_of_files(text: str, token: str) -> None:
     assert read_token(text) == token
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("command", [[], ["why"], ["retained", "list"]])
+def test_help_has_a_short_option(
+    capsys: pytest.CaptureFixture[str], command: list[str], option: str
+) -> None:
+    code, out, _ = call(capsys, *command, option)
+    assert code == 0
+    assert out.startswith(f"Usage: {' '.join(['tidegate', 'ctl', *command])} ")
+    assert "-h, --help" in out
