@@ -110,7 +110,7 @@ def _client_lines(answer: Json) -> Iterator[str]:
         rows.append(("mount point", answer["mount_point"]))
     if connection is not None:
         rows += [
-            ("connected", f"{age(unix_time(connection['since']))} to {connection['edge']}"),
+            ("connected", f"for {age(unix_time(connection['since']))}, at {connection['edge']}"),
             ("address", f"{connection['address']}, listener {connection['listener']}"),
             ("MQTT", f"{connection['version']} over {connection['transport']}"),
             ("in flight", f"{connection['in_flight']} of {connection['receive_maximum']}"),
