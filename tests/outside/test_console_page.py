@@ -50,6 +50,7 @@ SCREENS = {
     "bans": "bans",
     "audit": "audit",
     "settings": "settings",
+    "tokens": "tokens",
 }
 #: Notes the longest time between two frames in window.longest.
 _LONGEST_FRAME = """() => {
@@ -437,6 +438,26 @@ def test_a_ban_takes_effect_and_is_lifted(opened: Opener, server: Tidegate) -> N
     expect(row).to_have_count(0)
     console.show("audit")
     expect(page.get_by_role("row").filter(has_text="client noisy").first).to_be_visible()
+
+
+def test_a_token_is_made_shown_once_and_opens_the_page(opened: Opener) -> None:
+    console = opened()
+    page = console.page
+    console.show("tokens")
+    page.get_by_role("button", name="New token").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name").fill("wall display")
+    dialog.get_by_role("button", name="Make").click()
+    token = dialog.locator("code").inner_text()
+    assert token.startswith("tgc_")
+    dialog.get_by_role("button", name="Close").last.click()
+    expect(page.get_by_role("row").filter(has_text="wall display")).to_contain_text("viewer")
+    display = opened("")
+    display.page.goto(f"{display.url}/#token={token}")
+    display.page.reload()
+    expect(display.page.get_by_role("heading", level=1)).to_contain_text("Overview")
+    assert token not in display.page.url
+    expect(display.page.get_by_role("link", name="Tokens")).to_have_count(0)
 
 
 def test_a_drain_is_confirmed_and_shows_its_progress(opened: Opener, server: Tidegate) -> None:

@@ -1,9 +1,9 @@
 // The frame: navigation, who is logged in, and the screen that the address names.
 import type { JSX } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { logout, me, overdue, reachable, whoAmI } from './api/client'
+import { begin, logout, may, me, overdue, reachable, whoAmI } from './api/client'
 import icon from './icon.svg?url'
-import { href, route } from './route'
+import { href, route, takeToken } from './route'
 import { Audit } from './screens/audit'
 import { Bans } from './screens/bans'
 import { Client } from './screens/client'
@@ -15,12 +15,16 @@ import { Nodes } from './screens/nodes'
 import { Overview } from './screens/overview'
 import { Settings } from './screens/settings'
 import { Socket } from './screens/socket'
+import { Tokens } from './screens/tokens'
 import { Topics } from './screens/topics'
 import { t } from './texts'
 import { Confirmation, Toasts } from './ui/dialog'
 import { Icon, type IconName } from './ui/icons'
 import { Button, Empty, Loading, Notice, Segments } from './ui/kit'
 import { setTheme, theme, type Theme } from './ui/state'
+
+/** What only an admin may look at. */
+const ADMINS = new Set(['tokens', 'audit'])
 
 type Entry = [path: string, icon: IconName, name: string]
 
@@ -32,7 +36,7 @@ const GROUPS: [string, Entry[]][] = [
   [t.nav.tryOut, [['socket', 'socket', t.nav.socket]]],
   [t.nav.operate, [
     ['nodes', 'nodes', t.nav.nodes], ['listeners', 'listeners', t.nav.listeners], ['bans', 'bans', t.nav.bans],
-    ['audit', 'audit', t.nav.audit], ['settings', 'settings', t.nav.settings]
+    ['settings', 'settings', t.nav.settings], ['tokens', 'lock', t.nav.tokens], ['audit', 'audit', t.nav.audit]
   ]]
 ]
 
@@ -49,6 +53,7 @@ function Screen(): JSX.Element {
     case 'bans': return <Bans />
     case 'audit': return <Audit />
     case 'settings': return <Settings />
+    case 'tokens': return <Tokens />
     default: return <Empty title={t.nothingHere}><a href="#/">{t.toOverview}</a></Empty>
   }
 }
@@ -67,7 +72,7 @@ function Navigation({ open, onGo }: { open: boolean, onGo: () => void }): JSX.El
         {GROUPS.map(([name, entries]) => (
           <div key={name}>
             <div class="nav-group">{name}</div>
-            {entries.map(([path, iconName, text]) => (
+            {entries.filter(([path]) => may('admin') || !ADMINS.has(path)).map(([path, iconName, text]) => (
               <a key={path} class="nav-link" href={href(path ? [path] : [])} onClick={onGo}
                 aria-current={current === path ? 'page' : undefined}>
                 <Icon name={iconName} />{text}
@@ -136,7 +141,12 @@ function Frame(): JSX.Element {
 }
 
 export function App(): JSX.Element {
-  useEffect(() => { void whoAmI() }, [])
+  useEffect(() => { void begin(takeToken()) }, [])
+  const address = route.value
+  useEffect(() => {
+    const token = takeToken()
+    if (token) void begin(token)
+  }, [address])
   const known = me.value
   return (
     <>

@@ -25,6 +25,13 @@ export function href(path: string[], query: Record<string, string | undefined> =
   return '#/' + path.map(encodeURIComponent).join('/') + (search ? `?${search}` : '')
 }
 
+/** The token that `tidegate serve` puts into the address: it is taken away from there at once. */
+export function takeToken(): string | undefined {
+  const token = new URLSearchParams(location.hash.replace(/^#\/?/, '')).get('token') ?? undefined
+  if (token) replace([])
+  return token
+}
+
 export const route = signal<Route>(parse(globalThis.location?.hash ?? ''))
 
 export function follow(): void {

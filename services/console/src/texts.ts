@@ -61,7 +61,7 @@ export const t = {
   nav: {
     label: 'Main', menu: 'Menu', watch: 'Watch', tryOut: 'Try', operate: 'Operate',
     overview: 'Overview', clients: 'Clients', topics: 'Topics', groups: 'Shared groups', socket: 'WebSocket client',
-    nodes: 'Nodes', listeners: 'Listeners', bans: 'Bans', audit: 'Audit', settings: 'Settings in force'
+    nodes: 'Nodes', listeners: 'Listeners', bans: 'Bans', audit: 'Audit', settings: 'Settings in force', tokens: 'Tokens'
   },
   away: {
     console: 'The console does not answer.',
@@ -95,6 +95,7 @@ export const t = {
       sessions: 'sessions', queued: 'Queued messages', messages: 'queued or in flight', lost: 'Dropped and refused per second', dropped: 'dropped',
       refused: 'refused', store: 'Round trip to the store', latency: 'mean', waiting: 'Curves come with the second sample, in 10 seconds.'
     },
+    last: 'What happened last',
     dropped: 'Dropped in 5 minutes', noneDropped: 'No message was dropped.',
     refused: 'Refused in 5 minutes', noneRefused: 'No connection was refused.',
     store: {
@@ -316,6 +317,14 @@ export const t = {
     ban: 'Ban', banned: (name: string) => `${client(name)} is banned.`, ends: 'Ends', never: 'never', by: 'By', lift: 'Lift', liftTitle: (name: string) => `Lift the ban of ${client(name)}?`,
     liftEffects: (name: string) => [`${client(name)} may connect again, within a second.`], lifted: (name: string) => `The ban of ${client(name)} is lifted.`,
     none: 'Nobody is banned', noneHint: 'Clients that connect again and again can be banned by a rule: limits.flapping.'
+  },
+  tokens: {
+    lead: 'For programs that use the API, and for tidegate ctl: Authorization: Bearer TOKEN.', add: 'New token', name: 'Name', nameHint: 'What it is for; the audit has it.', role: 'Role',
+    roles: [['viewer', 'Viewer: reads'], ['operator', 'Operator: disconnects, publishes, drains'], ['admin', 'Admin: also bans, ends sessions, makes tokens']] as ['viewer' | 'operator' | 'admin', string][],
+    length: 'Valid for', lengths: [['3600', '1 hour'], ['86400', '1 day'], ['2592000', '30 days'], ['31536000', '1 year'], ['', 'ever']] as ['3600' | '86400' | '2592000' | '31536000' | '', string][],
+    make: 'Make', once: 'It is shown only now: copy it to where it is used.', made: 'Made', fromFile: 'from the file of tokens', ends: 'Ends', never: 'never', delete: 'Delete',
+    deleteTitle: (name: string) => `Delete the token ${client(name)}?`, deleteEffects: ['Programs that use it are refused from now on.', 'Sessions that it has opened in a browser end.'],
+    deleted: (name: string) => `The token ${client(name)} is deleted.`, none: 'No tokens', noneHint: 'New token makes one.'
   },
   audit: {
     lead: 'Every change that was made through the API, and every attempt: who, what, when, from where.', when: 'When', who: 'Who', what: 'What', outcome: 'Outcome', from: 'From',

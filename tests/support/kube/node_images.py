@@ -33,7 +33,7 @@ _SOURCES: Final = (
     *("Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE"),
     *("services", "operator", "image"),
 )
-_LEFT_OUT: Final = frozenset({"__pycache__"})
+_LEFT_OUT: Final = frozenset({"__pycache__", "node_modules"})
 _KEPT_IMAGES: Final = 3
 #: More than these in the storage: all but the newest build are forgotten.
 _MOST_LAYERS: Final = 120

@@ -106,6 +106,23 @@ export async function login(credentials: { user: string, password: string } | { 
   me.value = await post<Me>('login', credentials)
 }
 
+/** Why the token of the address was refused. */
+export const refusedToken = signal<string | undefined>(undefined)
+
+/** Log in with the token that `tidegate serve` puts into the address; without one, find out who has a session. */
+export async function begin(token: string | undefined): Promise<void> {
+  if (!token) {
+    await whoAmI()
+    return
+  }
+  try {
+    await login({ token })
+  } catch (error) {
+    if (error instanceof ApiError && error.status !== 0) refusedToken.value = error.message
+    await whoAmI()
+  }
+}
+
 export async function logout(): Promise<void> {
   await post('logout').catch(() => undefined)
   me.value = null

@@ -5,8 +5,17 @@ import { moment, words } from '../format'
 import { t } from '../texts'
 import { Age, Badge, Card, Empty, Gaps, Heading, Loading, More, Table, type Column } from '../ui/kit'
 
+const TIMES = new Set(['until', 'expires_at', 'at'])
+
+function shown(name: string, value: unknown): string {
+  if (TIMES.has(name) && typeof value === 'number') return moment(value)
+  return typeof value === 'object' ? JSON.stringify(value) : String(value)
+}
+
 function detail(entry: AuditEntry): string {
-  return Object.entries(entry.detail).map(([name, value]) => `${words(name).toLowerCase()} ${typeof value === 'object' ? JSON.stringify(value) : String(value)}`).join(', ')
+  return Object.entries(entry.detail)
+    .filter(([, value]) => value !== '' && value !== null)
+    .map(([name, value]) => `${words(name).toLowerCase()} ${shown(name, value)}`).join(', ')
 }
 
 const COLUMNS: Column<AuditEntry>[] = [

@@ -3,6 +3,7 @@ import { useState } from 'preact/hooks'
 import type { Ban } from '../api/broker_types'
 import { ApiError, may, post, remove } from '../api/client'
 import { useList } from '../api/use'
+import { sentence } from '../format'
 import { t } from '../texts'
 import { confirmed } from '../ui/act'
 import { Dialog } from '../ui/dialog'
@@ -12,7 +13,9 @@ import { toast } from '../ui/state'
 type Kind = 'client' | 'user' | 'address'
 type Length = '600' | '3600' | '86400' | '604800' | ''
 
-export function BanDialog({ start = {}, onClose }: { start?: Partial<Record<Kind, string>>, onClose: () => void }): JSX.Element {
+export function BanDialog({ start = {}, mountPoint = '', onClose }: {
+  start?: Partial<Record<Kind, string>>, mountPoint?: string, onClose: () => void
+}): JSX.Element {
   const [kind, setKind] = useState<Kind>((Object.keys(start)[0] as Kind | undefined) ?? 'client')
   const [value, setValue] = useState(start[kind] ?? '')
   const [reason, setReason] = useState('')
@@ -24,11 +27,11 @@ export function BanDialog({ start = {}, onClose }: { start?: Partial<Record<Kind
     setBusy(true)
     const until = length ? Math.round(Date.now() / 1000) + Number(length) : null
     try {
-      await post('bans', { [kind]: value.trim(), reason, until })
+      await post('bans', { [kind]: value.trim(), reason, until, ...(kind === 'client' ? { mount_point: mountPoint } : {}) })
       toast(texts.banned(value.trim()))
       onClose()
     } catch (error) {
-      setFailure(error instanceof ApiError ? error.message : String(error))
+      setFailure(sentence(error instanceof ApiError ? error.message : String(error)))
     }
     setBusy(false)
   }

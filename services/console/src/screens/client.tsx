@@ -176,7 +176,7 @@ function Actions({ client, path, query, refresh }: {
       {client.session && client.session.queue.length > 0 && may('admin') && <Button onClick={clear}>{texts.clear}</Button>}
       {client.session && may('admin') && <Button kind="danger" onClick={end}>{texts.end}</Button>}
       {may('admin') && <Button kind="danger" icon="bans" onClick={() => { setBanning(true) }}>{texts.ban}</Button>}
-      {banning && <BanDialog start={{ client: name }} onClose={() => { setBanning(false); refresh() }} />}
+      {banning && <BanDialog start={{ client: name }} mountPoint={client.mount_point} onClose={() => { setBanning(false); refresh() }} />}
     </>
   )
 }

@@ -1,23 +1,16 @@
 import type { JSX } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { ApiError, login } from '../api/client'
+import { ApiError, login, refusedToken } from '../api/client'
 import icon from '../icon.svg?url'
-import { replace } from '../route'
+import { sentence } from '../format'
 import { t } from '../texts'
 import { Button, Notice, Segments, Text } from '../ui/kit'
 
-/** The token that `tidegate serve` puts into the address; it is taken away from there at once. */
-function tokenOfAddress(): string | undefined {
-  const fragment = location.hash.replace(/^#/, '')
-  const query = fragment.includes('?') ? fragment.slice(fragment.indexOf('?') + 1) : fragment
-  return new URLSearchParams(query).get('token') ?? undefined
-}
-
 export function Login(): JSX.Element {
-  const [how, setHow] = useState<'user' | 'token'>('user')
+  const [how, setHow] = useState<'user' | 'token'>(refusedToken.value ? 'token' : 'user')
   const [user, setUser] = useState('')
   const [secret, setSecret] = useState('')
-  const [problem, setProblem] = useState<string | undefined>()
+  const [problem, setProblem] = useState<string | undefined>(refusedToken.value)
   const [busy, setBusy] = useState(false)
   const enter = async (credentials: Parameters<typeof login>[0]): Promise<void> => {
     setBusy(true)
@@ -32,11 +25,6 @@ export function Login(): JSX.Element {
   }
   useEffect(() => {
     document.title = `${t.login.title} · ${t.product}`
-    const token = tokenOfAddress()
-    if (!token) return
-    replace([])
-    setHow('token')
-    void enter({ token })
   }, [])
   return (
     <main class="login">
@@ -52,7 +40,7 @@ export function Login(): JSX.Element {
           {how === 'user' && <Text label={t.login.user} value={user} onInput={setUser} auto="username" required />}
           <Text label={how === 'user' ? t.login.password : t.login.token} type="password" value={secret} onInput={setSecret}
             auto={how === 'user' ? 'current-password' : 'off'} required />
-          {problem && <Notice tone="error">{problem}</Notice>}
+          {problem && <Notice tone="error">{sentence(problem)}</Notice>}
           <Button kind="primary" type="submit" disabled={busy}>{busy ? t.login.busy : t.login.enter}</Button>
         </form>
       </div>

@@ -1,7 +1,7 @@
 import type { JSX } from 'preact'
 import { total, values, type Figures } from '../api/figures'
 import type { BrokerFinding, NodePage, Overview as State, StoreServer, StoreState } from '../api/broker_types'
-import type { Finding, Severity } from '../api/types'
+import type { BrokerEvent, Finding, Page, Severity } from '../api/types'
 import { useApi } from '../api/use'
 import { bytes, count, duration, figure, sentence, words } from '../format'
 import { href } from '../route'
@@ -10,6 +10,7 @@ import { Chart } from '../ui/chart'
 import { Icon, type IconName } from '../ui/icons'
 import { Badge, Card, Facts, Gaps, Heading, Loading, Notice, type Tone } from '../ui/kit'
 import { NodeTable } from './nodes'
+import { Timeline } from './timeline'
 
 const STATES: Record<State['state'], [Tone, string]> = {
   ok: ['ok', t.overview.ok], degraded: ['warning', t.overview.degraded], down: ['error', t.overview.down]
@@ -127,6 +128,7 @@ function asFinding(one: BrokerFinding): Finding {
 export function Overview(): JSX.Element {
   const { data, error } = useApi<State>('overview', {}, 3000)
   const figures = useApi<Figures>('figures', {}, 10_000)
+  const events = useApi<Page<BrokerEvent>>('events', { limit: 10 }, 5000)
   const nodes = useApi<NodePage>('nodes', {}, 5000)
   const [tone, text] = data ? STATES[data.state] : ['quiet' as const, t.loading]
   return (
@@ -140,10 +142,13 @@ export function Overview(): JSX.Element {
       {data && <Tiles overview={data} figures={figures.data} />}
       {figures.data && figures.data.at.length > 1 && <Curves figures={figures.data} />}
       {data && (
-        <div class="columns three">
-          <Reasons title={t.overview.dropped} reasons={data.dropped} good={t.overview.noneDropped} />
-          <Reasons title={t.overview.refused} reasons={data.refused} good={t.overview.noneRefused} />
-          <Store />
+        <div class="columns">
+          <div class="stack">
+            <Reasons title={t.overview.dropped} reasons={data.dropped} good={t.overview.noneDropped} />
+            <Reasons title={t.overview.refused} reasons={data.refused} good={t.overview.noneRefused} />
+            <Store />
+          </div>
+          {events.data && <Card title={t.overview.last} flush><Timeline events={events.data.items} withClient /></Card>}
         </div>
       )}
       {nodes.data && nodes.data.items.length > 0 && (

@@ -35,14 +35,14 @@ function options(lines: Line[], width: number, height: number, onMove: (index: n
   return {
     width,
     height,
-    padding: [8, 8, 0, 0],
+    padding: [8, 16, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
     axes: [
       {
         stroke: text, font, grid: { show: false }, ticks: { show: false }, size: 20, gap: 4, space: 70,
-        values: (_, at) => at.map(value => clock(value).slice(0, 5))
+        values: (_, at) => at.map(value => ((at.at(-1) ?? 0) - (at[0] ?? 0) < 300 ? clock(value) : clock(value).slice(0, 5)))
       },
       { stroke: text, font, grid, ticks: { show: false }, size: 48, values: (_, all) => all.map(unit) }
     ],
