@@ -55,7 +55,9 @@ run: $(VENV)/.installed-all ## Start a broker on this machine (loopback only, an
 	@echo "Every user of this machine may connect, without a password. Ctrl-C stops it. In another terminal try:"
 	@echo "  mosquitto_pub -V 5 -t greetings/world -m hello -q 1 --retain"
 	@echo "  mosquitto_sub -V 5 -t 'greetings/#' -v -C 1"
-	@$(MAKE) --silent --no-print-directory console || echo "the page of the console cannot be built; everything else works"
+	@mkdir -p build
+	@$(MAKE) --question --silent console 2>/dev/null || echo "page       is being built beside it (build/console-page.log); reload it in half a minute"
+	@$(MAKE) --silent --no-print-directory console >build/console-page.log 2>&1 &
 	@exec $(BIN)/tidegate serve --allow-anonymous --data-dir ./data --admin 127.0.0.1:18083 \
 	  --listener tcp://127.0.0.1:1883 --listener ws://127.0.0.1:8083/mqtt
 

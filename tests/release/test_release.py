@@ -56,6 +56,21 @@ def test_what_is_no_version_is_refused() -> None:
         versions.main("v1.2")
 
 
+def test_the_wheel_and_the_image_carry_the_page_of_the_console() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    page = "services/tidegate/console/web/static"
+    # git ignores what is built, and hatch what git ignores.
+    assert f"/{page}" in project["tool"]["hatch"]["build"]["artifacts"]
+    assert f"{page}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "!services" in rules
+    assert not any(page.startswith(rule) for rule in rules if rule.startswith("services"))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in ("image", "release"):
+        (line,) = (line for line in makefile.splitlines() if line.startswith(f"{target}:"))
+        assert " console " in line
+
+
 # The bill of materials
 
 

@@ -35,7 +35,7 @@ function options(lines: Line[], width: number, height: number, onMove: (index: n
   return {
     width,
     height,
-    padding: [8, 16, 0, 0],
+    padding: [8, 26, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
     scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.1 : 1] } },
