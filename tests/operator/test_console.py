@@ -140,6 +140,18 @@ def test_the_operator_makes_a_first_token_when_the_spec_names_none() -> None:
     )
 
 
+async def test_a_first_token_that_is_deleted_is_replaced_by_another() -> None:
+    broker = Harness(spec_of(console=ON))
+    await broker.settle()
+    before = secret_data(broker.fake.get("Secret", "demo-console-token"))["token"]
+    del broker.fake.objects["v1", "Secret", NAMESPACE, "demo-console-token"]
+    await broker.settle()
+    after = secret_data(broker.fake.get("Secret", "demo-console-token"))["token"]
+    assert after != before
+    files = secret_data(broker.fake.get("Secret", "demo-console"))
+    assert files["first-token"] == b"admin " + after + b"\n"
+
+
 @pytest.mark.parametrize("kind", ["users", "tokens"])
 def test_users_and_tokens_of_the_spec_replace_it(kind: str) -> None:
     manifests = rendered(spec_of(console=ON | {kind: {"secretName": "mine"}}))
