@@ -12,6 +12,8 @@ import pytest
 
 from support.kube.node_product import PATIENCE_S, SMALL, Broker
 from support.waiting import wait_for
+from tidegate_operator.names import FILES_DIR
+from tidegate_operator.render.console import FIRST_TOKEN_FILE
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(300, func_only=True)]
 
@@ -45,6 +47,13 @@ def test_the_console_shows_every_node_and_the_store(broker: Broker) -> None:
     wait_for(found, PATIENCE_S, "the edge and the router in /api/v1/nodes")
     assert asked("store", token.decode())[0] == 200
     assert asked("nodes", "another")[0] == 401
+    # The program in the pod asks its own console.
+    token_file = f"{FILES_DIR}/{FIRST_TOKEN_FILE}"
+    said = broker.node.kubectl(
+        *("exec", "--namespace", broker.namespace, "deployment/demo-console", "--"),
+        *("tidegate", "ctl", "--api-token-file", token_file, "nodes"),
+    )
+    assert {pod["metadata"]["name"] for pod in broker.pods("edge")} <= set(said.split())
 
 
 def _value(broker: Broker, kind: str, name: str, path: str) -> str:
