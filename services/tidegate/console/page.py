@@ -6,6 +6,9 @@ the page's own (it has screens with addresses).
 
 from __future__ import annotations
 
+import functools
+import gzip
+import mimetypes
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -40,12 +43,12 @@ def make_router(directory: Path = STATIC) -> APIRouter:
             raise not_found(f"/{path} does not exist here")
         file = _file(directory, path)
         if file is not None:
-            return _response(file, path)
+            return _response(request, file, path)
         if "text/html" not in request.headers.get("accept", "") and path:
             raise not_found(f"/{path} does not exist here")
         index = directory / "index.html"
         if index.is_file():
-            return _response(index, "index.html")
+            return _response(request, index, "index.html")
         return HTMLResponse(_MISSING, HTTPStatus.OK, {"Cache-Control": "no-store"})
 
     return router
@@ -63,6 +66,17 @@ def _file(directory: Path, path: str) -> Path | None:
         return None
 
 
-def _response(file: Path, path: str) -> FileResponse:
+def _response(request: Request, file: Path, path: str) -> Response:
     cache = "public, max-age=31536000, immutable" if path.startswith(_ASSETS) else "no-cache"
-    return FileResponse(file, headers={"Cache-Control": cache})
+    headers = {"Cache-Control": cache, "Vary": "Accept-Encoding"}
+    if path.startswith(_ASSETS) and "gzip" in request.headers.get("accept-encoding", ""):
+        kind, _ = mimetypes.guess_type(file.name)
+        headers["Content-Encoding"] = "gzip"
+        return Response(_compressed(file), media_type=kind, headers=headers)
+    return FileResponse(file, headers=headers)
+
+
+# Their names change with their content. What the API answers is not compressed: it has secrets.
+@functools.lru_cache(maxsize=32)
+def _compressed(file: Path) -> bytes:
+    return gzip.compress(file.read_bytes(), mtime=0)

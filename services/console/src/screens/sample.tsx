@@ -15,17 +15,24 @@ import { MessageList } from '../ui/messages'
 
 interface Live { messages: Messages, status: SampleStatus | undefined, state: 'opening' | 'open' | 'lost' }
 
+const AGAIN_MS = 3000
+
 function useSample(filter: string): Live {
   const messages = useMemo(() => new Messages(2000), [filter])
   const [status, setStatus] = useState<SampleStatus | undefined>()
   const [state, setState] = useState<Live['state']>('opening')
+  const [attempt, setAttempt] = useState(0)
   useEffect(() => {
     setStatus(undefined)
     setState('opening')
-    // The browser opens a lost stream again by itself.
+    let timer: ReturnType<typeof setTimeout> | undefined
     const source = new EventSource(address('sample', { filter, rate: 50 }))
     source.onopen = () => { setState('open') }
-    source.onerror = () => { setState('lost') }
+    source.onerror = () => {
+      setState('lost')
+      // The browser opens a lost stream again by itself, but not one that was refused.
+      if (source.readyState === EventSource.CLOSED) timer = setTimeout(() => { setAttempt(attempt + 1) }, AGAIN_MS)
+    }
     const onMessage = (event: MessageEvent<string>): void => {
       const one = JSON.parse(event.data) as SampleMessage
       messages.add({
@@ -35,8 +42,11 @@ function useSample(filter: string): Live {
     }
     source.addEventListener('message', onMessage)
     source.addEventListener('status', event => { setStatus(JSON.parse((event as MessageEvent<string>).data) as SampleStatus) })
-    return () => { source.close() }
-  }, [filter, messages])
+    return () => {
+      clearTimeout(timer)
+      source.close()
+    }
+  }, [filter, messages, attempt])
   return { messages, status, state }
 }
 
