@@ -123,7 +123,12 @@ export async function begin(token: string | undefined): Promise<void> {
   }
 }
 
+/** Whether there was a session that this page has not ended itself. */
+export let hadSession = false
+me.subscribe(known => { if (known) hadSession = true })
+
 export async function logout(): Promise<void> {
   await post('logout').catch(() => undefined)
+  hadSession = false
   me.value = null
 }
