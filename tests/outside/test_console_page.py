@@ -32,10 +32,10 @@ from support.console_page import (
     pid_of_store,
     running,
 )
+from support.waiting import wait_for
 
 #: The first test waits for npm, the build and the cluster.
 pytestmark = pytest.mark.timeout(300)
-from support.waiting import wait_for
 
 SCREENS = {
     "overview": "",
