@@ -98,6 +98,10 @@ def test_kicked_by_its_twin(broker: Tidegate, api: Api) -> None:
     twins = [PahoClient(broker, "twin", protocol=V5) for _ in range(4)]
     found = why(api, "twin", "two clients use this client identifier: 3 times in ")
     assert "a client identifier of its own" in found["advice"]
+    events = api.get("/clients/twin/events").body["items"]
+    newest = next(event for event in events if event["kind"] == "connected")
+    taken_over = next(event for event in events if event["kind"] == "taken_over")
+    assert taken_over["detail"] == f"from {newest['address']} at {newest['edge']}"
     for twin in twins:
         twin.disconnect()
 

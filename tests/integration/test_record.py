@@ -20,6 +20,7 @@ from support.recorded import events_of, until_recorded
 from support.store_groups import AnyStore, start_store
 from support.waiting import wait_for_async
 from tidegate.record.events import Event, Kind
+from tidegate.record.successors import with_successors
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
@@ -94,6 +95,7 @@ async def test_what_happens_to_a_client_is_in_the_record(
     assert connected.address.startswith("127.0.0.1:")
     assert subscribed.topic == "own/#"
     assert taken_over.address == connected.address != again.address
+    assert with_successors(events)[4].detail == f"from {again.address} at {again.edge}"
     assert events[7].topic == "own/1"
     refused = await _open(broker)
     await refused.send(mqtt_bytes.connect("x" * 24))

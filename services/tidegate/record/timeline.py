@@ -129,7 +129,8 @@ def _other_meaning(event: Event, place: str) -> tuple[str, str]:
     rule = f"add `topic read {topic}` for its user to the ACL file, or correct the filter"
     texts: dict[Kind, tuple[str, str]] = {
         Kind.TAKEN_OVER: (
-            f"disconnected{place}: another connection with the same client identifier took over",
+            f"disconnected{place}: another connection with the same client identifier took over"
+            f"{detail}",
             "",
         ),
         Kind.KEEP_ALIVE_EXPIRED: (

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.record.events import Event, Kind
+from tidegate.record.successors import with_successors
 from tidegate.store import operations as op
 from tidegate.store.keys import EVENTS_KEY, GLOBAL_PREFIX
 
@@ -93,10 +94,14 @@ class RecordStore:
         return await self._read(GLOBAL_PREFIX, EVENTS_KEY, after, limit, chosen)
 
     async def client_events(self, key: str, after: str = "", limit: int = 100) -> EventPage:
-        """Events of the client with a session key, in the same way."""
+        """Events of the client with a session key, in the same way.
+
+        One that was taken over says by which connection, if that is on the page.
+        """
         client = key.encode()
         stream = self._keys.events(client)
-        return await self._read(self._keys.prefix(client), stream, after, limit, None)
+        page = await self._read(self._keys.prefix(client), stream, after, limit, None)
+        return EventPage(with_successors(page.items), page.next)
 
     async def newer(self, after: str, limit: int = 100) -> EventPage:
         """Events of all clients after one, the oldest first: for who follows them.
