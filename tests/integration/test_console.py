@@ -305,7 +305,9 @@ def test_why_says_what_is_wrong_and_what_has_happened(server: Tidegate, admin: A
         client.subscribe("halls/+/temperature", qos=1)
         events = "/clients/console-0/events?limit=1"
         wait_for(
-            lambda: admin.get(events).body["items"][0]["kind"] == "subscribed", DEADLINE_S, "SUBACK"
+            lambda: [one["kind"] for one in admin.get(events).body["items"]] == ["subscribed"],
+            DEADLINE_S,
+            "SUBACK",
         )
         well = admin.get("/clients/console-0/why?topic=halls/1/temperature").body
         assert (well["missing"], well["sentences"][0]["severity"]) == ([], "info")
