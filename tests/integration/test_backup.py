@@ -385,13 +385,13 @@ async def test_a_broker_that_writes_during_the_restore_keeps_it_from_being_finis
     await attach(store)
     await take(server.url, file)
     server.command("FLUSHALL")
-    write = BackupAccess.write
+    write = BackupAccess.run_all
 
     async def and_a_broker(self: BackupAccess, commands: Any) -> None:
         await store.hold(NOW, HOUR_MS)
         await write(self, commands)
 
-    monkeypatch.setattr(BackupAccess, "write", and_a_broker)
+    monkeypatch.setattr(BackupAccess, "run_all", and_a_broker)
     assert await refused(server.url, file) is Reason.STORE_IN_USE
     with pytest.raises(StoreRefused, match="not finished"):
         await connect(server)
@@ -413,7 +413,7 @@ async def test_a_restore_that_was_interrupted_keeps_brokers_away_until_it_is_run
     await put_back(server.url, file)
     whole = server.key_names()
     server.command("FLUSHALL")
-    write, calls = BackupAccess.write, []
+    write, calls = BackupAccess.run_all, []
 
     async def three(self: BackupAccess, commands: Any) -> None:
         calls.append(commands)
@@ -422,7 +422,7 @@ async def test_a_restore_that_was_interrupted_keeps_brokers_away_until_it_is_run
         await write(self, commands)
 
     with monkeypatch.context() as patched:
-        patched.setattr(BackupAccess, "write", three)
+        patched.setattr(BackupAccess, "run_all", three)
         with pytest.raises(Interrupted):
             await put_back(server.url, file)
     with pytest.raises(StoreRefused, match="restore of backup one into this store is not finished"):

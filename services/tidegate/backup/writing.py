@@ -121,7 +121,7 @@ class StoreWriter:
 
     async def _send(self) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        await self._access.write(waiting)
+        await self._access.run_all(waiting)
 
     def _add(self, found: Iterable[Command]) -> None:
         for command in found:
