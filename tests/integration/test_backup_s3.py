@@ -19,8 +19,9 @@ import pytest
 from boto3.session import Session
 
 from support import processes
+from support.ports import free_port
 from support.store_server import StoreServer, programs
-from support.tools import free_port, missing
+from support.tools import missing
 from support.waiting import wait_for
 from tidegate.cli.main import main
 from tidegate.mqtt.packets import Publish

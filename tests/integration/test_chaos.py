@@ -118,7 +118,6 @@ async def test_kills_lose_nothing_and_repeat_no_qos_2_message(
         store={"data_dir": str(tmp_path_factory.mktemp("data")), "edge_lease_s": 1.0},
         limits={"max_queued_messages": 100_000},
     )
-    broker.keep_ports()
     reader = Reader(broker)
     first = await _session(broker, "reader")
     await first.subscribe(("chaos/1", 1), ("chaos/2", 2))

@@ -121,7 +121,6 @@ async def test_what_a_broker_has_stored_lasts_over_a_step_and_a_restart(
     clock.step(3600)
     wait_for(lambda: "server has stepped" in broker.stderr(), REPORT_S, "the step is noticed")
     state = await TimedState.lay_out(_place(broker), _place(broker), "c")
-    broker.keep_ports()
     broker.restart(crash=True)
     await state.check_kept(b"lasting")
     assert _get(broker, "/readyz").strip() == "ready"

@@ -26,7 +26,8 @@ from support.broker import READY_DEADLINE_S, Address, Server, Tidegate
 from support.certificates import Authority, Certificates, KeyPair
 from support.mosquitto import Mosquitto
 from support.paho_client import V5, V311, PahoClient
-from support.tools import free_port, require
+from support.ports import free_port
+from support.tools import require
 from support.waiting import wait_for
 
 DEADLINE_S = 15.0

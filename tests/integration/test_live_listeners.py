@@ -21,6 +21,7 @@ from support.broker import StartBroker
 from support.certificates import Authority, Certificates
 from support.live import Live
 from support.mqtt_bytes import V5, V311
+from support.ports import free_port
 from support.raw_client import DEADLINE_S, RawClient
 from support.waiting import wait_for_async
 from tidegate.runtime.reload.file_watch import INTERVAL_S
@@ -117,8 +118,7 @@ async def test_a_changed_port_is_another_listener(live: Live) -> None:
     moved = await client(live, "two", "moved")
     stays = await client(live, "one", "stays")
     before = live.address("two")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     live.listener("two")["port"] = port
     await live.take()
     assert (await moved.expect("DISCONNECT")).reason == SHUTTING_DOWN
@@ -168,8 +168,8 @@ async def test_a_port_in_use_holds_the_whole_change_until_it_is_free(
     live: Live,
 ) -> None:
     stays = await client(live, "one", "stays")
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         live.settings["listeners"] = [live.listener("one"), plain("three"), plain("four", port)]
         live.settings["limits"] = {"max_packet_size_bytes": 1000}
         before = live.configuration()["digest"]
@@ -221,8 +221,8 @@ async def test_a_unix_socket_whose_change_is_not_taken_keeps_its_file(
     start_broker: StartBroker,
 ) -> None:
     live, path = await with_unix_socket(start_broker)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         live.settings["listeners"] = [
             plain("one"),
             {"name": "unix", "protocol": "unix", "address": str(path), "max_qos": 0},
@@ -239,8 +239,7 @@ async def test_nothing_counts_of_a_change_that_a_file_in_the_way_of_a_socket_sto
     start_broker: StartBroker,
 ) -> None:
     live, path = await with_unix_socket(start_broker)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     path.unlink()
     path.write_text("somebody's")
     live.listener("unix")["unix_mode"] = 0o600

@@ -25,7 +25,7 @@ from support.broker import Address
 from support.cluster import Cluster, Node, ended
 from support.cluster_clients import ClusterClients, receive_publish
 from support.mqtt_bytes import V5, V311
-from support.tools import free_port
+from support.ports import free_port
 from support.waiting import wait_for_async
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")

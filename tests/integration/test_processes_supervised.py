@@ -74,9 +74,6 @@ class Supervised(Server):
         lines = self.stdout().splitlines(keepends=True)
         return next((x.strip() for x in lines if x.startswith(READY) and x[-1] == "\n"), "")
 
-    def keep_ports(self) -> None:
-        """Nothing here starts it twice."""
-
     def page(self, path: str, method: str = "GET") -> tuple[int, str]:
         """Ask the admin server; status and body, (0, "") when nobody answers."""
         address = self.address("admin")

@@ -17,10 +17,11 @@ import pytest
 
 from support.certificates import Authority, Certificates
 from support.closing import close_server
+from support.ports import free_port
 from support.store_groups import ACL_RULES, Watched
 from support.store_server import TcpServer, programs
 from support.store_stub import CLOSE, SILENCE, StoreStub, info, usable
-from support.tools import free_port, missing
+from support.tools import missing
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.config.store_url import parse_store_url
 from tidegate.store.api import AttachRequest, StoreUnavailable

@@ -18,6 +18,7 @@ from aiohttp import web
 from support.brokers import NAMESPACE, UID, spec_of
 from support.fake_api import FakeApi
 from support.fake_cluster import FakeCluster
+from support.ports import free_port
 from support.waiting import wait_for, wait_for_async
 from tidegate_operator import handlers, names
 from tidegate_operator.health import SERVED_TTL_S, OperatorHealth, admin_server
@@ -93,9 +94,7 @@ async def test_reconciles_are_timed_and_counted_by_their_result() -> None:
 async def test_it_is_reached_over_both_families(host: str) -> None:
     if ":" in host and not _has_ipv6():
         pytest.skip("no IPv6 here")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = admin_server(OperatorHealth(), "*", port)
     await server.start()
     try:
@@ -252,9 +251,7 @@ async def test_a_start_that_fails_leaves_nothing_behind(monkeypatch: pytest.Monk
         raise kopf.LoginError("no token yet")
 
     monkeypatch.setattr(handlers, "log_in", no_login)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = handlers.Options("i", "system", admin_address="127.0.0.1", admin_port=port)
     registry = handlers.register(handlers.Operator(options))
     (handler,) = [

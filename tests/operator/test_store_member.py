@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from support.tools import free_port
+from support.ports import free_port
 from tidegate_operator.store_member import decision
 from tidegate_operator.store_member.admin import answer
 from tidegate_operator.store_member.decision import Start, View

@@ -8,6 +8,7 @@ every broker under test looks like, so that the same test can be run against mos
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import yaml
 
 from support import processes
 from support.certificates import Authority, KeyPair
+from support.ports import give_ports
 from support.waiting import wait_for
 
 READY_DEADLINE_S = 30.0
@@ -71,10 +73,6 @@ class Server(ABC):
     @abstractmethod
     def start(self) -> None:
         """Start the process and return when it accepts connections."""
-
-    @abstractmethod
-    def keep_ports(self) -> None:
-        """Make later starts listen on the same ports, for clients that come back by themselves."""
 
     @property
     def pid(self) -> int:
@@ -182,17 +180,13 @@ class Tidegate(Server):
     ) -> None:
         super().__init__(directory)
         self.environment = environment
-        self.settings = settings
+        self.settings = copy.deepcopy(settings)
         self.arguments = arguments
         self.ready_line = ""
 
-    def keep_ports(self) -> None:
-        """Make later starts listen on the ports that the first one was given."""
-        for listener in self.settings["listeners"]:
-            listener["port"] = self.addresses[listener["name"]].port
-
     def start(self) -> None:
-        """Start it and return once it has printed its ready line."""
+        """Start it and return once it has printed its ready line; it keeps its listeners' ports."""
+        give_ports(self.settings.get("listeners", []))
         file = self.directory / "tidegate.yaml"
         file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         command = [str(Path(sys.executable).with_name("tidegate")), "serve"]
@@ -226,7 +220,7 @@ class StartBroker(Protocol):
 
 
 def all_listeners(directory: Path, server: KeyPair, authority: Authority) -> list[Settings]:
-    """Return one listener of every kind on loopback, each on a port the system chooses."""
+    """Return one listener of every kind on loopback, each on a port of its own."""
     tls = {"certificates": [{"certificate": str(server.certificate), "key": str(server.key)}]}
     verified = tls | {
         "client_ca": str(authority.certificate),

@@ -23,6 +23,7 @@ import yaml
 
 from support.broker import READY, READY_DEADLINE_S, Address, Server, Settings
 from support.faulting_proxy import FaultingProxy
+from support.ports import give_ports
 from support.store_server import StoreServer, programs
 from support.waiting import wait_for, wait_for_async
 
@@ -59,6 +60,7 @@ class Node(Server):
     def launch(self) -> None:
         """Start the process, and do not wait."""
         self.paused = False
+        give_ports(self.settings.get("listeners", []))
         file = self.directory / "tidegate.yaml"
         file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         command = [str(Path(sys.executable).with_name("tidegate")), self.role]
@@ -81,7 +83,6 @@ class Node(Server):
                 self._link_is(url)
             elif "://" in url:  # a supervisor counts its processes
                 self.addresses[name] = Address.parse(url)
-        self.keep_ports()
 
     def _ready_line(self) -> str:
         lines = self.stdout().splitlines(keepends=True)
@@ -92,11 +93,6 @@ class Node(Server):
             self.addresses["link"] = Address("unix", "", 0, place.removeprefix("unix:"))
         else:
             self.addresses["link"] = Address.parse(f"tcp://{place}")
-
-    def keep_ports(self) -> None:
-        """Make later starts listen on the same ports, so that clients find it again."""
-        for listener in self.settings.get("listeners", []):
-            listener["port"] = self.addresses[listener["name"]].port
 
     @property
     def mqtt(self) -> tuple[str, int]:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from support.broker import READY_DEADLINE_S, Address, Server
 from support.certificates import Authority, KeyPair
-from support.tools import free_port, require
+from support.ports import free_port
+from support.tools import require
 from support.waiting import wait_for
 
 _ATTEMPTS = 5
@@ -52,9 +53,6 @@ class Mosquitto(Server):
             if process.poll() is None:
                 return
         raise AssertionError(f"mosquitto does not start:\n{self.stderr()}")
-
-    def keep_ports(self) -> None:
-        """Do nothing: the ports are kept as it is."""
 
     def _choose(self) -> dict[str, Address]:
         chosen = {

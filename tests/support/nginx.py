@@ -10,7 +10,8 @@ from pathlib import Path
 
 from support import processes
 from support.broker import Address
-from support.tools import free_port, require
+from support.ports import free_port
+from support.tools import require
 from support.waiting import wait_for
 
 UPGRADE = """

@@ -85,7 +85,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(harness.close)
     # Started here, because their own wait for it is short.
     harness.broker.start()
-    harness.broker.keep_ports()
     package, brokers = ModuleType("mqtt"), ModuleType("mqtt.brokers")
     vars(brokers).update(run=harness.run, listeners=harness.listeners)
     vars(package).update(brokers=brokers)

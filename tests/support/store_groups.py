@@ -17,8 +17,9 @@ from redis import exceptions as redis_errors
 from redis.crc import key_slot
 
 from support.certificates import Certificates
+from support.ports import free_port
 from support.store_server import StoreServer, TcpServer, programs
-from support.tools import free_port, missing
+from support.tools import missing
 from support.waiting import wait_for
 
 DEADLINE_S = 30.0

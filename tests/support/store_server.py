@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from support import processes
 from support.certificates import Certificates
-from support.tools import free_port
+from support.ports import free_port
 from tidegate.store import embedded
 
 DEADLINE_S = 20.0

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from support.mqtt_bytes import V5, Property, Will
 from support.raw_client import RawClient
+from support.waiting import wait_for_async
 
 #: Ends while the test looks.
 BRIEF_S: Final = 1
@@ -106,7 +107,9 @@ class TimedState:
         await _expect_lasting(self._watcher, b"lasting", b"new")
 
     async def check_kept(self, *queued: bytes) -> None:
-        """The session that has not expired is there, with these messages."""
+        """The session that has not expired is there, with these messages, once the brief has."""
+        due_s = self._left_s + DELAY_S
+        await wait_for_async(lambda: time.monotonic() > due_s, GRACE_S, "what is brief is over")
         kept = await self._connect(self._second, "kept", expiry_s=LASTING_S)
         assert kept.connack is not None
         assert kept.connack.session_present

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -115,11 +114,3 @@ def run_or_missing(what: str, command: list[str], cwd: Path | None = None) -> No
         missing(f"{what} ({error})")
     if done.returncode != 0:
         missing(f"{what} ({(done.stderr or done.stdout).strip()[-400:]})")
-
-
-def free_port() -> int:
-    """Return a loopback port that was free a moment ago, for programs that cannot take port 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

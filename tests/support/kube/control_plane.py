@@ -24,6 +24,7 @@ from support.certificates import Authority
 from support.kube import binaries
 from support.kube.api import Api, Object, Refused
 from support.kube.audit import AuditLog
+from support.ports import free_port
 from support.waiting import wait_for
 
 READY_S: Final = 60.0
@@ -106,10 +107,10 @@ class ControlPlane:
         """
         programs = binaries.programs()
         etcd = tools.require("etcd")
-        store = f"http://127.0.0.1:{tools.free_port()}"
+        store = f"http://127.0.0.1:{free_port()}"
         self._run("etcd", [etcd, *_etcd_arguments(self.directory / "etcd", store)])
         self._write_files()
-        port = tools.free_port()
+        port = free_port()
         self.url = f"https://127.0.0.1:{port}"
         self.api = Api(self.url, self.authority, self._tokens[ADMIN], "test")
         self._run(
@@ -287,7 +288,7 @@ class ControlPlane:
             "--use-service-account-credentials=true",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
-            f"--secure-port={tools.free_port()}",
+            f"--secure-port={free_port()}",
             f"--cert-dir={self.directory / 'certificates'}",
             "--enable-hostpath-provisioner=true",
             "--horizontal-pod-autoscaler-sync-period=1s",
@@ -300,7 +301,7 @@ class ControlPlane:
 
 
 def _etcd_arguments(data: Path, client: str) -> list[str]:
-    peer = f"http://127.0.0.1:{tools.free_port()}"
+    peer = f"http://127.0.0.1:{free_port()}"
     return [
         f"--data-dir={data}",
         "--unsafe-no-fsync",

@@ -19,10 +19,11 @@ from typing import Any, Final
 
 import yaml
 
-from support import helm, processes, tools
+from support import helm, processes
 from support.kube.api import Object
 from support.kube.audit import Request
 from support.kube.control_plane import ControlPlane
+from support.ports import free_port
 from support.waiting import wait_for
 
 CHART: Final = Path(__file__).parents[3] / "charts" / "tidegate"
@@ -119,7 +120,7 @@ class OperatorProcess:
         command = [*container["command"], *container["args"]]
         command = [_expanded(part, environment) for part in command]
         assert command[0] == "python"
-        self._port = tools.free_port()
+        self._port = free_port()
         command += ["--admin-address", "127.0.0.1", "--admin-port", str(self._port), *more]
         self._ready_path = container["readinessProbe"]["httpGet"]["path"]
         token = self.plane.api.token(self.namespace, self.account)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from support.certificates import Authority, Certificates
+from support.ports import free_port
 from support.store_groups import ACL_RULES
 from tidegate.cli.main import main
 from tidegate.doctor import certificates as about_certificates
@@ -143,8 +144,8 @@ def test_a_key_of_another_certificate_stops_the_start(
 
 
 def test_a_port_of_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         config = _config(listeners=[{"port": port}])
         ((level, text),) = _bad(examine_ports(config, "serve"))
         assert level is Level.PROBLEM
@@ -164,8 +165,8 @@ def test_a_port_of_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_ports_of_a_role(tmp_path: Path) -> None:
     """A router does not open the listeners, an edge not the link."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         config = _config(listeners=[{"port": port}])
         assert _bad(examine_ports(config, "router")) == []
         linked = _config(link={"listen": f"127.0.0.1:{port}"})
@@ -217,8 +218,8 @@ def test_a_console_is_looked_at_from_where_it_runs() -> None:
 
 
 def test_routers_of_an_edge() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as router:
-        port = router.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)):
         config = _config(link={"routers": [f"127.0.0.1:{port}"]})
         assert _bad(examine_names(config, "edge")) == []
         assert _bad(examine_names(config, "serve")) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from tidegate.edge.transport.acceptor import bind
 from tidegate.roles.child import ChildProcess
 from tidegate.roles.supervisor import Supervisor
@@ -121,8 +122,7 @@ async def test_ports_of_a_change_that_cannot_be_handed_on_are_free_again(tmp_pat
     (tmp_path / "made").mkdir()
     supervisor._make_children(tmp_path / "made", URL, [])
     (tmp_path / "made").rename(tmp_path / "gone")
-    with bind(ListenerConfig(port=0))[0] as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     changed = Config.model_validate({"listeners": [{"port": port}]})
     with pytest.raises(NotApplied, match="No such file or directory"):
         await supervisor.reconfigure(changed)
