@@ -170,6 +170,8 @@ def broker(single: AnyStore, start_broker: StartBroker) -> Tidegate:
     return start_broker(
         store={"url": single.url, "memory_reserve_percent": RESERVE_PERCENT},
         features={"sys_interval_s": 0},
+        # However many a quick machine publishes until the next look at the server's memory.
+        limits={"max_queued_messages": 1_000_000},
     )
 
 

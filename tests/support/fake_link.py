@@ -96,6 +96,7 @@ class FakeEdge:
         self.identities: list[str] = []
         self.fenced: list[tuple[str, int]] = []
         self.wills: list[PendingWill] = []
+        self.knows_wills = False
         self.publishes_wills = False
         self.given_up_count = 0
         #: Whether the member of a shared subscription is here.

@@ -217,6 +217,7 @@ class Edge:
             attaching.lost_epoch = max(attaching.lost_epoch, epoch - 1)
 
     #: In one process the router publishes wills itself (see EdgeLink).
+    knows_wills: Final = False
     publishes_wills: Final = False
 
     def publish_will(self, will: PendingWill) -> bool:

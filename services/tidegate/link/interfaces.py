@@ -480,6 +480,10 @@ class EdgeLink(Protocol):
     edge_id: str
 
     @property
+    def knows_wills(self) -> bool:
+        """Whether it publishes wills at all, once it is attached."""
+
+    @property
     def publishes_wills(self) -> bool:
         """Whether ``publish_will`` can be called with success now."""
 
@@ -524,7 +528,7 @@ class EdgeLink(Protocol):
         """Nothing that this client has published with a lower epoch takes effect any more."""
 
     def publish_will(self, will: PendingWill) -> bool:
-        """Publish a will, by the router of its topic; False: the caller has to do it."""
+        """Publish a will, by the router of its topic; False: it cannot now."""
 
     def give_up(self) -> None:
         """Its lease has ended: it must verify its connections before it publishes again."""

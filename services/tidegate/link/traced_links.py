@@ -206,7 +206,8 @@ class TracedEdgeLink:
     def __init__(self, edge: EdgeLink, tracer: Tracer, counters: Counters) -> None:
         """``counters`` are those of the edge: they say what was sent."""
         self.edge_id = edge.edge_id
-        self.publishes_wills = edge.publishes_wills
+        self.knows_wills = edge.knows_wills
+        self._edge = edge
         self._deliver = edge.deliver
         self._push = edge.push
         self._deliver_shared = edge.deliver_shared
@@ -221,6 +222,11 @@ class TracedEdgeLink:
         self.give_up = edge.give_up
         self.pushes_lost = edge.pushes_lost
         self.set_bans = edge.set_bans
+
+    @property
+    def publishes_wills(self) -> bool:
+        """Whether it can now (see EdgeLink)."""
+        return self._edge.publishes_wills
 
     def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
         """Give a message to every client it matches (see EdgeLink)."""

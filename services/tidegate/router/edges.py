@@ -106,6 +106,11 @@ class Edges:
         able = [edge for edge in self.by_id.values() if edge.publishes_wills]
         return random.choice(able) if able else None  # noqa: S311 - any of them
 
+    def are_old(self) -> bool:
+        """Whether there are edges, but none that will ever publish wills: this router does."""
+        edges = self.by_id.values()
+        return bool(edges) and not any(edge.knows_wills for edge in edges)
+
     def kick(self, client_id: str, epoch: int) -> None:
         """End this connection, wherever it is: a newer one owns the session."""
         for edge in self.by_id.values():

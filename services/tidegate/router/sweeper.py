@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -123,12 +123,32 @@ class Sweeper:
 
     async def sweep(self) -> bool:
         """Process what is due; True when there may be more now. Raises StoreUnavailable."""
-        # The store returns each ended session once: process a reply before the next call may fail.
-        found = 0
         self._record.tick()
         membership = self._membership
-        read_to = None if membership is None else await membership.read_by_all()
-        publisher = None if membership is None else self._edges.will_publisher()
+        found = 0
+        await self._offline_members.schedule_checks()
+        if membership is None:
+            found = await self._sweep_sessions(None, None)
+        else:
+            read_to = await membership.read_by_all()
+            publisher = self._edges.will_publisher()
+            if publisher is not None or self._edges.are_old():
+                found = await self._sweep_sessions(read_to, publisher)
+        expired = await self._retained.expire()
+        more = await self._store.expire_queued(self._now_ms(), EXPIRE_LIMIT)
+        self._leases.sweep_done()
+        return more or found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
+
+    async def _sweep_sessions(
+        self, read_to: Sequence[int] | None, publisher: EdgeLink | None
+    ) -> int:
+        """Process lost edges and what is due; how much. Raises StoreUnavailable.
+
+        All of it may bring wills, which edges publish in a cluster: a router without one leaves it
+        to others. Where no router has an edge nothing is connected, and what is due waits for one.
+        """
+        # The store returns each ended session once: process a reply before the next call may fail.
+        found = 0
         publisher_id = "" if publisher is None else publisher.edge_id
         if self._leases.may_sweep_edges():
             history = self._rollback.history
@@ -144,13 +164,8 @@ class Sweeper:
                 work = await self._store.sweep_history(self._now_ms(), SWEEP_LIMIT, publisher_id)
                 found += self._process(work, publisher)
                 self._rollback.swept(work)
-        await self._offline_members.schedule_checks()
         work = await self._store.sweep_due(self._now_ms(), SWEEP_LIMIT, publisher_id)
-        found += self._process(work, publisher, _EXPIRED)
-        expired = await self._retained.expire()
-        more = await self._store.expire_queued(self._now_ms(), EXPIRE_LIMIT)
-        self._leases.sweep_done()
-        return more or found >= SWEEP_LIMIT or expired >= SWEEP_LIMIT
+        return found + self._process(work, publisher, _EXPIRED)
 
     def _process(
         self, work: DueWork, publisher: EdgeLink | None, cause: tuple[Kind, str] = _CONNECTION_ENDED

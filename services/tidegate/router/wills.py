@@ -112,10 +112,16 @@ class Wills:
         return found
 
     def publish_by(self, edge: EdgeLink | None, wills: Iterable[DueWill]) -> None:
-        """Have an edge publish claimed wills; None, or one that is too old: publish them here."""
+        """Have an edge publish claimed wills; None: there is none that can, publish them here.
+
+        An edge that has been detached meanwhile publishes nothing: the claims end after a while,
+        and another one gets them.
+        """
         for will in self.pending(wills):
-            if edge is None or not edge.publish_will(will):
+            if edge is None:
                 self.publish(will)
+            else:
+                edge.publish_will(will)
 
     def publish(self, will: PendingWill) -> None:
         """Publish a will here, and delete it when that is stored."""

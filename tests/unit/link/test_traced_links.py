@@ -42,6 +42,7 @@ class _Peer:
 
     edge_id = "edge"
     instance = "instance"
+    knows_wills = False
     publishes_wills = False
 
     def __init__(self, code: int | None = 0, taken: bool = True) -> None:
@@ -157,3 +158,11 @@ def test_a_member_that_is_not_there_gets_no_span() -> None:
     message = Publish("t", qos=1, trace=tracer.start(ROUTE, tracer.sample()).context)
     assert not edge.deliver_shared("c", 1, message, "$share/g/t", SubscriptionOptions())
     assert not tracer.spans
+
+
+def test_whether_an_edge_publishes_wills_is_asked_each_time() -> None:
+    peer = _Peer()
+    edge = TracedEdgeLink(cast("EdgeLink", peer), Tracer(1), peer.counters)
+    assert not edge.publishes_wills  # it is being attached
+    peer.publishes_wills = True
+    assert edge.publishes_wills

@@ -743,12 +743,36 @@ async def test_wills_are_left_to_edges() -> None:
     (will,) = (await harness.router.detach(DetachSession("c", 4, True))).wills
     assert (will.will_id, will.epoch, will.message.payload) == ("4:c", 4, b"gone")
     harness.store.due = DueWork(wills=[due])
+    harness.edge.knows_wills = harness.edge.publishes_wills = True
+    await harness.router.sweeper.sweep()
+    assert [one.will_id for one in harness.edge.wills] == ["4:c"]
+
+
+@in_virtual_time
+async def test_a_router_that_no_edge_is_attached_to_yet_claims_no_wills() -> None:
+    """It has just started, say: the topic's writer may be another router."""
+    harness = await _harness()
+    due = DueWork(wills=[DueWill("4:c", "c", 4, encode_will(Will("t", b"gone"), "c", None))])
+    harness.store.due = due
+    harness.edge.knows_wills = True  # what was sent to it before is still under way
+    harness.router.add_interest("edge-1", "t")
+    await harness.router.sweeper.sweep()
+    harness.router.detach_edge(harness.edge)
+    await harness.router.sweeper.sweep()
+    assert harness.store.due is due
+    assert harness.edge.payloads == []
+    harness.router.attach_edge(harness.edge)
     harness.edge.publishes_wills = True
     await harness.router.sweeper.sweep()
     assert [one.will_id for one in harness.edge.wills] == ["4:c"]
-    # None that is able to is attached: better by this router than late.
-    harness.store.due = DueWork(wills=[due])
-    harness.edge.publishes_wills = False
+
+
+@in_virtual_time
+async def test_edges_that_publish_no_wills_leave_them_to_a_router() -> None:
+    """All of an earlier version: better by this router than late."""
+    harness = await _harness()
+    record = encode_will(Will("t", b"gone"), "c", None)
+    harness.store.due = DueWork(wills=[DueWill("4:c", "c", 4, record)])
     harness.router.add_interest("edge-1", "t")
     await harness.router.sweeper.sweep()
     assert harness.edge.payloads == [b"gone"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,10 @@ TAKE_50 = "from support.ports import free_port; print(*(free_port() for _ in ran
 
 def test_processes_at_the_same_time_are_given_different_ports() -> None:
     command = [sys.executable, "-c", TAKE_50]
-    tests = Path(ports.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(Path(ports.__file__).resolve().parents[1])}
     takers = [
-        processes.start(command, cwd=tests, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        processes.start(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
     ]
     taken = [port for taker in takers for port in taker.communicate()[0].split()]
     assert len(taken) == len(set(taken)) == 200

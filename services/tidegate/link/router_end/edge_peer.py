@@ -233,9 +233,14 @@ class EdgePeer:
             del self.fences[client_id]
 
     @property
+    def knows_wills(self) -> bool:
+        """See EdgeLink."""
+        return self.version >= FENCES_VERSION
+
+    @property
     def publishes_wills(self) -> bool:
         """See EdgeLink."""
-        return self.version >= FENCES_VERSION and self.synced and not self.closed
+        return self.knows_wills and self.synced and not self.closed
 
     def publish_will(self, will: PendingWill) -> bool:
         """See EdgeLink."""
