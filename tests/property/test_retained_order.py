@@ -1,16 +1,16 @@
 """Retained and live messages meet in order, whatever overtakes what.
 
-Inputs: publishes of topics, each by the router that writes it; a SUBSCRIBE at any moment; stores
-that answer late; streams from routers to the edge that are read as slowly as the schedule says.
-Observed: what the subscriber gets of each topic. The edge, its clients and the routers' retained
-messages are real; streams and stores are fakes.
+Inputs: publishes of topics, each by the router that writes it, some of them sent to the edge for an
+earlier subscriber; a SUBSCRIBE at any moment; stores that answer late; streams from routers to the
+edge that are read as slowly as the schedule says. Observed: what the subscriber gets of each topic.
+The edge, its clients and the routers' retained messages are real; streams and stores are fakes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from support import mqtt_bytes
 from support.lone_edge import LoneEdge
 from support.virtual_time import run_virtual, turns
 from tidegate.core.rendezvous import owner
-from tidegate.link.interfaces import RetainedPage, RetainedRequest
+from tidegate.link.interfaces import OnRead, RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router import retained as router_retained
 from tidegate.router.pending import Pending
@@ -32,8 +32,11 @@ WHATS = ("store", "stream")
 TOPICS = ("a", "b", "c", "d")
 assert {owner(topic, ROUTERS) for topic in TOPICS} == {*ROUTERS}
 
-#: Publish (topic, whether retained, whether empty), or a step of a router's store or stream.
-PUBLISHES = st.tuples(st.just("publish"), st.sampled_from(TOPICS), st.booleans(), st.booleans())
+#: Publish (topic, whether retained, whether empty, whether an earlier subscriber of this edge was
+#: there), or a step of a router's store or stream.
+PUBLISHES = st.tuples(
+    st.just("publish"), st.sampled_from(TOPICS), st.booleans(), st.booleans(), st.booleans()
+)
 STEPS = st.tuples(st.sampled_from(["store", "stream"]), st.sampled_from(ROUTERS))
 SCHEDULES = st.lists(st.one_of(PUBLISHES, STEPS, STEPS, st.just(("subscribe",))), max_size=60)
 
@@ -47,7 +50,7 @@ class _Router:
         self._records: dict[str, bytes | None] = {}
         self._store: deque[asyncio.Future[None]] = deque()
         #: What the edge has not taken yet: messages, and replies to its reads.
-        self._stream: deque[Publish | tuple[asyncio.Future[Any], RetainedPage]] = deque()
+        self._stream: deque[Publish | tuple[asyncio.Future[Any], Callable[[], None]]] = deque()
         store: Any = self
         self.retained = RetainedMessages(store, lambda: 0, lambda: None)
 
@@ -74,11 +77,22 @@ class _Router:
         if message.retain:
             self.retained.set(message, Pending(lambda: None))
 
-    async def read(self, request: RetainedRequest) -> RetainedPage:
+    async def read(self, request: RetainedRequest, on_read: OnRead | None) -> RetainedPage:
         """A request, and its reply through the stream."""
         page = await self.retained.page(request)
         arrived: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._stream.append((arrived, page))
+
+        def arrive() -> None:
+            if on_read is not None and page.is_of_now:
+                end = page.after
+                on_read(
+                    lambda topic: (
+                        owner(topic, ROUTERS) == self.name and (end is None or topic <= end)
+                    )
+                )
+            arrived.set_result(None)
+
+        self._stream.append((arrived, arrive))
         await arrived
         return page
 
@@ -97,7 +111,7 @@ class _Router:
         if isinstance(one, Publish):
             self._edge.edge.deliver(one, "publisher")
         elif not one[0].done():
-            one[0].set_result(None)
+            one[1]()
         return True
 
 
@@ -113,12 +127,17 @@ class _Run:
         self.before_suback: dict[str, int] = {}
         self.got: dict[str, list[tuple[int, bool]]] = {topic: [] for topic in TOPICS}
 
-    async def _read(self, filters: Sequence[str], last: RetainedPage | None = None) -> RetainedPage:
+    async def _read(
+        self,
+        filters: Sequence[str],
+        last: RetainedPage | None = None,
+        on_read: OnRead | None = None,
+    ) -> RetainedPage:
         """As ``RetainedReads.read``."""
         after = last.after or "" if last is not None else ""
         pages = await asyncio.gather(
             *(
-                router.read(RetainedRequest(filters, after, 0, router.name, ROUTERS))
+                router.read(RetainedRequest(filters, after, 0, router.name, ROUTERS), on_read)
                 for router in self.routers.values()
             )
         )
@@ -131,13 +150,17 @@ class _Run:
         merged.messages.sort(key=lambda message: message.topic)
         return merged
 
-    def publish(self, topic: str, retain: bool, empty: bool) -> None:
-        """Publish the next message of a topic; its number is its QoS 0 payload or its length."""
+    def publish(self, topic: str, retain: bool, empty: bool, had_interest: bool) -> None:
+        """Publish the next message of a topic; its number is its payload.
+
+        ``had_interest``: it goes to the edge, which has had another subscriber until now.
+        """
         number = len(self.published[topic])
         payload = b"" if empty and retain else b"%d" % number
         message = Publish(topic, payload, 0, retain)
         self.published[topic].append(message)
-        self.routers[owner(topic, ROUTERS)].publish(message, bool(self.edge.router.interest))
+        has_interest = had_interest or bool(self.edge.router.interest)
+        self.routers[owner(topic, ROUTERS)].publish(message, has_interest)
 
     def take(self, client: Any) -> None:
         """Note what the client has got."""
@@ -212,5 +235,5 @@ def test_a_subscriber_gets_what_is_retained_and_then_exactly_what_is_newer(
 def test_pages_that_follow_have_nothing_older_than_what_came_live(schedule: list[Any]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(router_retained, "PAGE_TOPICS", 1)
-        first = [("publish", topic, True, False) for topic in TOPICS]
+        first = [("publish", topic, True, False, False) for topic in TOPICS]
         run_virtual(_play([*first, ("subscribe",), *schedule], False))

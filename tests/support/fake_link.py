@@ -24,6 +24,7 @@ from tidegate.link.interfaces import (
     DetachedSession,
     DetachSession,
     EdgeLink,
+    OnRead,
     Origin,
     PendingWill,
     RetainedPage,
@@ -373,7 +374,10 @@ class FakeService:
         raise NotImplementedError
 
     async def read_retained(
-        self, filters: Sequence[str], last: RetainedPage | None = None
+        self,
+        filters: Sequence[str],
+        last: RetainedPage | None = None,
+        on_read: OnRead | None = None,
     ) -> RetainedPage:
         """See RouterLink; only edges of the same process call it."""
         raise NotImplementedError
@@ -456,7 +460,8 @@ class FakeRouter:
         self.operations: list[tuple[str, Any]] = []
         self.received: list[pb.EdgeFrame] = []
         self.silent_about: set[str] = set()
-        self._unanswered: list[tuple[str, int]] = []
+        #: The kinds and numbers of requests that it has not answered.
+        self.unanswered: list[tuple[str, int]] = []
         #: By the kind of a request: what to answer instead of nothing.
         self.replies: dict[str, pb.Reply] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -464,7 +469,7 @@ class FakeRouter:
     def connect(self, life: str = "a") -> None:
         """The router client's stream has been welcomed."""
         self.instance = f"{self.name}.{life}"
-        self.operations, self._unanswered = [], []
+        self.operations, self.unanswered = [], []
         welcome = pb.Welcome(
             version=2, instance=self.instance, name=self.name, credit_bytes=self.credit_bytes
         )
@@ -509,7 +514,7 @@ class FakeRouter:
         if kind == "request":
             kind, number = operation.WhichOneof("kind"), operation.id
             if kind in self.silent_about:
-                self._unanswered.append((kind, number))
+                self.unanswered.append((kind, number))
             else:
                 self._reply(kind, number)
             operation = getattr(operation, kind)
@@ -535,10 +540,10 @@ class FakeRouter:
     def answer_all(self, kind: str) -> None:
         """Be silent about a kind of request no more; answer what has come."""
         self.silent_about.discard(kind)
-        for found, number in self._unanswered:
+        for found, number in self.unanswered:
             if found == kind:
                 self._reply(kind, number)
-        self._unanswered = [item for item in self._unanswered if item[0] != kind]
+        self.unanswered = [item for item in self.unanswered if item[0] != kind]
 
     def of(self, kind: str) -> list[Any]:
         """All operations of one kind that have come."""

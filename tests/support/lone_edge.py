@@ -23,6 +23,7 @@ from tidegate.link.interfaces import (
     AttachSession,
     DetachedSession,
     DetachSession,
+    OnRead,
     Origin,
     RetainedForQueue,
     RetainedPage,
@@ -241,7 +242,10 @@ class FakeRouter:
         return False
 
     async def read_retained(
-        self, filters: Sequence[str], last: RetainedPage | None = None
+        self,
+        filters: Sequence[str],
+        last: RetainedPage | None = None,
+        on_read: OnRead | None = None,
     ) -> RetainedPage:
         """See RouterLink: what is retained when the answer comes."""
         self.reads.append((list(filters), last))
@@ -259,6 +263,8 @@ class FakeRouter:
         page = RetainedPage(found[: self.page_size])
         if len(found) > self.page_size:
             page.after = page.messages[-1].topic
+        if on_read is not None:
+            on_read(lambda topic: page.after is None or topic <= page.after)
         return page
 
     async def queue_retained(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.core.standing import Standing
@@ -191,6 +191,12 @@ class RetainedPage:
     names: tuple[str, ...] = ()
     #: The topics that are left, where a router knows no pages of messages.
     topics: Sequence[str] = ()
+    #: It has what its topics retained when it was sent, not only what was not written meanwhile.
+    is_of_now: bool = False
+
+
+#: Called when a router's part of a page arrives; its argument says whether a topic is in that part.
+OnRead: TypeAlias = Callable[[Callable[[str], bool]], None]
 
 
 @dataclass(slots=True, frozen=True)
@@ -310,14 +316,21 @@ class RouterLink(Protocol):
         """Whether it is certain at once that no message that matches a filter is retained."""
 
     async def read_retained(
-        self, filters: Sequence[str], last: RetainedPage | None = None
+        self,
+        filters: Sequence[str],
+        last: RetainedPage | None = None,
+        on_read: OnRead | None = None,
     ) -> RetainedPage:
         """Return the retained messages that match any of these filters, in pages.
 
         ``last`` is the page before. The first page comes when every attached router knows all of
         this edge's interest. A message that a router routes after it has read a page reaches the
-        edge after that page; a topic written while it reads is left out, for its message reaches
-        the edge before. Raises RouterUnavailable.
+        edge after that page. The first page has what its topics retain when it is sent: when a
+        router's part arrives, ``on_read`` is called, for what has been delivered of its topics
+        until then is not newer, though it may be older (its edge had no interest for a moment).
+        From a later page a topic that is written while it is read is left out, for its message
+        reaches the edge before; so it is from each page of routers of earlier versions, which
+        ``on_read`` is not called for. Raises RouterUnavailable.
         """
 
     async def queue_retained(

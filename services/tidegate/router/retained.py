@@ -19,6 +19,7 @@ from tidegate.core.rendezvous import owner
 from tidegate.core.retained_index import RetainedIndex
 from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
+from tidegate.mqtt.topics import matches
 from tidegate.router.pending import Pending
 from tidegate.router.retained_quota import RetainedQuota
 from tidegate.router.store_calls import Backoff
@@ -37,8 +38,8 @@ PAGE_BYTES: Final = 262_144
 PAGE_TOPICS: Final = 5_000
 #: Messages that are read at a time for a page.
 SLICE: Final = 64
-#: (The class has a method named ``set``.)
-Topics: TypeAlias = set[str]
+#: By topic: the newest message of those that have come during a read, None: removed.
+Changes: TypeAlias = dict[str, Publish | None]
 #: Lists of topics that are kept for next pages.
 MAX_LISTS: Final = 1_000
 
@@ -72,8 +73,8 @@ class RetainedMessages:
         self._writing_for: dict[str, list[Pending]] = {}
         # Topics of which the index may be wrong: their writes were cancelled or refused.
         self._unverified: set[str] = set()
-        # Topics written since each read in flight began: the result of such a read may be stale.
-        self._reads: list[set[str]] = []
+        # What has come since each read in flight began: what it reads of these may be stale.
+        self._reads: list[Changes] = []
         #: Topics that match, sorted, of which only a part has been read. Any may be dropped.
         self._lists: OrderedDict[int, list[str]] = OrderedDict()
         self._list_numbers = itertools.count(1)
@@ -108,7 +109,7 @@ class RetainedMessages:
         if self._quota is not None and self._quota.is_on:
             self._owners[topic] = owner
         for read in self._reads:
-            read.add(topic)
+            read[topic] = self._dirty[topic]
         pending.add()
         self._waiters.setdefault(topic, []).append(pending)
         if self._task is None:
@@ -153,24 +154,24 @@ class RetainedMessages:
     async def page(self, request: RetainedRequest) -> RetainedPage:
         """Return the retained messages that match filters, from one topic on.
 
-        As ``get`` returns them; also what is written while other messages of the page are read is
-        left out. Raises StoreUnavailable.
+        A first page has what its topics retain when it is returned. From a later one a topic that
+        is written meanwhile is left out, as by ``get``. Raises StoreUnavailable.
         """
         number, after = request.list_number, request.after
         topics = self._lists.get(number)
         if topics is None:
             number, topics = 0, self._match_all(request.filters)
         at = bisect_right(topics, after) if after else 0
-        end = min(len(topics), at + PAGE_TOPICS)
+        stop = min(len(topics), at + PAGE_TOPICS)
         name, names = request.name, request.names
-        changed: set[str] = set()
+        changed: Changes = {}
         messages: list[Publish] = []
         size_bytes = 0
         self._reads.append(changed)
         try:
-            while at < end and len(messages) < PAGE_MESSAGES and size_bytes < PAGE_BYTES:
+            while at < stop and len(messages) < PAGE_MESSAGES and size_bytes < PAGE_BYTES:
                 part: list[str] = []
-                while at < end and len(part) < SLICE:
+                while at < stop and len(part) < SLICE:
                     topic = topics[at]
                     at += 1
                     if not names or owner(topic, names) == name:
@@ -180,13 +181,34 @@ class RetainedMessages:
                 size_bytes += sum(len(message.payload) for message in found)
         finally:
             self._reads = [read for read in self._reads if read is not changed]
+        end = topics[at - 1] if at < len(topics) else None
+        is_first = not after
         if changed:
             messages = [message for message in messages if message.topic not in changed]
-        if at == len(topics):
+            if is_first:
+                messages += _now(changed, request, end)
+                messages.sort(key=_topic_of)
+        if end is None:
             self._lists.pop(number, None)
-            return RetainedPage(messages)
+            return RetainedPage(messages, is_of_now=is_first)
+        if is_first and changed:
+            # The page may be cut to that of another router: then the next one has these again.
+            new = {message.topic for message in _now(changed, request, None)}
+            topics = sorted(new.union(topics))
         number = self._keep(number, topics)
-        return RetainedPage(messages, topics[at - 1], {name: number})
+        return RetainedPage(messages, end, {name: number}, is_of_now=is_first)
+
+    async def page_of(self, topics: Sequence[str]) -> RetainedPage:
+        """Return what these topics retain when it is returned. Raises StoreUnavailable."""
+        changed: Changes = {}
+        self._reads.append(changed)
+        try:
+            messages = await self._read(topics, changed)
+        finally:
+            self._reads = [read for read in self._reads if read is not changed]
+        messages += _now(changed, RetainedRequest(topics), None)
+        messages.sort(key=_topic_of)
+        return RetainedPage(messages, is_of_now=True)
 
     def _match_all(self, filters: Sequence[str]) -> list[str]:
         if len(filters) == 1:
@@ -211,14 +233,14 @@ class RetainedMessages:
         A topic written during the read is left out: the subscription of the caller is in place
         already, and it has got the newer message as a live one.
         """
-        changed: set[str] = set()
+        changed: Changes = {}
         self._reads.append(changed)
         try:
             return await self._read(topics, changed)
         finally:
             self._reads = [read for read in self._reads if read is not changed]
 
-    async def _read(self, topics: Sequence[str], changed: Topics) -> list[Publish]:
+    async def _read(self, topics: Sequence[str], changed: Changes) -> list[Publish]:
         now_ms = self._now_ms()
         found: list[Publish] = []
         early = {
@@ -362,3 +384,20 @@ class RetainedMessages:
         if refusal is RetainRefusal.RETAINED_QUOTA:
             self._refused[topic] = charge
         return refusal
+
+
+def _now(changed: Changes, request: RetainedRequest, end: str | None) -> list[Publish]:
+    """What of the changes belongs to a page that ends with a topic, None: that has all."""
+    names = request.names
+    return [
+        message
+        for topic, message in changed.items()
+        if message is not None
+        and (end is None or topic <= end)
+        and (not names or owner(topic, names) == request.name)
+        and any(matches(topic_filter, topic) for topic_filter in request.filters)
+    ]
+
+
+def _topic_of(message: Publish) -> str:
+    return message.topic

@@ -36,7 +36,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
-from tidegate.link.interfaces import RetainedPage, RetainedRequest
+from tidegate.link.interfaces import OnRead, RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.mqtt.topics import has_wildcards
 from tidegate.router.abandoned_queues import AbandonedQueues
@@ -348,13 +348,19 @@ class Router:
         return self._membership is None and not any(map(self.retained.may_match, filters))
 
     async def read_retained(
-        self, filters: Sequence[str], last: RetainedPage | None = None
+        self,
+        filters: Sequence[str],
+        last: RetainedPage | None = None,
+        on_read: OnRead | None = None,
     ) -> RetainedPage:
         """Read retained messages (see RouterLink)."""
         request = RetainedRequest(filters)
         if last is not None:
             request = RetainedRequest(filters, last.after or "", last.lists.get("", 0))
-        return await self.retained_page(request)
+        page = await self.retained_page(request)
+        if on_read is not None:
+            on_read(lambda topic: page.after is None or topic <= page.after)
+        return page
 
     async def retained_page(self, request: RetainedRequest) -> RetainedPage:
         """Read a page of retained messages (see RouterService)."""
@@ -365,7 +371,7 @@ class Router:
             and not any(map(has_wildcards, filters))
         ):
             # Cheaper than to read what other routers have retained.
-            return RetainedPage(await call_once(self.retained.get(sorted({*filters}))))
+            return await call_once(self.retained.page_of(sorted({*filters})))
         await self.catch_up()
         return await call_once(self.retained.page(request))
 

@@ -142,22 +142,92 @@ async def test_each_router_returns_the_topics_that_it_writes() -> None:
     assert {owner(topic, routers) for topic in parts[1]} == {"r2"}
 
 
+class _Slow(_Store):
+    """Answers at once only for pages that begin with the first topic."""
+
+    async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
+        if topics[0] != "00000":
+            await self.may_answer.wait()
+        return [encode_retained(Publish(topic, b"old", 1, True), 0) for topic in topics]
+
+
+def _set(retained: RetainedMessages, topic: str, payload: bytes = b"new") -> None:
+    retained.set(Publish(topic, payload, 1, True), Pending(lambda: None))
+
+
 @in_virtual_time
-async def test_what_is_written_while_a_page_is_read_is_left_out_of_it() -> None:
-    """Also when it has been read for the page already."""
+async def test_what_is_written_while_a_first_page_is_read_is_in_it() -> None:
+    """Also when it has been read for the page already, or was not there when the read began."""
+    store: Any = _Slow()
+    names = [f"{number:05}" for number in range(4 * SLICE)]
+    retained = _with_topics(store, names)
+    store.may_answer.clear()
+    request = RetainedRequest(["+"], "", 0, "r2", ["r1", "r2"])
+    mine = [name for name in names if owner(name, request.names) == "r2"]
+    added = ["a/b", *(f"x{number}" for number in range(20))]
+    reading = asyncio.create_task(retained.page(request))
+    await turns()
+    _set(retained, mine[0])
+    _set(retained, mine[1], b"")
+    for topic in added:
+        _set(retained, topic)
+    store.may_answer.set()
+    page = await reading
+    assert page.is_of_now
+    there = [name for name in added if "/" not in name and owner(name, request.names) == "r2"]
+    assert there
+    assert _topics(page) == sorted([mine[0], *mine[2:], *there])
+    assert {one.topic for one in page.messages if one.payload == b"new"} == {mine[0], *there}
 
-    class Slow(_Store):
-        async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
-            if topics[0] != "00000":
-                await self.may_answer.wait()
-            return [encode_retained(Publish(topic, b"old", 1, True), 0) for topic in topics]
 
-    store: Any = Slow()
-    names = [f"{number:05}" for number in range(2 * SLICE)]
+@in_virtual_time
+async def test_what_is_written_while_a_later_page_is_read_is_left_out_of_it() -> None:
+    """It comes to a subscription that is in effect."""
+    store: Any = _Slow()
+    names = [f"{number:05}" for number in range(PAGE_MESSAGES + SLICE)]
+    retained = _with_topics(store, names)
+    page = await retained.page(RetainedRequest(["#"]))
+    assert page.after is not None
+    rest = names[len(page.messages) :]
+    store.may_answer.clear()
+    request = RetainedRequest(["#"], page.after, page.lists[""])
+    reading = asyncio.create_task(retained.page(request))
+    await turns()
+    _set(retained, rest[0])
+    store.may_answer.set()
+    page = await reading
+    assert not page.is_of_now
+    assert _topics(page) == rest[1:]
+
+
+@in_virtual_time
+async def test_what_is_added_behind_a_first_page_is_in_the_next_one() -> None:
+    """Edges take what of it has come to them for what is read later."""
+    store: Any = _Slow()
+    names = [f"{number:05}" for number in range(PAGE_MESSAGES + SLICE)]
     retained = _with_topics(store, names)
     store.may_answer.clear()
     reading = asyncio.create_task(retained.page(RetainedRequest(["#"])))
     await turns()
-    retained.set(Publish("00000", b"new", 1, True), Pending(lambda: None))
+    _set(retained, "z")
     store.may_answer.set()
-    assert _topics(await reading) == names[1:]
+    page = await reading
+    assert page.after is not None
+    assert "z" not in _topics(page)
+    page = await retained.page(RetainedRequest(["#"], page.after, page.lists[""]))
+    assert _topics(page)[-1] == "z"
+
+
+@in_virtual_time
+async def test_topics_that_are_asked_for_by_name_are_read_as_they_are_when_it_ends() -> None:
+    store: Any = _Store()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    reading = asyncio.create_task(retained.page_of(["a", "b", "c"]))
+    await turns()
+    _set(retained, "a")
+    _set(retained, "b", b"")
+    _set(retained, "other")
+    store.may_answer.set()
+    page = await reading
+    assert page.is_of_now
+    assert [(one.topic, one.payload) for one in page.messages] == [("a", b"new"), ("c", b"old")]

@@ -1,10 +1,11 @@
 """The retained messages of one SUBSCRIBE: read, ordered with live ones, sent at the client's pace.
 
 Made by ``subscribe``, run by ``delivery``. A SUBSCRIBE has one moment of effect. Until then every
-message of its topics that reaches this edge is noted: the last one that was published with RETAIN
-is what its topic has retained at that moment. After it messages are live. What has not been read by
-then follows in pages, without topics that have had a newer live message. Of the reads of one client
-each begins after the one before has ended, or is done again: what is read later is not older.
+message of its topics that reaches this edge is noted: the last one that was published with RETAIN,
+or what is read after it, is what its topic has retained at that moment. After it messages are live.
+What has not been read by then follows in pages, without topics that have had a newer live message.
+Of the reads of one client each begins after the one before has ended, or is done again: what is
+read later is not older.
 
 For a durable session routers queue what has QoS 1 or 2, and the store has up to which topic all has
 been sent or queued, so that another connection of the session goes on from there.
@@ -13,7 +14,7 @@ been sent or queued, so that another connection of the session goes on from ther
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tidegate.link.interfaces import (
@@ -210,6 +211,16 @@ class RetainedReplay:
         self._noted = {}
         self._noted_bytes = 0
 
+    def _forget_read(self, is_read: Callable[[str], bool]) -> None:
+        """What has been noted of topics that are read now is the same, or older.
+
+        Older, where the last client with such a subscription has left this edge: routers have sent
+        nothing in between. What is noted from now on is newer.
+        """
+        if self._noted:
+            self._noted = {topic: one for topic, one in self._noted.items() if not is_read(topic)}
+            self._noted_bytes = sum(len(one.payload) for one in self._noted.values() if one)
+
     # The moment of effect
 
     async def read_first(self) -> bool:
@@ -231,11 +242,11 @@ class RetainedReplay:
         """Read the first page; None if that fails, or too much is noted meanwhile."""
         sink = self._sink
         while True:
-            # What is noted during the read is newer than what it returns, or the same.
             self._forget_noted()
             overflows, reads = self._overflows, sink.retained_reads
+            router = self._client.context.router
             try:
-                page = await self._client.context.router.read_retained(list(self.filters))
+                page = await router.read_retained(list(self.filters), on_read=self._forget_read)
             except RouterUnavailable:
                 return None
             if self._overflows != overflows:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from tidegate.core.rendezvous import owner
 from tidegate.link.edge_end.requests import raise_failure
 from tidegate.link.edge_end.router_peer import LinkLost, RouterPeer, State
 from tidegate.link.edge_end.router_table import RouterTable
-from tidegate.link.interfaces import RetainedForQueue, RetainedPage, RouterUnavailable
+from tidegate.link.interfaces import OnRead, RetainedForQueue, RetainedPage, RouterUnavailable
 from tidegate.link.messages import RETAIN, SMALL_BYTES, read_message, write_message, write_options
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish
@@ -40,15 +41,19 @@ class RetainedReads:
     def __init__(self, routers: RouterTable) -> None:
         self._routers = routers
 
-    async def read(self, filters: Sequence[str], last: RetainedPage | None) -> RetainedPage:
+    async def read(
+        self, filters: Sequence[str], last: RetainedPage | None, on_read: OnRead | None = None
+    ) -> RetainedPage:
         """Read a page, in bounded time (see RouterLink.read_retained)."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await self._read(filters, last)
+                return await self._read(filters, last, on_read)
         except TimeoutError:
             raise RouterUnavailable("no answer in time") from None
 
-    async def _read(self, filters: Sequence[str], last: RetainedPage | None) -> RetainedPage:
+    async def _read(
+        self, filters: Sequence[str], last: RetainedPage | None, on_read: OnRead | None
+    ) -> RetainedPage:
         if last is not None and last.topics:
             return await self._read_topics(last.topics)
         parts = self._parts(filters)
@@ -57,10 +62,12 @@ class RetainedReads:
             parts = self._parts(filters)
         names = tuple(sorted(self._routers.members))
         lists = last.lists if last is not None and last.names == names else {}
-        replies = [
-            _request(peer, part, names, last, lists.get(peer.instance, 0))
-            for peer, part in parts.items()
-        ]
+        replies = []
+        for peer, part in parts.items():
+            request = _request(peer.name, part, names, last, lists.get(peer.instance, 0))
+            arrived = partial(_arrived, peer.name, names, on_read) if on_read is not None else None
+            size_bytes = SMALL_BYTES + sum(map(len, part))
+            replies.append(peer.request(request, size_bytes, arrived))
         others: list[asyncio.Future[None]] = []
         if last is None:
             others = [peer.sync() for peer in self._routers.connected() if peer not in parts]
@@ -193,21 +200,30 @@ def _answers(peer: RouterPeer) -> bool:
 
 
 def _request(
-    peer: RouterPeer,
+    name: str,
     filters: list[str],
     names: tuple[str, ...],
     last: RetainedPage | None,
     list_number: int,
-) -> asyncio.Future[pb.Reply]:
+) -> pb.Request:
     request = pb.Request()
     wanted = request.read_retained
     wanted.topic_filters.extend(filters)
-    wanted.name = peer.name
+    wanted.name = name
     wanted.names.extend(names)
     if last is not None:
         wanted.after = last.after or ""
         wanted.list_number = list_number
-    return peer.request(request, SMALL_BYTES + sum(map(len, filters)))
+    return request
+
+
+def _arrived(name: str, names: Sequence[str], on_read: OnRead, reply: pb.Reply) -> None:
+    """The part of the router with this name is there."""
+    found = reply.read_retained
+    if not found.is_of_now:
+        return
+    end = found.after
+    on_read(lambda topic: (not end or topic <= end) and owner(topic, names) == name)
 
 
 def _merge(

@@ -49,6 +49,7 @@ from tidegate.link.interfaces import (
     DetachedSession,
     DetachSession,
     EdgeLink,
+    OnRead,
     PendingWill,
     RetainedForQueue,
     RetainedPage,
@@ -448,10 +449,13 @@ class RouterClient:
         return False
 
     async def read_retained(
-        self, filters: Sequence[str], last: RetainedPage | None = None
+        self,
+        filters: Sequence[str],
+        last: RetainedPage | None = None,
+        on_read: OnRead | None = None,
     ) -> RetainedPage:
         """Read retained messages (see RouterLink)."""
-        return await self._retained_reads.read(filters, last)
+        return await self._retained_reads.read(filters, last, on_read)
 
     async def queue_retained(
         self, client_id: str, incarnation: int, items: Sequence[RetainedForQueue]

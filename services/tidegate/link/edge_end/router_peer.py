@@ -97,6 +97,7 @@ class RouterPeer:
     __slots__ = (
         "_next_id",
         "address",
+        "arrivals",
         "credit_bytes",
         "frames_received",
         "frames_taken",
@@ -133,6 +134,8 @@ class RouterPeer:
         self.unconfirmed: dict[int, Unconfirmed] = {}
         self.waiting: list[Unconfirmed] = []
         self.requests: dict[int, asyncio.Future[Any]] = {}
+        #: Called with the reply to a request, before anything that was sent behind it is handled.
+        self.arrivals: dict[int, Callable[[pb.Reply], None]] = {}
         self.synced: dict[int, asyncio.Future[None]] = {}
         self.frames_received = 0
         #: Frames of this connection that were handled, and bytes of them not yet reported.
@@ -308,6 +311,7 @@ class RouterPeer:
             if not future.done():
                 future.set_exception(LinkLost(self.name))
         self.requests.clear()
+        self.arrivals.clear()
         self.synced.clear()
         return lost
 
@@ -333,14 +337,24 @@ class RouterPeer:
 
     # Requests
 
-    def request(self, request: pb.Request, size: int = SMALL_BYTES) -> asyncio.Future[pb.Reply]:
-        """Send a request; the future ends with its reply, or with LinkLost."""
+    def request(
+        self,
+        request: pb.Request,
+        size: int = SMALL_BYTES,
+        arrived: Callable[[pb.Reply], None] | None = None,
+    ) -> asyncio.Future[pb.Reply]:
+        """Send a request; the future ends with its reply, or with LinkLost.
+
+        ``arrived`` is called before it ends, and before what the router sent after the reply.
+        """
         future: asyncio.Future[pb.Reply] = asyncio.get_running_loop().create_future()
         if self.outbox is None:
             future.set_exception(LinkLost(self.name))
             return future
         request.id = number = self.next_id()
         self.requests[number] = future
+        if arrived is not None:
+            self.arrivals[number] = arrived
         self.outbox.frame.operations.add().request.CopyFrom(request)
         self.outbox.grew(size)
         return future
@@ -348,7 +362,10 @@ class RouterPeer:
     def replied(self, reply: pb.Reply) -> None:
         """Handle the reply to a request."""
         future = self.requests.pop(reply.id, None)
+        arrived = self.arrivals.pop(reply.id, None) if self.arrivals else None
         if future is not None and not future.done():
+            if arrived is not None:
+                arrived(reply)
             future.set_result(reply)
 
     def sync(self) -> asyncio.Future[None]:

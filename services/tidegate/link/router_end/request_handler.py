@@ -327,6 +327,7 @@ class RequestHandler:
         if page.after is not None:
             found.after = page.after
             found.list_number = page.lists[wanted.name]
+        found.is_of_now = page.is_of_now
 
     async def _queue_retained(
         self, _attached: AttachedEdge, wanted: pb.QueueRetainedRequest, _reply: pb.Reply

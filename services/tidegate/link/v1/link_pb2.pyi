@@ -898,14 +898,16 @@ class GetRetainedReply(_message.Message):
     def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
 
 class ReadRetainedReply(_message.Message):
-    __slots__ = ("messages", "after", "list_number")
+    __slots__ = ("messages", "after", "list_number", "is_of_now")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     LIST_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    IS_OF_NOW_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     after: str
     list_number: int
-    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., after: _Optional[str] = ..., list_number: _Optional[int] = ...) -> None: ...
+    is_of_now: bool
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., after: _Optional[str] = ..., list_number: _Optional[int] = ..., is_of_now: _Optional[bool] = ...) -> None: ...
 
 class LeaseReply(_message.Message):
     __slots__ = ("was_lost", "routers", "broker_time_ms", "wall_time_ms")

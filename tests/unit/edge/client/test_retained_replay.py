@@ -78,25 +78,60 @@ async def test_what_comes_during_the_read_is_retained_and_what_comes_after_subac
 
 
 @in_virtual_time
-async def test_what_was_noted_goes_before_what_was_read() -> None:
-    """The answer was on its way when the newer message came."""
+async def test_what_was_noted_goes_before_what_an_earlier_version_read() -> None:
+    """It leaves out what is written meanwhile; the answer was on its way when that came."""
     async with LoneEdge() as edge:
         client = await edge.connect("c")
         _keep(edge, "t", "removed")
         read = edge.router.read_retained
 
-        async def late(*arguments: Any) -> Any:
-            page = await read(*arguments)
+        async def late(filters: Any, last: Any = None, on_read: Any = None) -> Any:
+            page = await read(filters, last)
             await asyncio.sleep(0.1)
             return page
 
-        edge.router.read_retained = late  # type: ignore[method-assign, assignment]
+        edge.router.read_retained = late  # type: ignore[method-assign]
         await _subscribe(client, ("#", 0))
         _retain(edge, "t", b"newer")
         _retain(edge, "removed", b"")
         _retain(edge, "first", b"of its topic")
         await asyncio.sleep(0.2)
         assert _got(client) == ["SUBACK", (b"of its topic", True), (b"newer", True)]
+
+
+@in_virtual_time
+async def test_what_was_on_its_way_for_an_earlier_subscriber_gives_way_to_what_is_read() -> None:
+    """The last one left before the newer messages, so routers did not send these to this edge."""
+    async with LoneEdge() as edge:
+        client = await edge.connect("c")
+        edge.router.readable.clear()
+        await _subscribe(client, ("#", 0))
+        for topic in ("changed", "removed"):
+            edge.edge.deliver(Publish(topic, b"older", 0, True), "publisher")
+        _keep(edge, "changed")
+        edge.router.readable.set()
+        await turns()
+        _retain(edge, "changed", b"live")
+        assert _got(client) == ["SUBACK", (b"kept", True), (b"live", False)]
+
+
+@in_virtual_time
+async def test_what_comes_behind_a_reply_is_newer_than_it() -> None:
+    """Though the replay goes on only when all that came with the reply has been handled."""
+    async with LoneEdge() as edge:
+        client = await edge.connect("c")
+        _keep(edge, "t", "removed")
+        read = edge.router.read_retained
+
+        async def together(*arguments: Any, **options: Any) -> Any:
+            page = await read(*arguments, **options)
+            _retain(edge, "t", b"newer")
+            _retain(edge, "removed", b"")
+            return page
+
+        edge.router.read_retained = together  # type: ignore[method-assign]
+        await _subscribe(client, ("#", 0))
+        assert _got(client) == ["SUBACK", (b"newer", True)]
 
 
 @in_virtual_time
@@ -304,7 +339,7 @@ async def test_a_qos_2_message_that_comes_again_after_it_was_sent_as_retained_is
         edge.router.readable.clear()
         await _subscribe(client, ("t", 2))
         for number in range(2):
-            message = Publish("t", b"%d" % number, 2, True)
+            message = edge.router.retained["t"] = Publish("t", b"%d" % number, 2, True)
             edge.edge.deliver(message, "publisher", f"identity-{number}")
         edge.router.readable.set()
         await turns()
@@ -451,9 +486,9 @@ class _Reads:
 
     def __init__(self, edge: LoneEdge) -> None:
         self.pending: list[asyncio.Future[RetainedPage]] = []
-        edge.router.read_retained = self._read  # type: ignore[method-assign, assignment]
+        edge.router.read_retained = self._read  # type: ignore[method-assign]
 
-    async def _read(self, *_arguments: Any) -> RetainedPage:
+    async def _read(self, *_arguments: Any, **_options: Any) -> RetainedPage:
         self.pending.append(asyncio.get_running_loop().create_future())
         return await self.pending[-1]
 

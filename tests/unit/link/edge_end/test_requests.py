@@ -747,6 +747,41 @@ async def test_a_topic_is_read_from_the_router_that_writes_it_and_the_others_kno
 
 
 @in_virtual_time
+async def test_what_a_reply_has_is_said_before_what_the_router_sent_behind_it() -> None:
+    """Topics up to the reply's last one, of the router that writes them."""
+    router_client, routers = await _harness("r1", "r2")
+    for router in routers:
+        router.silent_about = {"read_retained"}
+    said: list[list[str]] = []
+    topics = [f"t/{number}" for number in range(20)]
+    reading = asyncio.create_task(
+        router_client.read_retained(
+            ["#"], None, lambda is_read: said.append([one for one in topics if is_read(one)])
+        )
+    )
+    await asyncio.sleep(MOMENT_S)
+    mine = [topic for topic in sorted(topics) if owner(topic, ["r1", "r2"]) == "r1"]
+    reply = _retained(after="t/15", list_number=1)
+    reply.read_retained.is_of_now = True
+    for router, answer in zip(routers, (reply, _retained()), strict=True):
+        answer.id = next(number for kind, number in router.unanswered if kind == "read_retained")
+        router.say(reply=answer)
+        # At once, and not for a router of an earlier version.
+        assert said == [[topic for topic in mine if topic <= "t/15"]]
+    await reading
+    # A reply that nobody waits for any more says nothing: another read may have been answered.
+    reading = asyncio.create_task(router_client.read_retained(["#"], None, said.append))  # type: ignore[arg-type]
+    await asyncio.sleep(MOMENT_S)
+    reading.cancel()
+    await asyncio.sleep(MOMENT_S)
+    for router in routers:
+        router.replies["read_retained"] = reply
+        router.answer_all("read_retained")
+    await asyncio.sleep(MOMENT_S)
+    assert len(said) == 1
+
+
+@in_virtual_time
 async def test_a_router_that_has_just_joined_is_waited_for() -> None:
     """Others may have publishes of its topics that are not stored."""
     router_client, (first,) = await _harness("r1")
