@@ -6,16 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 from tidegate.console.auth.attempts import BURST, MAX_REMEMBERED, REFILL_S, Attempts
+from tidegate.console.auth.authority import COOKIE, Authority
 from tidegate.console.auth.files import problems_of_console_files
 from tidegate.console.auth.sessions import csrf_of, new_session, seal, unseal
+from tidegate.console.auth.shared import Shared
 from tidegate.console.auth.tokens import Token, decode, digest_of, encode, new_secret, read_tokens
 from tidegate.console.auth.users import Users, read_users
 from tidegate.console.caller import Role
+from tidegate.console.errors import ApiError
 from tidegate.console.guard import is_allowed
 from tidegate.edge.auth.password_file import set_user
 from tidegate.runtime.config.console import ConsoleConfig
+from tidegate.store.api import StoreUnavailable
+from tidegate.store.inspection.access import StoreAccess
 
 KEY = b"k" * 32
 
@@ -78,6 +84,57 @@ def test_a_session_is_one_only_with_its_key_until_its_end() -> None:
         assert unseal(value, [KEY], 999.0) is None
     assert unseal(cookie, [b"other" * 8, KEY], 999.0) == session
     assert session.id not in csrf_of(session.id)
+
+
+def unread_authority(tmp_path: Path) -> Authority:
+    """Return the authority of a console that has not reached its store."""
+
+    def access() -> StoreAccess:
+        raise StoreUnavailable("connecting")
+
+    (tmp_path / "tokens").write_text("admin of-the-file\n")
+    set_user(tmp_path / "users", "ann", "secret", "argon2id", create=True, role="admin")
+    return Authority(Users(tmp_path / "users"), tmp_path / "tokens", Shared(access), 3600)
+
+
+def request_with(name: str = "", value: str = "") -> Request:
+    headers = [(name.encode(), value.encode())] if name else []
+    return Request({"type": "http", "method": "GET", "headers": headers, "client": ("::1", 1)})
+
+
+async def test_nobody_is_refused_for_good_before_the_store_was_read(tmp_path: Path) -> None:
+    authority = unread_authority(tmp_path)
+    cookie = f"{COOKIE}={seal(new_session('ann', '', 1e12), KEY)}"
+    for request in (request_with("cookie", cookie), request_with("authorization", "Bearer other")):
+        with pytest.raises(ApiError, match="has not read its store yet") as error:
+            await authority.identify(request)
+        assert (error.value.status, error.value.headers) == (503, {"Retry-After": "1"})
+    with pytest.raises(ApiError) as error:
+        await authority.identify(request_with())
+    assert error.value.status == 401
+    of_file = request_with("authorization", "Bearer of-the-file")
+    assert (await authority.identify(of_file)).role is Role.ADMIN
+    _, sealed = await authority.login(request_with(), "ann", "secret")
+    caller = await authority.identify(request_with("cookie", f"{COOKIE}={sealed}"))
+    assert caller.name == "ann"
+
+
+async def test_tokens_are_not_judged_before_the_store_was_read(tmp_path: Path) -> None:
+    authority = unread_authority(tmp_path)
+    for _ in range(BURST + 1):
+        # No failed logins: nobody is kept waiting for them afterwards.
+        with pytest.raises(ApiError) as error:
+            await authority.login_with_token(request_with(), "of-the-store")
+        assert error.value.status == 503
+    for call in (
+        authority.tokens(),
+        authority.delete_token("0123"),
+        authority.make_token("ci", Role.VIEWER, "ann", 0.0),
+    ):
+        with pytest.raises(ApiError) as error:
+            await call
+        assert error.value.status == 503
+    assert (await authority.login_with_token(request_with(), "of-the-file"))[0].role is Role.ADMIN
 
 
 def test_a_token_is_kept_without_its_secret() -> None:

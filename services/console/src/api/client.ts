@@ -18,9 +18,6 @@ export const reachable = signal(true)
 /** How many requests have had no answer for so long that the reader wonders. */
 export const overdue = signal(0)
 const OVERDUE_MS = 4000
-/** A console that has just started does not know its sessions until it has reached the store. */
-const STARTING_MS = 10_000
-let unreachableAt = -Infinity
 
 const RANKS: Record<Role, number> = { viewer: 0, operator: 1, admin: 2 }
 
@@ -69,16 +66,13 @@ async function request<T>(method: string, url: string, body?: unknown, signal?: 
     clearTimeout(timer)
     if (isOverdue) overdue.value -= 1
   }
-  const isStarting = response.status === 401 && Date.now() - unreachableAt < STARTING_MS
-  if (me.value && isStarting) throw new ApiError(0, 'unreachable', t.away.console)
-  if (![502, 504].includes(response.status)) reachable.value = true
+  if (![502, 503, 504].includes(response.status)) reachable.value = true
   if (response.ok) return await answer<T>(response)
   throw await problem(response)
 }
 
 function lost(): void {
   reachable.value = false
-  unreachableAt = Date.now()
 }
 
 async function answer<T>(response: Response): Promise<T> {
@@ -94,11 +88,14 @@ async function problem(response: Response): Promise<ApiError> {
   return new ApiError(response.status, body.reason ?? 'unknown', text)
 }
 
+/** Only 401 ends a session: a console that has just started answers 503 until it has read its store. */
 export async function whoAmI(): Promise<void> {
   try {
     me.value = await get<Me>('me')
   } catch (error) {
-    if (error instanceof ApiError && error.status !== 0) me.value = null
+    if (!(error instanceof ApiError)) return
+    if (error.status === 401) me.value = null
+    else lost()
   }
 }
 
@@ -123,12 +120,7 @@ export async function begin(token: string | undefined): Promise<void> {
   }
 }
 
-/** Whether there was a session that this page has not ended itself. */
-export let hadSession = false
-me.subscribe(known => { if (known) hadSession = true })
-
 export async function logout(): Promise<void> {
   await post('logout').catch(() => undefined)
-  hadSession = false
   me.value = null
 }

@@ -1,6 +1,6 @@
 import type { JSX } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { ApiError, hadSession, login, refusedToken, whoAmI } from '../api/client'
+import { ApiError, login, refusedToken } from '../api/client'
 import icon from '../icon.svg?url'
 import { sentence } from '../format'
 import { t } from '../texts'
@@ -25,10 +25,6 @@ export function Login(): JSX.Element {
   }
   useEffect(() => {
     document.title = `${t.login.title} · ${t.product}`
-    if (!hadSession) return
-    // A console that has been restarted without its store knows the session again a little later.
-    const timer = setInterval(() => { void whoAmI() }, 3000)
-    return () => { clearInterval(timer) }
   }, [])
   return (
     <main class="login">

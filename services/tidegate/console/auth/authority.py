@@ -48,7 +48,7 @@ class Authority:
     # Each request
 
     async def identify(self, request: Request) -> Caller:
-        """Return the caller. Raises ApiError 401 or 403."""
+        """Return the caller. Raises ApiError 401 or 403; 503 while nobody can be judged yet."""
         state = await self._shared.state()
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -143,7 +143,11 @@ class Authority:
     async def login_with_token(self, request: Request, secret: str) -> tuple[Caller, str]:
         """Begin a session of a token; return the cookie. Raises ApiError."""
         self._check_attempts(request, "")
-        token = self._token(secret, await self._shared.state())
+        state = await self._shared.state(at_once=True)
+        token = self._token(secret, state)
+        if token is None and not state.is_read:
+            # No failure of whoever tries: the token may be one of the store.
+            raise _not_ready()
         if token is None:
             self._failed(request, "")
             raise ApiError(
@@ -182,7 +186,7 @@ class Authority:
     async def tokens(self) -> list[Token]:
         """Return all tokens, those of the file first."""
         return sorted(
-            self._tokens(await self._shared.state()).values(),
+            self._tokens(await self._read_state()).values(),
             key=lambda token: (token.created_at, token.id),
         )
 
@@ -190,7 +194,7 @@ class Authority:
         self, name: str, role: Role, by: str, expires_at: float
     ) -> tuple[Token, str]:
         """Make a token; return it and its secret. Raises ApiError, StoreUnavailable."""
-        state = await self._shared.state()
+        state = await self._read_state()
         if len(state.tokens) >= MAX_TOKENS:
             raise conflict(f"there are {MAX_TOKENS} tokens: delete some first")
         secret = new_secret()
@@ -208,7 +212,7 @@ class Authority:
 
     async def delete_token(self, identifier: str) -> Token:
         """Delete a token, which ends the sessions that it has begun. Raises ApiError."""
-        tokens = self._tokens(await self._shared.state())
+        tokens = self._tokens(await self._read_state())
         token = tokens.get(identifier)
         if token is None:
             raise not_found(f"there is no token {identifier}")
@@ -216,6 +220,13 @@ class Authority:
             raise conflict("this token is in console.tokens_file: delete its line there")
         await self._shared.delete_token(identifier)
         return token
+
+    async def _read_state(self) -> SharedState:
+        """Return the state, which has been read at least once. Raises ApiError."""
+        state = await self._shared.state(at_once=True)
+        if not state.is_read:
+            raise _not_ready()
+        return state
 
 
 def check_origin(request: Request) -> None:
@@ -252,7 +263,8 @@ def _not_ready() -> ApiError:
     return ApiError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.STORE_UNAVAILABLE,
-        "the console has just started: sessions and tokens are not known until the store answers",
+        "the console has just started and has not read its store yet: whether this token or "
+        "session is valid is not known until the store answers",
         {"Retry-After": "1"},
     )
 

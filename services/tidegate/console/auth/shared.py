@@ -61,9 +61,13 @@ class Shared:
         self._read_s = -FRESH_S
         self._reading: asyncio.Task[None] | None = None
 
-    async def state(self) -> SharedState:
-        """Return the state, read now if the last one is old and the store answers."""
-        if time.monotonic() - self._read_s >= (FRESH_S if self._state.is_read else RETRY_S):
+    async def state(self, *, at_once: bool = False) -> SharedState:
+        """Return the state, read now if the last one is old and the store answers.
+
+        ``at_once``: also shortly after it could not be read for the first time.
+        """
+        retry_s = 0.0 if at_once else RETRY_S
+        if time.monotonic() - self._read_s >= (FRESH_S if self._state.is_read else retry_s):
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())
             await asyncio.wait([self._reading], timeout=WAIT_S)
