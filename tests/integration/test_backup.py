@@ -15,8 +15,11 @@ import pytest
 
 from support.backups import put_back, take
 from support.store_groups import AnyStore, start_store
+from tidegate.backup import contents
 from tidegate.backup.commands import CLOSED_AFTER_MS, SEQ_SKIP, SETTLE_MS
 from tidegate.backup.failure import BackupFailed, Reason
+from tidegate.backup.file_format import Reader
+from tidegate.bans.ban import Ban, BanKind
 from tidegate.core.standing import Standing
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
@@ -30,6 +33,7 @@ from tidegate.store.api import (
     RetainedCharge,
 )
 from tidegate.store.backup_access import READ_BYTES, BackupAccess
+from tidegate.store.ban_store import BanStore
 from tidegate.store.client.failures import StoreRefused
 from tidegate.store.records import encode_queued, encode_retained, encode_will
 from tidegate.store.redis_store import RedisStore
@@ -163,6 +167,50 @@ async def test_retained_messages_come_back_with_their_expiry_and_their_quota(
         assert await other.expired_retained(NOW + HOUR_MS + 1000, 10) == ["t/2"]
     finally:
         await other.close()
+
+
+async def test_bans_come_back_with_their_end(
+    store: RedisStore, server: AnyStore, file: Path
+) -> None:
+    bans = [
+        Ban.make(BanKind.CLIENT, f"c{number}", mount_point="m/", until=NOW / 1000 + 3600, by="ann")
+        for number in range(700)
+    ]
+    bans += [Ban.make(BanKind.USER, "ü"), Ban.make(BanKind.ADDRESS, "10.0.0.0/8", reason="flood")]
+    for ban in bans:
+        await store.add_ban(ban)
+    other = await restored(server, file)
+    try:
+        assert sorted(await other.stored_bans()) == sorted(ban.encode() for ban in bans)
+        assert await other.bans_version()
+        await other.delete_ended_bans(NOW / 1000 + 3601)
+        assert len(await other.stored_bans()) == 2
+    finally:
+        await other.close()
+    # An older version restores what has no bans.
+    server.command("FLUSHALL")
+    await (await connect(server)).close()
+    await take(server.url, file)
+    with file.open("rb") as stream:
+        items = [contents.read(value) for value in Reader(stream, file.stem).values()]
+    assert items
+    assert not any(isinstance(item, contents.Bans) for item in items)
+
+
+async def test_bans_alone_are_data_that_a_restore_does_not_overwrite(
+    store: RedisStore, server: AnyStore, file: Path
+) -> None:
+    await attach(store)
+    await take(server.url, file)
+    server.command("FLUSHALL")
+    access = await BackupAccess.connect(server.url, StoreConfig(url=server.url))
+    try:
+        await BanStore(access.partitions).add(Ban.make(BanKind.USER, "eve"))
+        with pytest.raises(BackupFailed, match="does not mix or overwrite"):
+            await put_back(server.url, file)
+        assert len(await BanStore(access.partitions).stored()) == 1
+    finally:
+        await access.close()
 
 
 async def test_connections_that_were_open_are_lost_and_count_as_closed_after_five_minutes(

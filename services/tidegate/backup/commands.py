@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, TypeAlias
 
 from tidegate.backup.contents import Client
 from tidegate.store.client.servers import Word
+from tidegate.store.keys import BANS_KEY, BANS_VERSION_KEY, GLOBAL_PREFIX
 
 #: A command on the keys of a partition.
 Command: TypeAlias = tuple[bytes, Sequence[Word]]
@@ -153,6 +155,14 @@ def claim_commands(
     key = prefix + kind + b":" + group
     yield from _in_parts(prefix, b"HSET", key, holders)
     yield prefix, (b"EXPIRE", key, _DAY_S)
+
+
+def ban_commands(bans: Sequence[bytes]) -> Iterator[Command]:
+    """Write bans: identifier, ban, …. Broker time goes on, so they end when they would have."""
+    yield from _in_parts(GLOBAL_PREFIX, b"HSET", BANS_KEY, bans)
+    # Routers read bans when this word is another one than before.
+    version = sha256(b"".join(bans)).hexdigest()[:16].encode()
+    yield GLOBAL_PREFIX, (b"SET", BANS_VERSION_KEY, version)
 
 
 def _in_parts(

@@ -20,6 +20,7 @@ _ABANDONED: Final = 3
 _RETAINED: Final = 4
 _CLAIMS: Final = 5
 _COUNTER: Final = 6
+_BANS: Final = 7
 
 
 @dataclass(slots=True)
@@ -129,7 +130,18 @@ class Counter:
         return [_COUNTER, self.number]
 
 
-Item: TypeAlias = Client | Queued | Abandoned | Retained | Claims | Counter
+@dataclass(slots=True)
+class Bans:
+    """Bans: identifier, the ban as it is stored, …; a backup of a store without bans has none."""
+
+    bans: Pairs
+
+    def value(self) -> Value:
+        """Return the value that ``read`` takes."""
+        return cast("Value", [_BANS, self.bans])
+
+
+Item: TypeAlias = Client | Queued | Abandoned | Retained | Claims | Counter | Bans
 
 _KINDS: Final[dict[int, tuple[type[Item], str]]] = {
     # b bytes, i integer, p pairs of bytes, l list of bytes, t three bytes each
@@ -139,6 +151,7 @@ _KINDS: Final[dict[int, tuple[type[Item], str]]] = {
     _RETAINED: (Retained, "t"),
     _CLAIMS: (Claims, "bbp"),
     _COUNTER: (Counter, "i"),
+    _BANS: (Bans, "p"),
 }
 _MULTIPLES: Final = {"p": 2, "l": 1, "t": 3}
 

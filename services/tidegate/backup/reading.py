@@ -13,7 +13,16 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from tidegate.backup.contents import Abandoned, Claims, Client, Counter, Item, Queued, Retained
+from tidegate.backup.contents import (
+    Abandoned,
+    Bans,
+    Claims,
+    Client,
+    Counter,
+    Item,
+    Queued,
+    Retained,
+)
 from tidegate.store.backup_access import BackupAccess
 from tidegate.store.keys import GLOBAL_PREFIX
 
@@ -50,6 +59,9 @@ class StoreReader:
         for group in sorted(self._groups):
             async for kind, holders in self._access.claims(group):
                 self._put(Claims(group, kind, holders))
+        async for bans in self._access.bans():
+            self._put(Bans(bans))
+            self.keys += len(bans) // 2
         for prefix in (GLOBAL_PREFIX, *self._access.keys.prefixes):
             self._put(Counter(await self._access.counter(prefix)))
 

@@ -13,7 +13,16 @@ from typing import Final
 
 from tidegate.backup import commands
 from tidegate.backup.commands import Command, Now
-from tidegate.backup.contents import Abandoned, Claims, Client, Counter, Item, Queued, Retained
+from tidegate.backup.contents import (
+    Abandoned,
+    Bans,
+    Claims,
+    Client,
+    Counter,
+    Item,
+    Queued,
+    Retained,
+)
 from tidegate.store.backup_access import BackupAccess
 from tidegate.store.keys import GLOBAL_PREFIX
 from tidegate.store.records import decode_queued, decode_retained
@@ -97,6 +106,9 @@ class StoreWriter:
                 self._add(found)
             case Counter():
                 self._number = max(self._number, item.number)
+            case Bans():
+                self._add(commands.ban_commands(item.bans))
+                self.keys += len(item.bans) // 2
         if len(self._waiting) >= _BATCH or self._waiting_bytes >= _BATCH_BYTES:
             await self._send()
 

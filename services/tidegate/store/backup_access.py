@@ -14,7 +14,7 @@ from typing import Any, Final
 from tidegate.store import operations as op
 from tidegate.store.client.servers import Word
 from tidegate.store.inspection.access import StoreAccess
-from tidegate.store.keys import GLOBAL_PREFIX, ROUTERS_KEY
+from tidegate.store.keys import BANS_KEY, GLOBAL_PREFIX, ROUTERS_KEY
 from tidegate.store.partitions import Words
 
 #: Entries of a queue that one operation returns, in bytes: the server does nothing else meanwhile.
@@ -56,11 +56,8 @@ class BackupAccess(StoreAccess):
     async def has_data(self) -> bool:
         """Whether there are keys of a broker: those that each partition has from its first use."""
         names = (b"epoch", b"history", b"durable", b"retained", b"edges", b"due", b"wills", b"lost")
-        found = self.read(
-            GLOBAL_PREFIX,
-            b"EXISTS",
-            *(GLOBAL_PREFIX + name for name in (b"clock", b"leases", b"history", b"routers")),
-        )
+        whole = (b"clock", b"leases", b"history", b"routers", b"bans")
+        found = self.read(GLOBAL_PREFIX, b"EXISTS", *(GLOBAL_PREFIX + name for name in whole))
         each = [
             self.read(prefix, b"EXISTS", *(prefix + name for name in names))
             for prefix in self.keys.prefixes
@@ -112,6 +109,12 @@ class BackupAccess(StoreAccess):
         for kind in (b"k", b"k2"):
             async for page in self.scan(b"HSCAN", prefix, kind + b":" + group):
                 yield kind, page
+
+    async def bans(self) -> AsyncIterator[list[bytes]]:
+        """Bans, page by page: identifier, ban, …; some more than once."""
+        async for page in self.scan(b"HSCAN", GLOBAL_PREFIX, BANS_KEY.removeprefix(GLOBAL_PREFIX)):
+            if page:
+                yield page
 
     async def counter(self, prefix: bytes) -> int:
         """The newest number that the partition has given out."""

@@ -6,6 +6,7 @@ import pytest
 
 from tidegate.backup.contents import (
     Abandoned,
+    Bans,
     Claims,
     Client,
     Counter,
@@ -23,6 +24,7 @@ ITEMS: list[Item] = [
     Retained([b"t", b"record", b""]),
     Claims(b"g/a", b"k2", [b"i", b"5:c"]),
     Counter(77),
+    Bans([b"id", b"{}"]),
 ]
 
 
@@ -45,6 +47,7 @@ def test_an_item_is_read_as_it_was_written(item: Item) -> None:
         [6, 1, 1],
         [4, [b"t", b"r"]],
         [2, b"c", [1, 2], []],
+        [7, [b"id"]],
     ],
 )
 def test_a_value_of_another_form_is_refused(value: Value) -> None:
