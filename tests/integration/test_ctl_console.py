@@ -89,6 +89,11 @@ def test_clients_are_shown_from_a_list_to_one_and_disconnected(broker: Tidegate,
         lines = good(ctl("sessions", "--prefix", "thermo")).splitlines()
         assert lines[0].split()[:3] == ["CLIENT", "STATE", "USER"]
         assert lines[1].split()[:2] == ["thermo-1", "connected"]
+        assert [line.split()[0] for line in good(ctl("clients")).splitlines()] == [
+            "CLIENT",
+            "pub",
+            "thermo-1",
+        ]
         assert "receive_maximum" in good(ctl("client", "thermo-1", "--json"))
         shown = good(ctl("client", "thermo-1"))
         assert "subscriptions  1" in shown

@@ -19,6 +19,8 @@ import typer
 
 #: Where the options for the console are, for ``cli.api``.
 API_OPTIONS: Final = "tidegate.api"
+#: Where it is whether an option names the admin API.
+ADMIN_IS_NAMED: Final = "tidegate.admin"
 DEFAULT_ADMIN: Final = "http://127.0.0.1:18083"
 TIMEOUT_S: Final = 10.0
 #: Between two requests while a drain is waited for.
@@ -144,6 +146,9 @@ def _options(
     ] = None,
 ) -> None:
     context.meta[API_OPTIONS] = (api, api_context, api_token_file)
+    source = context.get_parameter_source("admin")
+    is_given = source is not None and source.name == "COMMANDLINE"
+    context.meta[ADMIN_IS_NAMED] = is_given or token_file is not None
     try:
         context.obj = Admin.at(admin, token_file, as_json)
     except ValueError as error:
@@ -220,16 +225,8 @@ def shed(
     )
 
 
-@app.command()
-def clients(
-    context: typer.Context,
-    limit: Annotated[int, typer.Option(min=0, help="Maximum number of clients; 0: all.")] = 100,
-    after: Annotated[
-        str, typer.Option(help="Start after this client identifier.", metavar="ID")
-    ] = "",
-    as_json: JsonOption = False,
-) -> None:
-    """List connected clients, ordered by mount point and client identifier."""
+def clients(context: typer.Context, limit: int, after: str, as_json: bool) -> None:
+    """List the clients of one admin API; ``cli.api.clients`` has the command."""
     admin = _admin(context, as_json)
     # What follows a mount point is printed as \x00: no argument of a command can hold it.
     position = after.replace("\\x00", "\0")

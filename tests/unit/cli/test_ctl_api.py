@@ -9,14 +9,16 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from tidegate.cli import main
-from tidegate.cli.api.caller import read_token
+from tidegate.cli.api.caller import Api, read_token
 from tidegate.cli.api.output import payload, size
 
 Answers = dict[str, list[Any]]
@@ -87,6 +89,92 @@ def test_pages_are_read_until_there_are_enough(
     code, out, _ = call(capsys, "shared", "--limit", "2")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["GROUP", "g/a", "g/b", "There"]
+
+
+def listed(name: str, mount_point: str = "") -> Any:
+    """Return a connected client, as the console lists it."""
+    connection = {
+        "edge": "edge-2",
+        "address": "10.0.0.1:5",
+        "listener": "tcp",
+        "version": "5.0",
+        "since": "",
+        "in_flight": 3,
+    }
+    return {
+        "client_id": name,
+        "mount_point": mount_point,
+        "user": "ann",
+        "durable": True,
+        "subscriptions": 4,
+        "connection": connection,
+    }
+
+
+def test_clients_are_those_of_the_whole_broker_where_a_console_is_configured(
+    answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = {"items": [listed("a")], "next": "xyz", "missing": ["edge-1: timeout"]}
+    answers["GET /clients?state=connected&limit=1"] = [page]
+    code, out, err = call(capsys, "clients", "--limit", "1")
+    assert (code, err) == (3, "not all answered: edge-1: timeout\n")
+    head, row, more = out.splitlines()
+    assert " ".join(head.split()) == (
+        "CLIENT USER MQTT ADDRESS LISTENER EDGE FOR SESSION SUBS IN FLIGHT"
+    )
+    assert " ".join(row.split()) == "a ann 5.0 10.0.0.1:5 tcp edge-2 - durable 4 3"
+    assert more == "More clients: --after xyz"
+    code, out, _ = call(capsys, "clients", "--limit", "1", "--json")
+    assert (code, json.loads(out)) == (3, page)
+    rest = {"items": [listed("b", "m/")], "next": None, "missing": []}
+    answers["GET /clients?state=connected&limit=1000&after=xyz"] = [rest]
+    code, out, err = call(capsys, "clients", "--limit", "0", "--after", "xyz")
+    assert (code, err) == (0, "")
+    assert [line.split()[:2] for line in out.splitlines()] == [["CLIENT", "MOUNT"], ["b", "m/"]]
+
+
+@pytest.mark.parametrize("way", ["option", "context", "environment", "current"])
+def test_clients_are_of_the_console_that_anything_names(
+    answers: Answers,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    way: str,
+) -> None:
+    answers["GET /clients?state=connected&limit=100"] = [{"items": [], "next": None, "missing": []}]
+    url = os.environ["TIDEGATECTL_API"]
+    monkeypatch.delenv("TIDEGATECTL_API")
+    current = "current: one\n" if way == "current" else ""
+    (tmp_path / "ctl.yaml").write_text(f"{current}contexts: {{one: {{api: '{url}'}}}}\n")
+    monkeypatch.setenv("TIDEGATECTL_CONFIG", str(tmp_path / "ctl.yaml"))
+    if way == "environment":
+        monkeypatch.setenv("TIDEGATECTL_CONTEXT", "one")
+    options = {"option": ["--api", url], "context": ["--context", "one"]}.get(way, [])
+    assert call(capsys, *options, "clients")[:2] == (0, "No clients.\n")
+
+
+def test_clients_are_of_one_process_where_an_option_names_its_admin_api(
+    answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = os.environ["TIDEGATECTL_API"]
+    # The admin API is not under /api/v1.
+    answers["GET /clients?limit=100&after="] = [{"clients": [], "next": None}]
+    assert call(capsys, "--admin", address, "clients") == (0, "No clients.\n", "")
+    code, _, err = call(capsys, "--admin", address, "clients", "--watch", "1")
+    assert (code, "needs the console" in err) == (2, True)
+
+
+def test_no_console_is_configured_where_nothing_names_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("API", "CONTEXT"):
+        monkeypatch.delenv(f"TIDEGATECTL_{name}", raising=False)
+    monkeypatch.setenv("TIDEGATECTL_CONFIG", str(tmp_path / "ctl.yaml"))
+    assert not Api.is_configured(None, None)
+    (tmp_path / "ctl.yaml").write_text("contexts: {one: {api: 'http://h'}, two: {token: x}}\n")
+    assert not Api.is_configured(None, None)
+    assert not Api.is_configured(None, "two")
+    assert Api.is_configured(None, "one")
 
 
 def test_a_drain_of_a_node_is_waited_for(

@@ -80,6 +80,16 @@ class Api:
             None if ca is None else Path(ca).expanduser(),
         )
 
+    @staticmethod
+    def is_configured(api: str | None, context: str | None) -> bool:
+        """Whether an option, the environment or a context says where a console is.
+
+        Raises WrongContext.
+        """
+        if api or os.environ.get(API_VARIABLE):
+            return True
+        return "api" in _context(context or os.environ.get(CONTEXT_VARIABLE))
+
     # Requests
 
     def get(self, path: str, params: Mapping[str, object] | None = None) -> Json:
@@ -133,10 +143,11 @@ class Api:
             response.close()
             connection.close()
 
-    def all(self, path: str, params: Mapping[str, object], limit: int) -> Json:
+    def all(
+        self, path: str, params: Mapping[str, object], limit: int, after: str | None = ""
+    ) -> Json:
         """Read pages until there are ``limit`` items; 0: all. Raises ApiFailure."""
         whole: Json = {"items": [], "next": None, "missing": []}
-        after = ""
         while True:
             left = limit - len(whole["items"]) if limit else 1000
             wanted = {**params, "limit": min(1000, left), "after": after}

@@ -1,4 +1,8 @@
-"""``sessions``, ``client``, ``why``, ``subs``, ``queue``, ``kick``: clients of the whole broker."""
+"""Clients of the whole broker.
+
+``clients``, ``sessions``, ``client``, ``why``, ``subs``, ``queue``, ``kick``. Without a console
+``clients`` asks one process.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from tidegate.cli import ctl
 from tidegate.cli.api.caller import Json, part
 from tidegate.cli.api.command import (
     ClientArgument,
@@ -14,6 +19,7 @@ from tidegate.cli.api.command import (
     LimitOption,
     MountPointOption,
     WatchOption,
+    is_console_configured,
     nothing_or,
     show,
 )
@@ -21,6 +27,64 @@ from tidegate.cli.api.output import Cell, age, clock, left, painted, payload, si
 from tidegate.cli.ctl import printable
 
 NEVER_S = 0xFFFFFFFF
+
+
+def clients(
+    context: typer.Context,
+    limit: LimitOption = 100,
+    after: Annotated[
+        str,
+        typer.Option(
+            help="Start after this client identifier; of the console, `next` of the page before.",
+            metavar="ID",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+    watch: WatchOption = None,
+) -> None:
+    """List connected clients, ordered by mount point and client identifier.
+
+    Where --api, --context, the environment or a context says where the console is: those of the
+    whole broker. Otherwise, and with --admin: those of the process of --admin.
+    """
+    if not is_console_configured(context):
+        if watch is not None:
+            raise typer.BadParameter("this needs the console: --api URL", param_hint="--watch")
+        ctl.clients(context, limit, after, as_json)
+        return
+    show(
+        context,
+        lambda api: api.all("/clients", {"state": "connected"}, limit, after),
+        _client_list_lines,
+        as_json,
+        watch,
+    )
+
+
+def _client_list_lines(answer: Json) -> list[str]:
+    head = ["CLIENT", "MOUNT POINT", "USER", "MQTT", "ADDRESS", "LISTENER", "EDGE", "FOR"]
+    head += ["SESSION", "SUBS", "IN FLIGHT"]
+    rows: list[tuple[object, ...]] = []
+    for one in answer["items"]:
+        connection = one["connection"] or {}
+        rows.append(
+            (
+                one["client_id"],
+                one["mount_point"],
+                one["user"],
+                *(connection.get(key) for key in ("version", "address", "listener", "edge")),
+                age(unix_time(connection.get("since", ""))),
+                "durable" if one["durable"] else "",
+                one["subscriptions"],
+                connection.get("in_flight"),
+            )
+        )
+    if not any(row[1] for row in rows):
+        head, rows = [head[0], *head[2:]], [(row[0], *row[2:]) for row in rows]
+    lines = list(table(head, rows)) if rows else ["No clients."]
+    if answer["next"]:
+        lines.append(f"More clients: --after {printable(answer['next'])}")
+    return lines
 
 
 def sessions(

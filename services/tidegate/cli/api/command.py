@@ -16,7 +16,7 @@ import typer
 
 from tidegate.cli.api.caller import Api, ApiFailure, Json, WrongContext
 from tidegate.cli.api.output import painted
-from tidegate.cli.ctl import API_OPTIONS, Admin, printable
+from tidegate.cli.ctl import ADMIN_IS_NAMED, API_OPTIONS, Admin, printable
 
 EXIT_FAILED: Final = 1
 EXIT_INCOMPLETE: Final = 3
@@ -44,6 +44,17 @@ def api_of(context: typer.Context) -> Api:
         raise typer.BadParameter(
             f"{error.filename}: {error.strerror}", param_hint="--api-token-file"
         ) from None
+
+
+def is_console_configured(context: typer.Context) -> bool:
+    """Whether something says where the console is, and no option where the admin API is."""
+    api, name, _ = context.meta.get(API_OPTIONS, (None, None, None))
+    if context.meta.get(ADMIN_IS_NAMED) and not api and not name:
+        return False
+    try:
+        return Api.is_configured(api, name)
+    except WrongContext as error:
+        raise typer.BadParameter(str(error), param_hint="--context") from None
 
 
 def show(

@@ -12,6 +12,7 @@ from tidegate.cli.api import broker, clients, topics
 def add_to(app: typer.Typer) -> None:
     """Add all commands."""
     for command in (
+        clients.clients,
         clients.sessions,
         clients.client,
         clients.why,
