@@ -7,6 +7,7 @@ exit codes, what is printed, what happens to the clients.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,9 +16,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from support.broker import Tidegate
+from support.broker import StartBroker, Tidegate
 from support.console import Api, console_line, with_console
 from support.paho_client import V5, PahoClient
+from support.ports import free_port
 from support.waiting import wait_for
 from tidegate.cli import main
 
@@ -201,6 +203,33 @@ def test_where_the_console_is_comes_from_options_environment_or_a_context(
     assert "has no context other" in err
     file.write_text("[1]")
     assert ctl("nodes")[0] == 2
+
+
+def test_on_the_machine_of_serve_nothing_need_be_given(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    start_broker: StartBroker,
+) -> None:
+    for name in ("API", "TOKEN", "CONTEXT"):
+        monkeypatch.delenv(f"TIDEGATECTL_{name}", raising=False)
+    monkeypatch.setenv("TIDEGATECTL_CONFIG", str(tmp_path / "none.yaml"))
+    broker = start_broker(
+        environment=with_console(),
+        console={"port": free_port()},
+        listeners=[{"name": "tcp", "port": 0}],
+    )
+    console_line(broker)
+    for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
+        monkeypatch.delenv(name)
+    file = broker.directory / "tidegate.yaml"
+    file.chmod(0o644)
+    assert "serve" in good(call(capsys, "--config", str(file), "nodes"))
+    monkeypatch.chdir(broker.directory)
+    assert "serve" in good(call(capsys, "nodes"))
+    (broker.directory / "data/console-tokens").chmod(0o644)
+    code, _, err = call(capsys, "nodes")
+    assert (code, "open to others" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

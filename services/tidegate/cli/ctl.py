@@ -124,7 +124,8 @@ def _options(
         str | None,
         typer.Option(
             help="URL of the console, for the commands that ask the whole broker; also in the "
-            "environment, TIDEGATECTL_API. Default: http://127.0.0.1:18080.",
+            "environment, TIDEGATECTL_API. Default: that of tidegate.yaml or "
+            "/etc/tidegate/tidegate.yaml, else http://127.0.0.1:18080.",
             metavar="URL",
         ),
     ] = None,
@@ -144,8 +145,16 @@ def _options(
             metavar="FILE",
         ),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Configuration file of `tidegate serve` on this machine: its console, with the "
+            "first token that it has made.",
+            metavar="FILE",
+        ),
+    ] = None,
 ) -> None:
-    context.meta[API_OPTIONS] = (api, api_context, api_token_file)
+    context.meta[API_OPTIONS] = (api, api_context, api_token_file, config)
     source = context.get_parameter_source("admin")
     is_given = source is not None and source.name == "COMMANDLINE"
     context.meta[ADMIN_IS_NAMED] = is_given or token_file is not None

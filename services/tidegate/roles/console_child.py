@@ -24,7 +24,7 @@ from tidegate.roles.child import ChildError, ChildProcess
 from tidegate.roles.shared_ports import dump
 from tidegate.runtime.admin.http import is_loopback
 from tidegate.runtime.config.config_file import with_absolute_paths
-from tidegate.runtime.config.model import Config, StoreConfig
+from tidegate.runtime.config.model import Config
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,19 @@ def is_wanted(config: Config) -> bool:
             },
         )
     return not missing
+
+
+def first_token_file(config: Config) -> Path | None:
+    """Return the file that keeps the first token from start to start; None: there is none.
+
+    A token is made where only this machine reaches the console and nobody is a user.
+    """
+    console, store = config.console, config.store
+    if console.users_file is not None or console.tokens_file is not None:
+        return None
+    if not is_loopback(console.address) or store.url is not None:
+        return None
+    return store.data_dir / TOKENS_FILE
 
 
 class ConsoleChild:
@@ -160,7 +173,7 @@ class ConsoleChild:
         With an embedded store it stays in the data directory; otherwise it is for this run.
         """
         config = self._broker.config
-        console, store = config.console, config.store
+        console = config.console
         if console.users_file is not None or console.tokens_file is not None:
             return
         if not is_loopback(console.address):
@@ -172,7 +185,7 @@ class ConsoleChild:
                 },
             )
             return
-        path = self._place_of_token(store)
+        path = first_token_file(config) or self._directory / TOKENS_FILE
         self._tokens_file = path.absolute()
         token = f"tgc_{secrets.token_urlsafe(32)}"
         try:
@@ -182,6 +195,3 @@ class ConsoleChild:
         with os.fdopen(descriptor, "w") as stream:
             stream.write(f"admin {token}\n")
         self._token = token
-
-    def _place_of_token(self, store: StoreConfig) -> Path:
-        return (store.data_dir if store.url is None else self._directory) / TOKENS_FILE

@@ -1,4 +1,7 @@
-"""Requests to the console's API, and where it is: options, environment, or a file of contexts.
+"""Requests to the console's API, and where it is.
+
+That is said by options, the environment, a file of contexts, or the configuration file of the
+``tidegate serve`` of this machine.
 
 Called by the commands. An answer is JSON, a refusal a sentence (``ApiFailure``).
 """
@@ -13,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
+
+from tidegate.cli.api import this_machine
 
 DEFAULT_API: Final = "http://127.0.0.1:18080"
 TIMEOUT_S: Final = 15.0
@@ -34,7 +39,11 @@ class ApiFailure(Exception):
 
 
 class WrongContext(ValueError):
-    """What says where the API is cannot be used."""
+    """What says where the API is cannot be used: an option, or what ``option`` overrides."""
+
+    def __init__(self, text: str, option: str = "--api") -> None:
+        super().__init__(text)
+        self.option = option
 
 
 def contexts_file() -> Path:
@@ -63,20 +72,51 @@ class Api:
     ca: Path | None = None
 
     @classmethod
-    def found(cls, api: str | None, context: str | None, token_file: Path | None) -> Api:
-        """Return the API that options, environment and contexts say.
+    def found(
+        cls,
+        api: str | None,
+        context: str | None,
+        token_file: Path | None,
+        config: Path | None = None,
+    ) -> Api:
+        """Return the API that options, environment, contexts and ``serve`` on this machine say.
 
-        Raises WrongContext, OSError.
+        Raises WrongContext, OSError; ApiFailure for a first token that cannot be used.
         """
+        if config is not None and not api and not context:
+            return cls._of_serve(_named(config), token_file, {})
         known = _context(context or os.environ.get(CONTEXT_VARIABLE))
-        url = api or os.environ.get(API_VARIABLE) or known.get("api") or DEFAULT_API
+        url = api or os.environ.get(API_VARIABLE) or known.get("api")
+        if not url:
+            return cls._of_serve(this_machine.found(), token_file, known)
+        return cls._at(url, _token(token_file, known), known)
+
+    @classmethod
+    def _of_serve(
+        cls,
+        console: this_machine.Console | None,
+        token_file: Path | None,
+        known: Mapping[str, str],
+    ) -> Api:
+        token = _token(token_file, known)
+        if console is None:
+            return cls._at(DEFAULT_API, token, known)
+        if not token and console.tokens_file is not None:
+            try:
+                token = read_token(this_machine.read_private(console.tokens_file))
+            except this_machine.UnusableToken as error:
+                raise ApiFailure(str(error)) from None
+        return cls._at(console.url, token, known)
+
+    @classmethod
+    def _at(cls, url: str, token: str, known: Mapping[str, str]) -> Api:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
             raise WrongContext(f"expected http://HOST:PORT or https://HOST:PORT, got {url}")
         ca = known.get("ca")
         return cls(
             f"{parts.scheme}://{parts.netloc}",
-            _token(token_file, known),
+            token,
             None if ca is None else Path(ca).expanduser(),
         )
 
@@ -227,6 +267,16 @@ class Api:
 def part(text: str) -> str:
     """Return a text as a part of a path."""
     return quote(text, safe="")
+
+
+def _named(config: Path) -> this_machine.Console | None:
+    try:
+        found = this_machine.named(config)
+    except ValueError as error:
+        raise WrongContext(str(error), "--config") from None
+    if found is None:
+        raise WrongContext(f"{config}: no console at a port that is known", "--config")
+    return found
 
 
 def _context(name: str | None) -> Mapping[str, str]:

@@ -35,11 +35,13 @@ ClientArgument = Annotated[str, typer.Argument(help="Client identifier.", metava
 
 def api_of(context: typer.Context) -> Api:
     """Return the API that the options before the command name."""
-    options = context.meta.get(API_OPTIONS, (None, None, None))
+    options = context.meta.get(API_OPTIONS, (None, None, None, None))
     try:
         return Api.found(*options)
     except WrongContext as error:
-        raise typer.BadParameter(str(error), param_hint="--api") from None
+        raise typer.BadParameter(str(error), param_hint=error.option) from None
+    except ApiFailure as error:
+        failed(error)
     except OSError as error:
         raise typer.BadParameter(
             f"{error.filename}: {error.strerror}", param_hint="--api-token-file"
@@ -48,8 +50,10 @@ def api_of(context: typer.Context) -> Api:
 
 def is_console_configured(context: typer.Context) -> bool:
     """Whether something says where the console is, and no option where the admin API is."""
-    api, name, _ = context.meta.get(API_OPTIONS, (None, None, None))
-    if context.meta.get(ADMIN_IS_NAMED) and not api and not name:
+    api, name, _, config = context.meta.get(API_OPTIONS, (None, None, None, None))
+    if api or name or config:
+        return True
+    if context.meta.get(ADMIN_IS_NAMED):
         return False
     try:
         return Api.is_configured(api, name)
