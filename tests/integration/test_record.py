@@ -5,6 +5,7 @@ Inputs: raw clients; a store that is stopped. Observed: events in the store, and
 
 from __future__ import annotations
 
+import asyncio
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -103,6 +104,35 @@ async def test_what_happens_to_a_client_is_in_the_record(
     (event,) = await until_recorded(server, "x" * 24, "refused")
     assert (event.kind, event.reason) == (Kind.REFUSED, "client_identifier_not_valid")
     assert event.detail == "client identifier is too long"
+
+
+async def test_what_a_listener_refuses_before_connect_is_in_the_record(
+    server: AnyStore, start_broker: StartBroker
+) -> None:
+    broker = start_broker(
+        name="edge-1",
+        store={"url": server.url},
+        listeners=[{"name": "web", "protocol": "ws", "port": 0}],
+    )
+    place = broker.address("web")
+    _, probe = await asyncio.open_connection(place.host, place.port)
+    probe.close()  # a health probe: no news
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection(place.host, place.port)
+        writer.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n")
+        await asyncio.wait_for(reader.read(), DEADLINE_S)
+        writer.close()
+    device = await RawClient.open(f"ws://{place.host}:{place.port}/mqtt", version=V5)
+    await device.connect("after")
+    await until_recorded(server, "after", "connected")
+    await device.disconnect()
+    first = events_of(server)[0]
+    assert _kinds(events_of(server))[:2] == [
+        (Kind.REFUSED, "websocket_404"),
+        (Kind.CONNECTED, ""),
+    ]
+    assert (first.client, first.listener, first.edge) == ("", "web", "edge-1")
+    assert first.address == "127.0.0.1"
 
 
 async def test_sessions_that_expire_and_wills_are_in_the_record(

@@ -27,9 +27,11 @@ class _Minute:
 class DropMinutes:
     """See the module's docstring."""
 
-    __slots__ = ("_minutes",)
+    __slots__ = ("_minutes", "_most")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_REMEMBERED) -> None:
+        """``most``: clients and reasons that are remembered."""
+        self._most = most
         #: By session key and reason, oldest first.
         self._minutes: dict[tuple[str, str], _Minute] = {}
 
@@ -40,7 +42,7 @@ class DropMinutes:
             minute.count += count
             minute.topic = topic
             return False
-        if len(self._minutes) >= MAX_REMEMBERED:
+        if len(self._minutes) >= self._most:
             return False
         self._minutes[key, reason] = _Minute(now_s)
         return True

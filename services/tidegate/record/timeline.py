@@ -108,7 +108,8 @@ def _meaning(event: Event) -> tuple[str, str]:
         case Kind.REFUSED:
             meaning, advice = REFUSED.get(reason, (named(reason), ""))
             detail = f" ({event.detail})" if event.detail and event.detail != meaning else ""
-            return f"refused{place}: {meaning}{detail}", advice
+            times = "" if event.count == 1 else f", {event.count:,} times"
+            return f"refused{place}{times}: {meaning}{detail}", advice
         case Kind.DISCONNECTED:
             detail = f" ({event.detail})" if event.detail else ""
             return f"disconnected{place}: {CLOSED.get(reason, named(reason))}{detail}", ""

@@ -89,6 +89,53 @@ REFUSED: Final[Mapping[str, tuple[str, str]]] = {
         "the device closed the connection before it had an answer",
         "raise the time for which the device waits for CONNACK",
     ),
+    "tls_handshake": (
+        "the TLS handshake failed",
+        "look at `detail`: the device does not speak TLS, does not trust the listener's "
+        "certificate, or its own is not accepted",
+    ),
+    "timeout": (
+        "the handshake of TLS, WebSocket or a proxy was not complete in time",
+        "look at the network between device and edge, and whether the device speaks what the "
+        "listener expects",
+    ),
+    "not_mqtt": (
+        "what came is not MQTT",
+        "compare the port that the device uses with the listeners: tcp, tls, ws and wss",
+    ),
+    "not_websocket": (
+        "what came is no WebSocket request",
+        "compare the port that the device uses with the listeners: tcp, tls, ws and wss",
+    ),
+    "proxy_untrusted": (
+        "the proxy is not one that the listener trusts",
+        "add the proxy's network to trusted_proxies of the listener",
+    ),
+    "proxy_header": (
+        "the PROXY protocol header is missing or not valid",
+        "have the proxy send it, or set proxy_protocol of the listener to off",
+    ),
+    "max_connections": (
+        "there are as many connections as limits allow",
+        "raise limits.max_connections or max_connections of the listener, or add edges",
+    ),
+    "max_connections_per_address": (
+        "its address has as many connections as limits allow",
+        "raise limits.max_connections_per_address, or find out what connects so often",
+    ),
+    "descriptors": (
+        "the edge may not open more files",
+        "raise the limit of open files (LimitNOFILE, ulimit -n), or add edges",
+    ),
+    "unfinished_bytes": (
+        "it was the largest of too many connections that had sent a part of CONNECT only",
+        "find out what connects and does not go on",
+    ),
+    "websocket_403": (
+        "the Origin of the page is not allowed",
+        "add the page's origin to the WebSocket listener's allowed_origins",
+    ),
+    "websocket_404": ("there is no WebSocket at this path", "use the path of the listener: /mqtt"),
     "use_another_server": ("the edge was draining", "nothing: it connects to another edge"),
     "server_shutting_down": ("the edge was stopping", "nothing: it connects to another edge"),
     "server_busy": (

@@ -83,6 +83,7 @@ class EdgeComponents:
             max_packet_size_bytes=config.limits.max_packet_size_bytes,
             connect_timeout_s=config.limits.connect_timeout_s,
             config_status=config_status,
+            on_refused=self.edge.context.recorder.turned_away,
         )
         self._limit_listeners(config.limits)
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)

@@ -1,9 +1,9 @@
 """Events of this edge's clients for the record: what the connection log has, without its limits.
 
 One per edge, called by its clients where they connect, end, are refused or denied, and where one of
-their messages is dropped. An event costs a tuple here; it is encoded when it is sent, a bounded
-number of them at a time. What does not fit, and what no router takes, is counted as
-``record_dropped``. Never waits, and nothing waits for it.
+their messages is dropped, and by listeners for connections that end before CONNECT. An event costs
+a tuple here; it is encoded when it is sent, a bounded number of them at a time. What does not fit,
+and what no router takes, is counted as ``record_dropped``. Never waits, and nothing waits for it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tidegate.core.session_key import session_key
+from tidegate.edge.channel import Peer
 from tidegate.edge.client.connection_log import VERSION_NAMES
 from tidegate.record.drop_minutes import DropMinutes
 from tidegate.record.events import Event, Kind, kind_of_close
 from tidegate.runtime.telemetry.counters import AUTH_FAILURE_REASONS
 
 if TYPE_CHECKING:
-    from tidegate.edge.channel import Peer
     from tidegate.edge.client.connection_log import LoggedClient
     from tidegate.mqtt.enums import ProtocolVersion
     from tidegate.runtime.config.model import RecordConfig
@@ -32,6 +32,9 @@ GATHER_S: Final = 0.25
 #: The same denial is recorded again after that long, and so many of them are remembered.
 DENIAL_S: Final = 60.0
 MAX_DENIALS: Final = 10_000
+#: Addresses and reasons of connections that ended before CONNECT, in a minute: anybody can make
+#: such connections, and they must not push everything else out of the record.
+MAX_TURNED_AWAY: Final = 100
 
 _AUTH_FAILURES: Final = frozenset(AUTH_FAILURE_REASONS)
 #: Refusals that have a kind of their own.
@@ -56,6 +59,7 @@ class Recorder:
         "_now_ms",
         "_place",
         "_send",
+        "_turned_away",
         "_waiting",
         "_who_of",
         "is_on",
@@ -80,6 +84,8 @@ class Recorder:
         self._waiting: deque[_Waiting] = deque()
         self._is_sending = False
         self._drops = DropMinutes()
+        #: By listener and address.
+        self._turned_away = DropMinutes(MAX_TURNED_AWAY)
         #: Clients whose messages were dropped, by session key, as long as that is remembered.
         self._who_of: dict[str, _Who] = {}
         #: (session key, topic or filter) -> when its denial was recorded.
@@ -100,8 +106,11 @@ class Recorder:
             self._waiting.clear()
 
     def tick(self, now_s: float) -> None:
-        """Take the time, and record what was dropped in minutes that are over."""
+        """Take the time, and record what was dropped or refused in minutes that are over."""
         self.now_s = now_s
+        for place, reason, detail, count in self._turned_away.over(now_s):
+            if self.is_on:
+                self._add(Kind.REFUSED, _nobody(place), reason, "", count, detail)
         for key, reason, topic, count in self._drops.over(now_s):
             who = self._who_of.get(key)
             if who is not None and self.is_on:
@@ -133,10 +142,20 @@ class Recorder:
         """A connection has ended before CONNACK, or with one that refuses it."""
         if not self.is_on:
             return
+        if client.connection.connect is None:
+            peer = client.channel.peer
+            self.turned_away(peer.listener, reason, detail, peer.address)
+            return
         if detail in _AUTH_FAILURES:
             reason, detail = detail, ""
         kind = _KIND_OF_REFUSAL.get(reason, Kind.REFUSED)
         self._add(kind, _who(client), reason, "", 1, detail)
+
+    def turned_away(self, listener: str, reason: str, detail: str, address: str) -> None:
+        """A connection has ended before there was a CONNECT; the first of a minute is an event."""
+        place = f"{listener}\0{address}"
+        if self.is_on and self._turned_away.note(place, reason, detail, self.now_s):
+            self._add(Kind.REFUSED, _nobody(place), reason, "", 1, detail)
 
     def subscribed(self, client: LoggedClient, filters: Sequence[str]) -> None:
         """A client has its SUBACK with these (internal) topic filters granted."""
@@ -266,6 +285,12 @@ def _who(client: LoggedClient) -> _Who:
         if not client_id:
             client_id, user = packet.client_id, packet.username
     return client_id, client.listener.mount_point, client.channel.peer, user, version
+
+
+def _nobody(place: str) -> _Who:
+    """Who it is before CONNECT: a listener and an address."""
+    listener, _, address = place.partition("\0")
+    return "", "", Peer(address, 0, "", listener), None, None
 
 
 def _key(client: LoggedClient) -> str:

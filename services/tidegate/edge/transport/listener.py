@@ -12,7 +12,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate.edge.channel import CloseReason, HandlerFactory, Peer
 from tidegate.edge.transport.accepted_connection import (
@@ -43,14 +43,27 @@ LINGER_TIMEOUT_S = 2.0
 LOGGED_FAULTS_PER_SWEEP = 5
 
 
-def _ignore() -> None:
+#: Listener, reason, detail and address ("": not known) of a connection that is refused.
+OnRefused: TypeAlias = "Callable[[str, str, str, str], None]"
+
+
+def _ignore(*_: object) -> None:
     """Do nothing."""
 
 
 class ConnectionTotal:
     """What all listeners have together: connections, how many they may be, and their work."""
 
-    __slots__ = ("_none_open", "addresses", "limit", "on_no_room", "open", "room", "work")
+    __slots__ = (
+        "_none_open",
+        "addresses",
+        "limit",
+        "on_no_room",
+        "on_refused",
+        "open",
+        "room",
+        "work",
+    )
 
     def __init__(self, limit: int) -> None:
         #: By the configuration; 0 means no limit there.
@@ -59,6 +72,8 @@ class ConnectionTotal:
         self.room = sys.maxsize
         #: Called for each connection that is refused for want of room.
         self.on_no_room: Callable[[], None] = _ignore
+        #: Called for each connection that ends before it has a handler, but for health probes.
+        self.on_refused: OnRefused = _ignore
         self.open = 0
         self.addresses = AddressLimit()
         self.work = UnfinishedWork()
@@ -182,6 +197,7 @@ class Listener:
             if total.open >= total.room:
                 # Its log line is that of `DescriptorGuard`.
                 self.counters.refused[Refusal.DESCRIPTORS] += 1
+                total.on_refused(self.label, Refusal.DESCRIPTORS.value, "", "")
                 total.on_no_room()
             else:
                 self.refuse(Refusal.MAX_CONNECTIONS)
@@ -238,8 +254,13 @@ class Listener:
     def refuse(
         self, reason: Refusal, detail: str = "", address: str = "", level: int = logging.INFO
     ) -> None:
-        """Count a connection that ends before it had a handler; log some of them."""
+        """Count a connection that ends before it had a handler; log some of them.
+
+        ``level`` below INFO: it is no news, and not recorded.
+        """
         self.counters.refused[reason] += 1
+        if level >= logging.INFO:
+            self.total.on_refused(self.label, reason.value, detail, address)
         if log.isEnabledFor(level) and self.may_log():
             log.log(
                 level,

@@ -27,7 +27,7 @@ from tidegate.edge.transport.accepted_connection import (
 )
 from tidegate.edge.transport.acceptor import Acceptor, bind
 from tidegate.edge.transport.descriptor_guard import DescriptorGuard
-from tidegate.edge.transport.listener import ConnectionTotal, Listener
+from tidegate.edge.transport.listener import ConnectionTotal, Listener, OnRefused
 from tidegate.edge.transport.listener_diff import (
     OpenListener,
     bind_address_of,
@@ -101,18 +101,22 @@ class Listeners:
         sweep_interval_s: float = SWEEP_INTERVAL_S,
         frames_class: type[WebSocketFrames] = WebSocketFrames,
         config_status: ConfigStatus | None = None,
+        on_refused: OnRefused | None = None,
     ) -> None:
         """Keep the configuration; nothing is opened before `start`.
 
         ``max_connections`` is of all listeners together (each has its own as well); 0: no limit.
         ``connect_timeout_s`` bounds every stage before a connection has its handler.
         ``frames_class`` is for tests that look at the WebSocket layer alone. ``config_status``
-        records which certificates are in use.
+        records which certificates are in use. ``on_refused`` is called for each connection that
+        ends before it has a handler.
         """
         self._configs = list(configs)
         self._handler_factory_for = handler_factory_for
         self._max_packet_size_bytes = max_packet_size_bytes
         self._total = ConnectionTotal(max_connections)
+        if on_refused is not None:
+            self._total.on_refused = on_refused
         self._unfinished_limit = sys.maxsize
         self._descriptors = DescriptorGuard(self._total)
         self._connect_timeout_s = connect_timeout_s

@@ -13,8 +13,9 @@ from support.lone_edge import LoneEdge
 from support.mqtt_bytes import Property
 from support.virtual_time import turns
 from tidegate.edge.client import recorder
+from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.mqtt.packets import Publish
-from tidegate.record.events import Event, Kind
+from tidegate.record.events import REASONS, Event, Kind
 
 
 def _events(alone: LoneEdge) -> list[Event]:
@@ -48,6 +49,38 @@ async def test_a_refused_client_is_named_with_the_reason_that_says_most() -> Non
         await turns()
         (event,) = _events(alone)
         assert (event.client, event.kind, event.reason) == ("c", Kind.REFUSED, "anonymous")
+
+
+async def test_connections_that_end_before_connect_are_recorded_once_a_minute_for_an_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder, "MAX_TURNED_AWAY", 3)
+    async with LoneEdge() as alone:
+        record = alone.edge.context.recorder
+        for detail in ("certificate expired", "no shared cipher", "certificate expired"):
+            record.turned_away("tls", "tls_handshake", detail, "10.0.0.1")
+        record.turned_away("tls", "timeout", "", "10.0.0.1")
+        client = alone.accept()
+        client.send(b"GET / HTTP/1.1\r\n\r\n")
+        await turns()
+        record.turned_away("tls", "timeout", "", "10.0.0.2")  # no room for it
+        first = [
+            ("tls", "tls_handshake", "10.0.0.1", 1, "certificate expired"),
+            ("tls", "timeout", "10.0.0.1", 1, ""),
+        ]
+        *events, garbage = _events(alone)
+        assert {(one.client, one.kind) for one in (*events, garbage)} == {("", Kind.REFUSED)}
+        assert [
+            (one.listener, one.reason, one.address, one.count, one.detail) for one in events
+        ] == first
+        assert (garbage.reason, garbage.address) == ("protocol_error", "127.0.0.1")
+        record.tick(alone.edge.context.tick_s + 61)
+        (rest,) = _events(alone)
+        assert (rest.reason, rest.address, rest.count) == ("tls_handshake", "10.0.0.1", 2)
+
+
+def test_every_refusal_of_a_listener_is_a_reason_of_the_record() -> None:
+    assert {refusal.value for refusal in Refusal} <= set(REASONS[Kind.REFUSED])
 
 
 async def test_what_waits_is_bounded_and_what_is_lost_is_counted(
