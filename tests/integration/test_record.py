@@ -106,6 +106,27 @@ async def test_what_happens_to_a_client_is_in_the_record(
     assert event.detail == "client identifier is too long"
 
 
+async def test_the_oldest_messages_that_make_room_are_in_the_record(
+    server: AnyStore, start_broker: StartBroker
+) -> None:
+    broker = start_broker(
+        store={"url": server.url},
+        limits={"max_queued_messages": 2, "queue_full_policy": "drop_oldest"},
+    )
+    sleeper = await _open(broker, V311)
+    await sleeper.connect("sleeper", clean=False)
+    await sleeper.subscribe(("t", 1))
+    await sleeper.disconnect()
+    publisher = await _open(broker)
+    await publisher.connect("publisher")
+    for _ in range(3):
+        await publisher.deliver("t", b"x", qos=1)
+    events = await until_recorded(server, "sleeper", "disconnected", "dropped")
+    assert [(one.kind, one.reason, one.count) for one in events[-1:]] == [
+        (Kind.DROPPED, "queue_full", 1)
+    ]
+
+
 async def test_what_a_listener_refuses_before_connect_is_in_the_record(
     server: AnyStore, start_broker: StartBroker
 ) -> None:

@@ -115,6 +115,24 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it(server: AnyStore) -> 
     await store.close()
 
 
+async def test_whose_oldest_messages_were_dropped_is_in_the_reply(server: AnyStore) -> None:
+    server.command("FLUSHALL")
+    store = await connect(server, max_queued_messages=2, queue_full_policy="drop_oldest")
+    names = [f"client-{number}" for number in range(4)]
+    places = {name: (await attach(store, name)).incarnation for name in names}
+    few, none, many, gone = names
+    appends = [Append(few, places[few], b"%d" % number) for number in range(3)]
+    appends += [Append(none, places[none], b"x")]
+    appends += [Append(many, places[many], b"%d" % number) for number in range(250)]
+    appends += [Append(gone, places[gone] + 1, b"x")]
+    reply = await store.append(appends)
+    assert reply.evicted == {(few, places[few]): 1, (many, places[many]): 248}
+    assert store.evicted_count == 249
+    assert (reply.outcomes[2], reply.outcomes[-2]) == (3, 250)
+    assert (await store.append(appends[3:4])).evicted == {}
+    await store.close()
+
+
 @pytest.mark.statement("MQTT-4.3.3-10")
 async def test_an_identity_is_queued_once(store: RedisStore) -> None:
     attached = (await attach(store)).incarnation

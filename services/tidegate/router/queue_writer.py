@@ -142,8 +142,8 @@ class QueueWriter:
         self._task: asyncio.Task[None] | None = None
         #: Called when a session that a message is for is not in the store.
         self.on_no_session: Callable[[], None] = _nothing
-        #: Called with session key, reason and topic of a message that is dropped.
-        self.on_dropped: Callable[[str, str, str], None] = _drop_nothing
+        #: Called with session key, reason, topic ("": not known) and number of dropped messages.
+        self.on_dropped: Callable[[str, str, str, int], None] = _drop_nothing
         #: Set before the first offer.
         self.groups: OfferListener | None = None
         #: Appends a batch. The router replaces it when traces are on.
@@ -234,6 +234,8 @@ class QueueWriter:
                 for place, outcome in zip(left, reply.outcomes, strict=True):
                     outcomes[place] = outcome
                 locations.update(reply.locations)
+                for (client_id, _), count in reply.evicted.items():
+                    self.on_dropped(client_id, "queue_full", "", count)
                 left = [place for place in left if outcomes[place] is AppendOutcome.UNAVAILABLE]
                 if not left:
                     return AppendReply(outcomes, locations)
@@ -291,7 +293,7 @@ class QueueWriter:
             if item.offer is None or not self._offer_to_others(item, item.offer, result):
                 self._counters.published += 1
                 self._counters.dropped[result.value] += 1
-                self.on_dropped(session.client_id, result.value, item.message.topic)
+                self.on_dropped(session.client_id, result.value, item.message.topic, 1)
                 if result in OVER_QUOTA:
                     item.pending.over_quota = True
         item.pending.release()
@@ -303,7 +305,7 @@ class QueueWriter:
         )
 
 
-def _drop_nothing(_key: str, _reason: str, _topic: str) -> None:
+def _drop_nothing(_key: str, _reason: str, _topic: str, _count: int) -> None:
     pass
 
 

@@ -101,10 +101,10 @@ class Record:
         )
         self.add([(key, event.encode())])
 
-    def dropped(self, key: str, reason: str, topic: str) -> None:
-        """Note that a message for a client was dropped."""
-        if self.config.enabled and self._drops.note(key, reason, topic, time.monotonic()):
-            self.note(Kind.DROPPED, key, reason, topic=topic)
+    def dropped(self, key: str, reason: str, topic: str, count: int = 1) -> None:
+        """Note that messages for a client were dropped."""
+        if self.config.enabled and self._drops.note(key, reason, topic, time.monotonic(), count):
+            self.note(Kind.DROPPED, key, reason, topic=topic, count=count)
 
     def wills_published(self, will_ids: Iterable[str]) -> None:
         """Note that wills have been published."""

@@ -275,10 +275,13 @@ class AppendReply:
     ``outcomes``: for each append the seq it got (1, 2, … within an incarnation), or why not.
     ``locations``: (client_id, incarnation) → (edge_id, epoch) of the connection that owned the
     session in the very step that queued its messages; sessions that are offline are not in it.
+    ``evicted``: the same → how many of the oldest messages ``drop_oldest`` has dropped for these;
+    they are counted already.
     """
 
     outcomes: list[int | AppendOutcome] = field(default_factory=list)
     locations: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    evicted: dict[tuple[str, int], int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)

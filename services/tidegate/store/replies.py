@@ -96,6 +96,11 @@ def _subscriptions(pairs: list[bytes]) -> list[tuple[str, SubscriptionOptions]]:
 
 def read_appends(result: list[Any], queues: Queues, reply: AppendReply) -> None:
     """Add the outcomes and locations of one operation to those of the others."""
+    if type(result[-1]) is list:
+        names, removed = list(queues), result.pop()
+        for n in range(0, len(removed), 2):
+            key = names[removed[n] - 1]
+            reply.evicted[key] = reply.evicted.get(key, 0) + removed[n + 1]
     at = len(result) - 2 * len(queues)
     try:
         reply.outcomes += [
@@ -124,6 +129,7 @@ def join_appends(
     for chosen, reply in zip(places, replies, strict=True):
         if isinstance(reply, AppendReply):
             whole.locations.update(reply.locations)
+            whole.evicted.update(reply.evicted)
             for place, outcome in zip(chosen, reply.outcomes, strict=True):
                 whole.outcomes[place] = outcome
     return whole

@@ -35,3 +35,21 @@ async def test_what_is_stored_at_the_first_attempt_is_pushed_with_what_comes_lat
     assert [append.client_id for append in store.appends] == ["first", "second", "second"]
     assert (counters.published, counters.queued) == (2, 2)
     assert finished == ["finished"]
+
+
+@in_virtual_time
+async def test_drops_of_the_oldest_are_recorded_for_their_client_and_counted_once() -> None:
+    store, counters = FakeStore(), Counters()
+    anything: Any = store
+    writer = QueueWriter(anything, counters, {}, lambda: None, lambda: 0)
+    dropped = []
+    writer.on_dropped = lambda *drop: dropped.append(drop)
+    store.append_replies = [AppendReply([7], evicted={("client", 1): 3})]
+    pending = Pending(lambda: None)
+    session = DurableSession("client", 1)
+    writer.add(session, Publish("t", b"x", 1), 1, False, (), pending, "")
+    pending.release()
+    await writer.idle()
+    assert dropped == [("client", "queue_full", "", 3)]
+    # The store counts what its script has removed.
+    assert (counters.queued, counters.dropped["queue_full"]) == (1, 0)

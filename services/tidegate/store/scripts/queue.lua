@@ -38,6 +38,9 @@ local function read_size(q, length)
   return type(size) == 'number' and size or 0
 end
 
+-- With evict: how many entries an operation has removed from each queue.
+local evicted_of
+
 -- Whether a record exceeds what a queue may have, after expired entries, and with evict the oldest ones,
 -- have made room; and the queue's length then.
 local function exceeds_bytes(q, record, length, evict, of, now)
@@ -52,6 +55,7 @@ local function exceeds_bytes(q, record, length, evict, of, now)
       call('XDEL', q, oldest[1])
       size, length = size - #oldest[2][2], length - 1
       evicted, expired = evicted + 1 - dead, expired + dead
+      evicted_of[q] = (evicted_of[q] or 0) + 1 - dead
     end
   end
   lengths[q], sizes[q] = length, size
@@ -79,6 +83,7 @@ local function append_one(q, x, identity, record, limit, evict, of, now, claimed
     local dead = expiry.forget_oldest(q, of, now, count)
     id = call('XADD', q, 'NOMKSTREAM', 'MAXLEN', '=', limit, '1-*', 'm', record)
     evicted = evicted + count - dead
+    evicted_of[q] = (evicted_of[q] or 0) + count - dead
     expired = expired + dead
     length = limit - 1
   end
@@ -114,14 +119,16 @@ end
 -- arguments: writer, now, count of queues, (P, C, incarnation) of each, (number of the queue, negative
 --   if the message is claimed for it, identity or '', record)…
 -- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 =
---   duplicate, -3 = the writer is fenced, -4 = the server is full, -5 = too many bytes; then for each queue the edge and the epoch of the session's
---   connection ('' = offline)
+--   duplicate, -3 = the writer is fenced, -4 = the server is full, -5 = too many bytes; then for each
+--   queue the edge and the epoch of the session's connection ('' = offline); with drop_oldest, if entries
+--   were removed, a table at the end: number of the queue, how many, …
 local function append(i, last)
   local limit, evict, now = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[i + 1])
   local queues, first = {}, i + 3
   local from = first + 3 * tonumber(ARGV[i + 2])
   local fenced, earliest = fences_of(ARGV[i], first, from - 1, 3), nil
   if expiry then expiry.begin() end
+  evicted_of = evict and {} or nil
   for at = first, from - 1, 3 do
     queues[#queues + 1] = not fenced[ARGV[at]]
       and ARGV[at] .. 'q:' .. ARGV[at + 1] .. ':' .. ARGV[at + 2]
@@ -151,6 +158,15 @@ local function append(i, last)
     results[#results + 1] = here and v[2] or ''
     results[#results + 1] = here and v[1] or ''
     if here and earliest and earliest[at] then expiry.schedule(at, earliest[at], v[4]) end
+  end
+  if evicted_of and next(evicted_of) then
+    local removed = {}
+    for n, q in ipairs(queues) do
+      if (evicted_of[q] or 0) > 0 then
+        removed[#removed + 1], removed[#removed + 2] = n, evicted_of[q]
+      end
+    end
+    results[#results + 1] = removed
   end
   return results
 end
