@@ -179,8 +179,9 @@ def test_too_many_failed_logins_are_refused_for_a_while(url: str) -> None:
 
 
 def test_every_change_is_in_the_audit_with_who_what_and_from_where(
-    server: Tidegate, admin: Api
+    server: Tidegate, url: str, admin: Api
 ) -> None:
+    log_in(url, "viewer")  # there is a page after the first one
     created_now = admin.post("/tokens", {"name": "audited", "role": "operator"})
     assert created_now.status == 201, created_now
     made = created_now.body
