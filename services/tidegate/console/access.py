@@ -6,11 +6,12 @@ as a parameter (``Viewer``, ``Operator``, ``Admin``). One that names none is ope
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
 
 from tidegate.console.auth.authority import COOKIE
@@ -25,11 +26,31 @@ _COOKIE: Final = APIKeyCookie(
 )
 
 
+def set_cookie(request: Request, response: Response, cookie: str, lifetime_s: int) -> None:
+    """Have the browser keep the cookie of a session."""
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=lifetime_s,
+        path="/",
+        secure=is_secure(request),
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser uses TLS, to here or to a proxy before the console."""
+    forwarded = request.headers.get("x-forwarded-proto", "")
+    return request.url.scheme == "https" or forwarded.strip().lower() == "https"
+
+
 def require(role: Role) -> Callable[..., Awaitable[Caller]]:
     """Return the dependency that admits callers with at least this role."""
 
     async def caller_of(
         request: Request,
+        response: Response,
         _bearer: Annotated[object, Security(_BEARER)] = None,
         _cookie: Annotated[object, Security(_COOKIE)] = None,
     ) -> Caller:
@@ -41,6 +62,10 @@ def require(role: Role) -> Callable[..., Awaitable[Caller]]:
                 f"this needs the role {role.value}; {caller.name} has {caller.role.value}",
             )
         request.state.caller = caller
+        renewed = getattr(request.state, "renewed_cookie", None)
+        if renewed is not None:
+            cookie, expires_at = renewed
+            set_cookie(request, response, cookie, max(1, round(expires_at - time.time())))
         return caller
 
     return caller_of

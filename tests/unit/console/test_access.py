@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from starlette.requests import Request
+from starlette.responses import Response
 
+from tidegate.console.access import require
+from tidegate.console.auth import shared
 from tidegate.console.auth.attempts import BURST, MAX_REMEMBERED, REFILL_S, Attempts
 from tidegate.console.auth.authority import COOKIE, Authority
 from tidegate.console.auth.files import problems_of_console_files
@@ -135,6 +140,67 @@ async def test_tokens_are_not_judged_before_the_store_was_read(tmp_path: Path) -
             await call
         assert error.value.status == 503
     assert (await authority.login_with_token(request_with(), "of-the-file"))[0].role is Role.ADMIN
+
+
+class StoredState:
+    """What the store has for consoles, which may be away."""
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.values: dict[bytes, bytes] = {}
+
+    def access(self) -> Any:
+        """Return the connections, as a console asks for them."""
+        if self.is_away:
+            raise StoreUnavailable("connecting")
+        return self
+
+    async def read(self, _prefix: bytes, command: bytes, key: bytes, *_: object) -> Any:
+        """Read a value; hashes and sorted sets are empty."""
+        return self.values.get(key) if command == b"GET" else []
+
+    async def command(
+        self, _prefix: bytes, _set: bytes, key: bytes, value: bytes, _: bytes
+    ) -> None:
+        """Set a value, if there is none."""
+        self.values.setdefault(key, value)
+
+
+async def cookie_after(authority: Authority, cookie: str) -> str:
+    """Make a request with a cookie, as a viewer; return the one that the answer sets."""
+    request = request_with("cookie", f"{COOKIE}={cookie}")
+    parts = SimpleNamespace(authority=authority)
+    request.scope["app"] = SimpleNamespace(state=SimpleNamespace(parts=parts))
+    request.scope["path"], request.scope["server"] = "/", ("127.0.0.1", 80)
+    response = Response()
+    await require(Role.VIEWER)(request, response)
+    header = response.headers.get("set-cookie", "")
+    assert not header or "HttpOnly" in header
+    return header.removeprefix(f"{COOKIE}=").partition(";")[0]
+
+
+async def test_a_session_from_before_the_store_was_read_outlives_its_console(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "RETRY_S", 0.0)
+    set_user(tmp_path / "users", "ann", "secret", "argon2id", create=True, role="viewer")
+    store = StoredState()
+
+    def console() -> Authority:
+        return Authority(Users(tmp_path / "users"), None, Shared(store.access), 3600)
+
+    first = console()
+    _, own = await first.login(request_with(), "ann", "secret")
+    assert await cookie_after(first, own) == ""
+    store.is_away = False
+    renewed = await cookie_after(first, own)
+    assert renewed not in {"", own}
+    assert await cookie_after(first, renewed) == ""
+    # The next process, and another replica.
+    assert await cookie_after(console(), renewed) == ""
+    with pytest.raises(ApiError) as error:
+        await cookie_after(console(), own)
+    assert error.value.status == 401
 
 
 def test_a_token_is_kept_without_its_secret() -> None:

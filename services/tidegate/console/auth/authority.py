@@ -48,7 +48,11 @@ class Authority:
     # Each request
 
     async def identify(self, request: Request) -> Caller:
-        """Return the caller. Raises ApiError 401 or 403; 503 while nobody can be judged yet."""
+        """Return the caller. Raises ApiError 401 or 403; 503 while nobody can be judged yet.
+
+        A session that was begun before the store was read is signed with this console's own key.
+        ``request.state.renewed_cookie`` is then its cookie for all consoles, and its end.
+        """
         state = await self._shared.state()
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -70,6 +74,8 @@ class Authority:
             raise _not_authenticated(
                 "the user or the token that this session was begun with is not valid any more"
             )
+        if state.is_read and unseal(request.cookies[COOKIE], state.keys[:1], time.time()) is None:
+            request.state.renewed_cookie = seal(session, state.keys[0]), session.expires_at
         if request.method not in SAFE_METHODS:
             check_origin(request)
             given = request.headers.get(CSRF_HEADER, "")

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Request, Response
 
-from tidegate.console.access import ADMIN, Admin, Viewer
+from tidegate.console.access import ADMIN, Admin, Viewer, is_secure, set_cookie
 from tidegate.console.auth.authority import COOKIE, check_origin
 from tidegate.console.auth.tokens import Token
 from tidegate.console.caller import Caller
@@ -46,15 +46,7 @@ async def login(request: Request, response: Response, body: Login, parts: PartsO
     except ApiError as error:
         await parts.audit.note(request, "login", outcome=error.reason.value, user=who)
         raise
-    response.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=parts.config().console.session_lifetime_s,
-        path="/",
-        secure=is_secure(request),
-        httponly=True,
-        samesite="strict",
-    )
+    set_cookie(request, response, cookie, parts.config().console.session_lifetime_s)
     request.state.caller = caller
     await parts.audit.note(request, "login")
     return _me(caller)
@@ -128,12 +120,6 @@ async def audit(parts: PartsOf, after: After = "", limit: Limit = 100) -> AuditP
     ]
     more = len(found) > limit
     return AuditPage(items=shown, next=encode_cursor(shown[-1].id) if more else None)
-
-
-def is_secure(request: Request) -> bool:
-    """Whether the browser uses TLS, to here or to a proxy before the console."""
-    forwarded = request.headers.get("x-forwarded-proto", "")
-    return request.url.scheme == "https" or forwarded.strip().lower() == "https"
 
 
 def _me(caller: Caller) -> Me:
