@@ -17,13 +17,18 @@ from tidegate.link.v1 import link_pb2 as pb
 
 
 class Barriers:
-    """See the module's docstring. ``stall_s``: an edge that is silent for so long is skipped."""
+    """See the module's docstring.
 
-    __slots__ = ("_echoes", "_edges", "_numbers", "_stall_s")
+    Edges have ``stall_s`` to leave, and ``timeout_s`` to handle what they were sent, if they handle
+    nothing meanwhile: after that both ends have closed the connection.
+    """
 
-    def __init__(self, edges: AttachedEdges, stall_s: float) -> None:
+    __slots__ = ("_echoes", "_edges", "_numbers", "_stall_s", "_timeout_s")
+
+    def __init__(self, edges: AttachedEdges, stall_s: float, timeout_s: float) -> None:
         self._edges = edges
         self._stall_s = stall_s
+        self._timeout_s = timeout_s
         self._numbers = itertools.count(1)
         self._echoes: dict[int, asyncio.Future[None]] = {}
 
@@ -49,14 +54,17 @@ class Barriers:
                     await self._edges.wait_changed()
 
     async def _reach_all(self) -> None:
-        """Return when every edge has handled what it was sent until now.
+        """Return when every edge has handled what it was sent until now, or is detached.
 
-        An edge that sends nothing at all handles nothing either: no later message can overtake.
+        An edge that is not heard of may be well, and only the path to it be silent: what was sent
+        on it before comes when it heals, and what another router sends after this would overtake.
         """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._timeout_s
         waiting: dict[asyncio.Future[None], tuple[int, EdgePeer, int]] = {}
         for peer in self._edges.peers:
             number = next(self._numbers)
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[None] = loop.create_future()
             self._echoes[number] = future
             peer.outbox.frame.operations.add().echo.id = number
             peer.outbox.grew(SMALL_BYTES)
@@ -64,14 +72,14 @@ class Barriers:
         try:
             while waiting:
                 await asyncio.wait(waiting, timeout=self._stall_s)
+                is_late = loop.time() >= until_s
                 left = {}
                 for future, (number, peer, received) in waiting.items():
-                    if future.done() or peer.closed or peer.stalled:
+                    is_idle = peer.stalled or peer.frames_received == received
+                    if future.done() or peer.closed or (is_late and is_idle):
                         self._echoes.pop(number, None)
-                    elif peer.frames_received != received:
-                        left[future] = (number, peer, peer.frames_received)
                     else:
-                        self._echoes.pop(number, None)
+                        left[future] = (number, peer, peer.frames_received)
                 waiting = left
         finally:
             for number, _, _ in waiting.values():

@@ -60,7 +60,7 @@ class LinkServer(LinkServicer):
         self.pauses = PauseWatch(config.timeout_s - config.heartbeat_s)
         self._pause_watch: asyncio.Task[None] | None = None
         self.attached = AttachedEdges(config.mailbox_bytes)
-        barriers = Barriers(self.attached, config.stall_s)
+        barriers = Barriers(self.attached, config.stall_s, config.timeout_s)
         self.figures = RouterFigures(router, self.attached)
         self._request_handler = RequestHandler(
             router, counters, self.tasks, self.attached, barriers
