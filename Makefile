@@ -158,8 +158,8 @@ fmt: $(VENV)/.installed-lint ## Format the code
 docs: $(VENV)/.installed-docs ## Build the web site in build/site (a broken link or anchor is an error)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
 
-bench: $(VENV)/.installed-test ## Measure the cost of a delivery on this machine
-	$(BIN)/python bench/run.py
+bench: $(VENV)/.installed-test ## Measure cost beside mosquitto and NATS, in turn (BENCH="--scenarios A,C --rounds 1": docs/performance.md)
+	$(BIN)/python bench/run.py $(BENCH)
 
 clean: ## Remove what the other targets made (not ./data)
 	rm -rf services/console/node_modules $(dir $(PAGE))

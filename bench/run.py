@@ -1,163 +1,152 @@
-"""Measure the broker: CPU time per delivered message, latency, memory per connection.
+"""Measure brokers: CPU time per delivered message, latency, memory per connection.
 
-Starts ``tidegate serve`` on free loopback ports with a fresh data directory, plays the scenarios of
-docs/performance.md against it with ``mqload`` (compiled from bench/mqload.c), and prints one JSON
-line for each, with the command, the commit and the versions. With ``--mosquitto`` the same is
-played against a mosquitto on the same machine, in turn, so that a ratio can be quoted from one run.
+Plays the scenarios of docs/performance.md with ``mqload`` (compiled from bench/mqload.c) against
+Tidegate in one process, as a cluster on one machine and as a cluster as in Kubernetes, and against
+the peers that are installed. Everything runs on loopback, on free ports, with fresh data. In each
+round every broker plays in turn. Of one run come one table, one chart and the raw results.
 
-    python bench/run.py [--scenarios A,B,C] [--cluster 2x2] [--mosquitto] [--repeat N] [--out FILE]
-
-``--cluster EDGESxROUTERS`` plays against processes of their own, joined by gRPC; the supervisor,
-the store and all parts are counted.
+    python bench/run.py [--scenarios A,C] [--brokers one,mtls,mosquitto] [--rounds 3] [--scale 0.1]
+    python bench/run.py --against ../other-checkout --brokers one --scenarios A,C --rounds 9
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
-import os
-import platform
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).resolve().parent
-SCENARIOS = {
-    "A": "-n 200000 -P 10 -S 10 -x",
-    "B": "-n 2000 -S 500 -w 20000",
-    "C": "-n 100000 -q 1 -P 10 -S 10 -x",
-    "D": "-n 50000 -q 2 -P 10 -S 10 -x",
-    "E": "-n 20000 -r 2000 -P 500 -S 500 -x",
-    "E10": "-n 60000 -r 10000 -P 500 -S 500 -x",
-    "F": "-n 100000 -q 1 -P 10 -S 10 -x -D -V 5",
-    "G": "-C -P 5000 -S 0",
-    "H": "-C -P 15000 -S 0 -H 5",
-    "I": "-n 200000 -P 10 -S 10 -x -W",
-}
+ROOT = Path(__file__).resolve().parents[1]
+# Neither is installed, and PYTHONSAFEPATH leaves out the directory of the script.
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
 
+from measure import chart, peers, report  # noqa: E402  # the path has to be there first
+from measure.brokers import Broker, Checkout, brokers_of, peers_found  # noqa: E402
+from measure.figures import order  # noqa: E402
+from measure.load import BuildError, compile_mqload, play  # noqa: E402
+from measure.results import Results, about  # noqa: E402
+from measure.running import StartError  # noqa: E402
+from measure.scenarios import SCENARIOS, Scenario, chosen  # noqa: E402
 
-def compile_mqload(directory: Path) -> Path:
-    """Compile the load generator; it stays in ``directory``."""
-    target = directory / "mqload"
-    subprocess.run(["cc", "-O2", "-o", target, HERE / "mqload.c"], check=True)
-    return target
+ALL_BROKERS = ("one", "unix", "mtls", "mosquitto", "nats")
+OTHER = "other"
 
 
-def start_tidegate(directory: Path, *options: str) -> tuple[subprocess.Popen[str], int, int]:
-    """Start the broker; return the process, its TCP port and its WebSocket port."""
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "tidegate", "serve",
-            "--listener", "tcp://127.0.0.1:0", "--listener", "ws://127.0.0.1:0/mqtt",
-            "--admin", "off", "--allow-anonymous", "--data-dir", str(directory),
-            "--log-level", "warning", *options,
-        ],
-        stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"TIDEGATE_CONSOLE__ENABLED": os.environ.get("BENCH_CONSOLE", "false")},
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("tidegate ready"):
-            ports = {}
-            for word in line.split()[2:]:
-                if "://" not in word:
-                    continue
-                scheme, _, rest = word.partition("=")[2].partition("://")
-                ports[scheme] = int(rest.rstrip("/").split("/")[0].rpartition(":")[2])
-            return process, ports["tcp"], ports["ws"]
-    raise SystemExit("the broker did not start")
-
-
-def _start_cluster(
-    edges: str, routers: str, directory: Path
-) -> tuple[subprocess.Popen[str], int, int]:
-    return start_tidegate(directory, "--edges", edges, "--routers", routers)
-
-
-def start_mosquitto(directory: Path) -> tuple[subprocess.Popen[str], int, int]:
-    """Start mosquitto with the settings that make the scenarios comparable."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
-    config = directory / "mosquitto.conf"
-    config.write_text(
-        f"listener {ports[0]} 127.0.0.1\nlistener {ports[1]} 127.0.0.1\nprotocol websockets\n"
-        "allow_anonymous true\npersistence false\nmax_queued_messages 0\nset_tcp_nodelay true\n"
+def options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-    process = subprocess.Popen(
-        [binary, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="names, with commas")
+    parser.add_argument("--brokers", default=",".join(ALL_BROKERS), help="names, with commas")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the work of a scenario")
+    parser.add_argument("--cluster", default="2x2", metavar="EDGESxROUTERS")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="a checkout with .venv to play in turn with"
     )
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", ports[0])) == 0:
-                break
-        time.sleep(0.05)
-    return process, ports[0], ports[1]
-
-
-def play(mqload: Path, name: str, start: Any) -> dict[str, Any]:
-    """Start a broker, play one scenario, end the broker."""
-    with tempfile.TemporaryDirectory() as directory:
-        process, tcp, ws = start(Path(directory))
-        try:
-            options = SCENARIOS[name].split()
-            port = ws if "-W" in options else tcp
-            command = [str(mqload), "-p", str(port), "-k", str(process.pid), *options]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            result = json.loads(done.stdout or "{}")
-            if done.returncode:
-                result["failed"] = done.stderr[-200:]
-            return {"scenario": name, "options": SCENARIOS[name], **result}
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
-
-
-def main() -> None:
-    """Play what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenarios", default=",".join(SCENARIOS))
-    parser.add_argument("--cluster", metavar="EDGESxROUTERS")
-    parser.add_argument("--mosquitto", action="store_true")
-    parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--margin", type=float, default=0.03, help="what --against shows (0.03)")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", metavar="DIR")
     arguments = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    about = {"commit": commit, "python": platform.python_version(), "machine": platform.machine()}
-    brokers: list[tuple[str, Any]] = [("tidegate", start_tidegate)]
-    if arguments.cluster:
-        edges, _, routers = arguments.cluster.partition("x")
-        start = functools.partial(_start_cluster, edges, routers)
-        brokers = [(f"tidegate {arguments.cluster}", start)]
-    if arguments.mosquitto:
-        brokers.append(("mosquitto", start_mosquitto))
-    with tempfile.TemporaryDirectory() as directory:
-        mqload = compile_mqload(Path(directory))
-        for name in arguments.scenarios.split(","):
-            for _ in range(arguments.repeat):
-                for broker, start in brokers:
-                    line = json.dumps({"broker": broker, **about, **play(mqload, name, start)})
-                    print(line, flush=True)
-                    if arguments.out:
-                        with arguments.out.open("a") as out:
-                            out.write(line + "\n")
+    if arguments.rounds < 1 or arguments.scale <= 0:
+        parser.error("--rounds and --scale must be more than 0")
+    try:
+        arguments.scenarios = chosen(arguments.scenarios)
+        arguments.edges, arguments.routers = map(int, arguments.cluster.split("x"))
+    except ValueError as error:
+        parser.error(str(error))
+    arguments.brokers = arguments.brokers.split(",")
+    unknown = set(arguments.brokers) - set(ALL_BROKERS)
+    if unknown:
+        parser.error(f"no broker {', '.join(sorted(unknown))}; there are {', '.join(ALL_BROKERS)}")
+    if arguments.against and not Checkout(arguments.against.resolve()).python.exists():
+        parser.error(f"{arguments.against} has no .venv; run make setup there")
+    return arguments
+
+
+def columns(arguments: argparse.Namespace) -> tuple[dict[str, Broker], list[str], dict[str, Path]]:
+    """Return the brokers to play, what is missing, and the checkouts."""
+    checkouts = {"this": ROOT}
+    here = brokers_of(Checkout(ROOT), arguments.edges, arguments.routers)
+    found, absent = peers_found()
+    there = {}
+    if arguments.against:
+        checkouts[OTHER] = arguments.against.resolve()
+        other = Checkout(checkouts[OTHER])
+        there = brokers_of(other, arguments.edges, arguments.routers, OTHER)
+    players = {}
+    for name in arguments.brokers:
+        if name in here:
+            players[name] = here[name]
+            if name in there:
+                players[f"{name}-{OTHER}"] = there[name]
+        elif name in found:
+            players[name] = found[name]
+    wanted = {program for name, _, program, _ in peers.PEERS if name in arguments.brokers}
+    return players, [f"{name} (not installed)" for name in absent if name in wanted], checkouts
+
+
+def play_all(
+    results: Results, players: dict[str, Broker], mqload: Path, arguments: argparse.Namespace
+) -> None:
+    """Play every scenario in rounds, and add to the results."""
+    scenarios: list[Scenario] = arguments.scenarios
+    for scenario in scenarios:
+        taking_part = [n for n, b in players.items() if b.product not in scenario.not_for]
+        for number in range(arguments.rounds):
+            for name in order(taking_part, number):
+                try:
+                    result = play(mqload, scenario, arguments.scale, players[name].start)
+                except StartError as error:
+                    result = {"failed": str(error)}
+                results.add(scenario.name, name, number, result)
+                line = {"scenario": scenario.name, "broker": name, "round": number, **result}
+                print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+def write(results: Results, out: Path, margin: float) -> Path:
+    """Write table, chart and raw results beside each other; return the table's file."""
+    out.mkdir(parents=True, exist_ok=True)
+    stamp = results.about["date"][:16].replace(":", "").replace("T", "-")
+    base = out / f"{stamp}-{results.about['checkouts']['this']['commit'] or 'unknown'}"
+    results.write(base.with_suffix(".json"))
+    base.with_suffix(".svg").write_text(chart.draw(results), encoding="utf-8")
+    page = report.document(results, margin, f"{base.name}.svg")
+    base.with_suffix(".md").write_text(page, encoding="utf-8")
+    return base.with_suffix(".md")
+
+
+def main() -> int:
+    """Play what was asked for, until SIGINT or SIGTERM; 1 if anything failed."""
+    arguments = options()
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first may be ignored in the background
+        signal.signal(number, signal.default_int_handler)
+    players, missing, checkouts = columns(arguments)
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        try:
+            mqload, has_tls = compile_mqload(Path(directory))
+        except (BuildError, OSError) as error:
+            print(f"bench: mqload does not compile: {error}", file=sys.stderr)
+            return 1
+        if not has_tls:
+            missing.append("clients over TLS (OpenSSL's headers are not installed: libssl-dev)")
+            arguments.scenarios = [s for s in arguments.scenarios if s.listener != "tls"]
+        programs = [program for name, _, program, _ in peers.PEERS if name in players]
+        found = about([Path(sys.executable).name, *sys.argv], checkouts, programs)
+        found |= {"rounds": arguments.rounds, "scale": arguments.scale, "missing": missing}
+        results = Results(found, {name: broker.title for name, broker in players.items()})
+        results.pairs = [(n, f"{n}-{OTHER}") for n in players if f"{n}-{OTHER}" in players]
+        try:
+            play_all(results, players, mqload, arguments)
+        except KeyboardInterrupt:
+            found["missing"].append("the rest (interrupted)")
+    page = write(results, arguments.out, arguments.margin)
+    print(page.read_text(encoding="utf-8"))
+    print(f"written: {page} and .svg and .json beside it", file=sys.stderr)
+    return 1 if results.failures() else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
