@@ -158,7 +158,7 @@ class RouterProcess(Process):
     def _fenced(self) -> None:
         """This router was fenced (its lease was ended by a peer): edges have to reconnect."""
         if self._link_server is not None:
-            self._link_server.drop_all()
+            self._link_server.fenced()
 
     async def reconfigure(self, config: Config) -> None:
         """Apply limits and features."""

@@ -99,7 +99,7 @@ class Node:
 
     def _fenced(self) -> None:
         if self.wired is not None:
-            self.wired.link_server.drop_all()
+            self.wired.link_server.fenced()
 
     async def leave(self) -> None:
         """End as one that is told to."""

@@ -20,6 +20,15 @@ MAX_READS: Final = 16
 MAX_WITHDRAWN: Final = 4096
 
 
+class Batch:
+    """Publishes between two barriers: how many of them are not confirmed."""
+
+    __slots__ = ("unconfirmed",)
+
+    def __init__(self) -> None:
+        self.unconfirmed = 0
+
+
 class AttachedEdge:
     """What belongs to one stream: the peer, its end, and lists that are being read in pages."""
 
@@ -43,12 +52,23 @@ class AttachedEdge:
 class AttachedEdges:
     """See the module's docstring."""
 
-    __slots__ = ("_changed", "_credit_scheduled", "_mailbox_bytes", "by_id", "withdrawn")
+    __slots__ = (
+        "_changed",
+        "_credit_scheduled",
+        "_earlier",
+        "_mailbox_bytes",
+        "batch",
+        "by_id",
+        "withdrawn",
+    )
 
     def __init__(self, mailbox_bytes: int) -> None:
         self._mailbox_bytes = mailbox_bytes
         #: By edge_id.
         self.by_id: dict[str, AttachedEdge] = {}
+        #: Publishes of all edges since the last barrier, and those of before that had some left.
+        self.batch = Batch()
+        self._earlier: list[Batch] = []
         self._credit_scheduled = False
         self._changed = asyncio.Event()
         #: Wills that edges have withdrawn, the newest last.
@@ -73,6 +93,18 @@ class AttachedEdges:
         """Wait for ``notify_changed``."""
         self._changed.clear()
         await self._changed.wait()
+
+    # Publishes
+
+    def cut(self) -> list[Batch]:
+        """Begin another batch; return those until now of which something is not confirmed."""
+        before = [batch for batch in (*self._earlier, self.batch) if batch.unconfirmed]
+        self._earlier, self.batch = before, Batch()
+        return before
+
+    def forget_publishes(self) -> None:
+        """This router was fenced: nothing that is not confirmed will be."""
+        self._earlier, self.batch = [], Batch()
 
     # Credit
 

@@ -1,7 +1,7 @@
-"""Barriers: all that an edge has published is confirmed, and every edge has handled its frames.
+"""Barriers: all that was published is confirmed, and every edge has handled its frames.
 
 Owns the echoes that are awaited. ``request_handler`` waits for a barrier, ``edge_frames`` calls it
-with the echoes; publishes that are not confirmed are counted in the batches of ``EdgePeer``.
+with the echoes; publishes that are not confirmed are counted in the batches of ``AttachedEdges``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 
 from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
-from tidegate.link.router_end.edge_peer import Batch, EdgePeer
+from tidegate.link.router_end.edge_peer import EdgePeer
 from tidegate.link.v1 import link_pb2 as pb
 
 
@@ -33,13 +33,15 @@ class Barriers:
         self._echoes: dict[int, asyncio.Future[None]] = {}
 
     async def wait(self, peer: EdgePeer, *, last: bool) -> None:
-        """Return when it is reached; ``last``: the edge publishes nothing more to this router."""
+        """Return when it is reached; ``last``: the edge publishes nothing more to this router.
+
+        Publishes of other edges count, too, and of those that have gone: their clients may have
+        connected at this one, and must not overtake themselves.
+        """
         # What arrives after this does not count: under load there is always something under way.
-        before, peer.batch = [*peer.batches, peer.batch], Batch()
-        peer.batches = before
+        before = self._edges.cut()
         while any(batch.unconfirmed for batch in before) and not peer.closed:
             await self._edges.wait_changed()
-        peer.batches = [batch for batch in peer.batches if batch.unconfirmed]
         if last:
             peer.has_left = True
             self._edges.notify_changed()

@@ -54,7 +54,7 @@ class RemoteOrigin:
         # Values, never the message of the frame: it would keep the whole frame in memory.
         self._edges = edges
         self._peer = peer
-        self._batch = peer.batch
+        self._batch = edges.batch
         self._id = publish.id
         self.exchange = publish.identity
         self._receipt = publish.receipt - 1
@@ -165,7 +165,7 @@ class EdgeFrameHandler:
         origin = RemoteOrigin(self._edges, peer, publish, size)
         if origin.exchange and message.qos != 2:
             origin = RemoteWill(self._edges, peer, publish, size)
-        batch = peer.batch
+        batch = self._edges.batch
         batch.unconfirmed += 1
         code: int | None
         try:

@@ -35,15 +35,6 @@ HARD_FACTOR: Final = 4
 MIN_WINDOW_BYTES: Final = 1_048_576
 
 
-class Batch:
-    """Publishes between two barriers: how many of them are not confirmed."""
-
-    __slots__ = ("unconfirmed",)
-
-    def __init__(self) -> None:
-        self.unconfirmed = 0
-
-
 class EdgePeer:
     """See the module's docstring."""
 
@@ -55,8 +46,6 @@ class EdgePeer:
         "_pushes_lost",
         "_room",
         "_unsent_credit_bytes",
-        "batch",
-        "batches",
         "closed",
         "credit_due_bytes",
         "edge_id",
@@ -100,8 +89,6 @@ class EdgePeer:
         self.credit_due_bytes = 0
         self.unacknowledged_done = 0
         #: Publishes since the last barrier, and earlier ones that are not confirmed.
-        self.batch = Batch()
-        self.batches: list[Batch] = []
         #: Shared messages of QoS 1 sent to it, by number, with their receipts.
         self.shared: dict[int, tuple[str, Publish, SharedReceipt | None]] = {}
         self._next_shared = 0

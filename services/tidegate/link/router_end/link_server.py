@@ -109,6 +109,11 @@ class LinkServer(LinkServicer):
         for attached in list(self.attached.by_id.values()):
             self._drop(attached)
 
+    def fenced(self) -> None:
+        """Close every stream: the router was fenced, and continues as another instance."""
+        self.drop_all()
+        self.attached.forget_publishes()
+
     @property
     def edges(self) -> list[EdgePeer]:
         """The edges that are attached."""

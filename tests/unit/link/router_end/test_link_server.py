@@ -594,6 +594,46 @@ async def test_a_barrier_waits_for_what_earlier_ones_wait_for(harness: Harness) 
     await stream.reply(2)
 
 
+async def _barrier_with_another(harness: Harness, *, has_gone: bool) -> None:
+    stream, other = await harness.edge("edge-1"), await harness.edge("edge-2")
+    harness.service.answers_late = True
+    other.say(publish=_publish(b"x", 1))
+    await until(lambda: harness.service.open, "it is published")
+    if has_gone:
+        other.end()
+        await until(lambda: len(harness.link_server.edges) == 1, "it has gone")
+    stream.ask(2, barrier=pb.BarrierRequest())
+    await asyncio.sleep(20)
+    assert not stream.of("reply")
+    harness.service.answer(1)
+    await stream.reply(2)
+
+
+@_harness()
+async def test_a_barrier_waits_for_what_another_edge_published_before_it(harness: Harness) -> None:
+    """A client of that one may have connected at this one, and must not overtake itself."""
+    await _barrier_with_another(harness, has_gone=False)
+
+
+@_harness()
+async def test_a_barrier_waits_for_what_an_edge_published_that_has_gone(harness: Harness) -> None:
+    await _barrier_with_another(harness, has_gone=True)
+
+
+@_harness()
+async def test_what_a_fenced_router_leaves_unconfirmed_is_not_waited_for(harness: Harness) -> None:
+    """Edges send it again, to its next instance or to another router."""
+    stream = await harness.edge()
+    harness.service.answers_late = True
+    stream.say(publish=_publish(b"x", 1))
+    await until(lambda: harness.service.open, "it is published")
+    harness.link_server.fenced()
+    await until(lambda: not harness.link_server.edges, "the streams are closed")
+    stream = await harness.edge()
+    stream.ask(2, barrier=pb.BarrierRequest())
+    await stream.reply(2)
+
+
 @_harness(stall_s=2.0, heartbeat_s=0.5)
 async def test_a_barrier_waits_until_every_edge_has_what_it_was_sent(harness: Harness) -> None:
     publisher, other = await harness.edge("edge-1"), await harness.edge("edge-2", "t")
