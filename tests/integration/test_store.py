@@ -30,7 +30,6 @@ from tidegate.store.api import (
     DueWill,
     EdgeLost,
     EndedSession,
-    RetainRefusal,
     StoredSubscriptions,
     WriterFenced,
 )
@@ -671,38 +670,6 @@ async def test_retained_messages_are_replaced_and_removed(store: RedisStore) -> 
     assert await store.get_retained(["a/b"]) == [None]
     assert [name async for page in store.retained_topics() for name in page] == ["ä"]
     assert await store.get_retained([]) == []
-
-
-@pytest.mark.parametrize("records", [(b"1", b"2"), (None, b"2"), (b"1", None)])
-async def test_a_publish_that_comes_again_replaces_nothing_newer(
-    store: RedisStore, records: tuple[bytes | None, bytes | None]
-) -> None:
-    """Its router has died before it was confirmed, and another one has it."""
-    older, newer = records
-    await store.set_retained("t", b"0", 0)
-    assert await store.set_retained("t", older, 0, None, "older") is None
-    assert await store.get_retained(["t"]) == [older]
-    assert await store.set_retained("t", newer, 0, None, "newer") is None
-    assert await store.set_retained("t", older, 0, None, "older") is RetainRefusal.REPEATED
-    assert await store.get_retained(["t"]) == [newer]
-    # As often as the same is published by others.
-    assert await store.set_retained("t", b"3", 0) is None
-    assert await store.set_retained("t", b"3", 0) is None
-
-
-async def test_identities_of_retained_messages_are_bounded(
-    store: RedisStore, server: AnyStore
-) -> None:
-    for number in range(400):
-        await store.set_retained("t", b"x", 0, None, f"{number}")
-    (key,) = (name for name in server.key_names() if name.endswith(b"}:retained-x"))
-    kept = server.command("ZCARD", key)
-    assert isinstance(kept, int)
-    assert 256 <= kept < 320
-    left_s = server.command("TTL", key)
-    assert isinstance(left_s, int)
-    assert 86_000 < left_s <= 86_400
-    assert await store.set_retained("t", b"x", 0, None, "399") is RetainRefusal.REPEATED
 
 
 async def test_all_retained_topics_are_listed(store: RedisStore) -> None:

@@ -83,20 +83,6 @@ async def test_what_exceeds_any_of_them_is_refused(
     assert await store.get_retained(["t"]) == [b"1234" if fits else None]
 
 
-async def test_what_comes_again_counts_once(store: RedisStore) -> None:
-    for _ in range(2):  # refused, so not stored
-        refused = await store.set_retained("t", b"1234", 0, _charge("ann", 0), "identity")
-        assert refused is REFUSED
-    assert await store.set_retained("t", b"1234", 0, _charge("ann"), "identity") is None
-    assert await store.set_retained("t", b"5", 0, _charge("bob")) is None
-    again = _charge("ann")
-    refused = await store.set_retained("t", b"1234", 0, again, "identity")
-    assert refused is RetainRefusal.REPEATED
-    assert astuple(again.added) == (0, 0, 0, 0)
-    assert await _sums(store, "ann") == (0, 0, 1, 2)
-    assert await store.get_retained(["t"]) == [b"5"]
-
-
 async def test_what_is_replaced_makes_room(store: RedisStore) -> None:
     await store.set_retained("t", b"1234", 0, _charge("ann"))
     # Not larger: also where nothing is left, because a limit was lowered.

@@ -30,7 +30,6 @@ from tidegate.store.api import (
     Holder,
     RetainedAdded,
     RetainedRemoved,
-    RetainRefusal,
     RouterRecord,
     SessionSubscribed,
     SessionUnsubscribed,
@@ -81,8 +80,6 @@ class FakeStore:
         self.due = DueWork()
         #: Records of retained messages that were set.
         self.records: dict[str, bytes | None] = {}
-        #: Of publishes that may come again: what has been stored as retained.
-        self.retained_identities: set[str] = set()
         #: Wills that were published and are to be forgotten.
         self.published_wills: list[str] = []
         #: Where sessions are connected: (client_id, incarnation) to (edge_id, epoch).
@@ -275,24 +272,13 @@ class FakeStore:
             raise WriterFenced
         return [self.claims.setdefault(item.identity, item.holder) for item in claims]
 
-    async def set_retained(
-        self,
-        topic: str,
-        record: bytes | None,
-        expires_at_ms: int,
-        charge: object = None,
-        identity: str = "",
-    ) -> RetainRefusal | None:
+    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
         self._asked("set_retained")
         if self.writer in self.fenced:
             raise WriterFenced
-        if identity in self.retained_identities:
-            return RetainRefusal.REPEATED
-        self.retained_identities |= {identity} - {""}
         self.records[topic] = record
         change = RetainedAdded if record is not None else RetainedRemoved
         self.logs[self.partition(topic)].append(change(topic))
-        return None
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         self._asked("get_retained")

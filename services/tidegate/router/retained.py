@@ -2,8 +2,7 @@
 
 Called by ``routing``, ``replica``, ``sweeper`` and the router. One writer: of several messages for
 a topic that wait at the same time only the newest is written, so a retry can never overwrite a
-newer message with an older one. A publish that may come again by another router (QoS 2, wills) has
-an identity: the store has it once, and reads wait until it is known what the store has.
+newer message with an older one.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import logging
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from tidegate.core.rendezvous import owner
@@ -22,7 +20,7 @@ from tidegate.core.retained_index import RetainedIndex
 from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.mqtt.topics import matches
-from tidegate.router.pending import Pending, PendingEnqueue
+from tidegate.router.pending import Pending
 from tidegate.router.retained_quota import RetainedQuota
 from tidegate.router.store_calls import Backoff
 from tidegate.runtime.telemetry.counters import Counters
@@ -38,26 +36,12 @@ EXPIRY_BATCH: Final = 500
 PAGE_MESSAGES: Final = 500
 PAGE_BYTES: Final = 262_144
 PAGE_TOPICS: Final = 5_000
-#: A read waits so long for what may have been stored before.
-WRITTEN_S: Final = 2.0
 #: Messages that are read at a time for a page.
 SLICE: Final = 64
 #: By topic: the newest message of those that have come during a read, None: removed.
 Changes: TypeAlias = dict[str, Publish | None]
 #: Lists of topics that are kept for next pages.
 MAX_LISTS: Final = 1_000
-
-
-@dataclass(slots=True, frozen=True)
-class _Change:
-    """What a topic is to retain."""
-
-    #: None: nothing.
-    message: Publish | None
-    #: The client that it counts for, "" for none.
-    owner: str
-    #: Of a publish that may come again, "" of another one.
-    identity: str
 
 
 class RetainedMessages:
@@ -74,14 +58,16 @@ class RetainedMessages:
         self._store = store
         self._counters = counters or Counters()
         self._quota = quota
+        #: Whom messages count for that are not yet written: topic -> client.
+        self._owners: dict[str, str] = {}
         #: Refused by a quota in the batch that is being written.
         self._refused: dict[str, RetainedCharge] = {}
         self._on_fenced = on_fenced
         self._now_ms = now_ms
         self._index = RetainedIndex()
-        # Not yet written: topic -> newest message. Reads see it first.
-        self._dirty: dict[str, _Change] = {}
-        self._writing: dict[str, _Change] = {}
+        # Not yet written: topic -> newest message (None: removed). Reads see it first.
+        self._dirty: dict[str, Publish | None] = {}
+        self._writing: dict[str, Publish | None] = {}
         self._waiters: dict[str, list[Pending]] = {}
         # The pendings of what is being written. Both are replaced when that is cancelled.
         self._writing_for: dict[str, list[Pending]] = {}
@@ -107,24 +93,23 @@ class RetainedMessages:
         for topic in before:
             self.apply(topic, False)
 
-    def set(self, message: Publish, pending: Pending, owner: str = "", identity: str = "") -> None:
+    def set(self, message: Publish, pending: Pending, owner: str = "") -> None:
         """Keep a copy of ``message`` as its topic's retained one; an empty payload removes it.
 
         [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7]. ``pending`` is released once it is stored.
-        ``owner``: the client that it counts for, "" for the broker's own. ``identity``: of a
-        publish that may come again; what has been stored before is not stored once more.
+        ``owner``: the client that it counts for, "" for the broker's own.
         """
         topic = message.topic
-        kept = message if message.payload else None
-        if kept is not None:
+        if message.payload:
             self._index.add(topic)
-        elif not identity:
+            self._dirty[topic] = message
+        else:
             self._index.discard(topic)
-        if self._quota is None or not self._quota.is_on:
-            owner = ""
-        self._dirty[topic] = _Change(kept, owner, identity)
+            self._dirty[topic] = None
+        if self._quota is not None and self._quota.is_on:
+            self._owners[topic] = owner
         for read in self._reads:
-            read[topic] = kept
+            read[topic] = self._dirty[topic]
         pending.add()
         self._waiters.setdefault(topic, []).append(pending)
         if self._task is None:
@@ -256,13 +241,12 @@ class RetainedMessages:
             self._reads = [read for read in self._reads if read is not changed]
 
     async def _read(self, topics: Sequence[str], changed: Changes) -> list[Publish]:
-        unsure = [topic for topic in topics if (one := self._unwritten(topic)) and one.identity]
-        if unsure:
-            await self._written(unsure)
         now_ms = self._now_ms()
         found: list[Publish] = []
         early = {
-            topic: one.message for topic in topics if (one := self._unwritten(topic)) is not None
+            topic: self._dirty.get(topic, self._writing.get(topic))
+            for topic in topics
+            if topic in self._dirty or topic in self._writing
         }
         rest = [topic for topic in topics if topic not in early]
         records = await self._store.get_retained(rest) if rest else []
@@ -281,26 +265,6 @@ class RetainedMessages:
             ):
                 found.append(message)
         return found
-
-    def _unwritten(self, topic: str) -> _Change | None:
-        return self._dirty.get(topic) or self._writing.get(topic)
-
-    async def _written(self, topics: Sequence[str]) -> None:
-        """Return when what these are to retain now is stored, or is not. Raises StoreUnavailable.
-
-        What has an identity may be older than what the store has.
-        """
-        pending = PendingEnqueue()
-        for topic in topics:
-            self.wait(topic, pending)
-        pending.release()
-        try:
-            async with asyncio.timeout(WRITTEN_S):
-                await pending.done.wait()
-        except TimeoutError:
-            pending.cancelled = True
-        if pending.cancelled:
-            raise StoreUnavailable("retained messages are not stored yet")
 
     async def expire(self) -> int:
         """Remove what has expired; how many. Raises StoreUnavailable."""
@@ -353,8 +317,9 @@ class RetainedMessages:
                         for pending in pendings:
                             pending.failed = True
                 else:
-                    for (topic, change), refusal in zip(writing.items(), results, strict=True):
-                        self._answered(topic, change, refusal, waiters[topic])
+                    for topic, refusal in zip(writing, results, strict=True):
+                        if refusal is not None:
+                            self._refuse(topic, refusal, waiters[topic])
                 backoff.reset()
                 self._writing, self._writing_for = {}, {}
                 for pendings in waiters.values():
@@ -364,21 +329,6 @@ class RetainedMessages:
             self._task = None
             if self._dirty:
                 self._task = asyncio.create_task(self._run())
-
-    def _answered(
-        self,
-        topic: str,
-        change: _Change,
-        refusal: RetainRefusal | None,
-        waiters: Sequence[Pending],
-    ) -> None:
-        """A topic of the batch that is being written is stored, or is not."""
-        if refusal is RetainRefusal.REPEATED:
-            self._unverified.add(topic)
-        elif refusal is not None:
-            self._refuse(topic, refusal, waiters)
-        elif change.message is None and topic not in self._dirty:
-            self._index.discard(topic)
 
     def _refuse(self, topic: str, refusal: RetainRefusal, waiters: Sequence[Pending]) -> None:
         """Refuse what was to be retained; the topic keeps the message that it has, or none."""
@@ -396,35 +346,38 @@ class RetainedMessages:
             self._waiters[topic] = pendings + self._waiters.get(topic, [])
         self._writing, self._writing_for = {}, {}
 
-    async def _write_all(self, writing: dict[str, _Change]) -> list[RetainRefusal | None]:
+    async def _write_all(self, writing: dict[str, Publish | None]) -> list[RetainRefusal | None]:
         results = await asyncio.gather(*(self._write(*item) for item in writing.items()))
-        if self._quota is None or not self._refused:
+        if self._quota is None or not self._owners:
             return results
-        for place, (topic, change) in enumerate(writing.items()):
+        for place, (topic, message) in enumerate(writing.items()):
             charge = self._refused.pop(topic, None)
             if results[place] is not RetainRefusal.RETAINED_QUOTA or charge is None:
                 continue
             if await self._quota.may_fit(charge):
                 # What was under way with it left too little, or what is left was not known well.
-                results[place] = await self._write(topic, change)
+                results[place] = await self._write(topic, message)
                 self._refused.clear()
+        for topic in writing:
+            if topic not in self._dirty:
+                self._owners.pop(topic, None)
         return results
 
-    async def _write(self, topic: str, change: _Change) -> RetainRefusal | None:
-        message, owner, identity = change.message, change.owner, change.identity
-        quota = self._quota
+    async def _write(self, topic: str, message: Publish | None) -> RetainRefusal | None:
         record = encode_retained(message, self._now_ms()) if message is not None else None
         expires_at_ms = message.expires_at_ms if message is not None else 0
-        if quota is None or not owner or record is None:
-            refusal = await self._store.set_retained(topic, record, expires_at_ms, None, identity)
-            if owner and quota is not None and refusal is None:
-                quota.removed()
-            return refusal
+        owner, quota = self._owners.get(topic, ""), self._quota
+        if quota is None or not owner:
+            return await self._store.set_retained(topic, record, expires_at_ms)
+        if record is None:
+            await self._store.set_retained(topic, None, 0)
+            quota.removed()
+            return None
         size_bytes = len(topic.encode()) + len(record)
         charge = await quota.charge(owner, size_bytes)
         stored = False
         try:
-            refusal = await self._store.set_retained(topic, record, expires_at_ms, charge, identity)
+            refusal = await self._store.set_retained(topic, record, expires_at_ms, charge)
             stored = refusal is None
         finally:
             quota.settle(charge, size_bytes, stored=stored)

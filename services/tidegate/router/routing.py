@@ -229,9 +229,7 @@ class Routing:
             self._queues.add(session, message, granted, retain, subscription_ids, pending, identity)
 
     def _retain(self, origin: Origin, message: Publish, pending: Pending) -> None:
-        may_come_again = message.qos == 2 or origin.is_will
-        identity = origin.identity(message) if may_come_again else ""
-        self._retained.set(message, pending, origin.client_id, identity)
+        self._retained.set(message, pending, origin.client_id)
 
     async def _store_receipt(
         self, origin: Origin, message: Publish, receipt: int, code: int

@@ -85,14 +85,10 @@ OVER_QUOTA: Final = frozenset({AppendOutcome.STORE_FULL})
 
 
 class RetainRefusal(Enum):
-    """Why a retained message was not stored: the reasons of the drop counters.
-
-    REPEATED is none: the publish had been stored before, and something newer may be there now.
-    """
+    """Why a retained message was not stored: the reasons of the drop counters."""
 
     STORE_FULL = "store_full"
     RETAINED_QUOTA = "retained_quota"
-    REPEATED = "repeated"
 
 
 @dataclass(slots=True)
@@ -556,13 +552,11 @@ class Store(Protocol):
         record: bytes | None,
         expires_at_ms: int,
         charge: RetainedCharge | None = None,
-        identity: str = "",
     ) -> RetainRefusal | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry.
 
-        ``charge``: it counts, within this; what was added is entered there. ``identity``: of a
-        publish that may come again; it takes effect once. Returns why it was refused, None if it
-        is stored. Raises WriterFenced.
+        ``charge``: it counts, within this; what was added is entered there. Returns why it was
+        refused, None if it is stored. Raises WriterFenced.
         """
 
     async def retained_use(self, owner: str) -> RetainedUse:

@@ -65,13 +65,9 @@ _PAGE = 100
 #: Appends that travel as one operation; longer lists are cut, so that no call lasts long.
 _APPENDS_PER_OPERATION = 128
 
-#: What ``set_retained`` returns when the server is full, when a quota is exceeded, and when it has
-#: been done before.
+#: What ``set_retained`` returns when the server is full, and when a quota is exceeded.
 _STORE_FULL = 2
 _OVER_QUOTA = 3
-_REPEATED = 4
-
-_REFUSALS = {_STORE_FULL: RetainRefusal.STORE_FULL, _REPEATED: RetainRefusal.REPEATED}
 
 #: Operations of one append in flight, with the queues that each names.
 _Started: TypeAlias = list[tuple[Queues, asyncio.Future[Any]]]
@@ -531,13 +527,12 @@ class RedisStore:
         record: bytes | None,
         expires_at_ms: int,
         charge: RetainedCharge | None = None,
-        identity: str = "",
     ) -> RetainRefusal | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
         name = topic.encode()
         prefix = self._keys.prefix(name)
         content = record or b""
-        words: Words = [prefix, name, content, expires_at_ms, self.writer, identity.encode()]
+        words: Words = [prefix, name, content, expires_at_ms, self.writer]
         if charge is not None:
             left = (charge.messages, charge.bytes, charge.all_messages, charge.all_bytes)
             words += (charge.owner, *(b"" if room is None else room for room in left))
@@ -550,7 +545,7 @@ class RedisStore:
                 charge.added = RetainedUse(*result[1:5])
                 charge.previous_owner, charge.previous_bytes = result[5].decode(), result[6]
             return RetainRefusal.RETAINED_QUOTA if result[0] == _OVER_QUOTA else None
-        return _REFUSALS.get(result)
+        return RetainRefusal.STORE_FULL if result == _STORE_FULL else None
 
     async def retained_use(self, owner: str) -> RetainedUse:
         """How much the retained messages that count use."""

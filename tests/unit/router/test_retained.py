@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
-
-import pytest
+from typing import Any
 
 from support.virtual_time import in_virtual_time, turns
 from tidegate.core.rendezvous import owner
@@ -14,7 +12,6 @@ from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.retained import MAX_LISTS, PAGE_BYTES, PAGE_MESSAGES, SLICE, RetainedMessages
-from tidegate.store.api import RetainRefusal, Store, StoreUnavailable
 from tidegate.store.records import encode_retained
 
 
@@ -29,9 +26,7 @@ class _Store:
         await self.may_answer.wait()
         return list(found)
 
-    async def set_retained(
-        self, topic: str, record: bytes | None, expires_at_ms: int, *_more: Any
-    ) -> None:
+    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
         """It is stored at once."""
 
 
@@ -236,88 +231,3 @@ async def test_topics_that_are_asked_for_by_name_are_read_as_they_are_when_it_en
     page = await reading
     assert page.is_of_now
     assert [(one.topic, one.payload) for one in page.messages] == [("a", b"new"), ("c", b"old")]
-
-
-# What may come again
-
-
-class _Identities(_Store):
-    """Has stored some identities already; ``may_write`` cleared: writing waits."""
-
-    def __init__(self, *stored: str) -> None:
-        super().__init__()
-        self.may_answer.set()
-        self.records: dict[str, bytes | None] = {}
-        self.stored = {*stored}
-        self.may_write = asyncio.Event()
-
-    async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
-        return [self.records.get(topic) for topic in topics]
-
-    async def set_retained(  # type: ignore[override]
-        self,
-        topic: str,
-        record: bytes | None,
-        expires_at_ms: int,
-        charge: Any = None,
-        identity: str = "",
-    ) -> RetainRefusal | None:
-        await self.may_write.wait()
-        if identity in self.stored:
-            return RetainRefusal.REPEATED
-        self.records[topic] = record
-        return None
-
-    async def expired_retained(self, *_arguments: Any) -> list[str]:
-        return []
-
-
-def _record(payload: bytes) -> bytes:
-    return encode_retained(Publish("t", payload, 2, True), 0)
-
-
-@pytest.mark.parametrize("is_first", [True, False])
-@pytest.mark.parametrize("payload", [b"older", b""])
-@in_virtual_time
-async def test_what_may_come_again_is_read_when_it_is_known_what_is_stored(
-    payload: bytes, is_first: bool
-) -> None:
-    store = _Identities(*([] if is_first else ["identity"]))
-    store.records["t"] = _record(b"newer")
-    retained = RetainedMessages(cast("Store", store), lambda: 0, lambda: None)
-    retained.apply("t", True)
-    done: list[int] = []
-    pending = Pending(lambda: done.append(1))
-    retained.set(Publish("t", payload, 2, True), pending, "c", "identity")
-    pending.release()
-    reads = [
-        asyncio.create_task(read)
-        for read in (
-            retained.page(RetainedRequest(["#"])),
-            retained.page_of(["t"]),
-        )
-    ]
-    await turns()
-    assert not any(read.done() for read in reads)
-    assert not done
-    store.may_write.set()
-    expected = [b"newer"] if not is_first else [payload] if payload else []
-    for read in reads:
-        assert [one.payload for one in (await read).messages] == expected
-    assert done == [1]
-    await retained.expire()
-    assert retained.match("#") == (["t"] if expected else [])
-
-
-@in_virtual_time
-async def test_a_read_does_not_wait_for_ever_for_what_cannot_be_stored() -> None:
-    store = _Identities()
-    retained = RetainedMessages(cast("Store", store), lambda: 0, lambda: None)
-    retained.set(Publish("t", b"x", 2, True), Pending(lambda: None), "c", "identity")
-    with pytest.raises(StoreUnavailable):
-        await retained.page_of(["t"])
-    reading = asyncio.create_task(retained.page_of(["t"]))
-    await turns()
-    retained.cancel()  # this router is fenced
-    with pytest.raises(StoreUnavailable):
-        await reading

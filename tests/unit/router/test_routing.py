@@ -16,7 +16,6 @@ import pytest
 from support.fake_link import FakeEdge, FakeOrigin
 from support.fake_store import FakeStore
 from support.virtual_time import in_virtual_time, turns
-from tidegate.link.interfaces import NO_MATCHING_SUBSCRIBERS
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.router import Router
@@ -133,36 +132,6 @@ async def test_an_exchange_that_comes_again_is_delivered_and_retained_once() -> 
     assert identities.count("p/7") == 3  # the queue refuses what it has
     (kept,) = await harness.router.get_retained(["t"])
     assert kept.payload == b"newer"
-
-
-class _WillOrigin(FakeOrigin):
-    is_will = True
-
-    def identity(self, message: Publish) -> str:
-        return "will|1"
-
-
-@pytest.mark.parametrize(("kind", "qos"), [(FakeOrigin, 2), (_WillOrigin, 0), (_WillOrigin, 2)])
-@in_virtual_time
-async def test_another_router_does_not_retain_what_one_has_retained(
-    kind: type[FakeOrigin], qos: int
-) -> None:
-    """That one has ended before it confirmed it; something newer has been retained since."""
-    harness = await _harness()
-    older = Publish("t", b"older", qos, retain=True, packet_id=7)
-    harness.router.publish(kind("p"), older)
-    await turns()
-    harness.router.publish(FakeOrigin("q"), Publish("t", b"newer", 1, retain=True))
-    await turns()
-    store: Any = harness.store
-    other = Router(store, LimitsConfig(), FeaturesConfig(), Counters(), harness.store.now_ms)
-    await other.start()
-    again = kind("p", 2)
-    assert other.publish(again, older) is None
-    (kept,) = (await other.read_retained(["t"])).messages
-    assert kept.payload == b"newer"
-    await turns()
-    assert again.answers == [(b"older", NO_MATCHING_SUBSCRIBERS)]
 
 
 @in_virtual_time

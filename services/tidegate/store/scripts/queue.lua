@@ -10,15 +10,15 @@ local SAMPLES = 1000
 
 local clock
 
--- Records a QoS 2 publish; false when it is known there, to a session, say. Bounded by count and by
--- age; both are checked at every 64th, so that the bound may be exceeded by a little.
-local function is_new(x, identity, most)
+-- Records a QoS 2 publish; false when it is known to this session. Bounded by count and by age; both
+-- are checked at every 64th, so that the bound may be exceeded by a little.
+local function is_new(x, identity)
   clock = clock or tonumber(call('TIME')[1])
   if call('ZADD', x, 'NX', clock, identity) == 0 then return false end
   call('EXPIRE', x, IDENTITY_AGE_S)
   if call('ZCARD', x) % 64 == 0 then
     call('ZREMRANGEBYSCORE', x, '-inf', clock - IDENTITY_AGE_S)
-    call('ZREMRANGEBYRANK', x, 0, -1 - most)
+    call('ZREMRANGEBYRANK', x, 0, -1 - IDENTITIES)
   end
   return true
 end
@@ -65,7 +65,7 @@ end
 -- x is the key of the identities, nil when this message has none. A claimed message that is refused
 -- is refused for good: its claim is moved to another member then.
 local function append_one(q, x, identity, record, limit, evict, of, now, claimed)
-  if x and not is_new(x, identity, IDENTITIES) then return claimed and was_refused(x, identity) and 0 or -2 end
+  if x and not is_new(x, identity) then return claimed and was_refused(x, identity) and 0 or -2 end
   local length, id, over = lengths[q], nil, false
   if not length then length, sizes[q] = call('XLEN', q), nil end
   if MOST_BYTES > 0 and #record > SMALL_BYTES then

@@ -1,9 +1,5 @@
 -- Retained messages: a hash topic → record and a sorted set topic → expiry in each partition.
 
--- QoS 2 publishes and wills may come again, by another router, when a newer message is retained: the last
--- of them in a partition are in a sorted set.
-local RETAINED_IDENTITIES = 256
-
 -- Those that count for quotas are in a hash topic → '<bytes> <owner>' besides, and their sums in a hash:
 -- 'n' and 'b' with the owner's name behind it → number, bytes; without a name: of all owners.
 
@@ -41,18 +37,14 @@ end
 -- Whether what is to be added exceeds what is left; '' = no limit.
 local function exceeds(added, left) return added > 0 and left ~= '' and added > tonumber(left) end
 
--- arguments: P, topic, record ('' removes), expiry (0 = never), writer, identity or ''; and if it counts:
---   owner, how many messages and bytes this one may have more, how many all owners together ('' = no limit)
--- result: 0 = the writer is fenced, 1 = done, 2 = the server is full, 4 = it had been done before; if it
---   counts, or what it replaces:
+-- arguments: P, topic, record ('' removes), expiry (0 = never), writer; and if it counts: owner, how many
+--   messages and bytes this one may have more, how many all owners together ('' = no limit)
+-- result: 0 = the writer is fenced, 1 = done, 2 = the server is full; if it counts, or what it replaces:
 --   {1 = done or 3 = over a quota, messages and bytes that its owner has more, those that all have
 --   more, the owner of what was replaced ('' = none), its bytes}
 local function set_retained(i, last)
   local P, topic, record, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if fences_of(ARGV[i + 4], i, i, 1)[P] then return 0 end
-  local identity, x = ARGV[i + 5], P .. 'retained-x'
-  local repeats = identity ~= ''
-  if repeats and not is_new(x, identity, RETAINED_IDENTITIES) then return 4 end
   if record == '' then
     local _, owner, bytes = remove_retained(P, topic)
     return owner and {1, 0, 0, -1, -bytes, owner, bytes} or 1
@@ -60,23 +52,19 @@ local function set_retained(i, last)
   if full then
     -- What is replaced makes room for itself.
     local before = call('HGET', P .. 'retained', topic)
-    if not before or #before < #record then
-      if repeats then call('ZREM', x, identity) end
-      return 2
-    end
+    if not before or #before < #record then return 2 end
   end
-  local counts, result, owner = last >= i + 6, 1, ''
+  local counts, result, owner = last >= i + 5, 1, ''
   local before, bytes = owner_of(P, topic)
   if counts then
-    owner = ARGV[i + 6]
+    owner = ARGV[i + 5]
     local size = #topic + #record
     result = {1, 1, size, before and 0 or 1, size - bytes, before or '', bytes}
     if before == owner then
       result[2], result[3], result[6], result[7] = 0, size - bytes, '', 0
     end
     for n = 2, 5 do
-      if exceeds(result[n], ARGV[i + 5 + n]) then
-        if repeats then call('ZREM', x, identity) end
+      if exceeds(result[n], ARGV[i + 4 + n]) then
         result[1] = 3
         return result
       end
