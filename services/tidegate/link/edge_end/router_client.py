@@ -189,14 +189,21 @@ class RouterClient:
                 break
             message.attach.supersedes = session.taken_epoch
         if session.fence_position:
+            # This takes as long as routers do not answer: the client's next connection may have
+            # taken the wills to its edge meanwhile.
+            claimed = self.wills.claim(session.wills)
+            taken: set[str] = set()
             try:
                 await self._settle(request.client_id, session.fence_position)
+                session.wills = await self._without_withdrawn(request.client_id, session.wills)
             except RouterUnavailable:
                 # It gets no connection: the session is given back, without its will.
                 end = DetachSession(request.client_id, session.epoch, publish_will=False)
                 self._tasks.spawn(self.detach(end))
                 raise
-            session.wills = await self._without_withdrawn(request.client_id, session.wills)
+            finally:
+                taken = self.wills.release(claimed)
+            session.wills = [will for will in session.wills if will.will_id not in taken]
         await self.wills.publish_all(session.wills, self.config.timeout_s)
         if session.incarnation:
             self._snapshot.add_session(request.client_id, session.epoch, session.incarnation)

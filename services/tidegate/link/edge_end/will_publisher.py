@@ -100,6 +100,27 @@ class WillPublisher:
         self._tasks.spawn(self._confirm(will, origin, done))
         return done
 
+    def claim(self, wills: Sequence[PendingWill]) -> list[WillOrigin]:
+        """Note wills that this edge is about to publish: a fence counts for them from now on."""
+        origins = []
+        for will in wills:
+            nobody: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            origins.append(WillOrigin(will, nobody, is_claimed=True))
+            self._under_way.setdefault(will.client_id, []).append(origins[-1])
+        return origins
+
+    def release(self, origins: Sequence[WillOrigin]) -> set[str]:
+        """End ``claim``; return the identifiers of those that are another edge's task by now."""
+        for origin in origins:
+            self._forget(origin)
+        return {origin.will_id for origin in origins if origin.is_superseded}
+
+    def _forget(self, origin: WillOrigin) -> None:
+        under_way = self._under_way[origin.client_id]
+        under_way.remove(origin)
+        if not under_way:
+            del self._under_way[origin.client_id]
+
     async def publish_all(
         self, wills: Sequence[PendingWill], timeout_s: float, lost: PendingWill | None = None
     ) -> None:
@@ -141,10 +162,7 @@ class WillPublisher:
         except TimeoutError:
             return
         finally:
-            under_way = self._under_way[will.client_id]
-            under_way.remove(origin)
-            if not under_way:
-                del self._under_way[will.client_id]
+            self._forget(origin)
         if is_stored:
             request = pb.Request()
             request.wills_published.will_ids.append(will.will_id)

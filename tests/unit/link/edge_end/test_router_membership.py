@@ -1215,6 +1215,38 @@ def test_an_edge_withdraws_the_will_of_a_connection_whose_end_is_not_stored(end:
     play()
 
 
+@pytest.mark.parametrize("silent_about", ["catch_up", "withdrawn"])
+def test_a_will_that_the_next_connection_takes_before_it_is_published_is_left_to_it(
+    silent_about: str,
+) -> None:
+    """A router does not answer, so the client has left, and has connected at another edge."""
+
+    @in_virtual_time
+    async def play() -> None:
+        harness = Harness("r1")
+        (router,) = harness.routers
+        await router.join()
+        wills = [_will(), _will(b"other")]
+        wills[1].will_id, wills[1].epoch = "9:c", 9
+        reply = pb.AttachReply(epoch=5, fence_position=7, wills=wills)
+        router.replies["attach"] = pb.Reply(attach=reply)
+        router.silent_about = {silent_about}
+        attaching = asyncio.create_task(
+            harness.router_client.attach("edge-1", AttachSession("c", True, 0))
+        )
+        await asyncio.sleep(MOMENT_S)
+        assert router.of(silent_about)
+        router.say(fence=pb.Fence(client_id="c", epoch=6))
+        router.answer_all(silent_about)
+        await asyncio.sleep(MOMENT_S)
+        assert router.payloads == [b"other"]
+        router.settle()
+        assert (await attaching).epoch == 5
+        assert harness.router_client.wills.claimed() == []
+
+    play()
+
+
 @in_virtual_time
 async def test_withdrawn_wills_are_not_published_at_a_takeover() -> None:
     harness = Harness("r1")
