@@ -1,7 +1,8 @@
 """Sweeper: lost edges, expired sessions, wills, expired messages, abandoned queues.
 
 Owns the task that sweeps the store every SWEEP_INTERVAL_S and processes what is due. The router
-starts and stops it. Every router sweeps; each thing is claimed by one of them.
+starts and stops it. Every router sweeps, in a cluster sessions and wills only while it has an edge;
+each thing is claimed by one of them.
 """
 
 from __future__ import annotations
