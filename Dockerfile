@@ -1,7 +1,9 @@
 # One image for everything that runs in the cluster:
 #   tidegate edge --config FILE · tidegate router --config FILE · python -m tidegate_operator · valkey-server FILE
-# Every package is installed from a lock with hashes (make lock), and nothing is built in the image that runs.
-FROM python:3.11-slim-bookworm AS build
+# Every package is installed from a lock with hashes (make lock), and nothing is built in the image that runs. The
+# broker is the compiled build (docs/adr/0053-compiled-modules.md).
+# It has a C compiler and Python's headers; the image that runs is the slim one.
+FROM python:3.11-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 
@@ -12,9 +14,10 @@ RUN /opt/build/bin/pip install --require-hashes --requirement image/requirements
     --requirement image/requirements.lock
 
 COPY pyproject.toml README.md LICENSE ./
+COPY tools/compiled_wheel.py tools/
 COPY services services
 COPY operator operator
-RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir dist . \
+RUN HATCH_BUILD_HOOK_ENABLE_CUSTOM=true /opt/build/bin/pip wheel --no-deps --no-build-isolation --no-index --wheel-dir dist . \
  && /opt/build/bin/pip --python /opt/tidegate/bin/python install --no-deps --no-index dist/*.whl \
  && ln -s "$(/opt/tidegate/bin/python -c 'from tidegate.store.embedded import find_server; print(find_server())')" \
     /opt/tidegate/bin/valkey-server \

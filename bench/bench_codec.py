@@ -10,7 +10,7 @@ from __future__ import annotations
 import timeit
 from collections.abc import Callable
 
-from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.connection import ConnectionSettings, ServerConnection
 from tidegate.mqtt.decode import decode_packet
 from tidegate.mqtt.encode import encode, encode_ack, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion
@@ -52,7 +52,7 @@ def received_us(version: ProtocolVersion, wire: bytes, size: int = CHUNK_BYTES) 
     """Cost of ``wire``, repeated to fill ``size`` bytes, in one call of ``receive``."""
     count = max(1, size // len(wire))
     chunk = wire * count
-    connection = ServerConnection(topic_alias_maximum=10)
+    connection = ServerConnection(ConnectionSettings(topic_alias_maximum=10))
     connection.receive(encode(Connect("c", version), version))
 
     def work() -> None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from tidegate.core.second_chance import SecondChance
 from tidegate.core.topic_index import TopicIndex
 from tidegate.core.window import DurableFeed, MemoryQueue, Window
-from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.connection import ConnectionSettings, ServerConnection
 from tidegate.mqtt.encode import encode, encode_ack, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion
 from tidegate.mqtt.packets import (
@@ -51,7 +52,8 @@ def receive(version: ProtocolVersion, packet: Packet, size: int = 0) -> Preparat
     chunk = encode(packet, version) * COUNT
 
     def prepare() -> Work:
-        connection = ServerConnection(topic_alias_maximum=10)
+        names: SecondChance[bytes, str] = SecondChance(1000)
+        connection = ServerConnection(ConnectionSettings(topic_alias_maximum=10, names=names))
         connection.receive(encode(Connect("c", version), version))
         return lambda: [
             connection.receive(chunk[at : at + (size or len(chunk))])

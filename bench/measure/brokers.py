@@ -49,6 +49,11 @@ class Checkout:
         """The interpreter that has this checkout installed."""
         return self.root / ".venv" / "bin" / "python"
 
+    def knows(self, key: str) -> bool:
+        """Return whether its configuration has this key at the top: an older checkout may not."""
+        code = "from tidegate.runtime.config.model import Config; print(*Config.model_fields)"
+        return key in self.output(code).split()
+
     def output(self, code: str) -> str:
         """Return what Python code prints that runs with this checkout."""
         return subprocess.run(
@@ -105,7 +110,8 @@ def serve(checkout: Checkout, directory: Path, edges: int = 0, routers: int = 0)
     running = Running(directory)
     settings = _settings(listeners=_listeners({}, clients_certificate(directory)))
     settings["store"] = {"data_dir": str(directory / "data")}
-    settings["console"] = {"enabled": False}
+    if checkout.knows("console"):
+        settings["console"] = {"enabled": False}
     if edges:
         settings["cluster"] = {"edges": edges, "routers": routers}
     file = _write(directory / "serve.yaml", settings)

@@ -55,7 +55,8 @@ def _run(mqload: Path, words: Sequence[str], running: Running, listener: str) ->
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     result = parsed(done.stdout)
     if done.returncode or "error" in result:
-        result["failed"] = result.get("error") or done.stderr[-200:] or "not all of it arrived"
+        reason = result.get("error") or done.stderr[-200:] or "not all of it arrived"
+        result["failed"] = " ".join([reason, *running.last_lines()])
     return result
 
 

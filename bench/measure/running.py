@@ -52,9 +52,9 @@ class Running:
         self.processes.append(process)
         return printed
 
-    def wait_for_line(self, printed: Path, part: str) -> str:
+    def wait_for_line(self, printed: Path, part: str, start_s: float = START_S) -> str:
         """Return the first whole line with ``part``, once the last process has printed it."""
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + start_s
         while time.monotonic() < deadline:
             ended = self.processes[-1].poll() is not None
             for line in printed.read_text(errors="replace").splitlines(keepends=True):
@@ -64,6 +64,13 @@ class Running:
                 break
             time.sleep(0.02)
         raise StartError(f"no line {part!r}: …{printed.read_text(errors='replace')[-600:]}")
+
+    def last_lines(self) -> list[str]:
+        """Return the end of what each process has printed, with its name."""
+        printed = {
+            file.stem: file.read_text(errors="replace") for file in self.directory.glob("*.out")
+        }
+        return [f"{name}: …{text[-600:].strip()}" for name, text in sorted(printed.items()) if text]
 
     def wait_for_clients(self, port: int, times: int = 1) -> None:
         """Return once as many clients one after another have got their CONNACK."""

@@ -28,16 +28,21 @@ PART = 20
 
 
 class _Member:
-    """Takes what comes, and acknowledges it."""
+    """Takes what comes, and acknowledges it, until its UNSUBACK."""
 
     def __init__(self, client: RawClient) -> None:
         self.client = client
         self.received: list[bytes] = []
         self.task = asyncio.create_task(self._run())
 
+    async def leave(self, filter_: str) -> None:
+        """End the subscription, then the connection; what is on its way is still acknowledged."""
+        await self.client.send(mqtt_bytes.unsubscribe(7, [filter_], version=self.client.version))
+        await self.task
+        await self.client.disconnect()
+
     async def _run(self) -> None:
-        while True:
-            packet = await self.client.receive(600)
+        while (packet := await self.client.receive(600)).kind != "UNSUBACK":
             if packet.kind == "PUBREL":
                 await self.client.send(mqtt_bytes.acknowledge("PUBCOMP", packet.packet_id))
             elif packet.kind == "PUBLISH":
@@ -121,9 +126,7 @@ async def test_members_that_lose_their_right_leave_with_what_waits_for_them(
         assert [len(member.received) for member in leaving] == before, name
         assert all(before), "members that could read got nothing"
         for member in (*members, *leaving):
-            member.task.cancel()
-            await member.client.unsubscribe(f"$share/g/{topic}", packet_id=7)
-            await member.client.disconnect()
+            await member.leave(f"$share/g/{topic}")
 
 
 async def _until_gone(cluster: Cluster, name: str) -> None:
@@ -167,5 +170,5 @@ async def test_the_queue_of_a_member_that_may_not_read_goes_to_one_at_another_ed
         assert set(found.values()) == {1}
         assert not back.received
         for one in (back, member):
-            one.task.cancel()
+            await one.leave(f"$share/g/{topic}")
         await _change(cluster, file, BOTH)

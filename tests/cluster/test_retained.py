@@ -12,12 +12,17 @@ import time
 
 import pytest
 
+from cluster.conftest import StartCluster
 from support import mqtt_bytes
+from support.cluster import Cluster, Node
 from support.cluster_clients import ClusterClients, nothing_more, receive_publish
 from support.mqtt_bytes import V5, V311
 from support.raw_client import DEADLINE_S, RawClient
 from support.retained_order import race
+from support.store_server import StoreServer
 from support.waiting import wait_for_async
+from tidegate.core.rendezvous import owner
+from tidegate.store.keys import Keyspace
 
 COUNT = int(os.environ.get("TIDEGATE_RETAINED", "5000"))
 #: Publishes under way at once: the Receive Maximum that the edges announce.
@@ -215,3 +220,57 @@ async def test_retained_messages_of_a_subscribe_survive_the_connection(
         reader = await cluster_clients.connect(turn + 1, "reader", durable=True, props=few)
     await _take_all(reader, found, 10 * count, count)
     assert {*found} == {b"%d" % number for number in range(count)}
+
+
+def _topic_of(router: Node, cluster: Cluster, prefix: str) -> str:
+    """A topic that a router writes."""
+    names = [one.name for one in cluster.routers]
+    topics = (f"{prefix}/{number}" for number in range(100))
+    return next(topic for topic in topics if owner(topic, names) == router.name)
+
+
+def _retained(store: StoreServer, topic: str) -> object:
+    """What the store has for a topic, once it has done what it had been sent before."""
+    for _ in range(2):
+        store.command("PING")
+    return store.command("HGET", Keyspace(64).prefix(topic.encode()) + b"retained", topic)
+
+
+async def test_a_retained_message_that_comes_again_replaces_nothing_newer(
+    start_cluster: StartCluster,
+) -> None:
+    """Its router ends when the store has it, and its edge hangs until there is a newer one."""
+    patient = {"edge_lease_s": 60, "operation_timeout_s": 30}
+    cluster = await start_cluster(edges=2, store=patient, link={"timeout_s": 30})
+    if not cluster.routers:
+        pytest.skip("there is one process")
+    clients, store, router = ClusterClients(cluster), cluster.store, cluster.routers[0]
+    topic, turn = (_topic_of(router, cluster, prefix) for prefix in ("state", "turn"))
+    publisher = await clients.connect(0, "publisher", durable=True)
+    watcher, other = await clients.connect(1, "watcher"), await clients.connect(1, "other")
+    await watcher.subscribe((topic, 0), (turn, 0))
+    store.pause()
+    await publisher.publish(topic, b"older", qos=2, retain=True)
+    assert (await receive_publish(watcher)).payload == b"older"
+    for _ in range(20):
+        for _ in range(10):  # it has been through some turns of its event loop then
+            await other.publish(turn)
+            await receive_publish(watcher)
+        router.pause()
+        store.resume()
+        if await asyncio.to_thread(_retained, store, topic) is not None:
+            break
+        # It waited for the reply to an earlier call, which the router gets now.
+        store.pause()
+        router.resume()
+    else:
+        raise AssertionError("it is not stored")
+    cluster.edges[0].pause()
+    await asyncio.to_thread(router.kill)
+    await other.deliver(topic, b"newer", retain=True)
+    cluster.edges[0].resume()
+    await publisher.expect("PUBREC", packet_id=1)
+    reader = await clients.connect(1, "reader")
+    await reader.subscribe((topic, 0))
+    found = await receive_publish(reader)
+    assert (found.payload, found.retain) == (b"newer", True)

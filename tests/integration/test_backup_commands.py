@@ -188,6 +188,46 @@ def test_an_error_of_our_own_is_said_to_programs_too(
     assert json.loads(capsys.readouterr().out)["reason"] == "internal"
 
 
+def test_a_store_that_is_not_available_yet_is_waited_for(scratch: Path, run: Run) -> None:
+    """As when its pod has just become ready, and its name is not resolved yet."""
+    program = programs()["valkey"]
+    if program is None:
+        missing("valkey-server")
+    target = scratch / "backups"
+
+    def while_it_starts(command: str, server: StoreServer) -> dict[str, Any]:
+        words: list[str | Path] = [command, target, "--redis", server.url, "--wait", "60", "--json"]
+        with processes.start(
+            [sys.executable, "-m", "tidegate", *words], stdout=subprocess.PIPE, text=True
+        ) as waiting:
+            assert waiting.stdout is not None
+            for line in waiting.stdout:
+                if json.loads(line)["phase"] == "waiting":
+                    break
+            server.start()
+            last = json.loads(waiting.stdout.read().splitlines()[-1])
+        assert waiting.returncode == 0, last
+        return dict(last)
+
+    servers = []
+    for name in ("a", "b"):
+        (scratch / name).mkdir()
+        servers.append(StoreServer(program, scratch / name))
+    source, other = servers
+    try:
+        source.start()
+        asyncio.run(attach(source.url, "c"))
+        source.kill()
+        code, last = run.last("backup", target, "--redis", source.url)
+        assert (code, last["reason"]) == (1, "store_unavailable")
+        assert while_it_starts("backup", source)["sessions"] == 1
+        assert while_it_starts("restore", other)["sessions"] == 1
+        assert asyncio.run(attach(other.url, "c"))
+    finally:
+        for server in servers:
+            server.stop()
+
+
 def test_a_signal_leaves_no_backup(scratch: Path) -> None:
     program = programs()["valkey"]
     if program is None:

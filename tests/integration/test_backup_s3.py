@@ -9,20 +9,17 @@ import asyncio
 import json
 import os
 import socketserver
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from boto3.session import Session
 
-from support import processes
+from support import s3_server
 from support.ports import free_port
 from support.store_server import StoreServer, programs
 from support.tools import missing
-from support.waiting import wait_for
 from tidegate.cli.main import main
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
@@ -32,39 +29,13 @@ from tidegate.store.redis_store import RedisStore
 
 pytest.importorskip("moto.server")
 
-DEADLINE_S = 60.0
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+KEYS = s3_server.KEYS | {"AWS_REGION": s3_server.REGION}
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    port = free_port()
-    with processes.start(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=-3,
-        stderr=-3,
-        env={**os.environ, **KEYS},
-    ) as server:
-        url = f"http://127.0.0.1:{port}"
-        client = s3(url)
-
-        def made() -> bool:
-            try:
-                client.create_bucket(Bucket="bucket")
-            except Exception:  # it has not begun to listen
-                return False
-            return True
-
-        try:
-            wait_for(made, DEADLINE_S, "the bucket is made")
-            yield url
-        finally:
-            server.kill()
-
-
-def s3(url: str) -> Any:
-    session = Session("test", "test", region_name="us-east-1")
-    return session.client("s3", endpoint_url=url)
+    with s3_server.running() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +110,7 @@ def test_a_backup_goes_to_a_bucket_in_parts_and_comes_back(
     prefix = "s3://bucket/some/where"
     code, lines, _ = run(endpoint, "backup", prefix, "--redis", source.url, "--name", "one", **KEYS)
     assert (code, lines[-1]["phase"], lines[-1]["queued_messages"]) == (0, "done", 20)
-    head = s3(endpoint).head_object(Bucket="bucket", Key="some/where/one.tgbackup")
+    head = s3_server.connected(endpoint).head_object(Bucket="bucket", Key="some/where/one.tgbackup")
     assert head["ContentLength"] == lines[-1]["bytes"] > 16_000_000
     # An object of several parts has their number in its tag.
     assert "-" in head["ETag"]
@@ -154,7 +125,7 @@ def test_old_backups_are_deleted_under_this_prefix_only(
 ) -> None:
     source, _ = servers
     asyncio.run(fill(source, 1))
-    client = s3(endpoint)
+    client = s3_server.connected(endpoint)
     for key in ("keep/deeper/x.tgbackup", "keep/other.tgbackup", "keep/note.txt"):
         client.put_object(Bucket="bucket", Key=key, Body=b"not ours")
     for name in ("n1", "n2", "n3"):

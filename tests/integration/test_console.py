@@ -434,10 +434,23 @@ def test_a_console_that_is_killed_is_started_again_and_sessions_go_on(
 def test_serve_prints_a_token_once_and_goes_on_without_its_console(
     start_broker: StartBroker,
 ) -> None:
-    settings = {"console": {"port": 0}, "listeners": [{"name": "tcp", "port": 0}]}
+    settings = {
+        "console": {"port": 0, "conditions_file": "conditions.json"},
+        "listeners": [{"name": "tcp", "port": 0}],
+    }
     broker = start_broker(environment=with_console(), **settings)
     first = Api.of(broker)
     assert "/#token=tgc_" in console_line(broker)
+    assert first.get("/overview").body["resource"] is None
+    conditions = [dict.fromkeys(("reason", "message", "lastTransitionTime"), "")]
+    conditions[0] |= {"type": "Degraded", "status": "True", "message": "no Secret"}
+    resource = {"name": "demo", "namespace": "iot", "generation": 1, "observedGeneration": 1}
+    (broker.directory / "conditions.json").write_text(
+        json.dumps(resource | {"lastSeen": "", "conditions": conditions})
+    )
+    overview = first.get("/overview").body
+    assert overview["resource"]["name"] == "demo"
+    assert any("no Secret" in finding["text"] for finding in overview["findings"])
     assert first.get("/me").body["role"] == "admin"
     (node,) = first.get("/nodes").body["items"]
     assert (node["role"], node["ready"]) == ("serve", True)

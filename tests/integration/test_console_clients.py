@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,7 @@ def test_one_client_with_its_session_queue_window_and_subscriptions(
     path = f"/clients/{quote(client_id, safe='')}"
     offline(broker, client_id, "one/+", "two")
     wait_for(lambda: is_offline(api, client_id), DEADLINE_S, "it is offline")
+    before_s = time.time()
     with PahoClient(broker, "one-publisher") as publisher:
         for number in range(3):
             publisher.publish(f"one/{number}", b"x" * 300, 1)
@@ -131,6 +133,9 @@ def test_one_client_with_its_session_queue_window_and_subscriptions(
     assert [entry["topic"] for entry in queue["items"]] == ["one/0", "one/1"]
     assert queue["items"][0]["is_cut"]
     assert queue["items"][0]["payload_size_bytes"] == 300
+    # Whole seconds of broker time.
+    assert before_s - 2 < queue["items"][0]["queued_at"] < time.time() + 1
+    assert detail["session"]["queue"]["oldest_at"] == queue["items"][0]["queued_at"]
     rest = good(api.get(f"{path}/queue?limit=2&after={queue['next']}"))
     assert ([entry["topic"] for entry in rest["items"]], rest["next"]) == (["one/2"], None)
     page = good(api.get(f"{path}/subscriptions"))

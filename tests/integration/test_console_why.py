@@ -90,7 +90,7 @@ def test_full_queue(broker: Tidegate, api: Api) -> None:
     for number in range(5):
         publisher.publish("open/queue", b"%d" % number, 1)
     publisher.disconnect()
-    found = why(api, "queue", "its queue is full: 3 of 3 messages wait")
+    found = why(api, "queue", "its queue is full: 3 of 3 messages wait, the oldest since 20")
     assert "limits.max_queued_messages" in found["advice"]
 
 

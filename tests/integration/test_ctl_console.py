@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +23,7 @@ from support.broker import StartBroker, Tidegate
 from support.console import Api, console_line, with_console
 from support.paho_client import V5, PahoClient
 from support.ports import free_port
+from support.store_groups import AnyStore
 from support.waiting import wait_for
 from tidegate.cli import main
 
@@ -106,7 +110,10 @@ def test_clients_are_shown_from_a_list_to_one_and_disconnected(broker: Tidegate,
         assert "thermo-1" in good(ctl("kick", "thermo-1"))
         wait_for(lambda: client.disconnected is not None, DEADLINE_S, "it is disconnected")
         publisher.publish("temp/x", b"21.5", 1)
-        assert "21.5" in good(ctl("queue", "thermo-1"))
+        head, line = good(ctl("queue", "thermo-1")).splitlines()
+        assert "21.5" in line
+        assert re.search(r"no +\d+ s +- +21.5", line), f"{head}\n{line}"
+        assert ", the oldest for " in good(ctl("client", "thermo-1"))
     assert "thermo-1" in good(ctl("sessions", "--state", "offline"))
     assert "disconnect client" in good(ctl("audit"))
     code, _, err = ctl("kick", "thermo-1")
@@ -163,6 +170,26 @@ def test_the_broker_is_shown_as_a_whole(broker: Tidegate, ctl: Ctl) -> None:
             DEADLINE_S,
             "it is in the record",
         )
+
+
+def test_times_are_those_of_the_log_whatever_the_zone(
+    broker: Tidegate, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PahoClient(broker, "timed"):
+        said: Callable[[], str] = lambda: good(ctl("why", "timed"))  # noqa: E731
+        wait_for(lambda: "connected at" in said(), DEADLINE_S, "it is in the record")
+    monkeypatch.setenv("TZ", "Pacific/Apia")
+    time.tzset()
+    try:
+        listed = good(ctl("events", "--client", "timed")).splitlines()[1].split()[0]
+        told = next(line for line in said().splitlines() if " connected at " in line).split()[0]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert listed[-1] == told[-1] == "Z"
+    for shown in (listed, told):
+        age_s = time.time() - datetime.fromisoformat(shown).timestamp()
+        assert -1 <= age_s < 2 * DEADLINE_S
 
 
 def test_why_says_what_is_wrong_and_a_ban_keeps_a_client_away(broker: Tidegate, ctl: Ctl) -> None:
@@ -230,6 +257,33 @@ def test_on_the_machine_of_serve_nothing_need_be_given(
     (broker.directory / "data/console-tokens").chmod(0o644)
     code, _, err = call(capsys, "nodes")
     assert (code, "open to others" in err) == (1, True)
+
+
+def test_a_port_that_the_system_has_chosen_is_found_also_beside_an_external_store(
+    server: AnyStore,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    start_broker: StartBroker,
+) -> None:
+    for name in ("API", "TOKEN", "CONTEXT"):
+        monkeypatch.delenv(f"TIDEGATECTL_{name}", raising=False)
+    monkeypatch.setenv("TIDEGATECTL_CONFIG", str(tmp_path / "none.yaml"))
+    broker = start_broker(
+        environment=with_console(),
+        console={"port": 0},
+        store={"url": server.url, "data_dir": "data"},
+        listeners=[{"name": "tcp", "port": 0}],
+    )
+    console_line(broker)
+    for name in [name for name in os.environ if name.startswith("TIDEGATE_")]:
+        monkeypatch.delenv(name)
+    file = str(broker.directory / "tidegate.yaml")
+    monkeypatch.chdir(broker.directory)
+    assert "serve" in good(call(capsys, "--config", file, "nodes"))
+    broker.stop()
+    code, _, err = call(capsys, "--config", file, "nodes")
+    assert (code, "no `tidegate serve` of this file runs" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

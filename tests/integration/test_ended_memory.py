@@ -1,6 +1,6 @@
 """The memory of ended connections is free at once, in a process as it runs (G6).
 
-``tests/unit/edge/client/test_ended.py`` finds what holds it; here channels, transports, the router
+``tests/unit/edge/client/test_absent.py`` finds what holds it; here channels, transports, the router
 and the allocator are there as well, and the collector is as rare as in production.
 """
 

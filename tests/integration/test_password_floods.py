@@ -23,7 +23,7 @@ from tidegate.edge.auth import password_file
 
 pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
-#: A hash takes 0.05 s or more: two threads need 4 s for all.
+#: A hash takes 0.05 s or more: two threads would need 4 s for all, one needs 8.
 WRONG = 150
 #: Those that may be computed first: a turn in each order, the ones that run, and the flood's begin.
 MAX_HASHES = 40

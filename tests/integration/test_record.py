@@ -115,15 +115,15 @@ async def test_the_oldest_messages_that_make_room_are_in_the_record(
     )
     sleeper = await _open(broker, V311)
     await sleeper.connect("sleeper", clean=False)
-    await sleeper.subscribe(("t", 1))
+    await sleeper.subscribe(("t/+", 1))
     await sleeper.disconnect()
     publisher = await _open(broker)
     await publisher.connect("publisher")
-    for _ in range(3):
-        await publisher.deliver("t", b"x", qos=1)
+    for topic in ("t/oldest", "t/second", "t/newest"):
+        await publisher.deliver(topic, b"x", qos=1)
     events = await until_recorded(server, "sleeper", "disconnected", "dropped")
-    assert [(one.kind, one.reason, one.count) for one in events[-1:]] == [
-        (Kind.DROPPED, "queue_full", 1)
+    assert [(one.kind, one.reason, one.topic, one.count) for one in events[-1:]] == [
+        (Kind.DROPPED, "queue_full", "t/oldest", 1)
     ]
 
 

@@ -9,6 +9,7 @@ nothing acknowledged is missing, who is the primary afterwards, how long publish
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -28,9 +29,13 @@ pytestmark = pytest.mark.usefixtures("no_connection_is_left")
 
 DURABLE = [("session_expiry", 3600), ("receive_maximum", 1000)]
 _PUBLISHERS = 8
-#: A failover takes 6 to 8 seconds; this is for a busy machine.
-_DEADLINE_S = 60.0
+#: A failover takes 6 to 8 seconds, and 10 more for each vote in which two Sentinels tie.
+_DEADLINE_S = 150.0
 _PACE_S = 0.005
+#: How far apart faults are that come at once.
+_AT_ONCE_S = 1.0
+#: Size of a message: what is sent to a frozen server meanwhile does not fit into its sockets.
+_MORE_THAN_SOCKETS_HOLD = 32 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicatedStore]
 class Load:
     """Publishers to one durable session, until stopped; each waits for every PUBACK."""
 
-    def __init__(self, broker: Tidegate) -> None:
+    def __init__(self, broker: Tidegate, payload_bytes: int) -> None:
+        self._payload_bytes = payload_bytes
         address = broker.address("tcp")
         self._url = f"tcp://{address.host}:{address.port}"
         self._stopped = False
@@ -71,7 +77,8 @@ class Load:
             count += 1
             payload = b"%d-%d" % (number, count)
             started = time.monotonic()
-            await client.publish("load/x", payload, qos=1, packet_id=count % 60_000 + 1)
+            padded = payload.ljust(self._payload_bytes)
+            await client.publish("load/x", padded, qos=1, packet_id=count % 60_000 + 1)
             reply = await client.receive(_DEADLINE_S)
             assert reply.kind == "PUBACK"
             self.longest_wait_s = max(self.longest_wait_s, time.monotonic() - started)
@@ -98,17 +105,19 @@ class Load:
         found: set[bytes] = set()
         while self.acknowledged - found:
             packet = await client.expect("PUBLISH")
-            found.add(packet.payload)
+            found.add(packet.payload.rstrip())
             await client.acknowledge(packet)
         await client.disconnect()
         return found
 
 
 @asynccontextmanager
-async def load_on(store: ReplicatedStore, start_broker: StartBroker) -> AsyncIterator[Load]:
+async def load_on(
+    store: ReplicatedStore, start_broker: StartBroker, payload_bytes: int = 0
+) -> AsyncIterator[Load]:
     """Load while the block runs; then compare, and wait until all pods are in step."""
     broker = start_broker(store=store.settings, limits={"max_queued_messages": 100_000})
-    load = Load(broker)
+    load = Load(broker, payload_bytes)
     await load.subscribe()
     running = asyncio.create_task(load.run())
     await load.more()
@@ -137,7 +146,7 @@ async def test_a_killed_primary_is_replaced_and_comes_back_as_a_replica(
         await asyncio.to_thread(store.wait_until_ready)
         assert old.report()["role"] == "replica"
         assert store.primary() is new
-        assert load.longest_wait_s < _DEADLINE_S / 2
+        assert load.longest_wait_s < 30
 
 
 async def test_a_frozen_primary_is_fenced_when_it_comes_back(
@@ -222,6 +231,29 @@ async def test_all_servers_come_back_after_an_outage(
             pod.start()
         await load.more()
         await asyncio.to_thread(store.wait_until_ready)
+
+
+@pytest.mark.timeout(400)
+async def test_a_killed_primary_a_lost_node_and_a_server_that_is_cut_off_at_once(
+    store: ReplicatedStore, start_broker: StartBroker
+) -> None:
+    """All three faults at once, with the node's volume: what is left is the replica cut off."""
+    async with load_on(store, start_broker, _MORE_THAN_SOCKETS_HOLD) as load:
+        primary, (lost, cut_off) = store.primary(), store.replicas()
+        cut_off.freeze_server()
+        with contextlib.suppress(TimeoutError):
+            # What is acknowledged now, only these two have.
+            async with asyncio.timeout(_AT_ONCE_S):
+                await load.more()
+        lost.kill()
+        primary.kill()
+        cut_off.thaw()
+        shutil.rmtree(lost.directory("data"))
+        lost.directory("data").mkdir()
+        lost.start()
+        assert await _replaced(store, primary) is cut_off
+        await load.more()
+        primary.start()
 
 
 async def test_one_server_becomes_three_and_one_again_with_its_data(tmp_path: Path) -> None:

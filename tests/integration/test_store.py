@@ -8,9 +8,10 @@ restarts in ``test_store_outage``, the embedded server in ``test_store_embedded`
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ from tidegate.store.api import (
     DueWill,
     EdgeLost,
     EndedSession,
+    RetainedBefore,
     StoredSubscriptions,
     WriterFenced,
 )
@@ -670,6 +672,57 @@ async def test_retained_messages_are_replaced_and_removed(store: RedisStore) -> 
     assert await store.get_retained(["a/b"]) == [None]
     assert [name async for page in store.retained_topics() for name in page] == ["ä"]
     assert await store.get_retained([]) == []
+
+
+@pytest.mark.parametrize("records", [(b"1", b"2"), (None, b"2"), (b"1", None)])
+async def test_a_retained_message_that_comes_again_replaces_nothing_newer(
+    store: RedisStore, records: tuple[bytes | None, bytes | None]
+) -> None:
+    """Its router has ended before it confirmed it, and another one has it."""
+    older, newer = records
+    await store.set_retained("t", b"0", 0)
+    assert await store.set_retained("t", older, 0, None, ["older"]) is None
+    assert await store.get_retained(["t"]) == [older]
+    assert await store.set_retained("t", newer, 0, None, ["newer"]) is None
+    assert await store.set_retained("t", older, 0, None, ["older"]) == RetainedBefore(1)
+    assert await store.get_retained(["t"]) == [newer]
+    # As often as the same is published by others.
+    assert await store.set_retained("t", b"3", 0) is None
+    assert await store.set_retained("t", b"3", 0) is None
+
+
+async def test_identities_of_retained_messages_are_those_of_the_model(store: RedisStore) -> None:
+    """What tests/property/test_retained_once.py takes for the store."""
+    chance = random.Random(1)
+    known: set[str] = set()
+    kept: bytes | None = None
+    for number in range(500):
+        names = [chance.choice(["", *map(str, range(number // 10, number // 10 + 8))])]
+        names += chance.choices(["", *map(str, range(number // 5))], k=chance.randrange(3))
+        record = chance.choice([b"%d" % number, None])
+        count = len([*takewhile(known.__contains__, names)])
+        result = await store.set_retained("t", record, 0, None, names)
+        assert result == (RetainedBefore(count) if count else None)
+        if not count:
+            kept = record
+            known.update({*names} - {""})
+        assert await store.get_retained(["t"]) == [kept]
+
+
+async def test_identities_of_retained_messages_are_bounded(
+    store: RedisStore, server: AnyStore
+) -> None:
+    for first in range(0, 12_000, 400):
+        names = [f"client|1|{number}|0" for number in range(first + 400, first, -1)]
+        assert await store.set_retained("t", b"x", 0, None, names) is None
+    (key,) = (name for name in server.key_names() if name.endswith(b"}:retained-x"))
+    count, left_s = server.command("ZCARD", key), server.command("TTL", key)
+    assert isinstance(count, int)
+    assert isinstance(left_s, int)
+    assert 4096 <= count <= 4096 + 64
+    assert 86_000 < left_s <= 86_400
+    names = ["client|1|12000|0", "client|1|8000|0", "client|1|1|0"]
+    assert await store.set_retained("t", b"x", 0, None, names) == RetainedBefore(2)
 
 
 async def test_all_retained_topics_are_listed(store: RedisStore) -> None:

@@ -18,6 +18,7 @@ from support.store_groups import Replicated
 from support.store_server import DEADLINE_S, StoreServer, TcpServer, programs
 from support.virtual_time import turns
 from support.waiting import wait_for, wait_for_async
+from tidegate.core.standing import Standing
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Append, AttachReply, AttachRequest, StoreUnavailable
@@ -38,6 +39,14 @@ def program(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def pair(program: str, tmp_path: Path) -> Iterator[Replicated]:
     servers = Replicated(program, tmp_path, 1, "--repl-diskless-sync-delay", "0")
+    servers.start()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def three(program: str, tmp_path: Path) -> Iterator[Replicated]:
+    servers = Replicated(program, tmp_path, 2, "--repl-diskless-sync-delay", "0")
     servers.start()
     yield servers
     servers.stop()
@@ -194,6 +203,29 @@ async def test_new_callers_are_refused_while_replicas_are_missing(
     assert (await store.append([Append("c", attached.incarnation, b"3")])).outcomes == [2]
 
 
+async def test_what_a_master_without_replicas_has_decides_nothing(
+    pair: Replicated, open_store: Open, counters: Counters
+) -> None:
+    """It may have been replaced: elsewhere the session has another connection by now."""
+    store = await open_store(pair.url, durability="replicated", replication_timeout_s=0.1)
+    attached = await attach(store)
+    connection = ("c", attached.epoch)
+    assert await store.verify([connection]) == [Standing.OWNED]
+    pair.replicas[0].pause()
+    held = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"1")]))
+    await wait_for_async(lambda: counters.store_circuit_open, DEADLINE_S, "answers are held back")
+    for decision in (
+        store.verify([connection]),
+        store.verify_wills("e1", ["1:c"]),
+        store.leased_edges(NOW),
+        store.log_positions(),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await decision
+    pair.replicas[0].resume()
+    await held
+
+
 async def test_what_is_held_back_is_in_doubt_when_the_master_is_lost(
     pair: Replicated, open_store: Open, counters: Counters
 ) -> None:
@@ -223,6 +255,99 @@ async def test_a_store_that_waits_for_replicas_can_be_closed(
         await held
     assert counters.store_circuit_open == 0
     pair.replicas[0].resume()
+
+
+# All that keep up
+
+
+async def test_what_only_the_lost_servers_had_was_not_acknowledged(
+    three: Replicated, open_store: Open, counters: Counters
+) -> None:
+    """The master and one replica are lost at once while the other replica is behind."""
+    store = await open_store(
+        three.url, durability="replicated", replication_timeout_s=0.1, operation_timeout_s=10
+    )
+    attached = await attach(store)
+    early = await publish(store, attached.incarnation, 0, 10)
+    assert len(early) == 10
+    lost, behind = three.replicas
+    behind.pause()
+    late = asyncio.ensure_future(publish(store, attached.incarnation, 10, 400))
+    await wait_for_async(lambda: counters.store_replica_waits > 1, DEADLINE_S, "it is waited for")
+    lost.kill()
+    three.master.kill()
+    behind.resume()
+    behind.command("REPLICAOF", "NO", "ONE")
+    acknowledged = early | await late
+    promoted = await open_store(behind.url)
+    assert acknowledged <= await queued(promoted, attached.incarnation)
+
+
+async def test_a_replica_that_hangs_is_left_out_and_counts_again_when_it_keeps_up(
+    three: Replicated, open_store: Open, counters: Counters, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await open_store(three.url, durability="replicated", replication_timeout_s=0.05)
+    attached = await attach(store)
+    three.replicas[0].pause()
+    append = asyncio.ensure_future(store.append([Append("c", attached.incarnation, b"1")]))
+    await wait_for_async(lambda: counters.store_replica_waits > 0, DEADLINE_S, "it is waited for")
+    assert not append.done()
+    assert (await append).outcomes == [1]
+    assert counters.store_circuit_open == 0
+    assert "replica does not keep up: writes are confirmed without it" in caplog.messages
+    waits = counters.store_replica_waits
+    await store.append([Append("c", attached.incarnation, b"2")])
+    assert counters.store_replica_waits == waits
+
+    caplog.set_level("INFO")
+    caplog.clear()
+    three.replicas[0].resume()
+
+    async def counts() -> bool:
+        await store.append([Append("c", attached.incarnation, b"3")])
+        return any("," in str(getattr(one, "replicas", "")) for one in caplog.records)
+
+    async with asyncio.timeout(DEADLINE_S):
+        while not await counts():
+            pass
+
+
+async def test_a_replica_that_is_gone_is_not_waited_for(
+    three: Replicated, open_store: Open, counters: Counters, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await open_store(
+        three.url, durability="replicated", replication_timeout_s=0.05, operation_timeout_s=60
+    )
+    attached = await attach(store)
+    three.replicas[0].kill()
+    async with asyncio.timeout(DEADLINE_S):
+        assert (await store.append([Append("c", attached.incarnation, b"1")])).outcomes == [1]
+    assert "replica does not keep up: writes are confirmed without it" not in caplog.messages
+
+
+async def test_a_minimum_alone_waits_for_no_more(
+    three: Replicated, open_store: Open, counters: Counters
+) -> None:
+    store = await open_store(three.url, durability="replicated", replicas_confirm="minimum")
+    attached = await attach(store)
+    three.replicas[0].pause()
+    assert (await store.append([Append("c", attached.incarnation, b"1")])).outcomes == [1]
+    assert counters.store_replica_waits == 0
+    three.replicas[0].resume()
+
+
+async def test_a_user_who_may_not_see_replicas_has_the_minimum(
+    three: Replicated, open_store: Open, counters: Counters, caplog: pytest.LogCaptureFixture
+) -> None:
+    three.master.command("ACL", "SETUSER", "tide", "on", ">x", "~*", "&*", "+@all", "-role")
+    url = three.url.replace("redis://", "redis://tide:x@")
+    store = await open_store(url, durability="replicated")
+    attached = await attach(store)
+    three.replicas[0].pause()
+    assert (await store.append([Append("c", attached.incarnation, b"1")])).outcomes == [1]
+    assert counters.store_replica_waits == 0
+    assert [one for one in caplog.records if getattr(one, "missing", "") == "+role"]
+    three.replicas[0].resume()
 
 
 # What only the server can keep

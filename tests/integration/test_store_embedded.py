@@ -244,7 +244,7 @@ async def test_a_server_left_behind_is_ended_and_its_data_kept(
     # As on systems without the parent's signal, and as if the broker had been killed: nobody
     # stops this one.
     with monkeypatch.context() as patch:
-        patch.setattr(embedded, "_end_with_parent", lambda: None)
+        patch.setattr(embedded, "_with_parent", lambda program: [program])
         await left.start()
     pid = left.pid
     assert pid is not None

@@ -32,6 +32,7 @@ from tidegate.store.api import (
     AttachRequest,
     DetachRequest,
     RetainRefusal,
+    StoreUnavailable,
 )
 from tidegate.store.client import memory
 from tidegate.store.redis_store import RedisStore
@@ -48,12 +49,15 @@ def _servers(server: AnyStore) -> list[StoreServer | TcpServer]:
     return list(getattr(server, "masters", [server]))
 
 
-def _fill(server: AnyStore) -> None:
-    """Leave less than the reserve free, and enough for what is to go on."""
+def _fill(server: AnyStore, percent: int = 180) -> None:
+    """Leave less than the reserve free, and enough for what is to go on.
+
+    ``percent`` of what is used is the maximum: with 120, less than half of the reserve is free.
+    """
     for one in _servers(server):
         text = one.command("INFO", "memory")
         used = int(text["used_memory"]) if isinstance(text, dict) else _used(text)
-        one.command("CONFIG", "SET", "maxmemory", used + used // 2)
+        one.command("CONFIG", "SET", "maxmemory", used * percent // 100)
 
 
 def _used(text: object) -> int:
@@ -108,6 +112,10 @@ async def test_messages_are_refused_and_the_rest_goes_on(
     for topic in ("t", "new"):
         refused = await store.set_retained(topic, b"longer", 0)
         assert refused is RetainRefusal.STORE_FULL
+        # It has not been stored: not a repetition when it comes again.
+        for _ in range(2):
+            refused = await store.set_retained(topic, b"longer", 0, None, ["identity", "older"])
+            assert refused is RetainRefusal.STORE_FULL
     assert await store.get_retained(["t", "new"]) == [b"kept", None]
     # What is replaced makes room for itself.
     assert await store.set_retained("t", b"next", 0) is None
@@ -124,6 +132,28 @@ async def test_messages_are_refused_and_the_rest_goes_on(
     _empty(server)
     assert (await store.append([Append("c", mine.incarnation, b"4")])).outcomes == [3]
     assert await store.set_retained("new", b"more", 0) is None
+
+
+async def test_what_clients_subscribe_to_leaves_half_of_the_reserve(
+    store: RedisStore, server: AnyStore
+) -> None:
+    """CONNECT, acknowledgements and what is subscribed already go on."""
+    mine = await _attach(store)
+    known = [("known", SubscriptionOptions(qos=1))]
+    await store.subscribe("c", mine.epoch, known)
+    _fill(server, 120)
+    with pytest.raises(StoreUnavailable, match="reserve"):
+        await store.subscribe("c", mine.epoch, [*known, ("new", SubscriptionOptions(qos=1))])
+    with pytest.raises(StoreUnavailable, match="reserve"):
+        await _attach(store, "other", will=bytes(2000))
+    assert await store.subscribe("c", mine.epoch, [("known", SubscriptionOptions(qos=2))])
+    again = await _attach(store)
+    assert list(again.subscriptions) == [("known", SubscriptionOptions(qos=2))]
+    other = await _attach(store, "other", will=b"w")
+    assert other.incarnation
+    assert await store.unsubscribe("c", again.epoch, ["known"])
+    _fill(server)
+    assert await store.subscribe("c", again.epoch, [("new", SubscriptionOptions(qos=1))])
 
 
 async def test_a_message_that_is_queued_already_is_no_more_than_a_duplicate(

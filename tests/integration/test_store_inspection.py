@@ -136,6 +136,34 @@ async def test_a_session_is_described_with_its_queue_and_will(
     assert await sessions.describe("nobody") is None
 
 
+async def test_queued_messages_have_a_time_and_those_of_earlier_versions_none(
+    server: AnyStore, store: RedisStore, access: StoreAccess
+) -> None:
+    sessions = SessionInspection(access)
+    attached = await attach(store, "c")
+    append = Append("c", attached.incarnation, record())
+
+    async def oldest_s() -> int | None:
+        state = await sessions.describe("c")
+        assert state is not None
+        return state.oldest_s
+
+    assert await oldest_s() is None
+    key = access.keys.queue(b"c", attached.incarnation)
+    await access.command(access.keys.prefix(b"c"), b"XADD", key, b"1-*", b"m", append.record)
+    await store.append([append, append], NOW + 1_999)
+    await store.append([append], NOW + 60_000)
+    found = await sessions.queue("c", attached.incarnation, 0, 10)
+    times = [None, NOW // 1000 + 1, NOW // 1000 + 1, NOW // 1000 + 60]
+    assert [entry.queued_s for entry in found] == times
+    assert await oldest_s() is None
+    assert await store.complete("c", attached.epoch, [1])
+    assert await oldest_s() == NOW // 1000 + 1
+    # Brokers read them as before.
+    entries = await store.fetch("c", attached.incarnation, 0, 10, 1_000_000)
+    assert entries == [(seq, append.record) for seq in (2, 3, 4)]
+
+
 async def test_clearing_a_queue_keeps_qos_2_that_may_have_been_sent(
     store: RedisStore, access: StoreAccess
 ) -> None:

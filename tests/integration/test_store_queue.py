@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from support.store_groups import AnyStore
+from tidegate.mqtt.packets import Publish
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.store.api import Append, AppendOutcome, AttachReply, AttachRequest, DetachRequest
 from tidegate.store.client.lanes import StoreFault
+from tidegate.store.records import encode_queued
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
@@ -73,6 +75,56 @@ async def test_a_long_list_of_appends_is_cut_and_joined(store: RedisStore) -> No
     assert await append(store, []) == []
 
 
+async def test_one_call_has_messages_of_every_kind_for_several_queues(server: AnyStore) -> None:
+    server.command("FLUSHALL")
+    store = await connect(server, max_queued_messages=4)
+    a, b = (await attach(store, "c")).incarnation, (await attach(store, "d")).incarnation
+    appends = [
+        Append("c", a, b"1"),
+        Append("c", a, b"2"),
+        Append("d", b, b"3"),
+        Append("c", a, b"4", "p|1|0"),
+        Append("c", a, b"4", "p|1|0"),
+        Append("d", b, b"5"),
+        Append("d", b, b"6"),
+        Append("gone", 1, b"7"),
+        Append("c", a, b"8"),
+        Append("c", a, b"9"),
+        Append("c", a, b"10", "p|2|0", claimed=True),
+        Append("d", b, b"11", "p|2|0", claimed=True),
+        Append("gone", 1, b"12", "p|3|0"),
+    ]
+    full, gone = AppendOutcome.QUEUE_FULL, AppendOutcome.NO_SESSION
+    assert await append(store, appends) == [
+        1, 2, 1, 3, AppendOutcome.DUPLICATE, 2, 3, gone, 4, full, full, 4, gone,
+    ]  # fmt: skip
+    assert await records(store, a) == [b"1", b"2", b"4", b"8"]
+    assert [record for _, record in await store.fetch("d", b, 0, 10, 1000)] == [
+        b"3", b"5", b"6", b"11",
+    ]  # fmt: skip
+    await store.close()
+
+
+async def test_a_session_that_ends_between_two_appends_of_one_call_is_not_made_again(
+    store: RedisStore, server: AnyStore
+) -> None:
+    attached = (await attach(store)).incarnation
+
+    async def end() -> None:
+        await store.attach(AttachRequest("c", "e1", True, 0, NOW))
+
+    # The first goes alone, the others together once it is answered.
+    outcomes = await asyncio.gather(
+        append(store, [Append("c", attached, b"1")]),
+        append(store, [Append("c", attached, b"2")]),
+        end(),
+        append(store, [Append("c", attached, b"3")]),
+    )
+    assert outcomes[1] == [2]
+    assert outcomes[3] == [AppendOutcome.NO_SESSION]
+    assert not [name for name in server.key_names() if ":q:" in str(name)]
+
+
 async def test_ended_sessions_take_nothing(store: RedisStore, server: AnyStore) -> None:
     attached = (await attach(store)).incarnation
     before = server.key_names()
@@ -121,12 +173,17 @@ async def test_whose_oldest_messages_were_dropped_is_in_the_reply(server: AnySto
     names = [f"client-{number}" for number in range(4)]
     places = {name: (await attach(store, name)).incarnation for name in names}
     few, none, many, gone = names
-    appends = [Append(few, places[few], b"%d" % number) for number in range(3)]
+    topics = [Publish(f"t/{number}/é", b"", 1) for number in range(3)]
+    appends = [Append(few, places[few], encode_queued(one, 1, False)) for one in topics]
     appends += [Append(none, places[none], b"x")]
     appends += [Append(many, places[many], b"%d" % number) for number in range(250)]
     appends += [Append(gone, places[gone] + 1, b"x")]
     reply = await store.append(appends)
-    assert reply.evicted == {(few, places[few]): 1, (many, places[many]): 248}
+    assert reply.evicted == {
+        (few, places[few]): (1, "t/0/é"),
+        # Not a record of this version.
+        (many, places[many]): (248, ""),
+    }
     assert store.evicted_count == 249
     assert (reply.outcomes[2], reply.outcomes[-2]) == (3, 250)
     assert (await store.append(appends[3:4])).evicted == {}
@@ -177,6 +234,19 @@ async def test_fetch_is_bounded_by_count_and_by_bytes(store: RedisStore) -> None
     assert [seq for seq, _ in await store.fetch("c", attached, 5, 100, 1)] == [6]
     assert [seq for seq, _ in await store.fetch("c", attached, 0, 1000, 10_000)] == [*range(1, 501)]
     assert len(await store.fetch("c", attached, 490, 1000, 10_000)) == 10
+
+
+async def test_a_superseded_connection_fetches_nothing(store: RedisStore) -> None:
+    first = await attach(store)
+    await append(store, [Append("c", first.incarnation, b"before")])
+    page = (first.incarnation, 0, 10, 1000)
+    assert await store.fetch_owned("c", first.epoch, *page) == [(1, b"before")]
+    second = await attach(store)
+    await append(store, [Append("c", first.incarnation, b"after")])
+    assert await store.fetch_owned("c", first.epoch, *page) is None
+    assert await store.fetch_owned("c", second.epoch, *page) == [(1, b"before"), (2, b"after")]
+    await store.detach(DetachRequest("c", second.epoch, NOW, False, None, 2))
+    assert await store.fetch_owned("c", first.epoch, *page) is None
 
 
 async def test_fetch_returns_a_record_larger_than_its_bound(store: RedisStore) -> None:

@@ -87,6 +87,24 @@ async def test_the_oldest_ones_are_dropped(store: RedisStore) -> None:
     assert await _seqs(store, incarnation) == kept
 
 
+async def test_what_made_room_is_named_by_its_topic(store: RedisStore) -> None:
+    store.set_limits(_limits("drop_oldest"))
+    incarnation, _ = await _incarnation(store)
+    records = [encode_queued(Publish(f"t/{n}", LARGE, 1), 1, False) for n in range(20)]
+    named = [
+        dict((await store.append([Append("c", incarnation, record)], NOW)).evicted)
+        for record in records
+    ]
+    removed = [one["c", incarnation] for one in named if one]
+    # Each is the first of those that were removed for one message.
+    expected, at = [], 0
+    for count, _ in removed:
+        expected.append(f"t/{at}")
+        at += count
+    assert at > 10
+    assert [topic for _, topic in removed] == expected
+
+
 async def test_a_refused_identity_is_another_message_later(store: RedisStore) -> None:
     incarnation, epoch = await _incarnation(store)
     await _append(store, incarnation, *[LARGE] * 20)

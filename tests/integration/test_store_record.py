@@ -17,7 +17,7 @@ from tidegate.store.redis_store import RedisStore
 
 
 def _names(server: AnyStore) -> list[Any]:
-    names: Any = server.command("KEYS", "tg:*}:e:*")
+    names: Any = server.command("KEYS", "tg:*}:ev:*")
     return list(names)
 
 
@@ -74,10 +74,19 @@ async def test_pages_go_on_where_the_last_one_ended(store: RedisStore, record: R
     assert [event.at for event in more.items] == [17, 13, 9, 5, 1]
     one = await record.client_events("bob", limit=2)
     assert one.next is not None
-    assert [event.at for event in (await record.client_events("bob", one.next, 2)).items] == [
-        21,
-        17,
-    ]
+    rest = await record.client_events("bob", one.next, 2)
+    assert [event.at for event in rest.items] == [21, 17]
+    assert rest.next is not None
+    last = await record.client_events("bob", rest.next)
+    assert ([event.at for event in last.items], last.next) == ([13, 9, 5, 1], None)
+
+
+async def test_a_client_with_few_events_takes_little(store: RedisStore, server: AnyStore) -> None:
+    await store.record([_event("ann", 1)], RecordConfig())
+    if not store._partitions.sharded:  # otherwise another server may have the key
+        (name,) = _names(server)
+        taken: Any = server.command("MEMORY", "USAGE", name)
+        assert taken < 500
 
 
 async def test_who_follows_gets_what_comes_later(store: RedisStore, record: RecordStore) -> None:
@@ -102,3 +111,5 @@ async def test_a_wrong_place_is_refused(record: RecordStore, after: str) -> None
         await record.events(after)
     with pytest.raises(ValueError, match="no identifier"):
         await record.newer(after)
+    with pytest.raises(ValueError, match="no identifier"):
+        await record.client_events("ann", after)

@@ -20,7 +20,7 @@ from support.store_server import DEADLINE_S, TcpServer, programs
 from support.waiting import wait_for, wait_for_async
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import Append, AttachRequest, StoreUnavailable
+from tidegate.store.api import Append, AttachRequest, RetainedBefore, StoreUnavailable
 from tidegate.store.keys import Keyspace
 from tidegate.store.redis_store import RedisStore, StoreRefused
 
@@ -242,6 +242,20 @@ async def test_a_partition_may_be_on_its_way_for_the_whole_timeout_however_old_t
         server.command("CLUSTER", "SETSLOT", slot, "STABLE")
     assert await reading == [None]
     await store.close()
+
+
+async def test_identities_of_retained_messages_are_in_the_partition_of_the_topic(
+    store: RedisStore, cluster: Cluster
+) -> None:
+    """They move with it."""
+    topic = next(f"t{n}" for n in range(10_000) if Keyspace(64).prefix(b"t%d" % n) == PREFIX)
+    assert await store.set_retained(topic, b"1", 0, None, ["older"]) is None
+    assert await store.set_retained(topic, b"2", 0, None, ["newer"]) is None
+    source = cluster.owner(PREFIX)
+    target = next(server for server in cluster.masters if server is not source)
+    await asyncio.to_thread(cluster.move_slot, key_slot(PREFIX), source, target, lambda: None)
+    assert await store.set_retained(topic, b"1", 0, None, ["older"]) == RetainedBefore(1)
+    assert await store.get_retained([topic]) == [b"2"]
 
 
 async def test_a_scan_begins_again_when_its_partition_has_moved(

@@ -12,7 +12,7 @@ from dataclasses import astuple
 import pytest
 
 from support.store_groups import AnyStore
-from tidegate.store.api import RetainedCharge, RetainRefusal
+from tidegate.store.api import RetainedBefore, RetainedCharge, RetainRefusal
 from tidegate.store.redis_store import RedisStore
 
 NOW = 1_700_000_000_000
@@ -81,6 +81,22 @@ async def test_what_exceeds_any_of_them_is_refused(
     assert astuple(charge.added) == (1, 5, 1, 5)
     assert await _sums(store, "ann") == ((1, 5, 1, 5) if fits else (0, 0, 0, 0))
     assert await store.get_retained(["t"]) == [b"1234" if fits else None]
+
+
+async def test_what_comes_again_counts_once(store: RedisStore) -> None:
+    names = ["identity"]
+    for _ in range(2):  # refused, so not stored
+        assert await store.set_retained("t", b"1234", 0, _charge("ann", 0), names) is REFUSED
+    assert await store.set_retained("t", b"1234", 0, _charge("ann"), names) is None
+    assert await _sums(store, "ann") == (1, 5, 1, 5)
+    assert await store.set_retained("t", b"5", 0, _charge("bob")) is None
+    again = _charge("ann")
+    assert await store.set_retained("t", b"1234", 0, again, names) == RetainedBefore(1)
+    assert astuple(again.added) == (0, 0, 0, 0)
+    assert await _sums(store, "ann") == (0, 0, 1, 2)
+    # With an identity, and without an owner.
+    assert await store.set_retained("t", b"6", 0, None, ["other"]) is None
+    assert await _sums(store, "bob") == (0, 0, 0, 0)
 
 
 async def test_what_is_replaced_makes_room(store: RedisStore) -> None:

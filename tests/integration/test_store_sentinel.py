@@ -22,6 +22,7 @@ from tidegate.store.api import Append, AttachRequest, StoreUnavailable
 from tidegate.store.inspection.access import StoreAccess
 from tidegate.store.inspection.sessions import SessionInspection
 from tidegate.store.inspection.values import SessionQuery
+from tidegate.store.keys import PING_KEY
 from tidegate.store.redis_store import RedisStore
 
 #: Between two messages of a publisher: load, and yet a machine that others can use.
@@ -182,6 +183,38 @@ async def test_a_server_that_is_no_master_is_not_used() -> None:
     async with server(b"slave") as replica, sentinel(replica.address, 1) as one:
         with pytest.raises(StoreUnavailable, match="not a master: its role is slave"):
             await connect(f"redis+sentinel://{one.host}/tide")
+
+
+async def test_reads_follow_writes_to_a_new_master() -> None:
+    """Of two connections to a master that was away, one may have seen nothing of it."""
+    lost = False
+
+    def at_old(words: list[bytes]) -> bytes:
+        if words[0] == b"ROLE":
+            return array(bulk(b"master"), b":0\r\n")
+        return CLOSE if lost and PING_KEY in words else usable(words)
+
+    def at_sentinel(words: list[bytes]) -> bytes:
+        if words[0] != b"SENTINEL":
+            return OK
+        return master_is(new.address, 2) if lost else master_is(old.address, 1)
+
+    async with StoreStub(at_old) as old, server(b"master") as new, StoreStub(at_sentinel) as one:
+        store = await connect(f"redis+sentinel://{one.host}/tide")
+        await store.get_retained(["before"])
+        lost = True
+        with pytest.raises(StoreUnavailable):
+            await store.ping()
+        await store.ping()
+        await store.get_retained(["after"])
+        await store.close()
+        assert asked_for(old) == {b"before"}
+        assert asked_for(new) == {b"after"}
+
+
+def asked_for(stub: StoreStub) -> set[bytes]:
+    """Return the topics whose retained messages were read there."""
+    return {words[-1] for words in stub.commands if words[-1] in {b"before", b"after"}}
 
 
 async def test_one_sentinel_that_answers_is_enough() -> None:

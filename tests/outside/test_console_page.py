@@ -65,6 +65,8 @@ _LONGEST_FRAME = """() => {
     }
     requestAnimationFrame(look)
 }"""
+#: The reason code of a DISCONNECT.
+USE_ANOTHER_SERVER = 0x9C
 SIZES = {"wide": {"width": 1440, "height": 900}, "narrow": {"width": 390, "height": 844}}
 
 
@@ -138,13 +140,14 @@ def web_socket(server: Tidegate, listener: str) -> str:
     return f"{listener}://127.0.0.1:{server.address(listener).port}/mqtt"
 
 
-def connect(console: Console, url: str, **fields: str) -> None:
+def connect(console: Console, url: str, version: str = "MQTT 5.0", **fields: str) -> None:
     """Make a new connection in the WebSocket client, and connect."""
     page = console.page
     page.goto(f"{console.url}/#/socket")
     page.get_by_role("button", name="New", exact=True).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Address").fill(url)
+    dialog.get_by_label("Version", exact=True).select_option(version)
     for label, value in fields.items():
         dialog.get_by_label(label.replace("_", " "), exact=True).fill(value)
     dialog.get_by_role("button", name="Save").click()
@@ -212,6 +215,17 @@ def test_every_screen_fits_and_has_nothing_serious(opened: Opener, size: str, sc
         console.picture(f"{name}-{size}-{scheme}")
         found[name] = console.serious()
     assert {name: findings for name, findings in found.items() if findings} == {}
+
+
+def test_the_conditions_of_the_resource_are_shown(opened: Opener) -> None:
+    console = opened("viewer", timezone_id="Asia/Kolkata")
+    console.show("")
+    table = console.page.get_by_role("table", name="MqttBroker iot/demo")
+    expect(table).to_contain_text("CertificatesReady")
+    expect(table).to_contain_text("EndsSoon")
+    # And what is to be done first, with its time in the reader's zone.
+    said = console.page.locator(".finding").filter(has_text="has a certificate that ends soon")
+    expect(said).to_contain_text("at 2026-11-30 16:12:07 (UTC+5:30)")
 
 
 def test_the_page_is_used_with_the_keyboard_alone(opened: Opener) -> None:
@@ -386,6 +400,36 @@ def test_the_browser_publishes_and_subscribes(
     expect(page.get_by_text(f"over {listener}").first).to_be_visible()
 
 
+@pytest.mark.parametrize("listener", ["ws", "wss"])
+def test_the_browser_speaks_mqtt_3_1_1_too(opened: Opener, server: Tidegate, listener: str) -> None:
+    console = opened()
+    page = console.page
+    name = f"three-over-{listener}"
+    connect(console, web_socket(server, listener), "MQTT 3.1.1", Name=name, Client_identifier=name)
+    # What 3.1.1 does not have is not offered.
+    expect(page.get_by_label("Content type")).to_have_count(0)
+    subscribe(console, f"open/{name}/#")
+    page.get_by_label("Topic", exact=True).fill(f"open/{name}/a")
+    page.get_by_label("Payload", exact=True).fill("from the browser")
+    page.get_by_role("button", name="Publish", exact=True).click()
+    expect(page.locator(".message.curve-1")).to_contain_text("from the browser")
+    client = page.request.get(f"{console.url}/api/v1/clients/{name}").json()
+    assert (client["connection"]["version"], client["connection"]["transport"]) == (
+        "3.1.1",
+        listener,
+    )
+    # The other way: what somebody else publishes.
+    with connected(server, "by-tcp") as other:
+        other.publish(f"open/{name}/b", "from elsewhere", 1).wait_for_publish(30)
+    expect(page.locator(".message").filter(has_text="from elsewhere")).to_be_visible()
+    page.get_by_role("button", name="Disconnect", exact=True).click()
+    expect(page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+    # Its return codes are others than the reason codes of 5.0.
+    reader = {"User_name": "reader", "Password": "wrong"}
+    connect(console, web_socket(server, listener), "MQTT 3.1.1", **reader)
+    expect(page.get_by_role("main").get_by_role("alert")).to_contain_text("password is wrong (4)")
+
+
 def test_a_thousand_messages_a_second_stay_fluid(opened: Opener, server: Tidegate) -> None:
     console = opened()
     page = console.page
@@ -469,6 +513,43 @@ def test_a_token_is_made_shown_once_and_opens_the_page(opened: Opener) -> None:
     expect(display.page.get_by_role("heading", level=1)).to_contain_text("Overview")
     assert token not in display.page.url
     expect(display.page.get_by_role("link", name="Tokens")).to_have_count(0)
+
+
+def test_clients_are_shed_from_an_edge(opened: Opener, server: Tidegate) -> None:
+    console = opened("operator")
+    page = console.page
+    left: dict[str, int] = {}
+
+    def note(name: str) -> Callable[[Any, Any, Any, Any, Any], None]:
+        def left_with(_client: Any, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
+            left.setdefault(name, reason.value)
+
+        return left_with
+
+    with contextlib.ExitStack() as stack:
+        for number in range(7):
+            name = f"crowd-{number}"
+            stack.enter_context(connected(server, name)).on_disconnect = note(name)
+        nodes = page.request.get(f"{console.url}/api/v1/nodes").json()["items"]
+        fullest = max(nodes, key=lambda node: node["clients"] or 0)
+        console.show("nodes")
+        heading = page.get_by_role("heading", name=fullest["name"])
+        card = page.locator("section.card").filter(has=heading)
+        card.get_by_role("button", name="Shed", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        # Nothing happens before a number is given.
+        expect(dialog.get_by_role("button", name="Shed", exact=True)).to_be_disabled()
+        dialog.get_by_label("How many clients").fill(str(fullest["clients"]))
+        dialog.get_by_role("button", name="Shed", exact=True).click()
+        expect(page.get_by_text(f"{fullest['name']} sheds clients.")).to_be_visible()
+        wait_for(lambda: bool(left), DEADLINE_MS / 1000, "a client is shed")
+    shed, reason = next(iter(left.items()))
+    assert reason == USE_ANOTHER_SERVER
+    console.show(f"clients/{shed}")
+    expect(page.get_by_text("Shed to another edge").first).to_be_visible()
+    # The node serves on.
+    console.show("nodes")
+    expect(card).to_contain_text("Ready")
 
 
 def test_a_drain_is_confirmed_and_shows_its_progress(opened: Opener, server: Tidegate) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.packet_strategies import chunked, conversations, mutated, publishes
-from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.connection import ConnectionSettings, ServerConnection
 from tidegate.mqtt.decode import decode_packet
 from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
@@ -21,7 +21,7 @@ Outcome = tuple[list[Packet], tuple[str, int, str] | None]
 
 def connection() -> ServerConnection:
     """Return a connection with every limit low enough to be met."""
-    return ServerConnection(max_packet_size_bytes=600, receive_maximum=3, topic_alias_maximum=4)
+    return ServerConnection(ConnectionSettings(600, 3, 4))
 
 
 def play(chunks: list[bytes]) -> Outcome:

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from support.match_cache import check_cache
+from tidegate.core.matches import Matches
 from tidegate.core.topic_index import TopicIndex
 from tidegate.mqtt.topics import matches
 
@@ -40,9 +42,11 @@ class IndexAgainstNaive(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.index: TopicIndex[str, int] = TopicIndex(cached_topics=20)
+        self.index: TopicIndex[str, int] = TopicIndex(cached_topics=5)
         self.model: dict[tuple[str, str], int] = {}
-        self.results: dict[str, tuple[list[tuple[str, int]], list[tuple[str, int]]]] = {}
+        #: Whom what is derived from a topic leaves out, by the last level.
+        self.refused: dict[str, str] = {}
+        self.results: dict[str, tuple[Matches[str, int], list[tuple[str, int]]]] = {}
 
     @rule(topic_filter=FILTERS, key=_KEYS, value=st.integers(0, 3))
     def add(self, topic_filter: str, key: str, value: int) -> None:
@@ -69,17 +73,44 @@ class IndexAgainstNaive(RuleBasedStateMachine):
             for (topic_filter, key), value in self.model.items()
             if naive_match(topic_filter, topic)
         )
-        assert sorted(found) == expected
+        assert sorted(found.pairs) == expected
         before = self.results.get(topic)
         if before is not None and before[0] is found:
-            assert before[1] == found  # the same object must mean the same result
-        self.results[topic] = (found, list(found))
+            assert before[1] == found.pairs  # the same object must mean the same result
+        self.results[topic] = (found, list(found.pairs))
+
+    @rule(topic=TOPICS)
+    def derive(self, topic: str) -> None:
+        """What is shared between topics is what each of them would derive by itself."""
+        found = self.index.match(topic)
+        refused = self.refused.get(topic.rsplit("/", maxsplit=1)[-1], "")
+        wanted = (
+            topic.count("/") if found.pairs and found.key is None else 0,
+            sorted(pair for pair in found.pairs if pair[0] != refused),
+        )
+        if found.derived is None:
+            places = tuple(place for place, pair in enumerate(found.pairs) if pair[0] == refused)
+            found = self.index.vary(topic, found, places)
+            if found.derived is None:
+                found.derived = wanted
+        assert found.derived == wanted
+        assert len(topic) > 256 or self.index.match(topic) is found
+
+    @rule(refused=st.dictionaries(_LEVELS, _KEYS, max_size=3))
+    def change_rules(self, refused: dict[str, str]) -> None:
+        self.refused = refused
+        self.index.forget_derived()
+
+    @rule(limit=st.integers(3, 8))
+    def change_limit(self, limit: int) -> None:
+        self.index.limit_cache(limit)
 
     @invariant()
     def counts_and_old_results_hold(self) -> None:
         assert len(self.index) == len(self.model)
+        check_cache(self.index, is_bounded=False)
         for found, copy in self.results.values():
-            assert found == copy
+            assert found.pairs == copy
 
     def teardown(self) -> None:
         for topic_filter, key in self.model:
@@ -97,4 +128,4 @@ def test_one_filter_matches_as_the_protocols_own_matcher_says(
 ) -> None:
     index: TopicIndex[str, int] = TopicIndex()
     index.add(topic_filter, "k", 0)
-    assert bool(index.match(topic)) == matches(topic_filter, topic)
+    assert bool(index.match(topic).pairs) == matches(topic_filter, topic)

@@ -65,7 +65,9 @@ class _Router:
         await self._answer()
         return found
 
-    async def set_retained(self, topic: str, record: bytes | None, _expires_at_ms: int) -> None:
+    async def set_retained(
+        self, topic: str, record: bytes | None, _expires_at_ms: int, *_more: Any
+    ) -> None:
         """See Store."""
         self._records[topic] = record
         await self._answer()

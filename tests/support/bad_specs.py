@@ -164,6 +164,26 @@ BAD: list[tuple[Schema, str]] = [
         )
     ),
     *(
+        ({"console": {"enabled": True, **console}}, message)
+        for console, message in (
+            ({"tls": {}}, "exactly one of secretName and issuer is required"),
+            (
+                {"tls": {"secretName": "s", "issuer": {"name": "i"}, "dnsNames": ["a.example"]}},
+                "exactly one of secretName and issuer is required",
+            ),
+            ({"tls": {"issuer": {"name": "i"}}}, "issuer requires dnsNames or ipAddresses"),
+            (
+                {"tls": {"secretName": "s"}, "gateway": _gateway(kind="HTTPRoute")},
+                "an HTTPRoute to the console requires that it has no tls",
+            ),
+            ({"gateway": _gateway(kind="TLSRoute")}, "a TLSRoute requires gateway.hostnames"),
+            (
+                {"gateway": _gateway(kind="TCPRoute", hostnames=["a.example"])},
+                "a TCPRoute has no hostnames: it cannot tell them apart",
+            ),
+        )
+    ),
+    *(
         ({"listeners": [{"name": name, "service": service}]}, RESERVED_SERVICE)
         for name, service in (
             ("a", {"name": "demo"}),
@@ -195,7 +215,7 @@ BAD: list[tuple[Schema, str]] = [
     ({"redis": {"bundled": {"replicas": 2}}}, "schema"),
     (
         {"redis": {"replicas": 2}},
-        "replicas and replicationTimeoutSeconds require durability replicated",
+        "replicas, replicasConfirm and replicationTimeoutSeconds require durability replicated",
     ),
     ({"acl": {}}, "exactly one of rules and source is required"),
     ({"service": {"class": "x"}}, "class requires type LoadBalancer"),

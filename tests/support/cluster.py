@@ -31,6 +31,8 @@ from support.waiting import wait_for, wait_for_async
 LEASE_S: Final = 2
 HEARTBEAT_S: Final = 0.25
 TIMEOUT_S: Final = 1.0
+#: What carries the link at every end (``link.carrier``); "": the default.
+CARRIER: Final = os.environ.get("TIDEGATE_CARRIER", "")
 
 
 class Node(Server):
@@ -238,7 +240,8 @@ class Cluster:
             "store": {"edge_lease_s": LEASE_S},
             "link": {"heartbeat_s": HEARTBEAT_S, "timeout_s": TIMEOUT_S},
         }
-        for extra in (quick if self._quick else {}, self._settings, own):
+        carried = {"link": {"carrier": CARRIER}} if CARRIER else {}
+        for extra in (carried, quick if self._quick else {}, self._settings, own):
             for section, values in extra.items():
                 if isinstance(values, dict):
                     settings[section] = settings.get(section, {}) | values

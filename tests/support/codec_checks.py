@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from support.packet_vectors import load
-from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.connection import ConnectionSettings, ServerConnection
 from tidegate.mqtt.decode import decode_packet
 from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import PacketType, ProtocolVersion
@@ -40,10 +40,10 @@ def seeds() -> Iterator[tuple[str, bytes]]:
 
 
 def _machine(version: ProtocolVersion, is_connected: bool) -> ServerConnection:
-    machine = ServerConnection(max_packet_size_bytes=4096, receive_maximum=4, topic_alias_maximum=4)
+    machine = ServerConnection(ConnectionSettings(4096, 4, 4))
     if is_connected:
         machine.receive(encode(Connect("c", protocol_version=version), version))
-        assert machine.connect is not None
+        assert machine.has_connect
     return machine
 
 

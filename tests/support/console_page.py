@@ -40,6 +40,37 @@ expect.set_options(timeout=DEADLINE_MS)
 ACL: Final = "topic readwrite #\nuser reader\ntopic read open/#\n"
 
 
+def _condition(kind: str, status: str, reason: str, message: str) -> dict[str, str]:
+    since = "2026-11-01T08:00:00Z"
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+    }
+
+
+#: What an operator would say of it.
+RESOURCE: Final[dict[str, Any]] = {
+    "name": "demo",
+    "namespace": "iot",
+    "generation": 3,
+    "observedGeneration": 3,
+    "lastSeen": "",
+    "conditions": [
+        _condition("Ready", "True", "Serving", "3 of 3 edges and 2 of 2 routers are ready."),
+        _condition("Degraded", "False", "AsExpected", "No problems found."),
+        _condition(
+            "CertificatesReady",
+            "True",
+            "EndsSoon",
+            "listener wss: certificate CN=demo ends at 2026-11-30T10:42:07Z; check what renews it.",
+        ),
+    ],
+}
+
+
 def build() -> None:
     """Build the page, once for all workers; skip where neither Node nor a registry is there."""
     with locked(f"console-page-{abs(hash(str(ROOT)))}"):
@@ -58,6 +89,7 @@ def running(certificates: Certificates) -> Iterator[Tidegate]:
             passwords = directory / "passwords"
             set_user(passwords, user, PASSWORD.format(user), "argon2id", create=user == "reader")
         (directory / "acl").write_text(ACL)
+        (directory / "conditions.json").write_text(json.dumps(RESOURCE))
         server = Tidegate(directory, _settings(certificates), [], with_console())
         try:
             server.start()
@@ -81,7 +113,11 @@ def _settings(certificates: Certificates) -> dict[str, Any]:
         "cluster": {"edges": 3, "routers": 2},
         "drain": {"rate": 4},
         "limits": {"max_queued_messages": 20},
-        "console": {"port": 0, "users_file": "users"},
+        "console": {
+            "port": 0,
+            "users_file": "users",
+            "conditions_file": "conditions.json",
+        },
     }
 
 

@@ -28,6 +28,8 @@ class FakeKubeApi:
         self.down = False
         #: Pods that were told to look at their configuration, and at which; or why not.
         self.told: list[tuple[str, str]] = []
+        #: Pods that were given conditions, and these.
+        self.shown: list[tuple[str, str]] = []
         self.pod_refusal = 0
         #: The status of what ``fake.refuse`` refuses.
         self.refusal = 422
@@ -103,14 +105,21 @@ class FakeKubeApi:
             self.orphaned.append(ref.name)
         self.fake.delete(ref.kind, ref.name)
 
-    async def annotate_pod(self, namespace: str, name: str, uid: str, value: str) -> None:
+    async def annotate_pod(
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        value: str,
+        annotation: str = names.CONFIGURATION,
+    ) -> None:
         self._reached()
         if self.pod_refusal:
             raise KubeError(self.pod_refusal, "not this pod")
-        self.told.append((name, value))
+        (self.told if annotation == names.CONFIGURATION else self.shown).append((name, value))
         for one in self.pods_there:
             if one["metadata"]["uid"] == uid:
-                one["metadata"].setdefault("annotations", {})[names.CONFIGURATION] = value
+                one["metadata"].setdefault("annotations", {})[annotation] = value
 
     async def set_status(
         self, namespace: str, name: str, status: Mapping[str, Any], kind: str = names.KIND

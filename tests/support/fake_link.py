@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import grpc
-
 from support.waiting import wait_for_async
 from tidegate.core.standing import Standing
 from tidegate.link.edge_end.router_client import RouterClient
@@ -30,10 +28,22 @@ from tidegate.link.interfaces import (
     RetainedPage,
     RetainedRequest,
 )
-from tidegate.link.messages import read_message
+from tidegate.link.messages import read_message, write_message
+from tidegate.link.records import (
+    COMPLETE,
+    KIND,
+    PUSH,
+    Record,
+    decode,
+    encode_completion,
+    encode_message,
+    is_plain,
+    message_of,
+    seqs_of,
+)
 from tidegate.link.router_end.link_server import LinkServer
 from tidegate.link.v1 import link_pb2 as pb
-from tidegate.link.versions import NEWEST_VERSION
+from tidegate.link.versions import NEWEST_VERSION, RECORDS_VERSION
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
@@ -56,11 +66,18 @@ class FakeOrigin:
 
     def __init__(self, client_id: str = "publisher", epoch: int = 1) -> None:
         self.is_superseded = False
+        #: See EndedPublisher; the test calls what was set.
+        self.on_settled: Callable[[], object] | None = None
+        self.under_way = False
         self.client_id = client_id
         self.epoch = epoch
         #: (payload, code), in the order in which the answers came.
         self.answers: list[tuple[bytes, int]] = []
         self.receipts: list[int] = []
+
+    def is_under_way(self) -> bool:
+        """See EndedPublisher."""
+        return self.under_way
 
     def identity(self, message: Publish) -> str:
         """See Origin."""
@@ -187,11 +204,14 @@ class FakeService:
         #: By the name of a call: what it returns, or raises.
         self.results: dict[str, Any] = {}
         self.edges: dict[str, EdgeLink] = {}
-        self.interest: dict[str, set[str]] = {}
+        #: By edge and filter: whether only messages of QoS 0 are sent.
+        self.interest: dict[str, dict[str, bool]] = {}
         self.published: list[tuple[Origin, Publish]] = []
         #: Publishes that wait for an answer, while ``answers_late``.
         self.open: list[tuple[Origin, Publish]] = []
         self.answers_late = False
+        #: By topic: the edges that its messages are forwarded to, unread.
+        self.live: dict[str, list[EdgeLink]] = {}
         self.completed: list[Callable[[], None] | None] = []
         self.living: list[str] = []
         self.edges_with_lease: list[str] = []
@@ -224,11 +244,15 @@ class FakeService:
             raise result
         return result
 
+    def edges_only(self, topic: str, qos: int) -> Sequence[EdgeLink]:
+        """See RouterService."""
+        return self.live.get(topic, ())
+
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """See RouterLink."""
         self.published.append((origin, message))
         for edge_id, edge in self.edges.items():
-            if {message.topic, "#"} & self.interest[edge_id]:
+            if {message.topic, "#"} & self.interest[edge_id].keys():
                 edge.deliver(message, origin.client_id)
         if message.qos and self.answers_late:
             self.open.append((origin, message))
@@ -248,7 +272,7 @@ class FakeService:
         if before is not None:
             self.detach_edge(before)
         self.edges[edge.edge_id] = edge
-        self.interest[edge.edge_id] = set()
+        self.interest[edge.edge_id] = {}
 
     def detach_edge(self, edge: EdgeLink) -> None:
         """See RouterService."""
@@ -256,13 +280,16 @@ class FakeService:
         if self.edges.get(edge.edge_id) is edge:
             del self.edges[edge.edge_id], self.interest[edge.edge_id]
 
-    def add_interest(self, edge_id: str, topic_filter: str) -> None:
+    def add_interest(
+        self, edge_id: str, filters: Sequence[str], *, only_qos0: bool = False
+    ) -> None:
         """See RouterLink."""
-        self.interest[edge_id].add(topic_filter)
+        self.interest[edge_id].update(dict.fromkeys(filters, only_qos0))
 
-    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
+    def remove_interest(self, edge_id: str, filters: Sequence[str]) -> None:
         """See RouterLink."""
-        self.interest[edge_id].discard(topic_filter)
+        for topic_filter in filters:
+            self.interest[edge_id].pop(topic_filter, None)
 
     async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
         """See RouterLink."""
@@ -437,6 +464,74 @@ class FakeService:
         return self.living
 
 
+#: The newest version of the link that the fakes speak.
+spoken_version = NEWEST_VERSION
+
+
+def unpack_operations(frame: pb.EdgeFrame | pb.RouterFrame) -> None:
+    """Replace the packed records in a frame by the operations that they stand for."""
+    is_edge = isinstance(frame, pb.EdgeFrame)
+    unpacked: list[Any] = []
+    for operation in frame.operations:
+        if operation.WhichOneof("kind") != "records":
+            unpacked.append(operation)
+            continue
+        for record in decode(operation.records):
+            unpacked.append(pb.EdgeOperation() if is_edge else pb.RouterOperation())
+            _unpack(unpacked[-1], operation.records, record)
+    del frame.operations[:]
+    frame.operations.extend(unpacked)
+
+
+def _unpack(out: Any, records: bytes, record: Record) -> None:
+    flags, number, epoch, _, client_id = record[:5]
+    if flags & KIND == COMPLETE:
+        out.complete.id, out.complete.client_id, out.complete.epoch = number, client_id, epoch
+        out.complete.seqs.extend(seqs_of(records, record))
+    elif flags & KIND == PUSH:
+        out.push.seq, out.push.client_id, out.push.epoch = number, client_id, epoch
+        write_message(out.push.message, message_of(records, record))
+    elif isinstance(out, pb.EdgeOperation):
+        out.publish.id, out.publish.client_id, out.publish.epoch = number, client_id, epoch
+        write_message(out.publish.message, message_of(records, record))
+    else:
+        out.deliver.publisher_id = client_id
+        write_message(out.deliver.message, message_of(records, record))
+
+
+def pack_operations(frame: pb.EdgeFrame | pb.RouterFrame) -> None:
+    """Replace the operations that packed records can stand for, as the newest version does."""
+    packed: list[Any] = []
+    for operation in frame.operations:
+        record = _record_of(operation)
+        if record is None:
+            packed.append(operation)
+        elif packed and packed[-1].WhichOneof("kind") == "records":
+            packed[-1].records += record
+        else:
+            packed.append(type(operation)(records=record))
+    del frame.operations[:]
+    frame.operations.extend(packed)
+
+
+def _record_of(operation: Any) -> bytes | None:
+    kind = operation.WhichOneof("kind")
+    if kind == "complete":
+        one = operation.complete
+        return encode_completion(one.client_id, one.id, one.epoch, one.seqs)
+    if kind not in {"publish", "deliver", "push"}:
+        return None
+    one = getattr(operation, kind)
+    message = read_message(one.message)
+    if not is_plain(message) or (kind == "publish" and (one.identity or one.receipt)):
+        return None
+    if kind == "deliver":
+        return encode_message(message, one.publisher_id)
+    if kind == "push":
+        return encode_message(message, one.client_id, one.seq, one.epoch, PUSH)
+    return encode_message(message, one.client_id, one.id, one.epoch)
+
+
 # A router for a real router client
 
 
@@ -471,7 +566,10 @@ class FakeRouter:
         self.instance = f"{self.name}.{life}"
         self.operations, self.unanswered = [], []
         welcome = pb.Welcome(
-            version=2, instance=self.instance, name=self.name, credit_bytes=self.credit_bytes
+            version=spoken_version,
+            instance=self.instance,
+            name=self.name,
+            credit_bytes=self.credit_bytes,
         )
         channel = self.channel = self.router_client.membership.connected(self.address, welcome)
         outbox = channel.outbox
@@ -497,6 +595,8 @@ class FakeRouter:
     def send(self, frame: pb.RouterFrame) -> None:
         """Say something to the edge."""
         assert self.channel is not None
+        if self.channel.version >= RECORDS_VERSION:
+            pack_operations(frame)
         self.router_client.frame_handler.receive(self.channel, frame)
 
     def say(self, **operation: Any) -> None:
@@ -504,6 +604,7 @@ class FakeRouter:
         self.send(pb.RouterFrame(operations=[pb.RouterOperation(**operation)]))
 
     async def _take(self, frame: pb.EdgeFrame) -> None:
+        unpack_operations(frame)
         self.received.append(frame)
         for operation in frame.operations:
             kind = operation.WhichOneof("kind")
@@ -601,19 +702,31 @@ class FakeStream:
         #: Whether it says how much it has taken, and answers echoes.
         self.confirms = True
         self._taken = 0  # the one with Welcome does not count
-        context: Any = self
-        self.task = asyncio.create_task(link_server.Attach(None, context))
+        #: Kinds of operations that have come, packed records unread.
+        self.kinds: set[str] = set()
+        #: That Welcome has named.
+        self.version = 0
+        self.task = asyncio.create_task(link_server.attach(self))
 
-    # What gRPC's context has
+    # FrameStream
 
     async def read(self) -> Any:
         """The next frame of the edge."""
         return await self._coming.get()
 
+    async def receive(self, sink: Callable[[Any], None]) -> None:
+        """Pass on every frame of the edge."""
+        while (frame := await self.read()) is not None:
+            sink(frame)
+
     async def write(self, frame: pb.RouterFrame) -> None:
         """Take a frame of the router."""
         await self.takes.wait()
+        self.kinds.update(str(one.WhichOneof("kind")) for one in frame.operations)
+        unpack_operations(frame)
         self.frames.append(frame)
+        if frame.HasField("welcome"):
+            self.version = frame.welcome.version
         if not self.confirms or frame.HasField("welcome"):
             return
         self._taken += 1
@@ -627,6 +740,8 @@ class FakeStream:
 
     def send(self, frame: pb.EdgeFrame) -> None:
         """Send a frame."""
+        if self.version >= RECORDS_VERSION:
+            pack_operations(frame)
         self._coming.put_nowait(frame)
 
     def say(self, **operation: Any) -> None:
@@ -639,10 +754,11 @@ class FakeStream:
 
     def end(self) -> None:
         """Close it."""
-        self._coming.put_nowait(grpc.aio.EOF)
+        self._coming.put_nowait(None)
 
-    def hello(self, oldest: int = 1, newest: int = NEWEST_VERSION) -> None:
+    def hello(self, oldest: int = 1, newest: int | None = None) -> None:
         """Send the first frame."""
+        newest = spoken_version if newest is None else newest
         hello = pb.Hello(
             oldest_version=oldest, newest_version=newest, edge_id=self.edge_id, name="edge"
         )
@@ -689,18 +805,18 @@ class FakeStream:
 
 
 class NoListener:
-    """In the place of a link server's gRPC server."""
+    """In the place of a link server's listener."""
 
-    def __init__(self, servicer: object) -> None:
+    def __init__(self, carrier: object, serve: object, counters: object) -> None:
         self.serving: list[bool] = []
 
     async def start(self, address: str, tls: object) -> str:
         """Listen nowhere."""
         return address
 
-    async def set_serving(self, serving: bool) -> None:
+    async def set_serving(self, *, is_serving: bool) -> None:
         """Note it."""
-        self.serving.append(serving)
+        self.serving.append(is_serving)
 
     async def stop(self) -> None:
         """Nothing is there."""

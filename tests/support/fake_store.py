@@ -6,6 +6,7 @@ In virtual time (``support.virtual_time``). What real servers do is tested on re
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from tidegate.bans.ban import Ban
@@ -29,6 +30,7 @@ from tidegate.store.api import (
     History,
     Holder,
     RetainedAdded,
+    RetainedBefore,
     RetainedRemoved,
     RouterRecord,
     SessionSubscribed,
@@ -80,6 +82,8 @@ class FakeStore:
         self.due = DueWork()
         #: Records of retained messages that were set.
         self.records: dict[str, bytes | None] = {}
+        #: Identities of those that have one.
+        self.retained_identities: set[str] = set()
         #: Wills that were published and are to be forgotten.
         self.published_wills: list[str] = []
         #: Where sessions are connected: (client_id, incarnation) to (edge_id, epoch).
@@ -99,6 +103,12 @@ class FakeStore:
         #: Partitions whose history a router has begun.
         self.replaced: set[int] = set()
         self.time_ms = 10_000
+        self.is_up = True
+        #: By partition: the first epoch that nobody has.
+        self.next_epochs: dict[int, int] = {}
+        #: Edges with stored connections, and clients with wills to be published.
+        self.stored_edges: set[str] = set()
+        self.pending_clients: list[str] = []
         self.swept_histories = 0
 
     def now_ms(self) -> int:
@@ -209,6 +219,20 @@ class FakeStore:
         log.append(SessionUnsubscribed(client_id, 1, tuple(topic_filters)))
         return len(log)
 
+    @property
+    def is_reachable(self) -> bool:
+        return self.is_up
+
+    async def reserve_epochs(self, partition: int, count: int) -> int:
+        self._asked("reserve_epochs")
+        first = self.next_epochs.get(partition, 1000)
+        self.next_epochs[partition] = first + count
+        return first
+
+    async def connected_edges(self) -> tuple[set[str], list[str]]:
+        self._asked("connected_edges")
+        return set(self.stored_edges), list(self.pending_clients)
+
     async def attach(self, request: AttachRequest) -> AttachReply:
         self._asked("attach")
         if self.writer in self.fenced:
@@ -272,13 +296,26 @@ class FakeStore:
             raise WriterFenced
         return [self.claims.setdefault(item.identity, item.holder) for item in claims]
 
-    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
+    async def set_retained(
+        self,
+        topic: str,
+        record: bytes | None,
+        expires_at_ms: int,
+        charge: object = None,
+        identities: Sequence[str] = (),
+    ) -> RetainedBefore | None:
         self._asked("set_retained")
         if self.writer in self.fenced:
             raise WriterFenced
+        known = self.retained_identities
+        count = len([*itertools.takewhile(known.__contains__, identities)])
+        if count:
+            return RetainedBefore(count)
+        known.update({*identities} - {""})
         self.records[topic] = record
         change = RetainedAdded if record is not None else RetainedRemoved
         self.logs[self.partition(topic)].append(change(topic))
+        return None
 
     async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
         self._asked("get_retained")

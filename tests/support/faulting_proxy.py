@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
-from support.closing import close_server
+from support.closing import close_server, reset
 
-_RESET: Final = struct.pack("ii", 1, 0)
 _HIGH_WATER_BYTES: Final = 262_144
 
 #: Host and port, or None while there is nobody to connect to.
@@ -119,9 +117,7 @@ class End(asyncio.Protocol):
     def reset(self) -> None:
         """Close with RST, so that the peer notices at once."""
         if self.transport is not None and not self.transport.is_closing():
-            raw = self.transport.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.transport.abort()
+            reset(self.transport)
 
 
 class FaultingProxy:

@@ -3,7 +3,8 @@
 One client, one topic, two edges, two routers, a store. Everything between them is a queue that is
 advanced one step at a time, by a scheduler that wants to break a promise: whoever is not chosen
 hangs. The client publishes 1, 2, 3, …; on a new connection it repeats what has not been
-acknowledged, then goes on. The promises are checked where something takes effect:
+acknowledged, then goes on. It may end a connection before it comes back; once the store has that
+end, the next connection supersedes nobody. The promises are checked where something takes effect:
 
 - After CONNACK of a connection nothing of an older one takes effect: neither live nor retained.
 - What is retained is never older than what was acknowledged.
@@ -29,6 +30,7 @@ Budget = dict[str, int]
 BUDGET: Final[Budget] = {
     "publish": 4,
     "connect": 2,
+    "leave": 1,
     "lose": 2,
     "give up": 1,
     "expire": 2,
@@ -59,6 +61,11 @@ class Rules:
     fences_lost_router: bool = True
     #: A router forgets the rest of an edge's old stream when the edge opens a new one.
     forgets_old_stream: bool = True
+    #: A router that an edge has given up hung; it closes its streams, unread, when it goes on.
+    closes_after_pause: bool = True
+    #: The end of a connection is stored when all that it has published is confirmed; otherwise
+    #: when the router has it.
+    ends_when_confirmed: bool = True
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +76,9 @@ class Connection:
     edge: str
     socket: deque[int] = field(default_factory=deque)
     closed: bool = False
+    #: Its client has ended it; and the store has that, so its edge forgets it.
+    left: bool = False
+    ended: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -134,6 +144,7 @@ class Model:
         self.rules = rules
         self.left = dict.fromkeys(BUDGET, 0) | budget
         # The store.
+        self.epoch = 0
         self.log: list[int] = []
         self.leases: dict[Router, int] = {}
         self.positions: dict[Router, int] = {}
@@ -192,9 +203,13 @@ class Model:
         client = (
             *(tuple(self.left.values()), self.current.epoch, self.numbers, self.acknowledged),
             self.pending and (self.pending.epoch, self.pending.edge),
-            tuple((one.edge, one.closed, tuple(one.socket)) for one in self.connections),
+            tuple(
+                (one.edge, one.closed, one.left, one.ended, tuple(one.socket))
+                for one in self.connections
+            ),
         )
-        return client, routers, edges, seen, self.retained, len(self.log), self._lease
+        store = self.retained, self.epoch, len(self.log), self._lease
+        return client, routers, edges, seen, store
 
     # --- what the scheduler may do --------------------------------------------------------------
 
@@ -208,8 +223,10 @@ class Model:
 
     def _client_steps(self) -> Iterator[tuple[str, Callable[[], None]]]:
         if self.pending is None:
-            if self.left["publish"]:
+            if self.left["publish"] and not self.current.left:
                 yield "client publishes", self._publish
+            if self.left["leave"] and not self.current.left:
+                yield "client leaves", self._leave
             if self.left["connect"]:
                 for name in EDGES:
                     yield f"client connects to {name}", lambda name=name: self._connect(name)  # type: ignore[misc]
@@ -226,6 +243,8 @@ class Model:
                     f"{edge.name} reads from connection {connection.epoch}",
                     lambda connection=connection: self._read(edge, connection),  # type: ignore[misc]
                 )
+        if self.pending is None and self._may_end(edge):
+            yield f"{edge.name} stores the end", self._end
         if not stream.usable:
             yield f"{edge.name} verifies", lambda: self._verify(edge)
         if stream.broken or (self.left["lose"] and stream.usable):
@@ -262,11 +281,17 @@ class Model:
         self.numbers += 1
         self.current.socket.append(self.numbers)
 
+    def _leave(self) -> None:
+        self.left["leave"] -= 1
+        self.current.left = True
+
     def _connect(self, edge: str) -> None:
-        """CONNECT: the store raises the epoch, and notes it in the log."""
+        """CONNECT: the store raises the epoch, and notes it in the log if it supersedes one."""
         self.left["connect"] -= 1
-        self.log.append(self.current.epoch + 1)
-        self.pending = Connection(self.log[-1], edge)
+        self.epoch += 1
+        if not self.current.ended:
+            self.log.append(self.epoch)
+        self.pending = Connection(self.epoch, edge)
 
     def _connack(self) -> None:
         """Take the connection; repeat what is not acknowledged. [MQTT-4.4.0-1]"""
@@ -282,6 +307,22 @@ class Model:
         edge.unanswered.append(frame)
         edge.stream.frames.append(frame)
 
+    def _may_end(self, edge: Edge) -> bool:
+        """Whether the end of the connection may be stored that the client has left."""
+        connection = self.current
+        if not connection.left or connection.ended or connection.edge != edge.name:
+            return False
+        under_way = edge.unanswered if self.rules.ends_when_confirmed else edge.stream.frames
+        is_known = edge.stream.known and not edge.stream.broken
+        return (
+            is_known
+            and not connection.socket
+            and all(one[0] is not connection for one in under_way)
+        )
+
+    def _end(self) -> None:
+        self.current.ended = True
+
     def _reopen(self, edge: Edge) -> None:
         """The stream was lost: open another one to the router of that name, as it is now."""
         if not edge.stream.broken:
@@ -291,6 +332,8 @@ class Model:
     def _open(self, edge: Edge, router: Router) -> None:
         if self.rules.fences_lost_router and router is not edge.stream.router:
             self.fenced.add(edge.stream.router)
+        if self.rules.closes_after_pause and router.name != edge.stream.router.name:
+            edge.stream.frames.clear()
         edge.stream = Stream(edge.name, router)
         if self.rules.opens_before_verifying:
             self._become_known(edge.stream)
@@ -298,9 +341,9 @@ class Model:
     def _verify(self, edge: Edge) -> None:
         """Close what the store says is another connection's by now; then go on, in order."""
         if self.rules.verifies:
-            newest = self.log[-1] if self.log else 0
             for connection in self.connections:
-                if connection.edge == edge.name and connection.epoch < newest:
+                is_known = connection.edge == edge.name and not connection.ended
+                if is_known and connection.epoch < self.epoch:
                     connection.closed = True
                     connection.socket.clear()
             edge.unanswered = [frame for frame in edge.unanswered if not frame[0].closed]

@@ -1,4 +1,4 @@
-"""A flood from one address, in a process of its own: ``python flood.py KIND SECONDS PORT…``.
+"""A flood from one address, in a process of its own: ``python flood.py KIND SECONDS CPUS PORT…``.
 
 It opens connections from 127.0.0.2 as fast as it can, and holds many of them open. What it sends is
 KIND's; the ports are used in turn. It ends by itself, and prints how many connections it opened.
@@ -180,13 +180,16 @@ class _Flood:
 
 
 @contextlib.asynccontextmanager
-async def running(kind: str, seconds: float, ports: list[int]) -> AsyncIterator[None]:
-    """Run the flood around a block, with the least right to the processor; wait for its end."""
+async def running(
+    kind: str, seconds: float, ports: list[int], processors: set[int]
+) -> AsyncIterator[None]:
+    """Run the flood around a block, on these processors alone; wait for its end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).resolve()),
         kind,
         str(seconds),
+        ",".join(map(str, processors)),
         *map(str, ports),
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
@@ -202,20 +205,22 @@ async def running(kind: str, seconds: float, ports: list[int]) -> AsyncIterator[
             await process.wait()
 
 
-def _yield_the_processor() -> None:
+def _yield_the_processor(processors: set[int]) -> None:
     """Leave it to the broker and its clients: what they wait must not be this process' work.
 
-    The broker has a session of its own, and Linux shares the processor between sessions first
-    ("autogroup"): a nice value counts within one session, and the session has one of its own. It
-    is not the lowest: on a machine with other work there would be no flood.
+    A flood has a machine of its own. Here it has processors of its own, and where there is one for
+    all, the least right to it: the broker has a session of its own, and Linux shares the processor
+    between sessions first ("autogroup"): a nice value counts within one session, and the session
+    has one of its own. It is not the lowest: on a machine with other work there would be no flood.
     """
+    os.sched_setaffinity(0, processors)
     os.nice(19)
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("10")
 
 
-def _main(kind: str, seconds: str, *ports: str) -> None:
-    _yield_the_processor()
+def _main(kind: str, seconds: str, processors: str, *ports: str) -> None:
+    _yield_the_processor(set(map(int, processors.split(","))))
     flood = _Flood(kind, [int(port) for port in ports])
     flood.run(float(seconds))
     print(flood.opened)

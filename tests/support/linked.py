@@ -9,20 +9,38 @@ from __future__ import annotations
 import contextlib
 import itertools
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+import pytest
 
 from support.fake_link import FakeEdge, FakeService, until
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_peer import State
 from tidegate.link.interfaces import EdgeLink, RouterService
 from tidegate.link.router_end.link_server import LinkServer
-from tidegate.runtime.config.model import LinkConfig
+from tidegate.runtime.config.model import Carrier, LinkConfig
 from tidegate.runtime.telemetry.counters import Counters
 
 #: Discovery that waits for nobody.
 QUICK: dict[str, Any] = {"discovery_interval_s": 0.05}
 #: The link notices within a moment that a peer is silent.
 IMPATIENT: dict[str, Any] = {"heartbeat_s": 0.05, "timeout_s": 0.3, "stall_s": 0.1}
+
+
+class Carriers(NamedTuple):
+    """What carries the link of edges, and of routers."""
+
+    edge: Carrier = Carrier.ASYNCIO
+    router: Carrier = Carrier.ASYNCIO
+
+
+#: Runs a test with every pair of carriers; for modules that use the fixture ``wires``.
+every_carrier = pytest.mark.parametrize(
+    "carriers",
+    [Carriers(edge, router) for edge in Carrier for router in Carrier],
+    ids=lambda pair: f"{pair.edge}-{pair.router}",
+    indirect=True,
+)
 
 
 class WiredRouter:
@@ -102,8 +120,9 @@ class WiredEdge:
 class Wires:
     """Routers on Unix sockets in ``directory``, and edges; all end with the block."""
 
-    def __init__(self, directory: Path, **config: Any) -> None:
+    def __init__(self, directory: Path, carriers: Carriers | None = None, **config: Any) -> None:
         self.directory = directory
+        self.carriers = carriers or Carriers()
         self.config = QUICK | config
         self.numbers = itertools.count(1)
         self._stack = contextlib.AsyncExitStack()
@@ -118,7 +137,8 @@ class Wires:
         self, name: str, service: RouterService | None = None, **config: Any
     ) -> WiredRouter:
         """Start a router's end, on a socket named after it if ``config`` does not say where."""
-        settings = self.config | {"listen": f"unix:{self.directory / name}"} | config
+        place = {"listen": f"unix:{self.directory / name}", "carrier": self.carriers.router}
+        settings = self.config | place | config
         router = WiredRouter(
             service or FakeService(f"{name}.{next(self.numbers)}"), name, LinkConfig(**settings)
         )
@@ -130,7 +150,8 @@ class Wires:
         self, *routers: str, edge: EdgeLink | None = None, lease_s: float = 10.0, **config: Any
     ) -> WiredEdge:
         """Start an edge's end that looks for routers at these addresses."""
-        settings = self.config | {"routers": list(routers)} | config
+        places = {"routers": list(routers), "carrier": self.carriers.edge}
+        settings = self.config | places | config
         wired = WiredEdge(
             edge or FakeEdge(f"edge-{next(self.numbers)}"), LinkConfig(**settings), lease_s
         )

@@ -28,6 +28,7 @@ from tidegate.link.interfaces import (
     RetainedForQueue,
     RetainedPage,
     RouterUnavailable,
+    SessionFenced,
 )
 from tidegate.mqtt.packets import Publish
 from tidegate.mqtt.topics import matches
@@ -44,6 +45,8 @@ class FakeChannel:
         self.is_closed = False
         self.written = bytearray()
         self.unfinished_bytes = 0
+        #: "accepted" when CONNACK is sent, "failed" when it ends without.
+        self.outcomes: list[str] = []
 
     def write(self, packets: Sequence[bytes]) -> None:
         """Collect."""
@@ -65,6 +68,11 @@ class FakeChannel:
     def accepted(self) -> None:
         """Note it."""
         self.unfinished_bytes = 0
+        self.outcomes.append("accepted")
+
+    def failed(self) -> None:
+        """Note it."""
+        self.outcomes.append("failed")
 
     def close(self, websocket_code: int = 1000) -> None:
         """Note it."""
@@ -107,6 +115,8 @@ class FakeRouter:
         self.session: AttachedSession | None = None
         #: What waits in the one durable session's queue, by sequence number.
         self.queued: dict[int, Publish] = {}
+        #: Another connection has that session now.
+        self.has_newer = False
         #: Deliveries that are to be forgotten: client identifier, epoch, sequence numbers.
         self.completed: list[tuple[str, int, list[int]]] = []
         #: How many of the next calls of ``complete_receipt`` fail.
@@ -125,8 +135,8 @@ class FakeRouter:
         self.generations: list[tuple[str, list[str]]] = []
         #: Up to where retained messages have been sent: (filter, generation, topic).
         self.replays: list[tuple[str, str, str]] = []
-        #: Filters that the edge is interested in.
-        self.interest: list[str] = []
+        #: Filters that the edge is interested in, and whether in messages of QoS 0 only.
+        self.interest: dict[str, bool] = {}
         #: Cleared: everything that is awaited waits.
         self.reachable = asyncio.Event()
         self.reachable.set()
@@ -189,10 +199,18 @@ class FakeRouter:
         await self.reachable.wait()
 
     async def fetch(
-        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+        self,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        after_seq: int,
+        max_count: int,
+        max_bytes: int,
     ) -> list[tuple[int, Publish]]:
         """See RouterLink."""
         await self.reachable.wait()
+        if self.has_newer:
+            raise SessionFenced(client_id)
         return [item for item in self.queued.items() if item[0] > after_seq][:max_count]
 
     def complete(self, client_id: str, epoch: int, seqs: list[int]) -> None:
@@ -226,13 +244,16 @@ class FakeRouter:
         """See RouterLink."""
         self.redispatched.append((topic_filter, message))
 
-    def add_interest(self, _edge_id: str, topic_filter: str) -> None:
+    def add_interest(
+        self, _edge_id: str, filters: Sequence[str], *, only_qos0: bool = False
+    ) -> None:
         """See RouterLink."""
-        self.interest.append(topic_filter)
+        self.interest.update(dict.fromkeys(filters, only_qos0))
 
-    def remove_interest(self, _edge_id: str, topic_filter: str) -> None:
+    def remove_interest(self, _edge_id: str, filters: Sequence[str]) -> None:
         """See RouterLink."""
-        self.interest.remove(topic_filter)
+        for topic_filter in filters:
+            del self.interest[topic_filter]
 
     async def interest_synced(self) -> None:
         """See RouterLink."""
@@ -354,7 +375,7 @@ class LoneEdge:
     def accept(self, version: int = V5) -> EdgeClient:
         """A connection without CONNECT."""
         channel = FakeChannel()
-        handler = self.edge.handler_factory(self.config.listeners[0])(channel)
+        handler = self.edge.handler_factory(self.config.listeners[0])(channel, 0.0)
         assert isinstance(handler, Client)
         return EdgeClient(self.edge, handler, channel, version)
 

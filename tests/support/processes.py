@@ -8,6 +8,7 @@ is.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +17,29 @@ from typing import Any, Final
 
 from support import tools
 
-#: The kernel looks at the thread that has started a program, not at its process: one that lasts.
-_STARTER: Final = ThreadPoolExecutor(1, "starter")
+#: The kernel looks at the thread that has started a program, not at its process: one that lasts. A
+#: thread stays in the network that it was made in, so there is one for each, by its number.
+_starters: Final[dict[int, ThreadPoolExecutor]] = {}
 
 
 def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
-    """Start a program that ends with this process; ``options`` are those of ``Popen``."""
+    """Start a program that ends with this process, in the network that the caller is in.
+
+    ``options`` are those of ``Popen``.
+    """
     setpriv = tools.find("setpriv")
     # It becomes the program. Code between fork and exec would not be safe with threads.
     bound = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv is not None else []
-    return _STARTER.submit(_popen, [*bound, *command], options).result()
+    return _starter().submit(_popen, [*bound, *command], options).result()
+
+
+def _starter() -> ThreadPoolExecutor:
+    network = 0
+    with contextlib.suppress(OSError):
+        network = Path("/proc/thread-self/ns/net").stat().st_ino
+    if network not in _starters:
+        _starters[network] = ThreadPoolExecutor(1, "starter")
+    return _starters[network]
 
 
 def _popen(command: list[str | Path], options: dict[str, Any]) -> subprocess.Popen[Any]:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import os
 import secrets
 import socket
 import ssl
-import struct
 import time
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 from urllib.parse import urlsplit
 
 from support import mqtt_bytes
+from support.closing import reset
 from support.mqtt_bytes import Filter, Packet, Property, Will
 
 #: Seconds that anything may take on a busy machine before the test fails.
@@ -216,13 +215,8 @@ class RawClient:
 
     def reset(self) -> None:
         """Close with a TCP reset."""
-        transport = self.pipe.transport
-        if transport is None or self.pipe.lost:
-            return
-        sock: Any = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        if self.pipe.transport is not None and not self.pipe.lost:
+            reset(self.pipe.transport)
 
     def pause(self) -> None:
         """Stop reading: the server's writes fill the socket."""

@@ -21,9 +21,13 @@ class AnyStore(Protocol):
 
 def events_of(store: AnyStore, session_key: str = "") -> list[Event]:
     """Return the events of a client, or of all, the oldest first."""
-    stream = _KEYS.events(session_key.encode()) if session_key else EVENTS_KEY
-    entries = store.command("XRANGE", stream.decode(), "-", "+")
-    events = [Event.decode(fields[b"e"], entry.decode()) for entry, fields in entries]
+    if session_key:
+        listed = store.command("LRANGE", _KEYS.events(session_key.encode()).decode(), 0, -1)
+        stored = [tuple(entry.split(b" ", 1)) for entry in listed]
+    else:
+        entries = store.command("XRANGE", EVENTS_KEY.decode(), "-", "+")
+        stored = [(entry, fields[b"e"]) for entry, fields in entries]
+    events = [Event.decode(event, entry.decode()) for entry, event in stored]
     assert None not in events
     return sorted((event for event in events if event is not None), key=lambda event: event.at)
 

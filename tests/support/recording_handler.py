@@ -52,7 +52,7 @@ class Handlers(list[RecordingHandler]):
         #: Called with each new handler, in its constructor's stead.
         self.on_made: Callable[[RecordingHandler], None] | None = None
 
-    def __call__(self, channel: Channel) -> RecordingHandler:
+    def __call__(self, channel: Channel, accepted_s: float) -> RecordingHandler:
         handler = RecordingHandler(channel, echo=self.echo)
         self.append(handler)
         if self.on_made is not None:

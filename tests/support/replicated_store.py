@@ -32,7 +32,7 @@ from tidegate_operator import names
 from tidegate_operator.render import Manifest, render
 from tidegate_operator.render.broker_config import router_config
 
-DEADLINE_S: Final = 60.0
+DEADLINE_S: Final = 150.0
 _NAME: Final = "demo"
 _COUNT: Final = 3
 SPEC: Final[dict[str, Any]] = {"bundled": {"replicas": _COUNT}}
@@ -166,6 +166,11 @@ class StorePod:
     def thaw(self) -> None:
         """Undo ``freeze``."""
         self._signal(signal.SIGCONT)
+
+    def freeze_server(self) -> None:
+        """Stop the server's process only; ``thaw`` undoes it."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)
 
     def stop(self) -> None:
         """End it as the kubelet does: the hook, then SIGTERM for both containers."""

@@ -7,18 +7,16 @@ will is ``Key.will`` of that connection, on the same topic.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from typing import Any, Final
 
 from support import mqtt_bytes
+from support.closing import reset
 from support.history import NO_CODE, Key, Kind
 from support.load import Publisher
 from support.mqtt_bytes import V5, Property, Will
 from support.session_client import Wire
 
 WITH_WILL: Final = 0x04
-_RESET: Final = struct.pack("ii", 1, 0)
 #: The server closes after DISCONNECT; if it does not, the client does.
 _CLOSE_S: Final = 1.0
 #: An edge looks at its clients that often, and a busy machine is late.
@@ -93,9 +91,7 @@ class WillClient(Publisher):
                 wire.finish(b"")
             case "reset":
                 assert wire.transport is not None
-                raw = wire.transport.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                wire.abort(way)
+                reset(wire.transport)
             case _:
                 wire.mute = True
         try:

@@ -69,12 +69,12 @@ class EchoFrames(WebSocketFrames):
 
     def _echo_binary(self) -> None:
         is_ours = self._library is None
-        for payload in self.received:
+        received, self.received = self.received, None
+        for payload in received or ():
             library = self._open_library()
             if not self.is_closing:
                 library.send_binary(payload)
             self._collect(library)
-        self.received.clear()
         if is_ours and not self.is_closing:
             self.drop_library()
 

@@ -20,7 +20,8 @@ CODE = re.compile(r"`(_?[A-Za-z]\w*(?:\.(?!py`)\w+)?)`")
 NOT_CODE = {
     "connection.error", "data_received", "deliver", "push", "publish", "out", "slow", "limits",
     "link.gather_s", "limits.receive_maximum", "limits.connect_timeout_s",
-    "limits.max_connections", "limits.max_subscriptions", "MqttBroker", "ConfigApplied",
+    "limits.max_cached_topics", "limits.max_connections", "limits.max_subscriptions",
+    "MqttBroker", "ConfigApplied",
     "CONNECTING", "ANSWERING", "NO_ROUTER", "ClientRegistry.connecting",
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ import yaml
 from release import bundle, image, publish, sbom, versions
 from release.versions import CHART, ROOT
 
+#: Makes a wheel the compiled build (tools/compiled_wheel.py).
+COMPILED: Final = {"HATCH_BUILD_HOOK_ENABLE_CUSTOM": "true"}
 #: The image of the chart in the repository; a packaged chart has that of the registry.
 _REPOSITORY: Final = "tidegate/tidegate"
 
@@ -76,8 +79,14 @@ def _options() -> argparse.Namespace:
 
 
 def python_packages(target: Path) -> None:
-    """Build the sdist, and the wheel from the sdist."""
-    _run([sys.executable, "-m", "build", "--outdir", str(target), str(ROOT)])
+    """Build the sdist, and from it the interpreted wheel and this machine's compiled one."""
+    command = [sys.executable, "-m", "build", "--outdir", str(target)]
+    _run([*command, str(ROOT)])
+    (sdist,) = target.glob("*.tar.gz")
+    with tempfile.TemporaryDirectory() as name:
+        shutil.unpack_archive(sdist, name, filter="data")
+        (source,) = Path(name).iterdir()
+        _run([*command, "--wheel", str(source)], COMPILED)
 
 
 def chart(helm: str, registry: str, target: Path) -> None:
@@ -164,9 +173,9 @@ def _report(target: Path, layout: image.Layout | None) -> None:
     print(f"Nothing has been published: see {target}/publish.sh, and RELEASING.md.")
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], environment: Mapping[str, str] | None = None) -> None:
     try:
-        done = subprocess.run(command, check=False)
+        done = subprocess.run(command, env=os.environ | (environment or {}), check=False)
     except OSError as error:
         sys.exit(f"{command[0]} cannot be run ({error.strerror})")
     if done.returncode != 0:

@@ -70,6 +70,21 @@ export function moment(at: number | null | undefined): string {
   return at == null ? '–' : `${day(at)} ${clock(at)}`
 }
 
+/** The reader's time zone at a time: `UTC`, `UTC+5:30`. */
+export function zone(at: number): string {
+  const minutes = -new Date(at * 1000).getTimezoneOffset()
+  const rest = Math.abs(minutes) % 60
+  return minutes === 0 ? 'UTC' : `UTC${minutes < 0 ? '−' : '+'}${Math.floor(Math.abs(minutes) / 60)}${rest ? `:${two(rest)}` : ''}`
+}
+
+/** A sentence of the API with its times, `2026-11-30T10:42:07Z`, as those of the reader's time zone. */
+export function localTimes(text: string): string {
+  return text.replace(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ/g, one => {
+    const at = Date.parse(one) / 1000
+    return Number.isNaN(at) ? one : `${moment(at)} (${zone(at)})`
+  })
+}
+
 /** `keep_alive_expired` as words. */
 export function words(name: string | null | undefined): string {
   if (!name) return '–'

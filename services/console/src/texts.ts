@@ -102,6 +102,10 @@ export const t = {
       title: 'Store', away: 'The store does not answer.', url: 'Address', kind: 'Server', durability: 'Durability', latency: 'Round trip',
       memory: 'Memory', of: (limit: string) => ` of ${limit}`, replicas: 'Replicas', lag: (lag: string) => `, ${lag} behind`, appendOnly: 'Append-only file',
       fine: 'on', failing: 'on, but failing', off: 'off: a restart of the store loses sessions', operations: 'Operations', perSecond: 'per second'
+    },
+    resource: {
+      title: (name: string) => `MqttBroker ${name}`, seen: 'Written', condition: 'Condition', status: 'Status', reason: 'Reason', since: 'Since',
+      message: 'Message'
     }
   },
   clients: {
@@ -123,7 +127,7 @@ export const t = {
     },
     session: {
       title: 'Session', none: 'Not durable: it ends with the connection.', expiry: 'Expiry interval', never: 'never ends', ends: 'Ends',
-      whileConnected: 'not while connected', owner: 'Owner', subscriptions: 'Subscriptions', queue: 'Queue', awaiting: 'Awaiting PUBCOMP', epoch: 'Epoch'
+      whileConnected: 'not while connected', owner: 'Owner', subscriptions: 'Subscriptions', queue: 'Queue', oldest: ', the oldest from ', awaiting: 'Awaiting PUBCOMP', epoch: 'Epoch'
     },
     subscriptions: {
       title: 'Subscriptions', filter: 'Topic filter', options: 'Options', identifier: 'Identifier', durable: 'durable', noLocal: 'no local',
@@ -131,7 +135,7 @@ export const t = {
       none: 'No subscriptions', noneHint: 'So it gets no messages at all.'
     },
     queue: {
-      title: 'Queue', none: 'The queue is empty', topic: 'Topic', payload: 'Payload', size: 'Size', expires: 'Expires', sent: 'State', wasSent: 'sent', waits: 'waits'
+      title: 'Queue', none: 'The queue is empty', topic: 'Topic', payload: 'Payload', size: 'Size', queued: 'Queued', expires: 'Expires', sent: 'State', wasSent: 'sent', waits: 'waits'
     },
     flight: { title: 'In flight', topic: 'Topic', packet: 'Packet identifier', awaits: 'Awaits' },
     will: {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { ago, bytes, duration, figure, sentence, words } from '../src/format'
+import { ago, bytes, duration, figure, localTimes, moment, sentence, words, zone } from '../src/format'
 import { href, parse } from '../src/route'
 
 describe('figures as people read them', () => {
@@ -19,6 +19,16 @@ describe('figures as people read them', () => {
   it('begins sentences with a capital, and names as they are', () => {
     expect(['it is not connected', 'edge-1: slow'].map(sentence)).toEqual(['It is not connected', 'edge-1: slow'])
   })
+  it.each([['Asia/Kolkata', '2026-11-30 16:12:07 (UTC+5:30)'], ['America/Caracas', '2026-11-30 06:42:07 (UTC−4)'], ['UTC', '2026-11-30 10:42:07 (UTC)']])(
+    'tells times of the API as those of %s', (name, text) => {
+      const before = process.env.TZ
+      process.env.TZ = name
+      try {
+        expect(localTimes('banned until 2026-11-30T10:42:07Z: floods')).toBe(`banned until ${text}: floods`)
+        expect(`${moment(1796035327)} (${zone(1796035327)})`).toBe(text)
+      } finally { if (before == null) delete process.env.TZ; else process.env.TZ = before }
+    })
+  it('leaves what is no time as it is', () => { expect(localTimes('2026-13-99T10:42:07Z, 10:42')).toBe('2026-13-99T10:42:07Z, 10:42') })
   it('makes words of names', () => {
     expect(words('keep_alive_expired')).toBe('Keep alive expired')
     expect(words('qos0_offline')).toBe('QoS0 offline')

@@ -26,24 +26,31 @@ from tidegate.store.keys import FORMAT_VERSION
 
 
 def back_up(
-    store: StoreConfig, target: Target, name: str, keep: int | None, progress: Progress
+    store: StoreConfig,
+    target: Target,
+    name: str,
+    keep: int | None,
+    progress: Progress,
+    wait_s: float = 0.0,
 ) -> tuple[Summary, list[str]]:
     """Take a backup; what is in it, and the names of older ones that were deleted.
 
-    Raises BackupFailed.
+    A store that is not available is waited for, up to ``wait_s`` seconds. Raises BackupFailed.
     """
     with target.new_file(name) as file:
-        summary = run(read_store(store, file, name, progress))
+        summary = run(read_store(store, file, name, progress, wait_s))
         check_file(file, summary, progress)
         progress.at(Phase.WRITING, 0, summary.size)
         target.put(file, name)
     return summary, [] if keep is None else delete_old(target, keep, progress)
 
 
-async def read_store(store: StoreConfig, file: Path, name: str, progress: Progress) -> Summary:
+async def read_store(
+    store: StoreConfig, file: Path, name: str, progress: Progress, wait_s: float = 0.0
+) -> Summary:
     """Write a backup of the store into a file. Raises BackupFailed, OSError."""
     progress.at(Phase.READING)
-    async with store_to_read(store) as access:
+    async with store_to_read(store, progress, wait_s) as access:
         head = await _head(access, name)
         with file.open("wb") as stream:
             writer = Writer(stream, head)

@@ -17,6 +17,7 @@ INTERVAL_S: Final = 1.0
 class Phase(StrEnum):
     """What is being done."""
 
+    WAITING = "waiting"
     READING = "reading"
     VERIFYING = "verifying"
     WRITING = "writing"

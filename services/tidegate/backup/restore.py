@@ -27,19 +27,26 @@ from tidegate.store.keys import FORMAT_KEY, GLOBAL_PREFIX, RESTORED_KEY, RESTORI
 _CLOCK_KEY: Final = GLOBAL_PREFIX + b"clock"
 
 
-def restore(store: StoreConfig, source: Target, name: str, progress: Progress) -> Summary:
-    """Restore a backup, or the newest one (``latest``). Raises BackupFailed."""
+def restore(
+    store: StoreConfig, source: Target, name: str, progress: Progress, wait_s: float = 0.0
+) -> Summary:
+    """Restore a backup, or the newest one (``latest``). Raises BackupFailed.
+
+    A store that is not available is waited for, up to ``wait_s`` seconds.
+    """
     progress.at(Phase.READING)
     found = chosen(source, name)
     with source.local_file(found) as file:
         summary = verify(file, found, progress)
-        run(write_store(store, file, summary, progress))
+        run(write_store(store, file, summary, progress, wait_s))
     return summary
 
 
-async def write_store(store: StoreConfig, file: Path, summary: Summary, progress: Progress) -> None:
+async def write_store(
+    store: StoreConfig, file: Path, summary: Summary, progress: Progress, wait_s: float = 0.0
+) -> None:
     """Write a verified file into the store. Raises BackupFailed."""
-    async with store_to_write(store) as access:
+    async with store_to_write(store, progress, wait_s) as access:
         if await _is_done(access, summary):
             return
         await _begin(access, summary)

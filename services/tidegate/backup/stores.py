@@ -1,14 +1,20 @@
 """Opening the store that a configuration names, with the embedded server running or not.
 
+A store that is not available is waited for, as long as the caller says: one that is starting has no
+address yet, one that changes its primary refuses connections for a while.
+
 Called by ``backup`` and ``restore``. Turns what the store raises into ``BackupFailed``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from typing import Final
 
 from tidegate.backup.failure import BackupFailed, Reason
+from tidegate.backup.progress import Phase, Progress
 from tidegate.runtime.config.model import StoreConfig
 from tidegate.runtime.config.store_url import StoreUrlError
 from tidegate.store.api import StoreUnavailable
@@ -16,6 +22,8 @@ from tidegate.store.backup_access import BackupAccess
 from tidegate.store.client.failures import StoreRefused
 from tidegate.store.embedded import DirectoryInUse, EmbeddedError, EmbeddedValkey, running_socket
 from tidegate.store.keys import RESTORING
+
+RETRY_S: Final = 1.0
 
 
 @contextlib.contextmanager
@@ -34,7 +42,9 @@ def store_failures() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def store_to_read(store: StoreConfig) -> AsyncIterator[BackupAccess]:
+async def store_to_read(
+    store: StoreConfig, progress: Progress, wait_s: float
+) -> AsyncIterator[BackupAccess]:
     """Connect to a store that has a broker's data; brokers may run on it. Raises BackupFailed."""
     with store_failures():
         if store.url is None and not (store.data_dir / "appendonlydir").is_dir():
@@ -44,7 +54,7 @@ async def store_to_read(store: StoreConfig) -> AsyncIterator[BackupAccess]:
             )
         async with contextlib.AsyncExitStack() as stack:
             url = await _url_to_read(store, stack)
-            access = await _connect(url, store, stack)
+            access = await _available(url, store, stack, progress, wait_s)
             layout = await access.layout()
             version, _, partitions = layout.partition(":")
             if not layout or layout.startswith(RESTORING):
@@ -61,14 +71,16 @@ async def store_to_read(store: StoreConfig) -> AsyncIterator[BackupAccess]:
 
 
 @contextlib.asynccontextmanager
-async def store_to_write(store: StoreConfig) -> AsyncIterator[BackupAccess]:
+async def store_to_write(
+    store: StoreConfig, progress: Progress, wait_s: float
+) -> AsyncIterator[BackupAccess]:
     """Connect to a store on which no broker runs. Raises BackupFailed."""
     with store_failures():
         async with contextlib.AsyncExitStack() as stack:
             url = store.url
             if url is None:
                 url = await _start(store, stack)
-            yield await _connect(url, store, stack)
+            yield await _available(url, store, stack, progress, wait_s)
 
 
 def _nothing_to_read(layout: str) -> str:
@@ -100,6 +112,26 @@ async def _start(store: StoreConfig, stack: contextlib.AsyncExitStack) -> str:
     await server.start()
     stack.push_async_callback(server.stop)
     return server.url
+
+
+async def _available(
+    url: str,
+    store: StoreConfig,
+    stack: contextlib.AsyncExitStack,
+    progress: Progress,
+    wait_s: float,
+) -> BackupAccess:
+    """Connect as soon as the store is available. Raises StoreUnavailable after ``wait_s``."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + wait_s
+    while True:
+        try:
+            return await _connect(url, store, stack)
+        except StoreUnavailable:
+            if loop.time() >= end_s:
+                raise
+        progress.at(Phase.WAITING)
+        await asyncio.sleep(RETRY_S)
 
 
 async def _connect(url: str, store: StoreConfig, stack: contextlib.AsyncExitStack) -> BackupAccess:

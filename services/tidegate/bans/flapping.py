@@ -5,6 +5,7 @@ One per edge. Costs a look into a dictionary for each end of a connection while 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 #: Clients that are counted at the same time; the oldest windows are forgotten for others.
@@ -18,7 +19,7 @@ class Flapping:
 
     def __init__(self) -> None:
         #: By session key: the begin of the window, and the disconnects in it; oldest first.
-        self._windows: dict[str, tuple[float, int]] = {}
+        self._windows: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def disconnected(self, key: str, now_s: float, most: int, window_s: float) -> bool:
         """Count the end of a connection; True if the client has now ended ``most`` in the window.
@@ -33,6 +34,6 @@ class Flapping:
         if count >= most:
             return True
         if len(windows) >= MAX_COUNTED:
-            del windows[next(iter(windows))]
+            windows.popitem(last=False)
         windows[key] = began_s, count
         return False

@@ -33,6 +33,16 @@ Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print each line as a JSON object, for programs.")
 ]
 
+Wait: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        min=0,
+        help="Wait this long for a store that is not available.",
+        metavar="SECONDS",
+    ),
+]
+
 
 def backup(
     target: Annotated[
@@ -51,6 +61,7 @@ def backup(
             min=1, help="Delete older complete backups in TARGET beyond this number.", metavar="N"
         ),
     ] = None,
+    wait: Wait = 0,
     as_json: Json = False,
 ) -> None:
     """Back up sessions, queues and retained messages while the broker runs.
@@ -68,7 +79,7 @@ def backup(
         usage_error(f"--name {chosen}: letters, digits, '.', '_' and '-' only, 128 at most")
     with _outcome(as_json):
         where = _target(target)
-        summary, deleted = back_up(store, where, chosen, keep, _progress(as_json))
+        summary, deleted = back_up(store, where, chosen, keep, _progress(as_json), wait)
         _print_done("Backed up to", where, summary, as_json, deleted)
 
 
@@ -85,6 +96,7 @@ def restore(
     list_only: Annotated[
         bool, typer.Option("--list", help="List the backups in SOURCE, restore nothing.")
     ] = False,
+    wait: Wait = 0,
     as_json: Json = False,
 ) -> None:
     """Restore a backup into an empty store on which no broker runs.
@@ -104,7 +116,7 @@ def restore(
     store = _store(config, data_dir, redis)
     with _outcome(as_json):
         where = _target(source)
-        summary = restore_from(store, where, name, _progress(as_json))
+        summary = restore_from(store, where, name, _progress(as_json), wait)
         _print_done("Restored from", where, summary, as_json)
 
 
@@ -156,11 +168,13 @@ def _print_failure(reason: Reason, text: str) -> None:
 
 
 def _progress(as_json: bool) -> Progress:
-    from tidegate.backup.progress import Progress
+    from tidegate.backup.progress import Phase, Progress
 
     def report(phase: Phase, keys: int, size: int) -> None:
         if as_json:
             _print({"phase": str(phase), "keys": keys, "bytes": size})
+        elif phase is Phase.WAITING:
+            print("waiting for the store", flush=True)
         else:
             print(f"{phase}: {keys} keys, {size} bytes", flush=True)
 

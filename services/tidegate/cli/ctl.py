@@ -394,8 +394,9 @@ def status_lines(facts: Json) -> Iterator[str]:
     facts = dict(facts)
     name = printable(facts.pop("name", ""))
     role, version = facts.pop("role", "?"), facts.pop("version", "?")
+    build = f" ({printable(facts.pop('build'))})" if "build" in facts else ""
     up = duration(facts.pop("uptime_s", 0))
-    yield f"Tidegate {printable(version)}, {printable(role)} {name}, up for {up}"
+    yield f"Tidegate {printable(version)}{build}, {printable(role)} {name}, up for {up}"
     ready, reason = facts.pop("ready", False), facts.pop("reason", "")
     yield printable(reason or "ready") if ready else f"NOT READY: {printable(reason)}"
     progress = facts.pop("drain", None)

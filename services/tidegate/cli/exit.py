@@ -31,7 +31,7 @@ EXTRAS: Final = {
     "yarl": "console",
 }
 #: Packages that edges and routers need: the extra is that of the command.
-SHARED: Final = frozenset({"grpc", "grpc_health", "google"})
+SHARED: Final = frozenset({"grpc", "grpc_health", "google", "h2"})
 
 
 def print_error(text: str) -> None:

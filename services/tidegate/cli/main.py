@@ -66,10 +66,11 @@ def _root(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version, and whether it is the interpreted or the compiled build."""
     from tidegate import __version__  # noqa: PLC0415 - imported where it is needed
+    from tidegate.runtime.process.build import current_build  # noqa: PLC0415
 
-    print(f"tidegate {__version__}")
+    print(f"tidegate {__version__} ({current_build()})")
 
 
 for _command in (

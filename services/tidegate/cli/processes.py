@@ -147,6 +147,12 @@ def _run(module_name: str, loaded: LoadedConfig, extra: str = "all") -> None:
     """Run a role until its end; print one line if it cannot start."""
     import importlib
 
+    from tidegate.runtime.process.build import MixedBuild, check_build, package_directory
+
+    try:
+        check_build(package_directory())
+    except MixedBuild as error:
+        fail(f"cannot start: {error}")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

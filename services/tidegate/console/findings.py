@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from tidegate.console.models.overview import Finding
+from tidegate.console.models.overview import Condition, Finding, Resource
 from tidegate.doctor.certificates import expires
 
 _DAY_S: Final = 86_400
@@ -147,6 +147,61 @@ def of_listeners(name: str, listeners: Sequence[Mapping[str, Any]]) -> Iterator[
 
 
 _RENEW: Final = "put a new one into the file; it is used without a restart"
+
+
+def of_resource(resource: Resource, now_s: float) -> Iterator[Finding]:
+    """Yield what the conditions of the MqttBroker say, each text once."""
+    name = f"MqttBroker {resource.namespace}/{resource.name}"
+    said: list[str] = []
+    for condition in sorted(resource.conditions, key=_rank):
+        found = _of_condition(condition)
+        if found is None or any(condition.message in text for text in said):
+            continue
+        said.append(condition.message)
+        level, what = found
+        yield Finding(
+            area="kubernetes",
+            level=level,
+            text=f"{name} {what} ({condition.reason}): {condition.message}",
+            change="correct its spec, or what this names; docs/kubernetes.md has the reasons",
+        )
+    if resource.seen_at is not None and now_s - resource.seen_at > _UNSEEN_S:
+        minutes = int((now_s - resource.seen_at) // 60)
+        yield Finding(
+            area="kubernetes",
+            level="problem",
+            text=f"{name}: no operator has written its conditions for {minutes} minutes",
+            change="see the operator's pod and its log: nobody takes care of this broker",
+        )
+
+
+def _rank(condition: Condition) -> int:
+    return _CONDITIONS.index(condition.type) if condition.type in _CONDITIONS else len(_CONDITIONS)
+
+
+def _of_condition(condition: Condition) -> tuple[Literal["advice", "problem"], str] | None:
+    """Return how grave a condition is, and what it means; None if nothing is to be done."""
+    match condition.type, condition.status:
+        case "Degraded", "True":
+            return "problem", "is degraded"
+        case "Ready", "False":
+            return "problem", "is not ready"
+        case "CertificatesReady", "False":
+            return "advice", "lacks a certificate that is valid"
+        case "CertificatesReady", "True" if condition.reason == "EndsSoon":
+            return "advice", "has a certificate that ends soon"
+        case "StoreReplicated", "False":
+            return "advice", "has a store that is not replicated"
+        case "ConfigApplied", "False" if condition.reason not in _UNDER_WAY:
+            return "advice", "does not use its newest configuration"
+    return None
+
+
+#: The most telling ones first: others often repeat what they say.
+_CONDITIONS: Final = ("Degraded", "Ready", "CertificatesReady", "StoreReplicated", "ConfigApplied")
+_UNDER_WAY: Final = frozenset({"Applying", "NoPods"})
+#: The operator writes them every five minutes.
+_UNSEEN_S: Final = 900
 
 
 def of_counts(dropped: Mapping[str, int], refused: Mapping[str, int]) -> Iterator[Finding]:

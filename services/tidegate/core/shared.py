@@ -8,10 +8,10 @@ connection ends; those with one stay and are marked as not connected.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
-from typing import Final, Generic, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any, Generic, TypeVar
 
-from tidegate.core.topic_index import Matches, TopicIndex
+from tidegate.core.topic_index import TopicIndex
 
 M = TypeVar("M")
 
@@ -29,17 +29,17 @@ class _Group(Generic[M]):
 class SharedGroups(Generic[M]):
     """All groups with their members, whatever a member is to the caller."""
 
-    __slots__ = ("_groups", "_index", "_len", "_reconnected", "match")
+    __slots__ = ("_groups", "_index", "_len", "_reconnected")
 
-    def __init__(self) -> None:
+    def __init__(self, index: TopicIndex[Any, Any]) -> None:
+        """``index``: where groups are found by topic, with share name and topic filter as a pair.
+
+        A group is there as long as it has members; who they are does not matter.
+        """
         # Groups with the first connected member after a time, and with others that are not.
         self._reconnected: set[tuple[str, str]] = set()
         self._groups: dict[tuple[str, str], _Group[M]] = {}
-        self._index: TopicIndex[str, str] = TopicIndex()
-        #: (Share name, topic filter) of the groups that a topic goes to: the same list object until
-        #: a group that matches comes or goes, as ``TopicIndex.match``; who is in a group does not
-        #: matter. Called for every publish, so without a step in between.
-        self.match: Final[Callable[[str], Matches[str, str]]] = self._index.match
+        self._index = index
         self._len = 0
 
     def __len__(self) -> int:
@@ -104,6 +104,11 @@ class SharedGroups(Generic[M]):
         """
         reconnected, self._reconnected = list(self._reconnected), set()
         return reconnected
+
+    @property
+    def group_count(self) -> int:
+        """How many groups there are."""
+        return len(self._groups)
 
     def groups(self) -> list[tuple[str, str]]:
         """Return share name and topic filter of every group."""

@@ -8,7 +8,11 @@ off; an index of any other string is merely useless, never harmful.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
 from typing import Final, Generic, TypeAlias, TypeVar
+
+from tidegate.core.match_cache import MatchCache
+from tidegate.core.matches import Matches
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -17,11 +21,8 @@ V = TypeVar("V")
 # one subscriber, and a dict costs four times a pair.
 _Entry: TypeAlias = "tuple[K, V] | dict[K, tuple[K, V]]"
 
-#: How many topics' results are kept; large results and long names count as several.
+#: How many topics' results are kept; large results count as several.
 CACHED_TOPICS: Final = 10_000
-# A cached result weighs one more for every 256 entries or characters, so that the cache is
-# bounded in bytes and not only in number.
-_WEIGHT_SHIFT: Final = 8
 _SHARED_WORDS: Final = 10_000
 _SHARED_WORD_LENGTH: Final = 32
 
@@ -80,31 +81,14 @@ class _Node(Generic[K, V]):
         )
 
 
-class Matches(list[tuple[K, V]]):
-    """What matches one topic; the index never changes it, and the caller must not.
-
-    ``derived`` is the caller's: what it has made of the matches, free when they are outdated. It
-    must not refer to the matches themselves, which would make it a reference cycle.
-    """
-
-    __slots__ = ("derived",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.derived: object = None
-
-
 class TopicIndex(Generic[K, V]):
     """Topic filters, each with any number of keys, each of those with a value."""
 
     __slots__ = (
-        "_buckets",
         "_cache",
-        "_cache_limit",
-        "_cache_weight",
         "_exact",
         "_len",
-        "_nothing",
+        "_recent",
         "_root",
         "_words",
     )
@@ -114,42 +98,44 @@ class TopicIndex(Generic[K, V]):
         self._root: _Node[K, V] = _Node()
         self._words: dict[str, str] = {}
         self._len = 0
-        self._nothing: Matches[K, V] = Matches()
-        self._cache: dict[str, Matches[K, V]] = {}
-        self._cache_limit = cached_topics
-        self._cache_weight = 0
-        # First level -> second level -> cached topics: what a change of a wildcard filter drops.
-        # A topic is dropped at most once for each time it was entered, so that dropping is paid
-        # for by misses, and churn of subscriptions is cheap while nobody publishes there.
-        self._buckets: dict[str, dict[str, list[str]]] = {}
+        self._cache: MatchCache[K, V] = MatchCache(cached_topics)
+        #: That of the cache, which ``match`` reads without a step in between.
+        self._recent = self._cache.topics.recent
 
     def __len__(self) -> int:
         """Count the (topic filter, key) pairs."""
         return self._len
 
     def match(self, topic: str) -> Matches[K, V]:
-        """Return (key, value) for every matching (topic filter, key), in no particular order.
+        """Return the pairs of every matching (topic filter, key), in no particular order.
 
         A key comes once for each of its filters that match. Topics that begin with ``$`` are not
         matched by filters that begin with a wildcard [MQTT-4.7.2-1].
 
-        After an ``add``
-        or ``remove`` that could change the result for ``topic``, another list object is returned
-        (except that every empty result is the same object); until then it is the same object,
-        unless the cache had to make room. So whatever a caller derived from a result is valid as
-        long as ``match(topic) is result``.
+        Topics that match the same filters have the same object (but where a filter is the
+        topic itself it has one of its own), until an ``add`` or ``remove`` could change the result.
+        So whatever a caller derived from a result without looking at the topic is valid as long as
+        ``match(topic) is result``; ``vary`` is for what depends on the topic.
         """
-        found = self._cache.get(topic)
+        found = self._recent.get(topic)
         if found is None:
             found = self._fill(topic)
         return found
 
+    def vary(self, topic: str, found: Matches[K, V], by: Hashable) -> Matches[K, V]:
+        """Have a topic matched by the same as others with the same ``by``, and return that.
+
+        ``found`` is the result of ``match``, ``by`` stands for all that is derived from the topic.
+        """
+        return self._cache.vary(topic, found, by)
+
     def forget_derived(self) -> None:
         """Have everything derived anew: something else that it depends on has changed."""
-        self._nothing = Matches()
         self._cache.clear()
-        self._buckets.clear()
-        self._cache_weight = 0
+
+    def limit_cache(self, topics: int) -> None:
+        """Keep results of so many topics from now on, at least one."""
+        self._cache.limit = topics
 
     def entries(self, topic_filter: str) -> list[tuple[K, V]]:
         """Return (key, value) for every key of exactly this topic filter."""
@@ -168,7 +154,7 @@ class TopicIndex(Generic[K, V]):
         if "+" not in topic_filter and "#" not in topic_filter:
             entry = self._exact.get(topic_filter)
             self._exact[topic_filter], is_new = _put(entry, key, value)
-            self._cache.pop(topic_filter, None)
+            self._cache.discard(topic_filter)
         else:
             levels = topic_filter.split("/")
             if levels[-1] == "#":
@@ -179,7 +165,7 @@ class TopicIndex(Generic[K, V]):
                 node = self._make_path(levels)
                 entry = node.here
                 node.here, is_new = _put(entry, key, value)
-            self._forget(levels)
+            self._cache.drop(levels)
         if is_new:
             self._len += 1
         return is_new
@@ -194,7 +180,7 @@ class TopicIndex(Generic[K, V]):
                 del self._exact[topic_filter]
             else:
                 self._exact[topic_filter] = left
-            self._cache.pop(topic_filter, None)
+            self._cache.discard(topic_filter)
         else:
             levels = topic_filter.split("/")
             below = levels[-1] == "#"
@@ -211,100 +197,103 @@ class TopicIndex(Generic[K, V]):
                 node.here = left
             if left is None:
                 _prune(path, levels)
-            self._forget(levels)
+            self._cache.drop(levels)
         self._len -= 1
         return True
 
     def _fill(self, topic: str) -> Matches[K, V]:
         """Find what matches ``topic`` and keep it."""
+        cache = self._cache
+        topics = cache.topics
+        if topics.earlier and (found := topics.find(topic)) is not None:
+            return found
         levels = topic.split("/")
-        found: Matches[K, V] = Matches()
-        entry = self._exact.get(topic)
-        if entry is not None:
-            _append(found, entry)
-        self._collect(topic, levels, found)
-        if not found:
-            found = self._nothing
-
-        weight = 1 + (len(found) >> _WEIGHT_SHIFT) + (len(topic) >> _WEIGHT_SHIFT)
-        if self._cache_weight + weight > self._cache_limit:
-            self._cache.clear()
-            self._buckets.clear()
-            self._cache_weight = 0
-        self._cache_weight += weight
-        self._cache[topic] = found
-        second = levels[1] if len(levels) > 1 else ""
-        bucket = self._buckets.get(levels[0])
-        if bucket is None:
-            self._buckets[levels[0]] = {second: [topic]}
-        elif (topics := bucket.get(second)) is None:
-            bucket[second] = [topic]
+        entries, parents = self._collect(topic, levels)
+        exact = self._exact.get(topic)
+        if exact is None:
+            if len(entries) == 1 and not parents:
+                key: Hashable = id(entries[0])
+            else:
+                key = (*map(id, entries), parents)
+            found = cache.results.get(key)
+            if found is None:
+                found = Matches([], key)
         else:
-            topics.append(topic)
+            entries.append(exact)
+            found = Matches([])
+        pairs = found.pairs
+        if not pairs:
+            for entry in entries:
+                _append(pairs, entry)
+        cache.add(topic, levels, found)
+        self._recent = topics.recent
         return found
 
-    def _collect(self, topic: str, levels: list[str], found: list[tuple[K, V]]) -> None:
-        """Append what the wildcard filters have for ``topic``.
+    def _collect(self, topic: str, levels: list[str]) -> tuple[list[_Entry[K, V]], int]:
+        """Return what the wildcard filters have for ``topic``, those last that end in ``/#`` and
+        match it as their parent level; and how many these are.
 
         Level by level with all the paths that still match, not recursive: a topic name may have
         more levels than Python has stack.
         """
-        nodes = [self._root]
+        entries: list[_Entry[K, V]] = []
+        node = self._root
+        rest = iter(levels)
         if topic[:1] == "$":  # [MQTT-4.7.2-1]
-            first = self._root.get(levels[0])
+            first = node.get(next(rest))
             if first is None:
-                return
-            nodes = [first]
-            levels = levels[1:]
-        for level in levels:
+                return entries, 0
+            node = first
+        for level in rest:  # as long as there is one path, without lists
+            if node.below is not None:
+                entries.append(node.below)
+            child, plus = node.child if node.level == level else None, node.plus
+            if node.children is not None:
+                child = node.children.get(level)
+            if plus is None:
+                if child is None:
+                    return entries, 0
+                node = child
+            elif child is None:
+                node = plus
+            else:
+                return self._spread([plus, child], rest, entries)
+        if node.here is not None:
+            entries.append(node.here)
+        if node.below is None:
+            return entries, 0
+        entries.append(node.below)  # "a/#" matches "a" too (MQTT5 §4.7.1.2)
+        return entries, 1
+
+    @staticmethod
+    def _spread(
+        nodes: list[_Node[K, V]], rest: Iterator[str], entries: list[_Entry[K, V]]
+    ) -> tuple[list[_Entry[K, V]], int]:
+        """Go on where there are several paths (see ``_collect``)."""
+        for level in rest:
             following = []
             for node in nodes:
                 if node.below is not None:
-                    _append(found, node.below)
+                    entries.append(node.below)
                 if node.plus is not None:
                     following.append(node.plus)
-                child = node.child
-                if child is not None:
-                    if node.level == level:
-                        following.append(child)
-                elif node.children is not None:
+                child = node.child if node.level == level else None
+                if node.children is not None:
                     child = node.children.get(level)
-                    if child is not None:
-                        following.append(child)
+                if child is not None:
+                    following.append(child)
             if not following:
-                return
+                return entries, 0
             nodes = following
+        parents = 0
         for node in nodes:
             if node.here is not None:
-                _append(found, node.here)
-            if node.below is not None:  # "a/#" matches "a" too (MQTT5 §4.7.1.2)
-                _append(found, node.below)
-
-    def _forget(self, levels: list[str]) -> None:
-        """Drop the cached results that a wildcard filter of these levels may change."""
-        first = levels[0]
-        if first in {"+", "#"}:
-            self._cache.clear()
-            self._buckets.clear()
-            self._cache_weight = 0
-            return
-        bucket = self._buckets.get(first)
-        if bucket is None:
-            return
-        second = levels[1]  # a filter with a wildcard behind its first level has a second
-        if second in {"+", "#"}:
-            del self._buckets[first]
-            for topics in bucket.values():
-                self._drop(topics)
-        elif (dropped := bucket.pop(second, None)) is not None:
-            if not bucket:
-                del self._buckets[first]
-            self._drop(dropped)
-
-    def _drop(self, topics: list[str]) -> None:
-        cache = self._cache
-        for topic in topics:
-            cache.pop(topic, None)
+                entries.append(node.here)
+            if node.below is not None:
+                parents += 1
+        if parents:
+            entries += [node.below for node in nodes if node.below is not None]
+        return entries, parents
 
     def _make_path(self, levels: list[str]) -> _Node[K, V]:
         """Return the node of a filter's levels, made where it does not exist."""

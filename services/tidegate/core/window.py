@@ -38,6 +38,12 @@ class DeliveryState(Enum):
     AWAITING_PUBCOMP = "pubcomp"
 
 
+#: The same as names of this module: looking one up costs less on hot paths.
+AWAITING_PUBACK: Final = DeliveryState.AWAITING_PUBACK
+AWAITING_PUBREC: Final = DeliveryState.AWAITING_PUBREC
+AWAITING_PUBCOMP: Final = DeliveryState.AWAITING_PUBCOMP
+
+
 class Window(Generic[M]):
     """The QoS 1 and QoS 2 exchanges in flight to one client.
 
@@ -46,25 +52,19 @@ class Window(Generic[M]):
     sends PUBREL with 0x92 or does nothing.
     """
 
-    __slots__ = ("_floor", "_max_in_flight", "_next_seq", "_qos1", "_qos2", "_released")
+    __slots__ = ("_exchanges", "_floor", "_max_in_flight", "_next_seq")
 
     def __init__(self, max_in_flight: int) -> None:
         self._max_in_flight = max_in_flight
-        self._qos1: dict[int, tuple[int, M]] = {}
-        self._qos2: dict[int, tuple[int, M]] = {}
-        self._released: dict[int, int] = {}
+        #: By packet identifier: seq, state, message; no message after PUBREC.
+        self._exchanges: dict[int, tuple[int, DeliveryState, M | None]] = {}
         self._next_seq = 1
         # No exchange in flight is older than this; brought up to date only when it matters.
         self._floor = 0
 
     def __len__(self) -> int:
         """Count the exchanges in flight."""
-        return len(self._qos1) + len(self._qos2) + len(self._released)
-
-    @property
-    def max_in_flight(self) -> int:
-        """How many exchanges may be in flight."""
-        return self._max_in_flight
+        return len(self._exchanges)
 
     def room(self) -> int:
         """Return how many more messages may be started; 0 or more.
@@ -74,8 +74,7 @@ class Window(Generic[M]):
         """
         if self._next_seq - self._floor >= PACKET_IDS and not self.accepts(self._next_seq):
             return 0
-        room = self._max_in_flight - len(self._qos1) - len(self._qos2) - len(self._released)
-        return max(room, 0)
+        return max(self._max_in_flight - len(self._exchanges), 0)
 
     def accepts(self, seq: int) -> bool:
         """Say whether ``seq`` may be started as far as packet identifiers go.
@@ -95,10 +94,8 @@ class Window(Generic[M]):
     def start(self, seq: int, qos: int, message: M) -> int:
         """Note that a message is being sent with QoS 1 or 2; return its packet identifier."""
         packet_id = (seq - 1) % PACKET_IDS + 1
-        if qos == 1:
-            self._qos1[packet_id] = (seq, message)
-        else:
-            self._qos2[packet_id] = (seq, message)
+        state = AWAITING_PUBACK if qos == 1 else AWAITING_PUBREC
+        self._exchanges[packet_id] = (seq, state, message)
         self._next_seq = seq + 1
         # Sent again, after a younger one that had been released. (min() would cost a call.)
         if seq < self._floor:  # noqa: PLR1730
@@ -108,7 +105,7 @@ class Window(Generic[M]):
     def start_released(self, seq: int) -> int:
         """Take up a QoS 2 exchange whose PUBREC had come; return the identifier for PUBREL."""
         packet_id = packet_id_of(seq)
-        self._released[packet_id] = seq
+        self._exchanges[packet_id] = (seq, AWAITING_PUBCOMP, None)
         self._floor = min(self._floor, seq)
         self._next_seq = max(self._next_seq, seq + 1)
         return packet_id
@@ -118,12 +115,13 @@ class Window(Generic[M]):
 
         Raises ProtocolViolation if the message was sent with QoS 2.
         """
-        entry = self._qos1.pop(packet_id, None)
-        if entry is not None:
-            return entry[0]
-        if packet_id in self._qos2 or packet_id in self._released:
+        exchange = self._exchanges.pop(packet_id, None)
+        if exchange is None:
+            return None
+        if exchange[1] is not AWAITING_PUBACK:
+            self._exchanges[packet_id] = exchange
             raise ProtocolViolation("PUBACK for a QoS 2 message", statement="MQTT-4.3.3-8")
-        return None
+        return exchange[0]
 
     def on_pubrec(
         self, packet_id: int, reason_code: int = 0
@@ -134,16 +132,16 @@ class Window(Generic[M]):
         ``("done", seq)``: the client refused it (0x80 or above), the exchange is over. None:
         unknown. Raises ProtocolViolation if the message was sent with QoS 1.
         """
-        entry = self._qos2.pop(packet_id, None)
-        seq = self._released.get(packet_id) if entry is None else entry[0]
-        if seq is None:
-            if packet_id in self._qos1:
-                raise ProtocolViolation("PUBREC for a QoS 1 message", statement="MQTT-4.3.2-4")
+        exchange = self._exchanges.get(packet_id)
+        if exchange is None:
             return None
+        seq, state, _ = exchange
+        if state is AWAITING_PUBACK:
+            raise ProtocolViolation("PUBREC for a QoS 1 message", statement="MQTT-4.3.2-4")
         if reason_code >= 0x80:
-            self._released.pop(packet_id, None)
+            del self._exchanges[packet_id]
             return "done", seq
-        self._released[packet_id] = seq
+        self._exchanges[packet_id] = (seq, AWAITING_PUBCOMP, None)
         return "release", seq
 
     def on_pubcomp(self, packet_id: int) -> int | None:
@@ -151,38 +149,26 @@ class Window(Generic[M]):
 
         Raises ProtocolViolation if the message was sent with QoS 1, or PUBREC has not come.
         """
-        seq = self._released.pop(packet_id, None)
-        if seq is None and (packet_id in self._qos1 or packet_id in self._qos2):
+        exchange = self._exchanges.get(packet_id)
+        if exchange is None:
+            return None
+        if exchange[1] is not AWAITING_PUBCOMP:
             raise ProtocolViolation(
                 "PUBCOMP before PUBREC, or for a QoS 1 message", statement="MQTT-4.3.3-11"
             )
-        return seq
+        del self._exchanges[packet_id]
+        return exchange[0]
 
     def unacknowledged(self) -> list[tuple[int, DeliveryState, M | None]]:
         """Return (seq, state, message) of every exchange in seq order; no message after PUBREC."""
-        found: list[tuple[int, DeliveryState, M | None]] = [
-            (seq, DeliveryState.AWAITING_PUBACK, message) for seq, message in self._qos1.values()
-        ]
-        found += [
-            (seq, DeliveryState.AWAITING_PUBREC, message) for seq, message in self._qos2.values()
-        ]
-        found += [(seq, DeliveryState.AWAITING_PUBCOMP, None) for seq in self._released.values()]
-        found.sort(key=_seq_of)
-        return found
+        return sorted(self._exchanges.values(), key=_seq_of)
 
     def _is_in_flight(self, seq: int) -> bool:
-        packet_id = packet_id_of(seq)
-        exchange = self._qos1.get(packet_id) or self._qos2.get(packet_id)
-        if exchange is not None:
-            return exchange[0] == seq
-        return self._released.get(packet_id) == seq
+        exchange = self._exchanges.get(packet_id_of(seq))
+        return exchange is not None and exchange[0] == seq
 
     def _oldest(self, default: int) -> int:
-        oldest = min(self._released.values(), default=default)
-        for exchanges in (self._qos1, self._qos2):
-            for seq, _ in exchanges.values():
-                oldest = min(oldest, seq)
-        return oldest
+        return min((exchange[0] for exchange in self._exchanges.values()), default=default)
 
 
 def _seq_of(exchange: tuple[int, DeliveryState, M | None]) -> int:
@@ -216,13 +202,13 @@ class MemoryQueue(Generic[M]):
 
     __slots__ = (
         "_bytes",
-        "_count",
         "_drops_oldest",
         "_expiries",
         "_max_bytes",
         "_max_messages",
         "_number",
         "_waiting",
+        "count",
         "last_dropped",
         "last_dropped_count",
         "last_expired",
@@ -241,7 +227,8 @@ class MemoryQueue(Generic[M]):
         self._waiting: deque[_Waiting[M]] = deque()
         #: Those of them that expire, as a heap: when, number. Some may be gone.
         self._expiries: list[tuple[int, int, _Waiting[M]]] = []
-        self._count = 0
+        #: Messages that wait. Read for each message: ``len`` would be a call.
+        self.count = 0
         self._bytes = 0
         self._number = 0
         #: Messages that the last ``offer`` dropped: with drop_oldest a large one may cost several.
@@ -253,7 +240,7 @@ class MemoryQueue(Generic[M]):
 
     def __len__(self) -> int:
         """Count the waiting messages."""
-        return self._count
+        return self.count
 
     @property
     def size_bytes(self) -> int:
@@ -275,7 +262,7 @@ class MemoryQueue(Generic[M]):
         self.last_expired = self.remove_expired(now_ms) if self._expiries else []
         reason: Literal["queue_full", "queue_bytes"] | None = None
         dropped = 0
-        if self._count >= self._max_messages:
+        if self.count >= self._max_messages:
             reason = "queue_full"
         elif self._bytes + size_bytes > self._max_bytes:
             reason = "queue_bytes"
@@ -285,8 +272,8 @@ class MemoryQueue(Generic[M]):
                 self.last_dropped = [message]
                 return reason
             removed: list[M] = []
-            while self._count and (
-                self._count >= self._max_messages or self._bytes + size_bytes > self._max_bytes
+            while self.count and (
+                self.count >= self._max_messages or self._bytes + size_bytes > self._max_bytes
             ):
                 removed.append(cast("M", self.take()))  # there is one
             self.last_dropped = removed
@@ -296,7 +283,7 @@ class MemoryQueue(Generic[M]):
         self._waiting.append(entry)
         if expires_at_ms:
             heappush(self._expiries, (expires_at_ms, self._number, entry))
-        self._count += 1
+        self.count += 1
         self._bytes += size_bytes
         self.last_dropped_count = dropped
         return reason
@@ -335,13 +322,13 @@ class MemoryQueue(Generic[M]):
         return removed
 
     def _remove(self, entry: _Waiting[M]) -> M:
-        self._count -= 1
+        self.count -= 1
         self._bytes -= entry.size_bytes
         return entry.remove()
 
     def _forget_gone(self) -> None:
         """Remove what is gone from both lists, when it is most of one: its cost is spread."""
-        most = 2 * self._count + _FEW_GONE
+        most = 2 * self.count + _FEW_GONE
         if len(self._waiting) > most:
             self._waiting = deque(entry for entry in self._waiting if entry.size_bytes >= 0)
         if len(self._expiries) > most:

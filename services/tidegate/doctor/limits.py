@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tidegate.doctor.findings import Finding, advice, ok, problem, size_text
+from tidegate.edge.auth.password_verifier import thread_count
 from tidegate.runtime.config.config_file import Role
 from tidegate.runtime.config.model import Config
 from tidegate.runtime.process.descriptors import LOW_LIMIT, reserve_of
@@ -78,7 +79,8 @@ def _memory(config: Config, role: Role) -> Iterator[Finding]:
     if not memory:
         return
     text = f"{size_text(memory)} of memory (machine or container)"
-    hashes = config.auth.password_threads * _ARGON2_BYTES if role in {"serve", "edge"} else 0
+    threads = thread_count(config.auth.password_threads)
+    hashes = threads * _ARGON2_BYTES if role in {"serve", "edge"} else 0
     embedded = config.store.max_memory_bytes if role == "serve" else None
     if memory < _LEAST_MEMORY_BYTES + hashes:
         yield advice(

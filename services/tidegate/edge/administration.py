@@ -7,7 +7,6 @@ changes nothing but through ``Drainer``, ``Shedder`` and ``Client.disconnect``.
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -20,9 +19,11 @@ from tidegate.edge.inspection.description import (
     time_of,
 )
 from tidegate.edge.inspection.pages import handlers_of
+from tidegate.edge.inspection.search import first_keys
 from tidegate.link.interfaces import AttachSession, DetachSession, RouterUnavailable
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.admin.control import AmbiguousClient, Control, Json
+from tidegate.runtime.admin.pieces import DESCRIBED, first_of, pieces
 from tidegate.runtime.telemetry.metrics import CallbackMetrics
 
 if TYPE_CHECKING:
@@ -118,25 +119,38 @@ class _Pages:
             "clients_left": progress.clients_left,
         }
 
-    def clients(self, count: int, after: str) -> list[Json]:
+    async def clients(self, count: int, after: str) -> list[Json]:
         """Describe the next ``count`` clients in the order of their session keys."""
         clients = self._edge.clients
-        names = heapq.nsmallest(count, (name for name in clients if name > after))
-        return [describe(clients[name]) for name in names]
+        found: list[Json] = []
+        while missing := count - len(found):
+            keys = await first_keys(clients, after, missing)
+            if not keys:
+                break
+            async for part in pieces(keys, DESCRIBED):
+                found += [describe(clients[key]) for key in part if key in clients]
+            # Those that have left meanwhile make room for the ones behind.
+            after = keys[-1]
+        return found
 
-    def client(self, client_id: str, mount_point: str | None) -> Json | None:
+    async def client(self, client_id: str, mount_point: str | None) -> Json | None:
         """Describe one client with its subscriptions."""
         client = self._find(client_id, mount_point)
         if client is None:
             return None
-        names = heapq.nsmallest(MAX_LISTED, client.subscriptions)
+        filters: list[Json] = []
+        names = await first_of(list(client.subscriptions), MAX_LISTED, lambda part: part)
+        async for part in pieces(names, DESCRIBED):
+            filters += [
+                describe_filter(client, name) for name in part if name in client.subscriptions
+            ]
         return {
             **describe(client),
-            "keep_alive_s": client.deadline_s / 1.5,
+            "keep_alive_s": client.keep_alive_s,
             "session_expiry_s": client.session_expiry_s,
             "idle_s": round(max(0.0, self._edge.context.time_s() - client.queue.seen_s), 1),
-            "filters": [describe_filter(client, name) for name in names],
-            "receive_maximum": client.delivery.receive_maximum,
+            "filters": filters,
+            "receive_maximum": client.max_in_flight,
             "window": [
                 describe_exchange(one) for one in client.delivery.unacknowledged(MAX_IN_FLIGHT)
             ],

@@ -9,9 +9,9 @@ the byte stream and sends every packet as one unfragmented binary frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class CloseReason(StrEnum):
@@ -38,26 +38,35 @@ class CloseReason(StrEnum):
 
 
 @dataclass(slots=True, frozen=True)
+class TlsPeer:
+    """What TLS says of a peer.
+
+    ``certificate_common_name`` and ``certificate_subject`` (RFC 2253 form) come from a *verified*
+    client certificate (or a PROXY v2 TLV of a trusted proxy, common name only), else empty.
+    """
+
+    version: str = ""
+    certificate_common_name: str = ""
+    certificate_subject: str = ""
+    server_name: str = ""
+
+
+NO_TLS: Final = TlsPeer()
+
+
+@dataclass(slots=True)
 class Peer:
     """Who is at the other end. ``address``/``port`` are the client's own, behind trusted proxies.
 
-    ``transport`` is one of tcp, tls, ws, wss, unix. ``certificate_common_name`` and
-    ``certificate_subject`` (RFC 2253 form) come from a *verified* client certificate (or a PROXY
-    v2 TLV of a trusted proxy, common name only), else empty.
+    ``transport`` is one of tcp, tls, ws, wss, unix. Never changed.
     """
 
     address: str
     port: int
     transport: str
     listener: str
-    tls_version: str = ""
-    certificate_common_name: str = ""
-    certificate_subject: str = ""
-    server_name: str = ""
-    http_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     websocket_subprotocol: str = ""
-    #: When the connection was accepted, by the event loop's clock; 0: just now.
-    accepted_s: float = field(default=0.0, repr=False, compare=False)
+    tls: TlsPeer = NO_TLS
 
 
 class Channel(Protocol):
@@ -83,6 +92,9 @@ class Channel(Protocol):
     def accepted(self) -> None:
         """CONNACK is sent: ``hold_unfinished`` is not called any more."""
 
+    def failed(self) -> None:
+        """It ends, or has ended, without a CONNACK that accepts."""
+
     def close(self, websocket_code: int = 1000) -> None:
         """Flush what is buffered, then close (WebSocket: a close frame with that code first)."""
 
@@ -106,5 +118,6 @@ class Handler(Protocol):
         """The channel has ended (called exactly once). ``reason`` is a `CloseReason` value."""
 
 
-#: Called by a listener for each accepted connection, after TLS and the WebSocket handshake.
-HandlerFactory = Callable[[Channel], Handler]
+#: Called by a listener for each connection, after TLS and the WebSocket handshake, with the time
+#: when it was accepted, by the event loop's clock; 0: just now.
+HandlerFactory = Callable[[Channel, float], Handler]

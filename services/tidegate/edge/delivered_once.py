@@ -7,6 +7,7 @@ was given the last messages, for as long as it takes to send them again. Pure.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final, TypeAlias
 
 #: A client identifier and the epoch of its connection.
@@ -24,7 +25,7 @@ class DeliveredOnce:
 
     def __init__(self) -> None:
         #: By identity, the newest last. Most share one set: that of the topic's fan-out.
-        self._delivered: dict[str, frozenset[Connection]] = {}
+        self._delivered: OrderedDict[str, frozenset[Connection]] = OrderedDict()
 
     def add(
         self, identity: str, connections: frozenset[Connection]
@@ -35,7 +36,7 @@ class DeliveredOnce:
         if earlier is None:
             delivered[identity] = connections
             if len(delivered) > MAX_MESSAGES:
-                del delivered[next(iter(delivered))]
+                delivered.popitem(last=False)
             return None
         if not connections <= earlier:
             delivered[identity] = earlier | connections

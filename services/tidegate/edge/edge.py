@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from tidegate.bans.ban import Ban, BanKind
+from tidegate.core.matches import Matches
 from tidegate.core.session_key import session_key
 from tidegate.edge.auth.acl import Authorizer
 from tidegate.edge.auth.authentication import Authenticator
 from tidegate.edge.auth.methods import Method
 from tidegate.edge.channel import Channel, Handler, HandlerFactory
 from tidegate.edge.client.banned import Banned
-from tidegate.edge.client.client import Client
+from tidegate.edge.client.client import KEEP_ALIVE_FACTOR, Client
 from tidegate.edge.client.connection_log import ConnectionLog
 from tidegate.edge.client.context import EdgeContext, Flushable
 from tidegate.edge.client.dispatch import Dispatch
@@ -27,7 +28,7 @@ from tidegate.edge.client.recorder import Recorder
 from tidegate.edge.client.registry import ClientRegistry
 from tidegate.edge.client.state import NO_ROUTER
 from tidegate.edge.delivered_once import Connection, DeliveredOnce
-from tidegate.edge.fan_out import FanOut, Group, build_fan_out, recipients_of
+from tidegate.edge.fan_out import FanOut, Group, build_fan_out, recipients_of, unreadable
 from tidegate.link.interfaces import PendingWill, RouterLink, SharedReceipt
 from tidegate.mqtt.encode import encode_publish
 from tidegate.mqtt.enums import ReasonCode
@@ -35,7 +36,14 @@ from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import Config, ListenerConfig
 from tidegate.runtime.telemetry.counters import Counters
 
+T = TypeVar("T")
+
 TICK_S: Final = 0.5
+#: What the tick does in one turn of the event loop, in clients that are only looked at: well below
+#: a millisecond. Then what the end of a connection counts for, and a look into a queue.
+TURN: Final = 500
+ENDING: Final = 50
+EXPIRING: Final = 5
 #: How long waiting clients are resumed before the event loop serves others.
 RESUME_S: Final = 0.005
 #: Clients that are looked at in one turn of the event loop when bans have changed.
@@ -81,11 +89,12 @@ class Edge:
         #: The same as in the registry, without a step in between.
         self.clients = self.registry.clients
         self._index = self.registry.index
-        self._replaying = self.registry.replaying
+        self._replaying = self.registry.observers.all
         self._dispatch = Dispatch(self.registry)
         self._delivered = DeliveredOnce()
         self._dirty: list[Flushable] = []
         self._is_resuming = False
+        self._limit_caches(config.limits.max_cached_topics)
         self._ticking: asyncio.Task[None] | None = None
 
     # The process
@@ -104,32 +113,66 @@ class Edge:
             client.shut_down(reason_code)
         self.flush()
         self._recorder.send_all()
-        await self.context.idle()
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+        try:
+            await self.context.idle()
+        finally:
+            if self._ticking is not None:
+                self._ticking.cancel()
+                await asyncio.gather(self._ticking, return_exceptions=True)
 
     async def _tick_forever(self) -> None:
-        context = self.context
         while True:
             await asyncio.sleep(TICK_S)
-            context.tick_s = now_s = context.time_s()
-            self._connection_log.tick(now_s)
-            self._recorder.tick(now_s)
-            for client in list(self.clients.values()):
-                queue = client.queue
-                if queue.halted:
-                    queue.let_overtake()
-                # What a client has last sent is known to within a tick: never end it early.
-                if client.deadline_s and queue.seen_s + client.deadline_s + TICK_S < now_s:
-                    client.keep_alive_ended()
-            connect_timeout_s = context.limits.connect_timeout_s
-            for client in list(self.registry.connecting):
-                if client.since_s + connect_timeout_s + TICK_S < now_s:
-                    client.connect_timed_out()
-            for expire in list(context.expiring):
-                if not expire():
-                    del context.expiring[expire]
+            await self.tick()
+
+    async def tick(self) -> None:
+        """Look what has lasted too long. Every TICK_S, or later where clients are many."""
+        context = self.context
+        context.tick_s = now_s = context.time_s()
+        self._connection_log.tick(now_s)
+        self._recorder.tick(now_s)
+        await self._in_turns(list(self.clients.values()), self._look_at)
+        await self._in_turns(list(self.registry.connecting), self._look_at_connecting)
+        await self._in_turns(list(context.expiring), self._expire)
+
+    async def _in_turns(self, items: Sequence[T], look_at: Callable[[T], int]) -> None:
+        """Look at all items, and let others have the event loop after TURN of work.
+
+        ``look_at`` returns what it has done beyond that, in items that are only looked at.
+        """
+        context, left = self.context, TURN
+        for item in items:
+            left -= 1 + look_at(item)
+            if left <= 0:
+                await asyncio.sleep(0)
+                left = TURN
+                # What comes meanwhile is noted with this time, which must not be an old one.
+                context.tick_s = context.time_s()
+
+    def _look_at(self, client: Client) -> int:
+        queue = client.queue
+        if queue.halted:
+            queue.let_overtake()
+        # What a client has last sent is known to within a tick: never end it early.
+        keep_alive_s = client.keep_alive_s
+        if keep_alive_s:
+            silent_s = self.context.tick_s - queue.seen_s
+            if silent_s > keep_alive_s * KEEP_ALIVE_FACTOR + TICK_S:
+                client.keep_alive_ended()
+                return ENDING
+        return 0
+
+    def _look_at_connecting(self, client: Client) -> int:
+        context = self.context
+        if client.since_s + context.limits.connect_timeout_s + TICK_S < context.tick_s:
+            client.connect_timed_out()
+            return ENDING
+        return 0
+
+    def _expire(self, expire: Callable[[], bool]) -> int:
+        if not expire():
+            self.context.expiring.pop(expire, None)
+        return EXPIRING
 
     # Publishers, while no router takes what they send
 
@@ -155,8 +198,7 @@ class Edge:
         waiting = context.waiting_for_router
         until_s = context.time_s() + RESUME_S
         while waiting and not context.is_publishing_paused:
-            queue = next(iter(waiting))
-            del waiting[queue]
+            queue, _ = waiting.popitem(last=False)
             queue.resume(NO_ROUTER)
             if context.time_s() >= until_s:
                 break
@@ -170,8 +212,8 @@ class Edge:
         """What a listener calls for each connection it accepts."""
         context, registry, handle = self.context, self.registry, self._dispatch.handle
 
-        def make(channel: Channel) -> Handler:
-            client = Client(context, channel, listener, registry, handle)
+        def make(channel: Channel, accepted_s: float) -> Handler:
+            client = Client(context, channel, listener, registry, handle, accepted_s)
             registry.connecting.add(client)
             return client
 
@@ -202,7 +244,11 @@ class Edge:
 
     def connections(self) -> list[tuple[str, int]]:
         """Its connections (see EdgeLink)."""
-        return [(client.session_key, client.epoch) for client in self.clients.values()]
+        return [
+            (client.session_key, client.epoch)
+            for client in self.clients.values()
+            if client.is_stored
+        ]
 
     def verify_sessions(self) -> None:
         """The router does it here (see EdgeLink)."""
@@ -239,10 +285,18 @@ class Edge:
         if config.log != before_log:
             self._connection_log.reconfigure(config.log)
         self._recorder.reconfigure(config.record)
-        self.context.limits = config.limits
+        self.context.go_by(config.limits)
+        self._limit_caches(config.limits.max_cached_topics)
         self.context.features = config.features
         for client in list(self.clients.values()):  # one that may be read again may end at once
             client.inbound.limits_changed(before)
+
+    def _limit_caches(self, topics: int) -> None:
+        """Keep what has been found out about so many topics; rules of clients keep theirs."""
+        self._index.limit_cache(topics)
+        context = self.context
+        context.topic_names.limit = topics
+        context.authorizer.cached_topics = topics
 
     def authorization_changed(self) -> None:
         """The ACL has changed: forget every decision made under the old one.
@@ -300,8 +354,16 @@ class Edge:
         """Return the current fan-out of a topic."""
         matches = self._index.match(topic)
         fan_out = matches.derived
+        return fan_out if isinstance(fan_out, FanOut) else self._find_fan_out(topic, matches)
+
+    def _find_fan_out(self, topic: str, matches: Matches[Client, SubscriptionOptions]) -> FanOut:
+        """Return the fan-out of other topics with the same matches and readers, or a new one."""
+        if any(client.acl is not None for client, _ in matches.pairs):
+            by = unreadable(topic, matches.pairs)
+            matches = self._index.vary(topic, matches, by)
+        fan_out = matches.derived
         if not isinstance(fan_out, FanOut):
-            fan_out = matches.derived = build_fan_out(topic, matches)
+            fan_out = matches.derived = build_fan_out(topic, matches.pairs)
         return fan_out
 
     def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
@@ -310,9 +372,9 @@ class Edge:
         matches = self._index.match(message.topic)
         fan_out: FanOut | None = matches.derived  # type: ignore[assignment]  # set below only
         if fan_out is None:
-            fan_out = matches.derived = build_fan_out(message.topic, matches)
+            fan_out = self._find_fan_out(message.topic, matches)
         if identity:
-            connections = fan_out.connections(matches)
+            connections = fan_out.connections(matches.pairs)
             earlier = self._delivered.add(
                 identity, connections.union(noting) if noting else connections
             )
@@ -333,7 +395,7 @@ class Edge:
     def _note(self, message: Publish) -> list[Connection]:
         """Show a message to the replays of its topic; return who is given it as a retained one."""
         noting = []
-        for replay, _ in self.registry.replays.match(message.topic):
+        for replay, _ in self.registry.observers.match(message.topic):
             if replay.note(message):
                 noting.append(replay.connection)
         return noting
@@ -346,7 +408,7 @@ class Edge:
         Nobody gets a QoS 2 message twice when its router has died [MQTT-4.3.3-10]. The router puts
         it into the queues of durable sessions that lack it.
         """
-        matches = self._index.match(message.topic)
+        matches = self._index.match(message.topic).pairs
         if self.fan_out(message.topic).connections(matches) <= earlier:
             return
         for recipient in recipients_of(message.topic, matches):
@@ -384,12 +446,14 @@ class Edge:
         was_clean = not dirty
         sent = 0
         for client in group.clients:
-            if client.slow and not client.admit(len(wire)):
+            if client.slow and not client.admit(len(wire), message.topic):
                 continue
             out = client.out
-            if not out:
+            if out is None:
                 dirty.append(client)
-            out.append(wire)
+                client.out = [wire]
+            else:
+                out.append(wire)
             sent += 1
         counters = self.counters
         counters.published += len(group.clients)
@@ -442,6 +506,10 @@ class Edge:
         if not self._dirty:
             self.context.soon(self.flush)
         self._dirty.append(client)
+
+    def has_unsent(self) -> bool:
+        """Whether clients have something to send, which goes out at the end of this turn."""
+        return bool(self._dirty)
 
     def flush(self) -> None:
         """Write once to every client that has something to send."""

@@ -1,8 +1,9 @@
-"""The fan-out of one topic: which connected clients get its messages, and in what form.
+"""The fan-out of topics: which connected clients get their messages, and in what form.
 
-Built by the edge from its index and kept until something relevant changes, so that the hot path
+Found by the edge for each topic and kept until something relevant changes, so that the hot path
 finds everything decided: permission, granted QoS, merged overlapping subscriptions, and clients
-grouped by the exact bytes they will get.
+grouped by the exact bytes they will get. Topics that match the same filters have one fan-out, if
+the same clients may read them.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Group:
 
 
 class FanOut:
-    """What a message of one topic does at this edge: what is derived from its matches.
+    """What a message of a topic does at this edge: what is derived from its matches.
 
     ``groups`` and ``special`` are for QoS 0 messages. Of messages with a higher QoS, ``low_groups``
     and ``low_special`` get QoS 0 copies, ``windowed`` QoS 1 or 2 ones; durable sessions with QoS 1
@@ -135,6 +136,19 @@ def recipients_of(topic: str, matches: list[tuple[Client, SubscriptionOptions]])
             recipient = recipients[id(client)] = Recipient(client)
         recipient.include(options)
     return [one for one in recipients.values() if one.client.may_read(topic)]
+
+
+def unreadable(topic: str, matches: list[tuple[Client, SubscriptionOptions]]) -> tuple[int, ...]:
+    """Return the places of clients whose rules do not let them read a topic.
+
+    All else that a fan-out is made of is the same for all topics that match the same filters; so is
+    whether they are under a client's mount point (see ``TopicIndex.match``).
+    """
+    return tuple(
+        place
+        for place, (client, _) in enumerate(matches)
+        if client.acl is not None and not client.may_read(topic)
+    )
 
 
 def build_fan_out(topic: str, matches: list[tuple[Client, SubscriptionOptions]]) -> FanOut:

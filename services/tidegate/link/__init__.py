@@ -2,5 +2,6 @@
 
 Owns the wire between pods (``proto/tidegate/link/v1``). Edges, routers and roles use the
 interfaces; roles also build the two ends, ``edge_end`` and ``router_end``, which never import each
-other. Nothing outside imports grpc. Never calls the store.
+other. What carries their streams is chosen in ``transport``: ``http2`` or ``grpc_carrier``. Nothing
+outside imports grpc or h2. Never calls the store.
 """

@@ -8,7 +8,7 @@ the callback named in their docstring. Calls take effect in their order.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -78,7 +78,7 @@ class Origin(Protocol):
         """Handle the outcome of a publish for which ``RouterLink.publish`` returned None."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class AttachSession:
     """A CONNECT, as the router needs it. ``session_expiry_s`` is already capped.
 
@@ -115,7 +115,7 @@ class PendingWill:
     message: Publish
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class DetachedSession:
     """What the end of a connection has brought."""
 
@@ -149,6 +149,9 @@ class AttachedSession:
     replays: list[tuple[str, str, str]] = field(default_factory=list)
     #: Whether a durable session was discarded.
     has_discarded: bool = False
+    #: Whether the store has it; False in one process only, for some that end with the connection.
+    #: Nobody is told of the end of one that is not stored.
+    is_stored: bool = True
 
 
 class EndedPublisher(Protocol):
@@ -156,11 +159,18 @@ class EndedPublisher(Protocol):
 
     #: To be set when a newer connection has the session.
     is_superseded: bool
+    #: Called when nothing of it is under way any more.
+    on_settled: Callable[[], object] | None
+
+    def is_under_way(self) -> bool:
+        """Whether a publish that is acknowledged has no outcome yet."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class DetachSession:
-    """The end of a connection. ``session_expiry_s`` None keeps that of CONNECT.
+    """The end of a connection whose session is stored.
+
+    ``session_expiry_s`` None keeps that of CONNECT.
 
     ``publisher``, for the edge's end of the link: what it has published may be under way; None:
     it has published nothing.
@@ -231,13 +241,13 @@ class RouterLink(Protocol):
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message. Returns the outcome, or None: ``origin.published`` is called with it."""
 
-    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+    def attach(self, edge_id: str, request: AttachSession) -> Awaitable[AttachedSession]:
         """Make this edge the owner of a session.
 
         Raises SessionOwned, SessionQuotaExceeded, RouterUnavailable.
         """
 
-    async def detach(self, request: DetachSession) -> DetachedSession:
+    def detach(self, request: DetachSession) -> Awaitable[DetachedSession]:
         """End a connection; retried until it is stored.
 
         It is stored when what the connection has published is with its routers.
@@ -272,19 +282,35 @@ class RouterLink(Protocol):
     def leave_groups(self, client_id: str, epoch: int, filters: Sequence[str]) -> None:
         """Remove a connection that ended from its shared subscription groups."""
 
-    def add_interest(self, edge_id: str, topic_filter: str) -> None:
-        """Send this edge the messages that match a filter, from now on."""
+    def add_interest(
+        self, edge_id: str, filters: Sequence[str], *, only_qos0: bool = False
+    ) -> None:
+        """Send this edge the messages that match these filters, from now on.
 
-    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
-        """Stop that: no client of this edge has this filter any more."""
+        ``only_qos0``: of these filters only messages of QoS 0. It takes the place of what was said
+        of a filter before. A message goes to the edge if any filter that matches says so.
+        """
+
+    def remove_interest(self, edge_id: str, filters: Sequence[str]) -> None:
+        """Stop that: no client of this edge has these filters any more."""
 
     async def interest_synced(self) -> None:
         """Return when every attached router knows all of this edge's interest."""
 
     async def fetch(
-        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+        self,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        after_seq: int,
+        max_count: int,
+        max_bytes: int,
     ) -> list[tuple[int, Publish]]:
-        """Read a session's queue after ``after_seq``. Raises RouterUnavailable."""
+        """Read a session's queue after ``after_seq``, for the connection that owns it.
+
+        A superseded one reads nothing: its successor could not know what it has sent, and repeat
+        that with DUP [MQTT-3.3.1-1]. Raises SessionFenced, RouterUnavailable.
+        """
 
     def complete(
         self, client_id: str, epoch: int, seqs: list[int], done: Callable[[], None] | None = None
@@ -397,6 +423,13 @@ class RouterService(RouterLink, Protocol):
         attempt: Attempt = ONLY_ATTEMPT,
     ) -> None:
         """As in RouterLink; the caller itself waits for the router instances in ``excluded``."""
+
+    def edges_only(self, topic: str, qos: int) -> Sequence[EdgeLink]:
+        """Return the edges that a message goes to if nothing else is to be done with it now.
+
+        Empty: it must be published. The message is of QoS 0 or 1, without RETAIN. Instead of
+        publishing it the caller delivers it to these edges, in its place among their messages.
+        """
 
     def attach_edge(self, edge: EdgeLink) -> None:
         """Add an edge; it replaces one with the same identifier."""
@@ -532,7 +565,10 @@ class EdgeLink(Protocol):
         """Close the connection with this epoch: the store has lost its session."""
 
     def connections(self) -> list[tuple[str, int]] | None:
-        """Its connections, for the router to verify; None: it verifies them itself."""
+        """Its connections, for the router to verify; None: it verifies them itself.
+
+        Without those whose session is not stored.
+        """
 
     def verify_sessions(self) -> None:
         """Verify which connections still own their sessions: the store may have lost some."""

@@ -6,6 +6,7 @@ Called by both ends. Pure functions: no state, no I/O.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from tidegate.link.interfaces import AttachedSession, AttachSession, DetachSession, PendingWill
@@ -74,26 +75,31 @@ def write_options(out: pb.Options, options: SubscriptionOptions) -> None:
 
 def read_options(found: pb.Options) -> SubscriptionOptions:
     """Return subscription options."""
-    flags = found.flags
+    return _options(found.flags, found.subscription_identifier)
+
+
+@lru_cache(maxsize=1024)
+def _options(flags: int, subscription_identifier: int) -> SubscriptionOptions:
+    """Return one object for equal options, as long as they are not too many."""
     return SubscriptionOptions(
         flags & 3,
         flags & 4 != 0,
         flags & 8 != 0,
         flags >> 4 & 3,
-        found.subscription_identifier,
+        subscription_identifier,
     )
 
 
 def write_subscriptions(
+    out: pb.AttachReply | pb.SharedMember | pb.SubscribeRequest,
     subscriptions: Iterable[tuple[str, SubscriptionOptions]],
-) -> list[pb.Subscription]:
-    """Make the messages for subscriptions, in order."""
-    made = []
+) -> None:
+    """Add subscriptions, in order."""
+    add = out.subscriptions.add
     for topic_filter, options in subscriptions:
-        one = pb.Subscription(topic_filter=topic_filter)
+        one = add()
+        one.topic_filter = topic_filter
         write_options(one.options, options)
-        made.append(one)
-    return made
 
 
 def read_subscriptions(found: Iterable[pb.Subscription]) -> list[tuple[str, SubscriptionOptions]]:
@@ -177,6 +183,19 @@ def read_replays(found: Iterable[pb.Replay]) -> list[tuple[str, str, str]]:
 def write_attached(out: pb.AttachReply, session: AttachedSession) -> None:
     """Fill in the session that a connection has got."""
     out.epoch = session.epoch
+    if session.incarnation:
+        _write_durable(out, session)
+    for will in session.wills:
+        write_will(out.wills.add(), will)
+    if session.fence_position:
+        out.fence_position = session.fence_position
+    if session.taken_epoch:
+        out.taken_epoch = session.taken_epoch
+    if session.has_discarded:
+        out.has_discarded = True
+
+
+def _write_durable(out: pb.AttachReply, session: AttachedSession) -> None:
     out.incarnation = session.incarnation
     out.session_present = session.session_present
     out.sent_seq = session.sent_seq
@@ -185,17 +204,14 @@ def write_attached(out: pb.AttachReply, session: AttachedSession) -> None:
     out.released.extend(session.released)
     out.receipts = session.receipts
     out.receipt_wraps.update(session.receipt_wraps)
-    out.subscriptions.extend(write_subscriptions(session.subscriptions))
-    for will in session.wills:
-        write_will(out.wills.add(), will)
-    out.fence_position = session.fence_position
-    out.taken_epoch = session.taken_epoch
+    write_subscriptions(out, session.subscriptions)
     out.replays.extend(write_replays(session.replays))
-    out.has_discarded = session.has_discarded
 
 
 def read_attached(found: pb.AttachReply) -> AttachedSession:
     """Return the session that a connection has got."""
+    if len(found.ListFields()) == 1 and found.epoch:  # a new session that is not durable
+        return AttachedSession(found.epoch, 0, False)
     return AttachedSession(
         found.epoch,
         found.incarnation,

@@ -172,6 +172,7 @@ class TracedRouterService:
         self.withdraw_wills = router.withdraw_wills
         self.withdraw_connects = router.withdraw_connects
         self.fence = router.fence
+        self.edges_only = router.edges_only  # records have no trace
         self.catch_up = router.catch_up
         self.live_routers = router.live_routers
 

@@ -1,135 +1,85 @@
-"""gRPC as the link uses it: channels, servers, certificates, limits.
+"""What carries the link: gRPC, by our own HTTP/2 on the event loop or by grpcio's.
 
-Called by ``edge_end.router_stream`` and ``router_end.link_server``. Never reads a frame.
+Called by ``edge_end.router_stream`` and ``router_end.link_server``. Both carriers speak the same
+protocol, so the two ends choose independently (``link.carrier``). Never reads a frame.
 """
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-from typing import Final
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
-from tidegate.link.v1 import link_pb2_grpc
-from tidegate.runtime.config.model import LinkTlsConfig
-from tidegate.runtime.config.referenced_files import read_authorities
-
-log = logging.getLogger(__name__)
-
-SERVICE: Final = "tidegate.link.v1.Link"
-
-#: The link has its own heartbeats, and reconnects by itself.
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.http2.lookahead_bytes", 1_048_576),
-)
+from tidegate.link.frame_stream import ATTACH, SERVICE, FrameStream, Serve
+from tidegate.link.http2 import health
+from tidegate.link.http2.client import MAX_MESSAGE_BYTES
+from tidegate.link.http2.client import open_stream as open_http2_stream
+from tidegate.link.http2.method import Method
+from tidegate.link.http2.server import Listener
+from tidegate.link.v1 import link_pb2 as pb
+from tidegate.runtime.config.model import Carrier, LinkConfig, LinkTlsConfig
+from tidegate.runtime.telemetry.counters import Counters
 
 
-class LinkAddressError(OSError):
-    """The address of the link cannot be listened on."""
+def open_stream(
+    address: str, config: LinkConfig
+) -> AbstractAsyncContextManager[FrameStream[pb.RouterFrame, pb.EdgeFrame]]:
+    """Begin a stream to the router at HOST:PORT or unix:PATH, which ends with the block.
 
+    Certificates are read at each call. Raises OSError or StreamFailed.
+    """
+    if config.carrier is Carrier.GRPC:
+        from tidegate.link import grpc_carrier  # noqa: PLC0415 - it starts threads
 
-def target(address: str) -> str:
-    """Return gRPC's name for HOST:PORT or unix:PATH."""
-    return address if address.startswith("unix:") else f"dns:///{address}"
-
-
-def open_channel(address: str, tls: LinkTlsConfig) -> grpc.aio.Channel:
-    """Make a channel to one router; certificates are read at each call. Raises OSError."""
-    options: list[tuple[str, int | str]] = [*_OPTIONS, ("grpc.initial_reconnect_backoff_ms", 100)]
-    if tls.ca is None or tls.key is None or tls.certificate is None:
-        return grpc.aio.insecure_channel(target(address), options=options)
-    credentials = grpc.ssl_channel_credentials(
-        read_authorities(tls.ca), tls.key.read_bytes(), tls.certificate.read_bytes()
+        return grpc_carrier.open_stream(address, config.tls)
+    return open_http2_stream(
+        address, ATTACH, pb.RouterFrame.FromString, config.tls, config.timeout_s
     )
-    options.append(("grpc.ssl_target_name_override", tls.server_name))
-    return grpc.aio.secure_channel(target(address), credentials, options=options)
 
 
-class _Certificates:
-    """The server's certificates, read again when a file has changed."""
-
-    def __init__(self, tls: LinkTlsConfig) -> None:
-        assert tls.ca is not None
-        assert tls.key is not None
-        assert tls.certificate is not None
-        self._files: tuple[Path, Path, Path] = (tls.key, tls.certificate, tls.ca)
-        self._seen = self._stamps()
-
-    def _stamps(self) -> tuple[tuple[int, int], ...]:
-        found = []
-        for path in self._files:
-            status = path.stat()
-            found.append((status.st_mtime_ns, status.st_ino))
-        return tuple(found)
-
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Read the three files. Raises OSError."""
-        key, certificate, ca = self._files
-        pair = (key.read_bytes(), certificate.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], read_authorities(ca))
-
-    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what to use from now on, None for no change; called at every handshake."""
-        try:
-            stamps = self._stamps()
-            if stamps == self._seen:
-                return None
-            configuration = self.read()
-        except OSError as error:
-            log.warning(
-                "link certificates not read, keeping the previous ones",
-                extra={"reason": str(error)},
-            )
-            return None
-        self._seen = stamps
-        return configuration
-
-
-class LinkListener:
-    """A gRPC server with the link's service and the standard health service."""
-
-    def __init__(self, servicer: link_pb2_grpc.LinkServicer) -> None:
-        self._server = grpc.aio.server(options=[*_OPTIONS, ("grpc.so_reuseport", 0)])
-        self._health = health.aio.HealthServicer()
-        link_pb2_grpc.add_LinkServicer_to_server(servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+class LinkListener(Protocol):
+    """What accepts edges, with gRPC's standard health service beside it."""
 
     async def start(self, address: str, tls: LinkTlsConfig) -> str:
         """Listen at ADDRESS:PORT or unix:PATH; return that, with the port that the system chose.
 
         Raises OSError when the address cannot be bound or a certificate cannot be read.
         """
-        try:
-            if tls.ca is None:
-                port = self._server.add_insecure_port(address)
-            else:
-                certificates = _Certificates(tls)
-                credentials = grpc.dynamic_ssl_server_credentials(
-                    certificates.read(), certificates.fetch, require_client_authentication=True
-                )
-                port = self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
-            raise LinkAddressError(f"cannot listen at {address}: {error}") from error
-        await self._server.start()
-        if address.startswith("unix:"):
-            return address
-        return f"{address.rpartition(':')[0]}:{port}"
 
-    async def set_serving(self, serving: bool) -> None:
+    async def set_serving(self, *, is_serving: bool) -> None:
         """Set the status of gRPC's health checks: whether edges are accepted."""
-        states = health_pb2.HealthCheckResponse
-        state = states.SERVING if serving else states.NOT_SERVING
-        for service in ("", SERVICE):
-            await self._health.set(service, state)
 
     async def stop(self) -> None:
         """Close every stream and stop listening."""
-        await self._server.stop(0)
+
+
+def make_listener(carrier: Carrier, serve: Serve, counters: Counters) -> LinkListener:
+    """Return a listener that has ``serve`` called with every stream of an edge."""
+    if carrier is Carrier.GRPC:
+        from tidegate.link import grpc_carrier  # noqa: PLC0415 - it starts threads
+
+        return grpc_carrier.GrpcListener(serve)
+    return _Http2Listener(serve, counters)
+
+
+class _Http2Listener:
+    """See LinkListener."""
+
+    def __init__(self, serve: Serve, counters: Counters) -> None:
+        self._health = health.Health()
+        self._listener = Listener(
+            {
+                ATTACH: Method(pb.EdgeFrame.FromString, serve, MAX_MESSAGE_BYTES),
+                **health.methods_of(self._health),
+            },
+            counters,
+        )
+
+    async def start(self, address: str, tls: LinkTlsConfig) -> str:
+        return await self._listener.start(address, tls)
+
+    async def set_serving(self, *, is_serving: bool) -> None:
+        for service in ("", SERVICE):
+            self._health.set(service, is_serving=is_serving)
+
+    async def stop(self) -> None:
+        await self._listener.stop()

@@ -8,7 +8,8 @@ was wrong.
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from tidegate.mqtt.decode import (
     LONGEST_PROTOCOL_NAME,
@@ -26,9 +27,7 @@ from tidegate.mqtt.topics import validate_topic_name
 from tidegate.mqtt.wire import decode_text
 
 _V5: Final = ProtocolVersion.V5
-#: Topic names remembered per connection, so that each is decoded and checked once.
-MAX_REMEMBERED_TOPICS: Final = 64
-#: Longer names are not remembered: they would cost more memory than they save time.
+#: Longer topic names are not remembered: they would cost more memory than they save time.
 MAX_REMEMBERED_TOPIC_BYTES: Final = 256
 #: By first byte: QoS, RETAIN and DUP of a PUBLISH; None for what is no PUBLISH or not a valid one.
 _PUBLISH_FLAGS: Final = tuple(
@@ -71,44 +70,79 @@ class OutgoingAliases:
         del self._aliases[topic]
 
 
+class TopicNames(Protocol):
+    """Topic names that have been decoded and checked, of one or of all connections."""
+
+    #: By their bytes, those used last; ``find`` looks further.
+    recent: dict[bytes, str]
+
+    def find(self, key: bytes, /) -> str | None:
+        """Return the topic name of these bytes; None: they are to be decoded."""
+
+    def add(self, key: bytes, value: str, /) -> None:
+        """Remember a topic name."""
+
+
+class _NoNames:
+    """Remembers nothing."""
+
+    def __init__(self) -> None:
+        self.recent: dict[bytes, str] = {}
+
+    def find(self, key: bytes, /) -> str | None:
+        """Return None."""
+        return self.recent.get(key)
+
+    def add(self, key: bytes, value: str, /) -> None:
+        """Do nothing."""
+
+
+_NO_NAMES: Final = _NoNames()
+
+
+@dataclass(slots=True, frozen=True)
+class ConnectionSettings:
+    """What a peer may send, and what is remembered of topic names: the same for many connections.
+
+    Sizes are bytes. Without ``names`` nothing is remembered.
+    """
+
+    max_packet_size_bytes: int = 268_435_460
+    receive_maximum: int = 65_535
+    topic_alias_maximum: int = 0
+    names: TopicNames = _NO_NAMES
+
+
+_DEFAULTS: Final = ConnectionSettings()
+
+
 class ServerConnection:
-    """See the module's docstring. Sizes are bytes."""
+    """See the module's docstring."""
 
     __slots__ = (
         "_aliases",
         "_buffer",
         "_first_bytes",
         "_in_flight",
-        "_max_packet_size_bytes",
         "_needed",
-        "_receive_maximum",
-        "_topic_alias_maximum",
-        "_topics",
-        "connect",
         "error",
+        "has_connect",
         "refusal_version",
+        "settings",
         "version",
     )
 
-    def __init__(
-        self,
-        max_packet_size_bytes: int = 268_435_460,
-        receive_maximum: int = 65_535,
-        topic_alias_maximum: int = 0,
-    ) -> None:
-        self._max_packet_size_bytes = max_packet_size_bytes
-        self._receive_maximum = receive_maximum
-        self._topic_alias_maximum = topic_alias_maximum
+    def __init__(self, settings: ConnectionSettings = _DEFAULTS) -> None:
+        self.settings = settings
         # Bytes of a packet that is not complete; with fewer than _needed there is nothing to do.
         self._buffer: bytearray | None = None
         self._needed = 0
         # The size of what came together with the CONNECT, or without a whole one.
         self._first_bytes = 0
-        self._topics: dict[bytes, str] = {}
         self._aliases: dict[int, str] | None = None
         self._in_flight: set[int] | None = None
-        #: The CONNECT, once it has come.
-        self.connect: Connect | None = None
+        #: Whether the CONNECT has come.
+        self.has_connect = False
         self.version = ProtocolVersion.V311
         #: The version in which a CONNECT that was wrong can be refused; None: it cannot.
         self.refusal_version: ProtocolVersion | None = None
@@ -131,7 +165,7 @@ class ServerConnection:
         except MqttError as error:
             # Without what leads back here: an ended connection must be in no reference cycle.
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            self.error = error if self.connect is not None else _explained(error, data)
+            self.error = error if self.has_connect else _explained(error, data)
             return packets
         if position < len(data):
             self._buffer = bytearray(data[position:] if position else data)
@@ -145,7 +179,7 @@ class ServerConnection:
     @property
     def early_bytes(self) -> int:
         """About what is held of a peer whose CONNECT is not answered yet."""
-        return self.unfinished_bytes + (self._first_bytes if self.connect is not None else 0)
+        return self.unfinished_bytes + (self._first_bytes if self.has_connect else 0)
 
     def note_acked(self, packet_id: int) -> None:
         """An inbound QoS 1 or 2 message is answered for good: PUBACK, PUBCOMP or a refusal."""
@@ -156,11 +190,12 @@ class ServerConnection:
         """Decode what is complete; return the position of what is not. Raises MqttError."""
         position = 0
         end = len(data)
-        limit = self._max_packet_size_bytes
-        topics = self._topics
+        settings = self.settings
+        limit = settings.max_packet_size_bytes
+        topics = settings.names.recent
         in_flight = self._in_flight
         append = packets.append
-        connected = self.connect is not None
+        connected = self.has_connect
         v5 = self.version >= _V5
         if not connected:
             self._first_bytes = end
@@ -220,7 +255,7 @@ class ServerConnection:
                     )
                 if in_flight is not None:
                     in_flight.add(packet_id)
-                    if len(in_flight) > self._receive_maximum:
+                    if len(in_flight) > settings.receive_maximum:
                         raise _too_many_in_flight()
                 elif v5:
                     self._note_received(packet_id)
@@ -259,12 +294,13 @@ class ServerConnection:
 
     def _learn_topic(self, name: bytes) -> str:
         """Decode and check a topic name, and remember it unless it is long."""
-        topic = decode_text(name)
-        validate_topic_name(topic)
-        if len(name) <= MAX_REMEMBERED_TOPIC_BYTES:
-            if len(self._topics) >= MAX_REMEMBERED_TOPICS:
-                self._topics.clear()
-            self._topics[name] = topic
+        names = self.settings.names
+        topic = names.find(name)
+        if topic is None:
+            topic = decode_text(name)
+            validate_topic_name(topic)
+            if len(name) <= MAX_REMEMBERED_TOPIC_BYTES:
+                names.add(name, topic)
         return topic
 
     def _check_first(self, first: int) -> None:
@@ -272,7 +308,7 @@ class ServerConnection:
             raise ProtocolViolation("first packet must be CONNECT", statement="MQTT-3.1.0-1")
 
     def _packet(self, first: int, body: bytes) -> Packet:
-        if self.connect is None:
+        if not self.has_connect:
             return self._first(first, body)
         kind = first >> 4
         if kind == PacketType.CONNECT:
@@ -284,17 +320,15 @@ class ServerConnection:
         return decode_packet(first, body, self.version)
 
     def _first(self, first: int, body: bytes) -> Connect:
-        check_protocol_name(body)  # first, as while it is incomplete
-        self.refusal_version = connect_version(body)
-        # [MQTT311-2.2.2-2]; in 3.1 these bits are not used.
-        if first & 0x0F and self.refusal_version != ProtocolVersion.V31:
-            raise MalformedPacket(
-                "invalid flags in the fixed header",
-                statement="MQTT-2.1.3-1",
-            )
-        connect = decode_connect(body)
-        self.connect = connect
-        self.version = connect.protocol_version
+        try:
+            if first & 0x0F:
+                _check_connect_header(body)
+            connect = decode_connect(body)
+        except MqttError:
+            self.refusal_version = connect_version(body)
+            raise
+        self.has_connect = True
+        self.version = self.refusal_version = connect.protocol_version
         return connect
 
     def _publish_v5(self, first: int, data: bytes, name: bytes, after: int, stop: int) -> Publish:
@@ -313,7 +347,7 @@ class ServerConnection:
             )
         topic = ""
         if name:
-            topic = self._topics.get(name) or self._learn_topic(name)
+            topic = self.settings.names.recent.get(name) or self._learn_topic(name)
         if found.topic_alias:
             topic = self._resolve_alias(found.topic_alias, topic)
         elif not topic:
@@ -337,12 +371,12 @@ class ServerConnection:
         if in_flight is None:
             in_flight = self._in_flight = set()
         in_flight.add(packet_id)
-        if len(in_flight) > self._receive_maximum:
+        if len(in_flight) > self.settings.receive_maximum:
             raise _too_many_in_flight()
 
     def _resolve_alias(self, alias: int, topic: str) -> str:
         """Learn what an alias stands for, or say it [MQTT-3.3.2-12]."""
-        if alias > self._topic_alias_maximum:
+        if alias > self.settings.topic_alias_maximum:
             raise ProtocolViolation(
                 "topic alias exceeds the Topic Alias Maximum",
                 reason_code=ReasonCode.TOPIC_ALIAS_INVALID,
@@ -357,6 +391,13 @@ class ServerConnection:
         if known is None:
             raise ProtocolViolation("unknown topic alias")
         return known
+
+
+def _check_connect_header(body: bytes) -> None:
+    """Raise for a CONNECT with flags in its first byte [MQTT311-2.2.2-2]; 3.1 does not use them."""
+    check_protocol_name(body)  # first, as while it is incomplete
+    if connect_version(body) != ProtocolVersion.V31:
+        raise MalformedPacket("invalid flags in the fixed header", statement="MQTT-2.1.3-1")
 
 
 def _explained(error: MqttError, data: bytes) -> MqttError:

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from tidegate.mqtt.enums import PacketType, ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, ProtocolViolation
 from tidegate.mqtt.packets import (
+    NO_PROPERTIES,
     Auth,
     ConnAck,
     Connect,
@@ -19,7 +20,6 @@ from tidegate.mqtt.packets import (
     Packet,
     PingReq,
     PingResp,
-    Properties,
     PubAck,
     PubComp,
     Publish,
@@ -156,6 +156,14 @@ def decode_publish(first_byte: int, body: bytes, version: ProtocolVersion) -> Pu
 #: The protocol names as fields, and the bytes of the longest.
 _PROTOCOL_NAMES: Final = (b"\0\4MQTT", b"\0\6MQIsdp")
 LONGEST_PROTOCOL_NAME: Final = 8
+#: By protocol name and level as they are on the wire: version, bridge bit, their length.
+_PROTOCOLS: Final = {
+    b"\0\4MQTT\5": (ProtocolVersion.V5, False, 7),
+    b"\0\4MQTT\4": (ProtocolVersion.V311, False, 7),
+    b"\0\4MQTT\x84": (ProtocolVersion.V311, True, 7),
+    b"\0\6MQIsdp\3": (ProtocolVersion.V31, False, 9),
+    b"\0\6MQIsdp\x83": (ProtocolVersion.V31, True, 9),
+}
 
 
 def check_protocol_name(body: bytes) -> None:
@@ -172,15 +180,12 @@ def check_protocol_name(body: bytes) -> None:
 
 def _protocol(body: bytes) -> tuple[ProtocolVersion, bool, int]:
     """Read protocol name and level: version, bridge bit, position after them."""
+    known = _PROTOCOLS.get(body[:7]) or _PROTOCOLS.get(body[:9])
+    if known is not None:
+        return known
     check_protocol_name(body)
-    name, position = read_binary(body, 0, len(body))
-    level, position = read_byte(body, position, len(body))
-    is_bridge = level in (0x83, 0x84)
-    level &= 0x7F if is_bridge else 0xFF
-    if (name, level) == (b"MQIsdp", 3):
-        return ProtocolVersion.V31, is_bridge, position
-    if name == b"MQTT" and level in (4, 5):
-        return ProtocolVersion(level), is_bridge, position
+    _, position = read_binary(body, 0, len(body))
+    read_byte(body, position, len(body))
     raise ProtocolViolation(
         "unsupported protocol version",
         reason_code=ReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
@@ -208,7 +213,7 @@ def decode_connect(body: bytes, _version: ProtocolVersion = _V5) -> Connect:
     flags, position = read_byte(body, position, end)
     _check_connect_flags(flags, version)
     keep_alive, position = read_u16(body, position, end)
-    properties = Properties()
+    properties = NO_PROPERTIES
     if version >= _V5:
         properties, position = decode_properties(body, position, end, PacketType.CONNECT)
     client_id, position = read_string(body, position, end)
@@ -318,7 +323,7 @@ def _subscribe(body: bytes, version: ProtocolVersion) -> Subscribe:
     packet_id = _packet_id(body)
     end = len(body)
     position = 2
-    properties = Properties()
+    properties = NO_PROPERTIES
     if version >= _V5:
         properties, position = decode_properties(body, position, end, PacketType.SUBSCRIBE)
     identifier = (properties.subscription_identifiers or (0,))[0]
@@ -375,7 +380,7 @@ def _unsubscribe(body: bytes, version: ProtocolVersion) -> Unsubscribe:
     packet_id = _packet_id(body)
     end = len(body)
     position = 2
-    properties = Properties()
+    properties = NO_PROPERTIES
     if version >= _V5:
         properties, position = decode_properties(body, position, end, PacketType.UNSUBSCRIBE)
     if position == end:

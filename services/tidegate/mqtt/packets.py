@@ -8,7 +8,7 @@ bytes they arrived in; every other packet carries a decoded ``Properties``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tidegate.mqtt.enums import ProtocolVersion
 
@@ -48,6 +48,10 @@ class Properties:
     wildcard_subscription_available: int | None = None
     subscription_identifier_available: int | None = None
     shared_subscription_available: int | None = None
+
+
+#: What a packet has in a version without properties; shared, so never written to.
+NO_PROPERTIES: Final = Properties()
 
 
 class Publish:
@@ -108,9 +112,33 @@ class Publish:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Publish):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return self._fields() == other._fields()
 
     __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
+
+    def __copy__(self) -> Publish:
+        return Publish(*self._fields())
+
+    def _fields(
+        self,
+    ) -> tuple[
+        str, bytes, int, bool, bool, int, bytes, int | None, int, tuple[int, ...], int, bytes
+    ]:
+        """Return the arguments that make an equal one. (Compiled, it has no ``__slots__``.)"""
+        return (
+            self.topic,
+            self.payload,
+            self.qos,
+            self.retain,
+            self.dup,
+            self.packet_id,
+            self.properties,
+            self.message_expiry_interval,
+            self.topic_alias,
+            self.subscription_identifiers,
+            self.expires_at_ms,
+            self.trace,
+        )
 
     def __repr__(self) -> str:
         # Never the payload: it is the users' data and ends up in logs.

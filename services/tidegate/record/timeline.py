@@ -1,13 +1,14 @@
 """The events of a client as sentences, the oldest first; what is repeated is one sentence.
 
-Used by ``why``, and by who shows events one by one. Pure: the time zone is an argument.
+Used by ``why``, and by who shows events one by one. Times are UTC, as
+in the log. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from typing import Final
 
 from tidegate.record.events import Event, Kind
@@ -31,10 +32,10 @@ class Sentence:
     event: Event
 
 
-def timeline(events: Iterable[Event], now: float, zone: tzinfo = UTC) -> list[Sentence]:
-    """Return sentences of events in order of time; ``now`` is Unix time in seconds.
+def timeline(events: Iterable[Event]) -> list[Sentence]:
+    """Return sentences of events in order of time.
 
-    "10:42:07 refused at edge-1 from 10.1.2.3: wrong password (3rd time in a minute)"
+    "2026-11-30T10:42:07Z refused at edge-1 from 10.1.2.3: wrong password (3rd time in a minute)"
     """
     groups: list[list[Event]] = []
     for event in sorted(events, key=lambda one: one.at):
@@ -43,15 +44,12 @@ def timeline(events: Iterable[Event], now: float, zone: tzinfo = UTC) -> list[Se
             last.append(event)
         else:
             groups.append([event])
-    return [_sentence(group, now, zone) for group in groups]
+    return [_sentence(group) for group in groups]
 
 
-def clock(at: float, now: float, zone: tzinfo = UTC) -> str:
-    """A time of day, with the date when that is more than a day away."""
-    time = datetime.fromtimestamp(at, zone)
-    if abs(now - at) < _DAY_S:
-        return time.strftime("%H:%M:%S")
-    return time.strftime("%Y-%m-%d %H:%M:%S")
+def clock(at: float) -> str:
+    """A time (Unix time in seconds) in a sentence: "2026-11-30T10:42:07Z"."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def duration(seconds: float) -> str:
@@ -77,7 +75,7 @@ def _is_repeated(last: Event, event: Event) -> bool:
     )
 
 
-def _sentence(group: Sequence[Event], now: float, zone: tzinfo) -> Sentence:
+def _sentence(group: Sequence[Event]) -> Sentence:
     event = group[-1]
     text, advice = _meaning(event)
     times = ""
@@ -85,7 +83,7 @@ def _sentence(group: Sequence[Event], now: float, zone: tzinfo) -> Sentence:
         within = duration(max(1.0, event.at - group[0].at))
         within = "a minute" if within == "60 s" or event.at - group[0].at < REPEATED_S else within
         times = f" ({_ordinal(len(group))} time in {within})"
-    return Sentence(event.at, f"{clock(event.at, now, zone)} {text}{times}", advice, event)
+    return Sentence(event.at, f"{clock(event.at)} {text}{times}", advice, event)
 
 
 def _ordinal(number: int) -> str:

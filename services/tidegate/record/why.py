@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, tzinfo
 from enum import StrEnum
 from typing import Final
 
@@ -66,20 +65,20 @@ class Client:
     bans: Sequence[BanState] = ()
 
 
-def sentences(known: Client, now: float, *, topic: str = "", zone: tzinfo = UTC) -> list[Finding]:
+def sentences(known: Client, now: float, *, topic: str = "") -> list[Finding]:
     """Return what is wrong with a client, and its record; ``now`` is Unix time in seconds.
 
     ``topic``: a topic name of which it should get messages.
     """
     events = sorted(known.events, key=lambda event: event.at)
     findings = [
-        *_bans(known, now, zone),
-        *_twins(events, now, zone),
-        *_connection(known, events, now, zone),
-        *_session_gone(known, events, now, zone),
-        *_permissions(known, events, now, zone),
+        *_bans(known),
+        *_twins(events, now),
+        *_connection(known, events, now),
+        *_session_gone(known, events),
+        *_permissions(known, events, now),
         *_filters(known, topic),
-        *_queue(known, events, now, zone),
+        *_queue(known, events, now),
         *_drops(known, events, now),
     ]
     order = list(Severity)
@@ -88,14 +87,14 @@ def sentences(known: Client, now: float, *, topic: str = "", zone: tzinfo = UTC)
         findings.append(Finding("nothing is wrong with it, as far as the broker can see"))
     record = [
         Finding(line.text, Severity.INFO, line.advice, line.at, line.event.kind)
-        for line in timeline(events, now, zone)
+        for line in timeline(events)
     ]
     return findings + record
 
 
-def _bans(known: Client, now: float, zone: tzinfo) -> Iterable[Finding]:
+def _bans(known: Client) -> Iterable[Finding]:
     for ban in known.bans:
-        end = f"until {clock(ban.until, now, zone)}" if ban.until is not None else "without an end"
+        end = f"until {clock(ban.until)}" if ban.until is not None else "without an end"
         reason = f": {ban.reason}" if ban.reason else ""
         yield Finding(
             f"{ban.kind} {ban.value} is banned {end}{reason}",
@@ -104,7 +103,7 @@ def _bans(known: Client, now: float, zone: tzinfo) -> Iterable[Finding]:
         )
 
 
-def _twins(events: Sequence[Event], now: float, zone: tzinfo) -> Iterable[Finding]:
+def _twins(events: Sequence[Event], now: float) -> Iterable[Finding]:
     """Two clients that have one identifier take the session from each other, again and again."""
     takeovers = [
         event for event in events if event.kind is Kind.TAKEN_OVER and now - event.at <= RECENT_S
@@ -123,7 +122,7 @@ def _twins(events: Sequence[Event], now: float, zone: tzinfo) -> Iterable[Findin
     yield Finding(
         f"two clients use this client identifier: {len(takeovers)} times in {span} a new "
         f"connection took over from the one before ({where}), last at "
-        f"{clock(takeovers[-1].at, now, zone)}",
+        f"{clock(takeovers[-1].at)}",
         Severity.ERROR,
         "give each device a client identifier of its own; a ban of one address shows which is which"
         if len(hosts) > 1
@@ -134,9 +133,7 @@ def _twins(events: Sequence[Event], now: float, zone: tzinfo) -> Iterable[Findin
     )
 
 
-def _connection(
-    known: Client, events: Sequence[Event], now: float, zone: tzinfo
-) -> Iterable[Finding]:
+def _connection(known: Client, events: Sequence[Event], now: float) -> Iterable[Finding]:
     """It is not connected: since when, and why."""
     session = known.session
     if session is not None and session.is_connected:
@@ -160,7 +157,7 @@ def _connection(
                 "it is not connected, and has no session", Severity.WARNING, "", last.at, last.kind
             )
         return
-    line = timeline([last], now, zone)[0]
+    line = timeline([last])[0]
     if last.kind is Kind.REFUSED:
         yield Finding(
             f"it cannot connect: {REFUSED.get(last.reason, (named(last.reason), ''))[0]}",
@@ -172,7 +169,7 @@ def _connection(
         return
     cause = CLOSED.get(last.reason, named(last.reason))
     yield Finding(
-        f"it is not connected since {clock(last.at, now, zone)}: {cause}",
+        f"it is not connected since {clock(last.at)}: {cause}",
         Severity.WARNING if last.reason in _EXPECTED else Severity.ERROR,
         line.advice or "connect it",
         last.at,
@@ -186,9 +183,7 @@ _SETTLED_S: Final = 5.0
 _EXPECTED: Final = frozenset({"disconnect", "disconnect_with_will", "shed", "server_shutting_down"})
 
 
-def _session_gone(
-    known: Client, events: Sequence[Event], now: float, zone: tzinfo
-) -> Iterable[Finding]:
+def _session_gone(known: Client, events: Sequence[Event]) -> Iterable[Finding]:
     """Its session ended, and it has not subscribed again."""
     gone = next((one for one in reversed(events) if one.kind in _SESSION_ENDS), None)
     if gone is None:
@@ -224,7 +219,7 @@ def _session_gone(
             ),
         )
     yield Finding(
-        f"{text} at {clock(gone.at, now, zone)}: its subscriptions and queued messages are gone",
+        f"{text} at {clock(gone.at)}: its subscriptions and queued messages are gone",
         Severity.ERROR,
         advice,
         gone.at,
@@ -235,9 +230,7 @@ def _session_gone(
 _SESSION_ENDS: Final = frozenset({Kind.SESSION_EXPIRED, Kind.SESSION_ENDED})
 
 
-def _permissions(
-    known: Client, events: Sequence[Event], now: float, zone: tzinfo
-) -> Iterable[Finding]:
+def _permissions(known: Client, events: Sequence[Event], now: float) -> Iterable[Finding]:
     """What the ACL does not let it read, or write."""
     user = _user(known, events)
     seen: set[str] = set()
@@ -258,7 +251,7 @@ def _permissions(
             if granted.get(event.topic, 0.0) > event.at and event.reason == "not_authorized":
                 continue  # it may read that by now
             yield Finding(
-                f"its subscription to {event.topic} was refused at {clock(event.at, now, zone)}: "
+                f"its subscription to {event.topic} was refused at {clock(event.at)}: "
                 "the ACL does not let it read that",
                 Severity.ERROR,
                 f"add `topic read {_plain(event.topic)}` for {user} to the ACL file, or correct "
@@ -333,13 +326,13 @@ def _filters(known: Client, topic: str) -> Iterable[Finding]:
     )
 
 
-def _queue(known: Client, events: Sequence[Event], now: float, zone: tzinfo) -> Iterable[Finding]:
+def _queue(known: Client, events: Sequence[Event], now: float) -> Iterable[Finding]:
     """Messages wait: they may be too many."""
     queue = known.queue
     if queue is None or not queue.length:
         return
     connected = known.session is not None and known.session.is_connected
-    oldest = f", the oldest since {clock(queue.oldest_at, now, zone)}" if queue.oldest_at else ""
+    oldest = f", the oldest since {clock(queue.oldest_at)}" if queue.oldest_at else ""
     dropped = _dropped_since(events, "queue_full", now)
     if (queue.limit and queue.length >= queue.limit) or dropped:
         of = f" of {queue.limit:,}" if queue.limit else ""

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 PACKAGES: Final = ("fastapi", "uvicorn", "aiohttp")
 #: File in the data directory with the first token.
 TOKENS_FILE: Final = "console-tokens"
+#: File in the data directory with the URL of a console whose port the system has chosen, and the
+#: pid of `tidegate serve`.
+ADDRESS_FILE: Final = "console-address"
 STOP_TIMEOUT_S: Final = 5.0
 #: By how much its niceness is above the broker's: clients go before people who look at them.
 NICER: Final = 5
@@ -69,12 +72,10 @@ def first_token_file(config: Config) -> Path | None:
 
     A token is made where only this machine reaches the console and nobody is a user.
     """
-    console, store = config.console, config.store
+    console = config.console
     if console.users_file is not None or console.tokens_file is not None:
         return None
-    if not is_loopback(console.address) or store.url is not None:
-        return None
-    return store.data_dir / TOKENS_FILE
+    return config.store.data_dir / TOKENS_FILE if is_loopback(console.address) else None
 
 
 class ConsoleChild:
@@ -110,6 +111,7 @@ class ConsoleChild:
         if not self._broker.config.console.port:
             # Pages that are open find the next one there, too.
             self._write(int(url.rpartition(":")[2]))
+            self._note_address(url)
         if self._token:
             self._announce(f"tidegate console {url}/#token={self._token}")
         elif self._tokens_file is not None:
@@ -128,6 +130,9 @@ class ConsoleChild:
 
     async def stop(self) -> None:
         """Stop it."""
+        with contextlib.suppress(OSError):
+            if self._address_file.read_text().endswith(f" {os.getpid()}\n"):
+                self._address_file.unlink()
         if self._child is not None:
             await self._child.stop(STOP_TIMEOUT_S)
 
@@ -165,12 +170,32 @@ class ConsoleChild:
             console["tokens_file"] = str(self._tokens_file)
         return found | {"name": f"{config.name}-console" if config.name else "console"}
 
-    # The first token
+    # What `tidegate ctl` of this machine finds
+
+    @property
+    def _address_file(self) -> Path:
+        return self._broker.config.store.data_dir / ADDRESS_FILE
+
+    def _note_address(self, url: str) -> None:
+        """Write down where the console is, for this user only: tokens are sent there."""
+        new = self._address_file.with_name(f"{ADDRESS_FILE}.{os.getpid()}")
+        try:
+            new.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            new.unlink(missing_ok=True)
+            with os.fdopen(_created(new), "w") as stream:
+                stream.write(f"{url} {os.getpid()}\n")
+            new.replace(self._address_file)
+        except OSError as error:
+            log.info(
+                "tidegate ctl needs the URL of the console",
+                extra={"reason": f"{self._address_file}: {error.strerror}"},
+            )
 
     def _prepare_token(self) -> None:
         """Make the first token, where only this machine reaches the console and nobody is a user.
 
-        With an embedded store it stays in the data directory; otherwise it is for this run.
+        It stays in the data directory. Where that is of no use beside an external store, it is for
+        this run.
         """
         config = self._broker.config
         console = config.console
@@ -185,13 +210,29 @@ class ConsoleChild:
                 },
             )
             return
-        path = first_token_file(config) or self._directory / TOKENS_FILE
-        self._tokens_file = path.absolute()
+        path = first_token_file(config)
+        assert path is not None
+        try:
+            self._make_token(path)
+        except OSError:
+            if config.store.url is None:
+                raise
+            self._make_token(self._directory / TOKENS_FILE)
+
+    def _make_token(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         token = f"tgc_{secrets.token_urlsafe(32)}"
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = _created(path)
         except FileExistsError:
-            return
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(f"admin {token}\n")
-        self._token = token
+            path.read_bytes()
+        else:
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(f"admin {token}\n")
+            self._token = token
+        self._tokens_file = path.absolute()
+
+
+def _created(path: Path) -> int:
+    """Make a file that is this user's alone; return its descriptor. Raises FileExistsError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

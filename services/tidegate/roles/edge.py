@@ -45,6 +45,7 @@ class EdgeProcess(Process):
             config.store.edge_lease_s,
             self.counters,
         )
+        self._router_client.routers.limit_caches(config.limits.max_cached_topics)
         self._components: EdgeComponents | None = None
 
     async def start(self, stack: contextlib.AsyncExitStack) -> str:
@@ -75,9 +76,10 @@ class EdgeProcess(Process):
         return components.endpoints(admin_url)
 
     async def reconfigure(self, config: Config) -> None:
-        """Apply it to the components; an edge needs nothing else."""
+        """Apply it to the components, and to the end of the link."""
         assert self._components is not None
         await self._components.reconfigure(config)
+        self._router_client.routers.limit_caches(config.limits.max_cached_topics)
 
     async def drain(self, reason: str) -> None:
         """Drain the clients."""

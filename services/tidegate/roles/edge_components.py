@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from tidegate.edge.administration import control_of, readings_of
 from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer
@@ -37,6 +38,11 @@ STARTUP_ERRORS: tuple[type[Exception], ...] = (
     AclFileError,
     PasswordFileError,
     TlsConfigurationError,
+)
+
+#: What it means when an edge ends without a router or a store.
+ENDS_NOT_STORED: Final = (
+    "ends of connections not stored: they count as lost once the lease of this edge has ended"
 )
 
 
@@ -84,6 +90,7 @@ class EdgeComponents:
             connect_timeout_s=config.limits.connect_timeout_s,
             config_status=config_status,
             on_refused=self.edge.context.recorder.turned_away,
+            has_unsent=self.edge.has_unsent,
         )
         self._limit_listeners(config.limits)
         self.drainer = Drainer(self.edge, config.drain, self.listeners.stop_accepting)
@@ -95,7 +102,10 @@ class EdgeComponents:
         """Start timers and file watches; no client is accepted yet."""
         stack.callback(self.authenticator.close)
         self.edge.start()
-        stack.push_async_callback(self._stop)
+        stack.push_async_callback(self.listeners.close)
+        self._process.close_within(stack, self.edge.stop, ENDS_NOT_STORED)
+        stack.push_async_callback(self.listeners.stop_accepting)
+        stack.push_async_callback(self._listener_removal.stop)
         for watch in (self._passwords, self._rules):
             self._process.on_hangup(watch.trigger)
             self._process.background(stack, watch.run())
@@ -110,12 +120,6 @@ class EdgeComponents:
         """Drain all clients; return when none is connected, or the deadline has passed."""
         self.drainer.start(reason)
         await self.drainer.wait()
-
-    async def _stop(self) -> None:
-        await self._listener_removal.stop()
-        await self.listeners.stop_accepting()
-        await self.edge.stop()
-        await self.listeners.close()
 
     # Files and settings that change
 
@@ -267,6 +271,13 @@ def listener_metrics(listeners: Listeners) -> CallbackMetrics:
                 " event loop.",
                 [],
                 lambda: [([], listeners.waited)],
+            ),
+            (
+                "connect_pauses_total",
+                "Pauses in the work for connections without CONNACK of addresses where most come to"
+                " nothing.",
+                [],
+                lambda: [([], listeners.pauses)],
             ),
             (
                 "connections_limit",

@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -30,6 +30,8 @@ from tidegate.runtime.config.reloadable import restart_needed, with_reloadable
 from tidegate.runtime.config.report import settings_of
 from tidegate.runtime.config.source import LoadedConfig
 from tidegate.runtime.process import event_loop as loops
+from tidegate.runtime.process.allocator import keep_freed_memory
+from tidegate.runtime.process.build import current_build
 from tidegate.runtime.process.clock import BrokerClock
 from tidegate.runtime.process.descriptors import raise_limit
 from tidegate.runtime.process.shutdown import Shutdown
@@ -50,6 +52,12 @@ T = TypeVar("T")
 NO_STORE: Final = "store not reachable"
 #: Interval at which gauges that have to be computed are updated.
 GAUGE_INTERVAL_S: Final = 1.0
+#: Of ``shutdown_timeout_s``: how long a process waits for the store when it closes something.
+CLOSING_SHARE: Final = 1 / 3
+#: What it means when a router ends without a store.
+WRITES_NOT_STORED: Final = (
+    "writes not stored: their messages are not acknowledged, publishers send them again"
+)
 
 
 class StopRequested(Exception):
@@ -73,7 +81,9 @@ class Process(ABC):
         self.config = config
         self.name = config.name or default_name()
         self.counters = Counters()
-        self.exporter = Exporter(self.counters, {"role": self.role, "name": self.name})
+        self.exporter = Exporter(
+            self.counters, {"role": self.role, "name": self.name, "build": current_build()}
+        )
         self.config_status = ConfigStatus()
         self.exporter.add(self.config_status.metrics())
         self.clock = BrokerClock()
@@ -238,7 +248,7 @@ class Process(ABC):
             admin.address,
             admin.port,
             ready=ready or self.readiness,
-            metrics=metrics or self.exporter.render,
+            metrics=metrics or self.exporter.render_in_turns,
             control=control,
             token_file=admin.token_file,
         )
@@ -252,11 +262,33 @@ class Process(ABC):
         """Start another admin server, at a Unix socket in a directory of this user's; return its
         address. It needs no token."""
         server = AdminServer(
-            f"unix:{path}", 0, ready=self.readiness, metrics=self.exporter.render, control=control
+            f"unix:{path}",
+            0,
+            ready=self.readiness,
+            metrics=self.exporter.render_in_turns,
+            control=control,
         )
         await server.start()
         stack.push_async_callback(server.stop)
         return server.url
+
+    def close_within(
+        self, stack: contextlib.AsyncExitStack, close: Callable[[], Awaitable[None]], left: str
+    ) -> None:
+        """Close something at the end; after a third of ``shutdown_timeout_s`` it is cancelled.
+
+        Without a router or a store what it writes last is never confirmed. ``left`` is what the log
+        says of it then.
+        """
+
+        async def close_or_leave() -> None:
+            try:
+                async with asyncio.timeout(self.config.shutdown_timeout_s * CLOSING_SHARE):
+                    await close()
+            except TimeoutError:
+                log.warning(left)
+
+        stack.push_async_callback(close_or_leave)
 
     def background(self, stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
         """Run something until the shutdown; a failure is logged, and the process goes on."""
@@ -301,6 +333,7 @@ class Process(ABC):
         """Return what /status reports of every process."""
         return {
             "version": __version__,
+            "build": current_build(),
             "role": self.role,
             "name": self.name,
             "uptime_s": round(time.monotonic() - self._started_s, 1),
@@ -354,5 +387,7 @@ def run(
         await process_of(config, ready).run(loaded)
 
     logs.configure(config.log.level, config.log.format, process=config.name)
+    log.info("starting", extra={"version": __version__, "build": current_build()})
     raise_limit()
+    keep_freed_memory()
     loops.run(main())

@@ -20,7 +20,7 @@ from tidegate.link.interfaces import RouterService
 from tidegate.link.router_end.link_server import LinkServer
 from tidegate.link.traced_links import TracedRouterService
 from tidegate.roles import process
-from tidegate.roles.process import NO_STORE, Process
+from tidegate.roles.process import NO_STORE, WRITES_NOT_STORED, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.sys_figures import figures_of
 from tidegate.router.inspection import handlers_of
@@ -80,7 +80,7 @@ class RouterProcess(Process):
         self._router = router
         handlers.update(handlers_of(router))
         stack.push_async_callback(store.close)
-        stack.push_async_callback(router.stop)
+        self.close_within(stack, router.stop, WRITES_NOT_STORED)
         service: RouterService = router
         if tracer is not None:
             service = TracedRouterService(router, tracer, router.table.route)
@@ -105,7 +105,7 @@ class RouterProcess(Process):
         def measure() -> None:
             counters.retained_count = len(router.retained)
             counters.sessions = len(router.table.sessions)
-            counters.subscriptions = router.table.offline_subscription_count()
+            counters.subscriptions = router.table.offline_subscription_count
 
         self.every_second(stack, measure)
         self._address = await link_server.start()

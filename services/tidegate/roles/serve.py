@@ -24,7 +24,7 @@ from tidegate.link.interfaces import RouterLink, RouterUnavailable
 from tidegate.link.traced_links import TracedEdgeLink, TracedRouterLink, TracedRouterService
 from tidegate.roles import console_child, edge_components, process
 from tidegate.roles.edge_components import EdgeComponents
-from tidegate.roles.process import NO_STORE, Process
+from tidegate.roles.process import NO_STORE, WRITES_NOT_STORED, Process
 from tidegate.roles.router_reload import RouterReload
 from tidegate.roles.start_checks import check_admin, check_edge
 from tidegate.roles.store_use import EXIT_STORE_LOST, StoreUse, patience_s
@@ -104,7 +104,7 @@ class Broker(Process):
         router.attach_edge(edge if tracer is None else TracedEdgeLink(edge, tracer, counters))
         await router.heartbeat(edge_id)
         await router.start()
-        stack.push_async_callback(router.stop)
+        self.close_within(stack, router.stop, WRITES_NOT_STORED)
         stack.push_async_callback(_end_lease, store, edge_id)
         components.start(stack)
         await components.open()
@@ -117,7 +117,7 @@ class Broker(Process):
             counters.retained_count = len(router.retained)
             counters.sessions = len(router.table.sessions)
             counters.subscriptions = (
-                edge.registry.subscription_count + router.table.offline_subscription_count()
+                edge.registry.subscription_count + router.table.offline_subscription_count
             )
 
         self.every_second(stack, measure)

@@ -8,21 +8,15 @@ messages are queued in the order of ``add``, also across retries.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
-from typing import Final
 
 from tidegate.link.interfaces import Origin
 from tidegate.mqtt.packets import Publish
+from tidegate.router.batch_writer import BatchWriter
 from tidegate.router.pending import Pending
 from tidegate.router.store_calls import Backoff
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Claim, Holder, Store, StoreUnavailable, WriterFenced
-
-log = logging.getLogger(__name__)
-
-MAX_BATCH: Final = 500
 
 
 class ClaimItem:
@@ -48,71 +42,21 @@ class ClaimItem:
         self.skip = skip
 
 
-class Claims:
+class Claims(BatchWriter[ClaimItem, list[Holder]]):
     """Claims messages in order; see the module's docstring."""
 
     def __init__(self, store: Store, counters: Counters, on_fenced: Callable[[], None]) -> None:
+        super().__init__("claiming", counters, on_fenced)
         self._store = store
-        self._counters = counters
-        self._on_fenced = on_fenced
-        self._waiting: list[ClaimItem] = []
-        #: The batch in flight; another list once that was cancelled.
-        self._batch: list[ClaimItem] = []
-        self._task: asyncio.Task[None] | None = None
         #: Called with each message and who has its claim. Set before the first one is added.
         self.claimed: Callable[[ClaimItem, Holder], None] | None = None
 
     def add(self, item: ClaimItem) -> None:
         """Claim a message; its ``pending`` counts it until ``claimed`` has returned."""
         item.pending.add()
-        self._waiting.append(item)
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
+        self.put(item)
 
-    def cancel(self) -> None:
-        """Cancel what is not claimed yet: this router is fenced, and edges resend it."""
-        cancelled = self._batch + self._waiting
-        self._batch, self._waiting = [], []
-        for item in cancelled:
-            item.pending.cancel()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything waits."""
-        return self._task is not None
-
-    async def idle(self) -> None:
-        """Return when nothing waits."""
-        while self._task is not None:
-            await asyncio.shield(self._task)
-
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._batch = self._waiting[:MAX_BATCH]
-                del self._waiting[:MAX_BATCH]
-                try:
-                    holders = await self._claim(batch)
-                except WriterFenced:
-                    if self._batch is batch:  # otherwise it is cancelled already
-                        self.cancel()
-                        self._on_fenced()
-                    continue
-                except Exception:
-                    log.exception("claiming messages failed")
-                    self._fail_batch(batch)
-                    continue
-                self._batch = []
-                for item, holder in zip(batch, holders, strict=True):
-                    if self.claimed is not None:
-                        self.claimed(item, holder)
-                    item.pending.release()
-        finally:
-            self._task = None
-            self._batch = []
-
-    async def _claim(self, batch: list[ClaimItem]) -> list[Holder]:
-        """Claim until the store has done it. Raises WriterFenced."""
+    async def _write(self, batch: list[ClaimItem]) -> list[Holder]:
         backoff = None
         claims = [item.claim for item in batch]
         while True:
@@ -127,11 +71,8 @@ class Claims:
             if self._batch is not batch:  # it was cancelled: edges resend it
                 raise WriterFenced
 
-    def _fail_batch(self, batch: list[ClaimItem]) -> None:
-        """Fail a batch that the store refuses as invalid: a fault of Tidegate."""
-        self._counters.internal_errors += 1
-        for item in batch:
-            self._counters.published += 1
-            self._counters.dropped["store_unavailable"] += 1
-            item.pending.failed = True
+    def _finish(self, batch: list[ClaimItem], reply: list[Holder]) -> None:
+        for item, holder in zip(batch, reply, strict=True):
+            if self.claimed is not None:
+                self.claimed(item, holder)
             item.pending.release()

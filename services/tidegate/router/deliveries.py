@@ -66,12 +66,22 @@ class Deliveries:
             await asyncio.gather(self._completing, return_exceptions=True)
 
     async def fetch(
-        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+        self,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        after_seq: int,
+        max_count: int,
+        max_bytes: int,
     ) -> list[tuple[int, Publish]]:
         """Read a session's queue (see RouterLink)."""
-        found = await call_once(
-            self._store.fetch(client_id, incarnation, after_seq, max_count, max_bytes)
-        )
+        page = (incarnation, after_seq, max_count, max_bytes)
+        if epoch:
+            found = await call_once(self._store.fetch_owned(client_id, epoch, *page))
+            if found is None:
+                await self._rollback.refuse(client_id, epoch)
+        else:  # an edge of an older version does not say it
+            found = await call_once(self._store.fetch(client_id, *page))
         return [(seq, decode_queued(record)) for seq, record in found]
 
     async def enqueue(self, client_id: str, incarnation: int, messages: Sequence[Publish]) -> None:

@@ -42,13 +42,15 @@ class Edges:
         del self.by_id[edge.edge_id]
         self._table.drop_edge(edge)
 
-    def add_interest(self, edge_id: str, topic_filter: str) -> None:
+    def add_interest(
+        self, edge_id: str, filters: Sequence[str], *, only_qos0: bool = False
+    ) -> None:
         """Send this edge what matches (see RouterLink)."""
-        self._table.add_interest(self.by_id[edge_id], topic_filter)
+        self._table.add_interest(self.by_id[edge_id], filters, only_qos0=only_qos0)
 
-    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
+    def remove_interest(self, edge_id: str, filters: Sequence[str]) -> None:
         """Send this edge no more of it (see RouterLink)."""
-        self._table.remove_interest(self.by_id[edge_id], topic_filter)
+        self._table.remove_interest(self.by_id[edge_id], filters)
 
     def join_groups(
         self,

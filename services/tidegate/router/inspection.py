@@ -6,7 +6,6 @@ by the admin server.
 
 from __future__ import annotations
 
-import heapq
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -15,7 +14,8 @@ from tidegate.core.session_key import parts_of
 from tidegate.mqtt.errors import MqttError
 from tidegate.mqtt.topics import SHARE_PREFIX, matches, parse_shared, validate_topic_name
 from tidegate.runtime.admin.control import Json, Page
-from tidegate.runtime.admin.http import HttpError, Request, Response, is_number, json_response
+from tidegate.runtime.admin.http import HttpError, Request, Response, is_number
+from tidegate.runtime.admin.pieces import Turns, chosen_of, encoded, first_of, object_of
 
 if TYPE_CHECKING:
     from tidegate.router.router import Router
@@ -48,13 +48,18 @@ class _Pages:
         except MqttError as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, f"topic: {error}.") from None
         route = self._table.route(topic)
-        return json_response(
-            HTTPStatus.OK,
+        receivers, turns = [], Turns()
+        for target in list(islice(route.durable, MOST)):
+            names = list(target.session.subscriptions)
+            matching = await chosen_of(names, lambda name: matches(name, topic), turns)
+            receivers.append((target, matching))
+        groups = await first_of(list(route.groups), MOST, lambda part: part, _name)
+        return await object_of(
             {
-                "receivers": [_receiver(one, topic) for one in islice(route.durable, MOST)],
-                "groups": [self._group(*each) for each in islice(sorted(route.groups), MOST)],
+                "receivers": await encoded(receivers, lambda each: _receiver(*each)),
+                "groups": await encoded(groups, self._group),
                 "more": len(route.durable) > MOST or len(route.groups) > MOST,
-            },
+            }
         )
 
     async def groups(self, request: Request) -> Response:
@@ -63,10 +68,14 @@ class _Pages:
         limit, after = request.query.get("limit", "100"), request.query.get("after", "")
         if not is_number(limit) or not 1 <= int(limit) <= MOST:
             raise HttpError(HTTPStatus.BAD_REQUEST, f"limit must be from 1 to {MOST:,}.")
-        names = (each for each in self._table.shared.groups() if _name(*each) > after)
-        found = heapq.nsmallest(int(limit) + 1, names, key=lambda each: _name(*each))
-        groups = [self._group(*each) for each in found[: int(limit)]]
-        return json_response(HTTPStatus.OK, {"groups": groups, "more": len(found) > int(limit)})
+        found = await first_of(
+            list(self._table.shared.groups()),
+            int(limit) + 1,
+            lambda part: [each for each in part if _name(each) > after],
+            _name,
+        )
+        groups = await encoded(found[: int(limit)], self._group)
+        return await object_of({"groups": groups, "more": len(found) > int(limit)})
 
     async def group(self, request: Request) -> Response:
         """The members of a group, the next one first."""
@@ -75,19 +84,19 @@ class _Pages:
         members = [] if name is None else list(islice(self._table.shared.members(*name), MOST + 1))
         if name is None or not members:
             raise HttpError(HTTPStatus.NOT_FOUND, "No group of shared subscriptions has this name.")
-        return json_response(
-            HTTPStatus.OK,
+        return await object_of(
             {
-                **self._group(*name),
-                "list": [_member(*each) for each in members[:MOST]],
+                **self._group(name),
+                "list": await encoded(members[:MOST], lambda each: _member(*each)),
                 "more": len(members) > MOST,
-            },
+            }
         )
 
-    def _group(self, share_name: str, topic_filter: str) -> Json:
+    def _group(self, group: tuple[str, str]) -> Json:
+        share_name, topic_filter = group
         members, connected = self._table.shared.count(share_name, topic_filter)
         return {
-            "name": _name(share_name, topic_filter),
+            "name": _name(group),
             "share_name": share_name,
             "filter": topic_filter,
             "members": members,
@@ -95,7 +104,8 @@ class _Pages:
         }
 
 
-def _name(share_name: str, topic_filter: str) -> str:
+def _name(group: tuple[str, str]) -> str:
+    share_name, topic_filter = group
     return f"{share_name}/{topic_filter}"
 
 
@@ -104,10 +114,9 @@ def _named(key: str) -> Json:
     return {"client_id": client_id, "mount_point": mount_point}
 
 
-def _receiver(target: DurableTarget, topic: str) -> Json:
+def _receiver(target: DurableTarget, names: list[str]) -> Json:
     session = target.session
     mount_point, _ = parts_of(session.client_id)
-    names = [name for name in session.subscriptions if matches(name, topic)]
     return {
         **_named(session.client_id),
         "filters": sorted(name.removeprefix(mount_point) for name in names),

@@ -1,20 +1,18 @@
 """The writer of durable sessions' queues: batches appends, retries them, handles each outcome.
 
-Called for every message to a durable session; calls the store. While one call is in flight the next
-ones gather, so a busy router makes few, large calls. Order of ``add`` is order in every queue, also
-across retries, because there is one call at a time. What waits here is bounded by the publishers:
-each may have only so many unanswered messages.
+Called for every message to a durable session; calls the store, one call at a time (see
+``batch_writer``), so order of ``add`` is order in every queue. What waits here is bounded by the
+publishers: each may have only so many unanswered messages.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from tidegate.link.interfaces import EdgeLink, Origin
 from tidegate.mqtt.packets import Publish
+from tidegate.router.batch_writer import BatchWriter
 from tidegate.router.pending import Pending
 from tidegate.router.store_calls import Backoff
 from tidegate.router.table import DurableSession
@@ -31,9 +29,6 @@ from tidegate.store.api import (
 )
 from tidegate.store.records import encode_queued
 
-log = logging.getLogger(__name__)
-
-MAX_BATCH: Final = 500
 #: (client_id, incarnation) -> (edge_id, epoch), as in ``AppendReply``.
 Locations: TypeAlias = dict[tuple[str, int], tuple[str, int]]
 NOT_CONNECTED: Final = ("", 0)
@@ -119,7 +114,7 @@ class QueueItem:
         self.trace = message.trace
 
 
-class QueueWriter:
+class QueueWriter(BatchWriter[QueueItem, AppendReply]):
     """Appends to queues in order; see the module's docstring."""
 
     def __init__(
@@ -131,18 +126,13 @@ class QueueWriter:
         now_ms: Callable[[], int],
     ) -> None:
         """``edges``: by identifier, those that messages can be pushed to now."""
+        super().__init__("queueing", counters, on_fenced)
         self._store = store
-        self._counters = counters
         self._edges = edges
-        self._on_fenced = on_fenced
         self._now_ms = now_ms
-        self._waiting: list[QueueItem] = []
-        #: The batch in flight; another list once that was cancelled.
-        self._batch: list[QueueItem] = []
-        self._task: asyncio.Task[None] | None = None
         #: Called when a session that a message is for is not in the store.
         self.on_no_session: Callable[[], None] = _nothing
-        #: Called with session key, reason, topic ("": not known) and number of dropped messages.
+        #: Called with session key, reason, topic and number of dropped messages.
         self.on_dropped: Callable[[str, str, str, int], None] = _drop_nothing
         #: Set before the first offer.
         self.groups: OfferListener | None = None
@@ -169,89 +159,51 @@ class QueueWriter:
         record = encode_queued(message, qos, retain, subscription_ids, message.expires_at_ms, group)
         claimed = offer is not None and offer.holder is not None
         append = Append(session.client_id, session.incarnation, record, identity, claimed)
-        self._waiting.append(
-            QueueItem(append, session, message, qos, retain, subscription_ids, pending, offer)
-        )
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
+        self.put(QueueItem(append, session, message, qos, retain, subscription_ids, pending, offer))
 
-    def cancel(self) -> None:
-        """Cancel what is not known to be written: this router is fenced."""
-        cancelled = self._batch + self._waiting
-        self._batch, self._waiting = [], []
-        for item in cancelled:
-            item.pending.cancel()
+    async def _write(self, batch: list[QueueItem]) -> AppendReply:
+        return await self.append(batch)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything waits."""
-        return self._task is not None
-
-    async def idle(self) -> None:
-        """Return when nothing waits."""
-        while self._task is not None:
-            await asyncio.shield(self._task)
-
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch = self._batch = self._waiting[:MAX_BATCH]
-                del self._waiting[:MAX_BATCH]
-                try:
-                    reply = await self.append(batch)
-                except WriterFenced:
-                    if self._batch is batch:  # otherwise it is cancelled already
-                        self.cancel()
-                        self._on_fenced()
-                    continue
-                except Exception:
-                    log.exception("queueing messages failed")
-                    self._fail_batch(batch)
-                    continue
-                locations = reply.locations
-                for item, result in zip(batch, reply.outcomes, strict=True):
-                    self._finish_item(item, result, locations)
-        finally:
-            self._task = None
-            self._batch = []
-            if self._waiting:  # a callback of the last batch added more
-                self._task = asyncio.create_task(self._run())
+    def _finish(self, batch: list[QueueItem], reply: AppendReply) -> None:
+        locations = reply.locations
+        for item, result in zip(batch, reply.outcomes, strict=True):
+            self._finish_item(item, result, locations)
 
     async def _append(self, batch: list[QueueItem]) -> AppendReply:
         """Append until the store has done all of it. Raises WriterFenced."""
         backoff = None
-        appends = [item.append for item in batch]
-        outcomes: list[int | AppendOutcome] = [AppendOutcome.UNAVAILABLE] * len(appends)
+        outcomes: list[int | AppendOutcome] = []
         locations: Locations = {}
-        left = list(range(len(appends)))
+        # What is not known to be done; without places it is all of the batch.
+        left: Sequence[Append] = [item.append for item in batch]
+        places: list[int] = []
         while True:
             reason = "some servers are not available"
             try:
-                reply = await self._store.append([appends[place] for place in left], self._now_ms())
+                reply = await self._store.append(left, self._now_ms())
             except StoreUnavailable as error:
                 reason = str(error)
             else:
-                for place, outcome in zip(left, reply.outcomes, strict=True):
-                    outcomes[place] = outcome
-                locations.update(reply.locations)
-                for (client_id, _), count in reply.evicted.items():
-                    self.on_dropped(client_id, "queue_full", "", count)
-                left = [place for place in left if outcomes[place] is AppendOutcome.UNAVAILABLE]
-                if not left:
+                for (client_id, _), (count, topic) in reply.evicted.items():
+                    self.on_dropped(client_id, "queue_full", topic, count)
+                if outcomes:
+                    for place, outcome in zip(places, reply.outcomes, strict=True):
+                        outcomes[place] = outcome
+                    locations.update(reply.locations)
+                else:
+                    outcomes, locations = reply.outcomes, reply.locations
+                if AppendOutcome.UNAVAILABLE not in outcomes:
                     return AppendReply(outcomes, locations)
+                places = [
+                    place
+                    for place, outcome in enumerate(outcomes)
+                    if outcome is AppendOutcome.UNAVAILABLE
+                ]
+                left = [batch[place].append for place in places]
             backoff = backoff or Backoff()
             await backoff.pause("queue messages", reason)
             if self._batch is not batch:  # it was cancelled: the new instance must not write it
                 raise WriterFenced
-
-    def _fail_batch(self, batch: list[QueueItem]) -> None:
-        """Fail a batch that the store refuses as invalid: a fault of Tidegate."""
-        self._counters.internal_errors += 1
-        for item in batch:
-            self._counters.published += 1
-            self._counters.dropped["store_unavailable"] += 1
-            item.pending.failed = True
-            item.pending.release()
 
     def _finish_item(
         self, item: QueueItem, result: int | AppendOutcome, locations: Locations

@@ -58,26 +58,27 @@ class Replays:
         subscriptions: Iterable[tuple[str, SubscriptionOptions]],
     ) -> None:
         """A session subscribes: call it before these subscriptions are in the table."""
+        now_s = asyncio.get_running_loop().time()
         for topic_filter, options in subscriptions:
             handling = options.retain_handling
             if not topic_filter.startswith("$share/") and (
                 handling == 0 or (handling == 1 and topic_filter not in session.subscriptions)
             ):
-                self._begin(session, topic_filter)
+                self._begin(session, topic_filter, now_s)
 
     def again(self, client_id: str, filters: Sequence[str]) -> None:
         """Retained messages of these subscriptions are sent once more (see RouterService)."""
         session = self._table.sessions.get(client_id)
         if session is not None:
+            now_s = asyncio.get_running_loop().time()
             for topic_filter in filters:
-                self._begin(session, topic_filter)
+                self._begin(session, topic_filter, now_s)
 
-    def _begin(self, session: DurableSession, topic_filter: str) -> None:
+    def _begin(self, session: DurableSession, topic_filter: str, now_s: float) -> None:
         """Note live topics from now on; drop what is old."""
         if session.live_topics is None:
             session.live_topics = {}
         session.live_topics[topic_filter] = None
-        now_s = asyncio.get_running_loop().time()
         noted = self._noted
         noted.append((now_s + NOTED_S, session, topic_filter))
         while noted[0][0] <= now_s or len(noted) > MAX_NOTED:

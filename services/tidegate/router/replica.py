@@ -48,6 +48,7 @@ class Replica:
         Remove what is no longer in the store. Raises StoreUnavailable.
         """
         table = self._table
+        known = list(table.sessions.values())
         seen: dict[str, set[str]] = {}
         async for sessions in self._store.stored_subscriptions():
             for stored in sessions:
@@ -55,7 +56,7 @@ class Replica:
                 for topic_filter, options in stored.subscriptions:
                     table.subscribe_durable(session, topic_filter, options)
                 seen[stored.client_id] = {name for name, _ in stored.subscriptions}
-        for session in list(table.sessions.values()):
+        for session in known:
             stored_filters = seen.get(session.client_id)
             if stored_filters is None:
                 table.drop_session(session.client_id, session.incarnation)

@@ -2,7 +2,9 @@
 
 Called by ``routing``, ``replica``, ``sweeper`` and the router. One writer: of several messages for
 a topic that wait at the same time only the newest is written, so a retry can never overwrite a
-newer message with an older one.
+newer message with an older one. A publish with an identity (QoS 2, a will) is stored once, also
+when it comes again by another router: see ``retained_changes``. Reads of its topic wait until it is
+known whether it had been stored before.
 """
 
 from __future__ import annotations
@@ -20,12 +22,20 @@ from tidegate.core.retained_index import RetainedIndex
 from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.mqtt.topics import matches
-from tidegate.router.pending import Pending
+from tidegate.router.pending import Pending, PendingEnqueue
+from tidegate.router.retained_calls import RetainedCalls
+from tidegate.router.retained_changes import RetainedChange, WaitingChanges
 from tidegate.router.retained_quota import RetainedQuota
 from tidegate.router.store_calls import Backoff
 from tidegate.runtime.telemetry.counters import Counters
-from tidegate.store.api import RetainedCharge, RetainRefusal, Store, StoreUnavailable, WriterFenced
-from tidegate.store.records import decode_retained, encode_retained
+from tidegate.store.api import (
+    RetainedBefore,
+    RetainRefusal,
+    Store,
+    StoreUnavailable,
+    WriterFenced,
+)
+from tidegate.store.records import decode_retained
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +48,8 @@ PAGE_BYTES: Final = 262_144
 PAGE_TOPICS: Final = 5_000
 #: Messages that are read at a time for a page.
 SLICE: Final = 64
+#: A read waits so long until it is known whether a message had been stored before.
+CERTAIN_S: Final = 2.0
 #: By topic: the newest message of those that have come during a read, None: removed.
 Changes: TypeAlias = dict[str, Publish | None]
 #: Lists of topics that are kept for next pages.
@@ -57,17 +69,18 @@ class RetainedMessages:
     ) -> None:
         self._store = store
         self._counters = counters or Counters()
-        self._quota = quota
-        #: Whom messages count for that are not yet written: topic -> client.
-        self._owners: dict[str, str] = {}
-        #: Refused by a quota in the batch that is being written.
-        self._refused: dict[str, RetainedCharge] = {}
+        self._calls = RetainedCalls(store, quota, now_ms)
         self._on_fenced = on_fenced
         self._now_ms = now_ms
         self._index = RetainedIndex()
         # Not yet written: topic -> newest message (None: removed). Reads see it first.
         self._dirty: dict[str, Publish | None] = {}
         self._writing: dict[str, Publish | None] = {}
+        # Of topics of both that have changes with an identity: all of their changes.
+        self._chains: dict[str, WaitingChanges] = {}
+        self._writing_chains: dict[str, WaitingChanges] = {}
+        # How often the outcome of writing such changes is not known: reads in flight fail then.
+        self._unknown_outcomes = 0
         self._waiters: dict[str, list[Pending]] = {}
         # The pendings of what is being written. Both are replaced when that is cancelled.
         self._writing_for: dict[str, list[Pending]] = {}
@@ -93,27 +106,49 @@ class RetainedMessages:
         for topic in before:
             self.apply(topic, False)
 
-    def set(self, message: Publish, pending: Pending, owner: str = "") -> None:
+    def set(
+        self,
+        message: Publish,
+        pending: Pending,
+        owner: str = "",
+        identity: str = "",
+        may_repeat: bool = False,
+    ) -> None:
         """Keep a copy of ``message`` as its topic's retained one; an empty payload removes it.
 
         [MQTT-3.3.1-5], [MQTT-3.3.1-6], [MQTT-3.3.1-7]. ``pending`` is released once it is stored.
-        ``owner``: the client that it counts for, "" for the broker's own.
+        ``owner``: the client that it counts for, "" for the broker's own. ``identity``: it is
+        stored once. ``may_repeat``: perhaps it has been stored before.
         """
         topic = message.topic
-        if message.payload:
+        kept = message if message.payload else None
+        if kept is not None:
             self._index.add(topic)
-            self._dirty[topic] = message
-        else:
+        elif not may_repeat:
             self._index.discard(topic)
-            self._dirty[topic] = None
-        if self._quota is not None and self._quota.is_on:
-            self._owners[topic] = owner
-        for read in self._reads:
-            read[topic] = self._dirty[topic]
+        has_quota = self._calls.has_quota
+        if identity or topic in self._chains:
+            change = RetainedChange(kept, owner if has_quota else "", identity, may_repeat)
+            self._chain(topic, change)
+        elif has_quota:
+            self._calls.charge_to(topic, owner)
+        self._dirty[topic] = kept
+        if not may_repeat:
+            for read in self._reads:
+                read[topic] = kept
         pending.add()
         self._waiters.setdefault(topic, []).append(pending)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
+
+    def _chain(self, topic: str, change: RetainedChange) -> None:
+        """Add a change to those that wait."""
+        chain = self._chains.get(topic)
+        if chain is None:
+            is_first = topic not in self._dirty
+            chain = WaitingChanges() if is_first else self._chain_of(topic, self._dirty)
+            self._chains[topic] = chain
+        chain.add(change)
 
     def wait(self, topic: str, pending: Pending) -> None:
         """Release ``pending`` once everything that was set for a topic until now is stored."""
@@ -139,6 +174,7 @@ class RetainedMessages:
         self._unverified.update(self._writing, self._dirty)
         self._dirty, self._waiters = {}, {}
         self._writing, self._writing_for = {}, {}
+        self._chains, self._writing_chains = {}, {}
         for pendings in cancelled:
             for pending in pendings:
                 pending.cancel()
@@ -157,6 +193,7 @@ class RetainedMessages:
         A first page has what its topics retain when it is returned. From a later one a topic that
         is written meanwhile is left out, as by ``get``. Raises StoreUnavailable.
         """
+        unknown_outcomes = await self._certain(request.filters)
         number, after = request.list_number, request.after
         topics = self._lists.get(number)
         if topics is None:
@@ -179,6 +216,7 @@ class RetainedMessages:
                 found = await self._read(part, changed)
                 messages += found
                 size_bytes += sum(len(message.payload) for message in found)
+            await self._certain(request.filters, unknown_outcomes)
         finally:
             self._reads = [read for read in self._reads if read is not changed]
         end = topics[at - 1] if at < len(topics) else None
@@ -201,11 +239,14 @@ class RetainedMessages:
     async def page_of(self, topics: Sequence[str]) -> RetainedPage:
         """Return what these topics retain when it is returned. Raises StoreUnavailable."""
         changed: Changes = {}
+        unknown_outcomes = await self._certain(topics)
         self._reads.append(changed)
         try:
             messages = await self._read(topics, changed)
+            await self._certain(topics, unknown_outcomes)
         finally:
             self._reads = [read for read in self._reads if read is not changed]
+        messages = [message for message in messages if message.topic not in changed]
         messages += _now(changed, RetainedRequest(topics), None)
         messages.sort(key=_topic_of)
         return RetainedPage(messages, is_of_now=True)
@@ -234,13 +275,50 @@ class RetainedMessages:
         already, and it has got the newer message as a live one.
         """
         changed: Changes = {}
+        unknown_outcomes = await self._certain(topics)
         self._reads.append(changed)
         try:
-            return await self._read(topics, changed)
+            messages = await self._read(topics, changed)
+            await self._certain(topics, unknown_outcomes)
+            return [message for message in messages if message.topic not in changed]
         finally:
             self._reads = [read for read in self._reads if read is not changed]
 
+    def _uncertain(self, filters: Sequence[str]) -> list[str]:
+        """Topics that match, of which it is not known what they retain."""
+        chains = [*self._chains.items()]
+        chains += [item for item in self._writing_chains.items() if item[0] not in self._dirty]
+        return [
+            topic
+            for topic, chain in chains
+            if chain.newest.may_repeat and any(matches(one, topic) for one in filters)
+        ]
+
+    async def _certain(self, filters: Sequence[str], unknown_outcomes: int | None = None) -> int:
+        """Return when it is known what topics that match retain. Raises StoreUnavailable.
+
+        Returns how many unknown outcomes there have been. ``unknown_outcomes``: how many when the
+        read began.
+        """
+        while (self._chains or self._writing_chains) and (topics := self._uncertain(filters)):
+            pending = PendingEnqueue()
+            for topic in topics:
+                self.wait(topic, pending)
+            pending.release()
+            try:
+                async with asyncio.timeout(CERTAIN_S):
+                    await pending.done.wait()
+            except TimeoutError:
+                pending.cancelled = True
+            if pending.cancelled:
+                raise StoreUnavailable("retained messages are not stored yet")
+        if unknown_outcomes not in (None, self._unknown_outcomes):
+            raise StoreUnavailable("retained messages have changed meanwhile")
+        return self._unknown_outcomes
+
     async def _read(self, topics: Sequence[str], changed: Changes) -> list[Publish]:
+        if self._chains or self._writing_chains:
+            await self._certain(topics)
         now_ms = self._now_ms()
         found: list[Publish] = []
         early = {
@@ -295,13 +373,12 @@ class RetainedMessages:
         backoff = Backoff()
         try:
             while self._dirty:
-                topics = list(self._dirty)[:MAX_BATCH]
-                writing = self._writing = {topic: self._dirty.pop(topic) for topic in topics}
-                waiters = self._writing_for = {
-                    topic: self._waiters.pop(topic, []) for topic in topics
-                }
+                self._take()
+                writing, waiters = self._writing, self._writing_for
                 try:
-                    results = await self._write_all(writing)
+                    results = await self._calls.write_all(
+                        writing, self._writing_chains, self._dirty
+                    )
                 except StoreUnavailable as error:
                     self._restore()
                     await backoff.pause("store retained messages", str(error))
@@ -317,11 +394,13 @@ class RetainedMessages:
                         for pending in pendings:
                             pending.failed = True
                 else:
-                    for topic, refusal in zip(writing, results, strict=True):
-                        if refusal is not None:
-                            self._refuse(topic, refusal, waiters[topic])
+                    for topic, result in zip(writing, results, strict=True):
+                        if isinstance(result, RetainRefusal):
+                            self._refuse(topic, result, waiters[topic])
+                        elif topic in self._writing_chains:  # otherwise it is cancelled, or plain
+                            self._answered(topic, result)
                 backoff.reset()
-                self._writing, self._writing_for = {}, {}
+                self._writing, self._writing_for, self._writing_chains = {}, {}, {}
                 for pendings in waiters.values():
                     for pending in pendings:
                         pending.release()
@@ -329,6 +408,15 @@ class RetainedMessages:
             self._task = None
             if self._dirty:
                 self._task = asyncio.create_task(self._run())
+
+    def _take(self) -> None:
+        """Take the next batch to be written."""
+        topics = list(self._dirty)[:MAX_BATCH]
+        self._writing = {topic: self._dirty.pop(topic) for topic in topics}
+        self._writing_for = {topic: self._waiters.pop(topic, []) for topic in topics}
+        if self._chains:
+            chained = [topic for topic in topics if topic in self._chains]
+            self._writing_chains = {topic: self._chains.pop(topic) for topic in chained}
 
     def _refuse(self, topic: str, refusal: RetainRefusal, waiters: Sequence[Pending]) -> None:
         """Refuse what was to be retained; the topic keeps the message that it has, or none."""
@@ -338,52 +426,52 @@ class RetainedMessages:
         for pending in waiters:
             pending.over_quota = True
 
+    def _answered(self, topic: str, before: RetainedBefore | None) -> None:
+        """The newest change of a topic is stored now (None), or had been before."""
+        chain = self._writing_chains[topic]
+        if before is not None:
+            self._index.add(topic)
+            self._unverified.add(topic)
+            if chain.drop_repeated(before.count):
+                self._put_back(topic)
+                self._waiters[topic] = self._writing_for.pop(topic) + self._waiters.get(topic, [])
+            return
+        newest = chain.newest
+        if topic in self._dirty:
+            newer = self._chains.get(topic)
+            if newer is None or newer.is_certain:
+                return
+        elif newest.message is None:
+            self._index.discard(topic)
+        for read in self._reads:
+            read[topic] = newest.message
+
+    def _put_back(self, topic: str) -> None:
+        """Have a change written that is not, before what has come since."""
+        older = self._writing_chains.get(topic)
+        newer = self._chains.get(topic)
+        if topic not in self._dirty:
+            self._dirty[topic] = older.newest.message if older else self._writing[topic]
+            if older is not None:
+                self._chains[topic] = older
+        elif older is not None or newer is not None:
+            older = older or self._chain_of(topic, self._writing)
+            newer = self._chains[topic] = newer or self._chain_of(topic, self._dirty)
+            newer.add_before(older)
+
+    def _chain_of(self, topic: str, changes: Changes) -> WaitingChanges:
+        """A change that has no identity."""
+        return WaitingChanges(self._calls.plain_change(topic, changes[topic]))
+
     def _restore(self) -> None:
         """Put a failed batch back, under newer messages; nothing, if it was cancelled."""
-        for topic, message in self._writing.items():
-            self._dirty.setdefault(topic, message)
+        if any(chain.newest.may_repeat for chain in self._writing_chains.values()):
+            self._unknown_outcomes += 1
+        for topic in self._writing:
+            self._put_back(topic)
         for topic, pendings in self._writing_for.items():
             self._waiters[topic] = pendings + self._waiters.get(topic, [])
-        self._writing, self._writing_for = {}, {}
-
-    async def _write_all(self, writing: dict[str, Publish | None]) -> list[RetainRefusal | None]:
-        results = await asyncio.gather(*(self._write(*item) for item in writing.items()))
-        if self._quota is None or not self._owners:
-            return results
-        for place, (topic, message) in enumerate(writing.items()):
-            charge = self._refused.pop(topic, None)
-            if results[place] is not RetainRefusal.RETAINED_QUOTA or charge is None:
-                continue
-            if await self._quota.may_fit(charge):
-                # What was under way with it left too little, or what is left was not known well.
-                results[place] = await self._write(topic, message)
-                self._refused.clear()
-        for topic in writing:
-            if topic not in self._dirty:
-                self._owners.pop(topic, None)
-        return results
-
-    async def _write(self, topic: str, message: Publish | None) -> RetainRefusal | None:
-        record = encode_retained(message, self._now_ms()) if message is not None else None
-        expires_at_ms = message.expires_at_ms if message is not None else 0
-        owner, quota = self._owners.get(topic, ""), self._quota
-        if quota is None or not owner:
-            return await self._store.set_retained(topic, record, expires_at_ms)
-        if record is None:
-            await self._store.set_retained(topic, None, 0)
-            quota.removed()
-            return None
-        size_bytes = len(topic.encode()) + len(record)
-        charge = await quota.charge(owner, size_bytes)
-        stored = False
-        try:
-            refusal = await self._store.set_retained(topic, record, expires_at_ms, charge)
-            stored = refusal is None
-        finally:
-            quota.settle(charge, size_bytes, stored=stored)
-        if refusal is RetainRefusal.RETAINED_QUOTA:
-            self._refused[topic] = charge
-        return refusal
+        self._writing, self._writing_for, self._writing_chains = {}, {}, {}
 
 
 def _now(changed: Changes, request: RetainedRequest, end: str | None) -> list[Publish]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from tidegate.core.standing import Standing
@@ -50,6 +50,7 @@ class Rollback:
         "_sweep_s",
         "_tasks",
         "history",
+        "on_back",
     )
 
     def __init__(
@@ -75,6 +76,8 @@ class Rollback:
         self._reloading = False
         #: When connections of earlier histories are swept; 0: there are none.
         self._sweep_s = 0.0
+        #: Called when it has gone back.
+        self.on_back: Callable[[], None] = _nothing
         self.history = StoreHistory(store, counters, self._went_back, self._replaced)
         if membership is not None:
             membership.on_gap = self.history.look
@@ -89,6 +92,11 @@ class Rollback:
             "rollbacks": history.count,
             "last_rollback": last if history.count else None,
         }
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether it is not known yet what the store has."""
+        return self._reloading or self._reload or self.history.is_back
 
     async def fenced(self, client_id: str, epoch: int) -> bool:
         """A write of a connection was refused: end it if the store has lost its session."""
@@ -114,6 +122,7 @@ class Rollback:
             self._sweep_s = 0.0
 
     def _went_back(self, _partitions: Sequence[int]) -> None:
+        self.on_back()
         self._leases.pause_sweeps()
         self._sweep_s = self._loop.time() + SWEEP_AFTER_S + self._leases.duration_s
         self._reload = True
@@ -152,9 +161,12 @@ class Rollback:
         """Verify what a server may have lost that was replaced, or restarted."""
         if self._reloading:
             return
-        lost = await (self._verify() if self._membership is None else self._compare_logs())
+        if self._membership is None:
+            lost, evidence = await self._verify(), "sessions of connections are not there"
+        else:
+            lost, evidence = await self._compare_logs(), "change logs end before what was read"
         if lost:
-            self.history.declare(lost)
+            self.history.declare(lost, evidence)
         elif self._membership is not None:
             await self._verify()
 
@@ -197,3 +209,7 @@ class Rollback:
                 return await self._store.verify(connections)
             except StoreUnavailable as error:
                 await backoff.pause("verify connections", str(error))
+
+
+def _nothing() -> None:
+    pass

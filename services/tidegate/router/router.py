@@ -25,6 +25,7 @@ parts own the rest, and each of them calls only those above it here (the others 
     deliveries        durable sessions' queues, for edges
     routing           publishes, at once or when this router is current again
     wills             publishing of wills that are due
+    unstored          which clean sessions the store need not have
     sessions          attach, detach, subscribe
     sweeper           what is due by time
 """
@@ -63,6 +64,7 @@ from tidegate.router.sweeper import Sweeper
 from tidegate.router.table import RoutingTable
 from tidegate.router.traced_writes import TracedAppend, TracedRetain
 from tidegate.router.unreadable_entries import UnreadableEntries
+from tidegate.router.unstored import UnstoredSessions
 from tidegate.router.wills import Wills
 from tidegate.runtime.config.model import FeaturesConfig, LimitsConfig, RecordConfig
 from tidegate.runtime.process.tasks import Tasks
@@ -106,7 +108,7 @@ class Router:
         self._store = store
         self._on_fenced = on_fenced
         self._tasks = tasks = Tasks(counters)
-        self.table = table = RoutingTable()
+        self.table = table = RoutingTable(limits.max_cached_topics)
         edges = Edges(table)
         if record is None:
             record = Record(store, RecordConfig(enabled=False), counters, now_ms, name)
@@ -177,6 +179,11 @@ class Router:
             routing.retain = TracedRetain(routing.retain, tracer)
         self._wills = Wills(store, features, counters, now_ms, tasks=tasks, routing=routing)
         self._wills.on_published = record.wills_published
+        unstored = UnstoredSessions(
+            store, tasks=tasks, table=table, edges=edges, rollback=rollback, is_alone=alone
+        )
+        self.unstored = unstored
+        rollback.on_back = unstored.close
         sessions = Sessions(
             store,
             counters,
@@ -189,6 +196,7 @@ class Router:
             rollback=rollback,
             quota=self._session_quota,
             record=record,
+            unstored=unstored,
             on_fenced=self._was_fenced,
         )
         self.sweeper = Sweeper(
@@ -206,9 +214,11 @@ class Router:
             membership=self._membership,
             rollback=rollback,
             record=record,
+            unstored=unstored,
         )
         # Operations of edges, without a call in between: it would cost time on the hot path.
         self.publish = routing.publish
+        self.edges_only = routing.edges_only
         self.redispatch = groups.redispatch
         self.record = record.add
         self.ban = self._bans.add
@@ -265,6 +275,7 @@ class Router:
         """Use other limits, features and sizes of the record from now on."""
         if record is not None:
             self._record.config = record
+        self.table.limit_cache(limits.max_cached_topics)
         self._routing.limits = limits
         self._routing.features = features
         self._retained_quota.limits = limits

@@ -8,14 +8,15 @@ publisher, for wills, and for ``$SYS``; it confirms when everything that must be
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from tidegate.link.interfaces import (
     FENCED,
     NO_MATCHING_SUBSCRIBERS,
     PUBLISHED,
+    EdgeLink,
     Origin,
     SessionFenced,
 )
@@ -55,6 +56,7 @@ class Routing:
         "_tasks",
         "features",
         "limits",
+        "publish",
         "retain",
     )
 
@@ -86,12 +88,15 @@ class Routing:
         self._delayed: deque[tuple[Origin, Publish]] = deque()
         #: Identities of QoS 2 publishes and wills that were routed, the newest last. One that comes
         #: again is stored wherever it is missing, but not delivered or retained once more.
-        self._recent: dict[str, None] = {}
+        self._recent: OrderedDict[str, None] = OrderedDict()
         #: Stores a retained message. The router replaces it when traces are on.
         self.retain: Callable[[Origin, Publish, Pending], None] = self._retain
+        #: Routes a message (see RouterLink): alone at once, which saves each message a call.
+        self.publish: Callable[[Origin, Publish], int | None] = (
+            self._route if membership is None else self._publish_when_current
+        )
 
-    def publish(self, origin: Origin, message: Publish) -> int | None:
-        """Route a message (see RouterLink)."""
+    def _publish_when_current(self, origin: Origin, message: Publish) -> int | None:
         membership = self._membership
         if message.qos and membership is not None and (self._delayed or not membership.current):
             # It may not know that the publisher's session has been taken over.
@@ -101,27 +106,47 @@ class Routing:
 
     def _route(self, origin: Origin, message: Publish) -> int | None:
         route = self._table.route(message.topic)
-        if message.qos == 2 or origin.is_will:
-            is_new = self._deliver_once(origin, message, route)
-            return self._publish_durably(origin, message, route, is_new)
-        for edge in route.edges:
-            edge.deliver(message, origin.client_id)
-        if route.durable or route.groups or message.retain:
-            return self._publish_durably(origin, message, route, True)
-        if route.edges:
+        edges = route.windowed_edges if message.qos else route.edges
+        receipt, is_new = -1, True
+        if (message.qos == 2 or origin.is_will) and (
+            # A clean session ends with its connection, so what it has published comes again only
+            # by another router.
+            (receipt := origin.receipt(message)) >= 0
+            or self._membership is not None
+            or origin.is_will
+        ):
+            is_new = self._deliver_once(origin, message, edges)
+        else:
+            for edge in edges:
+                edge.deliver(message, origin.client_id)
+        if route.durable or route.groups or message.retain or receipt >= 0:
+            return self._publish_durably(origin, message, route, is_new, receipt)
+        if edges:
             return PUBLISHED
         self._count_unmatched()
         return NO_MATCHING_SUBSCRIBERS
 
-    def _deliver_once(self, origin: Origin, message: Publish, route: Route) -> bool:
+    def edges_only(self, topic: str, qos: int) -> Sequence[EdgeLink]:
+        """Return the edges that are all of a message's destinations (see RouterService)."""
+        membership = self._membership
+        if qos and membership is not None and (self._delayed or not membership.current):
+            return ()
+        route = self._table.route(topic)
+        if route.durable or route.groups:
+            return ()
+        return route.windowed_edges if qos else route.edges
+
+    def _deliver_once(self, origin: Origin, message: Publish, edges: Iterable[EdgeLink]) -> bool:
         """Deliver a message that may come again; False: it has been delivered already."""
         identity, recent = origin.identity(message), self._recent
         if identity in recent:
             return False
         recent[identity] = None
         if len(recent) > MAX_RECENT:
-            del recent[next(iter(recent))]
-        for edge in route.edges:
+            recent.popitem(last=False)
+        if self._membership is None:
+            identity = ""  # no other router can bring it to the edge once more
+        for edge in edges:
             edge.deliver(message, origin.client_id, identity)
         return True
 
@@ -166,14 +191,14 @@ class Routing:
         self._counters.dropped["no_subscriber"] += 1
 
     def _publish_durably(
-        self, origin: Origin, message: Publish, route: Route, is_new: bool
+        self, origin: Origin, message: Publish, route: Route, is_new: bool, receipt: int
     ) -> int | None:
-        matched = bool(route.edges or route.durable or route.groups)
+        edges = route.windowed_edges if message.qos else route.edges
+        matched = bool(edges or route.durable or route.groups)
         code = PUBLISHED if matched else NO_MATCHING_SUBSCRIBERS
         if not matched and not message.retain:  # a retained message is stored, so not dropped
             self._count_unmatched()
         returned = False
-        receipt = origin.receipt(message)
 
         def finished() -> None:
             if pending.failed:
@@ -229,7 +254,11 @@ class Routing:
             self._queues.add(session, message, granted, retain, subscription_ids, pending, identity)
 
     def _retain(self, origin: Origin, message: Publish, pending: Pending) -> None:
-        self._retained.set(message, pending, origin.client_id)
+        if message.qos != 2 and not origin.is_will:
+            self._retained.set(message, pending, origin.client_id)
+            return
+        identity, may_repeat = origin.identity(message), message.dup or origin.is_will
+        self._retained.set(message, pending, origin.client_id, identity, may_repeat)
 
     async def _store_receipt(
         self, origin: Origin, message: Publish, receipt: int, code: int

@@ -6,8 +6,10 @@ edges, and by ``sweeper`` for sessions that the store has ended.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
@@ -33,17 +35,21 @@ from tidegate.router.rollback import Rollback
 from tidegate.router.session_quota import SessionQuota
 from tidegate.router.store_calls import call_once, retry_until_stored
 from tidegate.router.table import RoutingTable
+from tidegate.router.unstored import UnstoredSessions
 from tidegate.router.wills import Wills
+from tidegate.runtime.process.futures import pass_on
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import (
     AttachReply,
     AttachRequest,
+    DetachReply,
     DetachRequest,
     DueWill,
     EndedSession,
     LateRequest,
     OwnedByAnother,
     Store,
+    StoreUnavailable,
     TooManySessions,
     WriterFenced,
 )
@@ -56,6 +62,7 @@ class Sessions:
     __slots__ = (
         "_counters",
         "_edges",
+        "_loop",
         "_membership",
         "_now_ms",
         "_on_fenced",
@@ -65,6 +72,7 @@ class Sessions:
         "_rollback",
         "_store",
         "_table",
+        "_unstored",
         "_wills",
     )
 
@@ -82,6 +90,7 @@ class Sessions:
         rollback: Rollback,
         quota: SessionQuota,
         record: Record,
+        unstored: UnstoredSessions,
         on_fenced: Callable[[], None],
     ) -> None:
         """``membership`` None: there is no other router to read changes of subscriptions."""
@@ -96,12 +105,20 @@ class Sessions:
         self._rollback = rollback
         self._quota = quota
         self._record = record
+        self._unstored = unstored
+        self._loop = asyncio.get_running_loop()
         self._on_fenced = on_fenced
 
-    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+    def attach(self, edge_id: str, request: AttachSession) -> asyncio.Future[AttachedSession]:
         """Make an edge the owner of a session (see RouterLink)."""
         client_id, will = request.client_id, request.will
-        table, edges = self._table, self._edges.by_id
+        unstored = self._unstored
+        if unstored.is_alone:
+            if epoch := unstored.begin(request):
+                begun: asyncio.Future[AttachedSession] = self._loop.create_future()
+                begun.set_result(AttachedSession(epoch, 0, False, is_stored=False))
+                return begun
+            unstored.storing(client_id)
         attach = AttachRequest(
             client_id,
             edge_id,
@@ -116,14 +133,59 @@ class Sessions:
             request.checks_user,
             tries=request.tries,
         )
-        reply = await self._attach(attach)
+        if attach.session_expiry_s and self._quota.limits.max_sessions_per_user:
+            stored = asyncio.ensure_future(self._attach_within_quota(attach))
+        else:
+            stored = asyncio.ensure_future(self._store.attach(attach))
+        attached: asyncio.Future[AttachedSession] = stored.get_loop().create_future()
+        stored.add_done_callback(partial(self._attach_stored, attach, self._store.writer, attached))
+        return attached
+
+    def _attach_stored(
+        self,
+        attach: AttachRequest,
+        writer: str,
+        attached: asyncio.Future[AttachedSession],
+        stored: asyncio.Future[AttachReply],
+    ) -> None:
+        """Answer a CONNECT that the store has answered; ``writer`` was the instance before that."""
+        if self._unstored.is_alone:
+            self._note_outcome(attach.client_id, stored)
+        if attached.done():
+            return  # nobody waits for it
+        try:
+            reply = self._read_reply(attach, writer, stored)
+            if not reply.taken_epoch and self._rollback.history.is_lost(
+                attach.client_id, reply.epoch
+            ):
+                undone = asyncio.ensure_future(self._undo(attach.client_id, reply.epoch))
+                undone.add_done_callback(partial(pass_on, attached))
+                return
+            session = self._apply(attach.client_id, attach.edge_id, reply)
+        except Exception as error:  # for who waits
+            attached.set_exception(error)
+        else:
+            attached.set_result(session)
+
+    def _note_outcome(self, client_id: str, stored: asyncio.Future[AttachReply]) -> None:
+        error = None if stored.cancelled() else stored.exception()
+        if stored.cancelled() or error is not None:
+            is_refused = isinstance(error, OwnedByAnother | TooManySessions)
+            self._unstored.failed(client_id, is_refused=is_refused)
+        else:
+            self._unstored.stored(client_id, stored.result())
+
+    async def _undo(self, client_id: str, epoch: int) -> AttachedSession:
+        """The store has gone back, and a new history has begun after this CONNECT."""
+        end = DetachRequest(client_id, epoch, self._now_ms(), publish_will=False)
+        await call_once(self._store.detach(end))
+        raise RouterUnavailable("the store has gone back to an older state")
+
+    def _apply(self, client_id: str, edge_id: str, reply: AttachReply) -> AttachedSession:
+        """Have the session here as the store has it."""
         if reply.taken_epoch:
             return AttachedSession(0, 0, False, taken_epoch=reply.taken_epoch)
-        if self._rollback.history.is_lost(client_id, reply.epoch):
-            # The store has gone back, and a new history has begun after this CONNECT.
-            end = DetachRequest(client_id, reply.epoch, self._now_ms(), publish_will=False)
-            await call_once(self._store.detach(end))
-            raise RouterUnavailable("the store has gone back to an older state")
+        table, edges = self._table, self._edges.by_id
         if reply.discarded_incarnation:
             table.drop_session(client_id, reply.discarded_incarnation)
             self._record.note(Kind.SESSION_ENDED, client_id, "clean_start")
@@ -137,7 +199,10 @@ class Sessions:
         if reply.previous_edge:
             previous = edges.get(reply.previous_edge)
             if previous is not None:
-                previous.kick(client_id, reply.previous_epoch, ReasonCode.SESSION_TAKEN_OVER)
+                # Behind what accepts that connection, where the store has answered both at once.
+                asyncio.get_running_loop().call_soon(
+                    previous.kick, client_id, reply.previous_epoch, ReasonCode.SESSION_TAKEN_OVER
+                )
         wills = self._publish_or_return(reply.wills)
         return AttachedSession(
             reply.epoch,
@@ -156,19 +221,24 @@ class Sessions:
             has_discarded=reply.discarded_incarnation > 0,
         )
 
-    async def _attach(self, attach: AttachRequest) -> AttachReply:
-        writer = self._store.writer
+    async def _attach_within_quota(self, attach: AttachRequest) -> AttachReply:
+        left, added = await self._quota.left(attach.user), 0
         try:
-            if not attach.session_expiry_s or not self._quota.limits.max_sessions_per_user:
-                return await call_once(self._store.attach(attach))
-            left, added = await call_once(self._quota.left(attach.user)), 0
-            try:
-                reply = await call_once(self._store.attach(replace(attach, sessions_left=left)))
-                if reply.incarnation and not reply.session_present:
-                    added = 0 if reply.discarded_incarnation else 1
-                return reply
-            finally:
-                self._quota.settle(attach.user, added)
+            reply = await self._store.attach(replace(attach, sessions_left=left))
+            if reply.incarnation and not reply.session_present:
+                added = 0 if reply.discarded_incarnation else 1
+            return reply
+        finally:
+            self._quota.settle(attach.user, added)
+
+    def _read_reply(
+        self, attach: AttachRequest, writer: str, stored: asyncio.Future[AttachReply]
+    ) -> AttachReply:
+        """Return what the store has answered. Raises as RouterLink.attach."""
+        try:
+            return stored.result()
+        except StoreUnavailable as error:
+            raise RouterUnavailable(str(error)) from error
         except WriterFenced:
             if writer == self._store.writer:  # otherwise there is another instance already
                 self._on_fenced()
@@ -190,7 +260,7 @@ class Sessions:
         self._wills.publish_by(None, wills)
         return []
 
-    async def detach(self, request: DetachSession) -> DetachedSession:
+    def detach(self, request: DetachSession) -> asyncio.Future[DetachedSession]:
         """End a connection (see RouterLink)."""
         session = self._table.sessions.get(request.client_id)
         if session is not None and session.epoch == request.epoch:
@@ -203,7 +273,39 @@ class Sessions:
             request.session_expiry_s,
             request.sent_seq,
         )
-        reply = await retry_until_stored(lambda: self._store.detach(detach), "detach a session")
+        stored = asyncio.ensure_future(self._store.detach(detach))
+        detached: asyncio.Future[DetachedSession] = stored.get_loop().create_future()
+        stored.add_done_callback(partial(self._detach_stored, request, detach, detached))
+        return detached
+
+    def _detach_stored(
+        self,
+        request: DetachSession,
+        detach: DetachRequest,
+        detached: asyncio.Future[DetachedSession],
+        stored: asyncio.Future[DetachReply],
+    ) -> None:
+        """The store has answered; it is called until it has stored the end."""
+        if detached.done():
+            return  # nobody waits for it
+        error = stored.exception()
+        if error is None:
+            detached.set_result(self._detached(request, stored.result()))
+        elif isinstance(error, StoreUnavailable):
+            again = asyncio.ensure_future(self._detach_again(detach, str(error)))
+            again.add_done_callback(partial(self._detach_stored, request, detach, detached))
+            detached.add_done_callback(lambda _: again.cancel())
+        else:
+            detached.set_exception(error)
+
+    async def _detach_again(self, detach: DetachRequest, reason: str) -> DetachReply:
+        return await retry_until_stored(
+            lambda: self._store.detach(detach), "detach a session", failed_for=reason
+        )
+
+    def _detached(self, request: DetachSession, reply: DetachReply) -> DetachedSession:
+        if not reply.fenced:
+            self._unstored.ended(request.client_id, request.epoch)
         if reply.ended is not None:
             self.ended(reply.ended)
             self._record.note(Kind.SESSION_ENDED, request.client_id, "connection_ended")
@@ -224,7 +326,8 @@ class Sessions:
         """Wait until a change is known everywhere (see RouterService)."""
         if self._membership is None:
             return
-        await self._membership.catch_up()
+        if self._membership.instance not in excluded:
+            await self._membership.catch_up()
         partition = self._store.partition(client_id)
         await call_once(self._membership.wait_for_others(partition, position, excluded))
 
@@ -235,7 +338,16 @@ class Sessions:
 
     async def verify(self, connections: Sequence[tuple[str, int]]) -> list[Standing]:
         """Whether connections still own their sessions (see RouterService)."""
-        return await call_once(self._store.verify(connections))
+        standings = await call_once(self._store.verify(connections))
+        if Standing.GONE in standings:
+            # A store that has just gone back begins its histories when they are read: until they
+            # are replaced, its lost sessions look like those that have ended.
+            history = self._rollback.history
+            await history.look()
+            for place, connection in enumerate(connections):
+                if standings[place] is Standing.GONE and history.is_lost(*connection):
+                    standings[place] = Standing.LOST
+        return standings
 
     # Subscriptions
 
@@ -308,13 +420,14 @@ class Sessions:
         """Store a change of a session's subscriptions; True if it is to be applied here.
 
         In a cluster this router reads it from the log, as all do, so that all apply one order;
-        every live router that is not in ``excluded`` is waited for.
+        every live router that is not in ``excluded`` is waited for. This one may be among them.
         """
         position = await self._call_fenced(client_id, epoch, stored)
         membership = self._membership
         if membership is None:
             return True
-        await membership.catch_up()
+        if membership.instance not in excluded:
+            await membership.catch_up()
         partition = self._store.partition(client_id)
         await call_once(membership.wait_for_others(partition, position, excluded))
         return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
@@ -46,7 +46,7 @@ class Backoff:
         self._longest_s = RETRY_FIRST_S
 
 
-async def call_once(call: Coroutine[Any, Any, R]) -> R:
+async def call_once(call: Awaitable[R]) -> R:
     """Call once. Raises RouterUnavailable."""
     try:
         return await call
@@ -62,9 +62,17 @@ async def call_fenced(call: Coroutine[Any, Any, int]) -> int:
     return result
 
 
-async def retry_until_stored(call: Callable[[], Coroutine[Any, Any, R]], operation: str) -> R:
-    """Repeat a call until the store has done it; ``operation`` is for the log."""
+async def retry_until_stored(
+    call: Callable[[], Awaitable[R]], operation: str, failed_for: str = ""
+) -> R:
+    """Repeat a call until the store has done it; ``operation`` is for the log.
+
+    ``failed_for`` is why it has failed already, "" if it has not.
+    """
     backoff = None
+    if failed_for:
+        backoff = Backoff()
+        await backoff.pause(operation, failed_for)
     while True:
         try:
             return await call()

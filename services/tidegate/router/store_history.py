@@ -66,6 +66,8 @@ class StoreHistory:
         self._back: dict[int, int] = {}
         #: Partitions that have a new history, which has not been reported yet.
         self._changed: set[int] = set()
+        #: What has shown it first, since the last report; for the log.
+        self._evidence = ""
         self._replaced = False
         self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -107,8 +109,9 @@ class StoreHistory:
         await self._look_at([GLOBAL])
         return count == self.count and not self._back
 
-    def declare(self, partitions: Sequence[int]) -> None:
-        """Take partitions for gone back: something else has shown that."""
+    def declare(self, partitions: Sequence[int], evidence: str) -> None:
+        """Take partitions for gone back: something else, ``evidence``, has shown that."""
+        self._note(evidence)
         for partition in partitions:
             self._back.setdefault(partition, self.first[partition])
         self.look_soon()
@@ -180,6 +183,7 @@ class StoreHistory:
             self._time_ms = max(self._time_ms, history.time_ms)
             first = self.first.get(partition)
             if first is not None and history.first > first and history.replaces:
+                self._note(f"another router has begun history {history.first}")
                 self._changed.add(partition)
                 self._back.pop(partition, None)
             elif first is not None and (all_are_back or self._is_back(partition, history)):
@@ -189,10 +193,21 @@ class StoreHistory:
                 self._written[partition] = number
 
     def _is_back(self, partition: int, history: History) -> bool:
-        if partition in self._back or history.first != self.first[partition]:
+        if partition in self._back:
+            return True
+        first = self.first[partition]
+        if history.first != first:
+            self._note(f"history {first} is {history.first} now")
             return True
         written = self._written.get(partition)
-        return written is not None and (history.seen is None or history.seen < written)
+        if written is None or (history.seen is not None and history.seen >= written):
+            return False
+        now = "missing" if history.seen is None else f"{history.seen} now"
+        self._note(f"number {written} of history {first} is {now}")
+        return True
+
+    def _note(self, evidence: str) -> None:
+        self._evidence = self._evidence or evidence
 
     async def _replace(self) -> None:
         """Begin new histories. The numbers of all connections that there have been are lower."""
@@ -208,12 +223,16 @@ class StoreHistory:
 
     def _report(self) -> None:
         changed, self._changed = sorted(self._changed), set()
+        evidence, self._evidence = self._evidence, ""
         self._replaced = False
         self.count += 1
         self.last_s = time.time()
         self._counters.store_rollbacks += 1
         log.warning(
             "store has gone back to an older state: sessions of connected clients are lost",
-            extra={"partitions": len([one for one in changed if one != GLOBAL])},
+            extra={
+                "partitions": len([one for one in changed if one != GLOBAL]),
+                "evidence": evidence,
+            },
         )
         self._on_back(changed)

@@ -25,6 +25,7 @@ from tidegate.router.record import Record
 from tidegate.router.retained import RetainedMessages
 from tidegate.router.rollback import Rollback
 from tidegate.router.sessions import Sessions
+from tidegate.router.unstored import UnstoredSessions
 from tidegate.router.wills import Wills
 from tidegate.runtime.process.tasks import Tasks
 from tidegate.runtime.telemetry.counters import Counters
@@ -60,6 +61,7 @@ class Sweeper:
         "_store",
         "_task",
         "_tasks",
+        "_unstored",
         "_wills",
     )
 
@@ -80,6 +82,7 @@ class Sweeper:
         membership: Membership | None,
         rollback: Rollback,
         record: Record,
+        unstored: UnstoredSessions,
     ) -> None:
         """``membership`` None: this router is alone, and publishes wills itself."""
         self._store = store
@@ -87,6 +90,7 @@ class Sweeper:
         self._membership = membership
         self._rollback = rollback
         self._record = record
+        self._unstored = unstored
         self._now_ms = now_ms
         self._counters = counters
         self._tasks = tasks
@@ -130,6 +134,7 @@ class Sweeper:
         await self._offline_members.schedule_checks()
         if membership is None:
             found = await self._sweep_sessions(None, None)
+            await self._unstored.look()
         else:
             read_to = await membership.read_by_all()
             publisher = self._edges.will_publisher()

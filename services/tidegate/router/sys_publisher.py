@@ -82,27 +82,29 @@ class SysPublisher:
             if not self._interval_s:
                 await self._changed.wait()
                 continue
-            now_s = time.monotonic() - self._started_s
             leads = self._leads()
-            snapshot = self._totals.add_up(self._parts(), self._broker_wide())
-            for topic, value in self._tree.values(now_s, snapshot, full=leads and not led):
-                if leads:
-                    self._router.publish(self._origin, Publish(topic, value, retain=True))
+            self.publish_changed(leads=leads, full=leads and not led)
             led = leads
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s):
                     await self._changed.wait()
+
+    def publish_changed(self, *, leads: bool, full: bool) -> None:
+        """Publish the figures that have changed, or all, if this process ``leads``."""
+        now_s = time.monotonic() - self._started_s
+        snapshot = self._totals.add_up(self._parts(), self._broker_wide())
+        for topic, value in self._tree.values(now_s, snapshot, full=full):
+            if leads:
+                self._router.publish(self._origin, Publish(topic, value, retain=True))
 
     def _broker_wide(self) -> dict[str, int]:
         """The figures of the whole broker, which every router knows."""
         table = self._router.table
         counters = self._counters
         return {
-            "clients_disconnected": sum(
-                1 for session in table.sessions.values() if session.edge is None
-            ),
+            "clients_disconnected": table.offline_session_count,
             "clients_maximum": counters.clients_maximum if counters is not None else 0,
-            "subscriptions": table.offline_subscription_count(),
+            "subscriptions": table.offline_subscription_count,
             "shared_subscriptions": len(table.shared),
             "retained_messages": len(self._router.retained),
         }

@@ -6,9 +6,12 @@ attached edges. Called by the parts of the router. Pure: no I/O.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 from tidegate.core.overlap import Overlap
 from tidegate.core.shared import SharedGroups
-from tidegate.core.topic_index import TopicIndex
+from tidegate.core.topic_index import CACHED_TOPICS, TopicIndex
 from tidegate.link.interfaces import EdgeLink
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.mqtt.topics import parse_shared
@@ -17,7 +20,15 @@ from tidegate.mqtt.topics import parse_shared
 class DurableSession:
     """A session with state in the store, and the edge that holds its connection, if any."""
 
-    __slots__ = ("client_id", "edge", "epoch", "incarnation", "live_topics", "subscriptions")
+    __slots__ = (
+        "client_id",
+        "edge",
+        "epoch",
+        "incarnation",
+        "live_topics",
+        "shared",
+        "subscriptions",
+    )
 
     def __init__(self, client_id: str, incarnation: int) -> None:
         self.client_id = client_id
@@ -25,6 +36,8 @@ class DurableSession:
         self.edge: EdgeLink | None = None
         self.epoch = 0
         self.subscriptions: dict[str, SubscriptionOptions] = {}
+        #: Those of them that are shared, as they are named there; None: there are none.
+        self.shared: set[str] | None = None
         #: While retained messages of a SUBSCRIBE are queued: by filter, the topics of which a
         #: message with RETAIN has been queued since. Kept by ``replays``; None: none are queued.
         self.live_topics: dict[str, set[str] | None] | None = None
@@ -61,28 +74,37 @@ class DurableTarget(Overlap):
 
 
 class Route:
-    """Where messages of one topic go: what is derived from its matches, and free with them."""
+    """Where messages of a topic go: what is derived from its matches, and free with them."""
 
-    __slots__ = ("durable", "edges", "groups", "shared_matches")
+    __slots__ = ("durable", "edges", "groups", "windowed_edges")
 
-    def __init__(self, shared_matches: object) -> None:
-        #: Those that it was built from; None: it is derived from these.
-        self.shared_matches = shared_matches
+    def __init__(self) -> None:
+        #: Edges that get messages of QoS 0, and those of them that get the others, too: where
+        #: only durable sessions match, these are not sent to the edge, but queued.
         self.edges: tuple[EdgeLink, ...] = ()
+        self.windowed_edges: tuple[EdgeLink, ...] = ()
         self.durable: tuple[DurableTarget, ...] = ()
         self.groups: tuple[tuple[str, str], ...] = ()
+
+
+_Key: TypeAlias = "EdgeLink | DurableSession | str"
+_Value: TypeAlias = "SubscriptionOptions | bool | str"
 
 
 class RoutingTable:
     """filter → edges, filter → durable sessions, filter → shared groups."""
 
-    def __init__(self) -> None:
+    def __init__(self, cached_topics: int = CACHED_TOPICS) -> None:
+        """``cached_topics``: topics whose routes are kept."""
         self.sessions: dict[str, DurableSession] = {}
-        self.shared: SharedGroups[SharedMember] = SharedGroups()
-        # A key is an edge, or a durable session; the value is its options (None for an edge).
-        self._index: TopicIndex[EdgeLink | DurableSession, SubscriptionOptions | None] = (
-            TopicIndex()
-        )
+        #: Those that are not connected, and their subscriptions: kept, for to count them anew takes
+        #: the event loop as long as there are many.
+        self.offline_session_count = 0
+        self.offline_subscription_count = 0
+        #: A key is an edge (the value is whether it is to be sent only QoS 0), a durable session
+        #: (the value is its options), or a share name (the value is the topic filter).
+        self._index: TopicIndex[_Key, _Value] = TopicIndex(cached_topics)
+        self.shared: SharedGroups[SharedMember] = SharedGroups(self._index)
         #: What each edge has added, to be removed when it detaches.
         self._interest: dict[EdgeLink, set[str]] = {}
         self._members: dict[EdgeLink, dict[str, set[str]]] = {}
@@ -90,51 +112,53 @@ class RoutingTable:
     def route(self, topic: str) -> Route:
         """Return where messages of ``topic`` go now."""
         matches = self._index.match(topic)
-        shared_matches = self.shared.match(topic)
-        # A result that is empty is the same for all topics.
-        source = matches or shared_matches
-        route: Route | None = source.derived  # type: ignore[assignment]  # set below only
-        if route is not None and (
-            source is shared_matches or route.shared_matches is shared_matches
-        ):
-            return route
-        route = self._build(matches, shared_matches)
-        if source is shared_matches:
-            route.shared_matches = None
-        source.derived = route
+        route: Route | None = matches.derived  # type: ignore[assignment]  # set below only
+        if route is None:
+            route = matches.derived = self._build(matches.pairs)
         return route
 
     @staticmethod
-    def _build(
-        matches: list[tuple[EdgeLink | DurableSession, SubscriptionOptions | None]],
-        shared_matches: list[tuple[str, str]],
-    ) -> Route:
-        route = Route(shared_matches)
+    def _build(matches: list[tuple[_Key, _Value]]) -> Route:
+        route = Route()
         edges: dict[str, EdgeLink] = {}
+        windowed: dict[str, EdgeLink] = {}
         durable: dict[str, DurableTarget] = {}
-        for key, options in matches:
+        groups: list[tuple[str, str]] = []
+        for key, value in matches:
             if isinstance(key, DurableSession):
                 target = durable.get(key.client_id)
                 if target is None:
                     target = durable[key.client_id] = DurableTarget(key)
-                assert options is not None
-                target.include(options)
+                assert isinstance(value, SubscriptionOptions)
+                target.include(value)
+            elif isinstance(key, str):
+                assert isinstance(value, str)
+                groups.append((key, value))
             else:
                 edges[key.edge_id] = key
+                if not value:
+                    windowed[key.edge_id] = key
         route.edges = tuple(edges.values())
+        route.windowed_edges = tuple(windowed.values())
         route.durable = tuple(durable.values())
-        route.groups = tuple(shared_matches)
+        route.groups = tuple(groups)
         return route
 
-    def add_interest(self, edge: EdgeLink, topic_filter: str) -> None:
-        """Add a filter to an edge's interest."""
-        self._index.add(topic_filter, edge, None)
-        self._interest.setdefault(edge, set()).add(topic_filter)
+    def add_interest(
+        self, edge: EdgeLink, filters: Sequence[str], *, only_qos0: bool = False
+    ) -> None:
+        """Add filters to an edge's interest, or replace what it is sent of them."""
+        index = self._index
+        for topic_filter in filters:
+            index.add(topic_filter, edge, only_qos0)
+        self._interest.setdefault(edge, set()).update(filters)
 
-    def remove_interest(self, edge: EdgeLink, topic_filter: str) -> None:
-        """Remove a filter from an edge's interest."""
-        self._index.remove(topic_filter, edge)
-        self._interest.get(edge, set()).discard(topic_filter)
+    def remove_interest(self, edge: EdgeLink, filters: Sequence[str]) -> None:
+        """Remove filters from an edge's interest."""
+        index = self._index
+        for topic_filter in filters:
+            index.remove(topic_filter, edge)
+        self._interest.get(edge, set()).difference_update(filters)
 
     def drop_edge(self, edge: EdgeLink) -> None:
         """Remove an edge with all it had added; durable sessions stay, not connected."""
@@ -179,6 +203,7 @@ class RoutingTable:
             if session is not None:
                 self.drop_session(client_id, session.incarnation)
             session = self.sessions[client_id] = DurableSession(client_id, incarnation)
+            self.offline_session_count += 1
         return session
 
     def drop_session(self, client_id: str, incarnation: int) -> None:
@@ -189,16 +214,24 @@ class RoutingTable:
         for topic_filter in list(session.subscriptions):
             self.unsubscribe_durable(session, topic_filter)
         del self.sessions[client_id]
+        if session.edge is None:
+            self.offline_session_count -= 1
 
     def subscribe_durable(
         self, session: DurableSession, topic_filter: str, options: SubscriptionOptions
     ) -> None:
         """Add or replace a subscription of a durable session."""
+        if session.edge is None and topic_filter not in session.subscriptions:
+            self.offline_subscription_count += 1
         session.subscriptions[topic_filter] = options
         share = parse_shared(topic_filter)
         if share is None:
             self._index.add(topic_filter, session, options)
-        elif not self._has_newer_member(share, session.client_id, session.incarnation):
+            return
+        if session.shared is None:
+            session.shared = set()
+        session.shared.add(topic_filter)
+        if not self._has_newer_member(share, session.client_id, session.incarnation):
             member = SharedMember(session.client_id, options, session, None, 0)
             self.shared.subscribe(*share, session.client_id, member, session.edge is not None)
 
@@ -206,10 +239,15 @@ class RoutingTable:
         """Remove a subscription of a durable session."""
         if session.subscriptions.pop(topic_filter, None) is None:
             return
+        if session.edge is None:
+            self.offline_subscription_count -= 1
         share = parse_shared(topic_filter)
         if share is None:
             self._index.remove(topic_filter, session)
-        elif self._is_member(share, session):
+            return
+        if session.shared is not None:
+            session.shared.discard(topic_filter)
+        if self._is_member(share, session):
             self.shared.unsubscribe(*share, session.client_id)
 
     def join_group(
@@ -257,19 +295,21 @@ class RoutingTable:
 
     def set_connected(self, session: DurableSession, edge: EdgeLink | None, epoch: int) -> None:
         """Set the edge that holds the session's connection (None: not connected)."""
+        if (session.edge is None) is not (edge is None):
+            change = 1 if edge is None else -1
+            self.offline_session_count += change
+            self.offline_subscription_count += change * len(session.subscriptions)
         session.edge = edge
         session.epoch = epoch
-        for topic_filter in session.subscriptions:
+        for topic_filter in session.shared or ():
             share = parse_shared(topic_filter)
             if share is not None and self._is_member(share, session):
                 self.shared.set_connected(*share, session.client_id, edge is not None)
 
-    def offline_subscription_count(self) -> int:
-        """Subscriptions of durable sessions that are not connected."""
-        return sum(
-            len(session.subscriptions) for session in self.sessions.values() if session.edge is None
-        )
-
     def subscription_count(self) -> int:
         """Entries of the index: interest of edges and subscriptions of durable sessions."""
-        return len(self._index)
+        return len(self._index) - self.shared.group_count
+
+    def limit_cache(self, topics: int) -> None:
+        """Keep the routes of so many topics from now on."""
+        self._index.limit_cache(topics)

@@ -91,6 +91,13 @@ class RetainRefusal(Enum):
     RETAINED_QUOTA = "retained_quota"
 
 
+@dataclass(slots=True, frozen=True)
+class RetainedBefore:
+    """The newest ``count`` changes had been stored before, and nothing was: the next is to be."""
+
+    count: int
+
+
 @dataclass(slots=True)
 class RetainedUse:
     """How many retained messages and bytes an owner has, and all owners together."""
@@ -119,7 +126,7 @@ class RetainedCharge:
     previous_bytes: int = 0
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class AttachRequest:
     """One CONNECT. ``will`` is an encoded record (see ``records``), None without a will."""
 
@@ -206,7 +213,7 @@ class AttachReply:
     receipt_wraps: dict[int, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class DetachRequest:
     """The end of a connection. ``session_expiry_s`` None keeps what CONNECT said."""
 
@@ -227,7 +234,7 @@ class DetachReply:
     wills: list[DueWill] = field(default_factory=list)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)  # a frozen one takes four times as long to make, for each message
 class Append:
     """One message for one durable session's queue.
 
@@ -271,13 +278,13 @@ class AppendReply:
     ``outcomes``: for each append the seq it got (1, 2, … within an incarnation), or why not.
     ``locations``: (client_id, incarnation) → (edge_id, epoch) of the connection that owned the
     session in the very step that queued its messages; sessions that are offline are not in it.
-    ``evicted``: the same → how many of the oldest messages ``drop_oldest`` has dropped for these;
-    they are counted already.
+    ``evicted``: the same → how many of the oldest messages ``drop_oldest`` has dropped for these,
+    and the topic of the first; they are counted already.
     """
 
     outcomes: list[int | AppendOutcome] = field(default_factory=list)
     locations: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
-    evicted: dict[tuple[str, int], int] = field(default_factory=dict)
+    evicted: dict[tuple[str, int], tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -440,7 +447,20 @@ class Store(Protocol):
     #: Called when a server is another one, or has been restarted: it may have lost something.
     on_replaced: Callable[[], None]
 
-    async def attach(self, request: AttachRequest) -> AttachReply:
+    @property
+    def is_reachable(self) -> bool:
+        """Whether calls do not fail at once: as far as is known, the store is there."""
+
+    async def reserve_epochs(self, partition: int, count: int) -> int:
+        """Return the first of so many epochs, one after the other, that no connection has or gets.
+
+        They are higher than those that the partition has given out, and lower than later ones.
+        """
+
+    async def connected_edges(self) -> tuple[set[str], list[str]]:
+        """Edges that have, or may have, stored connections; clients with wills to be published."""
+
+    def attach(self, request: AttachRequest) -> Awaitable[AttachReply]:
         """Raise the epoch of the client identifier, discard or resume its session (G3).
 
         Raises WriterFenced, OwnedByAnother, TooManySessions, LateRequest.
@@ -457,7 +477,7 @@ class Store(Protocol):
     async def user_sessions(self, user: str) -> int:
         """How many durable sessions a user has."""
 
-    async def detach(self, request: DetachRequest) -> DetachReply:
+    def detach(self, request: DetachRequest) -> Awaitable[DetachReply]:
         """End a connection: keep or discard the session, keep, arm or discard its will."""
 
     async def subscribe(
@@ -510,6 +530,17 @@ class Store(Protocol):
     ) -> list[tuple[int, bytes]]:
         """Read queued records with seq > after_seq in order, bounded; at least one if any."""
 
+    async def fetch_owned(
+        self,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        after_seq: int,
+        max_count: int,
+        max_bytes: int,
+    ) -> list[tuple[int, bytes]] | None:
+        """``fetch`` for a connection, which is to be sent what is read; None if it is fenced."""
+
     async def complete(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         """Delete entries whose delivery is complete (also their PUBREL state); False if fenced."""
 
@@ -552,11 +583,13 @@ class Store(Protocol):
         record: bytes | None,
         expires_at_ms: int,
         charge: RetainedCharge | None = None,
-    ) -> RetainRefusal | None:
+        identities: Sequence[str] = (),
+    ) -> RetainRefusal | RetainedBefore | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry.
 
-        ``charge``: it counts, within this; what was added is entered there. Returns why it was
-        refused, None if it is stored. Raises WriterFenced.
+        ``charge``: it counts, within this; what was added is entered there. ``identities``: its
+        own, "" if it has none, and those of the changes that it replaces, the newest first: each
+        is stored once. Returns why it was refused, None if it is stored. Raises WriterFenced.
         """
 
     async def retained_use(self, owner: str) -> RetainedUse:

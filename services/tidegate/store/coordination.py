@@ -60,7 +60,7 @@ class Coordination:
 
     async def log_positions(self) -> list[int]:
         """The end of each partition's change log. Read it before loading, then read from there."""
-        ids = await self._partitions.each(self._bulk, op.LOG_ENDS)
+        ids = await self._partitions.each(self._hot, op.LOG_ENDS)
         return [position_of(entry) if entry else 0 for entry in ids]
 
     async def changes(self, after: Sequence[int], limit: int) -> Changes:
@@ -115,7 +115,7 @@ class Coordination:
 
     async def _read_leases(self, now_ms: int) -> list[Any]:
         words: Words = [op.LEASED_EDGES, 2, GLOBAL_PREFIX, now_ms]
-        reply: list[Any] = await self._bulk.submit(GLOBAL_PREFIX, words, 100)
+        reply: list[Any] = await self._hot.submit(GLOBAL_PREFIX, words, 100)
         return reply
 
     async def end_all_leases(self) -> None:
@@ -137,7 +137,7 @@ class Coordination:
                     client = connections[place][0].encode()
                     words += (self._keys.prefix(client), client, connections[place][1])
                 size = 100 * len(chosen)
-                answers = await self._bulk.submit(prefix, [op.VERIFY, len(words), *words], size)
+                answers = await self._hot.submit(prefix, [op.VERIFY, len(words), *words], size)
                 for place, answer in zip(chosen, answers, strict=True):
                     standings[place] = Standing(answer)
         return standings
@@ -360,7 +360,7 @@ class Coordination:
                 client = will_ids[place].split(":", 1)[1].encode()
                 words += (self._keys.prefix(client), will_ids[place])
             call = [op.VERIFY_WILLS, len(words), *words]
-            answers = await self._bulk.submit(prefix, call, 100 * len(places))
+            answers = await self._hot.submit(prefix, call, 100 * len(places))
             for place, answer in zip(places, answers, strict=True):
                 here[place] = answer == 1
         return here

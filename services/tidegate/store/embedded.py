@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import logging
@@ -46,7 +45,15 @@ STOP_TIMEOUT_S: Final = 10.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 _POLL_S: Final = 0.02
-_PR_SET_PDEATHSIG: Final = 1
+#: Has SIGTERM sent when the broker dies (PR_SET_PDEATHSIG), unless that has happened already, and
+#: becomes a program. Arguments: the broker's process, the program and its arguments.
+_BECOME: Final = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 _PID_FILE: Final = "valkey.pid.json"
 
 
@@ -281,16 +288,17 @@ class EmbeddedValkey:
             "loglevel": "warning",
         }
         words = [word for key, value in settings.items() for word in ("--" + key, value)]
+        if not os.access(str(self._program), os.X_OK):
+            raise EmbeddedError(f"{self._program} cannot be started: it is no executable file")
         try:
             self._process = await asyncio.create_subprocess_exec(
-                str(self._program),
+                *_with_parent(str(self._program)),
                 *words,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=self._dir,
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),
             )
         except OSError as error:
             raise EmbeddedError(f"{self._program} cannot be started: {error}") from error
@@ -357,19 +365,15 @@ class EmbeddedValkey:
             await client.aclose()
 
 
-def _end_with_parent() -> Callable[[], None] | None:
-    """Make the child's first step: have SIGTERM sent when the broker dies. Linux only."""
+def _with_parent(program: str) -> list[str]:
+    """Return what to start in place of a program, so that it ends with the broker. Linux only.
+
+    A process of its own says so to the system, and becomes the program. Python code in a child that
+    was forked from a process with threads may hang, or abort.
+    """
     if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
+        return [program]
+    return [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), program]
 
 
 def _client(path: Path, timeout_s: float) -> redis.asyncio.Redis:

@@ -62,8 +62,8 @@ class Keyspace:
         return b"%bq:%b:%d" % (self.prefix(client_id), client_id, incarnation)
 
     def events(self, client_id: bytes) -> bytes:
-        """The stream with the newest events of a client."""
-        return b"%be:%b" % (self.prefix(client_id), client_id)
+        """The list with the newest events of a client."""
+        return b"%bev:%b" % (self.prefix(client_id), client_id)
 
     def abandoned_queue(self, client_id: bytes, incarnation: int) -> bytes:
         """The same after the session ended, until its shared messages are redelivered."""

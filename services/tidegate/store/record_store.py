@@ -1,6 +1,6 @@
 """The record in the store: events are added by routers, and read by the console.
 
-A stream for each client and one of all clients (``scripts/record.lua``), on the connections for
+A list for each client and a stream of all clients (``scripts/record.lua``), on the connections for
 scans and sweeps: no client waits for it. ``redis_store`` hands ``add`` out as its own; who only
 reads makes a ``RecordStore`` of its own connections.
 """
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tidegate.runtime.config.model import RecordConfig
     from tidegate.store.partitions import Partitions, Words
 
+#: What ``record.lua`` adds to.
+_LISTS: Final = 0
+_STREAMS: Final = 1
 #: Entries that one operation reads: the server does nothing else meanwhile.
 _READ: Final = 500
 #: Entries that are looked at for one page, when most of them are not wanted.
@@ -55,10 +58,10 @@ class RecordStore:
                 words += (self._keys.events(client), event)
         ttl_s = config.ttl_s
         calls = [
-            self._submit(prefix, [config.max_events_per_client, ttl_s, *words])
+            self._submit(prefix, [_LISTS, config.max_events_per_client, ttl_s, *words])
             for prefix, words in parts.items()
         ]
-        of_all: Words = [config.max_events, ttl_s]
+        of_all: Words = [_STREAMS, config.max_events, ttl_s]
         for _, event in events:
             of_all += (EVENTS_KEY, event)
         calls.append(self._submit(GLOBAL_PREFIX, of_all))
@@ -98,9 +101,25 @@ class RecordStore:
 
         One that was taken over says by which connection, if that is on the page.
         """
+        before = _numbers(after) if after else None
         client = key.encode()
-        stream = self._keys.events(client)
-        page = await self._read(self._keys.prefix(client), stream, after, limit, None)
+        words: Words = [op.COMMAND, 4, b"LRANGE", self._keys.events(client), 0, -1]
+        stored = await self._bulk.submit(self._keys.prefix(client), words, 100 * _READ)
+        items: list[Event] = []
+        following = None
+        for entry in reversed(stored):  # 1,000 at most
+            identifier, _, encoded = entry.partition(b" ")
+            event_id = identifier.decode()
+            if before is not None and _numbers(event_id) >= before:
+                continue
+            event = Event.decode(encoded, event_id)
+            if event is None:
+                continue
+            if len(items) == limit:
+                following = items[-1].id
+                break
+            items.append(event)
+        page = _newest_first(items, following)
         return EventPage(with_successors(page.items), page.next)
 
     async def newer(self, after: str, limit: int = 100) -> EventPage:
@@ -150,10 +169,15 @@ class RecordStore:
 
 
 def _identifier(text: str) -> str:
+    milliseconds, number = _numbers(text)
+    return f"{milliseconds}-{number}"
+
+
+def _numbers(text: str) -> tuple[int, int]:
     milliseconds, _, number = text.partition("-")
     if not milliseconds.isdecimal() or not number.isdecimal():
         raise ValueError(f"{text!r} is no identifier of an event")
-    return f"{int(milliseconds)}-{int(number)}"
+    return int(milliseconds), int(number)
 
 
 def _newest_first(items: list[Event], after: str | None) -> EventPage:

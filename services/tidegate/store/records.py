@@ -8,6 +8,7 @@ that a newer form can be read beside an older one. All numbers are big-endian.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from struct import error as StructError  # noqa: N812  # it is an exception class
 from typing import Final
@@ -235,8 +236,12 @@ def encode_options(options: SubscriptionOptions) -> bytes:
     return _OPTIONS.pack(OPTIONS, flags, options.subscription_identifier)
 
 
+@lru_cache(maxsize=1024)
 def decode_options(record: bytes) -> SubscriptionOptions:
-    """Decode what ``encode_options`` made; raises as ``decode_queued``."""
+    """Decode what ``encode_options`` made; raises as ``decode_queued``.
+
+    Equal options are one object as long as they are not too many: a session may have thousands.
+    """
     _check_form(record, OPTIONS, "subscription")
     try:
         _, flags, identifier = _OPTIONS.unpack(record)

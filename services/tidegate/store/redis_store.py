@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Self, TypeAlias
 
 from tidegate.core.attempt import ONLY_ATTEMPT, Attempt
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.runtime.config.model import LimitsConfig, StoreConfig
+from tidegate.runtime.process.futures import then
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store import operations as op
 from tidegate.store import scripts
@@ -26,16 +28,13 @@ from tidegate.store.api import (
     Claim,
     DetachReply,
     DetachRequest,
-    EndedSession,
     Holder,
-    LateRequest,
     OfflineMember,
-    OwnedByAnother,
+    RetainedBefore,
     RetainedCharge,
     RetainedUse,
     RetainRefusal,
     StoredSubscriptions,
-    TooManySessions,
     WriterFenced,
 )
 from tidegate.store.ban_store import BanStore
@@ -51,7 +50,7 @@ from tidegate.store.records import encode_options
 from tidegate.store.replies import (
     Queues,
     attach_reply,
-    due_wills,
+    detach_reply,
     join_appends,
     position_of,
     read_appends,
@@ -68,6 +67,8 @@ _APPENDS_PER_OPERATION = 128
 #: What ``set_retained`` returns when the server is full, and when a quota is exceeded.
 _STORE_FULL = 2
 _OVER_QUOTA = 3
+#: In place of whom a retained message counts for, and how much is left.
+_NO_CHARGE = (b"",) * 5
 
 #: Operations of one append in flight, with the queues that each names.
 _Started: TypeAlias = list[tuple[Queues, asyncio.Future[Any]]]
@@ -211,7 +212,7 @@ class RedisStore:
 
     # Connections
 
-    async def attach(self, request: AttachRequest) -> AttachReply:
+    def attach(self, request: AttachRequest) -> asyncio.Future[AttachReply]:
         """Raise the epoch of the client identifier, discard or resume its session (G3)."""
         client = request.client_id.encode()
         prefix = self._keys.prefix(client)
@@ -235,20 +236,30 @@ class RedisStore:
             b"" if request.sessions_left is None else request.sessions_left,
             request.tries,
         ]
-        result = await self._hot.submit(prefix, words, 200 + len(will))
-        if not result[0]:
-            if len(result) == 1:
-                raise WriterFenced
-            if not result[1]:
-                raise OwnedByAnother
-            if result[1] == -2:
-                raise LateRequest
-            if result[1] < 0:
-                raise TooManySessions
-            return AttachReply(0, 0, False, taken_epoch=result[1])
-        if len(result) == 1:
-            return AttachReply(result[0], 0, False)
-        return attach_reply(result)
+        return then(self._hot.submit(prefix, words, 200 + len(will)), attach_reply)
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether calls do not fail at once."""
+        return not self._hot.is_down
+
+    async def reserve_epochs(self, partition: int, count: int) -> int:
+        """Return the first of so many epochs that no connection has or gets."""
+        prefix = self._keys.prefixes[partition]
+        first: int = await self._hot.submit(prefix, [op.RESERVE_EPOCHS, 2, prefix, count], 100)
+        return first
+
+    async def connected_edges(self) -> tuple[set[str], list[str]]:
+        """Edges that may have stored connections; clients with wills to be published."""
+        found = {}
+        for key in (b"edges", b"pending"):
+            asked = []
+            for prefix in self._keys.prefixes:
+                words: Words = [op.COMMAND, 2, b"HGETALL", prefix + key]
+                asked.append(self._bulk.submit(prefix, words, 10_000))
+            pages = await asyncio.gather(*asked)
+            found[key] = [name.decode() for page in pages for name in page[::2]]
+        return set(found[b"edges"]), found[b"pending"]
 
     async def withdraw_connects(
         self, edge_id: str, connects: Sequence[tuple[str, Attempt]], now_ms: int
@@ -275,7 +286,7 @@ class RedisStore:
         """How many durable sessions a user has."""
         return sum(await self._partitions.each(self._hot, op.USER_SESSIONS, user))
 
-    async def detach(self, request: DetachRequest) -> DetachReply:
+    def detach(self, request: DetachRequest) -> asyncio.Future[DetachReply]:
         """End a connection: keep or discard the session, keep, arm or discard its will."""
         client = request.client_id.encode()
         prefix = self._keys.prefix(client)
@@ -291,12 +302,7 @@ class RedisStore:
             b"" if expiry is None else expiry,
             request.sent_seq,
         ]
-        result = await self._hot.submit(prefix, words, 200)
-        if type(result) is int:
-            return DetachReply(fenced=result == 0)
-        incarnation, will_id, record = result
-        ended = EndedSession(request.client_id, incarnation) if incarnation else None
-        return DetachReply(False, ended, due_wills([will_id, record]) if will_id else [])
+        return then(self._hot.submit(prefix, words, 200), partial(detach_reply, request.client_id))
 
     async def set_expiry(self, client_id: str, epoch: int, session_expiry_s: int) -> bool:
         """Change the session expiry of a live connection's session; False when fenced."""
@@ -316,7 +322,7 @@ class RedisStore:
         words: Words = [attempt.number or b"", attempt.tries, generation]
         for topic_filter, options in subscriptions:
             words += (topic_filter, encode_options(options))
-        size = 100 * len(subscriptions)
+        size = sum(100 + len(topic_filter) for topic_filter, _ in subscriptions)
         return position_of(await self._owned(op.SUBSCRIBE, client_id, epoch, words, size))
 
     async def replayed(
@@ -365,21 +371,37 @@ class RedisStore:
     def _submit_appends(
         self, prefix: bytes, appends: Sequence[Append], now_ms: int
     ) -> tuple[Queues, asyncio.Future[Any]]:
-        """Send one operation; each queue is named once, and its messages say which it is."""
+        """Send one operation: each queue is named once, messages follow the number of theirs."""
         queues: Queues = {}
         names: Words = []
         messages: Words = []
         size = 0
+        # The queue of the messages before, and where their number is to be.
+        last: tuple[str, int] | None = None
+        head = 0
         for item in appends:
             record = item.record
+            size += 100 + len(record)
             key = (item.client_id, item.incarnation)
+            if key == last and not item.identity:
+                messages.append(record)
+                continue
+            if last is not None:
+                messages[head] = len(messages) - head - 1
             number = queues.get(key)
             if number is None:
                 number = queues[key] = len(queues) + 1
                 client = item.client_id.encode()
                 names += (self._keys.prefix(client), client, item.incarnation)
-            messages += (-number if item.claimed else number, item.identity, record)
-            size += 100 + len(record)
+            if item.identity:
+                messages += (-number if item.claimed else number, 0, item.identity, record)
+                last = None
+            else:
+                head = len(messages) + 1
+                messages += (number, 0, record)
+                last = key
+        if last is not None:
+            messages[head] = len(messages) - head - 1
         count = 3 + len(names) + len(messages)
         words = [op.APPEND, count, self.writer, now_ms, len(queues), *names, *messages]
         return queues, self._hot.submit(prefix, words, size)
@@ -417,15 +439,39 @@ class RedisStore:
     ) -> list[tuple[int, bytes]]:
         """Read queued records with seq > after_seq in order, bounded; at least one if any."""
         queue = self._keys.queue(client_id.encode(), incarnation)
-        return await self._fetch(client_id, queue, after_seq, max_count, max_bytes)
+        return await self._fetch(client_id, queue, after_seq, max_count, max_bytes) or []
+
+    async def fetch_owned(
+        self,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        after_seq: int,
+        max_count: int,
+        max_bytes: int,
+    ) -> list[tuple[int, bytes]] | None:
+        """``fetch`` for a connection, which is to be sent what is read; None if it is fenced."""
+        client = client_id.encode()
+        queue, owner = self._keys.queue(client, incarnation), (client, epoch)
+        return await self._fetch(client_id, queue, after_seq, max_count, max_bytes, owner)
 
     async def _fetch(
-        self, client_id: str, queue: bytes, after_seq: int, max_count: int, max_bytes: int
-    ) -> list[tuple[int, bytes]]:
+        self,
+        client_id: str,
+        queue: bytes,
+        after_seq: int,
+        max_count: int,
+        max_bytes: int,
+        owner: tuple[bytes, int] | None = None,
+    ) -> list[tuple[int, bytes]] | None:
+        prefix = self._keys.prefix(client_id.encode())
         words: Words = [op.FETCH, 4, queue, after_seq, max_count, max_bytes]
-        result = await self._hot.submit(
-            self._keys.prefix(client_id.encode()), words, min(max_bytes, 256 * max_count)
-        )
+        if owner is not None:
+            words[1] = 7
+            words += (prefix, *owner)
+        result = await self._hot.submit(prefix, words, min(max_bytes, 256 * max_count))
+        if result == 0:
+            return None
         return [(int(result[n][2:]), result[n + 1]) for n in range(0, len(result), 2)]
 
     async def fetch_abandoned(
@@ -433,7 +479,7 @@ class RedisStore:
     ) -> list[tuple[int, bytes]]:
         """Read an abandoned queue, as ``fetch`` does."""
         queue = self._keys.abandoned_queue(client_id.encode(), incarnation)
-        return await self._fetch(client_id, queue, after_seq, max_count, max_bytes)
+        return await self._fetch(client_id, queue, after_seq, max_count, max_bytes) or []
 
     async def trim_abandoned(
         self, client_id: str, incarnation: int, through_seq: int, now_ms: int
@@ -527,7 +573,8 @@ class RedisStore:
         record: bytes | None,
         expires_at_ms: int,
         charge: RetainedCharge | None = None,
-    ) -> RetainRefusal | None:
+        identities: Sequence[str] = (),
+    ) -> RetainRefusal | RetainedBefore | None:
         """Replace (or, with None, remove) the retained message of a topic. 0 = no expiry."""
         name = topic.encode()
         prefix = self._keys.prefix(name)
@@ -536,8 +583,15 @@ class RedisStore:
         if charge is not None:
             left = (charge.messages, charge.bytes, charge.all_messages, charge.all_bytes)
             words += (charge.owner, *(b"" if room is None else room for room in left))
+        elif identities:
+            words += _NO_CHARGE
+        size = 200 + len(content)
+        if identities:
+            names = [identity.encode() for identity in identities]
+            size += sum(map(len, names))
+            words += names
         words = [op.SET_RETAINED, len(words), *words]
-        result = await self._hot.submit(prefix, words, 200 + len(content))
+        result = await self._hot.submit(prefix, words, size)
         if not result:
             raise WriterFenced
         if type(result) is list:
@@ -545,6 +599,8 @@ class RedisStore:
                 charge.added = RetainedUse(*result[1:5])
                 charge.previous_owner, charge.previous_bytes = result[5].decode(), result[6]
             return RetainRefusal.RETAINED_QUOTA if result[0] == _OVER_QUOTA else None
+        if result < 0:
+            return RetainedBefore(-result)
         return RetainRefusal.STORE_FULL if result == _STORE_FULL else None
 
     async def retained_use(self, owner: str) -> RetainedUse:

@@ -19,11 +19,14 @@ from tidegate.store.api import (
     Change,
     Changes,
     ConnectionFenced,
+    DetachReply,
     DueWill,
     DueWork,
     EdgeLost,
     EndedSession,
+    LateRequest,
     OfflineMember,
+    OwnedByAnother,
     RetainedAdded,
     RetainedRemoved,
     RouterRecord,
@@ -32,6 +35,7 @@ from tidegate.store.api import (
     SessionUnsubscribed,
     StoredSubscriptions,
     StoreUnavailable,
+    TooManySessions,
     WriterFenced,
 )
 from tidegate.store.records import decode_options
@@ -58,7 +62,19 @@ def entry_id(position: int) -> bytes:
 
 
 def attach_reply(result: list[Any]) -> AttachReply:
-    """Read the long form of ``attach``'s result."""
+    """Read ``attach``'s result. Raises as ``Store.attach``."""
+    if not result[0]:
+        if len(result) == 1:
+            raise WriterFenced
+        if not result[1]:
+            raise OwnedByAnother
+        if result[1] == -2:
+            raise LateRequest
+        if result[1] < 0:
+            raise TooManySessions
+        return AttachReply(0, 0, False, taken_epoch=result[1])
+    if len(result) == 1:
+        return AttachReply(result[0], 0, False)
     options = result[14]
     wraps = result[15]
     return AttachReply(
@@ -82,6 +98,15 @@ def attach_reply(result: list[Any]) -> AttachReply:
     )
 
 
+def detach_reply(client_id: str, result: Any) -> DetachReply:
+    """Read ``detach``'s result."""
+    if type(result) is int:
+        return DetachReply(fenced=result == 0)
+    incarnation, will_id, record = result
+    ended = EndedSession(client_id, incarnation) if incarnation else None
+    return DetachReply(False, ended, due_wills([will_id, record]) if will_id else [])
+
+
 def _replays(pairs: list[bytes]) -> list[tuple[str, str, str]]:
     found = []
     for n in range(0, len(pairs), 2):
@@ -98,9 +123,11 @@ def read_appends(result: list[Any], queues: Queues, reply: AppendReply) -> None:
     """Add the outcomes and locations of one operation to those of the others."""
     if type(result[-1]) is list:
         names, removed = list(queues), result.pop()
-        for n in range(0, len(removed), 2):
+        for n in range(0, len(removed), 3):
             key = names[removed[n] - 1]
-            reply.evicted[key] = reply.evicted.get(key, 0) + removed[n + 1]
+            count, topic = reply.evicted.get(key, (0, ""))
+            topic = topic or removed[n + 2].decode("utf-8", "replace")
+            reply.evicted[key] = (count + removed[n + 1], topic)
     at = len(result) - 2 * len(queues)
     try:
         reply.outcomes += [

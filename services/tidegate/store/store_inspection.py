@@ -41,6 +41,8 @@ PROBES: Final[Mapping[str, tuple[Word, ...]]] = {
     "hmget": ("f",),
     "hscan": (0,),
     "hstrlen": ("f",),
+    "lrange": (0, 0),
+    "ltrim": (0, -1),
     "memory|usage": (),
     "set": ("v", "XX"),
     "setrange": (0, ""),

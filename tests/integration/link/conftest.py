@@ -13,13 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from support.linked import Wires
+from support.linked import Carriers, Wires
 
 
 @pytest.fixture
-async def wires() -> AsyncIterator[Wires]:
+def carriers(request: pytest.FixtureRequest) -> Carriers:
+    """Return what carries the link of edges and of routers (support.linked.every_carrier)."""
+    return getattr(request, "param", Carriers())
+
+
+@pytest.fixture
+async def wires(carriers: Carriers) -> AsyncIterator[Wires]:
     """Yield what starts routers and edges; they end with the test."""
     # Short, because the path of a Unix socket has about a hundred bytes.
     with tempfile.TemporaryDirectory(prefix="tgl-", ignore_cleanup_errors=True) as name:
-        async with Wires(Path(name)) as made:
+        async with Wires(Path(name), carriers) as made:
             yield made

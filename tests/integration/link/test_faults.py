@@ -10,7 +10,7 @@ import pytest
 
 from support.fake_link import FakeEdge, FakeOrigin, FakeService, until
 from support.faulting_proxy import FaultingProxy
-from support.linked import IMPATIENT, WiredRouter, Wires
+from support.linked import IMPATIENT, WiredRouter, Wires, every_carrier
 from tidegate.link.edge_end.router_membership import RouterMembership
 from tidegate.link.edge_end.router_peer import RouterPeer, State
 from tidegate.link.interfaces import Origin
@@ -71,12 +71,13 @@ async def test_peers_that_only_live_are_not_lost(wires: Wires) -> None:
     assert len(router.fake.named("attach_edge")) == 1
 
 
+@every_carrier
 async def test_a_cut_is_noticed_at_once_and_repaired(wires: Wires) -> None:
     router = await wires.router("r1", listen="127.0.0.1:0")
     async with between(router) as proxy:
         edge = await wires.edge(proxy.address)
         await edge.uses("r1")
-        edge.router_client.add_interest(edge.edge.edge_id, "t")
+        edge.router_client.add_interest(edge.edge.edge_id, ["t"])
         origin = FakeOrigin()
         for number in range(5):
             proxy.cut()
@@ -90,6 +91,7 @@ async def test_a_cut_is_noticed_at_once_and_repaired(wires: Wires) -> None:
         await until(lambda: edge.fake.payloads[-1:] == [b"4"], "interest was sent again")
 
 
+@every_carrier
 async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> None:
     # As after a fence: what it has no answer for is for the router's next instance.
     router = await wires.router("r1", heartbeat_s=30.0, timeout_s=60.0)
@@ -101,12 +103,13 @@ async def test_an_edge_that_is_sent_away_comes_again_at_once(wires: Wires) -> No
     await until(lambda: router.fake.open, "it has arrived")
     old = router.fake.instance
     router.fake.instance, router.fake.answers_late = "r1.next", False
-    router.link_server.drop_all()
+    router.link_server.fenced()
     await until(lambda: origin.answers, "it is answered by the next instance")
     assert [one for name, one in router.fake.calls if name == "fence"] == [(old,)]
     assert router.fake.payloads == [b"x", b"x"]
 
 
+@every_carrier
 async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires) -> None:
     class Faulty(FakeEdge):
         def deliver(self, message: Publish, publisher_id: str, identity: str = "") -> None:
@@ -117,7 +120,7 @@ async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires
     router = await wires.router("r1")
     edge = await wires.edge(router.address, edge=Faulty())
     await edge.uses("r1")
-    edge.router_client.add_interest(edge.edge.edge_id, "t")
+    edge.router_client.add_interest(edge.edge.edge_id, ["t"])
     await edge.router_client.interest_synced()
     for payload in (b"before", b"poison", b"after"):
         edge.router_client.publish(FakeOrigin(), Publish("t", payload))
@@ -126,6 +129,7 @@ async def test_a_fault_in_one_delivery_is_not_the_end_of_the_others(wires: Wires
     assert len(router.fake.named("attach_edge")) == 1
 
 
+@every_carrier
 async def test_a_fault_in_one_publish_is_answered_and_not_the_end_of_the_others(
     wires: Wires,
 ) -> None:
@@ -147,6 +151,7 @@ async def test_a_fault_in_one_publish_is_answered_and_not_the_end_of_the_others(
     assert len(router.fake.named("attach_edge")) == 1
 
 
+@every_carrier
 async def test_an_unexpected_end_of_a_stream_is_not_the_last_attempt(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,11 +173,12 @@ async def test_an_unexpected_end_of_a_stream_is_not_the_last_attempt(
 # Large
 
 
+@every_carrier
 async def test_a_message_of_twenty_megabytes_passes(wires: Wires) -> None:
     router = await wires.router("r1")
     edge = await wires.edge(router.address)
     await edge.uses("r1")
-    edge.router_client.add_interest(edge.edge.edge_id, "t")
+    edge.router_client.add_interest(edge.edge.edge_id, ["t"])
     await edge.router_client.interest_synced()
     origin = FakeOrigin()
     payload = bytes(range(256)) * (20 * 4096)
@@ -187,12 +193,13 @@ async def test_a_message_of_twenty_megabytes_passes(wires: Wires) -> None:
     await until(lambda: len(edge.fake.delivered) == 2, "the next one passes")
 
 
+@every_carrier
 async def test_a_snapshot_of_a_hundred_thousand_filters_arrives_whole(wires: Wires) -> None:
     router = await wires.router("r1")
     edge = await wires.edge()
     count = 100_000
     for number in range(count):
-        edge.router_client.add_interest(edge.edge.edge_id, f"site/{number}/temperature")
+        edge.router_client.add_interest(edge.edge.edge_id, [f"site/{number}/temperature"])
     edge.look_at(router.address)
     await edge.uses("r1")
     # By the time it is used the router knows every one of them.
@@ -200,6 +207,7 @@ async def test_a_snapshot_of_a_hundred_thousand_filters_arrives_whole(wires: Wir
     assert f"site/{count - 1}/temperature" in router.fake.interest[edge.edge.edge_id]
 
 
+@every_carrier
 async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) -> None:
     credit_bytes = 65_536
     router = await wires.router("r1", credit_bytes=credit_bytes)
@@ -229,6 +237,7 @@ async def test_a_slow_router_slows_publishers_and_grows_nothing(wires: Wires) ->
     assert len(origin.answers) == sent
 
 
+@every_carrier
 async def test_frames_are_bounded_also_when_much_waits(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +265,7 @@ async def test_frames_are_bounded_also_when_much_waits(
 # Shared subscriptions, end to end
 
 
+@every_carrier
 async def test_a_shared_message_is_done_over_the_wire(wires: Wires) -> None:
     router = await wires.router("r1")
     edge = await wires.edge(router.address)

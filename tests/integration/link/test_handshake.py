@@ -16,15 +16,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from support.certificates import Authority, KeyPair
 from support.fake_link import FakeOrigin, until
-from support.linked import WiredRouter, Wires
-from tidegate.link.transport import SERVICE, LinkAddressError, open_channel
+from support.linked import WiredRouter, Wires, every_carrier
+from tidegate.link.frame_stream import SERVICE, LinkAddressError
+from tidegate.link.transport import open_stream
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.link.v1.link_pb2_grpc import LinkStub
 from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.mqtt.packets import Publish
-from tidegate.runtime.config.model import LinkTlsConfig
+from tidegate.runtime.config.model import LinkConfig, LinkTlsConfig
 
 _STREAM = sys.modules["tidegate.link.edge_end.router_stream"]
+
+pytestmark = every_carrier
 
 NAME = "tidegate-router"
 
@@ -202,8 +205,11 @@ async def test_a_bundle_with_revocation_lists_is_refused_by_both_ends(
     bundle.write_bytes(pki.authority.certificate.read_bytes() + crl.read_bytes())
     with pytest.raises(OSError, match="revocation lists"):
         await wires.router("r2", listen="127.0.0.1:0", tls=pki.settings(pki.router, ca=bundle))
+    tls = LinkTlsConfig(**pki.settings(pki.edge, ca=bundle))
+    config = LinkConfig(tls=tls, carrier=wires.carriers.edge)
     with pytest.raises(OSError, match="revocation lists"):
-        open_channel(router.address, LinkTlsConfig(**pki.settings(pki.edge, ca=bundle)))
+        async with open_stream(router.address, config):
+            pass
 
 
 async def test_an_edge_whose_certificate_is_not_there_yet_tries_again(
@@ -239,7 +245,7 @@ async def _greet(router: WiredRouter, **hello: Any) -> pb.Welcome:
 
 
 @pytest.mark.parametrize(
-    ("oldest", "newest", "spoken"), [(0, 1, 1), (1, 99, 3), (2, 3, 3), (4, 9, 0)]
+    ("oldest", "newest", "spoken"), [(0, 1, 1), (1, 99, 4), (2, 3, 3), (5, 9, 0)]
 )
 async def test_versions_are_agreed_upon_or_refused_with_a_sentence(
     wires: Wires, oldest: int, newest: int, spoken: int
@@ -265,7 +271,7 @@ async def test_an_edge_says_why_a_router_refuses_it(
     edge = await wires.edge(router.address)
     await until(lambda: _reasons(quiet), "the reason is logged")
     (reason,) = _reasons(quiet)
-    assert "no common version of the link: router 1 to 3, edge 7 to 9" in reason
+    assert "no common version of the link: router 1 to 4, edge 7 to 9" in reason
     assert not edge.router_client.routers.reachable()
     # After an upgrade of one of the two it goes on by itself, and the reason was logged once.
     monkeypatch.undo()
@@ -273,7 +279,7 @@ async def test_an_edge_says_why_a_router_refuses_it(
     assert len(_reasons(quiet)) == 1
 
 
-@pytest.mark.parametrize(("edge_newest", "spoken"), [(1, 1), (2, 2), (3, 3), (4, 3)])
+@pytest.mark.parametrize(("edge_newest", "spoken"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 4)])
 async def test_neighbouring_versions_work_together(
     wires: Wires, monkeypatch: pytest.MonkeyPatch, edge_newest: int, spoken: int
 ) -> None:
@@ -283,12 +289,13 @@ async def test_neighbouring_versions_work_together(
     await edge.uses("r1")
     (peer,) = router.link_server.edges
     assert peer.version == edge.router_client.routers.members["r1"].version == spoken
-    edge.router_client.add_interest(edge.edge.edge_id, "t")
+    edge.router_client.add_interest(edge.edge.edge_id, ["t"])
     await edge.router_client.interest_synced()
     origin = FakeOrigin()
     trace = bytes(range(25))
     edge.router_client.publish(origin, Publish("t", b"x", 1, trace=trace))
-    await until(lambda: origin.answers and edge.fake.delivered, "it comes back")
+    edge.router_client.publish(origin, Publish("t", b"y", 1))
+    await until(lambda: len(origin.answers) == 2 and len(edge.fake.delivered) == 2, "both come")
 
 
 async def test_a_router_that_ends_refuses_newcomers(
@@ -332,3 +339,34 @@ async def test_a_service_that_is_not_there_is_unknown_to_health_checks(wires: Wi
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await _health(router, "another.Service")
     assert failure.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_is_watched_until_the_client_has_enough(wires: Wires) -> None:
+    router = await wires.router("r1")
+    async with grpc.aio.insecure_channel(router.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE)) for _ in range(2)]
+        unknown = stub.Watch(health_pb2.HealthCheckRequest(service="another.Service"))
+        states = health_pb2.HealthCheckResponse
+        assert [(await watch.read()).status for watch in watches] == [states.SERVING] * 2
+        assert (await unknown.read()).status == states.SERVICE_UNKNOWN
+        watches[0].cancel()
+        await router.link_server.leave(0.01)
+        assert (await watches[1].read()).status == states.NOT_SERVING
+
+
+async def test_large_frames_and_many_small_ones_arrive_between_the_carriers(wires: Wires) -> None:
+    # Of more than every window, in both directions at a time, and with a header in two frames.
+    router = await wires.router("r1")
+    edge = await wires.edge(router.address)
+    await edge.uses("r1")
+    edge.router_client.add_interest(edge.edge.edge_id, "t")
+    await edge.router_client.interest_synced()
+    payloads = [
+        bytes([number]) * (3_000_000 if number % 20 == 7 else number) for number in range(60)
+    ]
+    origin = FakeOrigin()
+    for payload in payloads:
+        edge.router_client.publish(origin, Publish("t", payload, 1))
+    await until(lambda: len(edge.fake.payloads) == len(payloads), "all have come back")
+    assert edge.fake.payloads == payloads

@@ -74,7 +74,7 @@ class Harness:
         await self.use("r1")
         subscriber = self.edges[1]
         for topic in TOPICS:
-            subscriber.router_client.add_interest(subscriber.edge.edge_id, topic)
+            subscriber.router_client.add_interest(subscriber.edge.edge_id, [topic])
         await subscriber.router_client.interest_synced()
         self.stream = Stream(self.edges[0])
         await self.stream.go_on()
@@ -157,7 +157,7 @@ async def test_an_edge_that_finds_a_new_router_late_misses_nothing(wires: Wires)
     harness.edges = [first, late]
     await harness.use("r1")
     for topic in TOPICS:
-        late.router_client.add_interest(late.edge.edge_id, topic)
+        late.router_client.add_interest(late.edge.edge_id, [topic])
     await late.router_client.interest_synced()
     harness.stream = Stream(first)
     await harness.stream.go_on()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.build import sources_only
 from support.fake_link import until
 from support.linked import Wires
 from tidegate.link.edge_end import router_client
@@ -11,6 +12,7 @@ from tidegate.link.edge_end import router_client
 EVENTS = [("a/\0c", b"\xff one"), ("", b"two")]
 
 
+@sources_only
 async def test_events_reach_a_router_whole_and_in_their_order(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:

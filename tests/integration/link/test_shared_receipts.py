@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from support.build import sources_only
 from support.fake_link import until
 from support.linked import Wires
 from tidegate.link.router_end import edge_peer
@@ -56,6 +57,7 @@ async def test_the_giver_hears_what_becomes_of_a_message(wires: Wires, end: str)
     assert not attached.shared
 
 
+@sources_only
 async def test_what_is_not_followed_counts_as_done(
     wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:

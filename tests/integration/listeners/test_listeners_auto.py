@@ -211,7 +211,7 @@ async def test_a_required_header_must_be_there(authority: Authority, protocol: s
         assert await reader.readexactly(2) == b"\x10x"
         peer = server.handlers[0].channel.peer
         assert (peer.address, peer.port) == ("203.0.113.7", 4711)
-        assert peer.certificate_common_name == "device-7"
+        assert peer.tls.certificate_common_name == "device-7"
         server.handlers.clear()
         await refuses(server, b"\x10x", Refusal.PROXY_HEADER)
 

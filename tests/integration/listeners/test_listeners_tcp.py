@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import stat
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.closing import reset
 from support.recording_handler import RecordingHandler, until
 from support.running_listeners import Running, running, unsent_bytes
 from tidegate.edge.transport import listener as state_module
@@ -192,9 +191,7 @@ async def test_a_reset_and_a_close_have_different_reasons() -> None:
     async with running({"protocol": "tcp"}, echo=False) as server:
         _, writer = await server.connect()
         await until(lambda: server.handlers)
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        reset(writer.transport)
         await until(lambda: server.handlers[0].lost)
         assert server.handlers[0].lost == ["reset"]
 

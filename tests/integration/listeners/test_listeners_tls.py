@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,24 @@ async def test_bytes_go_both_ways(
         assert await reader.readexactly(6) == b"\x10hello"
         peer = server.handlers[0].channel.peer
         assert peer.transport == "tls"
-        assert peer.tls_version == {2: "TLSv1.2", 3: "TLSv1.3"}[version - 0x0301]
-        assert peer.server_name == "localhost"
+        assert peer.tls.version == {2: "TLSv1.2", 3: "TLSv1.3"}[version - 0x0301]
+        assert peer.tls.server_name == "localhost"
         writer.close()
         await until(lambda: server.handlers[0].lost)
         assert server.handlers[0].lost == ["peer_closed"]
+
+
+async def test_what_tls_says_is_one_object_for_connections_that_are_alike(
+    authority: Authority, pair: KeyPair
+) -> None:
+    async with running({"protocol": "tls", "tls": tls(pair)}) as server:
+        writers = [(await connect(server, client(authority)))[1] for _ in range(2)]
+        await until(lambda: len(server.handlers) == 2)
+        one, other = (handler.channel.peer for handler in server.handlers)
+        assert one.tls is other.tls
+        assert one.address is other.address
+        for writer in writers:
+            writer.close()
 
 
 async def test_large_data_goes_both_ways(authority: Authority, pair: KeyPair) -> None:
@@ -146,8 +160,8 @@ async def test_a_verified_client_certificate_names_the_peer(
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
         peer = server.handlers[0].channel.peer
-        assert peer.certificate_common_name == "device-7"
-        assert peer.certificate_subject == "CN=device-7"
+        assert peer.tls.certificate_common_name == "device-7"
+        assert peer.tls.certificate_subject == "CN=device-7"
 
 
 async def test_no_client_certificate_where_it_is_optional(
@@ -158,7 +172,7 @@ async def test_no_client_certificate_where_it_is_optional(
         reader, writer = await connect(server, client(authority))
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
-        assert server.handlers[0].channel.peer.certificate_common_name == ""
+        assert server.handlers[0].channel.peer.tls.certificate_common_name == ""
 
 
 @pytest.mark.parametrize("has_foreign", [False, True])
@@ -226,6 +240,25 @@ async def test_nothing_is_delivered_while_paused_and_nothing_is_lost(
         handler.channel.resume_reading()
         await until(lambda: len(handler.data) == len(BIG))
         assert handler.data == BIG
+
+
+async def test_what_was_sent_before_the_end_is_delivered_after_a_pause(
+    authority: Authority, pair: KeyPair
+) -> None:
+    """A client may publish and leave at once, while the broker lets it wait."""
+    async with running({"protocol": "tls", "tls": tls(pair)}, echo=False) as server:
+        server.handlers.on_made = lambda handler: handler.channel.pause_reading()
+        _, writer = await connect(server, client(authority))
+        await until(lambda: server.handlers)
+        handler = server.handlers[0]
+        writer.write(BIG[:5000])
+        await writer.drain()
+        with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as sock:
+            sock.shutdown(socket.SHUT_WR)
+        handler.channel.resume_reading()
+        await until(lambda: handler.lost)
+        assert handler.data == BIG[:5000]
+        assert handler.lost == ["peer_closed"]
 
 
 async def test_a_slow_peer_pauses_and_resumes_the_handler(

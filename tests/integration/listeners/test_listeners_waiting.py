@@ -13,7 +13,8 @@ import pytest
 
 from support.certificates import Authority
 from support.recording_handler import until
-from support.running_listeners import running
+from support.running_listeners import Running, running
+from tidegate.edge.transport import connect_outcomes
 from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.unfinished_work import UnfinishedWork
 
@@ -41,7 +42,7 @@ def all_wait(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     stopped: list[bool] = []
     begin, turn = UnfinishedWork.begin, UnfinishedWork._turn
 
-    def waiting_begin(work: UnfinishedWork) -> bool:
+    def waiting_begin(work: UnfinishedWork, source: object = None) -> bool:
         return bool(work._depth) and begin(work)
 
     def stopped_turn(work: UnfinishedWork) -> None:
@@ -64,22 +65,30 @@ def config_of(kind: str, authority: Authority) -> dict[str, Any]:
     return config
 
 
+async def exchange(server: Running, kind: str, authority: Authority) -> None:
+    """Connect, send CONNECT, and have it back."""
+    options: dict[str, Any] = {}
+    if kind in {"tls", "wss", "auto by TLS"}:
+        context = ssl.create_default_context(cafile=str(authority.certificate))
+        options = {"ssl": context, "server_hostname": "localhost"}
+    reader, writer = await server.connect(**options)
+    sent = CONNECT
+    if kind in {"ws", "wss"}:
+        writer.write(REQUEST)
+        await reader.readuntil(b"\r\n\r\n")
+        sent = FRAME
+    if kind.endswith("proxy"):
+        writer.write(PROXY)
+        await until(lambda: server.handlers)  # from here on its address is known
+    writer.write(sent)
+    assert (await reader.readexactly(len(CONNECT)))[-3:] in {b"abc", CONNECT[:3]}
+
+
 @pytest.mark.usefixtures("all_wait")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_kind_of_connection_gets_its_turn(authority: Authority, kind: str) -> None:
     async with running(config_of(kind, authority)) as server:
-        options: dict[str, Any] = {}
-        if kind in {"tls", "wss", "auto by TLS"}:
-            context = ssl.create_default_context(cafile=str(authority.certificate))
-            options = {"ssl": context, "server_hostname": "localhost"}
-        reader, writer = await server.connect(**options)
-        sent = CONNECT
-        if kind in {"ws", "wss"}:
-            writer.write(REQUEST)
-            await reader.readuntil(b"\r\n\r\n")
-            sent = FRAME
-        writer.write(PROXY + sent if kind.endswith("proxy") else sent)
-        assert (await reader.readexactly(len(CONNECT)))[-3:] in {b"abc", CONNECT[:3]}
+        await exchange(server, kind, authority)
         await until(lambda: server.handlers[0].data == CONNECT)
         assert server.listeners.waited > 0
         assert not server.listeners.refused()
@@ -131,3 +140,53 @@ async def test_what_was_sent_before_the_end_is_handled_before_it(all_wait: list[
         await until(lambda: server.handlers[0].lost)
         assert server.handlers[0].data == CONNECT + b"\x30\x03abc" + b"\xe0\x00"
         assert server.handlers[0].lost == ["peer_closed"]
+
+
+@pytest.fixture
+def one_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One failure is a flood."""
+    monkeypatch.setattr(connect_outcomes, "LEAST_FAILURES", 1)
+
+
+def mostly_fail(server: Running, address: str = "127.0.0.1") -> bool:
+    return server.listeners._total.work.outcomes.mostly_fail(address)
+
+
+@pytest.mark.usefixtures("one_is_enough")
+@pytest.mark.parametrize(
+    ("kind", "sent"), [("ws", b"\x00"), ("ws", b""), ("tls", b"garbage"), ("auto", b"\x00")]
+)
+async def test_a_handshake_that_fails_counts(authority: Authority, kind: str, sent: bytes) -> None:
+    """Whatever breaks it, and also when the peer leaves."""
+    async with running(config_of(kind, authority)) as server:
+        _, writer = await server.connect()
+        await until(server.open_connections)
+        assert not mostly_fail(server)
+        if sent:
+            writer.write(sent)
+        else:
+            writer.close()
+        await until(lambda: mostly_fail(server))
+
+
+@pytest.mark.usefixtures("one_is_enough")
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_kind_gets_its_turn_while_most_come_to_nothing(
+    authority: Authority, kind: str
+) -> None:
+    """Pauses between turns lose nothing; those that are accepted end them."""
+    async with running(config_of(kind, authority)) as server:
+        address = "203.0.113.7" if kind.endswith("proxy") else "127.0.0.1"
+        server.state.refuse(Refusal.ABANDONED, address=address)
+        assert mostly_fail(server, address)
+        await exchange(server, kind, authority)
+        assert server.listeners.waited > 0
+        server.handlers[0].channel.accepted()
+        server.handlers[0].channel.accepted()
+        assert not mostly_fail(server, address)
+        server.handlers[0].channel.failed()
+        server.handlers[0].channel.failed()
+        assert not mostly_fail(server, address)
+        server.handlers[0].channel.failed()
+        server.handlers[0].channel.failed()
+        assert mostly_fail(server, address)

@@ -38,6 +38,8 @@ class _Subscriber:
     due: dict[Key, None] = field(default_factory=dict)
     #: QoS 2 exchanges that the server has not released: packet identifier -> message, connection.
     held: dict[int, tuple[Key, int]] = field(default_factory=dict)
+    #: The same before a store that may have gone back: its identifiers may be used again, too.
+    perhaps_held: dict[int, tuple[Key, int]] = field(default_factory=dict)
     exactly_once: set[Key] = field(default_factory=set)
     #: QoS 1: the deliveries of a message, packet identifier -> connection of its last arrival.
     deliveries: dict[Key, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
@@ -126,7 +128,7 @@ class Durable(Judge):
                 text = f"no session present on connection {event.connection}"
                 self._found.append(Violation("session", text, event.client))
         if self.world.undone.between(connection.connect_at, event.at):
-            state.held.clear()  # numbers are used again
+            state.perhaps_held, state.held = state.held, {}
         if not event.code:
             state.began_at = event.at
         state.connection = event.connection
@@ -185,6 +187,9 @@ class Durable(Judge):
     def _received_exactly_once(self, event: Event, key: Key, state: _Subscriber) -> None:
         """A PUBLISH whose exchange is under way is the same delivery; any other is a new one."""
         held = state.held.get(event.packet_id)
+        before = state.perhaps_held.pop(event.packet_id, None)
+        if held is None and before is not None and before[0] == key:
+            held = before
         if held is not None:
             self._check_redelivery(event, held)
             if held[0] == key:

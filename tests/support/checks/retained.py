@@ -39,9 +39,14 @@ class _Reading:
     """One connection of a reader."""
 
     topic_filter: str = ""
-    #: What had been acknowledged when SUBSCRIBE was sent: topic -> number.
+    #: What had been acknowledged when SUBSCRIBE was sent, the first of those without SUBACK: topic
+    #: -> number.
     floor: dict[str, int] = field(default_factory=dict)
     subscribe_count: int = 0
+    #: How many have no SUBACK yet, and whether there have been two of these: values that come are
+    #: of the one or the other.
+    open_count: int = 0
+    has_overlapped: bool = False
     #: Position of the SUBACK for the last SUBSCRIBE.
     since: int | None = None
     topics: dict[str, _Topic] = field(default_factory=lambda: defaultdict(_Topic))
@@ -66,7 +71,9 @@ class Retained(Judge):
                 self._subscribing(event)
             case Kind.SUBSCRIBED if self._is_clean(event):
                 reading = self._readings[event.client, event.connection]
-                reading.since = position
+                reading.open_count = max(0, reading.open_count - 1)
+                if not reading.open_count:
+                    reading.since = position
                 for topic in reading.topics.values():
                     topic.live.clear()
             case Kind.RECEIVED if self._is_clean(event):
@@ -92,7 +99,11 @@ class Retained(Judge):
         reading = self._readings[event.client, event.connection]
         reading.subscribe_count += 1
         reading.topic_filter, reading.since = event.topic, None
-        reading.floor = {topic: key.seq for topic, key in self._acknowledged.items()}
+        reading.open_count += 1
+        if reading.open_count > 1:
+            reading.has_overlapped = True
+        else:
+            reading.floor = {topic: key.seq for topic, key in self._acknowledged.items()}
         for topic in reading.topics.values():
             topic.has_first = topic.has_retained = False
 
@@ -147,7 +158,8 @@ class Retained(Judge):
         elif key.seq < topic.highest and not self._may_be_unstored(event, reading, topic):
             self.wrong("older value", f"retained, after number {topic.highest}", event)
         elif topic.has_retained and (
-            topic.retained_count >= reading.subscribe_count or not self.world.is_hurt(event)
+            topic.retained_count >= reading.subscribe_count
+            or not (reading.has_overlapped or self.world.is_hurt(event))
         ):
             # What could not be read at one SUBSCRIBE comes later, perhaps after the next one.
             self.wrong("retained twice", "a second retained value for one SUBSCRIBE", event)

@@ -12,9 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from support.checks.world import SLACK_S, Connection, Judge, Violation, World, matches
 from support.history import Event, Key, Kind
+
+#: Reason code of DISCONNECT.
+KEEP_ALIVE_TIMEOUT: Final = 0x8D
 
 
 class Due(StrEnum):
@@ -174,6 +178,8 @@ class Wills(Judge):
         ended = self._earliest_end(connection)
         if ended is None:
             return Due.MAY
+        if connection.left == 0 and connection.ended_code == KEEP_ALIVE_TIMEOUT:
+            return Due.MAY  # its DISCONNECT met the server's, which came first there
         successor = self._first(connection, accepted=True)
         if connection.left == 0 and successor is not None:
             accepted_at = successor.accepted_at

@@ -89,6 +89,8 @@ class Connection:
     #: How much later than that the server can notice.
     noticed_s: float = 0.0
     ended_at: float | None = None
+    #: The code of the server's DISCONNECT, NO_CODE without one.
+    ended_code: int = NO_CODE
 
 
 class World:
@@ -272,6 +274,7 @@ class World:
                 connection.noticed_s = event.seconds
             case _:
                 connection.ended_at = event.at
+                connection.ended_code = event.code
 
 
 class Judge:

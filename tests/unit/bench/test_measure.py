@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import threading
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+import paging
 from measure import chart, report
 from measure.figures import Comparison, compare, order, paired, spread
 from measure.load import parsed
+from measure.paging import Caller, Play, Request
 from measure.results import Results
 from measure.scenarios import CPU, PER_DELIVERY, PER_S, SCENARIOS, Figure, chosen
 
@@ -178,3 +182,53 @@ class TestResults:
 
     def test_what_is_no_result_says_so(self) -> None:
         assert "error" in parsed("Segmentation fault")
+
+
+def test_paging_is_compared_by_the_middle_round_and_shows_all_of_them() -> None:
+    def run(kind: str, p99_us: int) -> dict[str, Any]:
+        figures = {"p50_us": 1000, "p99_us": p99_us, "max_us": 9000}
+        return figures | {"kind": kind, "requests": 40, "seconds": 10.0, "cpu_s": {"edges": 2.0}}
+
+    runs = [run(kind, p99_us) for p99_us in (3000, 9000, 2000) for kind in paging.KINDS]
+    costs = {"/nodes": {"console": 1.24, "edges": 2.0, "routers": 0.0, "store": 0.1}}
+    longest = {"/find-clients": {"longest_ms": 0.456, "cpu_ms": 1.26}}
+    table = paging.table(runs, costs, longest).splitlines()
+    assert table[2] == "| calm | 1.00 | 3.0 (3.0, 9.0, 2.0) | 9.0 | 4 | 0.20 |"
+    assert [line.split()[1] for line in table[2:6]] == ["calm", "person", "store", "edges"]
+    assert "| `/nodes` | 1.2 | 2.0 | 0.0 | 0.1 |" in table
+    assert table[-1] == "| /find-clients | 0.46 | 1.3 |"
+
+
+def test_kinds_of_paging_are_chosen_by_name() -> None:
+    assert paging.kinds("calm,person") == ["calm", "person"]
+    with pytest.raises(ArgumentTypeError, match="nobody: not one of calm, person, store, edges"):
+        paging.kinds("calm,nobody")
+
+
+@pytest.mark.parametrize(("rate", "asked"), [(0.0, 6), (0.001, 1)])
+def test_a_person_waits_between_requests_and_a_program_does_not(
+    monkeypatch: pytest.MonkeyPatch, rate: float, asked: int
+) -> None:
+    made: list[str] = []
+    enough = threading.Event()
+
+    def get(_self: Caller, path: str) -> dict[str, Any]:
+        made.append(path)
+        if len(made) == asked:
+            enough.set()
+        return {"next": "x"}
+
+    monkeypatch.setattr(Caller, "get", get)
+    play = Play((Request("/a?limit=1", 2), Request("/b")), rate)
+    with Caller("http://localhost:1", "token").busy(play) as taken:
+        assert enough.wait(60)
+    assert made[:asked] == ["/a?limit=1", "/a?limit=1&after=x", "/b"][:asked] * (1 + (asked > 3))
+    assert len(taken) <= len(made)
+    assert rate == 0.0 or made == ["/a?limit=1"]
+
+
+def test_nothing_is_asked_while_it_is_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Caller, "get")
+    with Caller("http://localhost:1", "token").busy(paging.KINDS["calm"]) as taken:
+        pass
+    assert taken == []

@@ -20,6 +20,7 @@ from tidegate import __version__
 from tidegate.cli.main import main
 from tidegate.edge.auth.passwords import PasswordFile
 from tidegate.runtime.config.model import Config
+from tidegate.runtime.process.build import current_build
 
 Output = tuple[int, str, str]
 
@@ -76,7 +77,7 @@ def _key_pair(directory: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("arguments", [["version"], ["--version"]])
 def test_the_version_is_printed(run: Any, arguments: list[str]) -> None:
-    assert run(*arguments) == (0, f"tidegate {__version__}\n", "")
+    assert run(*arguments) == (0, f"tidegate {__version__} ({current_build()})\n", "")
 
 
 @pytest.mark.parametrize("arguments", [["version"], ["passwd", "--help"]])
@@ -313,7 +314,7 @@ def test_a_link_that_others_can_reach_and_read_is_said(
         (["router", "--redis=redis://h"], "router"),
     ],
 )
-@pytest.mark.parametrize("package", ["grpc", "grpc_health.v1", "google.protobuf"])
+@pytest.mark.parametrize("package", ["h2", "grpc_health.v1", "google.protobuf"])
 def test_what_the_link_needs_is_named_with_the_commands_extra(
     arguments: list[str], extra: str, package: str
 ) -> None:

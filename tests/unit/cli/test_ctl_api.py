@@ -10,13 +10,18 @@ import base64
 import http.server
 import json
 import os
+import pty
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import pytest
 
+from support import processes
 from tidegate.cli import main
 from tidegate.cli.api.caller import Api, read_token
 from tidegate.cli.api.output import payload, size
@@ -175,6 +180,70 @@ def test_no_console_is_configured_where_nothing_names_one(
     assert not Api.is_configured(None, None)
     assert not Api.is_configured(None, "two")
     assert Api.is_configured(None, "one")
+
+
+CLEARED: Final = "\x1b[H\x1b[2J"
+COLOUR: Final = "\x1b[1m"
+
+
+def on_a_terminal(*arguments: str, until: Callable[[str], bool]) -> str:
+    """Run a command whose output is a terminal until that has been written; return it."""
+    terminal, output = pty.openpty()
+    command = [sys.executable, "-m", "tidegate", "ctl", *arguments]
+    with processes.start(command, stdin=subprocess.DEVNULL, stdout=output) as process:
+        os.close(output)
+        written = ""
+        try:
+            while not until(written):
+                part = os.read(terminal, 4096)
+                assert part, written
+                written += part.decode()
+        finally:
+            process.send_signal(signal.SIGINT)
+            os.close(terminal)
+    return written
+
+
+def test_watching_asks_again_and_clears_the_terminal(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    groups = [{"name": name, "members": 1, "connected": 1} for name in ("first/a", "second/b")]
+    answers["GET /shared-groups?limit=100"] = [
+        {"items": [group], "next": None, "missing": []} for group in groups
+    ]
+    written = on_a_terminal("shared", "--watch", "0.2", until=lambda text: "second/b" in text)
+    before, shown, again = written.split(CLEARED)[:3]
+    assert before == ""
+    assert "first/a" in shown
+    assert "second/b" in again
+    assert COLOUR in shown
+
+
+@pytest.mark.parametrize("refusal", ["NO_COLOR", "TERM"])
+def test_colours_are_for_terminals_that_want_them(
+    refusal: str, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    group = {"name": "g/a", "members": 1, "connected": 1}
+    answers["GET /shared-groups?limit=100"] = [{"items": [group], "next": None, "missing": []}]
+
+    def written() -> str:
+        return on_a_terminal("shared", until=lambda text: "g/a" in text)
+
+    assert COLOUR in written()
+    monkeypatch.setenv(refusal, "dumb")
+    assert "\x1b" not in written()
+
+
+def test_what_is_no_terminal_gets_no_colours(
+    answers: Answers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = {"name": "g/a", "members": 1, "connected": 1}
+    answers["GET /shared-groups?limit=100"] = [{"items": [group], "next": None, "missing": []}]
+    assert "\x1b" not in call(capsys, "shared")[1]
 
 
 def test_a_drain_of_a_node_is_waited_for(

@@ -7,11 +7,13 @@ to a real console is in integration/test_ctl_console.py.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from support import processes
 from tidegate.cli import main
 from tidegate.cli.api import this_machine
 from tidegate.cli.api.caller import Api, ApiFailure, WrongContext
@@ -112,12 +114,44 @@ def test_the_address_is_that_of_the_file(
     assert found() == (url, "tgc_first" if has_token and is_local else "")
 
 
-def test_a_console_without_a_known_port_is_not_found(machine: Path) -> None:
+def ended_pid() -> int:
+    """Return the pid of a process that is no more."""
+    child = processes.start([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize("said", [None, "", "http://127.0.0.1:18098", "http://127.0.0.1:1 x", "-"])
+def test_a_console_that_is_not_there_is_not_found(machine: Path, said: str | None) -> None:
+    file = machine / "data/console-address"
     for console in ({"enabled": False}, {"port": 0}):
+        if said is not None:
+            file.write_text(f"http://127.0.0.1:18098 {ended_pid()}\n" if said == "-" else said)
+            file.chmod(0o600)
         configure(machine / "tidegate.yaml", **console)
         assert found() == ("http://127.0.0.1:18080", "")
-        with pytest.raises(WrongContext, match="no console at a port"):
+        with pytest.raises(WrongContext, match="no `tidegate serve` of this file"):
             found(config="tidegate.yaml")
+
+
+def test_a_port_that_the_system_has_chosen_is_found_while_serve_runs(machine: Path) -> None:
+    configure(machine / "tidegate.yaml", port=0)
+    file = machine / "data/console-address"
+    file.write_text(f"http://127.0.0.1:18098 {os.getpid()}\n")
+    file.chmod(0o600)
+    assert found() == found(config="tidegate.yaml") == ("http://127.0.0.1:18098", "tgc_first")
+    # A token would be sent to wherever others have written.
+    file.chmod(0o622)
+    with pytest.raises(ApiFailure, match="the address of the console"):
+        found()
+    with pytest.raises(WrongContext, match="the address of the console"):
+        found(config="tidegate.yaml")
+
+
+def test_beside_an_external_store_there_is_a_first_token_too(machine: Path) -> None:
+    settings = {"store": {"url": "redis://127.0.0.1:1"}, "console": {"port": 18099}}
+    (machine / "tidegate.yaml").write_text(yaml.safe_dump(settings))
+    assert found() == (SERVE, "tgc_first")
 
 
 def test_a_wrong_configuration_is_named_where_it_was_meant(

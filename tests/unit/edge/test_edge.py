@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
 import pytest
 
 from support import mqtt_bytes
 from support.lone_edge import LoneEdge
-from support.virtual_time import turns
+from support.virtual_time import in_virtual_time, turns
+from tidegate.edge.edge import ENDING, EXPIRING, TURN
 from tidegate.mqtt.packets import Publish
 
 
@@ -93,3 +99,65 @@ async def test_a_fence_ends_the_older_connection_only() -> None:
         (detached,) = alone.router.detached
         # Its will is the business of who has the session.
         assert (detached.publish_will, detached.is_superseded) == (False, True)
+
+
+@pytest.mark.parametrize("first", ["m", "m/x"])
+async def test_a_topic_above_a_mount_point_does_not_share_what_is_below(first: str) -> None:
+    """ "m/#" matches "m" too, which is no topic of the mount point's clients."""
+    async with LoneEdge(listeners=[{"mount_point": "m/"}]) as alone:
+        client = await alone.connect("c")
+        client.send(mqtt_bytes.subscribe(1, [("#", 0)]))
+        await turns()
+        client.received()
+        for topic in (first, "m", "m/x", "m"):
+            alone.edge.deliver(Publish(topic, b"x"), "")
+            found = [packet.topic for packet in client.received()]
+            assert found == (["x"] if topic == "m/x" else [])
+
+
+async def _in_turns(work: Coroutine[Any, Any, None], done: Callable[[], int]) -> list[int]:
+    """Return what is done in each turn of the event loop until this work ends."""
+    task, in_turns, before = asyncio.create_task(work), list[int](), done()
+    while not task.done():
+        await asyncio.sleep(0)
+        in_turns.append(done() - before)
+        before = done()
+    await task
+    return in_turns
+
+
+@pytest.mark.parametrize("what", ["looks", "ends", "times out", "expires"])
+@in_virtual_time
+async def test_a_tick_over_many_clients_takes_the_event_loop_for_a_few_at_a_time(what: str) -> None:
+    async with LoneEdge() as alone:
+        edge, counters, many = alone.edge, alone.counters, 2 * TURN + 1
+        expired: list[int] = []
+
+        def expire(number: int) -> bool:
+            expired.append(number)
+            return False
+
+        if what == "times out":
+            for _ in range(many):
+                alone.accept()
+        elif what == "expires":
+            edge.context.expiring = {partial(expire, number): None for number in range(many)}
+        else:
+            for number in range(many):
+                await alone.connect(f"c{number}", keep_alive=1 if what == "ends" else 0)
+        late_s = edge.context.time_s() + 1000
+        edge.context.time_s = lambda: late_s
+
+        def done() -> int:
+            return (
+                counters.closed["keep_alive_timeout"]
+                + counters.refused["connect_timeout"]
+                + len(expired)
+            )
+
+        in_turns = await _in_turns(edge.tick(), done)
+        most = {"looks": 0, "expires": TURN // EXPIRING}.get(what, TURN // ENDING)
+        assert sum(in_turns) == (0 if what == "looks" else many)
+        assert max(in_turns) <= most
+        assert len(in_turns) > many // TURN
+        assert not edge.context.expiring

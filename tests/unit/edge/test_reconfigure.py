@@ -275,3 +275,91 @@ async def test_a_client_takes_its_own_connection_over_where_no_more_may_come() -
         await turns()
         assert [packet.reason for packet in other.received()] == [0x97]
         assert len(alone.edge.clients) == 1
+
+
+# Topics
+
+
+@pytest.mark.parametrize("rules", ["", "topic readwrite #"])
+async def test_a_lower_limit_of_topics_counts_for_those_that_have_been_published_to(
+    rules: str, tmp_path: Path
+) -> None:
+    """Also where the permission was found for a client that has left since."""
+    auth: dict[str, Any] = {"allow_anonymous": True}
+    if rules:
+        (tmp_path / "acl").write_text(rules)
+        auth["acl_file"] = str(tmp_path / "acl")
+    async with LoneEdge(auth=auth) as alone:
+        early, stays = await alone.connect("early"), await alone.connect("stays")
+        for client in (early, stays):
+            client.send(mqtt_bytes.publish("a/b/c", b""))
+        assert len(alone.router.published) == 2
+        early.lose()
+        _change(alone, max_topic_levels=2)
+        late = await alone.connect("late")
+        for client in (stays, late):
+            client.send(mqtt_bytes.publish("a/b", b""))
+            assert client.kinds() == []
+            client.send(mqtt_bytes.publish("a/b/c", b""))
+            (packet,) = client.received()
+            assert (packet.kind, packet.reason) == ("DISCONNECT", ReasonCode.TOPIC_NAME_INVALID)
+        assert [message.topic for message in alone.router.published[2:]] == ["a/b"] * 2
+
+
+async def test_rules_that_come_and_go_count_for_topics_that_have_been_published_to(
+    tmp_path: Path,
+) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text("topic write allowed/#")
+    async with LoneEdge() as alone:
+        client = await alone.connect("c")
+
+        def published() -> list[str]:
+            alone.router.published.clear()
+            for topic in ("other/1", "allowed/1", "$SYS/1", "$share/1", "$other/1"):
+                client.send(mqtt_bytes.publish(topic, b""))
+            return [message.topic for message in alone.router.published]
+
+        def change(**auth: Any) -> None:
+            settings = {"auth": {"allow_anonymous": True, **auth}, "listeners": [{}]}
+            config, edge = Config.model_validate(settings), alone.edge
+            authorizer, connected = edge.context.authorizer, edge.listeners_in_use()
+            loaded = authorizer.prepare(config.auth, config.listeners)
+            assert authorizer.apply(config.auth, config.listeners, loaded, connected)
+            edge.authorization_changed()
+
+        for _ in range(2):
+            assert published() == ["other/1", "allowed/1", "$other/1"]
+            change(acl_file=str(rules))
+            assert published() == ["allowed/1"]
+            change()
+
+
+@pytest.mark.parametrize(
+    ("limit", "topic", "is_taken"),
+    [
+        ({"max_topic_bytes": 100}, "é" * 50, True),
+        ({"max_topic_bytes": 100}, "é" * 51, False),
+        ({"max_topic_levels": 3}, "a//", True),
+        ({"max_topic_levels": 3}, "///", False),
+    ],
+)
+async def test_limits_of_a_topic_count_bytes_and_levels(
+    limit: dict[str, int], topic: str, is_taken: bool
+) -> None:
+    """Also for a client that has published, of which short topics are not looked at."""
+    async with LoneEdge(limits=limit) as alone:
+        client = await alone.connect("c")
+        client.send(mqtt_bytes.publish("a", b""))
+        client.send(mqtt_bytes.publish(topic, b""))
+        assert len(alone.router.published) == 1 + is_taken
+
+
+async def test_what_is_kept_of_topics_follows_its_limit() -> None:
+    async with LoneEdge() as alone:
+        context = alone.edge.context
+        caches = (context.topic_names, alone.edge._index._cache)
+        assert {cache.limit for cache in caches} == {100_000}
+        _change(alone, max_cached_topics=2000)
+        assert {cache.limit for cache in caches} == {2000}
+        assert context.authorizer.cached_topics == 2000

@@ -118,7 +118,7 @@ def test_an_outcome_that_comes_later_reaches_the_publisher_and_ends_the_span(
 
 
 def test_a_route_span_is_between_the_publish_and_what_follows_from_it() -> None:
-    tracer, peer, route = Tracer(1), _Peer(), Route(())
+    tracer, peer, route = Tracer(1), _Peer(), Route()
     route.groups = (("g", "t"), ("h", "t"))
     service = TracedRouterService(cast("RouterService", peer), tracer, lambda _topic: route)
     publisher, message = _Publisher(tracer), Publish("t", qos=1)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final
 
 import pytest
 
+from tidegate.core.second_chance import SecondChance
 from tidegate.mqtt import connection as connection_module
-from tidegate.mqtt.connection import OutgoingAliases, ServerConnection
+from tidegate.mqtt.connection import (
+    ConnectionSettings,
+    OutgoingAliases,
+    ServerConnection,
+    TopicNames,
+)
 from tidegate.mqtt.encode import encode, encode_ack, encode_publish
 from tidegate.mqtt.enums import ProtocolVersion, ReasonCode
 from tidegate.mqtt.errors import MalformedPacket, MqttError, ProtocolViolation
@@ -47,9 +54,13 @@ def connected(
     max_packet_size_bytes: int = 268_435_460,
     receive_maximum: int = 65_535,
     topic_alias_maximum: int = 0,
+    names: TopicNames | None = None,
 ) -> ServerConnection:
     """Return a connection on which CONNECT has come."""
-    connection = ServerConnection(max_packet_size_bytes, receive_maximum, topic_alias_maximum)
+    settings = ConnectionSettings(max_packet_size_bytes, receive_maximum, topic_alias_maximum)
+    if names is not None:
+        settings = replace(settings, names=names)
+    connection = ServerConnection(settings)
     packet = Connect("c", protocol_version=version)
     assert connection.receive(encode(packet, version)) == [packet]
     return connection
@@ -75,9 +86,10 @@ def error_of(connection: ServerConnection) -> MqttError:
 
 @each_version
 def test_connect_says_what_the_client_speaks(version: ProtocolVersion) -> None:
-    connection = connected(version)
+    connection, packet = ServerConnection(), Connect("c", protocol_version=version)
+    assert connection.receive(encode(packet, version)) == [packet]
+    assert connection.has_connect
     assert connection.version == version
-    assert connection.connect == Connect("c", protocol_version=version)
     assert connection.refusal_version == version
 
 
@@ -316,9 +328,10 @@ def test_topic_names_are_not_normalized() -> None:
     assert [packet.topic for packet in received if isinstance(packet, Publish)] == names
 
 
-def test_more_topic_names_than_are_remembered_are_decoded_all_the_same() -> None:
-    connection = connected()
-    names = [f"t/{number}" for number in range(3 * connection_module.MAX_REMEMBERED_TOPICS)]
+@pytest.mark.parametrize("remembered", [0, 64, 1000])
+def test_topic_names_are_decoded_whether_they_are_remembered_or_not(remembered: int) -> None:
+    connection = connected(names=SecondChance(remembered) if remembered else None)
+    names = [f"t/{number}" for number in range(200)]
     names += ["l" * (connection_module.MAX_REMEMBERED_TOPIC_BYTES + 1)] * 2
     for _ in range(2):
         received = connection.receive(b"".join(publish(name) for name in names))
@@ -326,15 +339,29 @@ def test_more_topic_names_than_are_remembered_are_decoded_all_the_same() -> None
 
 
 def test_the_topic_names_that_are_remembered_take_bounded_memory() -> None:
-    connection = connected()
+    remembered: SecondChance[bytes, str] = SecondChance(64)
+    connection = connected(names=remembered)
     longest = connection_module.MAX_REMEMBERED_TOPIC_BYTES
     names = [f"{number:0>{longest + number % 2}}" for number in range(1000)]
     for name in names:
         connection.receive(publish(name))
-        remembered = connection._topics
-        assert len(remembered) <= connection_module.MAX_REMEMBERED_TOPICS
-        assert all(len(raw) <= longest for raw in remembered)
-    assert remembered, "those that are not too long are remembered"
+        assert all(len(raw) <= longest for raw in remembered.recent)
+    assert len(remembered) == 64, "those that are not too long are remembered"
+
+
+def test_connections_share_the_topic_names_that_are_right() -> None:
+    names: SecondChance[bytes, str] = SecondChance(64)
+    one, other = connected(names=names), connected(V311, names=names)
+    (first,) = one.receive(publish("a/b"))
+    (second,) = other.receive(encode_publish(Publish("a/b", b""), 4, 0, False, False, 0))
+    assert isinstance(first, Publish)
+    assert isinstance(second, Publish)
+    assert second.topic is first.topic
+    for wrong in ("a/+", "#"):
+        for connection in (connected(names=names), connected(names=names)):
+            assert connection.receive(publish(wrong)) == []
+            assert error_of(connection).reason_code == ReasonCode.TOPIC_NAME_INVALID
+    assert list(names.recent) == [b"a/b"]
 
 
 # Topic aliases

@@ -11,7 +11,7 @@ import pytest
 
 from support.packet_vectors import DIRECTORY, Vector, load
 from tidegate.mqtt import packets
-from tidegate.mqtt.connection import ServerConnection
+from tidegate.mqtt.connection import ConnectionSettings, ServerConnection
 from tidegate.mqtt.decode import decode_packet
 from tidegate.mqtt.encode import encode
 from tidegate.mqtt.enums import PacketType
@@ -31,10 +31,10 @@ BY_BYTE: Final = pytest.mark.parametrize("by_byte", [False, True], ids=["whole",
 
 def connected(vector: Vector) -> ServerConnection:
     """Return a connection on which a client of the vector's version has connected."""
-    connection = ServerConnection(topic_alias_maximum=10)
+    connection = ServerConnection(ConnectionSettings(topic_alias_maximum=10))
     version = vector.version
     connection.receive(encode(Connect("c", protocol_version=version), version))
-    assert connection.connect is not None
+    assert connection.has_connect
     return connection
 
 

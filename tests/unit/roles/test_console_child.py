@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -65,6 +66,44 @@ def test_a_first_token_is_made_once_where_nobody_else_could_log_in(tmp_path: Pat
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert second._token == ""
     assert second._settings()["console"]["tokens_file"] == str(file)
+
+
+def test_beside_an_external_store_it_stays_in_the_data_directory_if_that_can_be_used(
+    tmp_path: Path,
+) -> None:
+    external = {"url": "redis://127.0.0.1:1", "data_dir": str(tmp_path / "data")}
+    run = tmp_path / "run"
+    run.mkdir()
+    first, second = (_child(run, store=external) for _ in range(2))
+    first._prepare_token()
+    second._prepare_token()
+    file = tmp_path / "data/console-tokens"
+    assert file.read_text() == f"admin {first._token}\n"
+    assert (second._token, second._tokens_file) == ("", file)
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    (tmp_path / "full").touch()
+    third = _child(run, store=external | {"data_dir": str(tmp_path / "full")})
+    third._prepare_token()
+    assert third._tokens_file == run / "console-tokens"
+    assert third._token
+    # An embedded one cannot run without that directory at all.
+    with pytest.raises(OSError, match="full"):
+        _child(run, store={"data_dir": str(tmp_path / "full")})._prepare_token()
+
+
+async def test_a_port_that_the_system_has_chosen_is_written_down_until_the_end(
+    tmp_path: Path,
+) -> None:
+    child, file = _child(tmp_path), tmp_path / "console-address"
+    child._note_address("http://127.0.0.1:4711")
+    assert file.read_text() == f"http://127.0.0.1:4711 {os.getpid()}\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    await child.stop()
+    assert list(tmp_path.iterdir()) == []
+    # Another one has the directory by now.
+    file.write_text("http://127.0.0.1:4712 1\n")
+    await child.stop()
+    assert file.exists()
 
 
 @pytest.mark.parametrize(

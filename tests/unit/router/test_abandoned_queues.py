@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.build import sources_only
 from support.virtual_time import in_virtual_time, turns
 from tidegate.link.interfaces import Origin
 from tidegate.mqtt.packets import Publish
@@ -189,6 +190,7 @@ async def test_it_tells_whether_a_member_refused(refuse: bool) -> None:
     assert await _queues(_Store({1: _entry(b"a")}), given).redispatch(lost) is refuse
 
 
+@sources_only
 @in_virtual_time
 async def test_a_page_is_not_held_for_ever_by_a_member_that_does_not_acknowledge() -> None:
     store = _Store({1: _entry(b"a")})

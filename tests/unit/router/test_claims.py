@@ -13,7 +13,8 @@ import pytest
 
 from support.virtual_time import in_virtual_time, turns
 from tidegate.mqtt.packets import Publish
-from tidegate.router.claims import MAX_BATCH, ClaimItem, Claims
+from tidegate.router.batch_writer import MAX_BATCH
+from tidegate.router.claims import ClaimItem, Claims
 from tidegate.router.pending import Pending
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import Claim, Holder, StoreUnavailable, WriterFenced

@@ -17,6 +17,7 @@ from support.fake_link import MOMENT_S, FakeEdge
 from support.virtual_time import in_virtual_time, turns
 from tidegate.link.interfaces import RouterUnavailable, SessionFenced
 from tidegate.mqtt.enums import ReasonCode
+from tidegate.mqtt.packets import Publish
 from tidegate.router.deliveries import Deliveries
 from tidegate.router.edges import Edges
 from tidegate.router.queue_writer import QueueWriter
@@ -24,6 +25,7 @@ from tidegate.router.table import RoutingTable
 from tidegate.runtime.telemetry.counters import Counters
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.lanes import StoreFault
+from tidegate.store.records import encode_queued
 
 
 class _Store:
@@ -49,6 +51,15 @@ class _Store:
             raise StoreFault("WRONGTYPE")
         self.forgotten.append(list(items))
         return [client_id not in self.newer for client_id, _, _ in items]
+
+    async def fetch(self, *_arguments: Any) -> list[tuple[int, bytes]]:
+        await self._answer()
+        return [(4, encode_queued(Publish("t", b"x", 1), 1, False))]
+
+    async def fetch_owned(
+        self, client_id: str, epoch: int, *_page: int
+    ) -> list[tuple[int, bytes]] | None:
+        return None if client_id in self.newer else await self.fetch()
 
     async def release(self, client_id: str, epoch: int, seqs: Sequence[int]) -> bool:
         await self._answer()
@@ -161,6 +172,18 @@ async def test_steps_of_qos_2_are_refused_to_a_connection_that_was_taken_over() 
         await harness.deliveries.release("a", 1, [1])
     with pytest.raises(SessionFenced):
         await harness.deliveries.complete_receipt("a", 1, 1, 2)
+
+
+@in_virtual_time
+async def test_a_connection_that_was_taken_over_reads_nothing_of_the_queue() -> None:
+    # Its successor could not know what it has sent, and would send that again without DUP.
+    harness = _Harness()
+    assert [seq for seq, _ in await harness.deliveries.fetch("a", 1, 1, 0, 10, 1000)] == [4]
+    harness.store.newer.add("a")
+    with pytest.raises(SessionFenced):
+        await harness.deliveries.fetch("a", 1, 1, 0, 10, 1000)
+    # An edge of an older version does not say which connection it is.
+    assert [seq for seq, _ in await harness.deliveries.fetch("a", 0, 1, 0, 10, 1000)] == [4]
 
 
 @in_virtual_time

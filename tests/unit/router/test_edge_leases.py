@@ -52,6 +52,9 @@ class _Store:
         self.leases[edge_id] = now_ms + ttl_ms
         return lasted
 
+    async def connected_edges(self) -> tuple[set[str], list[str]]:
+        return set(), []
+
     async def end_lease(self, edge_id: str) -> None:
         self.leases.pop(edge_id, None)
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from support.fake_link import FakeEdge
+from support.longest_piece import longest_piece
+from tidegate.core import window
 from tidegate.mqtt.packets import SubscriptionOptions
 from tidegate.router.inspection import handlers_of
 from tidegate.router.table import RoutingTable
@@ -63,3 +65,33 @@ async def test_groups_come_in_pages_and_one_with_its_members(pages: dict[str, Pa
     ]
     with pytest.raises(HttpError):
         await ask(pages["/shared-group"], name="nothing")
+
+
+@pytest.mark.skipif(
+    not (window.__file__ or "").endswith(".py"), reason="compiled code executes no bytecode"
+)
+async def test_no_page_takes_the_event_loop_for_a_long_piece() -> None:
+    """Of a router with thousands of sessions and groups, and sessions with many filters."""
+    table = RoutingTable()
+    for number in range(1_200):
+        session = table.session(f"{number}", 1)
+        for topic_filter in ("common", *(f"own/{number}/{each}" for each in range(4))):
+            table.subscribe_durable(session, topic_filter, SubscriptionOptions(1))
+        table.join_group(EDGE, f"{number}", 3, "$share/g/common", SubscriptionOptions(2))
+        table.join_group(EDGE, f"{number}", 3, f"$share/g{number}/common", SubscriptionOptions(2))
+    # As the first message on it does.
+    table.route("common")
+    router: Any = SimpleNamespace(table=table)
+    pages = handlers_of(router)
+    for path, query, listed, count in (
+        ("/durable-receivers", {"topic": "common"}, "receivers", 1_000),
+        ("/durable-receivers", {"topic": "common"}, "groups", 1_000),
+        ("/shared-groups", {"limit": "1000"}, "groups", 1_000),
+        ("/shared-group", {"name": "g/common"}, "list", 1_000),
+    ):
+        answer, longest = await longest_piece(
+            lambda path=path, query=query: ask(pages[path], **query)  # type: ignore[misc]  # binds now
+        )
+        assert len(answer[listed]) == count, path
+        assert longest.instructions < 100_000, path
+        assert longest.json_bytes < 65_536, path

@@ -112,7 +112,7 @@ async def _harness(*subscribed: str) -> Harness:
 async def test_a_publish_without_durable_subscriber_is_answered_at_once() -> None:
     harness = await _harness()
     assert harness.publish(b"a") == 0x10
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     assert harness.publish(b"b") == 0
     assert harness.edge.payloads == [b"b"]
 
@@ -121,7 +121,7 @@ async def test_a_publish_without_durable_subscriber_is_answered_at_once() -> Non
 async def test_a_router_that_may_be_behind_routes_qos_0_only() -> None:
     """It may not know that the publisher's session has been taken over."""
     harness = await _harness()
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     await harness.lapse()
     assert harness.publish(b"one", 1) is None
     assert harness.publish(b"two", 2) is None
@@ -133,6 +133,37 @@ async def test_a_router_that_may_be_behind_routes_qos_0_only() -> None:
     await asyncio.sleep(1)
     assert harness.origin.answers == [(b"one", 0), (b"two", 0)]
     assert harness.edge.payloads == [b"zero", b"one", b"two"]
+
+
+@in_virtual_time
+@pytest.mark.statement("MQTT-4.3.3-10")
+async def test_edges_are_given_the_identity_of_what_another_router_may_bring_again() -> None:
+    harness = await _harness()
+    harness.router.add_interest("edge-1", ["t"])
+    harness.publish(b"one", 1)
+    harness.publish(b"two", 2)
+    assert harness.edge.payloads == [b"one", b"two"]
+    assert harness.edge.identities == ["publisher/0"]
+
+
+@in_virtual_time
+async def test_only_what_edges_alone_get_is_forwarded_unread() -> None:
+    harness = await _harness("durable")
+    router, edge = harness.router, harness.edge
+    router.add_interest("edge-1", ["live"])
+    router.add_interest("edge-1", ["t"])
+    router.add_interest("edge-1", ["low"], only_qos0=True)
+    router.join_groups("edge-1", "c", 1, [("$share/g/shared", QOS1)])
+    assert [router.edges_only("low", qos) for qos in (0, 1)] == [(edge,), ()]
+    assert [router.edges_only("live", qos) for qos in (0, 1)] == [(edge,), (edge,)]
+    assert [list(router.edges_only(topic, 0)) for topic in ("t", "shared", "nobody")] == [[]] * 3
+    await harness.lapse()
+    assert router.edges_only("live", 0) == (edge,)
+    assert router.edges_only("live", 1) == ()
+    assert harness.publish(b"waits", 1, "live") is None
+    harness.back()
+    await asyncio.sleep(1)
+    assert router.edges_only("live", 1) == (edge,)
 
 
 @in_virtual_time
@@ -289,6 +320,23 @@ async def test_a_subscribe_does_not_wait_for_those_that_the_edge_tells() -> None
 
 
 @in_virtual_time
+async def test_the_log_is_read_once_where_the_edge_waits_for_this_router_too() -> None:
+    harness = await _harness()
+    router, calls = harness.router, harness.store.calls
+    for excluded, reads in (([], 1), ([router.instance], 0)):
+        calls.clear()
+        await router.subscribe("edge-1", "c", 1, 1, [("t", QOS1)], excluded)
+        await router.unsubscribe("edge-1", "c", 1, 1, ["t"], excluded)
+        await router.settle("c", 1, excluded)
+        assert calls.count("changes") == 3 * reads
+    await router.subscribe("edge-1", "c", 1, 1, [("t", QOS1)], [router.instance])
+    await router.catch_up()
+    harness.publish(b"a")
+    await turns()
+    assert harness.store.appended == [("c", b"a")]
+
+
+@in_virtual_time
 async def test_a_subscribe_of_an_older_connection_is_refused() -> None:
     harness = await _harness()
     with pytest.raises(SessionFenced):
@@ -363,7 +411,7 @@ async def test_a_message_for_a_session_at_an_edge_that_is_not_here_is_queued_onl
 @in_virtual_time
 async def test_a_detached_edge_has_no_interest() -> None:
     harness = await _harness("c")
-    harness.router.add_interest("edge-1", "u")
+    harness.router.add_interest("edge-1", ["u"])
     harness.router.set_session_location("edge-1", "c", 3, 1, False)
     assert harness.publish(b"a", topic="u") == 0
     harness.router.detach_edge(harness.edge)
@@ -376,11 +424,11 @@ async def test_a_detached_edge_has_no_interest() -> None:
 @in_virtual_time
 async def test_an_edge_that_attaches_again_has_no_interest_yet() -> None:
     harness = await _harness()
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     again = FakeEdge("edge-1")
     harness.router.attach_edge(again)
     assert harness.publish(b"a") == 0x10
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     harness.publish(b"b")
     # What is said of the first one now does nothing to the second.
     harness.router.detach_edge(harness.edge)
@@ -678,7 +726,7 @@ def _hold_back(store: Any, call: str) -> asyncio.Event:
 @in_virtual_time
 async def test_what_waited_of_a_superseded_connection_is_refused() -> None:
     harness = await _harness("c")
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     await harness.lapse()
     assert harness.publish(b"old", 1) is None
     harness.origin.is_superseded = True
@@ -693,7 +741,7 @@ async def test_what_waited_of_a_superseded_connection_is_refused() -> None:
 async def test_what_waited_is_refused_although_its_edge_has_lifted_the_fence() -> None:
     """It lifts it when it has applied it; the router becomes current with its next lease."""
     harness = await _harness("c")
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     await harness.lapse()
     assert harness.publish(b"old", 1) is None
     loop = asyncio.get_running_loop()
@@ -755,7 +803,7 @@ async def test_a_router_that_no_edge_is_attached_to_yet_claims_no_wills() -> Non
     due = DueWork(wills=[DueWill("4:c", "c", 4, encode_will(Will("t", b"gone"), "c", None))])
     harness.store.due = due
     harness.edge.knows_wills = True  # what was sent to it before is still under way
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     await harness.router.sweeper.sweep()
     harness.router.detach_edge(harness.edge)
     await harness.router.sweeper.sweep()
@@ -773,6 +821,6 @@ async def test_edges_that_publish_no_wills_leave_them_to_a_router() -> None:
     harness = await _harness()
     record = encode_will(Will("t", b"gone"), "c", None)
     harness.store.due = DueWork(wills=[DueWill("4:c", "c", 4, record)])
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     await harness.router.sweeper.sweep()
     assert harness.edge.payloads == [b"gone"]

@@ -44,12 +44,12 @@ async def test_drops_of_the_oldest_are_recorded_for_their_client_and_counted_onc
     writer = QueueWriter(anything, counters, {}, lambda: None, lambda: 0)
     dropped = []
     writer.on_dropped = lambda *drop: dropped.append(drop)
-    store.append_replies = [AppendReply([7], evicted={("client", 1): 3})]
+    store.append_replies = [AppendReply([7], evicted={("client", 1): (3, "t/old")})]
     pending = Pending(lambda: None)
     session = DurableSession("client", 1)
     writer.add(session, Publish("t", b"x", 1), 1, False, (), pending, "")
     pending.release()
     await writer.idle()
-    assert dropped == [("client", "queue_full", "", 3)]
+    assert dropped == [("client", "queue_full", "t/old", 3)]
     # The store counts what its script has removed.
     assert (counters.queued, counters.dropped["queue_full"]) == (1, 0)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
+
+import pytest
 
 from support.virtual_time import in_virtual_time, turns
 from tidegate.core.rendezvous import owner
@@ -12,6 +15,7 @@ from tidegate.link.interfaces import RetainedPage, RetainedRequest
 from tidegate.mqtt.packets import Publish
 from tidegate.router.pending import Pending
 from tidegate.router.retained import MAX_LISTS, PAGE_BYTES, PAGE_MESSAGES, SLICE, RetainedMessages
+from tidegate.store.api import RetainedBefore, StoreUnavailable
 from tidegate.store.records import encode_retained
 
 
@@ -26,7 +30,9 @@ class _Store:
         await self.may_answer.wait()
         return list(found)
 
-    async def set_retained(self, topic: str, record: bytes | None, expires_at_ms: int) -> None:
+    async def set_retained(
+        self, topic: str, record: bytes | None, expires_at_ms: int, *_more: Any
+    ) -> None:
         """It is stored at once."""
 
 
@@ -231,3 +237,146 @@ async def test_topics_that_are_asked_for_by_name_are_read_as_they_are_when_it_en
     page = await reading
     assert page.is_of_now
     assert [(one.topic, one.payload) for one in page.messages] == [("a", b"new"), ("c", b"old")]
+
+
+# What may have been stored before
+
+
+class _Identities(_Store):
+    """Has stored some identities already; ``may_write`` cleared: writing waits."""
+
+    def __init__(self, *stored: str) -> None:
+        super().__init__()
+        self.may_answer.set()
+        self.records: dict[str, bytes | None] = {}
+        self.stored = {*stored}
+        self.may_write = asyncio.Event()
+        #: Whether the reply to the next write is lost.
+        self.is_lost = False
+        self.writes: list[tuple[str, ...]] = []
+
+    async def get_retained(self, topics: Sequence[str]) -> list[bytes | None]:
+        found = [self.records.get(topic) for topic in topics]
+        await self.may_answer.wait()
+        return found
+
+    async def set_retained(  # type: ignore[override]
+        self,
+        topic: str,
+        record: bytes | None,
+        expires_at_ms: int,
+        charge: Any = None,
+        identities: Sequence[str] = (),
+    ) -> RetainedBefore | None:
+        await self.may_write.wait()
+        if self.is_lost:
+            self.is_lost = False
+            raise StoreUnavailable
+        self.writes.append((*identities,))
+        count = len([*takewhile(self.stored.__contains__, identities)])
+        if count:
+            return RetainedBefore(count)
+        self.records[topic] = record
+        return None
+
+    async def expired_retained(self, *_arguments: Any) -> list[str]:
+        return []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("payload", [b"older", b""])
+@in_virtual_time
+async def test_what_may_have_been_stored_before_is_read_when_that_is_known(
+    payload: bytes, is_first: bool
+) -> None:
+    store: Any = _Identities(*([] if is_first else ["identity"]))
+    store.records["t"] = encode_retained(Publish("t", b"newer", 2, True), 0)
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    retained.apply("t", True)
+    done: list[int] = []
+    pending = Pending(lambda: done.append(1))
+    retained.set(Publish("t", payload, 2, True), pending, "c", "identity", True)
+    pending.release()
+    pages = retained.page(RetainedRequest(["#"])), retained.page_of(["t"])
+    reads = [asyncio.create_task(page) for page in pages]
+    await turns()
+    assert not any(read.done() for read in reads)
+    assert not done
+    store.may_write.set()
+    expected = [b"newer"] if not is_first else [payload] if payload else []
+    for read in reads:
+        assert [one.payload for one in (await read).messages] == expected
+    assert done == [1]
+    await retained.expire()
+    assert retained.match("#") == (["t"] if expected else [])
+
+
+@in_virtual_time
+async def test_what_comes_for_the_first_time_is_read_before_it_is_stored() -> None:
+    """As what has no identity: nobody who publishes all the time keeps reads waiting."""
+    store: Any = _Identities()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    retained.set(Publish("t", b"x", 2, True), Pending(lambda: None), "c", "identity")
+    assert [one.payload for one in await retained.get(["t"])] == [b"x"]
+    store.may_write.set()
+    await retained.idle()
+
+
+@in_virtual_time
+async def test_a_read_does_not_wait_for_ever_for_what_cannot_be_stored() -> None:
+    store: Any = _Identities()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    retained.set(Publish("t", b"x", 2, True), Pending(lambda: None), "c", "identity", True)
+    with pytest.raises(StoreUnavailable):
+        await retained.page_of(["t"])
+    reading = asyncio.create_task(retained.page_of(["t"]))
+    await turns()
+    retained.cancel()  # this router is fenced
+    with pytest.raises(StoreUnavailable):
+        await reading
+    store.may_write.set()
+    await retained.idle()
+
+
+@in_virtual_time
+async def test_what_has_no_identity_is_written_without_one() -> None:
+    store: Any = _Identities()
+    store.may_write.set()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    for payload in (b"1", b"2", b""):
+        retained.set(Publish("t", payload, 1, True), Pending(lambda: None))
+    await retained.idle()
+    assert store.writes == [()]
+    assert store.records == {"t": None}
+
+
+@in_virtual_time
+async def test_what_comes_again_during_a_read_and_is_stored_then_is_read() -> None:
+    store: Any = _Identities()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    store.may_answer.clear()
+    reading = asyncio.create_task(retained.page_of(["t"]))
+    await turns()
+    retained.set(Publish("t", b"x", 2, True), Pending(lambda: None), "c", "identity", True)
+    store.may_answer.set()
+    await turns()
+    assert not reading.done()
+    store.may_write.set()
+    assert [one.payload for one in (await reading).messages] == [b"x"]
+
+
+@in_virtual_time
+async def test_a_read_fails_when_it_is_not_known_whether_the_store_has_what_came_again() -> None:
+    """The second attempt finds it known, by the first one or by another router."""
+    store: Any = _Identities()
+    retained = RetainedMessages(store, lambda: 0, lambda: None)
+    store.may_answer.clear()
+    reading = asyncio.create_task(retained.page_of(["t"]))
+    await turns()
+    retained.set(Publish("t", b"x", 2, True), Pending(lambda: None), "c", "identity", True)
+    store.stored, store.is_lost = {"identity"}, True
+    store.may_write.set()
+    store.may_answer.set()
+    with pytest.raises(StoreUnavailable):
+        await reading
+    await retained.idle()

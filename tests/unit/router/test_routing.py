@@ -16,6 +16,7 @@ import pytest
 from support.fake_link import FakeEdge, FakeOrigin
 from support.fake_store import FakeStore
 from support.virtual_time import in_virtual_time, turns
+from tidegate.link.interfaces import NO_MATCHING_SUBSCRIBERS
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.router.router import Router
@@ -102,6 +103,25 @@ def test_a_message_that_the_store_refuses_is_not_acknowledged_as_stored(qos: int
     play()
 
 
+@in_virtual_time
+async def test_an_edge_with_durable_sessions_only_is_sent_qos_0_and_no_copy_of_others() -> None:
+    harness = await _harness(("t", SubscriptionOptions(1)))
+    edge = FakeEdge()
+    harness.router.attach_edge(edge)
+    harness.router.add_interest("edge-1", ["t", "u"], only_qos0=True)
+    codes = [
+        harness.router.publish(FakeOrigin("p"), Publish(topic, b"%d" % qos, qos, packet_id=1))
+        for topic in "tu"
+        for qos in (0, 1, 2)
+    ]
+    await turns()
+    assert edge.payloads == [b"0", b"0"]
+    assert [payload for payload, *_ in harness.queued] == [b"1", b"2"]
+    # Of u there is no subscription any more, and its edge will say so.
+    assert codes == [0, None, None, 0, 0x10, None]
+    assert harness.counters.dropped["no_subscriber"] == 2
+
+
 # What comes again
 
 
@@ -112,7 +132,7 @@ async def test_an_exchange_that_comes_again_is_delivered_and_retained_once() -> 
     harness = await _harness(("t", SubscriptionOptions(2)))
     edge = FakeEdge()
     harness.router.attach_edge(edge)
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     origins = [FakeOrigin("p"), FakeOrigin("p", 2)]
     for origin in origins:
         message = Publish("t", b"once", 2, retain=True, packet_id=7)
@@ -125,13 +145,44 @@ async def test_an_exchange_that_comes_again_is_delivered_and_retained_once() -> 
     harness.router.publish(last, Publish("t", b"once", 2, retain=True, packet_id=7))
     await turns()
     assert edge.payloads.count(b"once") == 1
-    assert edge.identities == ["p/7"]
+    assert edge.identities == []  # this router is alone: no other one brings it again
     assert [origin.answers for origin in (*origins, last)] == [[(b"once", 0)]] * 3
     assert other.answers == [(b"newer", 0)]
     identities = [one.identity for one in harness.store.appends]
     assert identities.count("p/7") == 3  # the queue refuses what it has
     (kept,) = await harness.router.get_retained(["t"])
     assert kept.payload == b"newer"
+
+
+class _WillOrigin(FakeOrigin):
+    is_will = True
+
+    def identity(self, message: Publish) -> str:
+        return "will|1"
+
+
+@pytest.mark.parametrize(("kind", "qos"), [(FakeOrigin, 2), (_WillOrigin, 0), (_WillOrigin, 2)])
+@in_virtual_time
+async def test_another_router_does_not_retain_what_one_has_retained(
+    kind: type[FakeOrigin], qos: int
+) -> None:
+    """That one has ended before it confirmed it; something newer waits here for the store."""
+    harness = await _harness()
+    older = Publish("t", b"older", qos, retain=True, packet_id=7)
+    harness.router.publish(kind("p"), older)
+    await turns()
+    store: Any = harness.store
+    other = Router(store, LimitsConfig(), FeaturesConfig(), Counters(), harness.store.now_ms)
+    await other.start()
+    newer, again = FakeOrigin("q"), kind("p", 2)
+    assert other.publish(newer, Publish("t", b"newer", 1, retain=True)) is None
+    older.dup = True
+    assert other.publish(again, older) is None
+    (kept,) = (await other.read_retained(["t"])).messages
+    assert kept.payload == b"newer"
+    await turns()
+    assert newer.answers == [(b"newer", NO_MATCHING_SUBSCRIBERS)]
+    assert again.answers == [(b"older", NO_MATCHING_SUBSCRIBERS)]
 
 
 @in_virtual_time
@@ -155,7 +206,7 @@ async def test_identities_are_forgotten_when_others_have_taken_over() -> None:
     harness = await _harness()
     edge = FakeEdge()
     harness.router.attach_edge(edge)
-    harness.router.add_interest("edge-1", "t")
+    harness.router.add_interest("edge-1", ["t"])
     await harness.publish("p", b"once", 2)
     harness.router._routing.cancel()
     await harness.publish("p", b"once", 2)

@@ -46,6 +46,11 @@ async def _started(store: FakeStore) -> _Reader:
     return reader
 
 
+def evidence_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what has shown each return to an older state, from the log."""
+    return [record.__dict__["evidence"] for record in caplog.records]
+
+
 def _emptied(store: FakeStore) -> None:
     """As a server is after FLUSHALL: a history begins with the first read, by its clock."""
     store.histories = {partition: (50_000, {}) for partition in store.all_histories}
@@ -82,7 +87,9 @@ async def test_a_store_that_is_empty_is_reported_once_within_a_check(
 
 
 @in_virtual_time
-async def test_an_older_state_gets_numbers_above_all_that_there_have_been() -> None:
+async def test_an_older_state_gets_numbers_above_all_that_there_have_been(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = FakeStore()
     reader = await _started(store)
     older = copy.deepcopy(store.histories)
@@ -92,11 +99,15 @@ async def test_an_older_state_gets_numbers_above_all_that_there_have_been() -> N
     firsts = {first for first, _ in store.histories.values()}
     assert min(firsts) > store.time_ms * NUMBERS_PER_MS
     assert (reader.reported, reader.history.is_lost("c", 7)) == ([store.all_histories], True)
+    # One was written at the start, and two since.
+    assert evidence_in(caplog) == ["number 3 of history 0 is 1 now"]
     await reader.history.stop()
 
 
 @in_virtual_time
-async def test_what_another_router_has_replaced_is_reported_and_not_replaced_again() -> None:
+async def test_what_another_router_has_replaced_is_reported_and_not_replaced_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = FakeStore()
     one, other = await _started(store), await _started(store)
     await asyncio.sleep(2 * CHECK_S)
@@ -106,6 +117,8 @@ async def test_what_another_router_has_replaced_is_reported_and_not_replaced_aga
     await other.history.look()
     assert {partition: first for partition, (first, _) in store.histories.items()} == firsts
     assert one.reported == other.reported == [store.all_histories]
+    assert evidence_in(caplog)[0] == "number 2 of history 0 is missing"
+    assert evidence_in(caplog)[1] == f"another router has begun history {firsts[GLOBAL]}"
     for reader in (one, other):
         await reader.history.stop()
 
@@ -184,11 +197,14 @@ async def test_a_server_that_is_replaced_is_reported_unless_it_has_gone_back() -
 
 
 @in_virtual_time
-async def test_what_something_else_has_shown_to_have_gone_back_gets_a_new_history() -> None:
+async def test_what_something_else_has_shown_to_have_gone_back_gets_a_new_history(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = FakeStore()
     reader = await _started(store)
-    reader.history.declare([0])
+    reader.history.declare([0], "a log ends too early")
     await turns()
+    assert evidence_in(caplog) == ["a log ends too early"]
     assert store.histories[0][0] > 0
     assert reader.counters.store_rollbacks == 1
     assert 0 in reader.reported[0]

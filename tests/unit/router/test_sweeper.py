@@ -78,6 +78,9 @@ class _Fake:
     async def schedule_checks(self) -> None:
         pass
 
+    async def look(self) -> None:
+        pass
+
     async def expire(self) -> int:
         if self.is_away:
             raise StoreUnavailable
@@ -108,6 +111,7 @@ def _sweeper(store: Any, counters: Counters, beside: _Fake | None = None) -> Swe
         membership=None,
         rollback=fake,
         record=fake,
+        unstored=fake,
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import weakref
 from typing import Any
+
+import pytest
 
 from support.fake_link import FakeEdge
 from tidegate.mqtt.packets import SubscriptionOptions
@@ -57,19 +60,38 @@ def test_a_route_follows_what_its_topic_matches() -> None:
     assert list(table.route("t").groups) == groups
     assert table.route("t") is table.route("t")
     assert table.route("other").groups == ()
-    table.add_interest(edge, "t")
+    table.add_interest(edge, ["t"])
     assert (table.route("t").edges, list(table.route("t").groups)) == ((edge,), groups)
     assert table.route("t") is table.route("t")
     table.leave_group("c", 1, FILTER)
     assert (table.route("t").edges, table.route("t").groups) == ((edge,), ())
-    table.remove_interest(edge, "t")
+    table.remove_interest(edge, ["t"])
     assert (table.route("t").edges, table.route("t").groups) == ((), ())
+
+
+def test_only_messages_of_qos_0_go_to_an_edge_that_needs_no_others() -> None:
+    table = RoutingTable()
+    one: Any = FakeEdge("one")
+    two: Any = FakeEdge("two")
+    table.add_interest(one, ["t", "u"], only_qos0=True)
+    table.add_interest(two, ["t"])
+    assert (table.route("t").edges, table.route("t").windowed_edges) == ((one, two), (two,))
+    assert (table.route("u").edges, table.route("u").windowed_edges) == ((one,), ())
+    # Another filter that matches, or the same one, with everything.
+    table.add_interest(one, ["+"])
+    assert table.route("u").windowed_edges == (one,)
+    table.remove_interest(one, ["+"])
+    assert table.route("u").windowed_edges == ()
+    table.add_interest(one, ["u"])
+    assert table.route("u").windowed_edges == (one,)
+    table.add_interest(one, ["u"], only_qos0=True)
+    assert table.route("u").windowed_edges == ()
 
 
 def test_no_route_holds_an_edge_that_has_detached_or_a_session_that_has_ended() -> None:
     table = RoutingTable()
     edge: Any = FakeEdge("one")
-    table.add_interest(edge, "edges/#")
+    table.add_interest(edge, ["edges/#"])
     session = table.session("c", 1)
     table.subscribe_durable(session, "sessions/+", SubscriptionOptions(1))
     table.set_connected(session, edge, 1)
@@ -86,3 +108,31 @@ def test_no_route_holds_an_edge_that_has_detached_or_a_session_that_has_ended() 
         assert sys.getrefcount(session) == 2, "this test's own and the argument"
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_offline_is_counted_as_it_changes(seed: int) -> None:
+    """Whatever happens to sessions, the counts are what counting anew would find."""
+    chance = random.Random(seed)
+    table = RoutingTable()
+    edges: list[Any] = [FakeEdge("one"), FakeEdge("two")]
+    filters = ["a", "b/#", FILTER]
+    incarnation = 1
+    for step in range(400):
+        session = table.session(chance.choice("cdef"), incarnation)
+        match chance.randrange(6):
+            case 0 | 1:
+                options = SubscriptionOptions(chance.randrange(3))
+                table.subscribe_durable(session, chance.choice(filters), options)
+            case 2:
+                table.unsubscribe_durable(session, chance.choice(filters))
+            case 3:
+                table.set_connected(session, chance.choice([*edges, None]), step)
+            case 4:
+                table.drop_session(session.client_id, chance.choice([incarnation, 0]))
+                incarnation += chance.randrange(2)
+            case _:
+                table.drop_edge(chance.choice(edges))
+        offline = [one for one in table.sessions.values() if one.edge is None]
+        assert table.offline_session_count == len(offline)
+        assert table.offline_subscription_count == sum(len(one.subscriptions) for one in offline)

@@ -36,7 +36,7 @@ class _Harness:
         """Load, and attach the edge."""
         await self.router.start()
         self.router.attach_edge(self.edge)
-        self.router.add_interest("edge-1", "t")
+        self.router.add_interest("edge-1", ["t"])
 
     async def publish(self, will: Will) -> None:
         """A will of the client "dying" is due."""

@@ -38,6 +38,15 @@ def test_a_mark_in_the_middle_of_a_line_is_before_it(tmp_path: Path, written: in
     assert [one.name for one in log.since(mark)] == ["late"]
 
 
+def test_the_position_of_a_request_is_a_mark(tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    file.write_bytes(line("a") + line("b") + line("c"))
+    log = AuditLog(file)
+    _, second, _ = log.since()
+    assert [one.name for one in log.since(second.position)] == ["b", "c"]
+    assert log.since(second.position)[0].position == second.position
+
+
 def test_a_line_longer_than_the_piece_that_is_looked_at(tmp_path: Path) -> None:
     file = tmp_path / "audit.log"
     late = line("late", requestObject="x" * 200_000)

@@ -86,6 +86,13 @@ class Story:
 # --- wills --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("ended", "is_wrong"), [(0x8D, False), (NO_CODE, True)])
+def test_a_disconnect_may_meet_the_servers_after_the_keep_alive(ended: int, is_wrong: bool) -> None:
+    story = Story().mortal().at(2).add(Kind.LEFT, "m", 1, code=0)
+    story.at(2.01).add(Kind.ENDED, "m", 1, code=ended).at(2.5).will_comes()
+    assert ("will unwanted" in story.rules()) is is_wrong
+
+
 def test_a_disconnect_to_an_edge_that_hangs_may_be_unheard() -> None:
     story = Story().mortal().at(1).add(Kind.FAULT, "edge-2", place="2")
     story.at(2).leaves(code=0)
@@ -197,6 +204,19 @@ def test_a_second_subscribe_brings_the_retained_value_again() -> None:
     story = Story().reader().publish(1, retain=True).receive(1, "r")
     assert story.subscribe().receive(1, "r", retain=True).rules() == set()
     assert story.receive(1, "r", retain=True).rules() == {"retained twice"}
+
+
+def test_each_of_two_subscribes_at_once_brings_the_retained_value() -> None:
+    """The second was sent before the SUBACK of the first: on a busy machine that takes long."""
+    story = Story().publish(1, retain=True).connect("r", 1, clean=True)
+    story.add(Kind.SUBSCRIBING, "r", 1, topic="#")
+    story.publish(2, retain=True)
+    story.add(Kind.SUBSCRIBING, "r", 1, topic="#")
+    story.add(Kind.SUBSCRIBED, "r", 1, topic="#", qos=2).receive(1, "r", retain=True)
+    story.publish(3, retain=True)
+    story.add(Kind.SUBSCRIBED, "r", 1, topic="#", qos=2).receive(3, "r", retain=True)
+    assert story.rules() == set()
+    assert story.receive(3, "r", retain=True).rules() == {"retained twice"}
 
 
 def test_a_value_that_was_not_acknowledged_may_be_missed() -> None:
@@ -380,6 +400,24 @@ def test_a_session_ends_between_its_expiry_and_a_lease_later(
 ) -> None:
     story = Story().at(1).connect("e", seconds=2).at(2).add(Kind.ENDED, "e", 1, code=NO_CODE)
     assert story.at(2 + away_s).connect("e", 2, code=present, seconds=2).rules() == rules
+
+
+@pytest.mark.parametrize(
+    ("again", "rules"),
+    [({"dup": True}, set()), ({}, {"re-delivery"}), ({"packet_id": 8}, {"twice"})],
+)
+def test_an_exchange_goes_on_after_a_store_has_gone_back(
+    again: dict[str, Any], rules: set[str]
+) -> None:
+    story = Story().at(1).connect("d")
+    story.add(Kind.SUBSCRIBED, "d", 1, topic="#", qos=2)
+    story.at(5).add(Kind.WENT_BACK, "store", seconds=2.0)
+    # The broker has noticed it after 10 seconds.
+    story.at(14.9).add(Kind.CONNECT, "d", 2, place="1")
+    story.at(15.2).publish(1, qos=2).receive(1, "d", qos=2, packet_id=7)
+    story.at(15.4).add(Kind.CONNECTED, "d", 2, code=1)
+    story.receive(1, "d", number=2, qos=2, **{"packet_id": 7} | again)
+    assert story.rules() == rules
 
 
 def test_what_a_clean_session_misses_is_counted_and_no_more() -> None:

@@ -118,8 +118,27 @@ export interface Overview {
   rates: Record<string, number>
   dropped: Record<string, number>
   refused: Record<string, number>
+  resource?: Resource | null
   store_reachable: boolean
   missing: string[]
+}
+
+/** The MqttBroker of a console on Kubernetes. */
+export interface Resource {
+  name: string
+  namespace: string
+  generation: number
+  observed_generation: number
+  seen_at?: number | null
+  conditions: Condition[]
+}
+
+export interface Condition {
+  type: string
+  status: string
+  reason: string
+  message: string
+  changed_at?: number | null
 }
 
 export interface Ban {

@@ -29,6 +29,7 @@ export interface Queue {
   last_seq: number
   sent_seq: number
   expiring: number
+  oldest_at?: number | null
 }
 
 export interface QueueEntry {
@@ -39,6 +40,7 @@ export interface QueueEntry {
   payload_size_bytes: number
   payload_base64: string
   is_cut: boolean
+  queued_at?: number | null
   expires_at?: number | null
   shared_group?: string | null
   is_sent: boolean

@@ -48,7 +48,8 @@ function SessionCard({ session }: { session: Session | null | undefined }): JSX.
           [texts.ends, session.ends_at ? <Age at={session.ends_at} /> : texts.whileConnected],
           [texts.owner, session.user || t.clients.anonymous],
           [texts.subscriptions, count(session.subscription_count)],
-          [texts.queue, `${plural(session.queue.length, 'message')}, ${bytes(session.queue.size_bytes)}`],
+          [texts.queue, <>{plural(session.queue.length, 'message')}, {bytes(session.queue.size_bytes)}{session.queue.oldest_at != null &&
+            <>{texts.oldest}<Age at={session.queue.oldest_at} /></>}</>],
           [texts.awaiting, count(session.awaiting_pubcomp)],
           [texts.epoch, count(session.epoch)]
         ]} />
@@ -75,6 +76,7 @@ const QUEUE_COLUMNS: Column<QueueEntry>[] = [
   { head: t.client.queue.payload, cell: one => <code>{preview(fromBase64(one.payload_base64))}</code> },
   { head: t.client.queue.size, right: true, cell: one => bytes(one.payload_size_bytes) },
   { head: 'QoS', right: true, cell: one => one.qos },
+  { head: t.client.queue.queued, right: true, cell: one => <Age at={one.queued_at} /> },
   { head: t.client.queue.expires, right: true, minor: true, cell: one => <Age at={one.expires_at} /> },
   { head: t.client.queue.sent, cell: one => one.is_sent ? <Badge tone="info">{t.client.queue.wasSent}</Badge> : <Badge>{t.client.queue.waits}</Badge> }
 ]

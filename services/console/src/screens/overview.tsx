@@ -1,14 +1,14 @@
 import type { JSX } from 'preact'
 import { total, values, type Figures } from '../api/figures'
-import type { BrokerFinding, NodePage, Overview as State, StoreServer, StoreState } from '../api/broker_types'
+import type { BrokerFinding, Condition, NodePage, Overview as State, Resource, StoreServer, StoreState } from '../api/broker_types'
 import type { BrokerEvent, Finding, Page, Severity } from '../api/types'
 import { useApi } from '../api/use'
-import { bytes, count, duration, figure, sentence, words } from '../format'
+import { bytes, count, duration, figure, localTimes, sentence, words } from '../format'
 import { href } from '../route'
 import { t } from '../texts'
 import { Chart } from '../ui/chart'
 import { Icon, type IconName } from '../ui/icons'
-import { Badge, Card, Facts, Gaps, Heading, Loading, Notice, type Tone } from '../ui/kit'
+import { Age, Badge, Card, Facts, Gaps, Heading, Loading, Notice, Table, type Column, type Tone } from '../ui/kit'
 import { NodeTable } from './nodes'
 import { Timeline } from './timeline'
 
@@ -23,7 +23,7 @@ export function Findings({ items }: { items: Finding[] }): JSX.Element {
       {items.map(item => (
         <div class={`finding ${item.severity}`} key={item.text}>
           <Icon name={ICONS[item.severity] ?? 'info'} />
-          <div><p>{sentence(item.text)}</p>{item.todo && <p class="todo">{sentence(item.todo)}</p>}</div>
+          <div><p>{sentence(localTimes(item.text))}</p>{item.todo && <p class="todo">{sentence(item.todo)}</p>}</div>
         </div>
       ))}
     </div>
@@ -119,6 +119,34 @@ function serverFacts(server: StoreServer, servers: number): [string, string][] {
   ]
 }
 
+/** What each condition should be; the others only say what goes on. */
+const WANTED: Record<string, string> = {
+  Ready: 'True', CertificatesReady: 'True', ConfigApplied: 'True', StoreReplicated: 'True', Degraded: 'False', Stalled: 'False'
+}
+
+function conditionTone(one: Condition): Tone {
+  const wanted = WANTED[one.type]
+  if (wanted === undefined || one.status === 'Unknown') return 'quiet'
+  return one.status === wanted ? 'ok' : 'warning'
+}
+
+const CONDITION_COLUMNS: Column<Condition>[] = [
+  { head: t.overview.resource.condition, cell: one => one.type },
+  { head: t.overview.resource.status, cell: one => <Badge tone={conditionTone(one)}>{one.status}</Badge> },
+  { head: t.overview.resource.reason, cell: one => one.reason },
+  { head: t.overview.resource.since, right: true, minor: true, cell: one => <Age at={one.changed_at} /> },
+  { head: t.overview.resource.message, minor: true, cell: one => localTimes(one.message) }
+]
+
+function Conditions({ resource }: { resource: Resource }): JSX.Element {
+  const title = t.overview.resource.title(`${resource.namespace}/${resource.name}`)
+  return (
+    <Card title={title} flush extra={<small>{t.overview.resource.seen} <Age at={resource.seen_at} /></small>}>
+      <Table name={title} columns={CONDITION_COLUMNS} items={resource.conditions} id={one => one.type} />
+    </Card>
+  )
+}
+
 const LEVELS: Record<BrokerFinding['level'], Severity> = { problem: 'error', advice: 'warning', ok: 'ok' }
 
 function asFinding(one: BrokerFinding): Finding {
@@ -151,6 +179,7 @@ export function Overview(): JSX.Element {
           {events.data && <Card title={t.overview.last} flush><Timeline events={events.data.items} withClient /></Card>}
         </div>
       )}
+      {data?.resource && <Conditions resource={data.resource} />}
       {nodes.data && nodes.data.items.length > 0 && (
         <Card title={t.nav.nodes} flush extra={<a href={href(['nodes'])}>{t.all}</a>}>
           <NodeTable nodes={nodes.data.items} />

@@ -1,7 +1,7 @@
 // Events of the record, newest first, as a person would tell them.
 import type { JSX } from 'preact'
 import type { BrokerEvent } from '../api/types'
-import { clock, count, day, words } from '../format'
+import { clock, count, day, words, zone } from '../format'
 import { href } from '../route'
 import { t } from '../texts'
 import { Empty } from '../ui/kit'
@@ -31,7 +31,7 @@ export function Event({ event, withClient = false }: { event: BrokerEvent, withC
   const reason = event.reason && !SAID.has(event.reason) && event.reason !== event.kind ? words(event.reason).replace(/^[A-Z](?=[a-z])/, letter => letter.toLowerCase()) : ''
   return (
     <li class={`event ${TONES[event.kind] ?? ''}`}>
-      <time dateTime={new Date(event.at * 1000).toISOString()} title={`${day(event.at)} ${clock(event.at, true)}`}>{clock(event.at)}</time>
+      <time dateTime={new Date(event.at * 1000).toISOString()} title={`${day(event.at)} ${clock(event.at, true)} (${zone(event.at)})`}>{clock(event.at)}</time>
       <span class="mark" />
       <div>
         <p>
@@ -55,7 +55,7 @@ export function Timeline({ events, withClient = false }: { events: BrokerEvent[]
     <ol class="timeline">
       {events.flatMap(event => {
         const today = day(event.at)
-        const head = today === before ? [] : [<li key={today} class="timeline-day">{today}</li>]
+        const head = today === before ? [] : [<li key={today} class="timeline-day">{today} ({zone(event.at)})</li>]
         before = today
         return [...head, <Event key={event.id} event={event} withClient={withClient} />]
       })}

@@ -45,10 +45,14 @@ def _node_lines(answer: Json) -> list[str]:
                 size(load.get("memory_bytes")),
                 duration(one["uptime_s"]),
                 one["version"],
+                one.get("build") or None,
                 one["reason"] if one["reason"] != "ready" else "",
             )
         )
-    head = ["NODE", "ROLE", "STATE", "CLIENTS", "CPU", "MEMORY", "UP FOR", "VERSION", "REMARK"]
+    head = [
+        *("NODE", "ROLE", "STATE", "CLIENTS", "CPU", "MEMORY", "UP FOR", "VERSION", "BUILD"),
+        "REMARK",
+    ]
     return nothing_or(list(table(head, rows)), len(rows), "No node answers.", answer["next"])
 
 

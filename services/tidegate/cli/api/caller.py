@@ -88,7 +88,11 @@ class Api:
         known = _context(context or os.environ.get(CONTEXT_VARIABLE))
         url = api or os.environ.get(API_VARIABLE) or known.get("api")
         if not url:
-            return cls._of_serve(this_machine.found(), token_file, known)
+            try:
+                console = this_machine.found()
+            except this_machine.UnusableFile as error:
+                raise ApiFailure(str(error)) from None
+            return cls._of_serve(console, token_file, known)
         return cls._at(url, _token(token_file, known), known)
 
     @classmethod
@@ -104,7 +108,7 @@ class Api:
         if not token and console.tokens_file is not None:
             try:
                 token = read_token(this_machine.read_private(console.tokens_file))
-            except this_machine.UnusableToken as error:
+            except this_machine.UnusableFile as error:
                 raise ApiFailure(str(error)) from None
         return cls._at(console.url, token, known)
 
@@ -275,7 +279,11 @@ def _named(config: Path) -> this_machine.Console | None:
     except ValueError as error:
         raise WrongContext(str(error), "--config") from None
     if found is None:
-        raise WrongContext(f"{config}: no console at a port that is known", "--config")
+        raise WrongContext(
+            f"{config}: no console: console.enabled is false, or console.port is 0 and no "
+            "`tidegate serve` of this file runs here",
+            "--config",
+        )
     return found
 
 

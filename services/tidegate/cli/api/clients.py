@@ -188,10 +188,12 @@ def _client_lines(answer: Json) -> Iterator[str]:
         queue = session["queue"]
         expiry = "never ends" if session["expiry_s"] == NEVER_S else f"{session['expiry_s']} s"
         ends = f", ends in {left(session['ends_at'])}" if session["ends_at"] else ""
+        waiting = age(queue.get("oldest_at"))
+        oldest = f", the oldest for {waiting}" if waiting else ""
         rows += [
             ("session", f"expiry {expiry}{ends}"),
             ("subscriptions", session["subscription_count"]),
-            ("queue", f"{queue['length']} messages, {size(queue['size_bytes'])}"),
+            ("queue", f"{queue['length']} messages, {size(queue['size_bytes'])}{oldest}"),
         ]
     for will in answer["wills"]:
         due = f", due in {left(will['due_at'])}" if will["due_at"] else ""
@@ -238,7 +240,7 @@ def _why_lines(answer: Json) -> Iterator[str]:
         when = f"{clock(one['at'])} " if one["at"] is not None else ""
         text = printable(one["text"])
         # Sentences of the record begin with their time.
-        said = text if text[:2].isdigit() else f"{when}{text}"
+        said = text if text.startswith(when) else f"{when}{text}"
         yield painted(said, colours.get(one["severity"], ""))
         if one["advice"]:
             yield f"    {printable(one['advice'])}"
@@ -271,12 +273,13 @@ def _queue_lines(answer: Json) -> list[str]:
             one["qos"],
             size(one["payload_size_bytes"]),
             one["is_sent"],
+            age(one.get("queued_at")),
             left(one["expires_at"]),
             payload(one["payload_base64"], one["payload_size_bytes"], 40),
         )
         for one in answer["items"]
     ]
-    head = ["SEQ", "TOPIC", "QOS", "SIZE", "SENT", "EXPIRES IN", "PAYLOAD"]
+    head = ["SEQ", "TOPIC", "QOS", "SIZE", "SENT", "QUEUED FOR", "EXPIRES IN", "PAYLOAD"]
     return nothing_or(list(table(head, rows)), len(rows), "Nothing is queued.", answer["next"])
 
 

@@ -86,10 +86,8 @@ def left(unix_s: float | None) -> str:
 
 
 def clock(unix_s: float) -> str:
-    """A time of this day as HH:MM:SS, another one with its date; in the zone of the machine."""
-    then = time.localtime(unix_s)
-    is_today = then[:3] == time.localtime()[:3]
-    return time.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S", then)
+    """A time as `tidegate ctl` and the log write it: UTC, `2026-11-30T10:42:07Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))
 
 
 def unix_time(rfc3339: str) -> float | None:

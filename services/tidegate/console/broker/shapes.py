@@ -131,6 +131,7 @@ def session(found: SessionState) -> Session | None:
             last_seq=found.last_seq,
             sent_seq=found.sent_seq,
             expiring=found.expiring,
+            oldest_at=found.oldest_s,
         ),
         subscription_count=found.subscriptions,
         awaiting_pubcomp=found.released,
@@ -156,7 +157,12 @@ def queue_entry(found: Entry, sent_seq: int | None) -> QueueEntry:
     """Shape a queued message."""
     message = found.publish
     if message is None:
-        return QueueEntry(seq=found.seq, size_bytes=found.size_bytes, is_readable=False)
+        return QueueEntry(
+            seq=found.seq,
+            size_bytes=found.size_bytes,
+            queued_at=found.queued_s,
+            is_readable=False,
+        )
     return QueueEntry(
         seq=found.seq,
         topic=message.topic,
@@ -166,6 +172,7 @@ def queue_entry(found: Entry, sent_seq: int | None) -> QueueEntry:
         payload_size_bytes=len(message.payload),
         payload_base64=base64_of(message.payload[:PREVIEW_BYTES]),
         is_cut=len(message.payload) > PREVIEW_BYTES,
+        queued_at=found.queued_s,
         expires_at=seconds(message.expires_at_ms),
         subscription_ids=list(message.subscription_identifiers),
         shared_group=found.group or None,

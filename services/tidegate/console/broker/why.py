@@ -117,6 +117,7 @@ class Reasons:
             length=queue.length,
             limit=self._config.limits.max_queued_messages,
             size_bytes=queue.size_bytes,
+            oldest_at=queue.oldest_at,
         )
 
     async def _bans(

@@ -72,6 +72,9 @@ class Queue(Model):
     is connected."""
     expiring: int = 0
     """Messages that have an expiry interval."""
+    oldest_at: float | None = None
+    """When the oldest message was queued, in seconds since 1970; null: there is none, or an earlier
+    version of Tidegate has queued it, or it is from a backup."""
 
 
 class QueueEntry(Model):
@@ -88,6 +91,9 @@ class QueueEntry(Model):
     """The first 256 bytes."""
     is_cut: bool = False
     """Whether `payload_base64` is only the beginning."""
+    queued_at: float | None = None
+    """When it was queued, in whole seconds since 1970; null: an earlier version of Tidegate has
+    queued it, or it is from a backup."""
     expires_at: float | None = None
     """Unix time."""
     subscription_ids: list[int] = []

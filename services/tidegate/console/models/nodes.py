@@ -30,6 +30,8 @@ class Node(Model):
     address: str
     """Of its admin server."""
     version: str
+    build: str = ""
+    """interpreted or compiled; empty: an older one, which does not say."""
     ready: bool
     reason: str
     """Why it is not ready, else what is remarkable."""

@@ -42,6 +42,33 @@ class NodeSummary(Model):
     draining: bool = False
 
 
+class Condition(Model):
+    """A condition of the MqttBroker."""
+
+    type: str
+    """Ready, Progressing, Degraded, …"""
+    status: str
+    """True, False or Unknown."""
+    reason: str
+    message: str
+    changed_at: float | None = None
+    """When `status` changed last, in seconds since 1970."""
+
+
+class Resource(Model):
+    """The MqttBroker that the console belongs to."""
+
+    name: str
+    namespace: str
+    generation: int
+    observed_generation: int
+    """The generation that the conditions refer to."""
+    seen_at: float | None = None
+    """When the operator wrote the conditions, in seconds since 1970: at every change, and at least
+    every five minutes."""
+    conditions: list[Condition]
+
+
 class Overview(Partial):
     """Whether the broker is well, and if not, what to do first."""
 
@@ -58,4 +85,6 @@ class Overview(Partial):
     refused: dict[str, int]
     """Connections refused in the last five minutes, by reason."""
     nodes: list[NodeSummary]
+    resource: Resource | None = None
+    """null: the console does not run on Kubernetes, or the operator has not said anything yet."""
     store_reachable: bool

@@ -148,6 +148,7 @@ def node_of(parts: Parts, answer: Answer) -> Node:
         role=str(status.get("role", "")),
         address=answer.node.address,
         version=str(status.get("version", "")),
+        build=str(status.get("build", "")),
         ready=bool(status.get("ready")),
         reason=str(status.get("reason", "")),
         uptime_s=float(status.get("uptime_s", 0)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +14,7 @@ from tidegate.console.access import VIEWER
 from tidegate.console.models.overview import Finding, NodeSummary, Overview, Totals
 from tidegate.console.nodes.pool import Answer
 from tidegate.console.parts import Parts, PartsOf
+from tidegate.console.resource import read_resource
 
 router = APIRouter(tags=["overview"])
 
@@ -29,6 +31,7 @@ async def overview(parts: PartsOf) -> Overview:
     status, listeners = await asyncio.gather(
         parts.nodes.ask_all("GET", "/status"), parts.nodes.ask_edges("GET", "/listeners")
     )
+    resource = read_resource(parts.config().console.conditions_file)
     dropped, refused = parts.figures.recent()
     last = parts.figures.last
     values = last.values if last is not None else {}
@@ -45,6 +48,7 @@ async def overview(parts: PartsOf) -> Overview:
             for each in sentences.of_listeners(answer.node.name, answer.body["listeners"])
         ),
         *sentences.of_counts(dropped, refused),
+        *(sentences.of_resource(resource, time.time()) if resource is not None else ()),
     ]
     findings = sentences.sorted_findings(found)
     return Overview(
@@ -55,6 +59,7 @@ async def overview(parts: PartsOf) -> Overview:
         dropped=dict(dropped),
         refused=dict(refused),
         nodes=[_summary(answer) for answer in status.good],
+        resource=resource,
         store_reachable=not parts.store.problem and _store_answers(status.good),
         missing=status.missing,
     )

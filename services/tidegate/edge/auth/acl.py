@@ -24,11 +24,13 @@ A filter that does not begin with ``$`` never matches a topic that does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Final, Literal
 
+from tidegate.core.second_chance import LONGEST_TOPIC, SecondChance
+from tidegate.core.topic_index import CACHED_TOPICS
 from tidegate.edge.auth.filter_sets import Levels, intersection, is_contained, matches
 from tidegate.edge.auth.listener_files import ListenerFiles
 from tidegate.edge.auth.passwords import is_utf8
@@ -44,8 +46,10 @@ _ACCESS_WORDS: Final = {"read": READ, "write": WRITE, "readwrite": READ | WRITE,
 #: What C's isspace() knows; str.strip() without arguments would take more.
 _BLANKS: Final = " \t\n\v\f\r"
 _MAX_TOPIC_BYTES: Final = 65_535
-#: Cached decisions of one client and action; the cache is cleared when there are more.
-_MAX_CACHED: Final = 512
+#: Decisions that are kept of rules that are one client's: what it may cost.
+_MAX_OWN: Final = 10_000
+#: Topic filters of which is kept how much of them may be read.
+_MAX_FILTERS: Final = 512
 _LOGGED_PROBLEMS: Final = 20
 #: Rules shared by clients, where no pattern depends on the client.
 _MAX_SHARED: Final = 4096
@@ -88,35 +92,67 @@ def _compile(entries: Sequence[Entry]) -> tuple[CompiledEntry, ...]:
 class ClientAcl:
     """The rules of one client (or of all clients that have the same rules)."""
 
-    __slots__ = ("_cache", "_own", "_patterns", "_readable", "_refuse_patterns")
+    __slots__ = (
+        "_cached_topics",
+        "_limits",
+        "_own",
+        "_patterns",
+        "_publishable",
+        "_read",
+        "_readable",
+        "_refuse_patterns",
+    )
 
     def __init__(
-        self, own: Sequence[Entry], patterns: Sequence[Entry], *, refuse_patterns: bool
+        self,
+        own: Sequence[Entry],
+        patterns: Sequence[Entry],
+        *,
+        refuse_patterns: bool,
+        cached_topics: int = _MAX_OWN,
     ) -> None:
+        """``cached_topics``: topics of which is kept whether they may be read, or written."""
         self._own = _compile(own)
         self._patterns = () if refuse_patterns else _compile(patterns)
         self._refuse_patterns = refuse_patterns
-        self._cache: tuple[dict[str, bool], dict[str, bool]] | None = None
-        self._readable: dict[str, Readable] | None = None
+        self._cached_topics = cached_topics
+        # Made when they are needed: most connections need none or one.
+        self._read: SecondChance[str, bool] | None = None
+        self._publishable: SecondChance[str, bool] | None = None
+        self._limits: Hashable = None
+        self._readable: SecondChance[str, Readable] | None = None
 
     def may_read(self, topic: str) -> bool:
         """Whether a message of this topic may be delivered to the client."""
-        return self._may(READ, topic)
+        if self._read is None:
+            self._read = SecondChance(self._cached_topics)
+        allowed = self._read.find(topic)
+        if allowed is None:
+            allowed = self._decide(READ, topic)
+            if len(topic) <= LONGEST_TOPIC:
+                self._read.add(topic, allowed)
+        return allowed
 
     def may_write(self, topic: str) -> bool:
-        """Whether the client may publish to this topic."""
-        return self._may(WRITE, topic)
+        """Whether the client may publish to this topic; not kept (see ``publishable``)."""
+        return self._decide(WRITE, topic)
+
+    def publishable(self, limits: Hashable) -> SecondChance[str, bool]:
+        """Return where receivers of publishes keep what may be published under these limits."""
+        if self._publishable is None or self._limits != limits:
+            self._publishable = SecondChance(self._cached_topics)
+            self._limits = limits
+        return self._publishable
 
     def readable(self, topic_filter: str) -> Readable:
         """How much of a topic filter (without ``$share/…``) the client may read. Exact."""
         known = self._readable
         if known is None:
-            known = self._readable = {}
-        found = known.get(topic_filter)
+            known = self._readable = SecondChance(_MAX_FILTERS)
+        found = known.find(topic_filter)
         if found is None:
-            if len(known) >= _MAX_CACHED:
-                known.clear()
-            found = known[topic_filter] = self._compare(tuple(topic_filter.split("/")))
+            found = self._compare(tuple(topic_filter.split("/")))
+            known.add(topic_filter, found)
         return found
 
     def _compare(self, levels: Levels) -> Readable:
@@ -145,17 +181,6 @@ class ClientAcl:
         ):
             return Readable.ALL
         return Readable.SOME
-
-    def _may(self, access: int, topic: str) -> bool:
-        if self._cache is None:  # most connections never get here
-            self._cache = ({}, {})
-        cache = self._cache[access - 1]
-        allowed = cache.get(topic)
-        if allowed is None:
-            if len(cache) >= _MAX_CACHED:
-                cache.clear()
-            allowed = cache[topic] = self._decide(access, topic)
-        return allowed
 
     def _decide(self, access: int, topic: str) -> bool:
         if topic.startswith("$share"):
@@ -188,7 +213,9 @@ class AclFile:
         self._users = users
         self._patterns = patterns
         by_identity = any("%c" in text or "%u" in text for _, text in patterns)
-        self._shared: dict[tuple[str | None, bool], ClientAcl] | None = None if by_identity else {}
+        self._shared: SecondChance[tuple[str | None, bool], ClientAcl] | None = (
+            None if by_identity else SecondChance(_MAX_SHARED)
+        )
 
     @classmethod
     def parse(cls, text: str) -> AclFile:
@@ -212,30 +239,39 @@ class AclFile:
         except OSError as error:
             raise AclFileError([f"cannot be read: {error.strerror}"]) from None
 
-    def for_client(self, client_id: str, username: str | None) -> ClientAcl:
-        """Return the rules of a client; an empty user name is none, as in mosquitto."""
+    def for_client(
+        self, client_id: str, username: str | None, cached_topics: int = _MAX_OWN
+    ) -> ClientAcl:
+        """Return the rules of a client; an empty user name is none, as in mosquitto.
+
+        ``cached_topics``: topics for which rules that clients share keep what they say.
+        """
         username = username or None
         refuse_patterns = bool(self._patterns) and _has_wildcard(client_id, username)
         if self._shared is None:
-            return self._make(client_id, username, refuse_patterns)
+            own_topics = min(cached_topics, _MAX_OWN)
+            return self._make(client_id, username, refuse_patterns, own_topics)
         key = (username if username in self._users else None, refuse_patterns)
         if username is not None and key[0] is None:
             key = ("", refuse_patterns)  # a user without a section; no section has that name
-        acl = self._shared.get(key)
+        acl = self._shared.find(key)
         if acl is None:
-            if len(self._shared) >= _MAX_SHARED:
-                self._shared.clear()
-            acl = self._shared[key] = self._make(client_id, username, refuse_patterns)
+            acl = self._make(client_id, username, refuse_patterns, cached_topics)
+            self._shared.add(key, acl)
         return acl
 
-    def _make(self, client_id: str, username: str | None, refuse_patterns: bool) -> ClientAcl:
+    def _make(
+        self, client_id: str, username: str | None, refuse_patterns: bool, cached_topics: int
+    ) -> ClientAcl:
         patterns: list[Entry] = []
         if not refuse_patterns:
             for access, text in self._patterns:
                 if "%u" not in text or username is not None:
                     patterns.append((access, _substitute(text, client_id, username)))
         own = self._users.get(username, ())
-        return ClientAcl(own, patterns, refuse_patterns=refuse_patterns)
+        return ClientAcl(
+            own, patterns, refuse_patterns=refuse_patterns, cached_topics=cached_topics
+        )
 
 
 def _has_wildcard(client_id: str, username: str | None) -> bool:
@@ -340,12 +376,14 @@ class Authorizer:
     the rules stay as they were.
     """
 
-    __slots__ = ("_files", "denied_subscribe", "session_owner")
+    __slots__ = ("_files", "cached_topics", "denied_subscribe", "session_owner")
 
     def __init__(self, auth: AuthConfig, listeners: Sequence[ListenerConfig] = ()) -> None:
         self.denied_subscribe: Literal["refuse", "grant"] = auth.denied_subscribe
         #: Whose session a client may have: that of its user, or anyone's.
         self.session_owner: Literal["user", "any"] = auth.session_owner
+        #: For so many topics rules that clients share keep what they say; set by the edge.
+        self.cached_topics = CACHED_TOPICS
         self._files = ListenerFiles("acl_file", self._load, AclFile({}, []))
         self._files.apply(auth, listeners, self._files.prepare(auth, listeners))
 
@@ -397,4 +435,6 @@ class Authorizer:
     ) -> ClientAcl | None:
         """Return the rules of a client; None: it may read and write everything but ``$SYS``."""
         rules = self._files.of(listener)
-        return None if rules is None else rules.for_client(client_id, username)
+        if rules is None:
+            return None
+        return rules.for_client(client_id, username, self.cached_topics)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tidegate.edge.auth.listener_files import ListenerFiles
-from tidegate.edge.auth.password_verifier import PasswordCheck, PasswordVerifier
+from tidegate.edge.auth.password_verifier import PasswordCheck, PasswordVerifier, thread_count
 from tidegate.edge.auth.passwords import PasswordFile, PasswordFileError
 from tidegate.edge.channel import Peer
 from tidegate.mqtt.enums import ReasonCode
@@ -73,7 +73,7 @@ class Authenticator:
         self._files.apply(auth, listeners, self._files.prepare(auth, listeners))
         self._verifier = PasswordVerifier(
             counters,
-            threads=auth.password_threads,
+            threads=thread_count(auth.password_threads),
             max_pending=auth.max_pending_passwords,
             max_remembered=auth.max_remembered_passwords,
         )
@@ -109,7 +109,7 @@ class Authenticator:
         self._allow_anonymous = auth.allow_anonymous
         self._files.apply(auth, listeners, files, connected)
         self._verifier.reconfigure(
-            threads=auth.password_threads,
+            threads=thread_count(auth.password_threads),
             max_pending=auth.max_pending_passwords,
             max_remembered=auth.max_remembered_passwords,
         )
@@ -140,7 +140,7 @@ class Authenticator:
         """
         tls = listener.tls
         if tls.identity_as_username != "off":
-            has_certificate = bool(peer.certificate_common_name or peer.certificate_subject)
+            has_certificate = bool(peer.tls.certificate_common_name or peer.tls.certificate_subject)
             if has_certificate or tls.client_certificates == "required":
                 return self._by_certificate(peer, tls.identity_as_username)
         allowed = listener.allow_anonymous
@@ -191,7 +191,7 @@ class Authenticator:
     @staticmethod
     def _by_certificate(peer: Peer, identity: str) -> Decision:
         by_name = identity == "cn"
-        name = peer.certificate_common_name if by_name else peer.certificate_subject
+        name = peer.tls.certificate_common_name if by_name else peer.tls.certificate_subject
         return Decision(True, name) if name else _NO_CERTIFICATE
 
     @staticmethod

@@ -25,7 +25,7 @@ class ListenerFiles(Generic[F]):
     nothing, stands for a file that is not loaded any more.
     """
 
-    __slots__ = ("_default", "_empty", "_files", "_key", "_load", "_own")
+    __slots__ = ("_default", "_empty", "_files", "_is_any", "_key", "_load", "_own")
 
     def __init__(self, key: Key, load: Callable[[Path], F], empty: F) -> None:
         self._key: Key = key
@@ -35,6 +35,8 @@ class ListenerFiles(Generic[F]):
         #: By the label of a listener; None: it has none of its own.
         self._own: dict[str, Path | None] = {}
         self._files: dict[Path, F] = {}
+        #: Whether settings name one at all.
+        self._is_any = False
 
     def paths(self) -> list[Path]:
         """Return the files in use."""
@@ -69,6 +71,7 @@ class ListenerFiles(Generic[F]):
         old, old_default = self._own, self._default
         self._default = self._path_in(auth)
         self._own = {each.label: self._path_in(each) for each in listeners}
+        self._is_any = bool(self.paths())
         removed = (self._path_in(each) for each in connected if each.label not in self._own)
         wanted = {*self.paths(), *removed}
         files = {**self._files, **loaded}
@@ -79,7 +82,10 @@ class ListenerFiles(Generic[F]):
 
     def of(self, listener: ListenerConfig) -> F | None:
         """Return the file that counts for clients of a listener; None: there is none."""
-        path = self._own.get(listener.label, self._path_in(listener)) or self._default
+        named = self._path_in(listener)
+        if named is None and not self._is_any:
+            return None  # as in most installations, so at once
+        path = self._own.get(listener.label, named) or self._default
         return None if path is None else self._files.get(path, self._empty)
 
     def _path_in(self, section: AuthConfig | ListenerConfig) -> Path | None:

@@ -8,13 +8,10 @@ process.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import logging
 import math
-import os
 import secrets
-import sys
 import time
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -25,21 +22,44 @@ from typing import Final, TypeVar
 
 from tidegate.edge.auth.password_queue import PasswordQueue, source_of
 from tidegate.edge.auth.passwords import PasswordFile, PasswordHash
+from tidegate.runtime.process.processors import available_processors
+from tidegate.runtime.process.thread_priority import yield_to_event_loop
 from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
 
-#: Priority of the threads (Linux): where they and the event loop want one processor, they have a
-#: tenth of its time. Lower, and no password would be verified while a flood keeps it busy.
-_NICE: Final = 10
 #: Durations kept of each kind of hash, and kinds.
 _DURATIONS: Final = 16
 _MAX_KINDS: Final = 64
 #: Weight of the last duration in the mean.
 _WEIGHT: Final = 0.2
 
+#: Threads where there are processors enough.
+_THREADS: Final = 2
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+
+
+def thread_count(configured: int, processors: int | None = None) -> int:
+    """Return how many threads compute hashes; ``configured``: 0 to go by the processors.
+
+    One processor stays without: a thread that has just computed a hash holds Python's lock, and
+    waits for a processor that another one has for a whole slice, while the event loop waits for it.
+    """
+    if configured:
+        return configured
+    available = available_processors() if processors is None else processors
+    return min(_THREADS, max(1, available - 1))
+
+
+def threads_of_one(threads: int, processors: int | None = None) -> int:
+    """Return how many threads compute one argon2id hash while ``threads`` are computed at a time.
+
+    As many as there are processors for it, one of them being left to the event loop.
+    """
+    available = available_processors() if processors is None else processors
+    return max(1, (available - 1) // threads)
 
 
 class PasswordCheck(Enum):
@@ -97,6 +117,7 @@ class PasswordVerifier:
         "_remembered",
         "_running",
         "_threads",
+        "_threads_of_one",
         "_timeout_s",
         "_waiting",
     )
@@ -111,6 +132,7 @@ class PasswordVerifier:
     ) -> None:
         self._counters = counters
         self._threads = threads
+        self._threads_of_one = threads_of_one(threads)
         self._max_pending = max_pending
         self._max_remembered = max_remembered
         self._key = secrets.token_bytes(32)
@@ -143,6 +165,7 @@ class PasswordVerifier:
         if threads != self._threads:
             self.release_threads()
         self._threads = threads
+        self._threads_of_one = threads_of_one(threads)
         self._max_pending = max_pending
         self._max_remembered = max_remembered
         _forget(self._remembered, max_remembered)
@@ -325,11 +348,11 @@ class PasswordVerifier:
 
     def _start(self, hashing: _Hashing) -> None:
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._threads, "passwords", _lower_priority)
+            self._executor = ThreadPoolExecutor(self._threads, "passwords", yield_to_event_loop)
         self._running += 1
         self._counters.password_hashes += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._executor, _timed, hashing.key[1], hashing.password
+            self._executor, _timed, hashing.key[1], hashing.password, self._threads_of_one
         )
         work.add_done_callback(partial(self._computed, hashing))
 
@@ -407,14 +430,8 @@ def _result(*, known: bool, right: bool) -> PasswordCheck:
     return PasswordCheck.ACCEPTED if right else PasswordCheck.BAD_PASSWORD
 
 
-def _timed(hashed: PasswordHash, password: bytes) -> tuple[bool, float]:
+def _timed(hashed: PasswordHash, password: bytes, threads: int) -> tuple[bool, float]:
     """Verify, in a thread; return the result and how long it took, in seconds."""
     begin_s = time.perf_counter()
-    right = hashed.verify(password)
+    right = hashed.verify(password, threads)
     return right, time.perf_counter() - begin_s
-
-
-def _lower_priority() -> None:
-    if sys.platform == "linux":  # elsewhere it would be that of the process
-        with contextlib.suppress(OSError):
-            os.nice(_NICE)

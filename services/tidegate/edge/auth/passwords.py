@@ -14,25 +14,21 @@ import base64
 import binascii
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tidegate.edge.auth import argon2_hash
+
 _BLANKS: Final = " \t\n\v\f\r"
 _MAX_SALT_BYTES: Final = 256
 _DIGEST_BYTES: Final = 64
 #: PBKDF2 iterations above this are a mistake.
 _MAX_ITERATIONS: Final = 100_000_000
-_ARGON2: Final = re.compile(
-    r"\$argon2id\$(?:v=\d{1,3}\$)?m=(\d{1,10}),t=(\d{1,10}),p=(\d{1,8})\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+"
-)
 #: KiB; what one verification may use of memory.
 _MAX_ARGON2_MEMORY: Final = 4 * 1024 * 1024
-#: What the library says of ARGON2_MEMORY_ALLOCATION_ERROR.
-_ARGON2_NO_MEMORY: Final = "Memory allocation error"
 
 
 class PasswordFileError(ValueError):
@@ -48,8 +44,8 @@ class Sha512Hash:
     costly = False
     cost = "6"
 
-    def verify(self, password: bytes) -> bool:
-        """Return whether this is the password."""
+    def verify(self, password: bytes, threads: int = 1) -> bool:
+        """Return whether this is the password; one thread computes it."""
         return hmac.compare_digest(hashlib.sha512(password + self.salt).digest(), self.digest)
 
 
@@ -67,8 +63,8 @@ class Pbkdf2Hash:
         """What decides how long it takes: equal for hashes that take the same time."""
         return f"7:{self.iterations}"
 
-    def verify(self, password: bytes) -> bool:
-        """Return whether this is the password."""
+    def verify(self, password: bytes, threads: int = 1) -> bool:
+        """Return whether this is the password; one thread computes it."""
         digest = hashlib.pbkdf2_hmac("sha512", password, self.salt, self.iterations, _DIGEST_BYTES)
         return hmac.compare_digest(digest, self.digest)
 
@@ -85,19 +81,12 @@ class Argon2Hash:
         """See ``Pbkdf2Hash.cost``."""
         return self.encoded.decode().rpartition("$")[0].rpartition("$")[0]
 
-    def verify(self, password: bytes) -> bool:
-        """Return whether this is the password. Raises MemoryError."""
-        from argon2.exceptions import (  # noqa: PLC0415 - only files with such hashes need argon2
-            VerificationError,
-        )
-        from argon2.low_level import Type, verify_secret  # noqa: PLC0415
+    def verify(self, password: bytes, threads: int = 1) -> bool:
+        """Return whether this is the password, computing it in ``threads`` threads at most.
 
-        try:
-            return verify_secret(self.encoded, password, Type.ID)
-        except VerificationError as error:
-            if str(error) == _ARGON2_NO_MEMORY:
-                raise MemoryError(str(error)) from None
-            return False
+        Raises MemoryError.
+        """
+        return argon2_hash.verify(self.encoded.decode(), password, threads)
 
 
 PasswordHash = Sha512Hash | Pbkdf2Hash | Argon2Hash
@@ -126,10 +115,10 @@ def parse_hash(text: str) -> PasswordHash:
 def _parse_argon2(text: str) -> Argon2Hash:
     import argon2  # noqa: F401, PLC0415 - a missing module is reported now, not at CONNECT
 
-    found = _ARGON2.fullmatch(text)
-    if found is None:
+    parameters = argon2_hash.parse(text)
+    if parameters is None:
         raise PasswordFileError("malformed argon2id hash")
-    if int(found[1]) > _MAX_ARGON2_MEMORY:
+    if parameters.memory_kib > _MAX_ARGON2_MEMORY:
         raise PasswordFileError(f"argon2id memory cost above {_MAX_ARGON2_MEMORY} KiB")
     return Argon2Hash(text.encode())
 

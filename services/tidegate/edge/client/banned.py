@@ -6,6 +6,7 @@ Owns both. Asked by ``connect`` for each CONNECT, which costs nothing while ther
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +47,7 @@ class Banned:
         self._list = BanList()
         #: Of clients that flap, until the store has them: by mount point and client identifier,
         #: the oldest first.
-        self._own: dict[tuple[str, str], Ban] = {}
+        self._own: OrderedDict[tuple[str, str], Ban] = OrderedDict()
         self._flapping = Flapping()
         #: Whether there is any ban.
         self.is_any = False
@@ -98,7 +99,7 @@ class Banned:
         own = self._own
         own.pop((mount_point, client_id), None)
         while own and (len(own) >= MAX_OWN or own[next(iter(own))].is_over(now)):
-            del own[next(iter(own))]
+            own.popitem(last=False)
         own[mount_point, client_id] = ban
         self.is_any = True
         return ban

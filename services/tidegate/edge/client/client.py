@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tidegate.edge.auth.acl import Readable
-from tidegate.edge.client.ended import ENDED_INBOUND, ENDED_OUTBOUND
+from tidegate.edge.client.absent import NO_INBOUND, NO_OUTBOUND
 from tidegate.edge.client.in_flight import InFlight
 from tidegate.edge.client.packet_queue import PacketQueue
 from tidegate.edge.client.state import (
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from tidegate.edge.auth.acl import ClientAcl
     from tidegate.edge.channel import Channel
     from tidegate.edge.client.context import EdgeContext
-    from tidegate.link.interfaces import SharedReceipt
+    from tidegate.link.interfaces import EndedPublisher, SharedReceipt
     from tidegate.mqtt.errors import MqttError
-    from tidegate.mqtt.packets import PubComp, PubRec, PubRel, SubscriptionOptions
+    from tidegate.mqtt.packets import PubComp, PubRec, PubRel, SubscriptionOptions, Will
     from tidegate.runtime.config.model import LimitsConfig, ListenerConfig
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,30 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_FACTOR: Final = 1.5
 #: WebSocket close code of a server that ends (RFC 6455, 7.4.1).
 GOING_AWAY: Final = 1001
+#: What a client has that has not subscribed to anything; never written to.
+NO_SUBSCRIPTIONS: Final[dict[str, SubscriptionOptions]] = {}
 SESSION_LOST: Final = "session lost: the store has gone back to an older state"
 
 
 @dataclass(slots=True, frozen=True)
+class Ending:
+    """What the end of a connection means for its session."""
+
+    #: Whether the will is published.
+    publishes_will: bool = True
+    #: Whether a newer connection has the session.
+    is_superseded: bool = False
+    #: Whether the store may have lost the session, and the will with it.
+    is_session_lost: bool = False
+    #: The session's expiry interval from then on; None: as before.
+    session_expiry_s: int | None = None
+
+
+#: Unless something else is said.
+_USUAL_END: Final = Ending()
+
+
+@dataclass(slots=True)
 class Accepted:
     """What a CONNECT was granted: all that is in force for the client from CONNACK on."""
 
@@ -74,18 +94,18 @@ class Accepted:
     receive_maximum: int
     #: 0: none are sent.
     topic_alias_maximum: int
+    will: Will | None
     connack: ConnAck
 
 
 class Inbound(Protocol):
     """The publishes that come from one client (``publish.PublishReceiver``)."""
 
-    #: Set when a newer connection has the session.
-    is_superseded: bool
+    def supersede(self) -> None:
+        """A newer connection has the session."""
 
-    @property
-    def has_published(self) -> bool:
-        """Whether something was published on this connection."""
+    def publisher(self) -> EndedPublisher | None:
+        """What was published on this connection, which ends; None: nothing was."""
 
     def on_pubrel(self, packet: PubRel) -> None:
         """Complete a QoS 2 exchange. Raises ProtocolViolation."""
@@ -204,10 +224,6 @@ class Outbound(Protocol):
     def on_pubcomp(self, packet: PubComp) -> None:
         """QoS 2 is complete."""
 
-    @property
-    def receive_maximum(self) -> int:
-        """How many exchanges may be under way."""
-
     def waiting(self) -> tuple[int, int]:
         """Messages under way to the client, and those in memory behind them."""
 
@@ -271,29 +287,28 @@ class Client:
         "_registry",
         "acl",
         "aliases",
-        "announced_limits",
         "authentication_method",
         "by_password",
         "channel",
         "client_id",
+        "connect",
         "connection",
-        "connection_lost",
         "context",
         "data_received",
-        "deadline_s",
         "delivery",
+        "ending",
         "epoch",
-        "expiry_at_end_s",
         "group_rights",
         "inbound",
         "incarnation",
-        "is_session_lost",
+        "is_stored",
+        "keep_alive_s",
         "listener",
+        "max_in_flight",
         "maximum_packet_size_bytes",
         "mount_point_length",
         "on_end",
         "out",
-        "publishes_will",
         "queue",
         "sent_bytes",
         "sent_packets",
@@ -305,11 +320,8 @@ class Client:
         "subscriptions",
         "username",
         "version",
+        "will",
     )
-
-    #: Both are set when the client is accepted.
-    inbound: Inbound
-    delivery: Outbound
 
     def __init__(
         self,
@@ -318,6 +330,7 @@ class Client:
         listener: ListenerConfig,
         registry: Registry,
         dispatch: Callable[[Client, Packet], None],
+        accepted_s: float = 0.0,
     ) -> None:
         """``dispatch`` handles every packet but PUBLISH and PUBACK."""
         self.context = context
@@ -325,17 +338,15 @@ class Client:
         self.listener = listener
         self._registry = registry
         self.state: ClientState = CONNECTING
-        #: What the peer may do by the limits that the connection began with; CONNACK says so.
-        self.announced_limits = limits = context.limits
-        self.connection = ServerConnection(
-            max_packet_size_bytes=limits.max_packet_size_bytes,
-            receive_maximum=limits.receive_maximum,
-            topic_alias_maximum=limits.max_topic_alias,
-        )
-        self.queue = queue = PacketQueue(context, channel, self.connection, self, dispatch)
+        self.connection = ServerConnection(context.connection_settings)
+        self.queue = queue = PacketQueue(context, self.connection, self, dispatch)
         #: The channel calls the queue, without a call of the client in between.
         self.data_received = queue.data_received
-        self.connection_lost = queue.connection_lost
+        #: Made when they are first needed (``publish.receiver_of``, ``delivery.delivery_of``).
+        self.inbound: Inbound = NO_INBOUND
+        self.delivery: Outbound = NO_OUTBOUND
+        #: The CONNECT, until CONNACK is sent.
+        self.connect: Connect | None = None
         #: As the client and operators know it.
         self.client_id = ""
         #: What registry, routers and store have the session by (``core.session_key``).
@@ -346,12 +357,13 @@ class Client:
         self.epoch = 0
         #: That of the durable session; 0: the session ends with the connection.
         self.incarnation = 0
-        #: Whether the will is published when the connection ends.
-        self.publishes_will = True
-        #: Whether the store may have lost the session, and the will with it.
-        self.is_session_lost = False
+        #: Whether the store has the session.
+        self.is_stored = True
+        self.will: Will | None = None
+        self.ending = _USUAL_END
         self.session_expiry_s = 0
-        self.expiry_at_end_s: int | None = None
+        #: How many exchanges of QoS 1 and 2 may be under way to the client.
+        self.max_in_flight = 0
         #: 0: the client has set no limit.
         self.maximum_packet_size_bytes = 0
         self.aliases: OutgoingAliases | None = None
@@ -359,13 +371,14 @@ class Client:
         #: None: it is a member of all its shared subscriptions.
         self.group_rights: GroupRights | None = None
         self.mount_point_length = len(listener.mount_point)
-        self.subscriptions: dict[str, SubscriptionOptions] = {}
+        #: By (internal) filter; ``subscribed`` adds to them.
+        self.subscriptions = NO_SUBSCRIPTIONS
         #: When it was accepted, then when its CONNECT came; the loop's clock.
-        self.since_s = channel.peer.accepted_s or context.tick_s
-        #: How long it may be silent; 0: for ever.
-        self.deadline_s = 0.0
-        #: Packets to send at the end of this turn; kept while the channel is slow.
-        self.out: list[bytes] = []
+        self.since_s = accepted_s or context.tick_s
+        #: It may be silent for ``KEEP_ALIVE_FACTOR`` times as long; 0: for ever.
+        self.keep_alive_s = 0
+        #: Packets to send at the end of this turn; kept while the channel is slow. None: none.
+        self.out: list[bytes] | None = None
         self.slow = False
         self.sent_packets = 0
         self.sent_bytes = 0
@@ -386,12 +399,13 @@ class Client:
 
         The answer has a time of its own, whatever the client sends meanwhile.
         """
+        self.connect = packet
         self.since_s = self.context.tick_s
         self.version = packet.protocol_version
         self.maximum_packet_size_bytes = packet.properties.maximum_packet_size or 0
 
     def accept(self, accepted: Accepted) -> None:
-        """Go by what a CONNECT was granted; ``inbound`` and ``delivery`` are set next."""
+        """Go by what a CONNECT was granted."""
         session = accepted.session
         self.state = CONNECTED
         self.channel.accepted()
@@ -403,13 +417,20 @@ class Client:
         self.acl = accepted.acl
         self.epoch = session.epoch
         self.incarnation = session.incarnation
+        self.is_stored = session.is_stored
         self.session_expiry_s = accepted.session_expiry_s
+        self.will = accepted.will
+        self.max_in_flight = min(accepted.receive_maximum, self.context.limits.max_in_flight)
         if accepted.topic_alias_maximum:
             self.aliases = OutgoingAliases(accepted.topic_alias_maximum)
-        self.deadline_s = accepted.keep_alive_s * KEEP_ALIVE_FACTOR
+        self.keep_alive_s = accepted.keep_alive_s
         self.queue.seen_s = self.context.tick_s
 
     # Handler: what the channel calls, besides the queue's part
+
+    def connection_lost(self, reason: str) -> None:
+        """The channel was lost."""
+        self.queue.connection_lost(reason)
 
     def pause_writing(self) -> None:
         """The client does not read what it is sent."""
@@ -425,6 +446,12 @@ class Client:
         self.queue.resume_reading(SLOW)
         if self.state is CONNECTED:
             self.delivery.pump()
+
+    def own_subscriptions(self) -> dict[str, SubscriptionOptions]:
+        """Return its subscriptions by their (internal) filters, to be added to."""
+        if self.subscriptions is NO_SUBSCRIPTIONS:
+            self.subscriptions = {}
+        return self.subscriptions
 
     # Permission
 
@@ -469,27 +496,31 @@ class Client:
             self._pending_bytes += len(packet)
             if self._pending_bytes > self.context.limits.max_queued_bytes:
                 self.queue.pause_reading(SLOW)
-        elif not out:
+        elif out is None:
             self.context.mark(self)
-        out.append(packet)
+        if out is None:
+            self.out = [packet]
+        else:
+            out.append(packet)
 
-    def admit(self, size_bytes: int) -> bool:
+    def admit(self, size_bytes: int, topic: str) -> bool:
         """Whether a slow client may be given one more QoS 0 message; a refused one is counted."""
         limits = self.context.limits
         if self._pending_bytes + size_bytes > limits.max_queued_bytes or (
-            len(self.out) >= limits.max_queued_messages
+            self.out is not None and len(self.out) >= limits.max_queued_messages
         ):
             self.context.counters.dropped["slow_consumer"] += 1
-            self.context.recorder.dropped(self, "slow_consumer", "")
+            self.context.recorder.dropped(self, "slow_consumer", topic)
             return False
         self._pending_bytes += size_bytes
         return True
 
     def flush(self) -> None:
         """Write what has gathered."""
-        if self.slow or not self.out:
+        packets = self.out
+        if self.slow or packets is None:
             return
-        packets, self.out = self.out, []
+        self.out = None
         counters = self.context.counters
         size = sum(map(len, packets))
         self.sent_bytes += size
@@ -558,7 +589,7 @@ class Client:
         limit = self.maximum_packet_size_bytes
         if limit and len(wire) > limit:
             properties: Properties | None = getattr(packet, "properties", None)
-            if properties is not None:
+            if properties is not None and self.version >= ProtocolVersion.V5:
                 properties.reason_string = None
                 properties.user_properties = ()
                 wire = encode(packet, self.version)
@@ -605,6 +636,8 @@ class Client:
         """
         if self.state is CLOSED:
             return
+        # Only an accepted CONNECT has a will [MQTT311-3.1.2-8].
+        self.ending = Ending(publishes_will=False)
         self._count_refused(counted_as or reason_code.name.lower(), cause or reason)
         self._send_last(ConnAck(False, reason_code, Properties(reason_string=reason or None)))
         self.close("")
@@ -662,9 +695,8 @@ class Client:
 
     def taken_over(self, reason_code: ReasonCode) -> None:
         """A newer connection has the session [MQTT-3.1.4-3]; its will is the store's business."""
-        self.publishes_will = False
-        if self.state is CONNECTED:
-            self.inbound.is_superseded = True
+        self.ending = Ending(publishes_will=False, is_superseded=True)
+        self.inbound.supersede()
         self.disconnect(reason_code)
 
     def fenced(self, error: SessionFenced) -> None:
@@ -676,7 +708,7 @@ class Client:
 
     def session_lost(self) -> None:
         """The store has lost the session: its client begins another one [MQTT-4.1.0-1]."""
-        self.is_session_lost = True
+        self.ending = Ending(is_session_lost=True)
         self.disconnect(ReasonCode.UNSPECIFIED_ERROR, SESSION_LOST, counted_as="session_lost")
 
     def stop_reading(self) -> None:
@@ -689,7 +721,7 @@ class Client:
 
     def shut_down(self, reason_code: ReasonCode) -> None:
         """The process ends: disconnect; the will is published by its rules."""
-        if self.state is CONNECTED or self.connection.connect is None:
+        if self.state is CONNECTED or not self.connection.has_connect:
             self.disconnect(reason_code, websocket_code=GOING_AWAY)
             return
         another = reason_code == ReasonCode.USE_ANOTHER_SERVER
@@ -737,13 +769,16 @@ class Client:
             return
         was_connected = self.state is CONNECTED
         self.state = CLOSED
+        if not was_connected:
+            self.channel.failed()
         self.queue.stop()
         if self.on_end is not None:
             self.on_end()
         if was_connected:
             last = self.queue.waiting_disconnect()
             if last is not None and last.reason_code == ReasonCode.SUCCESS:
-                self.publishes_will = False  # it came, if only behind what was not taken any more
+                # It came, if only behind what was not taken any more.
+                self.ending = replace(self.ending, publishes_will=False)
             self.queue.drop_backlog()
         self._registry.remove(self, reason, was_connected)
         if was_connected:
@@ -752,23 +787,27 @@ class Client:
             if self.context.limits.flapping.enabled:
                 self._count_flapping(reason)
             self.delivery.end()
-            publishes_will = self.publishes_will and self._may_publish_will()
-            self._registry.detach(
-                DetachSession(
-                    self.session_key,
-                    self.epoch,
-                    publishes_will,
-                    self.expiry_at_end_s,
-                    self.delivery.sent_seq,
-                    self.inbound if self.inbound.has_published else None,
-                    self.inbound.is_superseded,
-                    self._will() if self.is_session_lost and publishes_will else None,
-                )
-            )
-        elif reason and self.connection.connect is not None:
+            if self.is_stored:
+                self._registry.detach(self._detachment())
+        elif reason and self.connection.has_connect:
             self.context.connection_log.refused(self, "abandoned", reason)
             self.context.recorder.refused(self, "abandoned", reason)
         self._release()
+
+    def _detachment(self) -> DetachSession:
+        """What the router is told of the end."""
+        ending = self.ending
+        publishes_will = ending.publishes_will and self._may_publish_will()
+        return DetachSession(
+            self.session_key,
+            self.epoch,
+            publishes_will,
+            ending.session_expiry_s,
+            self.delivery.sent_seq,
+            self.inbound.publisher(),
+            ending.is_superseded,
+            self._will() if ending.is_session_lost and publishes_will else None,
+        )
 
     def _count_flapping(self, reason: str) -> None:
         """Ban a client that disconnects too often."""
@@ -783,15 +822,14 @@ class Client:
 
         Tasks and the router may have the parts for a moment longer; these still have the client.
         """
-        self.out = []
-        self.inbound = ENDED_INBOUND
-        self.delivery = ENDED_OUTBOUND
+        self.out = self.connect = None
+        self.inbound = NO_INBOUND
+        self.delivery = NO_OUTBOUND
         self.group_rights = None
 
     def _will(self) -> PendingWill | None:
         """The will, as a message that is due now."""
-        connect, context = self.connection.connect, self.context
-        will = connect.will if connect is not None else None
+        will, context = self.will, self.context
         if will is None:
             return None
         message = Publish(
@@ -809,6 +847,4 @@ class Client:
 
     def _may_publish_will(self) -> bool:
         """It might when it connected; the rules may have changed."""
-        connect = self.connection.connect
-        will = connect.will if connect is not None else None
-        return will is None or self.may_write(will.topic)
+        return self.will is None or self.may_write(self.will.topic)

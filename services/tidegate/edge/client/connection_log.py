@@ -20,6 +20,7 @@ from tidegate.runtime.telemetry.log import PeerFaultLog, write_line
 if TYPE_CHECKING:
     from tidegate.edge.channel import Channel
     from tidegate.mqtt.connection import ServerConnection
+    from tidegate.mqtt.packets import Connect
     from tidegate.runtime.config.model import ListenerConfig, LogConfig
 
 log = logging.getLogger(__name__)
@@ -61,9 +62,10 @@ class LoggedClient(Protocol):
     version: ProtocolVersion
     channel: Channel
     connection: ServerConnection
+    connect: Connect | None
     listener: ListenerConfig
     since_s: float
-    deadline_s: float
+    keep_alive_s: int
     sent_packets: int
     sent_bytes: int
 
@@ -141,7 +143,7 @@ class ConnectionLog:
 
     def connected(self, client: LoggedClient, session_present: bool) -> None:
         """A client has its CONNACK."""
-        packet = client.connection.connect
+        packet = client.connect
         if packet is None or not self._may_write(client):
             return
         write_line(
@@ -152,7 +154,7 @@ class ConnectionLog:
                 "transport": client.channel.peer.transport,
                 "version": VERSION_NAMES[client.version],
                 "clean": packet.clean_start,
-                "keep_alive_s": round(client.deadline_s / 1.5),
+                "keep_alive_s": client.keep_alive_s,
                 "session_present": session_present,
             },
         )
@@ -279,7 +281,7 @@ class ConnectionLog:
 
 def _who(client: LoggedClient) -> dict[str, object]:
     """What every line says of a client, also of one that has not been accepted."""
-    packet = client.connection.connect
+    packet = client.connect
     client_id, username = client.client_id, client.username
     if packet is not None and not client_id:
         client_id, username = packet.client_id, packet.username

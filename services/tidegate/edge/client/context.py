@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tidegate.core.second_chance import SecondChance
+from tidegate.mqtt.connection import ConnectionSettings
 
 if TYPE_CHECKING:
     from tidegate.edge.auth.acl import Authorizer
@@ -21,10 +25,12 @@ if TYPE_CHECKING:
     from tidegate.link.interfaces import RouterLink
     from tidegate.mqtt.enums import ReasonCode
     from tidegate.mqtt.packets import Publish
-    from tidegate.runtime.config.model import Config
+    from tidegate.runtime.config.model import Config, LimitsConfig
     from tidegate.runtime.telemetry.counters import Counters
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Flushable(Protocol):
@@ -41,10 +47,16 @@ class Resumable(Protocol):
         """Remove a pause reason and handle what waits."""
 
 
+def _report(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("edge task failed", exc_info=task.exception())
+
+
 class EdgeContext:
     """See the module's docstring. ``start`` before use."""
 
     __slots__ = (
+        "_loop",
         "_next_assigned",
         "_tasks",
         "authentication_methods",
@@ -52,6 +64,7 @@ class EdgeContext:
         "authorizer",
         "banned",
         "connection_log",
+        "connection_settings",
         "counters",
         "edge_id",
         "expiring",
@@ -67,9 +80,11 @@ class EdgeContext:
         "soon",
         "tick_s",
         "time_s",
+        "topic_names",
         "waiting_for_router",
     )
 
+    _loop: asyncio.AbstractEventLoop
     #: Seconds of the event loop's clock, now.
     time_s: Callable[[], float]
     #: Call something in the next turn of the event loop.
@@ -94,7 +109,6 @@ class EdgeContext:
         """``mark`` notes what has something to send; it is flushed at the end of this turn."""
         self.edge_id = edge_id
         self.router = router
-        self.limits = config.limits
         self.features = config.features
         self.authenticator = authenticator
         self.authorizer = authorizer
@@ -105,6 +119,8 @@ class EdgeContext:
         self.recorder = recorder
         self.banned = banned
         self.now_ms = now_ms
+        #: Topic names that clients have published to, by their bytes: decoded and checked once.
+        self.topic_names: SecondChance[bytes, str] = SecondChance(config.limits.max_cached_topics)
         self.mark = mark
         #: What a CONNECT is answered with while none is accepted (draining); None: it is accepted.
         self.refusal: ReasonCode | None = None
@@ -112,32 +128,48 @@ class EdgeContext:
         self.tick_s = 0.0
         #: Whether no router takes publishes now, and the queues that have one waiting for it.
         self.is_publishing_paused = False
-        self.waiting_for_router: dict[Resumable, None] = {}
+        self.waiting_for_router: OrderedDict[Resumable, None] = OrderedDict()
         #: Called at every tick, until False is returned: they have queued messages that expire.
         self.expiring: dict[Callable[[], bool], None] = {}
         self._next_assigned = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self.go_by(config.limits)
+
+    def go_by(self, limits: LimitsConfig) -> None:
+        """Take these limits; a connection keeps what CONNACK has announced."""
+        self.limits = limits
+        self.connection_settings = ConnectionSettings(
+            limits.max_packet_size_bytes,
+            limits.receive_maximum,
+            limits.max_topic_alias,
+            self.topic_names,
+        )
 
     def start(self) -> None:
         """Take the running event loop."""
-        loop = asyncio.get_running_loop()
+        # Kept, since to look it up costs a system call until Python 3.12.
+        loop = self._loop = asyncio.get_running_loop()
         self.time_s, self.soon, self.later = loop.time, loop.call_soon, loop.call_later
         self.tick_s = loop.time()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something that outlives the call that starts it; ``idle`` waits for it."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task: asyncio.Task[None] = self._loop.create_task(work)
+        self.follow(task, _report)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("edge task failed", exc_info=task.exception())
+    def follow(self, future: asyncio.Future[T], done: Callable[[asyncio.Future[T]], None]) -> None:
+        """Call ``done`` when a future has ended; ``idle`` waits for it."""
+
+        def ended(future: asyncio.Future[T]) -> None:
+            self._tasks.discard(future)
+            done(future)
+
+        self._tasks.add(future)
+        future.add_done_callback(ended)
 
     async def idle(self) -> None:
-        """Return when everything that was spawned has ended."""
+        """Return when everything that was spawned or followed has ended."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 

@@ -94,11 +94,10 @@ class Delivery:
         "sent_seq",
     )
 
-    def __init__(self, client: Client, receive_maximum: int) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
         self._context = client.context
-        limits = client.context.limits
-        self._window: Window[Outgoing | None] = Window(min(receive_maximum, limits.max_in_flight))
+        self._window: Window[Outgoing | None] = Window(client.max_in_flight)
         self._queue: MemoryQueue[Outgoing] | None = None
         self._feed: DurableFeed[Publish] | None = None
         self._next_seq = 1
@@ -108,21 +107,23 @@ class Delivery:
         self._resend_until = 0
         #: How many of them are taken for begun exchanges. DUP may be set on more: what was
         #: acknowledged on a connection that was fenced, or to an edge that died, comes once more.
-        self._resend_left = limits.max_in_flight
+        self._resend_left = client.context.limits.max_in_flight
         #: Entries up to this seq are known to have been sent before.
         self._sent_until = 0
         self._is_resumed = False
-        self._completed: list[int] = []
+        #: Entries to be forgotten at the end of this turn. None, here and below: there are none.
+        self._completed: list[int] | None = None
         #: By seq: who waits for the acknowledgement of a shared subscription's message.
-        self._receipts: dict[int, SharedReceipt] = {}
-        self._releasing: list[tuple[int, int]] = []
+        self._receipts: dict[int, SharedReceipt] | None = None
+        #: Entries and packet identifiers of which the store does not have yet that PUBREC came.
+        self._releasing: list[tuple[int, int]] | None = None
         self._fetching = False
         #: Entries for ``_return_entries``; None: there has been none.
         self._unreadable: list[int] | None = None
         #: Whether a durable session's messages wait for a SUBACK.
         self._is_paused = False
         #: The retained messages of SUBSCRIBEs that are still to be sent, one after the other.
-        self._replays: list[Replay] = []
+        self._replays: list[Replay] | None = None
         #: How often retained messages have been read for it.
         self.retained_reads = 0
         #: Set when there may be room again; None: nothing waits for it.
@@ -131,12 +132,11 @@ class Delivery:
     # Begin and end
 
     def begin(self, session: AttachedSession) -> None:
-        """Start or resume. Everything sent before and not acknowledged is sent again.
+        """Start or resume a durable session.
 
-        Original packet identifiers, DUP set [MQTT-4.4.0-1]; PUBREL for what was released.
+        Everything sent before and not acknowledged is sent again, with original packet identifiers
+        and DUP set [MQTT-4.4.0-1]; PUBREL for what was released.
         """
-        if not session.incarnation:
-            return
         self._feed = DurableFeed(MAX_HELD)
         if session.session_present:
             self._is_resumed = True
@@ -195,11 +195,6 @@ class Delivery:
         """Messages under way to the client, and those in memory behind them."""
         return len(self._window), len(self._queue) if self._queue is not None else 0
 
-    @property
-    def receive_maximum(self) -> int:
-        """How many exchanges may be under way (see Outbound)."""
-        return self._window.max_in_flight
-
     def unacknowledged(self, count: int) -> list[InFlight]:
         """Return the oldest exchanges under way (see Outbound)."""
         return [
@@ -251,7 +246,7 @@ class Delivery:
         counters = self._context.counters
         counters.published += 1
         queue = self._queue
-        if (queue is None or not queue) and self._window.room() > 0 and not self._client.slow:
+        if (queue is None or not queue.count) and self._window.room() > 0 and not self._client.slow:
             self._start(outgoing)
             return
         if queue is None:
@@ -260,11 +255,11 @@ class Delivery:
                 limits.max_queued_messages, limits.max_queued_bytes, limits.queue_full_policy
             )
         message = outgoing.message
-        before = len(queue)
+        before = queue.count
         size_bytes = len(message.payload) + len(message.topic) + OVERHEAD_BYTES
         now_ms = self._context.now_ms()
         reason = queue.offer(outgoing, size_bytes, message.expires_at_ms, now_ms)
-        counters.queued += len(queue) - before
+        counters.queued += queue.count - before
         if message.expires_at_ms:
             self._context.expiring[self._expire] = None
         if queue.last_expired:
@@ -273,8 +268,9 @@ class Delivery:
             _done(queue.last_expired)
         if reason is not None:
             counters.dropped[reason] += queue.last_dropped_count
-            self._record_drop(reason, message, queue.last_dropped_count)
-            _done(queue.last_dropped)
+            dropped = queue.last_dropped
+            self._record_drop(reason, dropped[0].message, queue.last_dropped_count)
+            _done(dropped)
 
     def _expire(self) -> bool:
         """Drop what has expired in memory [MQTT-3.3.2-5]; False when nothing there expires."""
@@ -313,6 +309,8 @@ class Delivery:
                 outgoing.receipt.done()
             return
         if outgoing.receipt is not None:
+            if self._receipts is None:
+                self._receipts = {}
             self._receipts[seq] = outgoing.receipt
         self._next_seq = seq + 1
         self._window.start(seq, outgoing.qos, outgoing)
@@ -344,7 +342,7 @@ class Delivery:
                 return
         client = self._client
         wire = client.encode(message, 0, retain, False, 0, subscription_ids, expiry)
-        if wire is None or (client.slow and not client.admit(len(wire))):
+        if wire is None or (client.slow and not client.admit(len(wire), message.topic)):
             return
         client.send(wire)
         self._count_sent(0, message)
@@ -447,14 +445,15 @@ class Delivery:
     def _complete(self, seq: int) -> None:
         """Forget a durable entry; gathered, one call per turn of the event loop."""
         self._context.counters.queued -= 1
-        completed = self._completed
-        completed.append(seq)
-        if len(completed) == 1:
+        if self._completed is not None:
+            self._completed.append(seq)
+        else:
+            self._completed = [seq]
             self._context.soon(self._flush_completed)
 
     def _flush_completed(self) -> None:
-        if self._completed:
-            seqs, self._completed = self._completed, []
+        seqs, self._completed = self._completed, None
+        if seqs is not None:
             client = self._client
             self._context.router.complete(client.session_key, client.epoch, seqs)
 
@@ -487,7 +486,7 @@ class Delivery:
                 self._send_durable(seq, message)
 
     def _pump_memory(self, queue: MemoryQueue[Outgoing]) -> None:
-        while queue and self._window.room() > 0 and not self._client.slow:
+        while queue.count and self._window.room() > 0 and not self._client.slow:
             outgoing = queue.take()
             if outgoing is None:
                 break
@@ -507,8 +506,16 @@ class Delivery:
                 feed.fetch_started()
                 try:
                     entries = await self._context.router.fetch(
-                        client.session_key, client.incarnation, after_seq, room, FETCH_MAX_BYTES
+                        client.session_key,
+                        client.epoch,
+                        client.incarnation,
+                        after_seq,
+                        room,
+                        FETCH_MAX_BYTES,
                     )
+                except SessionFenced as error:
+                    client.fenced(error)
+                    return
                 except RouterUnavailable:
                     feed.fetch_failed()
                     await asyncio.sleep(RETRY_S)
@@ -536,7 +543,8 @@ class Delivery:
         else:
             if self._receipts and (receipt := self._receipts.pop(seq, None)) is not None:
                 receipt.done()
-            if self._queue:
+            queue = self._queue
+            if queue is not None and queue.count:
                 self.pump()
         if self._more_room is not None:
             self._more_room.set()
@@ -554,17 +562,18 @@ class Delivery:
         if action == "release":
             if self._feed is None:
                 client.send(encode_ack(0x62, packet.packet_id, 0, client.version))
-            else:
+            elif self._releasing is not None:
                 self._releasing.append((seq, packet.packet_id))
-                if len(self._releasing) == 1:
-                    self._context.spawn(self._release())
+            else:
+                self._releasing = [(seq, packet.packet_id)]
+                self._context.spawn(self._release(self._releasing))
             return
         self._finished(seq)
 
-    async def _release(self) -> None:
+    async def _release(self, releasing: list[tuple[int, int]]) -> None:
         client = self._client
-        while self._releasing and not client.is_closed:
-            batch = list(self._releasing)
+        while releasing and not client.is_closed:
+            batch = list(releasing)
             try:
                 await self._context.router.release(
                     client.session_key, client.epoch, [seq for seq, _ in batch]
@@ -575,9 +584,10 @@ class Delivery:
             except RouterUnavailable:
                 await asyncio.sleep(RETRY_S)
                 continue
-            del self._releasing[: len(batch)]
+            del releasing[: len(batch)]
             for _, packet_id in batch:
                 client.send(encode_ack(0x62, packet_id, 0, client.version))
+        self._releasing = None
 
     def on_pubcomp(self, packet: PubComp) -> None:
         """QoS 2 is complete."""
@@ -600,18 +610,20 @@ class Delivery:
         if replay.is_done:
             replay.end()
             return
-        if len(replays) > MAX_REPLAYS:
+        if replays is None:
+            self._replays = [replay]
+            self._context.spawn(self._replay_all(self._replays))
+        elif len(replays) > MAX_REPLAYS:
             replays[-1].absorb(replay)
-            return
-        replays.append(replay)
-        if len(replays) == 1:
-            self._context.spawn(self._replay_all())
+        else:
+            replays.append(replay)
 
     def retained_read(self, messages: Sequence[Publish]) -> None:
         """Retained messages have been read: what waits behind them is not to be older."""
         self.retained_reads += 1
-        for replay in self._replays[1:]:
-            replay.renew(messages)
+        if self._replays is not None:
+            for replay in self._replays[1:]:
+                replay.renew(messages)
 
     def pause(self) -> None:
         """Send nothing from the queue of a durable session until ``resume``."""
@@ -625,12 +637,11 @@ class Delivery:
 
     def forget_retained(self, filters: Iterable[str]) -> None:
         """Send no more retained messages of these: the client has unsubscribed."""
-        for replay in self._replays:
+        for replay in self._replays or ():
             replay.forget(filters)
 
-    async def _replay_all(self) -> None:
+    async def _replay_all(self, replays: list[Replay]) -> None:
         """Send what is left of them, at the client's own pace."""
-        replays = self._replays
         try:
             while replays and not self._client.is_closed:
                 await replays[0].run()
@@ -638,6 +649,7 @@ class Delivery:
         finally:
             while replays:
                 replays.pop().end()
+            self._replays = None
 
     def offer_retained(self, message: Publish, qos: int, subscription_ids: tuple[int, ...]) -> bool:
         """Deliver one with QoS 1 or 2; False when it has to go through the session's queue."""
@@ -668,6 +680,15 @@ class Delivery:
         if self._feed is not None:
             return not self._feed.behind and self._window.room() > 0
         return not self._queue
+
+
+def delivery_of(client: Client) -> Delivery:
+    """Return what goes out to a connected client, made when it is needed first."""
+    delivery = client.delivery
+    if not isinstance(delivery, Delivery):
+        delivery = Delivery(client)
+        client.delivery, client.queue.on_puback = delivery, delivery.on_puback
+    return delivery
 
 
 def _done(dropped: Sequence[Outgoing]) -> None:

@@ -1,7 +1,8 @@
 """From a packet to what handles it: the table of packet types, and the handlers of a few lines.
 
 Made once by ``Edge``; called by every client's ``PacketQueue``, in order, for each packet but
-PUBLISH and PUBACK, which reach ``publish`` and ``delivery`` directly. Owns nothing.
+PUBLISH and PUBACK, which reach ``publish`` and ``delivery`` directly as soon as the client has
+these. Owns nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from tidegate.edge.client.client import Accepted
-from tidegate.edge.client.connect import Refused, accept, connect
+from tidegate.edge.client.client import Ending
+from tidegate.edge.client.connect import Connecting
+from tidegate.edge.client.delivery import delivery_of
 from tidegate.edge.client.enhanced_auth import check_method, reauthenticate
+from tidegate.edge.client.publish import receiver_of
 from tidegate.edge.client.state import ANSWERING
 from tidegate.edge.client.subscribe import subscribe, unsubscribe
 from tidegate.mqtt.enums import ReasonCode
@@ -22,7 +25,9 @@ from tidegate.mqtt.packets import (
     Disconnect,
     Packet,
     PingReq,
+    PubAck,
     PubComp,
+    Publish,
     PubRec,
     PubRel,
     Subscribe,
@@ -45,6 +50,8 @@ class Dispatch:
         self._registry = registry
         self._handlers: dict[type, Callable[[Client, Any], None]] = {
             Connect: self._on_connect,
+            Publish: _on_publish,
+            PubAck: _on_puback,
             PubRec: _on_pubrec,
             PubRel: _on_pubrel,
             PubComp: _on_pubcomp,
@@ -65,18 +72,10 @@ class Dispatch:
         if refusal is not None:
             client.refuse(refusal, "server accepts no new connections")
             return
-        _in_order(client, self._connect(client, packet))
-
-    async def _connect(self, client: Client, packet: Connect) -> None:
-        decision = await connect(client, packet, self._registry)
-        if isinstance(decision, Accepted):
-            accept(client, decision, self._registry)
-        elif isinstance(decision, Refused):
-            client.refuse(
-                decision.reason_code, decision.reason, decision.counted_as, decision.cause
-            )
+        Connecting(client, packet, self._registry).start()
 
     def _on_subscribe(self, client: Client, packet: Subscribe) -> None:
+        delivery_of(client)  # messages may come as soon as it has the subscription
         _in_order(client, subscribe(client, packet, self._registry))
 
     def _on_unsubscribe(self, client: Client, packet: Unsubscribe) -> None:
@@ -100,16 +99,24 @@ async def _run_in_order(client: Client, work: Awaitable[None]) -> None:
         client.queue.resume(ANSWERING)
 
 
+def _on_publish(client: Client, packet: Publish) -> None:
+    receiver_of(client).on_publish(packet)
+
+
+def _on_puback(client: Client, packet: PubAck) -> None:
+    delivery_of(client).on_puback(packet.packet_id)
+
+
 def _on_pubrec(client: Client, packet: PubRec) -> None:
-    client.delivery.on_pubrec(packet)
+    delivery_of(client).on_pubrec(packet)
 
 
 def _on_pubrel(client: Client, packet: PubRel) -> None:
-    client.inbound.on_pubrel(packet)
+    receiver_of(client).on_pubrel(packet)
 
 
 def _on_pubcomp(client: Client, packet: PubComp) -> None:
-    client.delivery.on_pubcomp(packet)
+    delivery_of(client).on_pubcomp(packet)
 
 
 def _on_pingreq(client: Client, _packet: PingReq) -> None:
@@ -122,9 +129,10 @@ def _on_disconnect(client: Client, packet: Disconnect) -> None:
     if expiry_s is not None:
         if expiry_s and not client.session_expiry_s:
             raise ProtocolViolation("session expiry interval must stay 0 when it was 0 in CONNECT")
-        client.expiry_at_end_s = min(expiry_s, client.context.limits.max_session_expiry_s)
-    client.publishes_will = packet.reason_code != ReasonCode.SUCCESS  # [MQTT-3.14.4-3]
-    client.close("disconnect_with_will" if client.publishes_will else "disconnect")
+        expiry_s = min(expiry_s, client.context.limits.max_session_expiry_s)
+    publishes_will = packet.reason_code != ReasonCode.SUCCESS  # [MQTT-3.14.4-3]
+    client.ending = Ending(publishes_will, session_expiry_s=expiry_s)
+    client.close("disconnect_with_will" if publishes_will else "disconnect")
 
 
 def _on_auth(client: Client, packet: Auth) -> None:

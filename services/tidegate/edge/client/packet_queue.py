@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
-from tidegate.edge.client.ended import ENDED_OWNER
+from tidegate.edge.client.absent import ENDED_OWNER
 from tidegate.edge.client.state import (
     ANSWERING,
     CLOSED,
@@ -83,6 +83,7 @@ class QueueOwner(Protocol):
     """The client, as its packet queue knows it."""
 
     state: ClientState
+    channel: Channel
 
     @property
     def is_closed(self) -> bool:
@@ -107,8 +108,24 @@ class QueueOwner(Protocol):
 C = TypeVar("C", bound=QueueOwner)
 
 
-def _not_accepted(_packet: object) -> None:
-    raise AssertionError("a packet of a connected client before CONNACK")
+def _ended(_packet: object) -> None:
+    raise AssertionError("a packet of a client that has ended")
+
+
+class _Backlog:
+    """Packets that wait, and about how many bytes they take."""
+
+    __slots__ = ("packets", "size_bytes")
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+        self.size_bytes = 0
+
+    def add(self, packet: Packet) -> None:
+        self.packets.append(packet)
+        self.size_bytes += OVERHEAD_BYTES
+        if isinstance(packet, Publish):
+            self.size_bytes += len(packet.topic) + len(packet.payload)
 
 
 class PacketQueue(Generic[C]):
@@ -117,9 +134,7 @@ class PacketQueue(Generic[C]):
     __slots__ = (
         "_auth",
         "_backlog",
-        "_backlog_bytes",
         "_busy_since_s",
-        "_channel",
         "_connection",
         "_context",
         "_dispatch",
@@ -138,20 +153,18 @@ class PacketQueue(Generic[C]):
     def __init__(
         self,
         context: EdgeContext,
-        channel: Channel,
         connection: ServerConnection,
         owner: C,
         dispatch: Callable[[C, Packet], None],
     ) -> None:
-        """``dispatch`` handles every packet but PUBLISH and PUBACK."""
+        """``dispatch`` handles every packet, PUBLISH and PUBACK until it sets who does."""
         self._context = context
-        self._channel = channel
         self._connection = connection
         self._owner = owner
         self._dispatch = dispatch
-        #: Called directly for the many; set when the client is accepted.
-        self.on_publish: Callable[[Publish], None] = _not_accepted
-        self.on_puback: Callable[[int], None] = _not_accepted
+        #: Called directly, for there are many of them; None: ``dispatch`` is called.
+        self.on_publish: Callable[[Publish], None] | None = None
+        self.on_puback: Callable[[int], None] | None = None
         #: Closed, or packets wait: nothing may be handled before its turn.
         self.halted = False
         #: When something came last; the loop's clock.
@@ -160,9 +173,8 @@ class PacketQueue(Generic[C]):
         self.received_bytes = 0
         self._pause_reasons = 0
         self._is_paused = False
-        #: Packets that wait, and about how many bytes they take.
-        self._backlog: list[Packet] = []
-        self._backlog_bytes = 0
+        #: None: no packet waits.
+        self._backlog: _Backlog | None = None
         self._busy_since_s = 0.0
         self._auth: asyncio.Future[Auth | None] | None = None
         #: Why the channel was lost while packets wait; "": it is open.
@@ -204,7 +216,7 @@ class PacketQueue(Generic[C]):
 
     def connection_lost(self, reason: str) -> None:
         """The channel was lost. What was read before that is still handled, for a while."""
-        if self._backlog and self._owner.state is not CLOSED and self._auth is None:
+        if self._backlog is not None and self._owner.state is not CLOSED and self._auth is None:
             self._lost = reason
             self._context.later(LINGER_S, self._linger_ended)
             return
@@ -226,8 +238,12 @@ class PacketQueue(Generic[C]):
                     self._wait_for_router(packet, left)
                     return
                 received[3] += 1
-                self.on_publish(packet)  # type: ignore[arg-type]  # kind says so
-            elif kind is PubAck:
+                on_publish = self.on_publish
+                if on_publish is not None:
+                    on_publish(packet)  # type: ignore[arg-type]  # kind says so
+                else:
+                    self._dispatch(self._owner, packet)
+            elif kind is PubAck and self.on_puback is not None:
                 received[4] += 1
                 self.on_puback(packet.packet_id)  # type: ignore[union-attr]
             else:
@@ -261,17 +277,16 @@ class PacketQueue(Generic[C]):
             kind = type(packet)
             if may_overtake and kind in _OVERTAKING:
                 received[_NUMBERS[kind]] += 1
-                if kind is PubAck:
+                if kind is PubAck and self.on_puback is not None:
                     self.on_puback(packet.packet_id)  # type: ignore[union-attr]
                 else:
                     self._dispatch(owner, packet)
                 if owner.is_closed:
                     return
             else:
-                self._backlog.append(packet)
-                self._backlog_bytes += OVERHEAD_BYTES
-                if kind is Publish:
-                    self._backlog_bytes += len(packet.topic) + len(packet.payload)  # type: ignore[union-attr]
+                if self._backlog is None:
+                    self._backlog = _Backlog()
+                self._backlog.add(packet)
         if self._auth is not None:
             self._look_for_auth()
         if owner.state is CONNECTED:
@@ -282,19 +297,19 @@ class PacketQueue(Generic[C]):
     def _hold_early(self) -> None:
         """Report what is held of a client that has no CONNACK yet, and perhaps read no more."""
         if self._owner.state is not CLOSED:
-            size = self._backlog_bytes + self._connection.early_bytes
+            size = self._waiting_bytes() + self._connection.early_bytes
             # A whole CONNECT of usual size takes no more than the connection itself.
             if size > EARLY_BYTES or not self.halted:
-                self._channel.hold_unfinished(size)
+                self._owner.channel.hold_unfinished(size)
             self._adjust_reading()
 
     def let_overtake(self) -> None:
         """Look at what waits once more: the wait may have become too long for some of it."""
-        if self._backlog and self._pause_reasons & ANSWERING:
-            waiting, self._backlog = self._backlog, []
-            self._backlog_bytes = 0
+        waiting = self._backlog
+        if waiting is not None and self._pause_reasons & ANSWERING:
+            self._backlog = None
             try:
-                self._keep(waiting)
+                self._keep(waiting.packets)
             except MqttError as error:
                 self._owner.fail(error)
             except Exception:
@@ -306,10 +321,10 @@ class PacketQueue(Generic[C]):
         if owner.state is CLOSED or self._pause_reasons & QUEUEING or not self.halted:
             return
         self.halted = False
-        waiting, self._backlog = self._backlog, []
-        self._backlog_bytes = 0
+        waiting, self._backlog = self._backlog, None
         try:
-            self._process(waiting)
+            if waiting is not None:
+                self._process(waiting.packets)
         except MqttError as error:
             owner.fail(error)
         except Exception:
@@ -332,7 +347,7 @@ class PacketQueue(Generic[C]):
         """
         self.halted = True
         self._owner = cast("C", ENDED_OWNER)  # a QueueOwner, like the client
-        self.on_publish = self.on_puback = _not_accepted
+        self.on_publish = self.on_puback = _ended
         self._context.waiting_for_router.pop(self, None)
         if self._auth is not None and not self._auth.done():
             self._auth.set_result(None)
@@ -342,18 +357,20 @@ class PacketQueue(Generic[C]):
 
         QoS 0 is lost, and counted; nothing else has been acknowledged, so a client sends it again.
         """
+        if self._backlog is None:
+            return
         counters = self._context.counters
-        for packet in self._backlog:
+        for packet in self._backlog.packets:
             if isinstance(packet, Publish) and not packet.qos:
                 counters.packets_received[3] += 1
                 counters.messages_received[0] += 1
                 counters.published += 1
                 counters.dropped["disconnected"] += 1
-        self._backlog = []
+        self._backlog = None
 
     def waiting_disconnect(self) -> Disconnect | None:
         """The DISCONNECT that came and has not had its turn."""
-        for packet in self._backlog:
+        for packet in self._backlog.packets if self._backlog is not None else ():
             if isinstance(packet, Disconnect):
                 return packet
         return None
@@ -404,15 +421,18 @@ class PacketQueue(Generic[C]):
             return
         self._is_paused = paused
         if paused:
-            self._channel.pause_reading()
+            self._owner.channel.pause_reading()
         else:
             self.seen_s = self._context.tick_s
-            self._channel.resume_reading()
+            self._owner.channel.resume_reading()
 
     def _is_far_ahead(self) -> bool:
         if self._owner.state is CONNECTED:
-            return self._backlog_bytes >= READ_AHEAD_BYTES
-        return self._backlog_bytes + self._connection.unfinished_bytes >= EARLY_BYTES
+            return self._waiting_bytes() >= READ_AHEAD_BYTES
+        return self._waiting_bytes() + self._connection.unfinished_bytes >= EARLY_BYTES
+
+    def _waiting_bytes(self) -> int:
+        return self._backlog.size_bytes if self._backlog is not None else 0
 
     # Enhanced authentication
 
@@ -436,11 +456,13 @@ class PacketQueue(Generic[C]):
     def _look_for_auth(self) -> None:
         """Give the AUTH among the waiting packets to who waits for it."""
         assert self._auth is not None
-        owner = self._owner
-        for position, packet in enumerate(self._backlog):
+        owner, backlog = self._owner, self._backlog
+        for position, packet in enumerate(backlog.packets if backlog is not None else ()):
             if isinstance(packet, Auth):
-                if not self._auth.done():
-                    del self._backlog[position]
+                if backlog is not None and not self._auth.done():
+                    del backlog.packets[position]
+                    if not backlog.packets:
+                        self._backlog = None
                     self._auth.set_result(packet)
                 return
             if isinstance(packet, Disconnect):
@@ -454,5 +476,5 @@ class PacketQueue(Generic[C]):
                     )
                 )
                 return
-        if self._backlog_bytes > self._context.limits.max_queued_bytes:
+        if self._waiting_bytes() > self._context.limits.max_queued_bytes:
             owner.disconnect(ReasonCode.QUOTA_EXCEEDED)

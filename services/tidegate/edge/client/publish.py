@@ -10,6 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from tidegate.core.rate import TokenBucket
+from tidegate.core.second_chance import LONGEST_TOPIC
+from tidegate.edge.client.receipts import Receipts
 from tidegate.edge.client.state import CLOSED, RATE, UNACKNOWLEDGED
 from tidegate.link.interfaces import FENCED, RouterUnavailable, SessionFenced
 from tidegate.mqtt.encode import encode_ack
@@ -18,10 +20,13 @@ from tidegate.mqtt.errors import ProtocolViolation
 from tidegate.mqtt.packets import Publish, PubRel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tidegate.edge.client.client import Client
     from tidegate.runtime.config.model import LimitsConfig
 
-MAX_REMEMBERED_TOPICS: Final = 1000
+#: What a client may publish to that has not published yet; never written to.
+_NOTHING: Final[dict[str, bool]] = {}
 PENDING: Final = -2
 #: Between two attempts at what no router could do.
 RETRY_S: Final = 0.5
@@ -40,7 +45,7 @@ class _Unanswered:
 
 
 class PublishReceiver:
-    """What comes in from one client, and the ``Origin`` of its publishes."""
+    """What comes in from one client, and the ``Origin`` of its publishes; see ``receiver_of``."""
 
     __slots__ = (
         "_bucket",
@@ -48,6 +53,7 @@ class PublishReceiver:
         "_client",
         "_completing",
         "_exchange",
+        "_free_length",
         "_has_published",
         "_limit",
         "_permitted",
@@ -55,42 +61,41 @@ class PublishReceiver:
         "_rate_timer",
         "_receipts",
         "_received",
-        "_state",
         "_unanswered",
-        "_wraps",
         "client_id",
         "epoch",
         "is_superseded",
+        "on_settled",
     )
 
     is_will: Final = False
 
-    def __init__(self, client: Client, receipts: bytes, wraps: dict[int, int]) -> None:
+    def __init__(self, client: Client, receipts: Receipts | None) -> None:
+        """``receipts`` are those of a durable session, None otherwise."""
         self._client = client
         self.client_id = client.session_key
         self.epoch = client.epoch
         #: Whether a newer connection has the session.
         self.is_superseded = False
-        self._limit = client.announced_limits.receive_maximum
+        #: See EndedPublisher.
+        self.on_settled: Callable[[], object] | None = None
+        self._limit = client.connection.settings.receive_maximum
         self._unanswered: list[_Unanswered] = []
         #: PUBRELs that are not in the store yet.
         self._completing = 0
-        #: topic -> whether the client may publish there; bounded.
-        self._permitted: dict[str, bool] = {}
+        #: topic -> whether the client may publish there: what ``_permit`` has found last for any
+        #: client with the same rules.
+        self._permitted = _NOTHING
+        #: A client without rules may publish to every topic of so many characters that does not
+        #: begin with ``$``: it is within the limits then, and is looked up nowhere. -1: look.
+        self._free_length = -1
         #: QoS 2 publishes received and not yet released, by packet identifier.
-        self._received: set[int] = set()
-        #: A durable session's receipts (see store.api.AttachReply); empty otherwise.
-        self._receipts = bytearray(receipts)
-        #: How often the count of a packet identifier has run over, where it has.
-        self._wraps = wraps
-        #: Names the state that packet identifiers are counted in: that of a session in a store that
-        #: went back is another one than before.
-        self._state = f"{client.incarnation}.{wraps[0]}" if 0 in wraps else f"{client.incarnation}"
-        for packet_id, value in enumerate(receipts):
-            if value & 1:
-                self._received.add(packet_id)
+        #: None: there has been none.
+        self._received: set[int] | None = None
+        self._receipts = receipts
+        if receipts is not None:
+            self._received = receipts.open_exchanges() or None
         self._exchange = 0
-        #: Also on topics that are not in ``_permitted`` any more.
         self._has_published = False
         #: Resumes reading when both rates allow it again; None: reading is not paused for them.
         self._rate_timer: asyncio.TimerHandle | None = None
@@ -101,10 +106,17 @@ class PublishReceiver:
         self._take_rates()
         self._look_at_limits()
 
-    @property
-    def has_published(self) -> bool:
-        """Whether something was published on this connection."""
-        return self._has_published or bool(self._permitted)
+    def publisher(self) -> PublishReceiver | None:
+        """Return this when something was published on this connection (see Inbound)."""
+        return self if self._has_published else None
+
+    def is_under_way(self) -> bool:
+        """Whether a publish has no outcome yet (see EndedPublisher)."""
+        return bool(self._unanswered)
+
+    def supersede(self) -> None:
+        """A newer connection has the session (see Inbound)."""
+        self.is_superseded = True
 
     def limits_changed(self, before: LimitsConfig) -> None:
         """Go by the limits as they are now. Changed rates start with full buckets."""
@@ -143,8 +155,8 @@ class PublishReceiver:
 
     def forget_topics(self) -> None:
         """Permissions may have changed."""
-        self._has_published = self.has_published
-        self._permitted.clear()
+        self._permitted = _NOTHING
+        self._free_length = -1
 
     # PUBLISH
 
@@ -159,12 +171,15 @@ class PublishReceiver:
             self._prepare(message)
         if message.message_expiry_interval is not None:
             message.expires_at_ms = context.now_ms() + message.message_expiry_interval * 1000
-        permitted = self._permitted.get(message.topic)
-        if permitted is None:
-            permitted = self._permit(message.topic)
-            if client.is_closed:
-                return
-        if qos == 2 and message.packet_id in self._received:
+        topic = message.topic
+        permitted: bool | None = len(topic) <= self._free_length and not topic.startswith("$")
+        if not permitted:
+            permitted = self._permitted.get(topic)
+            if permitted is None:
+                permitted = self._permit(topic)
+                if client.is_closed:
+                    return
+        if qos == 2 and self._is_received(message.packet_id):
             self._answer_again(message)
             return
         if qos > client.listener.max_qos:
@@ -188,6 +203,8 @@ class PublishReceiver:
         code: int | None
         if permitted:
             if qos == 2:
+                if self._received is None:
+                    self._received = set()
                 self._received.add(message.packet_id)
                 self._exchange += 1
             code = context.router.publish(self, message)
@@ -203,6 +220,13 @@ class PublishReceiver:
                 self._acknowledge(message, code)
             return
         self._wait(message, code)
+
+    def _is_received(self, packet_id: int) -> bool:
+        return self._received is not None and packet_id in self._received
+
+    def _release(self, packet_id: int) -> None:
+        if self._received is not None:
+            self._received.discard(packet_id)
 
     def _answer_again(self, message: Publish) -> None:
         """Answer a QoS 2 message that was sent again; it is not published again [MQTT-4.3.3-10].
@@ -248,11 +272,30 @@ class PublishReceiver:
         self._client.queue.resume_reading(RATE)
 
     def _permit(self, topic: str) -> bool:
-        """Decide whether the client may publish to a topic, and remember it."""
+        """Decide whether the client may publish to a topic, and remember it where rules decide."""
+        self._has_published = True
+        limits = self._client.context.limits
+        acl = self._client.acl
+        if acl is None:
+            self._free_length = min(limits.max_topic_levels - 1, limits.max_topic_bytes // 4)
+            return self._decide(topic) or False
+        permissions = acl.publishable((limits.max_topic_levels, limits.max_topic_bytes))
+        permitted = permissions.find(topic)
+        if permitted is None:
+            permitted = self._decide(topic)
+            if permitted is None:
+                return False
+            if len(topic) <= LONGEST_TOPIC:
+                permissions.add(topic, permitted)
+        self._permitted = permissions.recent
+        return permitted
+
+    def _decide(self, topic: str) -> bool | None:
+        """Return whether the client may publish to a topic; None: it is one that nobody may."""
         client = self._client
         limits = client.context.limits
         if topic.count("/") >= limits.max_topic_levels or (
-            len(topic.encode()) > limits.max_topic_bytes
+            4 * len(topic) > limits.max_topic_bytes < len(topic.encode())
         ):
             client.fail(
                 ProtocolViolation(
@@ -260,12 +303,8 @@ class PublishReceiver:
                     reason_code=ReasonCode.TOPIC_NAME_INVALID,
                 )
             )
-            return False
-        permitted = client.may_write(topic)
-        if len(self._permitted) >= MAX_REMEMBERED_TOPICS:
-            self.forget_topics()
-        self._permitted[topic] = permitted
-        return permitted
+            return None
+        return client.may_write(topic)
 
     # Acknowledgements
 
@@ -280,18 +319,19 @@ class PublishReceiver:
         client = self._client
         if code == ReasonCode.QUOTA_EXCEEDED:
             client.context.recorder.quota(client, "quota_exceeded", message.topic)
-            if message.qos == 2 and client.incarnation and client.version >= ProtocolVersion.V5:
-                client.context.spawn(self._refuse(message, code))
+            receipts = self._receipts
+            if message.qos == 2 and receipts is not None and client.version >= ProtocolVersion.V5:
+                client.context.spawn(self._refuse(message, code, receipts))
                 return
         self._answer(message, code)
 
-    async def _refuse(self, message: Publish, code: int) -> None:
+    async def _refuse(self, message: Publish, code: int, receipts: Receipts) -> None:
         """Answer a durable session's QoS 2 publish that is refused.
 
         PUBREC makes the identifier free [MQTT-4.3.3-4], so the exchange is counted before: the next
         one has another identity. Sessions that have queued this message would drop that one.
         """
-        if await self._end_exchange(message.packet_id):
+        if await self._end_exchange(message.packet_id, receipts):
             self._answer(message, code)
 
     def _answer(self, message: Publish, code: int) -> None:
@@ -310,6 +350,8 @@ class PublishReceiver:
                 self._acknowledge(item.message, item.code)
         if len(unanswered) <= self._limit // 2:
             client.queue.resume_reading(UNACKNOWLEDGED)
+        if self.on_settled is not None and not unanswered:
+            self.on_settled()
 
     def _acknowledge(self, message: Publish, code: int) -> None:
         client = self._client
@@ -326,37 +368,22 @@ class PublishReceiver:
             client.send(encode_ack(0x40, packet_id, code, client.version))
             return
         if code >= 0x80:
-            self._received.discard(packet_id)
+            self._release(packet_id)
         client.send(encode_ack(0x50, packet_id, code, client.version))
 
     def identity(self, message: Publish) -> str:
         """Name a QoS 2 exchange (see Origin): G2."""
         if message.qos != 2:
             return ""
-        client = self._client
-        if not client.incarnation:
+        if self._receipts is None:
             return f"{self.client_id}|{self.epoch}|#{self._exchange}"
-        packet_id = message.packet_id
-        count = (self._receipt_of(packet_id) >> 1) + 128 * self._wraps.get(packet_id, 0)
-        return f"{self.client_id}|{self._state}|{packet_id}|{count}"
+        return f"{self.client_id}|{self._receipts.exchange(message.packet_id)}"
 
     def receipt(self, message: Publish) -> int:
         """Return the receipt byte to store before PUBREC (see Origin)."""
-        if message.qos != 2 or not self._client.incarnation:
+        if message.qos != 2 or self._receipts is None:
             return -1
-        value = self._receipt_of(message.packet_id) | 1
-        self._set_receipt(message.packet_id, value)
-        return value
-
-    def _receipt_of(self, packet_id: int) -> int:
-        receipts = self._receipts
-        return receipts[packet_id] if packet_id < len(receipts) else 0
-
-    def _set_receipt(self, packet_id: int, value: int) -> None:
-        missing = packet_id + 1 - len(self._receipts)
-        if missing > 0:
-            self._receipts.extend(bytes(missing))
-        self._receipts[packet_id] = value
+        return self._receipts.begin(message.packet_id)
 
     # PUBREL
 
@@ -366,27 +393,26 @@ class PublishReceiver:
         packet_id = packet.packet_id
         if any(item.message.packet_id == packet_id for item in self._unanswered):
             raise ProtocolViolation("PUBREL before its PUBREC", statement="MQTT-4.3.3-4")
-        if packet_id not in self._received:
+        if not self._is_received(packet_id):
             code = 0
             if client.version >= ProtocolVersion.V5:
                 code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
             client.send(encode_ack(0x70, packet_id, code, client.version))
             return
-        if client.incarnation:
-            client.context.spawn(self._complete(packet_id))
+        if self._receipts is not None:
+            client.context.spawn(self._complete(packet_id, self._receipts))
             return
         self._finish(packet_id)
 
-    async def _complete(self, packet_id: int) -> None:
+    async def _complete(self, packet_id: int, receipts: Receipts) -> None:
         """A durable session: the store must know before PUBCOMP."""
-        if await self._end_exchange(packet_id) and not self._client.is_closed:
+        if await self._end_exchange(packet_id, receipts) and not self._client.is_closed:
             self._finish(packet_id)
 
-    async def _end_exchange(self, packet_id: int) -> bool:
+    async def _end_exchange(self, packet_id: int, receipts: Receipts) -> bool:
         """Count an exchange of a durable session in the store; False: the connection has ended."""
         client = self._client
-        count = ((self._receipt_of(packet_id) >> 1) + 1) % 128
-        value = count << 1
+        value = receipts.ended_value(packet_id)
         self._completing += 1
         try:
             while True:
@@ -404,13 +430,26 @@ class PublishReceiver:
             return False
         finally:
             self._completing -= 1
-        self._set_receipt(packet_id, value)
-        if not count:
-            self._wraps[packet_id] = self._wraps.get(packet_id, 0) + 1
+        receipts.end(packet_id, value)
         return True
 
     def _finish(self, packet_id: int) -> None:
         client = self._client
-        self._received.discard(packet_id)
+        self._release(packet_id)
         client.connection.note_acked(packet_id)
         client.send(encode_ack(0x70, packet_id, 0, client.version))
+
+
+def receiver_of(client: Client) -> PublishReceiver:
+    """Return what takes the publishes of a connected client, made when it is needed first."""
+    receiver = client.inbound
+    if not isinstance(receiver, PublishReceiver):
+        receiver = begin_receiving(client, None)
+    return receiver
+
+
+def begin_receiving(client: Client, receipts: Receipts | None) -> PublishReceiver:
+    """Make it; ``receipts`` are those of a durable session."""
+    receiver = PublishReceiver(client, receipts)
+    client.inbound, client.queue.on_publish = receiver, receiver.on_publish
+    return receiver

@@ -36,14 +36,21 @@ MAX_DENIALS: Final = 10_000
 #: such connections, and they must not push everything else out of the record.
 MAX_TURNED_AWAY: Final = 100
 
+
 _AUTH_FAILURES: Final = frozenset(AUTH_FAILURE_REASONS)
 #: Refusals that have a kind of their own.
 _KIND_OF_REFUSAL: Final = {"banned": Kind.BANNED, "session_quota": Kind.QUOTA}
 
 #: Client identifier, mount point, peer, user, version.
 _Who: TypeAlias = "tuple[str, str, Peer, str | None, ProtocolVersion | None]"
-#: When (ms), kind, who, reason, topic, count, detail, keep alive in seconds, session present.
-_Waiting: TypeAlias = "tuple[int, Kind, _Who, str, str, int, str, int | None, bool | None]"
+#: The same, then kind, when (ms), reason, topic, count, detail, keep alive (s), session present.
+_Waiting: TypeAlias = (
+    "tuple[str, str, Peer, str | None, ProtocolVersion | None,"
+    " Kind, int, str, str, int, str, int | None, bool | None]"
+)
+
+#: Looked up once: each look at a member of an enumeration costs as much as the rest of an event.
+_CONNECTED: Final = Kind.CONNECTED
 
 
 class Recorder:
@@ -127,8 +134,23 @@ class Recorder:
     def connected(self, client: LoggedClient, session_present: bool) -> None:
         """A client has its CONNACK."""
         if self.is_on:
-            keep_alive_s = round(client.deadline_s / 1.5)
-            self._add(Kind.CONNECTED, _who(client), "", "", 1, "", keep_alive_s, session_present)
+            self._append(
+                (
+                    client.client_id,
+                    client.listener.mount_point,
+                    client.channel.peer,
+                    client.username,
+                    client.version,
+                    _CONNECTED,
+                    self._now_ms(),
+                    "",
+                    "",
+                    1,
+                    "",
+                    client.keep_alive_s,
+                    session_present,
+                )
+            )
 
     def disconnected(self, client: LoggedClient, reason: str, detail: str) -> None:
         """A connected client's connection has ended, for a reason that is counted."""
@@ -142,7 +164,7 @@ class Recorder:
         """A connection has ended before CONNACK, or with one that refuses it."""
         if not self.is_on:
             return
-        if client.connection.connect is None:
+        if not client.connection.has_connect:
             peer = client.channel.peer
             self.turned_away(peer.listener, reason, detail, peer.address)
             return
@@ -221,13 +243,13 @@ class Recorder:
         topic: str = "",
         count: int = 1,
         detail: str = "",
-        keep_alive_s: int | None = None,
-        session_present: bool | None = None,
     ) -> None:
+        at_ms = self._now_ms()
+        self._append((*who, kind, at_ms, reason, topic, count, detail, None, None))
+
+    def _append(self, event: _Waiting) -> None:
         waiting = self._waiting
-        waiting.append(
-            (self._now_ms(), kind, who, reason, topic, count, detail, keep_alive_s, session_present)
-        )
+        waiting.append(event)
         if len(waiting) > MAX_WAITING:
             waiting.popleft()
             self._counters.record_dropped += 1
@@ -255,8 +277,8 @@ class Recorder:
             self._later(GATHER_S, self._send_and_go_on)
 
     def _encoded(self, waiting: _Waiting) -> tuple[str, bytes]:
-        at_ms, kind, who, reason, topic, count, detail, keep_alive_s, session_present = waiting
-        client_id, mount_point, peer, user, version = who
+        client_id, mount_point, peer, user, version = waiting[:5]
+        kind, at_ms, reason, topic, count, detail, keep_alive_s, session_present = waiting[5:]
         event = Event(
             at=at_ms / 1000,
             kind=kind,
@@ -279,11 +301,11 @@ class Recorder:
 
 def _who(client: LoggedClient) -> _Who:
     client_id, user, version = client.client_id, client.username, None
-    packet = client.connection.connect
-    if packet is not None:
-        version = packet.protocol_version
-        if not client_id:
-            client_id, user = packet.client_id, packet.username
+    if client.connection.has_connect:
+        version = client.version
+    packet = client.connect
+    if packet is not None and not client_id:
+        client_id, user = packet.client_id, packet.username
     return client_id, client.listener.mount_point, client.channel.peer, user, version
 
 

@@ -1,33 +1,28 @@
 """The clients of an edge: which are connecting, which are connected, and what they subscribe to.
 
 Owned by ``Edge``; changed by ``connect`` and ``subscribe`` and at the end of a connection. Keeps
-the edge's interest, which is announced to the routers, and the ends of connections that no router
-has confirmed yet. Pure bookkeeping, but for those calls of the link.
+the edge's interest (``interest``), which is announced to the routers, and the ends of connections
+that no router has confirmed yet. Pure bookkeeping, but for those calls of the link.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tidegate.core.topic_index import TopicIndex
 from tidegate.edge.client.client import Client
-from tidegate.link.interfaces import DetachSession
-from tidegate.mqtt.packets import Publish, SubscriptionOptions
+from tidegate.edge.client.interest import Interest, needs_only_qos0
+from tidegate.edge.client.observers import Observers
+from tidegate.link.interfaces import DetachedSession, DetachSession
+from tidegate.mqtt.packets import SubscriptionOptions
 
 if TYPE_CHECKING:
     from tidegate.edge.client.context import EdgeContext
 
-
-class Observer(Protocol):
-    """Who is shown the messages of topics before clients get them (see ``Edge.deliver``)."""
-
-    @property
-    def connection(self) -> tuple[str, int]:
-        """The session's key and the epoch of a connection."""
-
-    def note(self, message: Publish) -> bool:
-        """Look at a message; True: this connection is not to be given it besides."""
+log = logging.getLogger(__name__)
 
 
 class Attaching:
@@ -47,15 +42,14 @@ class ClientRegistry:
     __slots__ = (
         "_context",
         "_generations",
-        "_interest",
         "attaching",
         "clients",
         "connecting",
         "detaching",
         "index",
+        "interest",
         "newcomers",
-        "replaying",
-        "replays",
+        "observers",
         "subscription_count",
     )
 
@@ -66,19 +60,18 @@ class ClientRegistry:
         #: Connections that have not been accepted yet, with no session key to go by.
         self.connecting: set[Client] = set()
         #: Ends of connections that the router has not confirmed, by session key.
-        self.detaching: dict[str, asyncio.Task[None]] = {}
+        self.detaching: dict[str, asyncio.Future[DetachedSession]] = {}
         self.attaching: dict[str, Attaching] = {}
         #: Those of ``attaching`` that have no client yet, or none any more: they have its place.
         self.newcomers: set[str] = set()
-        self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex()
+        self.index: TopicIndex[Client, SubscriptionOptions] = TopicIndex(
+            context.limits.max_cached_topics
+        )
         self.subscription_count = 0
         self._generations = 0
-        #: Filters of which retained messages are still to be sent, and the replays that do it;
-        #: and those of samples (``edge.inspection``).
-        self.replays: TopicIndex[Observer, tuple[str, SubscriptionOptions]] = TopicIndex()
-        self.replaying: set[Observer] = set()
-        #: How many clients have a filter, or are about to.
-        self._interest: dict[str, int] = {}
+        self.interest = Interest(context)
+        #: Replays of retained messages that are still to be sent; samples (``edge.inspection``).
+        self.observers = Observers(self.interest)
 
     # Connections
 
@@ -132,61 +125,80 @@ class ClientRegistry:
             del self.clients[session_key]
             if session_key in self.attaching:
                 self.newcomers.add(session_key)
-        shared = [name for name in client.subscriptions if name.startswith("$share/")]
-        for topic_filter in client.subscriptions:
-            if not topic_filter.startswith("$share/"):
-                self.unsubscribe(client, topic_filter)
-        if shared and not client.incarnation:
-            self._context.router.leave_groups(session_key, client.epoch, shared)
+        if client.subscriptions:
+            shared = [name for name in client.subscriptions if name.startswith("$share/")]
+            self._remove(client, client.subscriptions.items())
+            if shared and not client.incarnation:
+                self._context.router.leave_groups(session_key, client.epoch, shared)
 
     def detach(self, request: DetachSession) -> None:
         """Report the end of a connection to the router."""
         context, session_key = self._context, request.client_id
+        detaching = asyncio.ensure_future(context.router.detach(request))
+        self.detaching[session_key] = detaching
 
-        async def detach() -> None:
-            await context.router.detach(request)
-
-        task = context.spawn(detach())
-        self.detaching[session_key] = task
-
-        def done(ended: asyncio.Task[None]) -> None:
+        def done(ended: asyncio.Future[DetachedSession]) -> None:
             if self.detaching.get(session_key) is ended:
                 del self.detaching[session_key]
+            if not ended.cancelled() and ended.exception() is not None:
+                log.error("end of a connection not stored", exc_info=ended.exception())
 
-        task.add_done_callback(done)
+        context.follow(detaching, done)
 
     # Subscriptions of connected clients
 
-    def subscribe(self, client: Client, topic_filter: str, options: SubscriptionOptions) -> None:
-        """Add or replace a client's subscription (not a shared one)."""
-        if self.index.add(topic_filter, client, options):
-            self.subscription_count += 1
-            self.hold_interest(topic_filter)
+    def subscribe(
+        self, client: Client, subscriptions: Iterable[tuple[str, SubscriptionOptions]]
+    ) -> None:
+        """Add or replace a client's subscriptions; of shared ones routers send it messages."""
+        known = client.own_subscriptions()
+        incarnation, add = client.incarnation, self.index.add
+        all_new: list[str] = []
+        qos0_new: list[str] = []
+        all_old: list[str] = []
+        qos0_old: list[str] = []
+        for topic_filter, options in subscriptions:
+            before = known.get(topic_filter)
+            known[topic_filter] = options
+            if topic_filter.startswith("$share/"):
+                continue
+            add(topic_filter, client, options)
+            only_qos0 = needs_only_qos0(incarnation, options)
+            if before is None:
+                self.subscription_count += 1
+            elif needs_only_qos0(incarnation, before) is only_qos0:
+                continue
+            else:
+                (all_old if only_qos0 else qos0_old).append(topic_filter)
+            (qos0_new if only_qos0 else all_new).append(topic_filter)
+        interest = self.interest
+        interest.hold(all_new)
+        interest.hold_qos0(qos0_new)
+        if all_old or qos0_old:
+            interest.release(all_old)
+            interest.release_qos0(qos0_old)
 
-    def unsubscribe(self, client: Client, topic_filter: str) -> None:
-        """Remove a client's subscription (not a shared one)."""
-        if not self.index.remove(topic_filter, client):
-            return
-        self.subscription_count -= 1
-        self.release_interest(topic_filter)
+    def unsubscribe(self, client: Client, filters: Iterable[str]) -> None:
+        """Remove a client's subscriptions; it has them."""
+        known = client.subscriptions
+        self._remove(client, [(name, known.pop(name)) for name in filters])
+
+    def _remove(
+        self, client: Client, subscriptions: Iterable[tuple[str, SubscriptionOptions]]
+    ) -> None:
+        incarnation, remove = client.incarnation, self.index.remove
+        all_old: list[str] = []
+        qos0_old: list[str] = []
+        for topic_filter, options in subscriptions:
+            if topic_filter.startswith("$share/") or not remove(topic_filter, client):
+                continue
+            self.subscription_count -= 1
+            only_qos0 = needs_only_qos0(incarnation, options)
+            (qos0_old if only_qos0 else all_old).append(topic_filter)
+        self.interest.release(all_old)
+        self.interest.release_qos0(qos0_old)
 
     def next_generation(self, client: Client) -> str:
         """Name a SUBSCRIBE, among all of its session."""
         self._generations += 1
         return f"{client.epoch}.{self._generations}"
-
-    def hold_interest(self, topic_filter: str) -> None:
-        """Have this edge sent what matches a filter; ``release_interest`` must follow."""
-        count = self._interest.get(topic_filter, 0)
-        self._interest[topic_filter] = count + 1
-        if not count:
-            self._context.router.add_interest(self._context.edge_id, topic_filter)
-
-    def release_interest(self, topic_filter: str) -> None:
-        """End that, unless others have the filter."""
-        count = self._interest[topic_filter] - 1
-        if count:
-            self._interest[topic_filter] = count
-        else:
-            del self._interest[topic_filter]
-            self._context.router.remove_interest(self._context.edge_id, topic_filter)

@@ -119,18 +119,11 @@ class RetainedReplay:
 
     def begin(self) -> None:
         """Note live messages from now on."""
-        registry = self._registry
-        for topic_filter, options in self.filters.items():
-            registry.replays.add(topic_filter, self, (topic_filter, options))
-        registry.replaying.add(self)
+        self._registry.observers.begin(self)
 
     def end(self) -> None:
         """Note nothing any more."""
-        registry = self._registry
-        if self in registry.replaying:
-            registry.replaying.discard(self)
-            for topic_filter in self.filters:
-                registry.replays.remove(topic_filter, self)
+        self._registry.observers.end(self)
 
     def go_on(self, topic: str) -> None:
         """Begin in effect, after a topic: another connection of the session came so far."""
@@ -142,9 +135,9 @@ class RetainedReplay:
 
     def forget(self, filters: Iterable[str]) -> None:
         """Send nothing more of these: the client has unsubscribed."""
-        for topic_filter in filters:
-            if self.filters.pop(topic_filter, None) is not None:
-                self._registry.replays.remove(topic_filter, self)
+        forgotten = [name for name in filters if self.filters.pop(name, None) is not None]
+        self._registry.observers.forget(self, forgotten)
+        for topic_filter in forgotten:
             self.unrecorded.pop(topic_filter, None)
         self._queued = [item for item in self._queued if item.topic_filter in self.filters]
 
@@ -287,7 +280,7 @@ class RetainedReplay:
             return []
         return [
             RetainedForQueue(topic_filter, options, message)
-            for replay, (topic_filter, options) in self._registry.replays.match(message.topic)
+            for replay, (topic_filter, options) in self._registry.observers.match(message.topic)
             if replay is self and min(message.qos, options.qos)
         ]
 
@@ -323,7 +316,7 @@ class RetainedReplay:
         client, sink = self._client, self._sink
         if not client.may_read(message.topic):
             return
-        for replay, (topic_filter, options) in self._registry.replays.match(message.topic):
+        for replay, (topic_filter, options) in self._registry.observers.match(message.topic):
             if replay is not self:
                 continue
             identifier = options.subscription_identifier

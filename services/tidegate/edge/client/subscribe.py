@@ -178,10 +178,7 @@ async def _store(
 
 def _take_effect(client: Client, granted: _Granted, registry: ClientRegistry) -> None:
     """From now on the client gets what is published."""
-    for name, options in granted.applied:
-        client.subscriptions[name] = options
-        if not name.startswith("$share/"):
-            registry.subscribe(client, name, options)
+    registry.subscribe(client, granted.applied)
     if granted.unjoined or client.group_rights is not None:
         rights_of(client).subscribed(dict(granted.applied), granted.unjoined)
     if client.acl is not granted.acl:
@@ -203,9 +200,12 @@ async def _subscribe_with_retained(
     So each message comes once: retained if it was published before, else live [MQTT-3.3.1-12].
     Return what ``_store`` does. ``is_stored``: the subscriptions have been.
     """
-    held = [name for name, _ in granted.applied if not name.startswith("$share/")]
-    for name in held:
-        registry.hold_interest(name)
+    held = [
+        name
+        for name, _ in granted.applied
+        if name not in wants_retained and not name.startswith("$share/")
+    ]
+    registry.interest.hold(held)
     replay = RetainedReplay(client, client.delivery, registry, wants_retained)
     replay.begin()
     is_handed_over = False
@@ -225,8 +225,7 @@ async def _subscribe_with_retained(
         client.delivery.send_retained(replay)
     finally:
         client.delivery.resume()
-        for name in held:
-            registry.release_interest(name)
+        registry.interest.release(held)
         if not is_handed_over:
             replay.end()
     return outcome
@@ -316,14 +315,15 @@ async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegis
         if client.is_closed:
             return
     names = [mounted(client, topic_filter) for topic_filter in packet.topic_filters]
-    known: list[str] = []
+    found: dict[str, None] = {}
     codes: list[int] = []
     for name in names:
-        if name in client.subscriptions and name not in known:
-            known.append(name)
+        if name in client.subscriptions and name not in found:
+            found[name] = None
             codes.append(ReasonCode.SUCCESS)
         else:
             codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
+    known = list(found)
     try:
         if known:
             await context.router.unsubscribe(
@@ -337,10 +337,7 @@ async def unsubscribe(client: Client, packet: Unsubscribe, registry: ClientRegis
         return
     if client.is_closed:
         return
-    for name in known:
-        client.subscriptions.pop(name, None)
-        if not name.startswith("$share/"):
-            registry.unsubscribe(client, name)
+    registry.unsubscribe(client, known)
     if client.group_rights is not None:
         client.group_rights.unsubscribed(known)
     client.delivery.forget_retained(known)

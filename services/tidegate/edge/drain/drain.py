@@ -147,8 +147,7 @@ class Drainer:
                 await asyncio.sleep(self._config.delay_s)
                 await self._refuse_new_clients()
                 await self._disconnect_all()
-                while edge.registry.detaching:
-                    await asyncio.wait(list(edge.registry.detaching.values()))
+                await self._sessions_ended()
         except TimeoutError:
             log.warning(
                 "drain deadline reached, disconnecting the remaining clients",
@@ -162,6 +161,19 @@ class Drainer:
         finally:
             self._done.set()
         log.info("drain finished", extra={"clients": self._disconnector.selected_count})
+
+    async def _sessions_ended(self) -> None:
+        """Return when the router has the end of every session.
+
+        A CONNECT that was refused may still get one: unless that is ended here, its will is
+        published when the lease of this edge is over [MQTT311-3.1.2-8].
+        """
+        registry = self._edge.registry
+        while registry.detaching or registry.attaching:
+            if registry.detaching:
+                await asyncio.wait(list(registry.detaching.values()))
+            else:
+                await asyncio.sleep(TICK_S)
 
     async def _refuse_new_clients(self) -> None:
         """Stop accepting; a CONNECT of a connection that is open already is refused."""

@@ -1,10 +1,11 @@
-"""The pages of an edge for the console, by path. Called by ``administration``."""
+"""The pages of an edge for the console, by path. Called by ``administration``.
+
+However many clients there are, a page takes the event loop for short pieces only.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import heapq
-from collections.abc import Mapping
+from collections.abc import Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,11 @@ from tidegate.edge.inspection.requests import (
     topic_of,
 )
 from tidegate.edge.inspection.sampling import MOST_PER_S, Samples
+from tidegate.edge.inspection.search import first_keys
 from tidegate.mqtt.topics import matches
 from tidegate.runtime.admin.control import Json, Page
 from tidegate.runtime.admin.http import Request, Response, json_response
+from tidegate.runtime.admin.pieces import Turns, chosen_of, encoded, first_of, object_of
 
 if TYPE_CHECKING:
     from tidegate.edge.client.client import Client
@@ -37,12 +40,6 @@ _MOST_MATCHES: Final = 5_000
 _MOST_NAMES_BYTES: Final = 8 * 1_048_576
 #: JSON and base64 of a message, beside its bytes.
 _OVERHEAD_BYTES: Final = 262_144
-#: Clients that are described, or whose rights are looked up, before other work gets its turn.
-_AT_ONCE: Final = 100
-#: Keys that are compared before other work gets its turn.
-_KEYS_AT_ONCE: Final = 1_000
-#: What clients are searched by, beside the beginning of their identifiers.
-_SEARCHED: Final = ("address", "listener", "user", "mount_point")
 
 
 def handlers_of(edge: Edge) -> dict[str, Page]:
@@ -66,69 +63,48 @@ class _Pages:
         self._samples = Samples(edge)
 
     async def find(self, request: Request) -> Response:
-        """Connected clients that match, in the order of their keys: see ``_is_wanted``."""
+        """Connected clients that match, in the order of their keys: see ``search``."""
         request.check_method("GET")
         limit = number_of(request, "limit", 100, 1, MOST_CLIENTS)
         after, query = request.query.get("after", ""), request.query
-        keys = await self._first_keys(after, query, limit + 1)
-        found = []
-        for place, key in enumerate(keys[:limit]):
-            client = self._edge.clients.get(key)
-            if client is not None:
-                found.append({"key": key, **describe(client)})
-            if place % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
-        return json_response(HTTPStatus.OK, {"clients": found, "more": len(keys) > limit})
-
-    async def _first_keys(self, after: str, query: Mapping[str, str], count: int) -> list[str]:
-        """Return the first keys of clients that match; other work gets its turn in between."""
         clients = self._edge.clients
-        is_search = bool(query.get("prefix")) or any(name in query for name in _SEARCHED)
-        keys = list(clients)
-        first: list[str] = []
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            part = [key for key in keys[start : start + _KEYS_AT_ONCE] if key > after]
-            if is_search:
-                part = [
-                    key
-                    for key in part
-                    if (client := clients.get(key)) is not None and _is_wanted(client, query)
-                ]
-            first = heapq.nsmallest(count, first + part)
-            await asyncio.sleep(0)
-        return first
+        keys = await first_keys(clients, after, limit + 1, query)
+
+        def found(key: str) -> Json | None:
+            client = clients.get(key)
+            return None if client is None else {"key": key, **describe(client)}
+
+        answer = await encoded(keys[:limit], found)
+        return await object_of({"clients": answer, "more": len(keys) > limit})
 
     async def receivers(self, request: Request) -> Response:
         """Connected clients with subscriptions that match a topic, and whether they may read it."""
         request.check_method("GET")
         topic = topic_of(request)
-        found = self._edge.registry.index.match(topic)
+        found = self._edge.registry.index.match(topic).pairs
         clients = {id(client): client for client, _ in islice(found, _MOST_MATCHES)}
-        items = []
+        receivers, turns = [], Turns()
         for client in islice(clients.values(), MOST_CLIENTS):
-            items.append(_receiver(client, topic))
-            if len(items) % _AT_ONCE == 0:
-                await asyncio.sleep(0)
+            names = list(client.subscriptions)
+            matching = await chosen_of(names, lambda name: matches(name, topic), turns)
+            receivers.append((client, sorted(matching)))
         more = len(found) > _MOST_MATCHES or len(clients) > MOST_CLIENTS
-        return json_response(HTTPStatus.OK, {"receivers": items, "more": more})
+        answer = await encoded(receivers, lambda each: _receiver(*each, topic))
+        return await object_of({"receivers": answer, "more": more})
 
     async def subscribers(self, request: Request) -> Response:
         """Connected clients that have exactly a topic filter, in the order of their keys."""
         request.check_method("GET")
         topic_filter, after = filter_of(request), request.query.get("after", "")
         limit = number_of(request, "limit", 100, 1, MOST_CLIENTS)
-        found = sorted(
-            (
-                (client.session_key, client, options)
-                for client, options in self._edge.registry.index.entries(topic_filter)
-                if client.session_key > after
-            ),
-            key=lambda entry: entry[0],
+        found = await first_of(
+            self._edge.registry.index.entries(topic_filter),
+            limit + 1,
+            lambda part: [entry for entry in part if entry[0].session_key > after],
+            key=lambda entry: entry[0].session_key,
         )
-        items = [_subscription(client, topic_filter, options) for _, client, options in found]
-        return json_response(
-            HTTPStatus.OK, {"subscriptions": items[:limit], "more": len(items) > limit}
-        )
+        answer = await encoded(found[:limit], lambda each: _subscription(topic_filter, *each))
+        return await object_of({"subscriptions": answer, "more": len(found) > limit})
 
     async def rights(self, request: Request) -> Response:
         """Whether clients, connected or not, may read a topic: by the rules of their listeners."""
@@ -137,17 +113,13 @@ class _Pages:
         topic, clients = text(value, "topic"), field(value, "clients", list, [])
         if len(clients) > MOST_CLIENTS:
             raise bad(f"clients: more than {MOST_CLIENTS:,}.")
-        answers = []
-        for place, client in enumerate(clients):
-            if not isinstance(client, dict):
-                raise bad("clients must be objects.")
-            answers.append(self._right(client, topic))
-            if place % _AT_ONCE == _AT_ONCE - 1:
-                await asyncio.sleep(0)
-        return json_response(HTTPStatus.OK, {"rights": answers})
+        answer = await encoded(clients, lambda client: self._right(client, topic))
+        return await object_of({"rights": answer})
 
-    def _right(self, client: Json, topic: str) -> str:
+    def _right(self, client: object, topic: str) -> str:
         """Return `allowed`, `denied`, or `depends`: on the listener that it comes through."""
+        if not isinstance(client, dict):
+            raise bad("clients must be objects.")
         client_id, mount_point = text(client, "client_id"), field(client, "mount_point", str, "")
         username = field(client, "username", str)
         authorizer = self._edge.context.authorizer
@@ -174,7 +146,8 @@ class _Pages:
         topics = field(value, "topics", list, [])
         if len(topics) > MOST_DELETED or not all(isinstance(topic, str) for topic in topics):
             raise bad(f"topics must be up to {MOST_DELETED} texts.")
-        return json_response(HTTPStatus.OK, {"published": self._publisher.delete_retained(topics)})
+        published = await self._publisher.delete_retained(topics)
+        return json_response(HTTPStatus.OK, {"published": published})
 
     async def sample(self, request: Request) -> Response:
         """Stream a sample of a topic filter as lines of JSON."""
@@ -185,31 +158,22 @@ class _Pages:
         return Response(HTTPStatus.OK, "application/jsonl", b"", stream=lines)
 
 
-def _is_wanted(client: Client, query: Mapping[str, str]) -> bool:
-    """Compare the beginning of the identifier and of the address, and all of the others."""
-    peer = client.channel.peer
-    return (
-        client.client_id.startswith(query.get("prefix", ""))
-        and peer.address.startswith(query.get("address", ""))
-        and query.get("listener", peer.listener) == peer.listener
-        and query.get("user", client.username or "") == (client.username or "")
-        and query.get("mount_point", client.listener.mount_point) == client.listener.mount_point
-    )
-
-
-def _receiver(client: Client, topic: str) -> Json:
-    names = [name for name in client.subscriptions if matches(name, topic)]
+def _receiver(client: Client, matching: Sequence[str], topic: str) -> Json | None:
+    """Describe a receiver by its filters that match; None when it has unsubscribed meanwhile."""
+    names = [name for name in matching if name in client.subscriptions]
+    if not names:
+        return None
     options = [client.subscriptions[name] for name in names]
     return {
         **_named(client),
-        "filters": [name[client.mount_point_length :] for name in sorted(names)],
-        "qos": max((each.qos for each in options), default=0),
-        "no_local": bool(options) and all(each.no_local for each in options),
+        "filters": [name[client.mount_point_length :] for name in names],
+        "qos": max(each.qos for each in options),
+        "no_local": all(each.no_local for each in options),
         "acl": "allowed" if client.may_read(topic) else "denied",
     }
 
 
-def _subscription(client: Client, topic_filter: str, options: SubscriptionOptions) -> Json:
+def _subscription(topic_filter: str, client: Client, options: SubscriptionOptions) -> Json:
     return {
         **_named(client),
         "filter": topic_filter[client.mount_point_length :],

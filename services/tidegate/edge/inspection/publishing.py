@@ -25,6 +25,7 @@ from tidegate.mqtt.topics import validate_topic_name
 from tidegate.mqtt.wire import MAX_STRING_BYTES, write_variable
 from tidegate.runtime.admin.control import Json
 from tidegate.runtime.admin.http import HttpError
+from tidegate.runtime.admin.pieces import DESCRIBED, pieces
 
 if TYPE_CHECKING:
     from tidegate.edge.edge import Edge
@@ -91,18 +92,21 @@ class ConsolePublisher:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, _NO_ROUTER)
         return {"reason_code": code, "reason": ReasonCode(code).name.lower()}
 
-    def delete_retained(self, topics: Sequence[str]) -> int:
+    async def delete_retained(self, topics: Sequence[str]) -> int:
         """Publish an empty retained message for topics, with QoS 0; for how many.
 
         Fewer when routers take no more: the caller goes on later.
         """
         context = self._edge.context
-        for place, topic in enumerate(topics):
-            if context.is_publishing_paused:
-                return place
-            context.counters.messages_received[0] += 1
-            context.router.publish(_Origin(), Publish(topic, retain=True))
-        return len(topics)
+        published = 0
+        async for part in pieces(topics, DESCRIBED):
+            for topic in part:
+                if context.is_publishing_paused:
+                    return published
+                context.counters.messages_received[0] += 1
+                context.router.publish(_Origin(), Publish(topic, retain=True))
+                published += 1
+        return published
 
     def _check_router(self) -> None:
         if self._edge.context.is_publishing_paused:

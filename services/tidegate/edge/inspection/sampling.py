@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections import deque
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.admin.http import HttpError
+from tidegate.runtime.admin.pieces import pieces
 
 if TYPE_CHECKING:
     from tidegate.edge.edge import Edge
@@ -32,6 +32,8 @@ PAYLOAD_BYTES: Final = 4_096
 LONGEST_S: Final = 3_600.0
 #: How often it says how much was skipped.
 STATUS_S: Final = 1.0
+#: Messages that are encoded in a piece: up to 6 KiB each.
+_AT_ONCE: Final = 50
 #: How long messages are gathered.
 _GATHER_S: Final = 0.05
 
@@ -73,11 +75,11 @@ class Sample:
 
     def __init__(self, edge: Edge, topic_filter: str, rate: int) -> None:
         self._edge = edge
-        self._filter = topic_filter
+        self.filters = {topic_filter: SubscriptionOptions()}
         self._rate = rate
         self._messages_left = rate
         self._bytes_left = MOST_BYTES_PER_S
-        self._waiting: deque[_Noted] = deque()
+        self._waiting: list[_Noted] = []
         self._more = asyncio.Event()
         self.seen = 0
         self.skipped = 0
@@ -97,18 +99,11 @@ class Sample:
 
     def begin(self) -> None:
         """Note messages from now on, also of clients at other edges."""
-        registry = self._edge.registry
-        registry.replays.add(self._filter, self, (self._filter, SubscriptionOptions()))
-        registry.replaying.add(self)
-        registry.hold_interest(self._filter)
+        self._edge.registry.observers.begin(self)
 
     def end(self) -> None:
         """Note nothing any more."""
-        registry = self._edge.registry
-        if self in registry.replaying:
-            registry.replaying.discard(self)
-            registry.replays.remove(self._filter, self)
-            registry.release_interest(self._filter)
+        self._edge.registry.observers.end(self)
 
     async def lines(self) -> AsyncGenerator[bytes]:
         """Return messages as lines of JSON, and how many there were; end with the last one."""
@@ -118,9 +113,9 @@ class Sample:
             yield self._status()
             while time() < until_s:
                 await self._gather(second_s - time())
-                if self._waiting:
-                    yield b"".join(noted.line() for noted in self._waiting)
-                    self._waiting.clear()
+                waiting, self._waiting = self._waiting, []
+                async for part in pieces(waiting, _AT_ONCE):
+                    yield b"".join([noted.line() for noted in part])
                 if time() >= second_s:
                     second_s = time() + STATUS_S
                     self._messages_left, self._bytes_left = self._rate, MOST_BYTES_PER_S

@@ -147,6 +147,24 @@ def check_lists_of_bundle(content: bytes) -> None:
     _bundle(content)
 
 
+def expired_trust(authorities: bytes, lists: bytes, now_s: float) -> list[str]:
+    """Return why clients with good certificates are refused now: all authorities have expired, or
+    the newest list of one. Raises ValueError for content that cannot be used."""
+    trusted = _bundle(authorities)
+    newest: dict[x509.Name, Validity] = {}
+    for crl in (*trusted.lists, *_bundle(lists).lists):
+        found, before = _validity_of_list(crl, Path()), newest.get(crl.issuer)
+        if before is None or before.not_after < found.not_after:
+            newest[crl.issuer] = found
+    refused = "clients with certificates from it are refused"
+    certificates = [_validity_of(each, Path(), refused) for each in trusted.certificates]
+    ended = [each for each in certificates if now_s > each.not_after]
+    if trusted.unread or len(ended) < len(certificates):
+        ended = []
+    ended += (each for each in newest.values() if now_s > each.not_after)
+    return [each.problem(now_s) for each in ended]
+
+
 def _read(path: Path) -> _Bundle:
     try:
         return _bundle(path.read_bytes())

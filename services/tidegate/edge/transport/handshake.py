@@ -14,7 +14,7 @@ import ssl
 from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 
-from tidegate.edge.channel import CloseReason, Peer
+from tidegate.edge.channel import NO_TLS, CloseReason, Peer, TlsPeer
 from tidegate.edge.transport import proxy_protocol
 from tidegate.edge.transport.accepted_connection import Refusal
 from tidegate.edge.transport.forwarded import client_address
@@ -113,16 +113,16 @@ class ConnectionHandshake(asyncio.Protocol):
         if self._stage is Stage.DONE:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        work = self._listener.total.work
-        if not work.begin():
+        listener = self._listener
+        if not listener.begin_work(self._address):
             self.transport.pause_reading()
-            self._listener.let_wait(self, self._address)
+            listener.let_wait(self, self._address)
             self._hold(len(self._buffer))
             return
         try:
             self._handle_buffer()
         finally:
-            work.end()
+            listener.total.work.end()
 
     def resume_work(self) -> None:
         """Handle what was received while other connections were handled."""
@@ -309,7 +309,7 @@ class ConnectionHandshake(asyncio.Protocol):
 
     def begin_work(self, connection: WaitingConnection) -> bool:
         """Whether ``connection`` may go on with TLS at once; if not, it waits."""
-        if self._listener.total.work.begin():
+        if self._listener.begin_work(self._address):
             return True
         self._listener.let_wait(connection, self._address)
         return False
@@ -399,14 +399,11 @@ class ConnectionHandshake(asyncio.Protocol):
     def _hand_over(self, channel: StreamChannel, peer: Peer, data: bytes) -> None:
         self._end()
         self._listener.replace(self, channel)
-        channel.start(self.transport, peer, data)
+        channel.start(self.transport, peer, data, self._accepted_s)
 
     def _open_stream(self) -> None:
         listener = self._listener
-        if listener.config.protocol is ListenerProtocol.UNIX:
-            kind = "unix"
-        else:
-            kind = "tcp" if self._tls is None else "tls"
+        kind = listener.stream_kind if self._tls is None else "tls"
         peer = self._peer(kind, (self._address, self._port))
         self._hand_over(StreamChannel(listener), peer, self._buffer)
 
@@ -420,29 +417,13 @@ class ConnectionHandshake(asyncio.Protocol):
     def _peer(
         self, kind: str, address: tuple[str, int], result: HandshakeResult | None = None
     ) -> Peer:
-        tls = self._tls
-        headers = result.headers if result is not None else ()
+        tls, shared = self._tls, self._listener.shared
         subprotocol = result.subprotocol if result is not None else ""
         if tls is None:
-            return Peer(
-                *address,
-                kind,
-                self._listener.label,
-                certificate_common_name=self._common_name,
-                http_headers=headers,
-                websocket_subprotocol=subprotocol,
-                accepted_s=self._accepted_s,
-            )
-        names = tls.peer_certificate()
-        return Peer(
-            *address,
-            kind,
-            self._listener.label,
-            tls_version=tls.version(),
-            certificate_common_name=names.common_name or self._common_name,
-            certificate_subject=names.subject,
-            server_name=tls.server_name(),
-            http_headers=headers,
-            websocket_subprotocol=subprotocol,
-            accepted_s=self._accepted_s,
-        )
+            name = self._common_name  # a proxy's word
+            known = TlsPeer(certificate_common_name=name) if name else NO_TLS
+        else:
+            names = tls.peer_certificate()
+            common_name = names.common_name or self._common_name
+            known = shared(TlsPeer(tls.version(), common_name, names.subject, tls.server_name()))
+        return Peer(shared(address[0]), address[1], kind, self._listener.label, subprotocol, known)

@@ -12,8 +12,9 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from tidegate.core.second_chance import SecondChance
 from tidegate.edge.channel import CloseReason, HandlerFactory, Peer
 from tidegate.edge.transport.accepted_connection import (
     AcceptedConnection,
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: From `Channel.close` until what is buffered must have been taken by the peer.
 FLUSH_TIMEOUT_S = 10.0
 #: From our last byte until the peer must have closed as well.
 LINGER_TIMEOUT_S = 2.0
+#: Values that are kept for other connections with equal ones.
+MAX_SHARED: Final = 1_000
 #: Faults of peers written to the log per listener and sweep; all of them are counted.
 LOGGED_FAULTS_PER_SWEEP = 5
 
@@ -103,6 +108,7 @@ class Listener:
 
     __slots__ = (
         "_log_budget",
+        "_shared",
         "closing",
         "config",
         "connect_timeout_s",
@@ -116,6 +122,7 @@ class Listener:
         "loop",
         "max_frame_bytes",
         "policy",
+        "stream_kind",
         "tls",
         "total",
         "trusted",
@@ -159,6 +166,7 @@ class Listener:
         self.websockets: set[PingedConnection] = set()
         self.unfinished = UnfinishedBytes()
         self._log_budget = LOGGED_FAULTS_PER_SWEEP
+        self._shared: SecondChance[Any, Any] = SecondChance(MAX_SHARED)
 
     def reconfigure(
         self,
@@ -173,6 +181,8 @@ class Listener:
         """Take other settings; connections that have a handler keep what it was made with."""
         self.config = config
         self.label = config.label
+        #: What carries MQTT without TLS and without WebSocket.
+        self.stream_kind = "unix" if config.protocol is ListenerProtocol.UNIX else "tcp"
         self.handler_factory = handler_factory
         self.max_frame_bytes = max_frame_bytes
         self.policy = policy
@@ -238,6 +248,22 @@ class Listener:
             self.unfinished.release(connection)
         self.closing.pop(connection, None)
 
+    def note_outcome(self, address: str, *, is_accepted: bool) -> None:
+        """Note whether a connection has got CONNACK, or has ended without one that accepts."""
+        outcomes = self.total.work.outcomes
+        if not is_accepted:
+            outcomes.add_failure()
+        if outcomes.many_fail():
+            source = self.total.addresses.key_of(address, self.trusted)
+            outcomes.add_of(source, is_accepted=is_accepted)
+
+    def begin_work(self, address: str) -> bool:
+        """Whether bytes may be handled at once: see `UnfinishedWork`; if so, end it afterwards."""
+        work = self.total.work
+        if work.outcomes.many_fail():
+            return work.begin(self.total.addresses.key_of(address, self.trusted))
+        return work.begin()
+
     def let_wait(self, connection: WaitingConnection, address: str) -> None:
         """Let a connection wait until its bytes may be handled: see `UnfinishedWork`.
 
@@ -259,6 +285,7 @@ class Listener:
         ``level`` below INFO: it is no news, and not recorded.
         """
         self.counters.refused[reason] += 1
+        self.note_outcome(address, is_accepted=False)
         if level >= logging.INFO:
             self.total.on_refused(self.label, reason.value, detail, address)
         if log.isEnabledFor(level) and self.may_log():
@@ -280,11 +307,22 @@ class Listener:
         self._log_budget -= 1
         return True
 
+    def shared(self, value: T) -> T:
+        """Return the equal object that other connections have, which is never changed.
+
+        Behind a load balancer they have few addresses, and what TLS says of devices is mostly the
+        same.
+        """
+        found: T | None = self._shared.find(value)
+        if found is None:
+            self._shared.add(value, value)
+            return value
+        return found
+
     def peer_of(self, transport: asyncio.Transport) -> Peer:
         """Return the peer of a plain connection, as the socket names it."""
         address, port = peer_address(transport)
-        kind = "unix" if self.config.protocol is ListenerProtocol.UNIX else "tcp"
-        return Peer(address, port, kind, self.label)
+        return Peer(self.shared(address), port, self.stream_kind, self.label)
 
     def sweep(self, now: float) -> None:
         """End what has passed its deadline; called about twice a second."""
@@ -310,7 +348,9 @@ def peer_address(transport: asyncio.Transport) -> tuple[str, int]:
     """Return address and port of the other end; those of a Unix socket are ``("", 0)``."""
     name = transport.get_extra_info("peername")
     if isinstance(name, tuple) and len(name) >= 2:
-        address = str(name[0])
-        # A link-local IPv6 address may carry its scope, which is no part of the address.
-        return unmapped(address.partition("%")[0]), int(name[1])
+        address: str = name[0]
+        if ":" in address:
+            # A link-local IPv6 address may carry its scope, which is no part of the address.
+            address = unmapped(address.partition("%")[0])
+        return address, name[1]
     return "", 0

@@ -102,6 +102,7 @@ class Listeners:
         frames_class: type[WebSocketFrames] = WebSocketFrames,
         config_status: ConfigStatus | None = None,
         on_refused: OnRefused | None = None,
+        has_unsent: Callable[[], bool] | None = None,
     ) -> None:
         """Keep the configuration; nothing is opened before `start`.
 
@@ -109,7 +110,8 @@ class Listeners:
         ``connect_timeout_s`` bounds every stage before a connection has its handler.
         ``frames_class`` is for tests that look at the WebSocket layer alone. ``config_status``
         records which certificates are in use. ``on_refused`` is called for each connection that
-        ends before it has a handler.
+        ends before it has a handler. ``has_unsent``: whether handlers are going to write in this
+        turn of the event loop (`UnfinishedWork`).
         """
         self._configs = list(configs)
         self._handler_factory_for = handler_factory_for
@@ -117,6 +119,8 @@ class Listeners:
         self._total = ConnectionTotal(max_connections)
         if on_refused is not None:
             self._total.on_refused = on_refused
+        if has_unsent is not None:
+            self._total.work.has_unsent = has_unsent
         self._unfinished_limit = sys.maxsize
         self._descriptors = DescriptorGuard(self._total)
         self._connect_timeout_s = connect_timeout_s
@@ -397,6 +401,11 @@ class Listeners:
     def waited(self) -> int:
         """How often a connection had to wait for one."""
         return self._total.work.waited
+
+    @property
+    def pauses(self) -> int:
+        """How often one was put off for addresses where most connections come to nothing."""
+        return self._total.work.pauses
 
     @property
     def connection_limit(self) -> int:

@@ -61,14 +61,16 @@ class StreamChannel(asyncio.Protocol):
         if self._listener.admit(self, stream):
             self.start(stream, self._listener.peer_of(stream), b"")
 
-    def start(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
+    def start(
+        self, transport: asyncio.Transport, peer: Peer, data: bytes, accepted_s: float = 0.0
+    ) -> None:
         """Give the connection its handler, then the bytes that were read already."""
         self.transport = transport
         self.peer = peer
         transport.set_write_buffer_limits(self._listener.config.write_high_water_bytes)
         # What the handler writes from its constructor goes out; what it raises ends the connection.
         try:
-            self.handler = self._listener.handler_factory(self)
+            self.handler = self._listener.handler_factory(self, accepted_s)
         except Exception:
             log.exception("handler creation failed", extra={"listener": peer.listener})
             self._end(CloseReason.INTERNAL_ERROR)
@@ -93,8 +95,7 @@ class StreamChannel(asyncio.Protocol):
     def _first_received(self, data: bytes) -> None:
         """Deliver the first bytes when it is their turn, and the others without a question."""
         listener = self._listener
-        work = listener.total.work
-        if not work.begin():
+        if not listener.begin_work(self.peer.address):
             self._paused_data = [data]
             self.data_received = self._buffer_data  # type: ignore[method-assign]
             self.transport.set_protocol(self)
@@ -107,7 +108,7 @@ class StreamChannel(asyncio.Protocol):
             self.transport.set_protocol(self)
             self.data_received(data)
         finally:
-            work.end()
+            listener.total.work.end()
 
     def resume_work(self) -> None:
         """Deliver the first bytes: it is this connection's turn."""
@@ -211,6 +212,11 @@ class StreamChannel(asyncio.Protocol):
     def accepted(self) -> None:
         """Note that CONNACK is sent."""
         self._listener.unfinished.release(self)
+        self._listener.note_outcome(self.peer.address, is_accepted=True)
+
+    def failed(self) -> None:
+        """Note that it ends without a CONNACK that accepts."""
+        self._listener.note_outcome(self.peer.address, is_accepted=False)
 
     def end_unfinished(self) -> None:
         """End it now: it holds too much, and has no CONNACK."""

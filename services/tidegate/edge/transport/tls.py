@@ -10,7 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +64,21 @@ class ServerSslObject(ssl.SSLObject):
     sni = ""
 
 
+class RecordBuffers:
+    """What OpenSSL reads and writes for all connections of a listener, one after the other.
+
+    Each call puts in what has arrived and takes out what is to be sent, so nothing is left in them
+    for the next connection. One pair for each connection would keep the largest content that it
+    ever had until the connection ends: OpenSSL's memory buffers never shrink.
+    """
+
+    __slots__ = ("incoming", "outgoing")
+
+    def __init__(self) -> None:
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+
+
 @dataclass(slots=True, frozen=True)
 class ContextSet:
     """The contexts of one listener, from one reading of its files."""
@@ -76,6 +91,7 @@ class ContextSet:
     client_trust: ClientTrust
     #: The server names of each certificate, by its file.
     names: tuple[tuple[Path, tuple[str, ...]], ...] = ()
+    buffers: RecordBuffers = field(default_factory=RecordBuffers)
 
     def find(self, name: str) -> ssl.SSLContext:
         """Return the context for a server name: exact, wildcard (one label), or the default."""
@@ -287,6 +303,8 @@ def _context(
     )
     # A peer must not be able to cause public-key work again on an open connection.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    # OpenSSL sends two, for a browser's parallel connections: an MQTT client has one.
+    context.num_tickets = 1
     if config.ciphers:
         context.set_ciphers(config.ciphers)
     context.set_alpn_protocols(_ALPN.get(listener.protocol, ["mqtt"]))

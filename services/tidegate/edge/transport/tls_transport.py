@@ -2,8 +2,10 @@
 
 A `TlsTransport` is the protocol of the transport below and the transport of the protocol above,
 which is a `ConnectionHandshake` first and a channel later. It exists because a connection may turn
-out to be TLS only after its first bytes were read (PROXY header, ``auto`` listener), and because it
-needs less memory per connection than the event loop's own layer.
+out to be TLS only after its first bytes were read (PROXY header, ``auto`` listener), and because
+the event loop's own layer takes more memory, sends no alerts and loses what a peer sent before its
+end (docs/adr/0040). OpenSSL reads and writes the `RecordBuffers` of the listener, which are empty
+whenever anything else runs.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from sys import intern
 from typing import Protocol, cast
 
 from tidegate.edge.transport.certificate_names import (
@@ -24,12 +27,11 @@ from tidegate.edge.transport.unfinished_work import WaitingConnection
 
 log = logging.getLogger(__name__)
 
-#: Ciphertext given to OpenSSL at once. Its memory buffers never shrink: the largest content that
-#: one had stays allocated until the connection ends.
-_SLICE_BYTES = 32_768
 #: What is kept to say which protocol came in the place of TLS.
 _FIRST_BYTES = 16
 _NO_PROTOCOL = asyncio.Protocol()
+#: One for all: a dictionary of its own for each connection takes memory.
+_NO_EXTRA: dict[str, object] = {}
 #: The largest record; OpenSSL reads and writes one at a time.
 _RECORD_BYTES = 16_384
 
@@ -63,6 +65,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     __slots__ = (
         "_below",
+        "_context",
         "_deliver",
         "_error",
         "_incoming",
@@ -84,7 +87,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         protocol: asyncio.Protocol,
         owner: TlsOwner,
     ) -> None:
-        super().__init__()
+        super().__init__(_NO_EXTRA)
         self._below = below
         #: None once the handshake is done.
         self._owner: TlsOwner | None = owner
@@ -92,12 +95,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._pending = b""
         self._protocol = protocol
         self._deliver = protocol.data_received
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._ssl = cast(
-            ServerSslObject,
-            contexts.default.wrap_bio(self._incoming, self._outgoing, server_side=True),
-        )
+        self._incoming = contexts.buffers.incoming
+        self._outgoing = contexts.buffers.outgoing
+        #: None from the first bytes on: what OpenSSL has for a connection is made then, when it is
+        #: this connection's turn, and takes no memory of one that sends nothing.
+        self._context: ssl.SSLContext | None = contexts.default
+        self._ssl: ServerSslObject
         self._is_established = False
         #: The beginning of what was received until the handshake is done.
         self.first_bytes = b""
@@ -138,74 +141,85 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self.unfinished_bytes += len(data)
         if len(self.first_bytes) < _FIRST_BYTES:
             self.first_bytes += data[:_FIRST_BYTES]
-        self._decrypt(data)
-
-    def _decrypt(self, data: bytes) -> None:
-        parts: list[bytes] = []
-        try:
-            if len(data) <= _SLICE_BYTES:
-                self._incoming.write(data)
-                self._read(parts)
-            else:
-                for start in range(0, len(data), _SLICE_BYTES):
-                    self._incoming.write(data[start : start + _SLICE_BYTES])
-                    self._read(parts)
-        except ssl.SSLError as exc:
-            self._fail(exc, parts)
-            return
-        if parts:
-            self._deliver(parts[0] if len(parts) == 1 else b"".join(parts))
-        elif self._owner is not None:
-            self._owner.hold_unfinished(self.unfinished_bytes)
-        if self._incoming.eof and not self._is_closed:
-            self._peer_closed()
-
-    def _read(self, parts: list[bytes]) -> None:
-        if not self._is_established and not self._do_handshake():
-            return
-        read = self._ssl.read
-        try:
-            while True:
-                part = read(_RECORD_BYTES)
-                if not part:
-                    # The peer's close_notify. Marking our own buffer is how `data_received` learns.
-                    self._incoming.write_eof()
-                    return
-                parts.append(part)
-        except ssl.SSLWantReadError:
-            # TLS 1.3 may have something to send while reading (the answer to a key update).
-            if self._outgoing.pending:
-                self._flush()
-
-    def _do_handshake(self) -> bool:
+        incoming = self._incoming
+        if self._context is not None:
+            made = self._context.wrap_bio(incoming, self._outgoing, server_side=True)
+            self._ssl = cast(ServerSslObject, made)
+            self._context = None
+        incoming.write(data)
+        is_done = False
+        rest = b""
         try:
             self._ssl.do_handshake()
+            is_done = True
         except ssl.SSLWantReadError:
-            self._flush()
-            return False
+            pass
+        except ssl.SSLError as exc:
+            self._note(exc)
+        finally:
+            if incoming.pending:
+                rest = incoming.read()
         self._flush()
+        if is_done:
+            self._finish_handshake()
+            if rest and not self._is_closed:
+                self._decrypt(rest)
+        elif self._error is not None:
+            self._end_below()
+        elif self._owner is not None:
+            self._owner.hold_unfinished(self.unfinished_bytes)
+
+    def _finish_handshake(self) -> None:
         self._is_established = True
         self.unfinished_bytes = 0
         self.first_bytes = b""
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.tls_established(self._ssl.selected_alpn_protocol())
-        return True
+
+    def _decrypt(self, data: bytes) -> None:
+        """Decrypt what is complete, leave the buffers empty, then deliver it at once."""
+        incoming, read = self._incoming, self._ssl.read
+        incoming.write(data)
+        parts: list[bytes] = []
+        append = parts.append
+        is_end = False
+        try:
+            # With an empty buffer OpenSSL has nothing to return, and says so by an exception.
+            while incoming.pending:
+                part = read(_RECORD_BYTES)
+                if not part:
+                    is_end = True  # close_notify
+                    break
+                append(part)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self._note(exc)
+        finally:
+            if incoming.pending:
+                incoming.read()  # what is behind an end, or an error
+        if self._outgoing.pending:
+            self._flush()  # an alert, or the answer to a key update
+        if parts:
+            self._deliver(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._error is not None:
+            self._end_below()
+        elif is_end and not self._is_closed:
+            self._peer_closed()
 
     def _flush(self) -> None:
+        """Send what OpenSSL has written: records, or the alert that says what is wrong."""
         data = self._outgoing.read()
         if data:
             self._below.write(data)
 
-    def _fail(self, exc: ssl.SSLError, parts: list[bytes]) -> None:
-        """Send the alert that OpenSSL has prepared, then close."""
-        if parts:
-            self._deliver(b"".join(parts))
-        if self._is_closed:
-            return
+    def _note(self, exc: ssl.SSLError) -> None:
+        """Send nothing more than what OpenSSL has prepared, and end for this reason."""
         self._is_closed = True
         self._error = _without_frames(exc)
-        self._flush()
+
+    def _end_below(self) -> None:
         if self._below.get_write_buffer_size():
             # No sweep covers this connection, and a peer that does not read must not keep it open.
             self._below.abort()
@@ -262,8 +276,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                     records.append(self._outgoing.read())
             self._below.write(b"".join(records))
         except ssl.SSLError as exc:
-            self._is_closed = True
-            self._error = _without_frames(exc)
+            self._note(exc)
+            self._flush()
             self._below.abort()
 
     def write_eof(self) -> None:
@@ -332,12 +346,12 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # What the connection is.
 
     def version(self) -> str:
-        """Such as TLSv1.3."""
-        return self._ssl.version() or ""
+        """Such as TLSv1.3; the same object for all connections."""
+        return intern(self._ssl.version() or "")
 
     def server_name(self) -> str:
         """The name the client asked for (SNI), or an empty string."""
-        return self._ssl.sni
+        return intern(self._ssl.sni)
 
     def peer_certificate(self) -> CertificateNames:
         """Return the names in the verified client certificate; none without one."""

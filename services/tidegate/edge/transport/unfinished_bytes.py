@@ -38,7 +38,8 @@ class UnfinishedBytes:
 
     def release(self, holder: Holder) -> None:
         """Note that a connection holds nothing any more (idempotent)."""
-        self.total -= self._sizes.pop(holder, 0)
+        if self._sizes:  # hardly ever
+            self.total -= self._sizes.pop(holder, 0)
 
     def _free(self) -> None:
         """End those that hold most, so many that the next time is some way off."""

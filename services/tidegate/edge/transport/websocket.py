@@ -37,6 +37,9 @@ except ImportError:  # the pure wheel
 #: [MQTT-6.0.0-4]; the others are what clients in the field offer instead (![MQTT-6.0.0-4]).
 SUBPROTOCOLS: Final = frozenset({"mqtt", "mqttv3.1", "mqttv3.1.1", "mqttv5"})
 
+#: As many connections offer the same word, they share it.
+_ONE_OBJECT: Final = {word: word for word in SUBPROTOCOLS}
+
 #: Request line and headers together: enough for the cookies of a whole domain.
 MAX_HEAD_BYTES: Final = 16_384
 
@@ -48,22 +51,6 @@ CLOSE_UNSUPPORTED_DATA: Final = 1003
 CLOSE_TOO_BIG: Final = 1009
 
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
-#: Headers that only concern the handshake; the others are kept.
-_TRANSIENT_HEADERS: Final = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "accept-language",
-        "cache-control",
-        "connection",
-        "pragma",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "upgrade",
-    }
-)
 # The library would log one INFO line per connection.
 _LIBRARY_LOG: Final = logging.getLogger("tidegate.edge.transport.websocket.library")
 _LIBRARY_LOG.setLevel(logging.ERROR)
@@ -93,7 +80,6 @@ class HandshakeResult:
     response: bytes
     message: str = ""
     subprotocol: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
     forwarded_for: tuple[str, ...] = ()
 
 
@@ -180,7 +166,7 @@ def _choose_subprotocol(headers: Headers) -> str:
         raise HandshakeRefusedError(400, f"Malformed handshake: {exc}.") from exc
     for subprotocol in offered:
         if subprotocol.lower() in SUBPROTOCOLS:
-            return subprotocol
+            return _ONE_OBJECT.get(subprotocol, subprotocol)
     if offered:
         known = ", ".join(sorted(SUBPROTOCOLS))
         raise HandshakeRefusedError(
@@ -224,17 +210,11 @@ def _answer(library: _Library, head: bytes, policy: HandshakePolicy) -> Handshak
         status = response.status_code if response.status_code < 500 else 400
         message = response.body.decode(errors="replace").partition("\n")[0]
         return http_error(status, message)
-    headers = request.headers
     return HandshakeResult(
         101,
         response.serialize(),
         subprotocol=subprotocol,
-        headers=tuple(
-            (name, value)
-            for name, value in headers.raw_items()
-            if name.lower() not in _TRANSIENT_HEADERS
-        ),
-        forwarded_for=tuple(headers.get_all("X-Forwarded-For")),
+        forwarded_for=tuple(request.headers.get_all("X-Forwarded-For")),
     )
 
 
@@ -294,9 +274,9 @@ class WebSocketFrames:
     """The frames of one open connection, server side.
 
     Call `receive` with what the transport read; afterwards take `received` (payloads of binary
-    frames, in order) and `outgoing` (bytes to write), and look at `is_closed`. Data frames of any
-    kind but binary end the connection with 1003 [MQTT-6.0.0-1]; frame boundaries mean nothing to
-    the byte stream [MQTT-6.0.0-2].
+    frames, in order) and `outgoing` (bytes to write), each None when there are none, and look at
+    `is_closed`. Data frames of any kind but binary end the connection with 1003 [MQTT-6.0.0-1];
+    frame boundaries mean nothing to the byte stream [MQTT-6.0.0-2].
     """
 
     __slots__ = (
@@ -321,8 +301,8 @@ class WebSocketFrames:
         self._needed = 0
         #: Exists only while something other than whole binary frames is received.
         self._library: _Library | None = None
-        self.received: list[bytes] = []
-        self.outgoing: list[bytes] = []
+        self.received: list[bytes] | None = None
+        self.outgoing: list[bytes] | None = None
         #: A close frame was sent.
         self.is_closing = False
         #: Nothing more may be sent or will be read: the transport is to be closed.
@@ -366,7 +346,7 @@ class WebSocketFrames:
                 return
             if first == 0x82 and self._library is None:
                 if size or self.accepts_text:
-                    self.received.append(apply_mask(data[start:stop], data[start - 4 : start]))
+                    self._add_received(apply_mask(data[start:stop], data[start - 4 : start]))
             elif first == 0x8A and size < 126 and self._library is None:
                 pass  # a pong: the answer to our ping, or unsolicited; both are ignored
             else:
@@ -376,6 +356,18 @@ class WebSocketFrames:
                     self.drop_library()
                 self._feed_library(data[position:stop])
             position = stop
+
+    def _add_received(self, payload: bytes) -> None:
+        if self.received is None:
+            self.received = [payload]
+        else:
+            self.received.append(payload)
+
+    def _add_outgoing(self, chunk: bytes) -> None:
+        if self.outgoing is None:
+            self.outgoing = [chunk]
+        else:
+            self.outgoing.append(chunk)
 
     @property
     def unfinished_bytes(self) -> int:
@@ -411,7 +403,7 @@ class WebSocketFrames:
     def _receive_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.BINARY, Opcode.CONT):
             if frame.data:
-                self.received.append(bytes(frame.data))
+                self._add_received(bytes(frame.data))
         elif frame.opcode == Opcode.CLOSE and not self.close_code:
             library = self._open_library()
             self.close_code = library.close_rcvd.code if library.close_rcvd else 1005
@@ -425,7 +417,7 @@ class WebSocketFrames:
     def _collect(self, library: ServerProtocol) -> None:
         for chunk in library.data_to_send():
             if chunk:
-                self.outgoing.append(chunk)
+                self._add_outgoing(chunk)
             else:
                 self.is_closed = True
         if library.parser_exc is not None:
@@ -461,4 +453,4 @@ class WebSocketFrames:
 
     def ping(self) -> None:
         """Put an empty ping into `outgoing`."""
-        self.outgoing.append(b"\x89\x00")
+        self._add_outgoing(b"\x89\x00")

@@ -32,10 +32,12 @@ class WebSocketChannel(StreamChannel):
         #: What the handler holds of a client without CONNACK; -1: the client has it.
         self._early_bytes = 0
 
-    def start(self, transport: asyncio.Transport, peer: Peer, data: bytes) -> None:
+    def start(
+        self, transport: asyncio.Transport, peer: Peer, data: bytes, accepted_s: float = 0.0
+    ) -> None:
         """Give the connection its handler, then the frames that came with the handshake."""
         self._listener.websockets.add(self)
-        super().start(transport, peer, data)
+        super().start(transport, peer, data, accepted_s)
 
     def _set_receiver(self) -> None:
         assert self.handler is not None
@@ -46,9 +48,9 @@ class WebSocketChannel(StreamChannel):
         frames = self._frames
         frames.receive(data)
         received = frames.received
-        if received:
+        if received is not None:
+            frames.received = None
             payload = received[0] if len(received) == 1 else b"".join(received)
-            received.clear()
             handler = self.handler
             if handler is not None and not self._reason:
                 handler.data_received(payload)
@@ -74,9 +76,9 @@ class WebSocketChannel(StreamChannel):
     def _flush(self) -> None:
         """Write what the frames have to send, and close if they are closed."""
         frames = self._frames
-        if frames.outgoing:
+        if frames.outgoing is not None:
             self.transport.write(b"".join(frames.outgoing))
-            frames.outgoing.clear()
+            frames.outgoing = None
         if not frames.is_closed:
             return
         if not self._reason:

@@ -46,7 +46,7 @@ class EdgeFigures:
             assert peer.outbox is not None
             for process, values in parts:
                 if values and process != peer.instance:
-                    operation = peer.outbox.frame.operations.add().figures
+                    operation = peer.outbox.operation().figures
                     operation.life = process
                     operation.values.update(values)
                     peer.outbox.grew(SMALL_BYTES * len(values))

@@ -1,8 +1,8 @@
-"""Connections that have ended at this edge while routers may still lack what they have published.
+"""Connections that have ended at this edge while what they have published is under way.
 
 Owns those whose end is not in the store yet: as long as that is so, the session is the ended
 connection's, so the next one at another edge supersedes it, and what is still under way is refused.
-``router_client`` waits here before it reports the end of a connection; ``router_frames`` and
+``session_requests`` waits here before it reports the end of a connection; ``router_frames`` and
 ``verification`` report what is superseded.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
-from tidegate.link.edge_end.router_peer import State
+from tidegate.link.edge_end.router_peer import RouterPeer, State
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.interfaces import DetachSession, EndedPublisher
 from tidegate.runtime.process.tasks import Tasks
@@ -23,9 +23,12 @@ FENCE_TIMEOUT_S: Final = 10.0
 
 
 class _Ending:
-    """One connection; ``released``: its end may be stored, ``over``: it is superseded."""
+    """One connection; ``released``: its end may be stored, ``over``: it is superseded.
 
-    __slots__ = ("client_id", "epoch", "over", "publisher", "released")
+    ``settled``: every publish of it has its outcome.
+    """
+
+    __slots__ = ("client_id", "epoch", "over", "publisher", "released", "settled")
 
     def __init__(self, client_id: str, epoch: int, publisher: EndedPublisher) -> None:
         self.client_id = client_id
@@ -33,6 +36,8 @@ class _Ending:
         self.publisher = publisher
         self.released = asyncio.Event()
         self.over = asyncio.Event()
+        self.settled = asyncio.Event()
+        publisher.on_settled = self.settled.set
 
 
 class Endings:
@@ -97,8 +102,31 @@ class Endings:
         for ending in self._ending.get(client_id, ()):
             ending.released.set()
 
+    def is_settled(self, request: DetachSession) -> bool:
+        """Whether ``wait`` would return at once: nothing of a connection is under way."""
+        if request.publisher is None:
+            return True
+        if request.publisher.is_under_way():
+            return False
+        waits_for, some_wait = self._under_way(request.client_id)
+        return not waits_for and not some_wait
+
+    def _under_way(self, client_id: str) -> tuple[list[RouterPeer], bool]:
+        """Return the routers that have not confirmed all, and whether a client's publishes wait."""
+        unconfirmed = []
+        some_wait = self._dispatcher.has_unrouted(client_id)
+        for peer in self._routers.members.values():
+            if peer.has_waiting(client_id):
+                some_wait = True
+            elif peer.state in {State.OPEN, State.UNVERIFIED} and peer.has_unconfirmed():
+                unconfirmed.append(peer)
+        return unconfirmed, some_wait
+
     async def wait(self, request: DetachSession) -> None:
-        """Return when routers have all that a connection has published, or need not have it."""
+        """Return when all that a connection has published has taken effect, or need not do so.
+
+        A router that has it, and has not confirmed it yet, may be lost: then it is sent again.
+        """
         if request.publisher is None:
             return
         ending = _Ending(request.client_id, request.epoch, request.publisher)
@@ -110,7 +138,7 @@ class Endings:
         """Forget a connection once routers have all of it, or it is superseded."""
         over = asyncio.create_task(ending.over.wait())
         try:
-            while not ending.over.is_set() and await self._wait_once(ending.client_id, over):
+            while not ending.over.is_set() and await self._wait_once(ending, over):
                 pass
         finally:
             over.cancel()
@@ -120,15 +148,10 @@ class Endings:
             if not endings:
                 del self._ending[ending.client_id]
 
-    async def _wait_once(self, client_id: str, over: asyncio.Task[bool]) -> bool:
+    async def _wait_once(self, ending: _Ending, over: asyncio.Task[bool]) -> bool:
         """Wait for the routers of now; True if there may be more to wait for."""
-        waits: list[asyncio.Future[None]] = []
-        some_wait = self._dispatcher.has_unrouted(client_id)
-        for peer in self._routers.members.values():
-            if peer.has_waiting(client_id):
-                some_wait = True
-            elif peer.state in {State.OPEN, State.UNVERIFIED} and peer.has_unconfirmed():
-                waits.append(peer.sync())
+        unconfirmed, some_wait = self._under_way(ending.client_id)
+        waits = [peer.sync() for peer in unconfirmed]
         if some_wait:
             for future in waits:
                 future.add_done_callback(_retrieve)
@@ -136,7 +159,14 @@ class Endings:
             await asyncio.wait({changed, over}, return_when=asyncio.FIRST_COMPLETED)
             changed.cancel()
             return True
-        return await _all_synced(waits, over)
+        if await _all_synced(waits, over):
+            return True
+        if over.done() or not ending.publisher.is_under_way():
+            return False
+        settled = asyncio.create_task(ending.settled.wait())
+        await asyncio.wait({settled, over}, return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
+        return True
 
 
 async def _all_synced(waits: Iterable[asyncio.Future[None]], over: asyncio.Task[bool]) -> bool:

@@ -32,6 +32,7 @@ class Lease:
         "_edge_id",
         "_figures",
         "_live_routers",
+        "_loop",
         "_requests",
         "_routers",
         "_verification",
@@ -66,6 +67,9 @@ class Lease:
         self.until_s = 0.0
         #: Instances of the routers with a lease.
         self._live_routers: set[str] = set()
+        #: Kept: ``wait`` is called for each CONNECT, and to look it up costs a system call until
+        #: Python 3.12.
+        self._loop = asyncio.get_running_loop()
 
     def start(self, tasks: Tasks) -> None:
         """Begin to renew it."""
@@ -110,17 +114,21 @@ class Lease:
                 self._discover_now()
                 self._verification.events_missed()
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it lasts, as far as this edge knows."""
+        return self._loop.time() < self.until_s
+
     async def wait(self, timeout_s: float) -> None:
         """Return once the lease lasts: sessions of an edge without one are given to others.
 
         Raises RouterUnavailable after ``timeout_s``.
         """
-        loop = asyncio.get_running_loop()
-        if loop.time() < self.until_s:
+        if self.lasts:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                while loop.time() >= self.until_s:
+                while not self.lasts:
                     await self._routers.wait_changed()
         except TimeoutError:
             raise RouterUnavailable("edge lease not renewed") from None

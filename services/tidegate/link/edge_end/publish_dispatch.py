@@ -11,7 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tidegate.link.edge_end.router_peer import State, Unconfirmed, UnconfirmedRedispatch
+from tidegate.link.edge_end.router_peer import (
+    RouterPeer,
+    State,
+    Unconfirmed,
+    UnconfirmedRedispatch,
+)
 from tidegate.link.edge_end.router_table import RouterTable
 from tidegate.link.interfaces import PUBLISHED, Origin
 from tidegate.link.messages import size_of
@@ -35,7 +40,7 @@ class PublishDispatcher:
 
     def __init__(self, routers: RouterTable, counters: Counters) -> None:
         self._routers = routers
-        self._owners = routers.owners
+        self._owners = routers.owners.recent
         self._counters = counters
         self._order = 0
         self._unrouted: list[Unconfirmed] = []
@@ -47,7 +52,7 @@ class PublishDispatcher:
 
     def publish(self, origin: Origin, message: Publish) -> int | None:
         """Route a message (see RouterLink)."""
-        peer = self._owners.get(message.topic) or self._routers.owner(message.topic)
+        peer = self._owners.get(message.topic) or self._find_owner(message.topic)
         qos = message.qos
         if not qos and peer is not None and peer.state is State.OPEN:
             peer.publish_qos0(message, origin.client_id, origin.epoch)
@@ -67,6 +72,12 @@ class PublishDispatcher:
         if peer is not None and peer.outstanding_bytes >= peer.credit_bytes:
             self.pause()
         return None if qos else PUBLISHED
+
+    def _find_owner(self, topic: str) -> RouterPeer | None:
+        """Return the router of a topic that is not among those used last."""
+        peer = self._routers.owner(topic)
+        self._owners = self._routers.owners.recent
+        return peer
 
     def publish_will(self, origin: Origin, message: Publish) -> None:
         """Route the will of a connection that has ended; its outcome follows at every QoS."""

@@ -1,7 +1,7 @@
 """Requests to routers, repeated at another router when the connection is lost before the reply.
 
-Owns no state. Called by ``router_client``, ``lease`` and ``verification``; ``router_table`` says
-which router to use.
+Owns no state. Called by ``router_client``, ``session_requests``, ``lease`` and ``verification``;
+``router_table`` says which router to use.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Requests:
         size: int = SMALL_BYTES,
         is_wanted: Callable[[], bool] | None = None,
         wait_s: float = 0.0,
+        tries: int = TRIES,
     ) -> pb.Reply:
         """Send a request to the router for ``key``, to another one if that connection is lost.
 
@@ -63,7 +64,7 @@ class Requests:
         waits, for ``wait_s`` at most. Raises SessionFenced, SessionOwned, SessionQuotaExceeded,
         RouterUnavailable.
         """
-        for _ in range(TRIES):
+        for _ in range(tries):
             if is_wanted is not None and not is_wanted():
                 raise RouterUnavailable("connection has ended")
             peer = self._routers.session_router(key)
@@ -74,7 +75,7 @@ class Requests:
             try:
                 reply = await peer.request(request, size)
             except LinkLost:
-                _count_try(request)
+                count_try(request)
                 continue
             raise_failure(reply)
             return reply
@@ -100,7 +101,8 @@ class Requests:
             await asyncio.sleep(RETRY_S)
 
 
-def _count_try(request: pb.Request) -> None:
+def count_try(request: pb.Request) -> None:
+    """Note in a request that it was sent, and that nobody has answered."""
     kind = request.WhichOneof("kind")
     if kind in _COUNTED:
         getattr(request, kind).tries += 1

@@ -17,6 +17,7 @@ Each part calls only those before it::
     router_membership  routers that join, leave and return (it runs the streams)
     edge_figures       what this edge and routers count
     lease              this edge's lease in the store
+    session_requests   CONNECT and the end of a connection
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from tidegate.core.attempt import Attempt
 from tidegate.link.edge_end.edge_figures import EdgeFigures
 from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.lease import Lease
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
-from tidegate.link.edge_end.requests import TRIES, RequestFailed, Requests, raise_failure
+from tidegate.link.edge_end.requests import TRIES, Requests, raise_failure
 from tidegate.link.edge_end.retained_reads import RetainedReads
 from tidegate.link.edge_end.router_frames import RouterFrameHandler
 from tidegate.link.edge_end.router_membership import RouterMembership
 from tidegate.link.edge_end.router_peer import LinkLost
 from tidegate.link.edge_end.router_table import RouterTable
+from tidegate.link.edge_end.session_requests import SessionRequests
 from tidegate.link.edge_end.snapshot import Snapshot
 from tidegate.link.edge_end.verification import Verification
 from tidegate.link.edge_end.will_publisher import WillPublisher
@@ -50,21 +51,17 @@ from tidegate.link.interfaces import (
     DetachSession,
     EdgeLink,
     OnRead,
-    PendingWill,
     RetainedForQueue,
     RetainedPage,
     RouterUnavailable,
 )
 from tidegate.link.messages import (
     SMALL_BYTES,
-    read_attached,
     read_message,
-    read_will,
-    write_attach,
-    write_detach,
     write_replays,
     write_subscriptions,
 )
+from tidegate.link.records import decode, message_of
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
@@ -93,7 +90,6 @@ class RouterClient:
         self._requests = Requests(self.routers)
         self._retained_reads = RetainedReads(self.routers)
         self._snapshot = Snapshot(self.routers)
-        self._withdrawn_connects = WithdrawnConnects(edge_id, self._requests, self._tasks)
         self.publish_dispatcher = PublishDispatcher(self.routers, counters)
         self.frame_handler = RouterFrameHandler(self.publish_dispatcher, counters)
         self.endings = self.frame_handler.endings = Endings(
@@ -132,6 +128,18 @@ class RouterClient:
             self.verification,
             self.figures,
             self.membership.discover_now,
+        )
+        self._sessions = SessionRequests(
+            config.timeout_s,
+            self._numbers,
+            self._tasks,
+            routers=self.routers,
+            requests=self._requests,
+            lease=self.lease,
+            snapshot=self._snapshot,
+            endings=self.endings,
+            wills=self.wills,
+            withdrawn_connects=WithdrawnConnects(edge_id, self._requests, self._tasks),
         )
         # The hot path: without a call in between.
         self.publish = self.publish_dispatcher.publish
@@ -173,124 +181,20 @@ class RouterClient:
 
     # Sessions
 
-    async def attach(self, edge_id: str, request: AttachSession) -> AttachedSession:
+    def attach(self, edge_id: str, request: AttachSession) -> asyncio.Future[AttachedSession]:
         """Make this edge the owner of a session (see RouterLink)."""
-        await self.lease.wait(self.config.timeout_s)
-        message = pb.Request()
-        write_attach(message.attach, request)
-        size = SMALL_BYTES + (len(request.will.payload) if request.will else 0)
-        # A request may be late: only the connection that is known to have the session may lose it.
-        message.attach.supersedes = request.own_epoch
-        message.attach.number = next(self._numbers)
-        while True:
-            reply = await self._send_attach(message, size, request)
-            session = read_attached(reply.attach)
-            if not session.taken_epoch:
-                break
-            message.attach.supersedes = session.taken_epoch
-        if session.fence_position:
-            # This takes as long as routers do not answer: the client's next connection may have
-            # taken the wills to its edge meanwhile.
-            claimed = self.wills.claim(session.wills)
-            taken: set[str] = set()
-            try:
-                await self._settle(request.client_id, session.fence_position)
-                session.wills = await self._without_withdrawn(request.client_id, session.wills)
-            except RouterUnavailable:
-                # It gets no connection: the session is given back, without its will.
-                end = DetachSession(request.client_id, session.epoch, publish_will=False)
-                self._tasks.spawn(self.detach(end))
-                raise
-            finally:
-                taken = self.wills.release(claimed)
-            session.wills = [will for will in session.wills if will.will_id not in taken]
-        await self.wills.publish_all(session.wills, self.config.timeout_s)
-        if session.incarnation:
-            self._snapshot.add_session(request.client_id, session.epoch, session.incarnation)
-        return session
+        return self._sessions.attach(request)
 
-    async def _send_attach(
-        self, message: pb.Request, size: int, request: AttachSession
-    ) -> pb.Reply:
-        try:
-            return await self._requests.send(request.client_id, message, size, request.is_wanted)
-        except RouterUnavailable as error:
-            wanted = message.attach
-            if wanted.tries or isinstance(error, RequestFailed):
-                attempt = Attempt(wanted.number, wanted.tries + 1)
-                self._withdrawn_connects.add(request.client_id, attempt)
-            raise
-
-    async def _settle(self, client_id: str, position: int) -> None:
-        """Return when every router refuses what older connections of a client still publish."""
-        for _ in range(TRIES):
-            excluded = self.routers.connected()
-            request = pb.Request()
-            request.settle.client_id, request.settle.position = client_id, position
-            request.settle.told.extend(peer.instance for peer in excluded)
-            answers = await asyncio.gather(
-                self._requests.send(client_id, request),
-                *(peer.request(pb.Request(catch_up=pb.CatchUpRequest())) for peer in excluded),
-                return_exceptions=True,
-            )
-            for answer in answers:
-                if not isinstance(answer, pb.Reply):
-                    if not isinstance(answer, LinkLost):
-                        raise answer
-                elif answer.failure != pb.FAILURE_UNSUPPORTED:  # an older router has no fences
-                    raise_failure(answer)
-            if all(isinstance(answer, pb.Reply) for answer in answers):
-                return
-        raise RouterUnavailable("router connection lost at every attempt")
-
-    async def _without_withdrawn(
-        self, client_id: str, wills: list[PendingWill]
-    ) -> list[PendingWill]:
-        """Leave out wills of connections that have ended with DISCONNECT [MQTT-3.14.4-3].
-
-        The store did not have that end yet, but the other edge has.
-        """
-        if not wills:
-            return wills
-        request = pb.Request()
-        request.withdrawn.client_id = client_id
-        request.withdrawn.will_ids.extend(will.will_id for will in wills)
-        try:
-            reply = await self._requests.send(client_id, request)
-        except RouterUnavailable:
-            return wills  # an older router, say
-        withdrawn = set(reply.withdrawn.will_ids)
-        return [will for will in wills if will.will_id not in withdrawn]
-
-    async def detach(self, request: DetachSession) -> DetachedSession:
+    def detach(self, request: DetachSession) -> asyncio.Future[DetachedSession]:
         """End a connection (see RouterLink)."""
-        self._snapshot.remove_session(request.client_id, request.epoch)
-        is_fenced = False
-        self.endings.begin(request)
-        try:
-            await self.endings.wait(request)
-            reply = await self._store_end(request)
-            is_fenced = reply.detach.fenced
-            if is_fenced:
-                self.endings.supersede(request.client_id, request.epoch)
-        finally:
-            self.endings.stored(request, is_fenced)
-        wills = [read_will(will) for will in reply.detach.wills]
-        lost = request.lost_will if is_fenced else None
-        await self.wills.publish_all(wills, self.config.timeout_s, lost)
-        return DetachedSession(is_fenced=is_fenced)
-
-    async def _store_end(self, request: DetachSession) -> pb.Reply:
-        message = pb.Request()
-        write_detach(message.detach, request)
-        return await self._requests.send_until_answered(request.client_id, message)
+        return self._sessions.detach(request)
 
     def record(self, events: Sequence[tuple[str, bytes]]) -> bool:
         """Add events to the record, by one of the routers that can take them (see RouterLink)."""
         for peer in self.routers.reachable():
             outbox = peer.outbox
             if outbox is not None and outbox.queued_bytes < RECORD_ROOM_BYTES:
-                record = outbox.frame.operations.add().record
+                record = outbox.operation().record
                 record.client_ids.extend(key for key, _ in events)
                 record.events.extend(event for _, event in events)
                 outbox.grew(record.ByteSize())
@@ -301,7 +205,7 @@ class RouterClient:
         """Have a router store a ban (see RouterLink)."""
         for peer in self.routers.reachable():
             if peer.outbox is not None:
-                peer.outbox.frame.operations.add().ban.ban = ban
+                peer.outbox.operation().ban.ban = ban
                 peer.outbox.grew(SMALL_BYTES + len(ban))
                 return
 
@@ -310,20 +214,30 @@ class RouterClient:
         self.endings.hasten(client_id)
 
     async def fetch(
-        self, client_id: str, incarnation: int, after_seq: int, max_count: int, max_bytes: int
+        self,
+        client_id: str,
+        epoch: int,
+        incarnation: int,
+        after_seq: int,
+        max_count: int,
+        max_bytes: int,
     ) -> list[tuple[int, Publish]]:
         """Read a session's queue (see RouterLink)."""
         request = pb.Request(
             fetch=pb.FetchRequest(
                 client_id=client_id,
+                epoch=epoch,
                 incarnation=incarnation,
                 after_seq=after_seq,
                 max_count=max_count,
                 max_bytes=max_bytes,
             )
         )
-        reply = await self._requests.send(client_id, request)
-        return [(entry.seq, read_message(entry.message)) for entry in reply.fetch.entries]
+        found = (await self._requests.send(client_id, request)).fetch
+        if found.records:
+            records = found.records
+            return [(record[1], message_of(records, record)) for record in decode(records)]
+        return [(entry.seq, read_message(entry.message)) for entry in found.entries]
 
     async def release(self, client_id: str, epoch: int, seqs: list[int]) -> None:
         """Store that PUBREC was received (see RouterLink)."""
@@ -382,7 +296,7 @@ class RouterClient:
         request = pb.Request()
         wanted = request.subscribe
         wanted.client_id, wanted.epoch, wanted.incarnation = client_id, epoch, incarnation
-        wanted.subscriptions.extend(write_subscriptions(subscriptions))
+        write_subscriptions(wanted, subscriptions)
         wanted.generation = generation
         wanted.number = next(self._numbers)
         await self._change_on_all(client_id, request, wanted, again)
@@ -433,13 +347,15 @@ class RouterClient:
         """Remove a connection from its groups (see RouterLink)."""
         self._snapshot.leave_groups(client_id, epoch, filters)
 
-    def add_interest(self, edge_id: str, topic_filter: str) -> None:
+    def add_interest(
+        self, edge_id: str, filters: Sequence[str], *, only_qos0: bool = False
+    ) -> None:
         """Add interest (see RouterLink)."""
-        self._snapshot.add_interest(topic_filter)
+        self._snapshot.add_interest(filters, only_qos0=only_qos0)
 
-    def remove_interest(self, edge_id: str, topic_filter: str) -> None:
+    def remove_interest(self, edge_id: str, filters: Sequence[str]) -> None:
         """Remove interest (see RouterLink)."""
-        self._snapshot.remove_interest(topic_filter)
+        self._snapshot.remove_interest(filters)
 
     async def interest_synced(self) -> None:
         """Wait until all routers know this edge's interest (see RouterLink)."""

@@ -6,6 +6,9 @@ other parts of the router client register their functions with ``on``.
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 from tidegate.link.edge_end.endings import Endings
 from tidegate.link.edge_end.publish_dispatch import PublishDispatcher
 from tidegate.link.edge_end.router_peer import RouterPeer
@@ -13,10 +16,16 @@ from tidegate.link.edge_end.will_publisher import WillPublisher
 from tidegate.link.frames import OperationTable
 from tidegate.link.interfaces import EdgeLink
 from tidegate.link.messages import SMALL_BYTES, read_message, read_options, read_will
+from tidegate.link.records import KIND, MESSAGE, PUSH, decode, message_of
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.telemetry.counters import Counters
+
+log = logging.getLogger(__name__)
+
+#: Records that are not complete end the connection: what follows them is not known either.
+ESSENTIAL: Final = frozenset({"records"})
 
 
 class RemoteReceipt:
@@ -50,7 +59,7 @@ class RemoteReceipt:
         """Return it for another member (see SharedReceipt)."""
         outbox = self._outbox
         if outbox is not None and self._peer.outbox is outbox:
-            outbox.frame.operations.add().shared_returned.id = self._id
+            outbox.operation().shared_returned.id = self._id
             outbox.grew(SMALL_BYTES)
         else:
             self._publish_dispatcher.redispatch(self._group, self._message)
@@ -59,7 +68,7 @@ class RemoteReceipt:
 class RouterFrameHandler:
     """See the module's docstring. Its attributes must be set before the first frame."""
 
-    __slots__ = ("_dispatch", "_publish_dispatcher", "edge", "endings", "on", "wills")
+    __slots__ = ("_counters", "_dispatch", "_publish_dispatcher", "edge", "endings", "on", "wills")
 
     edge: EdgeLink
     endings: Endings
@@ -83,8 +92,11 @@ class RouterFrameHandler:
                 "echo": _on_echo,
                 "pushes_lost": self._on_pushes_lost,
                 "bans": self._on_bans,
+                "records": self._on_records,
             },
+            ESSENTIAL,
         )
+        self._counters = counters
         self._dispatch = table.dispatch
         self.on = table.on
 
@@ -96,6 +108,21 @@ class RouterFrameHandler:
             peer.confirm(frame)
             if self._publish_dispatcher.is_paused:
                 self._publish_dispatcher.resume()
+
+    def _on_records(self, peer: RouterPeer, records: bytes) -> None:
+        deliver, push = self.edge.deliver, self.edge.push
+        for record in decode(records):
+            message = message_of(records, record)
+            flags, number, epoch, _, client_id = record[:5]
+            try:
+                if flags & KIND == MESSAGE:
+                    deliver(message, client_id)
+                elif flags & KIND == PUSH:
+                    push(client_id, epoch, number, message)
+            except Exception:
+                # A fault of ours in one of them: the others are for other clients.
+                log.exception("record of a frame failed", extra={"peer": peer.name})
+                self._counters.internal_errors += 1
 
     def _on_deliver(self, _peer: RouterPeer, operation: pb.Deliver) -> None:
         self.edge.deliver(read_message(operation.message), operation.publisher_id)
@@ -149,7 +176,7 @@ class RouterFrameHandler:
         self.wills.fence(client_id, epoch)
         outbox = peer.outbox
         if outbox is not None:
-            fenced = outbox.frame.operations.add().fenced
+            fenced = outbox.operation().fenced
             fenced.client_id, fenced.epoch = client_id, epoch
             fenced.withdrawn = withdrawn
             outbox.grew(SMALL_BYTES)
@@ -175,5 +202,5 @@ def _on_applied(peer: RouterPeer, operation: pb.Applied) -> None:
 def _on_echo(peer: RouterPeer, operation: pb.Echo) -> None:
     outbox = peer.outbox
     if outbox is not None:
-        outbox.frame.operations.add().echo.id = operation.id
+        outbox.operation().echo.id = operation.id
         outbox.grew(SMALL_BYTES)

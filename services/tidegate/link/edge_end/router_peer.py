@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tidegate.link.messages import SMALL_BYTES, size_of, write_message
 from tidegate.link.outbox import Outbox
+from tidegate.link.records import encode_completion, encode_message, is_plain
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.versions import RECORDS_VERSION
 
 if TYPE_CHECKING:
     from tidegate.link.interfaces import Origin
@@ -95,6 +97,7 @@ class RouterPeer:
     """See the module's docstring."""
 
     __slots__ = (
+        "_loop",
         "_next_id",
         "address",
         "arrivals",
@@ -144,6 +147,7 @@ class RouterPeer:
         #: Set when what other routers were sent before this one joined is confirmed.
         self.gate: asyncio.Event | None = None
         self._next_id = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def attached(self) -> bool:
@@ -192,45 +196,66 @@ class RouterPeer:
         size = size_of(message)
         self.outstanding_bytes += size
         self.unacknowledged_count += 1
-        publish = outbox.frame.operations.add().publish
-        publish.client_id = client_id
-        publish.epoch = epoch
-        write_message(publish.message, message)
+        if self.version >= RECORDS_VERSION and is_plain(message):
+            outbox.records.append(encode_message(message, client_id, 0, epoch))
+        else:
+            publish = outbox.operation().publish
+            publish.client_id = client_id
+            publish.epoch = epoch
+            write_message(publish.message, message)
         outbox.grew(size)
 
     def _send_publish(self, entry: Unconfirmed) -> None:
         message = entry.message
         assert message is not None
-        assert self.outbox is not None
-        publish = self.outbox.frame.operations.add().publish
-        publish.client_id = entry.client_id
-        publish.epoch = entry.epoch
-        write_message(publish.message, message)
+        outbox = self.outbox
+        assert outbox is not None
+        number = 0
         if message.qos or entry.identity:
-            publish.id = number = self.next_id()
+            number = self.next_id()
             self.unconfirmed[number] = entry
-            if entry.identity:
-                publish.identity = entry.identity
-            if entry.receipt >= 0:
-                publish.receipt = entry.receipt + 1
-                publish.packet_id = message.packet_id
         else:
             self.unacknowledged_count += 1
-        self.outbox.grew(entry.size)
+        if self.version >= RECORDS_VERSION and not entry.identity and is_plain(message):
+            outbox.records.append(encode_message(message, entry.client_id, number, entry.epoch))
+        else:
+            self._write_publish(outbox.operation().publish, entry, message, number)
+        outbox.grew(entry.size)
+
+    @staticmethod
+    def _write_publish(
+        publish: pb.Publish, entry: Unconfirmed, message: Publish, number: int
+    ) -> None:
+        publish.client_id = entry.client_id
+        publish.epoch = entry.epoch
+        publish.id = number
+        write_message(publish.message, message)
+        if entry.identity:
+            publish.identity = entry.identity
+            publish.dup = message.dup
+            message.dup = True  # as on any hop: from now on it is sent again
+        if entry.receipt >= 0:
+            publish.receipt = entry.receipt + 1
+            publish.packet_id = message.packet_id
 
     def complete(self, entry: Unconfirmed) -> None:
         """Send completed deliveries, or keep them until it is connected."""
-        if self.outbox is None:
+        outbox = self.outbox
+        if outbox is None:
             self.waiting.append(entry)
             return
         number = self.next_id()
         self.unconfirmed[number] = entry
-        complete = self.outbox.frame.operations.add().complete
-        complete.id = number
-        complete.client_id = entry.client_id
-        complete.epoch = entry.epoch
-        complete.seqs.extend(entry.seqs)
-        self.outbox.grew(SMALL_BYTES + 8 * len(entry.seqs))
+        if self.version >= RECORDS_VERSION:
+            record = encode_completion(entry.client_id, number, entry.epoch, entry.seqs)
+            outbox.records.append(record)
+        else:
+            complete = outbox.operation().complete
+            complete.id = number
+            complete.client_id = entry.client_id
+            complete.epoch = entry.epoch
+            complete.seqs.extend(entry.seqs)
+        outbox.grew(SMALL_BYTES + 8 * len(entry.seqs))
 
     def redispatch(self, entry: UnconfirmedRedispatch) -> None:
         """Send a shared message for another member, or keep it until it is connected."""
@@ -238,14 +263,13 @@ class RouterPeer:
             self.waiting.append(entry)
             return
         assert entry.message is not None
-        operations = self.outbox.frame.operations
-        redispatch = operations.add().redispatch
+        redispatch = self.outbox.operation().redispatch
         redispatch.topic_filter = entry.group
         write_message(redispatch.message, entry.message)
         # Answered once the router has it: until then it may be lost with the connection.
         number = self.next_id()
         self.unconfirmed[number] = entry
-        operations.add().synced.id = number
+        self.outbox.operation().synced.id = number
         self.outbox.grew(SMALL_BYTES + size_of(entry.message))
 
     def confirm(self, frame: pb.RouterFrame) -> None:
@@ -337,6 +361,13 @@ class RouterPeer:
 
     # Requests
 
+    def _future(self) -> asyncio.Future[Any]:
+        loop = self._loop
+        if loop is None:
+            # Kept, since to look it up costs a system call until Python 3.12.
+            loop = self._loop = asyncio.get_running_loop()
+        return loop.create_future()
+
     def request(
         self,
         request: pb.Request,
@@ -347,7 +378,7 @@ class RouterPeer:
 
         ``arrived`` is called before it ends, and before what the router sent after the reply.
         """
-        future: asyncio.Future[pb.Reply] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[pb.Reply] = self._future()
         if self.outbox is None:
             future.set_exception(LinkLost(self.name))
             return future
@@ -355,8 +386,10 @@ class RouterPeer:
         self.requests[number] = future
         if arrived is not None:
             self.arrivals[number] = arrived
-        self.outbox.frame.operations.add().request.CopyFrom(request)
+        self.outbox.operation().request.CopyFrom(request)
         self.outbox.grew(size)
+        if request.HasField("fetch"):
+            self.outbox.hurry()
         return future
 
     def replied(self, reply: pb.Reply) -> None:
@@ -370,13 +403,13 @@ class RouterPeer:
 
     def sync(self) -> asyncio.Future[None]:
         """Return a future that ends when everything sent until now has taken effect."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self._future()
         if self.outbox is None:
             future.set_exception(LinkLost(self.name))
             return future
         number = self.next_id()
         self.synced[number] = future
-        self.outbox.frame.operations.add().synced.id = number
+        self.outbox.operation().synced.id = number
         self.outbox.grew(SMALL_BYTES)
         return future
 

@@ -13,11 +13,9 @@ import logging
 import random
 from typing import TYPE_CHECKING, Final, Protocol
 
-import grpc
-
-from tidegate.link.transport import open_channel
+from tidegate.link.frame_stream import FrameStream, StreamFailed
+from tidegate.link.transport import open_stream
 from tidegate.link.v1 import link_pb2 as pb
-from tidegate.link.v1.link_pb2_grpc import LinkStub
 from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 
 if TYPE_CHECKING:
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from tidegate.link.outbox import Outbox
     from tidegate.runtime.config.model import LinkConfig
     from tidegate.runtime.telemetry.counters import Counters
+
+    _Stream = FrameStream[pb.RouterFrame, pb.EdgeFrame]
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class RouterStream:
                 await self._connect()
             except AlreadyConnected as error:
                 other = error.peer
-            except (LinkFailed, grpc.aio.AioRpcError, OSError) as error:
+            except (LinkFailed, StreamFailed, OSError) as error:
                 self._report(error)
             except Exception:
                 # A fault here, or in what an operation has called: try the next connection.
@@ -109,26 +109,19 @@ class RouterStream:
                 await self._owner.routers.wait_disconnected(other)
 
     def _report(self, error: Exception) -> None:
-        reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
         if not self._reported:
             log.warning(
-                "router unreachable, retrying", extra={"address": self.address, "reason": reason}
+                "router unreachable, retrying",
+                extra={"address": self.address, "reason": str(error)},
             )
         self._reported = True
 
     async def _connect(self) -> None:
-        config = self._owner.config
-        async with open_channel(self.address, config.tls) as connection:
-            call = LinkStub(connection).Attach()
-            try:
-                welcome = await self._handshake(call)
-                await self._exchange_frames(call, welcome)
-            except asyncio.InvalidStateError as error:
-                raise LinkFailed("connection closed") from error
-            finally:
-                call.cancel()
+        async with open_stream(self.address, self._owner.config) as stream:
+            welcome = await self._handshake(stream)
+            await self._exchange_frames(stream, welcome)
 
-    async def _handshake(self, call: grpc.aio.StreamStreamCall) -> pb.Welcome:
+    async def _handshake(self, stream: _Stream) -> pb.Welcome:
         hello = pb.Hello(
             oldest_version=OLDEST_VERSION,
             newest_version=NEWEST_VERSION,
@@ -137,18 +130,18 @@ class RouterStream:
         )
         try:
             async with asyncio.timeout(self._owner.config.timeout_s):
-                await call.write(pb.EdgeFrame(hello=hello))
-                frame = await call.read()
+                await stream.write(pb.EdgeFrame(hello=hello))
+                frame = await stream.read()
         except TimeoutError:
             raise LinkFailed("no answer to Hello") from None
-        if frame is grpc.aio.EOF or not frame.HasField("welcome"):
+        if frame is None or not frame.HasField("welcome"):
             raise LinkFailed("router closed the connection")
-        welcome: pb.Welcome = frame.welcome
+        welcome = frame.welcome
         if welcome.refusal:
             raise LinkFailed(f"router refused the edge: {welcome.text}")
         return welcome
 
-    async def _exchange_frames(self, call: grpc.aio.StreamStreamCall, welcome: pb.Welcome) -> None:
+    async def _exchange_frames(self, stream: _Stream, welcome: pb.Welcome) -> None:
         owner = self._owner
         other = owner.routers.find_connected(welcome.name, welcome.instance)
         if other is not None:
@@ -159,8 +152,8 @@ class RouterStream:
         assert outbox is not None
         self.peer = peer
         self._reported = False
-        writer = asyncio.create_task(outbox.send(call.write, _nothing))
-        reader = asyncio.create_task(self._read(call, peer, outbox))
+        writer = asyncio.create_task(outbox.send(stream.write, _nothing))
+        reader = asyncio.create_task(self._read(stream, peer, outbox))
         heartbeat = asyncio.create_task(self._heartbeat(peer))
         tasks = [writer, reader, heartbeat]
         try:
@@ -176,18 +169,17 @@ class RouterStream:
             if peer.outbox is outbox:
                 owner.disconnected(peer)
 
-    async def _read(
-        self, call: grpc.aio.StreamStreamCall, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame]
-    ) -> None:
-        receive = self._frame_handler.receive
-        while True:
-            frame = await call.read()
-            if frame is grpc.aio.EOF:
-                raise LinkFailed("router closed the connection")
+    async def _read(self, stream: _Stream, peer: RouterPeer, outbox: Outbox[pb.EdgeFrame]) -> None:
+        handle = self._frame_handler.receive
+
+        def receive(frame: pb.RouterFrame) -> None:
             if peer.outbox is not outbox:
                 raise LinkFailed("replaced by a newer connection")
             peer.frames_received += 1
-            receive(peer, frame)
+            handle(peer, frame)
+
+        await stream.receive(receive)
+        raise LinkFailed("router closed the connection")
 
     async def _heartbeat(self, peer: RouterPeer) -> None:
         """Send a frame when there was none to send; raise when the router sends none."""

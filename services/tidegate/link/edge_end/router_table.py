@@ -1,7 +1,7 @@
 """Which routers there are, and which of them gets what: read by all parts of the edge's end.
 
-Owns the members (routers that topics are spread over, connected or not), the connections, and a
-cache of the owner of each topic and client. Only ``router_membership`` changes it. A topic belongs
+Owns the members (routers that topics are spread over, connected or not), the connections, and
+caches of the owners of topics and clients. Only ``router_membership`` changes it. A topic belongs
 to the member that rendezvous hashing names, a client identifier to the connected router that it
 names.
 """
@@ -9,12 +9,11 @@ names.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
 
 from tidegate.core.rendezvous import owner
+from tidegate.core.second_chance import LONGEST_TOPIC, SecondChance
+from tidegate.core.topic_index import CACHED_TOPICS
 from tidegate.link.edge_end.router_peer import RouterPeer, State
-
-MAX_OWNERS: Final = 20_000
 
 
 class RouterTable:
@@ -25,11 +24,10 @@ class RouterTable:
     def __init__(self) -> None:
         #: By name; change it with ``add`` and ``remove``.
         self.members: dict[str, RouterPeer] = {}
-        #: By topic: what ``owner`` has returned. Always the same object: ``publish_dispatch`` reads
-        #: it without a call.
-        self.owners: dict[str, RouterPeer] = {}
+        #: By topic: what ``owner`` has returned; ``publish_dispatch`` reads it without a call.
+        self.owners: SecondChance[str, RouterPeer] = SecondChance(CACHED_TOPICS)
         #: By client identifier; any connected router can do session work.
-        self._session_routers: dict[str, RouterPeer] = {}
+        self._session_routers: SecondChance[str, RouterPeer] = SecondChance(CACHED_TOPICS)
         self._connected: list[RouterPeer] = []
         self._changed = asyncio.Event()
 
@@ -67,14 +65,13 @@ class RouterTable:
     # Owners of topics and sessions
 
     def owner(self, topic: str) -> RouterPeer | None:
-        """Return the member that owns a topic; read ``owners`` before calling this."""
+        """Return the member that owns a topic; look into ``owners.recent`` before."""
+        peer = self.owners.find(topic)
         members = self.members
-        if not members:
-            return None
-        peer = members[owner(topic, members)]
-        if len(self.owners) >= MAX_OWNERS:
-            self.owners.clear()
-        self.owners[topic] = peer
+        if peer is None and members:
+            peer = members[owner(topic, members)]
+            if len(topic) <= LONGEST_TOPIC:
+                self.owners.add(topic, peer)
         return peer
 
     def session_router(self, key: str) -> RouterPeer | None:
@@ -83,7 +80,7 @@ class RouterTable:
         If there is no other, one that has not joined yet: it does not route, but leases and
         sessions are in the store, and must not expire while it waits for edges.
         """
-        known = self._session_routers.get(key)
+        known = self._session_routers.find(key)
         if known is not None and known.attached and known.state is not State.LEAVING:
             return known
         there = {peer.name: peer for peer in self.reachable() or self._connected}
@@ -94,9 +91,10 @@ class RouterTable:
             there = staying or there
         if not there:
             return None
-        if len(self._session_routers) >= MAX_OWNERS:
-            self._session_routers.clear()
-        peer = self._session_routers[key] = there[owner(key, there)]
+        peer = there[owner(key, there)]
+        self._session_routers.discard(key)
+        if len(key) <= LONGEST_TOPIC:
+            self._session_routers.add(key, peer)
         return peer
 
     # Changes
@@ -127,6 +125,10 @@ class RouterTable:
         """Clear the caches: routers have joined or left."""
         self.owners.clear()
         self._session_routers.clear()
+
+    def limit_caches(self, topics: int) -> None:
+        """Keep the owners of so many topics, and of as many clients, from now on."""
+        self.owners.limit = self._session_routers.limit = topics
 
     def notify_changed(self) -> None:
         """Wake the tasks in ``wait_changed``."""

@@ -6,7 +6,7 @@ router at once; ``router_membership`` has all of it sent over a connection that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from tidegate.link.edge_end.router_table import RouterTable
@@ -15,8 +15,8 @@ from tidegate.link.outbox import Outbox
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import SubscriptionOptions
 
-#: How many filters go into one operation of a snapshot.
-SNAPSHOT_FILTERS: Final = 500
+#: How many filters go into one operation.
+OPERATION_FILTERS: Final = 500
 
 
 class Snapshot:
@@ -26,7 +26,8 @@ class Snapshot:
 
     def __init__(self, routers: RouterTable) -> None:
         self._routers = routers
-        self._interest: set[str] = set()
+        #: By filter: whether only messages of QoS 0 are to be sent.
+        self._interest: dict[str, bool] = {}
         #: By client identifier: (epoch, shared subscriptions), of ephemeral sessions.
         self._shared: dict[str, tuple[int, dict[str, SubscriptionOptions]]] = {}
         #: By client identifier: (epoch, incarnation), of durable sessions.
@@ -34,11 +35,9 @@ class Snapshot:
 
     def send_all(self, outbox: Outbox[pb.EdgeFrame]) -> None:
         """Send all of it: a connection begins."""
-        filters = list(self._interest)
-        for start in range(0, len(filters), SNAPSHOT_FILTERS):
-            part = filters[start : start + SNAPSHOT_FILTERS]
-            outbox.frame.operations.add().interest.added.extend(part)
-            outbox.grew(sum(map(len, part)) + SMALL_BYTES)
+        for only_qos0 in (False, True):
+            filters = [name for name, is_qos0 in self._interest.items() if is_qos0 is only_qos0]
+            _write_added(outbox, filters, only_qos0=only_qos0)
         for client_id, (epoch, incarnation) in self._sessions.items():
             _write_session(outbox, client_id, epoch, incarnation, False)
         for client_id, (epoch, subscriptions) in self._shared.items():
@@ -47,19 +46,20 @@ class Snapshot:
     def _outboxes(self) -> list[Outbox[pb.EdgeFrame]]:
         return [peer.outbox for peer in self._routers.connected() if peer.outbox is not None]
 
-    def add_interest(self, topic_filter: str) -> None:
-        """A client of this edge has subscribed to a filter."""
-        self._interest.add(topic_filter)
+    def add_interest(self, filters: Sequence[str], *, only_qos0: bool) -> None:
+        """Clients of this edge need what matches these filters (of QoS 0 only)."""
+        self._interest.update(dict.fromkeys(filters, only_qos0))
         for outbox in self._outboxes():
-            outbox.frame.operations.add().interest.added.append(topic_filter)
-            outbox.grew(SMALL_BYTES + len(topic_filter))
+            _write_added(outbox, filters, only_qos0=only_qos0)
 
-    def remove_interest(self, topic_filter: str) -> None:
-        """No client of this edge has this filter any more."""
-        self._interest.discard(topic_filter)
+    def remove_interest(self, filters: Sequence[str]) -> None:
+        """No client of this edge has these filters any more."""
+        for topic_filter in filters:
+            self._interest.pop(topic_filter, None)
         for outbox in self._outboxes():
-            outbox.frame.operations.add().interest.removed.append(topic_filter)
-            outbox.grew(SMALL_BYTES + len(topic_filter))
+            for part in _parts(filters):
+                outbox.operation().interest.removed.extend(part)
+                outbox.grew(sum(map(len, part)) + SMALL_BYTES)
 
     def add_session(self, client_id: str, epoch: int, incarnation: int) -> None:
         """A durable session is connected here."""
@@ -98,16 +98,30 @@ class Snapshot:
         if not known[1]:
             del self._shared[client_id]
         for outbox in self._outboxes():
-            operation = outbox.frame.operations.add().leave_groups
+            operation = outbox.operation().leave_groups
             operation.client_id, operation.epoch = client_id, epoch
             operation.topic_filters.extend(left)
             outbox.grew(SMALL_BYTES + sum(map(len, left)))
 
 
+def _parts(filters: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(filters), OPERATION_FILTERS):
+        yield filters[start : start + OPERATION_FILTERS]
+
+
+def _write_added(outbox: Outbox[pb.EdgeFrame], filters: Sequence[str], *, only_qos0: bool) -> None:
+    for part in _parts(filters):
+        interest = outbox.operation().interest
+        interest.added.extend(part)
+        if only_qos0:
+            interest.only_qos0 = True
+        outbox.grew(sum(map(len, part)) + SMALL_BYTES)
+
+
 def _write_session(
     outbox: Outbox[pb.EdgeFrame], client_id: str, epoch: int, incarnation: int, ended: bool
 ) -> None:
-    operation = outbox.frame.operations.add().hold
+    operation = outbox.operation().hold
     operation.client_id, operation.epoch = client_id, epoch
     operation.incarnation, operation.ended = incarnation, ended
     outbox.grew(SMALL_BYTES)
@@ -119,7 +133,7 @@ def _write_members(
     epoch: int,
     subscriptions: Sequence[tuple[str, SubscriptionOptions]],
 ) -> None:
-    operation = outbox.frame.operations.add().shared_member
+    operation = outbox.operation().shared_member
     operation.client_id, operation.epoch = client_id, epoch
-    operation.subscriptions.extend(write_subscriptions(subscriptions))
+    write_subscriptions(operation, subscriptions)
     outbox.grew(SMALL_BYTES + sum(len(name) for name, _ in subscriptions))

@@ -40,9 +40,13 @@ class WillOrigin:
 
     is_will: Final = True
 
-    def __init__(self, will: PendingWill, done: asyncio.Future[bool], *, is_claimed: bool) -> None:
+    def __init__(
+        self, will: PendingWill, done: asyncio.Future[bool], epoch: int, *, is_claimed: bool
+    ) -> None:
         self.client_id = will.client_id
-        self.epoch = will.epoch
+        #: Of the connection by which this edge has the will. A fence of an older one, which took
+        #: the will from this edge before, may come late: it does not count any more.
+        self.epoch = max(epoch, will.epoch)
         self.will_id = will.will_id
         #: Whether the store has it as pending, and this edge's to publish.
         self.is_claimed = is_claimed
@@ -88,24 +92,30 @@ class WillPublisher:
         #: By client identifier.
         self._under_way: dict[str, list[WillOrigin]] = {}
 
-    def publish(self, will: PendingWill, *, is_claimed: bool = True) -> asyncio.Future[bool]:
+    def publish(
+        self, will: PendingWill, epoch: int = 0, *, is_claimed: bool = True
+    ) -> asyncio.Future[bool]:
         """Publish a will; the future ends when it is stored (True), or another edge's task.
 
+        ``epoch``: that of the client's connection by which this edge has the will; 0: of the will.
         ``is_claimed``: whether the store has it as pending; False where the store has lost it.
         """
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        origin = WillOrigin(will, done, is_claimed=is_claimed)
+        origin = WillOrigin(will, done, epoch, is_claimed=is_claimed)
         self._under_way.setdefault(will.client_id, []).append(origin)
         self._publish_dispatcher.publish_will(origin, will.message)
         self._tasks.spawn(self._confirm(will, origin, done))
         return done
 
-    def claim(self, wills: Sequence[PendingWill]) -> list[WillOrigin]:
-        """Note wills that this edge is about to publish: a fence counts for them from now on."""
+    def claim(self, wills: Sequence[PendingWill], epoch: int) -> list[WillOrigin]:
+        """Note wills that this edge is about to publish: a fence counts for them from now on.
+
+        ``epoch``: that of the client's connection by which this edge has them.
+        """
         origins = []
         for will in wills:
             nobody: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            origins.append(WillOrigin(will, nobody, is_claimed=True))
+            origins.append(WillOrigin(will, nobody, epoch, is_claimed=True))
             self._under_way.setdefault(will.client_id, []).append(origins[-1])
         return origins
 
@@ -122,15 +132,20 @@ class WillPublisher:
             del self._under_way[origin.client_id]
 
     async def publish_all(
-        self, wills: Sequence[PendingWill], timeout_s: float, lost: PendingWill | None = None
+        self,
+        wills: Sequence[PendingWill],
+        epoch: int,
+        timeout_s: float,
+        lost: PendingWill | None = None,
     ) -> None:
         """Publish wills; return when they are stored, or after ``timeout_s``: they keep order.
 
-        ``lost``: one more, that the store has lost.
+        ``epoch``: that of the client's connection by which this edge has them. ``lost``: one more,
+        that the store has lost.
         """
-        stored = [self.publish(will) for will in wills]
+        stored = [self.publish(will, epoch) for will in wills]
         if lost is not None:
-            stored.append(self.publish(lost, is_claimed=False))
+            stored.append(self.publish(lost, epoch, is_claimed=False))
         if stored:
             await asyncio.wait(stored, timeout=timeout_s)
 
@@ -149,7 +164,7 @@ class WillPublisher:
             origin.is_fenced = origin.is_fenced or origin.will_id == will_id
 
     def fence(self, client_id: str, epoch: int) -> None:
-        """Wills of this client with a lower epoch are another edge's task."""
+        """Wills of this client that this edge has by a lower epoch are another edge's task."""
         for origin in self._under_way.get(client_id, ()):
             origin.is_fenced = origin.is_fenced or origin.epoch < epoch
 

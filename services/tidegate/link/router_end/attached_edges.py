@@ -72,13 +72,13 @@ class AttachedEdges:
         self._credit_scheduled = False
         self._changed = asyncio.Event()
         #: Wills that edges have withdrawn, the newest last.
-        self.withdrawn: dict[str, None] = {}
+        self.withdrawn: OrderedDict[str, None] = OrderedDict()
 
     def withdraw(self, will_id: str) -> None:
         """Note that a will is not to be published."""
         self.withdrawn[will_id] = None
         if len(self.withdrawn) > MAX_WITHDRAWN:
-            del self.withdrawn[next(iter(self.withdrawn))]
+            self.withdrawn.popitem(last=False)
 
     @property
     def peers(self) -> list[EdgePeer]:

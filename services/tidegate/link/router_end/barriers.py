@@ -68,7 +68,7 @@ class Barriers:
             number = next(self._numbers)
             future: asyncio.Future[None] = loop.create_future()
             self._echoes[number] = future
-            peer.outbox.frame.operations.add().echo.id = number
+            peer.outbox.operation().echo.id = number
             peer.outbox.grew(SMALL_BYTES)
             waiting[future] = (number, peer, peer.frames_received)
         try:

@@ -11,8 +11,15 @@ import logging
 from typing import Final
 
 from tidegate.link.frames import OperationTable
-from tidegate.link.interfaces import FENCED, RouterService, SharedReceipt
-from tidegate.link.messages import SMALL_BYTES, read_message, read_subscriptions, size_of
+from tidegate.link.interfaces import FENCED, PUBLISHED, RouterService, SharedReceipt
+from tidegate.link.messages import (
+    OVERHEAD_BYTES,
+    SMALL_BYTES,
+    read_message,
+    read_subscriptions,
+    size_of,
+)
+from tidegate.link.records import COMPLETE, KIND, MalformedRecords, decode, message_of, seqs_of
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
 from tidegate.link.router_end.edge_peer import EdgePeer
@@ -27,8 +34,11 @@ from tidegate.runtime.telemetry.counters import Counters
 log = logging.getLogger(__name__)
 
 #: What a router must know of an edge: where it cannot be noted the connection ends, for the edge
-#: sends all of it again over the next one. Of other operations a fault spoils only the one.
-ESSENTIAL: Final = frozenset({"interest", "hold", "shared_member", "leave_groups", "synced"})
+#: sends all of it again over the next one. Of other operations a fault spoils only the one. Records
+#: that are not complete end it, too: what follows them is not known.
+ESSENTIAL: Final = frozenset(
+    {"interest", "hold", "shared_member", "leave_groups", "synced", "records"}
+)
 
 
 class RemoteOrigin:
@@ -37,30 +47,38 @@ class RemoteOrigin:
     __slots__ = (
         "_batch",
         "_edges",
-        "_id",
+        "_number",
         "_peer",
-        "_receipt",
         "_size",
         "client_id",
         "epoch",
         "exchange",
+        "receipt_value",
     )
 
     is_will = False
 
     def __init__(
-        self, edges: AttachedEdges, peer: EdgePeer, publish: pb.Publish, size: int
+        self,
+        edges: AttachedEdges,
+        peer: EdgePeer,
+        client_id: str,
+        epoch: int,
+        number: int,
+        size: int,
     ) -> None:
+        """``number`` 0: no outcome is sent, only credit returned."""
         # Values, never the message of the frame: it would keep the whole frame in memory.
         self._edges = edges
         self._peer = peer
         self._batch = edges.batch
-        self._id = publish.id
-        self.exchange = publish.identity
-        self._receipt = publish.receipt - 1
+        self._number = number
         self._size = size
-        self.client_id = publish.client_id
-        self.epoch = publish.epoch
+        self.client_id = client_id
+        self.epoch = epoch
+        #: Of a QoS 2 exchange or of a will, and the receipt byte to store; else empty and -1.
+        self.exchange = ""
+        self.receipt_value = -1
 
     @property
     def is_superseded(self) -> bool:
@@ -73,12 +91,16 @@ class RemoteOrigin:
 
     def receipt(self, message: Publish) -> int:
         """Return what the edge has sent (see Origin)."""
-        return self._receipt
+        return self.receipt_value
+
+    def settle(self, code: int) -> None:
+        """Send an outcome that is there at once."""
+        self._edges.publish_done(self._peer, self._number, self._size, code, now=False)
 
     def published(self, message: Publish, code: int) -> None:
         """Send the outcome to the edge (see Origin)."""
         self._batch.unconfirmed -= 1
-        self._edges.publish_done(self._peer, self._id, self._size, code)
+        self._edges.publish_done(self._peer, self._number, self._size, code)
         if not self._batch.unconfirmed:
             self._edges.notify_changed()
 
@@ -127,6 +149,7 @@ class EdgeFrameHandler:
                 "figures": figures.on_figures,
                 "record": self._on_record,
                 "ban": self._on_ban,
+                "records": self._on_records,
             },
             ESSENTIAL,
         )
@@ -158,13 +181,23 @@ class EdgeFrameHandler:
         peer = attached.peer
         if publish.packet_id:
             message.packet_id = publish.packet_id
-        size = size_of(message)
-        if peer.fences and self._is_fenced(peer, publish):
-            self._refuse(peer, publish, size)
+        made = RemoteWill if publish.identity and message.qos != 2 else RemoteOrigin
+        origin = made(
+            self._edges, peer, publish.client_id, publish.epoch, publish.id, size_of(message)
+        )
+        message.dup = publish.dup
+        origin.exchange = publish.identity
+        origin.receipt_value = publish.receipt - 1
+        self._publish(peer, origin, message)
+
+    def _publish(self, peer: EdgePeer, origin: RemoteOrigin, message: Publish) -> None:
+        if peer.fences and self._is_fenced(peer, origin):
+            if not message.qos:
+                # Others have not been acknowledged, so the client can send them again.
+                self._counters.published += 1
+                self._counters.dropped["superseded"] += 1
+            origin.settle(FENCED)
             return
-        origin = RemoteOrigin(self._edges, peer, publish, size)
-        if origin.exchange and message.qos != 2:
-            origin = RemoteWill(self._edges, peer, publish, size)
         batch = self._edges.batch
         batch.unconfirmed += 1
         code: int | None
@@ -177,21 +210,40 @@ class EdgeFrameHandler:
             code = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
         if code is not None:
             batch.unconfirmed -= 1
-            self._edges.publish_done(peer, publish.id, size, code, now=False)
+            origin.settle(code)
 
-    def _is_fenced(self, peer: EdgePeer, publish: pb.Publish) -> bool:
+    @staticmethod
+    def _is_fenced(peer: EdgePeer, origin: RemoteOrigin) -> bool:
         """Whether a newer connection has the session, at another edge."""
-        epoch: int = publish.epoch
+        epoch = origin.epoch
         if not epoch and peer.version < FENCES_VERSION:
             return False  # a publish of QoS 0: older edges do not send its epoch
-        return epoch < peer.fences.get(publish.client_id, 0)
+        return epoch < peer.fences.get(origin.client_id, 0)
 
-    def _refuse(self, peer: EdgePeer, publish: pb.Publish, size: int) -> None:
-        if not publish.message.flags & 3:
-            # Others have not been acknowledged, so the client can send them again.
-            self._counters.published += 1
-            self._counters.dropped["superseded"] += 1
-        self._edges.publish_done(peer, publish.id, size, FENCED, now=False)
+    def _on_records(self, attached: AttachedEdge, records: bytes) -> None:
+        """Forward the publishes that only connected clients get, and route the others."""
+        edges_only, attached_edges = self._router.edges_only, self._edges.by_id
+        peer = attached.peer
+        for record in decode(records):
+            flags, number, epoch, topic, client_id, _, begin, properties_at, _, end = record
+            size = OVERHEAD_BYTES + len(topic) + end - properties_at
+            try:
+                if flags & KIND == COMPLETE:
+                    self._complete(peer, client_id, epoch, number, seqs_of(records, record))
+                elif edges := edges_only(topic, flags) if flags < 2 and not peer.fences else ():
+                    forwarded = records[begin:end]
+                    for edge in edges:
+                        attached_edges[edge.edge_id].peer.forward(forwarded, size)
+                    self._edges.publish_done(peer, number, size, PUBLISHED, now=False)
+                else:
+                    origin = RemoteOrigin(self._edges, peer, client_id, epoch, number, size)
+                    self._publish(peer, origin, message_of(records, record))
+            except MalformedRecords:
+                raise
+            except Exception:
+                # A fault of ours in one of them: the others are of other clients.
+                log.exception("record of a frame failed", extra={"peer": peer.name})
+                self._counters.internal_errors += 1
 
     def _on_fenced(self, attached: AttachedEdge, fenced: pb.Fenced) -> None:
         if fenced.withdrawn:
@@ -200,22 +252,27 @@ class EdgeFrameHandler:
         self._edges.notify_changed()
 
     def _on_complete(self, attached: AttachedEdge, complete: pb.Complete) -> None:
-        peer, number = attached.peer, complete.id
+        self._complete(
+            attached.peer, complete.client_id, complete.epoch, complete.id, list(complete.seqs)
+        )
 
+    def _complete(
+        self, peer: EdgePeer, client_id: str, epoch: int, number: int, seqs: list[int]
+    ) -> None:
         def done() -> None:
             if not peer.closed:
                 peer.confirm(number, 0)
 
-        self._router.complete(complete.client_id, complete.epoch, list(complete.seqs), done)
+        self._router.complete(client_id, epoch, seqs, done)
 
     # What a router must know of an edge
 
     def _on_interest(self, attached: AttachedEdge, interest: pb.Interest) -> None:
         edge_id = attached.peer.edge_id
-        for topic_filter in interest.added:
-            self._router.add_interest(edge_id, topic_filter)
-        for topic_filter in interest.removed:
-            self._router.remove_interest(edge_id, topic_filter)
+        if interest.added:
+            self._router.add_interest(edge_id, list(interest.added), only_qos0=interest.only_qos0)
+        if interest.removed:
+            self._router.remove_interest(edge_id, list(interest.removed))
 
     def _on_hold(self, attached: AttachedEdge, hold: pb.Hold) -> None:
         edge_id = attached.peer.edge_id
@@ -260,5 +317,5 @@ class EdgeFrameHandler:
 
 def _on_synced(attached: AttachedEdge, synced: pb.Synced) -> None:
     attached.peer.synced = True
-    attached.peer.outbox.frame.operations.add().applied.id = synced.id
+    attached.peer.outbox.operation().applied.id = synced.id
     attached.peer.outbox.grew(SMALL_BYTES)

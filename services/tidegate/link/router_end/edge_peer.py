@@ -20,8 +20,9 @@ from tidegate.link.messages import (
     write_will,
 )
 from tidegate.link.outbox import Outbox
+from tidegate.link.records import PUSH, count_messages, delivery_of, encode_message, is_plain
 from tidegate.link.v1 import link_pb2 as pb
-from tidegate.link.versions import FENCES_VERSION
+from tidegate.link.versions import FENCES_VERSION, RECORDS_VERSION
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
 from tidegate.runtime.config.model import LinkConfig
@@ -128,15 +129,28 @@ class EdgePeer:
             self._drop()
             return
         outbox = self.outbox
-        if identity and self.version >= FENCES_VERSION:
-            operation = outbox.frame.operations.add().deliver_once
-            operation.identity = identity
+        if not identity and self.version >= RECORDS_VERSION and is_plain(message):
+            outbox.records.append(encode_message(message, publisher_id))
         else:
-            operation = outbox.frame.operations.add().deliver
-        if publisher_id:
-            operation.publisher_id = publisher_id
-        write_message(operation.message, message)
+            if identity and self.version >= FENCES_VERSION:
+                operation = outbox.operation().deliver_once
+                operation.identity = identity
+            else:
+                operation = outbox.operation().deliver
+            if publisher_id:
+                operation.publisher_id = publisher_id
+            write_message(operation.message, message)
         outbox.grew(size_of(message))
+
+    def forward(self, record: bytes, size: int) -> None:
+        """Deliver a message: as ``deliver``, but its record and ``size_of`` it are known."""
+        if self.version < RECORDS_VERSION:
+            self.deliver(*delivery_of(record))
+        elif self._refuses():
+            self._drop()
+        else:
+            self.outbox.records.append(record)
+            self.outbox.grew(size)
 
     def push(self, client_id: str, epoch: int, seq: int, message: Publish) -> None:
         """See EdgeLink."""
@@ -144,11 +158,14 @@ class EdgePeer:
             self._pushes_lost = True
             return
         outbox = self.outbox
-        operation = outbox.frame.operations.add().push
-        operation.client_id = client_id
-        operation.epoch = epoch
-        operation.seq = seq
-        write_message(operation.message, message)
+        if self.version >= RECORDS_VERSION and is_plain(message):
+            outbox.records.append(encode_message(message, client_id, seq, epoch, PUSH))
+        else:
+            operation = outbox.operation().push
+            operation.client_id = client_id
+            operation.epoch = epoch
+            operation.seq = seq
+            write_message(operation.message, message)
         outbox.grew(size_of(message))
 
     def deliver_shared(
@@ -164,7 +181,7 @@ class EdgePeer:
         if self.closed or self._refuses():
             return False
         outbox = self.outbox
-        operation = outbox.frame.operations.add().shared
+        operation = outbox.operation().shared
         operation.client_id = client_id
         operation.epoch = epoch
         operation.group = group
@@ -182,7 +199,7 @@ class EdgePeer:
 
     def kick(self, client_id: str, epoch: int, reason_code: ReasonCode) -> None:
         """See EdgeLink."""
-        operation = self.outbox.frame.operations.add().kick
+        operation = self.outbox.operation().kick
         operation.client_id = client_id
         operation.epoch = epoch
         operation.reason_code = reason_code
@@ -190,7 +207,7 @@ class EdgePeer:
 
     def session_lost(self, client_id: str, epoch: int) -> None:
         """See EdgeLink."""
-        operation = self.outbox.frame.operations.add().session_lost
+        operation = self.outbox.operation().session_lost
         operation.client_id = client_id
         operation.epoch = epoch
         self.outbox.grew(SMALL_BYTES)
@@ -200,7 +217,7 @@ class EdgePeer:
 
     def verify_sessions(self) -> None:
         """See EdgeLink."""
-        self.outbox.frame.operations.add().verify_sessions.SetInParent()
+        self.outbox.operation().verify_sessions.SetInParent()
         self.outbox.grew(SMALL_BYTES)
 
     def fence(self, client_id: str, epoch: int) -> None:
@@ -209,7 +226,7 @@ class EdgePeer:
             return
         self.fences[client_id] = epoch
         if self.version >= FENCES_VERSION:
-            operation = self.outbox.frame.operations.add().fence
+            operation = self.outbox.operation().fence
             operation.client_id = client_id
             operation.epoch = epoch
             self.outbox.grew(SMALL_BYTES)
@@ -233,7 +250,7 @@ class EdgePeer:
         """See EdgeLink."""
         if not self.publishes_wills:
             return False
-        write_will(self.outbox.frame.operations.add().publish_will, will)
+        write_will(self.outbox.operation().publish_will, will)
         self.outbox.grew(size_of(will.message))
         return True
 
@@ -243,12 +260,12 @@ class EdgePeer:
 
     def pushes_lost(self) -> None:
         """See EdgeLink."""
-        self.outbox.frame.operations.add().pushes_lost.SetInParent()
+        self.outbox.operation().pushes_lost.SetInParent()
         self.outbox.grew(SMALL_BYTES)
 
     def set_bans(self, bans: Sequence[bytes]) -> None:
         """See EdgeLink."""
-        self.outbox.frame.operations.add().bans.bans.extend(bans)
+        self.outbox.operation().bans.bans.extend(bans)
         self.outbox.grew(SMALL_BYTES + sum(map(len, bans)))
 
     # Called by other parts of this end
@@ -265,9 +282,12 @@ class EdgePeer:
         for frame in self.outbox.unsent():
             for operation in frame.operations:
                 kind = operation.WhichOneof("kind")
-                lost += kind in {"deliver", "deliver_once"} or (
-                    kind == "shared" and not operation.shared.id
-                )
+                if kind == "records":
+                    lost += count_messages(operation.records)
+                else:
+                    lost += kind in {"deliver", "deliver_once"} or (
+                        kind == "shared" and not operation.shared.id
+                    )
         self._counters.published += lost
         self._counters.dropped["link_lost"] += lost
 
@@ -286,8 +306,10 @@ class EdgePeer:
 
     def reply(self, reply: pb.Reply) -> None:
         """Answer a request."""
-        self.outbox.frame.operations.add().reply.CopyFrom(reply)
+        self.outbox.operation().reply.CopyFrom(reply)
         self.outbox.grew(SMALL_BYTES + reply.ByteSize())
+        if reply.HasField("fetch"):
+            self.outbox.hurry()
 
     def confirm(self, number: int, code: int) -> None:
         """Confirm an operation that has a number."""

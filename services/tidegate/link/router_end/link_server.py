@@ -14,11 +14,11 @@ before it::
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
-import grpc
-
+from tidegate.link.frame_stream import FrameStream
 from tidegate.link.interfaces import RouterService
 from tidegate.link.messages import SMALL_BYTES
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
@@ -28,9 +28,8 @@ from tidegate.link.router_end.edge_peer import EdgePeer
 from tidegate.link.router_end.pause_watch import PauseWatch
 from tidegate.link.router_end.request_handler import RequestHandler
 from tidegate.link.router_end.router_figures import RouterFigures
-from tidegate.link.transport import LinkListener
+from tidegate.link.transport import make_listener
 from tidegate.link.v1 import link_pb2 as pb
-from tidegate.link.v1.link_pb2_grpc import LinkServicer
 from tidegate.link.versions import NEWEST_VERSION, OLDEST_VERSION
 from tidegate.runtime.config.model import LinkConfig
 from tidegate.runtime.process.clock import BrokerClock
@@ -44,7 +43,11 @@ HELLO_TIMEOUT_S: Final = 10.0
 _LOOKS: Final = 4
 
 
-class LinkServer(LinkServicer):
+class _Closed(Exception):
+    """This end has closed the stream."""
+
+
+class LinkServer:
     """See the module's docstring. ``start`` when the router is ready, ``stop`` at the end."""
 
     def __init__(
@@ -54,7 +57,7 @@ class LinkServer(LinkServicer):
         self._name = name
         self._config = config
         self._counters = counters
-        self._listener = LinkListener(self)
+        self._listener = make_listener(config.carrier, self.attach, counters)
         self.stopping = False
         self.tasks = Tasks(counters)
         self.pauses = PauseWatch(config.timeout_s - config.heartbeat_s)
@@ -78,15 +81,15 @@ class LinkServer(LinkServicer):
     async def start(self) -> str:
         """Accept edges; return the address. Raises OSError."""
         address = await self._listener.start(self._config.listen, self._config.tls)
-        await self._listener.set_serving(True)
+        await self._listener.set_serving(is_serving=True)
         return address
 
     async def leave(self, timeout_s: float) -> None:
         """Have the edges detach; return when all have, or after ``timeout_s``."""
         self.stopping = True
-        await self._listener.set_serving(False)
+        await self._listener.set_serving(is_serving=False)
         for attached in self.attached.by_id.values():
-            attached.peer.outbox.frame.operations.add().leaving.SetInParent()
+            attached.peer.outbox.operation().leaving.SetInParent()
             attached.peer.outbox.grew(SMALL_BYTES)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + timeout_s
@@ -133,26 +136,24 @@ class LinkServer(LinkServicer):
 
     # Streams
 
-    async def Attach(  # noqa: N802 - the name in link.proto
-        self, _requests: object, context: grpc.aio.ServicerContext[pb.EdgeFrame, pb.RouterFrame]
-    ) -> None:
+    async def attach(self, stream: FrameStream[pb.EdgeFrame, pb.RouterFrame]) -> None:
         """Serve one edge while its stream lasts."""
         self._watch_pauses()
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                first = await context.read()
-                if first is grpc.aio.EOF:
+                first = await stream.read()
+                if first is None:
                     return
                 welcome = self._welcome(first)
-                await context.write(pb.RouterFrame(welcome=welcome))
+                await stream.write(pb.RouterFrame(welcome=welcome))
                 if welcome.refusal:
                     return
                 # An edge that connects through two addresses keeps one of them: until it sends a
                 # frame here, its other connection stays.
-                frame = await context.read()
+                frame = await stream.read()
         except TimeoutError:
             return
-        if frame is grpc.aio.EOF or self.stopping:
+        if frame is None or self.stopping:
             return
         hello = first.hello
         peer = EdgePeer(hello.edge_id, hello.name, welcome.version, self._config, self._counters)
@@ -164,9 +165,9 @@ class LinkServer(LinkServicer):
         self.attached.by_id[peer.edge_id] = attached
         self._router.attach_edge(peer)
         log.info("edge attached", extra={"edge": peer.name})
-        reader = asyncio.create_task(self._read(context, attached, frame))
+        reader = asyncio.create_task(self._read(stream, attached, frame))
         writer = asyncio.create_task(
-            peer.outbox.send(context.write, lambda: self.attached.frame_sent(peer))
+            peer.outbox.send(stream.write, lambda: self.attached.frame_sent(peer))
         )
         watch = asyncio.create_task(self._watch(attached))
         del frame  # it may be large
@@ -184,18 +185,23 @@ class LinkServer(LinkServicer):
 
     async def _read(
         self,
-        context: grpc.aio.ServicerContext[pb.EdgeFrame, pb.RouterFrame],
+        stream: FrameStream[pb.EdgeFrame, pb.RouterFrame],
         attached: AttachedEdge,
-        frame: pb.EdgeFrame,
+        first: pb.EdgeFrame,
     ) -> None:
-        peer, receive = attached.peer, self.frame_handler.receive
-        while frame is not grpc.aio.EOF:
+        peer, handle = attached.peer, self.frame_handler.receive
+
+        def receive(frame: pb.EdgeFrame) -> None:
             self._end_after_pause()
             if peer.closed:
-                return
+                raise _Closed
             peer.frames_received += 1
-            receive(attached, frame)
-            frame = await context.read()
+            handle(attached, frame)
+
+        with contextlib.suppress(_Closed):
+            receive(first)
+            del first  # it may be large
+            await stream.receive(receive)
 
     # Pauses of this process
 

@@ -1,7 +1,8 @@
 """Requests of edges: each becomes a call of the router, and its result a reply.
 
 Owns no state of its own; the lists of retained topics that an edge reads in pages are kept with the
-edge. ``edge_frames`` calls it with every request; each is a task, so replies are in any order.
+edge. ``edge_frames`` calls it with every request; each is a task, so replies are in any order, but
+for CONNECT and the end of a connection, which are too many for that.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import contextlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 from tidegate.core.attempt import Attempt
 from tidegate.core.standing import Standing
 from tidegate.link.edge_id import name_in
 from tidegate.link.interfaces import (
+    AttachedSession,
+    DetachedSession,
     PendingWill,
     RetainedForQueue,
     RetainedRequest,
@@ -39,10 +43,11 @@ from tidegate.link.messages import (
     write_message,
     write_will,
 )
+from tidegate.link.records import PUSH, encode_message, is_plain
 from tidegate.link.router_end.attached_edges import AttachedEdge, AttachedEdges
 from tidegate.link.router_end.barriers import Barriers
 from tidegate.link.v1 import link_pb2 as pb
-from tidegate.link.versions import FENCES_VERSION
+from tidegate.link.versions import FENCES_VERSION, RECORDS_VERSION
 from tidegate.mqtt.packets import Publish
 from tidegate.runtime.process.clock import BrokerClock
 from tidegate.runtime.process.tasks import Tasks
@@ -56,6 +61,12 @@ MAX_CURSORS: Final = 1000
 FENCED_TIMEOUT_S: Final = 0.3
 
 
+#: Calls the router.
+_Call: TypeAlias = Callable[[AttachedEdge, Any], Awaitable[Any]]
+#: Writes what a call of the router has returned into the reply.
+_Write: TypeAlias = Callable[[AttachedEdge, pb.Reply, Any], None]
+
+
 class RequestHandler:
     """See the module's docstring."""
 
@@ -67,6 +78,7 @@ class RequestHandler:
         "_numbers",
         "_router",
         "_tasks",
+        "_without_task",
         "clock",
     )
 
@@ -86,11 +98,14 @@ class RequestHandler:
         self._numbers = itertools.count(1)
         #: Broker time, for the clocks of edges; None: they go by their own.
         self.clock: BrokerClock | None = None
+        #: Those that have no task: what is called, and what writes its result.
+        self._without_task: dict[str, tuple[_Call, _Write]] = {
+            "attach": (self._attach, self._write_attached),
+            "detach": (self._detach, self._write_detached),
+        }
         self._handlers: dict[
             str, Callable[[AttachedEdge, Any, pb.Reply], Coroutine[Any, Any, None]]
         ] = {
-            "attach": self._attach,
-            "detach": self._detach,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
             "fetch": self._fetch,
@@ -118,14 +133,43 @@ class RequestHandler:
         }
 
     def on_request(self, attached: AttachedEdge, request: pb.Request) -> None:
-        """Start a task that answers a request."""
+        """Start what answers a request."""
         kind = request.WhichOneof("kind")
+        if kind in self._without_task:
+            self._await(attached, kind, request)
+            return
         handle = self._handlers.get(kind) if kind is not None else None
         if kind is None or handle is None:
             text = "unknown request"
             attached.peer.reply(pb.Reply(id=request.id, failure=pb.FAILURE_UNSUPPORTED, text=text))
             return
         self._tasks.spawn(self._answer(attached, handle, getattr(request, kind), request.id))
+
+    def _await(self, attached: AttachedEdge, kind: str, request: pb.Request) -> None:
+        """Call the router, and reply when it has an outcome."""
+        if self._tasks.is_stopped:
+            return
+        call, write = self._without_task[kind]
+        try:
+            outcome = asyncio.ensure_future(call(attached, getattr(request, kind)))
+        except Exception as error:  # an answer, as below
+            self._reply(attached, self._failed(request.id, error))
+            return
+        self._tasks.hold(outcome)
+        outcome.add_done_callback(partial(self._ended, attached, request.id, write))
+
+    def _ended(
+        self, attached: AttachedEdge, number: int, write: _Write, outcome: asyncio.Future[Any]
+    ) -> None:
+        self._tasks.release(outcome)
+        if outcome.cancelled():
+            return
+        reply = pb.Reply(id=number)
+        try:
+            write(attached, reply, outcome.result())
+        except Exception as error:  # an answer, too
+            reply = self._failed(number, error)
+        self._reply(attached, reply)
 
     async def _answer(
         self,
@@ -137,28 +181,40 @@ class RequestHandler:
         reply = pb.Reply(id=number)
         try:
             await handle(attached, wanted, reply)
-        except SessionFenced as error:
-            reply = pb.Reply(id=number, failure=pb.FAILURE_FENCED, text=str(error))
-            reply.session_lost = isinstance(error, SessionLost)
-        except SessionOwned as error:
-            reply = pb.Reply(id=number, failure=pb.FAILURE_OWNED, text=str(error))
-        except SessionQuotaExceeded as error:
-            reply = pb.Reply(id=number, failure=pb.FAILURE_QUOTA, text=str(error))
-        except RouterUnavailable as error:
-            reply = pb.Reply(id=number, failure=pb.FAILURE_UNAVAILABLE, text=str(error))
-        except Exception:
-            log.exception("edge request failed")
-            self._counters.internal_errors += 1
-            reply = pb.Reply(
-                id=number, failure=pb.FAILURE_INTERNAL, text="internal error of the router"
-            )
+        except Exception as error:  # an answer, too
+            reply = self._failed(number, error)
+        self._reply(attached, reply)
+
+    def _reply(self, attached: AttachedEdge, reply: pb.Reply) -> None:
         if not attached.peer.closed:
             attached.peer.reply(reply)
 
-    async def _attach(
-        self, attached: AttachedEdge, wanted: pb.AttachRequest, reply: pb.Reply
+    def _failed(self, number: int, error: Exception) -> pb.Reply:
+        """Return what is replied to a request that has failed."""
+        if isinstance(error, SessionFenced):
+            is_lost = isinstance(error, SessionLost)
+            return pb.Reply(
+                id=number, failure=pb.FAILURE_FENCED, text=str(error), session_lost=is_lost
+            )
+        if isinstance(error, SessionOwned):
+            return pb.Reply(id=number, failure=pb.FAILURE_OWNED, text=str(error))
+        if isinstance(error, SessionQuotaExceeded):
+            return pb.Reply(id=number, failure=pb.FAILURE_QUOTA, text=str(error))
+        if isinstance(error, RouterUnavailable):
+            return pb.Reply(id=number, failure=pb.FAILURE_UNAVAILABLE, text=str(error))
+        log.error("edge request failed", exc_info=error)
+        self._counters.internal_errors += 1
+        text = "internal error of the router"
+        return pb.Reply(id=number, failure=pb.FAILURE_INTERNAL, text=text)
+
+    def _attach(
+        self, attached: AttachedEdge, wanted: pb.AttachRequest
+    ) -> Awaitable[AttachedSession]:
+        return self._router.attach(attached.peer.edge_id, read_attach(wanted))
+
+    def _write_attached(
+        self, attached: AttachedEdge, reply: pb.Reply, session: AttachedSession
     ) -> None:
-        session = await self._router.attach(attached.peer.edge_id, read_attach(wanted))
         session.wills = self._for_edge(attached, session.wills)
         write_attached(reply.attach, session)
 
@@ -170,11 +226,15 @@ class RequestHandler:
             self._router.publish_will(will)
         return []
 
-    async def _detach(
-        self, attached: AttachedEdge, wanted: pb.DetachRequest, reply: pb.Reply
+    def _detach(
+        self, _attached: AttachedEdge, wanted: pb.DetachRequest
+    ) -> Awaitable[DetachedSession]:
+        return self._router.detach(read_detach(wanted))
+
+    def _write_detached(
+        self, attached: AttachedEdge, reply: pb.Reply, detached: DetachedSession
     ) -> None:
         reply.detach.SetInParent()
-        detached = await self._router.detach(read_detach(wanted))
         reply.detach.fenced = detached.is_fenced
         for will in self._for_edge(attached, detached.wills):
             write_will(reply.detach.wills.add(), will)
@@ -246,12 +306,17 @@ class RequestHandler:
             await attached.peer.wait_for_room()
             entries = await self._router.fetch(
                 wanted.client_id,
+                wanted.epoch,
                 wanted.incarnation,
                 wanted.after_seq,
                 wanted.max_count,
                 wanted.max_bytes,
             )
         reply.fetch.SetInParent()
+        if attached.peer.version >= RECORDS_VERSION and all(is_plain(one) for _, one in entries):
+            records = [encode_message(message, "", seq, 0, PUSH) for seq, message in entries]
+            reply.fetch.records = b"".join(records)
+            return
         for seq, message in entries:
             entry = reply.fetch.entries.add()
             entry.seq = seq

@@ -34,7 +34,7 @@ class RouterFigures:
         peer = attached.peer
         own = self.own()
         if own and figures.life == peer.edge_id:
-            operation = peer.outbox.frame.operations.add().figures
+            operation = peer.outbox.operation().figures
             operation.life = self._router.instance
             operation.values.update(own)
             peer.outbox.grew(SMALL_BYTES * len(own))

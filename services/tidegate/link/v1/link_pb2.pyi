@@ -60,7 +60,7 @@ class Hello(_message.Message):
     def __init__(self, oldest_version: _Optional[int] = ..., newest_version: _Optional[int] = ..., edge_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class EdgeOperation(_message.Message):
-    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned", "figures", "fenced", "record", "ban")
+    __slots__ = ("publish", "request", "interest", "hold", "leave_groups", "redispatch", "complete", "synced", "echo", "shared_member", "shared_returned", "figures", "fenced", "record", "ban", "records")
     PUBLISH_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class EdgeOperation(_message.Message):
     FENCED_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
     BAN_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
     publish: Publish
     request: Request
     interest: Interest
@@ -91,7 +92,8 @@ class EdgeOperation(_message.Message):
     fenced: Fenced
     record: Record
     ban: BanClient
-    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., ban: _Optional[_Union[BanClient, _Mapping]] = ...) -> None: ...
+    records: bytes
+    def __init__(self, publish: _Optional[_Union[Publish, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., interest: _Optional[_Union[Interest, _Mapping]] = ..., hold: _Optional[_Union[Hold, _Mapping]] = ..., leave_groups: _Optional[_Union[LeaveGroups, _Mapping]] = ..., redispatch: _Optional[_Union[Redispatch, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., synced: _Optional[_Union[Synced, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., shared_member: _Optional[_Union[SharedMember, _Mapping]] = ..., shared_returned: _Optional[_Union[SharedReturned, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., ban: _Optional[_Union[BanClient, _Mapping]] = ..., records: _Optional[bytes] = ...) -> None: ...
 
 class BanClient(_message.Message):
     __slots__ = ("ban",)
@@ -126,7 +128,7 @@ class Message(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., payload: _Optional[bytes] = ..., flags: _Optional[int] = ..., properties: _Optional[bytes] = ..., expires_at_ms: _Optional[int] = ..., subscription_identifiers: _Optional[_Iterable[int]] = ..., trace: _Optional[bytes] = ...) -> None: ...
 
 class Publish(_message.Message):
-    __slots__ = ("message", "client_id", "id", "epoch", "identity", "receipt", "packet_id")
+    __slots__ = ("message", "client_id", "id", "epoch", "identity", "receipt", "packet_id", "dup")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +136,7 @@ class Publish(_message.Message):
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
     PACKET_ID_FIELD_NUMBER: _ClassVar[int]
+    DUP_FIELD_NUMBER: _ClassVar[int]
     message: Message
     client_id: str
     id: int
@@ -141,15 +144,18 @@ class Publish(_message.Message):
     identity: str
     receipt: int
     packet_id: int
-    def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., client_id: _Optional[str] = ..., id: _Optional[int] = ..., epoch: _Optional[int] = ..., identity: _Optional[str] = ..., receipt: _Optional[int] = ..., packet_id: _Optional[int] = ...) -> None: ...
+    dup: bool
+    def __init__(self, message: _Optional[_Union[Message, _Mapping]] = ..., client_id: _Optional[str] = ..., id: _Optional[int] = ..., epoch: _Optional[int] = ..., identity: _Optional[str] = ..., receipt: _Optional[int] = ..., packet_id: _Optional[int] = ..., dup: _Optional[bool] = ...) -> None: ...
 
 class Interest(_message.Message):
-    __slots__ = ("added", "removed")
+    __slots__ = ("added", "removed", "only_qos0")
     ADDED_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    ONLY_QOS0_FIELD_NUMBER: _ClassVar[int]
     added: _containers.RepeatedScalarFieldContainer[str]
     removed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, added: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ...) -> None: ...
+    only_qos0: bool
+    def __init__(self, added: _Optional[_Iterable[str]] = ..., removed: _Optional[_Iterable[str]] = ..., only_qos0: _Optional[bool] = ...) -> None: ...
 
 class Hold(_message.Message):
     __slots__ = ("client_id", "epoch", "incarnation", "ended")
@@ -394,18 +400,20 @@ class UnsubscribeRequest(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., epoch: _Optional[int] = ..., incarnation: _Optional[int] = ..., topic_filters: _Optional[_Iterable[str]] = ..., told: _Optional[_Iterable[str]] = ..., number: _Optional[int] = ..., tries: _Optional[int] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
-    __slots__ = ("client_id", "incarnation", "after_seq", "max_count", "max_bytes")
+    __slots__ = ("client_id", "incarnation", "after_seq", "max_count", "max_bytes", "epoch")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     MAX_COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     incarnation: int
     after_seq: int
     max_count: int
     max_bytes: int
-    def __init__(self, client_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., after_seq: _Optional[int] = ..., max_count: _Optional[int] = ..., max_bytes: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, client_id: _Optional[str] = ..., incarnation: _Optional[int] = ..., after_seq: _Optional[int] = ..., max_count: _Optional[int] = ..., max_bytes: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
     __slots__ = ("client_id", "epoch", "seqs")
@@ -639,7 +647,7 @@ class Welcome(_message.Message):
     def __init__(self, version: _Optional[int] = ..., instance: _Optional[str] = ..., name: _Optional[str] = ..., refusal: _Optional[_Union[Refusal, str]] = ..., text: _Optional[str] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class RouterOperation(_message.Message):
-    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures", "fence", "publish_will", "deliver_once", "session_lost", "verify_sessions", "bans")
+    __slots__ = ("deliver", "push", "shared", "kick", "reply", "applied", "echo", "pushes_lost", "leaving", "figures", "fence", "publish_will", "deliver_once", "session_lost", "verify_sessions", "bans", "records")
     DELIVER_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
@@ -656,6 +664,7 @@ class RouterOperation(_message.Message):
     SESSION_LOST_FIELD_NUMBER: _ClassVar[int]
     VERIFY_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     BANS_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
     deliver: Deliver
     push: Push
     shared: Shared
@@ -672,7 +681,8 @@ class RouterOperation(_message.Message):
     session_lost: SessionLost
     verify_sessions: VerifySessions
     bans: Bans
-    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., publish_will: _Optional[_Union[PublishWill, _Mapping]] = ..., deliver_once: _Optional[_Union[Deliver, _Mapping]] = ..., session_lost: _Optional[_Union[SessionLost, _Mapping]] = ..., verify_sessions: _Optional[_Union[VerifySessions, _Mapping]] = ..., bans: _Optional[_Union[Bans, _Mapping]] = ...) -> None: ...
+    records: bytes
+    def __init__(self, deliver: _Optional[_Union[Deliver, _Mapping]] = ..., push: _Optional[_Union[Push, _Mapping]] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., kick: _Optional[_Union[Kick, _Mapping]] = ..., reply: _Optional[_Union[Reply, _Mapping]] = ..., applied: _Optional[_Union[Applied, _Mapping]] = ..., echo: _Optional[_Union[Echo, _Mapping]] = ..., pushes_lost: _Optional[_Union[PushesLost, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., publish_will: _Optional[_Union[PublishWill, _Mapping]] = ..., deliver_once: _Optional[_Union[Deliver, _Mapping]] = ..., session_lost: _Optional[_Union[SessionLost, _Mapping]] = ..., verify_sessions: _Optional[_Union[VerifySessions, _Mapping]] = ..., bans: _Optional[_Union[Bans, _Mapping]] = ..., records: _Optional[bytes] = ...) -> None: ...
 
 class Bans(_message.Message):
     __slots__ = ("bans",)
@@ -878,10 +888,12 @@ class QueuedMessage(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., message: _Optional[_Union[Message, _Mapping]] = ...) -> None: ...
 
 class FetchReply(_message.Message):
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "records")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[QueuedMessage]
-    def __init__(self, entries: _Optional[_Iterable[_Union[QueuedMessage, _Mapping]]] = ...) -> None: ...
+    records: bytes
+    def __init__(self, entries: _Optional[_Iterable[_Union[QueuedMessage, _Mapping]]] = ..., records: _Optional[bytes] = ...) -> None: ...
 
 class MatchRetainedReply(_message.Message):
     __slots__ = ("topics", "cursor")

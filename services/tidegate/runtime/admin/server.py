@@ -37,6 +37,7 @@ from tidegate.runtime.admin.http import (
     json_response,
     text_response,
 )
+from tidegate.runtime.admin.pieces import object_of
 from tidegate.runtime.config.referenced_files import read_token
 from tidegate.runtime.telemetry.metrics import CONTENT_TYPE
 
@@ -214,7 +215,7 @@ class AdminServer:
         more = len(clients) > int(limit)
         page = clients[: int(limit)]
         last = session_key(page[-1]["mount_point"], page[-1]["client_id"]) if more else None
-        return json_response(HTTPStatus.OK, {"clients": page, "next": last})
+        return await object_of({"clients": page, "next": last})
 
     async def _client(self, request: Request, control: Control, client_id: str) -> Response:
         request.check_method("GET", "DELETE")
@@ -239,7 +240,7 @@ class AdminServer:
             raise HttpError(
                 HTTPStatus.NOT_FOUND, "No client with this client identifier is connected here."
             )
-        return json_response(HTTPStatus.OK, answer)
+        return await object_of(answer)
 
     async def _session(self, request: Request, control: Control, client_id: str) -> Response:
         request.check_method("DELETE")

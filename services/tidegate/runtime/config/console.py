@@ -39,6 +39,9 @@ class ConsoleConfig(Section):
     Requests for other names are refused, but for IP addresses and `localhost`."""
     session_lifetime_s: Annotated[int, Field(ge=60, le=2_592_000)] = 43_200
     """Time after which a user has to log in again."""
+    conditions_file: Path | None = None
+    """JSON file with the conditions of the MqttBroker, which the overview shows; the operator sets
+    it."""
     tls_certificate: Path | None = None
     """PEM file with the certificate of the console and its chain; unset: plain HTTP."""
     tls_key: Path | None = None

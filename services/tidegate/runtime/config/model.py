@@ -266,6 +266,10 @@ class LimitsConfig(Section):
     max_retained_bytes_per_client: Annotated[int, Field(ge=0)] = 0
     """Maximum bytes of topics and retained messages that one client was the last to publish; 0: no
     limit."""
+    max_cached_topics: Annotated[int, Field(ge=1000, le=10_000_000)] = 100_000
+    """Number of topics for which a process keeps what it has looked up: recipients, routers,
+    permissions. Those that have not been used for long make room for others; messages of topics
+    that are not among them cost more CPU."""
     max_topic_alias: Annotated[int, Field(ge=0, le=65535)] = 10
     """Topic Alias Maximum: topic aliases that a client may use."""
     max_topic_alias_outgoing: Annotated[int, Field(ge=0, le=65535)] = 10
@@ -337,9 +341,10 @@ class AuthConfig(Section):
     `any`: every client with its client identifier, for fleets whose user names change."""
     reload_interval_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
     """Interval of checks for changes of password and ACL files; SIGHUP: at once."""
-    password_threads: Annotated[int, Field(ge=1, le=64)] = 2
-    """Number of threads that compute password hashes. An argon2id hash of `tidegate passwd` takes
-    64 MiB of memory while it is computed."""
+    password_threads: Annotated[int, Field(ge=0, le=64)] = 0
+    """Number of threads that compute password hashes; 0: one on one or two processors, else two.
+    With as many threads as processors, clients that are connected wait for them. An argon2id hash
+    of `tidegate passwd` takes 64 MiB of memory while it is computed."""
     max_pending_passwords: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Maximum number of passwords waiting for such a thread. Above it, and when the wait would
     exceed `limits.connect_timeout_s`, clients are refused with Server busy."""
@@ -380,10 +385,14 @@ class StoreConfig(Section):
     """Data directory of the embedded Valkey server."""
     durability: Literal["everysec", "always", "replicated"] = "everysec"
     """When a write counts as done and is acknowledged: `everysec` when the server has it, `always`
-    when its append-only file is synced to disk, `replicated` when `replicas` replicas have it too
+    when its append-only file is synced to disk, `replicated` when its replicas have it too
     (docs/storage.md)."""
     replicas: Annotated[int, Field(ge=1, le=16)] = 1
-    """Number of replicas that must confirm a write (durability replicated)."""
+    """Minimum number of replicas that must confirm a write (durability replicated)."""
+    replicas_confirm: Literal["in_sync", "minimum"] = "in_sync"
+    """Which replicas confirm a write (durability replicated): `in_sync`, all that keep up, at least
+    `replicas` (one that has not confirmed for 5 s is left out until it keeps up); `minimum`, any
+    `replicas` of them, for servers of which some are far away."""
     replication_timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Time to wait for replicas before the wait is logged, counted and repeated."""
     partitions: Annotated[int, Field(ge=1, le=1024)] = 64
@@ -431,7 +440,7 @@ class StoreConfig(Section):
         is_sentinel = url is not None and url.kind is StoreKind.SENTINEL
         if self.sentinel_password_file is not None and not is_sentinel:
             raise ValueError("sentinel_password_file needs a url with +sentinel")
-        for key in ("replicas", "replication_timeout_s"):
+        for key in ("replicas", "replicas_confirm", "replication_timeout_s"):
             if key in self.model_fields_set and self.durability != "replicated":
                 raise ValueError(f"{key} needs durability replicated")
         return self
@@ -470,6 +479,13 @@ class LinkTlsConfig(Section):
         return self
 
 
+class Carrier(StrEnum):
+    """What carries the link."""
+
+    ASYNCIO = "asyncio"
+    GRPC = "grpc"
+
+
 class LinkConfig(Section):
     """The link between edges and routers: one gRPC stream for each pair."""
 
@@ -478,6 +494,9 @@ class LinkConfig(Section):
     unix:PATH."""
     routers: list[str] = []
     """Addresses of the routers: HOST:PORT (all addresses of a host name are used) or unix:PATH."""
+    carrier: Carrier = Carrier.ASYNCIO
+    """Implementation of gRPC: `asyncio`, on the event loop of the process, or `grpc`, the library
+    grpcio, which costs two to three times as much CPU. Both speak the same protocol."""
     discovery_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """Interval of DNS lookups of the routers; one second while none is connected."""
     tls: LinkTlsConfig = LinkTlsConfig()
@@ -485,7 +504,8 @@ class LinkConfig(Section):
     heartbeat_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Interval of heartbeats in both directions."""
     gather_s: Annotated[float, Field(ge=0, le=0.1)] = 0.003
-    """Time for which a busy stream collects frames before it sends; an idle stream sends at once.
+    """Longest time for which a stream collects operations before it sends a frame. Only a busy
+    stream waits, one on which they follow each other within a third of this time; 0: none does.
     Longer: less CPU; shorter: less latency."""
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
     """Time without a frame after which a peer counts as lost."""

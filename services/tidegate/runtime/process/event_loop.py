@@ -1,14 +1,16 @@
 """The event loop of a process: uvloop where available, and garbage collections made rare.
 
-The only importer of uvloop. Called by the composition root; knows nothing of MQTT.
+The only importer of uvloop. Called by the composition root; knows nothing of MQTT. ADR 0055 says
+what is collected when.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -16,9 +18,14 @@ T = TypeVar("T")
 #: Thresholds of the three generations after start. What a broker allocates per message dies by
 #: reference count; the default (700, 10, 10) would walk every connection's objects again and again.
 GC_THRESHOLDS: Final = (50_000, 20, 100)
-#: Shortest interval of full collections, which the thresholds alone would hardly ever start.
+#: Interval of collections of what is new, and the shortest one of walks over the whole heap.
 COLLECT_EVERY_S: Final = 60.0
-#: The part of the time that they may take: a heap that takes long is walked more rarely.
+#: How much the heap has grown since the last walk over it when there is another one. So what is in
+#: reference cycles takes no more than that; a heap that stays as it is, is hardly ever walked.
+GROWN: Final = 1.25
+#: Longest time without a walk: what is in a cycle may hold more than its own memory.
+WALK_EVERY_S: Final = 6 * 3600.0
+#: The part of the time that walks may take: a heap that takes long is walked more rarely.
 _COLLECTING_SHARE: Final = 1 / 2000
 
 
@@ -46,22 +53,59 @@ def run(main: Coroutine[Any, Any, T], *, use_uvloop: bool = True) -> T:
 
 
 def freeze_garbage_collector() -> None:
-    """Exclude all existing objects from collections, and make full collections rare.
+    """Exclude all existing objects from collections, and from now on what survives its first one.
 
-    Call it once, when everything that lives as long as the process has been built.
+    A collection takes the event loop in one piece: what stays, such as 100,000 sessions, must not
+    be walked again and again. Call it once, when everything that lives as long as the process has
+    been built; ``collect_by_time`` finds what is in a reference cycle later on.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    if _freeze_survivors not in gc.callbacks:
+        gc.callbacks.append(_freeze_survivors)
+
+
+def _freeze_survivors(phase: str, info: Mapping[str, int]) -> None:
+    """Freeze what has survived a collection of the youngest generation; called by ``gc``."""
+    if phase == "stop" and info["generation"] == 0:
+        gc.freeze()
+
+
+def collect_new() -> None:
+    """Look through what is new."""
+    gc.collect(0)
+
+
+def collect_all() -> None:
+    """Walk the whole heap, also what is frozen."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 async def collect_by_time(
-    collect: Callable[[], object] = gc.collect, clock: Callable[[], float] = time.perf_counter
+    new: Callable[[], object] = collect_new,
+    everything: Callable[[], object] = collect_all,
+    blocks: Callable[[], int] = sys.getallocatedblocks,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> None:
-    """Free from time to time what is in a reference cycle all the same. Runs until cancelled."""
-    pause_s = COLLECT_EVERY_S
+    """Free from time to time what is in a reference cycle all the same. Runs until cancelled.
+
+    What is new is looked through every COLLECT_EVERY_S; the whole heap when ``blocks``, its size,
+    has grown (GROWN), be it by cycles or by clients that stay, or after WALK_EVERY_S.
+    """
+    await asyncio.sleep(COLLECT_EVERY_S)
+    new()
+    least, walked_s = blocks(), clock()
+    pause_s = 0.0
     while True:
-        await asyncio.sleep(pause_s)
-        begin_s = clock()
-        collect()
-        pause_s = max(COLLECT_EVERY_S, (clock() - begin_s) / _COLLECTING_SHARE)
+        await asyncio.sleep(COLLECT_EVERY_S)
+        new()
+        size, begin_s = blocks(), clock()
+        least = min(least, size)
+        is_due = size > least * GROWN or begin_s >= walked_s + WALK_EVERY_S
+        if is_due and begin_s >= walked_s + pause_s:
+            everything()
+            least, walked_s = blocks(), clock()
+            pause_s = (walked_s - begin_s) / _COLLECTING_SHARE

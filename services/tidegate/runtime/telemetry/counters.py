@@ -200,6 +200,7 @@ class Counters:
         "event_loop_lag",
         "event_loop_lag_s",
         "internal_errors",
+        "link_connections_closed",
         "messages_received",
         "messages_sent",
         "packets_received",
@@ -270,6 +271,7 @@ class Counters:
         self.acl_denied = _zeros(ACL_ACTIONS)
         self.config_reloads = _zeros(RELOAD_RESULTS)
         self.internal_errors = 0
+        self.link_connections_closed = 0
         self.protocol_errors = 0
         self.clients_maximum = 0
         self.duplicates = 0

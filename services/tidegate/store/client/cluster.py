@@ -170,6 +170,11 @@ class ClusterLanes:
             self._watch()
         return reply
 
+    @property
+    def is_down(self) -> bool:
+        """True while some partitions are on no server, or a server is down."""
+        return bool(self._unplaced) or any(lane.is_down for lane in self._lanes.values())
+
     def generation(self, prefix: bytes) -> object:
         """Something that changes whenever the partition may have moved to another server."""
         lane = self._placed.get(prefix)

@@ -25,6 +25,8 @@ from tidegate.store import operations as op
 from tidegate.store.api import StoreUnavailable
 from tidegate.store.client.circuit import MAX_FAILURES, Circuit, Outages
 from tidegate.store.client.failures import Failures, StoreRefused, is_permission_denied
+from tidegate.store.client.in_sync import LOOK_S, MAX_LAG_S, InSync
+from tidegate.store.client.in_sync import name as in_sync_name
 from tidegate.store.client.memory import NOT_FULL, MemoryWatch
 from tidegate.store.client.servers import Opened, Word, call, drop, pack
 
@@ -122,7 +124,8 @@ class LaneSettings:
     server process that is not among ``processes``, where it is added. ``timeout_s`` bounds every
     round trip; after it the outcome is unknown, the connection is dropped, and callers get
     StoreUnavailable.
-    With ``replicas``, replies wait until so many replicas have confirmed the call.
+    With ``replicas``, replies wait until so many replicas have confirmed the call; with
+    ``all_in_sync``, until all that keep up have, and so many at least.
     ``reserve_percent`` of the server's memory is kept free (``MemoryWatch``).
     """
 
@@ -135,6 +138,7 @@ class LaneSettings:
     on_replaced: Callable[[], None]
     processes: set[bytes]
     replicas: int = 0
+    all_in_sync: bool = False
     replication_timeout_s: float = 1.0
     #: Puts failures into words; None in tests of lanes alone.
     failures: Failures | None = None
@@ -147,7 +151,9 @@ class Lane:
     """Sends operations over one connection and distributes the results.
 
     In a cluster ``on_moved`` gets, in their order, the operations that were not run because their
-    partition is no longer on this server. ``on_down`` is called when the circuit opens.
+    partition is no longer on this server. ``on_down`` is called when the circuit opens. When
+    ``leader`` has connected again, this lane does too, before it sends anything: its own connection
+    may be to a server that was replaced, and has noticed nothing of that.
     """
 
     def __init__(
@@ -158,19 +164,28 @@ class Lane:
         *,
         on_moved: Callable[[Lane, list[Operation]], None] | None = None,
         on_down: Callable[[], None] | None = None,
+        leader: Lane | None = None,
     ) -> None:
         self.name = name
         self._open_connection = connect
         self._settings = settings
         self._on_moved = on_moved
         self._on_down = on_down
+        self._leader = leader
+        #: How often the leader had connected when this lane began to connect.
+        self._leader_connects = 0
         self._head = (b"EVALSHA", settings.script[1], 0)
         self._wait_command = b""
         self._round_s = settings.timeout_s
+        self._wanted = settings.replicas
+        #: The replicas that keep up; None where a fixed number confirms.
+        self._in_sync: InSync | None = None
+        self._looked_s = 0.0
         if settings.replicas:
             self._round_s += settings.replication_timeout_s
-            wait_ms = max(1, round(settings.replication_timeout_s * 1000))
-            self._wait_command = pack((b"WAIT", settings.replicas, wait_ms))
+            self._want(settings.replicas)
+            if settings.all_in_sync:
+                self._in_sync = InSync(settings.replicas)
         self._circuit = Circuit(name, settings.counters, settings.outages)
         self._memory = MemoryWatch(name, settings.reserve_percent, settings.counters)
         self._waiting: deque[Operation] = deque()
@@ -178,7 +193,8 @@ class Lane:
         self.in_flight: Sequence[Operation] = ()
         self._wake: asyncio.Future[None] | None = None
         self._connection: AbstractConnection | None = None
-        self._connects = 0
+        #: How many connections have been opened.
+        self.connects = 0
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -233,7 +249,7 @@ class Lane:
 
     def generation(self, prefix: bytes) -> object:  # all partitions are here
         """Something that changes when the server may be another (or a new) process."""
-        return self._connects
+        return self.connects
 
     async def open(self) -> None:
         """Connect before the first operation. Raises whatever connecting raises."""
@@ -262,6 +278,8 @@ class Lane:
                 self._wake = self._loop.create_future()
                 await self._wake
                 continue
+            if self._leader is not None and self._leader_connects != self._leader.connects:
+                await self._disconnect()
             if self._connection is None:
                 try:
                     await self._connect(self._circuit.probe_s(self._settings.timeout_s))
@@ -270,6 +288,12 @@ class Lane:
                     await self._outage(self._failure(error))
                     continue
             await self._send(self._take())
+
+    def _want(self, replicas: int) -> None:
+        """Have so many replicas confirm the next call."""
+        self._wanted = replicas
+        wait_ms = max(1, round(self._settings.replication_timeout_s * 1000))
+        self._wait_command = pack((b"WAIT", replicas, wait_ms))
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         # No operation may wait for a task that has ended; the next one starts another task.
@@ -322,6 +346,8 @@ class Lane:
     async def _round(self, batch: list[Operation]) -> None:
         connection = self._connection
         assert connection is not None
+        if self._in_sync is not None and self._loop.time() - self._looked_s >= LOOK_S:
+            await self._look(connection, self._settings.timeout_s)
         packed = self._pack_batch(batch)
         try:
             results = await self._exchange(connection, packed)
@@ -332,7 +358,7 @@ class Lane:
         dropped = results[-1]
         if type(dropped) is list:
             if len(dropped) > _DROPPED:
-                self._memory.looked(dropped.pop() == 1)
+                self._memory.looked(dropped.pop())
             self._settings.on_dropped(*dropped)
         elif dropped:
             self._settings.on_dropped(dropped, 0, 0, 0)
@@ -357,7 +383,6 @@ class Lane:
 
     async def _exchange(self, connection: AbstractConnection, packed: bytes) -> list[Any]:
         """Send a call and return its reply, after enough replicas have confirmed it."""
-        settings = self._settings
         confirmed = 0
         async with asyncio.timeout(self._round_s):
             await connection.send_packed_command(packed, check_health=False)
@@ -371,35 +396,80 @@ class Lane:
                 raise
             if self._wait_command:
                 confirmed = await self._read_confirmed(connection)
-        if confirmed < settings.replicas:
+        if confirmed < self._wanted:
             await self._wait_for_replicas(connection)
         return results
+
+    async def _look(self, connection: AbstractConnection, step_s: float) -> None:
+        """Ask which replicas keep up, and have all of them confirm from now on."""
+        in_sync = self._in_sync
+        assert in_sync is not None
+        self._looked_s = self._loop.time()
+        try:
+            role = await call(connection, step_s, b"ROLE")
+        except redis_errors.NoPermissionError:
+            log.warning(
+                "store user lacks +role: only the minimum of replicas confirms writes",
+                extra={
+                    "server": self.name,
+                    "missing": "+role",
+                    "minimum": self._settings.replicas,
+                },
+            )
+            self._in_sync = None
+            self._want(self._settings.replicas)
+            return
+        if in_sync.looked(role):
+            log.info(
+                "replicas in sync have changed: all of them confirm writes",
+                extra={"server": self.name, "replicas": ", ".join(in_sync.names())},
+            )
+        self._want(in_sync.wanted)
 
     async def _wait_for_replicas(self, connection: AbstractConnection) -> None:
         """Wait until enough replicas have confirmed the last call.
 
-        Its operations have run on the master, so failing them would make callers repeat them. After
-        ``timeout_s`` new operations fail at once.
+        Its operations have run on the master, so failing them would make callers repeat them. A
+        replica that is disconnected, or has not confirmed it for ``MAX_LAG_S``, is not waited for
+        where others are enough. After ``timeout_s`` new operations fail at once.
         """
         settings = self._settings
-        deadline_s = self._loop.time() + settings.timeout_s
+        began_s = self._loop.time()
+        deadline_s = began_s + settings.timeout_s
+        max_lag_s = min(MAX_LAG_S, settings.timeout_s / 2)
         log.warning("waiting for replicas", extra={"server": self.name})
         opened = False
+        if self._in_sync is not None:
+            self._in_sync.fell_short()
         while True:
             settings.counters.store_replica_waits += 1
             if self._loop.time() >= deadline_s:
                 if self._closing:
                     raise StoreUnavailable("replicas have not confirmed a write")
                 opened = True
-                self._circuit.open(f"fewer than {settings.replicas} replicas confirm writes")
+                self._circuit.open(f"fewer than {self._wanted} replicas confirm writes")
                 self._fail_waiting(self._circuit.reason)
+            if self._in_sync is not None:
+                await self._look(connection, settings.timeout_s)
+                if self._loop.time() - began_s >= max_lag_s:
+                    self._leave_out()
             async with asyncio.timeout(self._round_s):
                 await connection.send_packed_command(self._wait_command, check_health=False)
-                if await self._read_confirmed(connection) >= settings.replicas:
+                if await self._read_confirmed(connection) >= self._wanted:
                     break
         if opened:
             self._circuit.close()
         log.info("replicas confirmed", extra={"server": self.name})
+
+    def _leave_out(self) -> None:
+        if self._in_sync is None:
+            return
+        for replica in self._in_sync.leave_out():
+            log.warning(
+                "replica does not keep up: writes are confirmed without it",
+                extra={"server": self.name, "replica": in_sync_name(replica)},
+            )
+        self._want(self._in_sync.wanted)
 
     async def _read_confirmed(self, connection: AbstractConnection) -> int:
         try:
@@ -455,9 +525,14 @@ class Lane:
     async def _connect(self, step_s: float) -> None:
         if self._connection is not None:
             return
+        if self._leader is not None:
+            self._leader_connects = self._leader.connects
         connection, process = await self._open_connection(step_s)
         try:
             await self._load(connection, step_s)
+            if self._in_sync is not None:
+                self._in_sync.forget()
+                await self._look(connection, step_s)
             if process:
                 await self._skip_epochs(connection, process, step_s)
                 if process not in self._settings.processes:
@@ -470,7 +545,7 @@ class Lane:
                 raise
             raise failures.explain(error, self.name) from error
         self._connection = connection
-        self._connects += 1
+        self.connects += 1
 
     def _failure(self, error: Exception) -> Exception:
         """Return what callers get for an error, in words."""

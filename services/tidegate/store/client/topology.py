@@ -41,6 +41,10 @@ class Lanes(Protocol):
     def submit(self, prefix: bytes, words: Sequence[Word], size: int) -> asyncio.Future[Any]:
         """Queue an operation on the partition with this prefix; see ``Lane.submit``."""
 
+    @property
+    def is_down(self) -> bool:
+        """True while operations (some of them, on several servers) fail at once."""
+
     def generation(self, prefix: bytes) -> object:
         """Something that changes when the partition's server may be another (or a new) process."""
 
@@ -54,6 +58,9 @@ class Lanes(Protocol):
 @dataclass(slots=True, frozen=True)
 class Topology:
     """Two sets of lanes: ``hot`` for what clients wait for, ``bulk`` for scans and sweeps.
+
+    With durability ``replicated`` only ``hot`` waits for replicas, and so answers nothing from a
+    server that has been replaced: what decides about sessions is asked there.
 
     ``sharded``: partitions may be on different servers, so an operation may name only one.
     """
@@ -174,6 +181,7 @@ def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> 
         hot_settings = replace(
             hot_settings,
             replicas=store.replicas,
+            all_in_sync=store.replicas_confirm == "in_sync",
             replication_timeout_s=store.replication_timeout_s,
         )
     if url.kind is StoreKind.CLUSTER:
@@ -189,7 +197,8 @@ def make_topology(url_text: str, store: StoreConfig, settings: LaneSettings) -> 
         async def connect(step_s: float) -> Opened:
             return await servers.open(address, step_s)
 
-    return Topology(Lane(name, connect, hot_settings), Lane(name, connect, settings))
+    hot = Lane(name, connect, hot_settings)
+    return Topology(hot, Lane(name, connect, settings, leader=hot))
 
 
 def _cluster_topology(

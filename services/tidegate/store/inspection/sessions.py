@@ -123,7 +123,8 @@ class SessionInspection:
         fields = dict(zip(words[::2], words[1::2], strict=True))
         if not fields and not wills:
             return None
-        return _state(key, fields, found[1:7], _wills(fields, wills))
+        oldest_s = _number(found[8]) or None
+        return _state(key, fields, found[1:7], _wills(fields, wills), oldest_s)
 
     async def users(self, keys: Sequence[str]) -> list[str | None]:
         """Return whose these sessions are; None where that is not known, "" for anonymous ones."""
@@ -139,9 +140,9 @@ class SessionInspection:
         """Return entries of a queue after a seq, as many as LOOK_BYTES hold; at least one."""
         client = key.encode()
         prefix = self._keys.prefix(client)
-        words = (self._keys.queue(client, incarnation), after_seq, limit, LOOK_BYTES)
+        words = (self._keys.queue(client, incarnation), after_seq, limit, LOOK_BYTES, 1)
         found = await self._access.submit(prefix, op.FETCH, *words, size=LOOK_BYTES)
-        return [_entry(found[at], found[at + 1]) for at in range(0, len(found), 2)]
+        return [_entry(*found[at : at + 3]) for at in range(0, len(found), 3)]
 
     async def unacknowledged(self, key: str, incarnation: int, group: str) -> tuple[int, bool]:
         """Count the entries of a queue that came through a group.
@@ -192,7 +193,11 @@ def _stored_session(words: Sequence[Any]) -> StoredSession:
 
 
 def _state(
-    key: str, fields: dict[bytes, bytes], figures: Sequence[int], wills: list[StoredWill]
+    key: str,
+    fields: dict[bytes, bytes],
+    figures: Sequence[int],
+    wills: list[StoredWill],
+    oldest_s: int | None,
 ) -> SessionState:
     queued, size_bytes, last_seq, expiring, subscriptions, released = figures
     user = fields.get(b"o")
@@ -213,6 +218,7 @@ def _state(
         subscriptions=subscriptions,
         released=released,
         wills=wills,
+        oldest_s=oldest_s,
     )
 
 
@@ -228,12 +234,12 @@ def _wills(fields: dict[bytes, bytes], pending: Sequence[bytes]) -> list[StoredW
     return found
 
 
-def _entry(entry: bytes, record: bytes) -> Entry:
-    seq = int(entry[2:])
+def _entry(entry: bytes, record: bytes, queued: bytes) -> Entry:
+    seq, queued_s = int(entry[2:]), _number(queued) or None
     try:
-        return Entry(seq, decode_queued(record), len(record), queued_group(record))
+        return Entry(seq, decode_queued(record), len(record), queued_group(record), queued_s)
     except RecordError:
-        return Entry(seq, None, len(record))
+        return Entry(seq, None, len(record), queued_s=queued_s)
 
 
 def _subscription(

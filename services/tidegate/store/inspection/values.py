@@ -78,6 +78,8 @@ class SessionState:
     subscriptions: int
     released: int
     wills: Sequence[StoredWill] = field(default=())
+    #: When the oldest message was queued, in Unix seconds; None: not known.
+    oldest_s: int | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -89,6 +91,8 @@ class Entry:
     size_bytes: int
     #: The shared subscription that it came through, "" for none.
     group: str = ""
+    #: When it was queued, in Unix seconds; None: not known.
+    queued_s: int | None = None
 
 
 @dataclass(slots=True, frozen=True)

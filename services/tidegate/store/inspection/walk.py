@@ -20,7 +20,7 @@ T = TypeVar("T")
 SCAN_COUNT: Final = 100
 #: Names that are looked at for one page; then it ends, however few have matched.
 MOST_LOOKED_AT: Final = 25_000
-#: Partitions that are read at the same time while little is found.
+#: Partitions that are read at the same time while each has no more than one operation looks at.
 _WIDEST: Final = 16
 #: What one operation of a scan counts for in the size of a call: two of them make a call.
 SCAN_SIZE: Final = 524_288
@@ -44,7 +44,8 @@ async def walk(
 ) -> Part[T]:
     """Return up to ``limit`` items behind a cursor. Raises BadCursor, StoreUnavailable.
 
-    Partitions are read one after the other; several at once while they hold little.
+    Partitions are read one after the other; several at once while they hold little: the server
+    looks at little more than what the page has moved on by.
     """
     at: Cursor | None = Cursor.decode(after, len(prefixes))
     items: list[T] = []
@@ -59,7 +60,9 @@ async def walk(
         )
         looked_at += sum(page.looked_at for page in pages)
         at = _take(places, pages, items, limit, len(prefixes))
-        width = min(2 * width, _WIDEST) if at is not None and not at.scan else width
+        # What is read behind a partition that has more is read again.
+        fits = not places[0].scan and at is not None and not at.scan
+        width = min(2 * width, _WIDEST) if fits else 1
     return Part(items, None if at is None else at.encode())
 
 

@@ -14,9 +14,12 @@
 local call = redis.call
 local LOG_BYTES = 4194304
 
--- Whether so little of the server's memory is free that messages are refused. The caller says so ('!'),
--- or has it looked up: then ARGV[5] is the share of maxmemory that is kept, in thousandths.
-local full, looked = ARGV[5] == '!', nil
+-- Whether so little of the server's memory is free that messages are refused (full), and so little that
+-- subscriptions and large wills are (scarce): half of what is kept free is used. The caller says so ('!',
+-- '!!'), or has it looked up: then ARGV[5] is the share of maxmemory that is kept, in thousandths.
+local scarce, looked = ARGV[5] == '!!', nil
+local full = scarce or ARGV[5] == '!'
+local SCARCE = 'OOM only half of the memory reserve is free'
 if ARGV[5] ~= '' and not full then
   looked = 0
   local info = redis.pcall('INFO', 'memory')
@@ -25,8 +28,10 @@ if ARGV[5] ~= '' and not full then
     -- Buffers of replicas and of the append-only file do not count.
     local used = tonumber(string.match(info, '\nused_memory:(%d+)') or 0)
       - tonumber(string.match(info, '\nmem_not_counted_for_evict:(%d+)') or 0)
-    full = most > 0 and used > most - most / 1000 * tonumber(ARGV[5])
-    if full then looked = 1 end
+    local kept = most / 1000 * tonumber(ARGV[5])
+    full = most > 0 and used > most - kept
+    scarce = most > 0 and used > most - kept / 2
+    if scarce then looked = 2 elseif full then looked = 1 end
   end
 end
 

@@ -1,5 +1,8 @@
 -- CONNECT and the end of a connection.
 
+-- A will that is larger is refused, with its CONNECT, when memory is scarce.
+local SMALL_WILL_BYTES = 1024
+
 -- arguments: P, C, edge, clean start (0/1), session expiry, now, will ('' = none), will delay, epoch of
 --   the connection that may be superseded ('' = any, 0 = none), writer, number of the CONNECT at this
 --   edge: with the same number it is a repetition, which changes nothing more ('' = it has none), user,
@@ -35,6 +38,7 @@ local function attach(i)
   if f and f.g ~= '' and expected ~= '' and expected ~= f.e then
     return {0, tonumber(f.e)}
   end
+  if scarce and #will > SMALL_WILL_BYTES then return redis.error_reply(SCARCE) end
   local epoch = next_epoch(P)
   call('SADD', P .. 'g:' .. edge, C)
   call('HSETNX', P .. 'edges', edge, 0)
@@ -178,6 +182,14 @@ local function detach(i)
   local ended, id, record = disconnect(P, C, f, now, ARGV[i + 4] == '1', true, sent, f.g)
   if ended == 0 and id == '' then return 1 end
   return {ended, id, record}
+end
+
+-- arguments: P, how many; result: the first of so many epochs, one after the other, for connections that
+--   are not stored
+local function reserve_epochs(i)
+  local first = next_epoch(ARGV[i])
+  call('SET', ARGV[i] .. 'epoch', string.format('%.0f', first + ARGV[i + 1] - 1))
+  return first
 end
 
 -- arguments: P, C, epoch, session expiry; result: 0 = fenced, 1 = done

@@ -6,7 +6,7 @@
 -- for each operation. The result has one element per operation and then the number of entries that
 -- drop_oldest has removed, or {that number, how many entries were in the queues of sessions that
 -- ended, how many of these had not been sent, how many expired ones were deleted}; when memory was
--- looked at, that list with 1 = full at its end. An operation that fails is an error in its place, the others go on.
+-- looked at, that list with 1 = full, 2 = scarce at its end. An operation that fails is an error in its place, the others go on.
 
 -- Any command, as its words; result: the command's.
 local function command(i, last) return call(unpack(ARGV, i, last)) end
@@ -77,6 +77,7 @@ local function rare_operations()
     U = unsubscribe,       -- remove subscriptions
     X = set_expiry,        -- change the session expiry interval
     g = replayed,          -- retained messages have been sent or queued
+    _ = reserve_epochs,    -- take epochs for connections of one process that are not stored
     p = withdraw_connect,  -- a CONNECT without an outcome has none from now on
   }, other_operations
 end

@@ -39,7 +39,8 @@ end
 
 -- arguments: P, C
 -- result: {fields of the session, messages in its queue, bytes of it, last seq, how many of them expire,
---   subscriptions, exchanges in PUBREL state, {epoch, record, …} of wills that are being published}
+--   subscriptions, exchanges in PUBREL state, {epoch, record, …} of wills that are being published,
+--   when the oldest message was queued ('' = not known)}
 local function describe_session(i)
   local P, C = ARGV[i], ARGV[i + 1]
   local fields, incarnation = call('HGETALL', P .. 's:' .. C), call('HGET', P .. 's:' .. C, 'i')
@@ -51,7 +52,7 @@ local function describe_session(i)
       wills[#wills + 1] = record
     end
   end
-  if not incarnation or incarnation == '0' then return {fields, 0, 0, 0, 0, 0, 0, wills} end
+  if not incarnation or incarnation == '0' then return {fields, 0, 0, 0, 0, 0, 0, wills, ''} end
   local name = C .. ':' .. incarnation
   local q = P .. 'q:' .. name
   local length = call('XLEN', q)
@@ -61,8 +62,9 @@ local function describe_session(i)
       if stream[n] == 'last-generated-id' then last = tonumber(string.sub(stream[n + 1], 3)) end
     end
   end
+  local oldest = call('XRANGE', q, '-', '+', 'COUNT', 1)[1]
   return {fields, length, read_size(q, length), last, call('ZCARD', P .. 'v:' .. name),
-    call('HLEN', P .. 'b:' .. C), #call('SMEMBERS', P .. 'o:' .. C), wills}
+    call('HLEN', P .. 'b:' .. C), #call('SMEMBERS', P .. 'o:' .. C), wills, oldest and oldest[2][4] or ''}
 end
 
 -- arguments: P, cursor, how many names, topic filter

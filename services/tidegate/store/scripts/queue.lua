@@ -8,7 +8,12 @@ local MOST_BYTES = tonumber(ARGV[4])
 -- Of how many nodes of a queue the size is read; the rest is taken for as large.
 local SAMPLES = 1000
 
+local byte = string.byte
+
 local clock
+
+-- The time of an operation in seconds, for the entries that it appends.
+local queued_at
 
 -- Records a QoS 2 publish; false when it is known to this session. Bounded by count and by age; both
 -- are checked at every 64th, so that the bound may be exceeded by a little.
@@ -38,8 +43,21 @@ local function read_size(q, length)
   return type(size) == 'number' and size or 0
 end
 
--- With evict: how many entries an operation has removed from each queue.
+-- With evict: how many entries an operation has removed from each queue, and the topic of the first.
 local evicted_of
+
+-- Notes that the oldest entries of a queue are removed: so many, and the record of the first one, or
+-- nil while it has to be read. Called before they are.
+local function note_evicted(q, count, record)
+  local of = evicted_of[q]
+  if of then
+    of[1] = of[1] + count
+  elseif count > 0 then
+    record = record or call('XRANGE', q, '-', '+', 'COUNT', 1)[1][2][2]
+    local form, _, high, low = byte(record, 1, 4)
+    evicted_of[q] = {count, form == QUEUED and string.sub(record, 5, 4 + 256 * high + low) or ''}
+  end
+end
 
 -- Whether a record exceeds what a queue may have, after expired entries, and with evict the oldest ones,
 -- have made room; and the queue's length then.
@@ -55,7 +73,7 @@ local function exceeds_bytes(q, record, length, evict, of, now)
       call('XDEL', q, oldest[1])
       size, length = size - #oldest[2][2], length - 1
       evicted, expired = evicted + 1 - dead, expired + dead
-      evicted_of[q] = (evicted_of[q] or 0) + 1 - dead
+      note_evicted(q, 1 - dead, oldest[2][2])
     end
   end
   lengths[q], sizes[q] = length, size
@@ -77,13 +95,17 @@ local function append_one(q, x, identity, record, limit, evict, of, now, claimed
   if over then
     id = nil
   elseif length < limit then
-    id = call('XADD', q, 'NOMKSTREAM', '1-*', 'm', record)
+    if length > 0 then -- then there is one
+      id = call('XADD', q, '1-*', 'm', record, 't', queued_at)
+    else
+      id = call('XADD', q, 'NOMKSTREAM', '1-*', 'm', record, 't', queued_at)
+    end
   elseif evict then
     local count = length + 1 - limit
     local dead = expiry.forget_oldest(q, of, now, count)
-    id = call('XADD', q, 'NOMKSTREAM', 'MAXLEN', '=', limit, '1-*', 'm', record)
+    note_evicted(q, count - dead)
+    id = call('XADD', q, 'NOMKSTREAM', 'MAXLEN', '=', limit, '1-*', 'm', record, 't', queued_at)
     evicted = evicted + count - dead
-    evicted_of[q] = (evicted_of[q] or 0) + count - dead
     expired = expired + dead
     length = limit - 1
   end
@@ -116,14 +138,16 @@ local function refuse(q, x, identity, claimed)
   return -4
 end
 
--- arguments: writer, now, count of queues, (P, C, incarnation) of each, (number of the queue, negative
---   if the message is claimed for it, identity or '', record)…
+-- arguments: writer, now, count of queues, (P, C, incarnation) of each, then messages in their order:
+--   number of the queue, how many follow one another for it, their records; or one with an identity:
+--   number of the queue, negative if it is claimed for that, 0, identity, record
 -- result: for each message the id of its entry, or 0 = full, -1 = no such session, -2 =
 --   duplicate, -3 = the writer is fenced, -4 = the server is full, -5 = too many bytes; then for each
 --   queue the edge and the epoch of the session's connection ('' = offline); with drop_oldest, if entries
---   were removed, a table at the end: number of the queue, how many, …
+--   were removed, a table at the end: number of the queue, how many, topic of the first, …
 local function append(i, last)
   local limit, evict, now = tonumber(ARGV[1]), ARGV[2] == '1', tonumber(ARGV[i + 1])
+  queued_at = string.format('%d', now / 1000)
   local queues, first = {}, i + 3
   local from = first + 3 * tonumber(ARGV[i + 2])
   local fenced, earliest = fences_of(ARGV[i], first, from - 1, 3), nil
@@ -133,24 +157,32 @@ local function append(i, last)
     queues[#queues + 1] = not fenced[ARGV[at]]
       and ARGV[at] .. 'q:' .. ARGV[at + 1] .. ':' .. ARGV[at + 2]
   end
-  local results = {}
-  for at = from, last, 3 do
-    local n, identity, record = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+  local results, done, at = {}, 0, from
+  while at < last do
+    local n, count, identity, x = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), nil, nil
     local claimed = n < 0
     if claimed then n = -n end
-    local of, x, result = first + 3 * n - 3, nil, -3
-    if identity ~= '' then x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2] end
-    if queues[n] and full then
-      result = refuse(queues[n], x, identity, claimed)
-    elseif queues[n] then
-      result = append_one(queues[n], x, identity, record, limit, evict, of, now, claimed)
-      local form, flags = string.byte(record, 1, 2)
-      if form == QUEUED and flags % 16 >= 8 and type(result) == 'string' then
-        earliest = earliest or {}
-        earliest[of] = (expiry or make_expiry()).note(of, result, record, earliest[of])
-      end
+    local q, of = queues[n], first + 3 * n - 3
+    at = at + 2
+    if count == 0 then
+      identity, count, at = ARGV[at], 1, at + 1
+      x = ARGV[of] .. 'x:' .. ARGV[of + 1] .. ':' .. ARGV[of + 2]
     end
-    results[#results + 1] = result
+    for place = at, at + count - 1 do
+      local record, result = ARGV[place], -3
+      if q and full then
+        result = refuse(q, x, identity, claimed)
+      elseif q then
+        result = append_one(q, x, identity, record, limit, evict, of, now, claimed)
+        if (byte(record, 2) or 0) % 16 >= 8 and byte(record) == QUEUED and type(result) == 'string' then
+          earliest = earliest or {}
+          earliest[of] = (expiry or make_expiry()).note(of, result, record, earliest[of])
+        end
+      end
+      done = done + 1
+      results[done] = result
+    end
+    at = at + count
   end
   for at = first, from - 1, 3 do
     local v = call('HMGET', ARGV[at] .. 's:' .. ARGV[at + 1], 'e', 'g', 'i', 'v')
@@ -162,18 +194,20 @@ local function append(i, last)
   if evicted_of and next(evicted_of) then
     local removed = {}
     for n, q in ipairs(queues) do
-      if (evicted_of[q] or 0) > 0 then
-        removed[#removed + 1], removed[#removed + 2] = n, evicted_of[q]
-      end
+      local of = evicted_of[q]
+      if of then removed[#removed + 1], removed[#removed + 2], removed[#removed + 3] = n, of[1], of[2] end
     end
     results[#results + 1] = removed
   end
   return results
 end
 
--- arguments: queue key, after seq, maximum count, maximum bytes; result: {id, record, id, record, …}
-local function fetch(i)
-  local q, from = ARGV[i], '(1-' .. ARGV[i + 1]
+-- arguments: queue key, after seq, maximum count, maximum bytes, and 1 = with times, or P, C, epoch
+-- result: {id, record, id, record, …}, or {id, record, when it was queued ('' = not known), …}; 0 =
+--   fenced
+local function fetch(i, last)
+  local q, from, words = ARGV[i], '(1-' .. ARGV[i + 1], last == i + 4 and 3 or 2
+  if last == i + 6 and not owned(ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]) then return 0 end
   local count, bytes = tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
   local found, used, step = {}, 0, 8
   while count > 0 do
@@ -185,12 +219,13 @@ local function fetch(i)
       if used > bytes and #found > 0 then return found end
       found[#found + 1] = entries[n][1]
       found[#found + 1] = record
+      if words == 3 then found[#found + 1] = entries[n][2][4] or '' end
     end
     if #entries < step or used >= bytes then return found end
     count = count - step
     from = '(' .. entries[step][1]
     -- Read on by as much as should still fit, so that large records are not read for nothing.
-    step = math.max(1, math.min(256, math.floor((bytes - used) / (2 * used / #found))))
+    step = math.max(1, math.min(256, math.floor((bytes - used) / (words * used / #found))))
   end
   return found
 end

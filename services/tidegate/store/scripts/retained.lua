@@ -38,24 +38,35 @@ end
 local function exceeds(added, left) return added > 0 and left ~= '' and added > tonumber(left) end
 
 -- arguments: P, topic, record ('' removes), expiry (0 = never), writer; and if it counts: owner, how many
---   messages and bytes this one may have more, how many all owners together ('' = no limit)
--- result: 0 = the writer is fenced, 1 = done, 2 = the server is full; if it counts, or what it replaces:
+--   messages and bytes this one may have more, how many all owners together ('' = no limit); and if it has
+--   an identity, or one of those that it replaces at the router: these five, '' = it does not count, then
+--   the identities, the newest first, '' = none
+-- result: 0 = the writer is fenced, 1 = done, 2 = the server is full, less than 0: nothing was done, for so
+--   many of the newest identities are known; if it counts, or what it replaces:
 --   {1 = done or 3 = over a quota, messages and bytes that its owner has more, those that all have
 --   more, the owner of what was replaced ('' = none), its bytes}
+--
+-- QoS 2 publishes and wills have identities, for they may come again by another router when something newer
+-- is retained: a sorted set has those that were stored last in a partition. (No functions for that: they
+-- would be made in every call.)
 local function set_retained(i, last)
   local P, topic, record, expiry = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   if fences_of(ARGV[i + 4], i, i, 1)[P] then return 0 end
-  if record == '' then
-    local _, owner, bytes = remove_retained(P, topic)
-    return owner and {1, 0, 0, -1, -bytes, owner, bytes} or 1
+  local x, at = last >= i + 10 and P .. 'retained-x', i + 10
+  if x then
+    while at <= last and ARGV[at] ~= '' and call('ZADD', x, 'XX', 'INCR', 0, ARGV[at]) do at = at + 1 end
+    if at > i + 10 then return i + 10 - at end
   end
-  if full then
-    -- What is replaced makes room for itself.
-    local before = call('HGET', P .. 'retained', topic)
-    if not before or #before < #record then return 2 end
+  local removes, counts, result, owner, before, bytes = record == '', false, 1, '', nil, 0
+  if not removes then
+    if full then
+      -- What is replaced makes room for itself.
+      local there = call('HGET', P .. 'retained', topic)
+      if not there or #there < #record then return 2 end
+    end
+    counts = last >= i + 5 and ARGV[i + 5] ~= ''
+    before, bytes = owner_of(P, topic)
   end
-  local counts, result, owner = last >= i + 5, 1, ''
-  local before, bytes = owner_of(P, topic)
   if counts then
     owner = ARGV[i + 5]
     local size = #topic + #record
@@ -69,6 +80,20 @@ local function set_retained(i, last)
         return result
       end
     end
+  end
+  if x then
+    local time = call('TIME')
+    local score = time[1] * 1000000 + time[2]
+    for n = last, i + 10, -1 do
+      if ARGV[n] ~= '' then call('ZADD', x, 'NX', score + last - n, ARGV[n]) end
+    end
+    call('EXPIRE', x, IDENTITY_AGE_S)
+    -- Bounded by count, which may be exceeded by a little.
+    if call('ZCARD', x) > IDENTITIES + 64 then call('ZREMRANGEBYRANK', x, 0, -1 - IDENTITIES) end
+  end
+  if removes then
+    local _, had, freed = remove_retained(P, topic)
+    return had and {1, 0, 0, -1, -freed, had, freed} or 1
   end
   if expiry ~= '0' then call('ZADD', P .. 'retained-due', expiry, topic) end
   if call('HSET', P .. 'retained', topic, record) == 1 then log_change(P, 'r', topic) end

@@ -16,7 +16,7 @@ end
 --   before, generation of the retained messages to be sent ('' = none are; with + at its end all
 --   subscriptions count as new), (topic filter, options)…
 -- result: 0 = fenced, -1 = not durable, else the id of the log entry that has it all; late changes
---   have no effect
+--   have no effect. An error where there are new ones, and memory is scarce
 local function subscribe(i, last)
   local P, C, generation = ARGV[i], ARGV[i + 1], ARGV[i + 5]
   local count_as_new = string.sub(generation, -1) == '+'
@@ -29,7 +29,10 @@ local function subscribe(i, last)
     local names, current, changed, shared, replays = {}, {}, {}, false, {}
     for at = from, to, 2 do names[#names + 1] = ARGV[at] end
     local known = call('HMGET', b, unpack(names))
-    for n, name in ipairs(names) do current[name] = known[n] end
+    for n, name in ipairs(names) do
+      if scarce and not known[n] then return redis.error_reply(SCARCE) end
+      current[name] = known[n]
+    end
     for at = from, to, 2 do
       local name, options = ARGV[at], ARGV[at + 1]
       if generation ~= '' and string.sub(name, 1, 7) ~= '$share/'

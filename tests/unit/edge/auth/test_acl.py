@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from tidegate.core.second_chance import LONGEST_TOPIC
 from tidegate.edge.auth.acl import AclFile, AclFileError, Authorizer, Readable
 from tidegate.edge.auth.filter_sets import matches
 from tidegate.runtime.config.model import AuthConfig, ListenerConfig
@@ -203,14 +204,32 @@ def test_clients_that_the_rules_cannot_tell_apart_share_them() -> None:
     assert not by_identity.for_client("2", None).may_read("1")
 
 
-def test_what_is_cache_is_bounded_and_right() -> None:
-    acl = AclFile.parse("topic read a/+\ntopic write b/+").for_client("c", None)
-    for number in range(1500):
+def test_what_is_kept_is_bounded_and_right() -> None:
+    acl = AclFile.parse("topic read a/+\ntopic write b/+").for_client("c", None, 100)
+    for number in range(150):
         assert acl.may_read(f"a/{number}")
         assert not acl.may_write(f"a/{number}")
         assert acl.may_write(f"b/{number}")
-    assert acl._cache is not None
-    assert all(len(cache) <= 512 for cache in acl._cache)
+        assert not acl.may_read(f"b/{number}")
+    assert not acl.may_read("b" * (LONGEST_TOPIC + 1))
+    assert acl._read is not None
+    assert len(acl._read) == 100
+    assert all(len(topic) <= LONGEST_TOPIC for topic in acl._read.recent)
+
+
+def test_rules_of_one_client_keep_less_than_those_of_many() -> None:
+    shared = AclFile.parse("topic a").for_client("c", None, 50_000)
+    own = AclFile.parse("pattern %c").for_client("c", None, 50_000)
+    assert shared.publishable(1).limit == 50_000
+    assert own.publishable(1).limit == 10_000
+    assert AclFile.parse("pattern %c").for_client("c", None, 5_000).publishable(1).limit == 5_000
+
+
+def test_what_may_be_published_is_kept_for_the_same_limits_only() -> None:
+    acl = AclFile.parse("topic a").for_client("c", None)
+    kept = acl.publishable((1, 2))
+    assert acl.publishable((1, 2)) is kept
+    assert acl.publishable((1, 3)) is not kept
 
 
 def _may_read(authorizer: Authorizer, topic: str) -> bool:

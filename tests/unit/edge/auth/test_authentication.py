@@ -12,7 +12,7 @@ import pytest
 from tidegate.edge.auth.authentication import Authenticator, Decision
 from tidegate.edge.auth.password_file import delete_user, set_user
 from tidegate.edge.auth.passwords import PasswordFileError
-from tidegate.edge.channel import Peer
+from tidegate.edge.channel import Peer, TlsPeer
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.runtime.config.model import AuthConfig, ListenerConfig
 from tidegate.runtime.telemetry.counters import AUTH_FAILURE_REASONS, Counters
@@ -128,15 +128,14 @@ def test_a_certificate_names_the_user_without_a_password() -> None:
         5,
         "tls",
         "tls-8883",
-        certificate_common_name="dev-1",
-        certificate_subject="CN=dev-1,O=x",
+        tls=TlsPeer("TLSv1.3", "dev-1", "CN=dev-1,O=x"),
     )
     assert _now(AuthConfig(), "other", b"x", peer, **_identity("cn")) == Decision(True, "dev-1")
     assert _now(AuthConfig(), None, None, peer, **_identity("dn")).username == "CN=dev-1,O=x"
 
 
 def test_a_certificate_without_the_name_asked_for_is_refused() -> None:
-    peer = Peer("127.0.0.1", 5, "tls", "x", certificate_subject="O=x")
+    peer = Peer("127.0.0.1", 5, "tls", "x", tls=TlsPeer(certificate_subject="O=x"))
     assert _now(AuthConfig(allow_anonymous=True), None, None, peer, **_identity("cn")).reason == (
         "no_certificate"
     )

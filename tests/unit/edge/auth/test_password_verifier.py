@@ -14,7 +14,12 @@ import pytest
 
 from support.waiting import wait_for_async
 from tidegate.edge.auth import password_verifier
-from tidegate.edge.auth.password_verifier import PasswordCheck, PasswordVerifier
+from tidegate.edge.auth.password_verifier import (
+    PasswordCheck,
+    PasswordVerifier,
+    thread_count,
+    threads_of_one,
+)
 from tidegate.edge.auth.passwords import PasswordFile, PasswordHash, Pbkdf2Hash, Sha512Hash
 from tidegate.runtime.telemetry.counters import Counters
 
@@ -44,7 +49,7 @@ class Gate:
         self.begun: list[bytes] = []
         self.takes_s = 0.001
 
-    def verify(self, password: bytes) -> bool:
+    def verify(self, password: bytes, threads: int = 1) -> bool:
         """Wait for the test."""
         self.begun.append(password)
         assert self.may_end.acquire(timeout=10)
@@ -86,7 +91,7 @@ class Flood:
 
 @pytest.fixture
 async def flood(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Flood]:
-    def timed(gate: Gate, password: bytes) -> tuple[bool, float]:
+    def timed(gate: Gate, password: bytes, _threads: int) -> tuple[bool, float]:
         return gate.verify(password), gate.takes_s
 
     monkeypatch.setattr(password_verifier, "_timed", timed)
@@ -110,7 +115,7 @@ class Nice:
     def __init__(self) -> None:
         self.values: list[int] = []
 
-    def verify(self, password: bytes) -> bool:
+    def verify(self, password: bytes, threads: int = 1) -> bool:
         """Note it."""
         self.values.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
         return False
@@ -370,7 +375,7 @@ async def test_unknown_users_that_wait_are_bounded(flood: Flood) -> None:
 
 async def test_no_memory_for_a_hash_is_no_wrong_password(caplog: pytest.LogCaptureFixture) -> None:
     class Greedy(Gate):
-        def verify(self, password: bytes) -> bool:
+        def verify(self, password: bytes, threads: int = 1) -> bool:
             raise MemoryError
 
     verifier = PasswordVerifier(Counters())
@@ -386,3 +391,44 @@ async def test_closing_answers_what_waits_and_computes_none_of_it(flood: Flood) 
     assert await waiting is PasswordCheck.BUSY
     await flood.open()
     assert flood.gate.begun == [b"first"]
+
+
+@pytest.mark.parametrize(
+    ("configured", "processors", "threads"),
+    [(0, 1, 1), (0, 2, 1), (0, 3, 2), (0, 64, 2), (4, 1, 4)],
+)
+def test_a_processor_is_left_to_the_event_loop(
+    configured: int, processors: int, threads: int
+) -> None:
+    assert thread_count(configured, processors) == threads
+
+
+@pytest.mark.parametrize(
+    ("at_a_time", "processors", "threads"), [(1, 1, 1), (1, 2, 1), (2, 3, 1), (2, 16, 7), (4, 1, 1)]
+)
+def test_a_hash_has_as_many_threads_as_there_are_processors_for_it(
+    at_a_time: int, processors: int, threads: int
+) -> None:
+    """The four lanes of argon2id would have four times a thread's part of the one processor."""
+    assert threads_of_one(at_a_time, processors) == threads
+
+
+async def test_a_hash_is_computed_in_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(password_verifier, "available_processors", lambda: 7)
+    given: list[int] = []
+
+    class Hash:
+        costly = True
+        cost = "costly"
+
+        def verify(self, password: bytes, threads: int = 1) -> bool:
+            given.append(threads)
+            return True
+
+    verifier = PasswordVerifier(Counters(), threads=3)
+    file = PasswordFile({"ann": Hash()})  # type: ignore[dict-item]  # as the verifier sees one
+    assert await verifier.verify(file, "ann", b"secret") is PasswordCheck.ACCEPTED
+    verifier.reconfigure(threads=1, max_pending=10, max_remembered=10)
+    assert await verifier.verify(file, "ann", b"other") is PasswordCheck.ACCEPTED
+    verifier.close()
+    assert given == [2, 6]

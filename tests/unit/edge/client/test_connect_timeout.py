@@ -58,10 +58,9 @@ def test_it_includes_the_handshakes() -> None:
         async with LoneEdge() as lone:
             await asyncio.sleep(20)
             channel = lone.accept().channel
-            channel.peer = Peer(
-                "::1", 1, "wss", "wss", accepted_s=asyncio.get_running_loop().time() - 8
-            )
-            handler = lone.edge.handler_factory(lone.config.listeners[0])(channel)
+            channel.peer = Peer("::1", 1, "wss", "wss")
+            accepted_s = asyncio.get_running_loop().time() - 8
+            handler = lone.edge.handler_factory(lone.config.listeners[0])(channel, accepted_s)
             assert isinstance(handler, Client)
             client = EdgeClient(lone.edge, handler, channel, mqtt_bytes.V5)
             seconds = await _open_for(client, [b"\x10", b"\x7f", *[b"\0"] * 60], 0.1)

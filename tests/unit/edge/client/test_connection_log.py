@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from support import mqtt_bytes
+from support.build import sources_only
 from support.lone_edge import EdgeClient, LoneEdge
 from support.mqtt_bytes import V5, V31, V311, Will
 from support.virtual_time import turns
@@ -354,6 +355,7 @@ async def test_an_ipv6_network_counts_as_one_address(
         assert len(lines.take()) == (1 if is_one else 2)
 
 
+@sources_only
 async def test_what_is_remembered_has_a_bound(
     alone: LoneEdge, lines: _Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,6 +109,19 @@ async def test_exactly_what_has_been_sent_before_is_sent_again_with_dup() -> Non
         ]
 
 
+@pytest.mark.statement("MQTT-3.1.4-3", "MQTT-3.3.1-1")
+async def test_a_connection_whose_session_another_has_reads_nothing_more() -> None:
+    async with LoneEdge() as alone:
+        alone.router.session = AttachedSession(9, 7, True, sent_seq=0, last_seq=1)
+        alone.router.queued = {1: Publish("t", b"1", 1)}
+        alone.router.has_newer = True
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("c", clean=False))
+        await turns()
+        assert client.kinds() == ["CONNACK", "DISCONNECT"]
+        assert client.client.is_closed
+
+
 @pytest.mark.statement("MQTT-3.3.2-5", "MQTT-4.3.3-7")
 async def test_what_expired_goes_on_only_if_it_was_sent_or_may_be_a_begun_exchange() -> None:
     """Of QoS 1 the client keeps no state: what may not have been sent to it is not sent late."""

@@ -60,6 +60,26 @@ async def test_a_qos_2_message_sent_again_is_answered_after_those_before_it() ->
         assert len(alone.router.published) == 4
 
 
+async def test_who_waits_for_the_end_learns_that_everything_has_its_outcome() -> None:
+    async with LoneEdge() as alone:
+        client = await alone.connect("c")
+        alone.router.answers_late = True
+        for packet_id in (1, 2):
+            client.send(mqtt_bytes.publish("t", qos=1, packet_id=packet_id))
+        client.lose()
+        await turns()
+        (detached,) = alone.router.detached
+        publisher = detached.publisher
+        assert publisher is not None
+        settled: list[bool] = []
+        publisher.on_settled = lambda: settled.append(publisher.is_under_way())
+        alone.router.answer(1)
+        assert publisher.is_under_way()
+        assert settled == []
+        alone.router.answer()
+        assert settled == [False]
+
+
 @pytest.mark.statement("MQTT-3.3.4-7")
 async def test_a_message_refused_in_pubrec_is_no_longer_under_way() -> None:
     async with LoneEdge(limits={"receive_maximum": 1}) as alone:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from support import mqtt_bytes
+from support.build import sources_only
 from support.lone_edge import LoneEdge
 from support.mqtt_bytes import Property
 from support.virtual_time import turns
@@ -51,6 +52,7 @@ async def test_a_refused_client_is_named_with_the_reason_that_says_most() -> Non
         assert (event.client, event.kind, event.reason) == ("c", Kind.REFUSED, "anonymous")
 
 
+@sources_only
 async def test_connections_that_end_before_connect_are_recorded_once_a_minute_for_an_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,6 +85,7 @@ def test_every_refusal_of_a_listener_is_a_reason_of_the_record() -> None:
     assert {refusal.value for refusal in Refusal} <= set(REASONS[Kind.REFUSED])
 
 
+@sources_only
 async def test_what_waits_is_bounded_and_what_is_lost_is_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -118,6 +121,30 @@ async def test_the_first_drop_of_a_minute_is_an_event_and_the_others_at_its_end(
         assert _events(alone) == []
         alone.edge.deliver(large, "other")
         assert [(one.reason, one.count) for one in _events(alone)] == [("too_large", 1)]
+
+
+async def test_what_makes_room_is_recorded_with_its_own_topic() -> None:
+    limits = {"max_queued_messages": 2, "queue_full_policy": "drop_oldest"}
+    async with LoneEdge(limits=limits) as alone:
+        client = await alone.connect("c", props=[("receive_maximum", 1)])
+        client.send(mqtt_bytes.subscribe(1, [("t/+", 1)]))
+        await turns()
+        for name in ("in-flight", "oldest", "second", "newest"):
+            alone.edge.deliver(Publish(f"t/{name}", b"", 1), "other")
+        (event,) = (one for one in _events(alone) if one.kind is Kind.DROPPED)
+        assert (event.reason, event.topic, event.count) == ("queue_full", "t/oldest", 1)
+
+
+async def test_what_a_slow_client_does_not_get_is_recorded_with_its_topic() -> None:
+    async with LoneEdge(limits={"max_queued_messages": 1}) as alone:
+        client = await alone.connect("c")
+        client.send(mqtt_bytes.subscribe(1, ["t/+"]))
+        await turns()
+        alone.edge.clients["c"].pause_writing()
+        for name in ("first", "second"):
+            alone.edge.deliver(Publish(f"t/{name}", b"", 0), "other")
+        (event,) = (one for one in _events(alone) if one.kind is Kind.DROPPED)
+        assert (event.reason, event.topic) == ("slow_consumer", "t/second")
 
 
 async def test_rates_and_quotas_are_recorded_once_a_minute() -> None:

@@ -214,7 +214,7 @@ async def test_the_rest_follows_at_the_clients_pace() -> None:
             topics += [packet.topic for packet in client.received()]
         assert topics == [*"abcdef"]
         assert len(edge.router.reads) == 2
-        assert not edge.edge.registry.replaying
+        assert not edge.edge.registry.observers.all
 
 
 @in_virtual_time
@@ -274,12 +274,13 @@ async def test_a_connection_that_ends_leaves_no_interest_and_no_replay(readable:
         if not readable:
             edge.router.readable.clear()
         await _subscribe(client, ("#", 1), ("b/+", 1))
-        assert edge.edge.registry.replaying
+        assert edge.edge.registry.observers.all
         client.lose()
         edge.router.readable.set()
         await turns()
         registry = edge.edge.registry
-        assert (edge.router.interest, registry.replaying, len(registry.replays)) == ([], set(), 0)
+        assert (edge.router.interest, registry.observers.all) == ({}, set())
+        assert not registry.observers.match("a")
 
 
 @in_virtual_time
@@ -320,7 +321,7 @@ async def test_a_client_that_subscribes_and_does_not_read_keeps_few_replays() ->
         _keep(edge, *"abc", qos=1)
         for number in range(1, 20):
             await _subscribe(client, ("#" if number % 2 else "+", 1), number=number)
-        assert len(edge.edge.registry.replaying) == MAX_REPLAYS + 1
+        assert len(edge.edge.registry.observers.all) == MAX_REPLAYS + 1
         topics = [packet.topic for packet in client.received() if packet.kind == "PUBLISH"]
         for number in range(1, 20):
             _acknowledge(client, 1, number)
@@ -362,7 +363,7 @@ async def test_unsubscribe_ends_what_is_still_to_be_sent() -> None:
         got = [packet.kind for packet in client.received()]
         # Two had been given to the client's queue before.
         assert sorted(got) == ["PUBLISH", "PUBLISH", "SUBACK", "UNSUBACK"]
-        assert not edge.edge.registry.replaying
+        assert not edge.edge.registry.observers.all
 
 
 # Durable sessions
@@ -426,6 +427,34 @@ async def test_another_connection_goes_on_from_there() -> None:
         assert _got(client) == []
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+@in_virtual_time
+async def test_a_replay_is_shown_live_messages_of_every_qos_as_long_as_it_lasts(
+    comes_back: bool,
+) -> None:
+    """What comes live of a topic is not followed by what it retained before."""
+    async with LoneEdge() as edge:
+        _keep(edge, *"ab", qos=1)
+        edge.router.failing_queues = 1000
+        if comes_back:
+            client = await _durable(
+                edge, subscriptions=[("#", SubscriptionOptions(1))], replays=[("#", "2.1", "")]
+            )
+        else:
+            client = await _durable(edge)
+            await _subscribe(client, ("#", 1))
+        assert edge.router.interest == {"#": False}
+        edge.router.failing_queues = 0
+        await asyncio.sleep(RETRY_S * 4)
+        assert edge.router.interest == {"#": True}
+        await _subscribe(client, ("#", 0), number=2)
+        await asyncio.sleep(RETRY_S * 4)
+        assert edge.router.interest == {"#": False}
+        client.lose()
+        await turns()
+        assert not edge.router.interest
+
+
 @in_virtual_time
 async def test_routers_that_are_away_queue_later_and_nothing_twice() -> None:
     async with LoneEdge() as edge:
@@ -448,7 +477,7 @@ async def test_it_ends_with_the_connection_while_no_router_queues() -> None:
         await _subscribe(client, ("#", 1))
         client.lose()
         await asyncio.sleep(RETRY_S * 2)
-        assert not edge.edge.registry.replaying
+        assert not edge.edge.registry.observers.all
         assert edge.router.replays == []
 
 

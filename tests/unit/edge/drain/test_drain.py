@@ -14,7 +14,7 @@ import pytest
 
 from support import mqtt_bytes
 from support.lone_edge import EdgeClient, LoneEdge
-from support.mqtt_bytes import V5, V311
+from support.mqtt_bytes import V5, V311, Will
 from support.virtual_time import run_virtual, turns
 from tidegate.edge.drain.drain import Drainer
 from tidegate.edge.drain.paced_disconnector import FLUSH_S, TICK_S
@@ -76,6 +76,24 @@ def test_the_rate_is_even_and_clients_are_disconnected_in_order_of_connecting() 
             gone = sum(second <= when < second + 1 for when in times)
             assert gone == pytest.approx(100, abs=5)
         assert alone.counters.closed["server_shutting_down"] == 1000
+
+    _scenario(play)
+
+
+def test_a_refused_client_whose_session_is_on_its_way_is_waited_for() -> None:
+    async def play(alone: LoneEdge) -> None:
+        alone.router.reachable.clear()
+        client = alone.accept()
+        client.send(mqtt_bytes.connect("late", will=Will("state", b"offline")))
+        await turns()
+        drain = Drain(alone)
+        running = asyncio.create_task(drain.run())
+        await asyncio.sleep(3)
+        assert not running.done()
+        assert [packet.kind for packet in client.received()] == ["CONNACK"]
+        alone.router.reachable.set()
+        assert await running == pytest.approx(3, abs=0.2)
+        assert [request.publish_will for request in alone.router.detached] == [False]
 
     _scenario(play)
 

@@ -184,12 +184,10 @@ def test_every_origin_may_come_if_none_or_a_star_is_configured() -> None:
         assert answer_handshake(request(extra=("Origin: https://x.net",)), policy).status == 101
 
 
-def test_headers_that_say_something_are_kept() -> None:
-    extra = ("Cookie: a=b", "X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 2.2.2.2", "Accept: */*")
+def test_every_address_that_proxies_have_seen_is_taken() -> None:
+    extra = ("X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 2.2.2.2")
     handshake = answer_handshake(request(extra=extra), POLICY)
     assert handshake.forwarded_for == ("1.1.1.1", "2.2.2.2")
-    assert ("Cookie", "a=b") in handshake.headers
-    assert not {"Accept", "Sec-WebSocket-Key"} & {name for name, _ in handshake.headers}
 
 
 def test_the_end_of_a_request_head_is_found() -> None:
@@ -210,7 +208,7 @@ def receive(*chunks: bytes, limit: int = LIMIT) -> tuple[WebSocketFrames, bytes]
     frames = WebSocketFrames(limit)
     for chunk in chunks:
         frames.receive(chunk)
-    return frames, b"".join(frames.received)
+    return frames, b"".join(frames.received or ())
 
 
 def close_frame(code: int) -> bytes:
@@ -218,7 +216,7 @@ def close_frame(code: int) -> bytes:
 
 
 def sent_close_code(frames: WebSocketFrames) -> int:
-    sent = b"".join(frames.outgoing)
+    sent = b"".join(frames.outgoing or ())
     assert sent[0] == 0x88
     return int(struct.unpack("!H", sent[2:4])[0])
 
@@ -251,10 +249,10 @@ def test_where_frames_begin_and_end_means_nothing(
         size = data.draw(st.integers(1, len(wire) - position))
         frames.receive(wire[position : position + size])
         position += size
-    assert b"".join(frames.received) == b"".join(payload for payload, _, _ in parts)
+    assert b"".join(frames.received or ()) == b"".join(payload for payload, _, _ in parts)
     assert not frames.is_closed
     pongs = sum(has_ping for _, _, has_ping in parts)
-    assert b"".join(frames.outgoing) == frame(10, b"between", mask=False) * pongs
+    assert b"".join(frames.outgoing or ()) == frame(10, b"between", mask=False) * pongs
 
 
 def test_one_byte_at_a_time() -> None:
@@ -266,7 +264,7 @@ def test_one_byte_at_a_time() -> None:
 
 def test_pongs_are_taken_silently() -> None:
     frames, stream = receive(frame(10, b"") + frame(10, b"late") + frame(2, b"x"))
-    assert (stream, frames.outgoing, frames.is_closed) == (b"x", [], False)
+    assert (stream, frames.outgoing, frames.is_closed) == (b"x", None, False)
 
 
 @pytest.mark.statement("MQTT-6.0.0-1", "MQTT311-6.0.0-1")
@@ -313,8 +311,8 @@ def test_broken_rules_end_the_connection_with_1002(wire: bytes) -> None:
     assert frames.is_closed
     assert frames.has_failed
     assert sent_close_code(frames) == 1002
-    assert b"".join(frames.received).startswith(b"fine")
-    assert b"ignored" not in b"".join(frames.received)
+    assert b"".join(frames.received or ()).startswith(b"fine")
+    assert b"ignored" not in b"".join(frames.received or ())
 
 
 def test_the_peers_close_is_answered_with_its_own_code() -> None:
@@ -344,7 +342,7 @@ def test_our_close_is_over_when_the_peer_has_answered() -> None:
     frames.receive(close_frame(1001))
     assert frames.is_closed
     assert not frames.has_failed
-    assert b"".join(frames.outgoing).count(b"\x88") == 1
+    assert b"".join(frames.outgoing or ()).count(b"\x88") == 1
 
 
 def test_a_rule_broken_while_closing_ends_it_at_once() -> None:

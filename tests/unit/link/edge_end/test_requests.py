@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from tidegate.link.edge_end.retained_reads import TIMEOUT_S, TOPICS
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
-from tidegate.link.edge_end.snapshot import SNAPSHOT_FILTERS
+from tidegate.link.edge_end.snapshot import OPERATION_FILTERS
 from tidegate.link.edge_end.verification import VERIFY_PAGE
 from tidegate.link.interfaces import (
     AttachedSession,
@@ -41,6 +41,7 @@ from tidegate.link.messages import (
     write_message,
     write_options,
 )
+from tidegate.link.records import PUSH, encode_message
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions
@@ -76,13 +77,13 @@ def _failure(failure: pb.Failure, text: str = "") -> pb.Reply:
     return pb.Reply(failure=failure, text=text)
 
 
-async def _calls(router_client: RouterClient) -> list[Coroutine[Any, Any, Any]]:
+async def _calls(router_client: RouterClient) -> list[Awaitable[Any]]:
     """Every request whose caller can be told that there is nobody."""
     return [
         router_client.attach("edge-1", AttachSession("c", False, 100)),
         router_client.subscribe("edge-1", "c", 1, 1, [("t", QOS1)]),
         router_client.unsubscribe("edge-1", "c", 1, 1, ["t"]),
-        router_client.fetch("c", 1, 0, 10, 1000),
+        router_client.fetch("c", 1, 1, 0, 10, 1000),
         router_client.release("c", 1, [1]),
         router_client.complete_receipt("c", 1, 1, 1),
         router_client.return_entries("c", 1, 1, [1], 0),
@@ -117,22 +118,32 @@ async def test_a_router_that_leaves_gets_no_new_session_work() -> None:
 async def test_a_request_whose_router_goes_away_is_asked_of_another() -> None:
     router_client, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"fetch"}
-    asked = asyncio.create_task(router_client.fetch(SECOND, 7, 3, 10, 1000))
+    asked = asyncio.create_task(router_client.fetch(SECOND, 5, 7, 3, 10, 1000))
     await asyncio.sleep(MOMENT_S)
     assert len(second.of("fetch")) == 1
     first.replies["fetch"] = pb.Reply(fetch=pb.FetchReply(entries=[_entry(4, b"x")]))
     second.lose()
     assert [(seq, message.payload) for seq, message in await asked] == [(4, b"x")]
     (request,) = first.of("fetch")
-    assert (request.client_id, request.incarnation, request.after_seq) == (SECOND, 7, 3)
+    assert (request.client_id, request.epoch) == (SECOND, 5)
+    assert (request.incarnation, request.after_seq) == (7, 3)
     assert (request.max_count, request.max_bytes) == (10, 1000)
+
+
+@in_virtual_time
+async def test_a_queue_comes_as_records_too() -> None:
+    router_client, (router,) = await _harness("r1")
+    queued = [(4, Publish("t", b"x", 1)), (6, Publish("u", b"y", 2, properties=b"p"))]
+    records = [encode_message(message, "", seq, 0, PUSH) for seq, message in queued]
+    router.replies["fetch"] = pb.Reply(fetch=pb.FetchReply(records=b"".join(records)))
+    assert await router_client.fetch("c", 5, 7, 3, 10, 1000) == queued
 
 
 @in_virtual_time
 async def test_a_repeated_connect_says_how_often_it_was_sent() -> None:
     router_client, (first, second) = await _harness("r1", "r2")
     second.silent_about = {"attach"}
-    asked = asyncio.create_task(router_client.attach("edge-1", AttachSession(SECOND, False, 0)))
+    asked = asyncio.ensure_future(router_client.attach("edge-1", AttachSession(SECOND, False, 0)))
     await asyncio.sleep(MOMENT_S)
     first.replies["attach"] = pb.Reply()
     write_attached(first.replies["attach"].attach, AttachedSession(5, 0, False))
@@ -176,7 +187,7 @@ async def test_a_connect_whose_outcome_is_unknown_is_withdrawn(how: str) -> None
         second.replies["attach"] = _failure(pb.FAILURE_UNAVAILABLE)
     else:
         second.silent_about = {"attach"}
-    asked = asyncio.create_task(router_client.attach("edge-1", request))
+    asked = asyncio.ensure_future(router_client.attach("edge-1", request))
     await asyncio.sleep(MOMENT_S)
     if how == "client gone":
         wanted = False
@@ -298,7 +309,7 @@ async def test_an_attach_waits_for_the_lease_of_the_edge() -> None:
     router_client.lease.until_s = 0.0
     router.silent_about = {"lease"}
     keeping = asyncio.create_task(router_client.lease.keep())
-    asked = asyncio.create_task(router_client.attach("edge-1", AttachSession("c", False, 0)))
+    asked = asyncio.ensure_future(router_client.attach("edge-1", AttachSession("c", False, 0)))
     await asyncio.sleep(1)
     assert not router.of("attach")
     router.answer_all("lease")
@@ -333,7 +344,7 @@ async def test_a_newer_connection_fences_the_older_one() -> None:
 async def test_the_end_of_a_connection_is_sent_until_the_store_has_it() -> None:
     router_client, (router,) = await _harness("r1")
     router.replies["detach"] = _failure(pb.FAILURE_UNAVAILABLE)
-    told = asyncio.create_task(router_client.detach(DetachSession("c", 3, True, 60, 17)))
+    told = asyncio.ensure_future(router_client.detach(DetachSession("c", 3, True, 60, 17)))
     await asyncio.sleep(10 * RETRY_S)
     assert not told.done()
     router.lose()
@@ -471,7 +482,7 @@ async def test_interest_is_synced_when_every_router_has_applied_it() -> None:
     for router in (first, second):
         router.operations.clear()
     second.silent_about = {"synced"}
-    router_client.add_interest("edge-1", "a")
+    router_client.add_interest("edge-1", ["a"])
     settled = asyncio.create_task(router_client.interest_synced())
     await asyncio.sleep(MOMENT_S)
     for router in (first, second):
@@ -485,7 +496,7 @@ async def test_interest_is_synced_when_every_router_has_applied_it() -> None:
 async def test_interest_is_synced_without_a_router_that_goes_away() -> None:
     router_client, (_, second) = await _harness("r1", "r2")
     second.silent_about = {"synced"}
-    router_client.add_interest("edge-1", "a")
+    router_client.add_interest("edge-1", ["a"])
     settled = asyncio.create_task(router_client.interest_synced())
     await asyncio.sleep(MOMENT_S)
     second.lose()
@@ -499,24 +510,40 @@ async def test_a_router_that_is_about_to_join_is_sent_new_interest_too() -> None
     second.silent_about = {"synced"}
     await second.join()
     assert list(router_client.routers.members) == ["r1"]
-    router_client.add_interest("edge-1", "new")
-    router_client.remove_interest("edge-1", "new")
+    router_client.add_interest("edge-1", ["new"])
+    router_client.remove_interest("edge-1", ["new"])
     await asyncio.sleep(MOMENT_S)
     assert [list(one.added) for one in second.of("interest")] == [["new"], []]
     assert [list(one.removed) for one in second.of("interest")] == [[], ["new"]]
 
 
 @in_virtual_time
+async def test_filters_of_which_only_qos_0_is_needed_are_added_as_such() -> None:
+    """Routers that do not know the flag send everything, as they did."""
+    router_client, (first,) = await _harness("r1")
+    first.operations.clear()
+    router_client.add_interest("edge-1", ["a", "b"], only_qos0=True)
+    router_client.add_interest("edge-1", ["b", "c"])
+    await asyncio.sleep(MOMENT_S)
+    added = [(list(one.added), one.only_qos0) for one in first.of("interest")]
+    assert added == [(["a", "b"], True), (["b", "c"], False)]
+    late = FakeRouter(router_client, "r2")
+    await late.join()
+    added = [(sorted(one.added), one.only_qos0) for one in late.of("interest")]
+    assert added == [(["b", "c"], False), (["a"], True)]
+
+
+@in_virtual_time
 async def test_a_large_snapshot_goes_in_parts() -> None:
     router_client = fleet_of(FakeEdge())
-    count = 3 * SNAPSHOT_FILTERS + 1
+    count = 3 * OPERATION_FILTERS + 1
     for number in range(count):
-        router_client.add_interest("edge-1", f"f/{number}")
+        router_client.add_interest("edge-1", [f"f/{number}"])
     router = FakeRouter(router_client, "r1")
     await router.join()
     parts = [len(one.added) for one in router.of("interest")]
     assert sum(parts) == count
-    assert max(parts) == SNAPSHOT_FILTERS
+    assert max(parts) == OPERATION_FILTERS
 
 
 # Shared subscriptions
@@ -736,7 +763,7 @@ async def test_a_topic_is_read_from_the_router_that_writes_it_and_the_others_kno
         assert {owner(topic, ["r1", "r2"]) for topic in request.topic_filters} == {router.name}
     asked, other = routers if owner("t", ["r1", "r2"]) == "r1" else reversed(routers)
     other.silent_about = {"synced"}
-    router_client.add_interest("edge-1", "t")
+    router_client.add_interest("edge-1", ["t"])
     reading = asyncio.create_task(router_client.read_retained(["t"]))
     await asyncio.sleep(MOMENT_S)
     assert len(asked.of("read_retained")) == 2

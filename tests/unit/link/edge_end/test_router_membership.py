@@ -17,9 +17,17 @@ from tidegate.link.edge_end.endings import FENCE_TIMEOUT_S
 from tidegate.link.edge_end.router_client import RouterClient
 from tidegate.link.edge_end.router_membership import RECONNECT_GRACE_S
 from tidegate.link.edge_end.router_peer import State
+from tidegate.link.edge_end.session_requests import ROUTER_WAIT_S
 from tidegate.link.edge_end.verification import WAIT_FACTOR
 from tidegate.link.edge_end.will_publisher import CLAIM_S
-from tidegate.link.interfaces import FENCED, AttachSession, DetachSession, RouterUnavailable
+from tidegate.link.interfaces import (
+    FENCED,
+    AttachedSession,
+    AttachSession,
+    DetachedSession,
+    DetachSession,
+    RouterUnavailable,
+)
 from tidegate.link.messages import write_message
 from tidegate.link.v1 import link_pb2 as pb
 from tidegate.mqtt.packets import Publish
@@ -131,9 +139,9 @@ async def test_a_router_that_joins_is_sent_the_snapshot_first() -> None:
     harness = Harness("r1")
     router_client, (router,) = harness.router_client, harness.routers
     for number in range(1200):
-        router_client.add_interest("edge-1", f"f/{number}")
-    router_client.add_interest("edge-1", "gone")
-    router_client.remove_interest("edge-1", "gone")
+        router_client.add_interest("edge-1", [f"f/{number}"])
+    router_client.add_interest("edge-1", ["gone"])
+    router_client.remove_interest("edge-1", ["gone"])
     await router.join()
     kinds = [kind for kind, _ in router.operations]
     told = {name for operation in router.of("interest") for name in operation.added}
@@ -897,7 +905,7 @@ async def test_a_takeover_is_complete_when_every_router_has_read_of_it() -> None
         reply = pb.AttachReply(epoch=5, fence_position=77, wills=[will])
         router.replies["attach"] = pb.Reply(attach=reply)
         router.silent_about = {"catch_up"}
-    attaching = asyncio.create_task(
+    attaching = asyncio.ensure_future(
         harness.router_client.attach("edge-1", AttachSession("c", True, 0))
     )
     await asyncio.sleep(MOMENT_S)
@@ -913,7 +921,7 @@ async def test_a_takeover_is_complete_when_every_router_has_read_of_it() -> None
     # The will is on its way before the connection is accepted, and is stored first.
     assert not attaching.done()
     (publish,) = first.of("publish") + second.of("publish")
-    assert (publish.client_id, publish.epoch, publish.identity) == ("c", 4, "will|4:c")
+    assert (publish.client_id, publish.epoch, publish.identity) == ("c", 5, "will|4:c")
     for router in harness.routers:
         router.settle()
     assert (await attaching).epoch == 5
@@ -931,7 +939,7 @@ async def test_a_connect_supersedes_only_who_is_known_to_have_the_session() -> N
     router.silent_about = {"attach"}
     is_open = True
     request = AttachSession("c", True, 0, is_wanted=lambda: is_open, own_epoch=3)
-    attaching = asyncio.create_task(harness.router_client.attach("edge-1", request))
+    attaching = asyncio.ensure_future(harness.router_client.attach("edge-1", request))
     await asyncio.sleep(MOMENT_S)
     router.answer_all("attach")
     router.silent_about = {"attach"}
@@ -954,7 +962,7 @@ async def test_a_connect_of_a_client_that_has_gone_is_not_repeated() -> None:
         router.silent_about = {"attach"}
     is_open = True
     request = AttachSession("c", True, 0, is_wanted=lambda: is_open)
-    attaching = asyncio.create_task(harness.router_client.attach("edge-1", request))
+    attaching = asyncio.ensure_future(harness.router_client.attach("edge-1", request))
     await asyncio.sleep(MOMENT_S)
     is_open = False
     (first,) = [router for router in harness.routers if router.of("attach")]
@@ -963,6 +971,27 @@ async def test_a_connect_of_a_client_that_has_gone_is_not_repeated() -> None:
     with pytest.raises(RouterUnavailable):
         await attaching
     assert sum(len(router.of("attach")) for router in harness.routers) == 1
+
+
+@in_virtual_time
+async def test_a_connect_waits_a_moment_for_routers_whose_streams_were_closed() -> None:
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    router.lose()
+    await asyncio.sleep(MOMENT_S)
+    attaching = asyncio.ensure_future(
+        harness.router_client.attach("edge-1", AttachSession("c", True, 0))
+    )
+    await asyncio.sleep(MOMENT_S)
+    assert not attaching.done()
+    await router.join()
+    await attaching
+    router.lose()
+    began_s = asyncio.get_running_loop().time()
+    with pytest.raises(RouterUnavailable, match="no router reachable"):
+        await harness.router_client.attach("edge-1", AttachSession("d", True, 0))
+    assert asyncio.get_running_loop().time() - began_s == pytest.approx(ROUTER_WAIT_S)
 
 
 @in_virtual_time
@@ -975,7 +1004,7 @@ async def test_a_connection_ends_when_routers_have_what_it_has_published() -> No
     harness.publish(MOVES, b"b", 1)
     first.silent_about = second.silent_about = {"synced"}
     request = DetachSession("publisher", 1, False, publisher=harness.origin)
-    ending = asyncio.create_task(harness.router_client.detach(request))
+    ending = asyncio.ensure_future(harness.router_client.detach(request))
     await asyncio.sleep(MOMENT_S)
     assert len(first.of("synced")) + len(second.of("synced")) >= 2
     assert first.of("detach") + second.of("detach") == []
@@ -984,6 +1013,37 @@ async def test_a_connection_ends_when_routers_have_what_it_has_published() -> No
             router.say(applied=pb.Applied(id=synced.id))
     await ending
     assert len(first.of("detach") + second.of("detach")) == 1
+
+
+@pytest.mark.parametrize("end", ["confirmed", "superseded", "back"])
+def test_a_connection_ends_when_what_it_has_published_is_confirmed(end: str) -> None:
+    """A router that has it is lost before that: it is sent again, and must not be too late."""
+
+    @in_virtual_time
+    async def play() -> None:
+        harness = Harness("r1")
+        (router,) = harness.routers
+        await router.join()
+        harness.publish("t", b"a", 1)
+        harness.origin.under_way = True
+        request = DetachSession("publisher", 1, False, publisher=harness.origin)
+        ending = asyncio.ensure_future(harness.router_client.detach(request))
+        await asyncio.sleep(MOMENT_S)
+        assert router.of("synced")
+        assert router.of("detach") == []
+        if end == "superseded":
+            router.say(fence=pb.Fence(client_id="publisher", epoch=2))
+        elif end == "back":
+            harness.router_client.hasten("publisher")
+        else:
+            harness.origin.under_way = False
+            assert harness.origin.on_settled is not None
+            harness.origin.on_settled()
+        await ending
+        assert len(router.of("detach")) == 1
+        assert harness.origin.is_superseded == (end == "superseded")
+
+    play()
 
 
 @pytest.mark.parametrize("reason", ["superseded", "fence", "back", "verified"])
@@ -997,7 +1057,7 @@ def test_an_end_waits_no_longer_than_it_has_to(reason: str) -> None:
         await second.join()
         harness.publish(MOVES, b"waits")
         request = DetachSession("publisher", 1, False, publisher=harness.origin)
-        ending = asyncio.create_task(harness.router_client.detach(request))
+        ending = asyncio.ensure_future(harness.router_client.detach(request))
         await asyncio.sleep(MOMENT_S)
         assert not ending.done()
         if reason == "back":
@@ -1029,7 +1089,7 @@ async def test_what_is_under_way_of_a_client_that_was_back_here_can_still_be_sup
     router.lose()
     harness.publish("t", b"waits")
     request = DetachSession("publisher", 1, False, publisher=harness.origin)
-    ending = asyncio.create_task(harness.router_client.detach(request))
+    ending = asyncio.ensure_future(harness.router_client.detach(request))
     await asyncio.sleep(0)
     harness.router_client.hasten("publisher")
     await asyncio.sleep(0)
@@ -1053,7 +1113,7 @@ async def test_an_end_that_comes_too_late_supersedes_what_is_under_way() -> None
     for router in harness.routers:
         router.replies["detach"] = pb.Reply(detach=pb.DetachReply(fenced=True))
     request = DetachSession("publisher", 1, False, publisher=harness.origin)
-    ending = asyncio.create_task(harness.router_client.detach(request))
+    ending = asyncio.ensure_future(harness.router_client.detach(request))
     await asyncio.sleep(0)
     harness.router_client.hasten("publisher")
     await ending
@@ -1151,14 +1211,14 @@ def test_a_new_stream_gets_no_will_that_another_connection_has_taken(
         (router,) = harness.routers
         await router.join()
         client = harness.router_client
-        work: asyncio.Task[object] | None = None
+        work: asyncio.Future[AttachedSession] | asyncio.Future[DetachedSession] | None = None
         if brought_by == "CONNECT":
             attach = pb.AttachReply(epoch=5, wills=[_will()])
             router.replies["attach"] = pb.Reply(attach=attach)
-            work = asyncio.create_task(client.attach("edge-1", AttachSession("c", True, 0)))
+            work = asyncio.ensure_future(client.attach("edge-1", AttachSession("c", True, 0)))
         elif brought_by == "end":
             router.replies["detach"] = pb.Reply(detach=pb.DetachReply(wills=[_will()]))
-            work = asyncio.create_task(client.detach(DetachSession("c", 4, True)))
+            work = asyncio.ensure_future(client.detach(DetachSession("c", 4, True)))
         else:
             router.say(publish_will=_will())
         await asyncio.sleep(MOMENT_S)
@@ -1189,7 +1249,7 @@ def test_an_edge_withdraws_the_will_of_a_connection_whose_end_is_not_stored(end:
         (router,) = harness.routers
         await router.join()
         router.silent_about = {"detach"}
-        ending = asyncio.create_task(
+        ending = asyncio.ensure_future(
             harness.router_client.detach(
                 DetachSession("c", 4, end == "lost", is_superseded=end == "superseded")
             )
@@ -1231,7 +1291,7 @@ def test_a_will_that_the_next_connection_takes_before_it_is_published_is_left_to
         reply = pb.AttachReply(epoch=5, fence_position=7, wills=wills)
         router.replies["attach"] = pb.Reply(attach=reply)
         router.silent_about = {silent_about}
-        attaching = asyncio.create_task(
+        attaching = asyncio.ensure_future(
             harness.router_client.attach("edge-1", AttachSession("c", True, 0))
         )
         await asyncio.sleep(MOMENT_S)
@@ -1248,6 +1308,31 @@ def test_a_will_that_the_next_connection_takes_before_it_is_published_is_left_to
 
 
 @in_virtual_time
+async def test_a_fence_of_an_earlier_connection_that_comes_late_takes_no_will() -> None:
+    """It took the will from this edge, and the connection that begins now took it back."""
+    harness = Harness("r1")
+    (router,) = harness.routers
+    await router.join()
+    will = _will()
+    will.will_id, will.epoch = "3:c", 3
+    reply = pb.AttachReply(epoch=5, fence_position=7, wills=[will])
+    router.replies["attach"] = pb.Reply(attach=reply)
+    router.silent_about = {"catch_up"}
+    attaching = asyncio.ensure_future(
+        harness.router_client.attach("edge-1", AttachSession("c", True, 0))
+    )
+    await asyncio.sleep(MOMENT_S)
+    router.say(fence=pb.Fence(client_id="c", epoch=4))
+    router.answer_all("catch_up")
+    await asyncio.sleep(MOMENT_S)
+    # The router that still has the fence takes it, too.
+    (publish,) = router.of("publish")
+    assert (publish.message.payload, publish.identity, publish.epoch) == (b"gone", "will|3:c", 5)
+    router.settle()
+    assert (await attaching).epoch == 5
+
+
+@in_virtual_time
 async def test_withdrawn_wills_are_not_published_at_a_takeover() -> None:
     harness = Harness("r1")
     (router,) = harness.routers
@@ -1257,7 +1342,7 @@ async def test_withdrawn_wills_are_not_published_at_a_takeover() -> None:
     reply = pb.AttachReply(epoch=5, fence_position=7, wills=wills)
     router.replies["attach"] = pb.Reply(attach=reply)
     router.replies["withdrawn"] = pb.Reply(withdrawn=pb.WithdrawnReply(will_ids=["4:c"]))
-    attaching = asyncio.create_task(
+    attaching = asyncio.ensure_future(
         harness.router_client.attach("edge-1", AttachSession("c", True, 0))
     )
     await asyncio.sleep(MOMENT_S)

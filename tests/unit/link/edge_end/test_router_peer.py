@@ -169,6 +169,25 @@ async def test_a_publish_sent_again_is_the_same_exchange() -> None:
 
 
 @in_virtual_time
+async def test_an_exchange_that_is_sent_again_has_dup() -> None:
+    """By the client, or by its edge: a router may have handled it."""
+    peer, publisher = _peer(), _Publisher()
+    first, repeated, other = (
+        publisher.sent(b"%d" % number, qos) for number, qos in enumerate((2, 2, 1))
+    )
+    assert repeated.message is not None
+    repeated.message.dup = True
+    for one in (first, repeated, other):
+        peer.publish(one)
+    assert [publish.dup for publish in _of(peer, "publish")] == [False, True, False]
+    left = peer.take_waiting()
+    another = _peer()
+    for one in left:
+        another.publish(one)
+    assert [publish.dup for publish in _of(another, "publish")] == [True, True, False]
+
+
+@in_virtual_time
 async def test_after_a_reconnection_credit_counts_what_waits_and_nothing_else() -> None:
     peer, publisher = _peer(), _Publisher()
     peer.publish_qos0(Publish("t", b"x" * 3000), "publisher", 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support import fake_link
 from support.fake_link import MOMENT_S, FakeService, FakeStream, NoListener, until
 from support.virtual_time import in_virtual_time
 from tidegate.core.standing import Standing
@@ -36,14 +37,17 @@ from tidegate.link.messages import (
     write_attach,
     write_detach,
     write_message,
+    write_options,
     write_subscriptions,
 )
+from tidegate.link.records import decode, encode_completion, encode_message, message_of
 from tidegate.link.router_end import link_server as module
 from tidegate.link.router_end.attached_edges import MAX_READS
 from tidegate.link.router_end.edge_peer import EdgePeer
 from tidegate.link.router_end.link_server import HELLO_TIMEOUT_S, LinkServer
 from tidegate.link.router_end.request_handler import MAX_CURSORS
 from tidegate.link.v1 import link_pb2 as pb
+from tidegate.link.versions import RECORDS_VERSION
 from tidegate.mqtt.enums import ReasonCode
 from tidegate.mqtt.packets import Publish, SubscriptionOptions, Will
 from tidegate.runtime.config.model import LinkConfig
@@ -105,7 +109,7 @@ def _harness(**config: Any) -> Callable[[Test], Callable[[pytest.MonkeyPatch], N
 
     def decorate(test: Test) -> Callable[[pytest.MonkeyPatch], None]:
         def run(monkeypatch: pytest.MonkeyPatch) -> None:
-            monkeypatch.setattr(module, "LinkListener", NoListener)
+            monkeypatch.setattr(module, "make_listener", NoListener)
 
             @in_virtual_time
             async def play() -> None:
@@ -147,14 +151,14 @@ async def test_an_edge_is_welcomed_with_what_it_must_know(harness: Harness) -> N
     harness.streams.append(stream)
     welcome = await stream.attach()
     assert (welcome.name, welcome.instance) == ("router-1", "router-1.a")
-    assert (welcome.version, welcome.refusal) == (3, pb.REFUSAL_NONE)
+    assert (welcome.version, welcome.refusal) == (fake_link.spoken_version, pb.REFUSAL_NONE)
     assert welcome.credit_bytes == LinkConfig().credit_bytes
     assert harness.service.named("attach_edge") == [("edge-1",)]
 
 
 @pytest.mark.parametrize(
     ("oldest", "newest", "spoken"),
-    [(0, 1, 1), (1, 1, 1), (1, 2, 2), (1, 99, 3), (2, 3, 3), (4, 9, 0), (0, 0, 0), (99, 99, 0)],
+    [(0, 1, 1), (1, 1, 1), (1, 2, 2), (1, 99, 4), (2, 3, 3), (5, 9, 0), (0, 0, 0), (99, 99, 0)],
 )
 def test_the_newest_version_that_both_speak_is_used(
     monkeypatch: pytest.MonkeyPatch, oldest: int, newest: int, spoken: int
@@ -338,6 +342,17 @@ async def test_a_publish_arrives_whole_and_its_answer_goes_back(harness: Harness
     harness.service.answer(code=0x10)
     await until(lambda: stream.done, "it is settled")
     assert stream.done == {7: 0x10}
+
+
+@_harness()
+async def test_a_publish_that_may_have_been_handled_before_arrives_with_dup(
+    harness: Harness,
+) -> None:
+    stream = await harness.edge()
+    for number, dup in enumerate((True, False), 1):
+        stream.say(publish=_publish(b"x", number, identity=f"p/{number}", dup=dup))
+    await until(lambda: len(harness.service.published) == 2, "they are published")
+    assert [message.dup for _, message in harness.service.published] == [True, False]
 
 
 @_harness()
@@ -863,6 +878,24 @@ async def test_the_receipt_of_a_shared_message_is_called(harness: Harness) -> No
 
 
 @_harness()
+async def test_interest_is_in_what_was_said_last(harness: Harness) -> None:
+    """An edge of an earlier version says nothing of QoS: it is sent everything."""
+    stream = await harness.edge()
+    frame = pb.EdgeFrame()
+    operations = [
+        pb.Interest(added=["old", "a", "b"]),
+        pb.Interest(added=["a", "c"], only_qos0=True),
+        pb.Interest(added=["c"]),
+    ]
+    for operation in operations:
+        frame.operations.add().interest.CopyFrom(operation)
+    frame.operations.add().synced.id = 5
+    stream.send(frame)
+    await until(lambda: any(one.id == 5 for one in stream.of("applied")), "all is applied")
+    assert harness.service.interest["edge-1"] == {"old": False, "a": True, "b": False, "c": False}
+
+
+@_harness()
 async def test_interest_holds_and_members_reach_the_router_in_order(harness: Harness) -> None:
     stream = await harness.edge()
     frame = pb.EdgeFrame()
@@ -870,7 +903,7 @@ async def test_interest_holds_and_members_reach_the_router_in_order(harness: Har
     frame.operations.add().hold.CopyFrom(pb.Hold(client_id="c", epoch=3, incarnation=4))
     member = frame.operations.add().shared_member
     member.client_id, member.epoch = "c", 3
-    member.subscriptions.extend(write_subscriptions([("$share/g/a", QOS1)]))
+    write_subscriptions(member, [("$share/g/a", QOS1)])
     leave = frame.operations.add().leave_groups
     leave.client_id, leave.epoch = "c", 3
     leave.topic_filters.append("$share/g/a")
@@ -881,7 +914,7 @@ async def test_interest_holds_and_members_reach_the_router_in_order(harness: Har
     frame.operations.add().synced.id = 5
     stream.send(frame)
     await until(lambda: any(one.id == 5 for one in stream.of("applied")), "all is applied")
-    assert harness.service.interest["edge-1"] == {"a"}
+    assert harness.service.interest["edge-1"] == {"a": False}
     assert [call for call in harness.service.calls if call[0] != "attach_edge"] == [
         ("set_session_location", ("edge-1", "c", 3, 4, False)),
         ("join_groups", ("edge-1", "c", 3, [("$share/g/a", QOS1)])),
@@ -922,18 +955,21 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
     wanted.number, wanted.tries = 7, 2  # as the edge's end of the link does
     ending = pb.DetachRequest()
     write_detach(ending, detach)
-    subscriptions = write_subscriptions([("a", QOS1)])
     change: Any = {"client_id": "c", "epoch": 3, "incarnation": 4, "told": ["r1", "r2"]}
     change |= {"number": 8, "tries": 1}
+    subscribing = pb.SubscribeRequest(**change)
+    write_subscriptions(subscribing, [("a", QOS1)])
     queued = pb.EnqueueRequest(client_id="c", incarnation=4)
     write_message(queued.messages.add(), Publish("a", b"x", 1))
     for_queue = pb.QueueRetainedRequest(client_id="c", incarnation=4)
-    for_queue.items.add(topic="a", subscription=write_subscriptions([("#", QOS1)])[0])
+    of_a = for_queue.items.add(topic="a").subscription
+    of_a.topic_filter = "#"
+    write_options(of_a.options, QOS1)
     requests: list[tuple[dict[str, Any], tuple[str, tuple[Any, ...]]]] = [
         ({"attach": wanted}, ("attach", ("edge-1", attach))),
         ({"detach": ending}, ("detach", (detach,))),
         (
-            {"subscribe": pb.SubscribeRequest(subscriptions=subscriptions, **change)},
+            {"subscribe": subscribing},
             ("subscribe", ("edge-1", "c", 3, 4, [("a", QOS1)], ["r1", "r2"], (8, 1))),
         ),
         (
@@ -943,10 +979,10 @@ async def test_every_request_reaches_the_router_whole(harness: Harness) -> None:
         (
             {
                 "fetch": pb.FetchRequest(
-                    client_id="c", incarnation=4, after_seq=7, max_count=8, max_bytes=9
+                    client_id="c", epoch=3, incarnation=4, after_seq=7, max_count=8, max_bytes=9
                 )
             },
-            ("fetch", ("c", 4, 7, 8, 9)),
+            ("fetch", ("c", 3, 4, 7, 8, 9)),
         ),
         (
             {"release": pb.ReleaseRequest(client_id="c", epoch=3, seqs=[1, 2])},
@@ -1036,16 +1072,25 @@ async def test_what_the_router_returns_goes_back_whole(harness: Harness) -> None
     assert (reply.attach.epoch, reply.attach.incarnation, reply.attach.last_seq) == (9, 4, 15)
     assert read_replays(reply.attach.replays) == [("#", "1.1", "a")]
     stream.ask(2, fetch=pb.FetchRequest())
-    entries = (await stream.reply(2)).fetch.entries
-    assert [(one.seq, one.message.payload) for one in entries] == [(5, b"x"), (6, b"y")]
+    found = (await stream.reply(2)).fetch
+    if stream.version < RECORDS_VERSION:
+        entries = [(one.seq, one.message.payload) for one in found.entries]
+    else:
+        records = found.records
+        entries = [(one[1], message_of(records, one).payload) for one in decode(records)]
+    assert entries == [(5, b"x"), (6, b"y")]
+    results["fetch"] = [(5, Publish("t", b"x", 2)), (6, Publish("t", b"y", 1, trace=b"trace"))]
+    stream.ask(20, fetch=pb.FetchRequest())
+    found = (await stream.reply(20)).fetch
+    assert [(one.seq, one.message.trace) for one in found.entries] == [(5, b""), (6, b"trace")]
     stream.ask(3, verify=pb.VerifyRequest(client_ids=["a", "b"], epochs=[1, 2]))
     assert list((await stream.reply(3)).verify.live) == [True, False]
     results["verify"] = list(Standing)
     names, epochs = [standing.name for standing in Standing], range(len(Standing))
     stream.ask(30, verify=pb.VerifyRequest(client_ids=names, epochs=epochs))
-    found = (await stream.reply(30)).verify
-    assert [name for name, one in zip(names, found.live, strict=True) if one] == ["OWNED"]
-    assert [name for name, one in zip(names, found.lost, strict=True) if one] == ["LOST"]
+    verified = (await stream.reply(30)).verify
+    assert [name for name, one in zip(names, verified.live, strict=True) if one] == ["OWNED"]
+    assert [name for name, one in zip(names, verified.lost, strict=True) if one] == ["LOST"]
     stream.ask(4, lease=pb.LeaseRequest())
     lease = (await stream.reply(4)).lease
     assert lease.was_lost
@@ -1107,7 +1152,7 @@ async def test_few_large_answers_are_under_way_at_the_same_time(harness: Harness
     assert not service.named("get_retained")
     service.may_answer.set()
     await stream.reply(101)
-    assert [asked[2] for asked in service.named("fetch")] == list(range(100))
+    assert [asked[3] for asked in service.named("fetch")] == list(range(100))
 
 
 @_harness(**SMALL_MAILBOX)
@@ -1387,3 +1432,123 @@ async def test_a_takeover_learns_of_wills_that_the_other_edge_has_withdrawn(
     harness.peer("edge-1").fence("p", 6)
     new.ask(8, withdrawn=pb.WithdrawnRequest(client_id="p", will_ids=["5:p"]))
     assert list((await new.reply(8)).withdrawn.will_ids) == []
+
+
+# Packed records
+
+
+@_harness()
+async def test_records_are_forwarded_unread_where_only_edges_want_them(harness: Harness) -> None:
+    """Between operations and records the order stays; what must be published is."""
+    first, second = await harness.edge("edge-1"), await harness.edge("edge-2")
+    peers = [harness.peer("edge-1"), harness.peer("edge-2")]
+    harness.service.live["t"] = [*peers]
+    frame = pb.EdgeFrame()
+    frame.operations.add().records = encode_message(Publish("t", b"a", 1), "p", 1, 4)
+    traced = frame.operations.add().publish
+    traced.CopyFrom(_publish(b"b", 2))
+    traced.message.trace = b"trace"
+    records = frame.operations.add()
+    records.records = encode_message(Publish("t", b"c", expires_at_ms=7), "p", 0, 4)
+    records.records += encode_message(Publish("elsewhere", b"d"), "p", 0, 4)
+    first.send(frame)
+    await until(lambda: len(first.done) == 2, "both are confirmed")
+    assert first.done == {1: 0, 2: 0}
+    assert harness.service.payloads == [b"b", b"d"]
+    for stream in (first, second):
+        found = [(one.message.payload, one.publisher_id) for one in stream.of("deliver")]
+        assert found == [(b"a", "p"), (b"c", "p")]
+        assert stream.of("deliver")[1].message.expires_at_ms == 7
+    peer = peers[0]
+    sizes = sum(size_of(one) for one in (Publish("t", b"a"), Publish("t", b"b")))
+    sizes += size_of(Publish("t", b"c")) + size_of(Publish("elsewhere", b"d"))
+    assert first.credit_bytes + peer.credit_due_bytes == sizes
+
+
+@pytest.mark.parametrize("message", [Publish("t", b"x", 0, True), Publish("t", b"x", 2)])
+def test_retained_and_qos_2_records_are_published(
+    message: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @_harness()
+    async def play(harness: Harness) -> None:
+        stream = await harness.edge("edge-1")
+        harness.service.live["t"] = [harness.peer()]
+        stream.say(records=encode_message(message, "p", 1, 4))
+        await until(lambda: stream.done, "it is confirmed")
+        ((origin, published),) = harness.service.published
+        assert published == message
+        assert (origin.client_id, origin.epoch) == ("p", 4)
+
+    play(monkeypatch)
+
+
+@_harness()
+async def test_records_of_a_superseded_connection_are_not_forwarded(harness: Harness) -> None:
+    """[MQTT-3.1.4-3]."""
+    stream = await harness.edge("edge-1")
+    peer = harness.peer()
+    harness.service.live["t"] = [peer]
+    peer.fence("p", 5)
+    stream.say(
+        records=encode_message(Publish("t", b"old", 1), "p", 1, 4)
+        + encode_message(Publish("t", b"new", 1), "p", 2, 5)
+        + encode_message(Publish("t", b"old"), "p", 0, 4)
+    )
+    await until(lambda: len(stream.done) == 2, "both are answered")
+    assert stream.done == {1: FENCED, 2: 0}
+    assert harness.service.payloads == [b"new"]
+    assert harness.counters.dropped["superseded"] == 1
+
+
+@_harness()
+async def test_an_edge_of_an_older_version_is_sent_operations(harness: Harness) -> None:
+    old = FakeStream(harness.link_server, "edge-2")
+    harness.streams.append(old)
+    old.hello(newest=RECORDS_VERSION - 1)
+    old.say(synced=pb.Synced(id=1))
+    stream = await harness.edge("edge-1")
+    harness.service.live["t"] = [harness.peer("edge-2")]
+    stream.say(records=encode_message(Publish("t", b"x", 1), "p", 1, 4))
+    harness.peer("edge-2").push("c", 3, 8, Publish("t", b"y", 1))
+    await until(lambda: old.of("push"), "it is sent both")
+    assert [one.message.payload for one in old.of("deliver")] == [b"x"]
+    assert [one.message.payload for one in old.of("push")] == [b"y"]
+    assert "records" not in old.kinds
+
+
+@_harness()
+async def test_records_that_are_not_complete_end_the_connection(harness: Harness) -> None:
+    stream = await harness.edge("edge-1")
+    stream.say(records=encode_message(Publish("t", b"x"), "p")[:-1])
+    await asyncio.wait([stream.task])
+    assert not harness.link_server.edges
+
+
+@_harness()
+async def test_a_fault_in_one_record_spoils_no_other(harness: Harness) -> None:
+    stream = await harness.edge("edge-1")
+    harness.service.results["complete"] = ZeroDivisionError("a fault")
+    stream.say(
+        records=encode_completion("p", 1, 4, [7])
+        + encode_message(Publish("t", b"good", 1), "p", 2, 4)
+    )
+    await until(lambda: 2 in stream.done, "the other one is confirmed")
+    assert harness.service.payloads == [b"good"]
+    assert harness.counters.internal_errors == 1
+
+
+@_harness(**SMALL_MAILBOX)
+async def test_forwarded_records_that_were_not_sent_are_counted(harness: Harness) -> None:
+    """published = delivered + queued + dropped (G7)."""
+    stuck = await harness.edge("edge-1")
+    stuck.takes.clear()
+    peer = harness.peer()
+    for _ in range(3):
+        peer.forward(encode_message(Publish("t", b"x"), "p"), size_of(Publish("t", b"x")))
+    peer.push("c", 3, 1, Publish("t", b"y", 1))
+    peer.close()
+    assert harness.counters.dropped["link_lost"] == 3
+    peer.stalled = True
+    for _ in range(9):
+        peer.forward(encode_message(Publish("t", LARGE), "p"), size_of(Publish("t", LARGE)))
+    assert harness.counters.dropped["mailbox_full"] > 0

@@ -1,6 +1,8 @@
-"""What a client and its packet queue have in the place of each other's parts when they have ended.
+"""What a client and its packet queue have in the place of parts that are not there.
 
-Set by ``Client.end`` and ``PacketQueue.stop``, so that nothing of an ended connection is in a
+A client has no part for what it receives until it publishes, and none for what it is sent until it
+subscribes: idle connections are many. Both are gone when the connection has ended (``Client.end``),
+and the queue's client is (``PacketQueue.stop``), so that nothing of an ended connection is in a
 reference cycle and all of it is free at once. What is called late (the reply of a router, the rest
 of a task) does nothing. Shared by all; no state.
 """
@@ -58,11 +60,14 @@ class _EndedOwner:
         """Do nothing."""
 
 
-class _EndedInbound:
+class _NoInbound:
     """The publishes that come from a client (``client.Inbound``)."""
 
-    is_superseded = True
-    has_published = False
+    def supersede(self) -> None:
+        """Do nothing: it has published nothing."""
+
+    def publisher(self) -> None:
+        """Nothing was published."""
 
     def on_pubrel(self, packet: PubRel) -> None:
         """Do nothing."""
@@ -78,7 +83,7 @@ class _EndedInbound:
         """Do nothing."""
 
 
-class _EndedOutbound:
+class _NoOutbound:
     """The messages that go to a client (``client.Outbound``)."""
 
     sent_seq = 0
@@ -87,7 +92,7 @@ class _EndedOutbound:
     def offer(
         self, message: Publish, qos: int, retain: bool, subscription_ids: tuple[int, ...]
     ) -> None:
-        """Do nothing: no connected client is reached here."""
+        """Do nothing: no client with subscriptions is reached here."""
 
     def offer_shared(
         self,
@@ -144,9 +149,6 @@ class _EndedOutbound:
     def on_pubcomp(self, packet: PubComp) -> None:
         """Do nothing."""
 
-    #: Nothing may be under way.
-    receive_maximum: Final = 0
-
     def waiting(self) -> tuple[int, int]:
         """Nothing is."""
         return 0, 0
@@ -159,9 +161,9 @@ class _EndedOutbound:
         """Do nothing."""
 
     def end(self) -> None:
-        """It has."""
+        """Do nothing."""
 
 
 ENDED_OWNER: Final = _EndedOwner()
-ENDED_INBOUND: Final = _EndedInbound()
-ENDED_OUTBOUND: Final = _EndedOutbound()
+NO_INBOUND: Final = _NoInbound()
+NO_OUTBOUND: Final = _NoOutbound()
